@@ -1,0 +1,318 @@
+//! What can go wrong: the status codes, their meaning, and the error that carries one.
+//!
+//! Guarantees: one table holds every code with its cause and remedy (ERRORS.md is generated from it); an error is immutable,
+//! and says what was tried, where, what happened and after how long. Leaves to others: which code fits (each room knows).
+
+use std::fmt;
+
+/// `Result` with the library's own error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller may do about an error: bits of `vigie_error_flags()`.
+pub mod flags {
+    /// The same call may succeed if it is tried again.
+    pub const RETRYABLE: u32 = 1 << 0;
+    /// Bytes were sent and no answer came: it may have run.
+    pub const MAYBE_EXECUTED: u32 = 1 << 1;
+    /// It happened while the topology was changing.
+    pub const FAILOVER: u32 = 1 << 2;
+}
+
+macro_rules! statuses {
+    ($($(#[doc = $group:literal])* $variant:ident = $code:literal, $name:literal, $cause:literal, $remedy:literal;)*) => {
+        /// A status code of the C interface. Numbers are never reused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        #[non_exhaustive]
+        pub enum Status { $(#[doc = $cause] $variant = $code,)* }
+
+        impl Status {
+            /// Every code, with what ERRORS.md says of it.
+            pub const ALL: &'static [StatusInfo] = &[$(
+                StatusInfo { status: Status::$variant, name: $name, name_nul: concat!($name, "\0"), cause: $cause, remedy: $remedy },
+            )*];
+        }
+    };
+}
+
+/// One row of ERRORS.md.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusInfo {
+    /// The code.
+    pub status: Status,
+    /// Its name in the header.
+    pub name: &'static str,
+    /// The same with a NUL behind it, for C.
+    pub name_nul: &'static str,
+    /// What it means.
+    pub cause: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+statuses! {
+    InvalidArg = -1, "VIGIE_ERR_INVALID_ARG", "An argument is NULL, out of range, or carries an unknown flag.",
+        "Correct the call; the message names the argument.";
+    InvalidState = -2, "VIGIE_ERR_INVALID_STATE", "The handle's present state does not allow the call, or a one-thread handle is used by two threads.",
+        "Correct the order of calls; give each thread a session or a config of its own.";
+    Config = -3, "VIGIE_ERR_CONFIG", "An option is unknown, has a bad value, or contradicts another one.",
+        "Correct the option named in the message; CONFIGURATION.md lists them all.";
+    Unsupported = -4, "VIGIE_ERR_UNSUPPORTED", "Not in this build, not on this server, or refused by design (the message says which way is open).",
+        "Use the way that the message names: a session for what changes a connection's state.";
+    Closed = -5, "VIGIE_ERR_CLOSED", "The handle, or the one it was made from, was closed.",
+        "Make a new handle.";
+    Forked = -6, "VIGIE_ERR_FORKED", "The handle belongs to the parent process.",
+        "Make a new handle in the child.";
+    Cancelled = -7, "VIGIE_ERR_CANCELLED", "The caller cancelled the call.",
+        "None needed; MAYBE_EXECUTED says whether bytes had been sent.";
+    Internal = -8, "VIGIE_ERR_INTERNAL", "A bug in the library: a panic was caught at the border.",
+        "Report it with the message; free the handle, which answers nothing else from now on.";
+
+    Resolve = -100, "VIGIE_ERR_RESOLVE", "A host name could not be resolved in time.",
+        "Check the name and the resolver; the message names both.";
+    Connect = -101, "VIGIE_ERR_CONNECT", "No connection could be made to the address in the message.",
+        "Check that the server runs and is reachable; the library goes on trying within the deadline.";
+    Io = -102, "VIGIE_ERR_IO", "The connection broke, or the peer closed it.",
+        "RETRYABLE: the command was surely not executed. MAYBE_EXECUTED: look before you send it again.";
+    Timeout = -103, "VIGIE_ERR_TIMEOUT", "The deadline passed.",
+        "With MAYBE_EXECUTED the command was sent and its answer did not come in time; without it, it surely did not run.";
+    Tls = -104, "VIGIE_ERR_TLS", "The TLS handshake or a record failed.",
+        "Check certificates and names; the message has the reason.";
+    Auth = -105, "VIGIE_ERR_AUTH", "The server refused the credentials, asks for some, or the user lacks a permission needed to connect.",
+        "Check auth.username and auth.password (data nodes) or sentinel.username and sentinel.password (Sentinels).";
+    Protocol = -106, "VIGIE_ERR_PROTOCOL", "What the peer sent is not RESP, or not an answer to what was asked.",
+        "Check that the address is a Redis or Valkey server; the connection was closed.";
+    Limit = -107, "VIGIE_ERR_LIMIT", "A reply is larger, deeper or longer than the configured limits.",
+        "Ask for less at a time, or raise reply.max_bytes, reply.max_depth or reply.max_nodes.";
+
+    NoSentinel = -200, "VIGIE_ERR_NO_SENTINEL", "No Sentinel answered; the message says what happened with each.",
+        "Check sentinel.addrs and that a Sentinel runs.";
+    UnknownService = -201, "VIGIE_ERR_UNKNOWN_SERVICE", "Sentinels answer, and none of them knows the service.",
+        "Check the service name; SENTINEL MASTERS lists those that exist.";
+    NoPrimary = -202, "VIGIE_ERR_NO_PRIMARY", "The Sentinels know the service but no usable primary of it.",
+        "Wait for the failover to end (RETRYABLE), or see in the message why each Sentinel's answer was not used.";
+    NoReplica = -203, "VIGIE_ERR_NO_REPLICA", "No fit replica, and replica.fallback is error.",
+        "Set replica.fallback to primary, or see in the message why each replica is unfit.";
+    Role = -204, "VIGIE_ERR_ROLE", "The server reached does not have the role that was asked for: a stale address.",
+        "Usually passes by itself (RETRYABLE); if not, the Sentinels disagree with the servers.";
+    Fenced = -205, "VIGIE_ERR_FENCED", "Writes are held back: a failover is under way, or no majority of Sentinels confirms the primary.",
+        "Try again (RETRYABLE); nothing was sent.";
+    ReadOnly = -206, "VIGIE_ERR_READ_ONLY", "A command that writes, on a client for replicas.",
+        "Use a client of vigie_primary_for or vigie_split_for; nothing was sent.";
+    SplitView = -207, "VIGIE_ERR_SPLIT_VIEW", "The Sentinels name different primaries and no majority agrees.",
+        "Repair the Sentinels: the message lists what each one says.";
+
+    PoolTimeout = -300, "VIGIE_ERR_POOL_TIMEOUT", "No connection of one's own came free in time.",
+        "Raise pool.max, or hold sessions and blocking commands for a shorter time.";
+    QueueFull = -301, "VIGIE_ERR_QUEUE_FULL", "The queue holds as many outstanding calls and events as it may.",
+        "Drain it, then submit again; nothing was taken.";
+    PoolBusy = -302, "VIGIE_ERR_POOL_BUSY", "No connection of one's own is free, and pool.wait is 0.",
+        "Raise pool.max or pool.wait; the message has the numbers.";
+
+    Server = -400, "VIGIE_ERR_SERVER", "The server answered with an error; vigie_error_server_code() has its first word.",
+        "As the server's text says.";
+    TxnAborted = -401, "VIGIE_ERR_TXN_ABORTED", "EXEC answered null because a watched key changed, or the connection that held the WATCH is gone.",
+        "Read again and repeat the transaction.";
+    CrossShard = -402, "VIGIE_ERR_CROSS_SHARD", "The command needs keys of more than one shard together.",
+        "Give the keys a common tag.";
+    Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
+        "The write may be lost in a failover: repeat it only if it is idempotent.";
+    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to a node that is no longer read from here.",
+        "Begin the scan anew with cursor 0.";
+}
+
+impl Status {
+    /// The number in the C interface.
+    pub fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// The row of the table.
+    pub fn info(self) -> &'static StatusInfo {
+        Self::ALL.iter().find(|info| info.status == self).unwrap_or(&Self::ALL[7])
+    }
+
+    /// The status with this number, if there is one.
+    pub fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.iter().map(|info| info.status).find(|status| status.code() == code)
+    }
+}
+
+/// An error: a status, a sentence, and what a program may want to look at.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    status: Status,
+    message: String,
+    server_code: String,
+    endpoint: String,
+    flags: u32,
+    count: i64,
+    errno: i32,
+}
+
+impl Error {
+    /// An error with this status and sentence.
+    pub fn new(status: Status, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            status,
+            message: message.into(),
+            server_code: String::new(),
+            endpoint: String::new(),
+            flags: 0,
+            count: -1,
+            errno: 0,
+        }))
+    }
+
+    /// An error reply of a server: the message is the server's line, unaltered; its first word is the code.
+    pub fn from_server(line: &[u8], endpoint: impl fmt::Display) -> Self {
+        let line = String::from_utf8_lossy(line).into_owned();
+        let code = line.split(' ').next().unwrap_or_default().to_owned();
+        let mut error = Self::new(Status::Server, line).with_endpoint(endpoint);
+        error.0.server_code = code;
+        error
+    }
+
+    /// An error of the system, with its errno and text behind the sentence.
+    pub fn from_io(status: Status, what: impl fmt::Display, cause: &std::io::Error) -> Self {
+        let mut error = Self::new(status, format!("{what}: {cause}"));
+        error.0.errno = cause.raw_os_error().unwrap_or(0);
+        error
+    }
+
+    /// The same with the server that it happened with, as `host:port`.
+    pub fn with_endpoint(mut self, endpoint: impl fmt::Display) -> Self {
+        self.0.endpoint = endpoint.to_string();
+        self
+    }
+
+    /// The same with these flags added.
+    pub fn with_flags(mut self, flags: u32) -> Self {
+        self.0.flags |= flags;
+        self
+    }
+
+    /// The same without these flags.
+    pub fn without_flags(mut self, flags: u32) -> Self {
+        self.0.flags &= !flags;
+        self
+    }
+
+    /// The same with another status: when a server's error has a meaning of its own.
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    /// The same with the server's first word.
+    pub fn with_server_code(mut self, code: &str) -> Self {
+        self.0.server_code = code.to_owned();
+        self
+    }
+
+    /// The same with a count (how many replicas have a write).
+    pub fn with_count(mut self, count: i64) -> Self {
+        self.0.count = count;
+        self
+    }
+
+    /// The same with more to say in front: `context: message`.
+    pub fn in_context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// The same with more to say behind.
+    pub fn with_note(mut self, note: impl fmt::Display) -> Self {
+        self.0.message = format!("{}{note}", self.0.message);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        self.0.status
+    }
+
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The first word of the server's error, or "".
+    pub fn server_code(&self) -> &str {
+        &self.0.server_code
+    }
+
+    /// The server that it happened with, or "".
+    pub fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    /// The bits of [`flags`].
+    pub fn flags(&self) -> u32 {
+        self.0.flags
+    }
+
+    /// Whether all of these bits are set.
+    pub fn has(&self, flags: u32) -> bool {
+        self.0.flags & flags == flags
+    }
+
+    /// How many replicas have the write; -1 when the error is not about that.
+    pub fn count(&self) -> i64 {
+        self.0.count
+    }
+
+    /// The system's error number; 0 when it is not from the system.
+    pub fn errno(&self) -> i32 {
+        self.0.errno
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status().info().name, self.message())?;
+        if !self.endpoint().is_empty() {
+            write!(f, " [{}]", self.endpoint())?;
+        }
+        if self.flags() != 0 {
+            write!(f, " flags={:#x}", self.flags())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_negative_unique_and_found_again() {
+        for info in Status::ALL {
+            assert!(info.status.code() < 0);
+            assert_eq!(Status::from_code(info.status.code()), Some(info.status));
+            assert_eq!(info.status.info().name, info.name);
+            assert_eq!(info.name_nul.trim_end_matches('\0'), info.name);
+        }
+        assert_eq!(Status::from_code(0), None);
+    }
+
+    #[test]
+    fn a_server_error_keeps_its_line_and_its_code() {
+        let error = Error::from_server(b"WRONGTYPE Operation against a key", "127.0.0.1:1");
+        assert_eq!(error.server_code(), "WRONGTYPE");
+        assert_eq!(error.message(), "WRONGTYPE Operation against a key");
+        assert_eq!(error.endpoint(), "127.0.0.1:1");
+    }
+}
