@@ -106,8 +106,8 @@ impl Argv {
     /// Hands the arguments to `run`, gathered on the stack when they are few.
     ///
     /// # Safety
-    /// `argv` is NULL or an array of `argc` pointers, each NULL or readable for its length; `argvlen` is NULL (then each ends
-    /// with a NUL) or an array of `argc` lengths.
+    /// `argv` is NULL or an array of `argc` pointers, each NULL or readable for its length; `argvlen` is NULL (then
+    /// each ends with a NUL) or an array of `argc` lengths.
     pub(super) unsafe fn with<R>(&self, run: impl FnOnce(&[&[u8]]) -> Result<R>) -> Result<R> {
         self.check()?;
         let mut few: [&[u8]; ON_STACK] = [&[]; ON_STACK];

@@ -17,7 +17,8 @@ impl Noun for vigie_batch {
     const PLAIN: bool = true;
 }
 
-/// Stands in front of what went wrong with a batch. It is not RESP, so that such a list cannot run anywhere by mistake.
+/// Stands in front of what went wrong with a batch. It is not RESP, so that such a list cannot run anywhere by
+/// mistake.
 const MARK: &str = "!vigie batch: ";
 /// What a thread gets that reads a batch while another one uses it.
 const SHARED: &str = "!vigie batch: used by two threads at the same time\r\n";
@@ -68,8 +69,8 @@ pub extern "C" fn vigie_batch_new() -> *mut vigie_batch {
 /// Ownership: the arguments are copied. What vigie_batch_data() gave before is no longer valid.
 /// Blocks: no.
 /// Threads: [X].
-/// Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and vigie_cmds_exec() refuses it with
-/// VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+/// Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
+/// vigie_cmds_exec() refuses it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_batch_add(
@@ -98,7 +99,8 @@ pub unsafe extern "C" fn vigie_batch_add(
 /// The list as it is now, for vigie_cmds_exec().
 ///
 /// Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
-/// Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or vigie_batch_free().
+/// Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
+/// vigie_batch_free().
 /// Blocks: no.
 /// Threads: [X].
 /// Errors: none; NULL and length 0 for a NULL batch.

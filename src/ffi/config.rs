@@ -56,8 +56,8 @@ pub extern "C" fn vigie_config_new() -> *mut vigie_config {
 /// Ownership: key and value are copied; passwords are wiped when the config is freed.
 /// Blocks: no.
 /// Threads: [X].
-/// Errors: VIGIE_ERR_CONFIG: unknown key (with the nearest known one) or bad value; VIGIE_ERR_INVALID_ARG: NULL, or not UTF-8;
-/// VIGIE_ERR_INVALID_STATE: another thread uses the config; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_CONFIG: unknown key (with the nearest known one) or bad value; VIGIE_ERR_INVALID_ARG: NULL, or
+/// not UTF-8; VIGIE_ERR_INVALID_STATE: another thread uses the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -77,13 +77,14 @@ pub unsafe extern "C" fn vigie_config_set(
     }
 }
 
-/// Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for each.
-/// Secrets are not shown.
+/// Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
+/// each. Secrets are not shown.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.
 /// Threads: [C].
-/// Errors: VIGIE_ERR_INVALID_ARG: config is NULL; VIGIE_ERR_INVALID_STATE: another thread changes it; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_INVALID_ARG: config is NULL; VIGIE_ERR_INVALID_STATE: another thread changes it;
+/// VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]

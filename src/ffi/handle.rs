@@ -36,7 +36,8 @@ const KINDS: [(u64, &str); 7] = [
     (GONE, "a handle that was freed"),
 ];
 
-/// Its address tells this copy of the library from another one in the same process (static and shared, or two versions).
+/// Its address tells this copy of the library from another one in the same process (static and shared, or two
+/// versions).
 static COPY: u8 = 0;
 
 /// The same layout for every kind, so that a wrong pointer can be told.
@@ -147,8 +148,9 @@ unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handl
     Ok(unsafe { &*handle })
 }
 
-/// Takes a handle back and drops its value. Anything that is not a live handle of this kind is left alone; in a forked child
-/// what is not plain memory is leaked on purpose, because its locks and sockets belong to the parent. `None`: left alone.
+/// Takes a handle back and drops its value. Anything that is not a live handle of this kind is left alone; in a
+/// forked child what is not plain memory is leaked on purpose, because its locks and sockets belong to the parent.
+/// `None`: left alone.
 ///
 /// # Safety
 /// As for [`borrow`]; no call uses the handle now or later.

@@ -33,7 +33,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::{Error, Result, Status};
 use types::{OK, vigie_error, vigie_status};
 
-/// Runs the body of a function that can fail: clears `*err`, catches a panic, turns the error into a status and an object.
+/// Runs the body of a function that can fail: clears `*err`, catches a panic, turns the error into a status and an
+/// object.
 ///
 /// # Safety
 /// `err` is NULL or writable.
@@ -90,7 +91,8 @@ fn internal(panic: &(dyn Any + Send)) -> Error {
     Error::new(Status::Internal, text)
 }
 
-/// POSIX thread cancellation unwinds through every frame; here it would tear locks and abort. It waits until the call is over.
+/// POSIX thread cancellation unwinds through every frame; here it would tear locks and abort. It waits until the call
+/// is over.
 mod cancel {
     use libc::c_int;
 

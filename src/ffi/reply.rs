@@ -53,8 +53,8 @@ pub unsafe extern "C" fn vigie_reply_child(reply: *const vigie_reply, node: u32,
     total(NO_NODE, || unsafe { handle::peek(reply) }?.child(node, index))
 }
 
-/// The node of the value that belongs to a key in a MAP, or in an ARRAY whose keys and values alternate. The first one, if several
-/// keys are equal. The search goes through the keys in order.
+/// The node of the value that belongs to a key in a MAP, or in an ARRAY whose keys and values alternate. The first
+/// one, if several keys are equal. The search goes through the keys in order.
 ///
 /// Lengths: key_len is the bytes of key; (NULL, 0) is an empty key.
 /// Ownership: the key is only read; nothing to free.
@@ -76,7 +76,8 @@ pub unsafe extern "C" fn vigie_reply_find(
     })
 }
 
-/// The bytes of a text: STRING, STATUS, ERROR, BIGNUM, VERBATIM. A NUL follows them, so that a text can be used as a C string.
+/// The bytes of a text: STRING, STATUS, ERROR, BIGNUM, VERBATIM. A NUL follows them, so that a text can be used as a
+/// C string.
 ///
 /// Lengths: *len gets the bytes without that NUL; len may be NULL.
 /// Ownership: belongs to the reply, valid until vigie_reply_free().
@@ -124,8 +125,8 @@ pub unsafe extern "C" fn vigie_reply_double(reply: *const vigie_reply, node: u32
     total(if_not, || unsafe { handle::peek(reply) }?.double(node))
 }
 
-/// The whole reply at once, for decoding in another language: an array of nodes whose ids are their indexes, and the data that their
-/// texts point into.
+/// The whole reply at once, for decoding in another language: an array of nodes whose ids are their indexes, and the
+/// data that their texts point into.
 ///
 /// Lengths: *node_count gets the nodes, *data_len the bytes of data; each of the three outputs may be NULL.
 /// Ownership: both arrays belong to the reply, valid until vigie_reply_free().

@@ -28,16 +28,18 @@ fn deadline(timeout_ms: i64, configured: Duration) -> Deadline {
     }
 }
 
-/// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the like.
+/// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
+/// like.
 ///
-/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are asked by the
-/// first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
-/// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed afterwards.
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
+/// asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
+/// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
+/// afterwards.
 /// Blocks: up to timeout_ms.
 /// Threads: [T]; the config is [C] meanwhile.
-/// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered in time;
-/// VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another
-/// thread changes the config; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
+/// in time; VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL;
+/// VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -63,13 +65,14 @@ pub unsafe extern "C" fn vigie_sentinel_create(
     }
 }
 
-/// What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch. service NULL:
-/// all services that were asked for.
+/// What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
+/// service NULL: all services that were asked for.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or service is empty; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or service is empty; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -93,13 +96,14 @@ pub unsafe extern "C" fn vigie_sentinel_topology(
 
 /// Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology().
 ///
-/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other
-/// value <= 0: VIGIE_ERR_TIMEOUT at once.
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
+/// limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the message tells of
-/// each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the
+/// message tells of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
+/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -123,13 +127,14 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
     }
 }
 
-/// Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map. It holds for connections made from now on.
+/// Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map. It holds for connections
+/// made from now on.
 ///
 /// Ownership: key and value are copied.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_CONFIG: unknown or not dynamic, or a bad value; VIGIE_ERR_INVALID_ARG: NULL, or not UTF-8; VIGIE_ERR_CLOSED;
-/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_CONFIG: unknown or not dynamic, or a bad value; VIGIE_ERR_INVALID_ARG: NULL, or not UTF-8;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -148,15 +153,17 @@ pub unsafe extern "C" fn vigie_sentinel_configure(
     }
 }
 
-/// Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a no-op.
+/// Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a
+/// no-op.
 ///
-/// Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together. VIGIE_TIMEOUT_DEFAULT: the option
-/// timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at once.
+/// Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together.
+/// VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
+/// once.
 /// Ownership: nothing is freed: handles are still to be freed, in any order.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same); VIGIE_ERR_INVALID_ARG: NULL;
-/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+/// VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_sentinel_close(
@@ -175,7 +182,8 @@ pub unsafe extern "C" fn vigie_sentinel_close(
 
 /// Gives a sentinel back. Clients made from it keep what they need and go on.
 ///
-/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left alone.
+/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+/// alone.
 /// Blocks: no.
 /// Threads: any thread, when no other uses this handle.
 /// Errors: none.

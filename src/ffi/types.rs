@@ -60,7 +60,8 @@ pub enum vigie_status_code {
     VIGIE_OK = 0,
     /// The caller: an argument is NULL, out of range, or carries an unknown flag.
     VIGIE_ERR_INVALID_ARG = -1,
-    /// The caller: not allowed in the present state of the handle, or an [X] handle used by two threads at the same time.
+    /// The caller: not allowed in the present state of the handle, or an [X] handle used by two threads at the same
+    /// time.
     VIGIE_ERR_INVALID_STATE = -2,
     /// The caller: an option is unknown, has a bad value, or contradicts another one.
     VIGIE_ERR_CONFIG = -3,

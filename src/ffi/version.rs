@@ -66,7 +66,8 @@ pub extern "C" fn vigie_version_number() -> u32 {
     NUMBER
 }
 
-/// Whether this build of the library has a feature: 1 or 0. This version knows "resp3" and "unix" (Unix sockets for data nodes).
+/// Whether this build of the library has a feature: 1 or 0. This version knows "resp3" and "unix" (Unix sockets for
+/// data nodes).
 ///
 /// Ownership: the name is only read; nothing to free.
 /// Blocks: no.
@@ -118,10 +119,11 @@ pub unsafe extern "C" fn vigie_status_list(codes: *mut *const vigie_status) -> u
     CODES.len()
 }
 
-/// Waits until no thread of the library is left, as it happens some time after the last handle was freed. For a clean end under
-/// a leak checker, and before a plugin's host unloads it.
+/// Waits until no thread of the library is left, as it happens some time after the last handle was freed. For a clean
+/// end under a leak checker, and before a plugin's host unloads it.
 ///
-/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: only looks.
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
+/// 0: only looks.
 /// Ownership: nothing to free.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
