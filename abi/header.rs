@@ -36,7 +36,7 @@ fn plain_c(header: &str) -> String {
     while let Some(line) = lines.next() {
         let indent = &line[..line.len() - line.trim_start().len()];
         let text = lines.peek().and_then(|next| next.trim_start().strip_prefix("* ")).map(str::to_owned);
-        let (code, comment) = line.split_once("//").unwrap_or((line, ""));
+        let (code, comment) = line.split_once(" // ").unwrap_or((line, ""));
         match text {
             Some(text) if line.trim() == "/**" => {
                 lines.next();

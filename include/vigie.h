@@ -432,7 +432,7 @@ vigie_config *vigie_config_new(void);
 
 /**
  * Sets one option. Keys and values are texts, as in CONFIGURATION.md; the key "uri" takes
- * redis-sentinel: /* user:password@host:port,host:port/service?key=value. A key that was set before is replaced. */
+ * redis-sentinel://user:password@host:port,host:port/service?key=value. A key that was set before is replaced.
  *
  * Ownership: key and value are copied; passwords are wiped when the config is freed.
  * Blocks: no.

@@ -45,7 +45,7 @@ static COPY: u8 = 0;
 struct Header {
     magic: AtomicU64,
     copy: usize,
-    generation: u64,
+    generation: u32,
     poisoned: AtomicBool,
 }
 
