@@ -15,6 +15,8 @@ use super::settings::{Fallback, Pick, Protocol, Settings};
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
+use Kind::{Addresses, Bool, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word};
+
 /// The type of an option, its range, and the place that it writes.
 pub(super) enum Kind {
     /// Stands for several options; taken apart by `Config::set`.
@@ -32,10 +34,13 @@ pub(super) enum Kind {
     /// In whole seconds, for what the kernel counts so.
     Seconds(u64, u64, fn(&mut Settings, Duration)),
     DurationOrOff(u64, u64, fn(&mut Settings, Option<Duration>)),
-    Word(&'static [(&'static str, fn(&mut Settings))]),
+    Word(Words),
     Addresses(fn(&mut Settings, Vec<Endpoint>)),
     Map(fn(&mut Settings, AddressMap)),
 }
+
+/// The words of an option, each with what it writes.
+type Words = &'static [(&'static str, fn(&mut Settings))];
 
 /// One row.
 pub(super) struct Opt {
@@ -66,10 +71,9 @@ impl Opt {
     }
 }
 
+/// In milliseconds, as all ranges of durations.
 const DAY: u64 = 86_400_000;
 const TEN_MINUTES: u64 = 600_000;
-
-use Kind::{Addresses, Bool, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word};
 
 /// Every option, grouped by prefix.
 pub(super) static OPTIONS: &[Opt] = &[
@@ -485,10 +489,7 @@ fn seconds(text: &str, min: u64, max: u64) -> std::result::Result<Duration, Stri
     Ok(duration)
 }
 
-fn word(
-    text: &str,
-    words: &'static [(&'static str, fn(&mut Settings))],
-) -> std::result::Result<fn(&mut Settings), String> {
+fn word(text: &str, words: Words) -> std::result::Result<fn(&mut Settings), String> {
     words.iter().find(|(word, _)| *word == text).map(|(_, set)| *set).ok_or_else(|| {
         let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         format!("{} is none of: {known}", shown(text))
