@@ -4,4 +4,5 @@
 //! `ffi` > `client` > `topology` > `pool` > `lane` > `net` > `resp`, `config` > `error`, `time`, `stats` > `sys`.
 
 pub mod error;
+pub mod resp;
 pub mod time;
