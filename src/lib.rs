@@ -4,6 +4,8 @@
 //! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net` > `resp`, `config` > `error`, `time` > `sys`.
 
 pub mod error;
+pub mod error;
+pub mod resp;
 pub mod sys;
 pub mod time;
 pub mod worker;
