@@ -4,7 +4,9 @@
 //! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net` > `resp`, `config` > `error`, `time` > `sys`.
 
 pub mod error;
+pub mod net;
 pub mod error;
+pub mod net;
 pub mod resp;
 pub mod sys;
 pub mod time;

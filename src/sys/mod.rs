@@ -4,5 +4,7 @@
 
 pub mod fork;
 pub mod futex;
+pub mod poll;
+pub mod recv;
 pub mod slot;
 pub mod thread;
