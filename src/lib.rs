@@ -5,9 +5,9 @@
 
 pub mod config;
 pub mod error;
+pub mod lane;
 pub mod net;
-pub mod error;
-pub mod net;
+pub mod pool;
 pub mod resp;
 pub mod sys;
 pub mod time;
