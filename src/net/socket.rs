@@ -117,6 +117,15 @@ impl Socket {
         }
     }
 
+    /// Whether the peer has closed or broken the connection, as far as the kernel knows by now; nothing is taken out.
+    pub fn is_closed_by_peer(&self) -> bool {
+        let mut one = [0];
+        match recv::recv(self.inner.as_fd(), &mut one, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+            Ok(n) => n == 0,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+
     /// Waits until one of these directions is ready, or about this long.
     pub fn wait(&self, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<Ready> {
         let mut fds = [PollFd::new(self.fd(), read, write)];

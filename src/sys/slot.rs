@@ -90,16 +90,26 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Whether nothing more will be delivered: the value is there, or the token is gone.
+    pub fn is_settled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & (DONE | RELEASED) != 0
+    }
+
+    /// An order that was given and not seen yet.
+    pub fn peek_order(&self) -> Option<Order> {
+        match self.state.load(Ordering::Acquire) & (LEAD | FLUSH) {
+            0 => None,
+            orders => self.take_order(orders),
+        }
+    }
+
     /// Looks without waiting: a value, an order, or nothing yet.
     pub fn peek(&self) -> Option<Seen<T>> {
         self.look(self.state.load(Ordering::Acquire))
     }
 
     fn look(&self, state: u32) -> Option<Seen<T>> {
-        if state & (LEAD | FLUSH) != 0 {
-            let order = if state & LEAD != 0 { Order::Lead } else { Order::Flush };
-            let bit = if order == Order::Lead { LEAD } else { FLUSH };
-            self.state.fetch_and(!(bit | PARKED), Ordering::AcqRel);
+        if let Some(order) = self.take_order(state) {
             return Some(Seen::Order(order));
         }
         if state & DONE != 0 {
@@ -108,6 +118,18 @@ impl<T> Slot<T> {
             return Some(value.map_or(Seen::Released, Seen::Done));
         }
         (state & RELEASED != 0).then_some(Seen::Released)
+    }
+}
+
+impl<T> Slot<T> {
+    fn take_order(&self, state: u32) -> Option<Order> {
+        let (order, bit) = match (state & LEAD, state & FLUSH) {
+            (0, 0) => return None,
+            (0, _) => (Order::Flush, FLUSH),
+            _ => (Order::Lead, LEAD),
+        };
+        self.state.fetch_and(!(bit | PARKED), Ordering::AcqRel);
+        Some(order)
     }
 }
 

@@ -1,0 +1,189 @@
+//! The reader's role: receives for everybody, and hands the role on.
+//!
+//! Guarantees: replies go to the entries in the ring's order; what a leader does for others after its own reply is bounded by
+//! one buffer; the parser's state outlives the role, so a leader may leave in the middle of a reply. A surplus or malformed
+//! reply ends the lane.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::{Call, Lane, Outcome, RoleGuard};
+use crate::error::{Error, Status};
+use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
+use crate::sys::slot::{Order, Token};
+use crate::time::Deadline;
+
+/// The receive buffer begins small, because most connections never need more.
+const FIRST_BUFFER: usize = 16 * 1024;
+/// The largest piece that is received for others at once.
+const LAST_BUFFER: usize = 64 * 1024;
+
+/// What belongs to the reader's role.
+pub(super) struct Rd {
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    /// What the units in the ring consume, as far as copied.
+    expect: VecDeque<Want>,
+    copied: u64,
+    /// Complete replies of this buffer (`None`: skipped).
+    complete: Vec<Option<Reply>>,
+    deliveries: Vec<(u64, Token<Outcome>, Reply)>,
+    early: Vec<u8>,
+}
+
+impl Rd {
+    pub(super) fn new(decoder: Decoder, early: &[u8]) -> Self {
+        Self {
+            decoder,
+            buffer: vec![0; FIRST_BUFFER],
+            expect: VecDeque::new(),
+            copied: 0,
+            complete: Vec::new(),
+            deliveries: Vec::new(),
+            early: early.to_vec(),
+        }
+    }
+}
+
+/// How a stretch of reading ended.
+enum Read {
+    Some,
+    Nothing,
+    Broken(Error),
+}
+
+impl Lane {
+    /// Reads until the call's own outcome is there, then hands the role on; the caller looks at its slot afterwards. When
+    /// the deadline comes first the call keeps the role, until it has given up.
+    pub(super) fn lead(&self, call: &Call<'_>) {
+        let _guard = RoleGuard { lane: self, role: Order::Lead };
+        call.leads.set(true);
+        while !call.slot.is_settled() {
+            match self.read(call.deadline) {
+                Read::Broken(error) => {
+                    let mut st = self.lock();
+                    (st.reader, _) = (false, call.leads.take());
+                    drop(self.kill(st, error));
+                    return;
+                }
+                Read::Nothing if call.deadline.is_over() => return,
+                Read::Nothing => {}
+                Read::Some => {
+                    let st = self.lock();
+                    if !st.writer && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
+                        drop(self.flush(st, Some(call)));
+                    }
+                }
+            }
+        }
+        call.leads.set(false);
+        drop(self.pass_lead(self.lock(), call.number));
+    }
+
+    /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
+    pub(super) fn read_available(&self) {
+        if let Read::Broken(error) = self.read(Deadline::after(Duration::ZERO)) {
+            drop(self.kill(self.lock(), error));
+        }
+    }
+
+    /// Receives one buffer, and answers the units whose replies are complete.
+    fn read(&self, deadline: Deadline) -> Read {
+        let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let rd = &mut *rd;
+        let early = std::mem::take(&mut rd.early);
+        let received = if early.is_empty() { self.receive(&mut rd.buffer, deadline) } else { Ok(early.len()) };
+        let n = match received {
+            Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
+            Ok(n) => n,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
+            Err(error) => {
+                return Read::Broken(Error::from_io(Status::Io, format!("receiving from {}", self.endpoint), &error));
+            }
+        };
+        let buffer = std::mem::take(&mut rd.buffer);
+        let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
+        rd.buffer = buffer;
+        self.answer(rd);
+        if n == rd.buffer.len() && n < LAST_BUFFER {
+            rd.buffer.resize(LAST_BUFFER, 0);
+        }
+        decoded.map_or_else(Read::Broken, |()| Read::Some)
+    }
+
+    fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> std::io::Result<usize> {
+        match deadline.left() {
+            Some(left) if left.is_zero() => self.socket.try_recv(buffer),
+            left => self.socket.recv(buffer, left),
+        }
+    }
+
+    /// Decodes all complete replies of the input; what is incomplete stays in the decoder.
+    fn decode(&self, rd: &mut Rd, mut input: &[u8]) -> Result<(), Error> {
+        while !input.is_empty() {
+            let want = match rd.expect.front() {
+                Some(want) => *want,
+                None => {
+                    self.lock().expect(&mut rd.copied, &mut rd.expect);
+                    // Nothing is due: only an out-of-band push may come; anything else is caught below.
+                    rd.expect.front().copied().unwrap_or(Want::One)
+                }
+            };
+            let (used, decoded) = rd.decoder.decode(input, want).map_err(|error| self.not_resp(error))?;
+            input = &input[used..];
+            match decoded {
+                None | Some(Decoded::Push(_)) => continue,
+                Some(Decoded::Reply(reply)) => rd.complete.push(Some(reply)),
+                Some(Decoded::Skipped) => rd.complete.push(None),
+            }
+            if rd.expect.pop_front().is_none() {
+                rd.complete.pop();
+                let text = format!("{} sent a reply that nobody had asked for", self.endpoint);
+                return Err(Error::new(Status::Protocol, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn not_resp(&self, error: DecodeError) -> Error {
+        match error {
+            DecodeError::Protocol(text) => {
+                Error::new(Status::Protocol, format!("{} sent no RESP: {text}", self.endpoint))
+            }
+            DecodeError::Limit(text) => Error::new(Status::Limit, format!("a reply of {}: {text}", self.endpoint)),
+        }
+    }
+
+    /// Pops one entry for each complete reply, stores the replies, and wakes whoever sleeps: one call for up to 32 of them.
+    fn answer(&self, rd: &mut Rd) {
+        let mut st = self.lock();
+        for reply in rd.complete.drain(..) {
+            if let Some((number, Some(token))) = st.pop() {
+                // A unit that was abandoned while its reply was being decoded has no token; a skipped one has no reply.
+                if let Some(reply) = reply {
+                    rd.deliveries.push((number, token, reply));
+                }
+            }
+        }
+        st.received(Instant::now());
+        self.publish(&st);
+        drop(st);
+        let mut due = (0, 0);
+        for (number, token, reply) in rd.deliveries.drain(..) {
+            if !token.deliver(Ok(reply)) {
+                continue;
+            }
+            if due.0 / 32 != number / 32 && due.1 != 0 {
+                self.word(due.0).0.wake(due.1);
+                due.1 = 0;
+            }
+            due = (number, due.1 | self.word(number).1);
+        }
+        if due.1 != 0 {
+            self.word(due.0).0.wake(due.1);
+        }
+    }
+}

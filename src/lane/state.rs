@@ -1,0 +1,365 @@
+//! What a lane's lock protects: the ring, the buffers, the offsets, the two role flags. No I/O, no waiting.
+//!
+//! Guarantees: an entry's end offset against the sent offset always tells whether its last byte was handed to the kernel
+//! (rules 10 and 12); bytes are taken out again only while they are wholly in the append buffer (rule 13).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{Failure, Outcome};
+use crate::config::LaneSettings;
+use crate::error::Error;
+use crate::resp::Want;
+use crate::sys::slot::Token;
+
+/// From here on bytes are sent whatever is in flight.
+const PLENTY: usize = 64 * 1024;
+/// A buffer that grew beyond this is given back once it is empty.
+const KEEP: usize = 256 * 1024;
+
+/// One unit in the ring.
+pub(super) struct Entry {
+    token: Option<Token<Outcome>>,
+    want: EntryWant,
+    len: usize,
+    end: u64,
+}
+
+/// The replies that an entry consumes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryWant {
+    One,
+    List(u32),
+    /// Its bytes were taken out of the buffer: nothing will come for it.
+    Nothing,
+}
+
+impl Entry {
+    pub(super) fn new(token: Token<Outcome>, list: Option<u32>) -> Self {
+        Self { token: Some(token), want: list.map_or(EntryWant::One, EntryWant::List), len: 0, end: 0 }
+    }
+
+    fn want(&self) -> Option<Want> {
+        match (self.want, self.token.is_some()) {
+            (EntryWant::Nothing, _) => None,
+            (EntryWant::One, true) => Some(Want::One),
+            (EntryWant::List(n), true) => Some(Want::List(n)),
+            (EntryWant::One, false) => Some(Want::Skip(1)),
+            (EntryWant::List(n), false) => Some(Want::Skip(n)),
+        }
+    }
+}
+
+/// The state of a lane.
+pub(super) struct St {
+    /// Bytes of callers that wait for a writer.
+    wbuf: Vec<u8>,
+    /// Bytes that a writer has swapped out, from `out_at` on still to be sent.
+    pub(super) out: Vec<u8>,
+    pub(super) out_at: usize,
+    ring: VecDeque<Entry>,
+    /// The number of the ring's first entry.
+    head: u64,
+    /// Somebody has the writer's role.
+    pub(super) writer: bool,
+    /// Somebody has the reader's role.
+    pub(super) reader: bool,
+    appended: u64,
+    pub(super) sent: u64,
+    /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
+    marks: VecDeque<(u64, Instant)>,
+    srtt_us: f32,
+    pub(super) last_received: Instant,
+    pub(super) dead: Option<Error>,
+}
+
+impl St {
+    pub(super) fn new() -> Self {
+        Self {
+            wbuf: Vec::new(),
+            out: Vec::new(),
+            out_at: 0,
+            ring: VecDeque::new(),
+            head: 0,
+            writer: false,
+            reader: false,
+            appended: 0,
+            sent: 0,
+            marks: VecDeque::new(),
+            srtt_us: 0.0,
+            last_received: Instant::now(),
+            dead: None,
+        }
+    }
+
+    /// Appends a unit's bytes and its entry; the entry's number.
+    pub(super) fn push(&mut self, mut entry: Entry, append: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        let before = self.wbuf.len();
+        append(&mut self.wbuf);
+        entry.len = self.wbuf.len() - before;
+        self.appended += entry.len as u64;
+        entry.end = self.appended;
+        self.ring.push_back(entry);
+        self.tail() - 1
+    }
+
+    fn tail(&self) -> u64 {
+        self.head + self.ring.len() as u64
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Nothing in flight, nobody at work.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.ring.is_empty() && !self.writer && !self.reader
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        self.wbuf.len() + self.out.len() > self.out_at
+    }
+
+    /// Whether the entry's last byte has been handed to the kernel.
+    pub(super) fn is_sent(&self, number: u64) -> bool {
+        self.entry(number).is_none_or(|entry| entry.end <= self.sent)
+    }
+
+    fn entry(&self, number: u64) -> Option<&Entry> {
+        self.ring.get(number.checked_sub(self.head)? as usize)
+    }
+
+    // ---- holding back -----------------------------------------------------------------------
+
+    /// Whether waiting bytes should go out now, or be held until the batch before them is answered: then they go out
+    /// together, in one send. Holding pays only where a round trip is short and several calls are in flight.
+    pub(super) fn may_flush(&self, settings: &LaneSettings) -> bool {
+        let held = !self.marks.is_empty()
+            && self.ring.len() >= settings.hold_calls as usize
+            && self.srtt_us > 0.0
+            && self.srtt_us < settings.hold_rtt.as_micros() as f32;
+        !held || self.wbuf.len() >= PLENTY || self.head_is_late()
+    }
+
+    /// Until when what waits now may be held (rule 21).
+    pub(super) fn hold_end(&self) -> Instant {
+        Instant::now() + Duration::from_micros((self.srtt_us * 4.0) as u64).max(Duration::from_millis(1))
+    }
+
+    /// Never hold behind a head that is over the busy limit.
+    fn head_is_late(&self) -> bool {
+        let limit = Duration::from_micros((self.srtt_us * 8.0) as u64).max(Duration::from_millis(1));
+        self.head_sent().is_some_and(|sent| sent.elapsed() > limit)
+    }
+
+    pub(super) fn head_sent(&self) -> Option<Instant> {
+        self.marks.front().map(|(_, sent)| *sent)
+    }
+
+    pub(super) fn srtt_us(&self) -> f32 {
+        self.srtt_us
+    }
+
+    /// How long the peer has been silent with replies due; `None` when none is.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        self.head_sent().map(|sent| sent.max(self.last_received).elapsed())
+    }
+
+    // ---- the writer's side ------------------------------------------------------------------
+
+    /// Makes waiting bytes the writer's own, if it has none left.
+    pub(super) fn swap_out(&mut self) {
+        if self.out_at < self.out.len() || self.wbuf.is_empty() {
+            return;
+        }
+        self.out.clear();
+        self.out_at = 0;
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        std::mem::swap(&mut self.out, &mut self.wbuf);
+        self.marks.push_back((self.tail() - 1, Instant::now()));
+    }
+
+    /// The last who waits and whose bytes are not out yet: it has most reason to write.
+    pub(super) fn last_unsent_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
+        let from = self.head;
+        let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
+        live.map(|(at, entry)| (from + at as u64, entry))
+            .filter(|(number, _)| *number != but)
+            .find_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)))
+    }
+
+    // ---- the reader's side ------------------------------------------------------------------
+
+    /// What the entries after `copied` consume, as far as their bytes have left the append buffer.
+    pub(super) fn expect(&self, copied: &mut u64, into: &mut VecDeque<Want>) {
+        let boundary = self.appended - self.wbuf.len() as u64;
+        *copied = (*copied).max(self.head);
+        while let Some(entry) = self.entry(*copied) {
+            if entry.end > boundary && entry.want != EntryWant::Nothing {
+                return;
+            }
+            into.extend(entry.want());
+            *copied += 1;
+        }
+    }
+
+    /// Takes the first entry that consumes something out of the ring: its number, and its token if somebody waits.
+    pub(super) fn pop(&mut self) -> Option<(u64, Option<Token<Outcome>>)> {
+        loop {
+            let entry = self.ring.pop_front()?;
+            let number = self.head;
+            self.head += 1;
+            if entry.want != EntryWant::Nothing {
+                return Some((number, entry.token));
+            }
+        }
+    }
+
+    /// Notes that replies came: drops the marks that they answer and takes the round trip's measure.
+    pub(super) fn received(&mut self, now: Instant) {
+        self.last_received = now;
+        self.trim();
+        while let Some((last, sent)) = self.marks.front().copied() {
+            if last >= self.head {
+                return;
+            }
+            self.marks.pop_front();
+            let sample = now.saturating_duration_since(sent).as_micros() as f32;
+            let gain = if sample < self.srtt_us { 0.25 } else { 0.02 };
+            self.srtt_us =
+                if self.srtt_us == 0.0 { sample.max(1.0) } else { self.srtt_us + gain * (sample - self.srtt_us) };
+        }
+    }
+
+    /// Entries that consume nothing do not keep the ring from being empty.
+    fn trim(&mut self) {
+        while self.ring.front().is_some_and(|entry| entry.want == EntryWant::Nothing) {
+            self.ring.pop_front();
+            self.head += 1;
+        }
+    }
+
+    /// The first who still waits.
+    pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
+        let from = self.head;
+        let mut others = (from..).zip(&self.ring).filter(|(number, _)| *number != but);
+        others.find_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)))
+    }
+
+    // ---- the end of a wait, the end of a lane -----------------------------------------------
+
+    /// Nobody waits for this entry any more: how many of its bytes are sent or will be; `None` when it is no longer in the ring.
+    pub(super) fn abandon(&mut self, number: u64) -> Option<usize> {
+        let at = number.checked_sub(self.head)? as usize;
+        let boundary = self.appended - self.wbuf.len() as u64;
+        let entry = self.ring.get_mut(at)?;
+        entry.token = None;
+        let (len, end) = (entry.len, entry.end);
+        if end - (len as u64) < boundary {
+            return Some(len);
+        }
+        entry.want = EntryWant::Nothing;
+        let from = (end - len as u64 - boundary) as usize;
+        self.wbuf.drain(from..from + len);
+        self.appended -= len as u64;
+        self.ring.range_mut(at..).for_each(|entry| entry.end -= len as u64);
+        self.trim();
+        Some(0)
+    }
+
+    /// Sorts the ring of a dead lane: what was not completely sent was not executed, the rest may have been.
+    pub(super) fn bury(&mut self) -> Vec<(u64, Token<Outcome>, Failure)> {
+        let Some(cause) = self.dead.clone() else { return Vec::new() };
+        let (head, sent) = (self.head, self.sent);
+        self.head = self.tail();
+        self.marks.clear();
+        self.wbuf = Vec::new();
+        let entries = self.ring.drain(..).enumerate();
+        let ended = entries.filter_map(|(at, entry)| {
+            let reached = (sent + entry.len as u64).saturating_sub(entry.end) as usize;
+            let failure = Failure { sent: reached.min(entry.len), error: cause.clone() };
+            entry.token.map(|token| (head + at as u64, token, failure))
+        });
+        ended.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::sys::slot::{self, Seen};
+
+    /// Pushes n units of 10 bytes each and gives their slots to `test`.
+    fn with_units(n: usize, st: &mut St, test: &mut dyn FnMut(&mut St, &mut Vec<u64>)) {
+        fn nest(n: usize, st: &mut St, numbers: &mut Vec<u64>, test: &mut dyn FnMut(&mut St, &mut Vec<u64>)) {
+            if n == 0 {
+                return test(st, numbers);
+            }
+            slot::scope(|slot, token| {
+                numbers.push(st.push(Entry::new(token, None), |buf| buf.extend_from_slice(b"0123456789")));
+                nest(n - 1, st, numbers, test);
+                st.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
+                st.bury();
+                assert!(matches!(slot.peek(), Some(Seen::Released | Seen::Done(_))));
+            });
+        }
+        nest(n, st, &mut Vec::new(), test);
+    }
+
+    #[test]
+    fn what_is_still_in_the_buffer_is_taken_out_and_later_offsets_move() {
+        let mut st = St::new();
+        with_units(3, &mut st, &mut |st, numbers| {
+            assert_eq!(st.abandon(numbers[1]), Some(0));
+            assert_eq!(st.wbuf.len(), 20);
+            assert_eq!(st.entry(numbers[2]).unwrap().end, 20);
+            let (mut copied, mut wants) = (0, VecDeque::new());
+            st.swap_out();
+            st.expect(&mut copied, &mut wants);
+            assert_eq!(wants.len(), 2);
+            assert_eq!(st.pop().unwrap().0, numbers[0]);
+            assert_eq!(st.pop().unwrap().0, numbers[2]);
+        });
+    }
+
+    #[test]
+    fn what_was_swapped_out_stays_and_consumes_its_reply() {
+        let mut st = St::new();
+        with_units(2, &mut st, &mut |st, numbers| {
+            st.swap_out();
+            assert_eq!(st.abandon(numbers[0]), Some(10));
+            assert_eq!(st.out.len(), 20);
+            let (mut copied, mut wants) = (0, VecDeque::new());
+            st.expect(&mut copied, &mut wants);
+            assert_eq!(wants, [Want::Skip(1), Want::One]);
+        });
+    }
+
+    #[test]
+    fn the_reader_expects_nothing_that_may_still_be_taken_out() {
+        let mut st = St::new();
+        with_units(1, &mut st, &mut |st, _| {
+            let (mut copied, mut wants) = (0, VecDeque::new());
+            st.expect(&mut copied, &mut wants);
+            assert!(wants.is_empty());
+            st.swap_out();
+            st.expect(&mut copied, &mut wants);
+            assert_eq!(wants.len(), 1);
+        });
+    }
+
+    #[test]
+    fn death_sorts_by_what_the_kernel_took() {
+        let mut st = St::new();
+        with_units(3, &mut st, &mut |st, _| {
+            st.swap_out();
+            st.sent = 15;
+            st.dead = Some(Error::new(Status::Io, "cut"));
+            let reached: Vec<usize> = st.bury().iter().map(|(_, _, failure)| failure.sent).collect();
+            assert_eq!(reached, [10, 5, 0]);
+        });
+    }
+}

@@ -1,0 +1,203 @@
+//! Choosing a lane: exclusive ones while few calls are in flight, one shared by all above that.
+//!
+//! Guarantees: a call never waits for a connection that could be shared; the first lane is opened by the caller that needs it
+//! (the others wait for that attempt and share its error), further ones by a worker. The thresholds were fitted by
+//! measurement and are options (`lane.*`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Pool;
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Failure, Lane, Outcome, Unit};
+use crate::time::Deadline;
+use crate::worker;
+
+/// The load is measured at every so manieth call of a lane: reading foreign counters costs more than the call's own lock.
+const SAMPLE_EVERY: u32 = 16;
+
+impl Pool {
+    /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
+    pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
+        let lane = match self.lane(slow, deadline) {
+            Ok(lane) => lane,
+            Err(error) => return Err(Failure::unsent(error)),
+        };
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let outcome = lane.exec(unit, deadline);
+        if outcome.is_err() && lane.is_dead() {
+            self.drop_dead_lanes();
+        }
+        outcome
+    }
+
+    /// The lane for the next call.
+    fn lane(self: &Arc<Self>, slow: bool, deadline: Deadline) -> Result<Arc<Lane>> {
+        let lanes = self.lanes.load();
+        if lanes.is_empty() || lanes.iter().any(|lane| lane.is_dead()) {
+            drop(lanes);
+            self.drop_dead_lanes();
+            return self.first_lane(deadline);
+        }
+        if slow {
+            return Ok(self.slow_lane(&lanes));
+        }
+        if lanes[0].pushes() % SAMPLE_EVERY == 0 {
+            self.sample(&lanes);
+        }
+        Ok(Arc::clone(self.choose(&lanes)))
+    }
+
+    fn choose<'a>(self: &Arc<Self>, lanes: &'a [Arc<Lane>]) -> &'a Arc<Lane> {
+        let shared = f64::from(self.load.load(Ordering::Relaxed)) >= self.lane_settings.share_at * 256.0;
+        if !shared {
+            let own = &lanes[thread_number() % lanes.len()];
+            if own.in_flight() == 0 {
+                return own;
+            }
+            if let Some(idle) = lanes.iter().find(|lane| lane.in_flight() == 0) {
+                return idle;
+            }
+            self.grow(lanes.len());
+        }
+        match lanes.iter().find(|lane| !lane.is_busy()) {
+            Some(lane) => lane,
+            None => {
+                self.grow(lanes.len());
+                &lanes[0]
+            }
+        }
+    }
+
+    /// What is known to be slow goes to the last lane; with a single one a second is opened for the next time.
+    fn slow_lane(self: &Arc<Self>, lanes: &[Arc<Lane>]) -> Arc<Lane> {
+        if lanes.len() == 1 {
+            self.grow(1);
+        }
+        Arc::clone(&lanes[lanes.len() - 1])
+    }
+
+    fn sample(&self, lanes: &[Arc<Lane>]) {
+        let now: u32 = lanes.iter().map(|lane| lane.in_flight()).sum::<u32>() * 256;
+        let mean = self.load.load(Ordering::Relaxed);
+        let next = if now > mean { mean + (now - mean).div_ceil(4) } else { mean - (mean - now) / 4 };
+        self.load.store(next, Ordering::Relaxed);
+    }
+
+    /// Opens one more lane in the background, if there may be one.
+    fn grow(self: &Arc<Self>, lanes: usize) {
+        if lanes >= self.lanes_at_most() || self.growing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        let begun = worker::run(move || {
+            let Some(pool) = pool.upgrade() else { return };
+            if pool.reserve() {
+                // A failure here costs nobody anything: calls go on with the lanes that there are, upkeep tries again.
+                let opened = pool.open(Deadline::after(pool.connect.load().timeout_connect));
+                pool.settle(opened.ok().map(|conn| pool.new_lane(conn)));
+            }
+            pool.growing.store(false, Ordering::Release);
+        });
+        if begun.is_err() {
+            self.growing.store(false, Ordering::Release);
+        }
+    }
+
+    /// Counts a connection that is about to be opened, if there is room for it.
+    pub(super) fn reserve(&self) -> bool {
+        let mut inner = self.lock();
+        let room = inner.ended.is_none() && inner.total < self.settings.max;
+        inner.total += usize::from(room);
+        room
+    }
+
+    /// Adds the lane that was opened in a reserved place, or gives the place back.
+    pub(super) fn settle(&self, lane: Option<Arc<Lane>>) {
+        let mut inner = self.lock();
+        let lanes = self.lanes.load_full();
+        match lane {
+            Some(lane) if inner.ended.is_none() && lanes.len() < self.lanes_at_most() => {
+                let mut lanes = Vec::clone(&lanes);
+                lanes.push(lane);
+                self.lanes.store(Arc::new(lanes));
+            }
+            _ => inner.total -= 1,
+        }
+    }
+
+    /// Takes dead lanes out of the choice.
+    pub(super) fn drop_dead_lanes(&self) {
+        self.keep_lanes(|lane| !lane.is_dead());
+    }
+
+    /// Keeps some lanes in the choice; the others end when nothing is in flight on them any more.
+    pub(super) fn keep_lanes(&self, keep: impl Fn(&Lane) -> bool) {
+        let mut inner = self.lock();
+        let lanes = self.lanes.load_full();
+        let kept: Vec<_> = lanes.iter().filter(|lane| keep(lane)).cloned().collect();
+        if kept.len() < lanes.len() {
+            inner.total -= lanes.len() - kept.len();
+            self.lanes.store(Arc::new(kept));
+        }
+    }
+
+    /// Opens the first lane, or waits for the caller that is doing so.
+    pub(super) fn first_lane(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Lane>> {
+        let mut inner = self.lock();
+        loop {
+            inner.check()?;
+            if let Some(lane) = self.lanes.load().first() {
+                return Ok(Arc::clone(lane));
+            }
+            if deadline.is_over() {
+                let text = format!("waiting for a connection to {}: no time was left", self.name);
+                return Err(Error::new(Status::Timeout, text).with_endpoint(&self.name).with_flags(flags::RETRYABLE));
+            }
+            if !inner.first.opening {
+                break;
+            }
+            let attempt = inner.first.attempts;
+            let wait = deadline.left_or(std::time::Duration::from_secs(60));
+            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            match &inner.first.failure {
+                // Another caller's deadline says nothing about the node.
+                Some(error) if inner.first.attempts > attempt && error.status() != Status::Timeout => {
+                    return Err(error.clone());
+                }
+                _ => {}
+            }
+        }
+        inner.first.opening = true;
+        inner.total += 1;
+        drop(inner);
+        let opened = self.open(deadline).map(|conn| self.new_lane(conn));
+        self.first_done(opened)
+    }
+
+    fn first_done(self: &Arc<Self>, opened: Result<Arc<Lane>>) -> Result<Arc<Lane>> {
+        self.settle(opened.as_ref().ok().cloned());
+        let mut inner = self.lock();
+        inner.first.opening = false;
+        inner.first.attempts += 1;
+        inner.first.failure = opened.as_ref().err().cloned();
+        let ended = inner.check();
+        drop(inner);
+        self.first_opened.notify_all();
+        let lane = opened?;
+        if let Err(cause) = ended {
+            lane.shut(cause.clone());
+            return Err(cause);
+        }
+        self.start_upkeep();
+        Ok(lane)
+    }
+}
+
+/// A small number for the calling thread, so that threads keep to lanes of their own while there are enough.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    // A thread that is ending has no number any more.
+    NUMBER.try_with(|number| *number).unwrap_or(0)
+}

@@ -1,0 +1,272 @@
+//! Connections of one's own, on loan: for sessions, blocking commands, and lists too large for a lane.
+//!
+//! Guarantees: taken in turn, given out first come, first served; a connection that was spoiled, or is too old, never comes
+//! back; a waiter gets a connection, a place to open one, or an error that has the numbers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{Inner, Pool};
+use crate::error::{Error, Result, Status, flags};
+use crate::net::{Conn, Socket};
+use crate::time::Deadline;
+
+/// The loans of a pool.
+#[derive(Default)]
+pub(super) struct Loans {
+    idle: VecDeque<Idle>,
+    /// The sockets of those in use, so that they can be shut down from outside.
+    lent: Vec<(u64, Arc<Socket>)>,
+    opening: usize,
+    waiting: VecDeque<(u64, Sender<Handed>)>,
+    next: u64,
+    /// Loans of an earlier round are closed when they come back.
+    round: u64,
+}
+
+struct Idle {
+    conn: Conn,
+    since: Instant,
+}
+
+/// What a waiter is handed: a connection, or a place for one.
+enum Handed {
+    Conn(Box<Conn>),
+    Place,
+}
+
+/// A connection on loan; dropping it gives it back.
+pub struct Loan {
+    pool: Arc<Pool>,
+    conn: Option<Conn>,
+    id: u64,
+    round: u64,
+    spoiled: bool,
+}
+
+impl Loan {
+    /// The connection.
+    pub fn conn(&mut self) -> Option<&mut Conn> {
+        self.conn.as_mut()
+    }
+
+    /// The pool that it is from.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Its state is not as it was: it is closed when it is given back.
+    pub fn spoil(&mut self) {
+        self.spoiled = true;
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.pool.give_back(conn, self.id, self.round, self.spoiled);
+        }
+    }
+}
+
+impl Loans {
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.idle.len(), self.lent.len(), self.waiting.len())
+    }
+
+    /// Begins a new round: what is idle goes, what is lent goes when it comes back.
+    pub(super) fn renew(&mut self) -> Vec<Conn> {
+        self.round += 1;
+        self.idle.drain(..).map(|idle| idle.conn).collect()
+    }
+
+    /// Shuts down what is lent and forgets the waiters, who learn of it by that.
+    pub(super) fn end(&mut self) -> Vec<Conn> {
+        self.waiting.clear();
+        self.lent.iter().for_each(|(_, socket)| socket.shutdown());
+        self.renew()
+    }
+
+    /// Takes out the idle ones that `stays` does not keep.
+    pub(super) fn sweep(&mut self, stays: impl Fn(&Conn, Duration) -> bool) -> Vec<Conn> {
+        let (kept, gone) = self.idle.drain(..).partition(|idle| stays(&idle.conn, idle.since.elapsed()));
+        self.idle = kept;
+        gone.into_iter().map(|idle: Idle| idle.conn).collect()
+    }
+
+    fn lend(&mut self, conn: &Conn) -> u64 {
+        self.next += 1;
+        self.lent.push((self.next, Arc::clone(conn.socket())));
+        self.next
+    }
+
+    fn count(&self) -> usize {
+        self.idle.len() + self.lent.len() + self.opening
+    }
+}
+
+impl Pool {
+    /// A connection of one's own: an idle one, a new one, or the next that comes free.
+    pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
+        let mut inner = self.lock();
+        inner.check()?;
+        if let Some(loan) = self.lend_idle(&mut inner) {
+            return Ok(loan);
+        }
+        if inner.loans.waiting.is_empty()
+            && inner.loans.count() < self.loans_at_most()
+            && inner.total < self.settings.max
+        {
+            inner.total += 1;
+            inner.loans.opening += 1;
+            drop(inner);
+            return self.open_loan(deadline);
+        }
+        if self.settings.wait == Some(Duration::ZERO) {
+            return Err(Error::new(Status::PoolBusy, self.all_taken(&inner))
+                .with_endpoint(&self.name)
+                .with_flags(flags::RETRYABLE));
+        }
+        let (sender, receiver) = bounded(1);
+        inner.loans.next += 1;
+        let ticket = inner.loans.next;
+        inner.loans.waiting.push_back((ticket, sender));
+        drop(inner);
+        self.wait_for_loan(ticket, &receiver, deadline)
+    }
+
+    /// One place is kept for the first lane, whatever is on loan.
+    fn loans_at_most(&self) -> usize {
+        self.settings.max - self.lanes.load().len().max(1)
+    }
+
+    fn lend_idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Loan> {
+        while let Some(Idle { conn, .. }) = inner.loans.idle.pop_front() {
+            if self.is_too_old(&conn) || !conn.is_quiet() {
+                inner.total -= 1;
+                continue;
+            }
+            return Some(self.lend(inner, conn));
+        }
+        None
+    }
+
+    fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn) -> Loan {
+        let id = inner.loans.lend(&conn);
+        Loan { pool: Arc::clone(self), conn: Some(conn), id, round: inner.loans.round, spoiled: false }
+    }
+
+    /// Opens a connection in a place that is counted already.
+    fn open_loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
+        let opened = self.open(deadline);
+        let mut inner = self.lock();
+        inner.loans.opening -= 1;
+        let ended = inner.check();
+        match (opened, ended) {
+            (Ok(conn), Ok(())) => {
+                let loan = self.lend(&mut inner, conn);
+                drop(inner);
+                self.start_upkeep();
+                Ok(loan)
+            }
+            (opened, ended) => {
+                self.free_place(&mut inner);
+                Err(ended
+                    .err()
+                    .or(opened.err())
+                    .unwrap_or_else(|| Error::new(Status::Internal, "a connection got lost")))
+            }
+        }
+    }
+
+    fn wait_for_loan(self: &Arc<Self>, ticket: u64, handed: &Receiver<Handed>, deadline: Deadline) -> Result<Loan> {
+        let begun = Instant::now();
+        let limit = self.settings.wait.map_or(deadline, |wait| deadline.within(wait));
+        let received = match limit.end() {
+            Some(end) => handed.recv_deadline(end).ok(),
+            None => handed.recv().ok(),
+        };
+        let mut inner = self.lock();
+        inner.loans.waiting.retain(|(number, _)| *number != ticket);
+        inner.check()?;
+        // It may have been handed over between the end of the wait and the lock.
+        match received.or_else(|| handed.try_recv().ok()) {
+            Some(Handed::Conn(conn)) => Ok(self.lend(&mut inner, *conn)),
+            Some(Handed::Place) => {
+                inner.loans.opening += 1;
+                drop(inner);
+                self.open_loan(deadline)
+            }
+            None => {
+                let text = format!("{}, waited {} ms", self.all_taken(&inner), begun.elapsed().as_millis());
+                Err(Error::new(Status::PoolTimeout, text).with_endpoint(&self.name).with_flags(flags::RETRYABLE))
+            }
+        }
+    }
+
+    fn all_taken(&self, inner: &Inner) -> String {
+        let (idle, lent, waiting) = inner.loans.counts();
+        format!(
+            "no connection of one's own to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}",
+            self.name,
+            inner.total,
+            inner.total - inner.loans.opening,
+            self.settings.max
+        )
+    }
+
+    fn give_back(&self, conn: Conn, id: u64, round: u64, spoiled: bool) {
+        let mut inner = self.lock();
+        inner.loans.lent.retain(|(lent, _)| *lent != id);
+        let fit = !spoiled
+            && round == inner.loans.round
+            && inner.ended.is_none()
+            && !self.is_too_old(&conn)
+            && conn.is_quiet();
+        if !fit {
+            drop(conn);
+            return self.free_place(&mut inner);
+        }
+        let mut conn = Box::new(conn);
+        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
+            match waiter.send(Handed::Conn(conn)) {
+                Ok(()) => return,
+                Err(crossbeam_channel::SendError(Handed::Conn(back))) => conn = back,
+                Err(_) => return,
+            }
+        }
+        inner.loans.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+    }
+
+    /// A place came free: the next waiter may open a connection in it.
+    fn free_place(&self, inner: &mut Inner) {
+        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
+            if waiter.send(Handed::Place).is_ok() {
+                return;
+            }
+        }
+        inner.total -= 1;
+    }
+
+    /// Adds a connection that was opened in a reserved place to keep `pool.min` warm.
+    pub(super) fn keep_warm(&self, opened: Result<Conn>) -> bool {
+        let mut inner = self.lock();
+        match opened {
+            Ok(conn) if inner.ended.is_none() => {
+                inner.loans.idle.push_back(Idle { conn, since: Instant::now() });
+                true
+            }
+            _ => {
+                self.free_place(&mut inner);
+                false
+            }
+        }
+    }
+
+    pub(super) fn is_too_old(&self, conn: &Conn) -> bool {
+        self.settings.lifetime.is_some_and(|lifetime| conn.opened().elapsed() > lifetime)
+    }
+}

@@ -1,0 +1,205 @@
+//! All connections to one node: lanes that everybody shares, and loans for those who need a connection of their own.
+//!
+//! Guarantees: never more than `pool.max` connections, with one place kept for the first lane, so that ordinary calls never
+//! wait for loans; a retired pool ends all it has and answers everything with the cause; after the first use `pool.min`
+//! connections are kept warm. Leaves to others: which node this is (topology), what to do about an error (client).
+
+mod lanes;
+mod loans;
+mod upkeep;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Endpoint, LaneSettings, PoolSettings};
+use crate::error::{Error, Result};
+use crate::lane::Lane;
+use crate::net::{Conn, ConnectOptions};
+use crate::time::Deadline;
+
+pub use loans::Loan;
+use loans::Loans;
+
+/// What a pool is made from.
+#[derive(Clone)]
+pub struct Spec {
+    /// The node, with the address that is dialled.
+    pub endpoint: Endpoint,
+    /// How its connections are opened.
+    pub connect: ConnectOptions,
+    /// How many there are, and for how long.
+    pub pool: PoolSettings,
+    /// How the shared ones behave.
+    pub lane: LaneSettings,
+}
+
+/// The connections to one node.
+pub struct Pool {
+    endpoint: Endpoint,
+    name: String,
+    connect: ArcSwap<ConnectOptions>,
+    settings: PoolSettings,
+    lane_settings: LaneSettings,
+    lanes: ArcSwap<Vec<Arc<Lane>>>,
+    /// The mean number of calls in flight, times 256.
+    load: AtomicU32,
+    growing: AtomicBool,
+    inner: Mutex<Inner>,
+    first_opened: Condvar,
+    served: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Inner {
+    loans: Loans,
+    /// Lanes, idle and lent connections, and those that are being opened.
+    total: usize,
+    first: FirstLane,
+    ended: Option<Error>,
+    upkeep_runs: bool,
+}
+
+/// The opening of the first lane: one caller opens, the others wait for it.
+#[derive(Default)]
+struct FirstLane {
+    opening: bool,
+    attempts: u64,
+    failure: Option<Error>,
+}
+
+/// A pool in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections, those that are being opened included.
+    pub total: usize,
+    /// Shared ones.
+    pub lanes: usize,
+    /// Loans that wait for a user.
+    pub idle: usize,
+    /// Loans in use.
+    pub lent: usize,
+    /// Callers that wait for a loan.
+    pub waiting: usize,
+    /// Units that wait for replies on lanes.
+    pub in_flight: usize,
+    /// Calls served, wrapping.
+    pub served: usize,
+}
+
+impl Pool {
+    /// A pool without connections: the first call opens the first.
+    pub fn new(spec: Spec) -> Arc<Self> {
+        Arc::new(Self {
+            name: spec.endpoint.to_string(),
+            endpoint: spec.endpoint,
+            connect: ArcSwap::from_pointee(spec.connect),
+            settings: spec.pool,
+            lane_settings: spec.lane,
+            lanes: ArcSwap::default(),
+            load: AtomicU32::new(0),
+            growing: AtomicBool::new(false),
+            inner: Mutex::default(),
+            first_opened: Condvar::new(),
+            served: AtomicUsize::new(0),
+        })
+    }
+
+    /// The node.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The node as text.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Connections that are opened from now on use these options. With `at_once` those that exist are replaced too: idle ones
+    /// now, busy ones when they are done.
+    pub fn reconfigure(&self, connect: ConnectOptions, at_once: bool) {
+        self.connect.store(Arc::new(connect));
+        if at_once {
+            self.disconnect();
+        }
+    }
+
+    /// Closes idle connections now and busy ones when they are done; the next call connects again.
+    pub fn disconnect(&self) {
+        let mut inner = self.lock();
+        let lanes = self.lanes.swap(Arc::default());
+        inner.total -= lanes.len();
+        let idle = inner.loans.renew();
+        inner.total -= idle.len();
+        drop(inner);
+        // What is in flight holds the lane; its connection is closed when the last of them lets go.
+        drop((lanes, idle));
+    }
+
+    /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
+    pub fn retire(&self, cause: Error) {
+        let mut inner = self.lock();
+        if inner.ended.is_some() {
+            return;
+        }
+        inner.ended = Some(cause.clone());
+        let lanes = self.lanes.swap(Arc::default());
+        let idle = inner.loans.end();
+        inner.total -= lanes.len() + idle.len();
+        drop(inner);
+        self.first_opened.notify_all();
+        lanes.iter().for_each(|lane| lane.shut(cause.clone()));
+    }
+
+    /// Whether the pool has been retired.
+    pub fn is_retired(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
+    /// The pool in numbers.
+    pub fn counts(&self) -> Counts {
+        let lanes = self.lanes.load();
+        let inner = self.lock();
+        let (idle, lent, waiting) = inner.loans.counts();
+        Counts {
+            total: inner.total,
+            lanes: lanes.len(),
+            idle,
+            lent,
+            waiting,
+            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum(),
+            served: self.served.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The smoothed round trip of its first lane; `None` before the first reply.
+    pub fn srtt(&self) -> Option<Duration> {
+        let srtt = self.lanes.load().first()?.srtt();
+        (!srtt.is_zero()).then_some(srtt)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under this lock can panic half-way: what a poisoned one protects is whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, deadline: Deadline) -> Result<Conn> {
+        Conn::open(&self.endpoint, &self.connect.load(), deadline)
+    }
+
+    fn new_lane(&self, conn: Conn) -> Arc<Lane> {
+        Arc::new(Lane::new(conn, self.name.clone(), self.lane_settings))
+    }
+
+    fn lanes_at_most(&self) -> usize {
+        self.lane_settings.max.clamp(1, self.settings.max.saturating_sub(1).max(1))
+    }
+}
+
+impl Inner {
+    fn check(&self) -> Result<()> {
+        self.ended.clone().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,89 @@
+//! What keeps a pool in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones replaced.
+//!
+//! Guarantees: begins with the first connection, ends with the pool; runs on a worker, one tick at a time.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Pool;
+use crate::lane::Lane;
+use crate::time::Deadline;
+use crate::worker;
+
+/// How often a pool is looked after: a lost connection is replaced within a second.
+const TICK: Duration = Duration::from_millis(500);
+
+impl Pool {
+    /// Begins to look after the pool, once: now, and then at every tick.
+    pub(super) fn start_upkeep(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        if inner.upkeep_runs || inner.ended.is_some() {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        inner.upkeep_runs = worker::run(move || tick(&pool)).is_ok();
+    }
+
+    fn look_after(self: &Arc<Self>) {
+        self.lanes.load().iter().for_each(|lane| lane.check());
+        self.drop_dead_lanes();
+        self.close_idle();
+        self.refill();
+    }
+
+    /// Closes what has been idle for too long, down to `pool.min`, and what is too old.
+    fn close_idle(&self) {
+        let spare = self.lock().total.saturating_sub(self.settings.min);
+        let spare = std::cell::Cell::new(spare);
+        let over = |idle_for: Duration| {
+            let over = self.settings.idle.is_some_and(|limit| idle_for > limit) && spare.get() > 0;
+            spare.set(spare.get() - usize::from(over));
+            over
+        };
+        let lane_over = |lane: &Lane| {
+            let idle_for = lane.idle_for();
+            let old = self.settings.lifetime.is_some_and(|lifetime| lane.born().elapsed() > lifetime);
+            !idle_for.is_zero() && (old || over(idle_for))
+        };
+        self.keep_lanes(|lane| !lane_over(lane));
+        let mut inner = self.lock();
+        let gone = inner.loans.sweep(|conn, idle_for| !(self.is_too_old(conn) || !conn.is_quiet() || over(idle_for)));
+        inner.total -= gone.len();
+        drop(inner);
+        drop(gone);
+    }
+
+    /// Opens connections until `pool.min` are there; the first failure ends it until the next tick.
+    fn refill(self: &Arc<Self>) {
+        while self.lock().total < self.settings.min && self.reserve() {
+            let opened = self.open(Deadline::after(self.connect.load().timeout_connect));
+            let done = if self.lanes.load().is_empty() {
+                let lane = opened.ok().map(|conn| self.new_lane(conn));
+                let done = lane.is_some();
+                self.settle(lane);
+                done
+            } else {
+                self.keep_warm(opened)
+            };
+            if !done {
+                return;
+            }
+        }
+    }
+}
+
+fn tick(pool: &Weak<Pool>) {
+    let Some(this) = pool.upgrade() else { return };
+    if this.is_retired() {
+        return;
+    }
+    this.look_after();
+    let next = Weak::clone(pool);
+    drop(this);
+    if worker::after(TICK, move || tick(&next)).is_err() {
+        // No thread could be started: the next connection that is opened begins anew.
+        if let Some(this) = pool.upgrade() {
+            this.lock().upkeep_runs = false;
+        }
+    }
+}
