@@ -34,7 +34,7 @@ impl Class {
 }
 
 /// Looks a command up, its name first among `args`.
-pub fn classify<'a>(args: &mut dyn Iterator<Item = &'a [u8]>) -> Class {
+pub fn classify(args: &mut dyn Iterator<Item = &[u8]>) -> Class {
     let Some(name) = args.next() else { return Class { spec: None, flags: Flags::NONE, blocks: None } };
     let mut spec = lookup(name);
     if spec.is_some_and(|spec| spec.flags.has(Flags::CONTAINER)) {
@@ -56,7 +56,7 @@ pub fn classify<'a>(args: &mut dyn Iterator<Item = &'a [u8]>) -> Class {
     class
 }
 
-fn by_arguments<'a>(name: &str, args: &mut dyn Iterator<Item = &'a [u8]>, class: &mut Class) {
+fn by_arguments(name: &str, args: &mut dyn Iterator<Item = &[u8]>, class: &mut Class) {
     match name {
         "BITFIELD" if only_gets(args) => class.flags = class.flags.and(Flags::REPEAT),
         "SORT" | "GEORADIUS" | "GEORADIUSBYMEMBER" if !any(args, &["STORE", "STOREDIST"]) => {
