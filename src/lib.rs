@@ -6,8 +6,8 @@
 pub mod config;
 pub mod error;
 pub mod ffi;
-pub mod net;
 pub mod lane;
+pub mod net;
 pub mod pool;
 pub mod resp;
 pub mod sys;
