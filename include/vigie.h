@@ -449,8 +449,8 @@ vigie_status vigie_config_set(vigie_config *config,
 
 /**
  * Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
- * each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the truth
- * values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
+ * each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the
+ * truth values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
  * Blocks: no.
@@ -459,10 +459,7 @@ vigie_status vigie_config_set(vigie_config *config,
  * VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
-VIGIE_MUST_USE
-vigie_status vigie_config_describe(const vigie_config *config,
-                                   vigie_reply **out,
-                                   vigie_error **err);
+VIGIE_MUST_USE vigie_status vigie_config_describe(const vigie_config *config, vigie_reply **out, vigie_error **err);
 
 /**
  * Gives a config back. What was made from it goes on.
