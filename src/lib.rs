@@ -3,5 +3,7 @@
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
 //! `ffi` > `client` > `topology` > `pool` > `lane` > `net` > `resp`, `config` > `error`, `time`, `stats` > `sys`.
 
+pub mod config;
 pub mod error;
+pub mod ffi;
 pub mod time;

@@ -1,0 +1,71 @@
+//! Passwords: kept in one place in memory, wiped when the last owner goes, and never printed.
+//!
+//! Guarantees: a clone shares the text instead of copying it; `Debug` shows `***`; there is no `Display`.
+//! Leaves to others: sending it (the handshake), and wiping what the caller handed in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+/// A text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// Takes the text over; nothing is copied.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(text.into())))
+    }
+
+    /// The text itself: only for what sends or parses it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is the empty text, which stands for "none" in a configuration.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Who a connection says that it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// An ACL user; `None`: the user `default`.
+    pub username: Option<String>,
+    /// The password; `None`: no AUTH is sent.
+    pub password: Option<Secret>,
+}
+
+impl Credentials {
+    /// Whether there is nothing to authenticate with.
+    pub fn is_empty(&self) -> bool {
+        self.password.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_stars_even_inside_credentials() {
+        let credentials = Credentials { username: Some("ann".into()), password: Some(Secret::new("hunter2")) };
+        let shown = format!("{credentials:?} {:?}", Secret::new("hunter2"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("***") && shown.contains("ann"));
+    }
+
+    #[test]
+    fn a_clone_shares_the_text() {
+        let secret = Secret::new("x".repeat(100));
+        assert_eq!(secret.expose().as_ptr(), secret.clone().expose().as_ptr());
+    }
+}

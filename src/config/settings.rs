@@ -1,0 +1,372 @@
+//! The configuration as the other rooms read it: typed, complete, checked.
+//!
+//! Guarantees: `Default` is what the option table says (a test compares them); what [`super::Config::settings`] gives has passed every
+//! check across options; a `Settings` never changes, a change makes a new one. Leaves to others: keys and texts (table).
+
+use std::time::Duration;
+
+use super::endpoint::Endpoint;
+use super::map::AddressMap;
+use super::secret::Credentials;
+use super::table;
+use crate::error::{Error, Result, Status};
+
+/// Everything that a sentinel handle and its clients need.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// How to reach and judge the Sentinels.
+    pub sentinel: SentinelSettings,
+    /// How to reach and use the data nodes, unless a client overrides it.
+    pub client: ClientSettings,
+    /// The service of clients that name none.
+    pub service: Option<String>,
+}
+
+/// What concerns the Sentinels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentinelSettings {
+    /// The Sentinels given, each once, at least one.
+    pub addrs: Vec<Endpoint>,
+    /// The Sentinels' own credentials; those of the data nodes never go there.
+    pub auth: Credentials,
+    /// How long one Sentinel may take to answer.
+    pub timeout: Duration,
+    /// How many other Sentinels an answer's author must know.
+    pub min_others: u32,
+    /// How many Sentinels may be learned beyond those given.
+    pub max_peers: usize,
+    /// From announced addresses to reachable ones.
+    pub address_map: AddressMap,
+    /// The same as for the data nodes.
+    pub tcp: TcpSettings,
+    /// The same as for the data nodes.
+    pub limits: ReplyLimits,
+    /// The same as for the data nodes.
+    pub client_name: Option<String>,
+}
+
+/// What concerns the data nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientSettings {
+    /// The data nodes' credentials.
+    pub auth: Credentials,
+    /// The database of every connection.
+    pub db: u32,
+    /// RESP version.
+    pub protocol: Protocol,
+    /// The name of every connection.
+    pub client_name: Option<String>,
+    /// Whether `CLIENT NO-EVICT on` is sent.
+    pub no_evict: bool,
+    /// Whether `CLIENT NO-TOUCH on` is sent.
+    pub no_touch: bool,
+    /// How long a connection may take to be made and to introduce itself.
+    pub timeout_connect: Duration,
+    /// The budget of a call that gives none.
+    pub timeout_call: Duration,
+    /// Socket options.
+    pub tcp: TcpSettings,
+    /// Connections to one node.
+    pub pool: PoolSettings,
+    /// Shared connections.
+    pub lane: LaneSettings,
+    /// What is tried again, and when.
+    pub retry: RetrySettings,
+    /// Which replica reads.
+    pub replica: ReplicaSettings,
+    /// How large a reply may be.
+    pub limits: ReplyLimits,
+    /// From announced addresses to reachable ones.
+    pub address_map: AddressMap,
+}
+
+/// RESP version of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// RESP3 where the server knows it, else RESP2.
+    #[default]
+    Auto,
+    /// Always RESP2.
+    Resp2,
+    /// RESP3 or an error.
+    Resp3,
+}
+
+/// Socket options. The kernel counts keepalive in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpSettings {
+    /// Silence before the first probe.
+    pub keepalive_idle: Duration,
+    /// Time between probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered probes before the connection is given up.
+    pub keepalive_count: u32,
+    /// How long sent data may stay unacknowledged; zero: the system decides.
+    pub user_timeout: Duration,
+}
+
+/// Connections of a client to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Connections kept warm.
+    pub min: usize,
+    /// Lanes and loans together; at least 2.
+    pub max: usize,
+    /// When an unused connection is closed.
+    pub idle: Option<Duration>,
+    /// When a connection is replaced however well it works.
+    pub lifetime: Option<Duration>,
+    /// How long to wait for a loan; `None`: until the deadline.
+    pub wait: Option<Duration>,
+    /// Whether opening a client connects at once.
+    pub eager: bool,
+}
+
+/// Shared connections of a client to one node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LaneSettings {
+    /// How many lanes there may be: never more than `pool.max` - 1.
+    pub max: usize,
+    /// What was set; `None` if it was left at its default, which yields to a small `pool.max`.
+    pub wanted: Option<usize>,
+    /// Calls in flight per lane from which on another lane is opened.
+    pub share_at: f64,
+    /// Calls in flight from which on a flush is held back for more.
+    pub hold_calls: u32,
+    /// Round trip from which on holding pays.
+    pub hold_rtt: Duration,
+    /// The least silence, with replies due, after which a lane counts as dead.
+    pub silent: Duration,
+}
+
+/// What is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Most repetitions; 0: until the deadline.
+    pub max: u32,
+    /// The first pause.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+    /// Whether NOREPLICAS is tried again.
+    pub noreplicas: bool,
+    /// Whether MISCONF is tried again.
+    pub misconf: bool,
+}
+
+/// How a replica is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// By turn.
+    #[default]
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// The one that answers fastest.
+    Latency,
+    /// The first fit one of `replica.preferred`, then by turn.
+    Preferred,
+}
+
+/// What happens when no replica is fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// The primary reads.
+    #[default]
+    Primary,
+    /// The call fails.
+    Error,
+}
+
+/// Reading from replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplicaSettings {
+    /// How a replica is chosen.
+    pub pick: Pick,
+    /// What happens when none is fit.
+    pub fallback: Fallback,
+    /// Addresses as Sentinels announce them, best first.
+    pub preferred: Vec<Endpoint>,
+}
+
+/// How large a reply may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyLimits {
+    /// Bytes of text.
+    pub max_bytes: usize,
+    /// Aggregates inside aggregates.
+    pub max_depth: usize,
+    /// Values, aggregates included.
+    pub max_nodes: usize,
+}
+
+impl Default for SentinelSettings {
+    fn default() -> Self {
+        Self {
+            addrs: Vec::new(),
+            auth: Credentials::default(),
+            timeout: Duration::from_millis(500),
+            min_others: 0,
+            max_peers: 64,
+            address_map: AddressMap::default(),
+            tcp: TcpSettings::default(),
+            limits: ReplyLimits::default(),
+            client_name: None,
+        }
+    }
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            auth: Credentials::default(),
+            db: 0,
+            protocol: Protocol::Auto,
+            client_name: None,
+            no_evict: false,
+            no_touch: false,
+            timeout_connect: Duration::from_secs(1),
+            timeout_call: Duration::from_secs(5),
+            tcp: TcpSettings::default(),
+            pool: PoolSettings::default(),
+            lane: LaneSettings::default(),
+            retry: RetrySettings::default(),
+            replica: ReplicaSettings::default(),
+            limits: ReplyLimits::default(),
+            address_map: AddressMap::default(),
+        }
+    }
+}
+
+impl Default for TcpSettings {
+    fn default() -> Self {
+        Self {
+            keepalive_idle: Duration::from_secs(15),
+            keepalive_interval: Duration::from_secs(5),
+            keepalive_count: 3,
+            user_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self { min: 0, max: 16, idle: Some(Duration::from_secs(300)), lifetime: None, wait: None, eager: false }
+    }
+}
+
+impl Default for LaneSettings {
+    fn default() -> Self {
+        Self {
+            max: LANES,
+            wanted: None,
+            share_at: 3.25,
+            hold_calls: 3,
+            hold_rtt: Duration::from_micros(150),
+            silent: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            max: 0,
+            backoff_min: Duration::from_millis(10),
+            backoff_max: Duration::from_millis(500),
+            noreplicas: false,
+            misconf: false,
+        }
+    }
+}
+
+impl Default for ReplyLimits {
+    /// The largest text that a server gives by default (512 MiB), with room for what is around it.
+    fn default() -> Self {
+        Self { max_bytes: (512 << 20) + (64 << 10), max_depth: 128, max_nodes: 16 << 20 }
+    }
+}
+
+/// Lanes when `lane.max` is left at its default.
+const LANES: usize = 4;
+
+impl Settings {
+    /// The same with one option changed while handles are open; only options marked "at any time" can be.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self> {
+        let option = table::find(key)?;
+        if !option.dynamic {
+            let text = format!("option {key:?} cannot be changed while the sentinel handle is open: make a new handle");
+            return Err(Error::new(Status::Config, text));
+        }
+        let mut settings = self.clone();
+        option.put(&mut settings, value)?;
+        settings.settle()?;
+        Ok(settings)
+    }
+
+    /// Checks across options, and gives both sides what they share.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.client.settle()?;
+        self.sentinel.tcp = self.client.tcp;
+        self.sentinel.limits = self.client.limits;
+        self.sentinel.client_name.clone_from(&self.client.client_name);
+        self.sentinel.address_map.clone_from(&self.client.address_map);
+        let sentinel = &self.sentinel;
+        if sentinel.addrs.is_empty() {
+            return refuse("no Sentinel is given: set \"sentinel.addrs\" or \"uri\"");
+        }
+        check_auth(&sentinel.auth, "sentinel")?;
+        let others = sentinel.addrs.len() - 1 + sentinel.max_peers;
+        if sentinel.min_others as usize > others {
+            return refuse(format_args!(
+                "option \"sentinel.min_others\" is {} but no more than {others} others can ever be known \
+                 (\"sentinel.addrs\" and \"sentinel.max_peers\")",
+                sentinel.min_others
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl ClientSettings {
+    /// Checks across options, and fits `lane.max` to `pool.max`.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        check_auth(&self.auth, "auth")?;
+        let (min, max) = (self.pool.min, self.pool.max);
+        if min > max {
+            return refuse(format_args!("option \"pool.min\" ({min}) is above \"pool.max\" ({max})"));
+        }
+        let most = max.saturating_sub(1);
+        self.lane.max = match self.lane.wanted {
+            Some(wanted) if wanted > most => {
+                return refuse(format_args!(
+                    "option \"lane.max\" ({wanted}) must be below \"pool.max\" ({max}): a place is kept for a loan"
+                ));
+            }
+            Some(wanted) => wanted,
+            None => LANES.min(most),
+        };
+        let RetrySettings { backoff_min, backoff_max, .. } = self.retry;
+        if backoff_min > backoff_max {
+            let (min, max) = (backoff_min.as_millis(), backoff_max.as_millis());
+            return refuse(format_args!("option \"retry.backoff_min\" ({min}) is above \"retry.backoff_max\" ({max})"));
+        }
+        if self.replica.pick == Pick::Preferred && self.replica.preferred.is_empty() {
+            return refuse("option \"replica.pick\" is preferred but \"replica.preferred\" names no address");
+        }
+        Ok(())
+    }
+}
+
+fn check_auth(auth: &Credentials, prefix: &str) -> Result<()> {
+    if auth.username.is_some() && auth.password.is_none() {
+        return refuse(format_args!(
+            "option \"{prefix}.username\" is set without \"{prefix}.password\" (set the password first, clear it last)"
+        ));
+    }
+    Ok(())
+}
+
+fn refuse<T>(what: impl std::fmt::Display) -> Result<T> {
+    Err(Error::new(Status::Config, what.to_string()))
+}

@@ -1,0 +1,497 @@
+//! The option table: the one place that knows which options exist. Parser, messages, description and CONFIGURATION.md come from it.
+//!
+//! Guarantees: each option writes one typed place of [`Settings`], so none can be accepted and ignored; the environment is never read.
+//! Durations are whole milliseconds (`250`) or have a unit behind the number: `250ms`, `5s`, `1m`. Leaves to others: checks across
+//! options (settings), the texts of values (value, list, uri).
+
+use std::time::Duration;
+
+use super::endpoint::{DATA_PORT, Endpoint};
+use super::list;
+use super::map::AddressMap;
+use super::nearest::nearest;
+use super::secret::Secret;
+use super::settings::{Fallback, Pick, Protocol, Settings};
+use super::value::{self, shown};
+use crate::error::{Error, Result, Status};
+
+use Kind::{Addresses, Bool, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word};
+
+/// The type of an option, its range, and the place that it writes.
+pub(super) enum Kind {
+    /// Stands for several options; taken apart by `Config::set`.
+    Uri,
+    /// Addresses whose entries may carry credentials; taken apart by `Config::set`.
+    Sentinels(fn(&mut Settings, Vec<Endpoint>)),
+    Text(fn(&mut Settings, Option<String>)),
+    /// Without blanks and control characters; the second: printable ASCII only.
+    Name(fn(&mut Settings, Option<String>), bool),
+    Secret(fn(&mut Settings, Option<Secret>)),
+    Bool(fn(&mut Settings, bool)),
+    Integer(u64, u64, fn(&mut Settings, u64)),
+    Float(f64, f64, fn(&mut Settings, f64)),
+    Duration(u64, u64, fn(&mut Settings, Duration)),
+    /// In whole seconds, for what the kernel counts so.
+    Seconds(u64, u64, fn(&mut Settings, Duration)),
+    DurationOrOff(u64, u64, fn(&mut Settings, Option<Duration>)),
+    Word(Words),
+    Addresses(fn(&mut Settings, Vec<Endpoint>)),
+    Map(fn(&mut Settings, AddressMap)),
+}
+
+/// The words of an option, each with what it writes.
+type Words = &'static [(&'static str, fn(&mut Settings))];
+
+/// One row.
+pub(super) struct Opt {
+    pub(super) key: &'static str,
+    pub(super) default: &'static str,
+    pub(super) kind: Kind,
+    pub(super) text: &'static str,
+    pub(super) since: &'static str,
+    /// Whether it can be changed while the sentinel handle is open.
+    pub(super) dynamic: bool,
+    /// Whether a client may have its own value.
+    pub(super) per_client: bool,
+}
+
+const fn opt(key: &'static str, default: &'static str, kind: Kind, text: &'static str) -> Opt {
+    Opt { key, default, kind, text, since: "0.1.0", dynamic: false, per_client: false }
+}
+
+impl Opt {
+    const fn dynamic(mut self) -> Self {
+        self.dynamic = true;
+        self
+    }
+
+    const fn per_client(mut self) -> Self {
+        self.per_client = true;
+        self
+    }
+}
+
+/// In milliseconds, as all ranges of durations.
+const DAY: u64 = 86_400_000;
+const TEN_MINUTES: u64 = 600_000;
+
+/// Every option, grouped by prefix.
+pub(super) static OPTIONS: &[Opt] = &[
+    opt(
+        "uri",
+        "",
+        Uri,
+        "All in one: `redis-sentinel://user:password@host1:26379,host2,[::1]:26380/service?key=value`. User \
+         and password are those of the data nodes; each key of the query is an option of this page.",
+    ),
+    opt("service", "", Name(|s, v| s.service = v, false), "The service of clients that are made without naming one."),
+    opt("db", "0", Integer(0, 2_147_483_647, |s, v| s.client.db = small(v)), "The database of every connection.")
+        .dynamic()
+        .per_client(),
+    opt(
+        "protocol",
+        "auto",
+        Word(&[
+            ("auto", |s| s.client.protocol = Protocol::Auto),
+            ("2", |s| s.client.protocol = Protocol::Resp2),
+            ("3", |s| s.client.protocol = Protocol::Resp3),
+        ]),
+        "RESP version. `auto`: 3 where the server knows it, else 2.",
+    ),
+    opt(
+        "sentinel.addrs",
+        "",
+        Sentinels(|s, v| s.sentinel.addrs = v),
+        "The Sentinels, with commas between: `host`, `host:port`, `[ipv6]:port` (port 26379 if none is \
+         given), or `redis://[user][:password]@host:port`, whose user and password become \
+         `sentinel.username` and `sentinel.password` for all of them. An address given twice counts once.",
+    ),
+    opt("sentinel.username", "", Text(|s, v| s.sentinel.auth.username = v), "ACL user at the Sentinels.").dynamic(),
+    opt(
+        "sentinel.password",
+        "",
+        Kind::Secret(|s, v| s.sentinel.auth.password = v),
+        "Password of the Sentinels. They are never sent that of the data nodes.",
+    )
+    .dynamic(),
+    opt(
+        "sentinel.min_others",
+        "0",
+        Integer(0, 1000, |s, v| s.sentinel.min_others = small(v)),
+        "How many other Sentinels one must know for its answers to count.",
+    ),
+    opt(
+        "sentinel.max_peers",
+        "64",
+        Integer(0, 1024, |s, v| s.sentinel.max_peers = size(v)),
+        "How many Sentinels are learned at most from the ones given; 0: none.",
+    ),
+    opt(
+        "auth.username",
+        "",
+        Text(|s, v| s.client.auth.username = v),
+        "ACL user at the data nodes; needs `auth.password`.",
+    )
+    .dynamic(),
+    opt(
+        "auth.password",
+        "",
+        Kind::Secret(|s, v| s.client.auth.password = v),
+        "Password at the data nodes, primary and replicas.",
+    )
+    .dynamic(),
+    opt(
+        "client.name",
+        "",
+        Name(|s, v| s.client.client_name = v, true),
+        "The name of every connection in CLIENT LIST; printable ASCII without blanks.",
+    ),
+    opt("client.no_evict", "false", Bool(|s, v| s.client.no_evict = v), "Sends CLIENT NO-EVICT on."),
+    opt("client.no_touch", "false", Bool(|s, v| s.client.no_touch = v), "Sends CLIENT NO-TOUCH on."),
+    opt(
+        "timeout.call",
+        "5000",
+        Kind::Duration(1, DAY, |s, v| s.client.timeout_call = v),
+        "The budget of a call that brings none: waiting, connecting, discovery, sending, retrying and \
+         reading together.",
+    )
+    .per_client(),
+    opt(
+        "timeout.connect",
+        "1000",
+        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.timeout_connect = v),
+        "How long one connection may take to be made and to introduce itself.",
+    )
+    .per_client(),
+    opt(
+        "timeout.sentinel",
+        "500",
+        Kind::Duration(1, TEN_MINUTES, |s, v| s.sentinel.timeout = v),
+        "How long one Sentinel may take to connect and answer. All are asked at the same time.",
+    ),
+    opt(
+        "tcp.keepalive_idle",
+        "15000",
+        Seconds(1000, 32_767_000, |s, v| s.client.tcp.keepalive_idle = v),
+        "Silence before the first keepalive probe, in whole seconds.",
+    ),
+    opt(
+        "tcp.keepalive_interval",
+        "5000",
+        Seconds(1000, 32_767_000, |s, v| s.client.tcp.keepalive_interval = v),
+        "Time between keepalive probes, in whole seconds.",
+    ),
+    opt(
+        "tcp.keepalive_count",
+        "3",
+        Integer(1, 127, |s, v| s.client.tcp.keepalive_count = small(v)),
+        "Unanswered probes after which a connection is given up.",
+    ),
+    opt(
+        "tcp.user_timeout",
+        "30000",
+        DurationOrOff(1, DAY, |s, v| s.client.tcp.user_timeout = v.unwrap_or_default()),
+        "How long sent bytes may stay unacknowledged before a connection is given up; `off`: the system's \
+         own limit.",
+    ),
+    opt(
+        "pool.min",
+        "0",
+        Integer(0, 10_000, |s, v| s.client.pool.min = size(v)),
+        "Connections to a node that are kept open and warm.",
+    )
+    .per_client(),
+    opt(
+        "pool.max",
+        "16",
+        Integer(2, 10_000, |s, v| s.client.pool.max = size(v)),
+        "Most connections of one client to one node, shared ones (lanes) and loans together.",
+    )
+    .per_client(),
+    opt(
+        "pool.idle",
+        "300000",
+        DurationOrOff(1, DAY, |s, v| s.client.pool.idle = v),
+        "When an unused connection above `pool.min` is closed; `off`: never.",
+    )
+    .per_client(),
+    opt(
+        "pool.lifetime",
+        "off",
+        DurationOrOff(1, 30 * DAY, |s, v| s.client.pool.lifetime = v),
+        "When a connection is replaced however well it works; `off`: never.",
+    )
+    .per_client(),
+    opt(
+        "pool.wait",
+        "off",
+        DurationOrOff(0, DAY, |s, v| s.client.pool.wait = v),
+        "How long a call waits for a connection of its own; 0: not at all (POOL_BUSY); `off`: until its \
+         deadline.",
+    )
+    .per_client(),
+    opt(
+        "pool.eager",
+        "false",
+        Bool(|s, v| s.client.pool.eager = v),
+        "Whether making a client connects at once, and fails if the primary cannot be reached; else the \
+         first call connects.",
+    )
+    .per_client(),
+    opt(
+        "lane.max",
+        "4",
+        Integer(1, 1000, |s, v| s.client.lane.wanted = Some(size(v))),
+        "Most shared connections to one node. Must be below `pool.max`; left at its default it yields to a \
+         small one.",
+    )
+    .per_client(),
+    opt(
+        "lane.share_at",
+        "3.25",
+        Float(1.0, 10_000.0, |s, v| s.client.lane.share_at = v),
+        "Calls in flight per shared connection from which on another one is opened.",
+    )
+    .per_client(),
+    opt(
+        "lane.hold_calls",
+        "3",
+        Integer(0, 100_000, |s, v| s.client.lane.hold_calls = small(v)),
+        "Calls in flight on a shared connection from which on sending may be held back so that bytes travel \
+         together.",
+    )
+    .per_client(),
+    opt(
+        "lane.hold_rtt_us",
+        "150",
+        Integer(0, 1_000_000, |s, v| s.client.lane.hold_rtt = Duration::from_micros(v)),
+        "Round trip, in microseconds, from which on sending may be held back.",
+    )
+    .per_client(),
+    opt(
+        "lane.silent",
+        "1000",
+        Kind::Duration(10, TEN_MINUTES, |s, v| s.client.lane.silent = v),
+        "A shared connection with replies due counts as dead after this silence, or after twice the call's \
+         budget if that is longer.",
+    )
+    .per_client(),
+    opt(
+        "retry.max",
+        "0",
+        Integer(0, 1_000_000, |s, v| s.client.retry.max = small(v)),
+        "How often a command is repeated at most; 0: as often as its deadline allows. Only what is safe to \
+         repeat is repeated.",
+    )
+    .per_client(),
+    opt(
+        "retry.backoff_min",
+        "10",
+        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_min = v),
+        "The first pause between two attempts.",
+    )
+    .per_client(),
+    opt(
+        "retry.backoff_max",
+        "500",
+        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_max = v),
+        "The longest pause between two attempts.",
+    )
+    .per_client(),
+    opt(
+        "retry.noreplicas",
+        "false",
+        Bool(|s, v| s.client.retry.noreplicas = v),
+        "Whether a command that the server refused with NOREPLICAS is repeated.",
+    )
+    .per_client(),
+    opt(
+        "retry.misconf",
+        "false",
+        Bool(|s, v| s.client.retry.misconf = v),
+        "Whether a command that the server refused with MISCONF is repeated.",
+    )
+    .per_client(),
+    opt(
+        "replica.pick",
+        "round-robin",
+        Word(&[
+            ("round-robin", |s| s.client.replica.pick = Pick::RoundRobin),
+            ("random", |s| s.client.replica.pick = Pick::Random),
+            ("latency", |s| s.client.replica.pick = Pick::Latency),
+            ("preferred", |s| s.client.replica.pick = Pick::Preferred),
+        ]),
+        "How a replica is chosen among the fit ones. `latency`: the one that answers fastest; `preferred`: \
+         those of `replica.preferred` first.",
+    )
+    .per_client(),
+    opt(
+        "replica.fallback",
+        "primary",
+        Word(&[
+            ("primary", |s| s.client.replica.fallback = Fallback::Primary),
+            ("error", |s| s.client.replica.fallback = Fallback::Error),
+        ]),
+        "What a read does when no replica is fit: use the primary, or fail with NO_REPLICA.",
+    )
+    .per_client(),
+    opt(
+        "replica.preferred",
+        "",
+        Addresses(|s, v| s.client.replica.preferred = v),
+        "Replicas to use first, best first, as Sentinels announce them: `host:port`, with commas between. \
+         Used by `replica.pick` = `preferred`.",
+    )
+    .per_client(),
+    opt(
+        "reply.max_bytes",
+        "536936448",
+        Integer(1024, 1 << 40, |s, v| s.client.limits.max_bytes = size(v)),
+        "Most bytes of text in one reply.",
+    ),
+    opt(
+        "reply.max_depth",
+        "128",
+        Integer(1, 4096, |s, v| s.client.limits.max_depth = size(v)),
+        "Most aggregates inside one another in one reply.",
+    ),
+    opt(
+        "reply.max_nodes",
+        "16777216",
+        Integer(1, 4_294_967_295, |s, v| s.client.limits.max_nodes = size(v)),
+        "Most values in one reply, aggregates included.",
+    ),
+    opt(
+        "address.map",
+        "",
+        Map(|s, v| s.client.address_map = v),
+        "From the addresses that Sentinels announce to those that can be reached from here (NAT, \
+         containers): `from=to`, with commas between. `10.0.0.1:6379=127.0.0.1:7000` maps one address, \
+         `10.0.0.2=host2` a host with all its ports, `10.0.0.3:6379=unix:/run/redis.sock` leads to a Unix \
+         socket. An exact address counts before a host.",
+    )
+    .dynamic(),
+];
+
+fn small(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// The row of a key, or an error that names the nearest one.
+pub(super) fn find(key: &str) -> Result<&'static Opt> {
+    if let Some(option) = OPTIONS.iter().find(|option| option.key == key) {
+        return Ok(option);
+    }
+    let is_tls = key == "tls" || key.starts_with("tls.") || key.starts_with("sentinel.tls");
+    let hint = match nearest(key, OPTIONS.iter().map(|option| option.key)) {
+        _ if is_tls => "TLS is not in this build".to_owned(),
+        Some(known) => format!("did you mean {known:?}?"),
+        None => "CONFIGURATION.md lists those that exist".to_owned(),
+    };
+    Err(Error::new(Status::Config, format!("unknown option {}: {hint}", shown(key))))
+}
+
+impl Opt {
+    /// Reads the text and writes it to its place. A secret is never quoted.
+    pub(super) fn put(&self, settings: &mut Settings, text: &str) -> Result<()> {
+        let done = match &self.kind {
+            Kind::Uri => Err("it can only be taken apart by a configuration".to_owned()),
+            Kind::Sentinels(set) => {
+                return list::sentinels(text).map(|list| set(settings, list.addrs)).map_err(|f| f.named(self.key));
+            }
+            Kind::Addresses(set) => {
+                return list::addresses(text, DATA_PORT).map(|v| set(settings, v)).map_err(|f| f.named(self.key));
+            }
+            Kind::Map(set) => return list::map(text).map(|v| set(settings, v)).map_err(|f| f.named(self.key)),
+            Kind::Text(set) => {
+                set(settings, some(text));
+                Ok(())
+            }
+            Kind::Secret(set) => {
+                set(settings, some(text).map(Secret::new));
+                Ok(())
+            }
+            Kind::Name(set, ascii) => name(text, *ascii).map(|v| set(settings, v)),
+            Kind::Bool(set) => value::switch(text).map(|v| set(settings, v)),
+            Kind::Integer(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, v)),
+            Kind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
+            Kind::Duration(min, max, set) => value::duration(text, *min, *max).map(|v| set(settings, v)),
+            Kind::Seconds(min, max, set) => seconds(text, *min, *max).map(|v| set(settings, v)),
+            Kind::DurationOrOff(_, _, set) if text == "off" => {
+                set(settings, None);
+                Ok(())
+            }
+            Kind::DurationOrOff(min, max, set) => value::duration(text, *min, *max).map(|v| set(settings, Some(v))),
+            Kind::Word(words) => word(text, words).map(|set| set(settings)),
+        };
+        done.map_err(|what| Error::new(Status::Config, format!("option {:?}: {what}", self.key)))
+    }
+
+    /// The type, as the description gives it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Uri => "uri",
+            Kind::Sentinels(_) | Kind::Addresses(_) => "addresses",
+            Kind::Text(_) | Kind::Name(..) => "text",
+            Kind::Secret(_) => "secret",
+            Kind::Bool(_) => "bool",
+            Kind::Integer(..) => "integer",
+            Kind::Float(..) => "number",
+            Kind::Duration(..) | Kind::Seconds(..) | Kind::DurationOrOff(..) => "duration",
+            Kind::Word(_) => "word",
+            Kind::Map(_) => "map",
+        }
+    }
+
+    /// The range, as the description gives it; empty where the text says everything.
+    pub(super) fn range(&self) -> String {
+        match &self.kind {
+            Kind::Bool(_) => "true, false".to_owned(),
+            Kind::Integer(min, max, _) => format!("{min} to {max}"),
+            Kind::Float(min, max, _) => format!("{min} to {max}"),
+            Kind::Duration(min, max, _) => format!("{min} to {max} ms"),
+            Kind::Seconds(min, max, _) => format!("{min} to {max} ms, whole seconds"),
+            Kind::DurationOrOff(min, max, _) => format!("{min} to {max} ms, off"),
+            Kind::Word(words) => words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "),
+            Kind::Uri | Kind::Sentinels(_) | Kind::Addresses(_) | Kind::Map(_) => String::new(),
+            Kind::Text(_) | Kind::Name(..) | Kind::Secret(_) => String::new(),
+        }
+    }
+
+    /// Whether its value must not be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn name(text: &str, ascii: bool) -> std::result::Result<Option<String>, String> {
+    let fits = |c: char| if ascii { c.is_ascii_graphic() } else { !c.is_whitespace() && !c.is_control() };
+    if text.chars().all(fits) {
+        return Ok(some(text));
+    }
+    let what = if ascii { "printable ASCII without blanks" } else { "a name without blanks or control characters" };
+    Err(format!("{} is not {what}", shown(text)))
+}
+
+fn seconds(text: &str, min: u64, max: u64) -> std::result::Result<Duration, String> {
+    let duration = value::duration(text, min, max)?;
+    if duration.subsec_nanos() != 0 {
+        return Err(format!("{} is not a whole number of seconds (1000, 2000, ... or 1s, 2s, ...)", shown(text)));
+    }
+    Ok(duration)
+}
+
+fn word(text: &str, words: Words) -> std::result::Result<fn(&mut Settings), String> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, set)| *set).ok_or_else(|| {
+        let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        format!("{} is none of: {known}", shown(text))
+    })
+}

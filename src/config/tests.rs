@@ -1,0 +1,275 @@
+//! The room as a whole: the table against the settings, options across options, secrets.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::*;
+
+/// A good value for each option that differs from its default.
+fn other_value(key: &str) -> &'static str {
+    match key {
+        "uri" => "redis-sentinel://ann:pw@h9/other?db=3",
+        "service" => "mymaster",
+        "sentinel.addrs" => "h7,h8:1",
+        "sentinel.username" | "auth.username" => "ann",
+        "sentinel.password" | "auth.password" => "hunter2",
+        "protocol" => "3",
+        "client.name" => "worker-1",
+        "client.no_evict" | "client.no_touch" | "pool.eager" | "retry.noreplicas" | "retry.misconf" => "true",
+        "lane.share_at" => "7.5",
+        "replica.pick" => "latency",
+        "replica.fallback" => "error",
+        "replica.preferred" => "r1,r2:2",
+        "address.map" => "a:1=b:2",
+        "tcp.keepalive_idle" | "tcp.keepalive_interval" => "7s",
+        "tcp.user_timeout" | "pool.idle" | "pool.lifetime" | "pool.wait" => "77",
+        key if key.starts_with("timeout.") || key.starts_with("retry.backoff") || key == "lane.silent" => "77",
+        "reply.max_bytes" => "2048",
+        _ => "2",
+    }
+}
+
+fn config(options: &[(&str, &str)]) -> Result<Config> {
+    let mut config = Config::new();
+    options.iter().try_for_each(|(key, value)| config.set(key, value)).map(|()| config)
+}
+
+fn settings(options: &[(&str, &str)]) -> Result<Settings> {
+    let mut all = vec![("sentinel.addrs", "h1")];
+    all.extend_from_slice(options);
+    config(&all)?.settings()
+}
+
+fn message(options: &[(&str, &str)]) -> String {
+    let error = settings(options).unwrap_err();
+    assert_eq!(error.status(), Status::Config, "{error:?}");
+    error.message().to_owned()
+}
+
+#[test]
+fn the_table_and_the_typed_defaults_agree() {
+    for option in OPTIONS {
+        if matches!(option.kind, Kind::Uri | Kind::Sentinels(_)) {
+            assert_eq!(option.default, "");
+            continue;
+        }
+        let mut settings = Settings::default();
+        option.put(&mut settings, option.default).unwrap();
+        if settings.client.lane.wanted.take() == Some(Settings::default().client.lane.max) {
+            assert_eq!(option.key, "lane.max");
+        }
+        assert_eq!(settings, Settings::default(), "{}", option.key);
+    }
+}
+
+#[test]
+fn every_option_is_accepted_and_changes_the_settings() {
+    let passwords = [("auth.password", "a"), ("sentinel.password", "b")];
+    let before = settings(&passwords).unwrap();
+    for option in OPTIONS {
+        let after = settings(&[passwords[0], passwords[1], (option.key, other_value(option.key))]).unwrap();
+        assert_ne!(after, before, "{}", option.key);
+    }
+}
+
+#[test]
+fn every_option_writes_a_place_of_its_own() {
+    let before = settings(&[]).unwrap();
+    let mut seen = HashSet::new();
+    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, Kind::Uri)) {
+        let mut after = before.clone();
+        option.put(&mut after, other_value(option.key)).unwrap();
+        let changed = format!("{after:?}");
+        assert_ne!(changed, format!("{before:?}"), "{}", option.key);
+        assert!(seen.insert(changed), "{} writes the place of another option", option.key);
+    }
+}
+
+#[test]
+fn keys_are_unique_and_rows_are_complete() {
+    let mut keys = HashSet::new();
+    for row in Config::new().describe() {
+        assert!(keys.insert(row.key), "{}", row.key);
+        assert!(row.text.ends_with('.') && !row.since.is_empty(), "{}", row.key);
+        assert_eq!(row.value, row.default, "{}", row.key);
+    }
+}
+
+#[test]
+fn an_unknown_option_is_named_with_the_nearest_known_one() {
+    let error = Config::new().set("tcp_keepalive", "1").unwrap_err();
+    assert_eq!(error.status(), Status::Config);
+    assert_eq!(error.message(), "unknown option \"tcp_keepalive\": did you mean \"tcp.keepalive_idle\"?");
+    let error = Config::new().set("fork", "reopen").unwrap_err();
+    assert!(error.message().starts_with("unknown option \"fork\""), "{error}");
+}
+
+#[test]
+fn tls_options_say_that_this_build_has_none() {
+    for key in ["tls", "tls.ca", "sentinel.tls"] {
+        assert!(Config::new().set(key, "true").unwrap_err().message().ends_with("TLS is not in this build"));
+    }
+    let error = Config::new().set("uri", "redis-sentinel://h/m?tls=true").unwrap_err();
+    assert!(error.message().contains("unknown option \"tls\": TLS is not in this build"), "{error}");
+}
+
+#[test]
+fn secrets_are_neither_described_nor_printed() {
+    let uri = "redis-sentinel://ann:hunter2@h/m?sentinel.password=hunter2";
+    let config = config(&[("uri", uri), ("sentinel.addrs", "redis://:hunter2@h2")]).unwrap();
+    let all = format!("{config:?} {:?} {:?}", config.describe(), config.settings().unwrap());
+    assert!(!all.contains("hunter2"), "{all}");
+    let described = config.describe();
+    let value = |key| described.iter().find(|row| row.key == key).map(|row| row.value.as_str());
+    assert_eq!(value("auth.password"), Some("***"));
+    assert_eq!(value("sentinel.password"), Some("***"));
+    assert_eq!(value("auth.username"), Some("ann"));
+    assert_eq!(value("sentinel.addrs"), Some("h2:26379"));
+    assert_eq!(value("uri"), Some(""));
+}
+
+#[test]
+fn the_uri_is_applied_where_it_is_set() {
+    let uri = ("uri", "redis-sentinel://:pw@h1,h2/m?timeout.call=250");
+    let settings = config(&[("timeout.call", "100"), uri, ("service", "other")]).unwrap().settings().unwrap();
+    assert_eq!(settings.client.timeout_call, Duration::from_millis(250));
+    assert_eq!(settings.service.as_deref(), Some("other"));
+    assert_eq!(settings.client.auth.password, Some(Secret::new("pw")));
+    assert_eq!(settings.sentinel.auth, Credentials::default());
+}
+
+#[test]
+fn a_refused_uri_changes_nothing() {
+    let mut config = config(&[("sentinel.addrs", "h1"), ("db", "1")]).unwrap();
+    let before = config.settings().unwrap();
+    for uri in ["redis-sentinel://h2/m?db=2&db=x", "redis-sentinel://h2/m?nosuch=1"] {
+        assert!(config.set("uri", uri).is_err());
+        assert_eq!(config.settings().unwrap(), before);
+    }
+}
+
+#[test]
+fn an_unescaped_ampersand_shows_no_piece_of_a_password() {
+    let error = Config::new().set("uri", "redis-sentinel://h/m?auth.password=ab&hunter2=1").unwrap_err();
+    assert!(!error.message().contains("hunter2") && error.message().contains("%26"), "{error}");
+}
+
+#[test]
+fn a_clone_is_independent_of_what_it_came_from() {
+    let first = config(&[("sentinel.addrs", "h1"), ("db", "1")]).unwrap();
+    let mut second = first.clone();
+    second.set("db", "2").unwrap();
+    assert_eq!(first.settings().unwrap().client.db, 1);
+    assert_eq!(second.settings().unwrap().client.db, 2);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    for (options, word) in [
+        (&[("pool.min", "17")][..], "\"pool.min\" (17) is above \"pool.max\" (16)"),
+        (&[("lane.max", "4"), ("pool.max", "4")], "\"lane.max\" (4) must be below \"pool.max\" (4)"),
+        (&[("retry.backoff_min", "501")], "\"retry.backoff_min\" (501) is above"),
+        (&[("replica.pick", "preferred")], "\"replica.preferred\" names no address"),
+        (&[("auth.username", "ann")], "without \"auth.password\""),
+        (&[("sentinel.username", "ann")], "without \"sentinel.password\""),
+        (&[("sentinel.min_others", "3"), ("sentinel.max_peers", "2")], "no more than 2 others"),
+    ] {
+        assert!(message(options).contains(word), "{}", message(options));
+    }
+    let error = Config::new().settings().unwrap_err();
+    assert!(error.message().contains("no Sentinel is given"), "{error}");
+}
+
+#[test]
+fn values_out_of_range_are_refused_where_they_are_set() {
+    for (key, value, word) in [
+        ("pool.max", "0", "\"0\" is out of range: 2 to 10000"),
+        ("pool.max", "-1", "\"-1\" is not a whole number"),
+        ("db", "2147483648", "out of range"),
+        ("timeout.call", "0", "out of range: 1 to 86400000 milliseconds"),
+        ("timeout.call", "off", "is not a duration"),
+        ("tcp.keepalive_idle", "1500", "whole number of seconds"),
+        ("protocol", "4", "is none of: auto, 2, 3"),
+        ("client.name", "a b", "printable ASCII without blanks"),
+        ("client.name", "a\nb", "printable ASCII without blanks"),
+        ("service", "my master", "without blanks"),
+        ("pool.eager", "maybe", "neither true nor false"),
+        ("lane.share_at", "NaN", "not a decimal number"),
+        ("replica.preferred", "unix:/r.sock", "cannot stand here"),
+        ("replica.preferred", "r1,", "entry 2 is empty"),
+        ("sentinel.addrs", "", "the list is empty"),
+    ] {
+        let error = Config::new().set(key, value).unwrap_err();
+        assert_eq!(error.status(), Status::Config);
+        assert!(error.message().starts_with(&format!("option {key:?}: ")), "{error}");
+        assert!(error.message().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn off_is_the_absence_of_a_limit() {
+    let off = [("pool.idle", "off"), ("pool.wait", "off"), ("tcp.user_timeout", "off")];
+    let settings_off = settings(&off).unwrap();
+    assert_eq!(settings_off.client.pool.idle, None);
+    assert_eq!(settings_off.client.pool.wait, None);
+    assert_eq!(settings_off.client.tcp.user_timeout, Duration::ZERO);
+    assert_eq!(settings(&[("pool.wait", "0")]).unwrap().client.pool.wait, Some(Duration::ZERO));
+}
+
+#[test]
+fn a_default_lane_limit_yields_to_a_small_pool_and_comes_back() {
+    let small = settings(&[("pool.max", "3")]).unwrap().client;
+    assert_eq!(small.lane.max, 2);
+    assert_eq!(config(&[("pool.max", "16")]).unwrap().overlay(&small).unwrap().lane.max, 4);
+    let explicit = settings(&[("lane.max", "4")]).unwrap().client;
+    assert!(config(&[("pool.max", "3")]).unwrap().overlay(&explicit).is_err());
+}
+
+#[test]
+fn a_client_overrides_only_what_is_its_own() {
+    let base = settings(&[("auth.password", "pw"), ("pool.max", "8")]).unwrap().client;
+    let over = config(&[("pool.min", "2"), ("replica.fallback", "error")]).unwrap().overlay(&base).unwrap();
+    assert_eq!((over.pool.min, over.pool.max, over.replica.fallback), (2, 8, Fallback::Error));
+    assert_eq!(over.auth, base.auth);
+    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, Kind::Uri)) {
+        let result = config(&[(option.key, other_value(option.key))]).unwrap().overlay(&base);
+        assert_eq!(result.is_ok(), option.per_client, "{}", option.key);
+        if let Err(error) = result {
+            assert!(error.message().contains(option.key) && error.message().contains("sentinel handle"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn only_dynamic_options_change_while_running() {
+    let base = settings(&[("auth.password", "a"), ("sentinel.password", "b")]).unwrap();
+    for option in OPTIONS {
+        let result = base.with(option.key, other_value(option.key));
+        assert_eq!(result.is_ok(), option.dynamic, "{}", option.key);
+        if let Ok(changed) = result {
+            assert_ne!(changed, base, "{}", option.key);
+        }
+    }
+    let dynamic: Vec<_> = OPTIONS.iter().filter(|option| option.dynamic).map(|option| option.key).collect();
+    let wanted = ["db", "sentinel.username", "sentinel.password", "auth.username", "auth.password", "address.map"];
+    assert_eq!(dynamic, wanted);
+}
+
+#[test]
+fn a_change_while_running_reaches_both_sides_and_is_checked() {
+    let base = settings(&[]).unwrap();
+    let mapped = base.with("address.map", "a=b").unwrap();
+    assert_eq!(mapped.sentinel.address_map, mapped.client.address_map);
+    assert!(!mapped.sentinel.address_map.is_empty());
+    assert!(base.with("auth.username", "ann").is_err());
+    let with_password = base.with("auth.password", "pw").unwrap();
+    assert!(with_password.with("auth.username", "ann").is_ok());
+}
+
+#[test]
+fn both_sides_share_sockets_limits_and_name() {
+    let all = settings(&[("tcp.keepalive_count", "5"), ("reply.max_depth", "9"), ("client.name", "n")]).unwrap();
+    assert_eq!(all.sentinel.tcp, all.client.tcp);
+    assert_eq!(all.sentinel.limits.max_depth, 9);
+    assert_eq!(all.sentinel.client_name.as_deref(), Some("n"));
+}

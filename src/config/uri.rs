@@ -1,0 +1,257 @@
+//! `redis-sentinel://user:password@host1:26379,host2/service?key=value`: taken apart into the options that it stands for.
+//!
+//! Guarantees: no fault quotes anything that stands before an `@` or behind a password option, so that a password with an unescaped
+//! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).
+
+use std::borrow::Cow;
+
+use zeroize::Zeroizing;
+
+use super::endpoint::{Endpoint, SENTINEL_PORT};
+use super::secret::Secret;
+use super::value::shown;
+use crate::error::{Error, Result, Status};
+
+const SCHEME: &str = "redis-sentinel";
+
+/// One option of a URI.
+pub(super) struct Part {
+    pub(super) key: String,
+    pub(super) value: Secret,
+    /// Whether a message may name the key: not when it may be a piece of a password with an unescaped `&`.
+    pub(super) may_show: bool,
+}
+
+/// Why a piece of a URI is refused; nothing of it is quoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UriFault {
+    #[error("a '%' is not followed by two hexadecimal digits (a '%' itself is written %25)")]
+    Escape,
+    #[error("what the percent signs stand for is not UTF-8")]
+    Utf8,
+    #[error("there is an '@' but no password in front of it (a user alone is not enough: user:password@)")]
+    NoPassword,
+}
+
+/// The options that a URI stands for, in the order in which they are to be set.
+pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
+    let rest = behind_scheme(text)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    if tail.contains('@') {
+        return bad("an '@' stands behind the first '/', '?' or '#'; inside a user, a password, a service name or a \
+                    value write '/' as %2F, '?' as %3F, '#' as %23 and '@' as %40");
+    }
+    if tail.contains('#') {
+        return bad("a '#' must be written %23");
+    }
+    let (path, query) = match tail.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (tail, None),
+    };
+    let mut parts = Vec::new();
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (Some(user), hosts),
+        None => (None, authority),
+    };
+    push(&mut parts, "sentinel.addrs", Secret::new(sentinels(hosts, user.is_some())?));
+    if let Some(user) = user {
+        let (username, password) = userinfo(user).map_err(|fault| fault_in("user and password", fault))?;
+        push(&mut parts, "auth.username", username);
+        push(&mut parts, "auth.password", password);
+    }
+    if let Some(service) = service(path)? {
+        push(&mut parts, "service", service);
+    }
+    if let Some(query) = query {
+        read_query(query, &mut parts)?;
+    }
+    Ok(parts)
+}
+
+fn push(parts: &mut Vec<Part>, key: &str, value: Secret) {
+    parts.push(Part { key: key.to_owned(), value, may_show: true });
+}
+
+fn bad<T>(what: impl std::fmt::Display) -> Result<T> {
+    Err(Error::new(Status::Config, format!("option \"uri\": {what}")))
+}
+
+fn fault_in(place: &str, fault: impl std::fmt::Display) -> Error {
+    Error::new(Status::Config, format!("option \"uri\": {place}: {fault}"))
+}
+
+fn behind_scheme(text: &str) -> Result<&str> {
+    match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => Ok(rest),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("rediss-sentinel") => Err(Error::new(
+            Status::Unsupported,
+            "option \"uri\": rediss-sentinel:// means TLS, which is not in this build",
+        )),
+        _ => bad("it does not begin with redis-sentinel://"),
+    }
+}
+
+/// The Sentinels between user and service, as a list in its normal form.
+fn sentinels(hosts: &str, has_user: bool) -> Result<String> {
+    if hosts.is_empty() {
+        return bad("no Sentinel is named (redis-sentinel://host1:26379,host2:26379/service)");
+    }
+    let mut list = Vec::new();
+    for (entry, number) in hosts.split(',').zip(1..) {
+        // Without an '@' what follows the colon may be a password whose host was forgotten.
+        let name = if has_user { Cow::Borrowed(entry) } else { without_port(entry) };
+        let place = format!("Sentinel {number} ({})", shown(&name));
+        let host = decode(entry).map_err(|fault| fault_in(&place, fault))?;
+        let address = Endpoint::read_tcp(&host, SENTINEL_PORT).map_err(|fault| fault_in(&place, fault))?;
+        list.push(address.to_string());
+    }
+    Ok(list.join(","))
+}
+
+fn service(path: &str) -> Result<Option<Secret>> {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    if name.contains('/') {
+        return bad("the path is more than the name of one service (a database is given as ?db=n)");
+    }
+    let name = decode(name).map_err(|fault| fault_in("service", fault))?;
+    Ok(Some(Secret::new(name.as_str())))
+}
+
+fn read_query(query: &str, parts: &mut Vec<Part>) -> Result<()> {
+    let mut may_show = true;
+    for (pair, number) in query.split('&').zip(1..) {
+        let place = format!("part {number} of the query");
+        let Some((key, value)) = pair.split_once('=') else {
+            return bad(format_args!("{place} is not of the form key=value (inside a value write '&' as %26)"));
+        };
+        let key = decode(key).map_err(|fault| fault_in(&place, fault))?.to_string();
+        if key == "uri" {
+            return bad(format_args!("{place}: a uri cannot stand in a uri"));
+        }
+        let value = decode(value).map_err(|fault| fault_in(&place, fault))?;
+        let is_secret = key.to_ascii_lowercase().contains("pass");
+        parts.push(Part { key, value: Secret::new(value.as_str()), may_show });
+        may_show = may_show && !is_secret;
+    }
+    Ok(())
+}
+
+/// `host:***` for `host:port`: names an entry without what stands behind its colon.
+pub(super) fn without_port(entry: &str) -> Cow<'_, str> {
+    let colon = if entry.starts_with('[') { entry.find("]:").map(|at| at + 1) } else { entry.find(':') };
+    match colon {
+        Some(colon) => Cow::Owned(format!("{}:***", &entry[..colon])),
+        None => Cow::Borrowed(entry),
+    }
+}
+
+/// User and password of `user:password`; either may be empty.
+pub(super) fn userinfo(text: &str) -> std::result::Result<(Secret, Secret), UriFault> {
+    let (user, password) = text.split_once(':').unwrap_or((text, ""));
+    Ok((Secret::new(decode(user)?.as_str()), Secret::new(decode(password)?.as_str())))
+}
+
+/// Percent-decodes; `+` stays a plus. Allocated once, so that no shorter copy of a password is left behind.
+fn decode(text: &str) -> std::result::Result<Zeroizing<String>, UriFault> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (&[high, low], behind) = rest.split_first_chunk().ok_or(UriFault::Escape)?;
+        bytes.push(hex(high).ok_or(UriFault::Escape)? << 4 | hex(low).ok_or(UriFault::Escape)?);
+        rest = behind;
+    }
+    std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| UriFault::Utf8)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Vec<(String, String)> {
+        take_apart(text).unwrap().iter().map(|part| (part.key.clone(), part.value.expose().to_owned())).collect()
+    }
+
+    fn message(text: &str) -> String {
+        take_apart(text).err().map(|error| error.message().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_whole_uri_becomes_options() {
+        let uri = "redis-sentinel://us%65r:p%3Aw%C3%A9@H1:26379,h2,[::1]:26380/my%2Dmaster?db=2&timeout.call=250";
+        let wanted = [
+            ("sentinel.addrs", "h1:26379,h2:26379,[::1]:26380"),
+            ("auth.username", "user"),
+            ("auth.password", "p:wé"),
+            ("service", "my-master"),
+            ("db", "2"),
+            ("timeout.call", "250"),
+        ];
+        assert_eq!(parts(uri), wanted.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn parts_that_are_absent_set_nothing() {
+        let wanted = vec![("sentinel.addrs".to_owned(), "h:26379".to_owned())];
+        assert_eq!(parts("redis-sentinel://h"), wanted);
+        assert_eq!(parts("REDIS-SENTINEL://h/"), wanted);
+    }
+
+    #[test]
+    fn a_password_alone_clears_the_user() {
+        let parts = parts("redis-sentinel://:p@ss+,w@h");
+        assert_eq!(parts[1], ("auth.username".into(), String::new()));
+        assert_eq!(parts[2], ("auth.password".into(), "p@ss+,w".into()));
+    }
+
+    #[test]
+    fn each_fault_has_its_own_sentence() {
+        for (uri, word) in [
+            ("h1,h2", "does not begin with"),
+            ("redis://h", "does not begin with"),
+            ("redis-sentinel:///s", "no Sentinel"),
+            ("redis-sentinel://h,/s", "Sentinel 2"),
+            ("redis-sentinel://a:b@h:70000/s", "\"h:70000\""),
+            ("redis-sentinel://h/s/2", "?db="),
+            ("redis-sentinel://h/s?db", "key=value"),
+            ("redis-sentinel://h/s?db=1&", "part 2"),
+            ("redis-sentinel://h/s?uri=x", "cannot stand in a uri"),
+            ("redis-sentinel://h/s#x", "%23"),
+            ("redis-sentinel://h/%zz", "hexadecimal"),
+            ("redis-sentinel://h/%2", "hexadecimal"),
+            ("redis-sentinel://h/%ff", "UTF-8"),
+            ("redis-sentinel://u:%ff@h", "user and password"),
+        ] {
+            assert!(message(uri).contains(word), "{uri}: {}", message(uri));
+        }
+    }
+
+    #[test]
+    fn tls_is_refused_by_name() {
+        let error = take_apart("rediss-sentinel://u:pw@h/s").err().unwrap();
+        assert_eq!(error.status(), Status::Unsupported);
+        assert!(error.message().contains("TLS") && !error.message().contains("pw"));
+    }
+
+    #[test]
+    fn no_piece_of_a_torn_password_is_shown() {
+        for password in ["S1/S2", "S1?S2", "S1#S2", "S1?db=S2", "S1%S2", "S1@S2", "S1,S2", "S1?S2=S3&S4"] {
+            let text = message(&format!("redis-sentinel://u:{password}@h:x/m?db=x"));
+            assert!(!text.is_empty() && !text.replace("Sentinel", "").contains('S'), "{password}: {text}");
+        }
+        let text = message("redis-sentinel://u:S1/m");
+        assert!(!text.replace("Sentinel", "").contains('S'), "{text}");
+    }
+}
