@@ -107,7 +107,7 @@ uninstall:
 	  '$(DESTDIR)$(includedir)' 2>/dev/null
 
 header:
-	UPDATE_HEADER=1 $(CARGO) build --features header
+	$(CARGO) build --features header
 
 demo:
 	@scripts/setup demo
