@@ -98,13 +98,12 @@ install: all
 	@$(FILL) packaging/vigie-config.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config.cmake'
 	@$(FILL) packaging/vigie-config-version.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config-version.cmake'
 
-# Directories go only if nothing else is in them.
+# LIBDIR and INCLUDEDIR themselves stay: they may have been there before.
 uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
 	rm -f '$(DESTDIR)$(includedir)/vigie.h'
-	-rmdir -p --ignore-fail-on-non-empty '$(DESTDIR)$(libdir)/cmake/$(NAME)' '$(DESTDIR)$(libdir)/pkgconfig' \
-	  '$(DESTDIR)$(includedir)' 2>/dev/null
+	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 
 header:
 	$(CARGO) build --features header

@@ -6,10 +6,13 @@ mod support;
 use installed::{Prefix, fresh_dir, root, run};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::Deployment;
 
+/// Each test has its own copy: they run at the same time.
 fn compiled(name: &str) -> PathBuf {
-    let out = fresh_dir(&format!("example-{name}")).join(name);
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let out = fresh_dir(&format!("example-{}", COPIES.fetch_add(1, Ordering::Relaxed))).join(name);
     Prefix::shared().compile(&root().join("examples-c").join(name).with_extension("c"), &out);
     out
 }
@@ -70,7 +73,10 @@ fn demo_runs_without_a_kill() {
     let deployment = Deployment::new("demo-calm").start();
     let output = run(Command::new(compiled("demo")).arg(deployment.sentinel_uri()).arg("3"));
     let text = String::from_utf8(output.stdout).expect("text");
-    assert!(text.contains("\n  lost                    0\n") && text.contains("\n  executed twice          0\n"), "{text}");
+    assert!(
+        text.contains("\n  lost                    0\n") && text.contains("\n  executed twice          0\n"),
+        "{text}"
+    );
     assert!(text.contains("progress") && text.contains(&deployment.primary("mymaster")), "{text}");
 }
 
