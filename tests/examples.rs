@@ -38,6 +38,21 @@ fn hello_says_what_it_wrote() {
     assert_eq!(primary.calls("get"), 1, "only the test itself asked the primary");
 }
 
+/// What a reader copies first must be right.
+#[test]
+fn the_program_of_the_readme_runs() {
+    let deployment = Deployment::new("readme").start();
+    let text = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let program =
+        text.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program in the README");
+    let dir = fresh_dir("readme");
+    std::fs::write(dir.join("hello.c"), program).expect("the directory is ours");
+    Prefix::shared().compile(&dir.join("hello.c"), &dir.join("hello"));
+    let output = run(Command::new(dir.join("hello")).arg(deployment.sentinel_uri()));
+    assert!(output.stdout.starts_with(b"the replica says: "), "{output:?}");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "greeting"]).text(), "hello");
+}
+
 #[test]
 fn split_reads_from_a_replica_and_writes_to_the_primary() {
     let deployment = Deployment::new("split").start();
