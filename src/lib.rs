@@ -1,9 +1,13 @@
 //! vigie (French: a lookout): Redis and Valkey under Sentinel, dependable for every language that can call C.
 //!
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
-//! `ffi` > `client` > `topology` > `pool` > `lane` > `net` > `resp`, `config` > `error`, `time`, `stats` > `sys`.
+//! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net` > `resp`, `config` > `error`, `time` > `sys`.
 
 pub mod config;
 pub mod error;
 pub mod ffi;
+pub mod net;
+pub mod resp;
+pub mod sys;
 pub mod time;
+pub mod worker;

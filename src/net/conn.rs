@@ -1,0 +1,375 @@
+//! A connection of one's own: handshakes, loans and sessions run on it.
+//!
+//! Guarantees: what leaves [`Conn::open`] has been through the handshake; no call on it outlives its deadline by more than a receive
+//! timeout's rounding; once anything went wrong in the middle of a reply it is broken and stays so. Leaves to others: what a
+//! failure means for the command that met it.
+
+use super::handshake::{Handshake, HandshakeOptions, ServerInfo, Step};
+use super::socket::Socket;
+use crate::config::{Endpoint, TcpSettings};
+use crate::error::{Error, Result, Status, flags};
+use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
+use crate::time::Deadline;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Room for what one receive brings.
+const RECEIVE: usize = 16 * 1024;
+
+/// How to open a connection.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Options of the TCP socket.
+    pub tcp: TcpSettings,
+    /// Limits for what the server may send.
+    pub limits: Limits,
+    /// What is said first.
+    pub handshake: HandshakeOptions,
+    /// The limit for connecting and the handshake together.
+    pub timeout_connect: Duration,
+}
+
+/// Why sending stopped, and how many bytes the kernel had taken by then.
+#[derive(Debug)]
+pub struct SendError {
+    /// Bytes handed to the kernel.
+    pub sent: usize,
+    /// What happened.
+    pub error: Error,
+}
+
+/// An open connection that belongs to one caller at a time.
+pub struct Conn {
+    socket: Arc<Socket>,
+    decoder: Decoder,
+    received: Vec<u8>,
+    start: usize,
+    end: usize,
+    info: ServerInfo,
+    endpoint: Endpoint,
+    opened: Instant,
+    broken: AtomicBool,
+}
+
+impl Conn {
+    /// Connects and shakes hands.
+    pub fn open(endpoint: &Endpoint, options: &ConnectOptions, deadline: Deadline) -> Result<Self> {
+        let step = Deadline::after(deadline.left_or(options.timeout_connect));
+        let opened = Self::greeted(endpoint, options, step);
+        opened.map_err(|error| Self::not_opened(error, endpoint, deadline))
+    }
+
+    fn greeted(endpoint: &Endpoint, options: &ConnectOptions, deadline: Deadline) -> Result<Self> {
+        let socket = Socket::connect(endpoint, &options.tcp, deadline)?;
+        let mut conn = Self {
+            socket: Arc::new(socket),
+            decoder: Decoder::new(options.limits),
+            received: vec![0; RECEIVE],
+            start: 0,
+            end: 0,
+            info: ServerInfo { protocol: 2, role: super::Role::Unknown },
+            endpoint: endpoint.clone(),
+            opened: Instant::now(),
+            broken: AtomicBool::new(false),
+        };
+        let talked = conn.shake_hands(&options.handshake, deadline);
+        talked.map_err(|error| {
+            let after = deadline.elapsed().as_millis();
+            error.in_context(format_args!("handshake with {endpoint}")).with_note(format_args!(" (after {after} ms)"))
+        })?;
+        Ok(conn)
+    }
+
+    fn shake_hands(&mut self, options: &HandshakeOptions, deadline: Deadline) -> Result<()> {
+        let mut handshake = Handshake::new(options.clone());
+        let first = handshake.first();
+        self.send_all(&first, deadline).map_err(|failed| failed.error)?;
+        loop {
+            let reply = self.recv(Want::One, deadline)?;
+            match handshake.feed(&reply)? {
+                Step::More => {}
+                Step::Send(bytes) => self.send_all(&bytes, deadline).map_err(|failed| failed.error)?,
+                Step::Done(info) => {
+                    self.info = info;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Until a connection is open, whatever breaks it is "cannot connect", and nothing has been executed.
+    fn not_opened(error: Error, endpoint: &Endpoint, deadline: Deadline) -> Error {
+        let error = error.with_endpoint(endpoint);
+        let timed_out = error.status() == Status::Timeout || error.errno() == libc::ETIMEDOUT;
+        match error.status() {
+            Status::Timeout | Status::Connect if timed_out && deadline.is_over() => {
+                error.with_status(Status::Timeout).with_flags(flags::RETRYABLE)
+            }
+            Status::Timeout => {
+                let cause = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+                Error::from_io(Status::Connect, error.message(), &cause)
+                    .with_endpoint(endpoint)
+                    .with_flags(flags::RETRYABLE)
+            }
+            Status::Io => error.with_status(Status::Connect).with_flags(flags::RETRYABLE),
+            _ => error,
+        }
+    }
+
+    /// Sends all of it. The deadline is looked at only when the kernel takes no more.
+    pub fn send_all(&self, bytes: &[u8], deadline: Deadline) -> std::result::Result<(), SendError> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let outcome = match self.socket.send(&bytes[sent..]) {
+                Ok(taken) => {
+                    sent += taken;
+                    Ok(())
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(deadline),
+                Err(error) => Err(self.failed("send to", &error, deadline)),
+            };
+            if let Err(error) = outcome {
+                self.broken.store(true, Ordering::Relaxed);
+                return Err(SendError { sent, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&self, deadline: Deadline) -> Result<()> {
+        if deadline.is_over() {
+            return Err(self.timed_out("takes no more bytes", deadline));
+        }
+        let waited = self.socket.wait(false, true, deadline.left());
+        waited.map(|_| ()).map_err(|error| self.failed("send to", &error, deadline))
+    }
+
+    /// Receives the next unit of replies; out-of-band messages are dropped. Its errors carry no flags: the caller knows what was sent.
+    pub fn recv(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
+        let received = self.receive(want, deadline);
+        if received.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        received
+    }
+
+    fn receive(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
+        loop {
+            while self.start < self.end {
+                let (used, decoded) = self
+                    .decoder
+                    .decode(&self.received[self.start..self.end], want)
+                    .map_err(|error| self.undecodable(error))?;
+                self.start += used;
+                match decoded {
+                    Some(Decoded::Reply(reply)) => return Ok(reply),
+                    Some(Decoded::Skipped) => return Ok(Reply::null()),
+                    Some(Decoded::Push(_)) | None => {}
+                }
+            }
+            self.fill(deadline)?;
+        }
+    }
+
+    fn fill(&mut self, deadline: Deadline) -> Result<()> {
+        loop {
+            match self.socket.recv(&mut self.received, deadline.left()) {
+                Ok(0) => {
+                    let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
+                    let what = format_args!("connection closed by {}", self.endpoint);
+                    return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
+                }
+                Ok(got) => {
+                    (self.start, self.end) = (0, got);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if deadline.is_over() {
+                        return Err(self.timed_out("has not answered", deadline));
+                    }
+                }
+                Err(error) => return Err(self.failed("receive from", &error, deadline)),
+            }
+        }
+    }
+
+    /// Sends, then receives one unit.
+    pub fn request(&mut self, bytes: &[u8], want: Want, deadline: Deadline) -> Result<Reply> {
+        self.send_all(bytes, deadline).map_err(|failed| failed.error)?;
+        self.recv(want, deadline)
+    }
+
+    /// What the handshake found out.
+    pub fn info(&self) -> &ServerInfo {
+        &self.info
+    }
+
+    /// Where it leads to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// When it was opened.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// The socket, for whoever must shut it down from outside.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// Whether something went wrong on it, or replies are left over: then it is of no further use.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) || !self.decoder.is_idle()
+    }
+
+    /// Whether it looks alive while nothing is due: no bytes, no end, no error. What comes unasked for is taken as the end of it.
+    pub fn is_quiet(&self) -> bool {
+        let nothing_due = !self.is_broken() && self.start == self.end;
+        nothing_due && self.socket.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read)
+    }
+
+    /// Its parts, for a lane: the socket, the decoder, and bytes received but not decoded yet.
+    pub fn into_parts(self) -> (Arc<Socket>, Decoder, Vec<u8>) {
+        let leftover = self.received[self.start..self.end].to_vec();
+        (self.socket, self.decoder, leftover)
+    }
+
+    fn failed(&self, what: &str, cause: &io::Error, deadline: Deadline) -> Error {
+        let after = deadline.elapsed().as_millis();
+        Error::from_io(Status::Io, format_args!("{what} {}", self.endpoint), cause)
+            .with_note(format_args!(" (after {after} ms)"))
+            .with_endpoint(&self.endpoint)
+    }
+
+    fn timed_out(&self, what: &str, deadline: Deadline) -> Error {
+        let text = format!("{} {what} (after {} ms)", self.endpoint, deadline.elapsed().as_millis());
+        Error::new(Status::Timeout, text).with_endpoint(&self.endpoint)
+    }
+
+    fn undecodable(&self, error: DecodeError) -> Error {
+        let (status, text) = match error {
+            DecodeError::Protocol(text) => (Status::Protocol, text),
+            DecodeError::Limit(text) => (Status::Limit, text),
+        };
+        Error::new(status, format!("reply of {}: {text}", self.endpoint)).with_endpoint(&self.endpoint)
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Conn({:?}, {:?})", self.endpoint, self.info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Credentials, Protocol};
+    use crate::net::{Expect, Role};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
+
+    fn options(timeout_connect: u64) -> ConnectOptions {
+        ConnectOptions {
+            tcp: TcpSettings::default(),
+            limits: Limits::default(),
+            handshake: HandshakeOptions {
+                auth: Credentials::default(),
+                db: 0,
+                protocol: Protocol::Auto,
+                client_name: None,
+                no_evict: false,
+                no_touch: false,
+                expect: Expect::Any,
+            },
+            timeout_connect: Duration::from_millis(timeout_connect),
+        }
+    }
+
+    /// A server that runs this with its only connection.
+    fn server(talk: impl FnOnce(TcpStream) + Send + 'static) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || talk(listener.accept().unwrap().0));
+        Endpoint::Tcp { host: "127.0.0.1".into(), port }
+    }
+
+    fn open(endpoint: &Endpoint, timeout_connect: u64, deadline: u64) -> Result<Conn> {
+        Conn::open(endpoint, &options(timeout_connect), Deadline::after(Duration::from_millis(deadline)))
+    }
+
+    #[test]
+    fn opens_asks_and_drops_what_comes_out_of_band() {
+        let endpoint = server(|mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).unwrap(), 14);
+            stream.write_all(b">2\r\n+x\r\n+y\r\n+PONG\r\n").unwrap();
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        assert!(matches!(conn.info(), ServerInfo { protocol: 3, role: Role::Primary { .. } }));
+        assert!(conn.is_quiet());
+        let reply = conn.request(b"*1\r\n$4\r\nPING\r\n", Want::One, Deadline::after(Duration::from_secs(5))).unwrap();
+        assert_eq!(reply.bytes(0), Some(b"PONG".as_slice()));
+        assert!(!conn.is_broken() && conn.into_parts().2.is_empty());
+    }
+
+    #[test]
+    fn row_13_a_silent_server_is_given_up_in_time() {
+        for (timeout_connect, deadline, status) in [(60, 5000, Status::Connect), (5000, 60, Status::Timeout)] {
+            let endpoint = server(|mut stream| while stream.read(&mut [0; 4096]).is_ok_and(|got| got > 0) {});
+            let begun = Instant::now();
+            let error = open(&endpoint, timeout_connect, deadline).unwrap_err();
+            assert!(error.status() == status && error.has(flags::RETRYABLE), "{error:?}");
+            assert!(error.endpoint() == endpoint.to_string() && error.message().contains("after"), "{error:?}");
+            assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_trickle_does_not_extend_the_deadline() {
+        let endpoint = server(|mut stream| {
+            while stream.write_all(b"+").and_then(|()| stream.write_all(b"slow\r\n")).is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+                let _ = stream.write_all(b"*1\r\n*1\r\n*1\r\n");
+            }
+        });
+        let begun = Instant::now();
+        assert!(open(&endpoint, 100, 5000).is_err());
+        assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_or_talks_rubbish_is_told_so() {
+        let error = open(&server(drop), 5000, 5000).unwrap_err();
+        assert!(error.status() == Status::Connect && error.has(flags::RETRYABLE), "{error:?}");
+        let endpoint = server(|mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+        });
+        let error = open(&endpoint, 5000, 5000).unwrap_err();
+        assert!(error.status() == Status::Protocol && !error.has(flags::RETRYABLE), "{error:?}");
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_ends_the_sending_in_time() {
+        let endpoint = server(|mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            std::thread::sleep(Duration::from_secs(2));
+        });
+        let conn = open(&endpoint, 5000, 5000).unwrap();
+        let failed = conn.send_all(&vec![0; 64 << 20], Deadline::after(Duration::from_millis(80))).unwrap_err();
+        assert!(failed.sent > 0 && failed.sent < 64 << 20);
+        assert!(failed.error.status() == Status::Timeout && conn.is_broken());
+    }
+}

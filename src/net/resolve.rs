@@ -1,0 +1,358 @@
+//! Host names to addresses, without ever letting a caller hang in the system's resolver.
+//!
+//! Guarantees: getaddrinfo runs only on at most two threads of the process, which end when there is nothing to resolve; a name that
+//! is being resolved is not asked for twice; a caller waits no longer than its deadline; addresses that were good before are
+//! served when the resolver hangs or fails. Names are asked for again at every connect (one answer serves [`SHARED`] at most),
+//! so that a name that moves is followed. Leaves to others: the choice among addresses.
+
+use super::waker::Waker;
+use crate::error::{Error, Result, Status, flags};
+use crate::sys::fork::PerProcess;
+use crate::sys::thread;
+use crate::time::Deadline;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Resolver threads of the process at the most: one that hangs must not hold up everybody.
+const THREADS: usize = 2;
+/// How long one answer serves others who ask for the same name.
+const SHARED: Duration = Duration::from_secs(1);
+/// How long a known name may take before its last good addresses are used.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Names remembered at the most.
+const NAMES: usize = 256;
+
+/// What the system said: addresses with port 0, or its words.
+type Found = std::result::Result<Vec<SocketAddr>, String>;
+type Ask = fn(&str) -> Found;
+
+static RESOLVER: PerProcess<Resolver> = PerProcess::new();
+
+/// The addresses of a host, within the deadline. A literal address never waits.
+pub fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+    begin(host, port, None).wait(deadline)
+}
+
+/// Begins to resolve a host; `waker` is woken when the answer is there.
+pub fn begin(host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
+    RESOLVER.get_or_make(|| Resolver::new(ask_system)).begin(host, port, waker)
+}
+
+fn ask_system(host: &str) -> Found {
+    match (host, 0).to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// One question, perhaps shared with others.
+pub struct Lookup {
+    resolver: &'static Resolver,
+    flight: Arc<Flight>,
+    host: String,
+    port: u16,
+    since: Instant,
+}
+
+impl Lookup {
+    /// The answer, if it is there; after `patience` the last good addresses count as one.
+    pub fn poll(&self, patience: Duration) -> Option<Result<Vec<SocketAddr>>> {
+        let found = lock(&self.flight.progress).found.clone();
+        match found {
+            Some(Ok(addresses)) => Some(Ok(self.with_port(addresses))),
+            Some(Err(why)) => Some(self.last_good().ok_or_else(|| self.error(&why))),
+            None if self.since.elapsed() >= patience => self.last_good().map(Ok),
+            None => None,
+        }
+    }
+
+    /// Waits for the answer.
+    pub fn wait(&self, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+        let patience = deadline.left().map_or(PATIENCE, |left| PATIENCE.min(left / 2));
+        loop {
+            if let Some(outcome) = self.poll(patience) {
+                return outcome;
+            }
+            if deadline.is_over() {
+                return Err(self.error("no answer from the system's resolver"));
+            }
+            let progress = lock(&self.flight.progress);
+            if progress.found.is_none() {
+                let patience_left = patience.saturating_sub(self.since.elapsed());
+                let step =
+                    if patience_left.is_zero() { deadline.left() } else { Some(deadline.left_or(patience_left)) };
+                self.flight.sleep(progress, step);
+            }
+        }
+    }
+
+    /// The error of somebody who waited in vain.
+    pub fn timed_out(&self) -> Error {
+        self.error("no answer from the system's resolver")
+    }
+
+    fn last_good(&self) -> Option<Vec<SocketAddr>> {
+        let state = lock(&self.resolver.state);
+        let good = state.names.get(&self.host).map(|name| name.good.clone())?;
+        drop(state);
+        if good.is_empty() { None } else { Some(self.with_port(good)) }
+    }
+
+    fn with_port(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        addresses.iter_mut().for_each(|address| address.set_port(self.port));
+        addresses
+    }
+
+    fn error(&self, why: &str) -> Error {
+        let text = format!("cannot resolve '{}': {why} (after {} ms)", self.host, self.since.elapsed().as_millis());
+        Error::new(Status::Resolve, text)
+            .with_endpoint(format_args!("{}:{}", self.host, self.port))
+            .with_flags(flags::RETRYABLE)
+    }
+}
+
+/// One run of getaddrinfo and those who wait for it.
+struct Flight {
+    progress: Mutex<Progress>,
+    landed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    found: Option<Found>,
+    wakers: Vec<Arc<Waker>>,
+}
+
+impl Flight {
+    fn new(found: Option<Found>) -> Arc<Self> {
+        Arc::new(Self { progress: Mutex::new(Progress { found, wakers: Vec::new() }), landed: Condvar::new() })
+    }
+
+    fn sleep(&self, progress: MutexGuard<'_, Progress>, time: Option<Duration>) {
+        match time {
+            Some(time) => drop(self.landed.wait_timeout(progress, time).unwrap_or_else(PoisonError::into_inner)),
+            None => drop(self.landed.wait(progress).unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn land(&self, found: Found) {
+        let mut progress = lock(&self.progress);
+        progress.found = Some(found);
+        let wakers = std::mem::take(&mut progress.wakers);
+        drop(progress);
+        self.landed.notify_all();
+        wakers.iter().for_each(|waker| waker.wake());
+    }
+
+    fn wake_when_landed(&self, waker: &Arc<Waker>) {
+        let mut progress = lock(&self.progress);
+        if progress.found.is_some() {
+            waker.wake();
+        } else {
+            progress.wakers.push(Arc::clone(waker));
+        }
+    }
+}
+
+struct Resolver {
+    ask: Ask,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    names: HashMap<String, Name>,
+    queue: VecDeque<(String, Arc<Flight>)>,
+    threads: usize,
+}
+
+struct Name {
+    /// The last question for it, answered or not.
+    flight: Arc<Flight>,
+    answered: Option<Instant>,
+    good: Vec<SocketAddr>,
+}
+
+impl Name {
+    /// Whether one more asker may take part in the last question.
+    fn may_share(&self) -> bool {
+        let found = lock(&self.flight.progress);
+        match &found.found {
+            None => true,
+            Some(found) => found.is_ok() && self.answered.is_some_and(|at| at.elapsed() < SHARED),
+        }
+    }
+}
+
+impl Resolver {
+    fn new(ask: Ask) -> Self {
+        Self { ask, state: Mutex::default() }
+    }
+
+    fn begin(&'static self, host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
+        let flight = match host.parse::<IpAddr>() {
+            Ok(ip) => Flight::new(Some(Ok(vec![SocketAddr::new(ip, 0)]))),
+            Err(_) => self.flight(host),
+        };
+        if let Some(waker) = waker {
+            flight.wake_when_landed(waker);
+        }
+        Lookup { resolver: self, flight, host: host.to_owned(), port, since: Instant::now() }
+    }
+
+    /// The question that is under way for this host, or a new one.
+    fn flight(&'static self, host: &str) -> Arc<Flight> {
+        let mut state = lock(&self.state);
+        if let Some(name) = state.names.get(host) {
+            if name.may_share() {
+                return Arc::clone(&name.flight);
+            }
+        }
+        let flight = Flight::new(None);
+        state.remember(host, Arc::clone(&flight));
+        state.queue.push_back((host.to_owned(), Arc::clone(&flight)));
+        if state.threads < THREADS {
+            self.start_thread(&mut state);
+        }
+        flight
+    }
+
+    fn start_thread(&'static self, state: &mut State) {
+        match thread::spawn("vigie-resolver", || self.work()) {
+            Ok(()) => state.threads += 1,
+            Err(error) if state.threads == 0 => {
+                for (_, flight) in state.queue.drain(..) {
+                    flight.land(Err(format!("no thread to resolve it: {error}")));
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Answers questions until none is left.
+    fn work(&self) {
+        loop {
+            let mut state = lock(&self.state);
+            let Some((host, flight)) = state.queue.pop_front() else {
+                state.threads -= 1;
+                return;
+            };
+            drop(state);
+            let found = match (self.ask)(&host) {
+                Ok(addresses) if addresses.is_empty() => Err(String::from("it has no address")),
+                other => other,
+            };
+            if let Some(name) = lock(&self.state).names.get_mut(&host) {
+                name.answered = Some(Instant::now());
+                if let Ok(addresses) = &found {
+                    name.good.clone_from(addresses);
+                }
+            }
+            flight.land(found);
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, host: &str, flight: Arc<Flight>) {
+        if let Some(name) = self.names.get_mut(host) {
+            name.flight = flight;
+            return;
+        }
+        if self.names.len() >= NAMES {
+            let oldest = self.names.iter().min_by_key(|(_, name)| name.answered).map(|(host, _)| host.clone());
+            oldest.map(|host| self.names.remove(&host));
+        }
+        self.names.insert(host.to_owned(), Name { flight, answered: None, good: Vec::new() });
+    }
+}
+
+/// A panic under one of these locks leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    static HANG: Mutex<bool> = Mutex::new(false);
+    static UNHANG: Condvar = Condvar::new();
+
+    fn leaked(ask: Ask) -> &'static Resolver {
+        Box::leak(Box::new(Resolver::new(ask)))
+    }
+
+    fn ask_slowly(host: &str) -> Found {
+        let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+        MOST.fetch_max(running, Ordering::SeqCst);
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(20));
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+        if host == "bad" { Err("no such name".into()) } else { Ok(vec![([127, 0, 0, 1], 0).into()]) }
+    }
+
+    #[test]
+    fn one_flight_per_name_and_two_threads_at_most() {
+        let resolver = leaked(ask_slowly);
+        std::thread::scope(|scope| {
+            for i in 0..32 {
+                scope.spawn(move || {
+                    let host = ["a", "b", "c", "d"][i % 4];
+                    let found = resolver.begin(host, 7, None).wait(Deadline::after(Duration::from_secs(10)));
+                    assert_eq!(found.unwrap(), vec![([127, 0, 0, 1], 7).into()]);
+                });
+            }
+        });
+        assert_eq!(ASKED.load(Ordering::SeqCst), 4);
+        assert_eq!(MOST.load(Ordering::SeqCst), 2);
+        let error = resolver.begin("bad", 7, None).wait(Deadline::never()).unwrap_err();
+        assert_eq!(error.status(), Status::Resolve);
+        assert!(error.message().contains("'bad': no such name"), "{error}");
+    }
+
+    fn ask_hanging(_: &str) -> Found {
+        let mut hang = HANG.lock().unwrap();
+        while *hang {
+            hang = UNHANG.wait(hang).unwrap();
+        }
+        Ok(vec![([127, 0, 0, 2], 0).into()])
+    }
+
+    #[test]
+    fn a_hanging_resolver_costs_a_deadline_and_known_names_go_on() {
+        let resolver = leaked(ask_hanging);
+        let soon = || Deadline::after(Duration::from_millis(60));
+        assert!(resolver.begin("known", 1, None).wait(Deadline::never()).is_ok());
+        *HANG.lock().unwrap() = true;
+        lock(&resolver.state).names.get_mut("known").unwrap().answered = None;
+        assert_eq!(resolver.begin("known", 2, None).wait(soon()).unwrap(), vec![([127, 0, 0, 2], 2).into()]);
+        let error = resolver.begin("unknown", 1, None).wait(soon()).unwrap_err();
+        assert!(error.has(flags::RETRYABLE) && error.message().contains("no answer"), "{error}");
+        *HANG.lock().unwrap() = false;
+        UNHANG.notify_all();
+    }
+
+    #[test]
+    fn literals_need_no_thread_and_a_waker_is_woken() {
+        let resolver = leaked(|_| Err("asked".into()));
+        let waker = Arc::new(Waker::new().unwrap());
+        let lookup = resolver.begin("::1", 6379, Some(&waker));
+        assert_eq!(lookup.poll(PATIENCE).unwrap().unwrap(), vec!["[::1]:6379".parse().unwrap()]);
+        assert_eq!(lock(&resolver.state).threads, 0);
+        let mut fds = [crate::sys::poll::PollFd::new(waker.fd(), true, false)];
+        assert_eq!(crate::sys::poll::wait(&mut fds, None).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_system_knows_localhost() {
+        let found = resolve("localhost", 5, Deadline::after(Duration::from_secs(20))).unwrap();
+        assert!(found.iter().all(|address| address.port() == 5 && address.ip().is_loopback()));
+    }
+}

@@ -1,0 +1,203 @@
+//! Replies that are made here: topology, statistics, settings.
+//!
+//! Guarantees: any order of calls gives a well-formed reply. Leaves to others: its contents.
+
+use super::node::{Kind, Node};
+use super::reply::Reply;
+use super::tree::Tree;
+
+/// Builds a reply value by value; aggregates are opened and ended.
+///
+/// What is open at the end is ended; a key without a value gets NULL; values after the root are dropped.
+#[derive(Debug, Default)]
+pub struct ReplyBuilder {
+    tree: Tree,
+    maps: Vec<bool>,
+    has_root: bool,
+}
+
+impl ReplyBuilder {
+    /// An empty builder; finished as it is, it gives NULL.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn open(&mut self, kind: Kind) -> &mut Self {
+        if !self.is_complete() && self.tree.open(kind, 0) {
+            self.maps.push(kind == Kind::Map);
+            self.has_root = true;
+        }
+        self
+    }
+
+    fn is_complete(&self) -> bool {
+        self.has_root && self.tree.depth() == 0
+    }
+
+    fn add(&mut self, node: Node) -> &mut Self {
+        if !self.is_complete() {
+            self.tree.add(node);
+            self.has_root = true;
+        }
+        self
+    }
+
+    /// Opens a map: keys and values alternate until [`end`](Self::end).
+    pub fn map(&mut self) -> &mut Self {
+        self.open(Kind::Map)
+    }
+
+    /// Opens an array.
+    pub fn array(&mut self) -> &mut Self {
+        self.open(Kind::Array)
+    }
+
+    /// Opens a set.
+    pub fn set(&mut self) -> &mut Self {
+        self.open(Kind::Set)
+    }
+
+    /// Opens a push.
+    pub fn push(&mut self) -> &mut Self {
+        self.open(Kind::Push)
+    }
+
+    /// Ends the innermost open aggregate.
+    pub fn end(&mut self) -> &mut Self {
+        if self.maps.pop() == Some(true) && self.tree.children() % 2 != 0 {
+            self.tree.add(Node::NULL);
+        }
+        self.tree.close();
+        self
+    }
+
+    /// A text of this kind; a kind that is no text counts as STRING.
+    pub fn text_of(&mut self, kind: Kind, bytes: &[u8]) -> &mut Self {
+        if self.is_complete() {
+            return self;
+        }
+        let node = self.tree.text(if kind.is_text() { kind } else { Kind::String }, bytes);
+        self.add(node)
+    }
+
+    /// A STRING.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.text_of(Kind::String, bytes)
+    }
+
+    /// A STRING; also for the keys of a map.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.bytes(text.as_bytes())
+    }
+
+    /// An ERROR.
+    pub fn error(&mut self, line: &str) -> &mut Self {
+        self.text_of(Kind::Error, line.as_bytes())
+    }
+
+    /// An INT.
+    pub fn int(&mut self, value: i64) -> &mut Self {
+        self.add(Node::int(value))
+    }
+
+    /// A DOUBLE.
+    pub fn double(&mut self, value: f64) -> &mut Self {
+        self.add(Node::double(value))
+    }
+
+    /// A BOOL.
+    pub fn bool(&mut self, value: bool) -> &mut Self {
+        self.add(Node::bool(value))
+    }
+
+    /// A NULL.
+    pub fn null(&mut self) -> &mut Self {
+        self.add(Node::NULL)
+    }
+
+    /// A copy of a whole reply as one value.
+    pub fn reply(&mut self, reply: &Reply) -> &mut Self {
+        let mut open = vec![0..1];
+        while let Some(ids) = open.last_mut() {
+            match ids.next() {
+                Some(id) if reply.kind(id).is_aggregate() => {
+                    self.open(reply.kind(id));
+                    open.push(reply.children(id));
+                }
+                Some(id) => self.copy(reply, id),
+                None => {
+                    open.pop();
+                    if !open.is_empty() {
+                        self.end();
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    fn copy(&mut self, reply: &Reply, id: u32) {
+        match (reply.bytes(id), reply.nodes().get(id as usize)) {
+            (Some(text), _) => self.text_of(reply.kind(id), text),
+            (None, Some(node)) => self.add(*node),
+            (None, None) => self,
+        };
+    }
+
+    /// The reply; the builder is empty afterwards.
+    pub fn finish(&mut self) -> Reply {
+        while !self.maps.is_empty() {
+            self.end();
+        }
+        self.has_root = false;
+        self.tree.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(reply: &Reply) -> String {
+        String::from_utf8_lossy(reply.to_json().bytes(0).unwrap_or_default()).into_owned()
+    }
+
+    #[test]
+    fn nested_values_keep_their_places() {
+        let mut builder = ReplyBuilder::new();
+        builder.map().text("a").array().int(1).array().text("x").end().double(0.5).end();
+        builder.text("b").map().text("c").bool(true).end().text("d").null().end();
+        let reply = builder.finish();
+        assert_eq!(json(&reply), r#"{"a":[1,["x"],0.5],"b":{"c":true},"d":null}"#);
+        let b = reply.find(0, b"b").and_then(|b| reply.find(b, b"c"));
+        assert_eq!(b.and_then(|id| reply.int(id)), Some(1));
+        let a = reply.find(0, b"a").expect("a");
+        assert_eq!(json(&reply.subtree(a)), r#"[1,["x"],0.5]"#);
+    }
+
+    #[test]
+    fn any_order_of_calls_is_well_formed() {
+        assert_eq!(ReplyBuilder::new().finish().kind(0), Kind::Null);
+        assert_eq!(json(&ReplyBuilder::new().end().int(1).int(2).end().finish()), "1");
+        assert_eq!(json(&ReplyBuilder::new().map().text("k").end().text("late").finish()), r#"{"k":null}"#);
+        assert_eq!(json(&ReplyBuilder::new().array().map().text("k").finish()), r#"[{"k":null}]"#);
+    }
+
+    #[test]
+    fn json_escapes_what_json_cannot_hold() {
+        let mut builder = ReplyBuilder::new();
+        builder.array().bytes(b"\xffa\"\n\x01\xc3\xa9").double(f64::NAN).double(-f64::INFINITY).error("ERR no");
+        builder.map().int(1).int(2).end();
+        let expected = "[\"\\u00ffa\\\"\\n\\u0001\u{e9}\",\"nan\",\"-inf\",{\"error\":\"ERR no\"},{\"1\":2}]";
+        assert_eq!(json(&builder.finish()), expected);
+    }
+
+    #[test]
+    fn a_copied_reply_is_equal() {
+        let mut builder = ReplyBuilder::new();
+        builder.array().text("x").map().text("k").set().int(1).end().end().array().end().end();
+        let reply = builder.finish();
+        assert_eq!(ReplyBuilder::new().reply(&reply).finish(), reply);
+        assert_eq!(json(&reply.subtree(0)), json(&reply));
+    }
+}

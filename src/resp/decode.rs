@@ -1,0 +1,419 @@
+//! The decoder: bytes as they come from a connection, units of replies as they complete.
+//!
+//! Guarantees: the same result however the input is cut; every byte is looked at once; no recursion; a limit is checked
+//! when a length is announced. Leaves to others: receiving, and what a unit belongs to.
+//!
+//! Receiving a large text straight into the reply can be added as a method that lends the unfilled end of the data block
+//! while a [`Text`] is open: nothing else holds state about it.
+
+use super::head::{self, Head};
+use super::node::{Kind, Node};
+use super::reply::Reply;
+use super::tree::Tree;
+use super::{DecodeError, Limits};
+
+/// What the next unit consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// One reply.
+    One,
+    /// So many replies, as the children of one ARRAY.
+    List(u32),
+    /// So many replies, of which nothing is kept.
+    Skip(u32),
+}
+
+/// What was completed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// The unit.
+    Reply(Reply),
+    /// The unit, of which nothing was kept.
+    Skipped,
+    /// A message out of band; the unit goes on.
+    Push(Reply),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Its children are kept.
+    Kept,
+    /// They are not.
+    Dropped,
+    /// They are not, and the value that they belong to follows.
+    Attribute,
+}
+
+/// An aggregate that is not complete.
+#[derive(Debug)]
+struct Frame {
+    left: u64,
+    count: u64,
+    role: Role,
+}
+
+/// A text that is not complete: `left` counts the CRLF too.
+#[derive(Debug)]
+struct Text {
+    kind: Kind,
+    start: usize,
+    len: usize,
+    left: usize,
+}
+
+/// A unit that is not complete.
+#[derive(Debug, Default)]
+struct Unit {
+    tree: Tree,
+    frames: Vec<Frame>,
+    /// 1 when the outermost frame is the unit itself and not a reply.
+    base: usize,
+    /// Open frames whose children are not kept.
+    dropping: usize,
+    /// Nodes announced so far.
+    nodes: u64,
+    is_touched: bool,
+    is_skip: bool,
+}
+
+enum Step {
+    More,
+    Goes(usize),
+    Ends(usize),
+}
+
+/// Turns received bytes into replies.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    unit: Unit,
+    /// The unit that a message out of band interrupts.
+    outer: Option<Box<Unit>>,
+    /// The beginning of a header line, when the input ended within it.
+    line: Vec<u8>,
+    text: Option<Text>,
+    is_begun: bool,
+    is_push: bool,
+    dead: Option<DecodeError>,
+}
+
+impl Decoder {
+    /// A decoder for a new connection.
+    pub fn new(limits: Limits) -> Self {
+        let max_nodes = limits.max_nodes.min(u32::MAX as usize - 1);
+        Self {
+            limits: Limits { max_nodes, ..limits },
+            unit: Unit::default(),
+            outer: None,
+            line: Vec::new(),
+            text: None,
+            is_begun: false,
+            is_push: false,
+            dead: None,
+        }
+    }
+
+    /// Whether it is between units.
+    pub fn is_idle(&self) -> bool {
+        !self.is_begun && self.dead.is_none()
+    }
+
+    /// Takes bytes as they came; gives how many of them were used, and what they completed.
+    ///
+    /// When nothing was completed, all were used. `want` counts when a unit begins. After an error the decoder is dead.
+    pub fn decode(&mut self, input: &[u8], want: Want) -> Result<(usize, Option<Decoded>), DecodeError> {
+        if let Some(error) = &self.dead {
+            return Err(error.clone());
+        }
+        let result = self.run(input, want);
+        if let Err(error) = &result {
+            self.dead = Some(error.clone());
+        }
+        result
+    }
+
+    fn run(&mut self, input: &[u8], want: Want) -> Result<(usize, Option<Decoded>), DecodeError> {
+        if !self.is_begun {
+            if let Want::List(0) | Want::Skip(0) = want {
+                let unit = if want == Want::Skip(0) { Decoded::Skipped } else { Decoded::Reply(empty_list()) };
+                return Ok((0, Some(unit)));
+            }
+            if input.is_empty() {
+                return Ok((0, None));
+            }
+            self.begin(want)?;
+        }
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            let step = if self.text.is_some() {
+                self.text(rest)?
+            } else if self.line.is_empty() {
+                self.head(rest)?
+            } else {
+                self.rest_of_head(rest)?
+            };
+            match step {
+                Step::More => return Ok((input.len(), None)),
+                Step::Goes(used) => at += used,
+                Step::Ends(used) => return Ok((at + used, Some(self.end()))),
+            }
+        }
+    }
+
+    fn begin(&mut self, want: Want) -> Result<(), DecodeError> {
+        let unit = &mut self.unit;
+        unit.frames.clear();
+        (unit.base, unit.dropping, unit.nodes) = (1, 0, 1);
+        (unit.is_touched, unit.is_skip) = (false, false);
+        self.is_begun = true;
+        match want {
+            Want::One => unit.base = 0,
+            Want::List(count) => self.open(Kind::Array, u64::from(count))?,
+            Want::Skip(count) => {
+                unit.is_skip = true;
+                unit.drop_next(u64::from(count), Role::Dropped);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Decoded {
+        if !self.is_push {
+            self.is_begun = false;
+            return if self.unit.is_skip { Decoded::Skipped } else { Decoded::Reply(self.unit.tree.finish()) };
+        }
+        self.is_push = false;
+        let reply = self.unit.tree.finish();
+        match self.outer.take() {
+            Some(unit) => self.unit = *unit,
+            None => self.is_begun = false,
+        }
+        Decoded::Push(reply)
+    }
+
+    /// A header line at the start of the input; what is incomplete is kept.
+    #[inline]
+    fn head(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+        if rest.is_empty() {
+            return Ok(Step::More);
+        }
+        match head::parse(rest)? {
+            Some((head, used)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
+            None => {
+                self.line.extend_from_slice(rest);
+                Ok(Step::More)
+            }
+        }
+    }
+
+    /// A header line whose beginning came earlier.
+    fn rest_of_head(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+        let is_long = self.line.first().is_some_and(|&first| head::is_long(first));
+        let most = if is_long { head::LONG } else { head::SHORT }.saturating_sub(self.line.len());
+        let window = &rest[..rest.len().min(most)];
+        let end = memchr::memchr(b'\n', window);
+        let used = end.map_or(window.len(), |end| end + 1);
+        let mut line = std::mem::take(&mut self.line);
+        line.extend_from_slice(&window[..used]);
+        // A long line is looked at again only when it is whole, or too long: a trickle must not cost its square.
+        let parsed = if is_long && end.is_none() && line.len() < head::LONG { Ok(None) } else { head::parse(&line) };
+        let step = match parsed? {
+            Some((head, _)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
+            None => {
+                self.line = line;
+                return Ok(Step::More);
+            }
+        };
+        line.clear();
+        line.shrink_to(256);
+        self.line = line;
+        step
+    }
+
+    /// Takes in what a header line says. True when the unit is complete.
+    #[inline]
+    fn apply(&mut self, head: Head<'_>) -> Result<bool, DecodeError> {
+        match head {
+            Head::Text(kind, len) => {
+                self.open_text(kind, len)?;
+                Ok(false)
+            }
+            Head::Value(node) => Ok(self.unit.done(node)),
+            Head::Line(kind, line) => {
+                let node = if self.unit.dropping == 0 {
+                    self.check_bytes(line.len())?;
+                    self.unit.tree.text(kind, line)
+                } else {
+                    Node::NULL
+                };
+                Ok(self.unit.done(node))
+            }
+            Head::Aggregate(kind, count) => {
+                if kind == Kind::Push {
+                    self.begin_push()?;
+                }
+                self.aggregate(kind, count)
+            }
+            Head::Attribute(count) => {
+                self.check_depth()?;
+                if count > 0 {
+                    self.unit.drop_next(count, Role::Attribute);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// A message out of band may come where a reply of the unit may begin, and nowhere else.
+    fn begin_push(&mut self) -> Result<(), DecodeError> {
+        if self.is_push || self.unit.frames.len() > self.unit.base {
+            return Err(DecodeError::Protocol("a push message within a reply".to_owned()));
+        }
+        self.is_push = true;
+        if self.unit.is_touched {
+            self.outer = Some(Box::new(std::mem::take(&mut self.unit)));
+        }
+        // A unit of which nothing came yet is begun anew after the message.
+        self.unit.tree.clear();
+        self.begin(Want::One)
+    }
+
+    fn aggregate(&mut self, kind: Kind, count: u64) -> Result<bool, DecodeError> {
+        self.check_depth()?;
+        if count == 0 {
+            return Ok(self.unit.done(Node::aggregate(kind, 0, 0)));
+        }
+        if self.unit.dropping > 0 {
+            self.unit.drop_next(count, Role::Dropped);
+        } else {
+            self.open(kind, count)?;
+        }
+        Ok(false)
+    }
+
+    fn open(&mut self, kind: Kind, count: u64) -> Result<(), DecodeError> {
+        let unit = &mut self.unit;
+        unit.nodes = unit.nodes.saturating_add(count);
+        if unit.nodes > self.limits.max_nodes as u64 {
+            let text = format!("a reply has {} nodes or more, the limit is {}", unit.nodes, self.limits.max_nodes);
+            return Err(DecodeError::Limit(text));
+        }
+        if !unit.tree.open(kind, count as usize) {
+            return Err(no_memory(count, "nodes"));
+        }
+        unit.frames.push(Frame { left: count, count, role: Role::Kept });
+        Ok(())
+    }
+
+    fn check_depth(&self) -> Result<(), DecodeError> {
+        if self.unit.frames.len() - self.unit.base < self.limits.max_depth {
+            return Ok(());
+        }
+        Err(DecodeError::Limit(format!("a reply is nested deeper than {} levels", self.limits.max_depth)))
+    }
+
+    #[inline]
+    fn check_bytes(&self, len: usize) -> Result<(), DecodeError> {
+        let total = self.unit.tree.data.len().saturating_add(len).saturating_add(1);
+        if total <= self.limits.max_bytes {
+            return Ok(());
+        }
+        Err(DecodeError::Limit(format!("a reply has {total} bytes or more, the limit is {}", self.limits.max_bytes)))
+    }
+
+    #[inline]
+    fn open_text(&mut self, kind: Kind, len: usize) -> Result<(), DecodeError> {
+        if self.unit.dropping == 0 {
+            self.check_bytes(len)?;
+            let count = match self.unit.frames.last() {
+                // The first of many: the others are likely to be as long.
+                Some(frame) if frame.left == frame.count => usize::try_from(frame.count).unwrap_or(1),
+                _ => 1,
+            };
+            if !self.unit.tree.reserve_text(len, count) {
+                return Err(no_memory(len as u64, "bytes"));
+            }
+        }
+        self.text = Some(Text { kind, start: self.unit.tree.data.len(), len, left: len + 2 });
+        Ok(())
+    }
+
+    /// The bytes of a text and the CRLF behind it.
+    #[inline]
+    fn text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+        let Some(text) = &mut self.text else { return Ok(Step::Goes(0)) };
+        let used = text.left.min(rest.len());
+        let body = text.left.saturating_sub(2).min(used);
+        if self.unit.dropping == 0 {
+            self.unit.tree.data.extend_from_slice(&rest[..body]);
+        }
+        text.left -= used;
+        let end = &rest[body..used];
+        if !b"\r\n"[..2 - text.left.min(2)].ends_with(end) {
+            return Err(head::protocol("a text is not followed by a line end", end));
+        }
+        if text.left > 0 {
+            return Ok(Step::More);
+        }
+        let Some(text) = self.text.take() else { return Ok(Step::Goes(used)) };
+        let node = if self.unit.dropping == 0 { self.close_text(&text)? } else { Node::NULL };
+        Ok(if self.unit.done(node) { Step::Ends(used) } else { Step::Goes(used) })
+    }
+
+    #[inline]
+    fn close_text(&mut self, text: &Text) -> Result<Node, DecodeError> {
+        let data = &mut self.unit.tree.data;
+        data.push(0);
+        if text.kind != Kind::Verbatim {
+            return Ok(Node::text(text.kind, text.start, text.len));
+        }
+        // "txt:" stays in the data block, but no node leads to it.
+        match data.get(text.start..text.start + 4) {
+            Some([_, _, _, b':']) if text.len >= 4 => Ok(Node::text(text.kind, text.start + 4, text.len - 4)),
+            _ => Err(head::protocol("a verbatim text without a format", &data[text.start..])),
+        }
+    }
+}
+
+impl Unit {
+    fn drop_next(&mut self, count: u64, role: Role) {
+        self.frames.push(Frame { left: count, count, role });
+        self.dropping += 1;
+    }
+
+    /// A value is complete, and perhaps what it is the last of. True when the unit is complete too.
+    #[inline]
+    fn done(&mut self, node: Node) -> bool {
+        self.is_touched = true;
+        if self.dropping == 0 {
+            self.tree.add(node);
+        }
+        while let Some(frame) = self.frames.last_mut() {
+            frame.left -= 1;
+            if frame.left > 0 {
+                return false;
+            }
+            let role = frame.role;
+            self.frames.pop();
+            if role == Role::Kept {
+                self.tree.close();
+            } else {
+                self.dropping -= 1;
+            }
+            if role == Role::Attribute {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn empty_list() -> Reply {
+    Reply::small(Node::aggregate(Kind::Array, 0, 0), &[]).unwrap_or_else(Reply::null)
+}
+
+#[cold]
+fn no_memory(count: u64, what: &str) -> DecodeError {
+    DecodeError::Limit(format!("no memory for a reply of {count} {what}"))
+}

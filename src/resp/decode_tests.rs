@@ -1,0 +1,228 @@
+//! The decoder by example: each type, each limit, each way to be wrong, whole and byte by byte.
+
+use super::{DecodeError, Decoded, Decoder, Kind, Limits, Reply, Want};
+
+type Outcome = Result<(usize, Option<Decoded>), DecodeError>;
+
+fn json(reply: &Reply) -> String {
+    String::from_utf8_lossy(reply.to_json().bytes(0).unwrap_or_default()).into_owned()
+}
+
+/// Decodes whole and byte by byte, and insists on the same outcome.
+fn decode_with(limits: Limits, input: &[u8], want: Want) -> Outcome {
+    let whole = Decoder::new(limits).decode(input, want);
+    let mut decoder = Decoder::new(limits);
+    let mut pieces = Ok((input.len(), None));
+    for (at, byte) in input.iter().enumerate() {
+        match decoder.decode(std::slice::from_ref(byte), want) {
+            Ok((used, None)) => assert_eq!(used, 1),
+            Ok((used, done)) => {
+                pieces = Ok((at + used, done));
+                break;
+            }
+            Err(error) => {
+                pieces = Err(error);
+                break;
+            }
+        }
+    }
+    match (&whole, &pieces) {
+        (Err(DecodeError::Protocol(_)), Err(DecodeError::Protocol(_))) => {}
+        _ => assert_eq!(whole, pieces, "{}", input.escape_ascii()),
+    }
+    whole
+}
+
+fn one(input: &[u8]) -> Reply {
+    match decode_with(Limits::default(), input, Want::One) {
+        Ok((used, Some(Decoded::Reply(reply)))) if used == input.len() => reply,
+        other => panic!("{}: {other:?}", input.escape_ascii()),
+    }
+}
+
+fn fault(input: &[u8]) -> String {
+    match decode_with(Limits::default(), input, Want::One) {
+        Err(DecodeError::Protocol(text)) => text,
+        other => panic!("{}: {other:?}", input.escape_ascii()),
+    }
+}
+
+#[test]
+fn every_type_is_read() {
+    let cases: [(&[u8], Kind, &str); 27] = [
+        (b"+OK\r\n", Kind::Status, "\"OK\""),
+        (b"+\r\n", Kind::Status, "\"\""),
+        (b"-ERR no\r\n", Kind::Error, "{\"error\":\"ERR no\"}"),
+        (b":-42\r\n", Kind::Int, "-42"),
+        (b":+7\r\n", Kind::Int, "7"),
+        (b":9223372036854775807\r\n", Kind::Int, "9223372036854775807"),
+        (b":-9223372036854775808\r\n", Kind::Int, "-9223372036854775808"),
+        (b"$-1\r\n", Kind::Null, "null"),
+        (b"*-1\r\n", Kind::Null, "null"),
+        (b"_\r\n", Kind::Null, "null"),
+        (b"$0\r\n\r\n", Kind::String, "\"\""),
+        (b"$4\r\na\r\nb\r\n", Kind::String, "\"a\\r\\nb\""),
+        (b"#t\r\n", Kind::Bool, "true"),
+        (b"#f\r\n", Kind::Bool, "false"),
+        (b",1.5e3\r\n", Kind::Double, "1500.0"),
+        (b",-inf\r\n", Kind::Double, "\"-inf\""),
+        (b",nan\r\n", Kind::Double, "\"nan\""),
+        (b"(-123456789012345678901234567890\r\n", Kind::Bignum, "\"-123456789012345678901234567890\""),
+        (b"!6\r\nERR\nxy\r\n", Kind::Error, "{\"error\":\"ERR\\nxy\"}"),
+        (b"=7\r\ntxt:abc\r\n", Kind::Verbatim, "\"abc\""),
+        (b"*0\r\n", Kind::Array, "[]"),
+        (b"%0\r\n", Kind::Map, "{}"),
+        (b"*3\r\n:1\r\n$1\r\na\r\n$-1\r\n", Kind::Array, "[1,\"a\",null]"),
+        (b"%2\r\n+a\r\n:1\r\n:2\r\n*1\r\n_\r\n", Kind::Map, "{\"a\":1,\"2\":[null]}"),
+        (b"~2\r\n:1\r\n:2\r\n", Kind::Set, "[1,2]"),
+        (b"*2\r\n*2\r\n:1\r\n*1\r\n:2\r\n*1\r\n*0\r\n", Kind::Array, "[[1,[2]],[[]]]"),
+        (b"*4\r\n:0\r\n*1\r\n:1\r\n:2\r\n*1\r\n:3\r\n", Kind::Array, "[0,[1],2,[3]]"),
+    ];
+    for (input, kind, expected) in cases {
+        let reply = one(input);
+        assert_eq!(reply.kind(0), kind, "{}", input.escape_ascii());
+        assert_eq!(json(&reply), expected, "{}", input.escape_ascii());
+    }
+}
+
+#[test]
+fn texts_have_a_nul_behind_them() {
+    let reply = one(b"*3\r\n$2\r\nab\r\n+c\r\n=4\r\ntxt:\r\n");
+    assert_eq!(reply.bytes_nul(1), Some(&b"ab\0"[..]));
+    assert_eq!(reply.bytes_nul(2), Some(&b"c\0"[..]));
+    assert_eq!(reply.bytes_nul(3), Some(&b"\0"[..]));
+    assert_eq!(reply.bytes_nul(4), None);
+    assert_eq!(reply.bytes(0), None);
+    assert_eq!(one(b"*1\r\n-ERR x\r\n").error_line(1), Some(&b"ERR x"[..]));
+}
+
+#[test]
+fn questions_to_a_reply_are_total() {
+    let reply = one(b"*4\r\n$1\r\na\r\n$2\r\n12\r\n+b\r\n$3\r\n1.5\r\n");
+    assert_eq!(reply.find(0, b"a").and_then(|id| reply.int(id)), Some(12));
+    assert_eq!(reply.find(0, b"b").and_then(|id| reply.double(id)), Some(1.5));
+    assert_eq!(reply.find(0, b"12"), None, "a value is no key");
+    assert_eq!((reply.child(0, 3), reply.child(0, 4), reply.child(1, 0)), (Some(4), None, None));
+    assert_eq!((reply.kind(99), reply.count(99), reply.int(99), reply.int(1)), (Kind::None, 0, None, None));
+    assert_eq!(reply.subtree(99).kind(0), Kind::Null);
+}
+
+#[test]
+fn a_list_is_the_children_of_one_array() {
+    let input = b"+OK\r\n*1\r\n:1\r\n-ERR\r\n+next\r\n";
+    let Ok((used, Some(Decoded::Reply(reply)))) = decode_with(Limits::default(), input, Want::List(3)) else {
+        panic!()
+    };
+    assert_eq!((used, json(&reply).as_str()), (input.len() - 7, "[\"OK\",[1],{\"error\":\"ERR\"}]"));
+    assert_eq!(decode_with(Limits::default(), input, Want::Skip(4)), Ok((input.len(), Some(Decoded::Skipped))));
+    let empty = Decoder::new(Limits::default()).decode(b"+x\r\n", Want::List(0));
+    assert!(matches!(empty, Ok((0, Some(Decoded::Reply(reply)))) if json(&reply) == "[]"));
+}
+
+#[test]
+fn attributes_are_dropped_wherever_they_are() {
+    assert_eq!(json(&one(b"|1\r\n+k\r\n*2\r\n:1\r\n:2\r\n:5\r\n")), "5");
+    assert_eq!(json(&one(b"*2\r\n|1\r\n+k\r\n|1\r\n+i\r\n+j\r\n$1\r\nv\r\n:1\r\n|0\r\n:2\r\n")), "[1,2]");
+}
+
+#[test]
+fn a_push_does_not_end_the_unit() {
+    let input = b">1\r\n+a\r\n+OK\r\n>2\r\n+b\r\n*1\r\n:1\r\n:2\r\n+x\r\n";
+    for want in [Want::List(2), Want::Skip(2)] {
+        let mut decoder = Decoder::new(Limits::default());
+        let (mut at, mut pushes) = (0, Vec::new());
+        let unit = loop {
+            let (used, done) = decoder.decode(&input[at..], want).expect("valid");
+            at += used;
+            match done.expect("whole") {
+                Decoded::Push(reply) => pushes.push(json(&reply)),
+                unit => break unit,
+            }
+            assert_eq!(decoder.is_idle(), pushes.len() == 1);
+        };
+        assert_eq!(pushes, ["[\"a\"]", "[\"b\",[1]]"]);
+        assert!(decoder.is_idle() && at == input.len() - 4);
+        match unit {
+            Decoded::Reply(reply) => assert_eq!(json(&reply), "[\"OK\",2]"),
+            other => assert_eq!(other, Decoded::Skipped),
+        }
+    }
+}
+
+#[test]
+fn what_is_not_resp_is_quoted() {
+    for input in [
+        &b"HTTP/1.1 200 OK\r\n"[..],
+        b"$3\r\nabcd\r\n",
+        b"$3\r\nabc\n\n",
+        b"$-2\r\n",
+        b"*-2\r\n",
+        b"%-1\r\n",
+        b":\r\n",
+        b":1 \r\n",
+        b":-\r\n",
+        b":9223372036854775808\r\n",
+        b":99999999999999999999\r\n",
+        b"$1\n",
+        b"$1\rx",
+        b"+OK\n",
+        b"#x\r\n",
+        b"_x\r\n",
+        b",abc\r\n",
+        b",infinity\r\n",
+        b",\r\n",
+        b"(12x\r\n",
+        b"(\r\n",
+        b"=3\r\ntxt\r\n",
+        b"=5\r\ntxtab\r\n",
+        b"*1\r\n>1\r\n:1\r\n",
+        b">1\r\n>1\r\n:1\r\n",
+        b"|1\r\n+k\r\n>1\r\n:1\r\n",
+    ] {
+        assert!(!fault(input).is_empty());
+    }
+    assert_eq!(fault(b"\x00\xffTTP and so on and so on and so on\r\n").matches("\\x00").count(), 1);
+    for input in [&b"$?\r\n"[..], b"*?\r\n", b"%?\r\n", b"~?\r\n", b";4\r\n"] {
+        assert!(fault(input).starts_with("streamed replies are not supported"));
+    }
+}
+
+#[test]
+fn a_dead_decoder_repeats_its_error() {
+    let mut decoder = Decoder::new(Limits::default());
+    let error = decoder.decode(b"x", Want::One).expect_err("no type");
+    assert_eq!(decoder.decode(b"+OK\r\n", Want::One), Err(error));
+    assert!(!decoder.is_idle());
+}
+
+#[test]
+fn limits_hold_when_a_length_is_announced() {
+    let limits = Limits { max_bytes: 100, max_depth: 3, max_nodes: 10 };
+    let is_over = |input: &[u8]| matches!(decode_with(limits, input, Want::One), Err(DecodeError::Limit(_)));
+    assert!(is_over(b"$100\r\n"));
+    assert!(!is_over(b"$99\r\n"));
+    assert!(is_over(b"*10\r\n"));
+    assert!(!is_over(b"*9\r\n"));
+    assert!(is_over(b"%5\r\n"));
+    assert!(is_over(b"*9223372036854775807\r\n"));
+    assert!(is_over(b"*5\r\n*5\r\n"));
+    assert!(is_over(b"*1\r\n*1\r\n*1\r\n*1\r\n"));
+    assert!(!is_over(b"*1\r\n*1\r\n*1\r\n:1\r\n"));
+    assert!(is_over(b"|1\r\n|1\r\n|1\r\n|1\r\n"));
+    assert!(is_over(b"*2\r\n$50\r\n01234567890123456789012345678901234567890123456789\r\n$50\r\n"));
+    let line = [b"+".as_slice(), &[b'x'; 70_000], b"\r\n"].concat();
+    assert!(matches!(decode_with(Limits::default(), &line, Want::One), Err(DecodeError::Limit(_))));
+    let skipped = decode_with(limits, b"*20\r\n$100\r\n", Want::Skip(1));
+    assert!(matches!(skipped, Ok((_, None))), "what is not kept has no size");
+    assert!(matches!(decode_with(limits, b"*1\r\n*1\r\n*1\r\n*1\r\n", Want::Skip(1)), Err(DecodeError::Limit(_))));
+}
+
+#[test]
+fn a_deep_reply_is_no_deep_call() {
+    let limits = Limits { max_depth: 1 << 20, ..Limits::default() };
+    let mut input = b"*1\r\n".repeat(200_000);
+    input.extend_from_slice(b":1\r\n");
+    let Ok((_, Some(Decoded::Reply(reply)))) = Decoder::new(limits).decode(&input, Want::One) else { panic!() };
+    assert_eq!(reply.nodes().len(), 200_001);
+    assert!(json(&reply.subtree(0)).starts_with("[[["));
+}

@@ -1,0 +1,125 @@
+//! Replies as JSON.
+//!
+//! Guarantees: valid JSON for every reply, without recursion. Leaves to others: which reply.
+
+use super::node::Kind;
+use super::reply::Reply;
+
+/// An aggregate that is being written: the ids to come, and whether they are keys and values.
+struct Level {
+    next: u32,
+    end: u32,
+    is_map: bool,
+    is_value: bool,
+}
+
+/// Writes the whole reply.
+pub(super) fn write(reply: &Reply) -> Vec<u8> {
+    let mut out = Vec::with_capacity(reply.data().len() + reply.nodes().len() * 4);
+    let mut open: Vec<Level> = Vec::new();
+    enter(reply, 0, &mut out, &mut open);
+    while let Some(level) = open.last_mut() {
+        if level.next == level.end {
+            out.push(if level.is_map { b'}' } else { b']' });
+            open.pop();
+            if open.last().is_some_and(|parent| parent.next < parent.end) {
+                out.push(b',');
+            }
+            continue;
+        }
+        let id = level.next;
+        level.next += 1;
+        if level.is_map && !level.is_value {
+            level.is_value = true;
+            key(reply, id, &mut out);
+            out.push(b':');
+            continue;
+        }
+        level.is_value = false;
+        let is_last = level.next == level.end;
+        let depth = open.len();
+        enter(reply, id, &mut out, &mut open);
+        if open.len() == depth && !is_last {
+            out.push(b',');
+        }
+    }
+    out
+}
+
+fn enter(reply: &Reply, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
+    let kind = reply.kind(id);
+    if kind.is_aggregate() {
+        let is_map = kind == Kind::Map;
+        out.push(if is_map { b'{' } else { b'[' });
+        let children = reply.children(id);
+        open.push(Level { next: children.start, end: children.end, is_map, is_value: false });
+    } else {
+        scalar(reply, id, out);
+    }
+}
+
+fn scalar(reply: &Reply, id: u32, out: &mut Vec<u8>) {
+    let text = reply.bytes(id).unwrap_or_default();
+    match reply.kind(id) {
+        Kind::Int => out.extend_from_slice(reply.int(id).unwrap_or(0).to_string().as_bytes()),
+        Kind::Bool => out.extend_from_slice(if reply.int(id) == Some(1) { b"true" } else { b"false" }),
+        Kind::Double => double(reply.double(id).unwrap_or(0.0), out),
+        Kind::Error => {
+            out.extend_from_slice(b"{\"error\":");
+            string(text, out);
+            out.push(b'}');
+        }
+        kind if kind.is_text() => string(text, out),
+        _ => out.extend_from_slice(b"null"),
+    }
+}
+
+fn double(value: f64, out: &mut Vec<u8>) {
+    if value.is_finite() {
+        out.extend_from_slice(format!("{value:?}").as_bytes());
+    } else {
+        let text = if value.is_nan() { "nan" } else { ["inf", "-inf"][usize::from(value < 0.0)] };
+        string(text.as_bytes(), out);
+    }
+}
+
+/// JSON knows only strings as keys: a text as it is, any other scalar as its JSON, an aggregate (no server sends one) by kind.
+fn key(reply: &Reply, id: u32, out: &mut Vec<u8>) {
+    match reply.kind(id) {
+        kind if kind.is_text() => string(reply.bytes(id).unwrap_or_default(), out),
+        kind if kind.is_aggregate() => string(format!("{kind:?}").as_bytes(), out),
+        Kind::Double => {
+            let value = reply.double(id).unwrap_or(0.0);
+            string(format!("{value:?}").as_bytes(), out);
+        }
+        _ => {
+            out.push(b'"');
+            scalar(reply, id, out);
+            out.push(b'"');
+        }
+    }
+}
+
+fn string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for chunk in text.utf8_chunks() {
+        for &byte in chunk.valid().as_bytes() {
+            match byte {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                b'\r' => out.extend_from_slice(b"\\r"),
+                b'\t' => out.extend_from_slice(b"\\t"),
+                0..=0x1f | 0x7f => escape(byte, out),
+                _ => out.push(byte),
+            }
+        }
+        chunk.invalid().iter().for_each(|&byte| escape(byte, out));
+    }
+    out.push(b'"');
+}
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(b"\\u00");
+    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+}

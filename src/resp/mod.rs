@@ -1,0 +1,59 @@
+//! RESP2 and RESP3 in memory: replies, their decoder, encoded commands, and what is known about each command.
+//!
+//! Guarantees: no I/O, no `unsafe`, no recursion, no panic on any input; memory grows with what was received, never with
+//! what a peer announced; every limit is an error. Leaves to others: sockets (`net`), what a reply means (`client`).
+
+mod build;
+mod decode;
+#[cfg(test)]
+mod decode_tests;
+pub mod encode;
+mod head;
+mod json;
+mod node;
+mod reply;
+mod tree;
+
+pub use build::ReplyBuilder;
+pub use decode::{Decoded, Decoder, Want};
+pub use node::{Kind, Node};
+pub use reply::Reply;
+
+use std::fmt;
+
+/// How large a reply may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of text, the NUL behind each included.
+    pub max_bytes: usize,
+    /// Aggregates within each other.
+    pub max_depth: usize,
+    /// Nodes: every value and every aggregate counts as one.
+    pub max_nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // The longest value a server stores is 512 MiB; a little more lets it through with what goes along with it.
+        Self { max_bytes: (512 << 20) + (1 << 20), max_depth: 128, max_nodes: 16 << 20 }
+    }
+}
+
+/// Why a reply could not be decoded; the connection is of no use afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Not RESP, with a short quotation of what came instead.
+    Protocol(String),
+    /// RESP, but more of it than the limits allow.
+    Limit(String),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(text) | Self::Limit(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}

@@ -1,0 +1,187 @@
+//! A reply: an immutable tree of nodes over one block of text.
+//!
+//! Guarantees: every question has an answer, a wrong id gives none; a small scalar is one allocation, a large one two, a
+//! list three; freeing does not walk the tree. Leaves to others: how it comes about (`decode`, `build`).
+
+use std::fmt;
+
+use super::node::{Kind, Node};
+
+/// Text that fits into the first allocation; with its node it fills a block of 144 bytes of the usual allocators.
+const INLINE: usize = 104;
+
+/// A reply of a server, or one made here.
+#[derive(Clone, PartialEq)]
+pub struct Reply(Box<Body>);
+
+#[derive(Clone, PartialEq)]
+enum Body {
+    Small { node: Node, len: u8, data: [u8; INLINE] },
+    Scalar { node: Node, data: Vec<u8> },
+    Tree { nodes: Vec<Node>, data: Vec<u8> },
+}
+
+impl Reply {
+    pub(super) fn small(node: Node, bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > INLINE {
+            return None;
+        }
+        let mut data = [0; INLINE];
+        data[..bytes.len()].copy_from_slice(bytes);
+        Some(Self(Box::new(Body::Small { node, len: bytes.len() as u8, data })))
+    }
+
+    pub(super) fn scalar(node: Node, data: Vec<u8>) -> Self {
+        Self(Box::new(Body::Scalar { node, data }))
+    }
+
+    pub(super) fn tree(nodes: Vec<Node>, data: Vec<u8>) -> Self {
+        Self(Box::new(Body::Tree { nodes, data }))
+    }
+
+    /// A reply without a value.
+    pub fn null() -> Self {
+        Self(Box::new(Body::Small { node: Node::NULL, len: 0, data: [0; INLINE] }))
+    }
+
+    /// All nodes; the first is the root.
+    pub fn nodes(&self) -> &[Node] {
+        match self.0.as_ref() {
+            Body::Small { node, .. } | Body::Scalar { node, .. } => std::slice::from_ref(node),
+            Body::Tree { nodes, .. } => nodes,
+        }
+    }
+
+    /// The text of all nodes, a NUL behind each.
+    pub fn data(&self) -> &[u8] {
+        match self.0.as_ref() {
+            Body::Small { len, data, .. } => &data[..usize::from(*len)],
+            Body::Scalar { data, .. } | Body::Tree { data, .. } => data,
+        }
+    }
+
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes().get(id as usize)
+    }
+
+    /// What a node is; `Kind::None` for a wrong id.
+    pub fn kind(&self, id: u32) -> Kind {
+        self.node(id).map_or(Kind::None, Node::kind)
+    }
+
+    /// How many children a node has.
+    pub fn count(&self, id: u32) -> u32 {
+        self.node(id).map_or(0, |node| node.count)
+    }
+
+    /// The id of a child.
+    pub fn child(&self, id: u32, index: u32) -> Option<u32> {
+        let node = self.node(id)?;
+        if index >= node.count {
+            return None;
+        }
+        u32::try_from(node.value.checked_add(u64::from(index))?).ok()
+    }
+
+    /// The ids of all children.
+    pub fn children(&self, id: u32) -> std::ops::Range<u32> {
+        match self.child(id, 0) {
+            Some(first) => first..first + self.count(id),
+            None => 0..0,
+        }
+    }
+
+    /// The value behind a key: of a MAP, or of an ARRAY in which keys and values alternate (a map in RESP2).
+    pub fn find(&self, id: u32, key: &[u8]) -> Option<u32> {
+        let count = self.count(id);
+        if !matches!(self.kind(id), Kind::Map | Kind::Array) || count % 2 != 0 {
+            return None;
+        }
+        self.children(id).step_by(2).find(|&child| self.bytes(child) == Some(key)).map(|child| child + 1)
+    }
+
+    /// The text of a node that has one.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        self.bytes_nul(id)?.split_last().map(|(_, text)| text)
+    }
+
+    /// The text of a node with the NUL behind it.
+    pub fn bytes_nul(&self, id: u32) -> Option<&[u8]> {
+        let node = self.node(id).filter(|node| node.kind().is_text())?;
+        let start = usize::try_from(node.value).ok()?;
+        let end = start.checked_add(usize::try_from(node.len).ok()?)?.checked_add(1)?;
+        self.data().get(start..end)
+    }
+
+    /// INT, BOOL, or a text that is a whole number.
+    pub fn int(&self, id: u32) -> Option<i64> {
+        let node = self.node(id)?;
+        match node.kind() {
+            Kind::Int | Kind::Bool => Some(node.value as i64),
+            Kind::Error => None,
+            _ => std::str::from_utf8(self.bytes(id)?).ok()?.parse().ok(),
+        }
+    }
+
+    /// DOUBLE, INT, or a text that is a number.
+    pub fn double(&self, id: u32) -> Option<f64> {
+        let node = self.node(id)?;
+        match node.kind() {
+            Kind::Double => Some(f64::from_bits(node.value)),
+            Kind::Int => Some(node.value as i64 as f64),
+            Kind::Error => None,
+            _ => super::head::double(self.bytes(id)?),
+        }
+    }
+
+    /// The text of an ERROR.
+    pub fn error_line(&self, id: u32) -> Option<&[u8]> {
+        if self.kind(id) == Kind::Error { self.bytes(id) } else { None }
+    }
+
+    /// A node and all that is below it as a reply of its own; NULL for a wrong id.
+    pub fn subtree(&self, id: u32) -> Self {
+        let Some(&root) = self.node(id) else { return Self::null() };
+        let (mut nodes, mut data) = (vec![root], Vec::new());
+        let mut next = 0;
+        while let Some(&node) = nodes.get(next) {
+            let kind = node.kind();
+            if kind.is_aggregate() && node.count > 0 {
+                let first = node.value as usize;
+                nodes[next].value = nodes.len() as u64;
+                let children = self.nodes().get(first..first + node.count as usize).unwrap_or_default();
+                nodes.extend_from_slice(children);
+            } else if let (true, Some(text)) = (kind.is_text(), self.text_nul(&node)) {
+                nodes[next].value = data.len() as u64;
+                data.extend_from_slice(text);
+            }
+            next += 1;
+        }
+        if nodes.len() > 1 {
+            return Self::tree(nodes, data);
+        }
+        Self::small(nodes[0], &data).unwrap_or_else(|| Self::scalar(nodes[0], data))
+    }
+
+    fn text_nul(&self, node: &Node) -> Option<&[u8]> {
+        self.data().get(node.value as usize..(node.value + node.len + 1) as usize)
+    }
+
+    /// The whole reply as JSON, in a STRING.
+    ///
+    /// Bytes that are not UTF-8 become `\u00XX` each (as if they were Latin-1); keys of maps become strings; a bignum, NaN and
+    /// the infinities too; an error becomes `{"error": "..."}`.
+    pub fn to_json(&self) -> Self {
+        let mut data = super::json::write(self);
+        let node = Node::text(Kind::String, 0, data.len());
+        data.push(0);
+        Self::small(node, &data).unwrap_or_else(|| Self::scalar(node, data))
+    }
+}
+
+/// Kinds and sizes only: a reply may hold what nobody should log.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({:?}, {} nodes, {} bytes)", self.kind(0), self.nodes().len(), self.data().len())
+    }
+}

@@ -1,0 +1,161 @@
+//! A node table in the making: children of a node end up contiguous, the root at 0.
+//!
+//! Guarantees: a flat reply is written once, in place; memory follows what was added; small replies reuse the same scratch.
+//! Leaves to others: limits and counts (`decode`), what is added (`decode`, `build`).
+
+use super::node::{Kind, Node};
+use super::reply::Reply;
+
+/// Nodes reserved at most before any of them was received.
+const RESERVE_NODES: usize = 65_536;
+/// Bytes of text reserved at most before they were received.
+const RESERVE_BYTES: usize = 64 << 20;
+/// Below this many bytes a buffer is copied into the reply and kept for the next one.
+const SCRATCH: usize = 4096;
+
+/// An aggregate whose children are still coming.
+///
+/// Children go to the tail of `nodes` until one of them is an aggregate itself; then they move to `pending`, and all of them
+/// together to the tail when the last one is complete.
+#[derive(Debug)]
+struct Level {
+    kind: Kind,
+    in_place: bool,
+    start: usize,
+}
+
+/// The table, and the aggregates that are open.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    pending: Vec<Node>,
+    pub(super) data: Vec<u8>,
+    open: Vec<Level>,
+}
+
+impl Tree {
+    /// Opens an aggregate that will have about `count` children. False when there is no memory for them.
+    pub(super) fn open(&mut self, kind: Kind, count: usize) -> bool {
+        match self.open.last_mut() {
+            None => self.nodes.clear(),
+            Some(parent) if parent.in_place => {
+                let start = self.pending.len();
+                self.pending.extend_from_slice(&self.nodes[parent.start..]);
+                self.nodes.truncate(parent.start);
+                (parent.start, parent.in_place) = (start, false);
+            }
+            Some(_) => {}
+        }
+        let room = count.min(RESERVE_NODES) + usize::from(self.open.is_empty());
+        if self.nodes.try_reserve(room).is_err() {
+            return false;
+        }
+        if self.open.is_empty() {
+            self.nodes.push(Node::NULL);
+        }
+        self.open.push(Level { kind, in_place: true, start: self.nodes.len() });
+        true
+    }
+
+    /// Adds a complete value to the innermost open aggregate, or makes it the root.
+    #[inline]
+    pub(super) fn add(&mut self, node: Node) {
+        match self.open.last() {
+            Some(level) if level.in_place => self.nodes.push(node),
+            Some(_) => self.pending.push(node),
+            None => {
+                self.nodes.clear();
+                self.nodes.push(node);
+            }
+        }
+    }
+
+    /// Completes the innermost open aggregate.
+    pub(super) fn close(&mut self) {
+        let Some(level) = self.open.pop() else { return };
+        let (first, count) = if level.in_place {
+            (level.start, self.nodes.len() - level.start)
+        } else {
+            let first = self.nodes.len();
+            self.nodes.extend_from_slice(&self.pending[level.start..]);
+            self.pending.truncate(level.start);
+            (first, self.nodes.len() - first)
+        };
+        let node = Node::aggregate(level.kind, first, u32::try_from(count).unwrap_or(u32::MAX));
+        if self.open.is_empty() {
+            self.nodes[0] = node;
+        } else {
+            self.add(node);
+        }
+    }
+
+    /// How many aggregates are open.
+    pub(super) fn depth(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The children that the innermost open aggregate has so far.
+    pub(super) fn children(&self) -> usize {
+        self.open.last().map_or(0, |level| {
+            let list = if level.in_place { &self.nodes } else { &self.pending };
+            list.len() - level.start
+        })
+    }
+
+    /// Copies a text and makes its node.
+    pub(super) fn text(&mut self, kind: Kind, bytes: &[u8]) -> Node {
+        let start = self.data.len();
+        self.data.extend_from_slice(bytes);
+        self.data.push(0);
+        Node::text(kind, start, bytes.len())
+    }
+
+    /// Makes room for `count` texts of `len` bytes, within reason. False when there is no memory.
+    pub(super) fn reserve_text(&mut self, len: usize, count: usize) -> bool {
+        let room = len.saturating_add(1).saturating_mul(count).min(RESERVE_BYTES);
+        if self.data.capacity() - self.data.len() >= room {
+            return true;
+        }
+        let reserved = if count == 1 && self.data.is_empty() {
+            self.data.try_reserve_exact(room)
+        } else {
+            self.data.try_reserve(room)
+        };
+        reserved.is_ok()
+    }
+
+    /// The finished reply; the tree is empty afterwards.
+    pub(super) fn finish(&mut self) -> Reply {
+        while !self.open.is_empty() {
+            self.close();
+        }
+        let reply = match self.nodes.as_slice() {
+            [] => Reply::small(Node::NULL, &[]).unwrap_or_else(Reply::null),
+            [root] => {
+                let root = *root;
+                Reply::small(root, &self.data).unwrap_or_else(|| Reply::scalar(root, hand_over(&mut self.data)))
+            }
+            _ => Reply::tree(hand_over(&mut self.nodes), hand_over(&mut self.data)),
+        };
+        self.clear();
+        reply
+    }
+
+    /// Forgets what was added; the scratch stays.
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+        self.nodes.clear();
+        self.data.clear();
+        self.pending.clear();
+        self.pending.shrink_to(SCRATCH / size_of::<Node>());
+    }
+}
+
+/// A small buffer as an exact copy, so that it serves again; a large one itself, so that nothing is copied.
+fn hand_over<T: Clone>(buffer: &mut Vec<T>) -> Vec<T> {
+    if buffer.len() * size_of::<T>() > SCRATCH || buffer.capacity() * size_of::<T>() > 2 * SCRATCH {
+        std::mem::take(buffer)
+    } else {
+        buffer.clone()
+    }
+}

@@ -1,0 +1,89 @@
+//! Forked children: a generation number, and values that a child makes anew.
+//!
+//! Guarantees: a child sees another generation than its parent, before its first line of code runs; what the parent made is
+//! leaked in the child, never locked and never dropped (the lock's owner may not exist there). Leaves to others: what a
+//! handle of another generation answers.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static REGISTER: Once = Once::new();
+
+/// The generation of this process: 0, and one more in each forked child.
+pub fn generation() -> u32 {
+    REGISTER.call_once(|| {
+        // SAFETY: the handler is a plain function without captures; it only touches atomics, which is allowed after fork.
+        // The library is linked with -z nodelete, so it is never unmapped while the handler is registered.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+    GENERATION.load(Ordering::Relaxed)
+}
+
+extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    super::thread::forget_all();
+}
+
+/// A value that each process has once: a forked child makes its own and leaks its parent's.
+pub struct PerProcess<T: Sync + 'static> {
+    current: AtomicPtr<Tagged<T>>,
+}
+
+struct Tagged<T> {
+    generation: u32,
+    value: T,
+}
+
+impl<T: Sync> PerProcess<T> {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self { current: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// This process's value, made at the first call.
+    pub fn get_or_make(&self, make: impl FnOnce() -> T) -> &'static T {
+        let generation = generation();
+        let found = self.current.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or came from Box::into_raw below and is never freed.
+        if let Some(tagged) = unsafe { found.as_ref() } {
+            if tagged.generation == generation {
+                return &tagged.value;
+            }
+        }
+        let fresh = Box::into_raw(Box::new(Tagged { generation, value: make() }));
+        match self.current.compare_exchange(found, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: just made, published, never freed.
+            Ok(_) => unsafe { &(*fresh).value },
+            Err(theirs) => {
+                // SAFETY: nobody else saw `fresh`; `theirs` was published by another thread and is never freed.
+                unsafe {
+                    drop(Box::from_raw(fresh));
+                    &(*theirs).value
+                }
+            }
+        }
+    }
+}
+
+impl<T: Sync> Default for PerProcess<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_for_all_threads() {
+        static VALUE: PerProcess<usize> = PerProcess::new();
+        let addresses: Vec<usize> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|i| scope.spawn(move || VALUE.get_or_make(|| i) as *const usize as usize)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(addresses.iter().all(|address| *address == addresses[0]));
+    }
+}

@@ -1,0 +1,139 @@
+//! Waiting and waking by bits: one wake-up call for up to 32 waiters of a word.
+//!
+//! Guarantees: a waiter that read the word's count before it announced itself never misses a wake-up that came after;
+//! returns may be spurious; deadlines are on the monotonic clock. Linux uses FUTEX_WAIT_BITSET; elsewhere a condition
+//! variable for each word serves.
+
+use std::time::Instant;
+
+#[cfg(target_os = "linux")]
+pub use linux::Word;
+#[cfg(not(target_os = "linux"))]
+pub use portable::Word;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::Instant;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    /// A word that threads wait on, told apart by bits.
+    #[derive(Default)]
+    pub struct Word(AtomicU32);
+
+    impl Word {
+        /// The count to give to [`Word::wait`]; read it before announcing the wait.
+        pub fn ticket(&self) -> u32 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        /// Sleeps until one of `bits` is woken, the ticket is out of date, or the end comes.
+        pub fn wait(&self, ticket: u32, bits: u32, end: Option<Instant>) {
+            let until = end.map(monotonic);
+            let until = until.as_ref().map_or(std::ptr::null(), |time| time as *const libc::timespec);
+            let op = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
+            // SAFETY: the word outlives the call (borrowed); the time is null or points into this frame.
+            unsafe {
+                libc::syscall(libc::SYS_futex, self.0.as_ptr(), op, ticket, until, std::ptr::null::<u32>(), bits);
+            }
+        }
+
+        /// Wakes all that wait for one of `bits`.
+        pub fn wake(&self, bits: u32) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let op = libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG;
+            let none = std::ptr::null::<libc::timespec>();
+            // SAFETY: the word outlives the call (borrowed); no other pointer is given.
+            unsafe {
+                libc::syscall(libc::SYS_futex, self.0.as_ptr(), op, i32::MAX, none, std::ptr::null::<u32>(), bits);
+            }
+        }
+    }
+
+    /// The kernel wants an absolute time; an `Instant` does not show its own, so it is counted from now.
+    fn monotonic(end: Instant) -> libc::timespec {
+        let left = end.saturating_duration_since(Instant::now()).min(Duration::from_secs(1 << 30));
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes into memory of this frame.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+        let nanos = now.tv_nsec + left.subsec_nanos() as libc::c_long;
+        let (carry, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+        libc::timespec { tv_sec: now.tv_sec + left.as_secs() as libc::time_t + carry as libc::time_t, tv_nsec: nanos }
+    }
+}
+
+#[cfg(any(test, not(target_os = "linux")))]
+mod portable {
+    use super::Instant;
+    use std::sync::{Condvar, Mutex, PoisonError};
+
+    /// A word that threads wait on, told apart by bits (every wake-up wakes all of them here: they look again).
+    #[derive(Default)]
+    pub struct Word {
+        count: Mutex<u32>,
+        woken: Condvar,
+    }
+
+    impl Word {
+        /// The count to give to [`Word::wait`]; read it before announcing the wait.
+        pub fn ticket(&self) -> u32 {
+            *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Sleeps until a wake-up, or until the end comes.
+        pub fn wait(&self, ticket: u32, _bits: u32, end: Option<Instant>) {
+            let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+            if *count != ticket {
+                return;
+            }
+            match end.map(|end| end.saturating_duration_since(Instant::now())) {
+                Some(left) => drop(self.woken.wait_timeout(count, left)),
+                None => drop(self.woken.wait(count)),
+            }
+        }
+
+        /// Wakes all that wait.
+        pub fn wake(&self, _bits: u32) {
+            let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+            *count = count.wrapping_add(1);
+            self.woken.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    macro_rules! word_tests {
+        ($name:ident, $word:ty) => {
+            #[test]
+            fn $name() {
+                let word = <$word>::default();
+                let ready = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !ready.load(Ordering::SeqCst) {
+                            let ticket = word.ticket();
+                            if !ready.load(Ordering::SeqCst) {
+                                word.wait(ticket, 4, Some(Instant::now() + Duration::from_secs(10)));
+                            }
+                        }
+                    });
+                    ready.store(true, Ordering::SeqCst);
+                    word.wake(4);
+                });
+                let begun = Instant::now();
+                word.wait(word.ticket(), 1, Some(begun + Duration::from_millis(5)));
+                assert!(begun.elapsed() >= Duration::from_millis(5));
+                word.wait(word.ticket().wrapping_sub(1), 1, None);
+            }
+        };
+    }
+
+    #[cfg(target_os = "linux")]
+    word_tests!(the_kernels_word_waits_and_wakes, super::linux::Word);
+    word_tests!(the_portable_word_waits_and_wakes, super::portable::Word);
+}

@@ -1,0 +1,10 @@
+//! What needs the system beyond the standard library, behind safe interfaces.
+//!
+//! Guarantees: together with `ffi` the only room with `unsafe`; each block says why it is sound. Nothing here knows Redis.
+
+pub mod fork;
+pub mod futex;
+pub mod poll;
+pub mod recv;
+pub mod slot;
+pub mod thread;

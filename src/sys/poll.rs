@@ -1,0 +1,95 @@
+//! poll(2): waiting for several descriptors at once.
+//!
+//! Guarantees: never reports less than the kernel does; an interruption by a signal counts as "nothing yet", so a caller looks at
+//! its clock after each return. Leaves to others: which descriptors live (they must stay open during the call).
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// A descriptor to wait for, and afterwards what it is ready for.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PollFd(libc::pollfd);
+
+impl PollFd {
+    /// Waits for these directions. With neither, only an error or a hang-up is reported.
+    pub fn new(fd: RawFd, read: bool, write: bool) -> Self {
+        let mut events = 0;
+        if read {
+            events |= libc::POLLIN;
+        }
+        if write {
+            events |= libc::POLLOUT;
+        }
+        Self(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    /// Whether a receive would not wait; an error and a hang-up count, because the receive is what tells about them.
+    pub fn readable(&self) -> bool {
+        self.0.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
+    }
+
+    /// Whether a send would not wait; an error and a hang-up count likewise.
+    pub fn writable(&self) -> bool {
+        self.0.revents & (libc::POLLOUT | libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
+    }
+}
+
+/// Waits until one of them is ready or the time is over (`None`: no limit), and says how many are.
+pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
+    for fd in fds.iter_mut() {
+        fd.0.revents = 0;
+    }
+    let count = libc::nfds_t::try_from(fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: PollFd is a transparent pollfd, so `fds` is an array of `count` of them, borrowed exclusively for the call.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr().cast::<libc::pollfd>(), count, millis(timeout)) };
+    match usize::try_from(ready) {
+        Ok(ready) => Ok(ready),
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
+        }
+    }
+}
+
+/// Rounded up, so that a wait for the last fraction of a millisecond does not become a spin.
+fn millis(timeout: Option<Duration>) -> libc::c_int {
+    timeout.map_or(-1, |time| libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn reports_what_is_ready_and_only_that() {
+        let (a, mut b) = UnixStream::pair().unwrap();
+        let mut fds = [PollFd::new(a.as_raw_fd(), true, false)];
+        assert_eq!(wait(&mut fds, Some(Duration::ZERO)).unwrap(), 0);
+        assert!(!fds[0].readable());
+        b.write_all(b"x").unwrap();
+        assert_eq!(wait(&mut fds, None).unwrap(), 1);
+        assert!(fds[0].readable() && !fds[0].writable());
+    }
+
+    #[test]
+    fn a_hang_up_counts_as_readable() {
+        let (a, b) = UnixStream::pair().unwrap();
+        drop(b);
+        let mut fds = [PollFd::new(a.as_raw_fd(), true, false)];
+        assert_eq!(wait(&mut fds, None).unwrap(), 1);
+        assert!(fds[0].readable());
+    }
+
+    #[test]
+    fn a_fraction_of_a_millisecond_is_waited_for() {
+        assert_eq!(millis(Some(Duration::from_micros(1))), 1);
+        assert_eq!(millis(Some(Duration::ZERO)), 0);
+        assert_eq!(millis(Some(Duration::MAX)), libc::c_int::MAX);
+        assert_eq!(millis(None), -1);
+    }
+}

@@ -1,0 +1,191 @@
+//! A slot on a waiting thread's stack, and the one token through which another thread fills it.
+//!
+//! Guarantees: the slot outlives the token, because [`scope`] does not return before the token was used or dropped; a value
+//! is delivered at most once; orders (take the reader's or the writer's role) are never lost, whatever comes after them.
+//! After the last touch of the state the deliverer knows nothing of the slot: it wakes by the lane's words only.
+
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::futex::Word;
+
+const PARKED: u32 = 1;
+const DONE: u32 = 2;
+const RELEASED: u32 = 4;
+const LEAD: u32 = 8;
+const FLUSH: u32 = 16;
+
+/// Where a thread waits for its value. Two cache lines apart from anything else.
+#[repr(align(128))]
+pub struct Slot<T> {
+    state: AtomicU32,
+    value: UnsafeCell<Option<T>>,
+}
+
+/// The other side: fills the slot once, or is dropped.
+pub struct Token<T>(NonNull<Slot<T>>);
+
+// SAFETY: the token is a unique right to write the value once; the slot is alive until the token is gone (see `scope`).
+unsafe impl<T: Send> Send for Token<T> {}
+
+/// What a waiter is asked to do for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Take the reader's role.
+    Lead,
+    /// Take the writer's role.
+    Flush,
+}
+
+/// What a waiter finds when it looks.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen<T> {
+    /// Its value.
+    Done(T),
+    /// The token was dropped without a value.
+    Released,
+    /// It is asked to work for the others first.
+    Order(Order),
+    /// The end came.
+    Late,
+}
+
+/// Makes a slot and its token, and runs `wait` with both; returns only after the token is gone.
+pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Token<T>) -> R) -> R {
+    let slot = Slot { state: AtomicU32::new(0), value: UnsafeCell::new(None) };
+    let outlive = Outlive(&slot);
+    let result = wait(outlive.0, Token(NonNull::from(&slot)));
+    drop(outlive);
+    result
+}
+
+struct Outlive<'a, T>(&'a Slot<T>);
+
+impl<T> Drop for Outlive<'_, T> {
+    fn drop(&mut self) {
+        let mut spins = 0u32;
+        while self.0.state.load(Ordering::Acquire) & (DONE | RELEASED) == 0 {
+            spins += 1;
+            if spins < 64 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(50)) }
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Waits on `word` with `bits` until there is something to see, or the end.
+    pub fn wait(&self, word: &Word, bits: u32, end: Option<Instant>) -> Seen<T> {
+        loop {
+            let ticket = word.ticket();
+            let state = self.state.fetch_or(PARKED, Ordering::AcqRel);
+            if let Some(seen) = self.look(state) {
+                return seen;
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                self.state.fetch_and(!PARKED, Ordering::Relaxed);
+                return Seen::Late;
+            }
+            word.wait(ticket, bits, end);
+        }
+    }
+
+    /// Looks without waiting: a value, an order, or nothing yet.
+    pub fn peek(&self) -> Option<Seen<T>> {
+        self.look(self.state.load(Ordering::Acquire))
+    }
+
+    fn look(&self, state: u32) -> Option<Seen<T>> {
+        if state & (LEAD | FLUSH) != 0 {
+            let order = if state & LEAD != 0 { Order::Lead } else { Order::Flush };
+            let bit = if order == Order::Lead { LEAD } else { FLUSH };
+            self.state.fetch_and(!(bit | PARKED), Ordering::AcqRel);
+            return Some(Seen::Order(order));
+        }
+        if state & DONE != 0 {
+            // SAFETY: DONE was set with release after the only write of the value, by a token that is gone; acquired above.
+            let value = unsafe { (*self.value.get()).take() };
+            return Some(value.map_or(Seen::Released, Seen::Done));
+        }
+        (state & RELEASED != 0).then_some(Seen::Released)
+    }
+}
+
+impl<T> Token<T> {
+    /// Hands the value over; true when the waiter is asleep and has to be woken.
+    pub fn deliver(self, value: T) -> bool {
+        let slot = self.0;
+        std::mem::forget(self);
+        // SAFETY: the slot lives until DONE is seen; this token is the only writer, and the waiter reads only after DONE.
+        unsafe {
+            *slot.as_ref().value.get() = Some(value);
+            slot.as_ref().state.fetch_or(DONE, Ordering::AcqRel) & PARKED != 0
+        }
+    }
+
+    /// Gives an order; true when the waiter is asleep and has to be woken.
+    pub fn order(&self, order: Order) -> bool {
+        let bit = if order == Order::Lead { LEAD } else { FLUSH };
+        // SAFETY: the slot lives as long as this token.
+        unsafe { self.0.as_ref().state.fetch_or(bit, Ordering::AcqRel) & PARKED != 0 }
+    }
+}
+
+impl<T> Drop for Token<T> {
+    fn drop(&mut self) {
+        // SAFETY: the slot lives until RELEASED is seen, and is not touched after.
+        unsafe { self.0.as_ref().state.fetch_or(RELEASED, Ordering::AcqRel) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_value_reaches_a_sleeping_waiter() {
+        let word = Word::default();
+        let (sender, receiver) = mpsc::channel::<Token<String>>();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for token in receiver {
+                    if token.deliver("value".to_owned()) {
+                        word.wake(1);
+                    }
+                }
+            });
+            for _ in 0..1000 {
+                let seen = scope(|slot, token| {
+                    sender.send(token).unwrap();
+                    slot.wait(&word, 1, None)
+                });
+                assert_eq!(seen, Seen::Done("value".to_owned()));
+            }
+            drop(sender);
+        });
+    }
+
+    #[test]
+    fn an_order_is_seen_before_the_value_that_came_after_it() {
+        scope(|slot, token: Token<u8>| {
+            assert!(!token.order(Order::Flush));
+            assert!(!token.order(Order::Lead));
+            token.deliver(7);
+            assert_eq!(slot.peek(), Some(Seen::Order(Order::Lead)));
+            assert_eq!(slot.peek(), Some(Seen::Order(Order::Flush)));
+            assert_eq!(slot.peek(), Some(Seen::Done(7)));
+        });
+    }
+
+    #[test]
+    fn a_waiter_gives_up_and_a_dropped_token_is_told() {
+        let word = Word::default();
+        scope(|slot, token: Token<u8>| {
+            let end = Instant::now() + Duration::from_millis(2);
+            assert_eq!(slot.wait(&word, 1, Some(end)), Seen::Late);
+            drop(token);
+            assert_eq!(slot.wait(&word, 1, None), Seen::Released);
+        });
+    }
+}

@@ -1,0 +1,200 @@
+//! A small pool of threads for what no caller should wait for: asking Sentinels, opening and checking connections, timers.
+//!
+//! Guarantees: threads start on demand and retire when idle, at most [`MOST`] for the whole process; a job that panics ends
+//! alone; a forked child has a pool of its own. Leaves to others: bounding how long a job takes.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::sys::fork::PerProcess;
+use crate::sys::thread;
+
+/// Threads at the most.
+pub const MOST: usize = 4;
+/// How long a thread without work stays.
+const LINGER: Duration = Duration::from_secs(2);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+static POOL: PerProcess<Pool> = PerProcess::new();
+
+/// Runs a job on a worker. An error (no thread could be started, and none is there) means that it will not run.
+pub fn run(job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pool().push(Box::new(job))
+}
+
+/// Runs a job on a worker, not before `delay` has passed.
+pub fn after(delay: Duration, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pool().schedule(Instant::now() + delay, Box::new(job))
+}
+
+fn pool() -> &'static Pool {
+    POOL.get_or_make(Pool::new)
+}
+
+struct Pool {
+    sender: Sender<Job>,
+    receiver: Receiver<Job>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    threads: usize,
+    idle: usize,
+    timers: BinaryHeap<Reverse<Timer>>,
+    next_timer: u64,
+}
+
+struct Timer {
+    due: Instant,
+    number: u64,
+    job: Job,
+}
+
+impl Pool {
+    fn new() -> Self {
+        let (sender, receiver) = unbounded();
+        Self { sender, receiver, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&'static self, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        // The channel never closes: the pool holds both ends.
+        let _ = self.sender.send(job);
+        self.staff(&mut state)
+    }
+
+    fn schedule(&'static self, due: Instant, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        let number = state.next_timer;
+        state.next_timer += 1;
+        state.timers.push(Reverse(Timer { due, number, job }));
+        let is_next = state.timers.peek().is_some_and(|Reverse(timer)| timer.number == number);
+        if is_next {
+            // An idle worker sleeps until what was next before: an empty job makes it look again.
+            let _ = self.sender.send(Box::new(|| {}));
+            self.staff(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a thread when more jobs wait than threads do.
+    fn staff(&'static self, state: &mut State) -> io::Result<()> {
+        if self.receiver.len() <= state.idle || state.threads >= MOST {
+            return Ok(());
+        }
+        match thread::spawn("vigie-worker", || self.work()) {
+            Ok(()) => state.threads += 1,
+            Err(error) if state.threads == 0 => return Err(error),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn work(&'static self) {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            if state.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
+                let due = state.timers.pop();
+                drop(state);
+                if let Some(Reverse(timer)) = due {
+                    guarded(timer.job);
+                }
+                state = self.state();
+                continue;
+            }
+            let next = state.timers.peek().map(|Reverse(timer)| timer.due - now);
+            state.idle += 1;
+            drop(state);
+            let job = self.receiver.recv_timeout(next.map_or(LINGER, |next| next.min(LINGER)));
+            state = self.state();
+            state.idle -= 1;
+            match job {
+                Ok(job) => {
+                    // The job just taken may have hidden another one from `push`.
+                    let _ = self.staff(&mut state);
+                    drop(state);
+                    guarded(job);
+                    state = self.state();
+                }
+                Err(RecvTimeoutError::Timeout) if self.may_retire(&state, now) => {
+                    state.threads -= 1;
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The last thread stays as long as a timer needs it.
+    fn may_retire(&self, state: &State, asleep_since: Instant) -> bool {
+        let rested = asleep_since.elapsed() >= LINGER;
+        rested && self.receiver.is_empty() && (state.threads > 1 || state.timers.is_empty())
+    }
+}
+
+/// The panic hook has reported it; the job's owner sees that its work was not done.
+fn guarded(job: Job) {
+    let _ = catch_unwind(AssertUnwindSafe(job));
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.number).cmp(&(other.due, other.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn jobs_run_timers_keep_their_order_and_a_panic_harms_nobody() {
+        let (sender, receiver) = mpsc::channel();
+        for (delay, name) in [(30, "later"), (10, "sooner")] {
+            let sender = sender.clone();
+            after(Duration::from_millis(delay), move || sender.send(name).unwrap()).unwrap();
+        }
+        run(|| std::panic::resume_unwind(Box::new("on purpose"))).unwrap();
+        run(move || sender.send("now").unwrap()).unwrap();
+        let seen: Vec<_> = receiver.iter().collect();
+        assert_eq!(seen, ["now", "sooner", "later"]);
+    }
+
+    #[test]
+    fn a_blocked_job_does_not_hold_up_the_next() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::channel();
+        run(move || blocked.recv().unwrap()).unwrap();
+        run(move || sender.send(()).unwrap()).unwrap();
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        release.send(()).unwrap();
+    }
+}
