@@ -193,8 +193,7 @@ fn paths_behind(code: &str, prefix: &str) -> Vec<(usize, String)> {
 /// `error::Error, resp::{Kind, Node}, pool}...` gives error, resp, pool.
 fn first_names(group: &str) -> Vec<String> {
     let (mut names, mut depth, mut at_start) = (Vec::new(), 1, true);
-    let mut chars = group.char_indices();
-    while let Some((at, c)) = chars.next() {
+    for (at, c) in group.char_indices() {
         match c {
             '{' => depth += 1,
             '}' => depth -= 1,
