@@ -4,10 +4,14 @@ mod clib;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Once;
 
 /// The libraries as they are installed, made by the Makefile (which does nothing when they are up to date).
 fn installed() -> PathBuf {
-    clib::succeed(Command::new("make").current_dir(clib::root()).args(["--silent", "all"]), "make");
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        clib::succeed(Command::new("make").current_dir(clib::root()).args(["--silent", "all"]), "make");
+    });
     clib::root().join("build")
 }
 
