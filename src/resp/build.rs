@@ -117,7 +117,8 @@ impl ReplyBuilder {
 
     /// A copy of a whole reply as one value.
     pub fn reply(&mut self, reply: &Reply) -> &mut Self {
-        let mut open = vec![0..1];
+        let root: std::ops::Range<u32> = 0..1;
+        let mut open = vec![root];
         while let Some(ids) = open.last_mut() {
             match ids.next() {
                 Some(id) if reply.kind(id).is_aggregate() => {

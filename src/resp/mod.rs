@@ -10,8 +10,10 @@ mod decode_tests;
 pub mod encode;
 mod head;
 mod json;
+pub mod list;
 mod node;
 mod reply;
+pub mod table;
 mod tree;
 
 pub use build::ReplyBuilder;

@@ -1,0 +1,223 @@
+//! What is known about each command: whether it only reads, blocks, changes its connection, and where its keys are.
+//!
+//! Guarantees: only what surely changes nothing is READ, an unknown command is not; a lookup neither allocates nor scans.
+//! Covers Redis 7.0 to 8.x with its modules, and Valkey 8. Leaves to others: the rows (`rows`), what follows from the flags.
+
+mod class;
+mod keys;
+mod rows;
+
+pub use class::{Blocks, Class, classify};
+pub use keys::{Keys, each_key, keys};
+
+use std::fmt;
+
+/// Properties of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// Nothing special: it writes, and answers at once.
+    pub const NONE: Self = Self(0);
+    /// It changes nothing, and a replica answers it.
+    pub const READ: Self = Self(1);
+    /// It may keep its connection waiting.
+    pub const BLOCK: Self = Self(1 << 1);
+    /// It changes what its connection is: for sessions only.
+    pub const STATE: Self = Self(1 << 2);
+    /// It runs a script or a function.
+    pub const SCRIPT: Self = Self(1 << 3);
+    /// Its cursor belongs to one node.
+    pub const SCAN: Self = Self(1 << 4);
+    /// It may take the server long, or give a large reply.
+    pub const SLOW: Self = Self(1 << 5);
+    /// It begins or ends a subscription.
+    pub const SUBSCRIBE: Self = Self(1 << 6);
+    /// It belongs to a transaction made by hand.
+    pub const TXN: Self = Self(1 << 7);
+    /// It has no keys.
+    pub const NO_KEYS: Self = Self(1 << 8);
+    /// Its first argument is a command of its own.
+    pub const CONTAINER: Self = Self(1 << 9);
+    /// It changes nothing, but replicas refuse it: safe to send again, to the primary.
+    pub const REPEAT: Self = Self(1 << 10);
+    /// Some of the others depend on the arguments: [`classify`] settles them.
+    pub const ARGS: Self = Self(1 << 11);
+
+    const NAMES: [(&'static str, Self); 12] = [
+        ("READ", Self::READ),
+        ("BLOCK", Self::BLOCK),
+        ("STATE", Self::STATE),
+        ("SCRIPT", Self::SCRIPT),
+        ("SCAN", Self::SCAN),
+        ("SLOW", Self::SLOW),
+        ("SUBSCRIBE", Self::SUBSCRIBE),
+        ("TXN", Self::TXN),
+        ("NO_KEYS", Self::NO_KEYS),
+        ("CONTAINER", Self::CONTAINER),
+        ("REPEAT", Self::REPEAT),
+        ("ARGS", Self::ARGS),
+    ];
+
+    /// All of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// This without the other.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of the other are in this.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of the other is in this.
+    pub const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.iter().filter(|(_, flag)| self.has(*flag)).map(|(name, _)| *name);
+        f.write_str(&names.collect::<Vec<_>>().join("|"))
+    }
+}
+
+/// A command, or a sub-command of a container.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name in capitals; a sub-command's follows its container's, as `CLIENT LIST`.
+    pub name: &'static str,
+    /// Its properties, as far as the arguments don't matter.
+    pub flags: Flags,
+    /// Where its keys are.
+    pub keys: Keys,
+    /// Where the name of the sub-command begins with its space; 0 without one.
+    space: u8,
+}
+
+/// Slots of the index: a power of two, at least twice the rows, so that a probe is short.
+const SLOTS: usize = 2048;
+/// A slot without a row.
+const EMPTY: u16 = u16::MAX;
+
+/// Where each name is in [`rows::SPECS`], by its hash; a taken slot leads on to the next.
+static INDEX: [u16; SLOTS] = index();
+
+const fn index() -> [u16; SLOTS] {
+    let mut slots = [EMPTY; SLOTS];
+    let mut row = 0;
+    while row < rows::SPECS.len() {
+        let mut slot = hash(SEED, rows::SPECS[row].name.as_bytes()) as usize % SLOTS;
+        while slots[slot] != EMPTY {
+            slot = (slot + 1) % SLOTS;
+        }
+        slots[slot] = row as u16;
+        row += 1;
+    }
+    slots
+}
+
+const SEED: u32 = 0x811c_9dc5;
+
+/// FNV-1a over letters without their case.
+const fn hash(seed: u32, name: &[u8]) -> u32 {
+    let mut hash = seed;
+    let mut at = 0;
+    while at < name.len() {
+        hash = (hash ^ (name[at] & 0xdf) as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash ^ hash >> 15
+}
+
+/// What is known about a command, in any case of letters.
+#[inline]
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    if name.len() > rows::LONGEST {
+        return None;
+    }
+    probe(hash(SEED, name), |spec| spec.space == 0 && spec.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// What is known about a sub-command of a container.
+pub fn lookup2(container: &[u8], sub: &[u8]) -> Option<&'static Spec> {
+    let len = container.len() + 1 + sub.len();
+    if len > rows::LONGEST {
+        return None;
+    }
+    let mut name = [b' '; rows::LONGEST];
+    name[..container.len()].copy_from_slice(container);
+    name[container.len() + 1..len].copy_from_slice(sub);
+    let name = &name[..len];
+    probe(hash(SEED, name), |spec| {
+        usize::from(spec.space) == container.len() && spec.name.as_bytes().eq_ignore_ascii_case(name)
+    })
+}
+
+fn probe(hash: u32, is_it: impl Fn(&Spec) -> bool) -> Option<&'static Spec> {
+    let mut slot = hash as usize % SLOTS;
+    // An empty slot ends the search; there are always some.
+    while let Some(spec) = rows::SPECS.get(usize::from(INDEX[slot])) {
+        if is_it(spec) {
+            return Some(spec);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+    None
+}
+
+/// Every row.
+pub fn all() -> &'static [Spec] {
+    &rows::SPECS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_own_name_only() {
+        for spec in all() {
+            let lower = spec.name.to_ascii_lowercase();
+            let found = match lower.split_once(' ') {
+                None => lookup(lower.as_bytes()),
+                Some((container, sub)) => {
+                    assert!(lookup(lower.as_bytes()).is_none(), "{lower} is no single word");
+                    assert!(
+                        lookup(container.as_bytes()).is_some_and(|spec| spec.flags.has(Flags::CONTAINER)),
+                        "{lower}"
+                    );
+                    lookup2(container.as_bytes(), sub.as_bytes())
+                }
+            };
+            assert!(found.is_some_and(|found| std::ptr::eq(found, spec)), "{}", spec.name);
+        }
+        let longest = "X".repeat(1000);
+        for unknown in ["", "G", "GETT", "NOSUCH", "CLIENT", longest.as_str()] {
+            assert!(lookup2(b"GET", unknown.as_bytes()).is_none());
+            assert!(unknown == "CLIENT" || lookup(unknown.as_bytes()).is_none());
+        }
+        assert!(lookup2(b"", b"").is_none() && lookup2(b"CLIENT", b"").is_none());
+    }
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        for Spec { name, flags, .. } in all() {
+            assert!(!(flags.has(Flags::READ) && flags.has_any(Flags::STATE.and(Flags::REPEAT))), "{name}");
+            assert!(!(flags.has(Flags::SUBSCRIBE) || flags.has(Flags::TXN)) || flags.has(Flags::STATE), "{name}");
+            assert!(!flags.has(Flags::CONTAINER) || !flags.has(Flags::ARGS), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_short() {
+        let taken = |slot: &usize| INDEX[slot % SLOTS] != EMPTY;
+        let longest = (0..SLOTS).map(|slot| (slot..).take_while(taken).count()).max();
+        assert!(longest.is_some_and(|longest| longest <= 16), "{longest:?}");
+    }
+}

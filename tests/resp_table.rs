@@ -1,0 +1,227 @@
+//! The command table against a real server: what it calls a write is no read here, and keys are where it finds them.
+//!
+//! Starts its own redis-server on a Unix socket in a directory of its own, and ends it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vigie::resp::table::{self, Flags};
+use vigie::resp::{Decoded, Decoder, Kind, Limits, Reply, Want, encode};
+
+struct Server {
+    child: Child,
+    dir: PathBuf,
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Server {
+    fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("vigie-table-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory for the server");
+        let socket = dir.join("s");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--dir")
+            .arg(&dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let begun = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "no server after 10 s: {error}"),
+            }
+            std::thread::yield_now();
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        Self { child, dir, stream, decoder: Decoder::new(Limits::default()) }
+    }
+
+    fn ask(&mut self, args: &[&[u8]]) -> Reply {
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, args);
+        self.stream.write_all(&bytes).expect("sent");
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            let len = self.stream.read(&mut buffer).expect("an answer");
+            assert!(len > 0, "the server closed the connection over {:?}", args[0].escape_ascii().to_string());
+            match self.decoder.decode(&buffer[..len], Want::One).expect("RESP") {
+                (_, Some(Decoded::Reply(reply))) => return reply,
+                (used, _) => assert_eq!(used, len),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        let removed = std::fs::remove_dir_all(&self.dir);
+        if !std::thread::panicking() {
+            ended.expect("the server has ended");
+            removed.expect("its directory is gone");
+        }
+    }
+}
+
+/// Name in capitals (with its container's in front) and flags of every command of the server.
+fn server_commands(server: &mut Server) -> Vec<(String, Vec<String>)> {
+    let reply = server.ask(&[b"COMMAND"]);
+    let mut commands = Vec::new();
+    let mut rows: Vec<u32> = reply.children(0).collect();
+    while let Some(row) = rows.pop() {
+        let text = |id: u32| String::from_utf8_lossy(reply.bytes(id).expect("text")).into_owned();
+        let field = |index| reply.child(row, index).expect("a field of COMMAND");
+        let name = text(field(0)).to_ascii_uppercase().replace('|', " ");
+        commands.push((name, reply.children(field(2)).map(text).collect()));
+        rows.extend(reply.children(field(9)));
+    }
+    assert!(commands.len() > 300, "only {} commands", commands.len());
+    commands
+}
+
+fn find(name: &str) -> Option<&'static table::Spec> {
+    match name.split_once(' ') {
+        Some((container, sub)) => table::lookup2(container.as_bytes(), sub.as_bytes()),
+        None => table::lookup(name.as_bytes()),
+    }
+}
+
+#[test]
+fn no_write_of_the_server_is_a_read_here() {
+    let mut server = Server::start("flags");
+    let mut faults = Vec::new();
+    for (name, flags) in server_commands(&mut server) {
+        let is = |flag: &str| flags.iter().any(|one| one == flag);
+        let Some(spec) = find(&name) else {
+            faults.push(format!("{name} is not known"));
+            continue;
+        };
+        let reads = spec.flags.has(Flags::READ);
+        if is("write") && reads {
+            faults.push(format!("{name} writes, and is READ here"));
+        }
+        // No exception is needed: what blocks or has a cursor is READ with another flag beside it.
+        if is("readonly") && !reads {
+            faults.push(format!("{name} only reads, and is not READ here"));
+        }
+        // PFCOUNT may store its result in the key's cache, on replicas too; the value stays the same.
+        if is("may_replicate") && reads && name != "PFCOUNT" {
+            faults.push(format!("{name} reaches replicas, and is READ here"));
+        }
+        // XREAD and XREADGROUP block only with BLOCK: classify() sees to it.
+        let may_block = spec.flags.has(Flags::BLOCK) || name.starts_with("XREAD");
+        if is("blocking") && !may_block {
+            faults.push(format!("{name} blocks, and is not BLOCK here"));
+        }
+        if is("pubsub") && name.contains("SUBSCRIBE") != spec.flags.has(Flags::SUBSCRIBE) {
+            faults.push(format!("{name} is about subscriptions or not"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// READ rows that the server does not flag as such: they have no keys, and answer from what the server is.
+const NOT_ABOUT_DATA: &[&str] = &["PING", "ECHO", "INFO", "LASTSAVE", "ROLE", "TIME", "COMMAND"];
+
+#[test]
+fn every_read_here_is_one_for_the_server() {
+    let mut server = Server::start("reads");
+    for (name, flags) in server_commands(&mut server) {
+        let is_read = find(&name).is_some_and(|spec| spec.flags.has(Flags::READ));
+        if !is_read || flags.iter().any(|flag| flag == "readonly") {
+            continue;
+        }
+        let spec = find(&name).expect("found above");
+        assert!(spec.flags.has(Flags::NO_KEYS) || spec.flags.has(Flags::CONTAINER), "{name} has keys");
+        assert!(NOT_ABOUT_DATA.contains(&name.as_str()) || name.contains(' '), "{name} is not flagged readonly");
+    }
+}
+
+/// One command per line; every form of key position that Redis 7.0 has.
+const SAMPLES: &str = "\
+GET a|SET a b|GETRANGE a 0 1|MGET a b c|MSET a 1 b 2|MSETNX a 1 b 2|DEL a b|UNLINK a b|EXISTS a a|TOUCH a b|EXPIRE a 1|TTL a
+PTTL a|EXPIRETIME a|TYPE a|DUMP a|RESTORE a 0 x|COPY a b|RENAME a b|RENAMENX a b|MOVE a 1|PERSIST a|RANDOMKEY|DBSIZE|KEYS *|SCAN 0
+SORT a|SORT a BY w_* GET # STORE d|SORT a STORE c STORE d|SORT a BY STORE GET STORE LIMIT 0 STORE|SORT_RO a BY w_*|APPEND a b|INCR a|DECRBY a 2
+GETDEL a|GETEX a|GETSET a b|SETEX a 1 b|PSETEX a 1 b|SETNX a b|SETRANGE a 0 b|STRLEN a|SUBSTR a 0 1|LCS a b|SETBIT a 0 1
+GETBIT a 0|BITCOUNT a|BITPOS a 1|BITOP AND d a b|BITOP NOT d a|BITFIELD a GET u8 0|BITFIELD_RO a GET u8 0|PFADD a b|PFCOUNT a b|PFMERGE d a b
+LINDEX a 0|LLEN a|LPOS a b|LRANGE a 0 1|LINSERT a BEFORE b c|LPOP a|LPUSH a b|LPUSHX a b|LREM a 0 b|LSET a 0 b|LTRIM a 0 1|RPOP a
+LMOVE a b LEFT LEFT|RPOPLPUSH a b|LMPOP 2 a b LEFT|BLPOP a b 1|BRPOP a 1|BLMOVE a b LEFT LEFT 1|BRPOPLPUSH a b 1|BLMPOP 1 2 a b LEFT
+BZPOPMIN a b 1|BZPOPMAX a 1|BZMPOP 1 2 a b MIN|ZMPOP 1 a MAX|SADD a b|SREM a b|SPOP a|SCARD a|SISMEMBER a b|SMISMEMBER a b c
+SRANDMEMBER a|SMEMBERS a|SMOVE a b m|SDIFF a b|SINTER a b|SUNION a b|SINTERCARD 2 a b LIMIT 1|SDIFFSTORE d a b|SINTERSTORE d a|SUNIONSTORE d a b
+SSCAN a 0|HSET a f v|HGET a f|HGETALL a|HDEL a f g|HMGET a f g|HSCAN a 0|HRANDFIELD a|HINCRBYFLOAT a f 1|ZADD a 1 m|ZRANGE a 0 1
+ZRANGESTORE d a 0 1|ZUNION 2 a b|ZINTER 2 a b WEIGHTS 1 2|ZDIFF 2 a b|ZINTERCARD 2 a b|ZUNIONSTORE d 2 a b|ZINTERSTORE d 1 a|ZDIFFSTORE d 2 a b
+ZSCAN a 0|ZSCORE a m|ZMSCORE a m n|ZRANDMEMBER a|ZREMRANGEBYSCORE a 0 1|GEOADD a 1 1 m|GEODIST a m n|GEOPOS a m|GEOHASH a m
+GEORADIUS a 1 1 1 m|GEORADIUS a 1 1 1 m STORE d|GEORADIUS a 1 1 1 m COUNT 1 STOREDIST d|GEORADIUSBYMEMBER a m 1 m STORE d
+GEORADIUS_RO a 1 1 1 m|GEORADIUSBYMEMBER_RO a m 1 m|GEOSEARCH a FROMMEMBER m BYRADIUS 1 m|GEOSEARCHSTORE d a FROMMEMBER m BYRADIUS 1 m
+XADD a * f v|XLEN a|XRANGE a - +|XDEL a 1-1|XREAD STREAMS a b 0 0|XREAD COUNT 1 BLOCK 1 STREAMS a 0|XREADGROUP GROUP g c STREAMS a b > >
+XREADGROUP GROUP g c COUNT 1 NOACK STREAMS a >|XACK a g 1-1|XPENDING a g|XCLAIM a g c 0 1-1|XAUTOCLAIM a g c 0 0|XTRIM a MAXLEN 1
+XGROUP CREATE a g $|XGROUP DESTROY a g|XGROUP HELP|XINFO STREAM a|XINFO GROUPS a|XSETID a 1-1|EVAL x 2 a b c|EVALSHA x 0|EVALSHA x 0 a
+EVAL_RO x 1 a|EVALSHA_RO x 1 a b|FCALL f 2 a b|FCALL_RO f 1 a|OBJECT ENCODING a|OBJECT FREQ a|OBJECT HELP|MEMORY USAGE a|MEMORY DOCTOR
+MIGRATE h 1 a 0 1|MIGRATE h 1  0 1 KEYS a b|MIGRATE h 1  0 1 COPY AUTH KEYS KEYS a|MIGRATE h 1  0 1 AUTH2 KEYS KEYS KEYS a b|WATCH a b
+PUBLISH a b|SPUBLISH a b|SSUBSCRIBE a|SUBSCRIBE a|PING|INFO|CLIENT LIST|CONFIG GET x|SELECT 1|WAIT 1 1|PFDEBUG GETREG a|RESTORE-ASKING a 0 x
+HMSET a f v|HSETNX a f v|HKEYS a|HVALS a|HLEN a|HSTRLEN a f|ZINCRBY a 1 m|ZPOPMIN a|ZRANK a m|ZREVRANGE a 0 1|ZLEXCOUNT a - +";
+
+fn samples() -> Vec<Vec<&'static [u8]>> {
+    let commands = SAMPLES.lines().flat_map(|line| line.split('|'));
+    commands.map(|command| command.split(' ').map(str::as_bytes).collect()).collect()
+}
+
+#[test]
+fn keys_are_where_the_server_finds_them() {
+    let mut server = Server::start("keys");
+    // COMMAND GETKEYS takes no command without arguments.
+    let samples: Vec<_> = samples().into_iter().filter(|args| args.len() > 1).collect();
+    assert!(samples.len() > 150);
+    for args in samples {
+        let reply = server.ask(&[&[&b"COMMAND"[..], b"GETKEYS"], &args[..]].concat());
+        let line = args.join(&b' ').escape_ascii().to_string();
+        let there: Vec<&[u8]> = match reply.kind(0) {
+            Kind::Array => reply.children(0).map(|id| reply.bytes(id).expect("a key")).collect(),
+            _ => {
+                let error = reply.error_line(0).expect("an array or an error");
+                assert!(error.ends_with(b"no key arguments"), "{line}: {}", error.escape_ascii());
+                Vec::new()
+            }
+        };
+        let here: Vec<&[u8]> = table::keys(&args).into_iter().map(|at| args[at]).collect();
+        assert_eq!(here, there, "{line}");
+    }
+}
+
+#[test]
+fn what_reads_leaves_the_data_as_it_was() {
+    let mut server = Server::start("effects");
+    for fill in ["SET a 5", "LPUSH l x y", "SADD s x", "HSET h f v", "ZADD z 1 m", "XADD x 1-1 f v", "PFADD p x"] {
+        let reply = server.ask(&fill.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        assert_ne!(reply.kind(0), Kind::Error, "{fill}");
+    }
+    let changes = |server: &mut Server| {
+        let info = server.ask(&[b"INFO", b"persistence"]);
+        let text = String::from_utf8_lossy(info.bytes(0).expect("text")).into_owned();
+        text.lines().find(|line| line.starts_with("rdb_changes_since_last_save")).expect("counted").to_owned()
+    };
+    let before = changes(&mut server);
+    let mut tried = 0;
+    for args in samples() {
+        let class = table::classify(&mut args.iter().copied());
+        if !class.flags.has_any(Flags::READ.and(Flags::REPEAT)) || class.blocks.is_some() {
+            continue;
+        }
+        for key in ["a", "l", "s", "h", "z", "x", "p"] {
+            let mut args = args.clone();
+            table::keys(&args).into_iter().for_each(|at| args[at] = key.as_bytes());
+            server.ask(&args);
+            tried += 1;
+        }
+        assert_eq!(changes(&mut server), before, "{}", args.join(&b' ').escape_ascii());
+    }
+    assert!(tried > 400, "only {tried}");
+}
