@@ -241,6 +241,14 @@ fn a_host_is_cut_off_one_way() {
     assert_eq!(node.cmd(&["GET", "k"]).text(), "v");
     node.netns().reject(node.port());
     assert_eq!(node.try_cmd(&["PING"]).expect_err("a reset").kind(), std::io::ErrorKind::ConnectionRefused);
+    let name = node.netns().name().to_string();
+    let spaces = || {
+        let output = std::process::Command::new("ip").args(["netns", "list"]).output().expect("ip runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(spaces().contains(&name));
+    drop((d, node));
+    assert!(!spaces().contains(&name));
 }
 
 /// Connects, with a timeout of 200 ms on each read.

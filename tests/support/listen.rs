@@ -220,12 +220,14 @@ impl Acceptor {
         let (stop_seen, pause_seen) = (stop.clone(), paused.clone());
         let thread = proc::thread("kit-accept", move || {
             while !stop_seen.load(Ordering::Acquire) {
+                if !poll(listener.fd(), libc::POLLIN, Duration::from_millis(5)) {
+                    continue;
+                }
+                // Looked at after the wait: who comes after `pause(true)` has returned is not taken.
                 if pause_seen.load(Ordering::Acquire) {
                     std::thread::sleep(Duration::from_millis(5));
-                } else if poll(listener.fd(), libc::POLLIN, Duration::from_millis(10)) {
-                    if let Ok((stream, peer)) = listener.accept() {
-                        serve(stream, peer);
-                    }
+                } else if let Ok((stream, peer)) = listener.accept() {
+                    serve(stream, peer);
                 }
             }
         });
