@@ -1,0 +1,133 @@
+# Builds, tests and installs vigie: libvigie.so, libvigie.a, vigie.h, vigie.pc and the CMake config.
+#
+# Why not `cargo build` alone: cargo sets no soname, exports what the standard library exports, and drops LTO when several
+# crate types are asked for at once. So cargo makes one static archive, `ld -r` and objcopy turn it into one object that
+# shows nothing but the symbols of abi/exports.txt, and the C compiler links the shared library from that.
+
+CARGO     ?= cargo
+OBJCOPY   ?= objcopy
+PKGCONFIG ?= pkg-config
+PREFIX    ?= /usr/local
+# Relative to PREFIX, or absolute.
+LIBDIR    ?= lib
+INCLUDEDIR ?= include
+# fat: what is installed. thin builds faster, for work on the library itself.
+LTO       ?= fat
+TEST_THREADS ?= 4
+
+NAME    := vigie
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+URL     := $(shell sed -n 's/^repository = "\(.*\)"/\1/p' Cargo.toml | head -1)
+MAJOR   := $(word 1,$(subst ., ,$(VERSION)))
+MINOR   := $(word 2,$(subst ., ,$(VERSION)))
+# Before 1.0 each minor version may change the ABI, and says so in its soname.
+SOVER   := $(if $(filter 0,$(MAJOR)),0.$(MINOR),$(MAJOR))
+SONAME  := lib$(NAME).so.$(SOVER)
+SOFILE  := lib$(NAME).so.$(VERSION)
+SYSLIBS := -lutil -lrt -lpthread -lm -ldl
+SOURCES := $(shell find src -name '*.rs') Cargo.toml $(wildcard Cargo.lock build.rs)
+RAW     := build/release/lib$(NAME).a
+
+libdir     = $(if $(filter /%,$(LIBDIR)),$(LIBDIR),$(PREFIX)/$(LIBDIR))
+includedir = $(if $(filter /%,$(INCLUDEDIR)),$(INCLUDEDIR),$(PREFIX)/$(INCLUDEDIR))
+# Texts for pkg-config: below ${prefix} wherever that is so, for packages that are moved.
+pc_libdir     = $(patsubst $(PREFIX)/%,$${prefix}/%,$(libdir))
+pc_includedir = $(patsubst $(PREFIX)/%,$${prefix}/%,$(includedir))
+FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(pc_libdir)|' -e 's|@INCLUDEDIR@|$(pc_includedir)|' \
+  -e 's|@VERSION@|$(VERSION)|' -e 's|@MAJOR@|$(MAJOR)|' -e 's|@MINOR@|$(MINOR)|' -e 's|@SONAME@|$(SONAME)|' \
+  $(if $(URL),-e 's|@URL@|$(URL)|',-e '/@URL@/d') -e 's|@SOFILE@|$(SOFILE)|' -e 's|@SYSLIBS@|$(SYSLIBS)|' -e 's|@SYSLIBNAMES@|$(subst -l,,$(SYSLIBS))|' \
+  -e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(libdir)' '$(includedir)')|"
+# Servers and interpreters that scripts/setup could not put into the system.
+export PATH := $(CURDIR)/build/bin:$(PATH)
+
+all: build/lib$(NAME).a build/lib$(NAME).so build/$(SONAME)
+
+help:
+	@echo 'make                build libvigie.so and libvigie.a into build/ (LTO=thin: faster to build)'
+	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it'
+	@echo 'make uninstall      remove what install put there; give the same variables'
+	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
+	@echo 'make test           install what the tests need, then check, build and test everything'
+	@echo 'make bench          the figures, next to hiredis'
+	@echo 'make header         write include/vigie.h anew from the sources'
+	@echo 'make clean          remove build/ and target/'
+
+# Kept in a file so that another LTO= builds anew.
+build/lto: FORCE
+	@mkdir -p build; echo '$(LTO)' | cmp -s - $@ || echo '$(LTO)' > $@
+# fetch comes first because the paths to leave out of the library exist only after it.
+$(RAW): $(SOURCES) build/lto
+	$(CARGO) fetch --quiet
+	CARGO_PROFILE_RELEASE_LTO=$(LTO) CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" \
+	  $(CARGO) rustc --release --lib --crate-type staticlib --target-dir build $(CARGOFLAGS)
+	@touch $@
+# Column 2 of the list is the version that introduced the symbol.
+build/exports.txt: abi/exports.txt
+	@mkdir -p build
+	awk '/^[^#]/ {print $$1}' $< > $@
+build/$(NAME).map: build/exports.txt Makefile
+	(echo 'VIGIE_$(SOVER) { global:'; sed 's/$$/;/' $<; echo 'local: *; };') > $@
+# No --gc-sections here (weak symbols would become strong), and groups are resolved so that the archive links next to another
+# Rust library in either order. The bitcode sections confuse the plugins of old binutils.
+build/lib$(NAME).a: $(RAW) build/exports.txt
+	$(LD) -r --force-group-allocation $$(sed 's/^/-u /' build/exports.txt) -o build/all.o $(RAW)
+	$(OBJCOPY) --keep-global-symbols=build/exports.txt --remove-section=.llvmbc --remove-section=.llvmcmd build/all.o
+	rm -f $@
+	$(AR) rcs $@ build/all.o
+# nodelete: library threads outlive dlclose, so the code must stay mapped.
+build/$(SOFILE): build/lib$(NAME).a build/$(NAME).map
+	$(CC) -shared $(LDFLAGS) -Wl,--as-needed -Wl,-soname,$(SONAME) -Wl,--version-script=build/$(NAME).map \
+	  -Wl,--gc-sections -Wl,--no-undefined -Wl,-z,relro,-z,now,-z,nodelete \
+	  -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lgcc_s $(SYSLIBS) -lc
+# Programs and language bindings can run against build/ as it is.
+build/$(SONAME) build/lib$(NAME).so: build/$(SOFILE)
+	ln -sf $(SOFILE) $@
+
+# Debug information stays in build/; function names remain in what is installed, for a readable backtrace.
+install: all
+	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(libdir)/cmake/$(NAME)' '$(DESTDIR)$(includedir)'
+	$(OBJCOPY) --strip-debug build/lib$(NAME).a build/install.tmp
+	install -m 644 build/install.tmp '$(DESTDIR)$(libdir)/lib$(NAME).a'
+	$(OBJCOPY) --strip-debug build/$(SOFILE) build/install.tmp
+	install -m 755 build/install.tmp '$(DESTDIR)$(libdir)/$(SOFILE)'
+	rm -f build/install.tmp
+	ln -sf $(SOFILE) '$(DESTDIR)$(libdir)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/lib$(NAME).so'
+	install -m 644 include/vigie.h '$(DESTDIR)$(includedir)/'
+	@$(FILL) packaging/vigie.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/$(NAME).pc'
+	@$(FILL) packaging/vigie-config.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config.cmake'
+	@$(FILL) packaging/vigie-config-version.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config-version.cmake'
+
+# LIBDIR and INCLUDEDIR themselves stay: they may have been there before.
+uninstall:
+	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
+	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
+	rm -f '$(DESTDIR)$(includedir)/vigie.h'
+	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
+
+header:
+	$(CARGO) build --features header
+
+demo:
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory install PREFIX='$(CURDIR)/build/demo-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	@scripts/demo build/demo-prefix
+
+test:
+	scripts/setup test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(MAKE) all
+	$(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS)
+
+bench:
+	scripts/setup bench
+	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench build/bench-prefix
+
+clean:
+	rm -rf build target tests/languages/node_modules
+
+FORCE:
+.PHONY: all help install uninstall header demo test bench clean FORCE
+.DELETE_ON_ERROR:

@@ -1,0 +1,960 @@
+/*
+ * vigie.h: Redis and Valkey under Sentinel, for every language that can call C.
+ *
+ * Made from the sources by `make header`: change src/ffi or cbindgen.toml, not this file.
+ *
+ * Conventions, valid for every function unless its own comment says otherwise:
+ *
+ *  - A handle is an opaque pointer. `_new` (cannot fail), `_create` and `_for` make one, `_free` gives it back;
+ *    `_free(NULL)` is a no-op, and `_free` never blocks and may run on any thread. Handles are reference counted
+ *    inside: children keep parents alive, so free them in any order. What is not safe: to use a handle while
+ *    another thread frees it, or after it was freed.
+ *  - `vigie_status` is 0 on success, negative on failure. `*out` and `*err` are set to NULL on entry, so that
+ *    `_free` on them is always safe. `err` may be NULL. `out` of a reply may be NULL: the reply is discarded; `out`
+ *    of a new handle must not be NULL.
+ *  - Order of arguments: handle, inputs, flags, timeout, outputs, err.
+ *  - timeout_ms is the whole budget of a call in milliseconds, retries and waiting included. VIGIE_TIMEOUT_DEFAULT:
+ *    the configured one. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: do not wait (a command is not sent:
+ *    VIGIE_ERR_TIMEOUT).
+ *  - Texts are NUL-terminated UTF-8 unless a length goes with them. Lengths are in bytes; (NULL, 0) is empty.
+ *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
+ *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
+ *  - Thread safety: [T] any thread, concurrently. [C] immutable: concurrent readers. [X] one thread at a time (a
+ *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour).
+ *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes and node types must be ignored: more
+ *    will come.
+ *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels and clients answer
+ *    VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves the parent's connections alone.
+ *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught: the process goes on, the handles of that call
+ *    answer nothing else.
+ */
+
+
+#ifndef VIGIE_H
+#define VIGIE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define VIGIE_VERSION_MAJOR 0
+#define VIGIE_VERSION_MINOR 1
+#define VIGIE_VERSION_PATCH 0
+#define VIGIE_VERSION_NUMBER ((VIGIE_VERSION_MAJOR << 16) | (VIGIE_VERSION_MINOR << 8) | VIGIE_VERSION_PATCH)
+
+#define VIGIE_TIMEOUT_DEFAULT ((int64_t)-2147483647 - 1)
+#define VIGIE_TIMEOUT_NONE ((int64_t)2147483647)
+
+/* Nodes of a reply: the first one, and none. */
+#define VIGIE_ROOT ((uint32_t)0)
+#define VIGIE_NONE ((uint32_t)0xFFFFFFFFu)
+
+#if defined(__GNUC__) || defined(__clang__)
+#define VIGIE_MUST_USE __attribute__((warn_unused_result))
+#else
+#define VIGIE_MUST_USE
+#endif
+
+/* vigie_cmd_exec(client, VIGIE_CMD("SET", "k", "v"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err): texts only; for bytes use argvlen. */
+#if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
+#define VIGIE_CMD(...) (sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *)), (const char *[]){__VA_ARGS__}, NULL
+#endif
+
+/** The values of vigie_status. Numbers are never reused, and more may come. ERRORS.md has causes and remedies. */
+typedef enum {
+  /** Success. */
+  VIGIE_OK = 0,
+  /** The caller: an argument is NULL, out of range, or carries an unknown flag. */
+  VIGIE_ERR_INVALID_ARG = -1,
+  /**
+   * The caller: not allowed in the present state of the handle, or an [X] handle used by two threads at the same
+   * time.
+   */
+  VIGIE_ERR_INVALID_STATE = -2,
+  /** The caller: an option is unknown, has a bad value, or contradicts another one. */
+  VIGIE_ERR_CONFIG = -3,
+  /** The caller: not in this build, not on this server, or refused by design. */
+  VIGIE_ERR_UNSUPPORTED = -4,
+  /** The caller: the handle, or the one that it was made from, was closed. */
+  VIGIE_ERR_CLOSED = -5,
+  /** The caller: the handle belongs to the parent process. */
+  VIGIE_ERR_FORKED = -6,
+  /** The caller: the call was cancelled. */
+  VIGIE_ERR_CANCELLED = -7,
+  /** A bug in the library: a panic was caught, and the handles of that call answer nothing else from then on. */
+  VIGIE_ERR_INTERNAL = -8,
+  /** The wire: a host name could not be resolved in time. */
+  VIGIE_ERR_RESOLVE = -100,
+  /** The wire: no connection could be made. */
+  VIGIE_ERR_CONNECT = -101,
+  /** The wire: the connection broke, or the peer closed it. */
+  VIGIE_ERR_IO = -102,
+  /** The wire: the deadline passed. */
+  VIGIE_ERR_TIMEOUT = -103,
+  /** The wire: TLS failed. */
+  VIGIE_ERR_TLS = -104,
+  /** The wire: the server refused the credentials, or asks for some. */
+  VIGIE_ERR_AUTH = -105,
+  /** The wire: what the peer sent is not RESP, or not an answer to what was asked. */
+  VIGIE_ERR_PROTOCOL = -106,
+  /** The wire: a reply is larger, deeper or longer than the configured limits. */
+  VIGIE_ERR_LIMIT = -107,
+  /** Availability: no Sentinel answered. */
+  VIGIE_ERR_NO_SENTINEL = -200,
+  /** Availability: Sentinels answer, and none of them knows the service. */
+  VIGIE_ERR_UNKNOWN_SERVICE = -201,
+  /** Availability: the service has no usable primary. */
+  VIGIE_ERR_NO_PRIMARY = -202,
+  /** Availability: the service has no fit replica, and no fallback is configured. */
+  VIGIE_ERR_NO_REPLICA = -203,
+  /** Availability: the server reached does not have the role that was asked for. */
+  VIGIE_ERR_ROLE = -204,
+  /** Availability: writes are held back during a failover or without a majority of Sentinels. */
+  VIGIE_ERR_FENCED = -205,
+  /** Availability: a command that writes, on a client for replicas. */
+  VIGIE_ERR_READ_ONLY = -206,
+  /** Availability: the Sentinels name different primaries; the message lists them. */
+  VIGIE_ERR_SPLIT_VIEW = -207,
+  /** Flow: no connection of one's own came free in time. */
+  VIGIE_ERR_POOL_TIMEOUT = -300,
+  /** Flow: the queue is full. */
+  VIGIE_ERR_QUEUE_FULL = -301,
+  /** Flow: no connection of one's own is free, and the call does not wait. */
+  VIGIE_ERR_POOL_BUSY = -302,
+  /** The server answered with an error: see vigie_error_server_code(). */
+  VIGIE_ERR_SERVER = -400,
+  /** The server: EXEC answered null, or the connection that held the WATCH is gone. */
+  VIGIE_ERR_TXN_ABORTED = -401,
+  /** The server: the command needs keys of more than one shard together. */
+  VIGIE_ERR_CROSS_SHARD = -402,
+  /** The server: executed, but fewer replicas have it than asked: see vigie_error_count(). */
+  VIGIE_ERR_REPLICAS = -403,
+  /** The server: the cursor belongs to a node that is no longer read from here. */
+  VIGIE_ERR_SCAN_INTERRUPTED = -404,
+} vigie_status_code;
+
+/** Bits of vigie_error_flags(). More may come. */
+typedef enum {
+  /** The same call may succeed if it is tried again. */
+  VIGIE_EF_RETRYABLE = (1 << 0),
+  /** Bytes were sent and no answer came: it may have run. */
+  VIGIE_EF_MAYBE_EXECUTED = (1 << 1),
+  /** It happened while the topology was changing. */
+  VIGIE_EF_FAILOVER = (1 << 2),
+} vigie_error_flag;
+
+/** Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. */
+typedef enum {
+  /** Safe to send again after an unknown outcome: the library may do so within the timeout. */
+  VIGIE_CALL_IDEMPOTENT = (1 << 1),
+  /** Send once at most: any failure is reported. Waiting for a primary is not a retry. */
+  VIGIE_CALL_NO_RETRY = (1 << 2),
+  /** On a client of vigie_split_for(): this read goes to the primary. */
+  VIGIE_CALL_ON_PRIMARY = (1 << 4),
+  /** Expected to take long: not on a connection that other calls share. */
+  VIGIE_CALL_SLOW = (1 << 6),
+} vigie_call_flag;
+
+/* ---- replies ----------------------------------------------------------------------------------------------------- */
+
+/** Values of vigie_reply_type() and of the field type of vigie_node. More may come. */
+typedef enum {
+  /** No such node. */
+  VIGIE_TYPE_NONE = 0,
+  /** Null. */
+  VIGIE_TYPE_NULL = 1,
+  /** A bulk string: any bytes. */
+  VIGIE_TYPE_STRING = 2,
+  /** A simple string, such as OK. */
+  VIGIE_TYPE_STATUS = 3,
+  /** An error inside a reply: its text is the server's line. */
+  VIGIE_TYPE_ERROR = 4,
+  /** An integer. */
+  VIGIE_TYPE_INT = 5,
+  /** A floating-point number. */
+  VIGIE_TYPE_DOUBLE = 6,
+  /** A boolean. */
+  VIGIE_TYPE_BOOL = 7,
+  /** A number beyond 64 bits, as text. */
+  VIGIE_TYPE_BIGNUM = 8,
+  /** Text for people, without its format mark. */
+  VIGIE_TYPE_VERBATIM = 9,
+  /** A list of nodes. */
+  VIGIE_TYPE_ARRAY = 10,
+  /** Pairs: the children alternate key, value; the count is that of the children. */
+  VIGIE_TYPE_MAP = 11,
+  /** A set of nodes. */
+  VIGIE_TYPE_SET = 12,
+  /** An out-of-band message. */
+  VIGIE_TYPE_PUSH = 13,
+} vigie_type;
+
+/**
+ * A list of encoded commands in the making, for vigie_cmds_exec().
+ *
+ * Threads: [X]. Plain memory: works in a forked child.
+ */
+typedef struct vigie_batch vigie_batch;
+
+/**
+ * Runs commands: one service, and its primary, its replicas or both; or a session, pinned to one connection.
+ *
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_client vigie_client;
+
+/**
+ * Settings as keys and values: CONFIGURATION.md lists the keys.
+ *
+ * Threads: [X] to change, [C] where a function takes it as const. Plain memory: works in a forked child.
+ */
+typedef struct vigie_config vigie_config;
+
+/**
+ * An error: a status, a sentence, and what a program may want to look at. It never changes.
+ *
+ * Threads: [C]. Plain memory: works in a forked child.
+ */
+typedef struct vigie_error vigie_error;
+
+/**
+ * A reply: a tree of nodes, numbered from the root VIGIE_ROOT. It never changes.
+ *
+ * Threads: [C]. Plain memory: works in a forked child.
+ */
+typedef struct vigie_reply vigie_reply;
+
+/**
+ * The Sentinels of a deployment and what they said: clients are made from it.
+ *
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_sentinel vigie_sentinel;
+
+/** 0 (VIGIE_OK) on success, a negative number of vigie_status_code otherwise. */
+typedef int32_t vigie_status;
+
+/** One node of a reply, for decoding in bulk from other languages. Frozen: 24 bytes, these fields, native byte order. */
+typedef struct {
+  /** One of vigie_type. */
+  uint8_t type;
+  /** 0. */
+  uint8_t flags;
+  /** 0. */
+  uint16_t reserved;
+  /** Children of an aggregate, else 0. */
+  uint32_t count;
+  /** INT, BOOL: the value. DOUBLE: its bits. Text: its offset in data. Aggregate: the id of its first child. */
+  uint64_t value;
+  /** Bytes of a text without its closing NUL, else 0. */
+  uint64_t len;
+} vigie_node;
+
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
+
+/* ---- the library ------------------------------------------------------------------------------------------------- */
+
+/**
+ * The version of the library that runs, such as "0.1.0"; the header's is in VIGIE_VERSION_MAJOR and the like.
+ *
+ * Ownership: a static text, never NULL, not to be freed.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+const char *vigie_version(void);
+
+/**
+ * The version of the library that runs as a number, to compare with VIGIE_VERSION_NUMBER of the header.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_version_number(void);
+
+/**
+ * Whether this build of the library has a feature: 1 or 0. This version knows "resp3" and "unix" (Unix sockets for
+ * data nodes).
+ *
+ * Ownership: the name is only read; nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none; NULL and unknown names give 0.
+ * Since: 0.1.0.
+ */
+int vigie_has_feature(const char *name);
+
+/**
+ * The name of a status code as in this header, such as "VIGIE_ERR_TIMEOUT"; "VIGIE_OK" for 0.
+ *
+ * Ownership: a static text, never NULL, not to be freed.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none; a number that is no code gives "unknown status code".
+ * Since: 0.1.0.
+ */
+const char *vigie_status_name(vigie_status code);
+
+/**
+ * Every status code of the library, VIGIE_OK first: for bindings that make their error classes from it.
+ *
+ * Lengths: returns how many there are; *codes points to the first one. codes may be NULL.
+ * Ownership: *codes is a static array, not to be freed.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+size_t vigie_status_list(const vigie_status **codes);
+
+/**
+ * Waits until no thread of the library is left, as it happens some time after the last handle was freed. For a clean
+ * end under a leak checker, and before a plugin's host unloads it.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
+ * 0: only looks.
+ * Ownership: nothing to free.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_TIMEOUT: threads are left; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_threads_join(int64_t timeout_ms);
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+/**
+ * The status of an error; VIGIE_OK for NULL.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; what is no error gives VIGIE_OK.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_error_status(const vigie_error *error);
+
+/**
+ * What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered. Never
+ * NULL.
+ *
+ * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+const char *vigie_error_message(const vigie_error *error);
+
+/**
+ * The first word of the server's error, such as "WRONGTYPE"; "" when the error is not a server's. Never NULL.
+ *
+ * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+const char *vigie_error_server_code(const vigie_error *error);
+
+/**
+ * The server that it happened with, such as "10.0.0.3:6379"; "" when there is none. Never NULL.
+ *
+ * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+const char *vigie_error_endpoint(const vigie_error *error);
+
+/**
+ * The VIGIE_EF_* bits of the error: whether to try again, and whether it may have run. Unknown bits must be ignored.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; 0 for NULL.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_error_flags(const vigie_error *error);
+
+/**
+ * For VIGIE_ERR_REPLICAS how many replicas have the write; -1 for every other error.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; -1 for NULL.
+ * Since: 0.1.0.
+ */
+int64_t vigie_error_count(const vigie_error *error);
+
+/**
+ * The system's error number (errno), such as ECONNREFUSED; 0 when the error is not from the system.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; 0 for NULL.
+ * Since: 0.1.0.
+ */
+int vigie_error_errno(const vigie_error *error);
+
+/**
+ * Gives an error back.
+ *
+ * Ownership: the error and its texts are gone; NULL is a no-op. Freeing twice is not safe.
+ * Blocks: no.
+ * Threads: any thread, when no other uses the error.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_error_free(vigie_error *error);
+
+/* ---- configuration: the keys are in CONFIGURATION.md, and "uri" is one of them ----------------------------------- */
+
+/**
+ * An empty set of settings. Nothing is read from the environment or from files.
+ *
+ * Ownership: the caller's, for vigie_config_free().
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none: it cannot fail.
+ * Since: 0.1.0.
+ */
+vigie_config *vigie_config_new(void);
+
+/**
+ * Sets one option. Keys and values are texts, as in CONFIGURATION.md; the key "uri" takes
+ * redis-sentinel://user:password@host:port,host:port/service?key=value. A key that was set before is replaced.
+ *
+ * Ownership: key and value are copied; passwords are wiped when the config is freed.
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: VIGIE_ERR_CONFIG: unknown key (with the nearest known one) or bad value; VIGIE_ERR_INVALID_ARG: NULL, or
+ * not UTF-8; VIGIE_ERR_INVALID_STATE: another thread uses the config; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_config_set(vigie_config *config,
+                              const char *key,
+                              const char *value,
+                              vigie_error **err);
+
+/**
+ * Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
+ * each. Secrets are not shown.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: VIGIE_ERR_INVALID_ARG: config is NULL; VIGIE_ERR_INVALID_STATE: another thread changes it;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_config_describe(const vigie_config *config, vigie_reply **out, vigie_error **err);
+
+/**
+ * Gives a config back. What was made from it goes on.
+ *
+ * Ownership: the config is gone, its passwords wiped; NULL is a no-op. Freeing twice is not safe.
+ * Blocks: no.
+ * Threads: any thread, when no other uses the config.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_config_free(vigie_config *config);
+
+/* ---- sentinel ---------------------------------------------------------------------------------------------------- */
+
+/* ---- client ------------------------------------------------------------------------------------------------------ */
+
+/**
+ * Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
+ * like.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
+ * asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
+ * Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
+ * afterwards.
+ * Blocks: up to timeout_ms.
+ * Threads: [T]; the config is [C] meanwhile.
+ * Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
+ * in time; VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL;
+ * VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_create(const vigie_config *config,
+                                   int64_t timeout_ms,
+                                   vigie_sentinel **out,
+                                   vigie_error **err);
+
+/**
+ * What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
+ * service NULL: all services that were asked for.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or service is empty; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_topology(vigie_sentinel *sentinel,
+                                     const char *service,
+                                     vigie_reply **out,
+                                     vigie_error **err);
+
+/**
+ * Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology().
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
+ * limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the
+ * message tells of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
+                                    const char *service,
+                                    int64_t timeout_ms,
+                                    vigie_reply **out,
+                                    vigie_error **err);
+
+/**
+ * Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map. It holds for connections
+ * made from now on.
+ *
+ * Ownership: key and value are copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_CONFIG: unknown or not dynamic, or a bad value; VIGIE_ERR_INVALID_ARG: NULL, or not UTF-8;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_configure(vigie_sentinel *sentinel,
+                                      const char *key,
+                                      const char *value,
+                                      vigie_error **err);
+
+/**
+ * Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a
+ * no-op.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together.
+ * VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
+ * once.
+ * Ownership: nothing is freed: handles are still to be freed, in any order.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+ * VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_sentinel_close(vigie_sentinel *sentinel, int64_t timeout_ms, vigie_error **err);
+
+/**
+ * Gives a sentinel back. Clients made from it keep what they need and go on.
+ *
+ * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+ * alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_sentinel_free(vigie_sentinel *sentinel);
+
+/**
+ * A client that runs every command on the primary of a service, and follows it over failovers. Lazy: nothing is
+ * connected before the first command, unless the option pool.eager says so.
+ *
+ * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides are
+ * copied. overrides may be NULL; it holds only options that CONFIGURATION.md marks for overrides (pool, lane, retry,
+ * replica, timeouts, db).
+ * Blocks: no.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: VIGIE_ERR_CONFIG: overrides; or no service is named anywhere; VIGIE_ERR_INVALID_ARG: sentinel or out is
+ * NULL, or service is empty; VIGIE_ERR_INVALID_STATE: another thread changes overrides; VIGIE_ERR_CLOSED;
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_primary_for(vigie_sentinel *sentinel,
+                               const char *service,
+                               const vigie_config *overrides,
+                               vigie_client **out,
+                               vigie_error **err);
+
+/**
+ * A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
+ * happens when there is none. A command that writes is refused, even then. Lazy as vigie_primary_for().
+ *
+ * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
+ * NULL) are copied.
+ * Blocks: no.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: as vigie_primary_for().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_replica_for(vigie_sentinel *sentinel,
+                               const char *service,
+                               const vigie_config *overrides,
+                               vigie_client **out,
+                               vigie_error **err);
+
+/**
+ * A client that sends commands that only read to the replicas of a service, and everything else to the primary.
+ * VIGIE_CALL_ON_PRIMARY sends one read to the primary too. Lazy as vigie_primary_for().
+ *
+ * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
+ * NULL) are copied.
+ * Blocks: no.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: as vigie_primary_for().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_split_for(vigie_sentinel *sentinel,
+                             const char *service,
+                             const vigie_config *overrides,
+                             vigie_client **out,
+                             vigie_error **err);
+
+/**
+ * A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
+ * For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC gives
+ * VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO. vigie_client_free() returns the connection, or closes it if
+ * it is dirty (MULTI, WATCH, another db, an error).
+ *
+ * Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
+ * service it is only checked, and may be NULL.
+ * Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
+ * Blocks: no.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_ARG: client or out is NULL, or key is NULL with a length.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_session_for(vigie_client *client,
+                               const void *key,
+                               size_t key_len,
+                               const vigie_config *overrides,
+                               vigie_client **out,
+                               vigie_error **err);
+
+/**
+ * Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
+ * (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
+ * and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
+ * one, within its timeout.
+ *
+ * Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
+ * each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
+ * timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
+ * option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
+ * flags: VIGIE_CALL_* bits, or 0.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
+ * only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T]. A thread must not be left by longjmp during the call; pthread cancellation waits for its end.
+ * Errors: VIGIE_ERR_SERVER, VIGIE_ERR_TIMEOUT, VIGIE_ERR_IO, VIGIE_ERR_CONNECT, VIGIE_ERR_RESOLVE, VIGIE_ERR_AUTH,
+ * VIGIE_ERR_PROTOCOL, VIGIE_ERR_LIMIT, VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY,
+ * VIGIE_ERR_NO_REPLICA, VIGIE_ERR_ROLE, VIGIE_ERR_SPLIT_VIEW; VIGIE_ERR_READ_ONLY: a write on a client for replicas;
+ * VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_POOL_TIMEOUT,
+ * VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_cmd_exec(vigie_client *client,
+                            size_t argc,
+                            const char *const *argv,
+                            const size_t *argvlen,
+                            uint32_t flags,
+                            int64_t timeout_ms,
+                            vigie_reply **out,
+                            vigie_error **err);
+
+/**
+ * Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
+ * command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
+ * same. All commands go to one node.
+ *
+ * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
+ * vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
+ * only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_cmd_exec(), VIGIE_ERR_SERVER excepted; VIGIE_ERR_INVALID_ARG: also a list that is empty, is not
+ * RESP (the message has the byte offset), or comes from a vigie_batch that was misused. Nothing was sent then.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_cmds_exec(vigie_client *client,
+                             const void *commands,
+                             size_t commands_len,
+                             uint32_t flags,
+                             int64_t timeout_ms,
+                             vigie_reply **out,
+                             vigie_error **err);
+
+/**
+ * What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_client_topology(vigie_client *client, vigie_reply **out, vigie_error **err);
+
+/**
+ * What this client has done: a MAP of counters. Unknown keys must be ignored: more will come.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_client_stats(vigie_client *client, vigie_reply **out, vigie_error **err);
+
+/**
+ * Closes idle connections at once and busy ones when their calls end; the next call connects again, perhaps to
+ * another replica.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_client_disconnect(vigie_client *client, vigie_error **err);
+
+/**
+ * Refuses new calls, ends idle blocking commands at once, lets other calls finish for timeout_ms, then ends them
+ * with VIGIE_ERR_CLOSED. A second close is a no-op.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
+ * limit. Any other value <= 0: calls end at once.
+ * Ownership: nothing is freed: vigie_client_free() is still due.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+ * VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_client_close(vigie_client *client, int64_t timeout_ms, vigie_error **err);
+
+/**
+ * Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
+ * go on.
+ *
+ * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+ * alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_client_free(vigie_client *client);
+
+/* ---- command lists (for C and C++; other languages can encode RESP themselves) ----------------------------------- */
+
+/**
+ * An empty list.
+ *
+ * Ownership: the caller's, for vigie_batch_free().
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none: it cannot fail.
+ * Since: 0.1.0.
+ */
+vigie_batch *vigie_batch_new(void);
+
+/**
+ * Adds a command to a list.
+ *
+ * Lengths: argc, argv and argvlen are those of vigie_cmd_exec().
+ * Ownership: the arguments are copied. What vigie_batch_data() gave before is no longer valid.
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
+ * vigie_cmds_exec() refuses it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+ * Since: 0.1.0.
+ */
+void vigie_batch_add(vigie_batch *batch, size_t argc, const char *const *argv, const size_t *argvlen);
+
+/**
+ * The list as it is now, for vigie_cmds_exec().
+ *
+ * Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
+ * Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
+ * vigie_batch_free().
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: none; NULL and length 0 for a NULL batch.
+ * Since: 0.1.0.
+ */
+const void *vigie_batch_data(const vigie_batch *batch, size_t *len);
+
+/**
+ * Empties a list, and forgets a mistake. The memory is kept for the next commands.
+ *
+ * Ownership: what vigie_batch_data() gave before is no longer valid.
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: none; a NULL batch is a no-op.
+ * Since: 0.1.0.
+ */
+void vigie_batch_clear(vigie_batch *batch);
+
+/**
+ * Gives a list back.
+ *
+ * Ownership: the list and its data are gone; NULL is a no-op. Freeing twice is not safe.
+ * Blocks: no.
+ * Threads: any thread, when no other uses the batch.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_batch_free(vigie_batch *batch);
+
+/**
+ * The type of a node: one of vigie_type. VIGIE_ROOT is the first node of every reply.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; VIGIE_TYPE_NONE for NULL and for a node that is not there.
+ * Since: 0.1.0.
+ */
+int32_t vigie_reply_type(const vigie_reply *reply, uint32_t node);
+
+/**
+ * How many children an ARRAY, MAP, SET or PUSH has; in a MAP keys and values are counted.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; 0 for every other node, for NULL and for a node that is not there.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_reply_count(const vigie_reply *reply, uint32_t node);
+
+/**
+ * The node of a child, by its index from 0; in a MAP keys have the even indexes, and each value follows its key.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; VIGIE_NONE where there is no such child.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_reply_child(const vigie_reply *reply, uint32_t node, uint32_t index);
+
+/**
+ * The node of the value that belongs to a key in a MAP, or in an ARRAY whose keys and values alternate. The first
+ * one, if several keys are equal. The search goes through the keys in order.
+ *
+ * Lengths: key_len is the bytes of key; (NULL, 0) is an empty key.
+ * Ownership: the key is only read; nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; VIGIE_NONE where there is no such key.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_reply_find(const vigie_reply *reply, uint32_t node, const void *key, size_t key_len);
+
+/**
+ * The bytes of a text: STRING, STATUS, ERROR, BIGNUM, VERBATIM. A NUL follows them, so that a text can be used as a
+ * C string.
+ *
+ * Lengths: *len gets the bytes without that NUL; len may be NULL.
+ * Ownership: belongs to the reply, valid until vigie_reply_free().
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; NULL and length 0 for every other node, for NULL and for a node that is not there.
+ * Since: 0.1.0.
+ */
+const char *vigie_reply_bytes(const vigie_reply *reply, uint32_t node, size_t *len);
+
+/**
+ * The value of an INT, of a BOOL (1 or 0), or of a text that is a whole number in decimal.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; if_not for everything else.
+ * Since: 0.1.0.
+ */
+int64_t vigie_reply_int(const vigie_reply *reply, uint32_t node, int64_t if_not);
+
+/**
+ * The value of a DOUBLE, of an INT, or of a text that is a number.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; if_not for everything else.
+ * Since: 0.1.0.
+ */
+double vigie_reply_double(const vigie_reply *reply, uint32_t node, double if_not);
+
+/**
+ * The whole reply at once, for decoding in another language: an array of nodes whose ids are their indexes, and the
+ * data that their texts point into.
+ *
+ * Lengths: *node_count gets the nodes, *data_len the bytes of data; each of the three outputs may be NULL.
+ * Ownership: both arrays belong to the reply, valid until vigie_reply_free().
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; NULL and lengths 0 for NULL.
+ * Since: 0.1.0.
+ */
+const vigie_node *vigie_reply_nodes(const vigie_reply *reply, size_t *node_count, const char **data, size_t *data_len);
+
+/**
+ * The reply as JSON: a reply with one STRING. Bytes that are not UTF-8 are replaced; keys of a MAP become texts.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: VIGIE_ERR_INVALID_ARG: reply is NULL; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_reply_json(const vigie_reply *reply, vigie_reply **out, vigie_error **err);
+
+/**
+ * Gives a reply back.
+ *
+ * Ownership: the reply and everything that points into it are gone; NULL is a no-op. Freeing twice is not safe.
+ * Blocks: no.
+ * Threads: any thread, when no other uses the reply.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_reply_free(vigie_reply *reply);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
+
+#endif  /* VIGIE_H */

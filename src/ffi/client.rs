@@ -1,0 +1,363 @@
+//! Clients and sessions as C sees them: how they are made, and how they run commands.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use super::args::{self, Argv};
+use super::handle::{self, Noun};
+use super::types::{vigie_client, vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
+use super::{batch, config, dispose, guard};
+use crate::client::{Budget, CallFlags, Client, Target};
+use crate::config::Config;
+use crate::error::Result;
+
+impl Noun for vigie_client {
+    type Value = Arc<Client>;
+    const MAGIC: u64 = u64::from_be_bytes(*b"vgi.clie");
+    const PLAIN: bool = false;
+}
+
+/// Runs `make` with the overrides; NULL is none.
+///
+/// # Safety
+/// `overrides` is NULL or a live handle.
+unsafe fn with_overrides<R>(
+    overrides: *const vigie_config,
+    make: impl FnOnce(Option<&Config>) -> Result<R>,
+) -> Result<R> {
+    if overrides.is_null() {
+        return make(None);
+    }
+    // SAFETY: as for this function.
+    unsafe { config::read(overrides, "overrides", |config| make(Some(config))) }
+}
+
+/// The three constructors differ in the target only.
+///
+/// # Safety
+/// As for the functions that call it.
+unsafe fn open(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    target: Target,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+) -> Result<()> {
+    // SAFETY: as for this function.
+    unsafe {
+        args::wanted(out)?;
+        let sentinel = handle::borrow(sentinel, "sentinel")?;
+        let service = args::optional(service, "service")?;
+        args::put(out, with_overrides(overrides, |config| Client::open(&sentinel, service, target, config))?);
+        Ok(())
+    }
+}
+
+/// A client that runs every command on the primary of a service, and follows it over failovers. Lazy: nothing is
+/// connected before the first command, unless the option pool.eager says so.
+///
+/// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides are
+/// copied. overrides may be NULL; it holds only options that CONFIGURATION.md marks for overrides (pool, lane, retry,
+/// replica, timeouts, db).
+/// Blocks: no.
+/// Threads: [T]; overrides is [C] meanwhile.
+/// Errors: VIGIE_ERR_CONFIG: overrides; or no service is named anywhere; VIGIE_ERR_INVALID_ARG: sentinel or out is
+/// NULL, or service is empty; VIGIE_ERR_INVALID_STATE: another thread changes overrides; VIGIE_ERR_CLOSED;
+/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_primary_for(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_primary_for", err, || open(sentinel, service, Target::Primary, overrides, out))
+    }
+}
+
+/// A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
+/// happens when there is none. A command that writes is refused, even then. Lazy as vigie_primary_for().
+///
+/// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
+/// NULL) are copied.
+/// Blocks: no.
+/// Threads: [T]; overrides is [C] meanwhile.
+/// Errors: as vigie_primary_for().
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_replica_for(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_replica_for", err, || open(sentinel, service, Target::Replica, overrides, out))
+    }
+}
+
+/// A client that sends commands that only read to the replicas of a service, and everything else to the primary.
+/// VIGIE_CALL_ON_PRIMARY sends one read to the primary too. Lazy as vigie_primary_for().
+///
+/// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
+/// NULL) are copied.
+/// Blocks: no.
+/// Threads: [T]; overrides is [C] meanwhile.
+/// Errors: as vigie_primary_for().
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_split_for(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_split_for", err, || open(sentinel, service, Target::Split, overrides, out))
+    }
+}
+
+/// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
+/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC gives
+/// VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO. vigie_client_free() returns the connection, or closes it if
+/// it is dirty (MULTI, WATCH, another db, an error).
+///
+/// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
+/// service it is only checked, and may be NULL.
+/// Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
+/// Blocks: no.
+/// Threads: [T]; overrides is [C] meanwhile.
+/// Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_ARG: client or out is NULL, or key is NULL with a length.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_session_for(
+    client: *mut vigie_client,
+    key: *const c_void,
+    key_len: usize,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_session_for", err, || {
+            args::wanted(out)?;
+            let client = handle::borrow(client, "client")?;
+            args::bytes(key.cast(), key_len, "key")?;
+            args::put(out, with_overrides(overrides, |config| client.session(config))?);
+            Ok(())
+        })
+    }
+}
+
+/// Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
+/// (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
+/// and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
+/// one, within its timeout.
+///
+/// Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
+/// each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
+/// timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
+/// option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
+/// flags: VIGIE_CALL_* bits, or 0.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
+/// only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T]. A thread must not be left by longjmp during the call; pthread cancellation waits for its end.
+/// Errors: VIGIE_ERR_SERVER, VIGIE_ERR_TIMEOUT, VIGIE_ERR_IO, VIGIE_ERR_CONNECT, VIGIE_ERR_RESOLVE, VIGIE_ERR_AUTH,
+/// VIGIE_ERR_PROTOCOL, VIGIE_ERR_LIMIT, VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY,
+/// VIGIE_ERR_NO_REPLICA, VIGIE_ERR_ROLE, VIGIE_ERR_SPLIT_VIEW; VIGIE_ERR_READ_ONLY: a write on a client for replicas;
+/// VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_POOL_TIMEOUT,
+/// VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_cmd_exec(
+    client: *mut vigie_client,
+    argc: usize,
+    argv: *const *const c_char,
+    argvlen: *const usize,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_cmd_exec", err, || {
+            let client = handle::borrow(client, "client")?;
+            let flags = CallFlags::from_bits(flags)?;
+            let reply = Argv { argc, argv, argvlen }.with(|args| {
+                panic_on_request(args);
+                client.cmd_exec(args, flags, Budget::from_ms(timeout_ms))
+            })?;
+            args::put(out, reply);
+            Ok(())
+        })
+    }
+}
+
+/// Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
+/// command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
+/// same. All commands go to one node.
+///
+/// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
+/// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
+/// only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_cmd_exec(), VIGIE_ERR_SERVER excepted; VIGIE_ERR_INVALID_ARG: also a list that is empty, is not
+/// RESP (the message has the byte offset), or comes from a vigie_batch that was misused. Nothing was sent then.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_cmds_exec(
+    client: *mut vigie_client,
+    commands: *const c_void,
+    commands_len: usize,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_cmds_exec", err, || {
+            let client = handle::borrow(client, "client")?;
+            let flags = CallFlags::from_bits(flags)?;
+            let commands = args::bytes(commands.cast(), commands_len, "commands")?;
+            batch::refuse_misused(commands)?;
+            args::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
+            Ok(())
+        })
+    }
+}
+
+/// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.
+///
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_topology(
+    client: *mut vigie_client,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_client_topology", err, || {
+            args::put(out, handle::borrow(client, "client")?.topology()?);
+            Ok(())
+        })
+    }
+}
+
+/// What this client has done: a MAP of counters. Unknown keys must be ignored: more will come.
+///
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_stats(
+    client: *mut vigie_client,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_client_stats", err, || {
+            args::put(out, handle::borrow(client, "client")?.stats()?);
+            Ok(())
+        })
+    }
+}
+
+/// Closes idle connections at once and busy ones when their calls end; the next call connects again, perhaps to
+/// another replica.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_disconnect(
+    client: *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { guard("vigie_client_disconnect", err, || handle::borrow(client, "client")?.disconnect()) }
+}
+
+/// Refuses new calls, ends idle blocking commands at once, lets other calls finish for timeout_ms, then ends them
+/// with VIGIE_ERR_CLOSED. A second close is a no-op.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
+/// limit. Any other value <= 0: calls end at once.
+/// Ownership: nothing is freed: vigie_client_free() is still due.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+/// VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_close(
+    client: *mut vigie_client,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { guard("vigie_client_close", err, || handle::borrow(client, "client")?.close(Budget::from_ms(timeout_ms))) }
+}
+
+/// Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
+/// go on.
+///
+/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+/// alone.
+/// Blocks: no.
+/// Threads: any thread, when no other uses this handle.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_free(client: *mut vigie_client) {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { dispose(client) };
+}
+
+/// Lets a test prove what a bug below the border does to the caller; in an ordinary build it is nothing.
+#[inline]
+fn panic_on_request(args: &[&[u8]]) {
+    #[cfg(any(test, feature = "test-panic"))]
+    assert!(args.first() != Some(&b"VIGIE.PANIC".as_slice()), "VIGIE.PANIC was called");
+    let _ = args;
+}

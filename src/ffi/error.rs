@@ -1,0 +1,163 @@
+//! Errors as C sees them.
+
+use std::ffi::{CString, c_char, c_int};
+
+use super::handle::{self, Noun};
+use super::types::{OK, vigie_error, vigie_status};
+use super::{dispose, total};
+use crate::error::Error;
+
+impl Noun for vigie_error {
+    type Value = Texts;
+    const MAGIC: u64 = u64::from_be_bytes(*b"vgi.erro");
+    const PLAIN: bool = true;
+}
+
+/// An error with its texts ready for C.
+pub(super) struct Texts {
+    error: Error,
+    message: CString,
+    server_code: CString,
+    endpoint: CString,
+}
+
+impl Texts {
+    pub(super) fn new(error: Error) -> Self {
+        let (message, server_code) = (c_text(error.message()), c_text(error.server_code()));
+        let endpoint = c_text(error.endpoint());
+        Self { error, message, server_code, endpoint }
+    }
+}
+
+/// A NUL inside a text (a server may send one) would end it too early for C: it is shown instead.
+fn c_text(text: &str) -> CString {
+    CString::new(text).or_else(|_| CString::new(text.replace('\0', "\\0"))).unwrap_or_default()
+}
+
+/// The status of an error; VIGIE_OK for NULL.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none; what is no error gives VIGIE_OK.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_status(error: *const vigie_error) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(OK, || unsafe { handle::peek(error) }.map(|texts| texts.error.status().code()))
+}
+
+/// What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered. Never
+/// NULL.
+///
+/// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_message(error: *const vigie_error) -> *const c_char {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(c"".as_ptr(), || unsafe { handle::peek(error) }.map(|texts| texts.message.as_ptr()))
+}
+
+/// The first word of the server's error, such as "WRONGTYPE"; "" when the error is not a server's. Never NULL.
+///
+/// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_server_code(error: *const vigie_error) -> *const c_char {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(c"".as_ptr(), || unsafe { handle::peek(error) }.map(|texts| texts.server_code.as_ptr()))
+}
+
+/// The server that it happened with, such as "10.0.0.3:6379"; "" when there is none. Never NULL.
+///
+/// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_endpoint(error: *const vigie_error) -> *const c_char {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(c"".as_ptr(), || unsafe { handle::peek(error) }.map(|texts| texts.endpoint.as_ptr()))
+}
+
+/// The VIGIE_EF_* bits of the error: whether to try again, and whether it may have run. Unknown bits must be ignored.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none; 0 for NULL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_flags(error: *const vigie_error) -> u32 {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(0, || unsafe { handle::peek(error) }.map(|texts| texts.error.flags()))
+}
+
+/// For VIGIE_ERR_REPLICAS how many replicas have the write; -1 for every other error.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none; -1 for NULL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_count(error: *const vigie_error) -> i64 {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(-1, || unsafe { handle::peek(error) }.map(|texts| texts.error.count()))
+}
+
+/// The system's error number (errno), such as ECONNREFUSED; 0 when the error is not from the system.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none; 0 for NULL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_errno(error: *const vigie_error) -> c_int {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(0, || unsafe { handle::peek(error) }.map(|texts| texts.error.errno()))
+}
+
+/// Gives an error back.
+///
+/// Ownership: the error and its texts are gone; NULL is a no-op. Freeing twice is not safe.
+/// Blocks: no.
+/// Threads: any thread, when no other uses the error.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_free(error: *mut vigie_error) {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { dispose(error) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Status, flags};
+    use std::ffi::CStr;
+
+    #[test]
+    fn everything_that_an_error_knows_reaches_c() {
+        let error = Error::from_server(b"WRONGTYPE a\0b", "127.0.0.1:1").with_flags(flags::FAILOVER).with_count(3);
+        let error: *mut vigie_error = handle::into_raw(Texts::new(error));
+        // SAFETY: a live handle, freed once at the end.
+        unsafe {
+            assert_eq!(vigie_error_status(error), Status::Server.code());
+            assert_eq!(CStr::from_ptr(vigie_error_message(error)), c"WRONGTYPE a\\0b");
+            assert_eq!(CStr::from_ptr(vigie_error_server_code(error)), c"WRONGTYPE");
+            assert_eq!(CStr::from_ptr(vigie_error_endpoint(error)), c"127.0.0.1:1");
+            assert_eq!((vigie_error_flags(error), vigie_error_count(error)), (flags::FAILOVER, 3));
+            assert_eq!(vigie_error_errno(error), 0);
+            vigie_error_free(error);
+        }
+    }
+}

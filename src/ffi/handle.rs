@@ -1,0 +1,219 @@
+//! What a C handle is inside: a tagged header and a value on the heap.
+//!
+//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a panic is
+//! refused with an error that names the argument. A handle that was freed is mostly recognised, as long as its memory
+//! was not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with the value.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use super::types::{vigie_batch, vigie_client, vigie_config, vigie_error, vigie_reply, vigie_sentinel};
+use crate::error::{Error, Result, Status};
+use crate::sys::fork;
+
+/// A kind of handle: the C type that stands for it.
+pub(super) trait Noun {
+    /// What the handle holds.
+    type Value;
+    /// Stands in the header while the handle lives.
+    const MAGIC: u64;
+    /// Plain memory works in a forked child; what has sockets and threads behind it does not.
+    const PLAIN: bool;
+}
+
+/// The first word after `_free`.
+const GONE: u64 = u64::from_be_bytes(*b"vgi.gone");
+
+/// Every kind with its name, to say what was passed instead.
+const KINDS: [(u64, &str); 7] = [
+    (vigie_config::MAGIC, "a vigie_config"),
+    (vigie_sentinel::MAGIC, "a vigie_sentinel"),
+    (vigie_client::MAGIC, "a vigie_client"),
+    (vigie_batch::MAGIC, "a vigie_batch"),
+    (vigie_reply::MAGIC, "a vigie_reply"),
+    (vigie_error::MAGIC, "a vigie_error"),
+    (GONE, "a handle that was freed"),
+];
+
+/// Its address tells this copy of the library from another one in the same process (static and shared, or two
+/// versions).
+static COPY: u8 = 0;
+
+/// The same layout for every kind, so that a wrong pointer can be told.
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    copy: usize,
+    generation: u32,
+    poisoned: AtomicBool,
+}
+
+/// A handle as it lies on the heap.
+#[repr(C)]
+struct Handle<T> {
+    header: Header,
+    value: T,
+}
+
+/// A handle in use by a call: a panic of that call poisons it, as std's Mutex does.
+pub(super) struct InUse<'a, T> {
+    handle: &'a Handle<T>,
+    was_panicking: bool,
+}
+
+impl<T> Deref for InUse<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.handle.value
+    }
+}
+
+impl<T> Drop for InUse<'_, T> {
+    fn drop(&mut self) {
+        if !self.was_panicking && thread::panicking() {
+            self.handle.header.poisoned.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn copy() -> usize {
+    &raw const COPY as usize
+}
+
+/// Moves a value into a handle of its own; `free` gives it back.
+pub(super) fn into_raw<N: Noun>(value: N::Value) -> *mut N {
+    let header = Header {
+        magic: AtomicU64::new(N::MAGIC),
+        copy: copy(),
+        generation: if N::PLAIN { 0 } else { fork::generation() },
+        poisoned: AtomicBool::new(false),
+    };
+    Box::into_raw(Box::new(Handle { header, value })).cast()
+}
+
+/// The handle's value for the length of a call.
+///
+/// # Safety
+/// `handle` is NULL, or points to memory that can be read as a handle, and no other thread frees it meanwhile.
+pub(super) unsafe fn borrow<'a, N: Noun>(handle: *const N, name: &str) -> Result<InUse<'a, N::Value>> {
+    // SAFETY: as for this function.
+    let handle =
+        unsafe { tagged(handle) }.map_err(|what| Error::new(Status::InvalidArg, format!("{name} is {what}")))?;
+    let header = &handle.header;
+    if !N::PLAIN && header.generation != fork::generation() {
+        let text = format!("{name} was made before fork(): make a new one in the child");
+        return Err(Error::new(Status::Forked, text));
+    }
+    if header.poisoned.load(Ordering::Acquire) {
+        let text = format!("{name} was in use when the library failed (a caught panic): free it and make a new one");
+        return Err(Error::new(Status::Internal, text));
+    }
+    Ok(InUse { handle, was_panicking: thread::panicking() })
+}
+
+/// The value of a plain handle, or `None` for anything that is not one: for functions that cannot fail.
+///
+/// # Safety
+/// As for [`borrow`].
+pub(super) unsafe fn peek<'a, N: Noun>(handle: *const N) -> Option<&'a N::Value> {
+    // SAFETY: as for this function.
+    unsafe { tagged(handle) }.ok().map(|handle| &handle.value)
+}
+
+/// Checks the tag; otherwise says what was passed instead.
+///
+/// # Safety
+/// As for [`borrow`].
+unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handle<N::Value>, &'static str> {
+    let handle: *const Handle<N::Value> = handle.cast();
+    if handle.is_null() {
+        return Err("NULL");
+    }
+    if !handle.is_aligned() {
+        return Err("not a handle of this library");
+    }
+    // SAFETY: not NULL, aligned, and by the caller's contract readable as the header that every handle begins with.
+    let header = unsafe { &*handle.cast::<Header>() };
+    let magic = header.magic.load(Ordering::Acquire);
+    if magic != N::MAGIC {
+        let known = KINDS.iter().find(|(kind, _)| *kind == magic);
+        return Err(known.map_or("not a handle of this library", |(_, what)| *what));
+    }
+    if header.copy != copy() {
+        return Err("a handle of another copy of libvigie in this process");
+    }
+    // SAFETY: the tag is that of this kind, made by this copy of the library, so a whole handle is there.
+    Ok(unsafe { &*handle })
+}
+
+/// Takes a handle back and drops its value. Anything that is not a live handle of this kind is left alone; in a
+/// forked child what is not plain memory is leaked on purpose, because its locks and sockets belong to the parent.
+/// `None`: left alone.
+///
+/// # Safety
+/// As for [`borrow`]; no call uses the handle now or later.
+pub(super) unsafe fn free<N: Noun>(handle: *mut N) -> Option<()> {
+    // SAFETY: as for this function.
+    let live = unsafe { tagged(handle.cast_const()) }.ok()?;
+    if !N::PLAIN && live.header.generation != fork::generation() {
+        return None;
+    }
+    live.header.magic.compare_exchange(N::MAGIC, GONE, Ordering::AcqRel, Ordering::Acquire).ok()?;
+    // SAFETY: made by `into_raw`, and the exchange lets only one caller come here.
+    drop(unsafe { Box::from_raw(handle.cast::<Handle<N::Value>>()) });
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::batch::Batch;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::ptr;
+
+    fn status<T>(result: Result<InUse<'_, T>>) -> Option<(Status, String)> {
+        result.err().map(|error| (error.status(), error.message().to_owned()))
+    }
+
+    #[test]
+    fn null_foreign_and_wrong_kinds_are_named() {
+        let batch: *mut vigie_batch = into_raw(Batch::default());
+        // SAFETY: the pointers are NULL, a live handle, or lie inside memory of this test.
+        unsafe {
+            let null = status(borrow(ptr::null::<vigie_batch>(), "batch"));
+            assert_eq!(null, Some((Status::InvalidArg, "batch is NULL".into())));
+            let wrong = status(borrow(batch.cast::<vigie_reply>(), "reply"));
+            assert_eq!(wrong, Some((Status::InvalidArg, "reply is a vigie_batch".into())));
+            let odd = status(borrow(batch.cast::<u8>().add(1).cast::<vigie_batch>(), "batch"));
+            assert_eq!(odd, Some((Status::InvalidArg, "batch is not a handle of this library".into())));
+            let rubbish = [0x5au64; 8];
+            let rubbish = status(borrow(rubbish.as_ptr().cast::<vigie_batch>(), "batch"));
+            assert_eq!(rubbish, Some((Status::InvalidArg, "batch is not a handle of this library".into())));
+            (*batch.cast::<Handle<Batch>>()).header.copy ^= 8;
+            let other = status(borrow(batch, "batch"));
+            assert!(other.is_some_and(|(_, text)| text.contains("another copy")));
+            (*batch.cast::<Handle<Batch>>()).header.copy ^= 8;
+            free(batch);
+        }
+    }
+
+    #[test]
+    fn a_panic_poisons_the_handles_of_its_call_only() {
+        let batch: *mut vigie_batch = into_raw(Batch::default());
+        let other: *mut vigie_batch = into_raw(Batch::default());
+        // SAFETY: both handles live until the end.
+        unsafe {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                let _used = borrow(batch, "batch");
+                panic!("on purpose");
+            }));
+            assert!(caught.is_err());
+            assert_eq!(status(borrow(batch, "batch")).map(|(status, _)| status), Some(Status::Internal));
+            assert!(borrow(other, "batch").is_ok());
+            free(batch);
+            free(other);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Sentinels as C sees them.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::{self, Noun};
+use super::types::{vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
+use super::{args, config, dispose, guard};
+use crate::client::{self, Budget};
+use crate::config::Config;
+use crate::time::Deadline;
+use crate::topology::Sentinel;
+
+impl Noun for vigie_sentinel {
+    type Value = Arc<Sentinel>;
+    const MAGIC: u64 = u64::from_be_bytes(*b"vgi.sent");
+    const PLAIN: bool = false;
+}
+
+/// The deadline of a call on the Sentinels; `configured` stands for VIGIE_TIMEOUT_DEFAULT.
+fn deadline(timeout_ms: i64, configured: Duration) -> Deadline {
+    match Budget::from_ms(timeout_ms) {
+        Budget::Default => Deadline::after(configured),
+        Budget::Unlimited => Deadline::never(),
+        Budget::Ms(ms) => Deadline::after(Duration::from_millis(ms)),
+        Budget::DontWait => Deadline::after(Duration::ZERO),
+    }
+}
+
+/// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
+/// like.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
+/// asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
+/// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
+/// afterwards.
+/// Blocks: up to timeout_ms.
+/// Threads: [T]; the config is [C] meanwhile.
+/// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
+/// in time; VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL;
+/// VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_create(
+    config: *const vigie_config,
+    timeout_ms: i64,
+    out: *mut *mut vigie_sentinel,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_create", err, || {
+            args::wanted(out)?;
+            let settings = config::read(config, "config", Config::settings)?;
+            let wait = match Budget::from_ms(timeout_ms) {
+                Budget::Default | Budget::DontWait => None,
+                Budget::Unlimited | Budget::Ms(_) => Some(deadline(timeout_ms, Duration::ZERO)),
+            };
+            args::put(out, Sentinel::create(settings, wait)?);
+            Ok(())
+        })
+    }
+}
+
+/// What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
+/// service NULL: all services that were asked for.
+///
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or service is empty; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_topology(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_topology", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let service = args::optional(service, "service")?;
+            args::put(out, sentinel.topology(service)?);
+            Ok(())
+        })
+    }
+}
+
+/// Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology().
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
+/// limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the
+/// message tells of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
+/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_refresh(
+    sentinel: *mut vigie_sentinel,
+    service: *const c_char,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_refresh", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let service = args::optional(service, "service")?;
+            let deadline = deadline(timeout_ms, sentinel.settings().client.timeout_call);
+            args::put(out, sentinel.refresh(service, deadline)?);
+            Ok(())
+        })
+    }
+}
+
+/// Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map. It holds for connections
+/// made from now on.
+///
+/// Ownership: key and value are copied.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_CONFIG: unknown or not dynamic, or a bad value; VIGIE_ERR_INVALID_ARG: NULL, or not UTF-8;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_configure(
+    sentinel: *mut vigie_sentinel,
+    key: *const c_char,
+    value: *const c_char,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_configure", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            sentinel.configure(args::text(key, "key")?, args::text(value, "value")?)
+        })
+    }
+}
+
+/// Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a
+/// no-op.
+///
+/// Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together.
+/// VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
+/// once.
+/// Ownership: nothing is freed: handles are still to be freed, in any order.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+/// VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_close(
+    sentinel: *mut vigie_sentinel,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_close", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            client::close_all(&sentinel, Budget::from_ms(timeout_ms))
+        })
+    }
+}
+
+/// Gives a sentinel back. Clients made from it keep what they need and go on.
+///
+/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+/// alone.
+/// Blocks: no.
+/// Threads: any thread, when no other uses this handle.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_free(sentinel: *mut vigie_sentinel) {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { dispose(sentinel) };
+}

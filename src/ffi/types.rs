@@ -1,0 +1,230 @@
+//! The names of the C side: handles, status codes, flags, node types and the one public struct.
+//!
+//! Guarantees: everything here is spelled as in C, so that a search finds both sides; numbers and layout are checked against
+//! the rooms that own them when the library is compiled. Leaves to others: what a handle is inside (`handle`).
+
+#![allow(non_camel_case_types)]
+
+use crate::error::{Status, flags};
+use crate::resp;
+
+/// Settings as keys and values: CONFIGURATION.md lists the keys.
+///
+/// Threads: [X] to change, [C] where a function takes it as const. Plain memory: works in a forked child.
+pub struct vigie_config {
+    _opaque: (),
+}
+
+/// The Sentinels of a deployment and what they said: clients are made from it.
+///
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_sentinel {
+    _opaque: (),
+}
+
+/// Runs commands: one service, and its primary, its replicas or both; or a session, pinned to one connection.
+///
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_client {
+    _opaque: (),
+}
+
+/// A list of encoded commands in the making, for vigie_cmds_exec().
+///
+/// Threads: [X]. Plain memory: works in a forked child.
+pub struct vigie_batch {
+    _opaque: (),
+}
+
+/// A reply: a tree of nodes, numbered from the root VIGIE_ROOT. It never changes.
+///
+/// Threads: [C]. Plain memory: works in a forked child.
+pub struct vigie_reply {
+    _opaque: (),
+}
+
+/// An error: a status, a sentence, and what a program may want to look at. It never changes.
+///
+/// Threads: [C]. Plain memory: works in a forked child.
+pub struct vigie_error {
+    _opaque: (),
+}
+
+/// 0 (VIGIE_OK) on success, a negative number of vigie_status_code otherwise.
+pub type vigie_status = i32;
+
+/// The values of vigie_status. Numbers are never reused, and more may come. ERRORS.md has causes and remedies.
+#[repr(C)]
+pub enum vigie_status_code {
+    /// Success.
+    VIGIE_OK = 0,
+    /// The caller: an argument is NULL, out of range, or carries an unknown flag.
+    VIGIE_ERR_INVALID_ARG = -1,
+    /// The caller: not allowed in the present state of the handle, or an [X] handle used by two threads at the same
+    /// time.
+    VIGIE_ERR_INVALID_STATE = -2,
+    /// The caller: an option is unknown, has a bad value, or contradicts another one.
+    VIGIE_ERR_CONFIG = -3,
+    /// The caller: not in this build, not on this server, or refused by design.
+    VIGIE_ERR_UNSUPPORTED = -4,
+    /// The caller: the handle, or the one that it was made from, was closed.
+    VIGIE_ERR_CLOSED = -5,
+    /// The caller: the handle belongs to the parent process.
+    VIGIE_ERR_FORKED = -6,
+    /// The caller: the call was cancelled.
+    VIGIE_ERR_CANCELLED = -7,
+    /// A bug in the library: a panic was caught, and the handles of that call answer nothing else from then on.
+    VIGIE_ERR_INTERNAL = -8,
+    /// The wire: a host name could not be resolved in time.
+    VIGIE_ERR_RESOLVE = -100,
+    /// The wire: no connection could be made.
+    VIGIE_ERR_CONNECT = -101,
+    /// The wire: the connection broke, or the peer closed it.
+    VIGIE_ERR_IO = -102,
+    /// The wire: the deadline passed.
+    VIGIE_ERR_TIMEOUT = -103,
+    /// The wire: TLS failed.
+    VIGIE_ERR_TLS = -104,
+    /// The wire: the server refused the credentials, or asks for some.
+    VIGIE_ERR_AUTH = -105,
+    /// The wire: what the peer sent is not RESP, or not an answer to what was asked.
+    VIGIE_ERR_PROTOCOL = -106,
+    /// The wire: a reply is larger, deeper or longer than the configured limits.
+    VIGIE_ERR_LIMIT = -107,
+    /// Availability: no Sentinel answered.
+    VIGIE_ERR_NO_SENTINEL = -200,
+    /// Availability: Sentinels answer, and none of them knows the service.
+    VIGIE_ERR_UNKNOWN_SERVICE = -201,
+    /// Availability: the service has no usable primary.
+    VIGIE_ERR_NO_PRIMARY = -202,
+    /// Availability: the service has no fit replica, and no fallback is configured.
+    VIGIE_ERR_NO_REPLICA = -203,
+    /// Availability: the server reached does not have the role that was asked for.
+    VIGIE_ERR_ROLE = -204,
+    /// Availability: writes are held back during a failover or without a majority of Sentinels.
+    VIGIE_ERR_FENCED = -205,
+    /// Availability: a command that writes, on a client for replicas.
+    VIGIE_ERR_READ_ONLY = -206,
+    /// Availability: the Sentinels name different primaries; the message lists them.
+    VIGIE_ERR_SPLIT_VIEW = -207,
+    /// Flow: no connection of one's own came free in time.
+    VIGIE_ERR_POOL_TIMEOUT = -300,
+    /// Flow: the queue is full.
+    VIGIE_ERR_QUEUE_FULL = -301,
+    /// Flow: no connection of one's own is free, and the call does not wait.
+    VIGIE_ERR_POOL_BUSY = -302,
+    /// The server answered with an error: see vigie_error_server_code().
+    VIGIE_ERR_SERVER = -400,
+    /// The server: EXEC answered null, or the connection that held the WATCH is gone.
+    VIGIE_ERR_TXN_ABORTED = -401,
+    /// The server: the command needs keys of more than one shard together.
+    VIGIE_ERR_CROSS_SHARD = -402,
+    /// The server: executed, but fewer replicas have it than asked: see vigie_error_count().
+    VIGIE_ERR_REPLICAS = -403,
+    /// The server: the cursor belongs to a node that is no longer read from here.
+    VIGIE_ERR_SCAN_INTERRUPTED = -404,
+}
+
+/// Bits of vigie_error_flags(). More may come.
+#[repr(C)]
+pub enum vigie_error_flag {
+    /// The same call may succeed if it is tried again.
+    VIGIE_EF_RETRYABLE = 1 << 0,
+    /// Bytes were sent and no answer came: it may have run.
+    VIGIE_EF_MAYBE_EXECUTED = 1 << 1,
+    /// It happened while the topology was changing.
+    VIGIE_EF_FAILOVER = 1 << 2,
+}
+
+/// Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG.
+#[repr(C)]
+pub enum vigie_call_flag {
+    /// Safe to send again after an unknown outcome: the library may do so within the timeout.
+    VIGIE_CALL_IDEMPOTENT = 1 << 1,
+    /// Send once at most: any failure is reported. Waiting for a primary is not a retry.
+    VIGIE_CALL_NO_RETRY = 1 << 2,
+    /// On a client of vigie_split_for(): this read goes to the primary.
+    VIGIE_CALL_ON_PRIMARY = 1 << 4,
+    /// Expected to take long: not on a connection that other calls share.
+    VIGIE_CALL_SLOW = 1 << 6,
+}
+
+/// Values of vigie_reply_type() and of the field type of vigie_node. More may come.
+#[repr(C)]
+pub enum vigie_type {
+    /// No such node.
+    VIGIE_TYPE_NONE = 0,
+    /// Null.
+    VIGIE_TYPE_NULL = 1,
+    /// A bulk string: any bytes.
+    VIGIE_TYPE_STRING = 2,
+    /// A simple string, such as OK.
+    VIGIE_TYPE_STATUS = 3,
+    /// An error inside a reply: its text is the server's line.
+    VIGIE_TYPE_ERROR = 4,
+    /// An integer.
+    VIGIE_TYPE_INT = 5,
+    /// A floating-point number.
+    VIGIE_TYPE_DOUBLE = 6,
+    /// A boolean.
+    VIGIE_TYPE_BOOL = 7,
+    /// A number beyond 64 bits, as text.
+    VIGIE_TYPE_BIGNUM = 8,
+    /// Text for people, without its format mark.
+    VIGIE_TYPE_VERBATIM = 9,
+    /// A list of nodes.
+    VIGIE_TYPE_ARRAY = 10,
+    /// Pairs: the children alternate key, value; the count is that of the children.
+    VIGIE_TYPE_MAP = 11,
+    /// A set of nodes.
+    VIGIE_TYPE_SET = 12,
+    /// An out-of-band message.
+    VIGIE_TYPE_PUSH = 13,
+}
+
+/// One node of a reply, for decoding in bulk from other languages. Frozen: 24 bytes, these fields, native byte order.
+#[repr(C)]
+pub struct vigie_node {
+    /// One of vigie_type.
+    pub r#type: u8,
+    /// 0.
+    pub flags: u8,
+    /// 0.
+    pub reserved: u16,
+    /// Children of an aggregate, else 0.
+    pub count: u32,
+    /// INT, BOOL: the value. DOUBLE: its bits. Text: its offset in data. Aggregate: the id of its first child.
+    pub value: u64,
+    /// Bytes of a text without its closing NUL, else 0.
+    pub len: u64,
+}
+
+const _: () = {
+    use std::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<vigie_node>() == 24 && size_of::<resp::Node>() == 24);
+    assert!(align_of::<vigie_node>() == align_of::<resp::Node>());
+    assert!(offset_of!(vigie_node, r#type) == offset_of!(resp::Node, kind));
+    assert!(offset_of!(vigie_node, flags) == offset_of!(resp::Node, flags));
+    assert!(offset_of!(vigie_node, reserved) == offset_of!(resp::Node, reserved));
+    assert!(offset_of!(vigie_node, count) == offset_of!(resp::Node, count));
+    assert!(offset_of!(vigie_node, value) == offset_of!(resp::Node, value));
+    assert!(offset_of!(vigie_node, len) == offset_of!(resp::Node, len));
+    assert!(vigie_type::VIGIE_TYPE_NONE as u8 == resp::Kind::None as u8);
+    assert!(vigie_type::VIGIE_TYPE_STRING as u8 == resp::Kind::String as u8);
+    assert!(vigie_type::VIGIE_TYPE_ARRAY as u8 == resp::Kind::Array as u8);
+    assert!(vigie_type::VIGIE_TYPE_PUSH as u8 == resp::Kind::Push as u8);
+    assert!(vigie_error_flag::VIGIE_EF_RETRYABLE as u32 == flags::RETRYABLE);
+    assert!(vigie_error_flag::VIGIE_EF_MAYBE_EXECUTED as u32 == flags::MAYBE_EXECUTED);
+    assert!(vigie_error_flag::VIGIE_EF_FAILOVER as u32 == flags::FAILOVER);
+    assert!(vigie_status_code::VIGIE_ERR_INTERNAL as i32 == Status::Internal as i32);
+    assert!(vigie_status_code::VIGIE_ERR_SCAN_INTERRUPTED as i32 == Status::ScanInterrupted as i32);
+};
+
+/// `VIGIE_OK` in the type that functions return.
+pub(super) const OK: vigie_status = vigie_status_code::VIGIE_OK as vigie_status;
+/// `VIGIE_TIMEOUT_DEFAULT` of the header.
+pub const TIMEOUT_DEFAULT: i64 = i32::MIN as i64;
+/// `VIGIE_TIMEOUT_NONE` of the header.
+pub const TIMEOUT_NONE: i64 = i32::MAX as i64;
+/// `VIGIE_NONE` of the header: no such node.
+pub const NO_NODE: u32 = u32::MAX;

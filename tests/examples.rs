@@ -1,0 +1,124 @@
+//! The examples of examples-c/, compiled against the installed library and run against real deployments.
+
+mod installed;
+mod support;
+
+use installed::{Prefix, fresh_dir, root, run};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::Deployment;
+
+/// Each test has its own copy: they run at the same time.
+fn compiled(name: &str) -> PathBuf {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let out = fresh_dir(&format!("example-{}", COPIES.fetch_add(1, Ordering::Relaxed))).join(name);
+    Prefix::shared().compile(&root().join("examples-c").join(name).with_extension("c"), &out);
+    out
+}
+
+/// Runs an example; its output, which must come with status 0 and without a word on stderr.
+#[track_caller]
+fn output_of(name: &str, uri: &str) -> String {
+    let output = run(Command::new(compiled(name)).arg(uri));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn hello_says_what_it_wrote() {
+    let deployment = Deployment::new("hello").start();
+    // The first run may be ahead of replication, and says so; what a replica has is there in the second.
+    let first = output_of("hello", &deployment.sentinel_uri());
+    assert!(first.starts_with("the replica says: "), "{first}");
+    let primary = deployment.primary_node("mymaster");
+    assert_eq!(primary.cmd(&["WAIT", "2", "5000"]), support::Value::Int(2));
+    assert_eq!(output_of("hello", &deployment.sentinel_uri()), "the replica says: hello\n");
+    assert_eq!(primary.cmd(&["GET", "greeting"]).text(), "hello");
+    assert_eq!(primary.calls("get"), 1, "only the test itself asked the primary");
+}
+
+/// What a reader copies first must be right.
+#[test]
+fn the_program_of_the_readme_runs() {
+    let deployment = Deployment::new("readme").start();
+    let text = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let program =
+        text.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program in the README");
+    let dir = fresh_dir("readme");
+    std::fs::write(dir.join("hello.c"), program).expect("the directory is ours");
+    Prefix::shared().compile(&dir.join("hello.c"), &dir.join("hello"));
+    let output = run(Command::new(dir.join("hello")).arg(deployment.sentinel_uri()));
+    assert!(output.stdout.starts_with(b"the replica says: "), "{output:?}");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "greeting"]).text(), "hello");
+}
+
+#[test]
+fn split_reads_from_a_replica_and_writes_to_the_primary() {
+    let deployment = Deployment::new("split").start();
+    let output = output_of("split", &deployment.sentinel_uri());
+    assert!(output.starts_with("visit number 1\na replica says: "), "{output}");
+    assert!(output.ends_with("\nthe primary says: 1 visits\n"), "{output}");
+    assert_eq!(deployment.primary_node("mymaster").calls("get"), 1);
+    let on_replicas: u64 = deployment.replica_nodes("mymaster").iter().map(|node| node.calls("get")).sum();
+    assert_eq!(on_replicas, 1);
+}
+
+#[test]
+fn pipeline_prints_every_answer() {
+    let deployment = Deployment::new("pipeline").start();
+    let output = output_of("pipeline", &deployment.sentinel_uri());
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 5, "{output}");
+    assert_eq!(lines[..3], ["int 0", "int 3", "array one two three"]);
+    assert!(lines[3].starts_with("error WRONGTYPE "), "{output}");
+    assert_eq!(lines[4], "null");
+}
+
+#[test]
+fn threads_get_their_own_answers() {
+    let deployment = Deployment::new("threads").start();
+    assert_eq!(output_of("threads", &deployment.sentinel_uri()), "16 threads, 501 calls each, 0 wrong\n");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "threads:7"]).text(), "500");
+}
+
+/// Without a primary to kill the demo is a short load, and says that nothing was lost.
+#[test]
+fn demo_runs_without_a_kill() {
+    let deployment = Deployment::new("demo-calm").start();
+    let output = run(Command::new(compiled("demo")).arg(deployment.sentinel_uri()).arg("3"));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        text.contains("\n  lost                    0\n") && text.contains("\n  executed twice          0\n"),
+        "{text}"
+    );
+    assert!(text.contains("progress") && text.contains(&deployment.primary("mymaster")), "{text}");
+}
+
+#[test]
+fn demo_survives_the_kill_of_the_primary() {
+    let deployment = Deployment::new("demo-kill").start();
+    let victim = deployment.primary_node("mymaster");
+    let mut demo = Command::new(compiled("demo"));
+    let output = run(demo.arg(deployment.sentinel_uri()).arg("12").arg(victim.pid().to_string()));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("KILL") && text.contains("service back"), "{text}");
+    let successor = deployment.wait_switched("mymaster", &victim);
+    assert!(text.contains(&format!("primary {}", successor.addr())), "the new address was not shown:\n{text}");
+}
+
+#[test]
+fn examples_explain_what_is_wrong() {
+    for (name, uri, word) in [
+        ("hello", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("split", "nonsense", "VIGIE_ERR_CONFIG: "),
+        ("pipeline", "redis-sentinel://127.0.0.1:99999/mymaster", "VIGIE_ERR_CONFIG: "),
+        ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("demo", "", "VIGIE_ERR_CONFIG: "),
+    ] {
+        let output = Command::new(compiled(name)).arg(uri).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name} {uri}: {text}");
+        assert!(text.contains(word), "{name} {uri}: {text}");
+    }
+}

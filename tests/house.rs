@@ -1,0 +1,358 @@
+//! The rules of the house, held by reading the sources: which room may use which, where `unsafe`, threads and writes to
+//! sockets may be, what no file may hold. ARCHITECTURE.md says why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("ffi", &["client", "topology", "worker", "resp", "config", "error", "time", "stats", "sys"]),
+    ("client", &["topology", "pool", "lane", "worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
+    ("topology", &["worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
+    ("pool", &["lane", "worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
+    ("lane", &["net", "resp", "config", "error", "time", "stats", "sys"]),
+    ("worker", &["error", "time", "stats", "sys"]),
+    ("net", &["resp", "config", "error", "time", "stats", "sys"]),
+    ("config", &["resp", "error", "time"]),
+    ("resp", &["error", "time"]),
+    ("stats", &["time", "sys"]),
+    ("error", &[]),
+    ("time", &["error"]),
+    ("sys", &["time"]),
+];
+
+const UNSAFE_ROOMS: &[&str] = &["ffi", "sys"];
+const SOCKET_WRITER: &str = "net/socket.rs";
+const THREAD_STARTER: &str = "sys/thread.rs";
+const MAX_BYTES: usize = 40 * 1024;
+
+/// Ways to write to a socket; each of them can raise SIGPIPE unless it is done right, which one file does.
+const SOCKET_WRITES: &[&str] = &[
+    "libc::send",
+    "libc::sendto",
+    "libc::sendmsg",
+    "libc::writev",
+    "send_with_flags",
+    "send_to_with_flags",
+    "send_vectored",
+    "send_vectored_with_flags",
+    "write_vectored",
+    "TcpStream",
+    "UnixStream",
+    "socket2",
+];
+const THREAD_STARTS: &[&str] = &["spawn", "Builder", "scope"];
+const MACROS: &[&str] = &["println", "eprintln", "print", "eprint", "dbg", "todo", "unimplemented"];
+
+#[test]
+fn the_sources_keep_the_rules_of_the_house() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut breaches = Vec::new();
+    let files = rust_files(&src);
+    assert!(files.len() > 10, "the sources were not found in {src:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).expect("sources can be read");
+        let name = file.strip_prefix(&src).expect("below src").to_string_lossy().replace('\\', "/");
+        breaches.extend(judge(&name, &text));
+    }
+    assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
+}
+
+/// A test that cannot fail is worth nothing: each rule is shown a breach.
+#[test]
+fn each_rule_sees_its_breach() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("net/a.rs", "use crate::client::Client;", "may not use client"),
+        ("net/a.rs", "use crate::{error::Error, pool};", "may not use pool"),
+        ("net/a.rs", "use crate::{resp::{Kind, Node}, topology::{self}};", "may not use topology"),
+        ("net/mod.rs", "use super::lane::Lane;", "may not use lane"),
+        ("net/a.rs", "use super::super::lane::Lane;", "may not use lane"),
+        ("net/a.rs", "fn f() { crate::worker::run(|| ()) }", "may not use worker"),
+        ("net/a.rs", "use crate::cellar::Wine;", "may not use cellar"),
+        ("cellar.rs", "", "no room of this name"),
+        ("net/a.rs", "fn f() { unsafe { g() } }", "unsafe outside"),
+        ("sys/a.rs", "fn f() {\n\n\n\n\nunsafe { g() } }", "without a SAFETY"),
+        ("ffi/a.rs", "unsafe impl Send for X {}", "without a SAFETY"),
+        ("net/a.rs", "fn f() { let _ = libc::send(1); }", "writes to a socket"),
+        ("lane/a.rs", "use std::net::TcpStream;", "writes to a socket"),
+        ("worker.rs", "use std::thread;\nfn f() { thread::spawn(g); }", "starts a thread"),
+        ("worker.rs", "use std::{io, thread};\nfn f() { thread::scope(g); }", "starts a thread"),
+        ("worker.rs", "use std::thread::{Builder, ThreadId};", "starts a thread"),
+        ("worker.rs", "fn f() { std::thread::Builder::new(); }", "starts a thread"),
+        ("worker.rs", "fn f() { println!(\"x\"); }", "println!"),
+    ];
+    for (name, code, wanted) in cases {
+        let breaches = judge(name, &format!("//! A room.\n{code}\n"));
+        assert!(breaches.iter().any(|b| b.contains(wanted)), "{name}: {code:?} gave {breaches:?}, not {wanted:?}");
+    }
+    assert!(judge("time.rs", "fn f() {}").iter().any(|b| b.contains("begin with //!")));
+    assert!(judge("time.rs", &format!("//! A room.\n{}", " ".repeat(MAX_BYTES))).iter().any(|b| b.contains("bytes")));
+}
+
+#[test]
+fn what_is_allowed_is_let_through() {
+    let cases: &[(&str, &str)] = &[
+        ("net/a.rs", "use crate::error::{Error, Result};\nuse super::socket::Socket;\nuse crate::net::Conn;"),
+        ("net/a.rs", "// unsafe println! crate::client\n/* /* std::thread::spawn */ unsafe */ fn f() {}"),
+        (
+            "net/a.rs",
+            "const T: &str = \"unsafe crate::pool \\\" println!\"; const R: &str = r#\"unsafe \"#; const C: char = '\"';",
+        ),
+        ("net/socket.rs", "fn f<'a>(x: &'a u8) { let _ = libc::send(1); }"),
+        ("sys/thread.rs", "fn f() { std::thread::Builder::new(); }"),
+        ("worker.rs", "fn f() { crate::sys::thread::spawn(\"w\", || ()); std::thread::yield_now(); }"),
+        ("worker.rs", "use crate::sys::thread;\nfn f() { thread::spawn(\"w\", || ()); }"),
+        ("worker.rs", "use std::thread;\nfn f() -> bool { thread::panicking() }"),
+        (
+            "sys/a.rs",
+            "// SAFETY: the pointer comes from a Box, and two lines\n// may say so.\nfn f() { unsafe { g() } }",
+        ),
+        ("ffi/a.rs", "#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn vigie_x() {}"),
+        ("time.rs", "#[cfg(test)]\nmod tests { fn f() { println!(\"x\"); std::thread::spawn(|| ()); } }"),
+    ];
+    for (name, code) in cases {
+        let breaches = judge(name, &format!("//! A room.\n{code}\n"));
+        assert!(breaches.is_empty(), "{name}: {code:?} gave {breaches:?}");
+    }
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).expect("src can be listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Every breach of a rule in one file; `name` is its path below src.
+fn judge(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if !text.starts_with("//!") {
+        found.push("does not begin with //!".to_owned());
+    }
+    if text.len() > MAX_BYTES {
+        found.push(format!("has {} bytes, more than {MAX_BYTES}", text.len()));
+    }
+    // Unit tests may do what they like; they stand in a file of their own or at the end of one.
+    let is_test = name.ends_with("tests.rs") || name.contains("/tests/");
+    if name != "lib.rs" && !is_test {
+        let code = without_tests(&code_only(text));
+        judge_rooms(name, &code, &mut found);
+        judge_unsafe(name, text, &code, &mut found);
+        judge_words(name, &code, &mut found);
+    }
+    found.into_iter().map(|breach| format!("src/{name}: {breach}")).collect()
+}
+
+fn room_of(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name).trim_end_matches(".rs")
+}
+
+fn judge_rooms(name: &str, code: &str, found: &mut Vec<String>) {
+    let room = room_of(name);
+    let Some((_, allowed)) = ROOMS.iter().find(|(known, _)| *known == room) else {
+        found.push(format!("no room of this name in tests/house.rs: {room}"));
+        return;
+    };
+    // `super` of a room's first file is the crate, like `super::super` of the files in it.
+    let is_first = !name.contains('/') || name.ends_with("/mod.rs");
+    let root = if is_first { "super::" } else { "super::super::" };
+    for prefix in ["crate::", root] {
+        for (line, used) in paths_behind(code, prefix) {
+            if used != room && !allowed.contains(&used.as_str()) {
+                found.push(format!("line {line}: {room} may not use {used}"));
+            }
+        }
+    }
+}
+
+/// The first names behind each occurrence of a path prefix, those of a `{group}` included, with their lines.
+fn paths_behind(code: &str, prefix: &str) -> Vec<(usize, String)> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|c: char| is_word(c) || c == ':') {
+            continue; // the end of a longer path
+        }
+        let line = code[..at].matches('\n').count() + 1;
+        let rest = &code[at + prefix.len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            names.extend(first_names(group).into_iter().map(|n| (line, n)));
+        } else if !rest.starts_with("super") {
+            names.push((line, rest.chars().take_while(|c| is_word(*c)).collect()));
+        }
+    }
+    names
+}
+
+/// `error::Error, resp::{Kind, Node}, pool}...` gives error, resp, pool.
+fn first_names(group: &str) -> Vec<String> {
+    let (mut names, mut depth, mut at_start) = (Vec::new(), 1, true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => at_start = true,
+            c if at_start && depth == 1 && is_word(c) => {
+                names.push(group[at..].chars().take_while(|c| is_word(*c)).collect());
+                at_start = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names
+}
+
+fn judge_unsafe(name: &str, text: &str, code: &str, found: &mut Vec<String>) {
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in code.lines().enumerate() {
+        for after in words_after(line, "unsafe") {
+            let what = after.trim_start();
+            if !UNSAFE_ROOMS.contains(&room_of(name)) {
+                found.push(format!("line {}: unsafe outside of {}", number + 1, UNSAFE_ROOMS.join(" and ")));
+            } else if what.starts_with('{') || what.starts_with("impl") || what.is_empty() {
+                let reason = lines[number.saturating_sub(3)..=number].iter().any(|l| l.contains("SAFETY:"));
+                if !reason {
+                    found.push(format!("line {}: unsafe without a SAFETY reason in the three lines above", number + 1));
+                }
+            }
+        }
+    }
+}
+
+fn judge_words(name: &str, code: &str, found: &mut Vec<String>) {
+    let imported = code.lines().any(|line| line.contains("use std::") && !words_after(line, "thread").is_empty());
+    for (number, line) in code.lines().enumerate() {
+        let mut breach = |what: String| found.push(format!("line {}: {what}", number + 1));
+        for word in SOCKET_WRITES {
+            if name != SOCKET_WRITER && !words_after(line, word).is_empty() {
+                breach(format!("{word}: writes to a socket outside of {SOCKET_WRITER}"));
+            }
+        }
+        if name != THREAD_STARTER && THREAD_STARTS.iter().any(|word| starts_thread(line, word, imported)) {
+            breach(format!("std::thread: starts a thread outside of {THREAD_STARTER}"));
+        }
+        if name != THREAD_STARTER && line.contains("pthread_create") {
+            breach(format!("pthread_create: starts a thread outside of {THREAD_STARTER}"));
+        }
+        for word in MACROS {
+            if words_after(line, word).iter().any(|after| after.starts_with('!')) {
+                breach(format!("{word}! in the library"));
+            }
+        }
+    }
+}
+
+/// `imported`: a bare `thread` is std's here, and not our own module of that name.
+fn starts_thread(line: &str, word: &str, imported: bool) -> bool {
+    if line.contains("use std::thread::") && !words_after(line, word).is_empty() {
+        return true;
+    }
+    let path = format!("thread::{word}");
+    line.match_indices(&path).any(|(at, _)| match line[..at].strip_suffix("::") {
+        Some(parent) => parent.ends_with("std"),
+        None => imported && !line[..at].ends_with(is_word),
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// What follows each occurrence of a word that stands by itself.
+fn words_after<'a>(line: &'a str, word: &str) -> Vec<&'a str> {
+    let whole = |at: usize| !line[..at].ends_with(is_word) && !line[at + word.len()..].starts_with(is_word);
+    line.match_indices(word).filter(|(at, _)| whole(*at)).map(|(at, _)| &line[at + word.len()..]).collect()
+}
+
+/// The text up to a module of unit tests.
+fn without_tests(code: &str) -> String {
+    match code.find("#[cfg(test)]\nmod ") {
+        Some(at) => code[..at].to_owned(),
+        None => code.to_owned(),
+    }
+}
+
+/// The text with comments and the insides of strings and characters blanked; lines stay where they are.
+fn code_only(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = match chars[at] {
+            '/' if chars.get(at + 1) == Some(&'/') => end_of_line(&chars, at),
+            '/' if chars.get(at + 1) == Some(&'*') => end_of_comment(&chars, at),
+            '"' => end_of_string(&chars, at),
+            'r' if !out.ends_with(is_word_not_b_or_c) => end_of_raw_string(&chars, at).unwrap_or(at),
+            '\'' => end_of_char(&chars, at).unwrap_or(at),
+            _ => at,
+        };
+        if end == at {
+            out.push(chars[at]);
+            at += 1;
+        } else {
+            out.extend(chars[at..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+            at = end;
+        }
+    }
+    out
+}
+
+fn is_word_not_b_or_c(c: char) -> bool {
+    is_word(c) && c != 'b' && c != 'c'
+}
+
+fn end_of_line(chars: &[char], from: usize) -> usize {
+    chars[from..].iter().position(|c| *c == '\n').map_or(chars.len(), |n| from + n)
+}
+
+fn end_of_comment(chars: &[char], from: usize) -> usize {
+    let (mut at, mut depth) = (from, 0);
+    while at < chars.len() {
+        match (chars[at], chars.get(at + 1)) {
+            ('/', Some('*')) => (depth, at) = (depth + 1, at + 2),
+            ('*', Some('/')) => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at.min(chars.len())
+}
+
+fn end_of_string(chars: &[char], from: usize) -> usize {
+    let mut at = from + 1;
+    while at < chars.len() && chars[at] != '"' {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}
+
+fn end_of_raw_string(chars: &[char], from: usize) -> Option<usize> {
+    let hashes = chars[from + 1..].iter().take_while(|c| **c == '#').count();
+    let open = from + 1 + hashes;
+    if chars.get(open) != Some(&'"') {
+        return None;
+    }
+    let closes =
+        |at: &usize| chars[*at] == '"' && chars[at + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+    Some((open + 1..chars.len()).find(closes).map_or(chars.len(), |at| at + 1 + hashes))
+}
+
+/// A character, not a lifetime: `'x'` or `'\...'`.
+fn end_of_char(chars: &[char], from: usize) -> Option<usize> {
+    if chars.get(from + 1) == Some(&'\\') {
+        let close = chars[from + 3..].iter().position(|c| *c == '\'')?;
+        return Some(from + 3 + close + 1);
+    }
+    (chars.get(from + 2) == Some(&'\'')).then_some(from + 3)
+}

@@ -1,0 +1,3 @@
+module vigie-language-proof
+
+go 1.19
