@@ -5,16 +5,29 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod client;
+pub mod deadend;
 pub mod deployment;
+pub mod door;
+pub mod fake_node;
+pub mod fake_sentinel;
+pub mod listen;
 pub mod netns;
 pub mod node;
 pub mod ports;
 pub mod proc;
+pub mod proxy;
 pub mod resp;
+pub mod scripted;
 pub mod wait;
 
-pub use client::Client;
+pub use client::{Client, Login};
+pub use deadend::{blackhole, refuse};
 pub use deployment::{Deployment, Layout};
+pub use fake_node::{FakeNode, FakeRole};
+pub use fake_sentinel::FakeSentinel;
+pub use listen::Listen;
 pub use node::{Node, Role};
+pub use proxy::{Proxy, Trap, Way};
 pub use resp::Value;
+pub use scripted::{Act, Call, Fault, Scripted};
 pub use wait::{eventually, eventually_some, seed};

@@ -22,6 +22,8 @@ pub struct Network {
 /// One host: a namespace with one address. Drops concern packets; connections stay open and hear nothing.
 pub struct Host {
     name: String,
+    /// The end of its link that is on the bridge.
+    link: String,
     ip: String,
     /// Changes of the rules are one at a time.
     rules: Mutex<()>,
@@ -114,10 +116,11 @@ impl Network {
         let host = Host {
             ip: format!("198.18.{}.{number}", self.subnet),
             name,
+            link,
             rules: Mutex::new(()),
             vanished: AtomicBool::new(false),
         };
-        let name = &host.name;
+        let (name, link) = (&host.name, &host.link);
         ip(&format!("netns add {name}"));
         ip(&format!("link add {link} type veth peer name eth0 netns {name}"));
         ip(&format!("link set {link} master {} up", self.bridge()));
@@ -135,6 +138,10 @@ impl Drop for Network {
 }
 
 impl Host {
+    /// Name of the namespace, as `ip netns list` shows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
     /// Its address, reachable from the test and from the other hosts of the network.
     pub fn ip(&self) -> &str {
         &self.ip
@@ -191,6 +198,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // Orphaned TCP sockets keep a namespace alive for minutes after its name is gone: the link must go by itself.
+        let _ = run("ip", &["link", "del", &self.link]);
         let _ = run("ip", &["netns", "del", &self.name]);
     }
 }

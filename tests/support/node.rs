@@ -167,7 +167,7 @@ impl Node {
     pub fn connect(&self) -> io::Result<Client> {
         Client::login(&self.addr(), &self.spec.login, TIMEOUT)
     }
-    /// One command on a connection of its own. Panics when the node does not answer; error replies are values.
+    /// One command on a connection of its own (so WAIT here waits for nothing). Panics when the node does not answer; error replies are values.
     #[track_caller]
     pub fn cmd<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
         match self.try_cmd(args) {
