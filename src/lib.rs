@@ -12,4 +12,5 @@ pub mod pool;
 pub mod resp;
 pub mod sys;
 pub mod time;
+pub mod topology;
 pub mod worker;
