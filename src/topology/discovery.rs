@@ -18,8 +18,9 @@ use crate::resp::{Limits, Reply};
 use crate::time::Deadline;
 use std::time::{Duration, Instant};
 
-/// How long those who have not answered yet are given once a majority agrees: one of them may know of a newer epoch.
-const GRACE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// How long those who have not answered yet are given once enough has been said: one of them may know of a newer epoch. As long as
+/// it took up to there, within these limits.
+const GRACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
 /// A Sentinel in a discovery.
 pub struct Asked {
@@ -125,7 +126,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Until enough has been said.
+    /// Until all have ended, or enough has been said and the others have had their moment.
     fn listen(&mut self, deadline: Deadline) {
         let begun = Instant::now();
         let end = deadline.end().unwrap_or(begun);
@@ -134,15 +135,11 @@ impl<'a> Round<'a> {
             for (index, outcome) in self.query.step(limit) {
                 self.hear(index, outcome);
             }
-            if self.is_enough() {
-                return;
+            for peer in std::mem::take(&mut self.learned) {
+                self.add(peer, false);
             }
-            if limit == end && self.is_settled() {
+            if limit == end && (self.is_settled() || self.is_enough()) {
                 limit = end.min(Instant::now() + begun.elapsed().clamp(GRACE.0, GRACE.1));
-            } else if limit == end {
-                for peer in std::mem::take(&mut self.learned) {
-                    self.add(peer, false);
-                }
             }
         }
     }
@@ -183,7 +180,7 @@ impl<'a> Round<'a> {
         judge::is_settled(&self.voices(), all, self.settings.sentinel.min_others as usize)
     }
 
-    /// All that count have ended and speak with one voice: those just learned need not be waited for.
+    /// All that count have ended and speak with one voice: those just learned need not be waited for long.
     fn is_enough(&self) -> bool {
         let waiting = self.asked.iter().any(|asked| asked.counts && asked.end.is_none());
         !waiting && judge::is_unanimous(&self.voices(), self.settings.sentinel.min_others as usize)
