@@ -20,6 +20,6 @@ mod sentinel;
 mod service;
 mod snapshot;
 
-pub use sentinel::Sentinel;
+pub use sentinel::{Child, Sentinel};
 pub use service::Service;
 pub use snapshot::{ReplicaView, SentinelView, Snapshot};

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
@@ -45,12 +45,19 @@ impl Shared {
     }
 }
 
+/// What was made from a handle and ends with it.
+pub trait Child: Send + Sync {
+    /// Refuses new work, lets what is under way finish until the deadline, then ends it.
+    fn close(&self, deadline: Deadline);
+}
+
 /// A deployment: its Sentinels and the services that they watch.
 pub struct Sentinel {
     shared: Arc<Shared>,
     services: Mutex<BTreeMap<String, Arc<Service>>>,
     /// Changes of settings, one after the other.
     configuring: Mutex<()>,
+    children: Mutex<Vec<Weak<dyn Child>>>,
 }
 
 impl Sentinel {
@@ -65,7 +72,12 @@ impl Sentinel {
         if let Some(deadline) = wait {
             reach_any(&shared, deadline)?;
         }
-        Ok(Arc::new(Self { shared, services: Mutex::default(), configuring: Mutex::new(()) }))
+        Ok(Arc::new(Self {
+            shared,
+            services: Mutex::default(),
+            configuring: Mutex::new(()),
+            children: Mutex::default(),
+        }))
     }
 
     /// The settings as they are now.
@@ -142,6 +154,18 @@ impl Sentinel {
             Some(error) if !found => Err(error),
             _ => self.topology(None),
         }
+    }
+
+    /// Notes what was made from this handle.
+    pub fn adopt(&self, child: Weak<dyn Child>) {
+        let mut children = lock(&self.children);
+        children.retain(|child| child.strong_count() > 0);
+        children.push(child);
+    }
+
+    /// What was made from this handle and is still there.
+    pub fn children(&self) -> Vec<Arc<dyn Child>> {
+        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Ends the handle: whoever waits for a discovery gets CLOSED.
