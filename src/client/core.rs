@@ -69,6 +69,7 @@ impl Core {
         }
         let base = sentinel.settings();
         let settings = overrides.map_or_else(|| Ok(base.client.clone()), |config| config.overlay(&base.client))?;
+        settings.settle_with(&base.sentinel)?;
         let name = service.or(base.service.as_deref()).unwrap_or_default();
         if name.is_empty() {
             let text = "no service: name it in the call, in the URI, or in the option \"service\"";
@@ -142,20 +143,13 @@ impl Core {
         lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
     }
 
-    /// Waits a while, or until the client is closed.
-    pub(super) fn pause(&self, pause: Duration) {
-        let door = lock(&self.life.door);
-        if !self.is_closed() {
-            drop(self.life.changed.wait_timeout(door, pause));
-        }
-    }
-
     pub(super) fn close(&self, deadline: Deadline) {
         self.life.closed.store(true, Ordering::Release);
         let blocking = std::mem::take(&mut *lock(&self.life.blocking));
         blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
         let mut door = lock(&self.life.door);
         self.life.changed.notify_all();
+        self.service.wake();
         while self.life.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
             // A call that left just before it could see the close does not knock: look again soon.
             let wait = deadline.left_or(Duration::from_millis(20));

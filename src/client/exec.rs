@@ -18,14 +18,16 @@ use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::pool::{Loan, Pool};
 use crate::resp::{Reply, Want};
 use crate::time::Deadline;
+use crate::topology::Service;
 
 /// Where a call stands between two attempts.
 struct Progress {
     retry: RetrySettings,
     deadline: Deadline,
     rounds: u32,
-    /// Topology of this discovery or an earlier one has been found wanting.
+    /// Topology of this discovery or an earlier one, or of this version, has been found wanting.
     stale: u64,
+    version: u64,
     tried: Vec<String>,
     kept: Vec<(Reply, usize)>,
     from: usize,
@@ -51,7 +53,7 @@ impl Core {
             }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             if let Some(pause) = progress.pause() {
-                self.pause(pause);
+                self.service.rest(pause, progress.version, || self.is_closed());
             }
             if deadline.is_over() {
                 return Err(self.in_words(plan, &progress, error));
@@ -65,18 +67,25 @@ impl Core {
         call: CallFlags,
         progress: &mut Progress,
     ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
-        self.learn(progress.stale, progress.deadline)?;
+        self.learn(progress.stale, progress.version, progress.deadline)?;
+        self.hold_back(plan, progress.deadline)?;
+        let replicas = self.replicas_needed(plan, call)?;
         let route = match self.route(plan, call, &progress.tried) {
             Ok(route) => route,
             Err(error) => {
                 // Every replica failed this call: begin anew, with fresh topology.
                 progress.tried.clear();
-                progress.stale = self.service.discovered();
+                progress.outdate(&self.service);
                 return Err(Failed::from(error));
             }
         };
         let slow = plan.slow || call.has(CallFlags::SLOW);
-        let outcome = self.send(plan, &route, slow, progress);
+        let doubts = self.service.doubts();
+        let outcome = match replicas {
+            0 => self.send(plan, &route, slow, progress),
+            n => self.send_durably(&route.pool, plan.unit(progress.from), n, progress.deadline),
+        };
+        let outcome = self.doubt_answer(plan, doubts, outcome);
         match judge(plan, progress.from, call, &progress.retry, outcome) {
             Verdict::Done { reply, ask } => {
                 if ask {
@@ -95,8 +104,14 @@ impl Core {
     }
 
     /// Makes sure that the topology is newer than what was found wanting.
-    pub(super) fn learn(&self, stale: u64, deadline: Deadline) -> Result<()> {
-        if self.current_view().serves(self.target) && (stale == 0 || self.service.discovered() > stale) {
+    pub(super) fn learn(&self, stale: u64, version: u64, deadline: Deadline) -> Result<()> {
+        let serves = self.current_view().serves(self.target);
+        let is_newer = || self.service.version() != version || self.service.discovered() > stale;
+        if serves && (stale == 0 || is_newer()) {
+            return Ok(());
+        }
+        if serves && self.sentinel.is_degraded() {
+            self.service.poke(false);
             return Ok(());
         }
         match self.service.discover(stale, deadline) {
@@ -166,7 +181,7 @@ impl Core {
                         Status::Server => self.doubt(&route.pool, error.message()),
                         _ => self.service.suspect(route.pool.endpoint(), error.message()),
                     }
-                    progress.stale = self.service.discovered();
+                    progress.outdate(&self.service);
                 }
             }
         }
@@ -210,12 +225,17 @@ impl From<Error> for Failed {
 
 impl Progress {
     fn new(retry: RetrySettings, deadline: Deadline) -> Self {
-        Self { retry, deadline, rounds: 0, stale: 0, tried: Vec::new(), kept: Vec::new(), from: 0 }
+        Self { retry, deadline, rounds: 0, stale: 0, version: 0, tried: Vec::new(), kept: Vec::new(), from: 0 }
     }
 
     /// The whole reply, if it came in parts.
     fn whole(&mut self, last: Reply) -> Reply {
         if self.kept.is_empty() { last } else { join(&self.kept, &last) }
+    }
+
+    /// What is known now has been found wanting.
+    fn outdate(&mut self, service: &Service) {
+        (self.stale, self.version) = (service.discovered(), service.version());
     }
 
     fn is_out_of_retries(&self) -> bool {

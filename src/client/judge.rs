@@ -67,6 +67,10 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
             }),
         };
     }
+    if failure.error.status() == Status::Replicas {
+        // It was executed, that is known; the rest is what the count says.
+        return Verdict::Failed(failure.error);
+    }
     let error = failure.error.with_flags(flags::MAYBE_EXECUTED);
     match (plan.repeatable || call.has(CallFlags::IDEMPOTENT)) && !is_final(&error) {
         true => {
@@ -90,6 +94,7 @@ pub(super) fn is_final(error: &Error) -> bool {
             | Status::NoPrimary
             | Status::NoReplica
             | Status::SplitView
+            | Status::Fenced
             | Status::Protocol
     )
 }

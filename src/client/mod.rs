@@ -5,7 +5,9 @@
 //! connections (pool, lane), the commands' properties (resp).
 
 mod core;
+mod durable;
 mod exec;
+mod hold;
 mod judge;
 mod plan;
 mod route;
@@ -49,7 +51,9 @@ impl CallFlags {
     pub const ON_PRIMARY: u32 = 1 << 4;
     /// Not on the lane that everybody shares.
     pub const SLOW: u32 = 1 << 6;
-    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::SLOW;
+    /// Done only when so many replicas have it: in the highest byte.
+    const REPLICAS: u32 = 0xFF << 24;
+    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::SLOW | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
     pub fn from_bits(bits: u32) -> Result<Self> {
@@ -57,6 +61,11 @@ impl CallFlags {
             0 => Ok(Self(bits)),
             unknown => Err(Error::new(Status::InvalidArg, format!("unknown call flags {unknown:#x}"))),
         }
+    }
+
+    /// How many replicas must have a write; 0: as configured.
+    fn replicas(self) -> u32 {
+        self.0 >> 24
     }
 
     fn has(self, flag: u32) -> bool {

@@ -36,6 +36,7 @@ pub(super) struct Reader {
     pub(super) pool: Arc<Pool>,
     announced: Endpoint,
     unfit: Option<String>,
+    unfit_by_link: bool,
     /// Milliseconds since `born` until which it is passed over.
     rests_until: AtomicU64,
     born: Instant,
@@ -125,6 +126,7 @@ impl Core {
             pool: pool.unwrap_or_else(|| Pool::new(spec(&replica.endpoint, client, Expect::Replica))),
             announced: replica.announced.clone(),
             unfit: replica.unfit.clone(),
+            unfit_by_link: replica.unfit_by_link,
             rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
             born: kept.map_or_else(Instant::now, |reader| reader.born),
         })
@@ -193,7 +195,14 @@ impl Core {
             self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
             return self.to_primary(view);
         }
-        Err(self.no_replica(view, tried))
+        let linkless = view.replicas.iter().filter(|reader| reader.unfit_by_link).find(untried);
+        match linkless {
+            // Rule 32: rather an old answer than none.
+            Some(reader) => {
+                Ok(Route { pool: Arc::clone(&reader.pool), reader: Some(Arc::clone(reader)), alternatives: 0 })
+            }
+            None => Err(self.no_replica(view, tried)),
+        }
     }
 
     fn pick<'a>(&self, choice: &[&'a Arc<Reader>], settings: &ClientSettings) -> Option<&'a Arc<Reader>> {

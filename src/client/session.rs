@@ -48,6 +48,7 @@ impl Session {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
+        core.hold_back(plan, deadline)?;
         let mut pinned = lock(&self.pinned);
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Status::Closed, "the session is closed"));
@@ -64,9 +65,9 @@ impl Session {
 
     /// Takes the connection: waits for the primary as any call does.
     fn pin(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
-        let (mut stale, mut pause) = (0, self.settings.retry.backoff_min);
+        let (mut stale, mut version, mut pause) = (0, 0, self.settings.retry.backoff_min);
         loop {
-            let found = core.learn(stale, deadline).and_then(|()| core.route(plan, CallFlags::default(), &[]));
+            let found = core.learn(stale, version, deadline).and_then(|()| core.route(plan, CallFlags::default(), &[]));
             let loan = found.and_then(|route| {
                 let doubt = |error: &Error| core.service.suspect(route.pool.endpoint(), error.message());
                 route.pool.loan(deadline).inspect_err(doubt)
@@ -81,8 +82,8 @@ impl Session {
                     .in_context(context)
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
-            stale = core.service.discovered();
-            core.pause(deadline.left_or(pause));
+            (stale, version) = (core.service.discovered(), core.service.version());
+            core.service.rest(deadline.left_or(pause), version, || core.is_closed());
             pause = (pause * 2).min(self.settings.retry.backoff_max);
         }
     }
@@ -135,7 +136,8 @@ impl Pinned {
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
-        let outcome = run_on_conn(loan, plan.unit(0), deadline);
+        let doubts = core.service.doubts();
+        let outcome = core.doubt_answer(plan, doubts, run_on_conn(loan, plan.unit(0), deadline));
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {

@@ -23,8 +23,9 @@ pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, Fallback, LaneSettings, Pick, PoolSettings, Protocol, ReplicaSettings, RetrySettings,
-    SentinelSettings, Settings, TcpSettings,
+    ClientSettings, FailoverSettings, Fallback, LaneSettings, Monitor, MonitorSettings, Pick, PoolSettings,
+    ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings, TcpSettings,
+    WriteSettings,
 };
 use table::{Kind, OPTIONS, Opt};
 

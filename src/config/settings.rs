@@ -44,6 +44,75 @@ pub struct SentinelSettings {
     pub limits: Limits,
     /// The same as for the data nodes.
     pub client_name: Option<String>,
+    /// Whether and how the Sentinels are listened to.
+    pub monitor: MonitorSettings,
+    /// What is done about a failover.
+    pub failover: FailoverSettings,
+}
+
+/// How the Sentinels are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonitorSettings {
+    /// Whether they are.
+    pub mode: Monitor,
+    /// How often they are asked, beside their events.
+    pub interval: Duration,
+}
+
+/// Whether the Sentinels are watched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Monitor {
+    /// Their events are subscribed to, and they are polled.
+    #[default]
+    On,
+    /// They are asked when something fails.
+    Off,
+    /// They are polled, and no connection is kept.
+    Disconnect,
+}
+
+/// What is done about a failover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailoverSettings {
+    /// Whether writes are held back from the first word of a failover on.
+    pub fence: bool,
+    /// For how long at the most.
+    pub fence_max: Duration,
+    /// When the replica chosen for promotion is taken at its word.
+    pub probe: ProbePolicy,
+}
+
+/// When the replica chosen for promotion is taken at its word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProbePolicy {
+    /// When the old primary is dead; else when the leading Sentinel is committed.
+    #[default]
+    Auto,
+    /// As soon as it says that it is a primary.
+    Eager,
+    /// Never: only switches that the Sentinels announce.
+    Off,
+}
+
+/// How many replicas must have a write before it counts as done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteSettings {
+    /// How many.
+    pub replicas: Replicas,
+    /// Writes are refused when no majority of Sentinels has named the primary for so long.
+    pub majority: Option<Duration>,
+}
+
+/// How many replicas must have a write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replicas {
+    /// None has to.
+    #[default]
+    None,
+    /// So many.
+    AtLeast(u32),
+    /// Every one that the Sentinels list.
+    All,
 }
 
 /// What concerns the data nodes.
@@ -75,6 +144,8 @@ pub struct ClientSettings {
     pub retry: RetrySettings,
     /// Which replica reads.
     pub replica: ReplicaSettings,
+    /// When a write counts as done.
+    pub write: WriteSettings,
     /// How large a reply may be.
     pub limits: Limits,
     /// From announced addresses to reachable ones.
@@ -202,6 +273,8 @@ impl Default for SentinelSettings {
             tcp: TcpSettings::default(),
             limits: Limits::default(),
             client_name: None,
+            monitor: MonitorSettings { mode: Monitor::On, interval: Duration::from_secs(5) },
+            failover: FailoverSettings { fence: true, fence_max: Duration::from_secs(10), probe: ProbePolicy::Auto },
         }
     }
 }
@@ -222,6 +295,7 @@ impl Default for ClientSettings {
             lane: LaneSettings::default(),
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
+            write: WriteSettings::default(),
             limits: Limits::default(),
             address_map: AddressMap::default(),
         }
@@ -307,7 +381,7 @@ impl Settings {
                 sentinel.min_others
             ));
         }
-        Ok(())
+        self.client.settle_with(sentinel)
     }
 }
 
@@ -336,6 +410,29 @@ impl ClientSettings {
         }
         if self.replica.pick == Pick::Preferred && self.replica.preferred.is_empty() {
             return refuse("option \"replica.pick\" is preferred but \"replica.preferred\" names no address");
+        }
+        Ok(())
+    }
+
+    /// Checks against what is set for the sentinel handle.
+    pub fn settle_with(&self, sentinel: &SentinelSettings) -> Result<()> {
+        if matches!(self.write.replicas, Replicas::AtLeast(_)) && !sentinel.failover.fence {
+            // Measured: a replica that is not promoted goes on acknowledging writes that are lost (rule 16).
+            return refuse(
+                "option \"write.replicas\" below all needs \"failover.fence\" on: those acknowledged may be lost",
+            );
+        }
+        let Some(majority) = self.write.majority else { return Ok(()) };
+        let least = sentinel.monitor.interval * 2;
+        if sentinel.monitor.mode == Monitor::Off {
+            return refuse("option \"write.majority_ms\" needs \"monitor\" on: nobody would ask the Sentinels");
+        }
+        if majority < least {
+            return refuse(format_args!(
+                "option \"write.majority_ms\" ({}) must be at least twice \"monitor.interval\" ({})",
+                majority.as_millis(),
+                sentinel.monitor.interval.as_millis()
+            ));
         }
         Ok(())
     }

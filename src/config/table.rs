@@ -11,11 +11,13 @@ use super::list;
 use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
-use super::settings::{Fallback, Pick, Protocol, Settings};
+use super::settings::{Fallback, Monitor, Pick, ProbePolicy, Protocol, Replicas, Settings};
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
-use Kind::{Addresses, Bool, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word};
+use Kind::{
+    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word,
+};
 
 /// The type of an option, its range, and the place that it writes.
 pub(super) enum Kind {
@@ -29,6 +31,8 @@ pub(super) enum Kind {
     Secret(fn(&mut Settings, Option<Secret>)),
     Bool(fn(&mut Settings, bool)),
     Integer(u64, u64, fn(&mut Settings, u64)),
+    /// A number, or `all`.
+    CountOrAll(u64, fn(&mut Settings, Replicas)),
     Float(f64, f64, fn(&mut Settings, f64)),
     Duration(u64, u64, fn(&mut Settings, Duration)),
     /// In whole seconds, for what the kernel counts so.
@@ -313,6 +317,66 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "monitor",
+        "on",
+        Word(&[
+            ("on", |s| s.sentinel.monitor.mode = Monitor::On),
+            ("off", |s| s.sentinel.monitor.mode = Monitor::Off),
+            ("disconnect", |s| s.sentinel.monitor.mode = Monitor::Disconnect),
+        ]),
+        "Whether the Sentinels are watched. `on`: their events are subscribed to, and they are polled; \
+         `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \
+         when something fails.",
+    ),
+    opt(
+        "monitor.interval",
+        "5000",
+        Kind::Duration(100, DAY, |s, v| s.sentinel.monitor.interval = v),
+        "How often the Sentinels are polled, in milliseconds, more or less a tenth: the net under their events.",
+    ),
+    opt(
+        "failover.fence",
+        "on",
+        Word(&[("on", |s| s.sentinel.failover.fence = true), ("off", |s| s.sentinel.failover.fence = false)]),
+        "Whether writes are held back, within their own timeouts, from the first word of a failover until the \
+         switch. Off: writes acknowledged by a primary that is being replaced are lost.",
+    ),
+    opt(
+        "failover.fence_max",
+        "10000",
+        Kind::Duration(100, TEN_MINUTES, |s, v| s.sentinel.failover.fence_max = v),
+        "For how long writes are held back at the most.",
+    ),
+    opt(
+        "failover.probe",
+        "auto",
+        Word(&[
+            ("auto", |s| s.sentinel.failover.probe = ProbePolicy::Auto),
+            ("eager", |s| s.sentinel.failover.probe = ProbePolicy::Eager),
+            ("off", |s| s.sentinel.failover.probe = ProbePolicy::Off),
+        ]),
+        "When the replica chosen for promotion is taken at its word. `auto`: at once when the old primary is \
+         dead, else when the leading Sentinel is committed to it; `eager`: at once, which saves about a second in \
+         a planned failover and trusts that its leader lives through that second; `off`: only switches that the \
+         Sentinels announce.",
+    ),
+    opt(
+        "write.replicas",
+        "0",
+        CountOrAll(255, |s, v| s.client.write.replicas = v),
+        "How many replicas must have a write before it counts as done, or `all`: every one that the Sentinels \
+         list. Fewer in time: REPLICAS with their number. A number needs `failover.fence`.",
+    )
+    .per_client(),
+    opt(
+        "write.majority_ms",
+        "off",
+        DurationOrOff(200, DAY, |s, v| s.client.write.majority = v),
+        "Writes are refused when no majority of the Sentinels has named the primary for so long. At least twice \
+         `monitor.interval`.",
+    )
+    .per_client(),
+    opt(
         "replica.pick",
         "round-robin",
         Word(&[
@@ -418,6 +482,14 @@ impl Opt {
             Kind::Name(set, ascii) => name(text, *ascii).map(|v| set(settings, v)),
             Kind::Bool(set) => value::switch(text).map(|v| set(settings, v)),
             Kind::Integer(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, v)),
+            Kind::CountOrAll(_, set) if text == "all" => {
+                set(settings, Replicas::All);
+                Ok(())
+            }
+            Kind::CountOrAll(max, set) => value::integer(text, 0, *max).map(|v| match small(v) {
+                0 => set(settings, Replicas::None),
+                n => set(settings, Replicas::AtLeast(n)),
+            }),
             Kind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
             Kind::Duration(min, max, set) => value::duration(text, *min, *max).map(|v| set(settings, v)),
             Kind::Seconds(min, max, set) => seconds(text, *min, *max).map(|v| set(settings, v)),
@@ -442,6 +514,7 @@ impl Opt {
             Kind::Integer(..) => "integer",
             Kind::Float(..) => "number",
             Kind::Duration(..) | Kind::Seconds(..) | Kind::DurationOrOff(..) => "duration",
+            Kind::CountOrAll(..) => "integer",
             Kind::Word(_) => "word",
             Kind::Map(_) => "map",
         }
@@ -452,6 +525,7 @@ impl Opt {
         match &self.kind {
             Kind::Bool(_) => "true, false".to_owned(),
             Kind::Integer(min, max, _) => format!("{min} to {max}"),
+            Kind::CountOrAll(max, _) => format!("0 to {max}, all"),
             Kind::Float(min, max, _) => format!("{min} to {max}"),
             Kind::Duration(min, max, _) => format!("{min} to {max} ms"),
             Kind::Seconds(min, max, _) => format!("{min} to {max} ms, whole seconds"),

@@ -25,6 +25,11 @@ fn other_value(key: &str) -> &'static str {
         "tcp.user_timeout" | "pool.idle" | "pool.lifetime" | "pool.wait" => "77",
         key if key.starts_with("timeout.") || key.starts_with("retry.backoff") || key == "lane.silent" => "77",
         "reply.max_bytes" => "2048",
+        "monitor" => "disconnect",
+        "monitor.interval" | "failover.fence_max" => "777",
+        "failover.fence" => "off",
+        "failover.probe" => "eager",
+        "write.majority_ms" => "30s",
         _ => "2",
     }
 }
@@ -169,6 +174,9 @@ fn options_that_contradict_each_other_are_refused() {
         (&[("pool.min", "17")][..], "\"pool.min\" (17) is above \"pool.max\" (16)"),
         (&[("lane.max", "4"), ("pool.max", "4")], "\"lane.max\" (4) must be below \"pool.max\" (4)"),
         (&[("retry.backoff_min", "501")], "\"retry.backoff_min\" (501) is above"),
+        (&[("write.replicas", "1"), ("failover.fence", "off")], "needs \"failover.fence\" on"),
+        (&[("write.majority_ms", "5000")], "at least twice \"monitor.interval\" (5000)"),
+        (&[("write.majority_ms", "30s"), ("monitor", "off")], "needs \"monitor\" on"),
         (&[("replica.pick", "preferred")], "\"replica.preferred\" names no address"),
         (&[("auth.username", "ann")], "without \"auth.password\""),
         (&[("sentinel.username", "ann")], "without \"sentinel.password\""),

@@ -42,6 +42,24 @@ pub struct Report {
     pub sentinels: Vec<SentinelView>,
     /// What the next discovery may confirm (rule 3).
     pub proposed: Option<Proposal>,
+    /// What each Sentinel says of a failover.
+    pub words: Vec<Word>,
+    /// A majority of all Sentinels names the primary.
+    pub by_majority: bool,
+    /// The epoch went back (rule 3).
+    pub reset: bool,
+    /// When the questions went out.
+    pub begun: Instant,
+}
+
+/// What a Sentinel says of a failover.
+pub struct Word {
+    /// The Sentinel, as announced.
+    pub sentinel: Endpoint,
+    /// It leads one.
+    pub in_failover: bool,
+    /// It holds the primary for objectively down.
+    pub o_down: bool,
 }
 
 /// How long a discovery may take at the most: two rounds with the Sentinels, and the primary's own word.
@@ -51,22 +69,39 @@ pub fn bound(settings: &Settings) -> Duration {
 
 /// Discovers a service.
 pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Known) -> Report {
+    let begun = Instant::now();
     let deadline = Deadline::after(bound(settings));
     let asked = Round::ask(service, settings, list, deadline);
     let answers = asked.iter().enumerate().filter_map(|(index, asked)| asked.answer().map(|answer| (index, answer)));
     let voices = judge::voices(answers);
-    let verdict = judge::judge(&voices, known, all(&asked), settings.sentinel.min_others as usize);
-    let mut proposed = None;
+    let all = all(&asked);
+    let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
+    let (mut proposed, mut by_majority, mut reset) = (None, false, false);
     let outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, voices.len(), deadline)
-            .map(|winner| snapshot(winner, &voices, &asked, settings))
+            .map(|winner| {
+                (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
+                snapshot(winner, &voices, &asked, settings)
+            })
             .map_err(|error| report::unverified(service, &asked, error)),
         Verdict::Refused(status, why, proposal) => {
             proposed = proposal;
             Err(report::failure(service, &asked, status, &why, deadline))
         }
     };
-    Report { outcome, sentinels: report::views(&asked), proposed }
+    let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, begun }
+}
+
+fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
+    let shows = |flag| judge::has_flag(voice.flags, flag);
+    // The leader shows the flag for a while after the switch: then it names the new primary already.
+    let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
+    Word {
+        sentinel: asked[voice.index].announced.clone(),
+        in_failover: of_ours && shows("failover_in_progress"),
+        o_down: shows("o_down"),
+    }
 }
 
 impl Asked {

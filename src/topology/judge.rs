@@ -36,6 +36,8 @@ pub struct Known {
     pub replicas: Vec<Endpoint>,
     /// What the last poll would have taken, had it not needed a second one to agree (rule 3).
     pub proposed: Option<Proposal>,
+    /// The primary was taken at its own word in a failover: no older epoch turns it back meanwhile.
+    pub provisional: bool,
 }
 
 /// An address under an epoch that goes back behind the known one.
@@ -158,7 +160,7 @@ impl Group<'_> {
         if newer {
             return Ok(self.candidate(false));
         }
-        let defended = voices.iter().any(|voice| Some(voice.primary) == known.primary.as_ref());
+        let defended = known.provisional || voices.iter().any(|voice| Some(voice.primary) == known.primary.as_ref());
         // Of all, not of those who answer: else one stale Sentinel that is alone for a moment could turn everything back.
         if defended || self.voices.len() * 2 <= all.max(voices.len()) {
             let text =

@@ -3,7 +3,7 @@
 //! Guarantees: [`Link::drive`] does what can be done now and returns; the Sentinel's own credentials are the only ones sent; ROLE has said
 //! sentinel before anything else is asked. Leaves to others: what is asked, when to poll, and how long to wait.
 
-use crate::config::{Credentials, Endpoint, Protocol, SentinelSettings, TcpSettings};
+use crate::config::{ClientSettings, Credentials, Endpoint, Protocol, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::resolve::{self, Lookup};
 use crate::net::{Expect, Handshake, HandshakeOptions, Socket, Step, Waker};
@@ -25,10 +25,17 @@ pub struct LinkOptions {
     limits: Limits,
     auth: Credentials,
     client_name: Option<String>,
+    expect: Expect,
 }
 
 impl LinkOptions {
-    /// As the settings say.
+    /// To a data node, as the settings say.
+    pub fn for_node(settings: &ClientSettings, expect: Expect) -> Self {
+        let (tcp, limits, auth) = (settings.tcp, settings.limits, settings.auth.clone());
+        Self { tcp, limits, auth, client_name: settings.client_name.clone(), expect }
+    }
+
+    /// To a Sentinel, as the settings say.
     pub fn new(settings: &SentinelSettings) -> Self {
         let limits = &settings.limits;
         Self {
@@ -36,6 +43,7 @@ impl LinkOptions {
             limits: Limits { max_bytes: limits.max_bytes, max_depth: limits.max_depth, max_nodes: limits.max_nodes },
             auth: settings.auth.clone(),
             client_name: settings.client_name.clone(),
+            expect: Expect::Sentinel,
         }
     }
 
@@ -47,7 +55,7 @@ impl LinkOptions {
             client_name: self.client_name.clone(),
             no_evict: false,
             no_touch: false,
-            expect: Expect::Sentinel,
+            expect: self.expect,
         })
     }
 }
@@ -59,6 +67,8 @@ pub enum Event {
     Ready,
     /// A reply.
     Reply(Reply),
+    /// Something that was not asked for: a message of a subscription.
+    Push(Reply),
 }
 
 /// A connection to one Sentinel.
@@ -248,8 +258,10 @@ impl Link {
         while !bytes.is_empty() {
             let (used, decoded) = self.decoder.decode(bytes, Want::One).map_err(undecodable)?;
             bytes = &bytes[used..];
-            if let Some(Decoded::Reply(reply)) = decoded {
-                self.take(reply, events)?;
+            match decoded {
+                Some(Decoded::Reply(reply)) => self.take(reply, events)?,
+                Some(Decoded::Push(reply)) => events.push(Event::Push(reply)),
+                Some(Decoded::Skipped) | None => {}
             }
         }
         Ok(())

@@ -10,16 +10,24 @@
 
 mod answer;
 mod discovery;
+mod ear;
+mod failover;
+mod fence;
 mod judge;
 mod link;
+mod monitor;
+mod news;
 mod peers;
+mod probe;
 mod query;
 mod replicas;
 mod report;
 mod sentinel;
 mod service;
 mod snapshot;
+mod watch;
 
 pub use sentinel::{Child, Sentinel};
 pub use service::Service;
 pub use snapshot::{ReplicaView, SentinelView, Snapshot};
+pub use watch::WATCHABLE;

@@ -129,6 +129,7 @@ impl Probe {
             match event {
                 Event::Ready => driven = driven.and_then(|()| self.link.send(flight, &mut more)),
                 Event::Reply(reply) => self.keep(reply),
+                Event::Push(_) => {}
             }
         }
         for event in more {

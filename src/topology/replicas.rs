@@ -8,6 +8,9 @@ use super::judge::{Voice, has_flag};
 use super::snapshot::ReplicaView;
 use crate::config::{AddressMap, Endpoint};
 
+/// What is said of a replica without a link to its primary.
+const BROKEN: &str = "its link to the primary is broken";
+
 /// The replicas as the winner lists them, judged by all.
 pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: &AddressMap) -> Vec<ReplicaView> {
     let mut replicas: Vec<ReplicaView> = Vec::new();
@@ -18,6 +21,7 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             continue;
         }
         let opinions: Vec<_> = voices.iter().filter_map(|voice| opinion(voice, &replica.announced)).collect();
+        let unfit = unfit(&opinions);
         replicas.push(ReplicaView {
             endpoint: map.apply(&replica.announced),
             announced: replica.announced.clone(),
@@ -25,7 +29,8 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             link_ok: replica.link_ok,
             offset: replica.offset,
             priority: replica.priority,
-            unfit: unfit(&opinions),
+            unfit_by_link: unfit.as_deref().is_some_and(|why| why.starts_with(BROKEN)),
+            unfit,
         });
     }
     replicas.sort_by(|a, b| a.announced.cmp(&b.announced));
@@ -39,7 +44,7 @@ fn opinion<'a>(voice: &Voice<'a>, announced: &Endpoint) -> Option<&'a ReplicaAns
 fn unfit(opinions: &[&ReplicaAnswer]) -> Option<String> {
     let bad = |opinion: &ReplicaAnswer| {
         let flag = ["o_down", "s_down", "disconnected"].into_iter().find(|flag| has_flag(&opinion.flags, flag));
-        flag.or((!opinion.link_ok).then_some("its link to the primary is broken"))
+        flag.or((!opinion.link_ok).then_some(BROKEN))
     };
     let reasons: Vec<_> = opinions.iter().filter_map(|opinion| bad(opinion)).collect();
     if reasons.len() * 2 <= opinions.len() {

@@ -5,12 +5,15 @@
 
 use super::discovery::Asked;
 use super::link::LinkOptions;
+use super::monitor;
 use super::peers::SentinelList;
 use super::query::{Outcome, Query};
 use super::report;
 use super::service::Service;
+use super::watch::{Happening, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
+use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::time::Deadline;
 use arc_swap::ArcSwap;
@@ -29,6 +32,9 @@ pub(super) struct Shared {
     list: SentinelList,
     closed: AtomicBool,
     config_version: AtomicU64,
+    watchers: Watchers,
+    /// No Sentinel is heard.
+    degraded: AtomicBool,
 }
 
 impl Shared {
@@ -42,6 +48,10 @@ impl Shared {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn tell(&self, happening: Happening) {
+        self.watchers.tell(&happening);
     }
 }
 
@@ -68,6 +78,8 @@ impl Sentinel {
             settings: ArcSwap::from_pointee(settings),
             closed: AtomicBool::new(false),
             config_version: AtomicU64::new(1),
+            watchers: Watchers::default(),
+            degraded: AtomicBool::new(false),
         });
         if let Some(deadline) = wait {
             reach_any(&shared, deadline)?;
@@ -78,6 +90,35 @@ impl Sentinel {
             configuring: Mutex::new(()),
             children: Mutex::default(),
         }))
+    }
+
+    /// Watches for changes from now on: events of these kinds go to the queue, with this token. One watch per queue; a new one
+    /// takes its place, and 0 ends it.
+    pub fn watch(&self, kinds: u32, queue: &Arc<Queue>, token: u64) -> Result<()> {
+        match kinds & !WATCHABLE {
+            0 if self.is_closed() => Err(closed()),
+            0 => {
+                self.shared.watchers.set(queue, kinds, token);
+                Ok(())
+            }
+            unknown => Err(Error::new(Status::InvalidArg, format!("unknown or unwatchable event kinds {unknown:#x}"))),
+        }
+    }
+
+    /// Whether no Sentinel is heard.
+    pub fn is_degraded(&self) -> bool {
+        self.shared.degraded.load(Ordering::Relaxed)
+    }
+
+    /// All Sentinels are gone, or one is back.
+    pub(super) fn set_degraded(&self, on: bool, reason: &str) {
+        if self.shared.degraded.swap(on, Ordering::AcqRel) != on {
+            self.shared.tell(Happening::Degraded { on, reason: reason.to_owned() });
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The settings as they are now.
@@ -113,7 +154,14 @@ impl Sentinel {
         }
         let service = Service::new(name, Arc::clone(&self.shared));
         services.insert(name.to_owned(), Arc::clone(&service));
+        drop(services);
+        monitor::attend(self);
         service
+    }
+
+    /// A service that was asked for before.
+    pub(super) fn known_service(&self, name: &str) -> Option<Arc<Service>> {
+        lock(&self.services).get(name).cloned()
     }
 
     /// What is known, without asking anybody: a MAP for one service, a MAP of such MAPs for all that were asked for.
@@ -171,6 +219,7 @@ impl Sentinel {
     /// Ends the handle: whoever waits for a discovery gets CLOSED.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
+        monitor::nudge();
         self.all().iter().for_each(|service| service.wake());
     }
 
@@ -179,7 +228,7 @@ impl Sentinel {
         self.shared.is_closed()
     }
 
-    fn all(&self) -> Vec<Arc<Service>> {
+    pub(super) fn all(&self) -> Vec<Arc<Service>> {
         lock(&self.services).values().cloned().collect()
     }
 }

@@ -5,16 +5,18 @@
 //! others: when to ask (client, pool), and what to do about an error.
 
 use super::discovery::{self, Report};
+use super::failover::{Failover, be_lenient};
 use super::judge::{Known, Proposal};
 use super::sentinel::Shared;
-use super::snapshot::{SentinelView, Snapshot};
+use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,17 +26,22 @@ const JITTER_MS: u64 = 25;
 
 /// A service of the deployment.
 pub struct Service {
-    name: String,
-    shared: Arc<Shared>,
+    pub(super) name: String,
+    pub(super) shared: Arc<Shared>,
     snapshot: ArcSwap<Snapshot>,
     version: AtomicU64,
+    /// A copy of the fence's state for a glance.
+    pub(super) fenced: AtomicBool,
+    pub(super) doubts: AtomicU64,
     flight: Mutex<Flight>,
-    landed: Condvar,
+    pub(super) landed: Condvar,
 }
 
 #[derive(Default)]
-struct Flight {
+pub(super) struct Flight {
     running: bool,
+    /// Something happened while it was running: another one follows at once.
+    again: bool,
     /// The number of the last discovery that ended.
     finished: u64,
     /// When that was, and why it failed.
@@ -44,6 +51,9 @@ struct Flight {
     /// What broke, until a discovery has ended that began after it.
     suspicion: Option<String>,
     proposed: Option<Proposal>,
+    /// When a majority of all Sentinels last named the primary.
+    pub(super) confirmed: Option<Instant>,
+    pub(super) failover: Failover,
 }
 
 impl Service {
@@ -53,6 +63,8 @@ impl Service {
             shared,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             version: AtomicU64::new(0),
+            fenced: AtomicBool::new(false),
+            doubts: AtomicU64::new(0),
             flight: Mutex::default(),
             landed: Condvar::new(),
         })
@@ -109,10 +121,14 @@ impl Service {
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
-        let mut has_waited = false;
+        let (version, mut has_waited) = (self.version(), false);
         loop {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            }
+            if self.version() != version {
+                // Something newer than any discovery under way: a candidate was taken at its word.
+                return Ok(self.snapshot());
             }
             if flight.finished > stale {
                 match &flight.last {
@@ -123,7 +139,7 @@ impl Service {
                 }
             }
             if !flight.running {
-                self.take_off(&mut flight)?;
+                self.take_off(&mut flight, false)?;
             }
             if deadline.is_over() {
                 return Err(self.timed_out(&flight, deadline));
@@ -146,11 +162,36 @@ impl Service {
         }
     }
 
+    /// Waits a while, but not longer than until the topology changes from this version, or `stop` says so when it is woken.
+    pub fn rest(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
+        let end = Instant::now() + pause;
+        let mut flight = self.flight();
+        while self.version() == version && !stop() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            flight = self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Asks the Sentinels without waiting. `urgent`: something has happened, the pause between two discoveries does not hold.
+    pub fn poke(self: &Arc<Self>, urgent: bool) {
+        let mut flight = self.flight();
+        if flight.running {
+            flight.again |= urgent;
+        } else {
+            // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
+            let _ = self.take_off(&mut flight, urgent);
+        }
+    }
+
     /// Starts a discovery, not sooner than a pause after the last one.
-    fn take_off(self: &Arc<Self>, flight: &mut Flight) -> Result<()> {
+    fn take_off(self: &Arc<Self>, flight: &mut Flight, urgent: bool) -> Result<()> {
         let number = flight.finished + 1;
         let pause = PAUSE + Duration::from_millis(fastrand::u64(0..=JITTER_MS));
         let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
+        let delay = if urgent { Duration::ZERO } else { delay };
         let service = Arc::clone(self);
         let job = move || Landing { service, number, report: None }.fly();
         let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
@@ -162,25 +203,36 @@ impl Service {
 
     fn known(&self) -> Known {
         let snapshot = self.load();
+        let flight = self.flight();
         Known {
             primary: snapshot.primary_announced.clone(),
             epoch: snapshot.epoch,
             replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
-            proposed: self.flight().proposed.clone(),
+            proposed: flight.proposed.clone(),
+            provisional: flight.failover.provisional.is_some(),
         }
     }
 
     /// Publishes what a discovery found, and wakes all who wait.
-    fn land(&self, number: u64, report: Report) {
+    fn land(self: &Arc<Self>, number: u64, report: Report) {
         let mut flight = self.flight();
         let before = self.snapshot();
+        self.heed_flags(&mut flight, &report.words, report.begun);
         let (mut snapshot, error) = match report.outcome {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
         };
+        if flight.failover.is_lenient(Instant::now()) {
+            be_lenient(&mut snapshot.replicas, &before.replicas);
+        }
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         snapshot.discovery = number;
         snapshot.sentinels = continued(report.sentinels, &before.sentinels);
+        if error.is_none() {
+            self.settle(&mut flight, &before, &snapshot, report.reset);
+            flight.confirmed = if report.by_majority { Some(report.begun) } else { flight.confirmed };
+        }
+        self.tell_replicas(&before, &snapshot);
         self.publish(snapshot);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
@@ -188,12 +240,48 @@ impl Service {
         if number > flight.outdated {
             flight.suspicion = None;
         }
+        if std::mem::take(&mut flight.again) && !self.shared.is_closed() {
+            let _ = self.take_off(&mut flight, true);
+        }
         drop(flight);
         self.landed.notify_all();
     }
 
+    /// What follows from a verified primary: a switch, or the confirmation of one.
+    fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reset: bool) {
+        flight.failover.provisional = None;
+        if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
+            let reason = if reset { "epoch_reset" } else { "the Sentinels agree" };
+            self.switched(flight, before, after, reason);
+        }
+    }
+
+    /// Tells which replicas came in and went out.
+    fn tell_replicas(&self, before: &Snapshot, after: &Snapshot) {
+        let tell = |replica: &ReplicaView, fit: bool, reason: &str| {
+            let (service, replica) = (self.name.clone(), replica.endpoint.to_string());
+            self.shared.tell(Happening::Replica { service, replica, fit: Some(fit), reason: reason.to_owned() });
+        };
+        let find = |snapshot: &'_ Snapshot, endpoint: &Endpoint| {
+            snapshot
+                .replicas
+                .iter()
+                .find(|replica| replica.endpoint == *endpoint)
+                .map(|replica| replica.unfit.is_none())
+        };
+        for replica in &after.replicas {
+            match (find(before, &replica.endpoint), &replica.unfit) {
+                (None | Some(false), None) => tell(replica, true, "fit"),
+                (Some(true), Some(why)) => tell(replica, false, why),
+                _ => {}
+            }
+        }
+        let gone = before.replicas.iter().filter(|replica| find(after, &replica.endpoint).is_none());
+        gone.filter(|replica| replica.unfit.is_none()).for_each(|replica| tell(replica, false, "not listed any more"));
+    }
+
     /// The version goes last: who sees it new finds the snapshot new.
-    fn publish(&self, snapshot: Snapshot) {
+    pub(super) fn publish(&self, snapshot: Snapshot) {
         let version = snapshot.version;
         self.snapshot.store(Arc::new(snapshot));
         self.version.store(version, Ordering::Release);
@@ -208,14 +296,14 @@ impl Service {
         self.publish(snapshot);
     }
 
-    /// Wakes all who wait, because the handle is closed.
-    pub(super) fn wake(&self) {
+    /// Wakes all who wait, because something was closed.
+    pub fn wake(&self) {
         drop(self.flight());
         self.landed.notify_all();
     }
 
     /// A panic under this lock leaves nothing half done.
-    fn flight(&self) -> MutexGuard<'_, Flight> {
+    pub(super) fn flight(&self) -> MutexGuard<'_, Flight> {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -254,7 +342,15 @@ impl Drop for Landing {
 }
 
 fn failed(error: Error) -> Report {
-    Report { outcome: Err(error), sentinels: Vec::new(), proposed: None }
+    Report {
+        outcome: Err(error),
+        sentinels: Vec::new(),
+        proposed: None,
+        words: Vec::new(),
+        by_majority: false,
+        reset: false,
+        begun: Instant::now(),
+    }
 }
 
 /// Since when each has been in its state.

@@ -45,6 +45,8 @@ pub struct ReplicaView {
     pub priority: i64,
     /// Why it must not be read from; `None`: it may.
     pub unfit: Option<String>,
+    /// Only its link to the primary is wrong: it is read from before an error is given (rule 32).
+    pub unfit_by_link: bool,
 }
 
 /// A Sentinel.

@@ -1,0 +1,101 @@
+//! Writes that count as done only when enough replicas have them (rules 16 and 17).
+//!
+//! Guarantees: write and WAIT are one unit on a connection of their own; too few replicas is an error that says how many have it, and is
+//! never repeated. Leaves to others: the fence, without which an acknowledgement of "some" replicas is worth nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::CallFlags;
+use super::core::Core;
+use super::exec::run_on;
+use super::plan::Plan;
+use crate::config::Replicas;
+use crate::error::{Error, Result, Status};
+use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::pool::Pool;
+use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::time::Deadline;
+
+impl Core {
+    /// How many replicas must have this write; 0: none.
+    pub(super) fn replicas_needed(&self, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
+        if plan.reads || plan.blocks.is_some() {
+            return Ok(0);
+        }
+        let listed = || u32::try_from(self.service.load().replicas.len()).unwrap_or(u32::MAX);
+        let configured = self.settings().write.replicas;
+        match (call.replicas(), configured) {
+            (0, Replicas::None) => Ok(0),
+            (0, Replicas::AtLeast(n)) => Ok(n),
+            (0, Replicas::All) => Ok(listed()),
+            (n, _) if n < listed() && !self.sentinel.settings().sentinel.failover.fence => {
+                let text = "VIGIE_CALL_REPLICAS below all replicas needs \"failover.fence\" on: what they acknowledge may be lost";
+                Err(Error::new(Status::Config, text))
+            }
+            (n, _) => Ok(n),
+        }
+    }
+
+    /// Sends a write and its WAIT as one unit.
+    pub(super) fn send_durably(&self, pool: &Arc<Pool>, unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Outcome {
+        let loan = pool.loan(deadline).map_err(Failure::unsent)?;
+        let mut bytes = Vec::with_capacity(unit.bytes.len() + 48);
+        unit.bytes.append_to(&mut bytes);
+        let own = bytes.len();
+        // Its answer must come before the deadline; 0 would mean for ever.
+        let patience = deadline.left().map_or(0, |left| left.mul_f64(0.9).max(Duration::from_millis(1)).as_millis());
+        encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
+        let commands = unit.list.unwrap_or(1);
+        let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1) }, deadline);
+        let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
+        judge_wait(&whole, unit.list, replicas, pool.name())
+    }
+}
+
+/// Takes the reply and the count of WAIT apart.
+fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
+    let commands = list.unwrap_or(1);
+    let reply = match list {
+        None => whole.subtree(whole.child(0, 0).unwrap_or_default()),
+        Some(_) => {
+            let mut own = ReplyBuilder::new();
+            own.array();
+            for child in whole.children(0).take(commands as usize) {
+                own.reply(&whole.subtree(child));
+            }
+            own.end().finish()
+        }
+    };
+    let did_something = match list {
+        None => reply.error_line(0).is_none(),
+        Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
+    };
+    let count = whole.child(0, commands).and_then(|node| whole.int(node)).unwrap_or(0);
+    if !did_something || count >= i64::from(replicas) {
+        return Ok(reply);
+    }
+    let text = format!("executed by {node}, but {count} of {replicas} replicas have it");
+    Err(Failure { sent: usize::MAX, error: Error::new(Status::Replicas, text).with_endpoint(node).with_count(count) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_replicas_is_an_error_with_their_number() {
+        let whole = ReplyBuilder::new().array().text("OK").int(1).end().finish();
+        let failure = judge_wait(&whole, None, 2, "n").unwrap_err();
+        assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
+        assert_eq!(judge_wait(&whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+    }
+
+    #[test]
+    fn what_was_refused_needs_no_replicas() {
+        let whole = ReplyBuilder::new().array().error("READONLY no").int(0).end().finish();
+        assert!(judge_wait(&whole, None, 2, "n").unwrap().error_line(0).is_some());
+        let whole = ReplyBuilder::new().array().int(1).error("ERR no").int(2).end().finish();
+        assert_eq!(judge_wait(&whole, Some(2), 2, "n").unwrap().count(0), 2);
+    }
+}

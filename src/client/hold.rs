@@ -1,0 +1,62 @@
+//! What holds a write back, and what makes its answer doubtful: the fence, the majority, a switch (rules 5 to 8 and 18).
+//!
+//! Guarantees: a held call waits inside its own deadline and was surely not sent; a write that was answered by a primary which was being
+//! replaced is never called a success. Leaves to others: what raises the fence (topology).
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::plan::Plan;
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Failure, Outcome};
+use crate::time::Deadline;
+
+/// How often a write that waits for a majority looks again, beside being woken.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Core {
+    /// Waits until a call may be sent; reads always may.
+    pub(super) fn hold_back(&self, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+        if plan.reads {
+            return Ok(());
+        }
+        if self.service.is_fenced() {
+            self.service.await_open(deadline)?;
+            self.check_open()?;
+        }
+        match self.settings().write.majority {
+            Some(limit) => self.await_majority(limit, deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
+    fn await_majority(&self, limit: Duration, deadline: Deadline) -> Result<()> {
+        loop {
+            let age = self.service.confirmed().map(|confirmed| confirmed.elapsed());
+            if age.is_some_and(|age| age <= limit) {
+                return Ok(());
+            }
+            if deadline.is_over() || self.is_closed() {
+                let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
+                let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
+                return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
+            }
+            self.service.poke(false);
+            self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_closed());
+        }
+    }
+
+    /// Rule 8: a write whose answer was read after the candidate had said that it is a primary, or after a switch, is not a
+    /// success. `doubts` is the number under which it was sent.
+    pub(super) fn doubt_answer(&self, plan: &Plan<'_>, doubts: u64, outcome: Outcome) -> Outcome {
+        let reply = match outcome {
+            // What a server refused it did not do.
+            Ok(reply) if !plan.reads && self.service.doubts() != doubts && reply.error_line(0).is_none() => reply,
+            other => return other,
+        };
+        drop(reply);
+        let text = "answered while another primary was taking over: the write may be lost";
+        Err(Failure { sent: usize::MAX, error: Error::new(Status::Io, text).with_flags(flags::FAILOVER) })
+    }
+}

@@ -1,0 +1,191 @@
+//! An ear at one Sentinel: a subscription to all its events that notices its own death.
+//!
+//! Guarantees: never waits; a Sentinel that was silent for [`DEAD`] although it was pinged counts as gone; a lost one is tried again, with
+//! growing pauses and jitter. Leaves to others: what the news mean.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::link::{Event, Link, LinkOptions};
+use super::news::{self, News};
+use crate::config::Endpoint;
+use crate::error::Error;
+use crate::net::Waker;
+use crate::resp::{Reply, encode};
+use crate::sys::poll::PollFd;
+use crate::time::Deadline;
+
+/// How often a Sentinel is pinged.
+const PING: Duration = Duration::from_millis(900);
+/// Silent for so long, it is gone (scenario 35: within 3 s).
+const DEAD: Duration = Duration::from_millis(2500);
+/// Pauses before it is tried again: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// An ear at one Sentinel.
+pub(super) struct Ear {
+    /// Its address as given or announced.
+    pub(super) announced: Endpoint,
+    endpoint: Endpoint,
+    state: State,
+    /// Whether its coming or going was told last.
+    told: Option<bool>,
+    pause: Duration,
+}
+
+enum State {
+    Away { until: Instant },
+    Coming { link: Link, until: Deadline },
+    Listening { link: Link, heard: Instant, pinged: Instant },
+}
+
+/// What changed by driving an ear.
+pub(super) enum Change {
+    /// It listens now: events may have been missed before.
+    Up,
+    /// It is lost, for this reason.
+    Down(Error),
+}
+
+impl Ear {
+    /// An ear that will be opened at the next drive.
+    pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
+        let now = Instant::now();
+        Self { announced, endpoint, state: State::Away { until: now }, told: None, pause: PAUSES.0 }
+    }
+
+    /// Where it leads to.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        matches!(self.state, State::Listening { .. })
+    }
+
+    /// Does what can be done now; news go to `news`.
+    pub(super) fn drive(
+        &mut self,
+        options: &Arc<LinkOptions>,
+        timeout: Duration,
+        waker: &Arc<Waker>,
+        news: &mut Vec<News>,
+    ) -> Option<Change> {
+        let now = Instant::now();
+        if let State::Away { until } = self.state {
+            if now < until {
+                return None;
+            }
+            // Connecting, greeting and subscribing together: each may take its timeout.
+            let until = Deadline::after(timeout * 2);
+            let link = Link::begin(self.endpoint.clone(), Arc::clone(options), until, Some(waker));
+            self.state = State::Coming { link, until };
+        }
+        let mut events = Vec::new();
+        let driven = match &mut self.state {
+            State::Coming { link, .. } | State::Listening { link, .. } => link.drive(&mut events),
+            State::Away { .. } => return None,
+        };
+        let came = self.take(events, news);
+        match driven.and(came).and_then(|up| self.stay_alive(now).map(|()| up)) {
+            Ok(true) => self.tell(true).then_some(Change::Up),
+            Ok(false) => None,
+            Err(error) => {
+                self.lose(now);
+                self.tell(false).then_some(Change::Down(error))
+            }
+        }
+    }
+
+    /// True when the subscription has just been confirmed.
+    fn take(&mut self, events: Vec<Event>, news: &mut Vec<News>) -> Result<bool, Error> {
+        let mut up = false;
+        let mut more = Vec::new();
+        for event in events {
+            let reply = match event {
+                Event::Reply(reply) | Event::Push(reply) => reply,
+                Event::Ready => {
+                    let mut subscribe = Vec::new();
+                    encode::command(&mut subscribe, &[b"PSUBSCRIBE", b"*"]);
+                    if let State::Coming { link, .. } = &mut self.state {
+                        link.send(&subscribe, &mut more)?;
+                    }
+                    continue;
+                }
+            };
+            up |= self.hear(&reply, news)?;
+        }
+        Ok(if more.is_empty() { up } else { self.take(more, news)? || up })
+    }
+
+    fn hear(&mut self, reply: &Reply, news: &mut Vec<News>) -> Result<bool, Error> {
+        if let Some(line) = reply.error_line(0) {
+            return Err(Error::from_server(line, &self.endpoint));
+        }
+        let now = Instant::now();
+        if let State::Listening { heard, .. } = &mut self.state {
+            *heard = now;
+            news.extend(news::read(reply));
+            return Ok(false);
+        }
+        let word = reply.child(0, 0).and_then(|node| reply.bytes(node));
+        if word != Some(b"psubscribe") {
+            return Ok(false);
+        }
+        if let State::Coming { link, .. } = std::mem::replace(&mut self.state, State::Away { until: now }) {
+            self.state = State::Listening { link, heard: now, pinged: now };
+            self.pause = PAUSES.0;
+        }
+        Ok(true)
+    }
+
+    fn stay_alive(&mut self, now: Instant) -> Result<(), Error> {
+        match &mut self.state {
+            State::Coming { link, until } if until.is_over() => Err(link.timed_out(until.elapsed())),
+            State::Listening { link, heard, .. } if now.saturating_duration_since(*heard) >= DEAD => {
+                Err(link.timed_out(now.saturating_duration_since(*heard)))
+            }
+            State::Listening { link, pinged, .. } if now.saturating_duration_since(*pinged) >= PING => {
+                *pinged = now;
+                let mut ping = Vec::new();
+                encode::command(&mut ping, &[b"PING"]);
+                // What comes meanwhile is heard at the next drive: the link keeps nothing back.
+                let mut early = Vec::new();
+                link.send(&ping, &mut early)?;
+                let mut missed = Vec::new();
+                self.take(early, &mut missed).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn lose(&mut self, now: Instant) {
+        let jitter = self.pause.mul_f64(0.5 + fastrand::f64());
+        self.state = State::Away { until: now + jitter };
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+
+    /// Whether this is news: a Sentinel that was never there is told as down once.
+    fn tell(&mut self, up: bool) -> bool {
+        let is_news = self.told != Some(up);
+        self.told = Some(up);
+        is_news
+    }
+
+    /// What to poll for.
+    pub(super) fn poll_fd(&self) -> Option<PollFd> {
+        match &self.state {
+            State::Coming { link, .. } | State::Listening { link, .. } => link.poll_fd(),
+            State::Away { .. } => None,
+        }
+    }
+
+    /// When it wants to be driven though nothing happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Away { until } => Some(*until),
+            State::Coming { link, until } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
+            State::Listening { heard, pinged, .. } => Some((*pinged + PING).min(*heard + DEAD)),
+        }
+    }
+}

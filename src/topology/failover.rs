@@ -1,0 +1,236 @@
+//! A failover of one service: the fence, the candidate, the switch (rules 4 to 9).
+//!
+//! Guarantees: the fence goes up with the first word and comes down by a verified switch, by all taking it back, or by time; who waits
+//! at it is woken at once; a reply that is read after the candidate said "primary", or after a switch, can be told from one read
+//! before. Leaves to others: hearing the words (monitor), verifying (discovery), holding calls back (client).
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::discovery::Word;
+use super::fence::Fence;
+use super::service::{Flight, Service};
+use super::snapshot::{ReplicaView, Snapshot};
+use super::watch::Happening;
+use crate::config::{Endpoint, ProbePolicy};
+use crate::error::{Error, Result, Status, flags};
+use crate::time::Deadline;
+
+/// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
+const LENIENT: Duration = Duration::from_secs(10);
+/// For so long after a switch the Sentinels are polled often, because the old primary will join the replicas.
+pub(super) const RESTLESS: Duration = Duration::from_secs(40);
+
+/// What is known of the failover that is under way.
+#[derive(Default)]
+pub(super) struct Failover {
+    pub(super) fence: Fence,
+    /// Sentinels that hold the primary for objectively down.
+    down: Vec<Endpoint>,
+    /// The replica chosen for promotion has said that it is a primary.
+    says_primary: Option<Endpoint>,
+    /// A candidate that was taken at its word, not named by the Sentinels yet; since when.
+    pub(super) provisional: Option<Instant>,
+    pub(super) switched: Option<Instant>,
+}
+
+impl Failover {
+    fn is_restless(&self, now: Instant) -> bool {
+        let recently = |since: Instant, span| now.saturating_duration_since(since) < span;
+        self.fence.is_up() || self.provisional.is_some() || self.switched.is_some_and(|since| recently(since, RESTLESS))
+    }
+
+    /// Whether links and lag count as known before.
+    pub(super) fn is_lenient(&self, now: Instant) -> bool {
+        let recently = self.switched.is_some_and(|since| now.saturating_duration_since(since) < LENIENT);
+        self.fence.is_up() || self.provisional.is_some() || !self.down.is_empty() || recently
+    }
+}
+
+impl Service {
+    /// Whether writes are held back.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Relaxed)
+    }
+
+    /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read
+    /// under another number than it was sent under may come from a primary that is being replaced (rule 8).
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Acquire)
+    }
+
+    /// Waits until writes are not held back any more.
+    pub fn await_open(&self, deadline: Deadline) -> Result<()> {
+        let mut flight = self.flight();
+        while flight.failover.fence.is_up() {
+            if self.shared.is_closed() {
+                return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            }
+            if deadline.is_over() {
+                let after = deadline.elapsed().as_millis();
+                let text = format!(
+                    "a failover of service '{}' is under way: writes are held back (after {after} ms)",
+                    self.name
+                );
+                return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE | flags::FAILOVER));
+            }
+            let wait = deadline.left_or(Duration::from_secs(60));
+            flight = self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// When a majority of all Sentinels last named the primary; `None`: never.
+    pub fn confirmed(&self) -> Option<Instant> {
+        self.flight().confirmed
+    }
+
+    /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
+    pub(super) fn raise_fence(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, word: &str) {
+        let is_ours = primary.is_some() && self.load().primary_announced.as_ref() == primary;
+        if !is_ours || !self.shared.settings().sentinel.failover.fence {
+            return;
+        }
+        let mut flight = self.flight();
+        if flight.failover.fence.raise(sentinel, Instant::now()) {
+            self.show_fence(&flight, &format!("{word} by {sentinel}"));
+        }
+    }
+
+    /// A Sentinel has given its failover up.
+    pub(super) fn release_fence(&self, sentinel: &Endpoint, word: &str) {
+        let mut flight = self.flight();
+        if flight.failover.fence.release(sentinel, None) {
+            self.show_fence(&flight, &format!("{word} by {sentinel}"));
+        }
+    }
+
+    /// Brings the fence down when it has been up for too long; when it will, if it is up.
+    pub(super) fn expire_fence(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        let max = self.shared.settings().sentinel.failover.fence_max;
+        let mut flight = self.flight();
+        if flight.failover.provisional.is_some_and(|since| now.saturating_duration_since(since) > max) {
+            flight.failover.provisional = None;
+        }
+        let end = flight.failover.fence.expires_at(max)?;
+        if end > now {
+            return Some(end);
+        }
+        flight.failover.fence.expire();
+        self.show_fence(&flight, "fence_expired");
+        drop(flight);
+        self.poke(true);
+        None
+    }
+
+    fn show_fence(&self, flight: &Flight, reason: &str) {
+        let on = flight.failover.fence.is_up();
+        self.fenced.store(on, Ordering::Release);
+        self.landed.notify_all();
+        self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason.to_owned() });
+    }
+
+    /// A Sentinel says that the primary is objectively down, or not any more.
+    pub(super) fn note_down(&self, sentinel: &Endpoint, down: bool) {
+        let mut flight = self.flight();
+        flight.failover.down.retain(|known| known != sentinel);
+        if down {
+            flight.failover.down.push(sentinel.clone());
+        }
+    }
+
+    /// Whether the Sentinels should be polled more often than usual.
+    pub(super) fn is_restless(&self, now: Instant) -> bool {
+        self.flight().failover.is_restless(now)
+    }
+
+    /// The candidate says that it is a primary (rules 8 and 9).
+    pub(super) fn candidate_speaks(self: &Arc<Self>, announced: &Endpoint) {
+        let policy = self.shared.settings().sentinel.failover.probe;
+        let mut flight = self.flight();
+        if self.load().primary_announced.as_ref() == Some(announced) {
+            return;
+        }
+        flight.failover.says_primary = Some(announced.clone());
+        self.doubts.fetch_add(1, Ordering::AcqRel);
+        let taken = match policy {
+            ProbePolicy::Eager => true,
+            ProbePolicy::Auto => !flight.failover.down.is_empty(),
+            ProbePolicy::Off => false,
+        };
+        if taken {
+            self.take_candidate(&mut flight, announced);
+        }
+        drop(flight);
+        self.poke(true);
+    }
+
+    /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
+    fn take_candidate(&self, flight: &mut Flight, announced: &Endpoint) {
+        let before = self.snapshot();
+        let now = Instant::now();
+        let snapshot = Snapshot {
+            primary: Some(self.shared.settings().client.address_map.apply(announced)),
+            primary_announced: Some(announced.clone()),
+            epoch: before.epoch + 1,
+            replicas: before.replicas.iter().filter(|replica| replica.announced != *announced).cloned().collect(),
+            asked: Some(now),
+            version: before.version + 1,
+            ..(*before).clone()
+        };
+        flight.failover.provisional = Some(now);
+        self.switched(flight, &before, &snapshot, "the candidate says that it is a primary");
+        self.publish(snapshot);
+        self.landed.notify_all();
+    }
+
+    /// Notes a switch: whoever is in doubt can see it, the fence comes down.
+    pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
+        flight.failover.switched = Some(Instant::now());
+        flight.failover.down.clear();
+        flight.failover.says_primary = None;
+        self.shared.tell(Happening::Topology {
+            service: self.name.clone(),
+            from: before.primary.clone(),
+            to: after.primary.clone(),
+            reason: reason.to_owned(),
+            epoch: after.epoch,
+        });
+        if flight.failover.fence.clear() {
+            self.show_fence(flight, "switched");
+        }
+    }
+
+    /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
+    pub(super) fn heed_flags(&self, flight: &mut Flight, words: &[Word], asked: Instant) {
+        let fences = self.shared.settings().sentinel.failover.fence;
+        let now = Instant::now();
+        let was_up = flight.failover.fence.is_up();
+        for word in words {
+            flight.failover.down.retain(|known| *known != word.sentinel);
+            if word.o_down {
+                flight.failover.down.push(word.sentinel.clone());
+            }
+            match word.in_failover {
+                true if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
+                _ => drop(flight.failover.fence.release(&word.sentinel, Some(asked))),
+            }
+        }
+        if flight.failover.fence.is_up() != was_up {
+            self.show_fence(flight, "the flag failover_in_progress");
+        }
+    }
+}
+
+/// Rule 32: after the loss of a primary every replica reports a broken link for seconds; that says nothing about the replica.
+pub(super) fn be_lenient(replicas: &mut [ReplicaView], before: &[ReplicaView]) {
+    for replica in replicas.iter_mut().filter(|replica| replica.unfit_by_link) {
+        let known = before.iter().find(|known| known.announced == replica.announced);
+        if known.is_some_and(|known| known.unfit.is_none()) {
+            (replica.unfit, replica.unfit_by_link) = (None, false);
+        }
+    }
+}

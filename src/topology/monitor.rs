@@ -1,0 +1,330 @@
+//! The lookout: one thread for the process that listens to all Sentinels of all handles at the same time.
+//!
+//! Guarantees: never waits for a Sentinel; every Sentinel is subscribed to, because the leader of a failover announces the switch
+//! last, and it alone announces the steps before; polling is the net under the events; jitter everywhere. A panic while one handle
+//! is attended to costs that handle a second. Ends when the last handle is closed. Leaves to others: what follows for a service
+//! (failover), asking and judging (service, discovery).
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::ear::{Change, Ear};
+use super::link::LinkOptions;
+use super::news::{News, What};
+use super::probe::Probe;
+use super::sentinel::Sentinel;
+use super::service::Service;
+use super::watch::Happening;
+use crate::config::{Endpoint, Monitor as Mode};
+use crate::net::Waker;
+use crate::sys::fork::PerProcess;
+use crate::sys::poll::{self, PollFd};
+use crate::sys::thread;
+
+/// The longest sleep: members of the list of Sentinels come and go without waking anybody.
+const NAP: Duration = Duration::from_millis(500);
+/// Between polls while a failover is under way or the old primary is expected back.
+const RESTLESS: Duration = Duration::from_secs(1);
+/// The same event of several Sentinels within this time is one.
+const SAME: Duration = Duration::from_secs(3);
+
+static LOOKOUT: PerProcess<Lookout> = PerProcess::new();
+
+/// Attends to a handle from now on, unless that is so already or its `monitor` is off.
+pub(super) fn attend(sentinel: &Arc<Sentinel>) {
+    if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
+        return;
+    }
+    let lookout = LOOKOUT.get_or_make(Lookout::new);
+    let Some(waker) = &lookout.waker else { return };
+    let mut state = lookout.state();
+    let known = state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
+    if !known {
+        state.handles.push(Arc::downgrade(sentinel));
+    }
+    if !state.running {
+        // Without a thread there are no events: calls ask the Sentinels when something fails, and the next service tries again.
+        state.running = thread::spawn("vigie-lookout", move || lookout.run(waker)).is_ok();
+    }
+    drop(state);
+    waker.wake();
+}
+
+/// Makes the lookout look again: a handle was closed.
+pub(super) fn nudge() {
+    if let Some(waker) = &LOOKOUT.get_or_make(Lookout::new).waker {
+        waker.wake();
+    }
+}
+
+struct Lookout {
+    waker: Option<Arc<Waker>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    handles: Vec<Weak<Sentinel>>,
+    running: bool,
+}
+
+impl Lookout {
+    fn new() -> Self {
+        Self { waker: Waker::new().ok().map(Arc::new), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, waker: &Arc<Waker>) {
+        let mut posts: Vec<Post> = Vec::new();
+        loop {
+            waker.clear();
+            if !self.take_in(&mut posts) {
+                return;
+            }
+            let now = Instant::now();
+            let mut wake = now + NAP;
+            for post in &mut posts {
+                wake = wake
+                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(waker))).unwrap_or_else(|_| post.begin_anew()));
+            }
+            let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
+            fds.push(PollFd::new(waker.fd(), true, false));
+            let timeout = wake.saturating_duration_since(Instant::now());
+            if poll::wait(&mut fds, Some(timeout)).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Takes new handles in and lets closed ones go; false when there is none left, and the thread ends.
+    fn take_in(&self, posts: &mut Vec<Post>) -> bool {
+        let mut state = self.state();
+        let open = |handle: &Weak<Sentinel>| handle.upgrade().is_some_and(|sentinel| !sentinel.is_closed());
+        state.handles.retain(open);
+        posts.retain(|post| state.handles.iter().any(|handle| handle.ptr_eq(&post.handle)));
+        for handle in &state.handles {
+            if !posts.iter().any(|post| post.handle.ptr_eq(handle)) {
+                posts.push(Post::new(handle.clone()));
+            }
+        }
+        state.running = !posts.is_empty();
+        state.running
+    }
+}
+
+/// What is kept for one handle.
+struct Post {
+    handle: Weak<Sentinel>,
+    configured: u64,
+    options: Option<Arc<LinkOptions>>,
+    ears: Vec<Ear>,
+    services: HashMap<String, Charge>,
+    /// Events heard lately: the same from another Sentinel is not told again.
+    heard: Vec<(String, Instant)>,
+    /// Nothing is done before; after a panic.
+    rests_until: Option<Instant>,
+}
+
+/// What is kept for one service.
+struct Charge {
+    next_poll: Instant,
+    probe: Option<Probe>,
+}
+
+impl Post {
+    fn new(handle: Weak<Sentinel>) -> Self {
+        let (ears, services, heard) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { handle, configured: 0, options: None, ears, services, heard, rests_until: None }
+    }
+
+    fn begin_anew(&mut self) -> Instant {
+        let until = Instant::now() + Duration::from_secs(1);
+        *self = Self { rests_until: Some(until), ..Self::new(self.handle.clone()) };
+        until
+    }
+
+    fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        let probes = self.services.values().filter_map(|charge| charge.probe.as_ref().and_then(Probe::poll_fd));
+        self.ears.iter().filter_map(Ear::poll_fd).chain(probes)
+    }
+
+    /// Does all that can be done now; when to come again though nothing happens.
+    fn attend(&mut self, waker: &Arc<Waker>) -> Instant {
+        let far = Instant::now() + NAP;
+        let Some(sentinel) = self.handle.upgrade() else { return far };
+        if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
+            return until;
+        }
+        let listens = sentinel.settings().sentinel.monitor.mode == Mode::On;
+        if listens {
+            self.place_ears(&sentinel);
+            self.listen(&sentinel, waker);
+        }
+        let mut wake = self.tend(&sentinel, waker).min(far);
+        for ear in &self.ears {
+            wake = ear.wakes_at().map_or(wake, |at| wake.min(at));
+        }
+        wake
+    }
+
+    /// One ear at each Sentinel that is known; with changed credentials or addresses all anew.
+    fn place_ears(&mut self, sentinel: &Sentinel) {
+        let settings = sentinel.settings();
+        if self.configured != sentinel.config_version() || self.options.is_none() {
+            self.configured = sentinel.config_version();
+            self.options = Some(Arc::new(LinkOptions::new(&settings.sentinel)));
+            self.ears.clear();
+        }
+        let members = sentinel.shared().list().members();
+        self.ears.retain(|ear| members.iter().any(|member| member.endpoint == ear.announced));
+        for member in members {
+            let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+            if !self.ears.iter().any(|ear| ear.announced == member.endpoint || *ear.endpoint() == endpoint) {
+                self.ears.push(Ear::new(member.endpoint, endpoint));
+            }
+        }
+    }
+
+    fn listen(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) {
+        let Some(options) = self.options.clone() else { return };
+        let timeout = sentinel.settings().sentinel.timeout;
+        let mut heard = Vec::new();
+        let mut last_words = None;
+        let mut came_up = false;
+        for ear in &mut self.ears {
+            let mut news = Vec::new();
+            let change = ear.drive(&options, timeout, waker, &mut news);
+            heard.extend(news.into_iter().map(|news| (ear.announced.clone(), news)));
+            let Some(change) = change else { continue };
+            let (up, reason) = match change {
+                Change::Up => (true, "listening".to_owned()),
+                Change::Down(error) => (false, error.message().to_owned()),
+            };
+            came_up |= up;
+            let name = ear.endpoint().to_string();
+            sentinel.shared().tell(Happening::Sentinel { sentinel: name, up: Some(up), reason: reason.clone() });
+            last_words = Some(reason);
+        }
+        if let Some(reason) = last_words {
+            sentinel.set_degraded(!self.ears.iter().any(Ear::is_listening), &reason);
+        }
+        for (from, news) in heard {
+            self.act(sentinel, &from, &news);
+        }
+        if came_up {
+            // Events may have been missed before: the flags tell (rule 5).
+            sentinel.all().iter().for_each(|service| service.poke(false));
+        }
+    }
+
+    /// Acts on an event about one of our services; others' change nothing.
+    fn act(&mut self, sentinel: &Sentinel, from: &Endpoint, news: &News) {
+        let Some(service) = sentinel.known_service(&news.service) else { return };
+        match &news.what {
+            What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel),
+            What::Selected(candidate) => {
+                service.raise_fence(from, news.primary.as_ref(), &news.channel);
+                self.question(sentinel, &service, candidate);
+            }
+            What::Promoted(candidate) => {
+                service.raise_fence(from, news.primary.as_ref(), &news.channel);
+                self.question(sentinel, &service, candidate);
+                service.poke(true);
+            }
+            What::Aborted => {
+                service.release_fence(from, &news.channel);
+                self.charge(&news.service).probe = None;
+                service.poke(true);
+            }
+            What::Switched(..) => service.poke(true),
+            What::PrimaryDown(down) => {
+                if news.channel.ends_with("odown") {
+                    service.note_down(from, *down);
+                }
+                service.poke(*down);
+            }
+            What::Replica | What::Peers | What::Other => service.poke(false),
+        }
+        self.tell(sentinel, &service, news);
+    }
+
+    /// Begins to ask a candidate for its role, unless it is being asked.
+    fn question(&mut self, sentinel: &Sentinel, service: &Service, candidate: &Endpoint) {
+        if service.load().primary_announced.as_ref() == Some(candidate) {
+            return;
+        }
+        let settings = sentinel.settings();
+        let charge = self.charge(service.name());
+        if charge.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
+            let endpoint = settings.client.address_map.apply(candidate);
+            charge.probe = Some(Probe::new(candidate.clone(), endpoint, &settings.client));
+        }
+    }
+
+    fn charge(&mut self, service: &str) -> &mut Charge {
+        let next_poll = Instant::now();
+        self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None })
+    }
+
+    /// Tells those who watch, once for all Sentinels that announce the same.
+    fn tell(&mut self, sentinel: &Sentinel, service: &Service, news: &News) {
+        let now = Instant::now();
+        let key = format!("{} {:?}", news.channel, (&news.service, &news.about));
+        self.heard.retain(|(_, at)| now.saturating_duration_since(*at) < SAME);
+        if self.heard.iter().any(|(heard, _)| *heard == key) {
+            return;
+        }
+        self.heard.push((key, now));
+        let reason = news.channel.clone();
+        let happening = match &news.what {
+            What::Switched(..) => return,
+            What::Replica | What::Selected(_) | What::Promoted(_) => {
+                let (service, replica) = (news.service.clone(), news.about.clone());
+                Happening::Replica { service, replica, fit: None, reason }
+            }
+            What::Peers => Happening::Sentinel { sentinel: news.about.clone(), up: None, reason },
+            _ => {
+                let snapshot = service.snapshot();
+                let (from, to, epoch) = (snapshot.primary.clone(), snapshot.primary.clone(), snapshot.epoch);
+                Happening::Topology { service: news.service.clone(), from, to, reason, epoch }
+            }
+        };
+        sentinel.shared().tell(happening);
+    }
+
+    /// Polls, probes and fences that are due.
+    fn tend(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
+        let now = Instant::now();
+        let interval = sentinel.settings().sentinel.monitor.interval;
+        let mut wake = now + NAP;
+        let services = sentinel.all();
+        self.services.retain(|name, _| services.iter().any(|service| service.name() == name));
+        for service in services {
+            let charge = self.charge(service.name());
+            if now >= charge.next_poll {
+                service.poke(false);
+                let pace = if service.is_restless(now) { interval.min(RESTLESS) } else { interval };
+                charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
+            } else if service.is_restless(now) {
+                charge.next_poll = charge.next_poll.min(now + RESTLESS);
+            }
+            wake = wake.min(charge.next_poll);
+            if let Some(probe) = &mut charge.probe {
+                if probe.drive(waker) {
+                    service.candidate_speaks(&probe.announced.clone());
+                }
+                wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
+            }
+            if charge.probe.is_some() && !service.is_restless(now) {
+                charge.probe = None;
+            }
+            wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
+        }
+        wake
+    }
+}
