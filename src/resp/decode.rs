@@ -52,6 +52,13 @@ struct Frame {
     role: Role,
 }
 
+impl Frame {
+    /// How many texts its first one lets expect: the others are likely to be as long.
+    fn likely(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(1)
+    }
+}
+
 /// A text that is not complete: `left` counts the CRLF too.
 #[derive(Debug)]
 struct Text {
@@ -198,13 +205,63 @@ impl Decoder {
         if rest.is_empty() {
             return Ok(Step::More);
         }
+        if let Some(step) = self.run_of_texts(rest) {
+            return Ok(step);
+        }
         match head::parse(rest)? {
+            Some((Head::Text(kind, len), used)) => {
+                self.open_text(kind, len)?;
+                // Most often the text is here too.
+                Ok(match self.text(&rest[used..])? {
+                    Step::More => Step::More,
+                    Step::Goes(text) => Step::Goes(used + text),
+                    Step::Ends(text) => Step::Ends(used + text),
+                })
+            }
             Some((head, used)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
             None => {
                 self.line.extend_from_slice(rest);
                 Ok(Step::More)
             }
         }
+    }
+
+    /// Bulk strings that are wholly in the input: one alone, or the children of an aggregate that come in a row.
+    ///
+    /// All that is unusual is left to the common way.
+    #[inline]
+    fn run_of_texts(&mut self, rest: &[u8]) -> Option<Step> {
+        let unit = &mut self.unit;
+        let Some(frame) = unit.frames.last_mut() else {
+            let (text, used) = head::whole_text(rest)?;
+            let fits = text.len() <= self.limits.max_bytes && unit.tree.reserve_text(text.len() - 1, 1);
+            return fits.then(|| {
+                unit.tree.add_text(text);
+                Step::Ends(used)
+            });
+        };
+        if frame.role != Role::Kept {
+            return None;
+        }
+        let mut at = 0;
+        while let Some((text, used)) = head::whole_text(&rest[at..]) {
+            if unit.tree.data.len() + text.len() > self.limits.max_bytes {
+                break;
+            }
+            if frame.left == frame.count && !unit.tree.reserve_text(text.len() - 1, frame.likely()) {
+                break;
+            }
+            unit.tree.add_text(text);
+            at += used;
+            frame.left -= 1;
+            if frame.left == 0 {
+                return Some(if unit.complete() { Step::Ends(at) } else { Step::Goes(at) });
+            }
+        }
+        (at > 0).then(|| {
+            unit.is_touched = true;
+            Step::Goes(at)
+        })
     }
 
     /// A header line whose beginning came earlier.
@@ -327,8 +384,7 @@ impl Decoder {
         if self.unit.dropping == 0 {
             self.check_bytes(len)?;
             let count = match self.unit.frames.last() {
-                // The first of many: the others are likely to be as long.
-                Some(frame) if frame.left == frame.count => usize::try_from(frame.count).unwrap_or(1),
+                Some(frame) if frame.left == frame.count => frame.likely(),
                 _ => 1,
             };
             if !self.unit.tree.reserve_text(len, count) {
@@ -343,6 +399,9 @@ impl Decoder {
     #[inline]
     fn text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
         let Some(text) = &mut self.text else { return Ok(Step::Goes(0)) };
+        if text.left == text.len + 2 && rest.len() >= text.left {
+            return self.whole_text(rest);
+        }
         let used = text.left.min(rest.len());
         let body = text.left.saturating_sub(2).min(used);
         if self.unit.dropping == 0 {
@@ -359,6 +418,23 @@ impl Decoder {
         let Some(text) = self.text.take() else { return Ok(Step::Goes(used)) };
         let node = if self.unit.dropping == 0 { self.close_text(&text)? } else { Node::NULL };
         Ok(if self.unit.done(node) { Step::Ends(used) } else { Step::Goes(used) })
+    }
+
+    /// A text that is wholly in the input.
+    #[inline]
+    fn whole_text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+        let Some(text) = self.text.take() else { return Ok(Step::Goes(0)) };
+        let (body, end) = rest[..text.len + 2].split_at(text.len);
+        if end != b"\r\n" {
+            return Err(head::protocol("a text is not followed by a line end", end));
+        }
+        let node = if self.unit.dropping == 0 {
+            self.unit.tree.data.extend_from_slice(body);
+            self.close_text(&text)?
+        } else {
+            Node::NULL
+        };
+        Ok(if self.unit.done(node) { Step::Ends(text.len + 2) } else { Step::Goes(text.len + 2) })
     }
 
     #[inline]
@@ -389,19 +465,26 @@ impl Unit {
         if self.dropping == 0 {
             self.tree.add(node);
         }
-        while let Some(frame) = self.frames.last_mut() {
-            frame.left -= 1;
-            if frame.left > 0 {
-                return false;
-            }
-            let role = frame.role;
-            self.frames.pop();
+        let Some(frame) = self.frames.last_mut() else { return true };
+        frame.left -= 1;
+        frame.left == 0 && self.complete()
+    }
+
+    /// The innermost aggregate is complete, and perhaps what it is the last of.
+    fn complete(&mut self) -> bool {
+        self.is_touched = true;
+        while let Some(Frame { role, .. }) = self.frames.pop() {
             if role == Role::Kept {
                 self.tree.close();
             } else {
                 self.dropping -= 1;
             }
             if role == Role::Attribute {
+                return false;
+            }
+            let Some(parent) = self.frames.last_mut() else { break };
+            parent.left -= 1;
+            if parent.left > 0 {
                 return false;
             }
         }

@@ -35,7 +35,8 @@ pub(super) fn is_long(first: u8) -> bool {
 }
 
 /// Reads the line at the start of `input`, which is not empty.
-#[inline]
+// Always inlined: its result is too large for registers, and storing it costs a fifth of a small reply.
+#[inline(always)]
 pub(super) fn parse(input: &[u8]) -> Parsed<'_> {
     let first = input[0];
     match first {
@@ -86,6 +87,29 @@ fn number(input: &[u8]) -> Number {
     }
     let signed = if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() };
     signed.map_or(Number::Bad, |signed| Number::Whole(signed, at + 2))
+}
+
+/// A bulk string that is whole at the start of the input: its text with the carriage return behind it, and its bytes in all.
+///
+/// `None` for anything else, be it incomplete, wrong, or only unusual: [`parse`] knows which.
+#[inline]
+pub(super) fn whole_text(input: &[u8]) -> Option<(&[u8], usize)> {
+    let (&first, mut rest) = input.split_first()?;
+    let mut len = 0usize;
+    for _ in 0..8 {
+        let (&byte, tail) = rest.split_first()?;
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        len = len * 10 + usize::from(digit);
+        rest = tail;
+    }
+    let digits = input.len() - rest.len() - 1;
+    let body = rest.strip_prefix(b"\r\n")?;
+    let text = body.get(..len + 2)?.strip_suffix(b"\n")?;
+    let is_whole = first == b'$' && digits > 0 && text.ends_with(b"\r");
+    is_whole.then_some((text, digits + len + 5))
 }
 
 #[inline]

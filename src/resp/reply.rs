@@ -26,9 +26,12 @@ impl Reply {
         if bytes.len() > INLINE {
             return None;
         }
-        let mut data = [0; INLINE];
-        data[..bytes.len()].copy_from_slice(bytes);
-        Some(Self(Box::new(Body::Small { node, len: bytes.len() as u8, data })))
+        // Made where it stays: a body that is filled first would be moved there.
+        let mut body = Box::new(Body::Small { node, len: bytes.len() as u8, data: [0; INLINE] });
+        if let Body::Small { data, .. } = body.as_mut() {
+            data[..bytes.len()].copy_from_slice(bytes);
+        }
+        Some(Self(body))
     }
 
     pub(super) fn scalar(node: Node, data: Vec<u8>) -> Self {

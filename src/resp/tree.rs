@@ -70,6 +70,17 @@ impl Tree {
         }
     }
 
+    /// Adds a STRING whose text has one more byte behind it, for the NUL.
+    #[inline]
+    pub(super) fn add_text(&mut self, text: &[u8]) {
+        let node = Node::text(Kind::String, self.data.len(), text.len() - 1);
+        self.data.extend_from_slice(text);
+        if let Some(end) = self.data.last_mut() {
+            *end = 0;
+        }
+        self.add(node);
+    }
+
     /// Completes the innermost open aggregate.
     pub(super) fn close(&mut self) {
         let Some(level) = self.open.pop() else { return };
@@ -147,7 +158,9 @@ impl Tree {
         self.nodes.clear();
         self.data.clear();
         self.pending.clear();
-        self.pending.shrink_to(SCRATCH / size_of::<Node>());
+        if self.pending.capacity() > SCRATCH {
+            self.pending = Vec::new();
+        }
     }
 }
 

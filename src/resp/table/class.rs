@@ -181,6 +181,8 @@ mod tests {
             "PING",
             "COMMAND",
             "OBJECT ENCODING a",
+            "SCRIPT EXISTS x",
+            "PUBSUB NUMSUB a",
         ] {
             assert!(of(command).is_repeatable(), "{command}");
         }
@@ -204,7 +206,9 @@ mod tests {
         ] {
             assert!(!of(command).is_repeatable(), "{command}");
         }
-        assert!(!of("BITFIELD a GET u8 0").flags.has(Flags::READ), "replicas refuse it");
+        for command in ["BITFIELD a GET u8 0", "SORT a", "GEORADIUS a 1 1 1 m", "SCRIPT EXISTS x", "PUBSUB NUMSUB a"] {
+            assert!(!of(command).flags.has(Flags::READ), "{command}: replicas refuse it, or know something else");
+        }
     }
 
     #[test]

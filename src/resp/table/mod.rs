@@ -39,7 +39,7 @@ impl Flags {
     pub const NO_KEYS: Self = Self(1 << 8);
     /// Its first argument is a command of its own.
     pub const CONTAINER: Self = Self(1 << 9);
-    /// It changes nothing, but replicas refuse it: safe to send again, to the primary.
+    /// It changes nothing, but replicas refuse it or know something else: safe to send again, to the primary.
     pub const REPEAT: Self = Self(1 << 10);
     /// Some of the others depend on the arguments: [`classify`] settles them.
     pub const ARGS: Self = Self(1 << 11);
