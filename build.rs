@@ -11,13 +11,13 @@ mod header;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.toml");
-    soname();
+    shared_library();
     #[cfg(feature = "header")]
     write_header();
 }
 
-/// cargo sets no soname, and programs would record the file's name; cargo-c sets one of its own.
-fn soname() {
+/// cargo sets no soname, and programs would record the file's name; cargo-c brings flags of its own.
+fn shared_library() {
     let linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     if !linux || env::var_os("CARGO_FEATURE_CAPI").is_some() {
         return;
@@ -28,6 +28,8 @@ fn soname() {
         major => major.to_owned(),
     };
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libvigie.so.{version}");
+    // Library threads outlive dlclose, so the code must stay mapped.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }
 
 #[cfg(feature = "header")]

@@ -1,5 +1,6 @@
-// How include/vigie.h comes from src/ffi: shared by build.rs (feature `header`) and tests/header.rs, so that both make the same
-// bytes. cbindgen does the work; what is added here is the version of Cargo.toml and a title in front of each noun's functions.
+// How include/vigie.h comes from src/ffi: shared by build.rs (feature `header`) and tests/header.rs, so that both make
+// the same bytes. cbindgen does the work; what is added here is the version of Cargo.toml and a title in front of each
+// noun's functions.
 
 use std::path::Path;
 

@@ -449,7 +449,8 @@ vigie_status vigie_config_set(vigie_config *config,
 
 /**
  * Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
- * each. Secrets are not shown.
+ * each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the
+ * truth values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
  * Blocks: no.

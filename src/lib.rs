@@ -3,12 +3,15 @@
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
 //! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net` > `resp`, `config` > `error`, `time` > `sys`.
 
+pub mod client;
 pub mod config;
 pub mod error;
+pub mod ffi;
 pub mod lane;
 pub mod net;
 pub mod pool;
 pub mod resp;
 pub mod sys;
 pub mod time;
+pub mod topology;
 pub mod worker;

@@ -23,7 +23,7 @@ pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, Fallback, LaneSettings, Pick, PoolSettings, Protocol, ReplicaSettings, ReplyLimits, RetrySettings,
+    ClientSettings, Fallback, LaneSettings, Pick, PoolSettings, Protocol, ReplicaSettings, RetrySettings,
     SentinelSettings, Settings, TcpSettings,
 };
 use table::{Kind, OPTIONS, Opt};

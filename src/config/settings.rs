@@ -10,6 +10,7 @@ use super::map::AddressMap;
 use super::secret::Credentials;
 use super::table;
 use crate::error::{Error, Result, Status};
+use crate::resp::Limits;
 
 /// Everything that a sentinel handle and its clients need.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,7 +41,7 @@ pub struct SentinelSettings {
     /// The same as for the data nodes.
     pub tcp: TcpSettings,
     /// The same as for the data nodes.
-    pub limits: ReplyLimits,
+    pub limits: Limits,
     /// The same as for the data nodes.
     pub client_name: Option<String>,
 }
@@ -75,7 +76,7 @@ pub struct ClientSettings {
     /// Which replica reads.
     pub replica: ReplicaSettings,
     /// How large a reply may be.
-    pub limits: ReplyLimits,
+    pub limits: Limits,
     /// From announced addresses to reachable ones.
     pub address_map: AddressMap,
 }
@@ -189,17 +190,6 @@ pub struct ReplicaSettings {
     pub preferred: Vec<Endpoint>,
 }
 
-/// How large a reply may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyLimits {
-    /// Bytes of text.
-    pub max_bytes: usize,
-    /// Aggregates inside aggregates.
-    pub max_depth: usize,
-    /// Values, aggregates included.
-    pub max_nodes: usize,
-}
-
 impl Default for SentinelSettings {
     fn default() -> Self {
         Self {
@@ -210,7 +200,7 @@ impl Default for SentinelSettings {
             max_peers: 64,
             address_map: AddressMap::default(),
             tcp: TcpSettings::default(),
-            limits: ReplyLimits::default(),
+            limits: Limits::default(),
             client_name: None,
         }
     }
@@ -232,7 +222,7 @@ impl Default for ClientSettings {
             lane: LaneSettings::default(),
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
-            limits: ReplyLimits::default(),
+            limits: Limits::default(),
             address_map: AddressMap::default(),
         }
     }
@@ -277,13 +267,6 @@ impl Default for RetrySettings {
             noreplicas: false,
             misconf: false,
         }
-    }
-}
-
-impl Default for ReplyLimits {
-    /// The largest text that a server gives by default (512 MiB), with room for what is around it.
-    fn default() -> Self {
-        Self { max_bytes: (512 << 20) + (64 << 10), max_depth: 128, max_nodes: 16 << 20 }
     }
 }
 

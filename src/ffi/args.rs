@@ -1,7 +1,7 @@
 //! Arguments from C and outputs to C.
 //!
-//! Guarantees: nothing is read from a NULL pointer or for a length that cannot be; every refusal names the argument. Inputs
-//! are borrowed for the call and never kept.
+//! Guarantees: nothing is read from a NULL pointer or for a length that cannot be; every refusal names the argument.
+//! Inputs are borrowed for the call and never kept.
 
 use std::ffi::{CStr, c_char};
 use std::{ptr, slice};

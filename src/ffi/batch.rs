@@ -2,7 +2,8 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
@@ -23,15 +24,30 @@ const MARK: &str = "!vigie batch: ";
 /// What a thread gets that reads a batch while another one uses it.
 const SHARED: &str = "!vigie batch: used by two threads at the same time\r\n";
 
-/// The encoded list; only ever tried, never waited for.
+/// The encoded list.
 #[derive(Default)]
-pub(super) struct Batch(Mutex<List>);
+pub(super) struct Batch {
+    list: Mutex<List>, // only ever tried, never waited for
+    /// Two threads met: a command is missing, so the list is of no use until it is cleared.
+    shared: AtomicBool,
+}
 
 #[derive(Default)]
 struct List {
     data: Vec<u8>,
     /// After a mistake `data` is a line that says which; nothing more is added until it is cleared.
     broken: bool,
+}
+
+impl Batch {
+    /// The list, unless another thread has it.
+    fn own(&self) -> Option<MutexGuard<'_, List>> {
+        let list = self.list.try_lock().ok();
+        if list.is_none() {
+            self.shared.store(true, Ordering::Release);
+        }
+        list
+    }
 }
 
 impl List {
@@ -82,7 +98,7 @@ pub unsafe extern "C" fn vigie_batch_add(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     total((), || unsafe {
         let batch = handle::borrow(batch, "batch").ok()?;
-        let mut list = batch.0.try_lock().ok()?;
+        let mut list = batch.own()?;
         if !list.broken {
             let added = Argv { argc, argv, argvlen }.with(|args| {
                 encode::command(&mut list.data, args);
@@ -110,7 +126,7 @@ pub unsafe extern "C" fn vigie_batch_data(batch: *const vigie_batch, len: *mut u
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     let (data, bytes) = total((ptr::null(), 0), || {
         let batch = unsafe { handle::borrow(batch, "batch") }.ok()?;
-        let list = batch.0.try_lock();
+        let list = batch.own().filter(|_| !batch.shared.load(Ordering::Acquire));
         Some(list.map_or((SHARED.as_ptr(), SHARED.len()), |list| (list.data.as_ptr(), list.data.len())))
     });
     if !len.is_null() {
@@ -132,9 +148,10 @@ pub unsafe extern "C" fn vigie_batch_clear(batch: *mut vigie_batch) {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     total((), || unsafe {
         let batch = handle::borrow(batch, "batch").ok()?;
-        let mut list = batch.0.try_lock().ok()?;
+        let mut list = batch.own()?;
         list.data.clear();
         list.broken = false;
+        batch.shared.store(false, Ordering::Release);
         Some(())
     });
 }
@@ -175,6 +192,23 @@ mod tests {
             vigie_batch_add(batch, 2, argv.as_ptr(), ptr::null());
             vigie_batch_add(batch, 1, argv.as_ptr(), [3usize].as_ptr());
             assert_eq!(data(batch), b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$3\r\nGET\r\n");
+            vigie_batch_free(batch);
+        }
+    }
+
+    #[test]
+    fn two_threads_on_one_batch_spoil_it_until_it_is_cleared() {
+        let batch = vigie_batch_new();
+        let argv = [c"PING".as_ptr()];
+        // SAFETY: a live handle, an array with as many elements as said.
+        unsafe {
+            let other = handle::peek(batch).unwrap().list.lock().unwrap();
+            vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
+            drop(other);
+            vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
+            assert!(refuse_misused(data(batch)).is_err_and(|error| error.message().contains("two threads")));
+            vigie_batch_clear(batch);
+            assert_eq!(data(batch), b"");
             vigie_batch_free(batch);
         }
     }

@@ -6,8 +6,9 @@ use std::sync::{RwLock, TryLockError};
 use super::handle::{self, Noun};
 use super::types::{vigie_config, vigie_error, vigie_reply, vigie_status};
 use super::{args, dispose, guard, total};
-use crate::config::Config;
+use crate::config::{Config, Described};
 use crate::error::{Error, Result, Status};
+use crate::resp::{Reply, ReplyBuilder};
 
 impl Noun for vigie_config {
     type Value = RwLock<Config>; // only ever tried: a second thread gets an error, not a wait
@@ -78,7 +79,8 @@ pub unsafe extern "C" fn vigie_config_set(
 }
 
 /// Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
-/// each. Secrets are not shown.
+/// each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the
+/// truth values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.
@@ -98,7 +100,7 @@ pub unsafe extern "C" fn vigie_config_describe(
         args::reset(out);
         guard("vigie_config_describe", err, || {
             let rows = read(config, "config", |config| Ok(config.describe()))?;
-            args::put(out, rows_to_reply(&rows));
+            args::put(out, table(&rows));
             Ok(())
         })
     }
@@ -117,6 +119,63 @@ pub unsafe extern "C" fn vigie_config_free(config: *mut vigie_config) {
     unsafe { dispose(config) };
 }
 
-fn rows_to_reply(_rows: &[crate::config::Described]) -> crate::resp::Reply {
-    crate::resp::Reply::standin(b"rows")
+fn table(options: &[Described]) -> Reply {
+    let mut reply = ReplyBuilder::new();
+    reply.array();
+    for option in options {
+        let texts = [
+            ("key", option.key),
+            ("value", &option.value),
+            ("default", option.default),
+            ("type", option.type_name),
+            ("range", &option.range),
+            ("text", option.text),
+            ("since", option.since),
+        ];
+        reply.map();
+        for (key, text) in texts {
+            reply.text(key).text(text);
+        }
+        reply.text("dynamic").bool(option.dynamic).text("override").bool(option.per_client).end();
+    }
+    reply.end().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::{vigie_error_free, vigie_error_status};
+    use super::*;
+    use std::ptr;
+
+    #[test]
+    fn a_config_that_another_thread_uses_is_refused_not_waited_for() {
+        let config = vigie_config_new();
+        let mut err = ptr::null_mut();
+        // SAFETY: live handles and variables, each freed once.
+        unsafe {
+            let lock = handle::peek(config).unwrap();
+            let reader = lock.read().unwrap();
+            let busy = vigie_config_set(config, c"db".as_ptr(), c"1".as_ptr(), &raw mut err);
+            assert_eq!((busy, vigie_error_status(err)), (Status::InvalidState.code(), Status::InvalidState.code()));
+            vigie_error_free(err);
+            assert_eq!(vigie_config_describe(config, ptr::null_mut(), ptr::null_mut()), 0);
+            drop(reader);
+            let writer = lock.write().unwrap();
+            let busy = vigie_config_describe(config, ptr::null_mut(), ptr::null_mut());
+            assert_eq!(busy, Status::InvalidState.code());
+            drop(writer);
+            assert_eq!(vigie_config_set(config, c"db".as_ptr(), c"1".as_ptr(), ptr::null_mut()), 0);
+            vigie_config_free(config);
+        }
+    }
+
+    #[test]
+    fn every_option_is_described() {
+        let reply = table(&Config::new().describe());
+        assert_eq!(reply.count(0) as usize, Config::new().describe().len());
+        let first = reply.child(0, 0).unwrap();
+        for key in ["key", "value", "default", "type", "range", "text", "since", "dynamic", "override"] {
+            assert!(reply.find(first, key.as_bytes()).is_some(), "{key}");
+        }
+    }
 }

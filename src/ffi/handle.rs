@@ -1,8 +1,9 @@
 //! What a C handle is inside: a tagged header and a value on the heap.
 //!
-//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a panic is
-//! refused with an error that names the argument. A handle that was freed is mostly recognised, as long as its memory
-//! was not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with the value.
+//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a
+//! panic is refused with an error that names the argument. A handle that was freed is mostly recognised, as long as its
+//! memory was not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with
+//! the value.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

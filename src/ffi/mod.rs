@@ -1,11 +1,13 @@
 //! The C border: one file per noun, thin functions, `guard` around each; no logic.
 //!
 //! Guarantees: no panic leaves the library; `*out` and `*err` are NULL unless something was put there; a wrong argument
-//! gives an error that names it. Leaves to others: everything that a function does (`client`, `topology`, `config`, `resp`).
+//! gives an error that names it. Leaves to others: everything that a function does (`client`, `topology`, `config`,
+//! `resp`).
 //!
 //! **The safety contract**, which every `unsafe extern "C"` function here relies on, stated once:
-//! - A pointer to a handle is NULL or came from this library, and no other thread frees it during the call. What else can be
-//!   told apart (another kind, another copy of the library, freed memory that is still recognisable) is refused, as a courtesy.
+//! - A pointer to a handle is NULL or came from this library, and no other thread frees it during the call. What else
+//!   can be told apart (another kind, another copy of the library, freed memory that is still recognisable) is refused,
+//!   as a courtesy.
 //! - A pointer with a length, and an array with a count, is NULL or readable for that long during the call.
 //! - A text is NULL or ends with a NUL.
 //! - An output pointer is NULL or writable; its alignment does not matter.

@@ -1,7 +1,7 @@
 //! The names of the C side: handles, status codes, flags, node types and the one public struct.
 //!
-//! Guarantees: everything here is spelled as in C, so that a search finds both sides; numbers and layout are checked against
-//! the rooms that own them when the library is compiled. Leaves to others: what a handle is inside (`handle`).
+//! Guarantees: everything here is spelled as in C, so that a search finds both sides; numbers and layout are checked
+//! against the rooms that own them when the library is compiled. Leaves to others: what a handle is inside (`handle`).
 
 #![allow(non_camel_case_types)]
 

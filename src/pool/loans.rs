@@ -58,6 +58,11 @@ impl Loan {
         &self.pool
     }
 
+    /// The database that it is in, unless its user changed that.
+    pub fn db(&self) -> u32 {
+        self.pool.connect.load().handshake.db
+    }
+
     /// Its state is not as it was: it is closed when it is given back.
     pub fn spoil(&mut self) {
         self.spoiled = true;
@@ -136,6 +141,27 @@ impl Pool {
         inner.loans.waiting.push_back((ticket, sender));
         drop(inner);
         self.wait_for_loan(ticket, &receiver, deadline)
+    }
+
+    /// A connection of one's own if there is one to be had without waiting for another caller.
+    pub fn spare_loan(self: &Arc<Self>, deadline: Deadline) -> Option<Loan> {
+        let mut inner = self.lock();
+        if inner.ended.is_some() {
+            return None;
+        }
+        if let Some(loan) = self.lend_idle(&mut inner) {
+            return Some(loan);
+        }
+        if !inner.loans.waiting.is_empty()
+            || inner.loans.count() >= self.loans_at_most()
+            || inner.total >= self.settings.max
+        {
+            return None;
+        }
+        inner.total += 1;
+        inner.loans.opening += 1;
+        drop(inner);
+        self.open_loan(deadline).ok()
     }
 
     /// One place is kept for the first lane, whatever is on loan.

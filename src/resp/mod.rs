@@ -37,7 +37,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // The longest value a server stores is 512 MiB; a little more lets it through with what goes along with it.
-        Self { max_bytes: (512 << 20) + (1 << 20), max_depth: 128, max_nodes: 16 << 20 }
+        Self { max_bytes: (512 << 20) + (64 << 10), max_depth: 128, max_nodes: 16 << 20 }
     }
 }
 

@@ -23,7 +23,7 @@ pub fn scratch(name: &str) -> PathBuf {
 /// Runs a tool; if it is not there, says which package brings it.
 pub fn run(command: &mut Command, package: &str) -> Output {
     let tool = command.get_program().to_owned();
-    command.output().unwrap_or_else(|e| panic!("{} does not run ({e}): install {package}", tool.display()))
+    command.output().unwrap_or_else(|e| panic!("{} does not run ({e}): install {package}", Path::new(&tool).display()))
 }
 
 /// Runs a tool that has to succeed.

@@ -1,0 +1,241 @@
+//! What a client and its sessions share: settings, the way to the pools, counters, and whether it is open.
+//!
+//! Guarantees: a close lets nothing new in, ends blocking commands at once and everything else at its deadline; when the last
+//! handle is gone the connections are too.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::Target;
+use super::route::View;
+use crate::config::{ClientSettings, Config};
+use crate::error::{Error, Result, Status, flags};
+use crate::net::Socket;
+use crate::resp::{Reply, ReplyBuilder};
+use crate::time::Deadline;
+use crate::topology::{Child, Sentinel, Service};
+
+/// What a client and its sessions share.
+pub(super) struct Core {
+    pub(super) sentinel: Arc<Sentinel>,
+    pub(super) service: Arc<Service>,
+    pub(super) target: Target,
+    pub(super) settings: ArcSwap<ClientSettings>,
+    pub(super) overrides: Option<Config>,
+    pub(super) view: ArcSwap<View>,
+    /// One thread at a time makes a new view.
+    pub(super) renewal: Mutex<()>,
+    /// Whose turn it is among the replicas.
+    pub(super) turn: AtomicUsize,
+    /// The replica that the cursors of a replica client belong to.
+    pub(super) scan_pin: Mutex<Option<String>>,
+    pub(super) counters: Counters,
+    life: Life,
+}
+
+/// Whether the client is open, and who is inside.
+#[derive(Default)]
+struct Life {
+    closed: AtomicBool,
+    active: AtomicUsize,
+    /// The sockets of blocking commands under way: a close ends them at once.
+    blocking: Mutex<Vec<Weak<Socket>>>,
+    door: Mutex<()>,
+    changed: Condvar,
+}
+
+/// What a client counts.
+#[derive(Default)]
+pub(super) struct Counters {
+    calls: AtomicU64,
+    pub(super) retries: AtomicU64,
+    errors: AtomicU64,
+    maybe_executed: AtomicU64,
+    pub(super) fallbacks: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn new(
+        sentinel: &Arc<Sentinel>,
+        service: Option<&str>,
+        target: Target,
+        overrides: Option<&Config>,
+    ) -> Result<Arc<Self>> {
+        if sentinel.is_closed() {
+            return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+        }
+        let base = sentinel.settings();
+        let settings = overrides.map_or_else(|| Ok(base.client.clone()), |config| config.overlay(&base.client))?;
+        let name = service.or(base.service.as_deref()).unwrap_or_default();
+        if name.is_empty() {
+            let text = "no service: name it in the call, in the URI, or in the option \"service\"";
+            return Err(Error::new(Status::Config, text));
+        }
+        let core = Arc::new(Self {
+            sentinel: Arc::clone(sentinel),
+            service: sentinel.service(name),
+            target,
+            settings: ArcSwap::from_pointee(settings),
+            overrides: overrides.cloned(),
+            view: ArcSwap::default(),
+            renewal: Mutex::default(),
+            turn: AtomicUsize::new(fastrand::usize(..)),
+            scan_pin: Mutex::default(),
+            counters: Counters::default(),
+            life: Life::default(),
+        });
+        let child: Weak<dyn Child> = Arc::downgrade(&core) as Weak<dyn Child>;
+        sentinel.adopt(child);
+        Ok(core)
+    }
+
+    pub(super) fn settings(&self) -> Guard<Arc<ClientSettings>> {
+        self.settings.load()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.life.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        match self.is_closed() {
+            true => Err(Error::new(Status::Closed, format!("the client of service {} is closed", self.service.name()))),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a call that is inside, so that a close can wait for it.
+    pub(super) fn enter(&self) -> Result<Inside<'_>> {
+        self.life.active.fetch_add(1, Ordering::AcqRel);
+        let inside = Inside(self);
+        self.check_open()?;
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(inside)
+    }
+
+    /// Counts an error, and says CLOSED of what a close ended.
+    pub(super) fn told(&self, error: Error) -> Error {
+        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        if error.has(flags::MAYBE_EXECUTED) {
+            self.counters.maybe_executed.fetch_add(1, Ordering::Relaxed);
+        }
+        let ended = self.is_closed() && error.status() != Status::Server;
+        if ended { error.with_status(Status::Closed).without_flags(flags::RETRYABLE) } else { error }
+    }
+
+    /// Notes the socket of a blocking command, so that a close can end it.
+    pub(super) fn note_blocking(&self, socket: &Arc<Socket>) {
+        let mut blocking = lock(&self.life.blocking);
+        blocking.retain(|socket| socket.strong_count() > 0);
+        blocking.push(Arc::downgrade(socket));
+        drop(blocking);
+        if self.is_closed() {
+            socket.shutdown();
+        }
+    }
+
+    /// Its socket serves something else again.
+    pub(super) fn forget_blocking(&self, socket: &Arc<Socket>) {
+        lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
+    }
+
+    /// Waits a while, or until the client is closed.
+    pub(super) fn pause(&self, pause: Duration) {
+        let door = lock(&self.life.door);
+        if !self.is_closed() {
+            drop(self.life.changed.wait_timeout(door, pause));
+        }
+    }
+
+    pub(super) fn close(&self, deadline: Deadline) {
+        self.life.closed.store(true, Ordering::Release);
+        let blocking = std::mem::take(&mut *lock(&self.life.blocking));
+        blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
+        let mut door = lock(&self.life.door);
+        self.life.changed.notify_all();
+        while self.life.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
+            // A call that left just before it could see the close does not knock: look again soon.
+            let wait = deadline.left_or(Duration::from_millis(20));
+            door = self.life.changed.wait_timeout(door, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(door);
+        self.end_pools();
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.view.load().pools().for_each(|pool| pool.disconnect());
+    }
+
+    fn end_pools(&self) {
+        let _renewal = lock(&self.renewal);
+        let view = self.view.swap(Arc::default());
+        let cause = Error::new(Status::Closed, format!("the client of service {} was closed", self.service.name()));
+        view.pools().for_each(|pool| pool.retire(cause.clone()));
+    }
+
+    pub(super) fn topology(&self) -> Result<Reply> {
+        self.sentinel.topology(Some(self.service.name()))
+    }
+
+    pub(super) fn stats(&self) -> Reply {
+        let mut map = ReplyBuilder::new();
+        map.map();
+        let Counters { calls, retries, errors, maybe_executed, fallbacks } = &self.counters;
+        let named = ["calls", "retries", "errors", "maybe_executed", "fallbacks"];
+        for (name, counter) in named.into_iter().zip([calls, retries, errors, maybe_executed, fallbacks]) {
+            map.text(name).int(counter.load(Ordering::Relaxed) as i64);
+        }
+        map.text("pools").array();
+        for (pool, role) in self.view.load().pools_with_roles() {
+            let counts = pool.counts();
+            map.map().text("endpoint").text(pool.name()).text("role").text(role);
+            for (name, value) in [
+                ("size", counts.total),
+                ("lanes", counts.lanes),
+                ("idle", counts.idle),
+                ("in_use", counts.lent),
+                ("waiting", counts.waiting),
+                ("in_flight", counts.in_flight),
+                ("served", counts.served),
+            ] {
+                map.text(name).int(value as i64);
+            }
+            map.text("srtt_us").int(pool.srtt().map_or(-1, |srtt| srtt.as_micros() as i64)).end();
+        }
+        map.end().end().finish()
+    }
+}
+
+impl Child for Core {
+    fn close(&self, deadline: Deadline) {
+        Core::close(self, deadline);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.end_pools();
+    }
+}
+
+/// A call inside a client.
+pub(super) struct Inside<'a>(&'a Core);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let life = &self.0.life;
+        if life.active.fetch_sub(1, Ordering::AcqRel) == 1 && life.closed.load(Ordering::Acquire) {
+            drop(lock(&life.door));
+            life.changed.notify_all();
+        }
+    }
+}
+
+/// Nothing under these locks leaves a half-made state behind.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,260 @@
+//! The loop around a call: route it, run it, judge the outcome, ask the Sentinels, try again; all inside one deadline.
+//!
+//! Guarantees: at most one thing is repeated at a time, in order; without progress there is a pause that grows, with jitter;
+//! the error at the end says what was tried last, how often, and for how long.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::core::Core;
+use super::judge::{Again, Verdict, is_final, join, judge};
+use super::plan::Plan;
+use super::route::Route;
+use super::{CallFlags, Target};
+use crate::config::RetrySettings;
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::pool::{Loan, Pool};
+use crate::resp::{Reply, Want};
+use crate::time::Deadline;
+
+/// Where a call stands between two attempts.
+struct Progress {
+    retry: RetrySettings,
+    deadline: Deadline,
+    rounds: u32,
+    /// Topology of this discovery or an earlier one has been found wanting.
+    stale: u64,
+    tried: Vec<String>,
+    kept: Vec<(Reply, usize)>,
+    from: usize,
+}
+
+impl Core {
+    /// Runs a call to its end: the reply, and the node that gave it.
+    pub(super) fn exec(&self, plan: &Plan<'_>, call: CallFlags, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+        plan.check_shared()?;
+        if self.target == Target::Replica && !plan.reads {
+            let text = format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
+            return Err(Error::new(Status::ReadOnly, text));
+        }
+        let mut progress = Progress::new(self.settings().retry, deadline);
+        loop {
+            let error = match self.attempt(plan, call, &mut progress) {
+                Ok((reply, pool)) => return Ok((progress.whole(reply), pool)),
+                Err(Failed::ForGood(error)) => return Err(self.in_words(plan, &progress, error)),
+                Err(Failed::ForNow(error)) => error,
+            };
+            if deadline.is_over() || self.is_closed() || progress.is_out_of_retries() {
+                return Err(self.in_words(plan, &progress, error));
+            }
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+            if let Some(pause) = progress.pause() {
+                self.pause(pause);
+            }
+            if deadline.is_over() {
+                return Err(self.in_words(plan, &progress, error));
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        plan: &Plan<'_>,
+        call: CallFlags,
+        progress: &mut Progress,
+    ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
+        self.learn(progress.stale, progress.deadline)?;
+        let route = match self.route(plan, call, &progress.tried) {
+            Ok(route) => route,
+            Err(error) => {
+                // Every replica failed this call: begin anew, with fresh topology.
+                progress.tried.clear();
+                progress.stale = self.service.discovered();
+                return Err(Failed::from(error));
+            }
+        };
+        let slow = plan.slow || call.has(CallFlags::SLOW);
+        let outcome = self.send(plan, &route, slow, progress);
+        match judge(plan, progress.from, call, &progress.retry, outcome) {
+            Verdict::Done { reply, ask } => {
+                if ask {
+                    self.doubt(&route.pool, "it refused a write");
+                }
+                Ok((reply, route.pool))
+            }
+            Verdict::Failed(error) => {
+                if error.has(flags::MAYBE_EXECUTED) {
+                    self.service.suspect(route.pool.endpoint(), error.message());
+                }
+                Err(Failed::ForGood(error))
+            }
+            Verdict::Again(again) => Err(self.note_failure(again, route, call, progress)),
+        }
+    }
+
+    /// Makes sure that the topology is newer than what was found wanting.
+    pub(super) fn learn(&self, stale: u64, deadline: Deadline) -> Result<()> {
+        if self.current_view().serves(self.target) && (stale == 0 || self.service.discovered() > stale) {
+            return Ok(());
+        }
+        match self.service.discover(stale, deadline) {
+            // Without Sentinels the last known nodes serve: whatever is opened there is asked for its role first.
+            Err(error) if error.status() == Status::NoSentinel && self.current_view().serves(self.target) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
+        let unit = plan.unit(progress.from);
+        let deadline = match route.alternatives {
+            // A stalled replica must leave time for the others.
+            others if others > 0 && !slow => {
+                let share = progress.deadline.left().map(|left| left / (others as u32 + 1));
+                share.map_or(progress.deadline, |share| progress.deadline.within(share))
+            }
+            _ => progress.deadline,
+        };
+        if plan.blocks.is_some() {
+            return self.send_alone(&route.pool, unit, deadline, true);
+        }
+        if slow && plan.slow {
+            if let Some(loan) = route.pool.spare_loan(deadline) {
+                return run_on(loan, unit, deadline);
+            }
+        }
+        route.pool.exec(unit, slow, deadline)
+    }
+
+    /// Runs a unit on a connection of its own.
+    fn send_alone(&self, pool: &Arc<Pool>, unit: Unit<'_>, deadline: Deadline, blocking: bool) -> Outcome {
+        let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
+        let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
+        if let (true, Some(socket)) = (blocking, &socket) {
+            self.note_blocking(socket);
+        }
+        let outcome = run_on(loan, unit, deadline);
+        if let (true, Some(socket)) = (blocking, &socket) {
+            self.forget_blocking(socket);
+        }
+        outcome
+    }
+
+    /// What follows from a failure for the next attempt.
+    fn note_failure(&self, again: Again, route: Route, call: CallFlags, progress: &mut Progress) -> Failed {
+        let error = match again.error.endpoint() {
+            "" => again.error.with_endpoint(route.pool.name()),
+            _ => again.error,
+        };
+        if again.was_sent && call.has(CallFlags::NO_RETRY) {
+            return Failed::ForGood(error);
+        }
+        if let Some((reply, ran)) = again.kept {
+            progress.from += ran;
+            progress.kept.push((reply, ran));
+        }
+        if again.suspect {
+            match &route.reader {
+                Some(reader) => {
+                    reader.rest();
+                    self.service.suspect(route.pool.endpoint(), error.message());
+                    progress.tried.push(route.pool.name().to_owned());
+                }
+                None => {
+                    match error.status() {
+                        Status::Server => self.doubt(&route.pool, error.message()),
+                        _ => self.service.suspect(route.pool.endpoint(), error.message()),
+                    }
+                    progress.stale = self.service.discovered();
+                }
+            }
+        }
+        Failed::ForNow(error)
+    }
+
+    /// The node is not what it was: its connections are not used for anything new, and the Sentinels are asked.
+    fn doubt(&self, pool: &Arc<Pool>, why: &str) {
+        pool.disconnect();
+        self.service.suspect(pool.endpoint(), why);
+    }
+
+    /// The error as the caller gets it: what was tried, for which service, how often.
+    fn in_words(&self, plan: &Plan<'_>, progress: &Progress, error: Error) -> Error {
+        if error.status() == Status::Server {
+            // A refusal that outlasted the deadline: the server's line stays unaltered.
+            return error;
+        }
+        let again = match progress.rounds {
+            0 => String::new(),
+            rounds => format!(", {} attempts", rounds + 1),
+        };
+        let after = progress.deadline.elapsed().as_millis();
+        error
+            .in_context(format!("{} for service {}", plan.name(), self.service.name()))
+            .with_note(format!(" (after {after} ms{again})"))
+    }
+}
+
+/// How an attempt failed.
+enum Failed {
+    ForGood(Error),
+    ForNow(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        if is_final(&error) { Self::ForGood(error) } else { Self::ForNow(error) }
+    }
+}
+
+impl Progress {
+    fn new(retry: RetrySettings, deadline: Deadline) -> Self {
+        Self { retry, deadline, rounds: 0, stale: 0, tried: Vec::new(), kept: Vec::new(), from: 0 }
+    }
+
+    /// The whole reply, if it came in parts.
+    fn whole(&mut self, last: Reply) -> Reply {
+        if self.kept.is_empty() { last } else { join(&self.kept, &last) }
+    }
+
+    fn is_out_of_retries(&self) -> bool {
+        self.retry.max != 0 && self.rounds >= self.retry.max
+    }
+
+    /// How long to wait before the next attempt; none before the first repetition, and none while there are other replicas.
+    fn pause(&mut self) -> Option<Duration> {
+        self.rounds += 1;
+        if self.rounds == 1 || !self.tried.is_empty() {
+            return None;
+        }
+        let doubled = self.retry.backoff_min.saturating_mul(1 << (self.rounds - 2).min(16));
+        let pause = doubled.min(self.retry.backoff_max).mul_f64(0.5 + fastrand::f64() / 2.0);
+        Some(self.deadline.left_or(pause))
+    }
+}
+
+/// Sends a unit on a connection of its own and reads its replies; a connection on which something went wrong is closed.
+pub(super) fn run_on(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let outcome = run_on_conn(&mut loan, unit, deadline);
+    if outcome.is_err() {
+        loan.spoil();
+    }
+    outcome
+}
+
+pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let Some(conn) = loan.conn() else {
+        return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
+    };
+    let mut encoded = Vec::new();
+    let bytes = match unit.bytes {
+        Bytes::Raw(raw) => raw,
+        args => {
+            args.append_to(&mut encoded);
+            &encoded
+        }
+    };
+    conn.send_all(bytes, deadline).map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
+    conn.recv(unit.list.map_or(Want::One, Want::List), deadline).map_err(|error| Failure { sent: bytes.len(), error })
+}

@@ -1,0 +1,225 @@
+//! What an outcome means: done, failed for good, or to be tried again (rules 10 to 15). No I/O.
+//!
+//! Guarantees: what may have run is repeated only if it only reads or the caller said IDEMPOTENT; a refusal repeats only what
+//! the server surely did not run; whatever is not repeated says whether it may have been executed.
+
+use super::CallFlags;
+use super::plan::Plan;
+use crate::config::RetrySettings;
+use crate::error::{Error, Status, flags};
+use crate::lane::{Failure, Outcome};
+use crate::resp::{Kind, Reply};
+
+/// What to do with an outcome.
+pub(super) enum Verdict {
+    /// The call is over, with this reply. `ask`: it shows that the topology has changed.
+    Done { reply: Reply, ask: bool },
+    /// The call is over, with this error.
+    Failed(Error),
+    /// Not over: it, or what is left of it, may be sent again.
+    Again(Again),
+}
+
+/// What is to be sent again, and why.
+pub(super) struct Again {
+    pub(super) error: Error,
+    /// The node that was tried is in doubt: ask the Sentinels, or try another replica.
+    pub(super) suspect: bool,
+    /// Replies that stand: of a list whose rest was refused.
+    pub(super) kept: Option<(Reply, usize)>,
+    /// It was sent: the caller who wants no repetition gets the error now.
+    pub(super) was_sent: bool,
+}
+
+/// How a server refuses without having done anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The node is not what it was: READONLY, MASTERDOWN.
+    Moved,
+    /// The node cannot at the moment: LOADING, BUSY, and by option NOREPLICAS, MISCONF.
+    Later,
+}
+
+/// Judges what became of a call that was sent from the command at `from` on.
+pub(super) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
+    match outcome {
+        Err(failure) => judge_failure(plan, from, call, failure),
+        Ok(reply) if plan.is_list() => judge_list(plan, retry, reply),
+        Ok(reply) => judge_reply(plan, retry, reply),
+    }
+}
+
+fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure) -> Verdict {
+    let maybe_executed = failure.sent >= plan.first_len(from);
+    let suspect = matches!(
+        failure.error.status(),
+        Status::Io | Status::Connect | Status::Resolve | Status::Timeout | Status::Role | Status::Server
+    );
+    if !maybe_executed {
+        let error = failure.error;
+        return match is_final(&error) {
+            true => Verdict::Failed(error),
+            false => Verdict::Again(Again {
+                error: error.with_flags(flags::RETRYABLE),
+                suspect,
+                kept: None,
+                was_sent: false,
+            }),
+        };
+    }
+    let error = failure.error.with_flags(flags::MAYBE_EXECUTED);
+    match (plan.repeatable || call.has(CallFlags::IDEMPOTENT)) && !is_final(&error) {
+        true => {
+            Verdict::Again(Again { error: error.with_flags(flags::RETRYABLE), suspect, kept: None, was_sent: true })
+        }
+        false => Verdict::Failed(error),
+    }
+}
+
+/// Waiting changes nothing about these.
+pub(super) fn is_final(error: &Error) -> bool {
+    !matches!(
+        error.status(),
+        Status::Io
+            | Status::Connect
+            | Status::Resolve
+            | Status::Timeout
+            | Status::Role
+            | Status::Server
+            | Status::NoSentinel
+            | Status::NoPrimary
+            | Status::NoReplica
+            | Status::SplitView
+            | Status::Protocol
+    )
+}
+
+fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
+    let Some(line) = reply.error_line(0) else { return Verdict::Done { reply, ask: false } };
+    match refusal(line, retry) {
+        // What a script did before it was refused did run (rule 10 d).
+        Some(refusal) if !plan.scripts => Verdict::Again(Again {
+            error: Error::from_server(line, "").with_flags(flags::RETRYABLE),
+            suspect: refusal == Refusal::Moved,
+            kept: None,
+            was_sent: true,
+        }),
+        _ => Verdict::Done { ask: shows_demotion(line), reply },
+    }
+}
+
+/// Rule 11: only a suffix of which nothing ran is sent again.
+fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
+    let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(line, retry));
+    let children: Vec<u32> = reply.children(0).collect();
+    let ran = children.iter().rposition(|child| refused(*child).is_none()).map_or(0, |last| last + 1);
+    let ask = children.iter().any(|child| reply.error_line(*child).is_some_and(shows_demotion));
+    match children.get(ran) {
+        Some(first) if !plan.scripts => {
+            let line = reply.error_line(*first).unwrap_or_default();
+            let error = Error::from_server(line, "").with_flags(flags::RETRYABLE);
+            let suspect = refused(*first) == Some(Refusal::Moved);
+            Verdict::Again(Again { error, suspect, kept: Some((reply, ran)), was_sent: true })
+        }
+        _ => Verdict::Done { reply, ask },
+    }
+}
+
+fn refusal(line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
+    match line.split(|byte| *byte == b' ').next().unwrap_or_default() {
+        b"READONLY" | b"MASTERDOWN" => Some(Refusal::Moved),
+        b"LOADING" | b"BUSY" => Some(Refusal::Later),
+        b"NOREPLICAS" if retry.noreplicas => Some(Refusal::Later),
+        b"MISCONF" if retry.misconf => Some(Refusal::Later),
+        _ => None,
+    }
+}
+
+/// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
+fn shows_demotion(line: &[u8]) -> bool {
+    memchr::memmem::find(line, b"READONLY ").is_some() || line.starts_with(b"MASTERDOWN")
+}
+
+/// The replies of a list that was sent in several parts, as one.
+pub(super) fn join(parts: &[(Reply, usize)], last: &Reply) -> Reply {
+    let mut whole = crate::resp::ReplyBuilder::new();
+    whole.array();
+    for (part, kept) in parts {
+        for child in part.children(0).take(*kept) {
+            whole.reply(&part.subtree(child));
+        }
+    }
+    if last.kind(0) == Kind::Array {
+        for child in last.children(0) {
+            whole.reply(&last.subtree(child));
+        }
+    }
+    whole.end().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::ReplyBuilder;
+
+    const RETRY: fn() -> RetrySettings = || crate::config::ClientSettings::default().retry;
+
+    fn judged(args: &[&str], flags: u32, outcome: Outcome) -> Verdict {
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+        let plan = Plan::command(&args).unwrap();
+        judge(&plan, 0, CallFlags::from_bits(flags).unwrap(), &RETRY(), outcome)
+    }
+
+    fn lost(sent: usize) -> Outcome {
+        Err(Failure { sent, error: Error::new(Status::Io, "cut") })
+    }
+
+    fn error_reply(line: &str) -> Outcome {
+        Ok(ReplyBuilder::new().error(line).finish())
+    }
+
+    #[test]
+    fn a_write_whose_answer_is_lost_is_not_repeated() {
+        assert!(
+            matches!(judged(&["INCR", "k"], 0, lost(1000)), Verdict::Failed(error) if error.has(flags::MAYBE_EXECUTED))
+        );
+        assert!(
+            matches!(judged(&["INCR", "k"], 0, lost(3)), Verdict::Again(again) if !again.error.has(flags::MAYBE_EXECUTED))
+        );
+        assert!(matches!(judged(&["INCR", "k"], CallFlags::IDEMPOTENT, lost(1000)), Verdict::Again(_)));
+        assert!(matches!(judged(&["GET", "k"], 0, lost(1000)), Verdict::Again(_)));
+        assert!(matches!(judged(&["SCAN", "5"], 0, lost(1000)), Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn a_refusal_is_repeated_but_not_a_scripts() {
+        let readonly = "READONLY You can't write against a read only replica.";
+        assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply(readonly)), Verdict::Again(again) if again.suspect));
+        assert!(matches!(judged(&["EVAL", "s", "0"], 0, error_reply(readonly)), Verdict::Done { ask: true, .. }));
+        let old = "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write";
+        assert!(matches!(judged(&["EVAL", "s", "0"], 0, error_reply(old)), Verdict::Done { ask: true, .. }));
+        assert!(
+            matches!(judged(&["GET", "k"], 0, error_reply("LOADING Redis is loading")), Verdict::Again(again) if !again.suspect)
+        );
+        assert!(matches!(
+            judged(&["SET", "k", "v"], 0, error_reply("NOREPLICAS Not enough")),
+            Verdict::Done { ask: false, .. }
+        ));
+        assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply("OOM command")), Verdict::Done { .. }));
+    }
+
+    #[test]
+    fn of_a_list_only_the_refused_rest_is_repeated() {
+        let list = b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n*2\r\n$4\r\nINCR\r\n$1\r\nb\r\n";
+        let plan = Plan::list(list).unwrap().unwrap();
+        let reply = ReplyBuilder::new().array().int(1).error("READONLY no").end().finish();
+        let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
+        let Verdict::Again(Again { kept: Some((reply, 1)), .. }) = verdict else { panic!("the rest is sent again") };
+        let rest = ReplyBuilder::new().array().int(7).end().finish();
+        let whole = join(&[(reply, 1)], &rest);
+        assert_eq!((whole.count(0), whole.int(1), whole.int(2)), (2, Some(1), Some(7)));
+        let reply = ReplyBuilder::new().array().error("READONLY no").int(2).end().finish();
+        let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
+        assert!(matches!(verdict, Verdict::Done { ask: true, .. }));
+    }
+}

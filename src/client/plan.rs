@@ -1,0 +1,247 @@
+//! What is known of a call before a byte is queued (rule 19): its commands, and what they allow.
+//!
+//! Guarantees: every list is parsed and every command looked up here; nothing malformed goes further.
+
+use std::time::Duration;
+
+use super::Budget;
+use crate::error::{Error, Result, Status};
+use crate::lane::{Bytes, Unit};
+use crate::resp::list::{self, CommandList};
+use crate::resp::table::{self, Blocks, Class, Flags};
+use crate::time::Deadline;
+
+/// Units over this go where they keep nobody waiting (rule 20).
+const LARGE_BYTES: usize = 64 * 1024;
+const LARGE_COMMANDS: usize = 128;
+
+/// A call, looked up.
+pub(super) struct Plan<'a> {
+    what: What<'a>,
+    /// All commands only read.
+    pub(super) reads: bool,
+    /// All commands may be sent again whatever became of them.
+    pub(super) repeatable: bool,
+    /// A script may have done something before it was refused.
+    pub(super) scripts: bool,
+    /// The first command of the SCAN family, if its cursor begins a scan.
+    pub(super) scan: Option<Scan>,
+    pub(super) slow: bool,
+    pub(super) blocks: Option<Blocks>,
+    /// The first command that belongs into a session.
+    state: Option<String>,
+    /// The first command that would break the pairing of commands and replies.
+    unpaired: Option<String>,
+}
+
+/// Where a scan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scan {
+    Begins,
+    GoesOn,
+}
+
+enum What<'a> {
+    Args(&'a [&'a [u8]]),
+    List(CommandList<'a>),
+}
+
+impl<'a> Plan<'a> {
+    /// The plan for one command.
+    pub(super) fn command(args: &'a [&'a [u8]]) -> Result<Self> {
+        if args.first().is_none_or(|name| name.is_empty()) {
+            return Err(Error::new(Status::InvalidArg, "a command needs a name"));
+        }
+        let mut plan = Self::new(What::Args(args));
+        plan.add(|| args.iter().copied());
+        plan.slow |= Bytes::Args(args).len() > LARGE_BYTES;
+        Ok(plan)
+    }
+
+    /// The plan for a list of RESP-encoded commands; `None` for an empty one.
+    pub(super) fn list(bytes: &'a [u8]) -> Result<Option<Self>> {
+        let list = list::parse(bytes)?;
+        let (commands, large) = (list.len(), bytes.len() > LARGE_BYTES);
+        if commands == 0 {
+            return Ok(None);
+        }
+        let mut plan = Self::new(What::List(list));
+        if let What::List(list) = &plan.what {
+            let mut gathered = Self::new(What::Args(&[]));
+            list.commands().for_each(|command| gathered.add(|| command.args()));
+            plan = Self { what: plan.what, ..gathered };
+        }
+        if commands > 1 && plan.blocks.is_some() {
+            let text = "a blocking command cannot be part of a list: run it by itself";
+            return Err(Error::new(Status::Unsupported, text));
+        }
+        plan.slow |= large || commands > LARGE_COMMANDS;
+        Ok(Some(plan))
+    }
+
+    fn new(what: What<'a>) -> Self {
+        Self {
+            what,
+            reads: true,
+            repeatable: true,
+            scripts: false,
+            scan: None,
+            slow: false,
+            blocks: None,
+            state: None,
+            unpaired: None,
+        }
+    }
+
+    fn add<I: Iterator<Item = &'a [u8]>>(&mut self, args: impl Fn() -> I) {
+        let class: Class = table::classify(&mut args());
+        let mut front = args();
+        let front: [&[u8]; 3] = std::array::from_fn(|_| front.next().unwrap_or_default());
+        let flags = class.flags;
+        self.reads &= flags.has(Flags::READ);
+        self.repeatable &= class.is_repeatable();
+        self.scripts |= flags.has(Flags::SCRIPT);
+        self.slow |= flags.has(Flags::SLOW);
+        self.blocks = self.blocks.or(class.blocks);
+        if flags.has(Flags::SCAN) {
+            let cursor = if front[0].eq_ignore_ascii_case(b"SCAN") { front[1] } else { front[2] };
+            let scan = if cursor == b"0" { Scan::Begins } else { Scan::GoesOn };
+            self.scan = self.scan.filter(|scan| *scan == Scan::GoesOn).or(Some(scan));
+        }
+        let name = || short(front[0]);
+        if flags.has_any(Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN)) {
+            self.state.get_or_insert_with(name);
+        }
+        let is = |at: usize, word: &[u8]| front[at].eq_ignore_ascii_case(word);
+        let silences = is(0, b"CLIENT") && is(1, b"REPLY");
+        if flags.has(Flags::SUBSCRIBE) || is(0, b"MONITOR") || is(0, b"SYNC") || is(0, b"PSYNC") || silences {
+            self.unpaired.get_or_insert_with(name);
+        }
+    }
+
+    /// A shared connection carries nothing that changes its state.
+    pub(super) fn check_shared(&self) -> Result<()> {
+        self.check_paired()?;
+        match &self.state {
+            Some(name) => {
+                let text =
+                    format!("{name} changes the state of a connection that others share: use vigie_session_for()");
+                Err(Error::new(Status::Unsupported, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// No connection of commands and replies carries what sends more or fewer replies than commands.
+    pub(super) fn check_paired(&self) -> Result<()> {
+        match &self.unpaired {
+            Some(name) => {
+                let text =
+                    format!("{name} answers otherwise than once for each command: it is not for vigie_cmd_exec()");
+                Err(Error::new(Status::Unsupported, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The unit to send, from the command at this place on.
+    pub(super) fn unit(&self, from: usize) -> Unit<'_> {
+        match &self.what {
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None },
+            What::List(list) => {
+                let start = list.commands().nth(from).map_or(0, |command| command.range().start);
+                Unit { bytes: Bytes::Raw(&list.bytes()[start..]), list: Some((list.len() - from) as u32) }
+            }
+        }
+    }
+
+    /// How many bytes, from the command at this place on, are its first command: nothing ran if fewer were sent.
+    pub(super) fn first_len(&self, from: usize) -> usize {
+        match &self.what {
+            What::Args(args) => Bytes::Args(args).len(),
+            What::List(list) => list.commands().nth(from).map_or(0, |command| command.range().len()),
+        }
+    }
+
+    /// Whether the reply is an ARRAY with one node for each command.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.what, What::List(_))
+    }
+
+    pub(super) fn is_exec(&self) -> bool {
+        matches!(&self.what, What::Args([name]) if name.eq_ignore_ascii_case(b"EXEC"))
+    }
+
+    /// The commands' names: for a session, which keeps watch over its connection's state.
+    pub(super) fn each_name(&self, mut look: impl FnMut(&[u8])) {
+        match &self.what {
+            What::Args(args) => look(args[0]),
+            What::List(list) => list.commands().for_each(|command| look(command.name())),
+        }
+    }
+
+    /// What to call it in a message: names only, because arguments may be secret.
+    pub(super) fn name(&self) -> String {
+        match &self.what {
+            What::Args(args) => short(args[0]),
+            What::List(list) => {
+                let first = list.commands().next().map(|command| short(command.name())).unwrap_or_default();
+                format!("a list of {} ({first}, ...)", list.len())
+            }
+        }
+    }
+
+    /// When the call has to be over. A blocking command's default is its own timeout and a grace.
+    pub(super) fn deadline(&self, budget: Budget, timeout: Duration) -> Deadline {
+        match (budget, self.blocks) {
+            (Budget::Default, Some(Blocks::Forever)) => Deadline::never(),
+            (Budget::Default, Some(Blocks::For(own))) => Deadline::after(own.saturating_add(timeout)),
+            _ => budget.deadline(timeout),
+        }
+    }
+}
+
+fn short(name: &[u8]) -> String {
+    name.iter().take(32).map(|byte| byte.to_ascii_uppercase().escape_ascii().to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan<R>(args: &[&str], look: impl FnOnce(Plan<'_>) -> R) -> R {
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+        look(Plan::command(&args).unwrap())
+    }
+
+    #[test]
+    fn what_a_command_is_decides_where_it_may_go() {
+        assert!(plan(&["GET", "k"], |plan| plan.reads && plan.repeatable));
+        assert!(plan(&["INCR", "k"], |plan| !plan.reads && !plan.repeatable));
+        assert!(plan(&["NEW.COMMAND", "k"], |plan| !plan.reads && !plan.repeatable));
+        assert!(plan(&["SCAN", "0"], |plan| plan.reads && !plan.repeatable && plan.scan == Some(Scan::Begins)));
+        assert!(plan(&["HSCAN", "h", "17"], |plan| plan.scan == Some(Scan::GoesOn)));
+        assert!(plan(&["SELECT", "1"], |plan| plan.check_shared().is_err() && plan.check_paired().is_ok()));
+        assert!(plan(&["SUBSCRIBE", "c"], |plan| plan.check_paired().is_err()));
+        assert!(plan(&["CLIENT", "REPLY", "OFF"], |plan| plan.check_paired().is_err()));
+    }
+
+    #[test]
+    fn a_list_only_reads_if_all_of_it_does() {
+        let list = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
+        let plan = Plan::list(list).unwrap().unwrap();
+        assert!(!plan.reads && !plan.repeatable);
+        assert_eq!(plan.first_len(0), 20);
+        assert_eq!(plan.unit(1).list, Some(1));
+        assert_eq!(plan.unit(1).bytes.len(), list.len() - 20);
+        assert!(Plan::list(b"").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_blocking_command_brings_its_own_time() {
+        let grace = Duration::from_secs(5);
+        assert_eq!(plan(&["BLPOP", "k", "0"], |plan| plan.deadline(Budget::Default, grace).budget()), None);
+        let budget = plan(&["BLPOP", "k", "2"], |plan| plan.deadline(Budget::Default, grace).budget());
+        assert_eq!(budget, Some(Duration::from_secs(7)));
+    }
+}

@@ -1,0 +1,277 @@
+//! Which pool a call goes to: the view of a service as pools, and the choice among replicas.
+//!
+//! Guarantees: a view follows the topology's snapshot before the next call is routed; a pool whose node left the view is
+//! retired, and whoever waits in it is answered; a replica that just failed is left alone for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::core::{Core, lock};
+use super::plan::{Plan, Scan};
+use super::{CallFlags, Target};
+use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
+use crate::error::{Error, Result, Status, flags};
+use crate::net::{ConnectOptions, Expect, HandshakeOptions};
+use crate::pool::{Pool, Spec};
+use crate::topology::ReplicaView;
+
+/// How long a replica that failed is passed over.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+/// Among replicas chosen by latency every so manieth call goes to another, so that their figures stay fresh.
+const EXPLORE: usize = 64;
+
+/// A service as pools.
+#[derive(Default)]
+pub(super) struct View {
+    /// The snapshot that it was made from.
+    version: u64,
+    configured: u64,
+    pub(super) primary: Option<Arc<Pool>>,
+    pub(super) replicas: Vec<Arc<Reader>>,
+}
+
+/// A replica to read from.
+pub(super) struct Reader {
+    pub(super) pool: Arc<Pool>,
+    announced: Endpoint,
+    unfit: Option<String>,
+    /// Milliseconds since `born` until which it is passed over.
+    rests_until: AtomicU64,
+    born: Instant,
+}
+
+/// Where a call goes.
+pub(super) struct Route {
+    pub(super) pool: Arc<Pool>,
+    /// The replica that it is; `None`: the primary.
+    pub(super) reader: Option<Arc<Reader>>,
+    /// Other replicas that could be tried after this one.
+    pub(super) alternatives: usize,
+}
+
+impl Reader {
+    /// It failed: pass it over for a while.
+    pub(super) fn rest(&self) {
+        let until = (self.born.elapsed() + COOL_DOWN).as_millis() as u64;
+        self.rests_until.store(until, Ordering::Relaxed);
+    }
+
+    fn is_resting(&self) -> bool {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        until != 0 && (self.born.elapsed().as_millis() as u64) < until
+    }
+}
+
+impl View {
+    /// All its pools.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.primary.iter().chain(self.replicas.iter().map(|reader| &reader.pool))
+    }
+
+    /// Whether it has anything for a client of this target.
+    pub(super) fn serves(&self, target: Target) -> bool {
+        self.primary.is_some() || (target != Target::Primary && !self.replicas.is_empty())
+    }
+
+    /// All its pools, each with its node's role.
+    pub(super) fn pools_with_roles(&self) -> impl Iterator<Item = (&Arc<Pool>, &'static str)> {
+        let replicas = self.replicas.iter().map(|reader| (&reader.pool, "replica"));
+        self.primary.iter().map(|pool| (pool, "primary")).chain(replicas)
+    }
+}
+
+impl Core {
+    /// The view that fits the topology as known now.
+    pub(super) fn current_view(&self) -> arc_swap::Guard<Arc<View>> {
+        let view = self.view.load();
+        let fits =
+            |view: &View| view.version == self.service.version() && view.configured == self.sentinel.config_version();
+        if fits(&view) || self.is_closed() {
+            return view;
+        }
+        let _renewal = lock(&self.renewal);
+        let view = self.view.load();
+        if !fits(&view) && !self.is_closed() {
+            let next = self.next_view(&view);
+            drop(view);
+            let last = self.view.swap(Arc::new(next));
+            self.retire_lost(&last);
+        }
+        self.view.load()
+    }
+
+    fn next_view(&self, last: &View) -> View {
+        let configured = self.sentinel.config_version();
+        let settings = self.sentinel.settings();
+        if configured != last.configured {
+            self.reconfigure(last, &settings);
+        }
+        let snapshot = self.service.snapshot();
+        let client = self.settings();
+        let primary = snapshot.primary.as_ref().map(|endpoint| {
+            let kept = last.primary.iter().find(|pool| pool.endpoint() == endpoint && !pool.is_retired());
+            kept.cloned().unwrap_or_else(|| Pool::new(spec(endpoint, &client, Expect::Primary)))
+        });
+        let replicas = if self.target == Target::Primary { &[][..] } else { &snapshot.replicas };
+        let replicas = replicas.iter().map(|replica| self.reader(replica, last, &client)).collect();
+        View { version: snapshot.version, configured, primary, replicas }
+    }
+
+    fn reader(&self, replica: &ReplicaView, last: &View, client: &ClientSettings) -> Arc<Reader> {
+        let kept = last.replicas.iter().find(|reader| reader.pool.endpoint() == &replica.endpoint);
+        let pool = kept.map(|reader| Arc::clone(&reader.pool)).filter(|pool| !pool.is_retired());
+        Arc::new(Reader {
+            pool: pool.unwrap_or_else(|| Pool::new(spec(&replica.endpoint, client, Expect::Replica))),
+            announced: replica.announced.clone(),
+            unfit: replica.unfit.clone(),
+            rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
+            born: kept.map_or_else(Instant::now, |reader| reader.born),
+        })
+    }
+
+    /// Dynamic options changed: connections made from now on use them; another database moves those that exist too.
+    fn reconfigure(&self, view: &View, settings: &Arc<Settings>) {
+        let overlay = self.overrides.as_ref().map(|config: &Config| config.overlay(&settings.client));
+        let next = overlay.and_then(Result::ok).unwrap_or_else(|| settings.client.clone());
+        let moved = next.db != self.settings().db;
+        for (pool, role) in view.pools_with_roles() {
+            let expect = if role == "primary" { Expect::Primary } else { Expect::Replica };
+            pool.reconfigure(connect_options(&next, expect), moved);
+        }
+        self.settings.store(Arc::new(next));
+    }
+
+    fn retire_lost(&self, last: &View) {
+        let view = self.view.load();
+        for lost in last.pools().filter(|pool| !view.pools().any(|kept| Arc::ptr_eq(kept, pool))) {
+            let text = format!("{} left its role in service {}", lost.name(), self.service.name());
+            let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
+            lost.retire(cause.with_flags(flags::FAILOVER));
+        }
+    }
+
+    /// The pool for a call; `tried` are the replicas that failed it already.
+    pub(super) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
+        let view = self.current_view();
+        let from_replicas = match self.target {
+            Target::Primary => false,
+            Target::Replica => true,
+            // Rule 15: a cursor belongs to its node, and the primary is the one that stays.
+            Target::Split => plan.reads && plan.scan.is_none() && !call.has(CallFlags::ON_PRIMARY),
+        };
+        if !from_replicas {
+            return self.to_primary(&view);
+        }
+        if let (Some(scan), Target::Replica) = (plan.scan, self.target) {
+            return self.to_pinned(&view, scan, tried);
+        }
+        self.to_replica(&view, tried)
+    }
+
+    fn to_primary(&self, view: &View) -> Result<Route> {
+        match &view.primary {
+            Some(pool) => Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 }),
+            None => {
+                let text = format!("no primary of service {} is known", self.service.name());
+                Err(Error::new(Status::NoPrimary, text).with_flags(flags::RETRYABLE))
+            }
+        }
+    }
+
+    fn to_replica(&self, view: &View, tried: &[String]) -> Result<Route> {
+        let untried = |reader: &&Arc<Reader>| !tried.iter().any(|name| name == reader.pool.name());
+        let fit: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit.is_none()).filter(untried).collect();
+        let rested: Vec<_> = fit.iter().copied().filter(|reader| !reader.is_resting()).collect();
+        let choice = if rested.is_empty() { fit } else { rested };
+        let settings = self.settings();
+        if let Some(reader) = self.pick(&choice, &settings) {
+            let spare = choice.len() - 1 + usize::from(settings.replica.fallback == Fallback::Primary);
+            return Ok(Route { pool: Arc::clone(&reader.pool), reader: Some(Arc::clone(reader)), alternatives: spare });
+        }
+        if settings.replica.fallback == Fallback::Primary && view.primary.is_some() {
+            self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+            return self.to_primary(view);
+        }
+        Err(self.no_replica(view, tried))
+    }
+
+    fn pick<'a>(&self, choice: &[&'a Arc<Reader>], settings: &ClientSettings) -> Option<&'a Arc<Reader>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = |among: &[&'a Arc<Reader>]| (!among.is_empty()).then(|| among[turn % among.len()]);
+        match settings.replica.pick {
+            Pick::RoundRobin => in_turn(choice),
+            Pick::Random => (!choice.is_empty()).then(|| choice[fastrand::usize(..choice.len())]),
+            Pick::Latency if turn % EXPLORE == 0 => in_turn(choice),
+            // One without a figure comes first, so that it gets one.
+            Pick::Latency => choice.iter().copied().min_by_key(|reader| reader.pool.srtt().unwrap_or_default()),
+            Pick::Preferred => {
+                let preferred = &settings.replica.preferred;
+                let place = |reader: &Reader| {
+                    let same =
+                        |endpoint: &Endpoint| *endpoint == reader.announced || endpoint == reader.pool.endpoint();
+                    preferred.iter().position(same).unwrap_or(preferred.len())
+                };
+                let best = choice.iter().map(|reader| place(reader)).min()?;
+                let best: Vec<_> = choice.iter().copied().filter(|reader| place(reader) == best).collect();
+                in_turn(&best)
+            }
+        }
+    }
+
+    /// Cursors of a replica client belong to one replica; when it is gone, so are they.
+    fn to_pinned(&self, view: &View, scan: Scan, tried: &[String]) -> Result<Route> {
+        let mut pin = lock(&self.scan_pin);
+        let pinned =
+            pin.as_ref().and_then(|name| view.pools().find(|pool| pool.name() == name && !tried.contains(name)));
+        if let Some(pool) = pinned {
+            return Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 });
+        }
+        if scan == Scan::GoesOn {
+            let node = pin.take().unwrap_or_else(|| "none".to_owned());
+            let text =
+                format!("the cursor belongs to a node that is not read from any more ({node}): begin with cursor 0");
+            return Err(Error::new(Status::ScanInterrupted, text));
+        }
+        let route = self.to_replica(view, tried)?;
+        *pin = Some(route.pool.name().to_owned());
+        Ok(route)
+    }
+
+    fn no_replica(&self, view: &View, tried: &[String]) -> Error {
+        let mut text = format!("no fit replica of service {}", self.service.name());
+        for reader in &view.replicas {
+            let failed = tried.iter().any(|name| name == reader.pool.name()).then_some("failed just now");
+            let why = reader.unfit.as_deref().or(failed).unwrap_or("not tried");
+            text.push_str(&format!("; {}: {why}", reader.pool.name()));
+        }
+        Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)
+    }
+}
+
+fn spec(endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
+    Spec {
+        endpoint: endpoint.clone(),
+        connect: connect_options(settings, expect),
+        pool: settings.pool,
+        lane: settings.lane,
+    }
+}
+
+/// How a data node is connected to under these settings.
+fn connect_options(settings: &ClientSettings, expect: Expect) -> ConnectOptions {
+    ConnectOptions {
+        tcp: settings.tcp,
+        limits: settings.limits,
+        timeout_connect: settings.timeout_connect,
+        handshake: HandshakeOptions {
+            auth: settings.auth.clone(),
+            db: settings.db,
+            protocol: settings.protocol,
+            client_name: settings.client_name.clone(),
+            no_evict: settings.no_evict,
+            no_touch: settings.no_touch,
+            expect,
+        },
+    }
+}

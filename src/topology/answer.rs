@@ -1,0 +1,258 @@
+//! What one Sentinel says of a service: the question as bytes, the answers as data.
+//!
+//! Guarantees: address and epoch come from two different answers of one flight (rule 1); an answer of a strange shape is an error
+//! of that Sentinel and of nobody else. Leaves to others: whom to believe (judge).
+
+use crate::config::Endpoint;
+use crate::error::{Error, Result, Status};
+use crate::resp::{Kind, Reply, encode};
+use std::ops::Range;
+
+/// The address, the epoch and flags, the replicas, the other Sentinels, the id, TILT: one flight.
+const QUESTIONS: usize = 6;
+/// Which of them is about the replicas.
+const REPLICAS: usize = 2;
+
+/// What a Sentinel said.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its own id, if it tells (since 6.2): one Sentinel may be reached under several addresses.
+    pub id: Option<String>,
+    /// It has lost its sense of time for a while, and must not be believed.
+    pub tilt: bool,
+    /// What it knows of the service.
+    pub heard: Heard,
+    /// The other Sentinels of the service.
+    pub peers: Vec<Peer>,
+}
+
+/// What a Sentinel knows of a service.
+#[derive(Debug, Clone)]
+pub enum Heard {
+    /// Not even the name.
+    Unknown,
+    /// The name, but no address that could be used, for this reason.
+    NoAddress(String),
+    /// A primary.
+    Known(View),
+}
+
+/// A service in the eyes of one Sentinel.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The primary's address.
+    pub primary: Endpoint,
+    /// The configuration epoch.
+    pub epoch: u64,
+    /// The primary's flags, separated by commas.
+    pub flags: String,
+    /// How many Sentinels must agree that it is down.
+    pub quorum: u64,
+    /// The replicas.
+    pub replicas: Vec<ReplicaAnswer>,
+}
+
+/// A replica in the eyes of one Sentinel.
+#[derive(Debug, Clone)]
+pub struct ReplicaAnswer {
+    /// Its address.
+    pub announced: Endpoint,
+    /// Its flags, separated by commas.
+    pub flags: String,
+    /// Whether its link to the primary stands; one that the Sentinel does not tell counts as standing.
+    pub link_ok: bool,
+    /// Its replication offset.
+    pub offset: i64,
+    /// Its priority for promotion.
+    pub priority: i64,
+    /// Whether it wants to be seen (replica-announced).
+    pub announces: bool,
+}
+
+/// Another Sentinel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// Its id.
+    pub id: Option<String>,
+}
+
+/// The questions about a service, and how many replies they have.
+pub fn questions(service: &str) -> (Vec<u8>, usize) {
+    let mut out = Vec::with_capacity(256 + 4 * service.len());
+    for question in ["GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "SENTINELS"] {
+        encode::command(&mut out, &[b"SENTINEL", question.as_bytes(), service.as_bytes()]);
+    }
+    encode::command(&mut out, &[b"SENTINEL", b"MYID"]);
+    encode::command(&mut out, &[b"INFO", b"sentinel"]);
+    (out, QUESTIONS)
+}
+
+/// The older word for REPLICAS, to be asked when that was not understood; its reply goes behind the others.
+pub fn older_question(service: &str, replies: &[Reply]) -> Option<Vec<u8>> {
+    let line = replies.get(REPLICAS)?.error_line(0)?.to_ascii_lowercase();
+    if replies.len() > QUESTIONS || !line.starts_with(b"err unknown") {
+        return None;
+    }
+    let mut out = Vec::with_capacity(64 + service.len());
+    encode::command(&mut out, &[b"SENTINEL", b"SLAVES", service.as_bytes()]);
+    Some(out)
+}
+
+/// Reads the replies to [`questions`].
+pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
+    let [address, primary, replicas, peers, id, info, older @ ..] = replies else {
+        return Err(Error::new(Status::Protocol, "fewer answers than questions").with_endpoint(sentinel));
+    };
+    Ok(Answer {
+        id: id.bytes(0).filter(|_| id.kind(0) != Kind::Error).map(|id| String::from_utf8_lossy(id).into_owned()),
+        tilt: info.bytes(0).is_some_and(|info| memchr::memmem::find(info, b"sentinel_tilt:1").is_some()),
+        heard: heard(address, primary, older.first().unwrap_or(replicas), sentinel)?,
+        peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
+    })
+}
+
+fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint) -> Result<Heard> {
+    if let Some(line) = address.error_line(0) {
+        return Err(refused(line, sentinel));
+    }
+    if let Some(line) = primary.error_line(0) {
+        let unknown = line.to_ascii_lowercase().starts_with(b"err no such master");
+        return if unknown { Ok(Heard::Unknown) } else { Err(refused(line, sentinel)) };
+    }
+    if address.kind(0) == Kind::Null {
+        let knows_it = text(primary, 0, b"name").is_some();
+        return Ok(if knows_it { Heard::NoAddress("names no address".into()) } else { Heard::Unknown });
+    }
+    let pair = (|| {
+        let host = address.bytes(address.child(0, 0)?)?;
+        Some((String::from_utf8_lossy(host).into_owned(), address.int(address.child(0, 1)?)?))
+    })();
+    let (Some((host, port)), Some(epoch)) = (pair, number(primary, 0, b"config-epoch")) else {
+        return Err(Error::new(Status::Protocol, "its answer has no address or no epoch").with_endpoint(sentinel));
+    };
+    match endpoint(&host, port) {
+        None => Ok(Heard::NoAddress(format!("names '{host}' port {port}, which is no address"))),
+        Some(announced) => Ok(Heard::Known(View {
+            primary: announced,
+            epoch: u64::try_from(epoch).unwrap_or(0),
+            quorum: number(primary, 0, b"quorum").and_then(|quorum| u64::try_from(quorum).ok()).unwrap_or(0),
+            flags: text(primary, 0, b"flags").unwrap_or_default(),
+            replicas: entries(replicas).filter_map(|entry| read_replica(replicas, entry)).collect(),
+        })),
+    }
+}
+
+fn refused(line: &[u8], sentinel: &Endpoint) -> Error {
+    let error = Error::from_server(line, sentinel);
+    let auth = line.starts_with(b"NOAUTH") || line.starts_with(b"NOPERM") || line.starts_with(b"WRONGPASS");
+    if auth { error.with_status(Status::Auth) } else { error }
+}
+
+fn read_replica(reply: &Reply, entry: u32) -> Option<ReplicaAnswer> {
+    let either = |new: &[u8], old: &[u8]| number(reply, entry, new).or_else(|| number(reply, entry, old));
+    let hidden = |announced: String| announced == "0" || announced == "no";
+    Some(ReplicaAnswer {
+        announced: address_of(reply, entry)?,
+        flags: text(reply, entry, b"flags").unwrap_or_default(),
+        link_ok: text(reply, entry, b"master-link-status").is_none_or(|status| status == "ok"),
+        offset: either(b"slave-repl-offset", b"replica-repl-offset").unwrap_or(0),
+        priority: either(b"slave-priority", b"replica-priority").unwrap_or(100),
+        announces: !text(reply, entry, b"replica-announced").is_some_and(hidden),
+    })
+}
+
+fn read_peer(reply: &Reply, entry: u32) -> Option<Peer> {
+    let id = text(reply, entry, b"runid").filter(|id| !id.is_empty());
+    Some(Peer { endpoint: address_of(reply, entry)?, id })
+}
+
+/// A missing, empty or impossible address is none: port 0 stands for "not known yet".
+fn address_of(reply: &Reply, entry: u32) -> Option<Endpoint> {
+    endpoint(&text(reply, entry, b"ip")?, number(reply, entry, b"port")?)
+}
+
+fn endpoint(host: &str, port: i64) -> Option<Endpoint> {
+    Endpoint::tcp(host, u16::try_from(port).ok()?).ok()
+}
+
+fn entries(reply: &Reply) -> Range<u32> {
+    if matches!(reply.kind(0), Kind::Array | Kind::Set) { reply.children(0) } else { 0..0 }
+}
+
+fn text(reply: &Reply, entry: u32, key: &[u8]) -> Option<String> {
+    reply.bytes(reply.find(entry, key)?).map(|text| String::from_utf8_lossy(text).into_owned())
+}
+
+fn number(reply: &Reply, entry: u32, key: &[u8]) -> Option<i64> {
+    reply.int(reply.find(entry, key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::{Decoded, Decoder, Limits, Want};
+
+    const MASTER: &str = "*6\r\n+name\r\n+m\r\n+flags\r\n+master,o_down\r\n+config-epoch\r\n+7\r\n";
+    const ADDRESS: &str = "*2\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n";
+    const UNKNOWN: &str = "-ERR No such master with that name\r\n";
+    const NONE: &str = "*0\r\n";
+
+    fn reply(wire: &str) -> Reply {
+        match Decoder::new(Limits::default()).decode(wire.as_bytes(), Want::One).unwrap() {
+            (_, Some(Decoded::Reply(reply))) => reply,
+            _ => panic!("{wire:?} is no whole reply"),
+        }
+    }
+
+    fn answer(wires: &[&str]) -> Result<Answer> {
+        let replies: Vec<_> = wires.iter().map(|wire| reply(wire)).collect();
+        read(&replies, &Endpoint::tcp("s", 26379).unwrap())
+    }
+
+    #[test]
+    fn an_answer_is_read_in_both_protocols() {
+        let replicas =
+            "*1\r\n%4\r\n+ip\r\n+10.0.0.2\r\n+port\r\n+6380\r\n+flags\r\n+slave\r\n+master-link-status\r\n+err\r\n";
+        let peers =
+            "*2\r\n*6\r\n+ip\r\n+10.0.0.3\r\n+port\r\n+26379\r\n+runid\r\n+abc\r\n*4\r\n+ip\r\n+x\r\n+port\r\n+0\r\n";
+        let info = "$29\r\n# Sentinel\r\nsentinel_tilt:1\r\n\r\n";
+        let answer = answer(&[ADDRESS, MASTER, replicas, peers, "+me\r\n", info]).unwrap();
+        assert!(answer.tilt && answer.id.as_deref() == Some("me"));
+        assert_eq!(
+            answer.peers,
+            [Peer { endpoint: Endpoint::tcp("10.0.0.3", 26379).unwrap(), id: Some("abc".into()) }]
+        );
+        let Heard::Known(view) = answer.heard else { panic!("{:?}", answer.heard) };
+        assert_eq!((view.primary.to_string().as_str(), view.epoch), ("10.0.0.1:6379", 7));
+        assert_eq!(view.flags, "master,o_down");
+        assert!(!view.replicas[0].link_ok && view.replicas[0].announces && view.replicas[0].priority == 100);
+    }
+
+    #[test]
+    fn null_unknown_and_refusals_differ() {
+        let unknown = answer(&["_\r\n", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]).unwrap();
+        assert!(matches!(unknown.heard, Heard::Unknown) && unknown.id.is_none());
+        let null = answer(&["*-1\r\n", MASTER, NONE, NONE, "+me\r\n", "+\r\n"]).unwrap();
+        assert!(matches!(null.heard, Heard::NoAddress(_)), "{:?}", null.heard);
+        let port_0 = answer(&["*2\r\n+h\r\n+0\r\n", MASTER, NONE, NONE, "+me\r\n", "+\r\n"]).unwrap();
+        assert!(matches!(port_0.heard, Heard::NoAddress(_)), "{:?}", port_0.heard);
+        let refused = answer(&["-NOPERM no\r\n", MASTER, NONE, NONE, NONE, NONE]).unwrap_err();
+        assert_eq!(refused.status(), Status::Auth);
+        let strange = answer(&["+hm\r\n", MASTER, NONE, NONE, NONE, NONE]).unwrap_err();
+        assert_eq!(strange.status(), Status::Protocol);
+    }
+
+    #[test]
+    fn an_old_sentinel_is_asked_in_older_words_once() {
+        let no = "-ERR Unknown sentinel subcommand 'REPLICAS'\r\n";
+        let mut replies: Vec<_> = [ADDRESS, MASTER, no, NONE, no, "+\r\n"].iter().map(|wire| reply(wire)).collect();
+        let older = older_question("m", &replies).unwrap();
+        assert!(String::from_utf8(older).unwrap().contains("SLAVES"));
+        replies.push(reply("*1\r\n*4\r\n+ip\r\n+10.0.0.2\r\n+port\r\n+6380\r\n"));
+        assert!(older_question("m", &replies).is_none());
+        let Heard::Known(view) = read(&replies, &Endpoint::tcp("s", 1).unwrap()).unwrap().heard else { panic!() };
+        assert_eq!(view.replicas.len(), 1);
+    }
+}

@@ -1,0 +1,288 @@
+//! Whom to believe: the rules 1 to 3 as a pure function of what the Sentinels said and what was known before.
+//!
+//! Guarantees: no I/O, no clock, no memory. The highest epoch wins if its address was known as a replica or two Sentinels name it;
+//! equal epochs: the majority; an unknown address from a single Sentinel never wins where anything is known or anybody else answers
+//! otherwise; an epoch below the known one only when a majority agrees in two polls. Leaves to others: asking the
+//! candidate for its role, which has the last word.
+
+use super::answer::{Answer, Heard, ReplicaAnswer};
+use crate::config::Endpoint;
+use crate::error::Status;
+use std::collections::HashSet;
+
+/// One Sentinel that may be believed.
+#[derive(Debug, Clone, Copy)]
+pub struct Voice<'a> {
+    /// Its place among those asked.
+    pub index: usize,
+    /// The address it names.
+    pub primary: &'a Endpoint,
+    /// Under this epoch.
+    pub epoch: u64,
+    /// With these flags.
+    pub flags: &'a str,
+    /// And these replicas.
+    pub replicas: &'a [ReplicaAnswer],
+}
+
+/// What was known before.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The primary, as announced.
+    pub primary: Option<Endpoint>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The replicas, as announced.
+    pub replicas: Vec<Endpoint>,
+    /// What the last poll would have taken, had it not needed a second one to agree (rule 3).
+    pub proposed: Option<Proposal>,
+}
+
+/// An address under an epoch that goes back behind the known one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The address.
+    pub primary: Endpoint,
+    /// The epoch.
+    pub epoch: u64,
+}
+
+/// An address that may be the primary's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// As announced.
+    pub primary: Endpoint,
+    /// The epoch to remember.
+    pub epoch: u64,
+    /// Those who name it, by their place; the first has the highest epoch.
+    pub voices: Vec<usize>,
+    /// Whether the epoch went back (rule 3).
+    pub reset: bool,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// These, in this order; never empty.
+    Candidates(Vec<Candidate>),
+    /// None, for this reason; and what a second poll may confirm.
+    Refused(Status, String, Option<Proposal>),
+}
+
+/// Those who may be believed (rule 2a): not in TILT, and each Sentinel once, under however many addresses it was asked.
+pub fn voices<'a>(answers: impl Iterator<Item = (usize, &'a Answer)>) -> Vec<Voice<'a>> {
+    let mut seen = HashSet::new();
+    let mut voices = Vec::new();
+    for (index, answer) in answers {
+        let Heard::Known(view) = &answer.heard else { continue };
+        if answer.tilt || answer.id.as_ref().is_some_and(|id| !seen.insert(id)) {
+            continue;
+        }
+        let (primary, epoch, flags, replicas) = (&view.primary, view.epoch, view.flags.as_str(), &view.replicas);
+        voices.push(Voice { index, primary, epoch, flags, replicas });
+    }
+    voices
+}
+
+/// Whether there is nothing to gain from waiting for those who have not answered yet: more than half of all agree on address and epoch,
+/// nobody names another address under a higher one, and as many others agree as are asked for.
+pub fn is_settled(voices: &[Voice<'_>], all: usize, min_others: usize) -> bool {
+    voices.iter().any(|voice| {
+        let agreeing =
+            voices.iter().filter(|other| other.primary == voice.primary && other.epoch == voice.epoch).count();
+        let higher = voices.iter().any(|other| other.primary != voice.primary && other.epoch > voice.epoch);
+        agreeing > all / 2 && agreeing > min_others && !higher
+    })
+}
+
+/// Whether the voices name one address, and enough of them do: then nobody else needs to be asked.
+pub fn is_unanimous(voices: &[Voice<'_>], min_others: usize) -> bool {
+    voices.len() > min_others && voices.iter().all(|voice| voice.primary == voices[0].primary)
+}
+
+/// Decides. `all`: how many Sentinels the deployment has, as far as is known.
+pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize) -> Verdict {
+    let groups = groups(voices, known);
+    if groups.is_empty() {
+        return refuse(Status::NoPrimary, "no Sentinel's answer could be used");
+    }
+    let lone = voices.len() == 1 && known.primary.is_none();
+    let eligible: Vec<_> = groups.iter().filter(|group| group.is_eligible() || lone).collect();
+    let Some(first) = eligible.first() else {
+        return nobody_eligible(&groups, voices, known, all);
+    };
+    let rivals: Vec<_> = eligible.iter().filter(|group| group.epoch == first.epoch).collect();
+    let votes: usize = rivals.iter().map(|group| group.voices.len()).sum();
+    if first.voices.len() * 2 <= votes {
+        return refuse(Status::SplitView, format!("no majority among the Sentinels: {}", views(voices)));
+    }
+    let mut candidates = Vec::new();
+    let mut why = None;
+    for group in &eligible {
+        if candidates.is_empty() || group.epoch < first.epoch {
+            match group.against(known, voices, all) {
+                Ok(candidate) => candidates.push(candidate),
+                Err(refusal) => why = why.or(Some(refusal)),
+            }
+        }
+    }
+    match (candidates.first(), why) {
+        (Some(best), _) if best.voices.len() <= min_others => few_others(best, min_others),
+        (Some(best), _) => match down(best, voices) {
+            Some(why) => refuse(Status::NoPrimary, why),
+            None => Verdict::Candidates(candidates),
+        },
+        (None, Some(why)) => why,
+        (None, None) => refuse(Status::NoPrimary, "no Sentinel's answer could be used"),
+    }
+}
+
+/// Those who name one address.
+struct Group<'a> {
+    primary: &'a Endpoint,
+    /// The epoch that it counts with.
+    epoch: u64,
+    voices: Vec<Voice<'a>>,
+    is_known_primary: bool,
+    is_known_replica: bool,
+}
+
+impl Group<'_> {
+    fn is_eligible(&self) -> bool {
+        self.voices.len() >= 2 || self.is_known_replica || self.is_known_primary
+    }
+
+    /// Rule 3, and the same caution for an equal epoch: it may replace a known primary only with a newer epoch, or in a second poll.
+    fn against(&self, known: &Known, voices: &[Voice<'_>], all: usize) -> Result<Candidate, Verdict> {
+        let newer = known.primary.is_none() || self.is_known_primary || self.epoch > known.epoch;
+        if newer {
+            return Ok(self.candidate(false));
+        }
+        let defended = voices.iter().any(|voice| Some(voice.primary) == known.primary.as_ref());
+        // Of all, not of those who answer: else one stale Sentinel that is alone for a moment could turn everything back.
+        if defended || self.voices.len() * 2 <= all.max(voices.len()) {
+            let text =
+                format!("stale: epoch {} is not above the known one, {}: {}", self.epoch, known.epoch, views(voices));
+            return Err(refuse(Status::NoPrimary, text));
+        }
+        self.twice(known, format!("goes back behind the known epoch {}", known.epoch))
+    }
+
+    /// To be believed when the poll before said the same.
+    fn twice(&self, known: &Known, what: String) -> Result<Candidate, Verdict> {
+        let proposal = Proposal { primary: self.primary.clone(), epoch: self.epoch };
+        if known.proposed.as_ref() == Some(&proposal) {
+            return Ok(self.candidate(true));
+        }
+        let text = format!("{} under epoch {} {what}: to be confirmed by a second poll", self.primary, self.epoch);
+        Err(Verdict::Refused(Status::NoPrimary, text, Some(proposal)))
+    }
+
+    fn candidate(&self, reset: bool) -> Candidate {
+        let voices = self.voices.iter().map(|voice| voice.index).collect();
+        Candidate { primary: self.primary.clone(), epoch: self.epoch, voices, reset }
+    }
+}
+
+/// The voices by address, the highest epoch first, then the most voices.
+fn groups<'a>(voices: &[Voice<'a>], known: &Known) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for voice in voices {
+        match groups.iter_mut().find(|group| group.primary == voice.primary) {
+            Some(group) => group.voices.push(*voice),
+            None => groups.push(Group {
+                primary: voice.primary,
+                epoch: 0,
+                voices: vec![*voice],
+                is_known_primary: known.primary.as_ref() == Some(voice.primary),
+                is_known_replica: is_known_replica(voice, voices, known),
+            }),
+        }
+    }
+    for group in &mut groups {
+        group.voices.sort_by_key(|voice| std::cmp::Reverse(voice.epoch));
+        group.epoch = counted_epoch(group, known);
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse((group.epoch, group.voices.len())));
+    groups
+}
+
+/// Known from before, or to another Sentinel now: with its own word for it alone a Sentinel could make up both.
+fn is_known_replica(voice: &Voice<'_>, voices: &[Voice<'_>], known: &Known) -> bool {
+    if known.primary.as_ref() == Some(voice.primary) {
+        return false;
+    }
+    let lists_it = |other: &Voice<'_>| other.replicas.iter().any(|replica| replica.announced == *voice.primary);
+    known.replicas.contains(voice.primary) || voices.iter().any(|other| other.index != voice.index && lists_it(other))
+}
+
+/// One Sentinel alone cannot lift the known primary above a newer one, nor an address above what a second voice confirms, unless
+/// that address was a replica, whose ROLE tells whether it was promoted.
+fn counted_epoch(group: &Group<'_>, known: &Known) -> u64 {
+    let top = group.voices[0].epoch;
+    match group.voices.get(1) {
+        _ if group.is_known_replica => top,
+        Some(second) => second.epoch,
+        None if group.is_known_primary => top.min(known.epoch),
+        None => top,
+    }
+}
+
+fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, all: usize) -> Verdict {
+    if groups.len() > 1 {
+        return refuse(Status::SplitView, format!("each Sentinel names another address: {}", views(voices)));
+    }
+    let group = &groups[0];
+    if all == 1 {
+        // There is nobody else to ask, ever: time takes the place of a second voice.
+        return match group.twice(known, String::from("is unknown and named by the only Sentinel")) {
+            Ok(candidate) => Verdict::Candidates(vec![candidate]),
+            Err(refusal) => refusal,
+        };
+    }
+    let text = format!("{} is unknown and named by one Sentinel only: not believed", group.primary);
+    refuse(Status::NoPrimary, text)
+}
+
+fn few_others(best: &Candidate, min_others: usize) -> Verdict {
+    let others = best.voices.len() - 1;
+    let text =
+        format!("{} is confirmed by {others} other Sentinels, sentinel.min_others asks for {min_others}", best.primary);
+    refuse(Status::NoPrimary, text)
+}
+
+/// Why a primary is not worth connecting to: more than half of those who name it hold it for down.
+fn down(best: &Candidate, voices: &[Voice<'_>]) -> Option<String> {
+    ["o_down", "s_down", "disconnected"].into_iter().find_map(|bad| {
+        let naming = voices.iter().filter(|voice| best.voices.contains(&voice.index));
+        let count = naming.filter(|voice| has_flag(voice.flags, bad)).count();
+        let most = count * 2 > best.voices.len();
+        most.then(|| format!("{} is {bad} in the eyes of {count} of {} Sentinels", best.primary, best.voices.len()))
+    })
+}
+
+/// Whether a flag is among those separated by commas.
+pub fn has_flag(flags: &str, flag: &str) -> bool {
+    flags.split(',').any(|each| each == flag)
+}
+
+fn refuse(status: Status, why: impl Into<String>) -> Verdict {
+    Verdict::Refused(status, why.into(), None)
+}
+
+fn views(voices: &[Voice<'_>]) -> String {
+    let mut parts: Vec<(&Endpoint, u64, usize)> = Vec::new();
+    for voice in voices {
+        match parts.iter_mut().find(|(primary, epoch, _)| *primary == voice.primary && *epoch == voice.epoch) {
+            Some((_, _, count)) => *count += 1,
+            None => parts.push((voice.primary, voice.epoch, 1)),
+        }
+    }
+    let parts: Vec<_> =
+        parts.iter().map(|(primary, epoch, count)| format!("{count} x {primary} (epoch {epoch})")).collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! The rules of judgement, case by case.
+
+use super::*;
+use crate::topology::answer::View;
+
+fn at(name: &str) -> Endpoint {
+    Endpoint::tcp(name, 6379).unwrap()
+}
+
+fn replica(name: &str) -> ReplicaAnswer {
+    let flags = String::from("slave");
+    ReplicaAnswer { announced: at(name), flags, link_ok: true, offset: 0, priority: 100, announces: true }
+}
+
+/// A Sentinel's answer: "address epoch [flags] [replica replica]".
+fn says(text: &str) -> Answer {
+    let mut words = text.split(' ');
+    let primary = at(words.next().unwrap());
+    let epoch = words.next().unwrap().parse().unwrap();
+    let flags = words.next().unwrap_or("master").to_owned();
+    let view = View { primary, epoch, flags, quorum: 2, replicas: words.map(replica).collect() };
+    Answer { id: None, tilt: false, heard: Heard::Known(view), peers: Vec::new() }
+}
+
+fn known(primary: &str, epoch: u64, replicas: &[&str]) -> Known {
+    let replicas = replicas.iter().map(|name| at(name)).collect();
+    Known { primary: Some(at(primary)), epoch, replicas, proposed: None }
+}
+
+fn decide(texts: &[&str], known: &Known) -> Verdict {
+    let answers: Vec<_> = texts.iter().map(|text| says(text)).collect();
+    judge(&voices(answers.iter().enumerate()), known, texts.len(), 0)
+}
+
+/// The candidates as "address epoch address epoch", or the name of the refusal.
+fn short(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Candidates(list) => {
+            let parts: Vec<_> = list
+                .iter()
+                .map(|one| format!("{} {}", one.primary.to_string().trim_end_matches(":6379"), one.epoch))
+                .collect();
+            parts.join(" ")
+        }
+        Verdict::Refused(status, ..) => format!("{status:?}"),
+    }
+}
+
+fn check(texts: &[&str], known: &Known, expected: &str) {
+    let verdict = decide(texts, known);
+    assert_eq!(short(&verdict), expected, "{texts:?}: {verdict:?}");
+}
+
+#[test]
+fn nothing_known_before() {
+    let nothing = Known::default();
+    check(&["a 1", "a 1", "a 1"], &nothing, "a 1");
+    check(&["a 1"], &nothing, "a 1");
+    check(&["a 0"], &nothing, "a 0");
+    check(&["a 1", "b 1"], &nothing, "SplitView");
+    check(&["a 1", "b 2"], &nothing, "SplitView");
+    check(&["a 1", "b 1", "c 1"], &nothing, "SplitView");
+    check(&["a 1", "a 1", "b 1"], &nothing, "a 1");
+    check(&["a 1", "a 1", "b 1", "b 1"], &nothing, "SplitView");
+    check(&[], &nothing, "NoPrimary");
+}
+
+#[test]
+fn the_highest_epoch_wins_when_it_is_no_stranger() {
+    let before = known("a", 1, &["b", "c"]);
+    check(&["a 1", "a 1", "b 2"], &before, "b 2 a 1");
+    check(&["a 1", "b 2", "b 2"], &before, "b 2 a 1");
+    check(&["a 1", "a 1", "x 2"], &before, "a 1");
+    check(&["a 1", "x 2", "x 2"], &before, "x 2 a 1");
+    // The same on a first start, where another Sentinel lists the promoted one as a replica.
+    check(&["a 1 master b c", "a 1 master b c", "b 2"], &Known::default(), "b 2 a 1");
+}
+
+#[test]
+fn a_liar_with_a_huge_epoch_changes_nothing() {
+    let before = known("a", 7, &["b", "c"]);
+    check(&["a 7", "a 7", "x 999999"], &before, "a 7");
+    check(&["a 7", "x 999999"], &before, "a 7");
+    // It names a replica: that one is asked for its ROLE, says replica, and the next is taken.
+    check(&["a 7", "a 7", "b 999999"], &before, "b 999999 a 7");
+    // It lifts the old primary above a promotion, or the epoch of the right one.
+    check(&["a 999999", "b 8", "b 8"], &before, "b 8 a 7");
+    check(&["a 999999", "a 7", "b 8"], &before, "b 8 a 7");
+    check(&["a 7", "a 7", "a 999999"], &before, "a 7");
+    // It makes up address and replica list.
+    check(&["x 9 master x y", "a 7", "a 7"], &before, "a 7");
+}
+
+#[test]
+fn scenario_22_a_stale_sentinel_is_ignored() {
+    let before = known("b", 2, &["a", "c"]);
+    check(&["a 1", "b 2", "b 2"], &before, "b 2");
+    // Not even when it is alone for a moment.
+    let alone = [says("a 1")];
+    let refused = judge(&voices(alone.iter().enumerate()), &before, 3, 0);
+    assert!(matches!(&refused, Verdict::Refused(Status::NoPrimary, why, None) if why.contains("stale")), "{refused:?}");
+    check(&["a 1", "b 2"], &before, "b 2");
+}
+
+#[test]
+fn scenario_23_permanently_split_sentinels_two_win_against_one() {
+    check(&["a 0 master b", "a 0 master b", "b 0 master a"], &known("a", 0, &["b"]), "a 0");
+    check(&["a 0 master b", "a 0 master b", "b 0 master a"], &Known::default(), "a 0");
+    let split = decide(&["a 0 master b", "b 0 master a"], &known("a", 0, &["b"]));
+    let Verdict::Refused(Status::SplitView, why, None) = split else { panic!("{split:?}") };
+    assert!(why.contains("1 x a:6379 (epoch 0)") && why.contains("1 x b:6379 (epoch 0)"), "{why}");
+}
+
+#[test]
+fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
+    let mut before = known("a", 9, &["b"]);
+    let Verdict::Refused(Status::NoPrimary, _, Some(proposal)) = decide(&["b 0", "b 0"], &before) else { panic!() };
+    before.proposed = Some(proposal.clone());
+    let Verdict::Candidates(second) = decide(&["b 0", "b 0"], &before) else { panic!() };
+    assert!(second[0].reset && second[0].epoch == 0);
+    // Not when the second poll says something else, one still names the known primary, or only a part agrees.
+    check(&["b 1", "b 1"], &before, "NoPrimary");
+    check(&["b 0", "b 0", "a 9"], &before, "a 9");
+    check(&["b 0", "c 0", "b 0", "c 0"], &before, "SplitView");
+    // An equal epoch is no newer one.
+    before = known("a", 9, &["b"]);
+    check(&["b 9", "b 9"], &before, "NoPrimary");
+    before.proposed = Some(Proposal { primary: at("b"), epoch: 9 });
+    check(&["b 9", "b 9"], &before, "b 9");
+    // The same address under a lower epoch is no danger.
+    check(&["a 3", "a 3"], &before, "a 3");
+}
+
+#[test]
+fn an_unknown_address_from_a_single_sentinel_never_wins() {
+    let before = known("a", 1, &["b"]);
+    let answers = [says("x 2")];
+    let verdict = judge(&voices(answers.iter().enumerate()), &before, 3, 0);
+    assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
+    // Unless it is the only one of the deployment, and says so twice.
+    let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
+    check(&["x 2"], &Known { proposed: Some(proposal), ..before }, "x 2");
+}
+
+#[test]
+fn those_who_cannot_be_believed_have_no_voice() {
+    let mut tilted = says("x 9");
+    tilted.tilt = true;
+    let unknown = Answer { heard: Heard::Unknown, ..says("x 9") };
+    let null = Answer { heard: Heard::NoAddress("names no address".into()), ..says("x 9") };
+    let answers = [tilted, unknown, null, says("a 1")];
+    let voices = voices(answers.iter().enumerate());
+    assert_eq!(voices.iter().map(|voice| voice.index).collect::<Vec<_>>(), [3]);
+    assert_eq!(short(&judge(&voices, &Known::default(), 4, 0)), "a 1");
+}
+
+#[test]
+fn one_sentinel_under_two_addresses_has_one_voice() {
+    let twice = |text| Answer { id: Some("same".into()), ..says(text) };
+    let answers = [twice("x 9"), twice("x 9"), says("a 1"), says("a 1")];
+    let voices = voices(answers.iter().enumerate());
+    assert_eq!(voices.len(), 3);
+    assert_eq!(short(&judge(&voices, &Known::default(), 4, 0)), "a 1");
+}
+
+#[test]
+fn row_27_a_primary_that_most_hold_for_down_is_not_used() {
+    for flag in ["o_down", "s_down", "disconnected"] {
+        let down = format!("a 1 master,{flag}");
+        let verdict = decide(&[&down, &down, "a 1"], &Known::default());
+        assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, why, _) if why.contains(flag)), "{verdict:?}");
+        check(&[&down, "a 1", "a 1"], &Known::default(), "a 1");
+    }
+    check(&["a 1 master,s_down_not", "a 1"], &Known::default(), "a 1");
+}
+
+#[test]
+fn row_19_enough_others_must_agree() {
+    let answers = [says("a 1"), says("a 1"), says("b 1")];
+    let voices = voices(answers.iter().enumerate());
+    assert_eq!(short(&judge(&voices, &Known::default(), 3, 1)), "a 1");
+    let verdict = judge(&voices, &Known::default(), 3, 2);
+    assert!(
+        matches!(&verdict, Verdict::Refused(Status::NoPrimary, why, _) if why.contains("min_others")),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn waiting_ends_when_more_than_half_of_all_agree() {
+    let settled = |texts: &[&str], all, min_others| {
+        let answers: Vec<_> = texts.iter().map(|text| says(text)).collect();
+        is_settled(&voices(answers.iter().enumerate()), all, min_others)
+    };
+    assert!(settled(&["a 1", "a 1"], 3, 0));
+    assert!(settled(&["a 1"], 1, 0));
+    assert!(!settled(&["a 1"], 2, 0));
+    assert!(!settled(&["a 1", "a 2"], 3, 0));
+    assert!(!settled(&["a 1", "a 1", "b 2"], 4, 0));
+    assert!(!settled(&["a 1", "a 1"], 3, 2));
+    assert!(settled(&["a 2", "b 1", "a 2"], 3, 1));
+    assert!(!settled(&[], 0, 0));
+}

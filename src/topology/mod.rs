@@ -1,0 +1,25 @@
+//! Who is primary and who is fit: what the Sentinels of a deployment say, weighed, verified, and kept for readers.
+//!
+//! Guarantees: readers load an immutable snapshot without waiting; one discovery at a time per service, whoever asks for it; all
+//! Sentinels are asked at the same time, by one thread; the primary in a snapshot has said itself that it is one. A Sentinel
+//! that lies, hangs or lags costs nothing while the others answer. Leaves to others: connections to the data nodes (pool), and
+//! what a call does meanwhile (client).
+//!
+//! `link` talks to one Sentinel, `query` to all of them, `answer` reads what one said, `judge` decides (and does nothing else),
+//! `discovery` puts these together, `service` runs one discovery for all who wait.
+
+mod answer;
+mod discovery;
+mod judge;
+mod link;
+mod peers;
+mod query;
+mod replicas;
+mod report;
+mod sentinel;
+mod service;
+mod snapshot;
+
+pub use sentinel::{Child, Sentinel};
+pub use service::Service;
+pub use snapshot::{ReplicaView, SentinelView, Snapshot};

@@ -1,0 +1,244 @@
+//! The Sentinels that are known: those given, for ever, and those learned from them, within bounds.
+//!
+//! Guarantees: shuffled at the start, good ones first after that; no entry is lost or doubled, however many discoveries end at the same
+//! time; learned ones never crowd out given ones, and go when they neither answer nor are named any more. Leaves to others:
+//! asking them.
+
+use super::answer::Peer;
+use crate::config::Endpoint;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Discoveries that a learned Sentinel may miss, once nobody names it any more.
+const MISSES: u32 = 3;
+
+/// A Sentinel as one discovery sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its address as given or announced.
+    pub endpoint: Endpoint,
+    /// Whether it counts when a majority is needed: given, or met before.
+    pub counts: bool,
+}
+
+/// How it went with one Sentinel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Met {
+    /// It answered and was of use; its id, if it tells.
+    Good(Option<String>),
+    /// It answered, and was of no use.
+    Useless(Option<String>),
+    /// It did not answer.
+    Missed,
+    /// Others were faster.
+    Skipped,
+}
+
+/// The list.
+pub struct SentinelList(Mutex<Vec<Entry>>);
+
+struct Entry {
+    endpoint: Endpoint,
+    given: bool,
+    id: Option<String>,
+    met: bool,
+    misses: u32,
+    /// Discoveries since somebody named it.
+    unnamed: u32,
+}
+
+impl Entry {
+    fn new(endpoint: Endpoint, given: bool, id: Option<String>) -> Self {
+        Self { endpoint, given, id, met: false, misses: 0, unnamed: 0 }
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.given && self.misses >= MISSES && self.unnamed >= MISSES
+    }
+}
+
+impl SentinelList {
+    /// Those given, in random order: many processes with one configuration must not all begin with the same Sentinel.
+    pub fn new(given: &[Endpoint]) -> Self {
+        let mut entries: Vec<_> = given.iter().map(|endpoint| Entry::new(endpoint.clone(), true, None)).collect();
+        fastrand::shuffle(&mut entries);
+        Self(Mutex::new(entries))
+    }
+
+    /// All of them, the best first.
+    pub fn members(&self) -> Vec<Member> {
+        let member = |entry: &Entry| Member { endpoint: entry.endpoint.clone(), counts: entry.given || entry.met };
+        self.entries().iter().map(member).collect()
+    }
+
+    /// Takes in those that a Sentinel names, at most `most` that were not given; which of them are new.
+    pub fn learn(&self, peers: &[Peer], most: usize) -> Vec<Endpoint> {
+        let mut entries = self.entries();
+        let mut new = Vec::new();
+        for peer in peers {
+            let same = |entry: &Entry| entry.endpoint == peer.endpoint || (entry.id.is_some() && entry.id == peer.id);
+            if let Some(entry) = entries.iter_mut().find(|entry| same(entry)) {
+                entry.unnamed = 0;
+            } else if make_room(&mut entries, most) {
+                entries.push(Entry::new(peer.endpoint.clone(), false, peer.id.clone()));
+                new.push(peer.endpoint.clone());
+            }
+        }
+        new
+    }
+
+    /// Puts the good ones first, in the order in which they are told here, and the others behind; forgets the dead.
+    pub fn settle(&self, met: &[(Endpoint, Met)]) {
+        let mut entries = self.entries();
+        let somebody_answered = met.iter().any(|(_, met)| matches!(met, Met::Good(_)));
+        for entry in entries.iter_mut() {
+            entry.unnamed = entry.unnamed.saturating_add(u32::from(somebody_answered));
+        }
+        for (endpoint, met) in met {
+            if let Some(entry) = entries.iter_mut().find(|entry| entry.endpoint == *endpoint) {
+                match met {
+                    Met::Good(id) | Met::Useless(id) => {
+                        (entry.met, entry.misses, entry.unnamed) = (true, 0, 0);
+                        entry.id.clone_from(id);
+                    }
+                    Met::Missed => entry.misses = entry.misses.saturating_add(1),
+                    Met::Skipped => {}
+                }
+            }
+        }
+        // Sorting is stable: who was not asked, or not waited for, stays where it was among its like.
+        entries.sort_by_key(|entry| {
+            met.iter().position(|(endpoint, _)| *endpoint == entry.endpoint).map_or((1, 0), |place| {
+                match met[place].1 {
+                    Met::Good(_) => (0, place),
+                    Met::Skipped => (1, 0),
+                    Met::Useless(_) => (2, 0),
+                    Met::Missed => (3, 0),
+                }
+            })
+        });
+        entries.retain(|entry| !entry.is_gone());
+        drop_doubles(&mut entries);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room for one more learned Sentinel; one that was never met, and is silent, makes way.
+fn make_room(entries: &mut Vec<Entry>, most: usize) -> bool {
+    if entries.iter().filter(|entry| !entry.given).count() < most {
+        return true;
+    }
+    let bogus = entries.iter().position(|entry| !entry.given && !entry.met && entry.misses > 0);
+    bogus.map(|place| entries.remove(place)).is_some()
+}
+
+/// A learned address that turns out to be a Sentinel known under another one goes.
+fn drop_doubles(entries: &mut Vec<Entry>) {
+    let mut place = 0;
+    while place < entries.len() {
+        let entry = &entries[place];
+        let twin = |other: &Entry| other.id == entry.id && other.endpoint != entry.endpoint;
+        let better = |(at, other): (usize, &Entry)| twin(other) && other.met && (other.given || at < place);
+        if !entry.given && entry.id.is_some() && entries.iter().enumerate().any(better) {
+            entries.remove(place);
+        } else {
+            place += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> Endpoint {
+        Endpoint::tcp("10.0.0.1", port).unwrap()
+    }
+
+    fn peer(port: u16, id: &str) -> Peer {
+        Peer { endpoint: at(port), id: Some(id.into()) }
+    }
+
+    fn good(port: u16) -> (Endpoint, Met) {
+        (at(port), Met::Good(Some(format!("id{port}"))))
+    }
+
+    fn ports(list: &SentinelList) -> Vec<u16> {
+        let port = |member: Member| match member.endpoint {
+            Endpoint::Tcp { port, .. } => port,
+            Endpoint::Unix(_) => 0,
+        };
+        list.members().into_iter().map(port).collect()
+    }
+
+    #[test]
+    fn row_26_each_is_first_about_as_often() {
+        let given = [at(1), at(2), at(3)];
+        let mut first = [0; 4];
+        for _ in 0..1000 {
+            first[usize::from(ports(&SentinelList::new(&given))[0])] += 1;
+        }
+        assert!(first[1..].iter().all(|count| (250..420).contains(count)), "{first:?}");
+    }
+
+    #[test]
+    fn row_25_good_ones_go_first_and_silent_ones_last() {
+        let list = SentinelList::new(&[at(1), at(2), at(3), at(4)]);
+        list.settle(&[(at(1), Met::Missed), good(3), (at(4), Met::Useless(None)), (at(2), Met::Skipped)]);
+        assert_eq!(ports(&list), [3, 2, 4, 1]);
+        list.settle(&[good(1), good(3)]);
+        assert_eq!(ports(&list), [1, 3, 2, 4]);
+    }
+
+    #[test]
+    fn row_33_peers_are_learned_once_bounded_and_forgotten() {
+        let list = SentinelList::new(&[at(1)]);
+        list.settle(&[good(1)]);
+        // Itself (by address and by id), a double, and more than there is room for.
+        let named = [peer(1, "id1"), peer(9, "id1"), peer(2, "id2"), peer(2, "id2"), peer(3, "id3"), peer(4, "id4")];
+        assert_eq!(list.learn(&named, 2), [at(2), at(3)]);
+        assert!(!list.members()[1].counts);
+        // Learned ones that never answered make way, those that did do not.
+        list.settle(&[good(1), good(2), (at(3), Met::Missed)]);
+        assert_eq!(list.learn(&named, 2), [at(4)]);
+        list.settle(&[good(1), good(2), good(4)]);
+        assert!(list.learn(&[peer(5, "id5")], 2).is_empty());
+        for _ in 0..MISSES {
+            list.settle(&[(at(1), Met::Missed), good(2), (at(4), Met::Missed)]);
+        }
+        assert_eq!(ports(&list), [2, 1]);
+    }
+
+    #[test]
+    fn a_learned_address_of_a_given_sentinel_is_dropped() {
+        let list = SentinelList::new(&[at(1)]);
+        list.learn(&[Peer { endpoint: at(7), id: None }], 9);
+        let same = |port| (at(port), Met::Good(Some(String::from("same"))));
+        list.settle(&[same(7), same(1)]);
+        assert_eq!(ports(&list), [1]);
+    }
+
+    #[test]
+    fn row_26_nothing_is_lost_or_doubled_when_many_settle_at_once() {
+        let given: Vec<_> = (1..=3).map(at).collect();
+        let list = SentinelList::new(&given);
+        std::thread::scope(|scope| {
+            for thread in 0..64 {
+                let list = &list;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let good_port = if (thread + round) % 2 == 0 { 2 } else { 3 };
+                        list.learn(&[peer(4, "id4"), peer(5, "id5")], 2);
+                        list.settle(&[(at(1), Met::Missed), good(good_port), good(4), good(5)]);
+                    }
+                });
+            }
+        });
+        let mut all = ports(&list);
+        assert!([2, 3].contains(&all[0]), "{all:?}");
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The replicas of a service, and which of them may be read from.
+//!
+//! Guarantees: the list is the winning Sentinel's; a replica is unfit when more than half of the Sentinels that list it say so, and the
+//! reason is kept. Leaves to others: ROLE and lag (pool, client), and the choice among fit ones.
+
+use super::answer::ReplicaAnswer;
+use super::judge::{Voice, has_flag};
+use super::snapshot::ReplicaView;
+use crate::config::{AddressMap, Endpoint};
+
+/// The replicas as the winner lists them, judged by all.
+pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: &AddressMap) -> Vec<ReplicaView> {
+    let mut replicas: Vec<ReplicaView> = Vec::new();
+    for replica in winner.replicas {
+        let known = replicas.iter().any(|view| view.announced == replica.announced);
+        // The old primary may be listed under the address that it had as a replica.
+        if known || !replica.announces || replica.announced == *primary {
+            continue;
+        }
+        let opinions: Vec<_> = voices.iter().filter_map(|voice| opinion(voice, &replica.announced)).collect();
+        replicas.push(ReplicaView {
+            endpoint: map.apply(&replica.announced),
+            announced: replica.announced.clone(),
+            flags: replica.flags.clone(),
+            link_ok: replica.link_ok,
+            offset: replica.offset,
+            priority: replica.priority,
+            unfit: unfit(&opinions),
+        });
+    }
+    replicas.sort_by(|a, b| a.announced.cmp(&b.announced));
+    replicas
+}
+
+fn opinion<'a>(voice: &Voice<'a>, announced: &Endpoint) -> Option<&'a ReplicaAnswer> {
+    voice.replicas.iter().find(|replica| replica.announced == *announced)
+}
+
+fn unfit(opinions: &[&ReplicaAnswer]) -> Option<String> {
+    let bad = |opinion: &ReplicaAnswer| {
+        let flag = ["o_down", "s_down", "disconnected"].into_iter().find(|flag| has_flag(&opinion.flags, flag));
+        flag.or((!opinion.link_ok).then_some("its link to the primary is broken"))
+    };
+    let reasons: Vec<_> = opinions.iter().filter_map(|opinion| bad(opinion)).collect();
+    if reasons.len() * 2 <= opinions.len() {
+        return None;
+    }
+    Some(format!("{} in the eyes of {} of {} Sentinels", reasons[0], reasons.len(), opinions.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(name: &str) -> Endpoint {
+        Endpoint::tcp(name, 6379).unwrap()
+    }
+
+    fn replica(name: &str, flags: &str, link_ok: bool, announces: bool) -> ReplicaAnswer {
+        ReplicaAnswer { announced: at(name), flags: flags.into(), link_ok, offset: 5, priority: 100, announces }
+    }
+
+    fn voice<'a>(index: usize, primary: &'a Endpoint, replicas: &'a [ReplicaAnswer]) -> Voice<'a> {
+        Voice { index, primary, epoch: 1, flags: "master", replicas }
+    }
+
+    #[test]
+    fn the_majority_judges_and_the_reason_is_kept() {
+        let primary = at("p");
+        let one = [replica("a", "slave,s_down", true, true), replica("b", "slave", false, true)];
+        let two = [replica("a", "slave", true, true), replica("b", "slave", false, true)];
+        let voices = [voice(0, &primary, &one), voice(1, &primary, &two), voice(2, &primary, &two)];
+        let merged = merge(&voices[0], &voices, &primary, &AddressMap::default());
+        assert_eq!(merged[0].unfit, None);
+        assert!(
+            merged[1].unfit.as_deref().is_some_and(|why| why.contains("link") && why.contains("3 of 3")),
+            "{merged:?}"
+        );
+        let alone = merge(&voices[0], &voices[..1], &primary, &AddressMap::default());
+        assert!(alone[0].unfit.as_deref().is_some_and(|why| why.contains("s_down")), "{alone:?}");
+    }
+
+    #[test]
+    fn hidden_ones_doubles_and_the_primary_itself_are_not_listed() {
+        let primary = at("p");
+        let list = [replica("h", "slave", true, false), replica("p", "slave", true, true)];
+        let more = [list.as_slice(), &[replica("a", "slave", true, true), replica("a", "slave", true, true)]].concat();
+        let winner = voice(0, &primary, &more);
+        let merged = merge(&winner, &[winner], &primary, &AddressMap::default());
+        assert_eq!(merged.iter().map(|view| view.announced.clone()).collect::<Vec<_>>(), [at("a")]);
+    }
+}

@@ -1,0 +1,130 @@
+//! What the Sentinels said, for people: errors that name each of them, and the topology as a reply.
+//!
+//! Guarantees: "nobody answered", "nobody knows the name" and "no usable primary" are different errors; each tells what every Sentinel
+//! said, up to a bound. No I/O.
+
+use super::answer::{Answer, Heard};
+use super::discovery::Asked;
+use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use crate::error::{Error, Status, flags};
+use crate::resp::ReplyBuilder;
+use crate::time::Deadline;
+use std::time::Instant;
+
+/// Sentinels that an error quotes.
+const QUOTED: usize = 10;
+
+/// The error of a discovery that no candidate came of.
+pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadline: Deadline) -> Error {
+    let said = said(asked);
+    let after = deadline.elapsed().as_millis();
+    let answered = || asked.iter().filter_map(Asked::answer);
+    if answered().next().is_none() {
+        return nobody(&format!("about service '{service}' (after {after} ms)"), asked, &said);
+    }
+    if answered().all(|answer| matches!(answer.heard, Heard::Unknown)) {
+        let text = format!("no Sentinel that answered knows the service '{service}' (after {after} ms): {said}");
+        return Error::new(Status::UnknownService, text);
+    }
+    let text = format!("service '{service}': {why} (after {after} ms): {said}");
+    Error::new(status, text).with_flags(flags::RETRYABLE)
+}
+
+/// The error when no candidate's own word could be had.
+pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
+    error.in_context(format_args!("service '{service}'")).with_note(format_args!("; the Sentinels: {}", said(asked)))
+}
+
+/// The error when no Sentinel answered: refused credentials are another matter than silence.
+pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
+    let failures = asked.iter().filter_map(|asked| asked.end.as_ref().and_then(|end| end.as_ref().err()));
+    let silent = [Status::Connect, Status::Resolve, Status::Timeout, Status::Io];
+    let mut reached = failures.filter(|error| !silent.contains(&error.status())).peekable();
+    if reached.peek().is_some() && reached.all(|error| error.status() == Status::Auth) {
+        let text = format!("the Sentinels refuse sentinel.username and sentinel.password {what}: {said}");
+        return Error::new(Status::Auth, text);
+    }
+    Error::new(Status::NoSentinel, format!("no Sentinel answered {what}: {said}")).with_flags(flags::RETRYABLE)
+}
+
+/// What each said, one after the other.
+pub fn said(asked: &[Asked]) -> String {
+    let mut parts: Vec<_> =
+        asked.iter().take(QUOTED).map(|asked| format!("{}: {}", asked.endpoint, state(asked).1)).collect();
+    if asked.len() > QUOTED {
+        parts.push(format!("and {} more", asked.len() - QUOTED));
+    }
+    parts.join("; ")
+}
+
+/// What each said, for the snapshot.
+pub fn views(asked: &[Asked]) -> Vec<SentinelView> {
+    let since = Instant::now();
+    let view = |asked: &Asked| {
+        let (state, text) = state(asked);
+        SentinelView { endpoint: asked.endpoint.clone(), state, text, since }
+    };
+    asked.iter().map(view).collect()
+}
+
+fn state(asked: &Asked) -> (&'static str, String) {
+    match &asked.end {
+        None => ("skipped", String::from("not waited for")),
+        Some(Err(error)) => ("failed", error.message().to_owned()),
+        Some(Ok(Answer { tilt: true, .. })) => ("unused", String::from("in TILT mode, not believed")),
+        Some(Ok(answer)) => match &answer.heard {
+            Heard::Unknown => ("unknown", String::from("does not know the service")),
+            Heard::NoAddress(why) => ("unused", why.clone()),
+            Heard::Known(view) => ("ok", format!("{} (epoch {}, flags {})", view.primary, view.epoch, view.flags)),
+        },
+    }
+}
+
+/// One service as a MAP.
+pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, error: Option<&str>, suspicion: Option<&str>) {
+    out.map().text("name").text(name);
+    optional(out.text("primary"), snapshot.primary.as_ref());
+    optional(out.text("announced"), snapshot.primary_announced.as_ref());
+    out.text("epoch").int(number(snapshot.epoch)).text("quorum").int(number(snapshot.quorum));
+    out.text("replicas").array();
+    snapshot.replicas.iter().for_each(|view| replica(out, view));
+    out.end().text("sentinels").array();
+    snapshot.sentinels.iter().for_each(|view| sentinel(out, view));
+    out.end().text("age_ms");
+    match snapshot.asked {
+        Some(asked) => out.int(millis(asked)),
+        None => out.null(),
+    };
+    out.text("discoveries").int(number(snapshot.discovery));
+    optional(out.text("error"), error);
+    optional(out.text("suspected"), suspicion);
+    out.end();
+}
+
+fn replica(out: &mut ReplyBuilder, view: &ReplicaView) {
+    out.map().text("addr").text(&view.endpoint.to_string()).text("announced").text(&view.announced.to_string());
+    out.text("flags").text(&view.flags).text("link_ok").bool(view.link_ok);
+    out.text("offset").int(view.offset).text("priority").int(view.priority);
+    optional(out.text("unfit"), view.unfit.as_ref());
+    out.end();
+}
+
+fn sentinel(out: &mut ReplyBuilder, view: &SentinelView) {
+    out.map().text("addr").text(&view.endpoint.to_string()).text("state").text(view.state);
+    out.text("text").text(&view.text).text("since_ms").int(millis(view.since)).end();
+}
+
+fn optional<T: ToString + ?Sized>(out: &mut ReplyBuilder, value: Option<&T>) {
+    match value {
+        Some(value) => out.text(&value.to_string()),
+        None => out.null(),
+    };
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn millis(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
+}

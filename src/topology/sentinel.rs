@@ -1,0 +1,247 @@
+//! The sentinel handle: the settings, the Sentinels, the services asked for.
+//!
+//! Guarantees: one [`Service`] per name, whoever asks; settings are replaced as a whole, and their version grows with each change. Leaves
+//! to others: everything about one service (service), and the handle's counting and fork check (ffi).
+
+use super::discovery::Asked;
+use super::link::LinkOptions;
+use super::peers::SentinelList;
+use super::query::{Outcome, Query};
+use super::report;
+use super::service::Service;
+use crate::config::{Endpoint, Settings};
+use crate::error::{Error, Result, Status};
+use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::time::Deadline;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+
+/// What a sentinel handle and its services share.
+pub(super) struct Shared {
+    settings: ArcSwap<Settings>,
+    list: SentinelList,
+    closed: AtomicBool,
+    config_version: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    pub(super) fn list(&self) -> &SentinelList {
+        &self.list
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// What was made from a handle and ends with it.
+pub trait Child: Send + Sync {
+    /// Refuses new work, lets what is under way finish until the deadline, then ends it.
+    fn close(&self, deadline: Deadline);
+}
+
+/// A deployment: its Sentinels and the services that they watch.
+pub struct Sentinel {
+    shared: Arc<Shared>,
+    services: Mutex<BTreeMap<String, Arc<Service>>>,
+    /// Changes of settings, one after the other.
+    configuring: Mutex<()>,
+    children: Mutex<Vec<Weak<dyn Child>>>,
+}
+
+impl Sentinel {
+    /// A handle; with `wait`, one whose Sentinels have been reached: at least one has answered in time.
+    pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
+        let shared = Arc::new(Shared {
+            list: SentinelList::new(&settings.sentinel.addrs),
+            settings: ArcSwap::from_pointee(settings),
+            closed: AtomicBool::new(false),
+            config_version: AtomicU64::new(1),
+        });
+        if let Some(deadline) = wait {
+            reach_any(&shared, deadline)?;
+        }
+        Ok(Arc::new(Self {
+            shared,
+            services: Mutex::default(),
+            configuring: Mutex::new(()),
+            children: Mutex::default(),
+        }))
+    }
+
+    /// The settings as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings()
+    }
+
+    /// Grows with each change of the settings.
+    pub fn config_version(&self) -> u64 {
+        self.shared.config_version.load(Ordering::Acquire)
+    }
+
+    /// Changes an option that may be changed while the handle is open.
+    pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        let _one_at_a_time = lock(&self.configuring);
+        let before = self.settings();
+        let settings = before.with(key, value)?;
+        let remapped = settings.client.address_map != before.client.address_map;
+        let map = settings.client.address_map.clone();
+        self.shared.settings.store(Arc::new(settings));
+        self.shared.config_version.fetch_add(1, Ordering::AcqRel);
+        if remapped {
+            self.all().iter().for_each(|service| service.remap(&map));
+        }
+        Ok(())
+    }
+
+    /// The service of this name.
+    pub fn service(self: &Arc<Self>, name: &str) -> Arc<Service> {
+        let mut services = lock(&self.services);
+        if let Some(service) = services.get(name) {
+            return Arc::clone(service);
+        }
+        let service = Service::new(name, Arc::clone(&self.shared));
+        services.insert(name.to_owned(), Arc::clone(&service));
+        service
+    }
+
+    /// What is known, without asking anybody: a MAP for one service, a MAP of such MAPs for all that were asked for.
+    pub fn topology(&self, service: Option<&str>) -> Result<Reply> {
+        if self.shared.is_closed() {
+            return Err(closed());
+        }
+        let mut out = ReplyBuilder::new();
+        match service {
+            Some(name) => {
+                let known = lock(&self.services).get(name).cloned();
+                let service = known.unwrap_or_else(|| Service::new(name, Arc::clone(&self.shared)));
+                describe(&mut out, &service);
+            }
+            None => {
+                out.map();
+                for service in self.all() {
+                    out.text(service.name());
+                    describe(&mut out, &service);
+                }
+                out.end();
+            }
+        }
+        Ok(out.finish())
+    }
+
+    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services: an error only when none could be found.
+    pub fn refresh(self: &Arc<Self>, service: Option<&str>, deadline: Deadline) -> Result<Reply> {
+        if let Some(name) = service {
+            let service = self.service(name);
+            service.discover(service.discovered(), deadline)?;
+            return self.topology(Some(name));
+        }
+        let outcomes: Vec<_> =
+            self.all().iter().map(|service| service.discover(service.discovered(), deadline)).collect();
+        let found = outcomes.iter().any(Result::is_ok);
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(error) if !found => Err(error),
+            _ => self.topology(None),
+        }
+    }
+
+    /// Notes what was made from this handle.
+    pub fn adopt(&self, child: Weak<dyn Child>) {
+        let mut children = lock(&self.children);
+        children.retain(|child| child.strong_count() > 0);
+        children.push(child);
+    }
+
+    /// What was made from this handle and is still there.
+    pub fn children(&self) -> Vec<Arc<dyn Child>> {
+        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends the handle: whoever waits for a discovery gets CLOSED.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.all().iter().for_each(|service| service.wake());
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    fn all(&self) -> Vec<Arc<Service>> {
+        lock(&self.services).values().cloned().collect()
+    }
+}
+
+impl fmt::Debug for Sentinel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all()).finish()
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Status::Closed, "the sentinel handle is closed")
+}
+
+fn describe(out: &mut ReplyBuilder, service: &Service) {
+    let (error, suspicion) = (service.last_error(), service.suspicion());
+    report::service(out, service.name(), &service.load(), error.as_ref().map(Error::message), suspicion.as_deref());
+}
+
+/// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.
+fn reach_any(shared: &Shared, deadline: Deadline) -> Result<()> {
+    let mut pause = PAUSES.0;
+    loop {
+        let error = match reach_once(shared, deadline) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.status() == Status::Auth || deadline.left().is_some_and(|left| left <= pause) {
+            return Err(error);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
+    let settings = shared.settings();
+    let mut ping = Vec::new();
+    encode::command(&mut ping, &[b"PING"]);
+    let timeout = deadline.left_or(settings.sentinel.timeout);
+    let mut query = Query::new(LinkOptions::new(&settings.sentinel), ping, 1, timeout);
+    let mut asked = Vec::new();
+    for member in shared.list.members() {
+        let endpoint: Endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+        query.add(endpoint.clone());
+        asked.push(Asked { announced: member.endpoint, endpoint, counts: true, end: None });
+    }
+    // Accept, shake hands, answer: each of them may take timeout.sentinel.
+    let limit = Instant::now() + deadline.left_or(timeout * 3);
+    while query.unfinished() > 0 && Instant::now() < limit {
+        for (index, outcome) in query.step(limit) {
+            match outcome {
+                Outcome::Answered(_) => return Ok(()),
+                Outcome::Failed(error) => asked[index].end = Some(Err(error)),
+            }
+        }
+    }
+    let what = format!("(after {} ms)", deadline.elapsed().as_millis());
+    Err(report::nobody(&what, &asked, &report::said(&asked)))
+}
+
+/// A panic under one of these locks leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

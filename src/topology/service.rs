@@ -1,0 +1,269 @@
+//! One service: its snapshot, and the one discovery that runs for all who wait.
+//!
+//! Guarantees: readers never wait; at most one discovery at a time, with a pause between two, however many threads ask; a caller's
+//! deadline ends its own wait and nothing else; whoever waited for a discovery that failed gets its error. Leaves to
+//! others: when to ask (client, pool), and what to do about an error.
+
+use super::discovery::{self, Report};
+use super::judge::{Known, Proposal};
+use super::sentinel::Shared;
+use super::snapshot::{SentinelView, Snapshot};
+use crate::config::{AddressMap, Endpoint};
+use crate::error::{Error, Result, Status, flags};
+use crate::time::Deadline;
+use crate::worker;
+use arc_swap::{ArcSwap, Guard};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Pause between two discoveries of a service, and as much again at random at the most.
+const PAUSE: Duration = Duration::from_millis(50);
+const JITTER_MS: u64 = 25;
+
+/// A service of the deployment.
+pub struct Service {
+    name: String,
+    shared: Arc<Shared>,
+    snapshot: ArcSwap<Snapshot>,
+    version: AtomicU64,
+    flight: Mutex<Flight>,
+    landed: Condvar,
+}
+
+#[derive(Default)]
+struct Flight {
+    running: bool,
+    /// The number of the last discovery that ended.
+    finished: u64,
+    /// When that was, and why it failed.
+    last: Option<(Instant, Option<Error>)>,
+    /// Discoveries up to this number were asked for before something broke.
+    outdated: u64,
+    /// What broke, until a discovery has ended that began after it.
+    suspicion: Option<String>,
+    proposed: Option<Proposal>,
+}
+
+impl Service {
+    pub(super) fn new(name: &str, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            shared,
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            version: AtomicU64::new(0),
+            flight: Mutex::default(),
+            landed: Condvar::new(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known now, to keep.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// What is known now, for a glance.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// The version of the snapshot: cheap to compare on every call.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// The number of the last discovery that ended, well or not.
+    pub fn discovered(&self) -> u64 {
+        self.flight().finished
+    }
+
+    /// The last discovery's error, if it failed.
+    pub fn last_error(&self) -> Option<Error> {
+        self.flight().last.as_ref().and_then(|(_, error)| error.clone())
+    }
+
+    /// What broke since the last discovery began, if anything did.
+    pub fn suspicion(&self) -> Option<String> {
+        self.flight().suspicion.clone()
+    }
+
+    /// A connection to this node failed or turned READONLY: discoveries that began before now do not count any more.
+    pub fn suspect(&self, endpoint: &Endpoint, why: &str) {
+        let snapshot = self.load();
+        let concerned = snapshot.primary.as_ref() == Some(endpoint)
+            || snapshot.replicas.iter().any(|replica| replica.endpoint == *endpoint);
+        if concerned {
+            let mut flight = self.flight();
+            flight.outdated = flight.finished + u64::from(flight.running);
+            flight.suspicion = Some(format!("{endpoint}: {why}"));
+        }
+    }
+
+    /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
+    pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
+        let mut flight = self.flight();
+        let mut stale = stale.max(flight.outdated);
+        let mut has_waited = false;
+        loop {
+            if self.shared.is_closed() {
+                return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            }
+            if flight.finished > stale {
+                match &flight.last {
+                    Some((at, Some(error))) if has_waited || at.elapsed() < PAUSE => return Err(error.clone()),
+                    // A failure of long ago says nothing about now.
+                    Some((_, Some(_))) => stale = flight.finished,
+                    _ => return Ok(self.snapshot()),
+                }
+            }
+            if !flight.running {
+                self.take_off(&mut flight)?;
+            }
+            if deadline.is_over() {
+                return Err(self.timed_out(&flight, deadline));
+            }
+            has_waited = true;
+            flight = match deadline.left() {
+                Some(left) => self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.landed.wait(flight).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
+        let after = deadline.elapsed().as_millis();
+        let text = format!("the primary of service '{}' is still being looked for after {after} ms", self.name);
+        let error = Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE);
+        match &flight.last {
+            Some((_, Some(last))) => error.with_note(format_args!("; before that: {last}")),
+            _ => error,
+        }
+    }
+
+    /// Starts a discovery, not sooner than a pause after the last one.
+    fn take_off(self: &Arc<Self>, flight: &mut Flight) -> Result<()> {
+        let number = flight.finished + 1;
+        let pause = PAUSE + Duration::from_millis(fastrand::u64(0..=JITTER_MS));
+        let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
+        let service = Arc::clone(self);
+        let job = move || Landing { service, number, report: None }.fly();
+        let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
+        let what = format_args!("no thread to look for the primary of service '{}'", self.name);
+        started.map_err(|error| Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE))?;
+        flight.running = true;
+        Ok(())
+    }
+
+    fn known(&self) -> Known {
+        let snapshot = self.load();
+        Known {
+            primary: snapshot.primary_announced.clone(),
+            epoch: snapshot.epoch,
+            replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
+            proposed: self.flight().proposed.clone(),
+        }
+    }
+
+    /// Publishes what a discovery found, and wakes all who wait.
+    fn land(&self, number: u64, report: Report) {
+        let mut flight = self.flight();
+        let before = self.snapshot();
+        let (mut snapshot, error) = match report.outcome {
+            Ok(found) => (found, None),
+            Err(error) => ((*before).clone(), Some(error)),
+        };
+        snapshot.version = before.version + u64::from(snapshot.matters(&before));
+        snapshot.discovery = number;
+        snapshot.sentinels = continued(report.sentinels, &before.sentinels);
+        self.publish(snapshot);
+        (flight.running, flight.finished) = (false, number);
+        flight.last = Some((Instant::now(), error));
+        flight.proposed = report.proposed;
+        if number > flight.outdated {
+            flight.suspicion = None;
+        }
+        drop(flight);
+        self.landed.notify_all();
+    }
+
+    /// The version goes last: who sees it new finds the snapshot new.
+    fn publish(&self, snapshot: Snapshot) {
+        let version = snapshot.version;
+        self.snapshot.store(Arc::new(snapshot));
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// address.map has changed.
+    pub(super) fn remap(&self, map: &AddressMap) {
+        let _flight = self.flight();
+        let before = self.snapshot();
+        let mut snapshot = before.mapped(map);
+        snapshot.version = before.version + u64::from(snapshot.matters(&before));
+        self.publish(snapshot);
+    }
+
+    /// Wakes all who wait, because the handle is closed.
+    pub(super) fn wake(&self) {
+        drop(self.flight());
+        self.landed.notify_all();
+    }
+
+    /// A panic under this lock leaves nothing half done.
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({}, {:?})", self.name, self.load().primary)
+    }
+}
+
+/// A discovery under way: however it ends, a panic included, those who wait are told.
+struct Landing {
+    service: Arc<Service>,
+    number: u64,
+    report: Option<Report>,
+}
+
+impl Landing {
+    fn fly(mut self) {
+        let shared = &self.service.shared;
+        if shared.is_closed() {
+            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed")));
+            return;
+        }
+        let report = discovery::run(&self.service.name, &shared.settings(), shared.list(), &self.service.known());
+        self.report = Some(report);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let report = self.report.take();
+        let report = report.unwrap_or_else(|| failed(Error::new(Status::Internal, "a discovery ended in a panic")));
+        self.service.land(self.number, report);
+    }
+}
+
+fn failed(error: Error) -> Report {
+    Report { outcome: Err(error), sentinels: Vec::new(), proposed: None }
+}
+
+/// Since when each has been in its state.
+fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<SentinelView> {
+    for view in &mut now {
+        let same = |old: &&SentinelView| old.endpoint == view.endpoint && old.state == view.state;
+        if let Some(old) = before.iter().find(same) {
+            view.since = old.since;
+        }
+    }
+    now
+}

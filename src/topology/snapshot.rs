@@ -1,0 +1,80 @@
+//! What is known of a service at one moment: immutable, shared, loaded without waiting.
+//!
+//! Guarantees: a snapshot never changes; its version differs from the one before when something that matters to a connection did.
+
+use crate::config::{AddressMap, Endpoint};
+use std::time::Instant;
+
+/// A service as the last discovery left it.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Changes when the primary, its epoch, or the set or fitness of the replicas does.
+    pub version: u64,
+    /// The number of the discovery that this is from; 0 before the first.
+    pub discovery: u64,
+    /// Where to connect for the primary.
+    pub primary: Option<Endpoint>,
+    /// The primary as the Sentinels announce it.
+    pub primary_announced: Option<Endpoint>,
+    /// The configuration epoch under which it was named.
+    pub epoch: u64,
+    /// How many Sentinels must agree that the primary is down.
+    pub quorum: u64,
+    /// The replicas, fit or not.
+    pub replicas: Vec<ReplicaView>,
+    /// What each Sentinel said.
+    pub sentinels: Vec<SentinelView>,
+    /// When the primary was last confirmed.
+    pub asked: Option<Instant>,
+}
+
+/// A replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// As the Sentinels announce it.
+    pub announced: Endpoint,
+    /// Its flags at the Sentinel that won.
+    pub flags: String,
+    /// Whether its link to the primary stands.
+    pub link_ok: bool,
+    /// Its replication offset, as old as the Sentinel's last INFO.
+    pub offset: i64,
+    /// Its priority for promotion.
+    pub priority: i64,
+    /// Why it must not be read from; `None`: it may.
+    pub unfit: Option<String>,
+}
+
+/// A Sentinel.
+#[derive(Debug, Clone)]
+pub struct SentinelView {
+    /// Where it was asked.
+    pub endpoint: Endpoint,
+    /// One word: ok, unknown, unused, failed or skipped.
+    pub state: &'static str,
+    /// What it said, or what went wrong.
+    pub text: String,
+    /// Since when it has been in this state.
+    pub since: Instant,
+}
+
+impl Snapshot {
+    /// Whether a connection would notice the difference.
+    pub(super) fn matters(&self, before: &Self) -> bool {
+        let key = |snapshot: &Self| (snapshot.primary.clone(), snapshot.primary_announced.clone(), snapshot.epoch);
+        let fitness = |replica: &ReplicaView| (replica.endpoint.clone(), replica.unfit.is_some());
+        key(self) != key(before) || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
+    }
+
+    /// The same with the announced addresses mapped anew.
+    pub(super) fn mapped(&self, map: &AddressMap) -> Self {
+        let mut mapped = self.clone();
+        mapped.primary = self.primary_announced.as_ref().map(|announced| map.apply(announced));
+        for replica in &mut mapped.replicas {
+            replica.endpoint = map.apply(&replica.announced);
+        }
+        mapped
+    }
+}

@@ -1,0 +1,287 @@
+/* Each function with NULL everywhere, with each pointer NULL one at a time, with wrong flags, lengths and counts: a code and a
+ * sentence, never a crash. Nothing is sent: no server is needed. */
+#include "common.h"
+
+#define TOO_LONG (SIZE_MAX / 2 + 1)
+
+static vigie_error *error = NULL;
+static vigie_config *config;
+static vigie_sentinel *sentinel;
+static vigie_client *client;
+static vigie_reply *reply;
+static char rubbish[256]; /* readable memory that is no handle */
+
+/* A wrong call gives INVALID_ARG, its message says which function and names what is wrong, and the output is NULL. */
+#define REFUSED(word, out, call)                                                                     \
+  do {                                                                                               \
+    vigie_status status;                                                                             \
+    error = (vigie_error *)rubbish;                                                                  \
+    status = (call);                                                                                 \
+    if (status != VIGIE_ERR_INVALID_ARG || strstr(vigie_error_message(error), word) == NULL ||       \
+        strncmp(vigie_error_message(error), #call, strcspn(#call, "(")) != 0) {                      \
+      fprintf(stderr, "%s:%d: %s gave %s: %s\n", __FILE__, __LINE__, #call, vigie_status_name(status), \
+              vigie_error_message(error));                                                           \
+      exit(1);                                                                                       \
+    }                                                                                                \
+    vigie_error_free(error);                                                                         \
+    error = NULL;                                                                                    \
+    CHECK((out) == NULL);                                                                            \
+  } while (0)
+
+#define NO_OUT ((void *)NULL)
+
+static void configuration(void) {
+  vigie_reply *out = (vigie_reply *)rubbish;
+  REFUSED("config is NULL", NO_OUT, vigie_config_set(NULL, NULL, NULL, &error));
+  REFUSED("config is NULL", NO_OUT, vigie_config_set(NULL, "db", "1", &error));
+  REFUSED("key is NULL", NO_OUT, vigie_config_set(config, NULL, "1", &error));
+  REFUSED("value is NULL", NO_OUT, vigie_config_set(config, "db", NULL, &error));
+  REFUSED("value is not UTF-8", NO_OUT, vigie_config_set(config, "client.name", "\xff\xfe", &error));
+  REFUSED("not a handle", NO_OUT, vigie_config_set((vigie_config *)rubbish, "db", "1", &error));
+  REFUSED("config is a vigie_client", NO_OUT, vigie_config_set((vigie_config *)client, "db", "1", &error));
+  REFUSED("config is NULL", out, vigie_config_describe(NULL, &out, &error));
+  CHECK(vigie_config_set(NULL, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_config_describe(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  GIVES(VIGIE_OK, vigie_config_describe(config, NULL, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_config_set(config, "", "", &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_config_set(config, "tcp_keepalive", "1", &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_config_set(config, "uri", "http://[", &error));
+  CHECK(vigie_config_set(config, "nonsense", "1", NULL) == VIGIE_ERR_CONFIG);
+}
+
+static void sentinels(void) {
+  vigie_sentinel *made = (vigie_sentinel *)rubbish;
+  vigie_reply *out = (vigie_reply *)rubbish;
+  vigie_config *empty = vigie_config_new();
+  CHECK(vigie_sentinel_create(NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("config is NULL", made, vigie_sentinel_create(NULL, 0, &made, &error));
+  REFUSED("out is NULL", NO_OUT, vigie_sentinel_create(config, 0, NULL, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_sentinel_create(empty, 0, &made, &error));
+  CHECK(made == NULL);
+  vigie_config_free(empty);
+  CHECK(vigie_sentinel_topology(NULL, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", out, vigie_sentinel_topology(NULL, "s", &out, &error));
+  REFUSED("service is empty", out, vigie_sentinel_topology(sentinel, "", &out, &error));
+  REFUSED("service is not UTF-8", out, vigie_sentinel_topology(sentinel, "\xc0", &out, &error));
+  CHECK(vigie_sentinel_refresh(NULL, NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", out, vigie_sentinel_refresh(NULL, "s", 0, &out, &error));
+  REFUSED("sentinel is a vigie_config", out, vigie_sentinel_refresh((vigie_sentinel *)config, "s", 0, &out, &error));
+  CHECK(vigie_sentinel_configure(NULL, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_configure(NULL, "db", "1", &error));
+  REFUSED("key is NULL", NO_OUT, vigie_sentinel_configure(sentinel, NULL, "1", &error));
+  REFUSED("value is NULL", NO_OUT, vigie_sentinel_configure(sentinel, "db", NULL, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_sentinel_configure(sentinel, "nonsense", "1", &error));
+  CHECK(vigie_sentinel_close(NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_close(NULL, INT64_MIN, &error));
+}
+
+typedef vigie_status constructor(vigie_sentinel *, const char *, const vigie_config *, vigie_client **, vigie_error **);
+
+static void constructors(void) {
+  constructor *const all[] = {vigie_primary_for, vigie_replica_for, vigie_split_for};
+  vigie_client *made = NULL;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    CHECK(all[i](NULL, NULL, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+    made = (vigie_client *)rubbish;
+    GIVES(VIGIE_ERR_INVALID_ARG, all[i](NULL, "s", NULL, &made, &error));
+    CHECK(made == NULL);
+    GIVES(VIGIE_ERR_INVALID_ARG, all[i](sentinel, "s", NULL, NULL, &error));
+    GIVES(VIGIE_ERR_INVALID_ARG, all[i](sentinel, "", NULL, &made, &error));
+    GIVES(VIGIE_ERR_INVALID_ARG, all[i](sentinel, "s", (vigie_config *)rubbish, &made, &error));
+    GIVES(VIGIE_ERR_CONFIG, all[i](sentinel, "s", config, &made, &error)); /* sentinel.addrs is no override */
+    CHECK(made == NULL);
+    CHECK(all[i](sentinel, "s", NULL, &made, NULL) == VIGIE_OK);
+    vigie_client_free(made);
+  }
+  CHECK(vigie_session_for(NULL, NULL, 0, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  made = (vigie_client *)rubbish;
+  REFUSED("client is NULL", made, vigie_session_for(NULL, NULL, 0, NULL, &made, &error));
+  REFUSED("out is NULL", NO_OUT, vigie_session_for(client, NULL, 0, NULL, NULL, &error));
+  REFUSED("key is NULL", made, vigie_session_for(client, NULL, 3, NULL, &made, &error));
+  REFUSED("length of key", made, vigie_session_for(client, "k", TOO_LONG, NULL, &made, &error));
+  REFUSED("overrides is not a handle", made, vigie_session_for(client, "k", 1, (vigie_config *)rubbish, &made, &error));
+}
+
+static void commands(void) {
+  const char *ping[] = {"PING"};
+  const char *hole[] = {"GET", NULL};
+  const size_t one[] = {4, 0};
+  const size_t bad[] = {4, 1};
+  const size_t huge[] = {TOO_LONG};
+  const size_t wraps[] = {SIZE_MAX, SIZE_MAX};
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_cmd_exec(NULL, 0, NULL, NULL, 0, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", out, vigie_cmd_exec(NULL, 1, ping, NULL, 0, 0, &out, &error));
+  REFUSED("client is a vigie_sentinel", out, vigie_cmd_exec((vigie_client *)sentinel, 1, ping, NULL, 0, 0, &out, &error));
+  REFUSED("argc is 0", out, vigie_cmd_exec(client, 0, ping, NULL, 0, 0, &out, &error));
+  REFUSED("argc is", out, vigie_cmd_exec(client, SIZE_MAX, ping, NULL, 0, 0, &out, &error));
+  REFUSED("argc is", out, vigie_cmd_exec(client, (size_t)-1, ping, one, 0, 0, &out, &error));
+  REFUSED("argv is NULL", out, vigie_cmd_exec(client, 1, NULL, NULL, 0, 0, &out, &error));
+  REFUSED("argv[1] is NULL", out, vigie_cmd_exec(client, 2, hole, NULL, 0, 0, &out, &error));
+  REFUSED("argv[1] is NULL", out, vigie_cmd_exec(client, 2, hole, bad, 0, 0, &out, &error));
+  REFUSED("length of argv[0]", out, vigie_cmd_exec(client, 1, ping, huge, 0, 0, &out, &error));
+  REFUSED("length of argv[0]", out, vigie_cmd_exec(client, 2, hole, wraps, 0, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmd_exec(client, 1, ping, NULL, 0xFFFFFFFFu, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmd_exec(client, 1, ping, NULL, 1u << 31, 0, &out, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 2, hole, one, 0, 0, &out, &error)); /* (NULL, 0) is an empty argument */
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 1, ping, NULL, 0, -1, NULL, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 1, ping, NULL, 0, INT64_MIN, NULL, &error));
+  CHECK(vigie_cmd_exec(client, 1, ping, NULL, 0, 0, NULL, NULL) == VIGIE_ERR_TIMEOUT);
+}
+
+static void lists(void) {
+  const char list[] = "*1\r\n$4\r\nPING\r\n";
+  const size_t len = sizeof list - 1;
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_cmds_exec(NULL, NULL, 0, 0, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", out, vigie_cmds_exec(NULL, list, len, 0, 0, &out, &error));
+  REFUSED("commands is NULL", out, vigie_cmds_exec(client, NULL, 5, 0, 0, &out, &error));
+  REFUSED("length of commands", out, vigie_cmds_exec(client, list, TOO_LONG, 0, 0, &out, &error));
+  REFUSED("length of commands", out, vigie_cmds_exec(client, list, SIZE_MAX, 0, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmds_exec(client, list, len, 1u << 30, 0, &out, &error));
+  REFUSED("", out, vigie_cmds_exec(client, NULL, 0, 0, 0, &out, &error));
+  REFUSED("", out, vigie_cmds_exec(client, "PING\r\n", 6, 0, 0, &out, &error));
+  for (size_t cut = 1; cut < len; cut++) REFUSED("", out, vigie_cmds_exec(client, list, cut, 0, 0, &out, &error));
+  REFUSED("", out, vigie_cmds_exec(client, "*-1\r\n", 5, 0, 0, &out, &error));
+  REFUSED("", out, vigie_cmds_exec(client, "*1\r\n$-1\r\n", 9, 0, 0, &out, &error));
+  REFUSED("", out, vigie_cmds_exec(client, "*1\r\n$99999999999999999999\r\n", 27, 0, 0, &out, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_cmds_exec(client, list, len, 0, 0, &out, &error));
+}
+
+static void batches(void) {
+  const char *ping[] = {"PING"};
+  const char *hole[] = {NULL};
+  const size_t huge[] = {SIZE_MAX};
+  size_t len = 7;
+  const void *data;
+  vigie_reply *out = NULL;
+  vigie_batch *batch = vigie_batch_new();
+  vigie_batch_add(NULL, 0, NULL, NULL);
+  vigie_batch_clear(NULL);
+  vigie_batch_free(NULL);
+  CHECK(vigie_batch_data(NULL, NULL) == NULL);
+  CHECK(vigie_batch_data(NULL, &len) == NULL && len == 0);
+  CHECK(vigie_batch_data((vigie_batch *)rubbish, &len) == NULL && len == 0);
+  CHECK(vigie_batch_data(batch, NULL) != NULL);
+  for (int wrong = 0; wrong < 5; wrong++) {
+    vigie_batch_add(batch, 1, ping, NULL);
+    if (wrong == 0) vigie_batch_add(batch, 0, ping, NULL);
+    if (wrong == 1) vigie_batch_add(batch, 1, NULL, NULL);
+    if (wrong == 2) vigie_batch_add(batch, 1, hole, NULL);
+    if (wrong == 3) vigie_batch_add(batch, 1, ping, huge);
+    if (wrong == 4) vigie_batch_add(batch, SIZE_MAX, ping, NULL);
+    vigie_batch_add(batch, 1, ping, NULL);
+    data = vigie_batch_data(batch, &len);
+    REFUSED("vigie_batch_add: ", out, vigie_cmds_exec(client, data, len, 0, 0, &out, &error));
+    vigie_batch_clear(batch);
+  }
+  data = vigie_batch_data(batch, &len);
+  CHECK(len == 0);
+  REFUSED("", out, vigie_cmds_exec(client, data, len, 0, 0, &out, &error));
+  vigie_batch_free(batch);
+}
+
+static void clients(void) {
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_client_topology(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", out, vigie_client_topology(NULL, &out, &error));
+  GIVES(VIGIE_OK, vigie_client_topology(client, NULL, &error));
+  CHECK(vigie_client_stats(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", out, vigie_client_stats(NULL, &out, &error));
+  GIVES(VIGIE_OK, vigie_client_stats(client, NULL, &error));
+  CHECK(vigie_client_disconnect(NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", NO_OUT, vigie_client_disconnect(NULL, &error));
+  CHECK(vigie_client_close(NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", NO_OUT, vigie_client_close(NULL, INT64_MAX, &error));
+}
+
+/* None of these can fail: each has an answer for no reply, for what is no reply, and for a node that is not there. */
+static void replies(void) {
+  const vigie_reply *none[] = {NULL, (vigie_reply *)rubbish, (vigie_reply *)config, (vigie_reply *)(rubbish + 1), reply};
+  const uint32_t nodes[] = {0x7FFFFFFFu, 1000000u, VIGIE_NONE};
+  vigie_reply *out = (vigie_reply *)rubbish;
+  for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+    for (size_t n = 0; n < sizeof nodes / sizeof *nodes; n++) {
+      size_t len = 7;
+      CHECK(vigie_reply_type(none[i], nodes[n]) == VIGIE_TYPE_NONE);
+      CHECK(vigie_reply_count(none[i], nodes[n]) == 0);
+      CHECK(vigie_reply_child(none[i], nodes[n], 0) == VIGIE_NONE);
+      CHECK(vigie_reply_find(none[i], nodes[n], "k", 1) == VIGIE_NONE);
+      CHECK(vigie_reply_bytes(none[i], nodes[n], &len) == NULL && len == 0);
+      CHECK(vigie_reply_bytes(none[i], nodes[n], NULL) == NULL);
+      CHECK(vigie_reply_int(none[i], nodes[n], -7) == -7);
+      CHECK(vigie_reply_double(none[i], nodes[n], -7.0) < -6.9);
+    }
+  }
+  CHECK(vigie_reply_find(reply, VIGIE_ROOT, NULL, 3) == VIGIE_NONE);
+  CHECK(vigie_reply_find(reply, VIGIE_ROOT, "k", SIZE_MAX) == VIGIE_NONE);
+  CHECK(vigie_reply_find(reply, VIGIE_ROOT, NULL, 0) == VIGIE_NONE);
+  CHECK(vigie_reply_child(reply, VIGIE_ROOT, VIGIE_NONE) == VIGIE_NONE);
+  CHECK(vigie_reply_nodes(NULL, NULL, NULL, NULL) == NULL);
+  CHECK(vigie_reply_nodes(reply, NULL, NULL, NULL) != NULL);
+  CHECK(vigie_reply_json(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("reply is NULL", out, vigie_reply_json(NULL, &out, &error));
+  REFUSED("reply is not a handle", out, vigie_reply_json((vigie_reply *)rubbish, &out, &error));
+  GIVES(VIGIE_OK, vigie_reply_json(reply, NULL, &error));
+}
+
+static void errors(void) {
+  const vigie_error *none[] = {NULL, (vigie_error *)rubbish, (vigie_error *)reply};
+  for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+    CHECK(vigie_error_status(none[i]) == VIGIE_OK);
+    CHECK(vigie_error_message(none[i])[0] == '\0');
+    CHECK(vigie_error_server_code(none[i])[0] == '\0');
+    CHECK(vigie_error_endpoint(none[i])[0] == '\0');
+    CHECK(vigie_error_flags(none[i]) == 0);
+    CHECK(vigie_error_count(none[i]) == -1);
+    CHECK(vigie_error_errno(none[i]) == 0);
+  }
+}
+
+static void library(void) {
+  CHECK(vigie_has_feature(NULL) == 0 && vigie_has_feature("") == 0 && vigie_has_feature("\xff") == 0);
+  CHECK(vigie_status_list(NULL) > 30);
+  CHECK(strcmp(vigie_status_name(1), "unknown status code") == 0);
+  CHECK(strcmp(vigie_status_name(INT32_MIN), "unknown status code") == 0);
+}
+
+/* What is no live handle is left alone. */
+static void frees(void) {
+  vigie_error_free(NULL);
+  vigie_config_free(NULL);
+  vigie_sentinel_free(NULL);
+  vigie_client_free(NULL);
+  vigie_batch_free(NULL);
+  vigie_reply_free(NULL);
+  vigie_error_free((vigie_error *)rubbish);
+  vigie_config_free((vigie_config *)rubbish);
+  vigie_sentinel_free((vigie_sentinel *)rubbish);
+  vigie_client_free((vigie_client *)config);
+  vigie_batch_free((vigie_batch *)config);
+  vigie_reply_free((vigie_reply *)config);
+}
+
+int main(void) {
+  config = vigie_config_new();
+  GIVES(VIGIE_OK, vigie_config_set(config, "sentinel.addrs", "127.0.0.1:1", &error));
+  GIVES(VIGIE_OK, vigie_sentinel_create(config, 0, &sentinel, &error));
+  GIVES(VIGIE_OK, vigie_primary_for(sentinel, "nobody", NULL, &client, &error));
+  GIVES(VIGIE_OK, vigie_config_describe(config, &reply, &error));
+  library();
+  configuration();
+  sentinels();
+  constructors();
+  commands();
+  lists();
+  batches();
+  clients();
+  replies();
+  errors();
+  frees();
+  GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));
+  vigie_reply_free(reply);
+  vigie_client_free(client);
+  vigie_sentinel_free(sentinel);
+  vigie_config_free(config);
+  return finish();
+}

@@ -1,0 +1,185 @@
+/* Each exported function once, as a program would use it, on a real deployment. */
+#include "common.h"
+
+static void library(void) {
+  const vigie_status *codes = NULL;
+  size_t count = vigie_status_list(&codes);
+  CHECK(vigie_version_number() == VIGIE_VERSION_NUMBER);
+  CHECK(vigie_version()[0] >= '0' && vigie_version()[0] <= '9');
+  CHECK(vigie_has_feature("resp3") == 1 && vigie_has_feature("tls") == 0);
+  CHECK(count > 30 && codes[0] == VIGIE_OK);
+  for (size_t i = 1; i < count; i++) CHECK(strncmp(vigie_status_name(codes[i]), "VIGIE_ERR_", 10) == 0);
+}
+
+static void configuration(void) {
+  vigie_error *error = NULL;
+  vigie_reply *rows = NULL;
+  vigie_config *config = vigie_config_new();
+  int seen = 0;
+  GIVES(VIGIE_OK, vigie_config_set(config, "timeout.call", "1234", &error));
+  GIVES(VIGIE_OK, vigie_config_set(config, "auth.password", "swordfish", &error));
+  GIVES(VIGIE_OK, vigie_config_describe(config, &rows, &error));
+  CHECK(vigie_reply_type(rows, VIGIE_ROOT) == VIGIE_TYPE_ARRAY);
+  for (uint32_t i = 0; i < vigie_reply_count(rows, VIGIE_ROOT); i++) {
+    uint32_t row = vigie_reply_child(rows, VIGIE_ROOT, i);
+    uint32_t key = vigie_reply_find(rows, row, "key", 3);
+    uint32_t value = vigie_reply_find(rows, row, "value", 5);
+    CHECK(vigie_reply_type(rows, row) == VIGIE_TYPE_MAP);
+    if (text_is(rows, key, "timeout.call")) CHECK(++seen && text_is(rows, value, "1234"));
+    if (text_is(rows, key, "auth.password")) CHECK(++seen && text_is(rows, value, "***"));
+  }
+  CHECK(seen == 2);
+  vigie_reply_free(rows);
+  vigie_config_free(config);
+}
+
+static void sentinels(vigie_sentinel *sentinel) {
+  vigie_error *error = NULL;
+  vigie_reply *known = NULL;
+  GIVES(VIGIE_OK, vigie_sentinel_refresh(sentinel, service(), VIGIE_TIMEOUT_DEFAULT, &known, &error));
+  CHECK(vigie_reply_type(known, VIGIE_ROOT) == VIGIE_TYPE_MAP);
+  CHECK(vigie_reply_find(known, VIGIE_ROOT, "primary", 7) != VIGIE_NONE);
+  vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_topology(sentinel, service(), &known, &error));
+  CHECK(vigie_reply_find(known, VIGIE_ROOT, "primary", 7) != VIGIE_NONE);
+  vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_configure(sentinel, "db", "0", &error));
+}
+
+static void commands(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_reply *reply = NULL;
+  const vigie_node *nodes;
+  const char *data = NULL;
+  size_t node_count = 0, data_len = 0;
+  vigie_reply_free(RUN(client, "SET", "once:n", "42"));
+  reply = RUN(client, "GET", "once:n");
+  CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_STRING && text_is(reply, VIGIE_ROOT, "42"));
+  CHECK(vigie_reply_int(reply, VIGIE_ROOT, -1) == 42);
+  CHECK(vigie_reply_double(reply, VIGIE_ROOT, 0.0) > 41.9 && vigie_reply_double(reply, VIGIE_ROOT, 0.0) < 42.1);
+  nodes = vigie_reply_nodes(reply, &node_count, &data, &data_len);
+  CHECK(nodes != NULL && node_count == 1 && nodes[0].type == VIGIE_TYPE_STRING && nodes[0].len == 2);
+  CHECK(nodes[0].value + nodes[0].len < data_len && memcmp(data + nodes[0].value, "42", 3) == 0);
+  vigie_reply_free(reply);
+  GIVES(VIGIE_ERR_SERVER, vigie_cmd_exec(client, VIGIE_CMD("LPUSH", "once:n", "x"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_OK, vigie_client_disconnect(client, &error));
+  vigie_reply_free(RUN(client, "PING"));
+}
+
+static void errors(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_reply *reply = NULL;
+  vigie_status status = vigie_cmd_exec(client, VIGIE_CMD("LPUSH", "once:n", "x"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error);
+  CHECK(status == VIGIE_ERR_SERVER && reply == NULL && vigie_error_status(error) == VIGIE_ERR_SERVER);
+  CHECK(strcmp(vigie_error_server_code(error), "WRONGTYPE") == 0);
+  CHECK(strncmp(vigie_error_message(error), "WRONGTYPE ", 10) == 0);
+  CHECK(strchr(vigie_error_endpoint(error), ':') != NULL);
+  CHECK((vigie_error_flags(error) & VIGIE_EF_MAYBE_EXECUTED) == 0);
+  CHECK(vigie_error_count(error) == -1 && vigie_error_errno(error) == 0);
+  vigie_error_free(error);
+}
+
+static void pipeline(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_reply *reply = NULL;
+  vigie_reply *json = NULL;
+  vigie_batch *batch = vigie_batch_new();
+  const void *data;
+  size_t len = 0;
+  vigie_batch_add(batch, VIGIE_CMD("NONSENSE"));
+  vigie_batch_clear(batch);
+  vigie_batch_add(batch, VIGIE_CMD("SET", "once:p", "v"));
+  vigie_batch_add(batch, VIGIE_CMD("LPUSH", "once:p", "x"));
+  vigie_batch_add(batch, VIGIE_CMD("GET", "once:p"));
+  data = vigie_batch_data(batch, &len);
+  GIVES(VIGIE_OK, vigie_cmds_exec(client, data, len, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error));
+  CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(reply, VIGIE_ROOT) == 3);
+  CHECK(vigie_reply_type(reply, vigie_reply_child(reply, VIGIE_ROOT, 0)) == VIGIE_TYPE_STATUS);
+  CHECK(vigie_reply_type(reply, vigie_reply_child(reply, VIGIE_ROOT, 1)) == VIGIE_TYPE_ERROR);
+  CHECK(text_is(reply, vigie_reply_child(reply, VIGIE_ROOT, 2), "v"));
+  CHECK(vigie_reply_child(reply, VIGIE_ROOT, 3) == VIGIE_NONE);
+  GIVES(VIGIE_OK, vigie_reply_json(reply, &json, &error));
+  CHECK(strstr(vigie_reply_bytes(json, VIGIE_ROOT, NULL), "\"v\"") != NULL);
+  vigie_reply_free(json);
+  vigie_reply_free(reply);
+  vigie_batch_free(batch);
+}
+
+static void knowledge(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_reply *reply = NULL;
+  GIVES(VIGIE_OK, vigie_client_topology(client, &reply, &error));
+  CHECK(vigie_reply_find(reply, VIGIE_ROOT, "primary", 7) != VIGIE_NONE);
+  vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_client_stats(client, &reply, &error));
+  CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_MAP && vigie_reply_count(reply, VIGIE_ROOT) > 0);
+  vigie_reply_free(reply);
+}
+
+static void session(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_client *session = NULL;
+  vigie_reply *reply;
+  GIVES(VIGIE_OK, vigie_session_for(client, NULL, 0, NULL, &session, &error));
+  vigie_reply_free(RUN(session, "WATCH", "once:w"));
+  vigie_reply_free(RUN(session, "MULTI"));
+  vigie_reply_free(RUN(session, "SET", "once:w", "1"));
+  reply = RUN(session, "EXEC");
+  CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(reply, VIGIE_ROOT) == 1);
+  vigie_reply_free(reply);
+  vigie_client_free(session);
+}
+
+/* Reads that follow a write until the replica has it, within the patience of the test. */
+static void reads(vigie_client *client, const char *value) {
+  for (int tries = 0; tries < 2000; tries++) {
+    vigie_reply *reply = RUN(client, "GET", "once:r");
+    int there = text_is(reply, VIGIE_ROOT, value);
+    vigie_reply_free(reply);
+    if (there) return;
+  }
+  CHECK(!"the replicas never got the write");
+}
+
+static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
+  vigie_error *error = NULL;
+  vigie_client *replica = NULL;
+  vigie_client *split = NULL;
+  vigie_config *overrides = vigie_config_new();
+  GIVES(VIGIE_OK, vigie_config_set(overrides, "pool.max", "4", &error));
+  GIVES(VIGIE_OK, vigie_replica_for(sentinel, service(), overrides, &replica, &error));
+  GIVES(VIGIE_OK, vigie_split_for(sentinel, service(), NULL, &split, &error));
+  vigie_config_free(overrides);
+  vigie_reply_free(RUN(primary, "SET", "once:r", "a"));
+  vigie_reply_free(RUN(primary, "WAIT", "2", "10000"));
+  reads(replica, "a");
+  vigie_reply_free(RUN(split, "SET", "once:r", "b"));
+  reads(split, "b");
+  GIVES(VIGIE_ERR_READ_ONLY, vigie_cmd_exec(replica, VIGIE_CMD("SET", "once:r", "c"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_OK, vigie_client_close(replica, 1000, &error));
+  vigie_client_free(replica);
+  vigie_client_free(split);
+}
+
+int main(void) {
+  vigie_error *error = NULL;
+  vigie_config *config = config_of_deployment();
+  vigie_sentinel *sentinel = NULL;
+  vigie_client *client;
+  library();
+  configuration();
+  GIVES(VIGIE_OK, vigie_sentinel_create(config, 10000, &sentinel, &error));
+  vigie_config_free(config);
+  sentinels(sentinel);
+  client = open_primary(sentinel);
+  commands(client);
+  errors(client);
+  pipeline(client);
+  knowledge(client);
+  session(client);
+  replicas(sentinel, client);
+  GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 1000, &error));
+  vigie_client_free(client);
+  vigie_sentinel_free(sentinel);
+  return finish();
+}

@@ -1,0 +1,99 @@
+/* A forked child gets a clear error on inherited handles, can free them, and can make its own; the parent notices nothing. */
+#include "common.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Static, so that what the child leaks on purpose is still reachable there. */
+static vigie_config *config;
+static vigie_sentinel *sentinel;
+static vigie_client *client, *session;
+static vigie_reply *reply;
+static vigie_error *wrong, *error;
+static vigie_batch *batch;
+
+static void inherited_handles_answer(void) {
+  vigie_client *made = NULL;
+  GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(session, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_client_topology(client, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_client_stats(client, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_client_disconnect(client, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_client_close(client, 1000, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_session_for(client, NULL, 0, NULL, &made, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_primary_for(sentinel, service(), NULL, &made, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_topology(sentinel, NULL, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_refresh(sentinel, service(), 1000, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_configure(sentinel, "db", "0", &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_close(sentinel, 1000, &error));
+}
+
+static void plain_memory_works(void) {
+  size_t len = 0;
+  CHECK(text_is(reply, VIGIE_ROOT, "PONG"));
+  CHECK(vigie_error_status(wrong) == VIGIE_ERR_SERVER);
+  GIVES(VIGIE_OK, vigie_config_set(config, "db", "0", &error));
+  vigie_batch_add(batch, VIGIE_CMD("PING"));
+  CHECK(vigie_batch_data(batch, &len) != NULL && len == 28);
+}
+
+static void own_handles_work(void) {
+  vigie_sentinel *own = NULL;
+  vigie_client *mine;
+  GIVES(VIGIE_OK, vigie_sentinel_create(config, 10000, &own, &error));
+  mine = open_primary(own);
+  vigie_reply_free(RUN(mine, "SET", "fork:child", "1"));
+  GIVES(VIGIE_OK, vigie_sentinel_close(own, 1000, &error));
+  vigie_client_free(mine);
+  vigie_sentinel_free(own);
+}
+
+static void free_all(void) {
+  vigie_reply_free(reply);
+  vigie_client_free(session);
+  vigie_client_free(client);
+  vigie_sentinel_free(sentinel);
+  vigie_batch_free(batch);
+  vigie_error_free(wrong);
+  vigie_config_free(config);
+}
+
+static void in_a_child(void (*body)(void)) {
+  int status = 0;
+  pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    body();
+    _exit(0);
+  }
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void everything(void) {
+  inherited_handles_answer();
+  plain_memory_works();
+  own_handles_work();
+  free_all();
+}
+
+int main(void) {
+  config = config_of_deployment();
+  GIVES(VIGIE_OK, vigie_sentinel_create(config, 10000, &sentinel, &error));
+  client = open_primary(sentinel);
+  GIVES(VIGIE_OK, vigie_session_for(client, NULL, 0, NULL, &session, &error));
+  vigie_reply_free(RUN(session, "WATCH", "fork:w"));
+  reply = RUN(client, "PING");
+  CHECK(vigie_cmd_exec(client, VIGIE_CMD("NONSENSE"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &wrong) == VIGIE_ERR_SERVER);
+  batch = vigie_batch_new();
+  vigie_batch_add(batch, VIGIE_CMD("PING"));
+  in_a_child(everything);
+  in_a_child(free_all);
+  /* The parent's connections are as they were: the session still holds its WATCH. */
+  vigie_reply_free(RUN(client, "SET", "fork:parent", "1"));
+  vigie_reply_free(RUN(session, "MULTI"));
+  vigie_reply_free(RUN(session, "SET", "fork:w", "1"));
+  vigie_reply_free(RUN(session, "EXEC"));
+  free_all();
+  return finish();
+}
