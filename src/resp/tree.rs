@@ -152,7 +152,11 @@ impl Tree {
 
     /// Makes room for `count` texts of `len` bytes, within reason. False when there is no memory.
     pub(super) fn reserve_text(&mut self, len: usize, count: usize) -> bool {
-        let room = len.saturating_add(1).saturating_mul(count).min(RESERVE_BYTES);
+        let exact = len.saturating_add(1).saturating_mul(count);
+        // The others may be a little longer. What stays untouched costs no memory, and the larger size keeps glibc from
+        // giving a list back to the kernel and faulting it in again with each reply.
+        let slack = if count > 1 { exact / 4 } else { 0 };
+        let room = exact.saturating_add(slack).min(RESERVE_BYTES);
         if self.data.capacity() - self.data.len() >= room {
             return true;
         }
