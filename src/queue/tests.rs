@@ -1,3 +1,5 @@
+//! The accounts that only the inside can see: which drain a wake-up belongs to, and what memory is kept.
+
 use std::time::{Duration, Instant};
 
 use super::*;
