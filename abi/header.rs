@@ -5,7 +5,7 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 9] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
@@ -14,6 +14,7 @@ const SOURCES: [(&str, &str); 8] = [
     ("client", "client"),
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),
     ("reply", "replies"),
+    ("queue", "queue"),
 ];
 
 /// The text of include/vigie.h.

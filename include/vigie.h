@@ -21,10 +21,10 @@
  *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
  *  - Thread safety: [T] any thread, concurrently. [C] immutable: concurrent readers. [X] one thread at a time (a
  *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour).
- *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes and node types must be ignored: more
- *    will come.
- *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels and clients answer
- *    VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves the parent's connections alone.
+ *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be
+ *    ignored: more will come.
+ *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients and
+ *    queues answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
  *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught: the process goes on, the handles of that call
  *    answer nothing else.
  */
@@ -188,6 +188,22 @@ typedef enum {
   VIGIE_TYPE_PUSH = 13,
 } vigie_type;
 
+/** The field kind of vigie_event: one bit each, so that they serve as a mask. More may come. */
+typedef enum {
+  /** A service has another primary. The reply is a MAP: service, from, to, reason, epoch. */
+  VIGIE_EVENT_TOPOLOGY = (1 << 3),
+  /** Events were lost here, because the queue was full. The reply is an INT: how many. */
+  VIGIE_EVENT_DROPPED = (1 << 5),
+  /** Writes are held back, or no longer. The reply is a MAP: service, on, reason. */
+  VIGIE_EVENT_FENCE = (1 << 6),
+  /** All Sentinels are gone, or one is back. The reply is a MAP. */
+  VIGIE_EVENT_DEGRADED = (1 << 7),
+  /** A replica came in or went out. The reply is a MAP. */
+  VIGIE_EVENT_REPLICA = (1 << 8),
+  /** A Sentinel came, went, is down or up. The reply is a MAP. */
+  VIGIE_EVENT_SENTINEL = (1 << 9),
+} vigie_event_kind;
+
 /**
  * A list of encoded commands in the making, for vigie_cmds_exec().
  *
@@ -215,6 +231,13 @@ typedef struct vigie_config vigie_config;
  * Threads: [C]. Plain memory: works in a forked child.
  */
 typedef struct vigie_error vigie_error;
+
+/**
+ * What happens, for the application to take when it likes: events, with a descriptor that an event loop can poll.
+ *
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_queue vigie_queue;
 
 /**
  * A reply: a tree of nodes, numbered from the root VIGIE_ROOT. It never changes.
@@ -248,6 +271,31 @@ typedef struct {
   /** Bytes of a text without its closing NUL, else 0. */
   uint64_t len;
 } vigie_node;
+
+/**
+ * One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is given back by
+ * vigie_events_clear(), or by vigie_reply_free() and vigie_error_free().
+ */
+typedef struct {
+  /** One of vigie_event_kind. */
+  uint32_t kind;
+  /** VIGIE_OK, or the status of error. */
+  vigie_status status;
+  /** The number that was given with the watch; 0 for DROPPED. */
+  uint64_t token;
+  /** Owned by the receiver; may be NULL. */
+  vigie_reply *reply;
+  /** Owned by the receiver; may be NULL. */
+  vigie_error *error;
+  /** As vigie_reply_nodes() gives them, to save that call; NULL without a reply. */
+  const vigie_node *nodes;
+  /** The data that goes with them; NULL without a reply. */
+  const char *data;
+  /** How many nodes; 0 without a reply. */
+  uint64_t node_count;
+  /** Bytes of data; 0 without a reply. */
+  uint64_t data_len;
+} vigie_event;
 
 #ifdef __cplusplus
 extern "C" {
@@ -953,6 +1001,93 @@ VIGIE_MUST_USE vigie_status vigie_reply_json(const vigie_reply *reply, vigie_rep
  * Since: 0.1.0.
  */
 void vigie_reply_free(vigie_reply *reply);
+
+/* ---- queue ------------------------------------------------------------------------------------------------------- */
+
+/**
+ * A queue for events: what the library has to tell waits here until the application takes it.
+ *
+ * Lengths: capacity is the most that the queue holds, from 1 to 1048576. What comes while it is full is lost, and
+ * counted: a VIGIE_EVENT_DROPPED in its place says how many.
+ * Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: capacity is out of range, or out is NULL; VIGIE_ERR_IO: no descriptor is left to the
+ * process; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_queue_create(size_t capacity, vigie_queue **out, vigie_error **err);
+
+/**
+ * The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
+ * count is below the capacity given. Always the same one; it does not matter whether the byte in it is read, as some
+ * event loops do.
+ *
+ * Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
+ * a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none; -1 for NULL, for what is no queue, and in a forked child.
+ * Since: 0.1.0.
+ */
+int vigie_queue_fd(const vigie_queue *queue);
+
+/**
+ * Takes events, oldest first, and waits for the first one if there is none. It returns without events at the end of
+ * the time and after vigie_queue_wakeup(). Several threads may drain a queue: each event comes to one of them.
+ *
+ * Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
+ * rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
+ * value <= 0: takes what is there.
+ * Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as a negative number. VIGIE_ERR_INVALID_ARG: queue or events is NULL, or capacity is 0; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+int32_t vigie_queue_drain(vigie_queue *queue,
+                          int64_t timeout_ms,
+                          vigie_event *events,
+                          uint32_t capacity);
+
+/**
+ * Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for
+ * it. A drain that returns as many events as it has room for leaves the wake-up to the next drain.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none; nothing happens for NULL, for what is no queue, and in a forked child.
+ * Since: 0.1.0.
+ */
+void vigie_queue_wakeup(vigie_queue *queue);
+
+/**
+ * Gives back what events hold, their replies and errors, and zeroes them. A reply or an error that is to be kept is
+ * taken out before: set the field to NULL.
+ *
+ * Lengths: count is the number of events; (NULL, 0) is none, and so is NULL with any count.
+ * Ownership: the replies and errors are gone; the array is the caller's. Clearing twice is safe.
+ * Blocks: no.
+ * Threads: any thread, when no other uses these events.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_events_clear(vigie_event *events, size_t count);
+
+/**
+ * Gives a queue back, with the events that were not drained. Who sends events to it goes on, and they are lost.
+ *
+ * Ownership: the handle is gone and its descriptor closed; NULL is a no-op. Freeing twice is not safe. In a forked child
+ * the memory is left alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_queue_free(vigie_queue *queue);
 
 #ifdef __cplusplus
 } /* extern "C" */

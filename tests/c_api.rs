@@ -103,6 +103,13 @@ fn row_149_null_and_rubbish_give_an_error_that_names_the_argument() {
 }
 
 #[test]
+fn row_150_a_queue_in_a_loop_of_the_application() {
+    for mode in [Mode::Plain, Mode::Valgrind, Mode::Sanitized] {
+        run("queue", mode, &Vec::new());
+    }
+}
+
+#[test]
 fn row_149_a_panic_becomes_an_error_and_poisons_its_handle() {
     for mode in [Mode::Plain, Mode::Valgrind] {
         let program = compile("panic", mode, clib::library_that_panics(), true);

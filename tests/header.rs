@@ -95,6 +95,16 @@ fn agreement() -> String {
     for (field, offset) in [("type", 0), ("flags", 1), ("reserved", 2), ("count", 4), ("value", 8), ("len", 16)] {
         same(&format!("offsetof(vigie_node, {field})"), offset);
     }
+    same("VIGIE_EVENT_TOPOLOGY", i64::from(vigie::queue::kind::TOPOLOGY));
+    same("VIGIE_EVENT_SENTINEL", i64::from(vigie::queue::kind::SENTINEL));
+    let fields = ["kind", "", "token", "reply", "error", "nodes", "data", "node_count", "data_len"];
+    same("offsetof(vigie_event, status)", 4);
+    if cfg!(target_pointer_width = "64") {
+        same("sizeof(vigie_event)", 64);
+        for (i, field) in fields.iter().enumerate().filter(|(_, field)| !field.is_empty()) {
+            same(&format!("offsetof(vigie_event, {field})"), if i == 0 { 0 } else { 8 * (i as i64 - 1) });
+        }
+    }
     code
 }
 

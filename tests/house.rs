@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("ffi", &["client", "topology", "worker", "resp", "config", "error", "time", "stats", "sys"]),
-    ("client", &["topology", "pool", "lane", "worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
-    ("topology", &["worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
+    ("ffi", &["client", "topology", "worker", "queue", "resp", "config", "error", "time", "stats", "sys"]),
+    (
+        "client",
+        &["topology", "pool", "lane", "worker", "net", "queue", "resp", "config", "error", "time", "stats", "sys"],
+    ),
+    ("topology", &["worker", "net", "queue", "resp", "config", "error", "time", "stats", "sys"]),
     ("pool", &["lane", "worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
     ("lane", &["net", "resp", "config", "error", "time", "stats", "sys"]),
     ("worker", &["error", "time", "stats", "sys"]),
+    ("queue", &["resp", "error", "time", "stats", "sys"]),
     ("net", &["resp", "config", "error", "time", "stats", "sys"]),
     ("config", &["resp", "error", "time"]),
     ("resp", &["error", "time"]),

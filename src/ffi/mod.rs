@@ -1,8 +1,8 @@
 //! The C border: one file per noun, thin functions, `guard` around each; no logic.
 //!
 //! Guarantees: no panic leaves the library; `*out` and `*err` are NULL unless something was put there; a wrong argument
-//! gives an error that names it. Leaves to others: everything that a function does (`client`, `topology`, `config`,
-//! `resp`).
+//! gives an error that names it. Leaves to others: everything that a function does (`client`, `topology`, `queue`,
+//! `config`, `resp`).
 //!
 //! **The safety contract**, which every `unsafe extern "C"` function here relies on, stated once:
 //! - A pointer to a handle is NULL or came from this library, and no other thread frees it during the call. What else
@@ -24,6 +24,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 mod handle;
+pub mod queue;
 pub mod reply;
 pub mod sentinel;
 pub mod types;

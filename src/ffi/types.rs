@@ -1,11 +1,14 @@
-//! The names of the C side: handles, status codes, flags, node types and the one public struct.
+//! The names of the C side: handles, status codes, flags, kinds of nodes and events, and the two public structs.
 //!
 //! Guarantees: everything here is spelled as in C, so that a search finds both sides; numbers and layout are checked
 //! against the rooms that own them when the library is compiled. Leaves to others: what a handle is inside (`handle`).
 
 #![allow(non_camel_case_types)]
 
+use std::ffi::c_char;
+
 use crate::error::{Status, flags};
+use crate::queue::kind;
 use crate::resp;
 
 /// Settings as keys and values: CONFIGURATION.md lists the keys.
@@ -26,6 +29,13 @@ pub struct vigie_sentinel {
 ///
 /// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
 pub struct vigie_client {
+    _opaque: (),
+}
+
+/// What happens, for the application to take when it likes: events, with a descriptor that an event loop can poll.
+///
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_queue {
     _opaque: (),
 }
 
@@ -149,6 +159,23 @@ pub enum vigie_call_flag {
     VIGIE_CALL_SLOW = 1 << 6,
 }
 
+/// The field kind of vigie_event: one bit each, so that they serve as a mask. More may come.
+#[repr(C)]
+pub enum vigie_event_kind {
+    /// A service has another primary. The reply is a MAP: service, from, to, reason, epoch.
+    VIGIE_EVENT_TOPOLOGY = 1 << 3,
+    /// Events were lost here, because the queue was full. The reply is an INT: how many.
+    VIGIE_EVENT_DROPPED = 1 << 5,
+    /// Writes are held back, or no longer. The reply is a MAP: service, on, reason.
+    VIGIE_EVENT_FENCE = 1 << 6,
+    /// All Sentinels are gone, or one is back. The reply is a MAP.
+    VIGIE_EVENT_DEGRADED = 1 << 7,
+    /// A replica came in or went out. The reply is a MAP.
+    VIGIE_EVENT_REPLICA = 1 << 8,
+    /// A Sentinel came, went, is down or up. The reply is a MAP.
+    VIGIE_EVENT_SENTINEL = 1 << 9,
+}
+
 /// Values of vigie_reply_type() and of the field type of vigie_node. More may come.
 #[repr(C)]
 pub enum vigie_type {
@@ -199,6 +226,41 @@ pub struct vigie_node {
     pub len: u64,
 }
 
+/// One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is given back by
+/// vigie_events_clear(), or by vigie_reply_free() and vigie_error_free().
+#[repr(C)]
+pub struct vigie_event {
+    /// One of vigie_event_kind.
+    pub kind: u32,
+    /// VIGIE_OK, or the status of error.
+    pub status: vigie_status,
+    /// The number that was given with the watch; 0 for DROPPED.
+    pub token: u64,
+    /// Owned by the receiver; may be NULL.
+    pub reply: *mut vigie_reply,
+    /// Owned by the receiver; may be NULL.
+    pub error: *mut vigie_error,
+    /// As vigie_reply_nodes() gives them, to save that call; NULL without a reply.
+    pub nodes: *const vigie_node,
+    /// The data that goes with them; NULL without a reply.
+    pub data: *const c_char,
+    /// How many nodes; 0 without a reply.
+    pub node_count: u64,
+    /// Bytes of data; 0 without a reply.
+    pub data_len: u64,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<vigie_event>() == 64 && align_of::<vigie_event>() == 8);
+    assert!(offset_of!(vigie_event, kind) == 0 && offset_of!(vigie_event, status) == 4);
+    assert!(offset_of!(vigie_event, token) == 8);
+    assert!(offset_of!(vigie_event, reply) == 16 && offset_of!(vigie_event, error) == 24);
+    assert!(offset_of!(vigie_event, nodes) == 32 && offset_of!(vigie_event, data) == 40);
+    assert!(offset_of!(vigie_event, node_count) == 48 && offset_of!(vigie_event, data_len) == 56);
+};
+
 const _: () = {
     use std::mem::{align_of, offset_of, size_of};
     assert!(size_of::<vigie_node>() == 24 && size_of::<resp::Node>() == 24);
@@ -216,6 +278,12 @@ const _: () = {
     assert!(vigie_error_flag::VIGIE_EF_RETRYABLE as u32 == flags::RETRYABLE);
     assert!(vigie_error_flag::VIGIE_EF_MAYBE_EXECUTED as u32 == flags::MAYBE_EXECUTED);
     assert!(vigie_error_flag::VIGIE_EF_FAILOVER as u32 == flags::FAILOVER);
+    assert!(vigie_event_kind::VIGIE_EVENT_TOPOLOGY as u32 == kind::TOPOLOGY);
+    assert!(vigie_event_kind::VIGIE_EVENT_DROPPED as u32 == kind::DROPPED);
+    assert!(vigie_event_kind::VIGIE_EVENT_FENCE as u32 == kind::FENCE);
+    assert!(vigie_event_kind::VIGIE_EVENT_DEGRADED as u32 == kind::DEGRADED);
+    assert!(vigie_event_kind::VIGIE_EVENT_REPLICA as u32 == kind::REPLICA);
+    assert!(vigie_event_kind::VIGIE_EVENT_SENTINEL as u32 == kind::SENTINEL);
     assert!(vigie_status_code::VIGIE_ERR_INTERNAL as i32 == Status::Internal as i32);
     assert!(vigie_status_code::VIGIE_ERR_SCAN_INTERRUPTED as i32 == Status::ScanInterrupted as i32);
 };

@@ -4,6 +4,7 @@
 
 pub mod fork;
 pub mod futex;
+pub mod pipe;
 pub mod poll;
 pub mod recv;
 pub mod slot;

@@ -225,6 +225,34 @@ static void replies(void) {
   GIVES(VIGIE_OK, vigie_reply_json(reply, NULL, &error));
 }
 
+static void queues(void) {
+  vigie_queue *queue = (vigie_queue *)rubbish;
+  vigie_event events[2];
+  CHECK(vigie_queue_create(0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("out is NULL", NO_OUT, vigie_queue_create(1, NULL, &error));
+  REFUSED("capacity is 0", queue, vigie_queue_create(0, &queue, &error));
+  REFUSED("capacity is 1048577", queue, vigie_queue_create(1048577, &queue, &error));
+  REFUSED("capacity is", queue, vigie_queue_create(SIZE_MAX, &queue, &error));
+  GIVES(VIGIE_OK, vigie_queue_create(1048576, &queue, &error));
+  CHECK(vigie_queue_drain(NULL, 0, NULL, 0) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain(NULL, 0, events, 2) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain((vigie_queue *)rubbish, 0, events, 2) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain((vigie_queue *)config, 0, events, 2) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, NULL, 2) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, events, 0) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain(queue, INT64_MIN, events, 2) == 0);
+  CHECK(vigie_queue_drain(queue, 0, events, 2) == 0);
+  CHECK(vigie_queue_fd(NULL) == -1);
+  CHECK(vigie_queue_fd((vigie_queue *)rubbish) == -1);
+  CHECK(vigie_queue_fd((vigie_queue *)reply) == -1);
+  vigie_queue_wakeup(NULL);
+  vigie_queue_wakeup((vigie_queue *)rubbish);
+  vigie_events_clear(NULL, 0);
+  vigie_events_clear(NULL, SIZE_MAX);
+  vigie_events_clear(events, 0);
+  vigie_queue_free(queue);
+}
+
 static void errors(void) {
   const vigie_error *none[] = {NULL, (vigie_error *)rubbish, (vigie_error *)reply};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
@@ -253,6 +281,9 @@ static void frees(void) {
   vigie_client_free(NULL);
   vigie_batch_free(NULL);
   vigie_reply_free(NULL);
+  vigie_queue_free(NULL);
+  vigie_queue_free((vigie_queue *)rubbish);
+  vigie_queue_free((vigie_queue *)config);
   vigie_error_free((vigie_error *)rubbish);
   vigie_config_free((vigie_config *)rubbish);
   vigie_sentinel_free((vigie_sentinel *)rubbish);
@@ -276,6 +307,7 @@ int main(void) {
   batches();
   clients();
   replies();
+  queues();
   errors();
   frees();
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));

@@ -161,6 +161,18 @@ static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
   vigie_client_free(split);
 }
 
+static void queue(void) {
+  vigie_error *error = NULL;
+  vigie_queue *queue = NULL;
+  vigie_event events[4];
+  GIVES(VIGIE_OK, vigie_queue_create(16, &queue, &error));
+  CHECK(vigie_queue_fd(queue) >= 0);
+  vigie_queue_wakeup(queue);
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, events, 4) == 0);
+  vigie_events_clear(events, 0);
+  vigie_queue_free(queue);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -168,6 +180,7 @@ int main(void) {
   vigie_client *client;
   library();
   configuration();
+  queue();
   GIVES(VIGIE_OK, vigie_sentinel_create(config, 10000, &sentinel, &error));
   vigie_config_free(config);
   sentinels(sentinel);

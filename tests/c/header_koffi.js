@@ -8,10 +8,11 @@ const [header, library, ...names] = process.argv.slice(2);
 const text = fs.readFileSync(header, 'utf8').replace(/\s+/g, ' ');
 for (const [, name] of text.matchAll(/typedef struct (\w+) \1;/g)) koffi.opaque(name);
 for (const [, type, name] of text.matchAll(/typedef (int32_t) (\w+);/g)) koffi.alias(name, type);
-const [, fields] = text.match(/typedef struct \{([^}]*)\} vigie_node;/);
-const members = fields.split(';').map((field) => field.trim().split(' ')).filter((field) => field.length === 2);
-const node = koffi.struct('vigie_node', Object.fromEntries(members.map(([type, name]) => [name, type])));
-assert.strictEqual(koffi.sizeof(node), 24);
+for (const [name, size] of [['vigie_node', 24], ['vigie_event', 64]]) {
+  const [, fields] = text.match(new RegExp(`typedef struct \\{([^}]*)\\} ${name};`));
+  const members = [...fields.matchAll(/([^;]*\W)(\w+);/g)].map(([, type, field]) => [field, type.trim()]);
+  assert.strictEqual(koffi.sizeof(koffi.struct(name, Object.fromEntries(members))), size);
+}
 
 const lib = koffi.load(library);
 const functions = {};

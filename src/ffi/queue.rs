@@ -1,0 +1,304 @@
+//! Queues as C sees them.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::{self, Noun};
+use super::types::{
+    OK, TIMEOUT_DEFAULT, TIMEOUT_NONE, vigie_error, vigie_event, vigie_node, vigie_queue, vigie_reply, vigie_status,
+};
+use super::{args, cancel, dispose, error, guard, total};
+use crate::error::Result;
+use crate::queue::{Event, Queue};
+use crate::resp::Reply;
+use crate::time::Deadline;
+
+impl Noun for vigie_queue {
+    type Value = Owned;
+    const MAGIC: u64 = u64::from_be_bytes(*b"vgi.queu");
+    const PLAIN: bool = false;
+}
+
+/// The application's hold on a queue. Who sends events has holds of its own; they outlive this one without harm.
+pub(super) struct Owned(pub(super) Arc<Queue>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.close();
+        // Nobody can take these any more; a sender may hold the queue for long.
+        self.0.drain(Deadline::never(), &mut Vec::new(), usize::MAX);
+    }
+}
+
+fn deadline(timeout_ms: i64) -> Deadline {
+    match timeout_ms {
+        TIMEOUT_DEFAULT | TIMEOUT_NONE => Deadline::never(),
+        ms => Deadline::after(Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+    }
+}
+
+impl From<Event> for vigie_event {
+    fn from(event: Event) -> Self {
+        let mut made = Self { kind: event.kind, token: event.token, ..EMPTY };
+        match event.outcome {
+            Ok(None) => {}
+            Ok(Some(reply)) => made.carry(reply),
+            Err(error) => {
+                made.status = error.status().code();
+                made.error = handle::into_raw(error::Texts::new(error));
+            }
+        }
+        made
+    }
+}
+
+/// What vigie_events_clear() leaves.
+const EMPTY: vigie_event = vigie_event {
+    kind: 0,
+    status: OK,
+    token: 0,
+    reply: ptr::null_mut(),
+    error: ptr::null_mut(),
+    nodes: ptr::null(),
+    data: ptr::null(),
+    node_count: 0,
+    data_len: 0,
+};
+
+impl vigie_event {
+    fn carry(&mut self, reply: Reply) {
+        self.reply = handle::into_raw(reply);
+        // SAFETY: just made, and owned by this event.
+        if let Some(reply) = unsafe { handle::peek::<vigie_reply>(self.reply) } {
+            (self.nodes, self.node_count) = (reply.nodes().as_ptr().cast::<vigie_node>(), reply.nodes().len() as u64);
+            (self.data, self.data_len) = (reply.data().as_ptr().cast(), reply.data().len() as u64);
+        }
+    }
+}
+
+/// A queue for events: what the library has to tell waits here until the application takes it.
+///
+/// Lengths: capacity is the most that the queue holds, from 1 to 1048576. What comes while it is full is lost, and
+/// counted: a VIGIE_EVENT_DROPPED in its place says how many.
+/// Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: capacity is out of range, or out is NULL; VIGIE_ERR_IO: no descriptor is left to the
+/// process; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_create(
+    capacity: usize,
+    out: *mut *mut vigie_queue,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_queue_create", err, || {
+            args::wanted(out)?;
+            args::put(out, Owned(Queue::create(capacity)?));
+            Ok(())
+        })
+    }
+}
+
+/// The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
+/// count is below the capacity given. Always the same one; it does not matter whether the byte in it is read, as some
+/// event loops do.
+///
+/// Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
+/// a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: none; -1 for NULL, for what is no queue, and in a forked child.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_fd(queue: *const vigie_queue) -> c_int {
+    let _whole = cancel::Off::new();
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(-1, || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.fd()))
+}
+
+/// Takes events, oldest first, and waits for the first one if there is none. It returns without events at the end of
+/// the time and after vigie_queue_wakeup(). Several threads may drain a queue: each event comes to one of them.
+///
+/// Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
+/// rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
+/// value <= 0: takes what is there.
+/// Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as a negative number. VIGIE_ERR_INVALID_ARG: queue or events is NULL, or capacity is 0; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_drain(
+    queue: *mut vigie_queue,
+    timeout_ms: i64,
+    events: *mut vigie_event,
+    capacity: u32,
+) -> i32 {
+    let mut count = 0;
+    let body = || {
+        // SAFETY: the caller keeps the contract of ffi/mod.rs.
+        let queue = unsafe { handle::borrow(queue, "queue") }?;
+        // SAFETY: as above.
+        count = unsafe { fill(&queue.0, deadline(timeout_ms), events, capacity) }?;
+        Ok(())
+    };
+    // SAFETY: there is no output for the error.
+    let status = unsafe { guard("vigie_queue_drain", ptr::null_mut(), body) };
+    if status == OK { count } else { status }
+}
+
+/// # Safety
+/// `events` is NULL or has room for `capacity` events.
+unsafe fn fill(queue: &Queue, deadline: Deadline, events: *mut vigie_event, capacity: u32) -> Result<i32> {
+    if events.is_null() {
+        return Err(args::invalid("events is NULL"));
+    }
+    if capacity == 0 {
+        return Err(args::invalid("capacity is 0"));
+    }
+    let mut drained = Vec::new();
+    let count = queue.drain(deadline, &mut drained, capacity.min(i32::MAX as u32) as usize);
+    for (i, event) in drained.into_iter().enumerate() {
+        // SAFETY: as for this function; `i` is below `capacity`.
+        unsafe { events.add(i).write_unaligned(event.into()) };
+    }
+    Ok(i32::try_from(count).unwrap_or(i32::MAX))
+}
+
+/// Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for
+/// it. A drain that returns as many events as it has room for leaves the wake-up to the next drain.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: none; nothing happens for NULL, for what is no queue, and in a forked child.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_wakeup(queue: *mut vigie_queue) {
+    let _whole = cancel::Off::new();
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total((), || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.wakeup()));
+}
+
+/// Gives back what events hold, their replies and errors, and zeroes them. A reply or an error that is to be kept is
+/// taken out before: set the field to NULL.
+///
+/// Lengths: count is the number of events; (NULL, 0) is none, and so is NULL with any count.
+/// Ownership: the replies and errors are gone; the array is the caller's. Clearing twice is safe.
+/// Blocks: no.
+/// Threads: any thread, when no other uses these events.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_events_clear(events: *mut vigie_event, count: usize) {
+    if events.is_null() {
+        return;
+    }
+    for i in 0..count {
+        // SAFETY: the caller keeps the contract of ffi/mod.rs; `i` is below `count`.
+        unsafe {
+            let event = events.add(i).read_unaligned();
+            dispose(event.reply);
+            dispose(event.error);
+            events.add(i).write_unaligned(EMPTY);
+        }
+    }
+}
+
+/// Gives a queue back, with the events that were not drained. Who sends events to it goes on, and they are lost.
+///
+/// Ownership: the handle is gone and its descriptor closed; NULL is a no-op. Freeing twice is not safe. In a forked child
+/// the memory is left alone.
+/// Blocks: no.
+/// Threads: any thread, when no other uses this handle.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_free(queue: *mut vigie_queue) {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { dispose(queue) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::vigie_error_status;
+    use super::super::reply::{vigie_reply_int, vigie_reply_nodes};
+    use super::*;
+    use crate::error::{Error, Status};
+    use crate::queue::kind;
+    use crate::resp::ReplyBuilder;
+
+    fn create(capacity: usize) -> (*mut vigie_queue, Arc<Queue>) {
+        let mut made = ptr::null_mut();
+        // SAFETY: a live variable, and a handle that lives until its test frees it.
+        unsafe {
+            assert_eq!(vigie_queue_create(capacity, &raw mut made, ptr::null_mut()), OK);
+            (made, Arc::clone(&handle::borrow(made, "queue").unwrap().0))
+        }
+    }
+
+    fn event(token: u64) -> Event {
+        let reply = ReplyBuilder::new().map().text("service").text(&"o".repeat(200)).finish();
+        Event { kind: kind::TOPOLOGY, token, outcome: Ok(Some(reply)) }
+    }
+
+    #[test]
+    fn everything_that_an_event_carries_reaches_c() {
+        let (queue, sender) = create(3);
+        assert!(sender.push(event(u64::MAX)));
+        let error = Error::new(Status::Timeout, "late");
+        assert!(sender.push(Event { kind: kind::COMPLETION, token: 7, outcome: Err(error) }));
+        assert!(sender.push(Event { kind: kind::FENCE, token: 8, outcome: Ok(None) }));
+        assert!(!sender.push(event(9)));
+        let mut events = [EMPTY; 5];
+        // SAFETY: live handles and variables, each freed once.
+        unsafe {
+            assert_eq!(vigie_queue_drain(queue, 0, events.as_mut_ptr(), 5), 4);
+            let [map, late, fence, dropped, rest] = &events;
+            assert_eq!((map.kind, map.status, map.token), (kind::TOPOLOGY, OK, u64::MAX));
+            let (mut count, mut data, mut len) = (0, ptr::null(), 0);
+            let nodes = vigie_reply_nodes(map.reply, &raw mut count, &raw mut data, &raw mut len);
+            assert_eq!((map.nodes, map.node_count, map.data, map.data_len), (nodes, count as u64, data, len as u64));
+            assert_eq!((count, len, (*nodes).count), (3, 7 + 1 + 200 + 1, 2));
+            assert_eq!((late.kind, late.status, late.token), (kind::COMPLETION, Status::Timeout.code(), 7));
+            assert_eq!((vigie_error_status(late.error), late.reply.is_null()), (late.status, true));
+            assert_eq!((late.nodes, late.node_count), (ptr::null(), 0));
+            assert_eq!((fence.token, fence.reply.is_null(), fence.error.is_null()), (8, true, true));
+            assert_eq!((dropped.kind, dropped.token, vigie_reply_int(dropped.reply, 0, -1)), (kind::DROPPED, 0, 1));
+            assert_eq!((rest.kind, rest.reply.is_null()), (0, true));
+            for _ in 0..2 {
+                vigie_events_clear(events.as_mut_ptr(), 5);
+                assert!(events.iter().all(|e| e.kind == 0 && e.reply.is_null() && e.error.is_null() && e.token == 0));
+            }
+            vigie_queue_free(queue);
+        }
+    }
+
+    #[test]
+    fn senders_outlive_the_handle_without_harm() {
+        let (queue, sender) = create(4);
+        let call = sender.reserve(1, 1).unwrap().next().unwrap();
+        assert!(sender.push(event(2)));
+        // SAFETY: a live handle, freed once; its descriptor is only looked at.
+        unsafe {
+            let fd = vigie_queue_fd(queue);
+            assert!(fd >= 0 && libc::fcntl(fd, libc::F_GETFD) >= 0);
+            vigie_queue_free(queue);
+        }
+        assert_eq!(sender.fd(), -1);
+        assert_eq!(sender.drain(Deadline::never(), &mut Vec::new(), 9), 0, "undrained events went with the handle");
+        assert!(!sender.push(event(3)));
+        sender.wakeup();
+        call.complete(Ok(None));
+        assert_eq!(Arc::strong_count(&sender), 1);
+    }
+}

@@ -1,0 +1,173 @@
+//! The queue: completions and events for the application, with a descriptor that an event loop can wait for.
+//!
+//! Guarantees: each event that was accepted is drained exactly once, in the order of acceptance; what is outstanding and what is
+//! undrained are together never more than the capacity; what a full queue could not take is counted, and told in its place.
+//! The descriptor is readable while something is due, and nothing here waits except a drain. Leaves to others: what an event
+//! says, and who may send it.
+//!
+//! Drains wait in one place (`Queue::wait`), apart from the taking: what else a waiting drain could do belongs there.
+
+mod bell;
+mod credit;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result, Status};
+use crate::resp::Reply;
+use crate::sys::pipe::Pipe;
+use crate::time::Deadline;
+
+use bell::Bell;
+use state::State;
+
+pub use credit::{Credits, Reservation};
+
+/// The most that a queue may be asked to hold.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// What an event is about; the numbers are those of the header, and bits of a mask.
+pub mod kind {
+    /// A call that was submitted is over.
+    pub const COMPLETION: u32 = 1 << 0;
+    /// A service has another primary.
+    pub const TOPOLOGY: u32 = 1 << 3;
+    /// Events were lost to a full queue.
+    pub const DROPPED: u32 = 1 << 5;
+    /// Writes are held back, or no longer.
+    pub const FENCE: u32 = 1 << 6;
+    /// All Sentinels are gone, or one is back.
+    pub const DEGRADED: u32 = 1 << 7;
+    /// A replica came in or went out.
+    pub const REPLICA: u32 = 1 << 8;
+    /// A Sentinel came, went, is down or up.
+    pub const SENTINEL: u32 = 1 << 9;
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub struct Event {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// The number that the application gave with its call or its watch; 0 for DROPPED.
+    pub token: u64,
+    /// What it carries. Only a completion carries an error.
+    pub outcome: Result<Option<Reply>>,
+}
+
+/// Completions and events on their way to the application.
+pub struct Queue {
+    capacity: usize,
+    state: Mutex<State>,
+    /// For drains that wait: something is due to one of them.
+    changed: Condvar,
+}
+
+impl Queue {
+    /// An empty queue for so many events, outstanding calls included.
+    pub fn create(capacity: usize) -> Result<Arc<Self>> {
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            let text = format!("capacity is {capacity}, not 1 to {MAX_CAPACITY}");
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        let pipe = Pipe::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
+        let state = Mutex::new(State::new(Bell::new(pipe)));
+        Ok(Arc::new(Self { capacity, state, changed: Condvar::new() }))
+    }
+
+    /// Adds an event that nobody reserved room for. False: refused, because the queue is full (it is counted then) or closed.
+    pub fn push(&self, event: Event) -> bool {
+        let mut state = self.lock();
+        if state.is_closed() {
+            return false; // `event` is dropped after the lock, here and below
+        }
+        let taken = state.used() < self.capacity;
+        if taken {
+            state.add(event);
+        } else {
+            state.count_lost();
+        }
+        self.announce(state);
+        taken
+    }
+
+    /// Keeps room for the completions of `n` calls, whose tokens are `token` and the numbers that follow it. All or nothing.
+    pub fn reserve(self: &Arc<Self>, token: u64, n: usize) -> Result<Credits> {
+        let mut state = self.lock();
+        if state.is_closed() {
+            return Err(Error::new(Status::Closed, "the queue was closed"));
+        }
+        let used = state.used();
+        if n > self.capacity - used {
+            let text = format!("the queue holds {used} of {}, no room for {n} more: drain it first", self.capacity);
+            return Err(Error::new(Status::QueueFull, text));
+        }
+        state.reserve(n);
+        Ok(Credits::new(Arc::clone(self), token, n))
+    }
+
+    /// Takes up to `most` events, oldest first, and says how many. Waits until there is one, a wake-up, the close, or the end
+    /// of the time. A drain that comes back full leaves the wake-up to the next one: its caller looks again anyway.
+    pub fn drain(&self, deadline: Deadline, out: &mut Vec<Event>, most: usize) -> usize {
+        if most == 0 {
+            return 0;
+        }
+        let mut state = self.lock();
+        let waits = !state.is_due_to_newcomer() && !deadline.is_over();
+        if waits {
+            state = self.wait(state, deadline);
+        }
+        let count = state.take(out, most);
+        state.leave(waits, count < most);
+        count
+    }
+
+    /// The descriptor to poll for reading; -1 once closed. It belongs to the queue. Whoever never asks for it does not pay for it.
+    pub fn fd(&self) -> RawFd {
+        self.lock().watch()
+    }
+
+    /// Makes one drain return: one that waits now, or else the next one.
+    pub fn wakeup(&self) {
+        let mut state = self.lock();
+        state.add_wakeup();
+        self.announce(state);
+    }
+
+    /// Closes the descriptor and refuses what is new; drains return at once from now on. What was accepted can still be drained.
+    pub fn close(&self) {
+        let bell = self.lock().close();
+        self.changed.notify_all();
+        drop(bell);
+    }
+
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
+        state.come();
+        while !state.is_due_to_waiter() {
+            state = match deadline.left() {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        state
+    }
+
+    /// Tells of something new. One drain is enough for it; the others look again when their own thing comes.
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
+        state.ring();
+        let somebody_waits = state.somebody_waits();
+        drop(state);
+        if somebody_waits {
+            self.changed.notify_one();
+        }
+    }
+
+    /// No foreign code runs under the lock, so that a panic cannot have left a torn state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,94 @@
+//! The accounts that only the inside can see: which drain a wake-up belongs to, and what memory is kept.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn queue() -> Arc<Queue> {
+    Queue::create(8).unwrap()
+}
+
+fn event(token: u64) -> Event {
+    Event { kind: kind::TOPOLOGY, token, outcome: Ok(None) }
+}
+
+/// Waits until so many drains wait in the queue.
+fn until_waiting(queue: &Queue, wanted: usize) {
+    let begun = Instant::now();
+    while queue.lock().waiting() != wanted {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} drains wait, not {wanted}", queue.lock().waiting());
+        std::thread::yield_now();
+    }
+}
+
+fn drain_for_long(queue: &Queue) -> usize {
+    queue.drain(Deadline::after(Duration::from_secs(20)), &mut Vec::new(), 8)
+}
+
+#[test]
+fn a_wakeup_returns_exactly_one_of_the_drains_that_wait() {
+    let queue = queue();
+    std::thread::scope(|scope| {
+        let drains: Vec<_> = (0..3).map(|_| scope.spawn(|| drain_for_long(&queue))).collect();
+        until_waiting(&queue, 3);
+        queue.wakeup();
+        until_waiting(&queue, 2);
+        assert_eq!(queue.lock().wakeups(), 0);
+        assert!(queue.push(event(1)));
+        until_waiting(&queue, 1);
+        queue.close();
+        let mut counts: Vec<_> = drains.into_iter().map(|drain| drain.join().unwrap()).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [0, 0, 1]);
+    });
+}
+
+#[test]
+fn as_many_drains_return_as_were_woken_waiting_or_not() {
+    let queue = queue();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(drain_for_long(&queue), 0));
+        }
+        until_waiting(&queue, 2);
+        for _ in 0..4 {
+            queue.wakeup();
+        }
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(drain_for_long(&queue), 0));
+        }
+    });
+    assert_eq!(queue.lock().waiting(), 0);
+    assert_eq!(queue.lock().wakeups(), 0);
+    assert_eq!(queue.drain(Deadline::after(Duration::from_millis(20)), &mut Vec::new(), 8), 0);
+}
+
+#[test]
+fn a_newcomer_leaves_the_wakeup_of_a_waiting_drain_alone() {
+    let queue = queue();
+    let mut state = queue.lock();
+    state.come();
+    state.add_wakeup();
+    assert!(!state.is_due_to_newcomer());
+    state.leave(false, true);
+    assert!(state.is_due_to_waiter());
+    state.leave(true, true);
+    assert_eq!((state.waiting(), state.wakeups()), (0, 0));
+    state.add_wakeup();
+    assert!(state.is_due_to_newcomer());
+    state.leave(false, false);
+    assert!(state.is_due_to_newcomer(), "a full drain leaves it");
+    state.leave(false, true);
+    assert!(!state.is_due_to_newcomer());
+}
+
+#[test]
+fn memory_of_a_burst_is_given_back() {
+    let queue = Queue::create(100_000).unwrap();
+    for token in 0..100_000 {
+        assert!(queue.push(event(token)));
+    }
+    let mut out = Vec::new();
+    assert_eq!(queue.drain(Deadline::never(), &mut out, usize::MAX), 100_000);
+    assert!(queue.lock().room_kept() < 5000);
+}
