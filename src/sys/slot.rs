@@ -103,6 +103,12 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Takes this order if it was given, and leaves another one.
+    pub fn take(&self, order: Order) -> bool {
+        let bit = bit(order);
+        self.state.load(Ordering::Acquire) & bit != 0 && self.state.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+
     /// Looks without waiting: a value, an order, or nothing yet.
     pub fn peek(&self) -> Option<Seen<T>> {
         self.look(self.state.load(Ordering::Acquire))
@@ -118,6 +124,13 @@ impl<T> Slot<T> {
             return Some(value.map_or(Seen::Released, Seen::Done));
         }
         (state & RELEASED != 0).then_some(Seen::Released)
+    }
+}
+
+fn bit(order: Order) -> u32 {
+    match order {
+        Order::Lead => LEAD,
+        Order::Flush => FLUSH,
     }
 }
 
@@ -147,9 +160,8 @@ impl<T> Token<T> {
 
     /// Gives an order; true when the waiter is asleep and has to be woken.
     pub fn order(&self, order: Order) -> bool {
-        let bit = if order == Order::Lead { LEAD } else { FLUSH };
         // SAFETY: the slot lives as long as this token.
-        unsafe { self.0.as_ref().state.fetch_or(bit, Ordering::AcqRel) & PARKED != 0 }
+        unsafe { self.0.as_ref().state.fetch_or(bit(order), Ordering::AcqRel) & PARKED != 0 }
     }
 }
 
@@ -195,6 +207,7 @@ mod tests {
             assert!(!token.order(Order::Lead));
             token.deliver(7);
             assert_eq!(slot.peek(), Some(Seen::Order(Order::Lead)));
+            assert!(!slot.take(Order::Lead));
             assert_eq!(slot.peek(), Some(Seen::Order(Order::Flush)));
             assert_eq!(slot.peek(), Some(Seen::Done(7)));
         });
