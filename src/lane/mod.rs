@@ -115,7 +115,7 @@ pub struct Lane {
     words: [Word; WORDS],
     glance: Glance,
     #[cfg(test)]
-    faults: Faults,
+    hook: std::sync::OnceLock<Hook>,
 }
 
 /// Copies of the state for choosing a lane without taking its lock.
@@ -144,7 +144,7 @@ impl Lane {
             words: Default::default(),
             glance: Glance::default(),
             #[cfg(test)]
-            faults: Faults::default(),
+            hook: Default::default(),
         };
         if rest.first().is_some_and(|first| *first != b'>') {
             lane.shut(Error::new(Status::Protocol, format!("{} said more than it was asked for", lane.endpoint)));
@@ -165,6 +165,7 @@ impl Lane {
             let entry = Entry::new(token, unit.list, deadline.budget());
             let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
+            self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
             if st.writer.is_some() || !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
@@ -481,11 +482,24 @@ impl Drop for RoleGuard<'_> {
     }
 }
 
-/// Places where the tests of this room make a role holder panic.
+/// Where a role holder is, for the tests of this room, which stop it or make it panic there.
 #[cfg(test)]
-#[derive(Default)]
-struct Faults {
-    reading: AtomicBool,
-    delivering: AtomicBool,
-    writing: AtomicBool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Point {
+    Received,
+    Popped,
+    Sending,
+    Sent,
+}
+
+#[cfg(test)]
+type Hook = Box<dyn Fn(&Lane, Point) + Send + Sync>;
+
+#[cfg(test)]
+impl Lane {
+    fn at(&self, point: Point) {
+        if let Some(hook) = self.hook.get() {
+            hook(self, point);
+        }
+    }
 }

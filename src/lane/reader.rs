@@ -119,7 +119,7 @@ impl Lane {
         };
         let buffer = std::mem::take(&mut rd.buffer);
         #[cfg(test)]
-        assert!(!self.faults.reading.load(std::sync::atomic::Ordering::Relaxed), "on purpose");
+        self.at(super::Point::Received);
         let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
         rd.buffer = buffer;
         self.answer(rd);
@@ -187,7 +187,7 @@ impl Lane {
         self.publish(&st);
         drop(st);
         #[cfg(test)]
-        assert!(!self.faults.delivering.load(std::sync::atomic::Ordering::Relaxed), "on purpose");
+        self.at(super::Point::Popped);
         self.deliver(rd);
     }
 

@@ -89,11 +89,15 @@ impl Lane {
     /// Sends until all is taken, the deadline comes, or the connection breaks.
     fn send(&self, bytes: &[u8], call: &Call<'_>) -> (usize, Round) {
         #[cfg(test)]
-        assert!(!self.faults.writing.load(std::sync::atomic::Ordering::Relaxed), "on purpose");
+        self.at(super::Point::Sending);
         let mut taken = 0;
         while taken < bytes.len() {
             match self.socket.send(&bytes[taken..]) {
-                Ok(n) => taken += n,
+                Ok(n) => {
+                    taken += n;
+                    #[cfg(test)]
+                    self.at(super::Point::Sent);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if call.deadline.is_over() {
                         return (taken, Round::Late);

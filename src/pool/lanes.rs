@@ -19,16 +19,22 @@ const SAMPLE_EVERY: u32 = 16;
 impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
-        let lane = match self.lane(slow, deadline) {
-            Ok(lane) => lane,
-            Err(error) => return Err(Failure::unsent(error)),
-        };
         self.served.fetch_add(1, Ordering::Relaxed);
-        let outcome = lane.exec(unit, deadline);
-        if outcome.is_err() && lane.is_dead() {
-            self.drop_dead_lanes();
+        let mut lanes_left = self.lanes_at_most();
+        loop {
+            let lane = self.lane(slow, deadline).map_err(Failure::unsent)?;
+            match lane.exec(unit, deadline) {
+                Err(failure) if lane.is_dead() => {
+                    self.drop_dead_lanes();
+                    // All idle lanes may have been closed at once: each is found dead before a byte was sent.
+                    if failure.sent > 0 || lanes_left == 0 || deadline.is_over() {
+                        return Err(failure);
+                    }
+                    lanes_left -= 1;
+                }
+                outcome => return outcome,
+            }
         }
-        outcome
     }
 
     /// The lane for the next call.
