@@ -56,7 +56,7 @@ fn a_leader_leaves_in_the_middle_of_its_reply_and_nothing_is_shifted() {
         }
         peer.say("$5\r\nfi");
         go.recv().unwrap();
-        peer.say("rst\r\n\r\n$6\r\nsecond\r\n");
+        peer.say("rst\r\n$6\r\nsecond\r\n");
         peer.echo();
     });
     let lane = steps.server.lane(eager());

@@ -169,7 +169,7 @@ fn a_writer_hands_its_role_on_while_others_append() {
                 return;
             }
             rounds.fetch_add(1, Ordering::Relaxed);
-            assert!(rounds.load(Ordering::Relaxed) < 50, "the writer's role is not handed on");
+            assert!(rounds.load(Ordering::Relaxed) < 40, "the writer's role is not handed on");
             let lane = lane.upgrade().unwrap();
             let before = lane.pushes();
             let other = lane.clone();
@@ -182,7 +182,7 @@ fn a_writer_hands_its_role_on_while_others_append() {
     assert!(lane.hook.set(Box::new(hook)).is_ok());
     assert!(ping(&lane).is_ok());
     let rounds = rounds.load(Ordering::Relaxed);
-    assert!((2..=6).contains(&rounds), "{rounds} rounds");
+    assert!((2..=18).contains(&rounds), "{rounds} rounds");
     let begun = Instant::now();
     while lane.lock().in_flight() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(10), "those who appended were forgotten");

@@ -1,7 +1,7 @@
 //! The writer's role: sends what callers have appended, in order.
 //!
 //! Guarantees: `sent` counts exactly what the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
-//! rounds if another can go on; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
+//! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
 
 use std::io::ErrorKind;
 use std::sync::MutexGuard;
@@ -14,6 +14,8 @@ use crate::sys::slot::Order;
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;
+/// Rounds at the most, when there is nobody who could take the role at once.
+const MOST_ROUNDS: u32 = 16;
 /// While another reads, a writer that waits for room looks this often whether it has become the reader.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -51,8 +53,8 @@ impl Lane {
                 Round::Sent if !st.may_flush(&self.settings) => return self.end_writing(st, None),
                 Round::Sent => rounds += 1,
             }
-            // With nobody to hand the role to, one more round serves a reader, who cannot write now.
-            if rounds > ROUNDS && st.last_unsent_live(call.number).is_some() {
+            // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
+            if rounds > ROUNDS && st.last_unsent_live(call.number).is_some() || rounds > MOST_ROUNDS {
                 return self.pass_flush(st, call.number);
             }
         }
