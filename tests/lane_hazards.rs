@@ -563,3 +563,46 @@ fn under_stress_everybody_gets_its_own_reply_or_an_error_in_time() {
         server.most_open.load(Ordering::SeqCst)
     );
 }
+
+/// A redis-server of our own, without files.
+struct Redis(std::process::Child, u16);
+
+impl Redis {
+    fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = std::process::Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        let child = command.stdout(std::process::Stdio::null()).spawn().expect("redis-server is installed");
+        let this = Self(child, port);
+        eventually("redis listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        this
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_hundred_threads_never_get_each_others_replies_from_redis() {
+    let redis = Redis::start();
+    let mut spec = Server::echo().spec(PoolSettings::default());
+    spec.endpoint = vigie::config::Endpoint::Tcp { host: "127.0.0.1".into(), port: redis.1 };
+    let pool = Pool::new(spec);
+    scope(|threads| {
+        for thread in 0..100 {
+            let pool = &pool;
+            threads.spawn(move || {
+                for call in 0..2000 {
+                    let text = format!("{thread}:{call}");
+                    assert_text(&pool_echo(pool, text.as_bytes(), after(20_000)), text.as_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(pool.counts().in_flight, 0);
+    assert!(pool.counts().total <= 4);
+}
