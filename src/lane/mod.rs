@@ -361,7 +361,7 @@ impl<'a> Call<'a> {
                 }
                 self.deadline = Deadline::never();
             }
-            match self.slot.wait(word, bit, self.next_look().end()) {
+            match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
                 Seen::Order(Order::Lead) => self.lane.lead(self),
                 Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), self)),
@@ -379,10 +379,10 @@ impl<'a> Call<'a> {
     }
 
     /// When there is something to do even if nothing comes: at its deadline, or at the end of the hold.
-    fn next_look(&self) -> Deadline {
-        match self.held_until.get() {
-            Some(end) => self.deadline.within(end.saturating_duration_since(Instant::now())),
-            None => self.deadline,
+    fn next_look(&self) -> Option<Instant> {
+        match (self.held_until.get(), self.deadline.end()) {
+            (Some(hold), Some(end)) => Some(hold.min(end)),
+            (hold, end) => hold.or(end),
         }
     }
 

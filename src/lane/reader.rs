@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Call, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
 use crate::sys::slot::{Order, Token};
-use crate::time::Deadline;
 
 /// The receive buffer begins small, because most connections never need more.
 const FIRST_BUFFER: usize = 16 * 1024;
@@ -97,17 +96,17 @@ impl Lane {
 
     /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
-        if let Read::Broken(error) = self.read(Deadline::after(Duration::ZERO)) {
+        if let Read::Broken(error) = self.read(Some(Instant::now())) {
             drop(self.kill(self.lock(), error));
         }
     }
 
     /// Receives one buffer, and answers the units whose replies are complete.
-    fn read(&self, deadline: Deadline) -> Read {
+    fn read(&self, end: Option<Instant>) -> Read {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let rd = &mut *rd;
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, deadline) } else { Ok(early.len()) };
+        let received = if early.is_empty() { self.receive(&mut rd.buffer, end) } else { Ok(early.len()) };
         let n = match received {
             Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
             Ok(n) => n,
@@ -129,8 +128,8 @@ impl Lane {
         decoded.map_or_else(Read::Broken, |()| Read::Some)
     }
 
-    fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> std::io::Result<usize> {
-        match deadline.left() {
+    fn receive(&self, buffer: &mut [u8], end: Option<Instant>) -> std::io::Result<usize> {
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
             Some(left) if left.is_zero() => self.socket.try_recv(buffer),
             left => self.socket.recv(buffer, left),
         }

@@ -76,17 +76,20 @@ impl<T> Drop for Outlive<'_, T> {
 impl<T> Slot<T> {
     /// Waits on `word` with `bits` until there is something to see, or the end.
     pub fn wait(&self, word: &Word, bits: u32, end: Option<Instant>) -> Seen<T> {
+        // The clock is read only after a sleep: the kernel knows it too, and most sleeps end with a value.
+        let mut slept = false;
         loop {
             let ticket = word.ticket();
             let state = self.state.fetch_or(PARKED, Ordering::AcqRel);
             if let Some(seen) = self.look(state) {
                 return seen;
             }
-            if end.is_some_and(|end| Instant::now() >= end) {
+            if slept && end.is_some_and(|end| Instant::now() >= end) {
                 self.state.fetch_and(!PARKED, Ordering::Relaxed);
                 return Seen::Late;
             }
             word.wait(ticket, bits, end);
+            slept = true;
         }
     }
 
