@@ -191,6 +191,28 @@ fn a_lone_writer_reads_its_own_replies_when_the_socket_is_full() {
 }
 
 #[test]
+fn a_writer_that_is_made_the_reader_while_it_waits_for_room_reads() {
+    let steps = in_step(|peer, go, tell| {
+        tell.send(peer.next_arg().unwrap()).unwrap();
+        go.recv().unwrap();
+        // More than the sockets hold, and nothing is read before it is out.
+        assert!(peer.say_bulk(&vec![b'x'; 24 << 20]));
+        peer.echo();
+    });
+    let lane = steps.server.lane(eager());
+    let large = vec![b'w'; 24 << 20];
+    scope(|threads| {
+        let reader = threads.spawn(|| echo(&lane, b"reader", after(300)));
+        assert_eq!(steps.hear(), b"reader");
+        let writer = threads.spawn(|| echo(&lane, &large, after(20_000)));
+        assert_eq!(reader.join().unwrap().unwrap_err().error.status(), Status::Timeout);
+        assert_eq!(lane.in_flight(), 2);
+        steps.go.send(()).unwrap();
+        assert_text(&writer.join().unwrap(), &large);
+    });
+}
+
+#[test]
 fn at_death_everybody_is_told_truthfully_what_was_sent() {
     let received = Arc::new(Mutex::new(HashSet::new()));
     let answered = Arc::new(Mutex::new(HashSet::new()));
