@@ -150,7 +150,7 @@ impl<'a> Round<'a> {
     fn hear(&mut self, index: usize, outcome: Outcome) {
         let end = match outcome {
             Outcome::Failed(error) => Err(error),
-            Outcome::Answered(replies, _) => match self.understand(index, replies) {
+            Outcome::Answered(replies) => match self.understand(index, replies) {
                 Some(end) => end,
                 None => return,
             },
@@ -168,7 +168,7 @@ impl<'a> Round<'a> {
             return Some(answer::read(&replies, &self.asked[index].endpoint));
         };
         match self.query.ask_more(index, &older, replies)? {
-            Outcome::Answered(replies, _) => Some(answer::read(&replies, &self.asked[index].endpoint)),
+            Outcome::Answered(replies) => Some(answer::read(&replies, &self.asked[index].endpoint)),
             Outcome::Failed(error) => Some(Err(error)),
         }
     }

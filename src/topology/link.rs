@@ -93,11 +93,6 @@ impl Link {
         Self { endpoint, options, state, until, decoder, unsent: Vec::new() }
     }
 
-    /// Where it leads to.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     /// What to poll for; `None` while a name is being resolved, and when the link is dead.
     pub fn poll_fd(&self) -> Option<PollFd> {
         match &self.state {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// How a question to one Sentinel ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Its replies, and after how long.
-    Answered(Vec<Reply>, Duration),
+    /// Its replies.
+    Answered(Vec<Reply>),
     /// What went wrong.
     Failed(Error),
 }
@@ -129,7 +129,7 @@ impl Probe {
             }
         }
         let outcome = if self.due == 0 {
-            Outcome::Answered(std::mem::take(&mut self.replies), self.begun.elapsed())
+            Outcome::Answered(std::mem::take(&mut self.replies))
         } else if let Err(error) = driven {
             Outcome::Failed(error)
         } else if self.until.is_over() {
