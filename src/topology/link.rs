@@ -93,6 +93,15 @@ impl Link {
         Self { endpoint, options, state, until, decoder, unsent: Vec::new() }
     }
 
+    /// How far it has come: connecting, greeting, ready.
+    pub fn phase(&self) -> u8 {
+        match &self.state {
+            State::Resolving(_) | State::Connecting(..) => 0,
+            State::Greeting(..) => 1,
+            State::Ready(_) | State::Dead => 2,
+        }
+    }
+
     /// What to poll for; `None` while a name is being resolved, and when the link is dead.
     pub fn poll_fd(&self) -> Option<PollFd> {
         match &self.state {
