@@ -105,6 +105,7 @@ fn demo_survives_the_kill_of_the_primary() {
     assert!(text.contains("KILL") && text.contains("service back"), "{text}");
     let successor = deployment.wait_switched("mymaster", &victim);
     assert!(text.contains(&format!("primary {}", successor.addr())), "the new address was not shown:\n{text}");
+    assert!(text.contains("1 of 1 replicas fit"), "the replica that follows the new primary was not noticed:\n{text}");
 }
 
 #[test]
