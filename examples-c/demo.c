@@ -279,7 +279,7 @@ static int judge(const struct writer *self, struct verdict *verdict) {
 static int summary(const struct writer *all, double seconds, int killed) {
   struct verdict v = {0, 0, 0, 0, 0, 0};
   int readable = 1;
-  for (int i = 0; i < WRITERS; i++) readable = judge(&all[i], &v) && readable;
+  for (int i = 0; i < WRITERS; i++) readable = readable && judge(&all[i], &v);
   int back = !killed || back_at > 0;
 
   printf("\nSummary of %.0f seconds, %d writers and %d readers on one client\n", seconds, WRITERS, READERS);
@@ -291,7 +291,7 @@ static int summary(const struct writer *all, double seconds, int killed) {
   printf("  reads answered          %ld\n", reads);
   printf("  longest gap             %.0f ms between two acknowledged writes, from %.3f s\n", longest_gap * 1e3, gap_began);
   if (killed && back) printf("  service back            %.0f ms after the kill\n", (back_at - killed_at) * 1e3);
-  printf("  errors                  %s\n", kind_count == 0 ? "none" : "");
+  printf("  errors%s\n", kind_count == 0 ? "                  none" : "");
   for (int i = 0; i < kind_count; i++)
     printf("    %-26s %ld writes (%ld may have been executed), %ld reads\n", vigie_status_name(kinds[i].status), kinds[i].writes, kinds[i].maybe, kinds[i].reads);
   if (!readable) printf("FAILED: the lists could not be read back\n");
