@@ -95,7 +95,7 @@ impl Pool {
             if pool.reserve() {
                 // A failure here costs nobody anything: calls go on with the lanes that there are, upkeep tries again.
                 let opened = pool.open(Deadline::after(pool.connect.load().timeout_connect));
-                pool.settle(opened.ok().map(|conn| pool.new_lane(conn)));
+                pool.settle(opened.ok().map(|(conn, round)| (pool.new_lane(conn), round)));
             }
             pool.growing.store(false, Ordering::Release);
         });
@@ -113,11 +113,13 @@ impl Pool {
     }
 
     /// Adds the lane that was opened in a reserved place, or gives the place back.
-    pub(super) fn settle(&self, lane: Option<Arc<Lane>>) {
+    pub(super) fn settle(&self, opened: Option<(Arc<Lane>, u64)>) {
         let mut inner = self.lock();
         let lanes = self.lanes.load_full();
-        match lane {
-            Some(lane) if inner.ended.is_none() && lanes.len() < self.lanes_at_most() => {
+        match opened {
+            Some((lane, round))
+                if inner.ended.is_none() && round == inner.loans.round() && lanes.len() < self.lanes_at_most() =>
+            {
                 let mut lanes = Vec::clone(&lanes);
                 lanes.push(lane);
                 self.lanes.store(Arc::new(lanes));
@@ -171,11 +173,11 @@ impl Pool {
         inner.first.opening = true;
         inner.total += 1;
         drop(inner);
-        let opened = self.open(deadline).map(|conn| self.new_lane(conn));
+        let opened = self.open(deadline).map(|(conn, round)| (self.new_lane(conn), round));
         self.first_done(opened)
     }
 
-    fn first_done(self: &Arc<Self>, opened: Result<Arc<Lane>>) -> Result<Arc<Lane>> {
+    fn first_done(self: &Arc<Self>, opened: Result<(Arc<Lane>, u64)>) -> Result<Arc<Lane>> {
         self.settle(opened.as_ref().ok().cloned());
         let mut inner = self.lock();
         inner.first.opening = false;
@@ -184,7 +186,7 @@ impl Pool {
         let ended = inner.check();
         drop(inner);
         self.first_opened.notify_all();
-        let lane = opened?;
+        let (lane, _) = opened?;
         if let Err(cause) = ended {
             lane.shut(cause.clone());
             return Err(cause);

@@ -120,22 +120,29 @@ impl Pool {
     /// Connections that are opened from now on use these options. With `at_once` those that exist are replaced too: idle ones
     /// now, busy ones when they are done.
     pub fn reconfigure(&self, connect: ConnectOptions, at_once: bool) {
+        let mut inner = self.lock();
+        // Under the lock, so that a round and the options of its connections belong together.
         self.connect.store(Arc::new(connect));
-        if at_once {
-            self.disconnect();
-        }
+        let idle = at_once.then(|| self.renew(&mut inner));
+        drop(inner);
+        drop(idle);
     }
 
     /// Closes idle connections now and busy ones when they are done; the next call connects again.
     pub fn disconnect(&self) {
         let mut inner = self.lock();
-        let lanes = self.lanes.swap(Arc::default());
-        inner.total -= lanes.len();
-        let idle = inner.loans.renew();
-        inner.total -= idle.len();
+        let idle = self.renew(&mut inner);
         drop(inner);
         // What is in flight holds the lane; its connection is closed when the last of them lets go.
-        drop((lanes, idle));
+        drop(idle);
+    }
+
+    /// Begins a new round of connections; what is returned is closed outside the lock.
+    fn renew(&self, inner: &mut Inner) -> (Arc<Vec<Arc<Lane>>>, Vec<Conn>) {
+        let lanes = self.lanes.swap(Arc::default());
+        let idle = inner.loans.renew();
+        inner.total -= lanes.len() + idle.len();
+        (lanes, idle)
     }
 
     /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
@@ -185,8 +192,12 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, deadline: Deadline) -> Result<Conn> {
-        Conn::open(&self.endpoint, &self.connect.load(), deadline)
+    /// Opens a connection, and says in which round that began: one of an earlier round does not stay.
+    fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
+        let inner = self.lock();
+        let (round, options) = (inner.loans.round(), self.connect.load_full());
+        drop(inner);
+        Conn::open(&self.endpoint, &options, deadline).map(|conn| (conn, round))
     }
 
     fn new_lane(&self, conn: Conn) -> Arc<Lane> {

@@ -58,7 +58,7 @@ impl Pool {
         while self.lock().total < self.settings.min && self.reserve() {
             let opened = self.open(Deadline::after(self.connect.load().timeout_connect));
             let done = if self.lanes.load().is_empty() {
-                let lane = opened.ok().map(|conn| self.new_lane(conn));
+                let lane = opened.ok().map(|(conn, round)| (self.new_lane(conn), round));
                 let done = lane.is_some();
                 self.settle(lane);
                 done
