@@ -18,8 +18,9 @@ use crate::resp::{Limits, Reply};
 use crate::time::Deadline;
 use std::time::{Duration, Instant};
 
-/// How long those who have not answered yet are given once a majority agrees: one of them may know of a newer epoch.
-const GRACE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// How long those who have not answered yet are given once enough has been said: one of them may know of a newer epoch. As long as
+/// it took up to there, within these limits.
+const GRACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
 /// A Sentinel in a discovery.
 pub struct Asked {
@@ -58,8 +59,8 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
     let mut proposed = None;
     let outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, voices.len(), deadline)
-            .map(|(winner, _)| snapshot(winner, &voices, &asked, settings))
-            .map_err(|error| error.in_context(format_args!("service '{service}'"))),
+            .map(|winner| snapshot(winner, &voices, &asked, settings))
+            .map_err(|error| report::unverified(service, &asked, error)),
         Verdict::Refused(status, why, proposal) => {
             proposed = proposal;
             Err(report::failure(service, &asked, status, &why, deadline))
@@ -125,7 +126,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Until enough has been said.
+    /// Until all have ended, or enough has been said and the others have had their moment.
     fn listen(&mut self, deadline: Deadline) {
         let begun = Instant::now();
         let end = deadline.end().unwrap_or(begun);
@@ -134,15 +135,11 @@ impl<'a> Round<'a> {
             for (index, outcome) in self.query.step(limit) {
                 self.hear(index, outcome);
             }
-            if self.is_enough() {
-                return;
+            for peer in std::mem::take(&mut self.learned) {
+                self.add(peer, false);
             }
-            if limit == end && self.is_settled() {
+            if limit == end && (self.is_settled() || self.is_enough()) {
                 limit = end.min(Instant::now() + begun.elapsed().clamp(GRACE.0, GRACE.1));
-            } else if limit == end {
-                for peer in std::mem::take(&mut self.learned) {
-                    self.add(peer, false);
-                }
             }
         }
     }
@@ -150,7 +147,7 @@ impl<'a> Round<'a> {
     fn hear(&mut self, index: usize, outcome: Outcome) {
         let end = match outcome {
             Outcome::Failed(error) => Err(error),
-            Outcome::Answered(replies, _) => match self.understand(index, replies) {
+            Outcome::Answered(replies) => match self.understand(index, replies) {
                 Some(end) => end,
                 None => return,
             },
@@ -168,7 +165,7 @@ impl<'a> Round<'a> {
             return Some(answer::read(&replies, &self.asked[index].endpoint));
         };
         match self.query.ask_more(index, &older, replies)? {
-            Outcome::Answered(replies, _) => Some(answer::read(&replies, &self.asked[index].endpoint)),
+            Outcome::Answered(replies) => Some(answer::read(&replies, &self.asked[index].endpoint)),
             Outcome::Failed(error) => Some(Err(error)),
         }
     }
@@ -183,7 +180,7 @@ impl<'a> Round<'a> {
         judge::is_settled(&self.voices(), all, self.settings.sentinel.min_others as usize)
     }
 
-    /// All that count have ended and speak with one voice: those just learned need not be waited for.
+    /// All that count have ended and speak with one voice: those just learned need not be waited for long.
     fn is_enough(&self) -> bool {
         let waiting = self.asked.iter().any(|asked| asked.counts && asked.end.is_none());
         !waiting && judge::is_unanimous(&self.voices(), self.settings.sentinel.min_others as usize)
@@ -204,11 +201,11 @@ fn verify<'a>(
     settings: &Settings,
     voices: usize,
     deadline: Deadline,
-) -> Result<(&'a Candidate, Role)> {
+) -> Result<&'a Candidate> {
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
         let error = match ask_role(candidate, settings, deadline) {
-            Ok(role) => return Ok((candidate, role)),
+            Ok(()) => return Ok(candidate),
             Err(error) => error,
         };
         let next_has_most = candidates.get(place + 1).is_some_and(|next| next.voices.len() * 2 > voices);
@@ -227,11 +224,11 @@ fn verify<'a>(
 }
 
 /// The candidate's own word, with the data nodes' credentials.
-fn ask_role(candidate: &Candidate, settings: &Settings, deadline: Deadline) -> Result<Role> {
+fn ask_role(candidate: &Candidate, settings: &Settings, deadline: Deadline) -> Result<()> {
     let endpoint = settings.client.address_map.apply(&candidate.primary);
     let named = format!("the primary that {} Sentinels name (epoch {})", candidate.voices.len(), candidate.epoch);
     match Conn::open(&endpoint, &role_options(&settings.client), deadline) {
-        Ok(conn) if matches!(conn.info().role, Role::Primary { .. }) => Ok(conn.info().role.clone()),
+        Ok(conn) if matches!(conn.info().role, Role::Primary { .. }) => Ok(()),
         Ok(conn) => {
             let text = format!("{endpoint}, {named}, has the role {}: a stale address", conn.info().role);
             Err(Error::new(Status::Role, text).with_endpoint(&endpoint).with_flags(flags::RETRYABLE))

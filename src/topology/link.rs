@@ -93,9 +93,13 @@ impl Link {
         Self { endpoint, options, state, until, decoder, unsent: Vec::new() }
     }
 
-    /// Where it leads to.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// How far it has come: connecting, greeting, ready.
+    pub fn phase(&self) -> u8 {
+        match &self.state {
+            State::Resolving(_) | State::Connecting(..) => 0,
+            State::Greeting(..) => 1,
+            State::Ready(_) | State::Dead => 2,
+        }
     }
 
     /// What to poll for; `None` while a name is being resolved, and when the link is dead.

@@ -1,7 +1,8 @@
 //! One flight of questions to all Sentinels at the same time, from one thread.
 //!
-//! Guarantees: no Sentinel is waited for longer than timeout.sentinel, whatever it does; those that are slow or dead delay nobody else. A
-//! query that is dropped closes its connections. Leaves to others: what the answers mean, and when enough have come.
+//! Guarantees: no Sentinel may take longer than timeout.sentinel to accept, to shake hands, or to answer; those that are slow or dead
+//! delay nobody else. A query that is dropped closes its connections. Leaves to others: what the answers mean, when enough have
+//! come, and the limit for all of it.
 
 use super::link::{Event, Link, LinkOptions};
 use crate::config::Endpoint;
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 /// How a question to one Sentinel ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Its replies, and after how long.
-    Answered(Vec<Reply>, Duration),
+    /// Its replies.
+    Answered(Vec<Reply>),
     /// What went wrong.
     Failed(Error),
 }
@@ -34,7 +35,8 @@ pub struct Query {
 
 struct Probe {
     link: Link,
-    begun: Instant,
+    phase: u8,
+    /// The end of the present phase: a slow network must not count three times.
     until: Deadline,
     due: usize,
     replies: Vec<Reply>,
@@ -55,17 +57,17 @@ impl Query {
         }
         let until = Deadline::after(self.timeout);
         let link = Link::begin(endpoint, Arc::clone(&self.options), until, self.waker.as_ref());
-        let (begun, due, replies) = (Instant::now(), self.replies, Vec::new());
-        self.probes.push(Probe { link, begun, until, due, replies, done: false });
+        self.probes.push(Probe { link, phase: 0, until, due: self.replies, replies: Vec::new(), done: false });
     }
 
     /// Asks one that has answered something more; its outcome comes again, with the new replies behind the others.
     pub fn ask_more(&mut self, index: usize, bytes: &[u8], replies: Vec<Reply>) -> Option<Outcome> {
         let probe = &mut self.probes[index];
         (probe.replies, probe.due, probe.done) = (replies, 1, false);
+        probe.until = Deadline::after(self.timeout);
         let mut events = Vec::new();
         let sent = probe.link.send(bytes, &mut events);
-        probe.finish(sent, events, &self.flight)
+        probe.finish(sent, events, &self.flight, self.timeout)
     }
 
     /// How many have neither answered nor failed.
@@ -91,7 +93,7 @@ impl Query {
         for (index, probe) in self.probes.iter_mut().enumerate().filter(|(_, probe)| !probe.done) {
             let mut events = Vec::new();
             let driven = probe.link.drive(&mut events);
-            if let Some(outcome) = probe.finish(driven, events, &self.flight) {
+            if let Some(outcome) = probe.finish(driven, events, &self.flight, self.timeout) {
                 ended.push((index, outcome));
             }
         }
@@ -115,7 +117,13 @@ impl Query {
 
 impl Probe {
     /// Takes what a link brought, and ends when all is there, something broke, or the time is over.
-    fn finish(&mut self, mut driven: Result<()>, events: Vec<Event>, flight: &[u8]) -> Option<Outcome> {
+    fn finish(
+        &mut self,
+        mut driven: Result<()>,
+        events: Vec<Event>,
+        flight: &[u8],
+        timeout: Duration,
+    ) -> Option<Outcome> {
         let mut more = Vec::new();
         for event in events {
             match event {
@@ -128,12 +136,15 @@ impl Probe {
                 self.keep(reply);
             }
         }
+        if self.link.phase() != self.phase {
+            (self.phase, self.until) = (self.link.phase(), Deadline::after(timeout));
+        }
         let outcome = if self.due == 0 {
-            Outcome::Answered(std::mem::take(&mut self.replies), self.begun.elapsed())
+            Outcome::Answered(std::mem::take(&mut self.replies))
         } else if let Err(error) = driven {
             Outcome::Failed(error)
         } else if self.until.is_over() {
-            Outcome::Failed(self.link.timed_out(self.begun.elapsed()))
+            Outcome::Failed(self.link.timed_out(self.until.elapsed()))
         } else {
             return None;
         };

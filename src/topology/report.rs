@@ -30,6 +30,11 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
     Error::new(status, text).with_flags(flags::RETRYABLE)
 }
 
+/// The error when no candidate's own word could be had.
+pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
+    error.in_context(format_args!("service '{service}'")).with_note(format_args!("; the Sentinels: {}", said(asked)))
+}
+
 /// The error when no Sentinel answered: refused credentials are another matter than silence.
 pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
     let failures = asked.iter().filter_map(|asked| asked.end.as_ref().and_then(|end| end.as_ref().err()));

@@ -227,11 +227,12 @@ fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
         query.add(endpoint.clone());
         asked.push(Asked { announced: member.endpoint, endpoint, counts: true, end: None });
     }
-    let limit = Instant::now() + timeout;
-    while query.unfinished() > 0 {
+    // Accept, shake hands, answer: each of them may take timeout.sentinel.
+    let limit = Instant::now() + deadline.left_or(timeout * 3);
+    while query.unfinished() > 0 && Instant::now() < limit {
         for (index, outcome) in query.step(limit) {
             match outcome {
-                Outcome::Answered(..) => return Ok(()),
+                Outcome::Answered(_) => return Ok(()),
                 Outcome::Failed(error) => asked[index].end = Some(Err(error)),
             }
         }

@@ -13,6 +13,8 @@ pub struct SentinelState {
     pub door: Door,
     /// The services it watches, by name; any other name is unknown to it.
     pub services: BTreeMap<String, ServiceState>,
+    /// What MYID tells; by default what `add_peer` of its address makes known of it.
+    pub id: String,
     pub tilt: bool,
     /// Knows SENTINEL REPLICAS; before 5.0 there was only SLAVES.
     pub replicas_command: bool,
@@ -86,8 +88,11 @@ impl Scripted {
     }
     pub fn sentinel_on(listen: Listen, service: &str, primary: &str) -> FakeSentinel {
         let services = BTreeMap::from([(service.to_string(), ServiceState::of(primary))]);
-        let state = SentinelState { door: Door::open("sentinel"), services, tilt: false, replicas_command: true };
-        Preset::start(listen, state, answer)
+        let (door, id) = (Door::open("sentinel"), String::new());
+        let fake =
+            Preset::start(listen, SentinelState { door, services, id, tilt: false, replicas_command: true }, answer);
+        fake.state(|state| state.id = format!("{:040x}", fake.port()));
+        fake
     }
     /// Sentinels on 127.0.0.1 that watch one healthy service and know each other.
     pub fn sentinels(count: usize, service: &str, primary: &str) -> Vec<FakeSentinel> {
@@ -155,7 +160,7 @@ fn sentinel(state: &SentinelState, call: &Call) -> Value {
         return Value::Array(state.services.iter().map(|(name, service)| master(name, service)).collect());
     }
     if command == "MYID" {
-        return Value::bulk("0123456789012345678901234567890123456789");
+        return Value::bulk(&state.id);
     }
     let name = call.text(2);
     let service = state.services.get(&name);
