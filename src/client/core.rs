@@ -166,7 +166,6 @@ impl Core {
     }
 
     pub(super) fn disconnect(&self) {
-        self.turn.fetch_add(1, Ordering::Relaxed);
         self.view.load().pools().for_each(|pool| pool.disconnect());
     }
 
