@@ -9,7 +9,7 @@ mod loans;
 mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
-use crate::net::{Conn, ConnectOptions};
+use crate::net::{Conn, ConnectOptions, Socket};
 use crate::time::Deadline;
 
 pub use loans::Loan;
@@ -58,6 +58,8 @@ struct Inner {
     /// Lanes, idle and lent connections, and those that are being opened.
     total: usize,
     first: FirstLane,
+    /// Every socket from before its handshake on.
+    sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
     upkeep_runs: bool,
 }
@@ -155,9 +157,12 @@ impl Pool {
         let lanes = self.lanes.swap(Arc::default());
         let idle = inner.loans.end();
         inner.total -= lanes.len() + idle.len();
+        let sockets = std::mem::take(&mut inner.sockets);
         drop(inner);
         self.first_opened.notify_all();
         lanes.iter().for_each(|lane| lane.shut(cause.clone()));
+        // After the lanes, whose waiters are to get this cause.
+        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
     }
 
     /// Whether the pool has been retired.
@@ -197,7 +202,18 @@ impl Pool {
         let inner = self.lock();
         let (round, options) = (inner.loans.round(), self.connect.load_full());
         drop(inner);
-        Conn::open(&self.endpoint, &options, deadline).map(|conn| (conn, round))
+        let note = |socket: &Arc<Socket>| self.note(socket);
+        Conn::open_noted(&self.endpoint, &options, deadline, &note).map(|conn| (conn, round))
+    }
+
+    /// Remembers a socket that is about to be connected: the end of the pool must not wait for its handshake.
+    fn note(&self, socket: &Arc<Socket>) {
+        let mut inner = self.lock();
+        inner.sockets.retain(|socket| socket.strong_count() > 0);
+        inner.sockets.push(Arc::downgrade(socket));
+        if inner.ended.is_some() {
+            socket.shutdown();
+        }
     }
 
     fn new_lane(&self, conn: Conn) -> Arc<Lane> {
