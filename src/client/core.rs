@@ -163,6 +163,7 @@ impl Core {
         }
         drop(door);
         self.end_pools();
+        self.service.wake();
     }
 
     pub(super) fn disconnect(&self) {

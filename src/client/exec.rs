@@ -117,7 +117,7 @@ impl Core {
         if self.current_view().serves(self.target) && (stale == 0 || self.service.discovered() > stale) {
             return Ok(());
         }
-        match self.service.discover(stale, deadline) {
+        match self.service.discover_unless(stale, deadline, || self.is_closed()) {
             // Without Sentinels the last known nodes serve: whatever is opened there is asked for its role first.
             Err(error) if error.status() == Status::NoSentinel && self.current_view().serves(self.target) => Ok(()),
             other => other.map(drop),
@@ -176,6 +176,8 @@ impl Core {
         progress.maybe_executed |= error.has(flags::MAYBE_EXECUTED);
         if again.suspect {
             match &route.reader {
+                // The node itself may well be there: a cursor is lost only with the node.
+                Some(_) if route.pinned && error.status() == Status::Io => {}
                 Some(reader) => {
                     reader.rest();
                     self.service.suspect(route.pool.endpoint(), error.message());

@@ -49,6 +49,14 @@ pub(super) struct Route {
     pub(super) reader: Option<Arc<Reader>>,
     /// Other replicas that could be tried after this one.
     pub(super) alternatives: usize,
+    /// No other node will do: a cursor belongs to it.
+    pub(super) pinned: bool,
+}
+
+impl Route {
+    fn to(pool: &Arc<Pool>, reader: Option<&Arc<Reader>>, alternatives: usize) -> Self {
+        Self { pool: Arc::clone(pool), reader: reader.cloned(), alternatives, pinned: false }
+    }
 }
 
 impl Reader {
@@ -173,7 +181,7 @@ impl Core {
 
     fn to_primary(&self, view: &View) -> Result<Route> {
         match &view.primary {
-            Some(pool) => Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 }),
+            Some(pool) => Ok(Route::to(pool, None, 0)),
             None => {
                 let text = format!("no primary of service {} is known", self.service.name());
                 Err(Error::new(Status::NoPrimary, text).with_flags(flags::RETRYABLE))
@@ -189,7 +197,7 @@ impl Core {
         let settings = self.settings();
         if let Some(reader) = self.pick(&choice, &settings) {
             let spare = choice.len() - 1 + usize::from(settings.replica.fallback == Fallback::Primary);
-            return Ok(Route { pool: Arc::clone(&reader.pool), reader: Some(Arc::clone(reader)), alternatives: spare });
+            return Ok(Route::to(&reader.pool, Some(reader), spare));
         }
         if settings.replica.fallback == Fallback::Primary && view.primary.is_some() {
             self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +207,7 @@ impl Core {
         let unlinked: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit_by_link).filter(untried).collect();
         if let Some(reader) = self.pick(&unlinked, &settings) {
             let spare = unlinked.len() - 1;
-            return Ok(Route { pool: Arc::clone(&reader.pool), reader: Some(Arc::clone(reader)), alternatives: spare });
+            return Ok(Route::to(&reader.pool, Some(reader), spare));
         }
         Err(self.no_replica(view, tried))
     }
@@ -236,7 +244,8 @@ impl Core {
         let pinned =
             pin.as_ref().and_then(|name| view.pools().find(|pool| pool.name() == name && !tried.contains(name)));
         if let Some(pool) = pinned {
-            return Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 });
+            let reader = view.replicas.iter().find(|reader| Arc::ptr_eq(&reader.pool, pool));
+            return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
         }
         if scan == Scan::GoesOn {
             let node = pin.take().unwrap_or_else(|| "none".to_owned());
