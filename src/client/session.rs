@@ -102,7 +102,7 @@ impl Session {
 impl Pinned {
     /// Makes a connection the session's own, in the session's database.
     fn take(&mut self, mut loan: Loan, db: u32, deadline: Deadline) -> Result<()> {
-        if loan.db() != db {
+        if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
             let unit = Unit { bytes: Bytes::Args(&select), list: None };
@@ -134,6 +134,12 @@ impl Pinned {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
+        if socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
+            // Known before EXEC is sent, this is an end without doubt.
+            let text = format!("{} closed the connection", loan.pool().name());
+            let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
+            return Err(self.lose(core, plan, Failure::unsent(error)));
+        }
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
         let doubts = core.service.doubts();

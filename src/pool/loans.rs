@@ -21,6 +21,8 @@ pub(super) struct Loans {
     /// The sockets of those in use, so that they can be shut down from outside.
     lent: Vec<(u64, Arc<Socket>)>,
     opening: usize,
+    /// Connections and places on their way to a waiter.
+    handed: usize,
     waiting: VecDeque<(u64, Sender<Handed>)>,
     next: u64,
     /// Loans of an earlier round are closed when they come back.
@@ -34,7 +36,7 @@ struct Idle {
 
 /// What a waiter is handed: a connection, or a place for one.
 enum Handed {
-    Conn(Box<Conn>),
+    Conn(Box<Conn>, u64),
     Place,
 }
 
@@ -58,9 +60,10 @@ impl Loan {
         &self.pool
     }
 
-    /// The database that it is in, unless its user changed that.
-    pub fn db(&self) -> u32 {
-        self.pool.connect.load().handshake.db
+    /// The database that it is in, unless its user changed that; `None` if it is from before a change of the options.
+    pub fn db(&self) -> Option<u32> {
+        let inner = self.pool.lock();
+        (self.round == inner.loans.round).then(|| self.pool.connect.load().handshake.db)
     }
 
     /// Its state is not as it was: it is closed when it is given back.
@@ -80,6 +83,11 @@ impl Drop for Loan {
 impl Loans {
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         (self.idle.len(), self.lent.len(), self.waiting.len())
+    }
+
+    /// The present round.
+    pub(super) fn round(&self) -> u64 {
+        self.round
     }
 
     /// Begins a new round: what is idle goes, what is lent goes when it comes back.
@@ -102,6 +110,27 @@ impl Loans {
         gone.into_iter().map(|idle: Idle| idle.conn).collect()
     }
 
+    /// Hands something to the first waiter, or gives it back when nobody waits.
+    fn hand(&mut self, mut what: Handed) -> Option<Handed> {
+        while let Some((_, waiter)) = self.waiting.pop_front() {
+            match waiter.send(what) {
+                Ok(()) => {
+                    self.handed += 1;
+                    return None;
+                }
+                Err(crossbeam_channel::SendError(back)) => what = back,
+            }
+        }
+        Some(what)
+    }
+
+    /// Gives a connection to the first waiter, or keeps it for the next who comes.
+    fn offer(&mut self, conn: Conn) {
+        if let Some(Handed::Conn(conn, _)) = self.hand(Handed::Conn(Box::new(conn), self.round)) {
+            self.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+        }
+    }
+
     fn lend(&mut self, conn: &Conn) -> u64 {
         self.next += 1;
         self.lent.push((self.next, Arc::clone(conn.socket())));
@@ -109,7 +138,7 @@ impl Loans {
     }
 
     fn count(&self) -> usize {
-        self.idle.len() + self.lent.len() + self.opening
+        self.idle.len() + self.lent.len() + self.opening + self.handed
     }
 }
 
@@ -118,17 +147,16 @@ impl Pool {
     pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let mut inner = self.lock();
         inner.check()?;
-        if let Some(loan) = self.lend_idle(&mut inner) {
-            return Ok(loan);
-        }
-        if inner.loans.waiting.is_empty()
-            && inner.loans.count() < self.loans_at_most()
-            && inner.total < self.settings.max
-        {
-            inner.total += 1;
-            inner.loans.opening += 1;
-            drop(inner);
-            return self.open_loan(deadline);
+        if inner.loans.waiting.is_empty() {
+            if let Some(loan) = self.lend_idle(&mut inner) {
+                return Ok(loan);
+            }
+            if self.has_room_for_loan(&inner) {
+                inner.total += 1;
+                inner.loans.opening += 1;
+                drop(inner);
+                return self.open_loan(deadline);
+            }
         }
         if self.settings.wait == Some(Duration::ZERO) {
             return Err(Error::new(Status::PoolBusy, self.all_taken(&inner))
@@ -166,7 +194,20 @@ impl Pool {
 
     /// One place is kept for the first lane, whatever is on loan.
     fn loans_at_most(&self) -> usize {
-        self.settings.max - self.lanes.load().len().max(1)
+        self.settings.max.saturating_sub(self.lanes.load().len().max(1))
+    }
+
+    fn has_room_for_loan(&self, inner: &Inner) -> bool {
+        inner.loans.count() < self.loans_at_most() && inner.total < self.settings.max
+    }
+
+    /// Counts a place for a connection that is to be lent, if there is room for it.
+    pub(super) fn reserve_loan(&self) -> bool {
+        let mut inner = self.lock();
+        let room = inner.ended.is_none() && self.has_room_for_loan(&inner);
+        inner.total += usize::from(room);
+        inner.loans.opening += usize::from(room);
+        room
     }
 
     fn lend_idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Loan> {
@@ -175,14 +216,15 @@ impl Pool {
                 inner.total -= 1;
                 continue;
             }
-            return Some(self.lend(inner, conn));
+            let round = inner.loans.round;
+            return Some(self.lend(inner, conn, round));
         }
         None
     }
 
-    fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn) -> Loan {
+    fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn, round: u64) -> Loan {
         let id = inner.loans.lend(&conn);
-        Loan { pool: Arc::clone(self), conn: Some(conn), id, round: inner.loans.round, spoiled: false }
+        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false }
     }
 
     /// Opens a connection in a place that is counted already.
@@ -192,8 +234,8 @@ impl Pool {
         inner.loans.opening -= 1;
         let ended = inner.check();
         match (opened, ended) {
-            (Ok(conn), Ok(())) => {
-                let loan = self.lend(&mut inner, conn);
+            (Ok((conn, round)), Ok(())) => {
+                let loan = self.lend(&mut inner, conn, round);
                 drop(inner);
                 self.start_upkeep();
                 Ok(loan)
@@ -217,10 +259,12 @@ impl Pool {
         };
         let mut inner = self.lock();
         inner.loans.waiting.retain(|(number, _)| *number != ticket);
-        inner.check()?;
         // It may have been handed over between the end of the wait and the lock.
-        match received.or_else(|| handed.try_recv().ok()) {
-            Some(Handed::Conn(conn)) => Ok(self.lend(&mut inner, *conn)),
+        let received = received.or_else(|| handed.try_recv().ok());
+        inner.loans.handed -= usize::from(received.is_some());
+        inner.check()?;
+        match received {
+            Some(Handed::Conn(conn, round)) => Ok(self.lend(&mut inner, *conn, round)),
             Some(Handed::Place) => {
                 inner.loans.opening += 1;
                 drop(inner);
@@ -256,33 +300,29 @@ impl Pool {
             drop(conn);
             return self.free_place(&mut inner);
         }
-        let mut conn = Box::new(conn);
-        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
-            match waiter.send(Handed::Conn(conn)) {
-                Ok(()) => return,
-                Err(crossbeam_channel::SendError(Handed::Conn(back))) => conn = back,
-                Err(_) => return,
-            }
-        }
-        inner.loans.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+        inner.loans.offer(conn);
     }
 
-    /// A place came free: the next waiter may open a connection in it.
-    fn free_place(&self, inner: &mut Inner) {
-        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
-            if waiter.send(Handed::Place).is_ok() {
-                return;
-            }
-        }
+    /// A place came free.
+    pub(super) fn free_place(&self, inner: &mut Inner) {
         inner.total -= 1;
+        self.serve_waiting(inner);
+    }
+
+    /// As long as there is room, the next who wait may open connections in it.
+    pub(super) fn serve_waiting(&self, inner: &mut Inner) {
+        while !inner.loans.waiting.is_empty() && self.has_room_for_loan(inner) {
+            inner.total += usize::from(inner.loans.hand(Handed::Place).is_none());
+        }
     }
 
     /// Adds a connection that was opened in a reserved place to keep `pool.min` warm.
-    pub(super) fn keep_warm(&self, opened: Result<Conn>) -> bool {
+    pub(super) fn keep_warm(&self, opened: Result<(Conn, u64)>) -> bool {
         let mut inner = self.lock();
+        inner.loans.opening -= 1;
         match opened {
-            Ok(conn) if inner.ended.is_none() => {
-                inner.loans.idle.push_back(Idle { conn, since: Instant::now() });
+            Ok((conn, round)) if inner.ended.is_none() && round == inner.loans.round => {
+                inner.loans.offer(conn);
                 true
             }
             _ => {

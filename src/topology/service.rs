@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 /// Pause between two discoveries of a service, and as much again at random at the most.
 const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
+/// What is older may be asked for anew while a replica is unfit.
+const STALE: Duration = Duration::from_secs(1);
 
 /// A service of the deployment.
 pub struct Service {
@@ -119,6 +121,16 @@ impl Service {
 
     /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
+        self.discover_unless(stale, deadline, || false)
+    }
+
+    /// As [`Service::discover`], for a caller that may be closed meanwhile and knocks with [`Service::wake`] then.
+    pub fn discover_unless(
+        self: &Arc<Self>,
+        stale: u64,
+        deadline: Deadline,
+        is_closed: impl Fn() -> bool,
+    ) -> Result<Arc<Snapshot>> {
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
         let (version, mut has_waited) = (self.version(), false);
@@ -129,6 +141,9 @@ impl Service {
             if self.version() != version {
                 // Something newer than any discovery under way: a candidate was taken at its word.
                 return Ok(self.snapshot());
+            }
+            if has_waited && is_closed() {
+                return Err(Error::new(Status::Closed, "closed while the primary was being looked for"));
             }
             if flight.finished > stale {
                 match &flight.last {
@@ -149,6 +164,19 @@ impl Service {
                 Some(left) => self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.landed.wait(flight).unwrap_or_else(PoisonError::into_inner),
             };
+        }
+    }
+
+    /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
+    /// nothing else would tell.
+    pub fn freshen(self: &Arc<Self>) {
+        if self.load().asked.is_some_and(|asked| asked.elapsed() < STALE) || self.shared.is_closed() {
+            return;
+        }
+        let mut flight = self.flight();
+        if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
+            // Without a thread for it things stay as they are, and the next read asks again.
+            let _ = self.take_off(&mut flight);
         }
     }
 
@@ -296,7 +324,7 @@ impl Service {
         self.publish(snapshot);
     }
 
-    /// Wakes all who wait, because something was closed.
+    /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
     pub fn wake(&self) {
         drop(self.flight());
         self.landed.notify_all();
