@@ -87,6 +87,8 @@ enum Step {
     More,
     Goes(usize),
     Ends(usize),
+    /// The unit is complete, and nothing of it was put into the tree.
+    Whole(usize, Reply),
 }
 
 /// Turns received bytes into replies.
@@ -148,6 +150,11 @@ impl Decoder {
             if input.is_empty() {
                 return Ok((0, None));
             }
+            if want == Want::One {
+                if let Some((used, reply)) = whole_string(input, self.limits.max_bytes) {
+                    return Ok((used, Some(Decoded::Reply(reply))));
+                }
+            }
             self.begin(want)?;
         }
         let mut at = 0;
@@ -164,6 +171,10 @@ impl Decoder {
                 Step::More => return Ok((input.len(), None)),
                 Step::Goes(used) => at += used,
                 Step::Ends(used) => return Ok((at + used, Some(self.end()))),
+                Step::Whole(used, reply) => {
+                    self.is_begun = false;
+                    return Ok((at + used, Some(Decoded::Reply(reply))));
+                }
             }
         }
     }
@@ -205,63 +216,43 @@ impl Decoder {
         if rest.is_empty() {
             return Ok(Step::More);
         }
-        if let Some(step) = self.run_of_texts(rest) {
+        if let Some(step) = self.run_of_values(rest) {
             return Ok(step);
         }
-        match head::parse(rest)? {
-            Some((Head::Text(kind, len), used)) => {
-                self.open_text(kind, len)?;
-                // Most often the text is here too.
-                Ok(match self.text(&rest[used..])? {
-                    Step::More => Step::More,
-                    Step::Goes(text) => Step::Goes(used + text),
-                    Step::Ends(text) => Step::Ends(used + text),
-                })
-            }
-            Some((head, used)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
-            None => {
-                self.line.extend_from_slice(rest);
-                Ok(Step::More)
+        let Some((head, used)) = head::parse(rest)? else {
+            self.line.extend_from_slice(rest);
+            return Ok(Step::More);
+        };
+        if self.unit.frames.is_empty() {
+            if let Some(reply) = alone(&head, self.limits.max_bytes) {
+                return Ok(Step::Whole(used, reply));
             }
         }
+        Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) })
     }
 
-    /// Bulk strings that are wholly in the input: one alone, or the children of an aggregate that come in a row.
+    /// Children of an aggregate that come in a row and are wholly in the input.
     ///
     /// All that is unusual is left to the common way.
     #[inline]
-    fn run_of_texts(&mut self, rest: &[u8]) -> Option<Step> {
+    fn run_of_values(&mut self, rest: &[u8]) -> Option<Step> {
         let unit = &mut self.unit;
-        let Some(frame) = unit.frames.last_mut() else {
-            let (text, used) = head::whole_text(rest)?;
-            let fits = text.len() <= self.limits.max_bytes && unit.tree.reserve_text(text.len() - 1, 1);
-            return fits.then(|| {
-                unit.tree.add_text(text);
-                Step::Ends(used)
-            });
-        };
-        if frame.role != Role::Kept {
+        let frame = unit.frames.last_mut().filter(|frame| frame.role == Role::Kept)?;
+        if frame.left == frame.count {
+            let first = head::whole_text(rest).filter(|(text, _)| text.len() <= self.limits.max_bytes);
+            if let Some((text, _)) = first {
+                // Without the room the run ends at once, and the common way says why.
+                unit.tree.reserve_text(text.len() - 1, frame.likely());
+            }
+        }
+        let (count, used) = unit.tree.add_run(rest, frame.left, self.limits.max_bytes);
+        if count == 0 {
             return None;
         }
-        let mut at = 0;
-        while let Some((text, used)) = head::whole_text(&rest[at..]) {
-            if unit.tree.data.len() + text.len() > self.limits.max_bytes {
-                break;
-            }
-            if frame.left == frame.count && !unit.tree.reserve_text(text.len() - 1, frame.likely()) {
-                break;
-            }
-            unit.tree.add_text(text);
-            at += used;
-            frame.left -= 1;
-            if frame.left == 0 {
-                return Some(if unit.complete() { Step::Ends(at) } else { Step::Goes(at) });
-            }
-        }
-        (at > 0).then(|| {
-            unit.is_touched = true;
-            Step::Goes(at)
-        })
+        unit.is_touched = true;
+        frame.left -= count;
+        let ends = frame.left == 0 && unit.complete();
+        Some(if ends { Step::Ends(used) } else { Step::Goes(used) })
     }
 
     /// A header line whose beginning came earlier.
@@ -399,9 +390,6 @@ impl Decoder {
     #[inline]
     fn text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
         let Some(text) = &mut self.text else { return Ok(Step::Goes(0)) };
-        if text.left == text.len + 2 && rest.len() >= text.left {
-            return self.whole_text(rest);
-        }
         let used = text.left.min(rest.len());
         let body = text.left.saturating_sub(2).min(used);
         if self.unit.dropping == 0 {
@@ -418,23 +406,6 @@ impl Decoder {
         let Some(text) = self.text.take() else { return Ok(Step::Goes(used)) };
         let node = if self.unit.dropping == 0 { self.close_text(&text)? } else { Node::NULL };
         Ok(if self.unit.done(node) { Step::Ends(used) } else { Step::Goes(used) })
-    }
-
-    /// A text that is wholly in the input.
-    #[inline]
-    fn whole_text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
-        let Some(text) = self.text.take() else { return Ok(Step::Goes(0)) };
-        let (body, end) = rest[..text.len + 2].split_at(text.len);
-        if end != b"\r\n" {
-            return Err(head::protocol("a text is not followed by a line end", end));
-        }
-        let node = if self.unit.dropping == 0 {
-            self.unit.tree.data.extend_from_slice(body);
-            self.close_text(&text)?
-        } else {
-            Node::NULL
-        };
-        Ok(if self.unit.done(node) { Step::Ends(text.len + 2) } else { Step::Goes(text.len + 2) })
     }
 
     #[inline]
@@ -489,6 +460,23 @@ impl Unit {
             }
         }
         true
+    }
+}
+
+/// A reply that is one bulk string and wholly in the input needs no state; all else is left to the common way.
+#[inline]
+fn whole_string(input: &[u8], max_bytes: usize) -> Option<(usize, Reply)> {
+    let (text, used) = head::whole_text(input)?;
+    if text.len() <= max_bytes { Some((used, Reply::string(text)?)) } else { None }
+}
+
+/// A reply that is one line needs no tree.
+#[inline]
+fn alone(head: &Head<'_>, max_bytes: usize) -> Option<Reply> {
+    match *head {
+        Head::Value(node) => Reply::small(node, &[]),
+        Head::Line(kind, line) if line.len() < max_bytes => Reply::line(kind, line),
+        _ => None,
     }
 }
 

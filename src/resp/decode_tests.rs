@@ -210,11 +210,42 @@ fn limits_hold_when_a_length_is_announced() {
     assert!(!is_over(b"*1\r\n*1\r\n*1\r\n:1\r\n"));
     assert!(is_over(b"|1\r\n|1\r\n|1\r\n|1\r\n"));
     assert!(is_over(b"*2\r\n$50\r\n01234567890123456789012345678901234567890123456789\r\n$50\r\n"));
-    let line = [b"+".as_slice(), &[b'x'; 70_000], b"\r\n"].concat();
+    let line = |len| [b"+".as_slice(), &vec![b'x'; len], b"\r\n"].concat();
+    assert!(is_over(&line(100)));
+    assert!(!is_over(&line(99)));
+    let line = line(70_000);
     assert!(matches!(decode_with(Limits::default(), &line, Want::One), Err(DecodeError::Limit(_))));
     let skipped = decode_with(limits, b"*20\r\n$100\r\n", Want::Skip(1));
     assert!(matches!(skipped, Ok((_, None))), "what is not kept has no size");
     assert!(matches!(decode_with(limits, b"*1\r\n*1\r\n*1\r\n*1\r\n", Want::Skip(1)), Err(DecodeError::Limit(_))));
+}
+
+/// Whole texts are taken by other ways than texts in pieces: each length at which one of the ways changes.
+#[test]
+fn texts_of_every_length_are_read_alike() {
+    let bulk = |len: usize| [format!("${len}\r\n").as_bytes(), &vec![b'x'; len], b"\r\n"].concat();
+    for len in [0, 1, 9, 10, 63, 64, 65, 99, 100, 103, 104, 105, 999, 1000, 4096, 9999, 10_000] {
+        let text = [&vec![b'x'; len], &b"\0"[..]].concat();
+        assert_eq!(one(&bulk(len)).bytes_nul(0), Some(&text[..]), "{len} alone");
+        let mixed = [&b"*5\r\n"[..], &bulk(len), b":7\r\n", &bulk(3), b"$-1\r\n", &bulk(len)].concat();
+        let reply = one(&mixed);
+        let texts = (1..6).map(|child| reply.bytes_nul(child)).collect::<Vec<_>>();
+        assert_eq!(texts, [Some(&text[..]), None, Some(&b"xxx\0"[..]), None, Some(&text[..])], "{len} in a list");
+        assert_eq!((reply.int(2), reply.kind(4)), (Some(7), Kind::Null));
+
+        let limits = |max_bytes| Limits { max_bytes, ..Limits::default() };
+        let kept = len + 1;
+        assert!(decode_with(limits(kept), &bulk(len), Want::One).is_ok());
+        assert!(decode_with(limits(kept - 1), &bulk(len), Want::One).is_err());
+        let list = [&b"*3\r\n"[..], &bulk(len).repeat(3)].concat();
+        assert!(decode_with(limits(3 * kept), &list, Want::One).is_ok());
+        assert!(decode_with(limits(3 * kept - 1), &list, Want::One).is_err());
+    }
+    for wrong in
+        ["$3\r\nabcd\n", "$3\r\nabc\rx", "$3\rxabc\r\n", "$12x\r\n", "*2\r\n$1\r\na\r\n$3\r\nabcd\n", "*1\r\n:1\rx"]
+    {
+        assert!(matches!(decode_with(Limits::default(), wrong.as_bytes(), Want::One), Err(DecodeError::Protocol(_))));
+    }
 }
 
 #[test]

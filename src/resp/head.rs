@@ -94,22 +94,47 @@ fn number(input: &[u8]) -> Number {
 /// `None` for anything else, be it incomplete, wrong, or only unusual: [`parse`] knows which.
 #[inline]
 pub(super) fn whole_text(input: &[u8]) -> Option<(&[u8], usize)> {
-    let (&first, mut rest) = input.split_first()?;
-    let mut len = 0usize;
-    for _ in 0..8 {
-        let (&byte, tail) = rest.split_first()?;
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
-        }
-        len = len * 10 + usize::from(digit);
-        rest = tail;
+    let (len, start) = length(input)?;
+    let text = input.get(start..)?.get(..len + 2)?;
+    let (text, end) = text.split_at(len + 1);
+    (text[len] == b'\r' && end == b"\n").then_some((text, start + len + 2))
+}
+
+/// What the header line of a bulk string says, and how long the line is.
+#[inline]
+fn length(input: &[u8]) -> Option<(usize, usize)> {
+    // The shortest bulk string has as many bytes, so that a usual length needs only one look at the end of the input.
+    let &[b'$', a, b, c, d, e] = input.first_chunk()? else { return None };
+    let digit = |byte: u8| usize::from(byte.wrapping_sub(b'0'));
+    let (first, second, third) = (digit(a), digit(b), digit(c));
+    if first > 9 {
+        return None;
     }
-    let digits = input.len() - rest.len() - 1;
-    let body = rest.strip_prefix(b"\r\n")?;
-    let text = body.get(..len + 2)?.strip_suffix(b"\n")?;
-    let is_whole = first == b'$' && digits > 0 && text.ends_with(b"\r");
-    is_whole.then_some((text, digits + len + 5))
+    if second > 9 {
+        return (b == b'\r' && c == b'\n').then_some((first, 4));
+    }
+    let two = first * 10 + second;
+    if third > 9 {
+        return (c == b'\r' && d == b'\n').then_some((two, 5));
+    }
+    if d == b'\r' && e == b'\n' { Some((two * 10 + third, 6)) } else { long_length(input) }
+}
+
+/// As [`length`], of four digits or more.
+fn long_length(input: &[u8]) -> Option<(usize, usize)> {
+    match number(input) {
+        Number::Whole(len, used) if len < i64::from(i32::MAX) => Some((usize::try_from(len).ok()?, used)),
+        _ => None,
+    }
+}
+
+/// A whole number with its line at the start of the input. `None` for anything else.
+#[inline]
+pub(super) fn whole_int(input: &[u8]) -> Option<(Node, usize)> {
+    match number(input) {
+        Number::Whole(value, used) if input[0] == b':' => Some((Node::int(value), used)),
+        _ => None,
+    }
 }
 
 #[inline]

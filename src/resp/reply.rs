@@ -34,6 +34,36 @@ impl Reply {
         Some(Self(body))
     }
 
+    /// A STRING, of a text with one more byte behind it for the NUL. `None` when there is no memory.
+    #[inline]
+    pub(super) fn string(text: &[u8]) -> Option<Self> {
+        let len = text.len().checked_sub(1)?;
+        let node = Node::text(Kind::String, 0, len);
+        if let Some(mut reply) = Self::small(node, text) {
+            if let Body::Small { data, .. } = reply.0.as_mut() {
+                data[len] = 0;
+            }
+            return Some(reply);
+        }
+        let mut data = Vec::new();
+        data.try_reserve_exact(text.len()).ok()?;
+        data.extend_from_slice(text);
+        data[len] = 0;
+        Some(Self::scalar(node, data))
+    }
+
+    /// A text that is a line; `None` when it is not small.
+    pub(super) fn line(kind: Kind, line: &[u8]) -> Option<Self> {
+        if line.len() >= INLINE {
+            return None;
+        }
+        let mut reply = Self::small(Node::text(kind, 0, line.len()), line)?;
+        if let Body::Small { len, .. } = reply.0.as_mut() {
+            *len += 1;
+        }
+        Some(reply)
+    }
+
     pub(super) fn scalar(node: Node, data: Vec<u8>) -> Self {
         Self(Box::new(Body::Scalar { node, data }))
     }

@@ -3,6 +3,7 @@
 //! Guarantees: a flat reply is written once, in place; memory follows what was added; small replies reuse the same scratch.
 //! Leaves to others: limits and counts (`decode`), what is added (`decode`, `build`).
 
+use super::head;
 use super::node::{Kind, Node};
 use super::reply::Reply;
 
@@ -12,6 +13,9 @@ const RESERVE_NODES: usize = 65_536;
 const RESERVE_BYTES: usize = 64 << 20;
 /// Below this many bytes a buffer is copied into the reply and kept for the next one.
 const SCRATCH: usize = 4096;
+
+/// Texts up to this length are copied as a block of it.
+const BLOCK: usize = 64;
 
 /// An aggregate whose children are still coming.
 ///
@@ -70,15 +74,40 @@ impl Tree {
         }
     }
 
-    /// Adds a STRING whose text has one more byte behind it, for the NUL.
+    /// Adds texts and whole numbers that are wholly in the input; gives how many, and the bytes they took.
+    ///
+    /// Anything else ends the run, and so does a text for which no room is reserved or allowed.
     #[inline]
-    pub(super) fn add_text(&mut self, text: &[u8]) {
-        let node = Node::text(Kind::String, self.data.len(), text.len() - 1);
-        self.data.extend_from_slice(text);
-        if let Some(end) = self.data.last_mut() {
-            *end = 0;
+    pub(super) fn add_run(&mut self, input: &[u8], most: u64, max_bytes: usize) -> (u64, usize) {
+        let list = match self.open.last() {
+            Some(level) if level.in_place => &mut self.nodes,
+            _ => &mut self.pending,
+        };
+        let data = &mut self.data;
+        let room = data.capacity().min(max_bytes);
+        let (mut count, mut rest) = (0, input);
+        while count < most {
+            let (node, used) = match rest.first() {
+                Some(b'$') => {
+                    let Some((text, used)) = head::whole_text(rest) else { break };
+                    if room.saturating_sub(data.len()) < text.len() {
+                        break;
+                    }
+                    let node = Node::text(Kind::String, data.len(), text.len() - 1);
+                    append(data, &rest[used - text.len() - 1..], text.len() - 1);
+                    (node, used)
+                }
+                Some(b':') => {
+                    let Some(number) = head::whole_int(rest) else { break };
+                    number
+                }
+                _ => break,
+            };
+            list.push(node);
+            rest = &rest[used..];
+            count += 1;
         }
-        self.add(node);
+        (count, input.len() - rest.len())
     }
 
     /// Completes the innermost open aggregate.
@@ -123,7 +152,11 @@ impl Tree {
 
     /// Makes room for `count` texts of `len` bytes, within reason. False when there is no memory.
     pub(super) fn reserve_text(&mut self, len: usize, count: usize) -> bool {
-        let room = len.saturating_add(1).saturating_mul(count).min(RESERVE_BYTES);
+        let exact = len.saturating_add(1).saturating_mul(count);
+        // The others may be a little longer. What stays untouched costs no memory, and the larger size keeps glibc from
+        // giving a list back to the kernel and faulting it in again with each reply.
+        let slack = if count > 1 { exact / 4 } else { 0 };
+        let room = exact.saturating_add(slack).min(RESERVE_BYTES);
         if self.data.capacity() - self.data.len() >= room {
             return true;
         }
@@ -162,6 +195,19 @@ impl Tree {
             self.pending = Vec::new();
         }
     }
+}
+
+/// Appends the text that `from` begins with, and a NUL.
+#[inline]
+fn append(data: &mut Vec<u8>, from: &[u8], len: usize) {
+    let end = data.len() + len;
+    match from.first_chunk::<BLOCK>() {
+        // A block of fixed size is copied without a call; what is too much is cut off again.
+        Some(block) if len <= BLOCK && data.capacity() - data.len() >= BLOCK => data.extend_from_slice(block),
+        _ => data.extend_from_slice(&from[..len]),
+    }
+    data.truncate(end);
+    data.push(0);
 }
 
 /// A small buffer as an exact copy, so that it serves again; a large one itself, so that nothing is copied.
