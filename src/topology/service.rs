@@ -180,13 +180,14 @@ impl Service {
         }
     }
 
+    /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
     fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
-        let after = deadline.elapsed().as_millis();
-        let text = format!("the primary of service '{}' is still being looked for after {after} ms", self.name);
-        let error = Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE);
+        let after = deadline.elapsed();
+        let text =
+            format!("the primary of service '{}' is still being looked for after {} ms", self.name, after.as_millis());
         match &flight.last {
-            Some((_, Some(last))) => error.with_note(format_args!("; before that: {last}")),
-            _ => error,
+            Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
+            _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
         }
     }
 
