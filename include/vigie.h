@@ -583,6 +583,29 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
+ * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
+ * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch (from equal to to: something was said
+ * of the primary, reason has the Sentinel's word). VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on,
+ * reason. VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL:
+ * sentinel, up (NULL: it was only spoken of), reason.
+ *
+ * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
+ * takes the place of the one before.
+ * Ownership: nothing changes hands; the watch ends when the queue is freed.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: NULL, or kinds that cannot be watched; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_watch(vigie_sentinel *sentinel,
+                                  uint32_t event_kinds,
+                                  vigie_queue *queue,
+                                  uint64_t token,
+                                  vigie_error **err);
+
+/**
  * Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map. It holds for connections
  * made from now on.
  *

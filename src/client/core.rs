@@ -208,6 +208,12 @@ impl Child for Core {
     fn close(&self, deadline: Deadline) {
         Core::close(self, deadline);
     }
+
+    fn changed(&self, service: &str) {
+        if service == self.service.name() {
+            drop(self.current_view());
+        }
+    }
 }
 
 impl Drop for Core {

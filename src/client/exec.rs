@@ -88,6 +88,8 @@ impl Core {
         self.learn(progress.stale, progress.version, progress.deadline)?;
         self.hold_back(plan, progress.deadline)?;
         let replicas = self.replicas_needed(plan, call)?;
+        // Before the route is chosen: what changes from here on makes the answer doubtful.
+        let doubts = self.service.doubts();
         let route = match self.route(plan, call, &progress.tried) {
             Ok(route) => route,
             Err(error) => {
@@ -98,7 +100,6 @@ impl Core {
             }
         };
         let slow = plan.slow || call.has(CallFlags::SLOW);
-        let doubts = self.service.doubts();
         let outcome = match replicas {
             0 => self.send(plan, &route, slow, progress),
             n => self.send_durably(&route.pool, plan.unit(progress.from), n, progress.deadline),

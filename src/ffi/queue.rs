@@ -69,7 +69,7 @@ const EMPTY: vigie_event = vigie_event {
 
 impl vigie_event {
     fn carry(&mut self, reply: Reply) {
-        self.reply = handle::into_raw(reply);
+        self.reply = handle::of_reply(reply);
         // SAFETY: just made, and owned by this event.
         if let Some(reply) = unsafe { handle::peek::<vigie_reply>(self.reply) } {
             (self.nodes, self.node_count) = (reply.nodes().as_ptr().cast::<vigie_node>(), reply.nodes().len() as u64);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{self, Noun};
-use super::types::{vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
+use super::types::{vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
 use super::{args, config, dispose, guard, reply};
 use crate::client::{self, Budget};
 use crate::config::Config;
@@ -123,6 +123,39 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
             let deadline = deadline(timeout_ms, sentinel.settings().client.timeout_call);
             reply::put(out, sentinel.refresh(service, deadline)?);
             Ok(())
+        })
+    }
+}
+
+/// Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
+/// event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch (from equal to to: something was said
+/// of the primary, reason has the Sentinel's word). VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on,
+/// reason. VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL:
+/// sentinel, up (NULL: it was only spoken of), reason.
+///
+/// Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
+/// takes the place of the one before.
+/// Ownership: nothing changes hands; the watch ends when the queue is freed.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: NULL, or kinds that cannot be watched; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_watch(
+    sentinel: *mut vigie_sentinel,
+    event_kinds: u32,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_watch", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let queue = handle::borrow(queue, "queue")?;
+            sentinel.watch(event_kinds, &queue.0, token)
         })
     }
 }

@@ -164,6 +164,9 @@ impl Service {
             self.take_candidate(&mut flight, announced);
         }
         drop(flight);
+        if taken {
+            self.shared.changed(&self.name);
+        }
         self.poke(true);
     }
 
@@ -181,12 +184,12 @@ impl Service {
             ..(*before).clone()
         };
         flight.failover.provisional = Some(now);
-        self.switched(flight, &before, &snapshot, "the candidate says that it is a primary");
-        self.publish(snapshot);
+        let after = self.publish(snapshot);
+        self.switched(flight, &before, &after, "the candidate says that it is a primary");
         self.landed.notify_all();
     }
 
-    /// Notes a switch: whoever is in doubt can see it, the fence comes down.
+    /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence comes down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         flight.failover.switched = Some(Instant::now());

@@ -35,6 +35,7 @@ pub(super) struct Shared {
     watchers: Watchers,
     /// No Sentinel is heard.
     degraded: AtomicBool,
+    children: Mutex<Vec<Weak<dyn Child>>>,
 }
 
 impl Shared {
@@ -50,6 +51,15 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
+    fn children(&self) -> Vec<Arc<dyn Child>> {
+        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The topology of a service has changed: connections to nodes that left it end now, not at the next call.
+    pub(super) fn changed(&self, service: &str) {
+        self.children().iter().for_each(|child| child.changed(service));
+    }
+
     pub(super) fn tell(&self, happening: Happening) {
         self.watchers.tell(&happening);
     }
@@ -59,6 +69,9 @@ impl Shared {
 pub trait Child: Send + Sync {
     /// Refuses new work, lets what is under way finish until the deadline, then ends it.
     fn close(&self, deadline: Deadline);
+
+    /// The topology of this service has changed. Does not wait for anything.
+    fn changed(&self, service: &str);
 }
 
 /// A deployment: its Sentinels and the services that they watch.
@@ -67,7 +80,6 @@ pub struct Sentinel {
     services: Mutex<BTreeMap<String, Arc<Service>>>,
     /// Changes of settings, one after the other.
     configuring: Mutex<()>,
-    children: Mutex<Vec<Weak<dyn Child>>>,
 }
 
 impl Sentinel {
@@ -80,16 +92,12 @@ impl Sentinel {
             config_version: AtomicU64::new(1),
             watchers: Watchers::default(),
             degraded: AtomicBool::new(false),
+            children: Mutex::default(),
         });
         if let Some(deadline) = wait {
             reach_any(&shared, deadline)?;
         }
-        Ok(Arc::new(Self {
-            shared,
-            services: Mutex::default(),
-            configuring: Mutex::new(()),
-            children: Mutex::default(),
-        }))
+        Ok(Arc::new(Self { shared, services: Mutex::default(), configuring: Mutex::new(()) }))
     }
 
     /// Watches for changes from now on: events of these kinds go to the queue, with this token. One watch per queue; a new one
@@ -209,14 +217,14 @@ impl Sentinel {
 
     /// Notes what was made from this handle.
     pub fn adopt(&self, child: Weak<dyn Child>) {
-        let mut children = lock(&self.children);
+        let mut children = lock(&self.shared.children);
         children.retain(|child| child.strong_count() > 0);
         children.push(child);
     }
 
     /// What was made from this handle and is still there.
     pub fn children(&self) -> Vec<Arc<dyn Child>> {
-        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+        self.shared.children()
     }
 
     /// Ends the handle: whoever waits for a discovery gets CLOSED.

@@ -176,7 +176,7 @@ impl Service {
         let mut flight = self.flight();
         if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
             // Without a thread for it things stay as they are, and the next read asks again.
-            let _ = self.take_off(&mut flight);
+            let _ = self.take_off(&mut flight, false);
         }
     }
 
@@ -246,7 +246,6 @@ impl Service {
     fn land(self: &Arc<Self>, number: u64, report: Report) {
         let mut flight = self.flight();
         let before = self.snapshot();
-        self.heed_flags(&mut flight, &report.words, report.begun);
         let (mut snapshot, error) = match report.outcome {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
@@ -257,12 +256,17 @@ impl Service {
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         snapshot.discovery = number;
         snapshot.sentinels = continued(report.sentinels, &before.sentinels);
-        if error.is_none() {
-            self.settle(&mut flight, &before, &snapshot, report.reset);
-            flight.confirmed = if report.by_majority { Some(report.begun) } else { flight.confirmed };
+        let changed = snapshot.version != before.version;
+        let found = error.is_none();
+        if found && report.by_majority {
+            flight.confirmed = Some(report.begun);
         }
-        self.tell_replicas(&before, &snapshot);
-        self.publish(snapshot);
+        let after = self.publish(snapshot);
+        if found {
+            self.settle(&mut flight, &before, &after, report.reset);
+        }
+        self.heed_flags(&mut flight, &report.words, report.begun);
+        self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
         flight.proposed = report.proposed;
@@ -274,6 +278,9 @@ impl Service {
         }
         drop(flight);
         self.landed.notify_all();
+        if changed {
+            self.shared.changed(&self.name);
+        }
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
@@ -310,10 +317,11 @@ impl Service {
     }
 
     /// The version goes last: who sees it new finds the snapshot new.
-    pub(super) fn publish(&self, snapshot: Snapshot) {
-        let version = snapshot.version;
-        self.snapshot.store(Arc::new(snapshot));
-        self.version.store(version, Ordering::Release);
+    pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        self.version.store(snapshot.version, Ordering::Release);
+        snapshot
     }
 
     /// address.map has changed.
