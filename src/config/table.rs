@@ -103,6 +103,18 @@ pub(super) static OPTIONS: &[Opt] = &[
         "RESP version. `auto`: 3 where the server knows it, else 2.",
     ),
     opt(
+        "monitor",
+        "on",
+        Word(&[
+            ("on", |s| s.sentinel.monitor.mode = Monitor::On),
+            ("off", |s| s.sentinel.monitor.mode = Monitor::Off),
+            ("disconnect", |s| s.sentinel.monitor.mode = Monitor::Disconnect),
+        ]),
+        "Whether the Sentinels are watched. `on`: their events are subscribed to, and they are polled; \
+         `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \
+         when something fails.",
+    ),
+    opt(
         "sentinel.addrs",
         "",
         Sentinels(|s, v| s.sentinel.addrs = v),
@@ -316,18 +328,6 @@ pub(super) static OPTIONS: &[Opt] = &[
         "Whether a command that the server refused with MISCONF is repeated.",
     )
     .per_client(),
-    opt(
-        "monitor",
-        "on",
-        Word(&[
-            ("on", |s| s.sentinel.monitor.mode = Monitor::On),
-            ("off", |s| s.sentinel.monitor.mode = Monitor::Off),
-            ("disconnect", |s| s.sentinel.monitor.mode = Monitor::Disconnect),
-        ]),
-        "Whether the Sentinels are watched. `on`: their events are subscribed to, and they are polled; \
-         `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \
-         when something fails.",
-    ),
     opt(
         "monitor.interval",
         "5000",
