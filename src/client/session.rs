@@ -133,6 +133,12 @@ impl Pinned {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
+        if socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
+            // Known before EXEC is sent, this is an end without doubt.
+            let text = format!("{} closed the connection", loan.pool().name());
+            let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
+            return Err(self.lose(core, plan, Failure::unsent(error)));
+        }
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
         let outcome = run_on_conn(loan, plan.unit(0), deadline);

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// Pause between two discoveries of a service, and as much again at random at the most.
 const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
+/// What is older may be asked for anew while a replica is unfit.
+const STALE: Duration = Duration::from_secs(1);
 
 /// A service of the deployment.
 pub struct Service {
@@ -133,6 +135,19 @@ impl Service {
                 Some(left) => self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.landed.wait(flight).unwrap_or_else(PoisonError::into_inner),
             };
+        }
+    }
+
+    /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
+    /// nothing else would tell.
+    pub fn freshen(self: &Arc<Self>) {
+        if self.load().asked.is_some_and(|asked| asked.elapsed() < STALE) || self.shared.is_closed() {
+            return;
+        }
+        let mut flight = self.flight();
+        if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
+            // Without a thread for it things stay as they are, and the next read asks again.
+            let _ = self.take_off(&mut flight);
         }
     }
 
