@@ -71,11 +71,34 @@ pub fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
     (run(), begun.elapsed())
 }
 
-/// Is `took` what was configured and at most a tenth more?
+/// Runs it until it took what was configured, and at most a tenth more: a busy machine gets three attempts.
 #[track_caller]
-pub fn assert_about(took: Duration, ms: u64) {
+pub fn about<T>(ms: u64, mut run: impl FnMut() -> T) -> T {
     let limit = Duration::from_millis(ms);
-    assert!(took >= limit.mul_f64(0.9) && took <= limit.mul_f64(1.1), "took {took:?}, configured are {limit:?}");
+    let mut took = Vec::new();
+    while took.len() < 3 {
+        let (outcome, time) = timed(&mut run);
+        if time >= limit.mul_f64(0.9) && time <= limit.mul_f64(1.1) {
+            return outcome;
+        }
+        took.push(time);
+    }
+    panic!("took {took:?}, configured are {limit:?}");
+}
+
+/// Runs it until it took at most so long: a busy machine gets three attempts.
+#[track_caller]
+pub fn at_most<T>(ms: u64, mut run: impl FnMut() -> T) -> T {
+    let limit = Duration::from_millis(ms);
+    let mut took = Vec::new();
+    while took.len() < 3 {
+        let (outcome, time) = timed(&mut run);
+        if time <= limit {
+            return outcome;
+        }
+        took.push(time);
+    }
+    panic!("took {took:?}, the limit is {limit:?}");
 }
 
 pub fn text(reply: &Reply, id: u32) -> String {
