@@ -273,15 +273,17 @@ fn row_14_command_timeout() {
     let node = d.primary_node(SERVICE);
     node.stop();
     for (args, budget, ms, may_have_run) in [
-        (&["SET", "k", "w"][..], Budget::Default, 500, true),
-        (&["GET", "k"], Budget::Default, 500, true),
-        // By now the silent connection was given up, and another one cannot be made: this one surely did not run.
-        (&["SET", "k", "x"], Budget::Ms(300), 300, false),
+        (&["SET", "k", "w"][..], Budget::Default, 500, Some(true)),
+        // A read may be sent again when the silent connection is given up, and then it does not matter.
+        (&["GET", "k"], Budget::Default, 500, None),
+        // By now it was given up, and another one cannot be made: this one surely did not run.
+        (&["SET", "k", "x"], Budget::Ms(300), 300, Some(false)),
     ] {
         let (error, took) = timed(|| fails(&client, args, budget));
         assert_eq!(error.status(), Status::Timeout, "{args:?}: {error:?}");
         assert!(took >= Duration::from_millis(ms) && took < Duration::from_millis(ms + 250), "{args:?} took {took:?}");
-        assert_eq!(error.has(flags::MAYBE_EXECUTED), may_have_run, "{args:?}: {error:?}");
+        let flagged = error.has(flags::MAYBE_EXECUTED);
+        assert!(may_have_run.is_none_or(|may| may == flagged), "{args:?}: {error:?}");
     }
     node.cont();
     eventually("the client goes on", Duration::from_secs(5), || try_cmd(&client, &["PING"], Budget::Default).is_ok());
