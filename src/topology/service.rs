@@ -109,12 +109,25 @@ impl Service {
 
     /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
+        self.discover_unless(stale, deadline, || false)
+    }
+
+    /// As [`Service::discover`], for a caller that may be closed meanwhile and knocks with [`Service::wake`] then.
+    pub fn discover_unless(
+        self: &Arc<Self>,
+        stale: u64,
+        deadline: Deadline,
+        is_closed: impl Fn() -> bool,
+    ) -> Result<Arc<Snapshot>> {
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
         let mut has_waited = false;
         loop {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            }
+            if has_waited && is_closed() {
+                return Err(Error::new(Status::Closed, "closed while the primary was being looked for"));
             }
             if flight.finished > stale {
                 match &flight.last {
@@ -224,8 +237,8 @@ impl Service {
         self.publish(snapshot);
     }
 
-    /// Wakes all who wait, because the handle is closed.
-    pub(super) fn wake(&self) {
+    /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
+    pub fn wake(&self) {
         drop(self.flight());
         self.landed.notify_all();
     }
