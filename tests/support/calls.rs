@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::support::{Deployment, FakeNode, FakeSentinel, Node, Scripted, eventually, proc};
+use super::support::{Deployment, FakeNode, FakeSentinel, Node, Scripted, proc};
 use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::config::Config;
 use vigie::error::{Error, Result, Status};
