@@ -110,7 +110,8 @@ header:
 
 demo:
 	@scripts/setup demo
-	@$(MAKE) --no-print-directory install PREFIX='$(CURDIR)/build/demo-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	@echo 'Building the library and installing it to build/demo-prefix ...'
+	@$(MAKE) -s --no-print-directory install PREFIX='$(CURDIR)/build/demo-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	@scripts/demo build/demo-prefix
 
 test:

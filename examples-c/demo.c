@@ -18,7 +18,7 @@
 #include <time.h>
 #include <vigie.h>
 
-enum { WRITERS = 4, READERS = 2, CHUNK = 5000, KINDS = 16 };
+enum { WRITERS = 4, READERS = 2, CHUNK = 5000, KINDS = 16, SENTINELS = 8, LINE = 256 };
 enum { CALL_MS = 10000, LONG_WAIT_MS = 250, PAUSE_US = 500, GRACE_MS = 100, OLD_ONLY_MS = 500 };
 
 struct kind { /* errors of one status */
@@ -159,27 +159,55 @@ static void *read_lists(void *argument) {
   return NULL;
 }
 
-/* What the Sentinels said last, as "primary ADDRESS, N replicas"; no network is touched. */
-static void known_topology(vigie_sentinel *sentinel, const char *service, char *out, size_t size) {
+/* A text of a reply's node; "" if there is none. */
+static const char *text_of(const vigie_reply *map, uint32_t node) {
+  const char *text = vigie_reply_bytes(map, node, NULL);
+  return text != NULL ? text : "";
+}
+
+static uint32_t find(const vigie_reply *map, uint32_t node, const char *key) {
+  return vigie_reply_find(map, node, key, strlen(key));
+}
+
+/* Shows a text if it is another one than before. */
+static void if_new(char before[LINE], const char *now_known, const char *kind) {
+  if (strcmp(before, now_known) == 0) return;
+  snprintf(before, LINE, "%s", now_known);
+  event("%-10s %s", kind, now_known);
+}
+
+/* A line for each change of what the library knows: what each Sentinel said last, and what follows. No network is touched. */
+static void show_topology(vigie_sentinel *sentinel, const char *service) {
+  static struct { char addr[64], text[LINE]; } said[SENTINELS];
+  static char known[LINE];
+  char line[LINE];
   vigie_reply *map = NULL;
-  snprintf(out, size, "nothing known");
-  if (vigie_sentinel_topology(sentinel, service, &map, NULL) == VIGIE_OK) {
-    const char *primary = vigie_reply_bytes(map, vigie_reply_find(map, VIGIE_ROOT, "primary", 7), NULL);
-    uint32_t replicas = vigie_reply_count(map, vigie_reply_find(map, VIGIE_ROOT, "replicas", 8));
-    snprintf(out, size, "primary %s, %u replicas", primary != NULL && *primary != '\0' ? primary : "unknown", (unsigned)replicas);
+  if (vigie_sentinel_topology(sentinel, service, &map, NULL) != VIGIE_OK) return;
+  uint32_t sentinels = find(map, VIGIE_ROOT, "sentinels"), replicas = find(map, VIGIE_ROOT, "replicas"), fit = 0;
+  for (uint32_t i = 0; i < vigie_reply_count(map, sentinels) && i < SENTINELS; i++) {
+    uint32_t one = vigie_reply_child(map, sentinels, i);
+    const char *addr = text_of(map, find(map, one, "addr"));
+    int s = 0; /* they come in any order */
+    while (s < SENTINELS - 1 && said[s].addr[0] != '\0' && strcmp(said[s].addr, addr) != 0) s++;
+    snprintf(said[s].addr, sizeof said[s].addr, "%s", addr);
+    snprintf(line, sizeof line, "%s says %s", addr, text_of(map, find(map, one, "text")));
+    if_new(said[s].text, line, "sentinel");
   }
+  for (uint32_t i = 0; i < vigie_reply_count(map, replicas); i++)
+    fit += vigie_reply_type(map, find(map, vigie_reply_child(map, replicas, i), "unfit")) == VIGIE_TYPE_NULL;
+  const char *primary = text_of(map, find(map, VIGIE_ROOT, "primary"));
+  snprintf(line, sizeof line, "primary %s, %u of %u replicas fit to read from", *primary != '\0' ? primary : "unknown",
+           (unsigned)fit, (unsigned)vigie_reply_count(map, replicas));
+  if_new(known, line, "topology");
   vigie_reply_free(map);
 }
 
-/* Watches for `seconds`: a line when the topology changes, a progress line every second, the kill after a quarter of the time. */
+/* Watches for `seconds`: lines when the topology changes, a progress line every second, the kill after a quarter of the time. */
 static void watch(vigie_sentinel *sentinel, const char *service, double seconds, pid_t victim) {
-  char known[256], before[256] = "";
   long writes_before = 0, reads_before = 0;
   double next_line = 1;
   for (double at = now(); at < seconds; at = now()) {
-    known_topology(sentinel, service, known, sizeof known);
-    if (strcmp(known, before) != 0) event("topology   %s", known);
-    memcpy(before, known, sizeof before);
+    show_topology(sentinel, service);
     if (victim > 0 && at > seconds / 4) {
       pthread_mutex_lock(&lock);
       killed_at = now();
@@ -251,7 +279,7 @@ static int judge(const struct writer *self, struct verdict *verdict) {
 static int summary(const struct writer *all, double seconds, int killed) {
   struct verdict v = {0, 0, 0, 0, 0, 0};
   int readable = 1;
-  for (int i = 0; i < WRITERS; i++) readable = judge(&all[i], &v) && readable;
+  for (int i = 0; i < WRITERS; i++) readable = readable && judge(&all[i], &v);
   int back = !killed || back_at > 0;
 
   printf("\nSummary of %.0f seconds, %d writers and %d readers on one client\n", seconds, WRITERS, READERS);
@@ -263,7 +291,7 @@ static int summary(const struct writer *all, double seconds, int killed) {
   printf("  reads answered          %ld\n", reads);
   printf("  longest gap             %.0f ms between two acknowledged writes, from %.3f s\n", longest_gap * 1e3, gap_began);
   if (killed && back) printf("  service back            %.0f ms after the kill\n", (back_at - killed_at) * 1e3);
-  printf("  errors                  %s\n", kind_count == 0 ? "none" : "");
+  printf("  errors%s\n", kind_count == 0 ? "                  none" : "");
   for (int i = 0; i < kind_count; i++)
     printf("    %-26s %ld writes (%ld may have been executed), %ld reads\n", vigie_status_name(kinds[i].status), kinds[i].writes, kinds[i].maybe, kinds[i].reads);
   if (!readable) printf("FAILED: the lists could not be read back\n");

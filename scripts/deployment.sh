@@ -6,10 +6,11 @@ deployment_dir=
 deployment_pids=()
 
 deployment_stop() {
-  trap - EXIT INT TERM HUP
+  trap - EXIT
+  trap '' INT TERM HUP # make passes on what it gets: a second signal must not end this half way
   if [ ${#deployment_pids[@]} -gt 0 ]; then
     kill -KILL "${deployment_pids[@]}" 2>/dev/null || true
-    wait "${deployment_pids[@]}" 2>/dev/null || true
+    { wait "${deployment_pids[@]}"; } 2>/dev/null || true
   fi
   if [ -n "$deployment_dir" ]; then rm -rf "$deployment_dir"; fi
 }
@@ -62,10 +63,9 @@ server_start() {
     printf '%s\n' "$@" >>"$deployment_dir/$name.conf"
     redis-server "$deployment_dir/$name.conf" ${sentinel_flag:-} >"$deployment_dir/$name.log" 2>&1 &
     pid=$!
-    if until_true 5 "$name to answer" server_settled && kill -0 "$pid" 2>/dev/null; then
-      deployment_pids+=("$pid")
-      return
-    fi
+    deployment_pids+=("$pid")
+    if until_true 5 "$name to answer" server_settled && kill -0 "$pid" 2>/dev/null; then return; fi
+    unset 'deployment_pids[-1]'
   done
   echo "no free port for $name in $try tries" >&2
   return 1

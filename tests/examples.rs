@@ -4,9 +4,12 @@ mod installed;
 mod support;
 
 use installed::{Prefix, fresh_dir, root, run};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use support::Deployment;
 
 /// Each test has its own copy: they run at the same time.
@@ -105,6 +108,55 @@ fn demo_survives_the_kill_of_the_primary() {
     assert!(text.contains("KILL") && text.contains("service back"), "{text}");
     let successor = deployment.wait_switched("mymaster", &victim);
     assert!(text.contains(&format!("primary {}", successor.addr())), "the new address was not shown:\n{text}");
+    assert!(text.contains(", 1 of "), "the replica that follows the new primary was not noticed:\n{text}");
+}
+
+/// The demo's verdict is worth something only if it can be bad.
+#[test]
+fn demo_fails_when_the_service_does_not_come_back() {
+    let deployment = Deployment::new("demo-gone").replicas(0).start();
+    let victim = deployment.primary_node("mymaster").pid().to_string();
+    let output =
+        Command::new(compiled("demo")).args([&deployment.sentinel_uri(), "4", &victim]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FAILED: the service did not come back") || text.contains("could not be read back"),
+        "{text}"
+    );
+}
+
+#[test]
+fn demo_fails_when_an_acknowledged_write_is_missing() {
+    let deployment = Deployment::new("demo-lost").start();
+    let mut demo = Command::new(compiled("demo"));
+    let demo = demo.args([&deployment.sentinel_uri(), "3"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let primary = deployment.primary_node("mymaster");
+    let written = || primary.cmd(&["LLEN", "demo:2"]).int().is_some_and(|count| count > 100);
+    support::eventually("the demo's writes", Duration::from_secs(20), written);
+    primary.cmd(&["DEL", "demo:2"]);
+    let output = demo.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("FAILED: acknowledged writes are missing"), "{text}");
+}
+
+/// Ctrl-C reaches the whole group of processes, as in a terminal.
+#[test]
+fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
+    let temporary = fresh_dir("demo-ctrl-c");
+    let mut script = Command::new(root().join("scripts/demo"));
+    script.arg(&Prefix::shared().root).env("TMPDIR", &temporary).stdout(Stdio::piped()).process_group(0);
+    let mut script = script.spawn().expect("it starts");
+    let mut lines = BufReader::new(script.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("topology")), "the demo did not begin");
+    let group = i32::try_from(script.id()).expect("a pid");
+    // SAFETY: only signals the group of the child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(-group, libc::SIGINT) }, 0);
+    assert_eq!(script.wait().expect("it ends").code(), Some(130));
+    assert_eq!(std::fs::read_dir(&temporary).expect("it is ours").count(), 0, "files are left in {temporary:?}");
+    // SAFETY: signal 0 only asks whether anybody is left in the group.
+    assert_eq!(unsafe { libc::kill(-group, 0) }, -1, "processes are left");
 }
 
 #[test]

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn of_a_list_only_the_refused_rest_is_repeated() {
         let list = b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n*2\r\n$4\r\nINCR\r\n$1\r\nb\r\n";
-        let plan = Plan::list(list).unwrap().unwrap();
+        let plan = Plan::list(list).unwrap();
         let reply = ReplyBuilder::new().array().int(1).error("READONLY no").end().finish();
         let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
         let Verdict::Again(Again { kept: Some((reply, 1)), .. }) = verdict else { panic!("the rest is sent again") };

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags};
 use crate::pool::Pool;
-use crate::resp::{Kind, Reply, ReplyBuilder};
+use crate::resp::{Kind, Reply};
 use crate::time::Deadline;
 use crate::topology::Sentinel;
 
@@ -155,13 +155,7 @@ impl Client {
 
     /// Runs a list of commands, RESP-encoded one after the other; the reply is an ARRAY with one node for each.
     pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, budget: Budget) -> Result<Reply> {
-        match Plan::list(list)? {
-            Some(plan) => self.exec(&plan, flags, budget).map(|(reply, _)| reply),
-            None => {
-                self.core.check_open()?;
-                Ok(ReplyBuilder::new().array().end().finish())
-            }
-        }
+        self.exec(&Plan::list(list)?, flags, budget).map(|(reply, _)| reply)
     }
 
     fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, budget: Budget) -> Result<(Reply, Arc<Pool>)> {

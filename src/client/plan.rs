@@ -58,12 +58,12 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// The plan for a list of RESP-encoded commands; `None` for an empty one.
-    pub(super) fn list(bytes: &'a [u8]) -> Result<Option<Self>> {
+    /// The plan for a list of RESP-encoded commands.
+    pub(super) fn list(bytes: &'a [u8]) -> Result<Self> {
         let list = list::parse(bytes)?;
         let (commands, large) = (list.len(), bytes.len() > LARGE_BYTES);
         if commands == 0 {
-            return Ok(None);
+            return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
         let mut plan = Self::new(What::List(list));
         if let What::List(list) = &plan.what {
@@ -76,7 +76,7 @@ impl<'a> Plan<'a> {
             return Err(Error::new(Status::Unsupported, text));
         }
         plan.slow |= large || commands > LARGE_COMMANDS;
-        Ok(Some(plan))
+        Ok(plan)
     }
 
     fn new(what: What<'a>) -> Self {
@@ -229,12 +229,12 @@ mod tests {
     #[test]
     fn a_list_only_reads_if_all_of_it_does() {
         let list = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
-        let plan = Plan::list(list).unwrap().unwrap();
+        let plan = Plan::list(list).unwrap();
         assert!(!plan.reads && !plan.repeatable);
         assert_eq!(plan.first_len(0), 20);
         assert_eq!(plan.unit(1).list, Some(1));
         assert_eq!(plan.unit(1).bytes.len(), list.len() - 20);
-        assert!(Plan::list(b"").unwrap().is_none());
+        assert!(Plan::list(b"").is_err());
     }
 
     #[test]

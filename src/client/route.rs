@@ -190,6 +190,9 @@ impl Core {
     }
 
     fn to_replica(&self, view: &View, tried: &[String]) -> Result<Route> {
+        if view.replicas.is_empty() || view.replicas.iter().any(|reader| reader.unfit.is_some()) {
+            self.service.freshen();
+        }
         let untried = |reader: &&Arc<Reader>| !tried.iter().any(|name| name == reader.pool.name());
         let fit: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit.is_none()).filter(untried).collect();
         let rested: Vec<_> = fit.iter().copied().filter(|reader| !reader.is_resting()).collect();

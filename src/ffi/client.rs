@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
 use super::types::{vigie_client, vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
-use super::{batch, config, dispose, guard};
+use super::{batch, config, dispose, guard, reply};
 use crate::client::{Budget, CallFlags, Client, Target};
 use crate::config::Config;
 use crate::error::Result;
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn vigie_cmd_exec(
                 panic_on_request(args);
                 client.cmd_exec(args, flags, Budget::from_ms(timeout_ms))
             })?;
-            args::put(out, reply);
+            reply::put(out, reply);
             Ok(())
         })
     }
@@ -247,7 +247,7 @@ pub unsafe extern "C" fn vigie_cmds_exec(
             let flags = CallFlags::from_bits(flags)?;
             let commands = args::bytes(commands.cast(), commands_len, "commands")?;
             batch::refuse_misused(commands)?;
-            args::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
+            reply::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
             Ok(())
         })
     }
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn vigie_client_topology(
     unsafe {
         args::reset(out);
         guard("vigie_client_topology", err, || {
-            args::put(out, handle::borrow(client, "client")?.topology()?);
+            reply::put(out, handle::borrow(client, "client")?.topology()?);
             Ok(())
         })
     }
@@ -295,7 +295,7 @@ pub unsafe extern "C" fn vigie_client_stats(
     unsafe {
         args::reset(out);
         guard("vigie_client_stats", err, || {
-            args::put(out, handle::borrow(client, "client")?.stats()?);
+            reply::put(out, handle::borrow(client, "client")?.stats()?);
             Ok(())
         })
     }

@@ -5,7 +5,7 @@ use std::sync::{RwLock, TryLockError};
 
 use super::handle::{self, Noun};
 use super::types::{vigie_config, vigie_error, vigie_reply, vigie_status};
-use super::{args, dispose, guard, total};
+use super::{args, dispose, guard, reply, total};
 use crate::config::{Config, Described};
 use crate::error::{Error, Result, Status};
 use crate::resp::{Reply, ReplyBuilder};
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn vigie_config_describe(
         args::reset(out);
         guard("vigie_config_describe", err, || {
             let rows = read(config, "config", |config| Ok(config.describe()))?;
-            args::put(out, table(&rows));
+            reply::put(out, table(&rows));
             Ok(())
         })
     }

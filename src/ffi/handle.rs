@@ -5,12 +5,14 @@
 //! memory was not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with
 //! the value.
 
+use std::mem::offset_of;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::types::{vigie_batch, vigie_client, vigie_config, vigie_error, vigie_reply, vigie_sentinel};
 use crate::error::{Error, Result, Status};
+use crate::resp::{Body, Held, Reply};
 use crate::sys::fork;
 
 /// A kind of handle: the C type that stands for it.
@@ -83,16 +85,34 @@ fn copy() -> usize {
     &raw const COPY as usize
 }
 
+impl Header {
+    fn new<N: Noun>() -> Self {
+        Self {
+            magic: AtomicU64::new(N::MAGIC),
+            copy: copy(),
+            generation: if N::PLAIN { 0 } else { fork::generation() },
+            poisoned: AtomicBool::new(false),
+        }
+    }
+}
+
 /// Moves a value into a handle of its own; `free` gives it back.
 pub(super) fn into_raw<N: Noun>(value: N::Value) -> *mut N {
-    let header = Header {
-        magic: AtomicU64::new(N::MAGIC),
-        copy: copy(),
-        generation: if N::PLAIN { 0 } else { fork::generation() },
-        poisoned: AtomicBool::new(false),
-    };
-    Box::into_raw(Box::new(Handle { header, value })).cast()
+    Box::into_raw(Box::new(Handle { header: Header::new::<N>(), value })).cast()
 }
+
+/// Makes a handle of a reply where it lies, because a command should not cost one more allocation; `free` gives it back.
+pub(super) fn of_reply<N: Noun<Value = Body>>(reply: Reply) -> *mut N {
+    let handle = Box::into_raw(reply.into_held()).cast::<Handle<Body>>();
+    // SAFETY: the block is ours and laid out as a handle (see below); its room in front is what the header goes to.
+    unsafe { (&raw mut (*handle).header).write(Header::new::<N>()) };
+    handle.cast()
+}
+
+const _: () = {
+    assert!(size_of::<Handle<Body>>() == size_of::<Held>() && align_of::<Handle<Body>>() == align_of::<Held>());
+    assert!(offset_of!(Handle<Body>, value) == Held::BODY && size_of::<Header>() <= Held::BODY);
+};
 
 /// The handle's value for the length of a call.
 ///
@@ -162,7 +182,7 @@ pub(super) unsafe fn free<N: Noun>(handle: *mut N) -> Option<()> {
         return None;
     }
     live.header.magic.compare_exchange(N::MAGIC, GONE, Ordering::AcqRel, Ordering::Acquire).ok()?;
-    // SAFETY: made by `into_raw`, and the exchange lets only one caller come here.
+    // SAFETY: made by `into_raw` or `of_reply`, and the exchange lets only one caller come here.
     drop(unsafe { Box::from_raw(handle.cast::<Handle<N::Value>>()) });
     Some(())
 }

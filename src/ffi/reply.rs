@@ -6,12 +6,23 @@ use std::ptr;
 use super::handle::{self, Noun};
 use super::types::{NO_NODE, vigie_error, vigie_node, vigie_reply, vigie_status};
 use super::{args, dispose, guard, total};
-use crate::resp::Reply;
+use crate::resp::{Body, Reply};
 
 impl Noun for vigie_reply {
-    type Value = Reply;
+    type Value = Body;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.repl");
     const PLAIN: bool = true;
+}
+
+/// Puts a reply into an output; without an output it is dropped.
+///
+/// # Safety
+/// `out` is NULL or writable.
+pub(super) unsafe fn put(out: *mut *mut vigie_reply, reply: Reply) {
+    if !out.is_null() {
+        // SAFETY: as for this function.
+        unsafe { out.write_unaligned(handle::of_reply(reply)) };
+    }
 }
 
 /// The type of a node: one of vigie_type. VIGIE_ROOT is the first node of every reply.
@@ -180,7 +191,7 @@ pub unsafe extern "C" fn vigie_reply_json(
     unsafe {
         args::reset(out);
         guard("vigie_reply_json", err, || {
-            args::put(out, handle::borrow(reply, "reply")?.to_json());
+            put(out, handle::borrow(reply, "reply")?.to_json());
             Ok(())
         })
     }

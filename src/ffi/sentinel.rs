@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::handle::{self, Noun};
 use super::types::{vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
-use super::{args, config, dispose, guard};
+use super::{args, config, dispose, guard, reply};
 use crate::client::{self, Budget};
 use crate::config::Config;
 use crate::time::Deadline;
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn vigie_sentinel_topology(
         guard("vigie_sentinel_topology", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
             let service = args::optional(service, "service")?;
-            args::put(out, sentinel.topology(service)?);
+            reply::put(out, sentinel.topology(service)?);
             Ok(())
         })
     }
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
             let sentinel = handle::borrow(sentinel, "sentinel")?;
             let service = args::optional(service, "service")?;
             let deadline = deadline(timeout_ms, sentinel.settings().client.timeout_call);
-            args::put(out, sentinel.refresh(service, deadline)?);
+            reply::put(out, sentinel.refresh(service, deadline)?);
             Ok(())
         })
     }

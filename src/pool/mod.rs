@@ -47,6 +47,8 @@ pub struct Pool {
     /// The mean number of calls in flight, times 256.
     load: AtomicU32,
     growing: AtomicBool,
+    /// No further lane could be had; not before the next tick it is tried again.
+    grown: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
     served: AtomicUsize,
@@ -57,6 +59,8 @@ struct Inner {
     loans: Loans,
     /// Lanes, idle and lent connections, and those that are being opened.
     total: usize,
+    /// Lanes that take no more calls but have not answered all of them; they count until they have.
+    draining: Vec<Arc<Lane>>,
     first: FirstLane,
     /// Every socket from before its handshake on.
     sockets: Vec<Weak<Socket>>,
@@ -103,6 +107,7 @@ impl Pool {
             lanes: ArcSwap::default(),
             load: AtomicU32::new(0),
             growing: AtomicBool::new(false),
+            grown: AtomicBool::new(false),
             inner: Mutex::default(),
             first_opened: Condvar::new(),
             served: AtomicUsize::new(0),
@@ -135,16 +140,16 @@ impl Pool {
         let mut inner = self.lock();
         let idle = self.renew(&mut inner);
         drop(inner);
-        // What is in flight holds the lane; its connection is closed when the last of them lets go.
         drop(idle);
     }
 
     /// Begins a new round of connections; what is returned is closed outside the lock.
-    fn renew(&self, inner: &mut Inner) -> (Arc<Vec<Arc<Lane>>>, Vec<Conn>) {
-        let lanes = self.lanes.swap(Arc::default());
+    fn renew(&self, inner: &mut Inner) -> Vec<Conn> {
+        self.drain_lanes(inner, |_| false);
         let idle = inner.loans.renew();
-        inner.total -= lanes.len() + idle.len();
-        (lanes, idle)
+        inner.total -= idle.len();
+        self.serve_waiting(inner);
+        idle
     }
 
     /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
@@ -155,12 +160,13 @@ impl Pool {
         }
         inner.ended = Some(cause.clone());
         let lanes = self.lanes.swap(Arc::default());
+        let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
-        inner.total -= lanes.len() + idle.len();
+        inner.total -= lanes.len() + draining.len() + idle.len();
         let sockets = std::mem::take(&mut inner.sockets);
         drop(inner);
         self.first_opened.notify_all();
-        lanes.iter().for_each(|lane| lane.shut(cause.clone()));
+        lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
         // After the lanes, whose waiters are to get this cause.
         sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
     }

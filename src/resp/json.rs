@@ -3,7 +3,7 @@
 //! Guarantees: valid JSON for every reply, without recursion. Leaves to others: which reply.
 
 use super::node::Kind;
-use super::reply::Reply;
+use super::reply::Body;
 
 /// An aggregate that is being written: the ids to come, and whether they are keys and values.
 struct Level {
@@ -14,7 +14,7 @@ struct Level {
 }
 
 /// Writes the whole reply.
-pub(super) fn write(reply: &Reply) -> Vec<u8> {
+pub(super) fn write(reply: &Body) -> Vec<u8> {
     let mut out = Vec::with_capacity(reply.data().len() + reply.nodes().len() * 4);
     let mut open: Vec<Level> = Vec::new();
     enter(reply, 0, &mut out, &mut open);
@@ -46,7 +46,7 @@ pub(super) fn write(reply: &Reply) -> Vec<u8> {
     out
 }
 
-fn enter(reply: &Reply, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
+fn enter(reply: &Body, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
     let kind = reply.kind(id);
     if kind.is_aggregate() {
         let is_map = kind == Kind::Map;
@@ -58,7 +58,7 @@ fn enter(reply: &Reply, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
     }
 }
 
-fn scalar(reply: &Reply, id: u32, out: &mut Vec<u8>) {
+fn scalar(reply: &Body, id: u32, out: &mut Vec<u8>) {
     let text = reply.bytes(id).unwrap_or_default();
     match reply.kind(id) {
         Kind::Int => out.extend_from_slice(reply.int(id).unwrap_or(0).to_string().as_bytes()),
@@ -84,7 +84,7 @@ fn double(value: f64, out: &mut Vec<u8>) {
 }
 
 /// JSON knows only strings as keys: a text as it is, any other scalar as its JSON, an aggregate (no server sends one) by kind.
-fn key(reply: &Reply, id: u32, out: &mut Vec<u8>) {
+fn key(reply: &Body, id: u32, out: &mut Vec<u8>) {
     match reply.kind(id) {
         kind if kind.is_text() => string(reply.bytes(id).unwrap_or_default(), out),
         kind if kind.is_aggregate() => string(format!("{kind:?}").as_bytes(), out),

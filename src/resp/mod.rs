@@ -19,7 +19,7 @@ mod tree;
 pub use build::ReplyBuilder;
 pub use decode::{Decoded, Decoder, Want};
 pub use node::{Kind, Node};
-pub use reply::Reply;
+pub use reply::{Body, Held, Reply};
 
 use std::fmt;
 

@@ -4,34 +4,62 @@
 //! list three; freeing does not walk the tree. Leaves to others: how it comes about (`decode`, `build`).
 
 use std::fmt;
+use std::ops::Deref;
 
 use super::node::{Kind, Node};
 
-/// Text that fits into the first allocation; with its node it fills a block of 144 bytes of the usual allocators.
-const INLINE: usize = 104;
+/// Text that fits into the first allocation; with what else is there it fills a block of 160 bytes of the usual allocators.
+const INLINE: usize = 102;
 
 /// A reply of a server, or one made here.
 #[derive(Clone, PartialEq)]
-pub struct Reply(Box<Body>);
+pub struct Reply(Box<Held>);
+
+/// A reply where it lies, with room in front for whoever hands on a pointer to it: the C border keeps its header there, and so
+/// a reply stays the same few allocations on the other side.
+#[derive(Clone, PartialEq)]
+#[repr(C)]
+pub struct Held {
+    front: [u64; 3],
+    body: Body,
+}
+
+/// What a reply holds.
+#[derive(Clone, PartialEq)]
+pub struct Body(Form);
 
 #[derive(Clone, PartialEq)]
-enum Body {
+enum Form {
     Small { node: Node, len: u8, data: [u8; INLINE] },
     Scalar { node: Node, data: Vec<u8> },
     Tree { nodes: Vec<Node>, data: Vec<u8> },
 }
 
 impl Reply {
+    #[inline]
+    fn new(form: Form) -> Self {
+        Self(Box::new(Held { front: [0; 3], body: Body(form) }))
+    }
+
+    fn form(&mut self) -> &mut Form {
+        &mut self.0.body.0
+    }
+
+    /// The reply as one block of memory.
+    pub fn into_held(self) -> Box<Held> {
+        self.0
+    }
+
     pub(super) fn small(node: Node, bytes: &[u8]) -> Option<Self> {
         if bytes.len() > INLINE {
             return None;
         }
         // Made where it stays: a body that is filled first would be moved there.
-        let mut body = Box::new(Body::Small { node, len: bytes.len() as u8, data: [0; INLINE] });
-        if let Body::Small { data, .. } = body.as_mut() {
+        let mut reply = Self::new(Form::Small { node, len: bytes.len() as u8, data: [0; INLINE] });
+        if let Form::Small { data, .. } = reply.form() {
             data[..bytes.len()].copy_from_slice(bytes);
         }
-        Some(Self(body))
+        Some(reply)
     }
 
     /// A STRING, of a text with one more byte behind it for the NUL. `None` when there is no memory.
@@ -40,7 +68,7 @@ impl Reply {
         let len = text.len().checked_sub(1)?;
         let node = Node::text(Kind::String, 0, len);
         if let Some(mut reply) = Self::small(node, text) {
-            if let Body::Small { data, .. } = reply.0.as_mut() {
+            if let Form::Small { data, .. } = reply.form() {
                 data[len] = 0;
             }
             return Some(reply);
@@ -58,38 +86,48 @@ impl Reply {
             return None;
         }
         let mut reply = Self::small(Node::text(kind, 0, line.len()), line)?;
-        if let Body::Small { len, .. } = reply.0.as_mut() {
+        if let Form::Small { len, .. } = reply.form() {
             *len += 1;
         }
         Some(reply)
     }
 
     pub(super) fn scalar(node: Node, data: Vec<u8>) -> Self {
-        Self(Box::new(Body::Scalar { node, data }))
+        Self::new(Form::Scalar { node, data })
     }
 
     pub(super) fn tree(nodes: Vec<Node>, data: Vec<u8>) -> Self {
-        Self(Box::new(Body::Tree { nodes, data }))
+        Self::new(Form::Tree { nodes, data })
     }
 
     /// A reply without a value.
     pub fn null() -> Self {
-        Self(Box::new(Body::Small { node: Node::NULL, len: 0, data: [0; INLINE] }))
+        Self::new(Form::Small { node: Node::NULL, len: 0, data: [0; INLINE] })
     }
+}
 
+impl Deref for Reply {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.0.body
+    }
+}
+
+impl Body {
     /// All nodes; the first is the root.
     pub fn nodes(&self) -> &[Node] {
-        match self.0.as_ref() {
-            Body::Small { node, .. } | Body::Scalar { node, .. } => std::slice::from_ref(node),
-            Body::Tree { nodes, .. } => nodes,
+        match &self.0 {
+            Form::Small { node, .. } | Form::Scalar { node, .. } => std::slice::from_ref(node),
+            Form::Tree { nodes, .. } => nodes,
         }
     }
 
     /// The text of all nodes, a NUL behind each.
     pub fn data(&self) -> &[u8] {
-        match self.0.as_ref() {
-            Body::Small { len, data, .. } => &data[..usize::from(*len)],
-            Body::Scalar { data, .. } | Body::Tree { data, .. } => data,
+        match &self.0 {
+            Form::Small { len, data, .. } => &data[..usize::from(*len)],
+            Form::Scalar { data, .. } | Form::Tree { data, .. } => data,
         }
     }
 
@@ -173,8 +211,8 @@ impl Reply {
     }
 
     /// A node and all that is below it as a reply of its own; NULL for a wrong id.
-    pub fn subtree(&self, id: u32) -> Self {
-        let Some(&root) = self.node(id) else { return Self::null() };
+    pub fn subtree(&self, id: u32) -> Reply {
+        let Some(&root) = self.node(id) else { return Reply::null() };
         let (mut nodes, mut data) = (vec![root], Vec::new());
         let mut next = 0;
         while let Some(&node) = nodes.get(next) {
@@ -191,9 +229,9 @@ impl Reply {
             next += 1;
         }
         if nodes.len() > 1 {
-            return Self::tree(nodes, data);
+            return Reply::tree(nodes, data);
         }
-        Self::small(nodes[0], &data).unwrap_or_else(|| Self::scalar(nodes[0], data))
+        Reply::small(nodes[0], &data).unwrap_or_else(|| Reply::scalar(nodes[0], data))
     }
 
     fn text_nul(&self, node: &Node) -> Option<&[u8]> {
@@ -204,17 +242,30 @@ impl Reply {
     ///
     /// Bytes that are not UTF-8 become `\u00XX` each (as if they were Latin-1); keys of maps become strings; a bignum, NaN and
     /// the infinities too; an error becomes `{"error": "..."}`.
-    pub fn to_json(&self) -> Self {
+    pub fn to_json(&self) -> Reply {
         let mut data = super::json::write(self);
         let node = Node::text(Kind::String, 0, data.len());
         data.push(0);
-        Self::small(node, &data).unwrap_or_else(|| Self::scalar(node, data))
+        Reply::small(node, &data).unwrap_or_else(|| Reply::scalar(node, data))
     }
 }
 
 /// Kinds and sizes only: a reply may hold what nobody should log.
-impl fmt::Debug for Reply {
+impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Reply({:?}, {} nodes, {} bytes)", self.kind(0), self.nodes().len(), self.data().len())
     }
 }
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl Held {
+    /// Where the body is, behind the room in front.
+    pub const BODY: usize = std::mem::offset_of!(Self, body);
+}
+
+const _: () = assert!(size_of::<Held>() == 152);

@@ -44,7 +44,7 @@ pub struct View {
     pub primary: Endpoint,
     /// The configuration epoch.
     pub epoch: u64,
-    /// The primary's flags, separated by commas.
+    /// The primary's flags, separated by commas; none when they are those of the one before (rule 1).
     pub flags: String,
     /// How many Sentinels must agree that it is down.
     pub quorum: u64,
@@ -132,13 +132,15 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     let (Some((host, port)), Some(epoch)) = (pair, number(primary, 0, b"config-epoch")) else {
         return Err(Error::new(Status::Protocol, "its answer has no address or no epoch").with_endpoint(sentinel));
     };
+    // The leader of a failover names the new primary while it still describes the old one.
+    let stale = address_of(primary, 0).is_some_and(|described| Some(described) != endpoint(&host, port));
     match endpoint(&host, port) {
         None => Ok(Heard::NoAddress(format!("names '{host}' port {port}, which is no address"))),
         Some(announced) => Ok(Heard::Known(View {
             primary: announced,
             epoch: u64::try_from(epoch).unwrap_or(0),
             quorum: number(primary, 0, b"quorum").and_then(|quorum| u64::try_from(quorum).ok()).unwrap_or(0),
-            flags: text(primary, 0, b"flags").unwrap_or_default(),
+            flags: if stale { String::new() } else { text(primary, 0, b"flags").unwrap_or_default() },
             replicas: entries(replicas).filter_map(|entry| read_replica(replicas, entry)).collect(),
         })),
     }
@@ -228,6 +230,17 @@ mod tests {
         assert_eq!((view.primary.to_string().as_str(), view.epoch), ("10.0.0.1:6379", 7));
         assert_eq!(view.flags, "master,o_down");
         assert!(!view.replicas[0].link_ok && view.replicas[0].announces && view.replicas[0].priority == 100);
+    }
+
+    #[test]
+    fn flags_of_the_primary_before_are_not_those_of_the_new_one() {
+        for (described, flags) in [("10.0.0.1", "master,o_down"), ("10.0.0.9", "")] {
+            let record = MASTER.replace("*6", "*10") + &format!("+ip\r\n+{described}\r\n+port\r\n+6379\r\n");
+            let Heard::Known(view) = answer(&[ADDRESS, &record, NONE, NONE, "+me\r\n", "+\r\n"]).unwrap().heard else {
+                panic!("it names an address")
+            };
+            assert_eq!(view.flags, flags);
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize)
     }
     match (candidates.first(), why) {
         (Some(best), _) if best.voices.len() <= min_others => few_others(best, min_others),
-        (Some(best), _) => match down(best, voices) {
+        (Some(best), _) => match down(best, voices, known) {
             Some(why) => refuse(Status::NoPrimary, why),
             None => Verdict::Candidates(candidates),
         },
@@ -251,9 +251,12 @@ fn few_others(best: &Candidate, min_others: usize) -> Verdict {
     refuse(Status::NoPrimary, text)
 }
 
-/// Why a primary is not worth connecting to: more than half of those who name it hold it for down.
-fn down(best: &Candidate, voices: &[Voice<'_>]) -> Option<String> {
-    ["o_down", "s_down", "disconnected"].into_iter().find_map(|bad| {
+/// Why a primary is not worth connecting to: more than half of those who name it hold it for down. After a promotion Sentinels
+/// have to connect to it anew, which takes them a second: meanwhile that they are not connected says nothing, and its ROLE all.
+fn down(best: &Candidate, voices: &[Voice<'_>], known: &Known) -> Option<String> {
+    let promoted = known.primary.as_ref().is_some_and(|before| *before != best.primary);
+    let bad = ["o_down", "s_down", "disconnected"];
+    bad.into_iter().filter(|bad| !(promoted && *bad == "disconnected")).find_map(|bad| {
         let naming = voices.iter().filter(|voice| best.voices.contains(&voice.index));
         let count = naming.filter(|voice| has_flag(voice.flags, bad)).count();
         let most = count * 2 > best.voices.len();

@@ -175,6 +175,14 @@ fn row_27_a_primary_that_most_hold_for_down_is_not_used() {
 }
 
 #[test]
+fn a_promoted_replica_needs_no_sentinel_that_is_connected_already() {
+    let known = known("a", 1, &["b"]);
+    check(&["b 2 master,disconnected", "b 2 master,disconnected"], &known, "b 2");
+    let verdict = decide(&["b 2 master,s_down", "b 2 master,s_down"], &known);
+    assert!(matches!(verdict, Verdict::Refused(Status::NoPrimary, ..)), "{verdict:?}");
+}
+
+#[test]
 fn row_19_enough_others_must_agree() {
     let answers = [says("a 1"), says("a 1"), says("b 1")];
     let voices = voices(answers.iter().enumerate());

@@ -75,6 +75,7 @@ fn state(asked: &Asked) -> (&'static str, String) {
         Some(Ok(answer)) => match &answer.heard {
             Heard::Unknown => ("unknown", String::from("does not know the service")),
             Heard::NoAddress(why) => ("unused", why.clone()),
+            Heard::Known(view) if view.flags.is_empty() => ("ok", format!("{} (epoch {})", view.primary, view.epoch)),
             Heard::Known(view) => ("ok", format!("{} (epoch {}, flags {})", view.primary, view.epoch, view.flags)),
         },
     }

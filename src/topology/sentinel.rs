@@ -92,6 +92,9 @@ impl Sentinel {
 
     /// Changes an option that may be changed while the handle is open.
     pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        if self.is_closed() {
+            return Err(closed());
+        }
         let _one_at_a_time = lock(&self.configuring);
         let before = self.settings();
         let settings = before.with(key, value)?;

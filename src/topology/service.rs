@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// Pause between two discoveries of a service, and as much again at random at the most.
 const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
+/// What is older may be asked for anew while a replica is unfit.
+const STALE: Duration = Duration::from_secs(1);
 
 /// A service of the deployment.
 pub struct Service {
@@ -149,13 +151,27 @@ impl Service {
         }
     }
 
+    /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
+    /// nothing else would tell.
+    pub fn freshen(self: &Arc<Self>) {
+        if self.load().asked.is_some_and(|asked| asked.elapsed() < STALE) || self.shared.is_closed() {
+            return;
+        }
+        let mut flight = self.flight();
+        if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
+            // Without a thread for it things stay as they are, and the next read asks again.
+            let _ = self.take_off(&mut flight);
+        }
+    }
+
+    /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
     fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
-        let after = deadline.elapsed().as_millis();
-        let text = format!("the primary of service '{}' is still being looked for after {after} ms", self.name);
-        let error = Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE);
+        let after = deadline.elapsed();
+        let text =
+            format!("the primary of service '{}' is still being looked for after {} ms", self.name, after.as_millis());
         match &flight.last {
-            Some((_, Some(last))) => error.with_note(format_args!("; before that: {last}")),
-            _ => error,
+            Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
+            _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
         }
     }
 

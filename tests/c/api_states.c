@@ -71,29 +71,36 @@ static void children_live_without_their_parents(void) {
   vigie_client_free(session);
 }
 
-/* Takes a session's connection away, as a network or an operator would. */
-static void kill_connection(vigie_client *client, vigie_client *session) {
-  char id[32];
+/* The server's number of a session's connection; not inside MULTI, where it would be queued. */
+static long long connection_of(vigie_client *session) {
   vigie_reply *reply = RUN(session, "CLIENT", "ID");
-  snprintf(id, sizeof id, "%lld", (long long)vigie_reply_int(reply, VIGIE_ROOT, -1));
+  long long id = vigie_reply_int(reply, VIGIE_ROOT, -1);
   vigie_reply_free(reply);
-  reply = RUN(client, "CLIENT", "KILL", "ID", id);
+  return id;
+}
+
+/* Takes a connection away, as a network or an operator would. */
+static void kill_connection(vigie_client *client, long long number) {
+  char id[32];
+  snprintf(id, sizeof id, "%lld", number);
+  vigie_reply *reply = RUN(client, "CLIENT", "KILL", "ID", id);
   CHECK(vigie_reply_int(reply, VIGIE_ROOT, 0) == 1);
   vigie_reply_free(reply);
 }
 
 static void a_lost_session_stays_lost(vigie_client *client) {
   vigie_client *session = open_session(client);
+  long long connection = connection_of(session);
   vigie_reply_free(RUN(session, "WATCH", "states:w"));
   vigie_reply_free(RUN(session, "MULTI"));
   vigie_reply_free(RUN(session, "INCR", "states:w"));
-  kill_connection(client, session);
+  kill_connection(client, connection);
   GIVES(VIGIE_ERR_TXN_ABORTED, vigie_cmd_exec(session, VIGIE_CMD("EXEC"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_IO, vigie_cmd_exec(session, VIGIE_CMD("GET", "states:w"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_IO, ping(session));
   vigie_client_free(session);
   session = open_session(client);
-  kill_connection(client, session);
+  kill_connection(client, connection_of(session));
   GIVES(VIGIE_ERR_IO, ping(session));
   vigie_client_free(session);
   GIVES(VIGIE_OK, ping(client));
