@@ -39,8 +39,9 @@ fn pool() -> &'static Pool {
 }
 
 struct Pool {
-    sender: Sender<Job>,
-    receiver: Receiver<Job>,
+    /// `None` makes an idle worker look at the timers again.
+    sender: Sender<Option<Job>>,
+    receiver: Receiver<Option<Job>>,
     state: Mutex<State>,
 }
 
@@ -71,8 +72,13 @@ impl Pool {
     fn push(&'static self, job: Job) -> io::Result<()> {
         let mut state = self.state();
         // The channel never closes: the pool holds both ends.
-        let _ = self.sender.send(job);
-        self.staff(&mut state)
+        let _ = self.sender.send(Some(job));
+        let staffed = self.staff(&mut state);
+        if staffed.is_err() {
+            // Without a single thread the job is the only one in the channel: what will not run now must not run later.
+            let _ = self.receiver.try_recv();
+        }
+        staffed
     }
 
     fn schedule(&'static self, due: Instant, job: Job) -> io::Result<()> {
@@ -82,11 +88,23 @@ impl Pool {
         state.timers.push(Reverse(Timer { due, number, job }));
         let is_next = state.timers.peek().is_some_and(|Reverse(timer)| timer.number == number);
         if is_next {
-            // An idle worker sleeps until what was next before: an empty job makes it look again.
-            let _ = self.sender.send(Box::new(|| {}));
-            self.staff(&mut state)?;
+            // An idle worker sleeps until what was next before.
+            let _ = self.sender.send(None);
+            let staffed = self.staff(&mut state);
+            if staffed.is_err() {
+                let _ = self.receiver.try_recv();
+                state.timers.retain(|Reverse(timer)| timer.number != number);
+            }
+            return staffed;
         }
         Ok(())
+    }
+
+    /// Before a worker is busy: somebody must watch the clock for the other timers.
+    fn stand_in(&'static self, state: &mut State) {
+        if state.idle == 0 && !state.timers.is_empty() && state.threads < MOST {
+            let _ = self.hire(state);
+        }
     }
 
     /// Starts a thread when more jobs wait than threads do.
@@ -94,11 +112,15 @@ impl Pool {
         if self.receiver.len() <= state.idle || state.threads >= MOST {
             return Ok(());
         }
-        match thread::spawn("vigie-worker", || self.work()) {
-            Ok(()) => state.threads += 1,
-            Err(error) if state.threads == 0 => return Err(error),
-            Err(_) => {}
+        match self.hire(state) {
+            Err(error) if state.threads == 0 => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn hire(&'static self, state: &mut State) -> io::Result<()> {
+        thread::spawn("vigie-worker", || self.work())?;
+        state.threads += 1;
         Ok(())
     }
 
@@ -108,6 +130,7 @@ impl Pool {
             let now = Instant::now();
             if state.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
                 let due = state.timers.pop();
+                self.stand_in(&mut state);
                 drop(state);
                 if let Some(Reverse(timer)) = due {
                     guarded(timer.job);
@@ -122,9 +145,11 @@ impl Pool {
             state = self.state();
             state.idle -= 1;
             match job {
-                Ok(job) => {
+                Ok(None) => {}
+                Ok(Some(job)) => {
                     // The job just taken may have hidden another one from `push`.
                     let _ = self.staff(&mut state);
+                    self.stand_in(&mut state);
                     drop(state);
                     guarded(job);
                     state = self.state();
@@ -186,6 +211,16 @@ mod tests {
         run(move || sender.send("now").unwrap()).unwrap();
         let seen: Vec<_> = receiver.iter().collect();
         assert_eq!(seen, ["now", "sooner", "later"]);
+    }
+
+    #[test]
+    fn a_blocked_timer_does_not_hold_up_the_next() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::channel();
+        after(Duration::from_millis(20), move || sender.send(()).unwrap()).unwrap();
+        after(Duration::from_millis(5), move || blocked.recv().unwrap()).unwrap();
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        release.send(()).unwrap();
     }
 
     #[test]

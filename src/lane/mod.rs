@@ -13,9 +13,12 @@
 
 mod reader;
 mod state;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +28,7 @@ use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
 use crate::resp::{Reply, encode};
 use crate::sys::futex::Word;
-use crate::sys::slot::{self, Order, Seen, Slot};
+use crate::sys::slot::{self, Order, Seen, Slot, Token};
 use crate::time::Deadline;
 
 use reader::Rd;
@@ -35,6 +38,9 @@ use state::{Entry, St};
 const WORDS: usize = 32;
 /// An idle lane is looked at before it is used again after so long: the peer may have closed it.
 const TRUSTED: Duration = Duration::from_micros(100);
+
+/// How often a caller whose bytes wait for a writer looks whether there still is one.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a unit ends with.
 pub type Outcome = Result<Reply, Failure>;
@@ -108,6 +114,8 @@ pub struct Lane {
     reader: Mutex<Rd>,
     words: [Word; WORDS],
     glance: Glance,
+    #[cfg(test)]
+    hook: std::sync::OnceLock<Hook>,
 }
 
 /// Copies of the state for choosing a lane without taking its lock.
@@ -126,7 +134,7 @@ impl Lane {
     pub fn new(conn: Conn, endpoint: String, settings: LaneSettings) -> Self {
         let born = conn.opened();
         let (socket, decoder, rest) = conn.into_parts();
-        Self {
+        let lane = Self {
             socket,
             endpoint,
             settings,
@@ -135,30 +143,36 @@ impl Lane {
             reader: Mutex::new(Rd::new(decoder, &rest)),
             words: Default::default(),
             glance: Glance::default(),
+            #[cfg(test)]
+            hook: Default::default(),
+        };
+        if rest.first().is_some_and(|first| *first != b'>') {
+            lane.shut(Error::new(Status::Protocol, format!("{} said more than it was asked for", lane.endpoint)));
         }
+        lane
     }
 
     /// Sends a unit and waits for its replies, until the deadline.
     pub fn exec(&self, unit: Unit<'_>, deadline: Deadline) -> Outcome {
         slot::scope(|slot, token| {
             let mut st = self.lock();
-            if st.is_quiet() && st.last_received.elapsed() > TRUSTED && self.socket.is_closed_by_peer() {
-                let cause =
-                    Error::new(Status::Io, format!("{} closed the connection while it was idle", self.endpoint));
-                st = self.kill(st, cause);
+            if st.is_quiet() && st.last_received.elapsed() > TRUSTED {
+                st = self.look_at_idle(st);
             }
             if let Some(cause) = &st.dead {
                 return Err(Failure::unsent(cause.clone()));
             }
-            let number = st.push(Entry::new(token, unit.list), |wbuf| unit.bytes.append_to(wbuf));
+            let entry = Entry::new(token, unit.list, deadline.budget());
+            let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
-            let mut call = Call { lane: self, slot, number, deadline, held_until: None, leads: Cell::new(false) };
-            if st.writer || !st.may_flush(&self.settings) {
-                call.held_until = Some(st.hold_end());
+            self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
+            let mut call = Call::new(self, slot, number, deadline);
+            if st.writer.is_some() || !st.may_flush(&self.settings) {
+                call.held_until.set(Some(st.hold_end()));
+                self.publish(&st);
             } else {
-                st = self.flush(st, Some(&call));
+                st = self.flush(st, &call);
             }
-            self.publish(&st);
             call.wait(st)
         })
     }
@@ -213,12 +227,35 @@ impl Lane {
         if st.dead.is_some() {
             return;
         }
-        if st.is_quiet() && self.socket.is_closed_by_peer() {
-            let cause = Error::new(Status::Io, format!("{} closed the connection while it was idle", self.endpoint));
-            drop(self.kill(st, cause));
+        if st.is_quiet() {
+            drop(self.look_at_idle(st));
+        } else if st.reader.is_none() {
+            drop(self.read_for_nobody(st));
         } else {
-            drop(self.kill_if_silent(st, 2 * self.settings.silent));
+            drop(self.kill_if_silent(st));
         }
+    }
+
+    /// On a lane with nothing in flight, the end of the connection or bytes that nobody asked for end it, before a new unit
+    /// could take them for its reply. What is sent out of band may wait for the next reader.
+    fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+        let (status, what) = match self.socket.peek() {
+            Ok(Some(b'>')) => return st,
+            Ok(Some(_)) => (Status::Protocol, "sent a reply that nobody had asked for"),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return st,
+            Ok(None) | Err(_) => (Status::Io, "closed the connection while it was idle"),
+        };
+        self.kill(st, Error::new(status, format!("{} {what}", self.endpoint)))
+    }
+
+    /// Replies of units that nobody waits for any more are consumed, so that the lane becomes idle again.
+    fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+        let _guard = RoleGuard::new(self, Order::Lead);
+        st.reader = Some(NOBODY);
+        drop(st);
+        self.read_available();
+        let st = self.pass_lead(self.lock(), NOBODY);
+        self.kill_if_silent(st)
     }
 
     fn lock(&self) -> MutexGuard<'_, St> {
@@ -245,7 +282,7 @@ impl Lane {
             self.glance.dead.store(true, Ordering::Relaxed);
             self.socket.shutdown();
         }
-        if st.writer { st } else { self.bury(st) }
+        if st.writer.is_some() { st } else { self.bury(st) }
     }
 
     /// Answers everybody who still waits on a dead lane.
@@ -263,10 +300,9 @@ impl Lane {
     }
 
     /// Rule 14: a lane is closed only when it was silent for long with replies due.
-    fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, St>, limit: Duration) -> MutexGuard<'a, St> {
-        let limit = limit.max(self.settings.silent);
-        match st.silent_for() {
-            Some(silent) if silent >= limit && st.dead.is_none() => {
+    fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+        match st.silent_beyond(self.settings.silent) {
+            Some(silent) if st.dead.is_none() => {
                 let text = format!("{} sent nothing for {} ms with replies due", self.endpoint, silent.as_millis());
                 self.kill(st, Error::new(Status::Timeout, text))
             }
@@ -276,16 +312,20 @@ impl Lane {
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
     fn pass_lead<'a>(&'a self, mut st: MutexGuard<'a, St>, but: u64) -> MutexGuard<'a, St> {
-        match st.first_live(but) {
-            Some((number, token)) if st.dead.is_none() => {
-                if token.order(Order::Lead) {
-                    let (word, bit) = self.word(number);
-                    word.wake(bit);
-                }
-            }
-            _ => st.reader = false,
+        let mut next = None;
+        if let (Some((number, token)), None) = (st.first_live(but), &st.dead) {
+            self.order(number, token, Order::Lead);
+            next = Some(number);
         }
+        st.reader = next;
         st
+    }
+
+    fn order(&self, number: u64, token: &Token<Outcome>, order: Order) {
+        if token.order(order) {
+            let (word, bit) = self.word(number);
+            word.wake(bit);
+        }
     }
 }
 
@@ -299,12 +339,16 @@ struct Call<'a> {
     number: u64,
     deadline: Deadline,
     /// Its bytes wait for a writer, or are held back until the batch before them is answered; but not longer than this.
-    held_until: Option<Instant>,
+    held_until: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
 }
 
 impl<'a> Call<'a> {
+    fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
+        Self { lane, slot, number, deadline, held_until: Cell::new(None), leads: Cell::new(false) }
+    }
+
     /// Waits for the outcome; takes roles as they come.
     fn wait(&mut self, st: MutexGuard<'a, St>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
@@ -317,39 +361,58 @@ impl<'a> Call<'a> {
                 }
                 self.deadline = Deadline::never();
             }
-            let end = self.held_until.or(self.deadline.end());
-            match self.slot.wait(word, bit, end) {
+            match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
                 Seen::Order(Order::Lead) => self.lane.lead(self),
-                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
+                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), self)),
                 Seen::Released => return Err(self.lost()),
-                Seen::Late if self.held_until.take().is_some() => self.end_hold(),
+                Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
                 Seen::Late => {
                     if let Some(failure) = self.give_up() {
                         return Err(failure);
                     }
                     // Popped already: only the store is still to come.
-                    self.deadline = Deadline::never();
+                    (self.deadline, self.held_until) = (Deadline::never(), Cell::new(None));
                 }
             }
         }
     }
 
-    /// Somebody must read as long as somebody waits: whoever comes back from writing looks.
+    /// When there is something to do even if nothing comes: at its deadline, or at the end of the hold.
+    fn next_look(&self) -> Option<Instant> {
+        match (self.held_until.get(), self.deadline.end()) {
+            (Some(hold), Some(end)) => Some(hold.min(end)),
+            (hold, end) => hold.or(end),
+        }
+    }
+
+    /// Somebody must read as long as somebody waits: whoever comes back from writing looks. It may have been given the role
+    /// while it wrote.
     fn lead_if_free(&self, mut st: MutexGuard<'_, St>) {
-        if st.dead.is_none() && !st.reader && !self.slot.is_settled() {
-            st.reader = true;
-            drop(st);
+        let free = st.dead.is_none() && st.reader.is_none() && !self.slot.is_settled();
+        if free {
+            st.reader = Some(self.number);
+        }
+        drop(st);
+        if free || self.leads.get() {
             self.lane.lead(self);
         }
     }
 
-    /// The answer that was waited for is late: send what was held back.
-    fn end_hold(&self) {
-        let st = self.lane.lock();
-        if !st.writer && st.dead.is_none() && st.has_unsent() {
-            self.lead_if_free(self.lane.flush(st, Some(self)));
+    /// The answer that was waited for is late: its bytes go out now, or with the writer's next round.
+    fn end_hold(&self) -> MutexGuard<'a, St> {
+        let mut st = self.lane.lock();
+        self.held_until.set(None);
+        if st.dead.is_some() || st.is_sent(self.number) {
+            return st;
         }
+        if st.writer.is_none() {
+            return self.lane.flush(st, self);
+        }
+        // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
+        st.overdue = true;
+        self.held_until.set(Some(Instant::now() + LOOK_AGAIN));
+        st
     }
 
     /// The deadline came (rule 13). `None`: the reply is being handed over at this moment.
@@ -363,11 +426,11 @@ impl<'a> Call<'a> {
         while let Some(order) = self.slot.peek_order() {
             st = match order {
                 Order::Lead => self.lane.pass_lead(st, NOBODY),
-                Order::Flush => self.lane.pass_flush(st),
+                Order::Flush => self.lane.pass_flush(st, NOBODY),
             };
         }
         let sent = abandoned?;
-        st = self.lane.kill_if_silent(st, 2 * self.deadline.budget().unwrap_or_default());
+        st = self.lane.kill_if_silent(st);
         self.lane.publish(&st);
         drop(st);
         let (endpoint, waited) = (&self.lane.endpoint, self.deadline.elapsed().as_millis());
@@ -388,17 +451,55 @@ impl<'a> Call<'a> {
 struct RoleGuard<'a> {
     lane: &'a Lane,
     role: Order,
+    /// A call may be made by a destructor while its thread panics for another reason.
+    panicked_before: bool,
+}
+
+impl<'a> RoleGuard<'a> {
+    fn new(lane: &'a Lane, role: Order) -> Self {
+        Self { lane, role, panicked_before: std::thread::panicking() }
+    }
 }
 
 impl Drop for RoleGuard<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut st = self.lane.lock();
-            match self.role {
-                Order::Flush => st.writer = false,
-                Order::Lead => st.reader = false,
+        if self.panicked_before || !std::thread::panicking() {
+            return;
+        }
+        let mut st = self.lane.lock();
+        match self.role {
+            Order::Flush => {
+                st.writer = None;
+                st.doubt_all();
             }
-            drop(self.lane.kill(st, Error::new(Status::Internal, "a panic while working for others on a connection")));
+            Order::Lead => st.reader = None,
+        }
+        let cause = Error::new(Status::Internal, "a panic while working for others on a connection");
+        drop(self.lane.kill(st, cause));
+        self.lane.deliver_stranded();
+        // Tokens that the panic dropped woke nobody.
+        self.lane.words.iter().for_each(|word| word.wake(u32::MAX));
+    }
+}
+
+/// Where a role holder is, for the tests of this room, which stop it or make it panic there.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Point {
+    Received,
+    Popped,
+    Sending,
+    Sent,
+}
+
+#[cfg(test)]
+type Hook = Box<dyn Fn(&Lane, Point) + Send + Sync>;
+
+#[cfg(test)]
+impl Lane {
+    fn at(&self, point: Point) {
+        if let Some(hook) = self.hook.get() {
+            hook(self, point);
         }
     }
 }

@@ -6,14 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
-use super::{Call, Lane, Outcome, RoleGuard};
+use super::{Call, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
 use crate::sys::slot::{Order, Token};
-use crate::time::Deadline;
 
 /// The receive buffer begins small, because most connections never need more.
 const FIRST_BUFFER: usize = 16 * 1024;
@@ -58,43 +57,56 @@ impl Lane {
     /// Reads until the call's own outcome is there, then hands the role on; the caller looks at its slot afterwards. When
     /// the deadline comes first the call keeps the role, until it has given up.
     pub(super) fn lead(&self, call: &Call<'_>) {
-        let _guard = RoleGuard { lane: self, role: Order::Lead };
+        let _guard = RoleGuard::new(self, Order::Lead);
         call.leads.set(true);
+        if call.slot.take(Order::Flush) {
+            drop(self.flush(self.lock(), call));
+        }
         while !call.slot.is_settled() {
-            match self.read(call.deadline) {
+            match self.read(call.next_look()) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
-                    (st.reader, _) = (false, call.leads.take());
+                    (st.reader, _) = (None, call.leads.take());
                     drop(self.kill(st, error));
                     return;
                 }
                 Read::Nothing if call.deadline.is_over() => return,
-                Read::Nothing => {}
-                Read::Some => {
-                    let st = self.lock();
-                    if !st.writer && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
-                        drop(self.flush(st, Some(call)));
-                    }
-                }
+                Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
+                Read::Nothing => drop(call.end_hold()),
+                Read::Some => drop(self.flush_if_due(self.lock(), call)),
             }
         }
         call.leads.set(false);
         drop(self.pass_lead(self.lock(), call.number));
     }
 
+    /// What was held back goes out once the batch before it is answered.
+    fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+        if st.writer.is_none() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
+            self.flush(st, call)
+        } else {
+            st
+        }
+    }
+
+    /// Hands over the replies that a reader had popped the units for when it panicked.
+    pub(super) fn deliver_stranded(&self) {
+        self.deliver(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
-        if let Read::Broken(error) = self.read(Deadline::after(Duration::ZERO)) {
+        if let Read::Broken(error) = self.read(Some(Instant::now())) {
             drop(self.kill(self.lock(), error));
         }
     }
 
     /// Receives one buffer, and answers the units whose replies are complete.
-    fn read(&self, deadline: Deadline) -> Read {
+    fn read(&self, end: Option<Instant>) -> Read {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let rd = &mut *rd;
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, deadline) } else { Ok(early.len()) };
+        let received = if early.is_empty() { self.receive(&mut rd.buffer, end) } else { Ok(early.len()) };
         let n = match received {
             Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
             Ok(n) => n,
@@ -105,6 +117,8 @@ impl Lane {
             }
         };
         let buffer = std::mem::take(&mut rd.buffer);
+        #[cfg(test)]
+        self.at(super::Point::Received);
         let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
         rd.buffer = buffer;
         self.answer(rd);
@@ -114,8 +128,8 @@ impl Lane {
         decoded.map_or_else(Read::Broken, |()| Read::Some)
     }
 
-    fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> std::io::Result<usize> {
-        match deadline.left() {
+    fn receive(&self, buffer: &mut [u8], end: Option<Instant>) -> std::io::Result<usize> {
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
             Some(left) if left.is_zero() => self.socket.try_recv(buffer),
             left => self.socket.recv(buffer, left),
         }
@@ -157,7 +171,7 @@ impl Lane {
         }
     }
 
-    /// Pops one entry for each complete reply, stores the replies, and wakes whoever sleeps: one call for up to 32 of them.
+    /// Pops one entry for each complete reply, and hands the replies over.
     fn answer(&self, rd: &mut Rd) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
@@ -171,6 +185,13 @@ impl Lane {
         st.received(Instant::now());
         self.publish(&st);
         drop(st);
+        #[cfg(test)]
+        self.at(super::Point::Popped);
+        self.deliver(rd);
+    }
+
+    /// Stores the replies, and wakes whoever sleeps: one call for up to 32 of them.
+    fn deliver(&self, rd: &mut Rd) {
         let mut due = (0, 0);
         for (number, token, reply) in rd.deliveries.drain(..) {
             if !token.deliver(Ok(reply)) {

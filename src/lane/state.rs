@@ -23,6 +23,8 @@ pub(super) struct Entry {
     want: EntryWant,
     len: usize,
     end: u64,
+    /// How long its caller was ready to wait; `None`: without limit.
+    budget: Option<Duration>,
 }
 
 /// The replies that an entry consumes.
@@ -35,8 +37,8 @@ enum EntryWant {
 }
 
 impl Entry {
-    pub(super) fn new(token: Token<Outcome>, list: Option<u32>) -> Self {
-        Self { token: Some(token), want: list.map_or(EntryWant::One, EntryWant::List), len: 0, end: 0 }
+    pub(super) fn new(token: Token<Outcome>, list: Option<u32>, budget: Option<Duration>) -> Self {
+        Self { token: Some(token), want: list.map_or(EntryWant::One, EntryWant::List), len: 0, end: 0, budget }
     }
 
     fn want(&self) -> Option<Want> {
@@ -60,10 +62,12 @@ pub(super) struct St {
     ring: VecDeque<Entry>,
     /// The number of the ring's first entry.
     head: u64,
-    /// Somebody has the writer's role.
-    pub(super) writer: bool,
-    /// Somebody has the reader's role.
-    pub(super) reader: bool,
+    /// Whose unit's caller has the writer's role, or has been ordered to take it.
+    pub(super) writer: Option<u64>,
+    /// Whose unit's caller has the reader's role, or has been ordered to take it.
+    pub(super) reader: Option<u64>,
+    /// The end of a hold came while a writer was at work: it must not leave without these bytes.
+    pub(super) overdue: bool,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -81,8 +85,9 @@ impl St {
             out_at: 0,
             ring: VecDeque::new(),
             head: 0,
-            writer: false,
-            reader: false,
+            writer: None,
+            reader: None,
+            overdue: false,
             appended: 0,
             sent: 0,
             marks: VecDeque::new(),
@@ -94,9 +99,7 @@ impl St {
 
     /// Appends a unit's bytes and its entry; the entry's number.
     pub(super) fn push(&mut self, mut entry: Entry, append: impl FnOnce(&mut Vec<u8>)) -> u64 {
-        let before = self.wbuf.len();
-        append(&mut self.wbuf);
-        entry.len = self.wbuf.len() - before;
+        entry.len = Append::run(&mut self.wbuf, append);
         self.appended += entry.len as u64;
         entry.end = self.appended;
         self.ring.push_back(entry);
@@ -113,7 +116,7 @@ impl St {
 
     /// Nothing in flight, nobody at work.
     pub(super) fn is_quiet(&self) -> bool {
-        self.ring.is_empty() && !self.writer && !self.reader
+        self.ring.is_empty() && self.writer.is_none() && self.reader.is_none()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
@@ -138,7 +141,7 @@ impl St {
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
             && self.srtt_us < settings.hold_rtt.as_micros() as f32;
-        !held || self.wbuf.len() >= PLENTY || self.head_is_late()
+        !held || self.overdue || self.wbuf.len() >= PLENTY || self.head_is_late()
     }
 
     /// Until when what waits now may be held (rule 21).
@@ -160,9 +163,12 @@ impl St {
         self.srtt_us
     }
 
-    /// How long the peer has been silent with replies due; `None` when none is.
-    pub(super) fn silent_for(&self) -> Option<Duration> {
-        self.head_sent().map(|sent| sent.max(self.last_received).elapsed())
+    /// How long the peer has been silent with replies due, if that is longer than the first of them may take (rule 14):
+    /// twice its caller's deadline, and at least so long. Who comes later is not asked: the server is not at his unit yet.
+    pub(super) fn silent_beyond(&self, least: Duration) -> Option<Duration> {
+        let silent = self.head_sent()?.max(self.last_received).elapsed();
+        let limit = self.ring.front()?.budget?.saturating_mul(2).max(least);
+        (silent >= limit).then_some(silent)
     }
 
     // ---- the writer's side ------------------------------------------------------------------
@@ -178,15 +184,22 @@ impl St {
             self.out = Vec::new();
         }
         std::mem::swap(&mut self.out, &mut self.wbuf);
+        self.overdue = false;
         self.marks.push_back((self.tail() - 1, Instant::now()));
     }
 
-    /// The last who waits and whose bytes are not out yet: it has most reason to write.
+    /// Counts all that a writer swapped out as sent: it is gone, and nobody knows how far it came.
+    pub(super) fn doubt_all(&mut self) {
+        self.sent = self.appended - self.wbuf.len() as u64;
+    }
+
+    /// The last who waits and whose bytes are not out yet: it has most reason to write. Not the reader: it sleeps in a receive,
+    /// where no order reaches it; it looks after its own bytes itself.
     pub(super) fn last_unsent_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
         let from = self.head;
         let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
         live.map(|(at, entry)| (from + at as u64, entry))
-            .filter(|(number, _)| *number != but)
+            .filter(|(number, _)| *number != but && Some(*number) != self.reader)
             .find_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)))
     }
 
@@ -241,11 +254,12 @@ impl St {
         }
     }
 
-    /// The first who still waits.
+    /// The first who still waits; the writer, who is busy, only if nobody else does.
     pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
-        let from = self.head;
-        let mut others = (from..).zip(&self.ring).filter(|(number, _)| *number != but);
-        others.find_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)))
+        let live = (self.head..).zip(&self.ring).filter(|(number, _)| *number != but);
+        let mut live = live.filter_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)));
+        let first = live.next()?;
+        if Some(first.0) == self.writer { Some(live.next().unwrap_or(first)) } else { Some(first) }
     }
 
     // ---- the end of a wait, the end of a lane -----------------------------------------------
@@ -286,6 +300,29 @@ impl St {
     }
 }
 
+/// Takes what was appended back out when appending panics: half a command must never be sent.
+struct Append<'a> {
+    buffer: &'a mut Vec<u8>,
+    keep: usize,
+}
+
+impl Append<'_> {
+    /// How much was appended.
+    fn run(buffer: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = buffer.len();
+        let mut this = Append { buffer, keep: before };
+        append(this.buffer);
+        this.keep = this.buffer.len();
+        this.keep - before
+    }
+}
+
+impl Drop for Append<'_> {
+    fn drop(&mut self) {
+        self.buffer.truncate(self.keep);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,7 +336,7 @@ mod tests {
                 return test(st, numbers);
             }
             slot::scope(|slot, token| {
-                numbers.push(st.push(Entry::new(token, None), |buf| buf.extend_from_slice(b"0123456789")));
+                numbers.push(st.push(Entry::new(token, None, None), |buf| buf.extend_from_slice(b"0123456789")));
                 nest(n - 1, st, numbers, test);
                 st.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
                 st.bury();

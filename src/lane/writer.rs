@@ -1,19 +1,23 @@
 //! The writer's role: sends what callers have appended, in order.
 //!
 //! Guarantees: `sent` counts exactly what the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
-//! rounds, then hands the role on; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
+//! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
 
 use std::io::ErrorKind;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use super::state::St;
-use super::{Call, Lane, NOBODY, RoleGuard};
+use super::{Call, Lane, RoleGuard};
 use crate::error::{Error, Status};
 use crate::sys::slot::Order;
-use crate::time::Deadline;
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;
+/// Rounds at the most, when there is nobody who could take the role at once.
+const MOST_ROUNDS: u32 = 16;
+/// While another reads, a writer that waits for room looks this often whether it has become the reader.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// How one round of sending ended.
 enum Round {
@@ -25,11 +29,12 @@ enum Round {
 
 impl Lane {
     /// Takes the writer's role (or has been given it) and sends until nothing may be sent.
-    pub(super) fn flush<'a>(&'a self, mut st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
-        let _guard = RoleGuard { lane: self, role: Order::Flush };
-        let own = call.map_or(NOBODY, |call| call.number);
+    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+        let _guard = RoleGuard::new(self, Order::Flush);
+        // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
+        let mut st = st;
         let mut rounds = 0;
-        st.writer = true;
+        st.writer = Some(call.number);
         loop {
             st.swap_out();
             let (buffer, from) = (std::mem::take(&mut st.out), st.out_at);
@@ -40,62 +45,66 @@ impl Lane {
             (st.out, st.out_at) = (buffer, from + taken);
             match round {
                 Round::Broken(error) => return self.end_writing(st, Some(error)),
-                Round::Late => return self.pass_flush_from(st, own),
+                Round::Late => return self.pass_flush(st, call.number),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
-                Round::Sent if !st.has_unsent() || !st.may_flush(&self.settings) => return self.end_writing(st, None),
-                Round::Sent => {}
+                Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
+                // What an earlier writer left unsent may have gone before one's own bytes.
+                Round::Sent if !st.is_sent(call.number) => continue,
+                Round::Sent if !st.may_flush(&self.settings) => return self.end_writing(st, None),
+                Round::Sent => rounds += 1,
             }
-            rounds += u32::from(call.is_none() || st.is_sent(own));
-            if rounds > ROUNDS {
-                return self.pass_flush_from(st, own);
+            // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
+            if rounds > ROUNDS && st.last_unsent_live(call.number).is_some() || rounds > MOST_ROUNDS {
+                return self.pass_flush(st, call.number);
             }
         }
     }
 
-    /// Hands the writer's role, which the caller was given and does not want, to another.
-    pub(super) fn pass_flush<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
-        self.pass_flush_from(st, NOBODY)
-    }
-
-    fn pass_flush_from<'a>(&'a self, mut st: MutexGuard<'a, St>, but: u64) -> MutexGuard<'a, St> {
+    /// Hands the writer's role to another whose bytes are not out yet.
+    pub(super) fn pass_flush<'a>(&'a self, mut st: MutexGuard<'a, St>, but: u64) -> MutexGuard<'a, St> {
         if st.dead.is_some() {
             return self.end_writing(st, None);
         }
-        match st.last_unsent_live(but) {
-            Some((number, token)) => {
-                if token.order(Order::Flush) {
-                    let (word, bit) = self.word(number);
-                    word.wake(bit);
-                }
-            }
-            // Nobody waits for these bytes: the next caller sends them, in front of its own.
-            None => st.writer = false,
+        // With nobody who waits for these bytes, the next caller sends them, in front of its own.
+        let mut next = None;
+        if let Some((number, token)) = st.last_unsent_live(but) {
+            self.order(number, token, Order::Flush);
+            next = Some(number);
         }
+        st.writer = next;
+        self.publish(&st);
         st
     }
 
     fn end_writing<'a>(&'a self, mut st: MutexGuard<'a, St>, broken: Option<Error>) -> MutexGuard<'a, St> {
-        st.writer = false;
+        st.writer = None;
         match broken {
             Some(cause) => self.kill(st, cause),
             None if st.dead.is_some() => self.bury(st),
-            None => st,
+            None => {
+                self.publish(&st);
+                st
+            }
         }
     }
 
     /// Sends until all is taken, the deadline comes, or the connection breaks.
-    fn send(&self, bytes: &[u8], call: Option<&Call<'_>>) -> (usize, Round) {
-        let deadline = call.map_or_else(Deadline::never, |call| call.deadline);
+    fn send(&self, bytes: &[u8], call: &Call<'_>) -> (usize, Round) {
+        #[cfg(test)]
+        self.at(super::Point::Sending);
         let mut taken = 0;
         while taken < bytes.len() {
             match self.socket.send(&bytes[taken..]) {
-                Ok(n) => taken += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(n) => {
+                    taken += n;
+                    #[cfg(test)]
+                    self.at(super::Point::Sent);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if deadline.is_over() {
+                    if call.deadline.is_over() {
                         return (taken, Round::Late);
                     }
-                    if let Err(error) = self.wait_for_room(call, deadline) {
+                    if let Err(error) = self.wait_for_room(call) {
                         return (taken, Round::Broken(error));
                     }
                 }
@@ -110,18 +119,25 @@ impl Lane {
 
     /// Waits until the socket takes more. A server that waits for us to read its replies must not be waited for: when there
     /// is something to read and nobody else reads, read first.
-    fn wait_for_room(&self, call: Option<&Call<'_>>, deadline: Deadline) -> Result<(), Error> {
-        let leads = call.is_some_and(|call| call.leads.get());
+    fn wait_for_room(&self, call: &Call<'_>) -> Result<(), Error> {
+        if call.slot.take(Order::Lead) {
+            call.leads.set(true);
+        }
+        let leads = call.leads.get();
         let mut st = self.lock();
-        let read_here = leads || !st.reader;
-        st.reader = true;
+        let reads = leads || st.reader.is_none();
+        if !leads && reads {
+            st.reader = Some(call.number);
+        }
         drop(st);
-        let ready = self.socket.wait(read_here, true, deadline.left());
-        if read_here && matches!(&ready, Ok(ready) if ready.read) {
+        let left = call.deadline.left();
+        let limit = if reads { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
+        let ready = self.socket.wait(reads, true, limit);
+        if reads && matches!(&ready, Ok(ready) if ready.read) {
             self.read_available();
         }
-        if read_here && !leads {
-            drop(self.pass_lead(self.lock(), call.map_or(NOBODY, |call| call.number)));
+        if reads && !leads {
+            drop(self.pass_lead(self.lock(), call.number));
         }
         match ready {
             Ok(_) => Ok(()),

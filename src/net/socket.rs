@@ -119,11 +119,17 @@ impl Socket {
 
     /// Whether the peer has closed or broken the connection, as far as the kernel knows by now; nothing is taken out.
     pub fn is_closed_by_peer(&self) -> bool {
-        let mut one = [0];
-        match recv::recv(self.inner.as_fd(), &mut one, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
-            Ok(n) => n == 0,
+        match self.peek() {
+            Ok(first) => first.is_none(),
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
+    }
+
+    /// The first byte that a receive would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
+    pub fn peek(&self) -> io::Result<Option<u8>> {
+        let mut one = [0];
+        let got = recv::recv(self.inner.as_fd(), &mut one, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
+        Ok((got > 0).then_some(one[0]))
     }
 
     /// Waits until one of these directions is ready, or about this long.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Pool;
+use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Lane, Outcome, Unit};
 use crate::time::Deadline;
@@ -19,16 +19,22 @@ const SAMPLE_EVERY: u32 = 16;
 impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
-        let lane = match self.lane(slow, deadline) {
-            Ok(lane) => lane,
-            Err(error) => return Err(Failure::unsent(error)),
-        };
         self.served.fetch_add(1, Ordering::Relaxed);
-        let outcome = lane.exec(unit, deadline);
-        if outcome.is_err() && lane.is_dead() {
-            self.drop_dead_lanes();
+        let mut lanes_left = self.lanes_at_most();
+        loop {
+            let lane = self.lane(slow, deadline).map_err(Failure::unsent)?;
+            match lane.exec(unit, deadline) {
+                Err(failure) if lane.is_dead() => {
+                    self.drop_dead_lanes();
+                    // All idle lanes may have been closed at once: each is found dead before a byte was sent.
+                    if failure.sent > 0 || lanes_left == 0 || deadline.is_over() {
+                        return Err(failure);
+                    }
+                    lanes_left -= 1;
+                }
+                outcome => return outcome,
+            }
         }
-        outcome
     }
 
     /// The lane for the next call.
@@ -42,10 +48,11 @@ impl Pool {
         if slow {
             return Ok(self.slow_lane(&lanes));
         }
-        if lanes[0].pushes() % SAMPLE_EVERY == 0 {
+        let lane = self.choose(&lanes);
+        if lane.pushes() % SAMPLE_EVERY == 0 {
             self.sample(&lanes);
         }
-        Ok(Arc::clone(self.choose(&lanes)))
+        Ok(Arc::clone(lane))
     }
 
     fn choose<'a>(self: &Arc<Self>, lanes: &'a [Arc<Lane>]) -> &'a Arc<Lane> {
@@ -86,17 +93,20 @@ impl Pool {
 
     /// Opens one more lane in the background, if there may be one.
     fn grow(self: &Arc<Self>, lanes: usize) {
-        if lanes >= self.lanes_at_most() || self.growing.swap(true, Ordering::AcqRel) {
+        let enough = lanes >= self.lanes_at_most() || self.grown.load(Ordering::Relaxed);
+        if enough || self.growing.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::downgrade(self);
         let begun = worker::run(move || {
             let Some(pool) = pool.upgrade() else { return };
-            if pool.reserve() {
-                // A failure here costs nobody anything: calls go on with the lanes that there are, upkeep tries again.
+            let mut done = pool.reserve();
+            if done {
+                // A failure here costs nobody anything: calls go on with the lanes that there are.
                 let opened = pool.open(Deadline::after(pool.connect.load().timeout_connect));
-                pool.settle(opened.ok().map(|conn| pool.new_lane(conn)));
+                done = pool.settle(opened.ok().map(|conn| pool.new_lane(conn)));
             }
+            pool.grown.store(!done, Ordering::Relaxed);
             pool.growing.store(false, Ordering::Release);
         });
         if begun.is_err() {
@@ -112,8 +122,8 @@ impl Pool {
         room
     }
 
-    /// Adds the lane that was opened in a reserved place, or gives the place back.
-    pub(super) fn settle(&self, lane: Option<Arc<Lane>>) {
+    /// Adds the lane that was opened in a reserved place, or gives the place back; false if it did.
+    fn settle(&self, lane: Option<Arc<Lane>>) -> bool {
         let mut inner = self.lock();
         let lanes = self.lanes.load_full();
         match lane {
@@ -121,8 +131,12 @@ impl Pool {
                 let mut lanes = Vec::clone(&lanes);
                 lanes.push(lane);
                 self.lanes.store(Arc::new(lanes));
+                true
             }
-            _ => inner.total -= 1,
+            _ => {
+                self.free_place(&mut inner);
+                false
+            }
         }
     }
 
@@ -135,11 +149,21 @@ impl Pool {
     pub(super) fn keep_lanes(&self, keep: impl Fn(&Lane) -> bool) {
         let mut inner = self.lock();
         let lanes = self.lanes.load_full();
-        let kept: Vec<_> = lanes.iter().filter(|lane| keep(lane)).cloned().collect();
-        if kept.len() < lanes.len() {
-            inner.total -= lanes.len() - kept.len();
-            self.lanes.store(Arc::new(kept));
+        let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| keep(lane));
+        if gone.is_empty() {
+            return;
         }
+        self.lanes.store(Arc::new(kept));
+        inner.draining.extend(gone);
+        self.drop_drained(&mut inner);
+    }
+
+    /// Forgets lanes that were taken out of the choice, as soon as they have answered everything.
+    pub(super) fn drop_drained(&self, inner: &mut Inner) {
+        let before = inner.draining.len();
+        inner.draining.retain(|lane| !lane.is_dead() && lane.idle_for().is_zero());
+        inner.total -= before - inner.draining.len();
+        self.serve_waiting(inner);
     }
 
     /// Opens the first lane, or waits for the caller that is doing so.
@@ -176,7 +200,7 @@ impl Pool {
     }
 
     fn first_done(self: &Arc<Self>, opened: Result<Arc<Lane>>) -> Result<Arc<Lane>> {
-        self.settle(opened.as_ref().ok().cloned());
+        let placed = self.settle(opened.as_ref().ok().cloned());
         let mut inner = self.lock();
         inner.first.opening = false;
         inner.first.attempts += 1;
@@ -190,7 +214,9 @@ impl Pool {
             return Err(cause);
         }
         self.start_upkeep();
-        Ok(lane)
+        // Others may have filled all places for lanes meanwhile.
+        let instead = if placed { None } else { self.lanes.load().first().cloned() };
+        Ok(instead.unwrap_or(lane))
     }
 }
 

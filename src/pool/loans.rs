@@ -21,6 +21,8 @@ pub(super) struct Loans {
     /// The sockets of those in use, so that they can be shut down from outside.
     lent: Vec<(u64, Arc<Socket>)>,
     opening: usize,
+    /// Connections and places on their way to a waiter.
+    handed: usize,
     waiting: VecDeque<(u64, Sender<Handed>)>,
     next: u64,
     /// Loans of an earlier round are closed when they come back.
@@ -102,6 +104,27 @@ impl Loans {
         gone.into_iter().map(|idle: Idle| idle.conn).collect()
     }
 
+    /// Hands something to the first waiter, or gives it back when nobody waits.
+    fn hand(&mut self, mut what: Handed) -> Option<Handed> {
+        while let Some((_, waiter)) = self.waiting.pop_front() {
+            match waiter.send(what) {
+                Ok(()) => {
+                    self.handed += 1;
+                    return None;
+                }
+                Err(crossbeam_channel::SendError(back)) => what = back,
+            }
+        }
+        Some(what)
+    }
+
+    /// Gives a connection to the first waiter, or keeps it for the next who comes.
+    fn offer(&mut self, conn: Conn) {
+        if let Some(Handed::Conn(conn)) = self.hand(Handed::Conn(Box::new(conn))) {
+            self.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+        }
+    }
+
     fn lend(&mut self, conn: &Conn) -> u64 {
         self.next += 1;
         self.lent.push((self.next, Arc::clone(conn.socket())));
@@ -109,7 +132,7 @@ impl Loans {
     }
 
     fn count(&self) -> usize {
-        self.idle.len() + self.lent.len() + self.opening
+        self.idle.len() + self.lent.len() + self.opening + self.handed
     }
 }
 
@@ -118,17 +141,16 @@ impl Pool {
     pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let mut inner = self.lock();
         inner.check()?;
-        if let Some(loan) = self.lend_idle(&mut inner) {
-            return Ok(loan);
-        }
-        if inner.loans.waiting.is_empty()
-            && inner.loans.count() < self.loans_at_most()
-            && inner.total < self.settings.max
-        {
-            inner.total += 1;
-            inner.loans.opening += 1;
-            drop(inner);
-            return self.open_loan(deadline);
+        if inner.loans.waiting.is_empty() {
+            if let Some(loan) = self.lend_idle(&mut inner) {
+                return Ok(loan);
+            }
+            if self.has_room_for_loan(&inner) {
+                inner.total += 1;
+                inner.loans.opening += 1;
+                drop(inner);
+                return self.open_loan(deadline);
+            }
         }
         if self.settings.wait == Some(Duration::ZERO) {
             return Err(Error::new(Status::PoolBusy, self.all_taken(&inner))
@@ -166,7 +188,20 @@ impl Pool {
 
     /// One place is kept for the first lane, whatever is on loan.
     fn loans_at_most(&self) -> usize {
-        self.settings.max - self.lanes.load().len().max(1)
+        self.settings.max.saturating_sub(self.lanes.load().len().max(1))
+    }
+
+    fn has_room_for_loan(&self, inner: &Inner) -> bool {
+        inner.loans.count() < self.loans_at_most() && inner.total < self.settings.max
+    }
+
+    /// Counts a place for a connection that is to be lent, if there is room for it.
+    pub(super) fn reserve_loan(&self) -> bool {
+        let mut inner = self.lock();
+        let room = inner.ended.is_none() && self.has_room_for_loan(&inner);
+        inner.total += usize::from(room);
+        inner.loans.opening += usize::from(room);
+        room
     }
 
     fn lend_idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Loan> {
@@ -217,9 +252,11 @@ impl Pool {
         };
         let mut inner = self.lock();
         inner.loans.waiting.retain(|(number, _)| *number != ticket);
-        inner.check()?;
         // It may have been handed over between the end of the wait and the lock.
-        match received.or_else(|| handed.try_recv().ok()) {
+        let received = received.or_else(|| handed.try_recv().ok());
+        inner.loans.handed -= usize::from(received.is_some());
+        inner.check()?;
+        match received {
             Some(Handed::Conn(conn)) => Ok(self.lend(&mut inner, *conn)),
             Some(Handed::Place) => {
                 inner.loans.opening += 1;
@@ -256,33 +293,29 @@ impl Pool {
             drop(conn);
             return self.free_place(&mut inner);
         }
-        let mut conn = Box::new(conn);
-        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
-            match waiter.send(Handed::Conn(conn)) {
-                Ok(()) => return,
-                Err(crossbeam_channel::SendError(Handed::Conn(back))) => conn = back,
-                Err(_) => return,
-            }
-        }
-        inner.loans.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+        inner.loans.offer(conn);
     }
 
-    /// A place came free: the next waiter may open a connection in it.
-    fn free_place(&self, inner: &mut Inner) {
-        while let Some((_, waiter)) = inner.loans.waiting.pop_front() {
-            if waiter.send(Handed::Place).is_ok() {
-                return;
-            }
-        }
+    /// A place came free.
+    pub(super) fn free_place(&self, inner: &mut Inner) {
         inner.total -= 1;
+        self.serve_waiting(inner);
+    }
+
+    /// As long as there is room, the next who wait may open connections in it.
+    pub(super) fn serve_waiting(&self, inner: &mut Inner) {
+        while !inner.loans.waiting.is_empty() && self.has_room_for_loan(inner) {
+            inner.total += usize::from(inner.loans.hand(Handed::Place).is_none());
+        }
     }
 
     /// Adds a connection that was opened in a reserved place to keep `pool.min` warm.
     pub(super) fn keep_warm(&self, opened: Result<Conn>) -> bool {
         let mut inner = self.lock();
+        inner.loans.opening -= 1;
         match opened {
             Ok(conn) if inner.ended.is_none() => {
-                inner.loans.idle.push_back(Idle { conn, since: Instant::now() });
+                inner.loans.offer(conn);
                 true
             }
             _ => {

@@ -47,6 +47,8 @@ pub struct Pool {
     /// The mean number of calls in flight, times 256.
     load: AtomicU32,
     growing: AtomicBool,
+    /// No further lane could be had; not before the next tick it is tried again.
+    grown: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
     served: AtomicUsize,
@@ -57,6 +59,8 @@ struct Inner {
     loans: Loans,
     /// Lanes, idle and lent connections, and those that are being opened.
     total: usize,
+    /// Lanes that take no more calls but have not answered all of them; they count until they have.
+    draining: Vec<Arc<Lane>>,
     first: FirstLane,
     ended: Option<Error>,
     upkeep_runs: bool,
@@ -101,6 +105,7 @@ impl Pool {
             lanes: ArcSwap::default(),
             load: AtomicU32::new(0),
             growing: AtomicBool::new(false),
+            grown: AtomicBool::new(false),
             inner: Mutex::default(),
             first_opened: Condvar::new(),
             served: AtomicUsize::new(0),
@@ -128,14 +133,13 @@ impl Pool {
 
     /// Closes idle connections now and busy ones when they are done; the next call connects again.
     pub fn disconnect(&self) {
+        self.keep_lanes(|_| false);
         let mut inner = self.lock();
-        let lanes = self.lanes.swap(Arc::default());
-        inner.total -= lanes.len();
         let idle = inner.loans.renew();
         inner.total -= idle.len();
+        self.serve_waiting(&mut inner);
         drop(inner);
-        // What is in flight holds the lane; its connection is closed when the last of them lets go.
-        drop((lanes, idle));
+        drop(idle);
     }
 
     /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
@@ -146,11 +150,12 @@ impl Pool {
         }
         inner.ended = Some(cause.clone());
         let lanes = self.lanes.swap(Arc::default());
+        let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
-        inner.total -= lanes.len() + idle.len();
+        inner.total -= lanes.len() + draining.len() + idle.len();
         drop(inner);
         self.first_opened.notify_all();
-        lanes.iter().for_each(|lane| lane.shut(cause.clone()));
+        lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
     }
 
     /// Whether the pool has been retired.

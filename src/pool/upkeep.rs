@@ -2,6 +2,7 @@
 //!
 //! Guarantees: begins with the first connection, ends with the pool; runs on a worker, one tick at a time.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,8 +26,13 @@ impl Pool {
     }
 
     fn look_after(self: &Arc<Self>) {
+        self.grown.store(false, Ordering::Relaxed);
         self.lanes.load().iter().for_each(|lane| lane.check());
         self.drop_dead_lanes();
+        let draining = self.lock().draining.clone();
+        draining.iter().for_each(|lane| lane.check());
+        drop(draining);
+        self.drop_drained(&mut self.lock());
         self.close_idle();
         self.refill();
     }
@@ -49,21 +55,19 @@ impl Pool {
         let mut inner = self.lock();
         let gone = inner.loans.sweep(|conn, idle_for| !(self.is_too_old(conn) || !conn.is_quiet() || over(idle_for)));
         inner.total -= gone.len();
+        self.serve_waiting(&mut inner);
         drop(inner);
         drop(gone);
     }
 
     /// Opens connections until `pool.min` are there; the first failure ends it until the next tick.
     fn refill(self: &Arc<Self>) {
-        while self.lock().total < self.settings.min && self.reserve() {
-            let opened = self.open(Deadline::after(self.connect.load().timeout_connect));
+        while self.lock().total < self.settings.min {
+            let deadline = Deadline::after(self.connect.load().timeout_connect);
             let done = if self.lanes.load().is_empty() {
-                let lane = opened.ok().map(|conn| self.new_lane(conn));
-                let done = lane.is_some();
-                self.settle(lane);
-                done
+                self.first_lane(deadline).is_ok()
             } else {
-                self.keep_warm(opened)
+                self.reserve_loan() && self.keep_warm(self.open(deadline))
             };
             if !done {
                 return;

@@ -76,17 +76,20 @@ impl<T> Drop for Outlive<'_, T> {
 impl<T> Slot<T> {
     /// Waits on `word` with `bits` until there is something to see, or the end.
     pub fn wait(&self, word: &Word, bits: u32, end: Option<Instant>) -> Seen<T> {
+        // The clock is read only after a sleep: the kernel knows it too, and most sleeps end with a value.
+        let mut slept = false;
         loop {
             let ticket = word.ticket();
             let state = self.state.fetch_or(PARKED, Ordering::AcqRel);
             if let Some(seen) = self.look(state) {
                 return seen;
             }
-            if end.is_some_and(|end| Instant::now() >= end) {
+            if slept && end.is_some_and(|end| Instant::now() >= end) {
                 self.state.fetch_and(!PARKED, Ordering::Relaxed);
                 return Seen::Late;
             }
             word.wait(ticket, bits, end);
+            slept = true;
         }
     }
 
@@ -101,6 +104,12 @@ impl<T> Slot<T> {
             0 => None,
             orders => self.take_order(orders),
         }
+    }
+
+    /// Takes this order if it was given, and leaves another one.
+    pub fn take(&self, order: Order) -> bool {
+        let bit = bit(order);
+        self.state.load(Ordering::Acquire) & bit != 0 && self.state.fetch_and(!bit, Ordering::AcqRel) & bit != 0
     }
 
     /// Looks without waiting: a value, an order, or nothing yet.
@@ -118,6 +127,13 @@ impl<T> Slot<T> {
             return Some(value.map_or(Seen::Released, Seen::Done));
         }
         (state & RELEASED != 0).then_some(Seen::Released)
+    }
+}
+
+fn bit(order: Order) -> u32 {
+    match order {
+        Order::Lead => LEAD,
+        Order::Flush => FLUSH,
     }
 }
 
@@ -147,9 +163,8 @@ impl<T> Token<T> {
 
     /// Gives an order; true when the waiter is asleep and has to be woken.
     pub fn order(&self, order: Order) -> bool {
-        let bit = if order == Order::Lead { LEAD } else { FLUSH };
         // SAFETY: the slot lives as long as this token.
-        unsafe { self.0.as_ref().state.fetch_or(bit, Ordering::AcqRel) & PARKED != 0 }
+        unsafe { self.0.as_ref().state.fetch_or(bit(order), Ordering::AcqRel) & PARKED != 0 }
     }
 }
 
@@ -195,6 +210,7 @@ mod tests {
             assert!(!token.order(Order::Lead));
             token.deliver(7);
             assert_eq!(slot.peek(), Some(Seen::Order(Order::Lead)));
+            assert!(!slot.take(Order::Lead));
             assert_eq!(slot.peek(), Some(Seen::Order(Order::Flush)));
             assert_eq!(slot.peek(), Some(Seen::Done(7)));
         });

@@ -1,0 +1,225 @@
+//! What needs a look inside: panics of role holders, the bounds of the writer's role. Peers are plain sockets.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+use super::{Bytes, Lane, Outcome, Point, Unit};
+use crate::config::{ClientSettings, Credentials, Endpoint, LaneSettings, Protocol};
+use crate::error::Status;
+use crate::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
+use crate::resp::Limits;
+use crate::time::Deadline;
+
+const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const PONG: &[u8] = b"+PONG\r\n";
+
+/// A lane to a server that runs this after the handshake. It never holds back.
+fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(GREETING).unwrap();
+        talk(stream);
+    });
+    let handshake = HandshakeOptions {
+        auth: Credentials::default(),
+        db: 0,
+        protocol: Protocol::Auto,
+        client_name: None,
+        no_evict: false,
+        no_touch: false,
+        expect: Expect::Any,
+    };
+    let tcp = ClientSettings::default().tcp;
+    let options = ConnectOptions { tcp, limits: Limits::default(), handshake, timeout_connect: Duration::from_secs(5) };
+    let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
+    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, ..LaneSettings::default() })
+}
+
+fn ping(lane: &Lane) -> Outcome {
+    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None }, Deadline::never())
+}
+
+/// Reads until so many PINGs are there.
+fn hear(stream: &mut TcpStream, pings: usize) {
+    stream.read_exact(&mut vec![0; pings * PING.len()]).unwrap();
+}
+
+fn until(lane: &Lane, in_flight: usize) {
+    while lane.lock().in_flight() < in_flight {
+        std::thread::yield_now();
+    }
+}
+
+/// Twenty callers without a deadline; the holder of the role panics at this point. Everybody else must be answered, the one
+/// that panics too, in its own way.
+fn panics_at(point: Point, answers: usize) -> (usize, Vec<super::Failure>) {
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        hear(&mut stream, 20);
+        wait.recv().unwrap();
+        stream.write_all(&PONG.repeat(answers)).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let (mut good, mut panicked, mut failures) = (0, 0, Vec::new());
+    scope(|threads| {
+        let calls: Vec<_> = (0..20).map(|_| threads.spawn(|| ping(&lane))).collect();
+        until(&lane, 20);
+        assert!(lane.hook.set(Box::new(move |_, at| assert!(at != point, "on purpose"))).is_ok());
+        go.send(()).unwrap();
+        for call in calls {
+            match call.join() {
+                Err(_) => panicked += 1,
+                Ok(Ok(_)) => good += 1,
+                Ok(Err(failure)) => failures.push(failure),
+            }
+        }
+    });
+    assert_eq!(panicked, 1);
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+    (good, failures)
+}
+
+#[test]
+fn a_panic_while_receiving_is_told_to_all_others() {
+    let (good, failures) = panics_at(Point::Received, 3);
+    assert_eq!((good, failures.len()), (0, 19));
+    assert!(failures.iter().all(|failure| failure.sent == PING.len() && failure.error.status() == Status::Internal));
+}
+
+#[test]
+fn a_panic_after_units_were_popped_still_hands_their_replies_over() {
+    let (good, failures) = panics_at(Point::Popped, 20);
+    // The one that panicked had a reply too, and could not return it.
+    assert_eq!((good, failures.len()), (19, 0));
+}
+
+#[test]
+fn a_panic_of_the_writer_leaves_everybody_in_doubt_whose_bytes_it_had() {
+    let lane = lane_to(|mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
+    let (at_point, sending) = channel();
+    let (go, wait) = channel::<()>();
+    let ends = std::sync::Mutex::new((at_point, wait));
+    let hook = move |_: &Lane, at| {
+        if at == Point::Sent {
+            let (at_point, wait) = &*ends.lock().unwrap();
+            at_point.send(()).unwrap();
+            wait.recv().unwrap();
+            panic!("on purpose");
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    scope(|threads| {
+        let writer = threads.spawn(|| ping(&lane));
+        sending.recv().unwrap();
+        let behind: Vec<_> = (0..10).map(|_| threads.spawn(|| ping(&lane))).collect();
+        until(&lane, 11);
+        go.send(()).unwrap();
+        assert!(writer.join().is_err());
+        for call in behind {
+            // Theirs were still in the append buffer.
+            assert_eq!(call.join().unwrap().unwrap_err().sent, 0);
+        }
+    });
+    let st = lane.lock();
+    assert_eq!(st.sent, PING.len() as u64, "what the panicking writer had handed to the kernel counts as sent");
+}
+
+#[test]
+fn half_a_command_is_never_left_in_the_buffer() {
+    let mut st = super::St::new();
+    let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        super::slot::scope(|_, token| {
+            st.push(super::Entry::new(token, None, None), |buffer| {
+                buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
+                panic!("on purpose");
+            })
+        })
+    }));
+    assert!(pushed.is_err() && !st.has_unsent() && st.in_flight() == 0);
+}
+
+#[test]
+fn a_writer_hands_its_role_on_while_others_append() {
+    let lane = lane_to(|mut stream| {
+        let mut piece = [0; 4096];
+        let mut heard = 0;
+        while let Ok(n @ 1..) = stream.read(&mut piece) {
+            heard += n;
+            let _ = stream.write_all(&PONG.repeat(heard / PING.len()));
+            heard %= PING.len();
+        }
+    });
+    // While the first caller sends, another one always appends: the first must be let go all the same.
+    let lane = Arc::new(lane);
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let first = std::thread::current().id();
+    let hook = {
+        let (lane, rounds) = (Arc::downgrade(&lane), rounds.clone());
+        move |_: &Lane, at| {
+            if at != Point::Sending || std::thread::current().id() != first {
+                return;
+            }
+            rounds.fetch_add(1, Ordering::Relaxed);
+            assert!(rounds.load(Ordering::Relaxed) < 40, "the writer's role is not handed on");
+            let lane = lane.upgrade().unwrap();
+            let before = lane.pushes();
+            let other = lane.clone();
+            std::thread::spawn(move || ping(&other));
+            while lane.pushes() == before {
+                std::thread::yield_now();
+            }
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    assert!(ping(&lane).is_ok());
+    let rounds = rounds.load(Ordering::Relaxed);
+    assert!((2..=18).contains(&rounds), "{rounds} rounds");
+    let begun = Instant::now();
+    while lane.lock().in_flight() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "those who appended were forgotten");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_reader_is_never_ordered_to_write() {
+    // The second caller leads, and its bytes are the only ones that are left when the writer has done its rounds.
+    let lane = lane_to(|mut stream| {
+        hear(&mut stream, 2);
+        stream.write_all(&PONG.repeat(2)).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let lane = Arc::new(lane);
+    let first = std::thread::current().id();
+    let (done, reader) = channel();
+    let hook = {
+        let (lane, done) = (Arc::downgrade(&lane), std::sync::Mutex::new(Some(done)));
+        move |_: &Lane, at| {
+            let Some(done) =
+                done.lock().unwrap().take_if(|_| at == Point::Sent && std::thread::current().id() == first)
+            else {
+                return;
+            };
+            let lane = lane.upgrade().unwrap();
+            let other = lane.clone();
+            std::thread::spawn(move || done.send(ping(&other)).unwrap());
+            while lane.lock().reader.is_none() {
+                std::thread::yield_now();
+            }
+            let st = lane.lock();
+            assert!(st.last_unsent_live(st.writer.unwrap()).is_none());
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    assert!(ping(&lane).is_ok());
+    assert!(reader.recv_timeout(Duration::from_secs(10)).unwrap().is_ok());
+}

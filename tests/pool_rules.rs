@@ -1,0 +1,447 @@
+//! The rules of a pool: how many connections, who gets the next one, what is closed and what is opened anew.
+
+mod peer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+use peer::{Peer, Server, after, assert_text, eventually, pool_echo};
+use vigie::config::{Endpoint, PoolSettings};
+use vigie::error::{Error, Status, flags};
+use vigie::lane::{Bytes, Unit};
+use vigie::pool::{Loan, Pool};
+use vigie::resp::Want;
+use vigie::time::Deadline;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn pool_of(max: usize) -> PoolSettings {
+    PoolSettings { max, ..PoolSettings::default() }
+}
+
+/// One round trip on a loan; says which of the server's connections answered.
+fn ask(loan: &mut Loan) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
+    let reply = loan.conn().unwrap().request(&bytes, Want::One, after(5000)).unwrap();
+    reply.bytes(0).unwrap().to_vec()
+}
+
+/// A server that answers WHO with the number of the connection, and everything else with the last argument.
+fn numbered() -> Server {
+    Server::start(|mut peer, number| {
+        while let Some(text) = peer.next_arg() {
+            let who = if text == b"WHO" { number.to_string().into_bytes() } else { text };
+            if !peer.say_bulk(&who) {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
+    let server = numbered();
+    let pool = server.pool(pool_of(7));
+    let end = Instant::now() + Duration::from_millis(1500);
+    let (loans, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    scope(|threads| {
+        for thread in 0..100u64 {
+            let (pool, loans, calls) = (&pool, &loans, &calls);
+            threads.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(thread);
+                while Instant::now() < end {
+                    if random.u32(..3) > 0 {
+                        let text = format!("{thread} {}", random.u64(..));
+                        assert_text(&pool_echo(pool, text.as_bytes(), after(10_000)), text.as_bytes());
+                        calls.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let mut loan = pool.loan(after(10_000)).unwrap();
+                    ask(&mut loan);
+                    assert!(pool.counts().total <= 7);
+                    if random.u32(..200) == 0 {
+                        // Ended from our side first, so that the server's count follows before the next one is opened.
+                        let before = loan.conn().unwrap().socket().clone();
+                        before.shutdown();
+                        std::thread::sleep(3 * MS);
+                        loan.spoil();
+                    }
+                    loans.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(loans.into_inner() > 100 && calls.into_inner() > 1000);
+    let most = server.most_open.load(Ordering::SeqCst);
+    assert!((3..=7).contains(&most), "{most} connections at one time");
+    let counts = pool.counts();
+    assert_eq!((counts.lent, counts.waiting, counts.total), (0, 0, counts.lanes + counts.idle));
+}
+
+#[test]
+fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
+    let server = numbered();
+    let pool = server.pool(PoolSettings { wait: Some(Duration::ZERO), ..pool_of(4) });
+    let loans: Vec<_> = (0..3).map(|_| pool.loan(after(1000)).unwrap()).collect();
+    let error = pool.loan(after(1000)).err().expect("a fourth loan of four places");
+    assert_eq!(error.status(), Status::PoolBusy);
+    assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED));
+    for text in ["size 3", "in_use 3", "idle 0", "connected 3", "waiting 0", "pool.max 4"] {
+        assert!(error.message().contains(text), "{text}: {}", error.message());
+    }
+    assert_text(&pool_echo(&pool, b"ordinary", after(1000)), b"ordinary");
+    assert_eq!((pool.counts().total, server.accepted()), (4, 4));
+    drop(loans);
+    assert_eq!(pool.counts().idle, 3);
+}
+
+#[test]
+fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
+    let server = numbered();
+    let pool = server.pool(PoolSettings { wait: Some(80 * MS), ..pool_of(2) });
+    let _loan = pool.loan(after(1000)).unwrap();
+    for (deadline, least, most) in [(10_000, 80, 300), (30, 30, 79)] {
+        let begun = Instant::now();
+        let error = pool.loan(after(deadline)).err().unwrap();
+        let took = begun.elapsed();
+        assert_eq!(error.status(), Status::PoolTimeout, "{error:?}");
+        assert!(took >= MS * least && took < MS * most, "{took:?}");
+        assert!(error.message().contains("waited") && error.message().contains("in_use 1"), "{}", error.message());
+    }
+    assert_eq!(pool.counts().waiting, 0);
+}
+
+#[test]
+fn who_comes_first_is_served_first() {
+    let server = numbered();
+    let pool = server.pool(pool_of(2));
+    let loan = pool.loan(after(1000)).unwrap();
+    let served = Mutex::new(Vec::new());
+    scope(|threads| {
+        for n in 0..10 {
+            let (pool, served) = (&pool, &served);
+            threads.spawn(move || {
+                let mut loan = pool.loan(after(10_000)).unwrap();
+                served.lock().unwrap().push(n);
+                ask(&mut loan);
+                if n % 3 == 0 {
+                    // The next opens a connection in this place.
+                    loan.spoil();
+                }
+            });
+            eventually("it waits", || pool.counts().waiting == n + 1);
+        }
+        drop(loan);
+    });
+    assert_eq!(*served.lock().unwrap(), (0..10).collect::<Vec<_>>());
+    assert_eq!((server.accepted(), pool.counts().total), (4, 0));
+}
+
+#[test]
+fn a_connection_on_its_way_to_a_waiter_counts() {
+    let server = numbered();
+    let pool = server.pool(pool_of(2));
+    let most = AtomicUsize::new(0);
+    let end = Instant::now() + Duration::from_millis(400);
+    scope(|threads| {
+        for _ in 0..12 {
+            threads.spawn(|| {
+                while Instant::now() < end {
+                    let loan = pool.loan(after(10_000)).unwrap();
+                    most.fetch_max(pool.counts().lent, Ordering::Relaxed);
+                    drop(loan);
+                }
+            });
+        }
+    });
+    assert_eq!((most.into_inner(), server.accepted()), (1, 1));
+    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    assert_eq!(pool.counts().total, 2);
+}
+
+#[test]
+fn what_was_spoiled_or_broken_does_not_come_back() {
+    let server = numbered();
+    let pool = server.pool(pool_of(4));
+    let mut loan = pool.loan(after(1000)).unwrap();
+    assert_eq!(ask(&mut loan), b"0");
+    loan.spoil();
+    drop(loan);
+    assert_eq!(pool.counts().total, 0);
+    let mut loan = pool.loan(after(1000)).unwrap();
+    assert_eq!(ask(&mut loan), b"1");
+    // A reply that nobody read is still to come.
+    let mut bytes = Vec::new();
+    Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
+    loan.conn().unwrap().send_all(&bytes, after(1000)).unwrap();
+    eventually("the reply is there", || !loan.conn().unwrap().is_quiet());
+    drop(loan);
+    let mut loan = pool.loan(after(1000)).unwrap();
+    assert_eq!(ask(&mut loan), b"2");
+    drop(loan);
+    server.kill_all();
+    let mut loan = pool.loan(after(1000)).unwrap();
+    assert_eq!(ask(&mut loan), b"3");
+    assert_eq!(pool.counts().total, 1);
+}
+
+#[test]
+fn idle_connections_take_turns() {
+    let server = numbered();
+    let pool = server.pool(pool_of(8));
+    drop((0..5).map(|_| pool.loan(after(1000)).unwrap()).collect::<Vec<_>>());
+    assert_eq!(pool.counts().idle, 5);
+    let mut uses = HashMap::new();
+    for _ in 0..1000 {
+        *uses.entry(ask(&mut pool.loan(after(1000)).unwrap())).or_insert(0) += 1;
+    }
+    assert!(uses.len() == 5 && uses.values().all(|uses| (150..=250).contains(uses)), "{uses:?}");
+}
+
+#[test]
+fn pool_min_is_kept_also_after_kills() {
+    let server = numbered();
+    let pool = server.pool(PoolSettings { min: 4, ..pool_of(6) });
+    assert_text(&pool_echo(&pool, b"first", after(1000)), b"first");
+    eventually("it is warm", || pool.counts().total == 4 && server.open.load(Ordering::SeqCst) == 4);
+    for round in 1..=2 {
+        server.kill_all();
+        let begun = Instant::now();
+        eventually("it is warm again", || {
+            server.accepted() == 4 * (round + 1) && server.open.load(Ordering::SeqCst) == 4
+        });
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    assert_eq!(pool.counts().lanes, 1);
+    assert_text(&pool_echo(&pool, b"last", after(1000)), b"last");
+}
+
+#[test]
+fn idle_connections_are_closed_down_to_pool_min() {
+    let server = numbered();
+    let pool = server.pool(PoolSettings { min: 2, idle: Some(50 * MS), ..pool_of(8) });
+    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    let loans: Vec<_> = (0..5).map(|_| pool.loan(after(1000)).unwrap()).collect();
+    assert_eq!(pool.counts().total, 6);
+    drop(loans);
+    eventually("the rest is closed", || pool.counts().total == 2 && server.open.load(Ordering::SeqCst) == 2);
+    let accepted = server.accepted();
+    std::thread::sleep(700 * MS); // Longer than a tick: what stays must stay.
+    assert_eq!((pool.counts().total, server.accepted()), (2, accepted));
+}
+
+#[test]
+fn a_connection_ends_with_its_lifetime() {
+    let server = numbered();
+    let pool = server.pool(PoolSettings { lifetime: Some(60 * MS), ..pool_of(8) });
+    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    let mut loan = pool.loan(after(1000)).unwrap();
+    let first = ask(&mut loan);
+    let begun = Instant::now();
+    eventually("it is too old", || begun.elapsed() > 70 * MS);
+    assert_eq!(ask(&mut loan), first, "a loan is not taken away");
+    drop(loan);
+    assert_eq!(pool.counts().idle, 0);
+    assert_ne!(ask(&mut pool.loan(after(1000)).unwrap()), first);
+    eventually("the old lane is closed too", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn a_retired_pool_answers_everybody_at_once() {
+    let server = Server::start(|mut peer, _| peer.await_end());
+    let pool = server.pool(pool_of(3));
+    let mut loans = vec![pool.loan(after(1000)).unwrap(), pool.loan(after(1000)).unwrap()];
+    scope(|threads| {
+        let waiting = threads.spawn(|| pool.loan(Deadline::never()).err().unwrap());
+        let calling = threads.spawn(|| pool_echo(&pool, b"x", Deadline::never()).unwrap_err().error);
+        let mut loan = loans.pop().unwrap();
+        let reading = threads.spawn(move || loan.conn().unwrap().recv(Want::One, Deadline::never()).unwrap_err());
+        eventually("all wait", || pool.counts().waiting == 1 && pool.counts().in_flight == 1);
+        let begun = Instant::now();
+        pool.retire(Error::new(Status::Closed, "another primary"));
+        assert_eq!(waiting.join().unwrap().status(), Status::Closed);
+        assert_eq!(calling.join().unwrap().status(), Status::Closed);
+        reading.join().unwrap();
+        assert!(begun.elapsed() < 200 * MS, "{:?}", begun.elapsed());
+    });
+    drop(loans);
+    assert_eq!(pool.loan(after(1000)).err().unwrap().status(), Status::Closed);
+    let failure = pool_echo(&pool, b"x", after(1000)).unwrap_err();
+    assert_eq!((failure.error.status(), failure.sent), (Status::Closed, 0));
+    assert_eq!(pool.counts().total, 0);
+    eventually("all are closed", || server.open.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn disconnect_closes_what_is_idle_and_lets_the_rest_finish() {
+    let go = Arc::new(AtomicBool::new(false));
+    let server = {
+        let go = go.clone();
+        Server::start(move |mut peer: Peer, number| {
+            while let Some(text) = peer.next_arg() {
+                if text == b"slow" {
+                    eventually("the test goes on", || go.load(Ordering::SeqCst));
+                }
+                let who = if text == b"WHO" { number.to_string().into_bytes() } else { text };
+                peer.say_bulk(&who);
+            }
+        })
+    };
+    let pool = server.pool(pool_of(8));
+    scope(|threads| {
+        let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(10_000)));
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        let (mut busy, idle) = (pool.loan(after(1000)).unwrap(), pool.loan(after(1000)).unwrap());
+        drop(idle);
+        assert_eq!((pool.counts().total, server.accepted()), (3, 3));
+        pool.disconnect();
+        eventually("the idle one is closed", || server.open.load(Ordering::SeqCst) == 2);
+        assert_eq!(ask(&mut busy), b"1");
+        drop(busy);
+        eventually("and the lent one when it came back", || server.open.load(Ordering::SeqCst) == 1);
+        assert_text(&pool_echo(&pool, b"new", after(1000)), b"new");
+        assert_eq!(server.accepted(), 4);
+        go.store(true, Ordering::SeqCst);
+        assert_text(&slow.join().unwrap(), b"slow");
+    });
+    eventually("only the new one is left", || pool.counts().total == 1 && server.open.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn connections_that_cannot_be_opened_leave_no_trace() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let mut spec = Server::echo().spec(PoolSettings { min: 2, ..pool_of(3) });
+    spec.endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port };
+    let pool = Pool::new(spec);
+    scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                for _ in 0..10 {
+                    assert_eq!(pool.loan(after(1000)).err().unwrap().status(), Status::Connect);
+                    let failure = pool_echo(&pool, b"x", after(1000)).unwrap_err();
+                    assert_eq!((failure.error.status(), failure.sent), (Status::Connect, 0));
+                }
+            });
+        }
+    });
+    let counts = pool.counts();
+    assert_eq!((counts.total, counts.waiting, counts.lent), (0, 0, 0));
+}
+
+#[test]
+fn a_waiter_learns_of_a_place_that_a_lane_left() {
+    let cut = Arc::new(AtomicBool::new(false));
+    let server = {
+        let cut = cut.clone();
+        Server::start(move |mut peer, number| {
+            if number == 1 {
+                return eventually("the test goes on", || cut.load(Ordering::SeqCst));
+            }
+            peer.echo();
+        })
+    };
+    let pool = server.pool(pool_of(3));
+    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None };
+    // The first call opens the first lane; the second asks for another.
+    (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(1000)), b"x"));
+    eventually("there is a second lane", || pool.counts().lanes == 2);
+    let _lent = pool.loan(after(1000)).unwrap();
+    assert_eq!(pool.counts().total, 3);
+    scope(|threads| {
+        let waiting = threads.spawn(|| pool.loan(after(10_000)));
+        eventually("it waits", || pool.counts().waiting == 1);
+        cut.store(true, Ordering::SeqCst);
+        let begun = Instant::now();
+        let loan = waiting.join().unwrap();
+        assert!(loan.is_ok() && begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!((pool.counts().total, pool.counts().lanes), (3, 1));
+    });
+}
+
+/// While calls take this long, so many threads call.
+fn load(pool: &Arc<Pool>, threads: usize, calls: usize) {
+    scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for call in 0..calls {
+                    let text = format!("{thread}.{call}");
+                    assert_text(&pool_echo(pool, text.as_bytes(), after(10_000)), text.as_bytes());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn lanes_grow_with_the_load_up_to_their_bounds() {
+    for (pool_max, lane_max, most) in [(16, 4, 4), (3, 4, 2), (2, 4, 1), (16, 2, 2)] {
+        let server = Server::start(|mut peer, _| {
+            while let Some(text) = peer.next_arg() {
+                std::thread::sleep(MS);
+                peer.say_bulk(&text);
+            }
+        });
+        let mut spec = server.spec(pool_of(pool_max));
+        spec.lane.max = lane_max;
+        let pool = Pool::new(spec);
+        assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+        assert_eq!(pool.counts().lanes, 1);
+        eventually("it grows", || {
+            load(&pool, 6, 5);
+            pool.counts().lanes == most
+        });
+        load(&pool, 12, 10);
+        assert_eq!((pool.counts().lanes, server.most_open.load(Ordering::SeqCst)), (most, most));
+    }
+}
+
+#[test]
+fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
+    let server = Server::start(|mut peer, number| {
+        while let Some(text) = peer.next_arg() {
+            if text == b"slow" {
+                std::thread::sleep(400 * MS);
+                peer.say_bulk(number.to_string().as_bytes());
+            } else {
+                peer.say_bulk(&text);
+            }
+        }
+    });
+    let pool = server.pool(pool_of(4));
+    let slow = || {
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None };
+        let reply = pool.exec(unit, true, after(10_000)).unwrap();
+        reply.bytes(0).unwrap().to_vec()
+    };
+    let quick = || {
+        let begun = Instant::now();
+        assert_text(&pool_echo(&pool, b"quick", after(10_000)), b"quick");
+        begun.elapsed()
+    };
+    quick();
+    // The first slow call finds a single lane, and asks for a second.
+    scope(|threads| {
+        let slow = threads.spawn(slow);
+        eventually("there is a second lane", || pool.counts().lanes == 2);
+        eventually("the slow call is late", || quick() < 50 * MS);
+        for _ in 0..50 {
+            assert!(quick() < 200 * MS);
+        }
+        slow.join().unwrap();
+    });
+    let lanes = pool.counts().lanes;
+    scope(|threads| {
+        let slow = threads.spawn(slow);
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        for _ in 0..50 {
+            assert!(quick() < 200 * MS);
+        }
+        assert_ne!(slow.join().unwrap(), b"0", "of {lanes} lanes the first");
+    });
+}
