@@ -163,10 +163,10 @@ impl Core {
         }
         drop(door);
         self.end_pools();
+        self.service.wake();
     }
 
     pub(super) fn disconnect(&self) {
-        self.turn.fetch_add(1, Ordering::Relaxed);
         self.view.load().pools().for_each(|pool| pool.disconnect());
     }
 

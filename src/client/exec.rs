@@ -27,8 +27,15 @@ struct Progress {
     /// Topology of this discovery or an earlier one has been found wanting.
     stale: u64,
     tried: Vec<String>,
+    /// Replies to a list whose rest was refused, each with how many of them stand.
     kept: Vec<(Reply, usize)>,
     from: usize,
+    /// Who refused the rest.
+    refused_by: Option<Arc<Pool>>,
+    /// An attempt may have run.
+    maybe_executed: bool,
+    /// What says best why it has not come off yet.
+    told: Option<Error>,
 }
 
 impl Core {
@@ -43,19 +50,30 @@ impl Core {
         loop {
             let error = match self.attempt(plan, call, &mut progress) {
                 Ok((reply, pool)) => return Ok((progress.whole(reply), pool)),
-                Err(Failed::ForGood(error)) => return Err(self.in_words(plan, &progress, error)),
-                Err(Failed::ForNow(error)) => error,
+                Err(Failed::ForGood(error)) => return self.end(plan, progress, error),
+                Err(Failed::ForNow(error)) => progress.most_telling(error),
             };
             if deadline.is_over() || self.is_closed() || progress.is_out_of_retries() {
-                return Err(self.in_words(plan, &progress, error));
+                return self.end(plan, progress, error);
             }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             if let Some(pause) = progress.pause() {
                 self.pause(pause);
             }
             if deadline.is_over() {
-                return Err(self.in_words(plan, &progress, error));
+                return self.end(plan, progress, error);
             }
+        }
+    }
+
+    /// The end of a call that did not come off: an error, or what is known of a list whose rest was refused to the end.
+    fn end(&self, plan: &Plan<'_>, mut progress: Progress, error: Error) -> Result<(Reply, Arc<Pool>)> {
+        let refused = progress.from > 0 || error.status() == Status::Server;
+        match progress.refused_by.take() {
+            Some(pool) if refused && !progress.maybe_executed && !error.has(flags::MAYBE_EXECUTED) => {
+                Ok((progress.with_refusals(), pool))
+            }
+            _ => Err(self.in_words(plan, &progress, error)),
         }
     }
 
@@ -99,7 +117,7 @@ impl Core {
         if self.current_view().serves(self.target) && (stale == 0 || self.service.discovered() > stale) {
             return Ok(());
         }
-        match self.service.discover(stale, deadline) {
+        match self.service.discover_unless(stale, deadline, || self.is_closed()) {
             // Without Sentinels the last known nodes serve: whatever is opened there is asked for its role first.
             Err(error) if error.status() == Status::NoSentinel && self.current_view().serves(self.target) => Ok(()),
             other => other.map(drop),
@@ -147,15 +165,19 @@ impl Core {
             "" => again.error.with_endpoint(route.pool.name()),
             _ => again.error,
         };
-        if again.was_sent && call.has(CallFlags::NO_RETRY) {
-            return Failed::ForGood(error);
-        }
         if let Some((reply, ran)) = again.kept {
             progress.from += ran;
             progress.kept.push((reply, ran));
+            progress.refused_by = Some(Arc::clone(&route.pool));
         }
+        if again.was_sent && call.has(CallFlags::NO_RETRY) {
+            return Failed::ForGood(error);
+        }
+        progress.maybe_executed |= error.has(flags::MAYBE_EXECUTED);
         if again.suspect {
             match &route.reader {
+                // The node itself may well be there: a cursor is lost only with the node.
+                Some(_) if route.pinned && error.status() == Status::Io => {}
                 Some(reader) => {
                     reader.rest();
                     self.service.suspect(route.pool.endpoint(), error.message());
@@ -181,6 +203,8 @@ impl Core {
 
     /// The error as the caller gets it: what was tried, for which service, how often.
     fn in_words(&self, plan: &Plan<'_>, progress: &Progress, error: Error) -> Error {
+        let maybe_executed = progress.maybe_executed && !plan.repeatable;
+        let error = if maybe_executed { error.with_flags(flags::MAYBE_EXECUTED) } else { error };
         if error.status() == Status::Server {
             // A refusal that outlasted the deadline: the server's line stays unaltered.
             return error;
@@ -210,12 +234,47 @@ impl From<Error> for Failed {
 
 impl Progress {
     fn new(retry: RetrySettings, deadline: Deadline) -> Self {
-        Self { retry, deadline, rounds: 0, stale: 0, tried: Vec::new(), kept: Vec::new(), from: 0 }
+        Self {
+            retry,
+            deadline,
+            rounds: 0,
+            stale: 0,
+            tried: Vec::new(),
+            kept: Vec::new(),
+            from: 0,
+            refused_by: None,
+            maybe_executed: false,
+            told: None,
+        }
     }
 
     /// The whole reply, if it came in parts.
     fn whole(&mut self, last: Reply) -> Reply {
         if self.kept.is_empty() { last } else { join(&self.kept, &last) }
+    }
+
+    /// The replies that stand, and the refusals of the rest.
+    fn with_refusals(&self) -> Reply {
+        match self.kept.split_last() {
+            Some(((last, _), earlier)) => join(earlier, last),
+            None => Reply::null(),
+        }
+    }
+
+    /// Which error to end with if nothing better comes: that no replica was fit says more than that the last of them failed, and
+    /// anything says more than that the deadline came during a discovery.
+    fn most_telling(&mut self, error: Error) -> Error {
+        let was_sent = error.has(flags::MAYBE_EXECUTED);
+        let vague = match &self.told {
+            None => false,
+            Some(_) if was_sent || matches!(error.status(), Status::NoReplica | Status::Server) => false,
+            Some(told) => told.status() == Status::NoReplica || error.status() == Status::Timeout,
+        };
+        if vague {
+            return self.told.clone().unwrap_or(error);
+        }
+        self.told = Some(error.clone());
+        error
     }
 
     fn is_out_of_retries(&self) -> bool {

@@ -36,6 +36,7 @@ pub(super) struct Reader {
     pub(super) pool: Arc<Pool>,
     announced: Endpoint,
     unfit: Option<String>,
+    unfit_by_link: bool,
     /// Milliseconds since `born` until which it is passed over.
     rests_until: AtomicU64,
     born: Instant,
@@ -48,6 +49,14 @@ pub(super) struct Route {
     pub(super) reader: Option<Arc<Reader>>,
     /// Other replicas that could be tried after this one.
     pub(super) alternatives: usize,
+    /// No other node will do: a cursor belongs to it.
+    pub(super) pinned: bool,
+}
+
+impl Route {
+    fn to(pool: &Arc<Pool>, reader: Option<&Arc<Reader>>, alternatives: usize) -> Self {
+        Self { pool: Arc::clone(pool), reader: reader.cloned(), alternatives, pinned: false }
+    }
 }
 
 impl Reader {
@@ -125,6 +134,7 @@ impl Core {
             pool: pool.unwrap_or_else(|| Pool::new(spec(&replica.endpoint, client, Expect::Replica))),
             announced: replica.announced.clone(),
             unfit: replica.unfit.clone(),
+            unfit_by_link: replica.unfit_by_link,
             rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
             born: kept.map_or_else(Instant::now, |reader| reader.born),
         })
@@ -171,7 +181,7 @@ impl Core {
 
     fn to_primary(&self, view: &View) -> Result<Route> {
         match &view.primary {
-            Some(pool) => Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 }),
+            Some(pool) => Ok(Route::to(pool, None, 0)),
             None => {
                 let text = format!("no primary of service {} is known", self.service.name());
                 Err(Error::new(Status::NoPrimary, text).with_flags(flags::RETRYABLE))
@@ -190,21 +200,30 @@ impl Core {
         let settings = self.settings();
         if let Some(reader) = self.pick(&choice, &settings) {
             let spare = choice.len() - 1 + usize::from(settings.replica.fallback == Fallback::Primary);
-            return Ok(Route { pool: Arc::clone(&reader.pool), reader: Some(Arc::clone(reader)), alternatives: spare });
+            return Ok(Route::to(&reader.pool, Some(reader), spare));
         }
         if settings.replica.fallback == Fallback::Primary && view.primary.is_some() {
             self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
             return self.to_primary(view);
         }
+        // Rule 32: while the primary changes every replica's link is broken, and its data are better than an error.
+        let unlinked: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit_by_link).filter(untried).collect();
+        if let Some(reader) = self.pick(&unlinked, &settings) {
+            let spare = unlinked.len() - 1;
+            return Ok(Route::to(&reader.pool, Some(reader), spare));
+        }
         Err(self.no_replica(view, tried))
     }
 
     fn pick<'a>(&self, choice: &[&'a Arc<Reader>], settings: &ClientSettings) -> Option<&'a Arc<Reader>> {
+        if choice.is_empty() {
+            return None;
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = |among: &[&'a Arc<Reader>]| (!among.is_empty()).then(|| among[turn % among.len()]);
+        let in_turn = |among: &[&'a Arc<Reader>]| among.get(turn % among.len().max(1)).copied();
         match settings.replica.pick {
             Pick::RoundRobin => in_turn(choice),
-            Pick::Random => (!choice.is_empty()).then(|| choice[fastrand::usize(..choice.len())]),
+            Pick::Random => Some(choice[fastrand::usize(..choice.len())]),
             Pick::Latency if turn % EXPLORE == 0 => in_turn(choice),
             // One without a figure comes first, so that it gets one.
             Pick::Latency => choice.iter().copied().min_by_key(|reader| reader.pool.srtt().unwrap_or_default()),
@@ -228,7 +247,8 @@ impl Core {
         let pinned =
             pin.as_ref().and_then(|name| view.pools().find(|pool| pool.name() == name && !tried.contains(name)));
         if let Some(pool) = pinned {
-            return Ok(Route { pool: Arc::clone(pool), reader: None, alternatives: 0 });
+            let reader = view.replicas.iter().find(|reader| Arc::ptr_eq(&reader.pool, pool));
+            return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
         }
         if scan == Scan::GoesOn {
             let node = pin.take().unwrap_or_else(|| "none".to_owned());
@@ -243,9 +263,13 @@ impl Core {
 
     fn no_replica(&self, view: &View, tried: &[String]) -> Error {
         let mut text = format!("no fit replica of service {}", self.service.name());
+        // The view is not renewed for a reason that changed; the snapshot has it.
+        let snapshot = self.service.load();
         for reader in &view.replicas {
             let failed = tried.iter().any(|name| name == reader.pool.name()).then_some("failed just now");
-            let why = reader.unfit.as_deref().or(failed).unwrap_or("not tried");
+            let known = snapshot.replicas.iter().find(|replica| &replica.endpoint == reader.pool.endpoint());
+            let unfit = known.map_or(reader.unfit.as_deref(), |replica| replica.unfit.as_deref());
+            let why = unfit.or(failed).unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
         Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)

@@ -101,7 +101,7 @@ impl Session {
 impl Pinned {
     /// Makes a connection the session's own, in the session's database.
     fn take(&mut self, mut loan: Loan, db: u32, deadline: Deadline) -> Result<()> {
-        if loan.db() != db {
+        if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
             let unit = Unit { bytes: Bytes::Args(&select), list: None };

@@ -57,15 +57,30 @@ pub struct Conn {
 impl Conn {
     /// Connects and shakes hands.
     pub fn open(endpoint: &Endpoint, options: &ConnectOptions, deadline: Deadline) -> Result<Self> {
+        Self::open_noted(endpoint, options, deadline, &|_| ())
+    }
+
+    /// As [`Conn::open`]; `note` sees each socket before anything is waited for, so that it can be ended from outside.
+    pub fn open_noted(
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+        deadline: Deadline,
+        note: &dyn Fn(&Arc<Socket>),
+    ) -> Result<Self> {
         let step = Deadline::after(deadline.left_or(options.timeout_connect));
-        let opened = Self::greeted(endpoint, options, step);
+        let opened = Self::greeted(endpoint, options, step, note);
         opened.map_err(|error| Self::not_opened(error, endpoint, deadline))
     }
 
-    fn greeted(endpoint: &Endpoint, options: &ConnectOptions, deadline: Deadline) -> Result<Self> {
-        let socket = Socket::connect(endpoint, &options.tcp, deadline)?;
+    fn greeted(
+        endpoint: &Endpoint,
+        options: &ConnectOptions,
+        deadline: Deadline,
+        note: &dyn Fn(&Arc<Socket>),
+    ) -> Result<Self> {
+        let socket = Socket::connect(endpoint, &options.tcp, deadline, note)?;
         let mut conn = Self {
-            socket: Arc::new(socket),
+            socket,
             decoder: Decoder::new(options.limits),
             received: vec![0; RECEIVE],
             start: 0,

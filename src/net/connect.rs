@@ -12,31 +12,49 @@ use crate::time::Deadline;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait before a Unix socket with a full backlog is tried again: it cannot be polled for.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 impl Socket {
-    /// Connects, trying each address of the endpoint until the deadline.
-    pub fn connect(endpoint: &Endpoint, tcp: &TcpSettings, deadline: Deadline) -> Result<Self> {
+    /// Connects, trying each address of the endpoint until the deadline. `note` sees each socket before it is waited for: shutting it
+    /// down from another thread ends the attempt.
+    pub fn connect(
+        endpoint: &Endpoint,
+        tcp: &TcpSettings,
+        deadline: Deadline,
+        note: &dyn Fn(&Arc<Self>),
+    ) -> Result<Arc<Self>> {
         match endpoint {
-            Endpoint::Unix(path) => unix(path, deadline).map_err(|error| failed(endpoint, &error, "", deadline)),
+            Endpoint::Unix(path) => {
+                let socket = unix(path, deadline).map_err(|error| failed(endpoint, &error, "", deadline))?;
+                let socket = Arc::new(socket);
+                note(&socket);
+                Ok(socket)
+            }
             Endpoint::Tcp { host, port } => {
                 let addresses = resolve::resolve(host, *port, deadline)?;
-                in_turn(endpoint, &addresses, tcp, deadline)
+                in_turn(endpoint, &addresses, tcp, deadline, note)
             }
         }
     }
 }
 
-fn in_turn(endpoint: &Endpoint, addresses: &[SocketAddr], tcp: &TcpSettings, deadline: Deadline) -> Result<Socket> {
+fn in_turn(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    tcp: &TcpSettings,
+    deadline: Deadline,
+    note: &dyn Fn(&Arc<Socket>),
+) -> Result<Arc<Socket>> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let mut earlier = String::new();
     for (tried, address) in addresses.iter().enumerate() {
         let rest = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let share = deadline.left().map_or(deadline, |left| deadline.within(left / rest));
-        match one(address, tcp, share) {
+        match one(address, tcp, share, note) {
             Ok(socket) => return Ok(socket),
             Err(error) => {
                 if addresses.len() > 1 {
@@ -50,8 +68,14 @@ fn in_turn(endpoint: &Endpoint, addresses: &[SocketAddr], tcp: &TcpSettings, dea
 }
 
 /// One address within its share of the time.
-fn one(address: &SocketAddr, tcp: &TcpSettings, deadline: Deadline) -> io::Result<Socket> {
-    let socket = Socket::start(address, tcp)?;
+fn one(
+    address: &SocketAddr,
+    tcp: &TcpSettings,
+    deadline: Deadline,
+    note: &dyn Fn(&Arc<Socket>),
+) -> io::Result<Arc<Socket>> {
+    let socket = Arc::new(Socket::start(address, tcp)?);
+    note(&socket);
     while !socket.wait(false, true, deadline.left())?.write {
         if deadline.is_over() {
             return Err(timed_out());
@@ -113,9 +137,9 @@ mod tests {
         let good = listener.local_addr().unwrap();
         let refused = SocketAddr::from(([127, 0, 0, 2], good.port()));
         let endpoint = Endpoint::Tcp { host: "two".into(), port: good.port() };
-        let socket = in_turn(&endpoint, &[refused, good], &tcp(), soon()).unwrap();
+        let socket = in_turn(&endpoint, &[refused, good], &tcp(), soon(), &|_| ()).unwrap();
         assert_eq!(socket.peer(), good.to_string());
-        let error = in_turn(&endpoint, &[refused, refused], &tcp(), soon()).unwrap_err();
+        let error = in_turn(&endpoint, &[refused, refused], &tcp(), soon(), &|_| ()).unwrap_err();
         assert_eq!((error.status(), error.errno()), (Status::Connect, libc::ECONNREFUSED));
         assert!(error.has(flags::RETRYABLE) && error.message().contains("127.0.0.2"), "{error}");
     }
@@ -130,7 +154,7 @@ mod tests {
         let begun = Instant::now();
         let mut held = Vec::new();
         let error = loop {
-            match Socket::connect(&endpoint, &tcp(), Deadline::after(Duration::from_millis(80))) {
+            match Socket::connect(&endpoint, &tcp(), Deadline::after(Duration::from_millis(80)), &|_| ()) {
                 Ok(socket) => held.push(socket),
                 Err(error) => break error,
             }
@@ -140,12 +164,38 @@ mod tests {
     }
 
     #[test]
+    fn a_shutdown_ends_an_attempt() {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: address.port() };
+        let begun = Instant::now();
+        let mut held = Vec::new();
+        let error = loop {
+            let ends = |socket: &Arc<Socket>| {
+                let socket = Arc::clone(socket);
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(50));
+                    socket.shutdown();
+                });
+            };
+            match Socket::connect(&endpoint, &tcp(), soon(), &ends) {
+                Ok(socket) => held.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.status(), Status::Connect);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn unix_sockets_connect_and_a_missing_one_says_so() {
         let path = std::env::temp_dir().join(format!("vigie-connect-{}.sock", std::process::id()));
-        let error = Socket::connect(&Endpoint::Unix(path.clone()), &tcp(), soon()).unwrap_err();
+        let error = Socket::connect(&Endpoint::Unix(path.clone()), &tcp(), soon(), &|_| ()).unwrap_err();
         assert_eq!((error.status(), error.errno()), (Status::Connect, libc::ENOENT));
         let listener = UnixListener::bind(&path).unwrap();
-        assert!(Socket::connect(&Endpoint::Unix(path.clone()), &tcp(), soon()).is_ok());
+        assert!(Socket::connect(&Endpoint::Unix(path.clone()), &tcp(), soon(), &|_| ()).is_ok());
         drop(listener);
         std::fs::remove_file(path).unwrap();
     }

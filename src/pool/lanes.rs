@@ -105,7 +105,7 @@ impl Pool {
             if done {
                 // A failure here costs nobody anything: calls go on with the lanes that there are.
                 let opened = pool.open(Deadline::after(pool.connect.load().timeout_connect));
-                done = pool.settle(opened.ok().map(|conn| pool.new_lane(conn)));
+                done = pool.settle(opened.ok().map(|(conn, round)| (pool.new_lane(conn), round)));
             }
             pool.grown.store(!done, Ordering::Relaxed);
             pool.growing.store(false, Ordering::Release);
@@ -124,11 +124,13 @@ impl Pool {
     }
 
     /// Adds the lane that was opened in a reserved place, or gives the place back; false if it did.
-    fn settle(&self, lane: Option<Arc<Lane>>) -> bool {
+    fn settle(&self, opened: Option<(Arc<Lane>, u64)>) -> bool {
         let mut inner = self.lock();
         let lanes = self.lanes.load_full();
-        match lane {
-            Some(lane) if inner.ended.is_none() && lanes.len() < self.lanes_at_most() => {
+        match opened {
+            Some((lane, round))
+                if inner.ended.is_none() && round == inner.loans.round() && lanes.len() < self.lanes_at_most() =>
+            {
                 let mut lanes = Vec::clone(&lanes);
                 lanes.push(lane);
                 self.lanes.store(Arc::new(lanes));
@@ -148,7 +150,10 @@ impl Pool {
 
     /// Keeps some lanes in the choice; the others end when nothing is in flight on them any more.
     pub(super) fn keep_lanes(&self, keep: impl Fn(&Lane) -> bool) {
-        let mut inner = self.lock();
+        self.drain_lanes(&mut self.lock(), keep);
+    }
+
+    pub(super) fn drain_lanes(&self, inner: &mut Inner, keep: impl Fn(&Lane) -> bool) {
         let lanes = self.lanes.load_full();
         let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| keep(lane));
         if gone.is_empty() {
@@ -156,7 +161,7 @@ impl Pool {
         }
         self.lanes.store(Arc::new(kept));
         inner.draining.extend(gone);
-        self.drop_drained(&mut inner);
+        self.drop_drained(inner);
     }
 
     /// Forgets lanes that were taken out of the choice, as soon as they have answered everything.
@@ -196,11 +201,11 @@ impl Pool {
         inner.first.opening = true;
         inner.total += 1;
         drop(inner);
-        let opened = self.open(deadline).map(|conn| self.new_lane(conn));
+        let opened = self.open(deadline).map(|(conn, round)| (self.new_lane(conn), round));
         self.first_done(opened)
     }
 
-    fn first_done(self: &Arc<Self>, opened: Result<Arc<Lane>>) -> Result<Arc<Lane>> {
+    fn first_done(self: &Arc<Self>, opened: Result<(Arc<Lane>, u64)>) -> Result<Arc<Lane>> {
         let placed = self.settle(opened.as_ref().ok().cloned());
         let mut inner = self.lock();
         inner.first.opening = false;
@@ -209,7 +214,7 @@ impl Pool {
         let ended = inner.check();
         drop(inner);
         self.first_opened.notify_all();
-        let lane = opened?;
+        let (lane, _) = opened?;
         if let Err(cause) = ended {
             lane.shut(cause.clone());
             return Err(cause);

@@ -36,7 +36,7 @@ struct Idle {
 
 /// What a waiter is handed: a connection, or a place for one.
 enum Handed {
-    Conn(Box<Conn>),
+    Conn(Box<Conn>, u64),
     Place,
 }
 
@@ -60,9 +60,10 @@ impl Loan {
         &self.pool
     }
 
-    /// The database that it is in, unless its user changed that.
-    pub fn db(&self) -> u32 {
-        self.pool.connect.load().handshake.db
+    /// The database that it is in, unless its user changed that; `None` if it is from before a change of the options.
+    pub fn db(&self) -> Option<u32> {
+        let inner = self.pool.lock();
+        (self.round == inner.loans.round).then(|| self.pool.connect.load().handshake.db)
     }
 
     /// Its state is not as it was: it is closed when it is given back.
@@ -82,6 +83,11 @@ impl Drop for Loan {
 impl Loans {
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         (self.idle.len(), self.lent.len(), self.waiting.len())
+    }
+
+    /// The present round.
+    pub(super) fn round(&self) -> u64 {
+        self.round
     }
 
     /// Begins a new round: what is idle goes, what is lent goes when it comes back.
@@ -120,7 +126,7 @@ impl Loans {
 
     /// Gives a connection to the first waiter, or keeps it for the next who comes.
     fn offer(&mut self, conn: Conn) {
-        if let Some(Handed::Conn(conn)) = self.hand(Handed::Conn(Box::new(conn))) {
+        if let Some(Handed::Conn(conn, _)) = self.hand(Handed::Conn(Box::new(conn), self.round)) {
             self.idle.push_back(Idle { conn: *conn, since: Instant::now() });
         }
     }
@@ -210,14 +216,15 @@ impl Pool {
                 inner.total -= 1;
                 continue;
             }
-            return Some(self.lend(inner, conn));
+            let round = inner.loans.round;
+            return Some(self.lend(inner, conn, round));
         }
         None
     }
 
-    fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn) -> Loan {
+    fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn, round: u64) -> Loan {
         let id = inner.loans.lend(&conn);
-        Loan { pool: Arc::clone(self), conn: Some(conn), id, round: inner.loans.round, spoiled: false }
+        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false }
     }
 
     /// Opens a connection in a place that is counted already.
@@ -227,8 +234,8 @@ impl Pool {
         inner.loans.opening -= 1;
         let ended = inner.check();
         match (opened, ended) {
-            (Ok(conn), Ok(())) => {
-                let loan = self.lend(&mut inner, conn);
+            (Ok((conn, round)), Ok(())) => {
+                let loan = self.lend(&mut inner, conn, round);
                 drop(inner);
                 self.start_upkeep();
                 Ok(loan)
@@ -257,7 +264,7 @@ impl Pool {
         inner.loans.handed -= usize::from(received.is_some());
         inner.check()?;
         match received {
-            Some(Handed::Conn(conn)) => Ok(self.lend(&mut inner, *conn)),
+            Some(Handed::Conn(conn, round)) => Ok(self.lend(&mut inner, *conn, round)),
             Some(Handed::Place) => {
                 inner.loans.opening += 1;
                 drop(inner);
@@ -310,11 +317,11 @@ impl Pool {
     }
 
     /// Adds a connection that was opened in a reserved place to keep `pool.min` warm.
-    pub(super) fn keep_warm(&self, opened: Result<Conn>) -> bool {
+    pub(super) fn keep_warm(&self, opened: Result<(Conn, u64)>) -> bool {
         let mut inner = self.lock();
         inner.loans.opening -= 1;
         match opened {
-            Ok(conn) if inner.ended.is_none() => {
+            Ok((conn, round)) if inner.ended.is_none() && round == inner.loans.round => {
                 inner.loans.offer(conn);
                 true
             }

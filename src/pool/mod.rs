@@ -9,7 +9,7 @@ mod loans;
 mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
-use crate::net::{Conn, ConnectOptions};
+use crate::net::{Conn, ConnectOptions, Socket};
 use crate::time::Deadline;
 
 pub use loans::Loan;
@@ -62,6 +62,8 @@ struct Inner {
     /// Lanes that take no more calls but have not answered all of them; they count until they have.
     draining: Vec<Arc<Lane>>,
     first: FirstLane,
+    /// Every socket from before its handshake on.
+    sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
     upkeep_runs: bool,
 }
@@ -125,21 +127,29 @@ impl Pool {
     /// Connections that are opened from now on use these options. With `at_once` those that exist are replaced too: idle ones
     /// now, busy ones when they are done.
     pub fn reconfigure(&self, connect: ConnectOptions, at_once: bool) {
+        let mut inner = self.lock();
+        // Under the lock, so that a round and the options of its connections belong together.
         self.connect.store(Arc::new(connect));
-        if at_once {
-            self.disconnect();
-        }
+        let idle = at_once.then(|| self.renew(&mut inner));
+        drop(inner);
+        drop(idle);
     }
 
     /// Closes idle connections now and busy ones when they are done; the next call connects again.
     pub fn disconnect(&self) {
-        self.keep_lanes(|_| false);
         let mut inner = self.lock();
-        let idle = inner.loans.renew();
-        inner.total -= idle.len();
-        self.serve_waiting(&mut inner);
+        let idle = self.renew(&mut inner);
         drop(inner);
         drop(idle);
+    }
+
+    /// Begins a new round of connections; what is returned is closed outside the lock.
+    fn renew(&self, inner: &mut Inner) -> Vec<Conn> {
+        self.drain_lanes(inner, |_| false);
+        let idle = inner.loans.renew();
+        inner.total -= idle.len();
+        self.serve_waiting(inner);
+        idle
     }
 
     /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
@@ -153,9 +163,12 @@ impl Pool {
         let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
         inner.total -= lanes.len() + draining.len() + idle.len();
+        let sockets = std::mem::take(&mut inner.sockets);
         drop(inner);
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
+        // After the lanes, whose waiters are to get this cause.
+        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
     }
 
     /// Whether the pool has been retired.
@@ -190,8 +203,23 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, deadline: Deadline) -> Result<Conn> {
-        Conn::open(&self.endpoint, &self.connect.load(), deadline)
+    /// Opens a connection, and says in which round that began: one of an earlier round does not stay.
+    fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
+        let inner = self.lock();
+        let (round, options) = (inner.loans.round(), self.connect.load_full());
+        drop(inner);
+        let note = |socket: &Arc<Socket>| self.note(socket);
+        Conn::open_noted(&self.endpoint, &options, deadline, &note).map(|conn| (conn, round))
+    }
+
+    /// Remembers a socket that is about to be connected: the end of the pool must not wait for its handshake.
+    fn note(&self, socket: &Arc<Socket>) {
+        let mut inner = self.lock();
+        inner.sockets.retain(|socket| socket.strong_count() > 0);
+        inner.sockets.push(Arc::downgrade(socket));
+        if inner.ended.is_some() {
+            socket.shutdown();
+        }
     }
 
     fn new_lane(&self, conn: Conn) -> Arc<Lane> {

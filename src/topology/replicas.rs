@@ -8,6 +8,8 @@ use super::judge::{Voice, has_flag};
 use super::snapshot::ReplicaView;
 use crate::config::{AddressMap, Endpoint};
 
+const BROKEN_LINK: &str = "its link to the primary is broken";
+
 /// The replicas as the winner lists them, judged by all.
 pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: &AddressMap) -> Vec<ReplicaView> {
     let mut replicas: Vec<ReplicaView> = Vec::new();
@@ -18,6 +20,7 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             continue;
         }
         let opinions: Vec<_> = voices.iter().filter_map(|voice| opinion(voice, &replica.announced)).collect();
+        let (unfit, unfit_by_link) = unfit(&opinions).map_or((None, false), |(why, by_link)| (Some(why), by_link));
         replicas.push(ReplicaView {
             endpoint: map.apply(&replica.announced),
             announced: replica.announced.clone(),
@@ -25,7 +28,8 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             link_ok: replica.link_ok,
             offset: replica.offset,
             priority: replica.priority,
-            unfit: unfit(&opinions),
+            unfit,
+            unfit_by_link,
         });
     }
     replicas.sort_by(|a, b| a.announced.cmp(&b.announced));
@@ -36,16 +40,18 @@ fn opinion<'a>(voice: &Voice<'a>, announced: &Endpoint) -> Option<&'a ReplicaAns
     voice.replicas.iter().find(|replica| replica.announced == *announced)
 }
 
-fn unfit(opinions: &[&ReplicaAnswer]) -> Option<String> {
+/// Why most of them hold it for unfit, and whether all of these name its link alone.
+fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(String, bool)> {
     let bad = |opinion: &ReplicaAnswer| {
         let flag = ["o_down", "s_down", "disconnected"].into_iter().find(|flag| has_flag(&opinion.flags, flag));
-        flag.or((!opinion.link_ok).then_some("its link to the primary is broken"))
+        flag.or((!opinion.link_ok).then_some(BROKEN_LINK))
     };
     let reasons: Vec<_> = opinions.iter().filter_map(|opinion| bad(opinion)).collect();
     if reasons.len() * 2 <= opinions.len() {
         return None;
     }
-    Some(format!("{} in the eyes of {} of {} Sentinels", reasons[0], reasons.len(), opinions.len()))
+    let by_link = reasons.iter().all(|reason| *reason == BROKEN_LINK);
+    Some((format!("{} in the eyes of {} of {} Sentinels", reasons[0], reasons.len(), opinions.len()), by_link))
 }
 
 #[cfg(test)]
@@ -76,8 +82,10 @@ mod tests {
             merged[1].unfit.as_deref().is_some_and(|why| why.contains("link") && why.contains("3 of 3")),
             "{merged:?}"
         );
+        assert!(merged[1].unfit_by_link && !merged[0].unfit_by_link, "{merged:?}");
         let alone = merge(&voices[0], &voices[..1], &primary, &AddressMap::default());
         assert!(alone[0].unfit.as_deref().is_some_and(|why| why.contains("s_down")), "{alone:?}");
+        assert!(!alone[0].unfit_by_link, "{alone:?}");
     }
 
     #[test]

@@ -109,12 +109,25 @@ impl Service {
 
     /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
+        self.discover_unless(stale, deadline, || false)
+    }
+
+    /// As [`Service::discover`], for a caller that may be closed meanwhile and knocks with [`Service::wake`] then.
+    pub fn discover_unless(
+        self: &Arc<Self>,
+        stale: u64,
+        deadline: Deadline,
+        is_closed: impl Fn() -> bool,
+    ) -> Result<Arc<Snapshot>> {
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
         let mut has_waited = false;
         loop {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            }
+            if has_waited && is_closed() {
+                return Err(Error::new(Status::Closed, "closed while the primary was being looked for"));
             }
             if flight.finished > stale {
                 match &flight.last {
@@ -151,13 +164,14 @@ impl Service {
         }
     }
 
+    /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
     fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
-        let after = deadline.elapsed().as_millis();
-        let text = format!("the primary of service '{}' is still being looked for after {after} ms", self.name);
-        let error = Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE);
+        let after = deadline.elapsed();
+        let text =
+            format!("the primary of service '{}' is still being looked for after {} ms", self.name, after.as_millis());
         match &flight.last {
-            Some((_, Some(last))) => error.with_note(format_args!("; before that: {last}")),
-            _ => error,
+            Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
+            _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
         }
     }
 
@@ -223,8 +237,8 @@ impl Service {
         self.publish(snapshot);
     }
 
-    /// Wakes all who wait, because the handle is closed.
-    pub(super) fn wake(&self) {
+    /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
+    pub fn wake(&self) {
         drop(self.flight());
         self.landed.notify_all();
     }

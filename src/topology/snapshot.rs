@@ -45,6 +45,8 @@ pub struct ReplicaView {
     pub priority: i64,
     /// Why it must not be read from; `None`: it may.
     pub unfit: Option<String>,
+    /// That it is unfit has no other reason than its link to the primary.
+    pub unfit_by_link: bool,
 }
 
 /// A Sentinel.
@@ -64,7 +66,8 @@ impl Snapshot {
     /// Whether a connection would notice the difference.
     pub(super) fn matters(&self, before: &Self) -> bool {
         let key = |snapshot: &Self| (snapshot.primary.clone(), snapshot.primary_announced.clone(), snapshot.epoch);
-        let fitness = |replica: &ReplicaView| (replica.endpoint.clone(), replica.unfit.is_some());
+        let fitness =
+            |replica: &ReplicaView| (replica.endpoint.clone(), replica.unfit.is_some(), replica.unfit_by_link);
         key(self) != key(before) || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
     }
 

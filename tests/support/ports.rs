@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -28,7 +29,12 @@ pub fn reserve() -> Port {
         let number = fastrand::u16(FIRST..=LAST);
         let Some(lock) = lock("port", number) else { continue };
         let free = |addr: &str| match TcpListener::bind((addr, number)) {
-            Ok(_) => true,
+            Ok(listener) => {
+                // A child between fork and exec holds a copy of the descriptor: closing ours alone would leave the port taken.
+                // SAFETY: the descriptor is open until the listener is dropped below.
+                unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+                true
+            }
             Err(error) => error.kind() != io::ErrorKind::AddrInUse,
         };
         if free("0.0.0.0") && free("::1") {
