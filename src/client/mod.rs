@@ -59,6 +59,10 @@ impl CallFlags {
         }
     }
 
+    fn on_primary() -> Self {
+        Self(Self::ON_PRIMARY)
+    }
+
     fn has(self, flag: u32) -> bool {
         self.0 & flag != 0
     }
@@ -198,7 +202,7 @@ impl Client {
     /// session: gives its connection back.
     pub fn close(&self, budget: Budget) -> Result<()> {
         match &self.session {
-            Some(session) => session.close(),
+            Some(session) => session.close(budget.deadline(session.settings.timeout_call)),
             None => self.core.close(budget.deadline(self.core.settings().timeout_call)),
         }
         Ok(())
