@@ -176,8 +176,10 @@ impl Client {
         let outcome = match &self.session {
             Some(session) => session.exec(&self.core, plan, plan.deadline(budget, session.settings.timeout_call)),
             None => {
-                let timeout = self.core.settings().timeout_call;
-                self.core.exec(plan, call_flags, plan.deadline(budget, timeout))
+                let settings = self.core.settings();
+                let (timeout, retry) = (settings.timeout_call, settings.retry);
+                drop(settings);
+                self.core.exec(plan, call_flags, plan.deadline(budget, timeout), retry)
             }
         };
         outcome.map_err(|error| self.core.told(error))
