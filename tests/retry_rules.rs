@@ -494,7 +494,8 @@ fn close_ends_what_has_not_ended_in_its_time() {
     eventually("a handshake is under way", SOON, || primary_pool(&client).get("size") == 2);
     calls.push(job("GET turn", true));
     eventually("one waits for its turn", SOON, || primary_pool(&client).get("waiting") == 1);
-    let (_, took) = timed(|| client.close(Budget::Ms(100)).expect("it closes"));
+    let (told, took) = timed(|| client.close(Budget::Ms(100)).expect_err("calls were running").status());
+    assert_eq!(told, Status::Timeout);
     assert!(took <= Duration::from_millis(200), "{took:?}");
     let closed = Instant::now();
     for call in &calls {
