@@ -56,8 +56,8 @@ pub struct Report {
 pub struct Word {
     /// The Sentinel, as announced.
     pub sentinel: Endpoint,
-    /// It leads one.
-    pub in_failover: bool,
+    /// Whether it leads one; `None` when it names another primary already: only a verified switch ends that one.
+    pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
     pub o_down: bool,
 }
@@ -95,12 +95,13 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     let shows = |flag| judge::has_flag(voice.flags, flag);
-    // The leader shows the flag for a while after the switch: then it names the new primary already.
+    // The leader shows the flag for a while after the switch: then it names the new primary already. Until that is verified its
+    // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
         sentinel: asked[voice.index].announced.clone(),
-        in_failover: of_ours && shows("failover_in_progress"),
-        o_down: shows("o_down"),
+        in_failover: of_ours.then(|| shows("failover_in_progress")),
+        o_down: of_ours && shows("o_down"),
     }
 }
 

@@ -244,7 +244,7 @@ impl Post {
             What::Switched(..) => service.poke(true),
             What::PrimaryDown(down) => {
                 if news.channel.ends_with("odown") {
-                    service.note_down(from, *down);
+                    service.note_down(from, news.primary.as_ref(), *down);
                 }
                 service.poke(*down);
             }
