@@ -15,7 +15,7 @@ use super::link::LinkOptions;
 use super::news::{News, What};
 use super::probe::Probe;
 use super::sentinel::Sentinel;
-use super::service::Service;
+use super::service::{Haste, Service};
 use super::watch::Happening;
 use crate::config::{Endpoint, Monitor as Mode};
 use crate::net::Waker;
@@ -218,7 +218,7 @@ impl Post {
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
-            sentinel.all().iter().for_each(|service| service.poke(false));
+            sentinel.all().iter().for_each(|service| service.poke(Haste::Soon));
         }
     }
 
@@ -234,21 +234,21 @@ impl Post {
             What::Promoted(candidate) => {
                 service.raise_fence(from, news.primary.as_ref(), &news.channel);
                 self.question(sentinel, &service, candidate);
-                service.poke(true);
+                service.poke(Haste::Now);
             }
             What::Aborted => {
                 service.release_fence(from, &news.channel);
                 self.charge(&news.service).probe = None;
-                service.poke(true);
+                service.poke(Haste::Now);
             }
-            What::Switched(..) => service.poke(true),
+            What::Switched(..) => service.poke(Haste::Now),
             What::PrimaryDown(down) => {
                 if news.channel.ends_with("odown") {
                     service.note_down(from, news.primary.as_ref(), *down);
                 }
-                service.poke(*down);
+                service.poke(if *down { Haste::Now } else { Haste::Soon });
             }
-            What::Replica | What::Peers | What::Other => service.poke(false),
+            What::Replica | What::Peers | What::Other => service.poke(Haste::Soon),
         }
         self.tell(sentinel, &service, news);
     }
@@ -300,14 +300,15 @@ impl Post {
     /// Polls, probes and fences that are due.
     fn tend(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
-        let interval = sentinel.settings().sentinel.monitor.interval;
+        let settings = sentinel.settings();
+        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
         let mut wake = now + NAP;
         let services = sentinel.all();
         self.services.retain(|name, _| services.iter().any(|service| service.name() == name));
         for service in services {
             let charge = self.charge(service.name());
             if now >= charge.next_poll {
-                service.poke(false);
+                service.poke(Haste::Lazy);
                 let pace = if service.is_restless(now) { interval.min(RESTLESS) } else { interval };
                 charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
             } else if service.is_restless(now) {
@@ -320,9 +321,9 @@ impl Post {
                 }
                 wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
             }
-            if charge.probe.is_some() && !service.is_restless(now) {
-                charge.probe = None;
-            }
+            // What it is asked for is decided, or will not be.
+            let primary = service.load().primary_announced.clone();
+            charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
             wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
         }
         wake

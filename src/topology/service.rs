@@ -26,6 +26,17 @@ const JITTER_MS: u64 = 25;
 /// What is older may be asked for anew while a replica is unfit.
 const STALE: Duration = Duration::from_secs(1);
 
+/// How soon the Sentinels are to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Haste {
+    /// A discovery under way will do.
+    Lazy,
+    /// Something may have changed just now: after the one under way, with the usual pause.
+    Soon,
+    /// Something has happened: without a pause.
+    Now,
+}
+
 /// A service of the deployment.
 pub struct Service {
     pub(super) name: String,
@@ -42,8 +53,8 @@ pub struct Service {
 #[derive(Default)]
 pub(super) struct Flight {
     running: bool,
-    /// Something happened while it was running: another one follows at once.
-    again: bool,
+    /// Something happened while it was running: another one follows.
+    again: Option<Haste>,
     /// The number of the last discovery that ended.
     finished: u64,
     /// When that was, and why it failed.
@@ -204,14 +215,14 @@ impl Service {
         }
     }
 
-    /// Asks the Sentinels without waiting. `urgent`: something has happened, the pause between two discoveries does not hold.
-    pub fn poke(self: &Arc<Self>, urgent: bool) {
+    /// Asks the Sentinels without waiting.
+    pub(crate) fn poke(self: &Arc<Self>, haste: Haste) {
         let mut flight = self.flight();
-        if flight.running {
-            flight.again |= urgent;
-        } else {
+        if !flight.running {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
-            let _ = self.take_off(&mut flight, urgent);
+            let _ = self.take_off(&mut flight, haste == Haste::Now);
+        } else if haste > Haste::Lazy {
+            flight.again = flight.again.max(Some(haste));
         }
     }
 
@@ -222,7 +233,10 @@ impl Service {
         let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
         let delay = if urgent { Duration::ZERO } else { delay };
         let service = Arc::clone(self);
-        let job = move || Landing { service, number, report: None }.fly();
+        let job = move || {
+            let version = service.version();
+            Landing { service, number, version, report: None }.fly();
+        };
         let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
         let what = format_args!("no thread to look for the primary of service '{}'", self.name);
         started.map_err(|error| Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE))?;
@@ -243,8 +257,15 @@ impl Service {
     }
 
     /// Publishes what a discovery found, and wakes all who wait.
-    fn land(self: &Arc<Self>, number: u64, report: Report) {
+    fn land(self: &Arc<Self>, number: u64, version: u64, report: Report) {
         let mut flight = self.flight();
+        if self.version() != version {
+            // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
+            // that back. The next one judges by the new.
+            (flight.running, flight.finished, flight.again) = (false, number, Some(Haste::Now));
+            flight.last = Some((Instant::now(), None));
+            return self.fly_again(flight);
+        }
         let before = self.snapshot();
         let (mut snapshot, error) = match report.outcome {
             Ok(found) => (found, None),
@@ -273,14 +294,19 @@ impl Service {
         if number > flight.outdated {
             flight.suspicion = None;
         }
-        if std::mem::take(&mut flight.again) && !self.shared.is_closed() {
-            let _ = self.take_off(&mut flight, true);
-        }
-        drop(flight);
-        self.landed.notify_all();
+        self.fly_again(flight);
         if changed {
             self.shared.changed(&self.name);
         }
+    }
+
+    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait.
+    fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>) {
+        if let Some(haste) = flight.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.take_off(&mut flight, haste == Haste::Now);
+        }
+        drop(flight);
+        self.landed.notify_all();
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
@@ -355,6 +381,8 @@ impl fmt::Debug for Service {
 struct Landing {
     service: Arc<Service>,
     number: u64,
+    /// Of the snapshot that was there when it began.
+    version: u64,
     report: Option<Report>,
 }
 
@@ -374,7 +402,7 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let report = self.report.take();
         let report = report.unwrap_or_else(|| failed(Error::new(Status::Internal, "a discovery ended in a panic")));
-        self.service.land(self.number, report);
+        self.service.land(self.number, self.version, report);
     }
 }
 
