@@ -63,6 +63,11 @@ impl Ear {
         matches!(self.state, State::Listening { .. })
     }
 
+    /// It was tried, or lost, and is not heard since.
+    pub(super) fn is_lost(&self) -> bool {
+        self.told == Some(false)
+    }
+
     /// Does what can be done now; news go to `news`.
     pub(super) fn drive(
         &mut self,
