@@ -37,49 +37,52 @@ pub(super) fn attend(sentinel: &Arc<Sentinel>) {
     if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
         return;
     }
-    let lookout = LOOKOUT.get_or_make(Lookout::new);
-    let Some(waker) = &lookout.waker else { return };
+    let lookout = LOOKOUT.get_or_make(Lookout::default);
     let mut state = lookout.state();
     let known = state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
     if !known {
         state.handles.push(Arc::downgrade(sentinel));
     }
-    if !state.running {
-        // Without a thread there are no events: calls ask the Sentinels when something fails, and the next service tries again.
-        state.running = thread::spawn("vigie-lookout", move || lookout.run(waker)).is_ok();
+    if state.waker.is_none() {
+        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
+        // service tries again.
+        let Ok(waker) = Waker::new().map(Arc::new) else { return };
+        let own = Arc::clone(&waker);
+        if thread::spawn("vigie-lookout", move || lookout.run(own)).is_ok() {
+            state.waker = Some(waker);
+        }
+    } else {
+        state.wake();
     }
-    drop(state);
-    waker.wake();
 }
 
 /// Makes the lookout look again: a handle was closed.
 pub(super) fn nudge() {
-    if let Some(waker) = &LOOKOUT.get_or_make(Lookout::new).waker {
-        waker.wake();
-    }
+    LOOKOUT.get_or_make(Lookout::default).state().wake();
 }
 
-struct Lookout {
-    waker: Option<Arc<Waker>>,
-    state: Mutex<State>,
-}
+#[derive(Default)]
+struct Lookout(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     handles: Vec<Weak<Sentinel>>,
-    running: bool,
+    /// The running thread's.
+    waker: Option<Arc<Waker>>,
+}
+
+impl State {
+    fn wake(&self) {
+        self.waker.iter().for_each(|waker| waker.wake());
+    }
 }
 
 impl Lookout {
-    fn new() -> Self {
-        Self { waker: Waker::new().ok().map(Arc::new), state: Mutex::default() }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, waker: &Arc<Waker>) {
+    fn run(&self, waker: Arc<Waker>) {
         let mut posts: Vec<Post> = Vec::new();
         loop {
             waker.clear();
@@ -90,7 +93,7 @@ impl Lookout {
             let mut wake = now + NAP;
             for post in &mut posts {
                 wake = wake
-                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(waker))).unwrap_or_else(|_| post.begin_anew()));
+                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(&waker))).unwrap_or_else(|_| post.begin_anew()));
             }
             let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
@@ -104,16 +107,23 @@ impl Lookout {
     /// Takes new handles in and lets closed ones go; false when there is none left, and the thread ends.
     fn take_in(&self, posts: &mut Vec<Post>) -> bool {
         let mut state = self.state();
-        let open = |handle: &Weak<Sentinel>| handle.upgrade().is_some_and(|sentinel| !sentinel.is_closed());
-        state.handles.retain(open);
+        // Kept beyond the lock: whoever drops the last of one nudges the lookout, which takes the lock.
+        let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
+        let is_open = |handle: &Weak<Sentinel>| {
+            alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())
+        };
+        state.handles.retain(is_open);
         posts.retain(|post| state.handles.iter().any(|handle| handle.ptr_eq(&post.handle)));
         for handle in &state.handles {
             if !posts.iter().any(|post| post.handle.ptr_eq(handle)) {
                 posts.push(Post::new(handle.clone()));
             }
         }
-        state.running = !posts.is_empty();
-        state.running
+        if posts.is_empty() {
+            state.waker = None;
+        }
+        drop(state);
+        !posts.is_empty()
     }
 }
 
