@@ -102,7 +102,13 @@ impl Pool {
 
     /// Before a worker is busy: somebody must watch the clock for the other timers.
     fn stand_in(&'static self, state: &mut State) {
-        if state.idle == 0 && !state.timers.is_empty() && state.threads < MOST {
+        if state.timers.is_empty() {
+            return;
+        }
+        if state.idle > 0 {
+            // An idle one may have gone to sleep before these timers were set.
+            let _ = self.sender.send(None);
+        } else if state.threads < MOST {
             let _ = self.hire(state);
         }
     }
@@ -163,10 +169,10 @@ impl Pool {
         }
     }
 
-    /// The last thread stays as long as a timer needs it.
+    /// The last one that is not busy stays as long as a timer needs it.
     fn may_retire(&self, state: &State, asleep_since: Instant) -> bool {
         let rested = asleep_since.elapsed() >= LINGER;
-        rested && self.receiver.is_empty() && (state.threads > 1 || state.timers.is_empty())
+        rested && self.receiver.is_empty() && (state.idle > 0 || state.timers.is_empty())
     }
 }
 

@@ -154,6 +154,12 @@ fn row_62_a_hundred_threads_on_one_handle_get_their_own_answers() {
 }
 
 #[test]
+fn figure_a_client_is_small_and_a_call_costs_one_allocation() {
+    let (_deployment, environment) = deployment("c-allocations");
+    run("allocations", Mode::Plain, &environment);
+}
+
+#[test]
 fn a_closed_connection_raises_no_sigpipe() {
     let (_deployment, environment) = deployment("c-sigpipe");
     for mode in [Mode::Plain, Mode::Sanitized] {

@@ -177,3 +177,11 @@ fn koffi_takes_the_whole_header() {
     command.arg(clib::library().join("libvigie.so")).args(clib::exports().into_iter().map(|(name, _)| name));
     assert_eq!(clib::succeed(&mut command, "nodejs").trim(), env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn an_ordinary_build_needs_no_cbindgen() {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.current_dir(clib::root()).args(["tree", "--edges", "normal,build", "--prefix", "none"]);
+    let tree = clib::succeed(&mut tree, "cargo");
+    assert!(tree.contains("libc v") && !tree.contains("cbindgen"), "{tree}");
+}

@@ -252,3 +252,32 @@ fn the_build_directory_can_be_used_as_it_is() {
     run(command.arg(dir.join("program")));
     assert_runs(&dir.join("program"));
 }
+
+/// What `cargo cinstall` reads; the header that it installs is the committed one.
+#[test]
+fn cargo_c_finds_its_settings() {
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.current_dir(root()).args(["metadata", "--no-deps", "--format-version", "1"]);
+    let text = text_of(&mut metadata);
+    let settings = text.split("\"capi\":{").nth(1).expect("package.metadata.capi");
+    assert!(settings.contains("\"generation\":false") && settings.contains("include/vigie.h"), "{settings}");
+    assert!(text.contains("\"capi\":[]"), "the feature that build.rs looks at");
+}
+
+/// Without packages to install, setup ends with what to do, and nothing is half done.
+#[test]
+fn setup_says_what_is_missing_when_it_may_not_install() {
+    let tools = fresh_dir("tools");
+    for tool in ["bash", "env", "dirname", "id", "mkdir", "make", "cc", "pkg-config", "ld", "cargo", "find", "head"] {
+        let found = text_of(Command::new("sh").args(["-c", &format!("command -v {tool}")]));
+        std::os::unix::fs::symlink(found.trim(), tools.join(tool)).expect("the directory is ours");
+    }
+    let copy = fresh_dir("setup");
+    fs::create_dir(copy.join("scripts")).expect("the directory is ours");
+    fs::copy(root().join("scripts/setup"), copy.join("scripts/setup")).expect("the directory is ours");
+    let output = Command::new(copy.join("scripts/setup")).arg("demo").env("PATH", &tools).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("redis-server is missing: install the package redis-server"), "{said}");
+    assert!(!said.contains("cargo is missing") && !said.contains("command not found"), "{said}");
+}

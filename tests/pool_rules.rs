@@ -225,6 +225,7 @@ fn idle_connections_are_closed_down_to_pool_min() {
     let server = numbered();
     let pool = server.pool(PoolSettings { min: 2, idle: Some(50 * MS), ..pool_of(8) });
     assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    eventually("it is warm", || pool.counts().idle == 1);
     let loans: Vec<_> = (0..5).map(|_| pool.loan(after(1000)).unwrap()).collect();
     assert_eq!(pool.counts().total, 6);
     drop(loans);

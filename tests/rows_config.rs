@@ -256,15 +256,13 @@ fn row_13_connect_timeout_is_separate_for_sentinel_and_data() {
     let hole = blackhole();
     // The Sentinel does not answer the connection: timeout.sentinel counts.
     let sentinel = connect(&uri(&[hole.addr()]), &[("timeout.sentinel", "1000"), ("timeout.connect", "8000")]);
-    let (error, took) = timed(|| refresh(&sentinel).expect_err("no Sentinel"));
+    let error = about(1000, || refresh(&sentinel).expect_err("no Sentinel"));
     assert!(error.status() == Status::NoSentinel && error.message().contains(&hole.addr()), "{error:?}");
-    assert_about(took, 1000);
     // The data node does not: timeout.connect counts.
     let fakes = Scripted::sentinels(3, SERVICE, &hole.addr());
     let sentinel = connect(&uri_of(&fakes), &[("timeout.sentinel", "8000"), ("timeout.connect", "1000")]);
-    let (error, took) = timed(|| refresh(&sentinel).expect_err("no primary"));
+    let error = about(1000, || refresh(&sentinel).expect_err("no primary"));
     assert!(error.status() == Status::NoPrimary && error.message().contains(&hole.addr()), "{error:?}");
-    assert_about(took, 1000);
 }
 
 #[test]
@@ -275,15 +273,17 @@ fn row_14_command_timeout() {
     let node = d.primary_node(SERVICE);
     node.stop();
     for (args, budget, ms, may_have_run) in [
-        (&["SET", "k", "w"][..], Budget::Default, 500, true),
-        (&["GET", "k"], Budget::Default, 500, true),
-        // By now the silent connection was given up, and another one cannot be made: this one surely did not run.
-        (&["SET", "k", "x"], Budget::Ms(300), 300, false),
+        (&["SET", "k", "w"][..], Budget::Default, 500, Some(true)),
+        // A read may be sent again when the silent connection is given up, and then it does not matter.
+        (&["GET", "k"], Budget::Default, 500, None),
+        // By now it was given up, and another one cannot be made: this one surely did not run.
+        (&["SET", "k", "x"], Budget::Ms(300), 300, Some(false)),
     ] {
         let (error, took) = timed(|| fails(&client, args, budget));
         assert_eq!(error.status(), Status::Timeout, "{args:?}: {error:?}");
-        assert!(took >= Duration::from_millis(ms) && took < Duration::from_millis(ms + 150), "{args:?} took {took:?}");
-        assert_eq!(error.has(flags::MAYBE_EXECUTED), may_have_run, "{args:?}: {error:?}");
+        assert!(took >= Duration::from_millis(ms) && took < Duration::from_millis(ms + 250), "{args:?} took {took:?}");
+        let flagged = error.has(flags::MAYBE_EXECUTED);
+        assert!(may_have_run.is_none_or(|may| may == flagged), "{args:?}: {error:?}");
     }
     node.cont();
     eventually("the client goes on", Duration::from_secs(5), || try_cmd(&client, &["PING"], Budget::Default).is_ok());
@@ -296,18 +296,15 @@ fn row_15_whole_discovery_has_one_deadline() {
     for pattern in ["@accept", "SENTINEL"] {
         fakes.iter().for_each(|fake| fake.fault(pattern, Fault::Stall));
         let sentinel = connect(&uri_of(&fakes), &[("timeout.sentinel", "800")]);
-        let (error, took) = timed(|| refresh(&sentinel).expect_err("nobody answers"));
+        let error = about(800, || refresh(&sentinel).expect_err("nobody answers"));
         assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
         assert!(fakes.iter().all(|fake| error.message().contains(&fake.addr())), "{error:?}");
-        assert_about(took, 800);
         let client = client(&sentinel, Target::Primary);
-        let (error, took) = timed(|| fails(&client, &["GET", "k"], Budget::Ms(1000)));
+        let error = at_most(1100, || fails(&client, &["GET", "k"], Budget::Ms(1000)));
         assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
-        assert!(took <= Duration::from_millis(1100), "{took:?}: {error:?}");
         // Less time than one Sentinel may take: the call's own deadline counts all the same.
-        let (error, took) = timed(|| fails(&client, &["GET", "k"], Budget::Ms(200)));
+        let error = at_most(220, || fails(&client, &["GET", "k"], Budget::Ms(200)));
         assert!([Status::Timeout, Status::NoSentinel].contains(&error.status()), "{error:?}");
-        assert!(took <= Duration::from_millis(300), "{took:?}: {error:?}");
         fakes.iter().for_each(|fake| fake.clear_faults());
     }
 }
@@ -416,10 +413,9 @@ fn row_21_missing_service_is_distinct() {
     let (a, b) = (refuse(), refuse());
     let sentinel = connect(&uri(&[a.addr(), b.addr()]), &[]);
     for target in [Target::Primary, Target::Replica, Target::Split] {
-        let (error, took) = timed(|| fails(&client(&sentinel, target), &["GET", "k"], SHORT));
+        let error = at_most(770, || fails(&client(&sentinel, target), &["GET", "k"], SHORT));
         assert_eq!(error.status(), Status::NoSentinel, "{target:?}: {error:?}");
         assert!(error.has(flags::RETRYABLE) && error.message().contains(&a.addr()), "{error:?}");
-        assert!(took <= Duration::from_millis(770), "{took:?}");
     }
     let settings = |addr: String| config(&uri(&[addr]), &[]).settings().expect("settings");
     let soon = Some(Deadline::after(Duration::from_millis(300)));

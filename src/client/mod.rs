@@ -68,6 +68,10 @@ impl CallFlags {
         self.0 >> 24
     }
 
+    fn on_primary() -> Self {
+        Self(Self::ON_PRIMARY)
+    }
+
     fn has(self, flag: u32) -> bool {
         self.0 & flag != 0
     }
@@ -205,7 +209,7 @@ impl Client {
     /// session: gives its connection back.
     pub fn close(&self, budget: Budget) -> Result<()> {
         match &self.session {
-            Some(session) => session.close(),
+            Some(session) => session.close(budget.deadline(session.settings.timeout_call)),
             None => self.core.close(budget.deadline(self.core.settings().timeout_call)),
         }
         Ok(())

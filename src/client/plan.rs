@@ -54,7 +54,7 @@ impl<'a> Plan<'a> {
         }
         let mut plan = Self::new(What::Args(args));
         plan.add(|| args.iter().copied());
-        plan.slow |= Bytes::Args(args).len() > LARGE_BYTES;
+        plan.slow |= args.iter().map(|arg| arg.len()).sum::<usize>() > LARGE_BYTES;
         Ok(plan)
     }
 

@@ -1,10 +1,12 @@
 //! A client pinned to one connection: for WATCH, MULTI by hand, SELECT, CLIENT.
 //!
 //! Guarantees: commands run in call order on one connection, which never moves to another node; once it is lost, EXEC gives
-//! TXN_ABORTED and anything else IO; nobody after it sees its state.
+//! TXN_ABORTED and anything else IO; nobody after it sees its state. Threads that share a session take turns, each within its
+//! own deadline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
@@ -14,16 +16,40 @@ use super::{CallFlags, Target};
 use crate::config::ClientSettings;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
+use crate::net::Socket;
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
 use crate::time::Deadline;
+
+/// How long a close waits for what it has ended.
+const LAST: Duration = Duration::from_millis(100);
 
 /// What a session client has beside its parent's core.
 pub(super) struct Session {
     pub(super) settings: ClientSettings,
     pinned: Mutex<Pinned>,
+    turns: Turns,
     closed: AtomicBool,
+    /// Whoever has the turn gives the connection back at its end.
+    gives_back: AtomicBool,
 }
+
+/// Whose turn it is: a lock whose waiters have deadlines.
+#[derive(Default)]
+struct Turns {
+    now: Mutex<Now>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Now {
+    taken: bool,
+    /// The connection of the command under way, and whether it blocks.
+    socket: Option<(Arc<Socket>, bool)>,
+}
+
+/// The right to use the connection.
+struct Turn<'a>(&'a Turns);
 
 /// The connection, and what was done to it.
 #[derive(Default)]
@@ -39,7 +65,13 @@ struct Pinned {
 
 impl Session {
     pub(super) fn new(settings: ClientSettings) -> Self {
-        Self { settings, pinned: Mutex::default(), closed: AtomicBool::new(false) }
+        Self {
+            settings,
+            pinned: Mutex::default(),
+            turns: Turns::default(),
+            closed: AtomicBool::new(false),
+            gives_back: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn exec(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
@@ -49,7 +81,23 @@ impl Session {
             return Err(Error::new(Status::ReadOnly, text));
         }
         core.hold_back(plan, deadline)?;
+        let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
         let mut pinned = lock(&self.pinned);
+        self.give_back_if_asked(&mut pinned);
+        let outcome = self.run(&mut pinned, &turn, core, plan, deadline);
+        self.give_back_if_asked(&mut pinned);
+        let ended = |error: &Error| error.status() != Status::Server && self.closed.load(Ordering::Acquire);
+        outcome.map_err(|error| if ended(&error) { error.with_status(Status::Closed) } else { error })
+    }
+
+    fn run(
+        &self,
+        pinned: &mut Pinned,
+        turn: &Turn<'_>,
+        core: &Core,
+        plan: &Plan<'_>,
+        deadline: Deadline,
+    ) -> Result<(Reply, Arc<Pool>)> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Status::Closed, "the session is closed"));
         }
@@ -60,6 +108,12 @@ impl Session {
             pinned.take(self.pin(core, plan, deadline)?, self.settings.db, deadline)?;
         }
         pinned.note(plan);
+        let socket = pinned.socket();
+        turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
+        if let (true, Some(socket)) = (self.closed.load(Ordering::Acquire), socket) {
+            // It was closed before it could see this command.
+            socket.shutdown();
+        }
         pinned.run(core, plan, deadline)
     }
 
@@ -67,9 +121,14 @@ impl Session {
     fn pin(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
         let (mut stale, mut version, mut pause) = (0, 0, self.settings.retry.backoff_min);
         loop {
-            let found = core.learn(stale, version, deadline).and_then(|()| core.route(plan, CallFlags::default(), &[]));
+            // On a split client a session is on the primary.
+            let found =
+                core.learn(stale, version, deadline).and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
             let loan = found.and_then(|route| {
-                let doubt = |error: &Error| core.service.suspect(route.pool.endpoint(), error.message());
+                let doubt = |error: &Error| {
+                    route.reader.iter().for_each(|reader| reader.rest());
+                    core.service.suspect(route.pool.endpoint(), error.message());
+                };
                 route.pool.loan(deadline).inspect_err(doubt)
             });
             let error = match loan {
@@ -88,14 +147,75 @@ impl Session {
         }
     }
 
-    /// Gives the connection back, or closes it if it is dirty; the next command takes another.
+    /// Gives the connection back, or closes it if it is dirty, at the end of the command under way; the next command takes
+    /// another.
     pub(super) fn give_back(&self) {
-        *lock(&self.pinned) = Pinned::default();
+        self.gives_back.store(true, Ordering::Release);
+        if let Ok(_turn) = self.turns.take(Deadline::after(Duration::ZERO)) {
+            self.give_back_if_asked(&mut lock(&self.pinned));
+        }
     }
 
-    pub(super) fn close(&self) {
+    fn give_back_if_asked(&self, pinned: &mut Pinned) {
+        if self.gives_back.swap(false, Ordering::AcqRel) {
+            *pinned = Pinned::default();
+        }
+    }
+
+    /// Ends a blocking command at once, lets another end until the deadline, and gives the connection back.
+    pub(super) fn close(&self, deadline: Deadline) {
         self.closed.store(true, Ordering::Release);
-        self.give_back();
+        self.turns.shut(true);
+        let turn = self.turns.take(deadline).or_else(|_| {
+            self.turns.shut(false);
+            // What waits for its turn sees the end when it has it; what opens a connection ends with its own deadline.
+            self.turns.take(Deadline::after(LAST))
+        });
+        match turn {
+            Ok(_turn) => *lock(&self.pinned) = Pinned::default(),
+            Err(_) => self.gives_back.store(true, Ordering::Release),
+        }
+    }
+}
+
+impl Turns {
+    fn take(&self, deadline: Deadline) -> Result<Turn<'_>> {
+        let mut now = lock(&self.now);
+        while now.taken {
+            if deadline.is_over() {
+                let text =
+                    format!("not sent: another thread uses the session (after {} ms)", deadline.elapsed().as_millis());
+                return Err(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE));
+            }
+            now = match deadline.left() {
+                Some(left) => self.ended.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.ended.wait(now).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        now.taken = true;
+        Ok(Turn(self))
+    }
+
+    /// Shuts down the connection of the command under way.
+    fn shut(&self, only_blocking: bool) {
+        match &lock(&self.now).socket {
+            Some((socket, blocks)) if *blocks || !only_blocking => socket.shutdown(),
+            _ => {}
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Says which connection is in use.
+    fn announce(&self, socket: Option<(Arc<Socket>, bool)>) {
+        lock(&self.0.now).socket = socket;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.now) = Now::default();
+        self.0.ended.notify_one();
     }
 }
 
@@ -129,14 +249,18 @@ impl Pinned {
         });
     }
 
+    fn socket(&mut self) -> Option<Arc<Socket>> {
+        self.loan.as_mut().and_then(|loan| loan.conn()).map(|conn| Arc::clone(conn.socket()))
+    }
+
     fn run(&mut self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
         let Some(loan) = &mut self.loan else {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
+        // What was closed while it was idle has surely not run what is not sent.
         if socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
-            // Known before EXEC is sent, this is an end without doubt.
-            let text = format!("{} closed the connection", loan.pool().name());
+            let text = format!("{} closed the connection while it was idle", loan.pool().name());
             let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
             return Err(self.lose(core, plan, Failure::unsent(error)));
         }

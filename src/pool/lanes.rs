@@ -18,6 +18,7 @@ const SAMPLE_EVERY: u32 = 16;
 
 impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
+    /// A lane that turns out dead before a byte was sent is replaced by another one.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
         self.served.fetch_add(1, Ordering::Relaxed);
         let mut lanes_left = self.lanes_at_most();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::support::{Deployment, FakeNode, FakeSentinel, Node, Scripted, eventually, proc};
+use super::support::{Deployment, FakeNode, FakeSentinel, Node, Scripted, proc};
 use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::config::Config;
 use vigie::error::{Error, Result, Status};
@@ -216,17 +216,22 @@ pub fn join<T>(job: &mpsc::Receiver<T>) -> T {
     job.recv_timeout(Duration::from_secs(20)).expect("the call ends, and without a panic")
 }
 
-/// Threads and descriptors of this process that are not the kit's.
-pub fn held() -> (usize, usize) {
-    let threads = proc::threads().values().filter(|name| !name.starts_with("kit-")).count();
-    (threads, proc::descriptors().len())
+/// The library's threads (as the system lists them, and as the library counts them) and the descriptors of this process.
+pub fn held() -> (usize, usize, usize) {
+    let live = vigie::sys::thread::live() as usize;
+    (proc::threads_named("vigie").len(), live, proc::descriptors().len())
 }
 
 /// Waits until no library thread is left and the descriptors are back at what they were.
 #[track_caller]
-pub fn back_to(start: (usize, usize)) {
-    let what = format!("threads and descriptors are {start:?} again");
-    eventually(&what, Duration::from_secs(6), || held() == start);
+pub fn back_to(start: (usize, usize, usize)) {
+    assert_eq!((start.0, start.1), (0, 0), "a test that counts begins with nothing");
+    let began = Instant::now();
+    while held() != start {
+        let late = began.elapsed() > Duration::from_secs(6);
+        assert!(!late, "{start:?} at the start, now {:?} and {:?}", proc::threads(), proc::descriptors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Runs a test in a process of its own, because it counts what the process holds.

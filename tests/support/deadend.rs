@@ -37,6 +37,8 @@ pub fn blackhole() -> Blackhole {
     let port = ports::reserve();
     let addr: SocketAddr = (Ipv4Addr::LOCALHOST, port.number).into();
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // A child between fork and exec may still hold the socket with which the port was tried.
+    listener.set_reuse_address(true).expect("an option");
     listener.bind(&addr.into()).expect("the port is ours");
     listener.listen(0).expect("a listener");
     let mut queue = Vec::new();
