@@ -96,7 +96,13 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     let (outcome, took) = timed(|| within(&session, "SET s v", 2000));
     assert!(outcome.is_ok() && took < Duration::from_millis(1000), "{took:?}");
     run(&session, &["MULTI", "SET s w", "EXEC"]).expect("a transaction");
-    assert_eq!((primary.calls("wait"), session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Budget::Default).expect("a count").int(0)), (waits, Some(1)));
+    assert_eq!(
+        (
+            primary.calls("wait"),
+            session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Budget::Default).expect("a count").int(0)
+        ),
+        (waits, Some(1))
+    );
     // A reader, and a write that blocks, wait for nobody.
     assert!(within(&two, "GET n", 300).is_ok() && within(&two, "RPUSH l x", 200).is_err());
     assert!(within(&two, "BLPOP l 1", 2000).is_ok());
