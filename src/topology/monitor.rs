@@ -135,9 +135,16 @@ struct Post {
     ears: Vec<Ear>,
     services: HashMap<String, Charge>,
     /// Events heard lately: the same from another Sentinel is not told again.
-    heard: Vec<(String, Instant)>,
+    heard: Vec<Heard>,
     /// Nothing is done before; after a panic.
     rests_until: Option<Instant>,
+}
+
+/// An event, since when, and who has announced it.
+struct Heard {
+    key: String,
+    since: Instant,
+    by: Vec<Endpoint>,
 }
 
 /// What is kept for one service.
@@ -221,14 +228,14 @@ impl Post {
             last_words = Some(reason);
         }
         if let Some(reason) = last_words {
-            sentinel.set_degraded(!self.ears.iter().any(Ear::is_listening), &reason);
+            sentinel.set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
-            sentinel.all().iter().for_each(|service| service.poke(false));
+            sentinel.all().iter().for_each(|service| service.follow_up());
         }
     }
 
@@ -256,11 +263,14 @@ impl Post {
                 if news.channel.ends_with("odown") {
                     service.note_down(from, *down);
                 }
-                service.poke(*down);
+                match down {
+                    true => service.poke(true),
+                    false => service.follow_up(),
+                }
             }
-            What::Replica | What::Peers | What::Other => service.poke(false),
+            What::Replica | What::Peers | What::Other => service.follow_up(),
         }
-        self.tell(sentinel, &service, news);
+        self.tell(sentinel, &service, from, news);
     }
 
     /// Begins to ask a candidate for its role, unless it is being asked.
@@ -281,15 +291,27 @@ impl Post {
         self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None })
     }
 
-    /// Tells those who watch, once for all Sentinels that announce the same.
-    fn tell(&mut self, sentinel: &Sentinel, service: &Service, news: &News) {
-        let now = Instant::now();
+    /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
+    fn is_new(&mut self, from: &Endpoint, news: &News) -> bool {
+        let since = Instant::now();
         let key = format!("{} {:?}", news.channel, (&news.service, &news.about));
-        self.heard.retain(|(_, at)| now.saturating_duration_since(*at) < SAME);
-        if self.heard.iter().any(|(heard, _)| *heard == key) {
+        self.heard.retain(|heard| since.saturating_duration_since(heard.since) < SAME);
+        match self.heard.iter_mut().find(|heard| heard.key == key) {
+            Some(heard) if !heard.by.contains(from) => {
+                heard.by.push(from.clone());
+                return false;
+            }
+            Some(heard) => (heard.since, heard.by) = (since, vec![from.clone()]),
+            None => self.heard.push(Heard { key, since, by: vec![from.clone()] }),
+        }
+        true
+    }
+
+    /// Tells those who watch, once for all Sentinels that announce the same.
+    fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, news: &News) {
+        if !self.is_new(from, news) {
             return;
         }
-        self.heard.push((key, now));
         let reason = news.channel.clone();
         let happening = match &news.what {
             What::Switched(..) => return,
@@ -330,11 +352,22 @@ impl Post {
                 }
                 wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
             }
-            if charge.probe.is_some() && !service.is_restless(now) {
+            if charge.probe.as_ref().is_some_and(|probe| is_over(probe, &service, now)) {
                 charge.probe = None;
             }
             wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
         }
         wake
     }
+}
+
+/// Whether a candidate need not be asked any more: it is the primary, or the failover has come to nothing.
+fn is_over(probe: &Probe, service: &Service, now: Instant) -> bool {
+    let failover = service.shared.settings().sentinel.failover;
+    let given_up = match failover.fence {
+        true => !service.is_restless(now),
+        // Nothing tells but time.
+        false => now.saturating_duration_since(probe.since) > failover.fence_max,
+    };
+    given_up || service.load().primary_announced.as_ref() == Some(&probe.announced)
 }
