@@ -305,7 +305,7 @@ fn rule_13_deadlines_shift_no_replies() {
             let (client, late) = (&client, &late);
             scope.spawn(move || {
                 for turn in 0..25 {
-                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 60][(n + turn) % 6]) {
+                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 600][(n + turn) % 6]) {
                         Ok(reply) => assert_eq!(text(&reply), format!("value-{n}")),
                         Err(error) => {
                             assert_eq!(error.status(), Status::Timeout, "{error}");

@@ -244,6 +244,12 @@ impl Sentinel {
     }
 }
 
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        monitor::nudge();
+    }
+}
+
 impl fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.all()).finish()
