@@ -55,14 +55,19 @@ fn promotion(deployment: &Deployment) -> impl FnOnce() -> Option<Instant> + use<
         deployment.data_nodes(SERVICE).into_iter().filter(|node| node.addr() != primary).collect();
     let (sender, receiver) = std::sync::mpsc::channel();
     proc::thread("kit-promotion", move || {
-        let mut connections: Vec<_> = replicas.iter().filter_map(|node| node.connect().ok()).collect();
+        // The Sentinel that promotes a replica also ends its connections.
+        let mut connections: Vec<_> = replicas.iter().map(|node| (node, node.connect().ok())).collect();
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            for connection in &mut connections {
-                let role = connection.cmd(&["ROLE"]);
-                if role.is_ok_and(|role| role.items().first().is_some_and(|word| word.text() == "master")) {
-                    drop(sender.send(Instant::now()));
-                    return;
+            for (node, connection) in &mut connections {
+                let role = connection.as_mut().and_then(|connection| connection.cmd(&["ROLE"]).ok());
+                match role.as_ref().and_then(|role| role.items().first()) {
+                    Some(word) if word.text() == "master" => {
+                        let _ = sender.send(Instant::now());
+                        return;
+                    }
+                    Some(_) => {}
+                    None => *connection = node.connect().ok(),
                 }
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -334,17 +339,19 @@ fn is_loading(rig: &Rig) -> Outcome {
         client.cmd(&["SET", &format!("filler-{key}"), &"x".repeat(64)]).expect("a primary that answers");
     }
     client.cmd(&["SAVE"]).expect("a primary that answers");
+    drop(client);
     // 10 ms for each key, and a look at the clients every kilobyte.
     let mut conf = fs::File::options().append(true).open(node.dir().join("node.conf")).expect("its configuration");
     conf.write_all(b"\nkey-load-delay 10000\nloading-process-events-interval-bytes 1024\n").expect("it can be written");
+    drop(conf);
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
     probe.fault();
     node.restart();
     let info = |node: &Node| node.try_cmd(&["INFO", "persistence"]).map(|reply| reply.text()).unwrap_or_default();
     let began = Instant::now();
-    let was_loading = info(&node).contains("loading:1");
-    eventually("it has loaded", Duration::from_secs(60), || info(&node).contains("loading:0"));
+    let was_loading = info(&node).contains("\nloading:1");
+    eventually("it has loaded", Duration::from_secs(60), || info(&node).contains("\nloading:0"));
     let (loaded, took) = (Instant::now(), began.elapsed());
     let refused = node.info("errorstats").get("errorstat_LOADING").cloned().unwrap_or_default();
     let refused: f64 = refused.trim_start_matches("count=").parse().unwrap_or(0.0);

@@ -223,9 +223,8 @@ pub struct Stage {
 impl Stage {
     /// A handle for these Sentinels (a proxy in front of them, perhaps).
     pub fn new(deployment: Deployment, addrs: &[String], options: &[(&str, &str)]) -> Stage {
-        warm_up();
         let sampler = Sampler::start();
-        let start = calls::held();
+        let start = held();
         let handle = Handle::open(addrs, options);
         handle.client.cmd_exec(&[b"PING"], Default::default(), Budget::Default).expect("a primary that answers");
         eventually("an ear at every Sentinel", Duration::from_secs(5), || {
@@ -287,10 +286,10 @@ impl Stage {
         drop(handle);
         // Workers without work retire after two seconds.
         let patience = Instant::now();
-        let mut now = calls::held();
+        let mut now = held();
         while (now.0 > start.0 || now.1 > start.1) && patience.elapsed() < Duration::from_secs(6) {
             std::thread::sleep(Duration::from_millis(10));
-            now = calls::held();
+            now = held();
         }
         let (threads, descriptors) = sampler.stop();
         outcome.threads = Some((start.0, threads.max(start.0), now.0));
@@ -301,15 +300,10 @@ impl Stage {
     }
 }
 
-/// Makes what the library keeps for the whole process (the pipe that wakes its lookout), so that it does not count as left behind.
-fn warm_up() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let sentinel = calls::sentinel_at(&["127.0.0.1:1".to_owned()], &[]);
-        let _ = calls::within(&calls::to_primary(&sentinel, &[]), "PING", 50);
-        let _ = close_all(&sentinel, Budget::Ms(500));
-        eventually("no thread of the library", Duration::from_secs(6), || proc::threads_named("vigie-").is_empty());
-    });
+/// The library's threads and the descriptors of this process.
+fn held() -> (usize, usize) {
+    let (threads, _, descriptors) = calls::held();
+    (threads, descriptors)
 }
 
 /// Counts threads, descriptors and processor time while a scenario runs.
@@ -368,7 +362,7 @@ impl Drop for Sampler {
 
 impl Most {
     fn look(&mut self) {
-        let (threads, descriptors) = calls::held();
+        let (threads, descriptors) = held();
         self.threads = self.threads.max(threads);
         self.descriptors = self.descriptors.max(descriptors);
         for (id, name) in proc::threads() {
