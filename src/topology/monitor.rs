@@ -336,7 +336,8 @@ impl Post {
         let mut wake = now + NAP;
         let services = sentinel.all();
         self.services.retain(|name, _| services.iter().any(|service| service.name() == name));
-        for service in services {
+        // A service that nobody has used yet is left alone.
+        for service in services.into_iter().filter(|service| service.discovered() > 0) {
             let charge = self.charge(service.name());
             if now >= charge.next_poll {
                 service.poke(false);

@@ -138,6 +138,7 @@ impl Service {
         deadline: Deadline,
         is_closed: impl Fn() -> bool,
     ) -> Result<Arc<Snapshot>> {
+        self.shared.attend();
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
         let (version, mut has_waited) = (self.version(), false);
@@ -255,6 +256,7 @@ impl Service {
             replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
             proposed: flight.proposed.clone(),
             provisional: flight.failover.provisional.is_some(),
+            trusted: flight.suspicion.is_none() && matches!(flight.last, Some((_, None))),
         }
     }
 
