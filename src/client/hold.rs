@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use super::Target;
 use super::core::Core;
 use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
 use crate::time::Deadline;
-use crate::topology::Haste;
 
 /// How often a write that waits for a majority looks again, beside being woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -21,14 +21,27 @@ impl Core {
         if plan.reads {
             return Ok(());
         }
-        if self.service.is_fenced() {
-            self.service.await_open(deadline)?;
-            self.check_open()?;
-        }
+        self.hold_at_fence(deadline)?;
         match self.settings().write.majority {
             Some(limit) => self.await_majority(limit, deadline),
             None => Ok(()),
         }
+    }
+
+    /// The same for a session: what it reads from a primary may decide what it writes (rule 7).
+    pub(super) fn hold_session_back(&self, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+        if self.target != Target::Replica {
+            self.hold_at_fence(deadline)?;
+        }
+        self.hold_back(plan, deadline)
+    }
+
+    fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
+        if self.service.is_fenced() {
+            self.service.await_open(deadline)?;
+            self.check_open()?;
+        }
+        Ok(())
     }
 
     /// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
@@ -43,7 +56,7 @@ impl Core {
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
             }
-            self.service.poke(Haste::Lazy);
+            self.service.poke(false);
             self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_closed());
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::discovery::Word;
 use super::fence::Fence;
-use super::service::{Flight, Haste, Service};
+use super::service::{Flight, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
@@ -124,7 +124,7 @@ impl Service {
         flight.failover.fence.expire();
         self.show_fence(&flight, "fence_expired");
         drop(flight);
-        self.poke(Haste::Now);
+        self.poke(true);
         None
     }
 
@@ -170,7 +170,7 @@ impl Service {
         if taken {
             self.shared.changed(&self.name);
         }
-        self.poke(Haste::Now);
+        self.poke(true);
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
