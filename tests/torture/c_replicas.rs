@@ -1,0 +1,5 @@
+//! Section C: replicas.
+
+use super::rig::Scenario;
+
+pub const SCENARIOS: &[Scenario] = &[];

@@ -1,0 +1,5 @@
+//! Section D: networks, names, logins.
+
+use super::rig::Scenario;
+
+pub const SCENARIOS: &[Scenario] = &[];
