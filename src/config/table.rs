@@ -16,7 +16,8 @@ use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
 use Kind::{
-    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels, Text, Uri, Word,
+    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels, Text, Uri,
+    Word,
 };
 
 /// The type of an option, its range, and the place that it writes.
