@@ -89,6 +89,8 @@ fn agreement() -> String {
     same("VIGIE_NONE", i64::from(types::NO_NODE));
     same("VIGIE_EF_MAYBE_EXECUTED", i64::from(vigie::error::flags::MAYBE_EXECUTED));
     same("VIGIE_CALL_SLOW", types::vigie_call_flag::VIGIE_CALL_SLOW as i64);
+    same("VIGIE_CALL_REPLICAS(255)", 255 << 24);
+    same("VIGIE_CALL_REPLICAS(1)", 1 << 24);
     same("VIGIE_TYPE_PUSH", types::vigie_type::VIGIE_TYPE_PUSH as i64);
     same("sizeof(vigie_status)", 4);
     same("sizeof(vigie_node)", 24);
@@ -120,6 +122,7 @@ fn numbers_and_layouts_agree() {
 #[test]
 fn every_standard_compiles_it_without_a_warning() {
     let use_it = "#include \"vigie.h\"\nint main(void) { uint32_t flags = VIGIE_CALL_SLOW | VIGIE_CALL_NO_RETRY;\n\
+                  flags |= VIGIE_CALL_REPLICAS(2);\n\
                   return vigie_version_number() == VIGIE_VERSION_NUMBER && flags != VIGIE_ROOT && VIGIE_TIMEOUT_NONE > 0 ? 0 : 1; }\n";
     let macros = "#include \"vigie.h\"\nint run(vigie_client *c); int run(vigie_client *c) {\n\
                   return vigie_cmd_exec(c, VIGIE_CMD(\"SET\", \"k\", \"v\"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, NULL); }\n";

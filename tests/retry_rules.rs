@@ -305,7 +305,7 @@ fn rule_13_deadlines_shift_no_replies() {
             let (client, late) = (&client, &late);
             scope.spawn(move || {
                 for turn in 0..25 {
-                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 60][(n + turn) % 6]) {
+                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 600][(n + turn) % 6]) {
                         Ok(reply) => assert_eq!(text(&reply), format!("value-{n}")),
                         Err(error) => {
                             assert_eq!(error.status(), Status::Timeout, "{error}");
@@ -494,7 +494,8 @@ fn close_ends_what_has_not_ended_in_its_time() {
     eventually("a handshake is under way", SOON, || primary_pool(&client).get("size") == 2);
     calls.push(job("GET turn", true));
     eventually("one waits for its turn", SOON, || primary_pool(&client).get("waiting") == 1);
-    let (_, took) = timed(|| client.close(Budget::Ms(100)).expect("it closes"));
+    let (told, took) = timed(|| client.close(Budget::Ms(100)).expect_err("calls were running").status());
+    assert_eq!(told, Status::Timeout);
     assert!(took <= Duration::from_millis(200), "{took:?}");
     let closed = Instant::now();
     for call in &calls {

@@ -147,7 +147,7 @@ impl Core {
         lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
     }
 
-    pub(super) fn close(&self, deadline: Deadline) {
+    pub(super) fn close(&self, deadline: Deadline) -> Result<()> {
         self.life.closed.store(true, Ordering::Release);
         let blocking = std::mem::take(&mut *lock(&self.life.blocking));
         blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
@@ -160,8 +160,17 @@ impl Core {
             door = self.life.changed.wait_timeout(door, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(door);
+        let running = self.life.active.load(Ordering::Acquire);
         self.end_pools();
         self.service.wake();
+        if running == 0 {
+            return Ok(());
+        }
+        let (name, after) = (self.service.name(), deadline.elapsed().as_millis());
+        let text = format!(
+            "closing the client of service {name}: {running} calls were running after {after} ms and were ended"
+        );
+        Err(Error::new(Status::Timeout, text))
     }
 
     pub(super) fn disconnect(&self) {
@@ -209,8 +218,8 @@ impl Core {
 }
 
 impl Child for Core {
-    fn close(&self, deadline: Deadline) {
-        Core::close(self, deadline);
+    fn close(&self, deadline: Deadline) -> Result<()> {
+        Core::close(self, deadline)
     }
 
     fn changed(&self, service: &str) {

@@ -42,13 +42,19 @@ struct Progress {
 
 impl Core {
     /// Runs a call to its end: the reply, and the node that gave it.
-    pub(super) fn exec(&self, plan: &Plan<'_>, call: CallFlags, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+    pub(super) fn exec(
+        &self,
+        plan: &Plan<'_>,
+        call: CallFlags,
+        deadline: Deadline,
+        retry: RetrySettings,
+    ) -> Result<(Reply, Arc<Pool>)> {
         plan.check_shared()?;
         if self.target == Target::Replica && !plan.reads {
             let text = format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
-        let mut progress = Progress::new(self.settings().retry, deadline);
+        let mut progress = Progress::new(retry, deadline);
         loop {
             let error = match self.attempt(plan, call, &mut progress) {
                 Ok((reply, pool)) => return Ok((progress.whole(reply), pool)),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::Target;
 use super::core::Core;
 use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
@@ -20,14 +21,27 @@ impl Core {
         if plan.reads {
             return Ok(());
         }
-        if self.service.is_fenced() {
-            self.service.await_open(deadline)?;
-            self.check_open()?;
-        }
+        self.hold_at_fence(deadline)?;
         match self.settings().write.majority {
             Some(limit) => self.await_majority(limit, deadline),
             None => Ok(()),
         }
+    }
+
+    /// The same for a session: what it reads from a primary may decide what it writes (rule 7).
+    pub(super) fn hold_session_back(&self, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+        if self.target != Target::Replica {
+            self.hold_at_fence(deadline)?;
+        }
+        self.hold_back(plan, deadline)
+    }
+
+    fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
+        if self.service.is_fenced() {
+            self.service.await_open(deadline)?;
+            self.check_open()?;
+        }
+        Ok(())
     }
 
     /// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.

@@ -177,8 +177,10 @@ impl Client {
         let outcome = match &self.session {
             Some(session) => session.exec(&self.core, plan, plan.deadline(budget, session.settings.timeout_call)),
             None => {
-                let timeout = self.core.settings().timeout_call;
-                self.core.exec(plan, call_flags, plan.deadline(budget, timeout))
+                let settings = self.core.settings();
+                let (timeout, retry) = (settings.timeout_call, settings.retry);
+                drop(settings);
+                self.core.exec(plan, call_flags, plan.deadline(budget, timeout), retry)
             }
         };
         outcome.map_err(|error| self.core.told(error))
@@ -210,10 +212,12 @@ impl Client {
     /// session: gives its connection back.
     pub fn close(&self, budget: Budget) -> Result<()> {
         match &self.session {
-            Some(session) => session.close(budget.deadline(session.settings.timeout_call)),
+            Some(session) => {
+                session.close(budget.deadline(session.settings.timeout_call));
+                Ok(())
+            }
             None => self.core.close(budget.deadline(self.core.settings().timeout_call)),
         }
-        Ok(())
     }
 }
 
@@ -222,8 +226,6 @@ pub fn close_all(sentinel: &Arc<Sentinel>, budget: Budget) -> Result<()> {
     let deadline = budget.deadline(sentinel.settings().client.timeout_call);
     // Nothing new begins while the clients are closed one after the other.
     sentinel.close();
-    for child in sentinel.children() {
-        child.close(deadline);
-    }
-    Ok(())
+    let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
+    closed.into_iter().collect()
 }

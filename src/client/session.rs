@@ -80,7 +80,7 @@ impl Session {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
-        core.hold_back(plan, deadline)?;
+        core.hold_session_back(plan, deadline)?;
         let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
         let mut pinned = lock(&self.pinned);
         self.give_back_if_asked(&mut pinned);

@@ -169,13 +169,15 @@ pub unsafe extern "C" fn vigie_session_for(
 /// Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
 /// (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
 /// and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
-/// one, within its timeout.
+/// one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
+/// the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run.
 ///
 /// Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
 /// each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
 /// timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
 /// option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
-/// flags: VIGIE_CALL_* bits, or 0.
+/// flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
+/// place of the option write.replicas); n counts for calls that write and do not block, and not in a session.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
 /// only read.
 /// Blocks: up to timeout_ms.
@@ -183,9 +185,11 @@ pub unsafe extern "C" fn vigie_session_for(
 /// Errors: VIGIE_ERR_SERVER, VIGIE_ERR_TIMEOUT, VIGIE_ERR_IO, VIGIE_ERR_CONNECT, VIGIE_ERR_RESOLVE, VIGIE_ERR_AUTH,
 /// VIGIE_ERR_PROTOCOL, VIGIE_ERR_LIMIT, VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY,
 /// VIGIE_ERR_NO_REPLICA, VIGIE_ERR_ROLE, VIGIE_ERR_SPLIT_VIEW; VIGIE_ERR_READ_ONLY: a write on a client for replicas;
-/// VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_POOL_TIMEOUT,
-/// VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
-/// VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
+/// VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_FENCED: a write
+/// that was held back until the end of its time, and not sent; VIGIE_ERR_REPLICAS: executed, but fewer replicas have
+/// it than asked (vigie_error_count()); VIGIE_ERR_CONFIG: VIGIE_CALL_REPLICAS(n) below all replicas without
+/// failover.fence; VIGIE_ERR_POOL_TIMEOUT, VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -220,13 +224,15 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 /// same. All commands go to one node.
 ///
 /// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
-/// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole.
+/// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
+/// VIGIE_CALL_REPLICAS(n) waits once, behind the last command.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
 /// only read.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: as vigie_cmd_exec(), VIGIE_ERR_SERVER excepted; VIGIE_ERR_INVALID_ARG: also a list that is empty, is not
-/// RESP (the message has the byte offset), or comes from a vigie_batch that was misused. Nothing was sent then.
+/// Errors: as vigie_cmd_exec(), VIGIE_ERR_FENCED and VIGIE_ERR_REPLICAS too, VIGIE_ERR_SERVER excepted;
+/// VIGIE_ERR_INVALID_ARG: also a list that is empty, is not RESP (the message has the byte offset), or comes from a
+/// vigie_batch that was misused. Nothing was sent then.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]

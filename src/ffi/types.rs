@@ -146,7 +146,8 @@ pub enum vigie_error_flag {
     VIGIE_EF_FAILOVER = 1 << 2,
 }
 
-/// Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG.
+/// Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
+/// eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
 #[repr(C)]
 pub enum vigie_call_flag {
     /// Safe to send again after an unknown outcome: the library may do so within the timeout.

@@ -156,7 +156,8 @@ impl Lane {
     pub fn exec(&self, unit: Unit<'_>, deadline: Deadline) -> Outcome {
         slot::scope(|slot, token| {
             let mut st = self.lock();
-            if st.is_quiet() && st.last_received.elapsed() > TRUSTED {
+            let now = Instant::now();
+            if st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED {
                 st = self.look_at_idle(st);
             }
             if let Some(cause) = &st.dead {
@@ -168,6 +169,7 @@ impl Lane {
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
+            call.fresh.set(Some(now));
             if st.writer.is_some() || !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
@@ -361,17 +363,21 @@ struct Call<'a> {
     held_until: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
+    /// The clock as it was read when the call began, as long as nothing was waited for: each look costs as much as a lock.
+    fresh: Cell<Option<Instant>>,
 }
 
 impl<'a> Call<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
-        Self { lane, slot, number, deadline, held_until: Cell::new(None), leads: Cell::new(false) }
+        let (held_until, leads, fresh) = (Cell::new(None), Cell::new(false), Cell::new(None));
+        Self { lane, slot, number, deadline, held_until, leads, fresh }
     }
 
     /// Waits for the outcome; takes roles as they come.
     fn wait(&mut self, st: MutexGuard<'a, St>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
         self.lead_if_free(st);
+        self.fresh.set(None);
         loop {
             if self.leads.get() {
                 // Its deadline came while it led.

@@ -63,7 +63,7 @@ impl Lane {
             drop(self.flush(self.lock(), call));
         }
         while !call.slot.is_settled() {
-            match self.read(call.next_look()) {
+            match self.read(call.next_look(), call.fresh.take()) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
                     (st.reader, _) = (None, call.leads.take());
@@ -96,17 +96,17 @@ impl Lane {
 
     /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
-        if let Read::Broken(error) = self.read(Some(Instant::now())) {
+        if let Read::Broken(error) = self.read(Some(Instant::now()), None) {
             drop(self.kill(self.lock(), error));
         }
     }
 
-    /// Receives one buffer, and answers the units whose replies are complete.
-    fn read(&self, end: Option<Instant>) -> Read {
+    /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
+    fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let rd = &mut *rd;
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, end) } else { Ok(early.len()) };
+        let received = if early.is_empty() { self.receive(&mut rd.buffer, end, now) } else { Ok(early.len()) };
         let n = match received {
             Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
             Ok(n) => n,
@@ -128,8 +128,8 @@ impl Lane {
         decoded.map_or_else(Read::Broken, |()| Read::Some)
     }
 
-    fn receive(&self, buffer: &mut [u8], end: Option<Instant>) -> std::io::Result<usize> {
-        match end.map(|end| end.saturating_duration_since(Instant::now())) {
+    fn receive(&self, buffer: &mut [u8], end: Option<Instant>, now: Option<Instant>) -> std::io::Result<usize> {
+        match end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now))) {
             Some(left) if left.is_zero() => self.socket.try_recv(buffer),
             left => self.socket.recv(buffer, left),
         }

@@ -177,7 +177,7 @@ impl St {
     // ---- the writer's side ------------------------------------------------------------------
 
     /// Makes waiting bytes the writer's own, if it has none left.
-    pub(super) fn swap_out(&mut self) {
+    pub(super) fn swap_out(&mut self, now: Instant) {
         if self.out_at < self.out.len() || self.wbuf.is_empty() {
             return;
         }
@@ -188,7 +188,7 @@ impl St {
         }
         std::mem::swap(&mut self.out, &mut self.wbuf);
         self.overdue = false;
-        self.marks.push_back((self.tail() - 1, Instant::now()));
+        self.marks.push_back((self.tail() - 1, now));
     }
 
     /// Counts all that a writer swapped out as sent: it is gone, and nobody knows how far it came.
@@ -357,7 +357,7 @@ mod tests {
             assert_eq!(st.wbuf.len(), 20);
             assert_eq!(st.entry(numbers[2]).unwrap().end, 20);
             let (mut copied, mut wants) = (0, VecDeque::new());
-            st.swap_out();
+            st.swap_out(Instant::now());
             st.expect(&mut copied, &mut wants);
             assert_eq!(wants.len(), 2);
             assert_eq!(st.pop().unwrap().0, numbers[0]);
@@ -369,7 +369,7 @@ mod tests {
     fn what_was_swapped_out_stays_and_consumes_its_reply() {
         let mut st = St::new();
         with_units(2, &mut st, &mut |st, numbers| {
-            st.swap_out();
+            st.swap_out(Instant::now());
             assert_eq!(st.abandon(numbers[0]), Some(10));
             assert_eq!(st.out.len(), 20);
             let (mut copied, mut wants) = (0, VecDeque::new());
@@ -385,7 +385,7 @@ mod tests {
             let (mut copied, mut wants) = (0, VecDeque::new());
             st.expect(&mut copied, &mut wants);
             assert!(wants.is_empty());
-            st.swap_out();
+            st.swap_out(Instant::now());
             st.expect(&mut copied, &mut wants);
             assert_eq!(wants.len(), 1);
         });
@@ -395,7 +395,7 @@ mod tests {
     fn death_sorts_by_what_the_kernel_took() {
         let mut st = St::new();
         with_units(3, &mut st, &mut |st, _| {
-            st.swap_out();
+            st.swap_out(Instant::now());
             st.sent = 15;
             st.dead = Some(Error::new(Status::Io, "cut"));
             let reached: Vec<usize> = st.bury().iter().map(|(_, _, failure)| failure.sent).collect();

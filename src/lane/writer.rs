@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 use std::sync::MutexGuard;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::state::St;
 use super::{Call, Lane, RoleGuard};
@@ -36,13 +36,16 @@ impl Lane {
         let mut rounds = 0;
         st.writer = Some(call.number);
         loop {
-            st.swap_out();
+            st.swap_out(call.fresh.get().unwrap_or_else(Instant::now));
             let (buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
             let (taken, round) = self.send(&buffer[from..], call);
             st = self.lock();
             st.sent += taken as u64;
             (st.out, st.out_at) = (buffer, from + taken);
+            if st.has_unsent() {
+                call.fresh.set(None);
+            }
             match round {
                 Round::Broken(error) => return self.end_writing(st, Some(error)),
                 Round::Late => return self.pass_flush(st, call.number),
@@ -120,6 +123,7 @@ impl Lane {
     /// Waits until the socket takes more. A server that waits for us to read its replies must not be waited for: when there
     /// is something to read and nobody else reads, read first.
     fn wait_for_room(&self, call: &Call<'_>) -> Result<(), Error> {
+        call.fresh.set(None);
         if call.slot.take(Order::Lead) {
             call.leads.set(true);
         }

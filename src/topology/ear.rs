@@ -59,8 +59,9 @@ impl Ear {
         &self.endpoint
     }
 
-    pub(super) fn is_listening(&self) -> bool {
-        matches!(self.state, State::Listening { .. })
+    /// Whether it was tried and cannot listen: one that is on its way for the first time may still get there.
+    pub(super) fn is_lost(&self) -> bool {
+        self.told == Some(false)
     }
 
     /// Does what can be done now; news go to `news`.

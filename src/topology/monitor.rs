@@ -37,49 +37,52 @@ pub(super) fn attend(sentinel: &Arc<Sentinel>) {
     if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
         return;
     }
-    let lookout = LOOKOUT.get_or_make(Lookout::new);
-    let Some(waker) = &lookout.waker else { return };
+    let lookout = LOOKOUT.get_or_make(Lookout::default);
     let mut state = lookout.state();
     let known = state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
     if !known {
         state.handles.push(Arc::downgrade(sentinel));
     }
-    if !state.running {
-        // Without a thread there are no events: calls ask the Sentinels when something fails, and the next service tries again.
-        state.running = thread::spawn("vigie-lookout", move || lookout.run(waker)).is_ok();
+    if state.waker.is_none() {
+        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
+        // service tries again.
+        let Ok(waker) = Waker::new().map(Arc::new) else { return };
+        let own = Arc::clone(&waker);
+        if thread::spawn("vigie-lookout", move || lookout.run(own)).is_ok() {
+            state.waker = Some(waker);
+        }
+    } else {
+        state.wake();
     }
-    drop(state);
-    waker.wake();
 }
 
 /// Makes the lookout look again: a handle was closed.
 pub(super) fn nudge() {
-    if let Some(waker) = &LOOKOUT.get_or_make(Lookout::new).waker {
-        waker.wake();
-    }
+    LOOKOUT.get_or_make(Lookout::default).state().wake();
 }
 
-struct Lookout {
-    waker: Option<Arc<Waker>>,
-    state: Mutex<State>,
-}
+#[derive(Default)]
+struct Lookout(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     handles: Vec<Weak<Sentinel>>,
-    running: bool,
+    /// The running thread's.
+    waker: Option<Arc<Waker>>,
+}
+
+impl State {
+    fn wake(&self) {
+        self.waker.iter().for_each(|waker| waker.wake());
+    }
 }
 
 impl Lookout {
-    fn new() -> Self {
-        Self { waker: Waker::new().ok().map(Arc::new), state: Mutex::default() }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, waker: &Arc<Waker>) {
+    fn run(&self, waker: Arc<Waker>) {
         let mut posts: Vec<Post> = Vec::new();
         loop {
             waker.clear();
@@ -90,7 +93,7 @@ impl Lookout {
             let mut wake = now + NAP;
             for post in &mut posts {
                 wake = wake
-                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(waker))).unwrap_or_else(|_| post.begin_anew()));
+                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(&waker))).unwrap_or_else(|_| post.begin_anew()));
             }
             let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
@@ -104,16 +107,23 @@ impl Lookout {
     /// Takes new handles in and lets closed ones go; false when there is none left, and the thread ends.
     fn take_in(&self, posts: &mut Vec<Post>) -> bool {
         let mut state = self.state();
-        let open = |handle: &Weak<Sentinel>| handle.upgrade().is_some_and(|sentinel| !sentinel.is_closed());
-        state.handles.retain(open);
+        // Kept beyond the lock: whoever drops the last of one nudges the lookout, which takes the lock.
+        let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
+        let is_open = |handle: &Weak<Sentinel>| {
+            alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())
+        };
+        state.handles.retain(is_open);
         posts.retain(|post| state.handles.iter().any(|handle| handle.ptr_eq(&post.handle)));
         for handle in &state.handles {
             if !posts.iter().any(|post| post.handle.ptr_eq(handle)) {
                 posts.push(Post::new(handle.clone()));
             }
         }
-        state.running = !posts.is_empty();
-        state.running
+        if posts.is_empty() {
+            state.waker = None;
+        }
+        drop(state);
+        !posts.is_empty()
     }
 }
 
@@ -125,9 +135,16 @@ struct Post {
     ears: Vec<Ear>,
     services: HashMap<String, Charge>,
     /// Events heard lately: the same from another Sentinel is not told again.
-    heard: Vec<(String, Instant)>,
+    heard: Vec<Heard>,
     /// Nothing is done before; after a panic.
     rests_until: Option<Instant>,
+}
+
+/// An event, since when, and who has announced it.
+struct Heard {
+    key: String,
+    since: Instant,
+    by: Vec<Endpoint>,
 }
 
 /// What is kept for one service.
@@ -211,14 +228,14 @@ impl Post {
             last_words = Some(reason);
         }
         if let Some(reason) = last_words {
-            sentinel.set_degraded(!self.ears.iter().any(Ear::is_listening), &reason);
+            sentinel.set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
-            sentinel.all().iter().for_each(|service| service.poke(false));
+            sentinel.all().iter().for_each(|service| service.follow_up());
         }
     }
 
@@ -246,11 +263,14 @@ impl Post {
                 if news.channel.ends_with("odown") {
                     service.note_down(from, *down);
                 }
-                service.poke(*down);
+                match down {
+                    true => service.poke(true),
+                    false => service.follow_up(),
+                }
             }
-            What::Replica | What::Peers | What::Other => service.poke(false),
+            What::Replica | What::Peers | What::Other => service.follow_up(),
         }
-        self.tell(sentinel, &service, news);
+        self.tell(sentinel, &service, from, news);
     }
 
     /// Begins to ask a candidate for its role, unless it is being asked.
@@ -271,15 +291,27 @@ impl Post {
         self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None })
     }
 
-    /// Tells those who watch, once for all Sentinels that announce the same.
-    fn tell(&mut self, sentinel: &Sentinel, service: &Service, news: &News) {
-        let now = Instant::now();
+    /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
+    fn is_new(&mut self, from: &Endpoint, news: &News) -> bool {
+        let since = Instant::now();
         let key = format!("{} {:?}", news.channel, (&news.service, &news.about));
-        self.heard.retain(|(_, at)| now.saturating_duration_since(*at) < SAME);
-        if self.heard.iter().any(|(heard, _)| *heard == key) {
+        self.heard.retain(|heard| since.saturating_duration_since(heard.since) < SAME);
+        match self.heard.iter_mut().find(|heard| heard.key == key) {
+            Some(heard) if !heard.by.contains(from) => {
+                heard.by.push(from.clone());
+                return false;
+            }
+            Some(heard) => (heard.since, heard.by) = (since, vec![from.clone()]),
+            None => self.heard.push(Heard { key, since, by: vec![from.clone()] }),
+        }
+        true
+    }
+
+    /// Tells those who watch, once for all Sentinels that announce the same.
+    fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, news: &News) {
+        if !self.is_new(from, news) {
             return;
         }
-        self.heard.push((key, now));
         let reason = news.channel.clone();
         let happening = match &news.what {
             What::Switched(..) => return,
@@ -320,11 +352,22 @@ impl Post {
                 }
                 wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
             }
-            if charge.probe.is_some() && !service.is_restless(now) {
+            if charge.probe.as_ref().is_some_and(|probe| is_over(probe, &service, now)) {
                 charge.probe = None;
             }
             wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
         }
         wake
     }
+}
+
+/// Whether a candidate need not be asked any more: it is the primary, or the failover has come to nothing.
+fn is_over(probe: &Probe, service: &Service, now: Instant) -> bool {
+    let failover = service.shared.settings().sentinel.failover;
+    let given_up = match failover.fence {
+        true => !service.is_restless(now),
+        // Nothing tells but time.
+        false => now.saturating_duration_since(probe.since) > failover.fence_max,
+    };
+    given_up || service.load().primary_announced.as_ref() == Some(&probe.announced)
 }

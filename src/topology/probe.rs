@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Probe {
     /// As announced.
     pub(super) announced: Endpoint,
+    /// Since when it is asked.
+    pub(super) since: Instant,
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
     link: Option<(Link, Deadline)>,
@@ -36,7 +38,8 @@ impl Probe {
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint, settings: &ClientSettings) -> Self {
         let options = Arc::new(LinkOptions::for_node(settings, Expect::Any));
         let next = Instant::now();
-        Self { announced, endpoint, options, link: None, next, ready: false, asked: false, says_primary: false }
+        let since = next;
+        Self { announced, since, endpoint, options, link: None, next, ready: false, asked: false, says_primary: false }
     }
 
     /// Does what can be done now; true when the candidate says for the first time that it is a primary.

@@ -67,8 +67,8 @@ impl Shared {
 
 /// What was made from a handle and ends with it.
 pub trait Child: Send + Sync {
-    /// Refuses new work, lets what is under way finish until the deadline, then ends it.
-    fn close(&self, deadline: Deadline);
+    /// Refuses new work, lets what is under way finish until the deadline, then ends it: TIMEOUT if there was anything to end.
+    fn close(&self, deadline: Deadline) -> Result<()>;
 
     /// The topology of this service has changed. Does not wait for anything.
     fn changed(&self, service: &str);
@@ -241,6 +241,12 @@ impl Sentinel {
 
     pub(super) fn all(&self) -> Vec<Arc<Service>> {
         lock(&self.services).values().cloned().collect()
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        monitor::nudge();
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Service {
 #[derive(Default)]
 pub(super) struct Flight {
     running: bool,
-    /// Something happened while it was running: another one follows at once.
-    again: bool,
+    /// Something happened while it was running: another one follows, at once if it was urgent.
+    again: Option<Again>,
     /// The number of the last discovery that ended.
     finished: u64,
     /// When that was, and why it failed.
@@ -56,6 +56,13 @@ pub(super) struct Flight {
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
+}
+
+/// Another discovery after the one that runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Again {
+    AfterPause,
+    AtOnce,
 }
 
 impl Service {
@@ -206,9 +213,18 @@ impl Service {
 
     /// Asks the Sentinels without waiting. `urgent`: something has happened, the pause between two discoveries does not hold.
     pub fn poke(self: &Arc<Self>, urgent: bool) {
+        self.ask(urgent, urgent.then_some(Again::AtOnce));
+    }
+
+    /// Asks the Sentinels after something that they announced: a discovery that runs may have asked too early to know of it.
+    pub(super) fn follow_up(self: &Arc<Self>) {
+        self.ask(false, Some(Again::AfterPause));
+    }
+
+    fn ask(self: &Arc<Self>, urgent: bool, again: Option<Again>) {
         let mut flight = self.flight();
         if flight.running {
-            flight.again |= urgent;
+            flight.again = flight.again.max(again);
         } else {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
             let _ = self.take_off(&mut flight, urgent);
@@ -246,6 +262,9 @@ impl Service {
     fn land(self: &Arc<Self>, number: u64, report: Report) {
         let mut flight = self.flight();
         let before = self.snapshot();
+        if report.judged_by != before.primary_announced {
+            return self.overtaken(flight, number);
+        }
         let (mut snapshot, error) = match report.outcome {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
@@ -273,14 +292,26 @@ impl Service {
         if number > flight.outdated {
             flight.suspicion = None;
         }
-        if std::mem::take(&mut flight.again) && !self.shared.is_closed() {
-            let _ = self.take_off(&mut flight, true);
+        if let Some(again) = flight.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.take_off(&mut flight, again == Again::AtOnce);
         }
         drop(flight);
         self.landed.notify_all();
         if changed {
             self.shared.changed(&self.name);
         }
+    }
+
+    /// Ends a discovery during which a candidate was taken at its word: what it found is of the time before.
+    fn overtaken(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>, number: u64) {
+        (flight.running, flight.finished) = (false, number);
+        flight.last = Some((Instant::now(), None));
+        flight.again = None;
+        if !self.shared.is_closed() {
+            let _ = self.take_off(&mut flight, true);
+        }
+        drop(flight);
+        self.landed.notify_all();
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
@@ -362,7 +393,8 @@ impl Landing {
     fn fly(mut self) {
         let shared = &self.service.shared;
         if shared.is_closed() {
-            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed")));
+            let known = self.service.load().primary_announced.clone();
+            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed"), known));
             return;
         }
         let report = discovery::run(&self.service.name, &shared.settings(), shared.list(), &self.service.known());
@@ -373,14 +405,18 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let report = self.report.take();
-        let report = report.unwrap_or_else(|| failed(Error::new(Status::Internal, "a discovery ended in a panic")));
+        let report = report.unwrap_or_else(|| {
+            let error = Error::new(Status::Internal, "a discovery ended in a panic");
+            failed(error, self.service.load().primary_announced.clone())
+        });
         self.service.land(self.number, report);
     }
 }
 
-fn failed(error: Error) -> Report {
+fn failed(error: Error, judged_by: Option<Endpoint>) -> Report {
     Report {
         outcome: Err(error),
+        judged_by,
         sentinels: Vec::new(),
         proposed: None,
         words: Vec::new(),

@@ -101,6 +101,8 @@ pub struct Seen {
     /// Acknowledged but missing; of these, acknowledged within 100 ms before the fault.
     pub lost: usize,
     pub lost_late: usize,
+    /// When each of the lost was acknowledged.
+    pub missing: Vec<Instant>,
     pub duplicates: usize,
     /// Told as surely not executed, and there.
     pub ghosts: usize,
@@ -220,6 +222,7 @@ impl Probe {
                     let late =
                         |fault: Instant| sample.ended + Duration::from_millis(100) >= fault && sample.ended <= fault;
                     seen.lost += 1;
+                    seen.missing.push(sample.ended);
                     seen.lost_late += usize::from(self.fault.is_some_and(late));
                 }
                 Err((kind, _)) if !kind.maybe() && there.contains_key(&sample.number) => seen.ghosts += 1,

@@ -1,0 +1,254 @@
+//! A scripted deployment in which the test plays the failover itself, and what the library tells of it.
+//!
+//! Not part of the kit, which never uses the library under test: test files take it in with `#[path]`.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::calls::{SERVICE, sentinel_at};
+use super::support::{FakeNode, FakeSentinel, Scripted, eventually, eventually_some};
+use vigie::queue::{Event, Queue, kind};
+use vigie::resp::{Kind, Reply};
+use vigie::time::Deadline;
+use vigie::topology::{Sentinel, Service, WATCHABLE};
+
+/// Longer than anything scripted takes, on a loaded machine too.
+pub const SOON: Duration = Duration::from_secs(5);
+
+/// One event as the queue gave it.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub kind: u32,
+    pub token: u64,
+    pub at: Instant,
+    fields: BTreeMap<String, String>,
+}
+
+impl Told {
+    fn of(event: Event) -> Told {
+        let fields = event.outcome.ok().flatten().map(|reply| fields(&reply)).unwrap_or_default();
+        Told { kind: event.kind, token: event.token, at: Instant::now(), fields }
+    }
+
+    /// A field as text; a boolean is `1` or `0`, null is empty.
+    #[track_caller]
+    pub fn get(&self, key: &str) -> &str {
+        self.fields.get(key).unwrap_or_else(|| panic!("no {key} in {self:?}"))
+    }
+
+    pub fn is(&self, kind: u32, pairs: &[(&str, &str)]) -> bool {
+        self.kind == kind && pairs.iter().all(|(key, value)| self.fields.get(*key).is_some_and(|has| has == value))
+    }
+
+    /// Another primary, and not only a word about the present one.
+    pub fn is_switch(&self) -> bool {
+        self.kind == kind::TOPOLOGY && self.get("from") != self.get("to")
+    }
+}
+
+fn fields(reply: &Reply) -> BTreeMap<String, String> {
+    let text = |id: u32| match reply.kind(id) {
+        Kind::Null => String::new(),
+        Kind::Int | Kind::Bool => reply.int(id).unwrap_or_default().to_string(),
+        _ => String::from_utf8_lossy(reply.bytes(id).unwrap_or_default()).into_owned(),
+    };
+    let ids: Vec<u32> = reply.children(0).collect();
+    ids.chunks(2).map(|pair| (text(pair[0]), text(pair[1]))).collect()
+}
+
+/// A watch on a handle that keeps all that it was told.
+pub struct Watch {
+    pub queue: Arc<Queue>,
+    seen: Mutex<Vec<Told>>,
+}
+
+impl Watch {
+    /// For all kinds.
+    pub fn on(sentinel: &Arc<Sentinel>) -> Watch {
+        Watch::kinds(sentinel, WATCHABLE, 7)
+    }
+
+    pub fn kinds(sentinel: &Arc<Sentinel>, kinds: u32, token: u64) -> Watch {
+        let queue = Queue::create(10_000).expect("a queue");
+        sentinel.watch(kinds, &queue, token).expect("a watch");
+        Watch { queue, seen: Mutex::default() }
+    }
+
+    /// All that was told so far.
+    pub fn all(&self) -> Vec<Told> {
+        let mut seen = self.seen.lock().expect("no panic under the lock");
+        let mut events = Vec::new();
+        self.queue.drain(Deadline::after(Duration::ZERO), &mut events, usize::MAX);
+        seen.extend(events.into_iter().map(Told::of));
+        seen.clone()
+    }
+
+    pub fn count(&self, is_it: impl Fn(&Told) -> bool) -> usize {
+        self.all().iter().filter(|told| is_it(told)).count()
+    }
+
+    pub fn switches(&self) -> Vec<Told> {
+        self.all().into_iter().filter(Told::is_switch).collect()
+    }
+
+    /// Waits for an event of this kind with these fields.
+    #[track_caller]
+    pub fn wait(&self, what: &str, within: Duration, is_it: impl Fn(&Told) -> bool) -> Told {
+        let began = Instant::now();
+        loop {
+            let all = self.all();
+            if let Some(told) = all.iter().find(|told| is_it(told)) {
+                return told.clone();
+            }
+            assert!(began.elapsed() < within, "waited {:?} in vain for {what}; told were {all:#?}", began.elapsed());
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_fence(&self, on: bool, reason: &str) -> Told {
+        let on = if on { "1" } else { "0" };
+        let what = format!("the fence {on}: {reason}");
+        self.wait(&what, SOON, |told| told.is(kind::FENCE, &[("on", on)]) && told.get("reason").contains(reason))
+    }
+
+    /// Waits until a word of a Sentinel has been told, so that it has been acted on.
+    #[track_caller]
+    pub fn wait_word(&self, channel: &str) -> Told {
+        self.wait(channel, SOON, |told| told.is(told.kind, &[("reason", channel)]))
+    }
+}
+
+/// A primary, a replica, and Sentinels that know each other, all scripted; a handle that listens to them.
+pub struct Stage {
+    pub p: FakeNode,
+    pub r: FakeNode,
+    pub watch: Vec<FakeSentinel>,
+    pub sentinel: Arc<Sentinel>,
+    pub told: Watch,
+}
+
+/// Polls only when something makes it restless, unless the options say otherwise.
+pub fn stage(sentinels: usize, options: &[(&str, &str)]) -> Stage {
+    let p = Scripted::primary();
+    let r = Scripted::replica(&p.addr());
+    let watch = Scripted::sentinels(sentinels, SERVICE, &p.addr());
+    for one in &watch {
+        one.service(SERVICE, |state| {
+            state.epoch = 5;
+            state.add_replica(&r.addr());
+        });
+    }
+    let addrs: Vec<String> = watch.iter().map(|one| one.addr()).collect();
+    let interval = [("monitor.interval", "60000")];
+    let options: Vec<(&str, &str)> = interval.iter().chain(options).copied().collect();
+    let sentinel = sentinel_at(&addrs, &options);
+    let told = Watch::on(&sentinel);
+    let stage = Stage { p, r, watch, sentinel, told };
+    let service = stage.service();
+    service.discover(0, Deadline::after(SOON)).expect("the primary is found");
+    stage
+}
+
+impl Stage {
+    pub fn service(&self) -> Arc<Service> {
+        self.sentinel.service(SERVICE)
+    }
+
+    /// Waits until every Sentinel is listened to, once.
+    #[track_caller]
+    pub fn listened(&self) {
+        for one in &self.watch {
+            heard(one);
+        }
+    }
+
+    fn about_primary(&self) -> String {
+        format!("master {SERVICE} 127.0.0.1 {}", self.p.port())
+    }
+
+    fn about_replica(&self) -> String {
+        let (r, p) = (self.r.port(), self.p.port());
+        format!("slave 127.0.0.1:{r} 127.0.0.1 {r} @ {SERVICE} 127.0.0.1 {p}")
+    }
+
+    pub fn flags(&self, leader: usize, flags: &str) {
+        self.watch[leader].service(SERVICE, |state| state.flags = flags.into());
+    }
+
+    /// A Sentinel begins a failover, as sentinel.c does: the flag, then the word.
+    pub fn begin(&self, leader: usize) {
+        let flags = self.watch[leader].service(SERVICE, |state| state.flags.clone());
+        self.flags(leader, &format!("{flags},failover_in_progress"));
+        self.watch[leader].publish("+try-failover", &self.about_primary());
+    }
+
+    pub fn select(&self, leader: usize) {
+        self.watch[leader].publish("+selected-slave", &self.about_replica());
+    }
+
+    /// The replica is a primary now; nobody was told yet.
+    pub fn promote(&self) {
+        self.r.state(|state| state.role = super::support::FakeRole::Primary);
+    }
+
+    /// The leader is committed: its address and epoch are new, and it says so.
+    pub fn commit(&self, leader: usize) {
+        self.watch[leader].service(SERVICE, |state| state.switch_to(&self.r.addr()));
+        self.watch[leader].publish("+promoted-slave", &self.about_replica());
+    }
+
+    pub fn abort(&self, leader: usize, why: &str) {
+        self.flags(leader, "master");
+        self.watch[leader].publish(&format!("-failover-abort-{why}"), &self.about_primary());
+    }
+
+    /// Something about the primary: `+odown`, `+sdown`, ...
+    pub fn word(&self, sentinel: usize, channel: &str) {
+        self.watch[sentinel].publish(channel, &self.about_primary());
+    }
+
+    pub fn word_of_replica(&self, sentinel: usize, channel: &str) {
+        self.watch[sentinel].publish(channel, &self.about_replica());
+    }
+
+    /// All Sentinels switch, the leader last, as the real ones do.
+    pub fn switch_all(&self) {
+        self.promote();
+        for one in self.watch.iter().rev() {
+            one.service(SERVICE, |state| {
+                state.flags = "master".into();
+                let addr = self.r.addr();
+                if !addr.ends_with(&format!(":{}", state.port)) {
+                    state.switch_to(&addr);
+                }
+                state.replicas.clear();
+            });
+            let (old, new) = (self.p.port(), self.r.port());
+            one.publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {old} 127.0.0.1 {new}"));
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_primary(&self, addr: &str) {
+        let service = self.service();
+        eventually(&format!("the primary is {addr}"), SOON, || at(&service) == addr);
+    }
+}
+
+/// Where commands for the primary go.
+pub fn at(service: &Service) -> String {
+    service.load().primary.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Waits until a scripted Sentinel is listened to, by one subscription.
+#[track_caller]
+pub fn heard(one: &FakeSentinel) {
+    let count = eventually_some("it is listened to", SOON, || {
+        let count = one.publish("+kit-hello", "hello");
+        (count > 0).then_some(count)
+    });
+    assert_eq!(count, 1, "one subscription for each Sentinel");
+}
