@@ -225,7 +225,7 @@ impl Stage {
     pub fn new(deployment: Deployment, addrs: &[String], options: &[(&str, &str)]) -> Stage {
         warm_up();
         let sampler = Sampler::start();
-        let start = calls::held();
+        let start = held();
         let handle = Handle::open(addrs, options);
         handle.client.cmd_exec(&[b"PING"], Default::default(), Budget::Default).expect("a primary that answers");
         eventually("an ear at every Sentinel", Duration::from_secs(5), || {
@@ -287,10 +287,10 @@ impl Stage {
         drop(handle);
         // Workers without work retire after two seconds.
         let patience = Instant::now();
-        let mut now = calls::held();
+        let mut now = held();
         while (now.0 > start.0 || now.1 > start.1) && patience.elapsed() < Duration::from_secs(6) {
             std::thread::sleep(Duration::from_millis(10));
-            now = calls::held();
+            now = held();
         }
         let (threads, descriptors) = sampler.stop();
         outcome.threads = Some((start.0, threads.max(start.0), now.0));
@@ -368,7 +368,7 @@ impl Drop for Sampler {
 
 impl Most {
     fn look(&mut self) {
-        let (threads, descriptors) = calls::held();
+        let (threads, descriptors) = held();
         self.threads = self.threads.max(threads);
         self.descriptors = self.descriptors.max(descriptors);
         for (id, name) in proc::threads() {
@@ -381,6 +381,12 @@ impl Most {
             };
         }
     }
+}
+
+/// The library's threads and the descriptors of this process.
+fn held() -> (usize, usize) {
+    let (threads, _, descriptors) = calls::held();
+    (threads, descriptors)
 }
 
 /// Processor time of this process.
