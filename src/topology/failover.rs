@@ -144,6 +144,11 @@ impl Service {
         }
     }
 
+    /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
+    pub fn is_lenient(&self) -> bool {
+        self.flight().failover.is_lenient(Instant::now())
+    }
+
     /// Whether the Sentinels should be polled more often than usual.
     pub(super) fn is_restless(&self, now: Instant) -> bool {
         self.flight().failover.is_restless(now)
