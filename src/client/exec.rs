@@ -224,7 +224,7 @@ impl Core {
     fn doubt(&self, pool: &Arc<Pool>, why: &str) {
         pool.disconnect();
         self.service.suspect(pool.endpoint(), why);
-        self.service.poke(false);
+        self.service.poke(Haste::Lazy);
     }
 
     /// The error as the caller gets it: what was tried, for which service, how often.
