@@ -38,8 +38,6 @@ pub struct Asked {
 pub struct Report {
     /// The service, or why it has no primary.
     pub outcome: Result<Snapshot>,
-    /// The primary that was known when it was asked for.
-    pub judged_by: Option<Endpoint>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
     /// What the next discovery may confirm (rule 3).
@@ -92,8 +90,7 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
         }
     };
     let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    let (judged_by, sentinels) = (known.primary.clone(), report::views(&asked));
-    Report { outcome, judged_by, sentinels, proposed, words, by_majority, reset, begun }
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, begun }
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::discovery::Word;
 use super::fence::Fence;
-use super::service::{Flight, Service};
+use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
@@ -124,7 +124,7 @@ impl Service {
         flight.failover.fence.expire();
         self.show_fence(&flight, "fence_expired");
         drop(flight);
-        self.poke(true);
+        self.poke(Haste::Now);
         None
     }
 
@@ -142,6 +142,11 @@ impl Service {
         if down && self.is_primary(primary) {
             flight.failover.down.push(sentinel.clone());
         }
+    }
+
+    /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
+    pub fn is_lenient(&self) -> bool {
+        self.flight().failover.is_lenient(Instant::now())
     }
 
     /// Whether the Sentinels should be polled more often than usual.
@@ -170,7 +175,7 @@ impl Service {
         if taken {
             self.shared.changed(&self.name);
         }
-        self.poke(true);
+        self.poke(Haste::Now);
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
