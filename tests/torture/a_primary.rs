@@ -457,8 +457,9 @@ fn load(
     threads: usize,
     commands: u64,
     stop: &Arc<AtomicBool>,
-) -> (Arc<Mutex<Ends>>, Vec<std::thread::JoinHandle<()>>) {
+) -> (Arc<Mutex<Ends>>, Arc<AtomicU64>, Vec<std::thread::JoinHandle<()>>) {
     let (ends, next): (Arc<Mutex<Ends>>, Arc<AtomicU64>) = Default::default();
+    let issued = next.clone();
     let thread = |_| {
         let (client, stop, ends, next) = (client.clone(), stop.clone(), ends.clone(), next.clone());
         proc::thread("kit-probe-load", move || {
@@ -476,7 +477,7 @@ fn load(
         })
     };
     let handles = (0..threads).map(thread).collect();
-    (ends, handles)
+    (ends, issued, handles)
 }
 
 fn lost_under_threads(rig: &Rig) -> Outcome {
@@ -491,7 +492,7 @@ fn lost_under_load(rig: &Rig, threads: usize, commands: u64) -> Outcome {
     let plan = rig.deployment("load");
     let stage = rig.stage(if rig.has_network() { plan.network(Layout::Apart) } else { plan }, &[]);
     let (old, stop) = (stage.primary(), Arc::new(AtomicBool::new(false)));
-    let (ends, handles) = load(stage.client(), threads, commands, &stop);
+    let (ends, issued, handles) = load(stage.client(), threads, commands, &stop);
     let done = || ends.lock().expect("no panic under the lock").done.len();
     eventually("the load runs", PATIENCE, || done() >= 20_000);
     // Frozen first, until every caller has a list on its way; then the host is lost, with the lists that it had not read.
@@ -512,6 +513,9 @@ fn lost_under_load(rig: &Rig, threads: usize, commands: u64) -> Outcome {
     let before = if rig.has_network() { healed_list(&old) } else { Vec::new() };
     let mut outcome = stage.close();
     let ends = std::mem::take(&mut *ends.lock().expect("no panic under the lock"));
+    let ended = ends.done.len() + ends.refused.len() + ends.maybe.len();
+    let issued = issued.load(Ordering::Acquire) as usize;
+    outcome.must("every command ends exactly once", ended == issued, format!("{ended} of {issued}"));
     judge_ends(&mut outcome, &ends, &there, &before, fault);
     outcome
 }
