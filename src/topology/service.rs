@@ -10,7 +10,7 @@ use super::judge::{Known, Proposal};
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
-use crate::config::{AddressMap, Endpoint};
+use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
 use crate::worker;
@@ -289,6 +289,7 @@ impl Service {
             self.settle(&mut flight, &before, &after, report.reset);
         }
         self.heed_flags(&mut flight, &report.words, report.begun);
+        self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
@@ -309,6 +310,14 @@ impl Service {
         }
         drop(flight);
         self.landed.notify_all();
+    }
+
+    /// Without ears only a discovery shows that all Sentinels are gone, or back.
+    fn note_silence(&self, error: Option<&Error>) {
+        if self.shared.settings().sentinel.monitor.mode != Monitor::On {
+            let silent = error.filter(|error| error.status() == Status::NoSentinel);
+            self.shared.set_degraded(silent.is_some(), silent.map_or("answered", Error::message));
+        }
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
