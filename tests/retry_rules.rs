@@ -294,7 +294,7 @@ fn rule_11_a_list_refused_to_the_end_says_what_ran() {
 
 #[test]
 fn rule_13_deadlines_shift_no_replies() {
-    let stage = proxied("impatient", &[]);
+    let stage = proxied("impatient", &[("monitor", "off")]);
     let client = to_primary(&stage.sentinel, &[("lane.max", "1"), ("lane.silent", "60000")]);
     (0..20).for_each(|n| drop(ok(&client, &format!("SET k{n} value-{n}"))));
     let connections = stage.proxy.accepted();
@@ -323,7 +323,7 @@ fn rule_13_deadlines_shift_no_replies() {
 
 #[test]
 fn rule_14_a_timeout_does_not_close_a_shared_lane() {
-    let stage = staged(&[]);
+    let stage = staged(&[("monitor", "off")]);
     let client = to_primary(&stage.sentinel, &[("lane.max", "1"), ("lane.silent", "400")]);
     ok(&client, "SET k v");
     let lanes = stage.node.accepted();

@@ -67,7 +67,7 @@ fn row_3_sentinel_list_hygiene() {
     let node = Scripted::primary();
     let fake = Scripted::sentinel(SERVICE, &node.addr());
     let five = vec![fake.addr(); 5];
-    let sentinel = connect(&uri(&five), &[]);
+    let sentinel = connect(&uri(&five), &[("monitor", "off")]);
     let client = client(&sentinel, Target::Primary);
     assert_eq!((fake.accepted(), node.accepted()), (0, 0), "opening does no I/O");
     cmd(&client, &["SET", "k", "v"]);
@@ -336,6 +336,7 @@ fn row_16_tcp_keepalive_options() {
         ("tcp.keepalive_count", "5"),
         ("tcp.user_timeout", "7s"),
         ("timeout.sentinel", "3s"),
+        ("monitor", "off"),
         ("pool.min", "3"),
     ];
     let sentinel = connect(&uri_of(&fakes), &options);

@@ -451,7 +451,8 @@ fn row_33_bogus_peers_are_bounded() {
     let node = Scripted::primary();
     let fake = Scripted::sentinel(SERVICE, &node.addr());
     let (hole, door) = (blackhole(), Door::open(&[]));
-    let sentinel = connect(&uri(&[fake.addr()]), &[("sentinel.max_peers", "8"), ("timeout.sentinel", "5s")]);
+    let sentinel =
+        connect(&uri(&[fake.addr()]), &[("sentinel.max_peers", "8"), ("timeout.sentinel", "5s"), ("monitor", "off")]);
     for round in 0..10 {
         fake.service(SERVICE, |state| {
             state.peers.clear();

@@ -209,7 +209,7 @@ fn row_32_a_hundred_threads_cost_one_discovery() {
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(3, SERVICE, &node.addr());
     fakes.iter().for_each(|fake| fake.fault_times("SENTINEL MASTER", 1, Fault::Delay(Duration::from_millis(100))));
-    let sentinel = handle(&addrs(&fakes), &[]);
+    let sentinel = handle(&addrs(&fakes), &[("monitor", "off")]);
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| assert!(sentinel.service(SERVICE).discover(0, secs(10)).is_ok()));

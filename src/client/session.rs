@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
-use super::judge::is_final;
+use super::judge::{is_final, shows_demotion};
 use super::plan::Plan;
 use super::{CallFlags, Target};
 use crate::config::ClientSettings;
@@ -20,6 +20,7 @@ use crate::net::Socket;
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
 use crate::time::Deadline;
+use crate::topology::Haste;
 
 /// How long a close waits for what it has ended.
 const LAST: Duration = Duration::from_millis(100);
@@ -271,9 +272,9 @@ impl Pinned {
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                let refused = reply.error_line(0).is_some_and(|line| line.starts_with(b"READONLY"));
-                if refused {
+                if reply.error_line(0).is_some_and(shows_demotion) {
                     core.service.suspect(loan.pool().endpoint(), "it refused a write");
+                    core.service.poke(Haste::Lazy);
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }

@@ -38,8 +38,6 @@ pub struct Asked {
 pub struct Report {
     /// The service, or why it has no primary.
     pub outcome: Result<Snapshot>,
-    /// The primary that was known when it was asked for.
-    pub judged_by: Option<Endpoint>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
     /// What the next discovery may confirm (rule 3).
@@ -58,8 +56,8 @@ pub struct Report {
 pub struct Word {
     /// The Sentinel, as announced.
     pub sentinel: Endpoint,
-    /// It leads one.
-    pub in_failover: bool,
+    /// Whether it leads one; `None` when it names another primary already: only a verified switch ends that one.
+    pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
     pub o_down: bool,
 }
@@ -80,7 +78,7 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
     let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
     let (mut proposed, mut by_majority, mut reset) = (None, false, false);
     let outcome = match verdict {
-        Verdict::Candidates(candidates) => verify(&candidates, settings, voices.len(), deadline)
+        Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), deadline)
             .map(|winner| {
                 (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
                 snapshot(winner, &voices, &asked, settings)
@@ -92,18 +90,18 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
         }
     };
     let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    let (judged_by, sentinels) = (known.primary.clone(), report::views(&asked));
-    Report { outcome, judged_by, sentinels, proposed, words, by_majority, reset, begun }
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, begun }
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     let shows = |flag| judge::has_flag(voice.flags, flag);
-    // The leader shows the flag for a while after the switch: then it names the new primary already.
+    // The leader shows the flag for a while after the switch: then it names the new primary already. Until that is verified its
+    // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
         sentinel: asked[voice.index].announced.clone(),
-        in_failover: of_ours && shows("failover_in_progress"),
-        o_down: shows("o_down"),
+        in_failover: of_ours.then(|| shows("failover_in_progress")),
+        o_down: of_ours && shows("o_down"),
     }
 }
 
@@ -237,11 +235,17 @@ impl<'a> Round<'a> {
 fn verify<'a>(
     candidates: &'a [Candidate],
     settings: &Settings,
+    known: &Known,
     voices: usize,
     deadline: Deadline,
 ) -> Result<&'a Candidate> {
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
+        let is_known = known.primary.as_ref() == Some(&candidate.primary) && known.epoch == candidate.epoch;
+        if known.trusted && is_known {
+            // It said so itself, and every connection to it is asked again: a poll need not cost it one.
+            return Ok(candidate);
+        }
         let error = match ask_role(candidate, settings, deadline) {
             Ok(()) => return Ok(candidate),
             Err(error) => error,

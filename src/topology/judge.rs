@@ -38,6 +38,8 @@ pub struct Known {
     pub proposed: Option<Proposal>,
     /// The primary was taken at its own word in a failover: no older epoch turns it back meanwhile.
     pub provisional: bool,
+    /// Nothing has gone wrong with the primary since it said itself that it is one.
+    pub trusted: bool,
 }
 
 /// An address under an epoch that goes back behind the known one.

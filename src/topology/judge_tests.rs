@@ -24,7 +24,7 @@ fn says(text: &str) -> Answer {
 
 fn known(primary: &str, epoch: u64, replicas: &[&str]) -> Known {
     let replicas = replicas.iter().map(|name| at(name)).collect();
-    Known { primary: Some(at(primary)), epoch, replicas, proposed: None, provisional: false }
+    Known { primary: Some(at(primary)), epoch, replicas, proposed: None, provisional: false, trusted: false }
 }
 
 fn decide(texts: &[&str], known: &Known) -> Verdict {

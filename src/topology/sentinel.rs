@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
@@ -36,6 +36,7 @@ pub(super) struct Shared {
     /// No Sentinel is heard.
     degraded: AtomicBool,
     children: Mutex<Vec<Weak<dyn Child>>>,
+    handle: OnceLock<Weak<Sentinel>>,
 }
 
 impl Shared {
@@ -53,6 +54,13 @@ impl Shared {
 
     fn children(&self) -> Vec<Arc<dyn Child>> {
         lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// From the first use on the lookout attends to the handle; making one opens nothing.
+    pub(super) fn attend(&self) {
+        if let Some(sentinel) = self.handle.get().and_then(Weak::upgrade) {
+            monitor::attend(&sentinel);
+        }
     }
 
     /// The topology of a service has changed: connections to nodes that left it end now, not at the next call.
@@ -93,11 +101,16 @@ impl Sentinel {
             watchers: Watchers::default(),
             degraded: AtomicBool::new(false),
             children: Mutex::default(),
+            handle: OnceLock::new(),
         });
         if let Some(deadline) = wait {
             reach_any(&shared, deadline)?;
         }
-        Ok(Arc::new(Self { shared, services: Mutex::default(), configuring: Mutex::new(()) }))
+        let (services, configuring) = (Mutex::default(), Mutex::new(()));
+        let sentinel = Arc::new(Self { shared, services, configuring });
+        // Nobody else has it yet, so it cannot be set.
+        let _ = sentinel.shared.handle.set(Arc::downgrade(&sentinel));
+        Ok(sentinel)
     }
 
     /// Watches for changes from now on: events of these kinds go to the queue, with this token. One watch per queue; a new one
@@ -107,6 +120,7 @@ impl Sentinel {
             0 if self.is_closed() => Err(closed()),
             0 => {
                 self.shared.watchers.set(queue, kinds, token);
+                self.shared.attend();
                 Ok(())
             }
             unknown => Err(Error::new(Status::InvalidArg, format!("unknown or unwatchable event kinds {unknown:#x}"))),
@@ -165,8 +179,6 @@ impl Sentinel {
         }
         let service = Service::new(name, Arc::clone(&self.shared));
         services.insert(name.to_owned(), Arc::clone(&service));
-        drop(services);
-        monitor::attend(self);
         service
     }
 

@@ -4,7 +4,7 @@ use super::figures::{Outcome, ms};
 use super::probe::{Habits, Kind, Seen, list_of};
 use super::rig::{Rig, Stage};
 use crate::calls::{self, SERVICE};
-use crate::support::deployment::PATIENCE;
+use crate::support::deployment::{PATIENCE, told_primary};
 use crate::support::{Deployment, Layout, Node, Proxy, Trap, eventually, eventually_some, proc};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -55,14 +55,19 @@ fn promotion(deployment: &Deployment) -> impl FnOnce() -> Option<Instant> + use<
         deployment.data_nodes(SERVICE).into_iter().filter(|node| node.addr() != primary).collect();
     let (sender, receiver) = std::sync::mpsc::channel();
     proc::thread("kit-promotion", move || {
-        let mut connections: Vec<_> = replicas.iter().filter_map(|node| node.connect().ok()).collect();
+        // The Sentinel that promotes a replica also ends its connections.
+        let mut connections: Vec<_> = replicas.iter().map(|node| (node, node.connect().ok())).collect();
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            for connection in &mut connections {
-                let role = connection.cmd(&["ROLE"]);
-                if role.is_ok_and(|role| role.items().first().is_some_and(|word| word.text() == "master")) {
-                    drop(sender.send(Instant::now()));
-                    return;
+            for (node, connection) in &mut connections {
+                let role = connection.as_mut().and_then(|connection| connection.cmd(&["ROLE"]).ok());
+                match role.as_ref().and_then(|role| role.items().first()) {
+                    Some(word) if word.text() == "master" => {
+                        let _ = sender.send(Instant::now());
+                        return;
+                    }
+                    Some(_) => {}
+                    None => *connection = node.connect().ok(),
                 }
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -264,6 +269,7 @@ fn event_missed(rig: &Rig) -> Outcome {
 // ---- 8: twice ----
 
 fn twice(rig: &Rig) -> Outcome {
+    let mut notes = Vec::new();
     let stage = rig.stage(rig.deployment("twice"), &[]);
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
@@ -279,11 +285,20 @@ fn twice(rig: &Rig) -> Outcome {
     stage.handle.await_primary(&second.addr(), Duration::from_secs(5));
     probe.fault();
     second.kill();
-    stage.deployment.wait_switched(SERVICE, &second);
-    probe.run_for(seconds(rig.pick(0.5, 12.0)));
+    // The first failover's Sentinel may hang in it for as long as the primary that it promoted is down: the majority counts.
+    eventually("most Sentinels have left the second primary", PATIENCE, || {
+        let third = stage.primary();
+        third.port() != second.port() && third.try_cmd(&["ROLE"]).is_ok_and(|role| role.items()[0].text() == "master")
+    });
+    probe.run_for(seconds(rig.pick(2.0, 15.0)));
+    if stage.deployment.sentinel_nodes().iter().any(|node| told_primary(node, SERVICE) != Some(stage.primary().addr()))
+    {
+        notes.push("one Sentinel hangs in the first failover");
+    }
     let switches = stage.handle.switches();
     let (mut outcome, _) = stage.finish(probe);
     expect_switches(&mut outcome, &switches, 2);
+    notes.into_iter().for_each(|note| outcome.note(note));
     outcome.expect_lost_only_late();
     outcome.expect_errors(1, in_flight);
     outcome.expect_ms("between the failovers", ms(within), 5000.0);
@@ -334,17 +349,19 @@ fn is_loading(rig: &Rig) -> Outcome {
         client.cmd(&["SET", &format!("filler-{key}"), &"x".repeat(64)]).expect("a primary that answers");
     }
     client.cmd(&["SAVE"]).expect("a primary that answers");
+    drop(client);
     // 10 ms for each key, and a look at the clients every kilobyte.
     let mut conf = fs::File::options().append(true).open(node.dir().join("node.conf")).expect("its configuration");
     conf.write_all(b"\nkey-load-delay 10000\nloading-process-events-interval-bytes 1024\n").expect("it can be written");
+    drop(conf);
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
     probe.fault();
     node.restart();
     let info = |node: &Node| node.try_cmd(&["INFO", "persistence"]).map(|reply| reply.text()).unwrap_or_default();
     let began = Instant::now();
-    let was_loading = info(&node).contains("loading:1");
-    eventually("it has loaded", Duration::from_secs(60), || info(&node).contains("loading:0"));
+    let was_loading = info(&node).contains("\nloading:1");
+    eventually("it has loaded", Duration::from_secs(60), || info(&node).contains("\nloading:0"));
     let (loaded, took) = (Instant::now(), began.elapsed());
     let refused = node.info("errorstats").get("errorstat_LOADING").cloned().unwrap_or_default();
     let refused: f64 = refused.trim_start_matches("count=").parse().unwrap_or(0.0);

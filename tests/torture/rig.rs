@@ -223,7 +223,7 @@ pub struct Stage {
 impl Stage {
     /// A handle for these Sentinels (a proxy in front of them, perhaps).
     pub fn new(deployment: Deployment, addrs: &[String], options: &[(&str, &str)]) -> Stage {
-        warm_up();
+        await_stream(&deployment);
         let sampler = Sampler::start();
         let start = held();
         let handle = Handle::open(addrs, options);
@@ -301,15 +301,27 @@ impl Stage {
     }
 }
 
-/// Makes what the library keeps for the whole process (the pipe that wakes its lookout), so that it does not count as left behind.
-fn warm_up() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let sentinel = calls::sentinel_at(&["127.0.0.1:1".to_owned()], &[]);
-        let _ = calls::within(&calls::to_primary(&sentinel, &[]), "PING", 50);
-        let _ = close_all(&sentinel, Budget::Ms(500));
-        eventually("no thread of the library", Duration::from_secs(6), || proc::threads_named("vigie-").is_empty());
+/// Waits until every replica gets the stream: a primary holds it back until the first acknowledgement, up to a second after the
+/// replica is listed as in sync, and what is written meanwhile dies with the primary.
+#[track_caller]
+fn await_stream(deployment: &Deployment) {
+    let replicas = deployment.data_nodes(SERVICE).len() - 1;
+    if replicas == 0 || deployment.serving_sentinels().is_empty() {
+        return;
+    }
+    let mut client = deployment.primary_node(SERVICE).connect().expect("the primary answers");
+    eventually("every replica acknowledges", Duration::from_secs(10), || {
+        let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
+        assert!(set.is_ok() || set.is_error(), "{}", set.text());
+        let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
+        wait.int() == Some(replicas as i64)
     });
+}
+
+/// The library's threads and the descriptors of this process.
+fn held() -> (usize, usize) {
+    let (threads, _, descriptors) = calls::held();
+    (threads, descriptors)
 }
 
 /// Counts threads, descriptors and processor time while a scenario runs.
