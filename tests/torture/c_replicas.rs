@@ -173,7 +173,8 @@ fn replica_link_down(rig: &Rig) -> Outcome {
     drop(plain_probe.stop_with(Vec::new));
     let (mut outcome, _) = stage.finish(probe);
     outcome.expect_ms("out by max_lag", ms(by_lag), 2000.0);
-    outcome.expect_ms("out by its link", ms(by_link), rig.pick(3000.0, 16_000.0));
+    // The Sentinels' next INFO, then the next poll.
+    outcome.expect_ms("out by its link", ms(by_link), rig.pick(6500.0, 16_000.0));
     outcome.expect_lost(0);
     outcome.expect_no_errors();
     outcome

@@ -395,12 +395,6 @@ impl Most {
     }
 }
 
-/// The library's threads and the descriptors of this process.
-fn held() -> (usize, usize) {
-    let (threads, _, descriptors) = calls::held();
-    (threads, descriptors)
-}
-
 /// Processor time of this process.
 fn process_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
