@@ -18,7 +18,7 @@ use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::pool::{Loan, Pool};
 use crate::resp::{Reply, Want};
 use crate::time::Deadline;
-use crate::topology::Service;
+use crate::topology::{Haste, Service};
 
 /// Where a call stands between two attempts.
 struct Progress {
@@ -139,7 +139,7 @@ impl Core {
             return Ok(());
         }
         if serves && self.sentinel.is_degraded() {
-            self.service.poke(false);
+            self.service.poke(Haste::Lazy);
             return Ok(());
         }
         match self.service.discover_unless(stale, deadline, || self.is_closed()) {
@@ -224,7 +224,7 @@ impl Core {
     fn doubt(&self, pool: &Arc<Pool>, why: &str) {
         pool.disconnect();
         self.service.suspect(pool.endpoint(), why);
-        self.service.poke(false);
+        self.service.poke(Haste::Lazy);
     }
 
     /// The error as the caller gets it: what was tried, for which service, how often.

@@ -9,6 +9,7 @@ mod durable;
 mod exec;
 mod hold;
 mod judge;
+mod lag;
 mod plan;
 mod route;
 mod session;

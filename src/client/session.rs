@@ -20,6 +20,7 @@ use crate::net::Socket;
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
 use crate::time::Deadline;
+use crate::topology::Haste;
 
 /// How long a close waits for what it has ended.
 const LAST: Duration = Duration::from_millis(100);
@@ -273,7 +274,7 @@ impl Pinned {
             Ok(reply) => {
                 if reply.error_line(0).is_some_and(shows_demotion) {
                     core.service.suspect(loan.pool().endpoint(), "it refused a write");
-                    core.service.poke(false);
+                    core.service.poke(Haste::Lazy);
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }
