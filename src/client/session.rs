@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
-use super::judge::is_final;
+use super::judge::{is_final, shows_demotion_anywhere};
 use super::plan::Plan;
 use super::{CallFlags, Target};
 use crate::config::ClientSettings;
@@ -137,7 +137,8 @@ impl Session {
             };
             if is_final(&error) || deadline.is_over() || core.is_closed() {
                 let context = format!("a session for service {}", core.service.name());
-                return Err(error
+                return Err(core
+                    .without_sentinels(error)
                     .in_context(context)
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
@@ -271,9 +272,8 @@ impl Pinned {
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                let refused = reply.error_line(0).is_some_and(|line| line.starts_with(b"READONLY"));
-                if refused {
-                    core.service.suspect(loan.pool().endpoint(), "it refused a write");
+                if shows_demotion_anywhere(&reply) {
+                    core.doubt(loan.pool(), "it refused a write");
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }
