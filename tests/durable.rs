@@ -251,7 +251,9 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     sentinels[0].kill();
     sentinels[1].stop();
     let gone = Instant::now();
-    eventually("writes are refused", SOON, || within(&client, "SET k v", 20).is_err());
+    eventually("writes are refused", SOON, || {
+        within(&client, "SET k v", 20).is_err_and(|error| error.status() == Status::Fenced)
+    });
     assert!(gone.elapsed() > Duration::from_millis(300), "not at once: {:?}", gone.elapsed());
     let sets = primary.calls("set");
     for client in [&client, &session] {

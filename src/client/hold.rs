@@ -65,12 +65,19 @@ impl Core {
     /// Rule 8: a write whose answer was read after the candidate had said that it is a primary, or after a switch, is not a
     /// success. `doubts` is the number under which it was sent.
     pub(super) fn doubt_answer(&self, plan: &Plan<'_>, doubts: u64, outcome: Outcome) -> Outcome {
-        let reply = match outcome {
+        if self.service.doubts() == doubts {
+            return outcome;
+        }
+        match outcome {
+            Ok(reply) if plan.reads => return Ok(reply),
             // What a server refused it did not do.
-            Ok(reply) if !plan.reads && self.service.doubts() != doubts && reply.error_line(0).is_none() => reply,
-            other => return other,
-        };
-        drop(reply);
+            Ok(reply) if reply.error_line(0).is_some() => return Ok(reply),
+            Ok(_) => {}
+            Err(failure) if failure.error.status() == Status::Io => {
+                return Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure });
+            }
+            Err(failure) => return Err(failure),
+        }
         let text = "answered while another primary was taking over: the write may be lost";
         Err(Failure { sent: usize::MAX, error: Error::new(Status::Io, text).with_flags(flags::FAILOVER) })
     }

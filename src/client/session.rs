@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
-use super::judge::{is_final, shows_demotion};
+use super::judge::{is_final, shows_demotion_anywhere};
 use super::plan::Plan;
 use super::{CallFlags, Target};
 use crate::config::ClientSettings;
@@ -20,7 +20,6 @@ use crate::net::Socket;
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
 use crate::time::Deadline;
-use crate::topology::Haste;
 
 /// How long a close waits for what it has ended.
 const LAST: Duration = Duration::from_millis(100);
@@ -138,7 +137,8 @@ impl Session {
             };
             if is_final(&error) || deadline.is_over() || core.is_closed() {
                 let context = format!("a session for service {}", core.service.name());
-                return Err(error
+                return Err(core
+                    .without_sentinels(error)
                     .in_context(context)
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
@@ -272,9 +272,8 @@ impl Pinned {
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                if reply.error_line(0).is_some_and(shows_demotion) {
-                    core.service.suspect(loan.pool().endpoint(), "it refused a write");
-                    core.service.poke(Haste::Lazy);
+                if shows_demotion_anywhere(&reply) {
+                    core.doubt(loan.pool(), "it refused a write");
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }

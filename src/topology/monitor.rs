@@ -337,11 +337,12 @@ impl Post {
         // A service that nobody has used yet is left alone.
         for service in services.into_iter().filter(|service| service.discovered() > 0) {
             let charge = self.charge(service.name());
+            let is_restless = service.is_restless(now) || service.is_unsettled();
             if now >= charge.next_poll {
                 service.poke(Haste::Lazy);
-                let pace = if service.is_restless(now) { interval.min(RESTLESS) } else { interval };
+                let pace = if is_restless { interval.min(RESTLESS) } else { interval };
                 charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
-            } else if service.is_restless(now) {
+            } else if is_restless {
                 charge.next_poll = charge.next_poll.min(now + RESTLESS);
             }
             wake = wake.min(charge.next_poll);

@@ -108,6 +108,11 @@ impl Service {
         self.flight().finished
     }
 
+    /// Whether the last discovery failed although there were Sentinels: what it lacked may be there in a moment.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.last_error().is_some_and(|error| error.status() != Status::NoSentinel)
+    }
+
     /// The last discovery's error, if it failed.
     pub fn last_error(&self) -> Option<Error> {
         self.flight().last.as_ref().and_then(|(_, error)| error.clone())

@@ -225,6 +225,21 @@ static void replies(void) {
   GIVES(VIGIE_OK, vigie_reply_json(reply, NULL, &error));
 }
 
+static void watches(vigie_queue *queue) {
+  const uint32_t unwatchable[] = {1, VIGIE_EVENT_DROPPED, VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_DROPPED, 1u << 31, UINT32_MAX};
+  vigie_sentinel *foreign = (vigie_sentinel *)config;
+  REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_watch(NULL, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("sentinel is", NO_OUT, vigie_sentinel_watch((vigie_sentinel *)rubbish, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("sentinel is", NO_OUT, vigie_sentinel_watch(foreign, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("queue is NULL", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, NULL, 0, &error));
+  REFUSED("queue is", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, (vigie_queue *)rubbish, 0, &error));
+  for (size_t i = 0; i < sizeof unwatchable / sizeof *unwatchable; i++)
+    REFUSED("event kinds", NO_OUT, vigie_sentinel_watch(sentinel, unwatchable[i], queue, 0, &error));
+  CHECK(vigie_sentinel_watch(NULL, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, 0, queue, 0, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, queue, UINT64_MAX, NULL));
+}
+
 static void queues(void) {
   vigie_queue *queue = (vigie_queue *)rubbish;
   vigie_event events[2];
@@ -234,6 +249,7 @@ static void queues(void) {
   REFUSED("capacity is 1048577", queue, vigie_queue_create(1048577, &queue, &error));
   REFUSED("capacity is", queue, vigie_queue_create(SIZE_MAX, &queue, &error));
   GIVES(VIGIE_OK, vigie_queue_create(1048576, &queue, &error));
+  watches(queue);
   CHECK(vigie_queue_drain(NULL, 0, NULL, 0) == VIGIE_ERR_INVALID_ARG);
   CHECK(vigie_queue_drain(NULL, 0, events, 2) == VIGIE_ERR_INVALID_ARG);
   CHECK(vigie_queue_drain((vigie_queue *)rubbish, 0, events, 2) == VIGIE_ERR_INVALID_ARG);

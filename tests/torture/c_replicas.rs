@@ -31,8 +31,12 @@ const READ_MS: u64 = 1000;
 
 /// Writes to the primary, reads from the replicas.
 fn readers(stage: &Stage, overrides: &[(&str, &str)]) -> (Arc<Client>, Probe) {
+    readers_with(stage, overrides, Habits { budget: Budget::Ms(READ_MS), ..Habits::default() })
+}
+
+fn readers_with(stage: &Stage, overrides: &[(&str, &str)], habits: Habits) -> (Arc<Client>, Probe) {
     let client = stage.handle.client(Target::Split, overrides);
-    let probe = Probe::start(&client, Habits { budget: Budget::Ms(READ_MS), ..Habits::default() });
+    let probe = Probe::start(&client, habits);
     (client, probe)
 }
 
@@ -151,7 +155,7 @@ fn replica_link_down(rig: &Rig) -> Outcome {
     let builder = rig.deployment("link-down").password("right").conf("loglevel warning");
     let stage = rig.stage(builder, &[("auth.password", "right")]);
     let (client, mut probe) = readers(&stage, &[("replica.max_lag", "100000000")]);
-    let (plain, plain_probe) = readers(&stage, &[]);
+    let (plain, plain_probe) = readers_with(&stage, &[], Habits { key: "other".into(), ..Habits::default() });
     let victim = a_replica(&stage);
     await_reads(&client, &victim, 5 * SECOND);
     if !rig.is_full() {
@@ -169,7 +173,8 @@ fn replica_link_down(rig: &Rig) -> Outcome {
     drop(plain_probe.stop_with(Vec::new));
     let (mut outcome, _) = stage.finish(probe);
     outcome.expect_ms("out by max_lag", ms(by_lag), 2000.0);
-    outcome.expect_ms("out by its link", ms(by_link), rig.pick(3000.0, 16_000.0));
+    // The Sentinels' next INFO, then the next poll.
+    outcome.expect_ms("out by its link", ms(by_link), rig.pick(6500.0, 16_000.0));
     outcome.expect_lost(0);
     outcome.expect_no_errors();
     outcome
@@ -260,7 +265,7 @@ fn lag_by_role(_rig: &Rig) -> Outcome {
 
 fn replica_promoted(rig: &Rig) -> Outcome {
     let stage = rig.stage(rig.deployment("promoted"), &[]);
-    let (client, mut probe) = readers(&stage, &[]);
+    let (client, mut probe) = readers_with(&stage, &[], Habits::default());
     probe.run_for(Duration::from_millis(300));
     probe.fault();
     let old = stage.deployment.failover(SERVICE);
@@ -301,13 +306,32 @@ fn replica_promoted(rig: &Rig) -> Outcome {
     outcome
 }
 
+/// One that the Sentinels have never heard of, and that they would not promote.
 fn new_replica(rig: &Rig) -> Outcome {
-    let stage = rig.stage(rig.deployment("new-replica").replicas(1).node_conf("mymaster-2", "replica-priority 0"), &[]);
+    let deployment = rig.deployment("new-replica").node_conf("mymaster-2", "replica-priority 0").start();
+    let added = deployment.node("mymaster-2");
+    added.kill();
+    let sentinels = deployment.serving_sentinels();
+    let primary = deployment.primary_node(SERVICE);
+    eventually("the primary has one replica", 5 * SECOND, || {
+        primary.info("replication").get("connected_slaves").is_some_and(|count| count == "1")
+    });
+    sentinels.iter().for_each(|sentinel| drop(sentinel.cmd(&["SENTINEL", "RESET", SERVICE])));
+    let field = |sentinel: &Node, key: &str| sentinel.cmd(&["SENTINEL", "MASTER", SERVICE]).field(key);
+    eventually("the Sentinels know one replica, and each other", 20 * SECOND, || {
+        let knows = |sentinel: &Arc<Node>| {
+            field(sentinel, "num-slaves").as_deref() == Some("1")
+                && field(sentinel, "num-other-sentinels").as_deref() == Some("2")
+        };
+        sentinels.iter().all(knows)
+    });
+    let stage = rig.stage_on(deployment, &[]);
     let (client, probe) = readers(&stage, &[]);
     if !rig.is_full() {
         stage.deployment.sentinel_debug("info-period", 200);
     }
-    let added = stage.deployment.add_replica(SERVICE);
+    added.restart();
+    stage.deployment.await_link(&added);
     let told = |sentinel: &Arc<Node>| {
         let list = sentinel.cmd(&["SENTINEL", "REPLICAS", SERVICE]);
         let port = added.port().to_string();

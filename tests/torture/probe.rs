@@ -225,7 +225,10 @@ impl Probe {
                     seen.missing.push(sample.ended);
                     seen.lost_late += usize::from(self.fault.is_some_and(late));
                 }
-                Err((kind, _)) if !kind.maybe() && there.contains_key(&sample.number) => seen.ghosts += 1,
+                // REPLICAS says that it was executed.
+                Err((kind, _)) if !kind.maybe() && kind.name != "REPLICAS" && there.contains_key(&sample.number) => {
+                    seen.ghosts += 1;
+                }
                 _ => {}
             }
         }
