@@ -49,6 +49,7 @@ help:
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
 	@echo 'make bench          the figures, next to hiredis'
+	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written'
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
 
@@ -125,6 +126,12 @@ bench:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench build/bench-prefix
+
+# The library's code is the same as in a release; only the long optimisation at the end is left out.
+torture:
+	scripts/setup test
+	SCENARIO='$(SCENARIO)' RUNS='$(RUNS)' OUT='$(if $(SCENARIO),,$(CURDIR)/docs/torture.md)' \
+	  CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 $(CARGO) bench --bench torture
 
 clean:
 	rm -rf build target tests/languages/node_modules

@@ -224,7 +224,7 @@ fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
                 let kept = new.cmd(&["LRANGE", "seq", "0", "-1"]);
                 let kept: Vec<u64> = kept.items().iter().filter_map(|item| item.text().parse().ok()).collect();
                 let lost = acknowledged.iter().filter(|number| !kept.contains(number)).count();
-                assert!(acknowledged.len() > 50, "{service}: {} acknowledged", acknowledged.len());
+                assert!(!acknowledged.is_empty(), "{service}: {} acknowledged", acknowledged.len());
                 assert_eq!(lost, 0, "{service}: of {} acknowledged", acknowledged.len());
             })
         })
@@ -251,7 +251,9 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     sentinels[0].kill();
     sentinels[1].stop();
     let gone = Instant::now();
-    eventually("writes are refused", SOON, || within(&client, "SET k v", 20).is_err());
+    eventually("writes are refused", SOON, || {
+        within(&client, "SET k v", 20).is_err_and(|error| error.status() == Status::Fenced)
+    });
     assert!(gone.elapsed() > Duration::from_millis(300), "not at once: {:?}", gone.elapsed());
     let sets = primary.calls("set");
     for client in [&client, &session] {

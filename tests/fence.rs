@@ -297,7 +297,8 @@ fn rule_9_a_question_under_way_does_not_turn_the_candidate_back() {
     // The Sentinels are asked while the old primary stands, and answer when it has been left.
     let asked: Vec<_> = stage.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).collect();
     stage.watch.iter().for_each(|one| one.fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(300))));
-    stage.service().poke(true);
+    let service = stage.service();
+    spawn(move || drop(service.discover(service.discovered(), vigie::time::Deadline::after(SOON))));
     for (one, asked) in stage.watch.iter().zip(asked) {
         one.wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
     }
@@ -344,7 +345,8 @@ fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
             stage.word(1, "+odown");
         } else {
             let discovered = stage.service().discovered();
-            stage.service().poke(true);
+            let service = stage.service();
+            spawn(move || drop(service.discover(service.discovered(), vigie::time::Deadline::after(SOON))));
             eventually("a poll is over", SOON, || stage.service().discovered() > discovered);
         }
         stage.begin(1);

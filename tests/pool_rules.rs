@@ -446,3 +446,34 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
         assert_ne!(slow.join().unwrap(), b"0", "of {lanes} lanes the first");
     });
 }
+
+#[test]
+fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() {
+    let gone = Arc::new(AtomicBool::new(false));
+    let deaf = Arc::clone(&gone);
+    let server = Server::start(move |mut peer, _| {
+        while let Some(text) = peer.next_arg() {
+            if !deaf.load(Ordering::Acquire) && !peer.say_bulk(&text) {
+                return;
+            }
+        }
+    });
+    let pool = server.pool(PoolSettings { idle: Some(4500 * MS), ..pool_of(4) });
+    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    let mut loan = pool.loan(after(5000)).unwrap();
+    ask(&mut loan);
+    drop(loan);
+    // Signs of life were asked for and given, and do not count as use.
+    let begun = Instant::now();
+    while begun.elapsed() < 3500 * MS {
+        assert_eq!((pool.counts().lanes, pool.counts().idle), (1, 1), "after {:?}", begun.elapsed());
+        std::thread::sleep(50 * MS);
+    }
+    eventually("unused connections are closed", || pool.counts().total == 0);
+    assert_text(&pool_echo(&pool, b"y", after(1000)), b"y");
+    drop(pool.loan(after(5000)).unwrap());
+    gone.store(true, Ordering::Release);
+    let begun = Instant::now();
+    eventually("silent connections are closed", || pool.counts().total == 0);
+    assert!(begun.elapsed() < 4400 * MS, "before their time without use was over: {:?}", begun.elapsed());
+}

@@ -323,7 +323,7 @@ fn rule_13_deadlines_shift_no_replies() {
 
 #[test]
 fn rule_14_a_timeout_does_not_close_a_shared_lane() {
-    let stage = staged(&[]);
+    let stage = staged(&[("monitor", "off")]);
     let client = to_primary(&stage.sentinel, &[("lane.max", "1"), ("lane.silent", "400")]);
     ok(&client, "SET k v");
     let lanes = stage.node.accepted();

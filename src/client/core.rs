@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use super::Target;
+use super::lag;
 use super::route::View;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags};
@@ -32,6 +33,8 @@ pub(super) struct Core {
     pub(super) turn: AtomicUsize,
     /// The replica that the cursors of a replica client belong to.
     pub(super) scan_pin: Mutex<Option<String>>,
+    /// How far the replicas are behind.
+    pub(super) lag: lag::Watch,
     pub(super) counters: Counters,
     life: Life,
 }
@@ -75,7 +78,7 @@ impl Core {
             let text = "no service: name it in the call, in the URI, or in the option \"service\"";
             return Err(Error::new(Status::Config, text));
         }
-        let core = Arc::new(Self {
+        let core = Arc::new_cyclic(|me: &Weak<Self>| Self {
             sentinel: Arc::clone(sentinel),
             service: sentinel.service(name),
             target,
@@ -85,6 +88,7 @@ impl Core {
             renewal: Mutex::default(),
             turn: AtomicUsize::new(fastrand::usize(..)),
             scan_pin: Mutex::default(),
+            lag: lag::Watch::new(Weak::clone(me)),
             counters: Counters::default(),
             life: Life::default(),
         });

@@ -18,7 +18,7 @@ use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::pool::{Loan, Pool};
 use crate::resp::{Reply, Want};
 use crate::time::Deadline;
-use crate::topology::Service;
+use crate::topology::{Haste, Service};
 
 /// Where a call stands between two attempts.
 struct Progress {
@@ -28,6 +28,8 @@ struct Progress {
     /// Topology of this discovery or an earlier one, or of this version, has been found wanting.
     stale: u64,
     version: u64,
+    /// The version by which the last attempt chose its node.
+    routed_by: u64,
     tried: Vec<String>,
     /// Replies to a list whose rest was refused, each with how many of them stand.
     kept: Vec<(Reply, usize)>,
@@ -97,6 +99,7 @@ impl Core {
         let replicas = self.replicas_needed(plan, call)?;
         // Before the route is chosen: what changes from here on makes the answer doubtful.
         let doubts = self.service.doubts();
+        progress.routed_by = self.service.version();
         let route = match self.route(plan, call, &progress.tried) {
             Ok(route) => route,
             Err(error) => {
@@ -137,7 +140,7 @@ impl Core {
             return Ok(());
         }
         if serves && self.sentinel.is_degraded() {
-            self.service.poke(false);
+            self.service.poke(Haste::Lazy);
             return Ok(());
         }
         match self.service.discover_unless(stale, deadline, || self.is_closed()) {
@@ -222,6 +225,7 @@ impl Core {
     pub(super) fn doubt(&self, pool: &Arc<Pool>, why: &str) {
         pool.disconnect();
         self.service.suspect(pool.endpoint(), why);
+        self.service.poke(Haste::Lazy);
     }
 
     /// Rule 34: with all Sentinels gone, and nothing left that says it is a primary, that they are gone is what has to be mended.
@@ -277,6 +281,7 @@ impl Progress {
             rounds: 0,
             stale: 0,
             version: 0,
+            routed_by: 0,
             tried: Vec::new(),
             kept: Vec::new(),
             from: 0,
@@ -291,9 +296,9 @@ impl Progress {
         if self.kept.is_empty() { last } else { join(&self.kept, &last) }
     }
 
-    /// What is known now has been found wanting.
+    /// What was known when the attempt began has been found wanting; a switch since then is news enough to try again.
     fn outdate(&mut self, service: &Service) {
-        (self.stale, self.version) = (service.discovered(), service.version());
+        (self.stale, self.version) = (service.discovered(), self.routed_by);
     }
 
     /// The replies that stand, and the refusals of the rest.

@@ -140,6 +140,16 @@ fn refusal(line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
     }
 }
 
+/// A server's error as the caller gets it: what was refused whole, and only for a while, is worth trying again.
+pub(super) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
+    let all = RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() };
+    let error = Error::from_server(line, endpoint);
+    match refusal(line, &all) {
+        Some(_) if !plan.scripts => error.with_flags(flags::RETRYABLE),
+        _ => error,
+    }
+}
+
 /// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
 fn shows_demotion(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"READONLY ").is_some() || line.starts_with(b"MASTERDOWN")
@@ -216,6 +226,18 @@ mod tests {
             Verdict::Done { ask: false, .. }
         ));
         assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply("OOM command")), Verdict::Done { .. }));
+    }
+
+    #[test]
+    fn what_was_refused_for_a_while_is_worth_trying_again_a_script_is_not() {
+        let get = Plan::command(&[b"INCR", b"k"]).unwrap();
+        let script = Plan::command(&[b"EVAL", b"return 1", b"0"]).unwrap();
+        for line in [&b"NOREPLICAS Not enough good replicas to write."[..], b"LOADING Redis is loading", b"READONLY no"]
+        {
+            assert!(error_of(&get, line, "n").has(flags::RETRYABLE));
+            assert!(!error_of(&script, line, "n").has(flags::RETRYABLE));
+        }
+        assert!(!error_of(&get, b"WRONGTYPE Operation against a key", "n").has(flags::RETRYABLE));
     }
 
     #[test]

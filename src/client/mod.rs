@@ -9,6 +9,7 @@ mod durable;
 mod exec;
 mod hold;
 mod judge;
+mod lag;
 mod plan;
 mod route;
 mod session;
@@ -153,7 +154,7 @@ impl Client {
         let plan = Plan::command(args)?;
         let (reply, pool) = self.exec(&plan, flags, budget)?;
         match reply.error_line(0) {
-            Some(line) => Err(self.core.told(Error::from_server(line, pool.name()))),
+            Some(line) => Err(self.core.told(judge::error_of(&plan, line, pool.name()))),
             None if plan.is_exec() && reply.kind(0) == Kind::Null => {
                 let text = "EXEC answered null: a watched key was changed, nothing was executed";
                 Err(self.core.told(Error::new(Status::TxnAborted, text).with_endpoint(pool.name())))

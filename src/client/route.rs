@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::core::{Core, lock};
+use super::lag::Lag;
 use super::plan::{Plan, Scan};
 use super::{CallFlags, Target};
 use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
@@ -37,6 +38,8 @@ pub(super) struct Reader {
     announced: Endpoint,
     unfit: Option<String>,
     unfit_by_link: bool,
+    /// Kept from view to view.
+    pub(super) lag: Arc<Lag>,
     /// Milliseconds since `born` until which it is passed over.
     rests_until: AtomicU64,
     born: Instant,
@@ -135,6 +138,7 @@ impl Core {
             announced: replica.announced.clone(),
             unfit: replica.unfit.clone(),
             unfit_by_link: replica.unfit_by_link,
+            lag: kept.map_or_else(Arc::default, |reader| Arc::clone(&reader.lag)),
             rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
             born: kept.map_or_else(Instant::now, |reader| reader.born),
         })
@@ -194,7 +198,8 @@ impl Core {
             self.service.freshen();
         }
         let untried = |reader: &&Arc<Reader>| !tried.iter().any(|name| name == reader.pool.name());
-        let fit: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit.is_none()).filter(untried).collect();
+        let is_fit = |reader: &&Arc<Reader>| reader.unfit.is_none() && self.keeps_up(reader);
+        let fit: Vec<_> = view.replicas.iter().filter(is_fit).filter(untried).collect();
         let rested: Vec<_> = fit.iter().copied().filter(|reader| !reader.is_resting()).collect();
         let choice = if rested.is_empty() { fit } else { rested };
         let settings = self.settings();
@@ -269,7 +274,8 @@ impl Core {
             let failed = tried.iter().any(|name| name == reader.pool.name()).then_some("failed just now");
             let known = snapshot.replicas.iter().find(|replica| &replica.endpoint == reader.pool.endpoint());
             let unfit = known.map_or(reader.unfit.as_deref(), |replica| replica.unfit.as_deref());
-            let why = unfit.or(failed).unwrap_or("not tried");
+            let lags = self.settings().replica.max_lag.and_then(|max| reader.lag.objection(max));
+            let why = unfit.or(lags.as_deref()).or(failed).unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
         Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)

@@ -259,6 +259,8 @@ pub struct ReplicaSettings {
     pub fallback: Fallback,
     /// Addresses as Sentinels announce them, best first.
     pub preferred: Vec<Endpoint>,
+    /// How many bytes a replica may be behind; `None`: any number.
+    pub max_lag: Option<u64>,
 }
 
 impl Default for SentinelSettings {

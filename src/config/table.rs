@@ -16,7 +16,8 @@ use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
 use Kind::{
-    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, Map, Name, Seconds, Sentinels, Text, Uri, Word,
+    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels, Text, Uri,
+    Word,
 };
 
 /// The type of an option, its range, and the place that it writes.
@@ -31,6 +32,7 @@ pub(super) enum Kind {
     Secret(fn(&mut Settings, Option<Secret>)),
     Bool(fn(&mut Settings, bool)),
     Integer(u64, u64, fn(&mut Settings, u64)),
+    IntegerOrOff(u64, u64, fn(&mut Settings, Option<u64>)),
     /// A number, or `all`.
     CountOrAll(u64, fn(&mut Settings, Replicas)),
     Float(f64, f64, fn(&mut Settings, f64)),
@@ -408,6 +410,15 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "replica.max_lag",
+        "off",
+        IntegerOrOff(0, 1 << 50, |s, v| s.client.replica.max_lag = v),
+        "How many bytes of the replication stream a replica may be behind its primary and still be read from; one \
+         behind by more, or not connected to the primary, is passed over. Measured about once a second by ROLE on \
+         the primary; while the primary is down or being replaced, what was measured last counts.",
+    )
+    .per_client(),
+    opt(
         "reply.max_bytes",
         "536936448",
         Integer(1024, 1 << 40, |s, v| s.client.limits.max_bytes = size(v)),
@@ -482,6 +493,11 @@ impl Opt {
             Kind::Name(set, ascii) => name(text, *ascii).map(|v| set(settings, v)),
             Kind::Bool(set) => value::switch(text).map(|v| set(settings, v)),
             Kind::Integer(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, v)),
+            Kind::IntegerOrOff(_, _, set) if text == "off" => {
+                set(settings, None);
+                Ok(())
+            }
+            Kind::IntegerOrOff(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, Some(v))),
             Kind::CountOrAll(_, set) if text == "all" => {
                 set(settings, Replicas::All);
                 Ok(())
@@ -514,7 +530,7 @@ impl Opt {
             Kind::Integer(..) => "integer",
             Kind::Float(..) => "number",
             Kind::Duration(..) | Kind::Seconds(..) | Kind::DurationOrOff(..) => "duration",
-            Kind::CountOrAll(..) => "integer",
+            Kind::CountOrAll(..) | Kind::IntegerOrOff(..) => "integer",
             Kind::Word(_) => "word",
             Kind::Map(_) => "map",
         }
@@ -525,6 +541,7 @@ impl Opt {
         match &self.kind {
             Kind::Bool(_) => "true, false".to_owned(),
             Kind::Integer(min, max, _) => format!("{min} to {max}"),
+            Kind::IntegerOrOff(min, max, _) => format!("{min} to {max}, off"),
             Kind::CountOrAll(max, _) => format!("0 to {max}, all"),
             Kind::Float(min, max, _) => format!("{min} to {max}"),
             Kind::Duration(min, max, _) => format!("{min} to {max} ms"),

@@ -163,6 +163,7 @@ impl Lane {
             if let Some(cause) = &st.dead {
                 return Err(Failure::unsent(cause.clone()));
             }
+            st.unused_since = None;
             let entry = Entry::new(token, unit.list, deadline.budget());
             let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +215,25 @@ impl Lane {
     /// How long nothing has been in flight; zero while something is.
     pub fn idle_for(&self) -> Duration {
         let st = self.lock();
-        if st.is_quiet() { st.last_received.elapsed() } else { Duration::ZERO }
+        if st.is_quiet() { st.unused_since.unwrap_or(st.last_received).elapsed() } else { Duration::ZERO }
+    }
+
+    /// Asks for a sign of life if nothing was received for so long, and does not wait for it: [`Lane::check`] takes it, or ends
+    /// the lane when none comes, before a caller runs into a host that has vanished.
+    pub fn ask_for_life(&self, silent: Duration) {
+        let st = self.lock();
+        if st.dead.is_some() || !st.is_quiet() || st.last_received.elapsed() < silent {
+            return;
+        }
+        let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
+        drop(st);
+        // Without time to wait it is sent, and its answer consumed by whoever reads next.
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+        drop(self.exec(ping, Deadline::after(Duration::ZERO)));
+        let mut st = self.lock();
+        if self.pushes() == pushes.wrapping_add(1) {
+            st.unused_since = Some(since);
+        }
     }
 
     /// Ends the lane now: the connection is shut down, whoever waits is answered with this cause.

@@ -74,6 +74,8 @@ pub(super) struct St {
     marks: VecDeque<(u64, Instant)>,
     srtt_us: f32,
     pub(super) last_received: Instant,
+    /// Since when nobody has used it, if it has been asked for a sign of life since then.
+    pub(super) unused_since: Option<Instant>,
     pub(super) dead: Option<Error>,
 }
 
@@ -93,6 +95,7 @@ impl St {
             marks: VecDeque::new(),
             srtt_us: 0.0,
             last_received: Instant::now(),
+            unused_since: None,
             dead: None,
         }
     }

@@ -171,22 +171,43 @@ impl Conn {
         received
     }
 
+    /// The next unit if it is there already; does not wait.
+    pub fn try_recv(&mut self, want: Want) -> Result<Option<Reply>> {
+        loop {
+            match self.decoded(want) {
+                Ok(None) if self.socket.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read) => {
+                    return Ok(None);
+                }
+                Ok(None) => self.fill(Deadline::after(Duration::ZERO))?,
+                other => return other,
+            }
+        }
+    }
+
     fn receive(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
         loop {
-            while self.start < self.end {
-                let (used, decoded) = self
-                    .decoder
-                    .decode(&self.received[self.start..self.end], want)
-                    .map_err(|error| self.undecodable(error))?;
-                self.start += used;
-                match decoded {
-                    Some(Decoded::Reply(reply)) => return Ok(reply),
-                    Some(Decoded::Skipped) => return Ok(Reply::null()),
-                    Some(Decoded::Push(_)) | None => {}
-                }
+            if let Some(reply) = self.decoded(want)? {
+                return Ok(reply);
             }
             self.fill(deadline)?;
         }
+    }
+
+    /// What the received bytes hold.
+    fn decoded(&mut self, want: Want) -> Result<Option<Reply>> {
+        while self.start < self.end {
+            let (used, decoded) = self
+                .decoder
+                .decode(&self.received[self.start..self.end], want)
+                .map_err(|error| self.undecodable(error))?;
+            self.start += used;
+            match decoded {
+                Some(Decoded::Reply(reply)) => return Ok(Some(reply)),
+                Some(Decoded::Skipped) => return Ok(Some(Reply::null())),
+                Some(Decoded::Push(_)) | None => {}
+            }
+        }
+        Ok(None)
     }
 
     fn fill(&mut self, deadline: Deadline) -> Result<()> {

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Conn, Socket};
+use crate::resp::Want;
 use crate::time::Deadline;
 
 /// The loans of a pool.
@@ -32,7 +33,54 @@ pub(super) struct Loans {
 struct Idle {
     conn: Conn,
     since: Instant,
+    /// When it last gave a sign of life.
+    alive: Instant,
+    /// When it was asked for one that has not come yet.
+    asked: Option<Instant>,
 }
+
+impl Idle {
+    fn new(conn: Conn) -> Self {
+        let now = Instant::now();
+        Self { conn, since: now, alive: now, asked: None }
+    }
+
+    /// Whether it may be lent: what it was asked is answered, and nothing else is due.
+    fn is_ready(&mut self) -> bool {
+        self.hears() && self.asked.is_none() && self.conn.is_quiet()
+    }
+
+    /// Takes the answer if it is there; false when the connection is of no use any more.
+    fn hears(&mut self) -> bool {
+        if self.asked.is_some() {
+            match self.conn.try_recv(Want::One) {
+                Ok(Some(_)) => (self.alive, self.asked) = (Instant::now(), None),
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether nothing is wrong with it, as far as can be seen.
+    fn is_sound(&mut self) -> bool {
+        self.hears() && (self.asked.is_some() || self.conn.is_quiet())
+    }
+
+    /// False when it was asked and has been silent for `limit`; asks when it has been silent for `silent`.
+    fn is_alive(&mut self, silent: Duration, limit: Duration) -> bool {
+        if !self.hears() || self.asked.is_some_and(|asked| asked.elapsed() >= limit) {
+            return false;
+        }
+        if self.asked.is_none() && self.alive.elapsed() >= silent {
+            self.asked = Some(Instant::now());
+            return self.conn.send_all(PING, Deadline::after(Duration::ZERO)).is_ok();
+        }
+        true
+    }
+}
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// What a waiter is handed: a connection, or a place for one.
 enum Handed {
@@ -103,11 +151,26 @@ impl Loans {
         self.renew()
     }
 
-    /// Takes out the idle ones that `stays` does not keep.
+    /// Takes out the idle ones that are of no use any more, or that `stays` does not keep.
     pub(super) fn sweep(&mut self, stays: impl Fn(&Conn, Duration) -> bool) -> Vec<Conn> {
-        let (kept, gone) = self.idle.drain(..).partition(|idle| stays(&idle.conn, idle.since.elapsed()));
+        self.keep(|idle| idle.is_sound() && stays(&idle.conn, idle.since.elapsed()))
+    }
+
+    /// Takes out the idle ones that were asked for a sign of life and gave none for `limit`, and asks those silent for `silent`.
+    pub(super) fn ask_for_life(&mut self, silent: Duration, limit: Duration) -> Vec<Conn> {
+        self.keep(|idle| idle.is_alive(silent, limit))
+    }
+
+    fn keep(&mut self, mut stays: impl FnMut(&mut Idle) -> bool) -> Vec<Conn> {
+        let (mut kept, mut gone) = (VecDeque::with_capacity(self.idle.len()), Vec::new());
+        for mut idle in self.idle.drain(..) {
+            match stays(&mut idle) {
+                true => kept.push_back(idle),
+                false => gone.push(idle.conn),
+            }
+        }
         self.idle = kept;
-        gone.into_iter().map(|idle: Idle| idle.conn).collect()
+        gone
     }
 
     /// Hands something to the first waiter, or gives it back when nobody waits.
@@ -127,7 +190,7 @@ impl Loans {
     /// Gives a connection to the first waiter, or keeps it for the next who comes.
     fn offer(&mut self, conn: Conn) {
         if let Some(Handed::Conn(conn, _)) = self.hand(Handed::Conn(Box::new(conn), self.round)) {
-            self.idle.push_back(Idle { conn: *conn, since: Instant::now() });
+            self.idle.push_back(Idle::new(*conn));
         }
     }
 
@@ -211,13 +274,13 @@ impl Pool {
     }
 
     fn lend_idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Loan> {
-        while let Some(Idle { conn, .. }) = inner.loans.idle.pop_front() {
-            if self.is_too_old(&conn) || !conn.is_quiet() {
+        while let Some(mut idle) = inner.loans.idle.pop_front() {
+            if self.is_too_old(&idle.conn) || !idle.is_ready() {
                 inner.total -= 1;
                 continue;
             }
             let round = inner.loans.round;
-            return Some(self.lend(inner, conn, round));
+            return Some(self.lend(inner, idle.conn, round));
         }
         None
     }

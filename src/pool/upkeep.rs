@@ -1,4 +1,5 @@
-//! What keeps a pool in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones replaced.
+//! What keeps a pool in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones found and
+//! replaced.
 //!
 //! Guarantees: begins with the first connection, ends with the pool; runs on a worker, one tick at a time.
 
@@ -13,6 +14,8 @@ use crate::worker;
 
 /// How often a pool is looked after: a lost connection is replaced within a second.
 const TICK: Duration = Duration::from_millis(500);
+/// A connection that was silent for so long is asked for a sign of life: a host that vanished sends no reset.
+const SILENT: Duration = Duration::from_secs(2);
 
 impl Pool {
     /// Begins to look after the pool, once: now, and then at every tick.
@@ -34,6 +37,8 @@ impl Pool {
         drop(draining);
         self.drop_drained(&mut self.lock());
         self.close_idle();
+        self.lanes.load().iter().for_each(|lane| lane.ask_for_life(SILENT));
+        self.close_lifeless();
         self.refill();
     }
 
@@ -53,7 +58,18 @@ impl Pool {
         };
         self.keep_lanes(|lane| !lane_over(lane));
         let mut inner = self.lock();
-        let gone = inner.loans.sweep(|conn, idle_for| !(self.is_too_old(conn) || !conn.is_quiet() || over(idle_for)));
+        let gone = inner.loans.sweep(|conn, idle_for| !(self.is_too_old(conn) || over(idle_for)));
+        inner.total -= gone.len();
+        self.serve_waiting(&mut inner);
+        drop(inner);
+        drop(gone);
+    }
+
+    /// Closes idle loans that were asked for a sign of life and gave none, and asks those that have been silent.
+    fn close_lifeless(&self) {
+        let limit = self.lane_settings.silent;
+        let mut inner = self.lock();
+        let gone = inner.loans.ask_for_life(SILENT, limit);
         inner.total -= gone.len();
         self.serve_waiting(&mut inner);
         drop(inner);

@@ -38,8 +38,6 @@ pub struct Asked {
 pub struct Report {
     /// The service, or why it has no primary.
     pub outcome: Result<Snapshot>,
-    /// The primary that was known when it was asked for.
-    pub judged_by: Option<Endpoint>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
     /// What the next discovery may confirm (rule 3).
@@ -58,8 +56,8 @@ pub struct Report {
 pub struct Word {
     /// The Sentinel, as announced.
     pub sentinel: Endpoint,
-    /// It leads one.
-    pub in_failover: bool,
+    /// Whether it leads one; `None` when it names another primary already: only a verified switch ends that one.
+    pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
     pub o_down: bool,
 }
@@ -92,18 +90,18 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
         }
     };
     let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    let (judged_by, sentinels) = (known.primary.clone(), report::views(&asked));
-    Report { outcome, judged_by, sentinels, proposed, words, by_majority, reset, begun }
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, begun }
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     let shows = |flag| judge::has_flag(voice.flags, flag);
-    // The leader shows the flag for a while after the switch: then it names the new primary already.
+    // The leader shows the flag for a while after the switch: then it names the new primary already. Until that is verified its
+    // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
         sentinel: asked[voice.index].announced.clone(),
-        in_failover: of_ours && shows("failover_in_progress"),
-        o_down: shows("o_down"),
+        in_failover: of_ours.then(|| shows("failover_in_progress")),
+        o_down: of_ours && shows("o_down"),
     }
 }
 

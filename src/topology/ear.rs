@@ -64,6 +64,10 @@ impl Ear {
         self.told == Some(false)
     }
 
+    pub(super) fn is_listening(&self) -> bool {
+        matches!(self.state, State::Listening { .. })
+    }
+
     /// Does what can be done now; news go to `news`.
     pub(super) fn drive(
         &mut self,
@@ -88,7 +92,7 @@ impl Ear {
             State::Away { .. } => return None,
         };
         let came = self.take(events, news);
-        match driven.and(came).and_then(|up| self.stay_alive(now).map(|()| up)) {
+        match driven.and(came).and_then(|up| self.stay_alive(now, news).map(|()| up)) {
             Ok(true) => self.tell(true).then_some(Change::Up),
             Ok(false) => None,
             Err(error) => {
@@ -140,7 +144,7 @@ impl Ear {
         Ok(true)
     }
 
-    fn stay_alive(&mut self, now: Instant) -> Result<(), Error> {
+    fn stay_alive(&mut self, now: Instant, news: &mut Vec<News>) -> Result<(), Error> {
         match &mut self.state {
             State::Coming { link, until } if until.is_over() => Err(link.timed_out(until.elapsed())),
             State::Listening { link, heard, .. } if now.saturating_duration_since(*heard) >= DEAD => {
@@ -150,11 +154,10 @@ impl Ear {
                 *pinged = now;
                 let mut ping = Vec::new();
                 encode::command(&mut ping, &[b"PING"]);
-                // What comes meanwhile is heard at the next drive: the link keeps nothing back.
-                let mut early = Vec::new();
-                link.send(&ping, &mut early)?;
-                let mut missed = Vec::new();
-                self.take(early, &mut missed).map(drop)
+                // Sending receives too: what came meanwhile will not come again.
+                let mut events = Vec::new();
+                let sent = link.send(&ping, &mut events);
+                self.take(events, news).and(sent)
             }
             _ => Ok(()),
         }

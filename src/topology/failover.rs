@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::discovery::Word;
 use super::fence::Fence;
-use super::service::{Flight, Service};
+use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
@@ -89,14 +89,17 @@ impl Service {
 
     /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
     pub(super) fn raise_fence(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, word: &str) {
-        let is_ours = primary.is_some() && self.load().primary_announced.as_ref() == primary;
-        if !is_ours || !self.shared.settings().sentinel.failover.fence {
-            return;
-        }
+        let fences = self.shared.settings().sentinel.failover.fence;
+        // Under the lock: else a switch in between would be followed by the fence of a failover that is over.
         let mut flight = self.flight();
-        if flight.failover.fence.raise(sentinel, Instant::now()) {
+        if fences && self.is_primary(primary) && flight.failover.fence.raise(sentinel, Instant::now()) {
             self.show_fence(&flight, &format!("{word} by {sentinel}"));
         }
+    }
+
+    /// Whether this is the primary as announced.
+    fn is_primary(&self, announced: Option<&Endpoint>) -> bool {
+        announced.is_some() && self.load().primary_announced.as_ref() == announced
     }
 
     /// A Sentinel has given its failover up.
@@ -121,7 +124,7 @@ impl Service {
         flight.failover.fence.expire();
         self.show_fence(&flight, "fence_expired");
         drop(flight);
-        self.poke(true);
+        self.poke(Haste::Now);
         None
     }
 
@@ -132,13 +135,18 @@ impl Service {
         self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason.to_owned() });
     }
 
-    /// A Sentinel says that the primary is objectively down, or not any more.
-    pub(super) fn note_down(&self, sentinel: &Endpoint, down: bool) {
+    /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
+    pub(super) fn note_down(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, down: bool) {
         let mut flight = self.flight();
         flight.failover.down.retain(|known| known != sentinel);
-        if down {
+        if down && self.is_primary(primary) {
             flight.failover.down.push(sentinel.clone());
         }
+    }
+
+    /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
+    pub fn is_lenient(&self) -> bool {
+        self.flight().failover.is_lenient(Instant::now())
     }
 
     /// Whether the Sentinels should be polled more often than usual.
@@ -167,7 +175,7 @@ impl Service {
         if taken {
             self.shared.changed(&self.name);
         }
-        self.poke(true);
+        self.poke(Haste::Now);
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
@@ -218,7 +226,8 @@ impl Service {
                 flight.failover.down.push(word.sentinel.clone());
             }
             match word.in_failover {
-                true if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
+                Some(true) if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
+                None => {}
                 _ => drop(flight.failover.fence.release(&word.sentinel, Some(asked))),
             }
         }

@@ -126,7 +126,11 @@ impl Link {
     /// When it wants to be driven though nothing happened.
     pub fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
-            State::Resolving(_) => self.until.end().map(|end| end - self.patience()),
+            // Once: after that only the answer helps, and that wakes by itself.
+            State::Resolving(_) => {
+                let end = self.until.end().map(|end| end - self.patience() + Duration::from_millis(1));
+                end.filter(|at| *at > Instant::now())
+            }
             State::Connecting(_, until, rest) if !rest.is_empty() => Some(*until),
             _ => None,
         }

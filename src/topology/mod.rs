@@ -28,6 +28,7 @@ mod snapshot;
 mod watch;
 
 pub use sentinel::{Child, Sentinel};
+pub(crate) use service::Haste;
 pub use service::Service;
 pub use snapshot::{ReplicaView, SentinelView, Snapshot};
 pub use watch::WATCHABLE;

@@ -15,7 +15,7 @@ use super::link::LinkOptions;
 use super::news::{News, What};
 use super::probe::Probe;
 use super::sentinel::Sentinel;
-use super::service::Service;
+use super::service::{Haste, Service};
 use super::watch::Happening;
 use crate::config::{Endpoint, Monitor as Mode};
 use crate::net::Waker;
@@ -227,15 +227,17 @@ impl Post {
             sentinel.shared().tell(Happening::Sentinel { sentinel: name, up: Some(up), reason: reason.clone() });
             last_words = Some(reason);
         }
-        if let Some(reason) = last_words {
-            sentinel.set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
+        let hears = self.ears.iter().any(Ear::is_listening);
+        // One that is only just being connected to may yet be heard.
+        if hears || self.ears.iter().all(Ear::is_lost) {
+            sentinel.shared().set_degraded(!hears, last_words.as_deref().unwrap_or("no Sentinel is heard"));
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
-            sentinel.all().iter().for_each(|service| service.follow_up());
+            sentinel.all().iter().for_each(|service| service.poke(Haste::Soon));
         }
     }
 
@@ -251,24 +253,21 @@ impl Post {
             What::Promoted(candidate) => {
                 service.raise_fence(from, news.primary.as_ref(), &news.channel);
                 self.question(sentinel, &service, candidate);
-                service.poke(true);
+                service.poke(Haste::Now);
             }
             What::Aborted => {
                 service.release_fence(from, &news.channel);
                 self.charge(&news.service).probe = None;
-                service.poke(true);
+                service.poke(Haste::Now);
             }
-            What::Switched(..) => service.poke(true),
+            What::Switched(..) => service.poke(Haste::Now),
             What::PrimaryDown(down) => {
                 if news.channel.ends_with("odown") {
-                    service.note_down(from, *down);
+                    service.note_down(from, news.primary.as_ref(), *down);
                 }
-                match down {
-                    true => service.poke(true),
-                    false => service.follow_up(),
-                }
+                service.poke(if *down { Haste::Now } else { Haste::Soon });
             }
-            What::Replica | What::Peers | What::Other => service.follow_up(),
+            What::Replica | What::Peers | What::Other => service.poke(Haste::Soon),
         }
         self.tell(sentinel, &service, from, news);
     }
@@ -332,7 +331,8 @@ impl Post {
     /// Polls, probes and fences that are due.
     fn tend(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
-        let interval = sentinel.settings().sentinel.monitor.interval;
+        let settings = sentinel.settings();
+        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
         let mut wake = now + NAP;
         let services = sentinel.all();
         self.services.retain(|name, _| services.iter().any(|service| service.name() == name));
@@ -341,7 +341,7 @@ impl Post {
             let charge = self.charge(service.name());
             let is_restless = service.is_restless(now) || service.is_unsettled();
             if now >= charge.next_poll {
-                service.poke(false);
+                service.poke(Haste::Lazy);
                 let pace = if is_restless { interval.min(RESTLESS) } else { interval };
                 charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
             } else if is_restless {
@@ -354,22 +354,11 @@ impl Post {
                 }
                 wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
             }
-            if charge.probe.as_ref().is_some_and(|probe| is_over(probe, &service, now)) {
-                charge.probe = None;
-            }
+            // What it is asked for is decided, or will not be.
+            let primary = service.load().primary_announced.clone();
+            charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
             wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
         }
         wake
     }
-}
-
-/// Whether a candidate need not be asked any more: it is the primary, or the failover has come to nothing.
-fn is_over(probe: &Probe, service: &Service, now: Instant) -> bool {
-    let failover = service.shared.settings().sentinel.failover;
-    let given_up = match failover.fence {
-        true => !service.is_restless(now),
-        // Nothing tells but time.
-        false => now.saturating_duration_since(probe.since) > failover.fence_max,
-    };
-    given_up || service.load().primary_announced.as_ref() == Some(&probe.announced)
 }

@@ -22,11 +22,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Probe {
     /// As announced.
     pub(super) announced: Endpoint,
-    /// Since when it is asked.
-    pub(super) since: Instant,
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
     link: Option<(Link, Deadline)>,
+    begun: Instant,
     next: Instant,
     ready: bool,
     asked: bool,
@@ -37,9 +36,14 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint, settings: &ClientSettings) -> Self {
         let options = Arc::new(LinkOptions::for_node(settings, Expect::Any));
-        let next = Instant::now();
-        let since = next;
-        Self { announced, since, endpoint, options, link: None, next, ready: false, asked: false, says_primary: false }
+        let now = Instant::now();
+        let (link, ready, asked, says_primary) = (None, false, false, false);
+        Self { announced, endpoint, options, link, begun: now, next: now, ready, asked, says_primary }
+    }
+
+    /// For how long it has been asked.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
     }
 
     /// Does what can be done now; true when the candidate says for the first time that it is a primary.

@@ -10,7 +10,7 @@ use super::judge::{Known, Proposal};
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
-use crate::config::{AddressMap, Endpoint};
+use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
 use crate::worker;
@@ -25,6 +25,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
 /// What is older may be asked for anew while a replica is unfit.
 const STALE: Duration = Duration::from_secs(1);
+
+/// How soon the Sentinels are to be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Haste {
+    /// A discovery under way will do.
+    Lazy,
+    /// Something may have changed just now: after the one under way, with the usual pause.
+    Soon,
+    /// Something has happened: without a pause.
+    Now,
+}
 
 /// A service of the deployment.
 pub struct Service {
@@ -42,8 +53,8 @@ pub struct Service {
 #[derive(Default)]
 pub(super) struct Flight {
     running: bool,
-    /// Something happened while it was running: another one follows, at once if it was urgent.
-    again: Option<Again>,
+    /// Something happened while it was running: another one follows.
+    again: Option<Haste>,
     /// The number of the last discovery that ended.
     finished: u64,
     /// When that was, and why it failed.
@@ -56,13 +67,6 @@ pub(super) struct Flight {
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
-}
-
-/// Another discovery after the one that runs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Again {
-    AfterPause,
-    AtOnce,
 }
 
 impl Service {
@@ -217,23 +221,14 @@ impl Service {
         }
     }
 
-    /// Asks the Sentinels without waiting. `urgent`: something has happened, the pause between two discoveries does not hold.
-    pub fn poke(self: &Arc<Self>, urgent: bool) {
-        self.ask(urgent, urgent.then_some(Again::AtOnce));
-    }
-
-    /// Asks the Sentinels after something that they announced: a discovery that runs may have asked too early to know of it.
-    pub(super) fn follow_up(self: &Arc<Self>) {
-        self.ask(false, Some(Again::AfterPause));
-    }
-
-    fn ask(self: &Arc<Self>, urgent: bool, again: Option<Again>) {
+    /// Asks the Sentinels without waiting.
+    pub(crate) fn poke(self: &Arc<Self>, haste: Haste) {
         let mut flight = self.flight();
-        if flight.running {
-            flight.again = flight.again.max(again);
-        } else {
+        if !flight.running {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
-            let _ = self.take_off(&mut flight, urgent);
+            let _ = self.take_off(&mut flight, haste == Haste::Now);
+        } else if haste > Haste::Lazy {
+            flight.again = flight.again.max(Some(haste));
         }
     }
 
@@ -244,7 +239,10 @@ impl Service {
         let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
         let delay = if urgent { Duration::ZERO } else { delay };
         let service = Arc::clone(self);
-        let job = move || Landing { service, number, report: None }.fly();
+        let job = move || {
+            let version = service.version();
+            Landing { service, number, version, report: None }.fly();
+        };
         let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
         let what = format_args!("no thread to look for the primary of service '{}'", self.name);
         started.map_err(|error| Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE))?;
@@ -266,12 +264,16 @@ impl Service {
     }
 
     /// Publishes what a discovery found, and wakes all who wait.
-    fn land(self: &Arc<Self>, number: u64, report: Report) {
+    fn land(self: &Arc<Self>, number: u64, version: u64, report: Report) {
         let mut flight = self.flight();
-        let before = self.snapshot();
-        if report.judged_by != before.primary_announced {
-            return self.overtaken(flight, number);
+        if self.version() != version {
+            // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
+            // that back. The next one judges by the new.
+            (flight.running, flight.finished, flight.again) = (false, number, Some(Haste::Now));
+            flight.last = Some((Instant::now(), None));
+            return self.fly_again(flight);
         }
+        let before = self.snapshot();
         let (mut snapshot, error) = match report.outcome {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
@@ -292,6 +294,7 @@ impl Service {
             self.settle(&mut flight, &before, &after, report.reset);
         }
         self.heed_flags(&mut flight, &report.words, report.begun);
+        self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
@@ -299,26 +302,27 @@ impl Service {
         if number > flight.outdated {
             flight.suspicion = None;
         }
-        if let Some(again) = flight.again.take().filter(|_| !self.shared.is_closed()) {
-            let _ = self.take_off(&mut flight, again == Again::AtOnce);
-        }
-        drop(flight);
-        self.landed.notify_all();
+        self.fly_again(flight);
         if changed {
             self.shared.changed(&self.name);
         }
     }
 
-    /// Ends a discovery during which a candidate was taken at its word: what it found is of the time before.
-    fn overtaken(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>, number: u64) {
-        (flight.running, flight.finished) = (false, number);
-        flight.last = Some((Instant::now(), None));
-        flight.again = None;
-        if !self.shared.is_closed() {
-            let _ = self.take_off(&mut flight, true);
+    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait.
+    fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>) {
+        if let Some(haste) = flight.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.take_off(&mut flight, haste == Haste::Now);
         }
         drop(flight);
         self.landed.notify_all();
+    }
+
+    /// Without ears only a discovery shows that all Sentinels are gone, or back.
+    fn note_silence(&self, error: Option<&Error>) {
+        if self.shared.settings().sentinel.monitor.mode != Monitor::On {
+            let silent = error.filter(|error| error.status() == Status::NoSentinel);
+            self.shared.set_degraded(silent.is_some(), silent.map_or("answered", Error::message));
+        }
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
@@ -393,6 +397,8 @@ impl fmt::Debug for Service {
 struct Landing {
     service: Arc<Service>,
     number: u64,
+    /// Of the snapshot that was there when it began.
+    version: u64,
     report: Option<Report>,
 }
 
@@ -400,8 +406,7 @@ impl Landing {
     fn fly(mut self) {
         let shared = &self.service.shared;
         if shared.is_closed() {
-            let known = self.service.load().primary_announced.clone();
-            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed"), known));
+            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed")));
             return;
         }
         let report = discovery::run(&self.service.name, &shared.settings(), shared.list(), &self.service.known());
@@ -412,18 +417,14 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let report = self.report.take();
-        let report = report.unwrap_or_else(|| {
-            let error = Error::new(Status::Internal, "a discovery ended in a panic");
-            failed(error, self.service.load().primary_announced.clone())
-        });
-        self.service.land(self.number, report);
+        let report = report.unwrap_or_else(|| failed(Error::new(Status::Internal, "a discovery ended in a panic")));
+        self.service.land(self.number, self.version, report);
     }
 }
 
-fn failed(error: Error, judged_by: Option<Endpoint>) -> Report {
+fn failed(error: Error) -> Report {
     Report {
         outcome: Err(error),
-        judged_by,
         sentinels: Vec::new(),
         proposed: None,
         words: Vec::new(),

@@ -1,0 +1,208 @@
+//! How far the replicas are behind: measured by ROLE on the primary, because what Sentinels tell of it is up to ten seconds old.
+//!
+//! Guarantees: with `replica.max_lag` a replica is read from only while it was within the bound at the last measurement; while the
+//! primary is away or being replaced, what was measured last counts (rule 32). One measurement at a time in the process, so that a
+//! frozen primary holds up one worker at the most. Begins with the first read, ends with the client. Leaves to others: the choice
+//! among those within the bound (route).
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, Weak};
+use std::time::Duration;
+
+use super::core::Core;
+use super::route::Reader;
+use crate::config::Endpoint;
+use crate::lane::{Bytes, Unit};
+use crate::net::{Role, RoleReplica};
+use crate::sys::fork::PerProcess;
+use crate::time::Deadline;
+use crate::topology::ReplicaView;
+use crate::worker;
+
+/// Between two measurements; a replica confirms its offset once a second, more often would tell nothing.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the primary may take.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// When to look again while another client's measurement is under way.
+const NEXT_TRY_MS: u64 = 20;
+
+const UNKNOWN: i64 = -1;
+const ABSENT: i64 = i64::MAX;
+
+/// One at a time: see above.
+static TURN: PerProcess<Mutex<()>> = PerProcess::new();
+
+/// How far one replica is behind.
+#[derive(Debug)]
+pub(super) struct Lag(AtomicI64);
+
+/// The state of a client's measurements.
+pub(super) struct Watch {
+    of: Weak<Core>,
+    runs: AtomicBool,
+    /// The last measurement gave nothing: replicas that were never measured need not wait for one.
+    blind: AtomicBool,
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self(AtomicI64::new(UNKNOWN))
+    }
+}
+
+impl Watch {
+    pub(super) fn new(of: Weak<Core>) -> Self {
+        Self { of, runs: AtomicBool::new(false), blind: AtomicBool::new(false) }
+    }
+}
+
+impl Lag {
+    /// Why the replica must not be read from under this bound.
+    pub(super) fn objection(&self, max: u64) -> Option<String> {
+        match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => Some("its lag is not known yet".to_owned()),
+            ABSENT => Some("not connected to the primary".to_owned()),
+            lag if lag as u64 > max => Some(format!("lags {lag} bytes")),
+            _ => None,
+        }
+    }
+
+    fn is_within(&self, max: u64, blind: bool) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => blind,
+            lag => lag as u64 <= max,
+        }
+    }
+
+    /// Takes a measurement; a worse one than before does not count while the primary is being replaced.
+    fn note(&self, lag: i64, max: u64, lenient: bool) {
+        if !(lenient && self.is_within(max, false)) {
+            self.0.store(lag, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Core {
+    /// Whether a replica is within the bound, if there is one; the first question starts the measurements.
+    pub(super) fn keeps_up(&self, reader: &Reader) -> bool {
+        let Some(max) = self.settings().replica.max_lag else { return true };
+        if !self.lag.runs.load(Ordering::Relaxed) && !self.lag.runs.swap(true, Ordering::AcqRel) {
+            let core = Weak::clone(&self.lag.of);
+            if worker::run(move || tick(&core)).is_err() {
+                // The next read tries again.
+                self.lag.runs.store(false, Ordering::Release);
+            }
+        }
+        reader.lag.is_within(max, self.lag.blind.load(Ordering::Relaxed))
+    }
+
+    fn measure(&self, max: u64) {
+        let view = self.current_view();
+        let Some((offset, listed)) = view.primary.as_ref().and_then(|pool| {
+            let unit = Unit { bytes: Bytes::Args(&[b"ROLE"]), list: None };
+            match pool.exec(unit, false, Deadline::after(PATIENCE)).map(|reply| Role::parse(&reply)) {
+                Ok(Some(Role::Primary { offset, replicas })) => Some((offset, replicas)),
+                _ => None,
+            }
+        }) else {
+            return self.lag.blind.store(true, Ordering::Relaxed);
+        };
+        let lenient = self.service.is_lenient();
+        let snapshot = self.service.load();
+        for reader in &view.replicas {
+            let replica = snapshot.replicas.iter().find(|replica| replica.endpoint == *reader.pool.endpoint());
+            let confirmed = replica.and_then(|replica| confirmed(replica, &listed));
+            let lag = confirmed.map_or(ABSENT, |confirmed| offset.saturating_sub(confirmed).max(0));
+            reader.lag.note(lag, max, lenient);
+        }
+        self.lag.blind.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What a replica has confirmed to its primary. Where it announces a name the Sentinels may know it by its address: then the port
+/// tells, if it is the only one.
+fn confirmed(replica: &ReplicaView, listed: &[RoleReplica]) -> Option<i64> {
+    let Endpoint::Tcp { host, port } = &replica.announced else { return None };
+    let same = |one: &&RoleReplica| {
+        one.port == *port && Endpoint::tcp(&one.host, one.port).is_ok_and(|listed| listed == replica.announced)
+    };
+    if let Some(exact) = listed.iter().find(same) {
+        return Some(exact.offset);
+    }
+    let is_name = |host: &str| host.parse::<std::net::IpAddr>().is_err();
+    let mut by_port = listed.iter().filter(|one| one.port == *port && (is_name(&one.host) || is_name(host)));
+    by_port.next().filter(|_| by_port.next().is_none()).map(|one| one.offset)
+}
+
+fn tick(core: &Weak<Core>) {
+    let Some(this) = core.upgrade().filter(|core| !core.is_closed()) else { return };
+    let Some(max) = this.settings().replica.max_lag else { return };
+    let pause = match TURN.get_or_make(Mutex::default).try_lock() {
+        Ok(_turn) => {
+            this.measure(max);
+            EVERY.mul_f64(0.9 + fastrand::f64() / 10.0)
+        }
+        Err(_) => Duration::from_millis(NEXT_TRY_MS + fastrand::u64(0..NEXT_TRY_MS)),
+    };
+    let next = Weak::clone(core);
+    if worker::after(pause, move || tick(&next)).is_err() {
+        this.lag.runs.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(announced: &str) -> ReplicaView {
+        let endpoint = Endpoint::tcp(announced, 7001).unwrap();
+        ReplicaView {
+            announced: endpoint.clone(),
+            endpoint,
+            flags: "slave".into(),
+            link_ok: true,
+            offset: 0,
+            priority: 100,
+            unfit: None,
+            unfit_by_link: false,
+        }
+    }
+
+    fn listed(host: &str, port: u16, offset: i64) -> RoleReplica {
+        RoleReplica { host: host.into(), port, offset }
+    }
+
+    #[test]
+    fn the_bound_decides_and_the_unknown_waits_unless_nothing_can_be_known() {
+        let lag = Lag::default();
+        assert!(!lag.is_within(100, false) && lag.is_within(100, true));
+        assert!(lag.objection(100).is_some_and(|why| why.contains("not known")));
+        lag.note(100, 100, false);
+        assert!(lag.is_within(100, false) && lag.objection(100).is_none());
+        lag.note(101, 100, false);
+        assert!(!lag.is_within(100, true));
+        assert_eq!(lag.objection(100).as_deref(), Some("lags 101 bytes"));
+        lag.note(ABSENT, 100, false);
+        assert!(lag.objection(1 << 50).is_some_and(|why| why.contains("not connected")));
+    }
+
+    #[test]
+    fn while_the_primary_is_replaced_only_better_news_counts() {
+        let lag = Lag::default();
+        lag.note(5, 100, true);
+        lag.note(ABSENT, 100, true);
+        assert!(lag.is_within(100, false), "{lag:?}");
+        lag.note(ABSENT, 100, false);
+        lag.note(7, 100, true);
+        assert!(lag.is_within(100, false), "{lag:?}");
+    }
+
+    #[test]
+    fn a_replica_is_found_by_its_address_or_behind_a_name_by_its_port() {
+        let list = [listed("127.0.0.1", 7001, 5), listed("127.0.0.2", 7001, 6)];
+        assert_eq!(confirmed(&replica("127.0.0.2"), &list), Some(6));
+        assert_eq!(confirmed(&replica("127.0.0.3"), &list), None);
+        assert_eq!(confirmed(&replica("127.0.0.1"), &[listed("redis-1", 7001, 9)]), Some(9));
+        assert_eq!(confirmed(&replica("redis-1"), &[listed("redis-2", 7001, 9), listed("x", 7001, 8)]), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! The torture bench: the scenarios of failover, each over real servers, with figures.
+//!
+//! `rig` measures and judges; a file per section holds the scenarios. `tests/torture.rs` runs the short forms, each in a process of
+//! its own; `benches/torture.rs` the full ones, with medians and a table (`make torture`).
+#![allow(dead_code)]
+
+#[macro_use]
+pub mod rig;
+pub mod figures;
+pub mod probe;
+
+pub mod a_primary;
+pub mod b_sentinels;
+pub mod c_replicas;
+pub mod d_network;
+pub mod e_semantics;
+
+use rig::Scenario;
+
+/// All scenarios, by section.
+pub fn all() -> Vec<&'static Scenario> {
+    let sections = [
+        a_primary::SCENARIOS,
+        b_sentinels::SCENARIOS,
+        c_replicas::SCENARIOS,
+        d_network::SCENARIOS,
+        e_semantics::SCENARIOS,
+    ];
+    sections.into_iter().flatten().collect()
+}
