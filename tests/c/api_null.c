@@ -138,7 +138,7 @@ static void lists(void) {
   REFUSED("commands is NULL", out, vigie_cmds_exec(client, NULL, 5, 0, 0, &out, &error));
   REFUSED("length of commands", out, vigie_cmds_exec(client, list, TOO_LONG, 0, 0, &out, &error));
   REFUSED("length of commands", out, vigie_cmds_exec(client, list, SIZE_MAX, 0, 0, &out, &error));
-  REFUSED("flag", out, vigie_cmds_exec(client, list, len, 1u << 30, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmds_exec(client, list, len, 1u << 22, 0, &out, &error));
   REFUSED("", out, vigie_cmds_exec(client, NULL, 0, 0, 0, &out, &error));
   REFUSED("", out, vigie_cmds_exec(client, "PING\r\n", 6, 0, 0, &out, &error));
   for (size_t cut = 1; cut < len; cut++) REFUSED("", out, vigie_cmds_exec(client, list, cut, 0, 0, &out, &error));
