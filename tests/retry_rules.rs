@@ -178,7 +178,7 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
         assert_eq!((error.server_code(), stage.node.count(name)), ("READONLY", 1));
         let roles = stage.node.count("ROLE");
         ok(&client, "GET n");
-        assert_eq!(stage.node.count("ROLE"), roles + 1, "{line}");
+        assert!(stage.node.count("ROLE") > roles, "{line}");
     }
     // Any other error is the caller's.
     stage.node.fault("INCR", refusal("OOM"));

@@ -305,7 +305,7 @@ impl Stage {
 /// replica is listed as in sync, and what is written meanwhile dies with the primary.
 #[track_caller]
 fn await_stream(deployment: &Deployment) {
-    let replicas = deployment.data_nodes(SERVICE).len() - 1;
+    let replicas = deployment.data_nodes(SERVICE).iter().filter(|node| node.is_serving()).count() - 1;
     if replicas == 0 || deployment.serving_sentinels().is_empty() {
         return;
     }
