@@ -18,7 +18,8 @@ pub fn library_time() -> Duration {
     let mut seen = SEEN.lock().expect("no panic under the lock");
     for (id, name) in proc::threads() {
         let stat = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).unwrap_or_default();
-        if let (true, Some(run)) = (name.starts_with("vigie-"), stat.split(' ').next().and_then(|run| run.parse().ok())) {
+        if let (true, Some(run)) = (name.starts_with("vigie-"), stat.split(' ').next().and_then(|run| run.parse().ok()))
+        {
             seen.insert(id, run);
         }
     }
