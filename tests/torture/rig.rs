@@ -310,7 +310,7 @@ fn await_stream(deployment: &Deployment) {
         return;
     }
     let mut client = deployment.primary_node(SERVICE).connect().expect("the primary answers");
-    eventually("every replica acknowledges", Duration::from_secs(10), || {
+    eventually("every replica acknowledges", Duration::from_secs(30), || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
         let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
