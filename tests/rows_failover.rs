@@ -554,7 +554,8 @@ fn row_72_commands_in_flight_end_with_the_switch() {
     let session = client.session(None).expect("a session");
     ok(&client, "SET k v");
     ok(&session, "SET s v");
-    d.replica_nodes(SERVICE).iter().for_each(|node| drop(node.cmd(&["GET", "k"])));
+    let has_it = |node: &Arc<Node>| node.cmd(&["GET", "k"]).text() == "v";
+    eventually("all replicas have it", SOON, || d.replica_nodes(SERVICE).iter().all(has_it));
     let watch = Watch::on(&sentinel);
     let old = d.primary_node(SERVICE);
     let call = |client: &Arc<Client>, line: &'static str| {
