@@ -151,7 +151,7 @@ pub(super) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
 }
 
 /// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
-pub(super) fn shows_demotion(line: &[u8]) -> bool {
+fn shows_demotion(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"READONLY ").is_some() || line.starts_with(b"MASTERDOWN")
 }
 

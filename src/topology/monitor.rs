@@ -227,10 +227,8 @@ impl Post {
             sentinel.shared().tell(Happening::Sentinel { sentinel: name, up: Some(up), reason: reason.clone() });
             last_words = Some(reason);
         }
-        let hears = self.ears.iter().any(Ear::is_listening);
-        // One that is only just being connected to may yet be heard.
-        if hears || self.ears.iter().all(Ear::is_lost) {
-            sentinel.shared().set_degraded(!hears, last_words.as_deref().unwrap_or("no Sentinel is heard"));
+        if let Some(reason) = last_words {
+            sentinel.shared().set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);

@@ -305,12 +305,12 @@ impl Stage {
 /// replica is listed as in sync, and what is written meanwhile dies with the primary.
 #[track_caller]
 fn await_stream(deployment: &Deployment) {
-    let replicas = deployment.data_nodes(SERVICE).len() - 1;
+    let replicas = deployment.data_nodes(SERVICE).iter().filter(|node| node.is_serving()).count() - 1;
     if replicas == 0 || deployment.serving_sentinels().is_empty() {
         return;
     }
     let mut client = deployment.primary_node(SERVICE).connect().expect("the primary answers");
-    eventually("every replica acknowledges", Duration::from_secs(10), || {
+    eventually("every replica acknowledges", Duration::from_secs(30), || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
         let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
