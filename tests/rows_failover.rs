@@ -55,7 +55,11 @@ fn quiet(stage: &Stage) {
 /// Waits for one of these nodes to say that it is a primary; when that was.
 fn promotion(nodes: &[Arc<Node>]) -> (Arc<Node>, Instant) {
     eventually_some("a replica is promoted", Duration::from_secs(10), || {
-        let promoted = nodes.iter().find(|node| node.role_word() == "master")?;
+        // The Sentinel that promotes a replica ends its connections: no answer is none yet.
+        let says_master = |node: &&Arc<Node>| {
+            node.try_cmd(&["ROLE"]).is_ok_and(|role| role.items().first().is_some_and(|word| word.text() == "master"))
+        };
+        let promoted = nodes.iter().find(says_master)?;
         Some((Arc::clone(promoted), Instant::now()))
     })
 }
