@@ -11,7 +11,6 @@ use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
 use crate::time::Deadline;
-use crate::topology::Haste;
 
 /// How often a write that waits for a majority looks again, beside being woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -57,7 +56,7 @@ impl Core {
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
             }
-            self.service.poke(Haste::Lazy);
+            self.service.freshen();
             self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_closed());
         }
     }

@@ -309,7 +309,9 @@ fn await_stream(deployment: &Deployment) {
     if replicas == 0 || deployment.serving_sentinels().is_empty() {
         return;
     }
-    let mut client = deployment.primary_node(SERVICE).connect().expect("the primary answers");
+    // The Sentinels may know it by another address.
+    let primary = deployment.data_nodes(SERVICE).into_iter().find(|node| node.role_word() == "master");
+    let mut client = primary.expect("a primary").connect().expect("the primary answers");
     eventually("every replica acknowledges", Duration::from_secs(30), || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
