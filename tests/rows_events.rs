@@ -307,3 +307,24 @@ fn a_real_failover_from_the_first_word_to_the_demoted_replica() {
     watch.wait("the old one joins them", Duration::from_secs(10), joined);
     assert_eq!((watch.switches().len(), watch.count(of(kind::FENCE)), watch.count(of(kind::DEGRADED))), (1, 2, 0));
 }
+
+#[test]
+fn row_82_a_switch_is_told_exactly_once() {
+    let d = Deployment::new("row82").start();
+    let sentinel = sentinel_of(&d, &[("monitor.interval", "300")]);
+    let (client, watch) = (to_primary(&sentinel, &[]), Watch::kinds(&sentinel, kind::TOPOLOGY, 42));
+    ok(&client, "SET k v");
+    let mut fds = [vigie::sys::poll::PollFd::new(watch.queue.fd(), true, false)];
+    let old = d.failover(SERVICE);
+    assert_eq!(vigie::sys::poll::wait(&mut fds, Some(Duration::from_secs(10))).expect("poll"), 1, "it is readable");
+    let new = d.wait_switched(SERVICE, &old);
+    let switch = watch.wait("the switch", SOON, |told| told.is_switch());
+    assert_eq!((switch.get("from"), switch.get("to"), switch.token), (&*old.addr(), &*new.addr(), 42));
+    assert_eq!((switch.get("service"), switch.get("reason").is_empty()), (SERVICE, false));
+    let polls = sentinel.service(SERVICE).discovered();
+    eventually("some polls", SOON, || sentinel.service(SERVICE).discovered() > polls + 4);
+    assert_eq!(watch.switches().len(), 1);
+    let epoch = d.sentinel_nodes()[0].cmd(&["SENTINEL", "MASTER", SERVICE]).field("config-epoch");
+    assert_eq!(Some(sentinel.service(SERVICE).load().epoch.to_string()), epoch);
+    assert!(watch.all().iter().all(|told| told.kind == kind::TOPOLOGY));
+}

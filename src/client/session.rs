@@ -121,9 +121,11 @@ impl Session {
     fn pin(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
         let (mut stale, mut version, mut pause) = (0, 0, self.settings.retry.backoff_min);
         loop {
+            let learnt = core.learn(stale, version, deadline);
+            // A switch from here on is news enough to try again.
+            version = core.service.version();
             // On a split client a session is on the primary.
-            let found =
-                core.learn(stale, version, deadline).and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
+            let found = learnt.and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
             let loan = found.and_then(|route| {
                 let doubt = |error: &Error| {
                     route.reader.iter().for_each(|reader| reader.rest());
@@ -142,7 +144,7 @@ impl Session {
                     .in_context(context)
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
-            (stale, version) = (core.service.discovered(), core.service.version());
+            stale = core.service.discovered();
             core.service.rest(deadline.left_or(pause), version, || core.is_closed());
             pause = (pause * 2).min(self.settings.retry.backoff_max);
         }

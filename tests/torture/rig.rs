@@ -312,7 +312,7 @@ fn await_stream(deployment: &Deployment) {
     // The Sentinels may know it by another address.
     let primary = deployment.data_nodes(SERVICE).into_iter().find(|node| node.role_word() == "master");
     let mut client = primary.expect("a primary").connect().expect("the primary answers");
-    eventually("every replica acknowledges", Duration::from_secs(10), || {
+    eventually("every replica acknowledges", Duration::from_secs(30), || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
         let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
