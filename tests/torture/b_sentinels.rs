@@ -462,7 +462,7 @@ fn plain_server(rig: &Rig) -> Outcome {
     let deployment = rig.deployment("plain").start();
     let plain = deployment.primary_node(SERVICE).addr();
     let mut outcome = Outcome::default();
-    let sentinel = calls::sentinel_at(&[plain.clone()], &[]);
+    let sentinel = calls::sentinel_at(std::slice::from_ref(&plain), &[]);
     let reply = within(&calls::to_primary(&sentinel, &[]), "PING", 500);
     let text = reply.as_ref().map_or_else(|error| error.message().to_owned(), calls::text);
     outcome.must("not a Sentinel", reply.is_err() && text.contains("not a Sentinel"), text);
