@@ -143,6 +143,8 @@ pub fn with_names<T: Send>(names: &[&str], ip: &str, job: impl FnOnce(&Names) ->
     let path = std::env::temp_dir().join(format!("vigie-hosts-{}", std::process::id()));
     let names = Names { path, names };
     names.point_to(ip);
+    // A thread of the library that is there already would not know them.
+    eventually("no thread of the library", Duration::from_secs(6), || proc::threads_named("vigie-").is_empty());
     let result = std::thread::scope(|scope| {
         scope
             .spawn(|| {
