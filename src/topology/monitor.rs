@@ -341,7 +341,8 @@ impl Post {
             if now >= charge.next_poll {
                 service.poke(Haste::Lazy);
                 let pace = if is_restless { interval.min(RESTLESS) } else { interval };
-                charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
+                // Jitter makes it shorter only: the interval is a promise.
+                charge.next_poll = now + pace.mul_f64(0.8 + fastrand::f64() / 5.0);
             } else if is_restless {
                 charge.next_poll = charge.next_poll.min(now + RESTLESS);
             }

@@ -2,7 +2,6 @@
 
 use crate::calls::SERVICE;
 use crate::support::client::Client;
-use crate::support::deployment::told_primary;
 use crate::support::{Deployment, Node, Proxy, Value, eventually, proc};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -38,11 +37,6 @@ pub fn subscriptions(node: &Node) -> usize {
     let listens = |field: Option<&String>| field.is_some_and(|count| count != "0");
     let clients = node.clients_named(super::rig::NAME);
     clients.iter().filter(|client| listens(client.fields.get("psub")) || listens(client.fields.get("sub"))).count()
-}
-
-/// Whether a Sentinel tells another primary than this one.
-pub fn names_other(sentinel: &Node, old: &Node) -> bool {
-    told_primary(sentinel, SERVICE).is_some_and(|addr| addr != old.addr())
 }
 
 /// Has the replicas and the Sentinels know the primary by the address of a proxy.
