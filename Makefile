@@ -120,7 +120,10 @@ test:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(MAKE) all
-	$(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS)
+	@rm -f build/torture.txt
+	TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS); status=$$?; \
+	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
+	  exit $$status
 
 bench:
 	scripts/setup bench
@@ -137,5 +140,5 @@ clean:
 	rm -rf build target tests/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test bench clean FORCE
+.PHONY: all help install uninstall header demo test bench torture clean FORCE
 .DELETE_ON_ERROR:

@@ -19,6 +19,10 @@ use crate::sys::thread;
 pub const MOST: usize = 4;
 /// How long a thread without work stays.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long one stays that stands by while another is idle too.
+const SPARE: Duration = Duration::from_millis(300);
+/// A timer this near must not wait for a job: the pauses between discoveries are shorter, the ticks of pools are longer.
+const CLOSE: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -100,9 +104,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Before a worker is busy: somebody must watch the clock for the other timers.
+    /// Before a worker is busy: somebody must watch the clock for the next timer, if it is close. One further away may come late by
+    /// what a job may take at the most; a thread that only waits for it would be one too many.
     fn stand_in(&'static self, state: &mut State) {
-        if state.timers.is_empty() {
+        let close = |timer: &Timer| timer.due.saturating_duration_since(Instant::now()) < CLOSE;
+        if !state.timers.peek().is_some_and(|Reverse(timer)| close(timer)) {
             return;
         }
         if state.idle > 0 {
@@ -146,8 +152,10 @@ impl Pool {
             }
             let next = state.timers.peek().map(|Reverse(timer)| timer.due - now);
             state.idle += 1;
+            let idle = state.idle;
             drop(state);
-            let job = self.receiver.recv_timeout(next.map_or(LINGER, |next| next.min(LINGER)));
+            let most = if idle > 1 { SPARE } else { LINGER };
+            let job = self.receiver.recv_timeout(next.map_or(most, |next| next.min(most)));
             state = self.state();
             state.idle -= 1;
             match job {
@@ -171,7 +179,7 @@ impl Pool {
 
     /// The last one that is not busy stays as long as a timer needs it.
     fn may_retire(&self, state: &State, asleep_since: Instant) -> bool {
-        let rested = asleep_since.elapsed() >= LINGER;
+        let rested = asleep_since.elapsed() >= if state.idle > 0 { SPARE } else { LINGER };
         rested && self.receiver.is_empty() && (state.idle > 0 || state.timers.is_empty())
     }
 }

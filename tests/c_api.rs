@@ -111,6 +111,14 @@ fn row_150_a_queue_in_a_loop_of_the_application() {
 }
 
 #[test]
+fn row_82_a_switch_reaches_the_descriptor_of_a_queue_once() {
+    for (name, mode) in [("c-watch", Mode::Plain), ("c-watch-v", Mode::Valgrind), ("c-watch-s", Mode::Sanitized)] {
+        let (_deployment, environment) = deployment(name);
+        run("watch", mode, &environment);
+    }
+}
+
+#[test]
 fn row_149_a_panic_becomes_an_error_and_poisons_its_handle() {
     for mode in [Mode::Plain, Mode::Valgrind] {
         let program = compile("panic", mode, clib::library_that_panics(), true);

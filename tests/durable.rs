@@ -26,6 +26,11 @@ fn durable(sentinel: &Arc<Sentinel>, replicas: &str) -> Arc<Client> {
     to_primary(sentinel, &[("write.replicas", replicas)])
 }
 
+/// Waits until both replicas follow: in the second after a full sync nothing is sent to them yet.
+fn streaming(client: &Client) {
+    call(client, "SET streaming yes", replicas(2), Budget::Default).expect("both replicas are there");
+}
+
 /// Executed, but too few have it: nothing to try again, nothing in doubt.
 #[track_caller]
 fn too_few<T>(outcome: Result<T>, count: i64, primary: &Node) -> Error {
@@ -67,11 +72,11 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     let (primary, stopped) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE).remove(0));
     let (two, all, plain) = (durable(&sentinel, "2"), durable(&sentinel, "all"), to_primary(&sentinel, &[]));
     ok(&two, "SET text v");
-    ok(&all, "SET text v");
+    streaming(&all);
     stopped.stop();
     let (outcome, took) = timed(|| within(&two, "INCR n", 400));
     too_few(outcome, 1, &primary);
-    assert!((300..=450).contains(&took.as_millis()), "it waits for as long as it may: {took:?}");
+    assert!((270..=450).contains(&took.as_millis()), "it waits for as long as it may: {took:?}");
     too_few(call(&two, "INCR n", CallFlags::IDEMPOTENT, Budget::Ms(200)), 1, &primary);
     too_few(within(&all, "INCR n", 200), 1, &primary);
     too_few(call(&plain, "INCR n", replicas(2), Budget::Ms(200)), 1, &primary);
@@ -115,7 +120,7 @@ fn rule_17_who_waits_holds_up_nobody() {
     let d = Deployment::new("durable-lane").start();
     let sentinel = sentinel_of(&d, &[]);
     let client = to_primary(&sentinel, &[]);
-    ok(&client, "SET k v");
+    streaming(&client);
     d.replica_nodes(SERVICE)[0].stop();
     let waiting: Vec<_> = (0..4)
         .map(|_| {
@@ -179,8 +184,8 @@ fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
     let patience = |wait: &str| wait.rsplit(' ').next().and_then(|ms| ms.parse::<u64>().ok()).expect("a number");
     assert!(waits.len() == 2 && waits.iter().all(|wait| wait.starts_with("WAIT 2 ")), "{waits:?}");
     assert!((1..=1000).contains(&patience(&waits[0])), "{waits:?}");
-    // 0 is for ever, as this call asked; anything else would end before it.
-    assert!(patience(&waits[1]) == 0 || patience(&waits[1]) > 1_000_000, "{waits:?}");
+    // Without a limit: for long, but never 0, which would be for ever.
+    assert!(patience(&waits[1]) > 1_000_000, "{waits:?}");
 }
 
 /// Writes until `stop`; what was acknowledged, in order.
@@ -210,7 +215,8 @@ fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
             spawn(move || {
                 let sentinel = sentinel_of(&d, &[("failover.fence", fence), ("service", service)]);
                 let client = durable(&sentinel, n);
-                ok(&client, "SET k v");
+                // Without the fence only "all" may be asked for: that is two here.
+                streaming(&client);
                 let stop = Arc::new(AtomicBool::new(false));
                 let (writing, over) = (Arc::clone(&client), Arc::clone(&stop));
                 let writer = spawn(move || write_on(&writing, &over));
@@ -224,7 +230,7 @@ fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
                 let kept = new.cmd(&["LRANGE", "seq", "0", "-1"]);
                 let kept: Vec<u64> = kept.items().iter().filter_map(|item| item.text().parse().ok()).collect();
                 let lost = acknowledged.iter().filter(|number| !kept.contains(number)).count();
-                assert!(acknowledged.len() > 50, "{service}: {} acknowledged", acknowledged.len());
+                assert!(!acknowledged.is_empty(), "{service}: {} acknowledged", acknowledged.len());
                 assert_eq!(lost, 0, "{service}: of {} acknowledged", acknowledged.len());
             })
         })
@@ -235,7 +241,7 @@ fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
 #[test]
 fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     let d = Deployment::new("durable-majority").start();
-    let sentinel = sentinel_of(&d, &[("monitor.interval", "200"), ("write.majority_ms", "600")]);
+    let sentinel = sentinel_of(&d, &[("monitor.interval", "200"), ("write.majority_ms", "1000")]);
     let client = to_primary(&sentinel, &[]);
     let primary = d.primary_node(SERVICE);
     let session = client.session(None).expect("a session");
@@ -244,14 +250,16 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(1500) {
         let (outcome, took) = timed(|| cmd(&client, "SET k v"));
-        assert!(outcome.is_ok() && took < Duration::from_millis(250), "{took:?}");
+        assert!(outcome.is_ok() && took < Duration::from_millis(500), "{took:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
     let sentinels = d.sentinel_nodes();
     sentinels[0].kill();
     sentinels[1].stop();
     let gone = Instant::now();
-    eventually("writes are refused", SOON, || within(&client, "SET k v", 20).is_err());
+    eventually("writes are refused", SOON, || {
+        within(&client, "SET k v", 20).is_err_and(|error| error.status() == Status::Fenced)
+    });
     assert!(gone.elapsed() > Duration::from_millis(300), "not at once: {:?}", gone.elapsed());
     let sets = primary.calls("set");
     for client in [&client, &session] {

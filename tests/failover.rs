@@ -174,3 +174,21 @@ fn without_a_fence_the_candidate_is_asked_all_the_same() {
     scene.new.state(|state| state.role = FakeRole::Primary);
     eventually("the candidate is taken", Duration::from_millis(500), || scene.primary() == scene.new.addr());
 }
+
+#[test]
+fn a_read_that_the_switch_ends_is_sent_to_the_new_primary_at_once() {
+    let scene = scene(&[("failover.probe", "eager"), ("timeout.sentinel", "3000")]);
+    let client = calls::to_primary(&scene.sentinel, &[]);
+    calls::ok(&client, "PING");
+    scene.old.fault("GET", Fault::Stall);
+    let job = calls::spawn(move || calls::cmd(&client, "GET k").map(drop));
+    scene.old.wait_count("GET", 1, PATIENCE);
+    // Whoever asks the Sentinels now waits for long.
+    scene.sentinels.iter().for_each(|one| one.fault("SENTINEL", Fault::Stall));
+    scene.new.state(|state| state.role = FakeRole::Primary);
+    scene.select();
+    eventually("the candidate is taken", PATIENCE, || scene.primary() == scene.new.addr());
+    let (outcome, took) = calls::timed(|| calls::join(&job));
+    outcome.expect("a read is repeated");
+    assert!(took < Duration::from_millis(1000), "{took:?} after the switch");
+}

@@ -17,6 +17,11 @@ use crate::pool::Pool;
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::time::Deadline;
 
+/// How late a server may notice that the time of a WAIT is over, with `hz 10` and nothing else to do.
+const LATE: Duration = Duration::from_millis(120);
+/// The longest WAIT: 24 days.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+
 impl Core {
     /// How many replicas must have this write; 0: none.
     pub(super) fn replicas_needed(&self, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
@@ -43,14 +48,21 @@ impl Core {
         let mut bytes = Vec::with_capacity(unit.bytes.len() + 48);
         unit.bytes.append_to(&mut bytes);
         let own = bytes.len();
-        // Its answer must come before the deadline; 0 would mean for ever.
-        let patience = deadline.left().map_or(0, |left| left.mul_f64(0.9).max(Duration::from_millis(1)).as_millis());
+        let patience = patience(deadline.left()).as_millis();
         encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
         let commands = unit.list.unwrap_or(1);
         let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1) }, deadline);
         let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
         judge_wait(&whole, unit.list, replicas, pool.name())
     }
+}
+
+/// How long WAIT may take, so that its answer comes before the deadline: an idle server looks at the time only every 100 ms.
+fn patience(left: Option<Duration>) -> Duration {
+    // 0 would mean for ever, also to a server whose client is gone.
+    let Some(left) = left else { return LONGEST };
+    let margin = (left / 10).max(LATE.min(left / 2));
+    (left - margin).clamp(Duration::from_millis(1), LONGEST)
 }
 
 /// Takes the reply and the count of WAIT apart.
@@ -89,6 +101,14 @@ mod tests {
         let failure = judge_wait(&whole, None, 2, "n").unwrap_err();
         assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
         assert_eq!(judge_wait(&whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+    }
+
+    #[test]
+    fn the_answer_comes_before_the_deadline_and_the_wait_has_an_end() {
+        let ms = |left: u64| patience(Some(Duration::from_millis(left))).as_millis();
+        assert_eq!([0, 1, 100, 240, 1000, 5000].map(ms), [1, 1, 50, 120, 880, 4500]);
+        assert_eq!(patience(None), LONGEST);
+        assert_eq!(patience(Some(Duration::MAX)), LONGEST);
     }
 
     #[test]

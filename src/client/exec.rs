@@ -58,6 +58,7 @@ impl Core {
         }
         let mut progress = Progress::new(retry, deadline);
         loop {
+            let version = self.service.version();
             let error = match self.attempt(plan, call, &mut progress) {
                 Ok((reply, pool)) => return Ok((progress.whole(reply), pool)),
                 Err(Failed::ForGood(error)) => return self.end(plan, progress, error),
@@ -68,7 +69,7 @@ impl Core {
             }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             if let Some(pause) = progress.pause() {
-                self.service.rest(pause, progress.version, || self.is_closed());
+                self.service.rest(pause, version, || self.is_closed());
             }
             if deadline.is_over() {
                 return self.end(plan, progress, error);
@@ -221,10 +222,24 @@ impl Core {
     }
 
     /// The node is not what it was: its connections are not used for anything new, and the Sentinels are asked.
-    fn doubt(&self, pool: &Arc<Pool>, why: &str) {
+    pub(super) fn doubt(&self, pool: &Arc<Pool>, why: &str) {
         pool.disconnect();
         self.service.suspect(pool.endpoint(), why);
         self.service.poke(Haste::Lazy);
+    }
+
+    /// Rule 34: with all Sentinels gone, and nothing left that says it is a primary, that they are gone is what has to be mended.
+    pub(super) fn without_sentinels(&self, error: Error) -> Error {
+        let gone = matches!(error.status(), Status::Connect | Status::Resolve | Status::Role | Status::NoPrimary);
+        if !gone || error.has(flags::MAYBE_EXECUTED) {
+            return error;
+        }
+        match self.service.last_error() {
+            Some(last) if last.status() == Status::NoSentinel => error
+                .with_status(Status::NoSentinel)
+                .in_context("no Sentinel answers, and the last known node does not serve"),
+            _ => error,
+        }
     }
 
     /// The error as the caller gets it: what was tried, for which service, how often.
@@ -240,7 +255,7 @@ impl Core {
             rounds => format!(", {} attempts", rounds + 1),
         };
         let after = progress.deadline.elapsed().as_millis();
-        error
+        self.without_sentinels(error)
             .in_context(format!("{} for service {}", plan.name(), self.service.name()))
             .with_note(format!(" (after {after} ms{again})"))
     }

@@ -11,7 +11,6 @@ use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
 use crate::time::Deadline;
-use crate::topology::Haste;
 
 /// How often a write that waits for a majority looks again, beside being woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -57,7 +56,7 @@ impl Core {
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
             }
-            self.service.poke(Haste::Lazy);
+            self.service.freshen();
             self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_closed());
         }
     }
@@ -65,12 +64,19 @@ impl Core {
     /// Rule 8: a write whose answer was read after the candidate had said that it is a primary, or after a switch, is not a
     /// success. `doubts` is the number under which it was sent.
     pub(super) fn doubt_answer(&self, plan: &Plan<'_>, doubts: u64, outcome: Outcome) -> Outcome {
-        let reply = match outcome {
+        if self.service.doubts() == doubts {
+            return outcome;
+        }
+        match outcome {
+            Ok(reply) if plan.reads => return Ok(reply),
             // What a server refused it did not do.
-            Ok(reply) if !plan.reads && self.service.doubts() != doubts && reply.error_line(0).is_none() => reply,
-            other => return other,
-        };
-        drop(reply);
+            Ok(reply) if reply.error_line(0).is_some() => return Ok(reply),
+            Ok(_) => {}
+            Err(failure) if failure.error.status() == Status::Io => {
+                return Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure });
+            }
+            Err(failure) => return Err(failure),
+        }
         let text = "answered while another primary was taking over: the write may be lost";
         Err(Failure { sent: usize::MAX, error: Error::new(Status::Io, text).with_flags(flags::FAILOVER) })
     }

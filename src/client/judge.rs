@@ -118,7 +118,7 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(line, retry));
     let children: Vec<u32> = reply.children(0).collect();
     let ran = children.iter().rposition(|child| refused(*child).is_none()).map_or(0, |last| last + 1);
-    let ask = children.iter().any(|child| reply.error_line(*child).is_some_and(shows_demotion));
+    let ask = shows_demotion_anywhere(&reply);
     match children.get(ran) {
         Some(first) if !plan.scripts => {
             let line = reply.error_line(*first).unwrap_or_default();
@@ -151,8 +151,13 @@ pub(super) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
 }
 
 /// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
-pub(super) fn shows_demotion(line: &[u8]) -> bool {
+fn shows_demotion(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"READONLY ").is_some() || line.starts_with(b"MASTERDOWN")
+}
+
+/// The same of a reply, or of the replies to a list.
+pub(super) fn shows_demotion_anywhere(reply: &Reply) -> bool {
+    std::iter::once(0).chain(reply.children(0)).any(|node| reply.error_line(node).is_some_and(shows_demotion))
 }
 
 /// The replies of a list that was sent in several parts, as one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
-use super::judge::{is_final, shows_demotion};
+use super::judge::{is_final, shows_demotion_anywhere};
 use super::plan::Plan;
 use super::{CallFlags, Target};
 use crate::config::ClientSettings;
@@ -20,7 +20,6 @@ use crate::net::Socket;
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
 use crate::time::Deadline;
-use crate::topology::Haste;
 
 /// How long a close waits for what it has ended.
 const LAST: Duration = Duration::from_millis(100);
@@ -122,9 +121,11 @@ impl Session {
     fn pin(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
         let (mut stale, mut version, mut pause) = (0, 0, self.settings.retry.backoff_min);
         loop {
+            let learnt = core.learn(stale, version, deadline);
+            // A switch from here on is news enough to try again.
+            version = core.service.version();
             // On a split client a session is on the primary.
-            let found =
-                core.learn(stale, version, deadline).and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
+            let found = learnt.and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
             let loan = found.and_then(|route| {
                 let doubt = |error: &Error| {
                     route.reader.iter().for_each(|reader| reader.rest());
@@ -138,11 +139,12 @@ impl Session {
             };
             if is_final(&error) || deadline.is_over() || core.is_closed() {
                 let context = format!("a session for service {}", core.service.name());
-                return Err(error
+                return Err(core
+                    .without_sentinels(error)
                     .in_context(context)
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
-            (stale, version) = (core.service.discovered(), core.service.version());
+            stale = core.service.discovered();
             core.service.rest(deadline.left_or(pause), version, || core.is_closed());
             pause = (pause * 2).min(self.settings.retry.backoff_max);
         }
@@ -272,9 +274,8 @@ impl Pinned {
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                if reply.error_line(0).is_some_and(shows_demotion) {
-                    core.service.suspect(loan.pool().endpoint(), "it refused a write");
-                    core.service.poke(Haste::Lazy);
+                if shows_demotion_anywhere(&reply) {
+                    core.doubt(loan.pool(), "it refused a write");
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }

@@ -48,6 +48,8 @@ pub struct Report {
     pub by_majority: bool,
     /// The epoch went back (rule 3).
     pub reset: bool,
+    /// What they say, if some do not name the one that won.
+    pub dissent: Option<String>,
     /// When the questions went out.
     pub begun: Instant,
 }
@@ -76,11 +78,12 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
     let voices = judge::voices(answers);
     let all = all(&asked);
     let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
-    let (mut proposed, mut by_majority, mut reset) = (None, false, false);
+    let (mut proposed, mut by_majority, mut reset, mut dissent) = (None, false, false, None);
     let outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), deadline)
             .map(|winner| {
                 (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
+                dissent = (winner.voices.len() < voices.len()).then(|| judge::views(&voices));
                 snapshot(winner, &voices, &asked, settings)
             })
             .map_err(|error| report::unverified(service, &asked, error)),
@@ -90,7 +93,7 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
         }
     };
     let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, begun }
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, dissent, begun }
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {

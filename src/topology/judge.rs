@@ -277,7 +277,8 @@ fn refuse(status: Status, why: impl Into<String>) -> Verdict {
     Verdict::Refused(status, why.into(), None)
 }
 
-fn views(voices: &[Voice<'_>]) -> String {
+/// Who is named, by how many, under which epoch.
+pub fn views(voices: &[Voice<'_>]) -> String {
     let mut parts: Vec<(&Endpoint, u64, usize)> = Vec::new();
     for voice in voices {
         match parts.iter_mut().find(|(primary, epoch, _)| *primary == voice.primary && *epoch == voice.epoch) {

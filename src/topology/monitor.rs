@@ -228,7 +228,7 @@ impl Post {
             last_words = Some(reason);
         }
         if let Some(reason) = last_words {
-            sentinel.set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
+            sentinel.shared().set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);
@@ -337,11 +337,13 @@ impl Post {
         // A service that nobody has used yet is left alone.
         for service in services.into_iter().filter(|service| service.discovered() > 0) {
             let charge = self.charge(service.name());
+            let is_restless = service.is_restless(now) || service.is_unsettled();
             if now >= charge.next_poll {
                 service.poke(Haste::Lazy);
-                let pace = if service.is_restless(now) { interval.min(RESTLESS) } else { interval };
-                charge.next_poll = now + pace.mul_f64(0.9 + fastrand::f64() / 5.0);
-            } else if service.is_restless(now) {
+                let pace = if is_restless { interval.min(RESTLESS) } else { interval };
+                // Jitter makes it shorter only: the interval is a promise.
+                charge.next_poll = now + pace.mul_f64(0.8 + fastrand::f64() / 5.0);
+            } else if is_restless {
                 charge.next_poll = charge.next_poll.min(now + RESTLESS);
             }
             wake = wake.min(charge.next_poll);

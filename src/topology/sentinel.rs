@@ -71,6 +71,13 @@ impl Shared {
     pub(super) fn tell(&self, happening: Happening) {
         self.watchers.tell(&happening);
     }
+
+    /// All Sentinels are gone, or one is back.
+    pub(super) fn set_degraded(&self, on: bool, reason: &str) {
+        if self.degraded.swap(on, Ordering::AcqRel) != on {
+            self.tell(Happening::Degraded { on, reason: reason.to_owned() });
+        }
+    }
 }
 
 /// What was made from a handle and ends with it.
@@ -130,13 +137,6 @@ impl Sentinel {
     /// Whether no Sentinel is heard.
     pub fn is_degraded(&self) -> bool {
         self.shared.degraded.load(Ordering::Relaxed)
-    }
-
-    /// All Sentinels are gone, or one is back.
-    pub(super) fn set_degraded(&self, on: bool, reason: &str) {
-        if self.shared.degraded.swap(on, Ordering::AcqRel) != on {
-            self.shared.tell(Happening::Degraded { on, reason: reason.to_owned() });
-        }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

@@ -10,7 +10,7 @@ use super::judge::{Known, Proposal};
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
-use crate::config::{AddressMap, Endpoint};
+use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
 use crate::worker;
@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
 /// What is older may be asked for anew while a replica is unfit.
 const STALE: Duration = Duration::from_secs(1);
+/// Sentinels that disagree for longer are split: after a failover they agree within a second or two.
+const SPLIT: Duration = Duration::from_secs(3);
 
 /// How soon the Sentinels are to be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +37,13 @@ pub(crate) enum Haste {
     Soon,
     /// Something has happened: without a pause.
     Now,
+}
+
+/// Sentinels that do not agree with the others.
+#[derive(Default)]
+struct Dissent {
+    since: Option<Instant>,
+    told: bool,
 }
 
 /// A service of the deployment.
@@ -64,6 +73,7 @@ pub(super) struct Flight {
     /// What broke, until a discovery has ended that began after it.
     suspicion: Option<String>,
     proposed: Option<Proposal>,
+    dissent: Dissent,
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
@@ -106,6 +116,11 @@ impl Service {
     /// The number of the last discovery that ended, well or not.
     pub fn discovered(&self) -> u64 {
         self.flight().finished
+    }
+
+    /// Whether the last discovery failed although there were Sentinels: what it lacked may be there in a moment.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.last_error().is_some_and(|error| error.status() != Status::NoSentinel)
     }
 
     /// The last discovery's error, if it failed.
@@ -287,8 +302,10 @@ impl Service {
         let after = self.publish(snapshot);
         if found {
             self.settle(&mut flight, &before, &after, report.reset);
+            self.note_dissent(&mut flight, &after, report.dissent);
         }
         self.heed_flags(&mut flight, &report.words, report.begun);
+        self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
@@ -309,6 +326,30 @@ impl Service {
         }
         drop(flight);
         self.landed.notify_all();
+    }
+
+    /// Without ears only a discovery shows that all Sentinels are gone, or back.
+    fn note_silence(&self, error: Option<&Error>) {
+        if self.shared.settings().sentinel.monitor.mode != Monitor::On {
+            let silent = error.filter(|error| error.status() == Status::NoSentinel);
+            self.shared.set_degraded(silent.is_some(), silent.map_or("answered", Error::message));
+        }
+    }
+
+    /// Warns of Sentinels that name another primary for so long that no failover explains it: once, until they agree again.
+    fn note_dissent(&self, flight: &mut Flight, after: &Snapshot, views: Option<String>) {
+        let Some(views) = views else { return flight.dissent = Dissent::default() };
+        let since = *flight.dissent.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < SPLIT || std::mem::replace(&mut flight.dissent.told, true) {
+            return;
+        }
+        self.shared.tell(Happening::Topology {
+            service: self.name.clone(),
+            from: after.primary.clone(),
+            to: after.primary.clone(),
+            reason: format!("split_view: {views}"),
+            epoch: after.epoch,
+        });
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
@@ -416,6 +457,7 @@ fn failed(error: Error) -> Report {
         words: Vec::new(),
         by_majority: false,
         reset: false,
+        dissent: None,
         begun: Instant::now(),
     }
 }

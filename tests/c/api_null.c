@@ -122,7 +122,7 @@ static void commands(void) {
   REFUSED("length of argv[0]", out, vigie_cmd_exec(client, 1, ping, huge, 0, 0, &out, &error));
   REFUSED("length of argv[0]", out, vigie_cmd_exec(client, 2, hole, wraps, 0, 0, &out, &error));
   REFUSED("flag", out, vigie_cmd_exec(client, 1, ping, NULL, 0xFFFFFFFFu, 0, &out, &error));
-  REFUSED("flag", out, vigie_cmd_exec(client, 1, ping, NULL, 1u << 31, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmd_exec(client, 1, ping, NULL, 1u << 23, 0, &out, &error));
   GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 2, hole, one, 0, 0, &out, &error)); /* (NULL, 0) is an empty argument */
   GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 1, ping, NULL, 0, -1, NULL, &error));
   GIVES(VIGIE_ERR_TIMEOUT, vigie_cmd_exec(client, 1, ping, NULL, 0, INT64_MIN, NULL, &error));
@@ -138,7 +138,7 @@ static void lists(void) {
   REFUSED("commands is NULL", out, vigie_cmds_exec(client, NULL, 5, 0, 0, &out, &error));
   REFUSED("length of commands", out, vigie_cmds_exec(client, list, TOO_LONG, 0, 0, &out, &error));
   REFUSED("length of commands", out, vigie_cmds_exec(client, list, SIZE_MAX, 0, 0, &out, &error));
-  REFUSED("flag", out, vigie_cmds_exec(client, list, len, 1u << 30, 0, &out, &error));
+  REFUSED("flag", out, vigie_cmds_exec(client, list, len, 1u << 22, 0, &out, &error));
   REFUSED("", out, vigie_cmds_exec(client, NULL, 0, 0, 0, &out, &error));
   REFUSED("", out, vigie_cmds_exec(client, "PING\r\n", 6, 0, 0, &out, &error));
   for (size_t cut = 1; cut < len; cut++) REFUSED("", out, vigie_cmds_exec(client, list, cut, 0, 0, &out, &error));
@@ -225,6 +225,21 @@ static void replies(void) {
   GIVES(VIGIE_OK, vigie_reply_json(reply, NULL, &error));
 }
 
+static void watches(vigie_queue *queue) {
+  const uint32_t unwatchable[] = {1, VIGIE_EVENT_DROPPED, VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_DROPPED, 1u << 31, UINT32_MAX};
+  vigie_sentinel *foreign = (vigie_sentinel *)config;
+  REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_watch(NULL, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("sentinel is", NO_OUT, vigie_sentinel_watch((vigie_sentinel *)rubbish, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("sentinel is", NO_OUT, vigie_sentinel_watch(foreign, VIGIE_EVENT_FENCE, queue, 0, &error));
+  REFUSED("queue is NULL", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, NULL, 0, &error));
+  REFUSED("queue is", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, (vigie_queue *)rubbish, 0, &error));
+  for (size_t i = 0; i < sizeof unwatchable / sizeof *unwatchable; i++)
+    REFUSED("event kinds", NO_OUT, vigie_sentinel_watch(sentinel, unwatchable[i], queue, 0, &error));
+  CHECK(vigie_sentinel_watch(NULL, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, 0, queue, 0, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, queue, UINT64_MAX, NULL));
+}
+
 static void queues(void) {
   vigie_queue *queue = (vigie_queue *)rubbish;
   vigie_event events[2];
@@ -234,6 +249,7 @@ static void queues(void) {
   REFUSED("capacity is 1048577", queue, vigie_queue_create(1048577, &queue, &error));
   REFUSED("capacity is", queue, vigie_queue_create(SIZE_MAX, &queue, &error));
   GIVES(VIGIE_OK, vigie_queue_create(1048576, &queue, &error));
+  watches(queue);
   CHECK(vigie_queue_drain(NULL, 0, NULL, 0) == VIGIE_ERR_INVALID_ARG);
   CHECK(vigie_queue_drain(NULL, 0, events, 2) == VIGIE_ERR_INVALID_ARG);
   CHECK(vigie_queue_drain((vigie_queue *)rubbish, 0, events, 2) == VIGIE_ERR_INVALID_ARG);

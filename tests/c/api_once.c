@@ -161,7 +161,7 @@ static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
   vigie_client_free(split);
 }
 
-static void queue(void) {
+static void queue(vigie_sentinel *sentinel) {
   vigie_error *error = NULL;
   vigie_queue *queue = NULL;
   vigie_event events[4];
@@ -170,6 +170,8 @@ static void queue(void) {
   vigie_queue_wakeup(queue);
   CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, events, 4) == 0);
   vigie_events_clear(events, 0);
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_FENCE, queue, 1, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, 0, queue, 1, &error));
   vigie_queue_free(queue);
 }
 
@@ -180,9 +182,9 @@ int main(void) {
   vigie_client *client;
   library();
   configuration();
-  queue();
   GIVES(VIGIE_OK, vigie_sentinel_create(config, 10000, &sentinel, &error));
   vigie_config_free(config);
+  queue(sentinel);
   sentinels(sentinel);
   client = open_primary(sentinel);
   commands(client);

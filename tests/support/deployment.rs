@@ -208,8 +208,9 @@ impl Builder {
     }
 
     fn data_conf(&self, node: &str, base: String, primary: Option<(&str, u16)>, socket: Option<&PathBuf>) -> String {
-        // hz: the end of the child that feeds a replica is noticed by the clock tick, by default every 100 ms.
-        let mut conf = base + "save \"\"\nappendonly no\nhz 100\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n";
+        // hz: the end of the child that feeds a replica is noticed by the clock tick, by default every 100 ms. Not diskless: such a
+        // replica is listed as in sync up to a second before it gets what is written, and a test that ends the primary then loses it.
+        let mut conf = base + "save \"\"\nappendonly no\nhz 100\nrepl-diskless-sync no\n";
         conf += "repl-ping-replica-period 1\n";
         if let Some(socket) = socket {
             let _ = writeln!(conf, "unixsocket {}\nunixsocketperm 700", socket.display());

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::error::{Error, Status, flags};
 use vigie::queue::kind;
+use vigie::resp::encode;
 
 scenarios! {
     scenario_01_planned_failover(1, "planned failover", planned, needs_root: false);
@@ -32,6 +33,7 @@ scenarios! {
     scenario_12_aborted(12, "failover aborted, no good replica", aborted, needs_root: false);
     scenario_14_host_lost_under_threads(14, "host lost, 10,000 commands of 500 threads", lost_under_threads, needs_root: false);
     scenario_14_host_lost_under_a_long_list(14, "host lost, lists of 10,000 commands", lost_under_lists, needs_root: false);
+    scenario_14_host_lost_half_sent(14, "host lost, 20 MB in flight of 500 threads", lost_half_sent, needs_root: false);
     scenario_15_reply_lost(15, "reply lost, not idempotent", reply_lost, needs_root: false);
     scenario_16_readonly_without_disconnect(16, "READONLY without disconnect", readonly, needs_root: false);
     scenario_17_readonly_in_script_and_exec(17, "READONLY inside a script and EXEC", readonly_inside, needs_root: false);
@@ -451,23 +453,36 @@ impl Ends {
     }
 }
 
+/// A list that appends these numbers, each command with so many bytes more that are not kept.
+fn pushes(numbers: std::ops::Range<u64>, ballast: usize) -> Vec<u8> {
+    let (mut list, ballast) = (Vec::new(), vec![b'x'; ballast]);
+    for number in numbers {
+        let number = number.to_string();
+        let script = b"return redis.call('RPUSH', KEYS[1], ARGV[1])";
+        match ballast.len() {
+            0 => encode::command(&mut list, &[b"RPUSH", b"torture", number.as_bytes()]),
+            _ => encode::command(&mut list, &[b"EVAL", script, b"1", b"torture", number.as_bytes(), &ballast]),
+        }
+    }
+    list
+}
+
 /// Threads that send lists, one after the other, each command with a number of its own.
 fn load(
     client: &Arc<Client>,
     threads: usize,
     commands: u64,
+    ballast: usize,
     stop: &Arc<AtomicBool>,
-) -> (Arc<Mutex<Ends>>, Vec<std::thread::JoinHandle<()>>) {
+) -> (Arc<Mutex<Ends>>, Arc<AtomicU64>, Vec<std::thread::JoinHandle<()>>) {
     let (ends, next): (Arc<Mutex<Ends>>, Arc<AtomicU64>) = Default::default();
+    let issued = next.clone();
     let thread = |_| {
         let (client, stop, ends, next) = (client.clone(), stop.clone(), ends.clone(), next.clone());
         proc::thread("kit-probe-load", move || {
             while !stop.load(Ordering::Acquire) {
                 let first = next.fetch_add(commands, Ordering::AcqRel);
-                let mut list = Vec::new();
-                for number in first..first + commands {
-                    vigie::resp::encode::command(&mut list, &[b"RPUSH", b"torture", number.to_string().as_bytes()]);
-                }
+                let list = pushes(first..first + commands, ballast);
                 let (outcome, took) = calls::timed(|| client.cmds_exec(&list, CallFlags::default(), Budget::Ms(5000)));
                 ends.lock().expect("no panic under the lock").note(first..first + commands, outcome, took);
                 // A pace at which one list of all numbers stays small enough to compare.
@@ -476,22 +491,27 @@ fn load(
         })
     };
     let handles = (0..threads).map(thread).collect();
-    (ends, handles)
+    (ends, issued, handles)
 }
 
 fn lost_under_threads(rig: &Rig) -> Outcome {
-    lost_under_load(rig, 500, 20)
+    lost_under_load(rig, 500, 20, 0)
 }
 
 fn lost_under_lists(rig: &Rig) -> Outcome {
-    lost_under_load(rig, 1, 10_000)
+    lost_under_load(rig, 1, 10_000, 0)
 }
 
-fn lost_under_load(rig: &Rig, threads: usize, commands: u64) -> Outcome {
+/// More than the buffers of a socket hold: of some nothing is sent, of some a part.
+fn lost_half_sent(rig: &Rig) -> Outcome {
+    lost_under_load(rig, 500, 20, 2000)
+}
+
+fn lost_under_load(rig: &Rig, threads: usize, commands: u64, ballast: usize) -> Outcome {
     let plan = rig.deployment("load");
     let stage = rig.stage(if rig.has_network() { plan.network(Layout::Apart) } else { plan }, &[]);
     let (old, stop) = (stage.primary(), Arc::new(AtomicBool::new(false)));
-    let (ends, handles) = load(stage.client(), threads, commands, &stop);
+    let (ends, issued, handles) = load(stage.client(), threads, commands, ballast, &stop);
     let done = || ends.lock().expect("no panic under the lock").done.len();
     eventually("the load runs", PATIENCE, || done() >= 20_000);
     // Frozen first, until every caller has a list on its way; then the host is lost, with the lists that it had not read.
@@ -512,6 +532,9 @@ fn lost_under_load(rig: &Rig, threads: usize, commands: u64) -> Outcome {
     let before = if rig.has_network() { healed_list(&old) } else { Vec::new() };
     let mut outcome = stage.close();
     let ends = std::mem::take(&mut *ends.lock().expect("no panic under the lock"));
+    let ended = ends.done.len() + ends.refused.len() + ends.maybe.len();
+    let issued = issued.load(Ordering::Acquire) as usize;
+    outcome.must("every command ends exactly once", ended == issued, format!("{ended} of {issued}"));
     judge_ends(&mut outcome, &ends, &there, &before, fault);
     outcome
 }

@@ -309,8 +309,10 @@ fn await_stream(deployment: &Deployment) {
     if replicas == 0 || deployment.serving_sentinels().is_empty() {
         return;
     }
-    let mut client = deployment.primary_node(SERVICE).connect().expect("the primary answers");
-    eventually("every replica acknowledges", Duration::from_secs(10), || {
+    // The Sentinels may know it by another address.
+    let primary = deployment.data_nodes(SERVICE).into_iter().find(|node| node.role_word() == "master");
+    let mut client = primary.expect("a primary").connect().expect("the primary answers");
+    eventually("every replica acknowledges", Duration::from_secs(30), || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
         let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
@@ -337,15 +339,19 @@ struct Sampler {
 struct Most {
     threads: usize,
     descriptors: usize,
-    /// Of each thread of the library, those that have ended included.
+    /// Time of each thread of the library since the first look, those that have ended included.
     run: BTreeMap<i32, u64>,
     /// Of the threads of the kit that only watch.
     kit: BTreeMap<i32, u64>,
+    /// What each thread had used before.
+    before: BTreeMap<i32, u64>,
 }
 
 impl Sampler {
     fn start() -> Sampler {
         let (stop, most): (Arc<AtomicBool>, Arc<Mutex<Most>>) = Default::default();
+        most.lock().expect("no panic under the lock").before =
+            times().into_iter().map(|(id, _, run)| (id, run)).collect();
         let (stopped, sink) = (stop.clone(), most.clone());
         let thread = proc::thread("kit-sampler", move || {
             while !stopped.load(Ordering::Acquire) {
@@ -383,9 +389,8 @@ impl Most {
         let (threads, descriptors) = held();
         self.threads = self.threads.max(threads);
         self.descriptors = self.descriptors.max(descriptors);
-        for (id, name) in proc::threads() {
-            let stat = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).unwrap_or_default();
-            let Some(run) = stat.split(' ').next().and_then(|word| word.parse().ok()) else { continue };
+        for (id, name, run) in times() {
+            let run = run.saturating_sub(self.before.get(&id).copied().unwrap_or(0));
             match &name {
                 name if name.starts_with("vigie-") => self.run.insert(id, run),
                 name if name.starts_with("kit-") && !name.starts_with("kit-probe") => self.kit.insert(id, run),
@@ -393,6 +398,15 @@ impl Most {
             };
         }
     }
+}
+
+/// Number, name and processor time in ns of each thread of this process.
+fn times() -> Vec<(i32, String, u64)> {
+    let time = |(id, name): (i32, String)| {
+        let stat = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
+        Some((id, name, stat.split(' ').next()?.parse().ok()?))
+    };
+    proc::threads().into_iter().filter_map(time).collect()
 }
 
 /// Processor time of this process.

@@ -1,0 +1,175 @@
+//! Feature rows 36, 40, 44 and 46: several services, and what replicas are read from when the topology changes.
+
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/stage.rs"]
+mod stage;
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calls::*;
+use stage::{SOON, Watch};
+use support::*;
+use vigie::client::{Client, Target};
+use vigie::error::{Status, flags};
+use vigie::queue::kind;
+use vigie::time::Deadline;
+use vigie::topology::Sentinel;
+
+/// No poll falls into a test by chance: what happens comes from events, or from what the test asks for.
+const NO_POLLS: (&str, &str) = ("monitor.interval", "60000");
+
+/// After a failover: lets the Sentinels demote the old primary within moments, where they wait for ten seconds.
+fn hurry(d: &Deployment) {
+    d.sentinel_debug("info-period", 100);
+    d.sentinel_debug("publish-period", 100);
+}
+
+fn refresh(sentinel: &Arc<Sentinel>) {
+    sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is known");
+}
+
+/// Which of these nodes answer, when a client reads often enough to reach all that it would use.
+fn readers(client: &Client, nodes: &[Arc<Node>]) -> Vec<u16> {
+    let before: Vec<u64> = nodes.iter().map(|node| node.calls("get")).collect();
+    for _ in 0..8 {
+        within(client, "GET k", 1000).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let used = |(node, before): (&Arc<Node>, u64)| (node.calls("get") > before).then(|| node.port());
+    nodes.iter().zip(before).filter_map(used).collect()
+}
+
+fn ports(nodes: &[Arc<Node>]) -> Vec<u16> {
+    nodes.iter().map(|node| node.port()).collect()
+}
+
+#[test]
+fn row_36_several_services_and_the_failover_of_one() {
+    let d = Deployment::new("row36").services(["one", "two"]).replicas(1).start();
+    let sentinel = sentinel_of(&d, &[NO_POLLS, ("client.name", "row36")]);
+    let open = |service, target| Client::open(&sentinel, Some(service), target, None).expect("a client");
+    let (one, two, reads_two) =
+        (open("one", Target::Primary), open("two", Target::Primary), open("two", Target::Replica));
+    let session = two.session(None).expect("a session");
+    ok(&one, "SET k one");
+    ok(&two, "SET k two");
+    ok(&session, "WATCH k");
+    eventually("it is replicated", SOON, || ok(&reads_two, "GET k") == "two");
+    let ids = || (client_id(&two), client_id(&session), client_id(&reads_two));
+    let before = ids();
+    let watch = Watch::on(&sentinel);
+    let old = d.failover("one");
+    let new = d.wait_switched("one", &old);
+    eventually("the one is followed", SOON, || primary_pool(&one).endpoint == new.addr());
+    ok(&one, "SET k new");
+    assert_eq!(ids(), before, "the other keeps its connections");
+    assert_eq!(
+        (ok(&one, "GET k"), ok(&two, "GET k"), ok(&reads_two, "GET k")),
+        ("new".into(), "two".into(), "two".into())
+    );
+    assert_eq!(
+        json(&run(&session, &["MULTI", "SET k three", "EXEC"]).expect("still watched")),
+        r#"["OK","QUEUED",["OK"]]"#
+    );
+    let (ours, others): (Vec<_>, Vec<_>) = watch.switches().into_iter().partition(|told| told.get("service") == "one");
+    assert_eq!((ours.len(), others.len()), (1, 0));
+    assert!(!watch.all().iter().any(|told| told.kind == kind::FENCE && told.get("service") == "two"));
+}
+
+#[test]
+fn row_40_a_broken_link_to_the_primary_takes_a_replica_out() {
+    let d = Deployment::new("row40").password("right").start();
+    let sentinel =
+        sentinel_of(&d, &[("auth.password", "right"), ("monitor.interval", "300"), ("replica.fallback", "error")]);
+    let (client, nodes) = (to_replicas(&sentinel, &[]), d.replica_nodes(SERVICE));
+    d.primary_node(SERVICE).cmd(&["SET", "k", "v"]);
+    assert_eq!(readers(&client, &nodes), ports(&nodes));
+    // It still answers, with what it had: only the Sentinels tell.
+    nodes[0].cmd(&["CONFIG", "SET", "masterauth", "wrong"]);
+    d.primary_node(SERVICE).cmd(&["CLIENT", "KILL", "TYPE", "replica"]);
+    d.sentinel_debug("info-period", 100);
+    eventually("the link is seen to be broken", SOON, || readers(&client, &nodes) == [nodes[1].port()]);
+    let topology = json(&client.topology().expect("known"));
+    assert!(topology.contains("link to the primary is broken"), "{topology}");
+    nodes[0].cmd(&["CONFIG", "SET", "masterauth", "right"]);
+    eventually("it is read from again", SOON, || readers(&client, &nodes) == ports(&nodes));
+}
+
+#[test]
+fn row_40_a_missing_link_status_is_no_fault() {
+    let (p, r, s) = (Scripted::primary(), Scripted::primary(), Scripted::primary());
+    let watch = told(&p.addr(), &[r.addr(), s.addr()]);
+    for node in [&r, &s] {
+        node.state(|state| state.role = FakeRole::replica_of(&p.addr()));
+    }
+    watch.service(SERVICE, |state| state.replicas[0].link = String::new());
+    let sentinel = handle(&watch, &[("replica.fallback", "error")]);
+    let client = to_replicas(&sentinel, &[]);
+    (0..4).for_each(|_| drop(ok(&client, "GET k")));
+    assert_eq!((r.count("GET"), s.count("GET")), (2, 2));
+    watch.service(SERVICE, |state| state.replicas[0].link = "err".into());
+    refresh(&sentinel);
+    (0..4).for_each(|_| drop(ok(&client, "GET k")));
+    assert_eq!((r.count("GET"), s.count("GET")), (2, 6));
+}
+
+#[test]
+fn row_44_the_primary_stands_in_when_no_replica_is_there() {
+    let d = Deployment::new("row44").start();
+    let sentinel = sentinel_of(&d, &[("monitor.interval", "1000")]);
+    let (client, strict) = (to_replicas(&sentinel, &[]), to_replicas(&sentinel, &[("replica.fallback", "error")]));
+    let (nodes, primary) = (d.replica_nodes(SERVICE), d.primary_node(SERVICE));
+    primary.cmd(&["SET", "k", "v"]);
+    assert_eq!((readers(&client, &nodes), readers(&strict, &nodes)), (ports(&nodes), ports(&nodes)));
+    assert_eq!(counter(&client, "fallbacks"), 0);
+    nodes.iter().for_each(|node| node.kill());
+    let gets = primary.calls("get");
+    assert_eq!(ok(&client, "GET k"), "v");
+    assert!(primary.calls("get") > gets && counter(&client, "fallbacks") == 1);
+    let error = fails(Status::NoReplica, within(&strict, "GET k", 400));
+    assert!(error.has(flags::RETRYABLE), "{error}");
+    fails(Status::ReadOnly, cmd(&client, "SET k w"));
+    assert_eq!(counter(&strict, "fallbacks"), 0);
+    nodes.iter().for_each(|node| d.wait_s_down(SERVICE, node));
+    assert_eq!(ok(&client, "GET k"), "v");
+    nodes[0].restart();
+    d.await_link(&nodes[0]);
+    d.wait_known(SERVICE, &nodes[0]);
+    let back = Instant::now();
+    eventually("reads leave the primary", SOON, || readers(&client, &[Arc::clone(&primary)]).is_empty());
+    assert!(back.elapsed() < Duration::from_millis(1500), "{:?}", back.elapsed());
+    let fallbacks = counter(&client, "fallbacks");
+    let live = [Arc::clone(&nodes[0]), primary];
+    assert!(fallbacks >= 2 && readers(&client, &live) == [nodes[0].port()]);
+    assert_eq!((readers(&strict, &live), counter(&client, "fallbacks")), (vec![nodes[0].port()], fallbacks));
+}
+
+#[test]
+fn row_46_the_read_set_follows_a_failover() {
+    let d = Deployment::new("row46").start();
+    let sentinel = sentinel_of(&d, &[("replica.fallback", "error")]);
+    let (client, old) = (to_replicas(&sentinel, &[]), d.primary_node(SERVICE));
+    old.cmd(&["SET", "k", "v"]);
+    let all = d.data_nodes(SERVICE);
+    let watch = Watch::on(&sentinel);
+    assert!(!readers(&client, &all).contains(&old.port()));
+    d.failover(SERVICE);
+    let switch = watch.wait("the switch", Duration::from_secs(10), |told| told.is_switch());
+    let new = d.wait_switched(SERVICE, &old);
+    assert_eq!(switch.get("to"), new.addr());
+    let other: Vec<u16> = ports(&all).into_iter().filter(|port| ![old.port(), new.port()].contains(port)).collect();
+    eventually("the promoted one is not read from any more", SOON, || readers(&client, &all) == other);
+    assert!(switch.at.elapsed() < Duration::from_secs(2), "{:?}", switch.at.elapsed());
+    hurry(&d);
+    let demoted = |node: &Node| {
+        let info = node.try_cmd(&["INFO", "replication"]).map(|info| info.text()).unwrap_or_default();
+        info.contains("role:slave") && info.contains("master_link_status:up")
+    };
+    eventually("the old one is a replica in sync", Duration::from_secs(8), || demoted(&old));
+    let since = Instant::now();
+    eventually("the old one is read from", SOON, || readers(&client, &all).contains(&old.port()));
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    assert!(!readers(&client, &all).contains(&new.port()));
+}
