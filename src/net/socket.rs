@@ -25,8 +25,9 @@ const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
 /// The least receive timeout: zero would mean "none" to the kernel.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
-/// Shorter waits are left to poll.
-const FINE: Duration = Duration::from_millis(16);
+/// The kernel counts receive timeouts in ticks of up to 10 ms, and waits one more: a wait ends so much earlier, and its rest is
+/// left to poll, which is exact.
+const TICK: Duration = Duration::from_millis(12);
 
 /// What a wait found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,12 +102,11 @@ impl Socket {
     /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller looks at its clock, because
     /// the kernel may return early or late, and a timeout is rounded down so that most receives need not set it anew.
     pub fn recv(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
-        if let Some(timeout) = timeout.filter(|timeout| *timeout < FINE) {
-            // The kernel counts receive timeouts in ticks of up to 10 ms: a short rest is waited for by poll, which is exact.
+        if let Some(timeout) = timeout.filter(|timeout| *timeout < 2 * TICK) {
             let ready = self.wait(true, false, Some(timeout))?;
             return if ready.read { self.try_recv(buf) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        self.set_receive_timeout(timeout)?;
+        self.set_receive_timeout(timeout.map(|timeout| timeout - TICK))?;
         recv::recv(self.inner.as_fd(), buf, 0).map_err(|error| match error.kind() {
             // Under a receive timeout a signal always interrupts, and looks like its end.
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),

@@ -296,6 +296,9 @@ impl Stage {
         outcome.threads = Some((start.0, threads.max(start.0), now.0));
         outcome.descriptors = Some((start.1, descriptors.max(start.1), now.1));
         outcome.expect_flat();
+        if now.0 > start.0 || now.1 > start.1 {
+            outcome.note(format!("left: {:?}, {:?}", proc::threads_named("vigie"), proc::descriptors()));
+        }
         drop(deployment);
         outcome
     }
