@@ -360,6 +360,24 @@ fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
 }
 
 #[test]
+fn rule_9_auto_takes_the_candidate_when_its_leader_and_we_have_lost_the_primary() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.down();
+    stage.flags(1, "master,s_down");
+    stage.word(1, "+sdown");
+    let write = later(&client, "SET k new");
+    eventually("it is out of reach", SOON, || stage.service().suspicion().is_some());
+    stage.begin(1);
+    stage.flags(1, "master,s_down,failover_in_progress");
+    stage.select(1);
+    stage.told.wait_fence(true, "");
+    stage.promote();
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
+}
+
+#[test]
 fn rule_9_off_waits_for_what_the_sentinels_agree_on() {
     let stage = stage(3, &[("failover.probe", "off")]);
     let client = warm(&stage);

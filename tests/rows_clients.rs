@@ -442,3 +442,42 @@ fn row_57_reopen_after_closing_one_handle() {
     assert_eq!(ok(&to_replicas(&sentinel, &[]), "GET k"), "v");
     assert!(began.elapsed() < SOON);
 }
+
+#[test]
+fn replicas_are_picked_as_configured() {
+    let d = with_replicas("picked");
+    let replicas = d.replica_nodes(SERVICE);
+    let sentinel = sentinel_of(&d, &[]);
+    let reads = |overrides: &[(&str, &str)]| {
+        let before: Vec<u64> = replicas.iter().map(|node| node.calls("get")).collect();
+        let client = to_replicas(&sentinel, overrides);
+        (0..200).for_each(|_| drop(ok(&client, "GET k")));
+        let now = replicas.iter().map(|node| node.calls("get"));
+        (now.zip(before).map(|(now, before)| now - before).collect::<Vec<_>>(), client)
+    };
+    let (random, _) = reads(&[("replica.pick", "random")]);
+    assert!(random.iter().all(|count| (50..=150).contains(count)), "{random:?}");
+    let (latency, _) = reads(&[("replica.pick", "latency")]);
+    assert!(latency.iter().sum::<u64>() == 200 && latency.iter().all(|count| *count > 0), "explored: {latency:?}");
+    let (preferred, client) = reads(&[("replica.pick", "preferred"), ("replica.preferred", &replicas[1].addr())]);
+    assert_eq!(preferred, [0, 200]);
+    // Without it the others serve.
+    replicas[1].kill();
+    (0..20).for_each(|_| drop(ok(&client, "GET k")));
+}
+
+#[test]
+fn data_nodes_are_reached_over_unix_sockets() {
+    let d = Deployment::new("over-unix").services([SERVICE]).replicas(1).unix_socket(true).start();
+    let map: Vec<String> = d
+        .data_nodes(SERVICE)
+        .iter()
+        .map(|node| format!("{}={}", node.addr(), node.unix_addr().expect("it was asked for")))
+        .collect();
+    let sentinel = sentinel_of(&d, &[("address.map", &map.join(",")), ("client.name", "over-unix")]);
+    ok(&to_primary(&sentinel, &[]), "SET k v");
+    eventually("the replica has it", Duration::from_secs(5), || ok(&to_replicas(&sentinel, &[]), "GET k") == "v");
+    let client = to_primary(&sentinel, &[]);
+    let told = ok(&client, "CLIENT INFO");
+    assert!(told.contains("/s:0") || told.contains("flags=U") || told.contains("unix"), "{told}");
+}

@@ -62,6 +62,8 @@ pub struct Word {
     pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
     pub o_down: bool,
+    /// It holds it for down by itself.
+    pub s_down: bool,
 }
 
 /// How long a discovery may take at the most: two rounds with the Sentinels, and the primary's own word.
@@ -105,6 +107,7 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
         sentinel: asked[voice.index].announced.clone(),
         in_failover: of_ours.then(|| shows("failover_in_progress")),
         o_down: of_ours && shows("o_down"),
+        s_down: of_ours && shows("s_down"),
     }
 }
 

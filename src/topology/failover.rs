@@ -29,6 +29,10 @@ pub(super) struct Failover {
     pub(super) fence: Fence,
     /// Sentinels that hold the primary for objectively down.
     down: Vec<Endpoint>,
+    /// Sentinels that hold it for down, each by itself.
+    missed: Vec<Endpoint>,
+    /// Something went wrong with it from here, and no discovery has reached it since.
+    pub(super) unreachable: bool,
     /// The replica chosen for promotion has said that it is a primary.
     says_primary: Option<Endpoint>,
     /// A candidate that was taken at its word, not named by the Sentinels yet; since when.
@@ -40,6 +44,12 @@ impl Failover {
     fn is_restless(&self, now: Instant) -> bool {
         let recently = |since: Instant, span| now.saturating_duration_since(since) < span;
         self.fence.is_up() || self.provisional.is_some() || self.switched.is_some_and(|since| recently(since, RESTLESS))
+    }
+
+    /// Whether the primary is dead (rule 9): objectively down, or lost by who leads the failover, and from here.
+    fn is_dead(&self) -> bool {
+        !self.down.is_empty()
+            || (self.unreachable && self.missed.iter().any(|sentinel| self.fence.is_held_by(sentinel)))
     }
 
     /// Whether links and lag count as known before.
@@ -137,11 +147,14 @@ impl Service {
 
     /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
     pub(super) fn note_down(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, down: bool) {
-        let mut flight = self.flight();
-        flight.failover.down.retain(|known| known != sentinel);
-        if down && self.is_primary(primary) {
-            flight.failover.down.push(sentinel.clone());
-        }
+        let down = down && self.is_primary(primary);
+        set(&mut self.flight().failover.down, sentinel, down);
+    }
+
+    /// The same of a Sentinel that speaks for itself alone.
+    pub(super) fn note_missed(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, down: bool) {
+        let down = down && self.is_primary(primary);
+        set(&mut self.flight().failover.missed, sentinel, down);
     }
 
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
@@ -165,7 +178,7 @@ impl Service {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         let taken = match policy {
             ProbePolicy::Eager => true,
-            ProbePolicy::Auto => !flight.failover.down.is_empty(),
+            ProbePolicy::Auto => flight.failover.is_dead(),
             ProbePolicy::Off => false,
         };
         if taken {
@@ -202,6 +215,8 @@ impl Service {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         flight.failover.switched = Some(Instant::now());
         flight.failover.down.clear();
+        flight.failover.missed.clear();
+        flight.failover.unreachable = false;
         flight.failover.says_primary = None;
         self.shared.tell(Happening::Topology {
             service: self.name.clone(),
@@ -221,10 +236,8 @@ impl Service {
         let now = Instant::now();
         let was_up = flight.failover.fence.is_up();
         for word in words {
-            flight.failover.down.retain(|known| *known != word.sentinel);
-            if word.o_down {
-                flight.failover.down.push(word.sentinel.clone());
-            }
+            set(&mut flight.failover.down, &word.sentinel, word.o_down);
+            set(&mut flight.failover.missed, &word.sentinel, word.s_down);
             match word.in_failover {
                 Some(true) if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
                 None => {}
@@ -234,6 +247,13 @@ impl Service {
         if flight.failover.fence.is_up() != was_up {
             self.show_fence(flight, "the flag failover_in_progress");
         }
+    }
+}
+
+fn set(list: &mut Vec<Endpoint>, sentinel: &Endpoint, on: bool) {
+    list.retain(|known| known != sentinel);
+    if on {
+        list.push(sentinel.clone());
     }
 }
 

@@ -23,6 +23,11 @@ impl Fence {
         self.up_since.is_some()
     }
 
+    /// Whether this Sentinel has spoken of a failover that is not over.
+    pub fn is_held_by(&self, sentinel: &Endpoint) -> bool {
+        self.holders.iter().any(|(holder, _)| holder == sentinel)
+    }
+
     /// A Sentinel speaks of a failover by an event; true when the fence goes up by it.
     pub fn raise(&mut self, sentinel: &Endpoint, now: Instant) -> bool {
         self.expired.retain(|held| held != sentinel);

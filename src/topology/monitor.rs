@@ -260,8 +260,9 @@ impl Post {
             }
             What::Switched(..) => service.poke(Haste::Now),
             What::PrimaryDown(down) => {
-                if news.channel.ends_with("odown") {
-                    service.note_down(from, news.primary.as_ref(), *down);
+                match news.channel.ends_with("odown") {
+                    true => service.note_down(from, news.primary.as_ref(), *down),
+                    false => service.note_missed(from, news.primary.as_ref(), *down),
                 }
                 service.poke(if *down { Haste::Now } else { Haste::Soon });
             }

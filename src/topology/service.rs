@@ -142,6 +142,7 @@ impl Service {
             let mut flight = self.flight();
             flight.outdated = flight.finished + u64::from(flight.running);
             flight.suspicion = Some(format!("{endpoint}: {why}"));
+            flight.failover.unreachable |= snapshot.primary.as_ref() == Some(endpoint);
         }
     }
 
@@ -312,6 +313,7 @@ impl Service {
         flight.proposed = report.proposed;
         if number > flight.outdated {
             flight.suspicion = None;
+            flight.failover.unreachable &= !found;
         }
         self.fly_again(flight);
         if changed {
