@@ -125,7 +125,7 @@ fn nat(rig: &Rig) -> Outcome {
     outcome.must("no Sentinel is known twice", listed == known, topology);
     outcome.expect_lost_only_late();
     outcome.expect_errors(2, |kind| kind.maybe());
-    outcome.expect_gap(1600.0);
+    outcome.expect_gap(2500.0);
     outcome
 }
 
