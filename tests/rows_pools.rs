@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, Client};
+use vigie::client::{Budget, CallFlags, Client};
 use vigie::config::Config;
 use vigie::error::{Status, flags};
 
@@ -351,10 +351,26 @@ fn row_62_thread_safety() {
     std::thread::scope(|scope| {
         for thread in 0..100 {
             let client = &client;
-            scope.spawn(move || own_keys(client, thread));
+            scope.spawn(move || {
+                own_keys(client, thread);
+                ten_thousand(client, thread);
+            });
         }
     });
     assert_eq!(counter(&client, "errors"), 0);
+}
+
+/// Ten thousand times SET and GET of an own key.
+fn ten_thousand(client: &Client, thread: usize) {
+    let key = format!("own:{thread}");
+    for turn in 0..10_000 {
+        let value = format!("{thread}-{turn}");
+        let mut pair = Vec::with_capacity(96);
+        vigie::resp::encode::command(&mut pair, &[b"SET", key.as_bytes(), value.as_bytes()]);
+        vigie::resp::encode::command(&mut pair, &[b"GET", key.as_bytes()]);
+        let reply = client.cmds_exec(&pair, CallFlags::default(), Budget::Default).expect("the pair runs");
+        assert_eq!(reply.bytes(2), Some(value.as_bytes()));
+    }
 }
 
 /// Writes and reads own keys, one by one and in lists, and knows its own values again.
