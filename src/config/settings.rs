@@ -140,6 +140,8 @@ pub struct ClientSettings {
     pub pool: PoolSettings,
     /// Shared connections.
     pub lane: LaneSettings,
+    /// Bytes of submitted calls and undrained replies that a queue may hold.
+    pub submit_bytes: usize,
     /// What is tried again, and when.
     pub retry: RetrySettings,
     /// Which replica reads.
@@ -295,6 +297,7 @@ impl Default for ClientSettings {
             tcp: TcpSettings::default(),
             pool: PoolSettings::default(),
             lane: LaneSettings::default(),
+            submit_bytes: 64 << 20,
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
             write: WriteSettings::default(),

@@ -295,6 +295,14 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "submit.max_bytes",
+        "67108864",
+        Integer(1024, 1 << 40, |s, v| s.client.submit_bytes = size(v)),
+        "Bytes of submitted calls that are not over, and of replies that are not drained, which a queue may hold before \
+         this client's submits are refused with QUEUE_FULL.",
+    )
+    .per_client(),
+    opt(
         "retry.max",
         "0",
         Integer(0, 1_000_000, |s, v| s.client.retry.max = small(v)),

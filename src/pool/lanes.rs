@@ -156,11 +156,11 @@ impl Pool {
     pub(super) fn drain_lanes(&self, inner: &mut Inner, keep: impl Fn(&Lane) -> bool) {
         let lanes = self.lanes.load_full();
         let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| keep(lane));
-        if gone.is_empty() {
-            return;
+        if !gone.is_empty() {
+            self.lanes.store(Arc::new(kept));
+            inner.draining.extend(gone);
         }
-        self.lanes.store(Arc::new(kept));
-        inner.draining.extend(gone);
+        self.drain_posts(inner, keep);
         self.drop_drained(inner);
     }
 
