@@ -106,10 +106,12 @@ impl Lane {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let rd = &mut *rd;
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, end, now) } else { Ok(early.len()) };
-        let n = match received {
-            Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
-            Ok(n) => n,
+        let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
+        let (n, straight) = match received {
+            Ok((0, _)) => {
+                return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint)));
+            }
+            Ok(received) => received,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
             Err(error) => {
@@ -119,25 +121,33 @@ impl Lane {
         let buffer = std::mem::take(&mut rd.buffer);
         #[cfg(test)]
         self.at(super::Point::Received);
-        let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
+        let input = match (early.is_empty(), straight) {
+            (false, _) => &early[..],
+            (true, false) => &buffer[..n],
+            (true, true) => &[],
+        };
+        let decoded = self.decode(rd, input);
         rd.buffer = buffer;
         self.answer(rd);
-        if n == rd.buffer.len() && n < LAST_BUFFER {
+        if !straight && n == rd.buffer.len() && n < LAST_BUFFER {
             rd.buffer.resize(LAST_BUFFER, 0);
         }
         decoded.map_or_else(Read::Broken, |()| Read::Some)
     }
 
-    fn receive(&self, buffer: &mut [u8], end: Option<Instant>, now: Option<Instant>) -> std::io::Result<usize> {
-        match end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now))) {
-            Some(left) if left.is_zero() => self.socket.try_recv(buffer),
-            left => self.socket.recv(buffer, left),
+    /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.
+    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<(usize, bool)> {
+        let left = end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now)));
+        match rd.decoder.receive(|data, most| self.socket.recv_append(data, most, left)) {
+            Some(received) => received.map(|n| (n, true)),
+            None => self.socket.recv(&mut rd.buffer, left).map(|n| (n, false)),
         }
     }
 
     /// Decodes all complete replies of the input; what is incomplete stays in the decoder.
     fn decode(&self, rd: &mut Rd, mut input: &[u8]) -> Result<(), Error> {
-        while !input.is_empty() {
+        // What was received straight into a reply is completed without input.
+        loop {
             let want = match rd.expect.front() {
                 Some(want) => *want,
                 None => {
@@ -148,18 +158,21 @@ impl Lane {
             };
             let (used, decoded) = rd.decoder.decode(input, want).map_err(|error| self.not_resp(error))?;
             input = &input[used..];
-            match decoded {
+            let reply = match decoded {
+                None | Some(Decoded::Push(_)) if input.is_empty() => return Ok(()),
                 None | Some(Decoded::Push(_)) => continue,
-                Some(Decoded::Reply(reply)) => rd.complete.push(Some(reply)),
-                Some(Decoded::Skipped) => rd.complete.push(None),
-            }
+                Some(Decoded::Reply(reply)) => Some(reply),
+                Some(Decoded::Skipped) => None,
+            };
             if rd.expect.pop_front().is_none() {
-                rd.complete.pop();
                 let text = format!("{} sent a reply that nobody had asked for", self.endpoint);
                 return Err(Error::new(Status::Protocol, text));
             }
+            rd.complete.push(reply);
+            if input.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn not_resp(&self, error: DecodeError) -> Error {

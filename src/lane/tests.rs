@@ -223,3 +223,37 @@ fn a_reader_is_never_ordered_to_write() {
     assert!(ping(&lane).is_ok());
     assert!(reader.recv_timeout(Duration::from_secs(10)).unwrap().is_ok());
 }
+
+#[test]
+fn a_large_reply_goes_on_where_its_leader_left_it() {
+    const BIG: usize = 3_000_000;
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        let body: Vec<u8> = (0..BIG).map(|at| (at % 253) as u8).collect();
+        let head = format!("${BIG}\r\n");
+        hear(&mut stream, 3);
+        // The first caller's large reply comes in part, and then nothing until its deadline has passed.
+        stream.write_all(&[head.as_bytes(), &body[..BIG / 2]].concat()).unwrap();
+        wait.recv().unwrap();
+        stream.write_all(&[&body[BIG / 2..], b"\r\n", head.as_bytes(), &body, b"\r\n+PONG\r\n"].concat()).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    scope(|threads| {
+        let first = threads.spawn(|| {
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+            lane.exec(unit, Deadline::after(Duration::from_millis(300)))
+        });
+        until(&lane, 1);
+        let second = threads.spawn(|| ping(&lane));
+        until(&lane, 2);
+        let third = threads.spawn(|| ping(&lane));
+        let failure = first.join().unwrap().unwrap_err();
+        assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
+        go.send(()).unwrap();
+        let reply = second.join().unwrap().unwrap();
+        let text = reply.bytes(0).unwrap();
+        assert!(text.len() == BIG && text.iter().enumerate().all(|(at, byte)| *byte == (at % 253) as u8));
+        assert_eq!(third.join().unwrap().unwrap().bytes(0), Some(&b"PONG"[..]));
+    });
+    assert!(!lane.is_dead() && lane.in_flight() == 0);
+}

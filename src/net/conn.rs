@@ -195,7 +195,8 @@ impl Conn {
 
     /// What the received bytes hold.
     fn decoded(&mut self, want: Want) -> Result<Option<Reply>> {
-        while self.start < self.end {
+        // What was received straight into a reply is completed without input.
+        loop {
             let (used, decoded) = self
                 .decoder
                 .decode(&self.received[self.start..self.end], want)
@@ -204,22 +205,27 @@ impl Conn {
             match decoded {
                 Some(Decoded::Reply(reply)) => return Ok(Some(reply)),
                 Some(Decoded::Skipped) => return Ok(Some(Reply::null())),
+                None if self.start == self.end => return Ok(None),
                 Some(Decoded::Push(_)) | None => {}
             }
         }
-        Ok(None)
     }
 
     fn fill(&mut self, deadline: Deadline) -> Result<()> {
         loop {
-            match self.socket.recv(&mut self.received, deadline.left()) {
-                Ok(0) => {
+            let (socket, left) = (&self.socket, deadline.left());
+            let received = match self.decoder.receive(|data, most| socket.recv_append(data, most, left)) {
+                Some(received) => received.map(|n| (n, 0)),
+                None => socket.recv(&mut self.received, left).map(|n| (n, n)),
+            };
+            match received {
+                Ok((0, _)) => {
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
                     let what = format_args!("connection closed by {}", self.endpoint);
                     return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
                 }
-                Ok(got) => {
-                    (self.start, self.end) = (0, got);
+                Ok((_, buffered)) => {
+                    (self.start, self.end) = (0, buffered);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
