@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
-use crate::resp::{Reply, encode};
+use crate::resp::Reply;
+use crate::resp::encode::{self, Pieces};
 use crate::sys::futex::Word;
 use crate::sys::slot::{self, Order, Seen, Slot, Token};
 use crate::time::Deadline;
@@ -80,12 +81,20 @@ pub enum Bytes<'a> {
     Raw(&'a [u8]),
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
     /// Appends them to a buffer.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         match self {
             Bytes::Args(args) => encode::command(out, args),
             Bytes::Raw(raw) => out.extend_from_slice(raw),
+        }
+    }
+
+    /// For sending without a copy, if there is anything large.
+    pub fn pieces(&self) -> Option<Pieces<'a>> {
+        match self {
+            Bytes::Args(args) => Pieces::of(args),
+            Bytes::Raw(raw) => Pieces::encoded(raw),
         }
     }
 
@@ -154,6 +163,7 @@ impl Lane {
 
     /// Sends a unit and waits for its replies, until the deadline.
     pub fn exec(&self, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+        let pieces = unit.bytes.pieces();
         slot::scope(|slot, token| {
             let mut st = self.lock();
             let now = Instant::now();
@@ -165,12 +175,19 @@ impl Lane {
             }
             st.unused_since = None;
             let entry = Entry::new(token, unit.list, deadline.budget());
-            let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
+            // What is large is copied only if another thread has to send it.
+            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings));
+            let number = match straight {
+                Some(pieces) => st.push_straight(entry, pieces.len(), now),
+                None => st.push(entry, |wbuf| unit.bytes.append_to(wbuf)),
+            };
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
             call.fresh.set(Some(now));
-            if st.writer.is_some() || !st.may_flush(&self.settings) {
+            if straight.is_some() {
+                st = self.flush_with(st, &call, straight);
+            } else if st.writer.is_some() || !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
             } else {

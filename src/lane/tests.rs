@@ -257,3 +257,116 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     assert!(!lane.is_dead() && lane.in_flight() == 0);
 }
+
+/// Reads until the end, or until so many bytes are there; in pieces that leave the client's socket full for long.
+fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
+    let (mut heard, mut piece) = (Vec::new(), [0; 9000]);
+    while heard.len() < most {
+        match stream.read(&mut piece) {
+            Ok(n) if n > 0 => heard.extend_from_slice(&piece[..n]),
+            _ => break,
+        }
+    }
+    heard
+}
+
+fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None }, deadline)
+}
+
+fn encoded(args: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Bytes::Args(args).append_to(&mut bytes);
+    bytes
+}
+
+#[test]
+fn large_arguments_arrive_whole_among_those_of_others() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let sizes = [0, 5, 16_383, 16_384, 70_000, 300_000, 2_000_000];
+    let calls: Vec<Vec<Vec<u8>>> = (0..60u8)
+        .map(|call| (0..random.usize(2..6)).map(|_| vec![call; sizes[random.usize(..sizes.len())]]).collect())
+        .collect();
+    let total = calls.iter().map(|args| encoded(&args.iter().map(Vec::as_slice).collect::<Vec<_>>()).len()).sum();
+    let (tell, heard) = channel();
+    let lane = lane_to(move |mut stream| {
+        tell.send(hear_all(&mut stream, total)).unwrap();
+        stream.write_all(&PONG.repeat(60)).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    scope(|threads| {
+        for args in &calls {
+            let lane = &lane;
+            threads.spawn(move || {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                assert!(set(lane, &args, Deadline::never()).is_ok());
+            });
+        }
+    });
+    // Each call's bytes are together, whatever the order of the calls.
+    let heard = heard.recv().unwrap();
+    let mut rest = &heard[..];
+    let mut commands: Vec<Vec<u8>> =
+        calls.iter().map(|args| encoded(&args.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect();
+    while !rest.is_empty() {
+        let next = commands.iter().position(|command| rest.starts_with(command)).expect("a command that nobody sent");
+        rest = &rest[commands.swap_remove(next).len()..];
+    }
+    assert!(commands.is_empty() && !lane.is_dead());
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_large_argument_counts_what_the_kernel_took() {
+    let (tell, heard) = channel();
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        wait.recv().unwrap();
+        tell.send(hear_all(&mut stream, usize::MAX)).unwrap();
+    });
+    let (at_point, sending) = channel();
+    let at_point = std::sync::Mutex::new(at_point);
+    let hook = move |_: &Lane, at| {
+        if at == Point::Sent {
+            at_point.lock().unwrap().send(()).unwrap();
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    let large: Vec<u8> = (0..64 << 20).map(|at| (at % 251) as u8).collect();
+    let args = [b"SET", &b"key"[..], &large];
+    let failure = scope(|threads| {
+        let call = threads.spawn(|| set(&lane, &args, Deadline::never()));
+        sending.recv().unwrap();
+        let behind = threads.spawn(|| set(&lane, &args, Deadline::never()));
+        until(&lane, 2);
+        lane.shut(crate::error::Error::new(Status::Io, "on purpose"));
+        assert_eq!(behind.join().unwrap().unwrap_err().sent, 0);
+        call.join().unwrap().unwrap_err()
+    });
+    go.send(()).unwrap();
+    let heard = heard.recv().unwrap();
+    assert!(failure.sent > 0 && failure.sent == heard.len(), "{} sent, {} heard", failure.sent, heard.len());
+    assert!(encoded(&args).starts_with(&heard));
+}
+
+#[test]
+fn a_deadline_in_the_middle_of_a_large_argument_leaves_the_stream_whole() {
+    let (tell, heard) = channel();
+    let (go, wait) = channel::<()>();
+    let large: Vec<u8> = (0..32 << 20).map(|at| (at % 251) as u8).collect();
+    let args = [b"SET", &b"key"[..], &large, b"PX", b"7"];
+    let command = encoded(&args);
+    let len = command.len();
+    let lane = lane_to(move |mut stream| {
+        wait.recv().unwrap();
+        tell.send(hear_all(&mut stream, len + PING.len())).unwrap();
+        stream.write_all(b"+first\r\n+second\r\n").unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let failure = set(&lane, &args, Deadline::after(Duration::from_millis(50))).unwrap_err();
+    assert_eq!((failure.sent, failure.error.status()), (len, Status::Timeout));
+    let taken = lane.lock().sent as usize;
+    assert!(0 < taken && taken < len, "{taken} of {len} bytes were taken before anybody read");
+    go.send(()).unwrap();
+    assert_eq!(ping(&lane).unwrap().bytes(0), Some(&b"second"[..]));
+    assert!(heard.recv().unwrap() == [&command[..], PING].concat());
+}

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::Deadline;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -136,11 +136,18 @@ impl Conn {
 
     /// Sends all of it. The deadline is looked at only when the kernel takes no more.
     pub fn send_all(&self, bytes: &[u8], deadline: Deadline) -> std::result::Result<(), SendError> {
+        self.send_parts(&mut [IoSlice::new(bytes)], deadline)
+    }
+
+    /// As [`Conn::send_all`], from several places in order.
+    pub fn send_parts(&self, mut rest: &mut [IoSlice<'_>], deadline: Deadline) -> std::result::Result<(), SendError> {
         let mut sent = 0;
-        while sent < bytes.len() {
-            let outcome = match self.socket.send(&bytes[sent..]) {
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let outcome = match self.socket.send_parts(rest) {
                 Ok(taken) => {
                     sent += taken;
+                    IoSlice::advance_slices(&mut rest, taken);
                     Ok(())
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(deadline),
@@ -413,5 +420,24 @@ mod tests {
         let failed = conn.send_all(&vec![0; 64 << 20], Deadline::after(Duration::from_millis(80))).unwrap_err();
         assert!(failed.sent > 0 && failed.sent < 64 << 20);
         assert!(failed.error.status() == Status::Timeout && conn.is_broken());
+    }
+
+    #[test]
+    fn what_is_sent_in_parts_arrives_in_order() {
+        let large: Vec<u8> = (0..9_000_000).map(|at| (at % 255) as u8).collect();
+        let parts: Vec<&[u8]> = (0..200).map(|n| &large[n * 41_000..][..[0, 3, 41_000, 17_000][n % 4]]).collect();
+        let (whole, mut slices) = (parts.concat(), parts.iter().map(|part| IoSlice::new(part)).collect::<Vec<_>>());
+        let len = whole.len();
+        let endpoint = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            let mut heard = vec![0; len];
+            stream.read_exact(&mut heard).unwrap();
+            stream.write_all(if heard == whole { b"+same\r\n" } else { b"+other\r\n" }).unwrap();
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(20));
+        conn.send_parts(&mut slices, deadline).unwrap();
+        assert_eq!(conn.recv(Want::One, deadline).unwrap().bytes(0), Some(&b"same"[..]));
     }
 }

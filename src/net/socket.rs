@@ -10,7 +10,7 @@ use crate::sys::poll::{self, PollFd};
 use crate::sys::recv;
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -22,6 +22,9 @@ use std::time::Duration;
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+
+/// Parts that are handed to the kernel at once: it takes up to 1024.
+const PARTS: usize = 64;
 
 /// The least receive timeout: zero would mean "none" to the kernel.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -91,8 +94,17 @@ impl Socket {
 
     /// Hands bytes to the kernel, as many as it takes now. `WouldBlock`: none.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_parts(&[IoSlice::new(bytes)])
+    }
+
+    /// As [`Socket::send`], from several places in order.
+    pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
-            match self.inner.send_with_flags(bytes, SEND_FLAGS) {
+            let sent = match parts {
+                [one] => self.inner.send_with_flags(one, SEND_FLAGS),
+                many => self.inner.send_vectored_with_flags(&many[..many.len().min(PARTS)], SEND_FLAGS),
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
