@@ -11,6 +11,7 @@
 //! TLS will stand between `St::out` and the socket (rule 24): the writer drains ciphertext in order, the reader feeds
 //! ciphertext to the session before it decodes; offsets and entries stay as they are.
 
+mod attend;
 mod reader;
 mod state;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use crate::sys::slot::{self, Order, Seen, Slot, Token};
 use crate::time::Deadline;
 
 use reader::Rd;
-use state::{Entry, St};
+use state::{Entry, St, Waiter};
 
 /// Words that waiters sleep on; a waiter's place follows from its number in the ring.
 const WORDS: usize = 32;
@@ -112,6 +113,29 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// A call that nobody waits for. What it does at its end must not wait, and must not come back to the lane that tells it.
+pub trait Completion: Send + Sync {
+    /// The call's unit is over.
+    fn complete(self: Arc<Self>, outcome: Outcome);
+    /// Whether it is the call that was started for this queue's owner under this number.
+    fn is(&self, owner: usize, token: u64) -> bool;
+}
+
+/// How a lane was left by who looked after it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tended {
+    /// Units that wait for replies.
+    pub in_flight: usize,
+    /// When a call has to be ended.
+    pub due: Option<Instant>,
+    /// The socket was full: there are bytes to send once it takes more.
+    pub wants_write: bool,
+    /// A caller reads.
+    pub led: bool,
+    /// It takes no more units.
+    pub dead: bool,
+}
+
 /// One shared connection.
 pub struct Lane {
     socket: Arc<Socket>,
@@ -174,7 +198,7 @@ impl Lane {
                 return Err(Failure::unsent(cause.clone()));
             }
             st.unused_since = None;
-            let entry = Entry::new(token, unit.list, deadline.budget());
+            let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
             let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings));
             let number = match straight {
@@ -186,12 +210,12 @@ impl Lane {
             let mut call = Call::new(self, slot, number, deadline);
             call.fresh.set(Some(now));
             if straight.is_some() {
-                st = self.flush_with(st, &call, straight);
+                st = self.flush_with(st, Some(&call), straight);
             } else if st.writer.is_some() || !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
             } else {
-                st = self.flush(st, &call);
+                st = self.flush(st, Some(&call));
             }
             call.wait(st)
         })
@@ -328,10 +352,15 @@ impl Lane {
         let ended = st.bury();
         self.publish(&st);
         drop(st);
-        for (number, token, failure) in ended {
-            if token.deliver(Err(failure)) {
-                let (word, bit) = self.word(number);
-                word.wake(bit);
+        for (number, waiter, failure) in ended {
+            match waiter {
+                Waiter::Caller(token) => {
+                    if token.deliver(Err(failure)) {
+                        let (word, bit) = self.word(number);
+                        word.wake(bit);
+                    }
+                }
+                Waiter::Call(call) => call.complete(Err(failure)),
             }
         }
         self.lock()
@@ -406,7 +435,7 @@ impl<'a> Call<'a> {
             match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
                 Seen::Order(Order::Lead) => self.lane.lead(self),
-                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), self)),
+                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
                 Seen::Late => {
@@ -449,7 +478,7 @@ impl<'a> Call<'a> {
             return st;
         }
         if st.writer.is_none() {
-            return self.lane.flush(st, self);
+            return self.lane.flush(st, Some(self));
         }
         // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
         st.overdue = true;

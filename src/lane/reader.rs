@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Call, Lane, Outcome, RoleGuard, St};
+use super::state::Waiter;
+use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
 use crate::sys::slot::{Order, Token};
@@ -18,6 +19,9 @@ use crate::sys::slot::{Order, Token};
 const FIRST_BUFFER: usize = 16 * 1024;
 /// The largest piece that is received for others at once.
 const LAST_BUFFER: usize = 64 * 1024;
+
+/// Calls that nobody waits for, with their replies.
+pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
 
 /// What belongs to the reader's role.
 pub(super) struct Rd {
@@ -29,6 +33,8 @@ pub(super) struct Rd {
     /// Complete replies of this buffer (`None`: skipped).
     complete: Vec<Option<Reply>>,
     deliveries: Vec<(u64, Token<Outcome>, Reply)>,
+    /// Calls that nobody waits for, with their replies: they are told once this state is unlocked.
+    finished: Finished,
     early: Vec<u8>,
 }
 
@@ -41,13 +47,16 @@ impl Rd {
             copied: 0,
             complete: Vec::new(),
             deliveries: Vec::new(),
+            finished: Vec::new(),
             early: early.to_vec(),
         }
     }
 }
 
 /// How a stretch of reading ended.
-enum Read {
+pub(super) enum Read {
+    /// As much as the buffer holds: there may be more.
+    Full,
     Some,
     Nothing,
     Broken(Error),
@@ -60,7 +69,7 @@ impl Lane {
         let _guard = RoleGuard::new(self, Order::Lead);
         call.leads.set(true);
         if call.slot.take(Order::Flush) {
-            drop(self.flush(self.lock(), call));
+            drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
             match self.read(call.next_look(), call.fresh.take()) {
@@ -73,7 +82,7 @@ impl Lane {
                 Read::Nothing if call.deadline.is_over() => return,
                 Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
                 Read::Nothing => drop(call.end_hold()),
-                Read::Some => drop(self.flush_if_due(self.lock(), call)),
+                Read::Some | Read::Full => drop(self.flush_if_due(self.lock(), Some(call))),
             }
         }
         call.leads.set(false);
@@ -81,7 +90,7 @@ impl Lane {
     }
 
     /// What was held back goes out once the batch before it is answered.
-    fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+    pub(super) fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
         if st.writer.is_none() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
             self.flush(st, call)
         } else {
@@ -103,8 +112,29 @@ impl Lane {
 
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
+        let (read, finished) = self.take_in(end, now);
+        if !finished.is_empty() {
+            self.finish(finished);
+        }
+        read
+    }
+
+    /// Tells the calls that nobody waits for. Whoever does this still has the reader's role, so that they end in order.
+    pub(super) fn finish(&self, mut finished: Finished) {
+        for (call, reply) in finished.drain(..) {
+            call.complete(Ok(reply));
+        }
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).finished = finished;
+    }
+
+    /// Receives one buffer, answers the callers, and leaves the rest to [`Lane::finish`].
+    pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> (Read, Finished) {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let rd = &mut *rd;
+        let read = self.receive_and_answer(&mut rd, end, now);
+        (read, std::mem::take(&mut rd.finished))
+    }
+
+    fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
         let early = std::mem::take(&mut rd.early);
         let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
         let (n, straight) = match received {
@@ -129,10 +159,12 @@ impl Lane {
         let decoded = self.decode(rd, input);
         rd.buffer = buffer;
         self.answer(rd);
-        if !straight && n == rd.buffer.len() && n < LAST_BUFFER {
+        // Of a large text there is most likely more.
+        let full = straight || n == rd.buffer.len();
+        if !straight && full && n < LAST_BUFFER {
             rd.buffer.resize(LAST_BUFFER, 0);
         }
-        decoded.map_or_else(Read::Broken, |()| Read::Some)
+        decoded.map_or_else(Read::Broken, |()| if full { Read::Full } else { Read::Some })
     }
 
     /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.
@@ -188,11 +220,13 @@ impl Lane {
     fn answer(&self, rd: &mut Rd) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
-            if let Some((number, Some(token))) = st.pop() {
-                // A unit that was abandoned while its reply was being decoded has no token; a skipped one has no reply.
-                if let Some(reply) = reply {
+            // A unit that was abandoned while its reply was being decoded has no waiter; a skipped one has no reply.
+            match (st.pop(), reply) {
+                (Some((number, Some(Waiter::Caller(token)))), Some(reply)) => {
                     rd.deliveries.push((number, token, reply));
                 }
+                (Some((_, Some(Waiter::Call(call)))), Some(reply)) => rd.finished.push((call, reply)),
+                _ => {}
             }
         }
         st.received(Instant::now());

@@ -138,7 +138,7 @@ fn half_a_command_is_never_left_in_the_buffer() {
     let mut st = super::St::new();
     let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         super::slot::scope(|_, token| {
-            st.push(super::Entry::new(token, None, None), |buffer| {
+            st.push(super::Entry::new(super::Waiter::Caller(token), None, crate::time::Deadline::never()), |buffer| {
                 buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
                 panic!("on purpose");
             })

@@ -9,7 +9,7 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::state::St;
-use super::{Call, Lane, RoleGuard};
+use super::{Call, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
@@ -30,8 +30,8 @@ enum Round {
 }
 
 impl Lane {
-    /// Takes the writer's role (or has been given it) and sends until nothing may be sent.
-    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+    /// Takes the writer's role (or has been given it) and sends until nothing may be sent. Without a call of its own it never waits.
+    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
         self.flush_with(st, call, None)
     }
 
@@ -39,16 +39,17 @@ impl Lane {
     pub(super) fn flush_with<'a>(
         &'a self,
         st: MutexGuard<'a, St>,
-        call: &Call<'_>,
+        call: Option<&Call<'_>>,
         mut straight: Option<&Pieces<'_>>,
     ) -> MutexGuard<'a, St> {
         let _guard = RoleGuard::new(self, Order::Flush);
         // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
         let mut st = st;
         let mut rounds = 0;
-        st.writer = Some(call.number);
+        let own = call.map_or(NOBODY, |call| call.number);
+        st.writer = Some(own);
         loop {
-            st.swap_out(call.fresh.get().unwrap_or_else(Instant::now));
+            st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
             let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
             let (taken, round) = match straight {
@@ -64,22 +65,22 @@ impl Lane {
             st = self.lock();
             st.sent += taken as u64;
             (st.out, st.out_at) = (buffer, at);
-            if st.has_unsent() {
+            if let (Some(call), true) = (call, st.has_unsent()) {
                 call.fresh.set(None);
             }
             match round {
                 Round::Broken(error) => return self.end_writing(st, Some(error)),
-                Round::Late => return self.pass_flush(st, call.number),
+                Round::Late => return self.pass_flush(st, own),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
                 Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
                 // What an earlier writer left unsent may have gone before one's own bytes.
-                Round::Sent if !st.is_sent(call.number) => continue,
+                Round::Sent if call.is_some() && !st.is_sent(own) => continue,
                 Round::Sent if !st.may_flush(&self.settings) => return self.end_writing(st, None),
                 Round::Sent => rounds += 1,
             }
             // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
-            if rounds > ROUNDS && st.last_unsent_live(call.number).is_some() || rounds > MOST_ROUNDS {
-                return self.pass_flush(st, call.number);
+            if rounds > ROUNDS && st.last_unsent_live(own).is_some() || rounds > MOST_ROUNDS {
+                return self.pass_flush(st, own);
             }
         }
     }
@@ -113,7 +114,7 @@ impl Lane {
     }
 
     /// Sends until all is taken, the deadline comes, or the connection breaks.
-    fn send(&self, mut rest: &mut [IoSlice<'_>], call: &Call<'_>) -> (usize, Round) {
+    fn send(&self, mut rest: &mut [IoSlice<'_>], call: Option<&Call<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
         let mut taken = 0;
@@ -127,9 +128,9 @@ impl Lane {
                     self.at(super::Point::Sent);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if call.deadline.is_over() {
+                    let Some(call) = call.filter(|call| !call.deadline.is_over()) else {
                         return (taken, Round::Late);
-                    }
+                    };
                     if let Err(error) = self.wait_for_room(call) {
                         return (taken, Round::Broken(error));
                     }
