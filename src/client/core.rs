@@ -121,6 +121,11 @@ impl Core {
         Ok(inside)
     }
 
+    /// How many calls are inside.
+    pub(super) fn in_flight(&self) -> &AtomicUsize {
+        &self.life.active
+    }
+
     /// Counts an error, and says CLOSED of what a close ended.
     pub(super) fn told(&self, error: Error) -> Error {
         self.counters.errors.fetch_add(1, Ordering::Relaxed);

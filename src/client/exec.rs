@@ -169,7 +169,7 @@ impl Core {
                 return run_on(loan, unit, deadline);
             }
         }
-        route.pool.exec(unit, slow, deadline)
+        route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()))
     }
 
     /// Runs a unit on a connection of its own.

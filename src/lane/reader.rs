@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
@@ -19,6 +20,9 @@ use crate::sys::slot::{Order, Token};
 const FIRST_BUFFER: usize = 16 * 1024;
 /// The largest piece that is received for others at once.
 const LAST_BUFFER: usize = 64 * 1024;
+
+/// A round trip for which it is worth to wait without sleeping.
+const SHORT: Duration = Duration::from_micros(25);
 
 /// Calls that nobody waits for, with their replies.
 pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
@@ -72,7 +76,7 @@ impl Lane {
             drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
-            match self.read(call.next_look(), call.fresh.take()) {
+            match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
                     (st.reader, _) = (None, call.leads.take());
@@ -87,6 +91,34 @@ impl Lane {
         }
         call.leads.set(false);
         drop(self.pass_lead(self.lock(), call.number));
+    }
+
+    fn read_for(&self, call: &Call<'_>) -> Read {
+        if !self.settings.spin.is_zero() && self.is_alone(call) {
+            let begun = Instant::now();
+            loop {
+                let now = Instant::now();
+                if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
+                    break;
+                }
+                match self.read(Some(now), Some(now)) {
+                    Read::Nothing if self.is_alone(call) => std::hint::spin_loop(),
+                    Read::Nothing => break,
+                    other => return other,
+                }
+                #[cfg(test)]
+                self.at(super::Point::Spinning);
+            }
+            call.fresh.set(None);
+        }
+        self.read(call.next_look(), call.fresh.take())
+    }
+
+    /// Whether looking again and again for the reply keeps nobody from working, and is likely to be short.
+    fn is_alone(&self, call: &Call<'_>) -> bool {
+        let srtt = self.srtt();
+        let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
+        calls <= 1 && self.in_flight() <= 1 && !srtt.is_zero() && srtt < SHORT
     }
 
     /// What was held back goes out once the batch before it is answered.

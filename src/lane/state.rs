@@ -215,6 +215,11 @@ impl St {
         self.marks.front().map(|(_, sent)| *sent)
     }
 
+    #[cfg(test)]
+    pub(super) fn set_srtt_us(&mut self, srtt_us: f32) {
+        self.srtt_us = srtt_us;
+    }
+
     pub(super) fn srtt_us(&self) -> f32 {
         self.srtt_us
     }

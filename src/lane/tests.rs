@@ -21,6 +21,10 @@ const PONG: &[u8] = b"+PONG\r\n";
 
 /// A lane to a server that runs this after the handshake. It never holds back.
 fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
+    lane_with(Duration::ZERO, talk)
+}
+
+fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
     std::thread::spawn(move || {
@@ -41,7 +45,7 @@ fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     let tcp = ClientSettings::default().tcp;
     let options = ConnectOptions { tcp, limits: Limits::default(), handshake, timeout_connect: Duration::from_secs(5) };
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
-    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, ..LaneSettings::default() })
+    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, spin, ..LaneSettings::default() })
 }
 
 fn ping(lane: &Lane) -> Outcome {
@@ -369,4 +373,66 @@ fn a_deadline_in_the_middle_of_a_large_argument_leaves_the_stream_whole() {
     go.send(()).unwrap();
     assert_eq!(ping(&lane).unwrap().bytes(0), Some(&b"second"[..]));
     assert!(heard.recv().unwrap() == [&command[..], PING].concat());
+}
+
+/// What became of a PING, and how often its caller looked for the reply without sleeping. The server
+/// answers after the third look, or after a while.
+fn spins(spin: Duration, srtt_us: f32, calls: usize, deadline: Deadline) -> (Outcome, usize) {
+    let (go, wait) = channel::<()>();
+    let lane = lane_with(spin, move |mut stream| {
+        hear(&mut stream, 1);
+        let _ = wait.recv_timeout(Duration::from_millis(50));
+        let _ = stream.write_all(PONG);
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let mut st = lane.lock();
+    st.set_srtt_us(srtt_us);
+    lane.publish(&st);
+    drop(st);
+    let looked = Arc::new(AtomicUsize::new(0));
+    let hook = {
+        let (looked, go) = (looked.clone(), std::sync::Mutex::new(go));
+        move |_: &Lane, at| {
+            if at == Point::Spinning && looked.fetch_add(1, Ordering::Relaxed) == 2 {
+                let _ = go.lock().unwrap().send(());
+            }
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+    let outcome = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(calls)));
+    (outcome, looked.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_lone_caller_looks_for_its_reply_without_sleeping() {
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        return;
+    }
+    let long = Duration::from_secs(10);
+    let (outcome, looked) = spins(long, 10.0, 1, Deadline::never());
+    assert!(outcome.is_ok() && looked >= 3, "{looked}");
+    for (spin, srtt, calls) in [(Duration::ZERO, 10.0, 1), (long, 10.0, 2), (long, 30.0, 1), (long, 0.0, 1)] {
+        let (outcome, looked) = spins(spin, srtt, calls, Deadline::never());
+        assert!(outcome.is_ok() && looked == 0, "{spin:?} {srtt} {calls}: {looked}");
+    }
+}
+
+#[test]
+fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
+    let lane_spins = |spin| {
+        let begun = Instant::now();
+        let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
+        let mut st = lane.lock();
+        st.set_srtt_us(10.0);
+        lane.publish(&st);
+        drop(st);
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+        let deadline = Deadline::after(Duration::from_millis(60));
+        let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
+        assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
+        assert!(begun.elapsed() >= Duration::from_millis(60) && begun.elapsed() < Duration::from_secs(10));
+    };
+    lane_spins(Duration::from_secs(100));
+    lane_spins(Duration::from_millis(5));
 }
