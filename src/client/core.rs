@@ -140,6 +140,11 @@ impl Core {
         self.counters.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many calls are inside.
+    pub(super) fn in_flight(&self) -> &AtomicUsize {
+        &self.life.active
+    }
+
     /// Counts an error, and says CLOSED of what a close ended.
     pub(super) fn told(&self, error: Error) -> Error {
         self.counters.errors.fetch_add(1, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 //! Guarantees: at most one thing is repeated at a time, in order; without progress there is a pause that grows, with jitter;
 //! the error at the end says what was tried last, how often, and for how long.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -206,7 +207,7 @@ impl Core {
                 return run_on(loan, unit, deadline);
             }
         }
-        route.pool.exec(unit, slow, deadline)
+        route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()))
     }
 
     /// Runs a unit on a connection of its own.
@@ -392,14 +393,16 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
-    let mut encoded = Vec::new();
-    let bytes = match unit.bytes {
-        Bytes::Raw(raw) => raw,
-        args => {
+    let sent = match (unit.bytes, unit.bytes.pieces()) {
+        (_, Some(pieces)) => conn.send_parts(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), deadline),
+        (Bytes::Raw(raw), None) => conn.send_all(raw, deadline),
+        (args, None) => {
+            let mut encoded = Vec::new();
             args.append_to(&mut encoded);
-            &encoded
+            conn.send_all(&encoded, deadline)
         }
     };
-    conn.send_all(bytes, deadline).map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
-    conn.recv(unit.list.map_or(Want::One, Want::List), deadline).map_err(|error| Failure { sent: bytes.len(), error })
+    sent.map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
+    let received = conn.recv(unit.list.map_or(Want::One, Want::List), deadline);
+    received.map_err(|error| Failure { sent: unit.bytes.len(), error })
 }
