@@ -194,7 +194,11 @@ impl Lane {
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
             call.fresh.set(Some(now));
-            if st.writer.is_some() || !st.may_flush(&self.settings) {
+            if st.writer.is_some() {
+                // It may leave these bytes behind, and not find anybody whom it could ask to send them.
+                call.held_until.set(Some(st.hold_end().min(now + LOOK_AGAIN)));
+                self.publish(&st);
+            } else if !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
             } else {
