@@ -12,17 +12,19 @@
 //! ciphertext to the session before it decodes; offsets and entries stay as they are.
 
 mod attend;
+#[cfg(all(test, loom))]
+mod model_tests;
 mod reader;
 mod state;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
@@ -30,7 +32,8 @@ use crate::net::{Conn, Socket};
 use crate::resp::{Reply, encode};
 use crate::sys::futex::Word;
 use crate::sys::slot::{self, Order, Seen, Slot, Token};
-use crate::time::Deadline;
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
+use crate::time::{Deadline, Instant};
 
 use reader::Rd;
 use state::{Entry, St, Waiter};

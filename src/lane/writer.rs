@@ -4,13 +4,14 @@
 //! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
 
 use std::io::ErrorKind;
-use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::state::St;
 use super::{Call, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
 use crate::sys::slot::Order;
+use crate::sys::sync::MutexGuard;
+use crate::time::Instant;
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;
