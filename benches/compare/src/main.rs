@@ -8,7 +8,7 @@ use compare::drive::Ground;
 use compare::fail;
 use compare::machine::Machine;
 use compare::options::{Options, told};
-use compare::plan::{Deployment, Everybody};
+use compare::plan::{Deployment, Everybody, notes};
 use compare::report::targets::{Target, from_cells, from_lines};
 use compare::report::{Report, json, markdown, plot};
 use compare::vigie::Sentinel;
@@ -54,15 +54,8 @@ fn main() {
     let command = if words.is_empty() { "make bench".to_owned() } else { format!("make bench BENCH_ARGS='{words}'") };
     let targets = from_cells(&cells).into_iter().chain(figures).collect();
     let machine = Machine::look(&grounds[0].servers[0].version);
-    let report = Report {
-        machine,
-        rounds: options.rounds,
-        command,
-        quick: options.quick,
-        cells,
-        targets,
-        notes: everybody.notes(),
-    };
+    let report =
+        Report { machine, rounds: options.rounds, command, quick: options.quick, cells, targets, notes: notes() };
     print!("{}", report.text());
     if let Some(path) = &options.json {
         save(path, &json::json(&report));

@@ -9,7 +9,7 @@ use crate::drive::{Ground, Sample, Span};
 use crate::fail;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::vigie::{Sentinel, can_submit};
+use crate::vigie::Sentinel;
 
 /// How many threads, or tasks, at once.
 pub const THREADS: [usize; 7] = [1, 2, 4, 6, 8, 64, 256];
@@ -147,9 +147,7 @@ impl<'a> Everybody<'a> {
         section("sizes", &|| self.sizes(options));
         section("lists", &|| [1, 8].map(|n| self.list(n, options.span(250))).into());
         section("pipelines", &|| self.pipelines(options.span(200)));
-        if can_submit() {
-            section("submit", &|| vec![self.submit(options.span(500))]);
-        }
+        section("submit", &|| vec![self.submit(options.span(500))]);
         section("replicas", &|| [8, 64].map(|n| self.replicas(n, options.span(300))).into());
         cells
     }
@@ -166,7 +164,7 @@ impl<'a> Everybody<'a> {
             let job = Job::Get(SMALL);
             let mut entries = self.usual(job, |_| true);
             match parallel {
-                1 if self.spin.is_known() => entries.push(entry(&self.spin, job)),
+                1 => entries.push(entry(&self.spin, job)),
                 64 => entries.push(entry(&self.crowd, job)),
                 _ => {}
             }
@@ -226,22 +224,6 @@ impl<'a> Everybody<'a> {
         Cell { section, title, parallel, ground: 0, span, entries }
     }
 
-    /// Who is missing, and why.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if !cfg!(redispp) {
-            let why = "not among the system's packages (libredis++-dev), so it does not take part";
-            notes.push(format!("redis-plus-plus: {why}."));
-        }
-        if !self.spin.is_known() {
-            notes.push(format!("{}: this libvigie does not know the option {}.", self.spin.name, SPIN[0].0));
-        }
-        if !can_submit() {
-            notes.push("submit: this libvigie has no vigie_cmds_submit.".to_owned());
-        }
-        notes
-    }
-
     /// Measures everything that was asked for.
     pub fn measure(&self, options: &Options, grounds: &mut [Ground; 2]) -> Vec<Measured> {
         let cells = self.cells(options);
@@ -262,6 +244,12 @@ fn others(host: &str, port: u16, address: &str) -> Vec<Box<dyn Candidate>> {
         Box::new(redis_rs::Async::new(address)),
         Box::new(Fred::new(address)),
     ]
+}
+
+/// Who is missing, and why.
+pub fn notes() -> Vec<String> {
+    let missing = "redis-plus-plus: not among the system's packages (libredis++-dev), so it does not take part.";
+    if cfg!(redispp) { Vec::new() } else { vec![missing.to_owned()] }
 }
 
 /// redis-plus-plus takes part in GET and SET alone.

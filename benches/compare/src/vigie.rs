@@ -92,6 +92,16 @@ unsafe extern "C" {
         out: *mut *mut Opaque,
         error: *mut *mut Opaque,
     ) -> c_int;
+    fn vigie_cmds_submit(
+        client: *mut Opaque,
+        commands: *const c_void,
+        commands_len: usize,
+        flags: u32,
+        timeout_ms: i64,
+        queue: *mut Opaque,
+        token: u64,
+        error: *mut *mut Opaque,
+    ) -> c_int;
     fn vigie_reply_type(reply: *const Opaque, node: u32) -> i32;
     fn vigie_reply_bytes(reply: *const Opaque, node: u32, len: *mut usize) -> *const c_char;
     fn vigie_reply_count(reply: *const Opaque, node: u32) -> u32;
@@ -100,22 +110,6 @@ unsafe extern "C" {
     fn vigie_queue_drain(queue: *mut Opaque, timeout_ms: i64, events: *mut Event, capacity: u32) -> i32;
     fn vigie_events_clear(events: *mut Event, count: usize);
     fn vigie_queue_free(queue: *mut Opaque);
-}
-
-type Submit =
-    unsafe extern "C" fn(*mut Opaque, *const c_void, usize, u32, i64, *mut Opaque, u64, *mut *mut Opaque) -> c_int;
-
-/// Whether this library has vigie_cmds_submit.
-pub fn can_submit() -> bool {
-    submit().is_some()
-}
-
-fn submit() -> Option<Submit> {
-    // SAFETY: the symbol has this type.
-    unsafe {
-        let found = libc::dlsym(libc::RTLD_DEFAULT, c"vigie_cmds_submit".as_ptr());
-        std::mem::transmute::<*mut c_void, Option<Submit>>(found)
-    }
 }
 
 /// The version of the library that runs.
@@ -236,21 +230,12 @@ impl Client {
     /// Submits a list of encoded commands.
     pub fn submit(&self, list: &[u8], flags: u32, queue: &Queue, token: u64) {
         let mut error = null_mut();
-        let data = list.as_ptr().cast();
+        let (data, len) = (list.as_ptr().cast(), list.len());
         // SAFETY: the list is copied before the call returns; queue and client are alive.
-        let status = unsafe {
-            submit().expect("its part is left out without it")(
-                self.0,
-                data,
-                list.len(),
-                flags,
-                TIMEOUT_DEFAULT,
-                queue.0,
-                token,
-                &mut error,
-            )
-        };
-        check(status, error);
+        check(
+            unsafe { vigie_cmds_submit(self.0, data, len, flags, TIMEOUT_DEFAULT, queue.0, token, &mut error) },
+            error,
+        );
     }
 }
 

@@ -20,11 +20,6 @@ pub struct Vigie<'a> {
 }
 
 impl Vigie<'_> {
-    /// Whether this libvigie knows its options.
-    pub fn is_known(&self) -> bool {
-        self.sentinel.client(self.split, self.options).is_ok()
-    }
-
     fn open(&self) -> Client {
         self.sentinel.client(self.split, self.options).unwrap_or_else(|e| fail(format!("vigie: {e}")))
     }
