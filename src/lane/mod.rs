@@ -11,6 +11,7 @@
 //! TLS will stand between `St::out` and the socket (rule 24): the writer drains ciphertext in order, the reader feeds
 //! ciphertext to the session before it decodes; offsets and entries stay as they are.
 
+mod attend;
 mod reader;
 mod state;
 #[cfg(test)]
@@ -19,20 +20,21 @@ mod writer;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
-use crate::resp::{Reply, encode};
+use crate::resp::Reply;
+use crate::resp::encode::{self, Pieces};
 use crate::sys::futex::Word;
 use crate::sys::slot::{self, Order, Seen, Slot, Token};
 use crate::time::Deadline;
 
 use reader::Rd;
-use state::{Entry, St};
+use state::{Entry, St, Waiter};
 
 /// Words that waiters sleep on; a waiter's place follows from its number in the ring.
 const WORDS: usize = 32;
@@ -80,12 +82,20 @@ pub enum Bytes<'a> {
     Raw(&'a [u8]),
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
     /// Appends them to a buffer.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         match self {
             Bytes::Args(args) => encode::command(out, args),
             Bytes::Raw(raw) => out.extend_from_slice(raw),
+        }
+    }
+
+    /// For sending without a copy, if there is anything large.
+    pub fn pieces(&self) -> Option<Pieces<'a>> {
+        match self {
+            Bytes::Args(args) => Pieces::of(args),
+            Bytes::Raw(raw) => Pieces::encoded(raw),
         }
     }
 
@@ -101,6 +111,29 @@ impl Bytes<'_> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A call that nobody waits for. What it does at its end must not wait, and must not come back to the lane that tells it.
+pub trait Completion: Send + Sync {
+    /// The call's unit is over.
+    fn complete(self: Arc<Self>, outcome: Outcome);
+    /// Whether it is the call that was started for this queue's owner under this number.
+    fn is(&self, owner: usize, token: u64) -> bool;
+}
+
+/// How a lane was left by who looked after it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tended {
+    /// Units that wait for replies.
+    pub in_flight: usize,
+    /// When a call has to be ended.
+    pub due: Option<Instant>,
+    /// The socket was full: there are bytes to send once it takes more.
+    pub wants_write: bool,
+    /// A caller reads.
+    pub led: bool,
+    /// It takes no more units.
+    pub dead: bool,
 }
 
 /// One shared connection.
@@ -134,6 +167,11 @@ impl Lane {
     pub fn new(conn: Conn, endpoint: String, settings: LaneSettings) -> Self {
         let born = conn.opened();
         let (socket, decoder, rest) = conn.into_parts();
+        // On a single processor whoever looks keeps the server from answering.
+        let processors =
+            if settings.spin.is_zero() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
+        let settings = LaneSettings { spin, ..settings };
         let lane = Self {
             socket,
             endpoint,
@@ -154,6 +192,13 @@ impl Lane {
 
     /// Sends a unit and waits for its replies, until the deadline.
     pub fn exec(&self, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+        self.exec_among(unit, deadline, None)
+    }
+
+    /// As [`Lane::exec`], for one of so many calls that its client has in flight: a lone one may look for its reply without
+    /// sleeping.
+    pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
+        let pieces = unit.bytes.pieces();
         slot::scope(|slot, token| {
             let mut st = self.lock();
             let now = Instant::now();
@@ -164,17 +209,25 @@ impl Lane {
                 return Err(Failure::unsent(cause.clone()));
             }
             st.unused_since = None;
-            let entry = Entry::new(token, unit.list, deadline.budget());
-            let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
+            let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
+            // What is large is copied only if another thread has to send it.
+            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings));
+            let number = match straight {
+                Some(pieces) => st.push_straight(entry, pieces.len(), now),
+                None => st.push(entry, |wbuf| unit.bytes.append_to(wbuf)),
+            };
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
+            call.calls = calls;
             call.fresh.set(Some(now));
-            if st.writer.is_some() || !st.may_flush(&self.settings) {
+            if straight.is_some() {
+                st = self.flush_with(st, Some(&call), straight);
+            } else if st.writer.is_some() || !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
             } else {
-                st = self.flush(st, &call);
+                st = self.flush(st, Some(&call));
             }
             call.wait(st)
         })
@@ -311,10 +364,15 @@ impl Lane {
         let ended = st.bury();
         self.publish(&st);
         drop(st);
-        for (number, token, failure) in ended {
-            if token.deliver(Err(failure)) {
-                let (word, bit) = self.word(number);
-                word.wake(bit);
+        for (number, waiter, failure) in ended {
+            match waiter {
+                Waiter::Caller(token) => {
+                    if token.deliver(Err(failure)) {
+                        let (word, bit) = self.word(number);
+                        word.wake(bit);
+                    }
+                }
+                Waiter::Call(call) => call.complete(Err(failure)),
             }
         }
         self.lock()
@@ -363,6 +421,8 @@ struct Call<'a> {
     held_until: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
+    /// How many calls its client has in flight, if that is known.
+    calls: Option<&'a AtomicUsize>,
     /// The clock as it was read when the call began, as long as nothing was waited for: each look costs as much as a lock.
     fresh: Cell<Option<Instant>>,
 }
@@ -370,7 +430,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
         let (held_until, leads, fresh) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        Self { lane, slot, number, deadline, held_until, leads, fresh }
+        Self { lane, slot, number, deadline, held_until, leads, calls: None, fresh }
     }
 
     /// Waits for the outcome; takes roles as they come.
@@ -389,7 +449,7 @@ impl<'a> Call<'a> {
             match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
                 Seen::Order(Order::Lead) => self.lane.lead(self),
-                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), self)),
+                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
                 Seen::Late => {
@@ -432,7 +492,7 @@ impl<'a> Call<'a> {
             return st;
         }
         if st.writer.is_none() {
-            return self.lane.flush(st, self);
+            return self.lane.flush(st, Some(self));
         }
         // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
         st.overdue = true;
@@ -512,6 +572,7 @@ impl Drop for RoleGuard<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Point {
     Received,
+    Spinning,
     Popped,
     Sending,
     Sent,

@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::{Call, Lane, Outcome, RoleGuard, St};
+use super::state::Waiter;
+use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
 use crate::sys::slot::{Order, Token};
@@ -18,6 +20,12 @@ use crate::sys::slot::{Order, Token};
 const FIRST_BUFFER: usize = 16 * 1024;
 /// The largest piece that is received for others at once.
 const LAST_BUFFER: usize = 64 * 1024;
+
+/// A round trip for which it is worth to wait without sleeping.
+const SHORT: Duration = Duration::from_micros(25);
+
+/// Calls that nobody waits for, with their replies.
+pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
 
 /// What belongs to the reader's role.
 pub(super) struct Rd {
@@ -29,6 +37,8 @@ pub(super) struct Rd {
     /// Complete replies of this buffer (`None`: skipped).
     complete: Vec<Option<Reply>>,
     deliveries: Vec<(u64, Token<Outcome>, Reply)>,
+    /// Calls that nobody waits for, with their replies: they are told once this state is unlocked.
+    finished: Finished,
     early: Vec<u8>,
 }
 
@@ -41,13 +51,16 @@ impl Rd {
             copied: 0,
             complete: Vec::new(),
             deliveries: Vec::new(),
+            finished: Vec::new(),
             early: early.to_vec(),
         }
     }
 }
 
 /// How a stretch of reading ended.
-enum Read {
+pub(super) enum Read {
+    /// As much as the buffer holds: there may be more.
+    Full,
     Some,
     Nothing,
     Broken(Error),
@@ -60,10 +73,10 @@ impl Lane {
         let _guard = RoleGuard::new(self, Order::Lead);
         call.leads.set(true);
         if call.slot.take(Order::Flush) {
-            drop(self.flush(self.lock(), call));
+            drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
-            match self.read(call.next_look(), call.fresh.take()) {
+            match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
                     (st.reader, _) = (None, call.leads.take());
@@ -73,15 +86,43 @@ impl Lane {
                 Read::Nothing if call.deadline.is_over() => return,
                 Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
                 Read::Nothing => drop(call.end_hold()),
-                Read::Some => drop(self.flush_if_due(self.lock(), call)),
+                Read::Some | Read::Full => drop(self.flush_if_due(self.lock(), Some(call))),
             }
         }
         call.leads.set(false);
         drop(self.pass_lead(self.lock(), call.number));
     }
 
+    fn read_for(&self, call: &Call<'_>) -> Read {
+        if !self.settings.spin.is_zero() && self.is_alone(call) {
+            let begun = Instant::now();
+            loop {
+                let now = Instant::now();
+                if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
+                    break;
+                }
+                match self.read(Some(now), Some(now)) {
+                    Read::Nothing if self.is_alone(call) => std::hint::spin_loop(),
+                    Read::Nothing => break,
+                    other => return other,
+                }
+                #[cfg(test)]
+                self.at(super::Point::Spinning);
+            }
+            call.fresh.set(None);
+        }
+        self.read(call.next_look(), call.fresh.take())
+    }
+
+    /// Whether looking again and again for the reply keeps nobody from working, and is likely to be short.
+    fn is_alone(&self, call: &Call<'_>) -> bool {
+        let srtt = self.srtt();
+        let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
+        calls <= 1 && self.in_flight() <= 1 && !srtt.is_zero() && srtt < SHORT
+    }
+
     /// What was held back goes out once the batch before it is answered.
-    fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+    pub(super) fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
         if st.writer.is_none() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
             self.flush(st, call)
         } else {
@@ -103,13 +144,36 @@ impl Lane {
 
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
+        let (read, finished) = self.take_in(end, now);
+        if !finished.is_empty() {
+            self.finish(finished);
+        }
+        read
+    }
+
+    /// Tells the calls that nobody waits for. Whoever does this still has the reader's role, so that they end in order.
+    pub(super) fn finish(&self, mut finished: Finished) {
+        for (call, reply) in finished.drain(..) {
+            call.complete(Ok(reply));
+        }
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).finished = finished;
+    }
+
+    /// Receives one buffer, answers the callers, and leaves the rest to [`Lane::finish`].
+    pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> (Read, Finished) {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let rd = &mut *rd;
+        let read = self.receive_and_answer(&mut rd, end, now);
+        (read, std::mem::take(&mut rd.finished))
+    }
+
+    fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, end, now) } else { Ok(early.len()) };
-        let n = match received {
-            Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
-            Ok(n) => n,
+        let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
+        let (n, straight) = match received {
+            Ok((0, _)) => {
+                return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint)));
+            }
+            Ok(received) => received,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
             Err(error) => {
@@ -119,25 +183,35 @@ impl Lane {
         let buffer = std::mem::take(&mut rd.buffer);
         #[cfg(test)]
         self.at(super::Point::Received);
-        let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
+        let input = match (early.is_empty(), straight) {
+            (false, _) => &early[..],
+            (true, false) => &buffer[..n],
+            (true, true) => &[],
+        };
+        let decoded = self.decode(rd, input);
         rd.buffer = buffer;
         self.answer(rd);
-        if n == rd.buffer.len() && n < LAST_BUFFER {
+        // Of a large text there is most likely more.
+        let full = straight || n == rd.buffer.len();
+        if !straight && full && n < LAST_BUFFER {
             rd.buffer.resize(LAST_BUFFER, 0);
         }
-        decoded.map_or_else(Read::Broken, |()| Read::Some)
+        decoded.map_or_else(Read::Broken, |()| if full { Read::Full } else { Read::Some })
     }
 
-    fn receive(&self, buffer: &mut [u8], end: Option<Instant>, now: Option<Instant>) -> std::io::Result<usize> {
-        match end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now))) {
-            Some(left) if left.is_zero() => self.socket.try_recv(buffer),
-            left => self.socket.recv(buffer, left),
+    /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.
+    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<(usize, bool)> {
+        let left = end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now)));
+        match rd.decoder.receive(|data, most| self.socket.recv_append(data, most, left)) {
+            Some(received) => received.map(|n| (n, true)),
+            None => self.socket.recv(&mut rd.buffer, left).map(|n| (n, false)),
         }
     }
 
     /// Decodes all complete replies of the input; what is incomplete stays in the decoder.
     fn decode(&self, rd: &mut Rd, mut input: &[u8]) -> Result<(), Error> {
-        while !input.is_empty() {
+        // What was received straight into a reply is completed without input.
+        loop {
             let want = match rd.expect.front() {
                 Some(want) => *want,
                 None => {
@@ -148,18 +222,21 @@ impl Lane {
             };
             let (used, decoded) = rd.decoder.decode(input, want).map_err(|error| self.not_resp(error))?;
             input = &input[used..];
-            match decoded {
+            let reply = match decoded {
+                None | Some(Decoded::Push(_)) if input.is_empty() => return Ok(()),
                 None | Some(Decoded::Push(_)) => continue,
-                Some(Decoded::Reply(reply)) => rd.complete.push(Some(reply)),
-                Some(Decoded::Skipped) => rd.complete.push(None),
-            }
+                Some(Decoded::Reply(reply)) => Some(reply),
+                Some(Decoded::Skipped) => None,
+            };
             if rd.expect.pop_front().is_none() {
-                rd.complete.pop();
                 let text = format!("{} sent a reply that nobody had asked for", self.endpoint);
                 return Err(Error::new(Status::Protocol, text));
             }
+            rd.complete.push(reply);
+            if input.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn not_resp(&self, error: DecodeError) -> Error {
@@ -175,11 +252,13 @@ impl Lane {
     fn answer(&self, rd: &mut Rd) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
-            if let Some((number, Some(token))) = st.pop() {
-                // A unit that was abandoned while its reply was being decoded has no token; a skipped one has no reply.
-                if let Some(reply) = reply {
+            // A unit that was abandoned while its reply was being decoded has no waiter; a skipped one has no reply.
+            match (st.pop(), reply) {
+                (Some((number, Some(Waiter::Caller(token)))), Some(reply)) => {
                     rd.deliveries.push((number, token, reply));
                 }
+                (Some((_, Some(Waiter::Call(call)))), Some(reply)) => rd.finished.push((call, reply)),
+                _ => {}
             }
         }
         st.received(Instant::now());

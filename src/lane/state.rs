@@ -4,27 +4,48 @@
 //! (rules 10 and 12); bytes are taken out again only while they are wholly in the append buffer (rule 13).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Failure, Outcome};
+use super::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::Error;
 use crate::resp::Want;
 use crate::sys::slot::Token;
+use crate::time::Deadline;
 
 /// From here on bytes are sent whatever is in flight.
 const PLENTY: usize = 64 * 1024;
 /// A buffer that grew beyond this is given back once it is empty.
 const KEEP: usize = 256 * 1024;
 
+/// Who is told of a unit's end.
+pub(super) enum Waiter {
+    /// A thread that waits in its call.
+    Caller(Token<Outcome>),
+    /// A call that nobody waits for.
+    Call(Arc<dyn Completion>),
+}
+
+impl Waiter {
+    fn token(&self) -> Option<&Token<Outcome>> {
+        match self {
+            Waiter::Caller(token) => Some(token),
+            Waiter::Call(_) => None,
+        }
+    }
+}
+
 /// One unit in the ring.
 pub(super) struct Entry {
-    token: Option<Token<Outcome>>,
+    waiter: Option<Waiter>,
     want: EntryWant,
     len: usize,
     end: u64,
-    /// How long its caller was ready to wait; `None`: without limit.
+    /// How long its caller is ready to wait; `None`: without limit.
     budget: Option<Duration>,
+    /// When a call that nobody waits for has to be ended.
+    due: Option<Instant>,
 }
 
 /// The replies that an entry consumes.
@@ -37,12 +58,18 @@ enum EntryWant {
 }
 
 impl Entry {
-    pub(super) fn new(token: Token<Outcome>, list: Option<u32>, budget: Option<Duration>) -> Self {
-        Self { token: Some(token), want: list.map_or(EntryWant::One, EntryWant::List), len: 0, end: 0, budget }
+    pub(super) fn new(waiter: Waiter, list: Option<u32>, deadline: Deadline) -> Self {
+        let due = if waiter.token().is_some() { None } else { deadline.end() };
+        let want = list.map_or(EntryWant::One, EntryWant::List);
+        Self { waiter: Some(waiter), want, len: 0, end: 0, budget: deadline.budget(), due }
+    }
+
+    fn token(&self) -> Option<&Token<Outcome>> {
+        self.waiter.as_ref().and_then(Waiter::token)
     }
 
     fn want(&self) -> Option<Want> {
-        match (self.want, self.token.is_some()) {
+        match (self.want, self.waiter.is_some()) {
             (EntryWant::Nothing, _) => None,
             (EntryWant::One, true) => Some(Want::One),
             (EntryWant::List(n), true) => Some(Want::List(n)),
@@ -74,6 +101,8 @@ pub(super) struct St {
     marks: VecDeque<(u64, Instant)>,
     srtt_us: f32,
     pub(super) last_received: Instant,
+    /// No call that nobody waits for has to be ended sooner than this.
+    next_due: Option<Instant>,
     /// Since when nobody has used it, if it has been asked for a sign of life since then.
     pub(super) unused_since: Option<Instant>,
     pub(super) dead: Option<Error>,
@@ -95,6 +124,7 @@ impl St {
             marks: VecDeque::new(),
             srtt_us: 0.0,
             last_received: Instant::now(),
+            next_due: None,
             unused_since: None,
             dead: None,
         }
@@ -105,7 +135,25 @@ impl St {
         entry.len = Append::run(&mut self.wbuf, append);
         self.appended += entry.len as u64;
         entry.end = self.appended;
+        self.next_due = sooner(self.next_due, entry.due);
         self.ring.push_back(entry);
+        self.tail() - 1
+    }
+
+    /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
+    pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings) -> bool {
+        let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
+        self.writer.is_none() && in_order && (len >= PLENTY || self.may_flush(settings))
+    }
+
+    /// Adds the entry of a unit whose bytes its caller sends itself, behind all that is there; the entry's number.
+    pub(super) fn push_straight(&mut self, mut entry: Entry, len: usize, now: Instant) -> u64 {
+        self.swap_out(now);
+        entry.len = len;
+        self.appended += len as u64;
+        entry.end = self.appended;
+        self.ring.push_back(entry);
+        self.marks.push_back((self.tail() - 1, now));
         self.tail() - 1
     }
 
@@ -144,7 +192,12 @@ impl St {
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
             && self.srtt_us < settings.hold_rtt.as_micros() as f32;
-        !held || self.overdue || self.wbuf.len() >= PLENTY || self.head_is_late()
+        !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late()
+    }
+
+    /// The socket was full: the rest of a batch must go out whatever is in flight.
+    pub(super) fn is_half_sent(&self) -> bool {
+        self.out_at < self.out.len()
     }
 
     /// Until when what waits now may be held (rule 21).
@@ -160,6 +213,11 @@ impl St {
 
     pub(super) fn head_sent(&self) -> Option<Instant> {
         self.marks.front().map(|(_, sent)| *sent)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_srtt_us(&mut self, srtt_us: f32) {
+        self.srtt_us = srtt_us;
     }
 
     pub(super) fn srtt_us(&self) -> f32 {
@@ -203,7 +261,7 @@ impl St {
         let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
         live.map(|(at, entry)| (from + at as u64, entry))
             .filter(|(number, _)| *number != but && Some(*number) != self.reader)
-            .find_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)))
+            .find_map(|(number, entry)| entry.token().map(|token| (number, token)))
     }
 
     // ---- the reader's side ------------------------------------------------------------------
@@ -221,14 +279,14 @@ impl St {
         }
     }
 
-    /// Takes the first entry that consumes something out of the ring: its number, and its token if somebody waits.
-    pub(super) fn pop(&mut self) -> Option<(u64, Option<Token<Outcome>>)> {
+    /// Takes the first entry that consumes something out of the ring: its number, and who is to be told.
+    pub(super) fn pop(&mut self) -> Option<(u64, Option<Waiter>)> {
         loop {
             let entry = self.ring.pop_front()?;
             let number = self.head;
             self.head += 1;
             if entry.want != EntryWant::Nothing {
-                return Some((number, entry.token));
+                return Some((number, entry.waiter));
             }
         }
     }
@@ -260,7 +318,7 @@ impl St {
     /// The first who still waits; the writer, who is busy, only if nobody else does.
     pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
         let live = (self.head..).zip(&self.ring).filter(|(number, _)| *number != but);
-        let mut live = live.filter_map(|(number, entry)| entry.token.as_ref().map(|token| (number, token)));
+        let mut live = live.filter_map(|(number, entry)| entry.token().map(|token| (number, token)));
         let first = live.next()?;
         if Some(first.0) == self.writer { Some(live.next().unwrap_or(first)) } else { Some(first) }
     }
@@ -272,7 +330,7 @@ impl St {
         let at = number.checked_sub(self.head)? as usize;
         let boundary = self.appended - self.wbuf.len() as u64;
         let entry = self.ring.get_mut(at)?;
-        entry.token = None;
+        (entry.waiter, entry.due) = (None, None);
         let (len, end) = (entry.len, entry.end);
         if end - (len as u64) < boundary {
             return Some(len);
@@ -286,20 +344,78 @@ impl St {
         Some(0)
     }
 
+    /// When a call that nobody waits for has to be ended at the earliest.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.next_due
+    }
+
+    /// Abandons the calls that nobody waits for and whose time is over: each with how much of it was sent.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Arc<dyn Completion>, usize)> {
+        if self.next_due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let late = self.abandon_where(|entry| entry.due.is_some_and(|due| due <= now));
+        self.next_due = self.ring.iter().filter_map(|entry| entry.due).min();
+        late
+    }
+
+    /// Abandons the calls that nobody waits for and that are meant.
+    pub(super) fn cancel(&mut self, is_meant: impl Fn(&dyn Completion) -> bool) -> Vec<(Arc<dyn Completion>, usize)> {
+        self.abandon_where(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
+    }
+
+    /// As [`St::abandon`] for many at once, in one pass.
+    fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(Arc<dyn Completion>, usize)> {
+        let boundary = self.appended - self.wbuf.len() as u64;
+        let (mut abandoned, mut shift, mut kept) = (Vec::new(), 0, Vec::new());
+        let mut copied = 0;
+        for entry in &mut self.ring {
+            let (len, start) = (entry.len, entry.end - entry.len as u64);
+            if which(entry) {
+                let sent = if start < boundary { len } else { 0 };
+                if let Some(Waiter::Call(call)) = entry.waiter.take() {
+                    abandoned.push((call, sent));
+                }
+                entry.due = None;
+                if start >= boundary {
+                    entry.want = EntryWant::Nothing;
+                    let from = (start - boundary) as usize;
+                    kept.extend_from_slice(&self.wbuf[copied..from]);
+                    (copied, shift) = (from + len, shift + len as u64);
+                }
+            }
+            entry.end -= shift;
+        }
+        if shift > 0 {
+            kept.extend_from_slice(&self.wbuf[copied..]);
+            (self.wbuf, self.appended) = (kept, self.appended - shift);
+        }
+        self.trim();
+        abandoned
+    }
+
     /// Sorts the ring of a dead lane: what was not completely sent was not executed, the rest may have been.
-    pub(super) fn bury(&mut self) -> Vec<(u64, Token<Outcome>, Failure)> {
+    pub(super) fn bury(&mut self) -> Vec<(u64, Waiter, Failure)> {
         let Some(cause) = self.dead.clone() else { return Vec::new() };
         let (head, sent) = (self.head, self.sent);
         self.head = self.tail();
         self.marks.clear();
+        self.next_due = None;
         self.wbuf = Vec::new();
         let entries = self.ring.drain(..).enumerate();
         let ended = entries.filter_map(|(at, entry)| {
             let reached = (sent + entry.len as u64).saturating_sub(entry.end) as usize;
             let failure = Failure { sent: reached.min(entry.len), error: cause.clone() };
-            entry.token.map(|token| (head + at as u64, token, failure))
+            entry.waiter.map(|waiter| (head + at as u64, waiter, failure))
         });
         ended.collect()
+    }
+}
+
+fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -339,7 +455,8 @@ mod tests {
                 return test(st, numbers);
             }
             slot::scope(|slot, token| {
-                numbers.push(st.push(Entry::new(token, None, None), |buf| buf.extend_from_slice(b"0123456789")));
+                let entry = Entry::new(Waiter::Caller(token), None, Deadline::never());
+                numbers.push(st.push(entry, |buf| buf.extend_from_slice(b"0123456789")));
                 nest(n - 1, st, numbers, test);
                 st.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
                 st.bury();

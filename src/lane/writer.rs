@@ -3,13 +3,15 @@
 //! Guarantees: `sent` counts exactly what the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
 //! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
+use std::iter::once;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::state::St;
-use super::{Call, Lane, RoleGuard};
+use super::{Call, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
+use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
 
 /// Rounds for others, after one's own bytes are out.
@@ -28,37 +30,57 @@ enum Round {
 }
 
 impl Lane {
-    /// Takes the writer's role (or has been given it) and sends until nothing may be sent.
-    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: &Call<'_>) -> MutexGuard<'a, St> {
+    /// Takes the writer's role (or has been given it) and sends until nothing may be sent. Without a call of its own it never waits.
+    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
+        self.flush_with(st, call, None)
+    }
+
+    /// As [`Lane::flush`], with a unit that is in no buffer: it comes after all that is there at the beginning.
+    pub(super) fn flush_with<'a>(
+        &'a self,
+        st: MutexGuard<'a, St>,
+        call: Option<&Call<'_>>,
+        mut straight: Option<&Pieces<'_>>,
+    ) -> MutexGuard<'a, St> {
         let _guard = RoleGuard::new(self, Order::Flush);
         // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
         let mut st = st;
         let mut rounds = 0;
-        st.writer = Some(call.number);
+        let own = call.map_or(NOBODY, |call| call.number);
+        st.writer = Some(own);
         loop {
-            st.swap_out(call.fresh.get().unwrap_or_else(Instant::now));
-            let (buffer, from) = (std::mem::take(&mut st.out), st.out_at);
+            st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
+            let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
-            let (taken, round) = self.send(&buffer[from..], call);
+            let (taken, round) = match straight {
+                None => self.send(&mut [IoSlice::new(&buffer[from..])], call),
+                Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), call),
+            };
+            let mut at = from + taken;
+            match (straight.take(), &round) {
+                (None, _) => {}
+                (Some(_), Round::Broken(_)) => (buffer, at) = (Vec::new(), 0),
+                (Some(pieces), _) => at = keep_rest(&mut buffer, at, pieces),
+            }
             st = self.lock();
             st.sent += taken as u64;
-            (st.out, st.out_at) = (buffer, from + taken);
-            if st.has_unsent() {
+            (st.out, st.out_at) = (buffer, at);
+            if let (Some(call), true) = (call, st.has_unsent()) {
                 call.fresh.set(None);
             }
             match round {
                 Round::Broken(error) => return self.end_writing(st, Some(error)),
-                Round::Late => return self.pass_flush(st, call.number),
+                Round::Late => return self.pass_flush(st, own),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
                 Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
                 // What an earlier writer left unsent may have gone before one's own bytes.
-                Round::Sent if !st.is_sent(call.number) => continue,
+                Round::Sent if call.is_some() && !st.is_sent(own) => continue,
                 Round::Sent if !st.may_flush(&self.settings) => return self.end_writing(st, None),
                 Round::Sent => rounds += 1,
             }
             // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
-            if rounds > ROUNDS && st.last_unsent_live(call.number).is_some() || rounds > MOST_ROUNDS {
-                return self.pass_flush(st, call.number);
+            if rounds > ROUNDS && st.last_unsent_live(own).is_some() || rounds > MOST_ROUNDS {
+                return self.pass_flush(st, own);
             }
         }
     }
@@ -92,21 +114,23 @@ impl Lane {
     }
 
     /// Sends until all is taken, the deadline comes, or the connection breaks.
-    fn send(&self, bytes: &[u8], call: &Call<'_>) -> (usize, Round) {
+    fn send(&self, mut rest: &mut [IoSlice<'_>], call: Option<&Call<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
         let mut taken = 0;
-        while taken < bytes.len() {
-            match self.socket.send(&bytes[taken..]) {
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.socket.send_parts(rest) {
                 Ok(n) => {
                     taken += n;
+                    IoSlice::advance_slices(&mut rest, n);
                     #[cfg(test)]
                     self.at(super::Point::Sent);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if call.deadline.is_over() {
+                    let Some(call) = call.filter(|call| !call.deadline.is_over()) else {
                         return (taken, Round::Late);
-                    }
+                    };
                     if let Err(error) = self.wait_for_room(call) {
                         return (taken, Round::Broken(error));
                     }
@@ -148,4 +172,21 @@ impl Lane {
             Err(error) => Err(Error::from_io(Status::Io, format!("waiting to send to {}", self.endpoint), &error)),
         }
     }
+}
+
+fn in_parts<'a>(before: &'a [u8], pieces: &'a Pieces<'_>) -> Vec<IoSlice<'a>> {
+    once(before).chain(pieces.iter()).map(IoSlice::new).collect()
+}
+
+/// Copies what the kernel did not take of a unit behind the buffer, so that the stream stays whole; gives where what is still
+/// to be sent begins. `at` counts from the buffer's beginning over the unit behind it.
+fn keep_rest(buffer: &mut Vec<u8>, at: usize, pieces: &Pieces<'_>) -> usize {
+    let gone = at.saturating_sub(buffer.len());
+    if gone == 0 {
+        pieces.append_from(0, buffer);
+        return at;
+    }
+    buffer.clear();
+    pieces.append_from(gone, buffer);
+    0
 }

@@ -1,0 +1,139 @@
+//! Calls that nobody waits for: how they begin on a lane, and how it is looked after from outside.
+//!
+//! Guarantees: nothing here waits. A call that was accepted is completed exactly once: with its reply, at its deadline, at the lane's
+//! end, or because it was cancelled. Leaves to others: looking after the lane when its socket is ready and when a deadline comes
+//! (pool, queue), and what a completion means (client).
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::reader::Read;
+use super::state::{Entry, Waiter};
+use super::{Completion, Failure, Lane, NOBODY, RoleGuard, TRUSTED, Tended, Unit};
+use crate::error::{Error, Result, Status};
+use crate::net::Socket;
+use crate::sys::slot::Order;
+use crate::time::Deadline;
+
+/// How many buffers are read at one go: others have something to say too.
+const BUFFERS: u32 = 16;
+
+impl Lane {
+    /// Appends a unit that nobody waits for, and sends it if that can be done now. Refused only by a dead lane: nothing was sent then,
+    /// and the call is not completed. Says when somebody has to look after the lane for its sake.
+    pub fn start(&self, unit: Unit<'_>, deadline: Deadline, call: Arc<dyn Completion>) -> Result<Option<Instant>> {
+        let mut st = self.lock();
+        let now = Instant::now();
+        if st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED {
+            st = self.look_at_idle(st);
+        }
+        if let Some(cause) = &st.dead {
+            return Err(cause.clone());
+        }
+        st.unused_since = None;
+        st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf));
+        self.glance.pushes.fetch_add(1, Ordering::Relaxed);
+        self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
+        if st.writer.is_none() && st.may_flush(&self.settings) {
+            st = self.flush(st, None);
+        }
+        Ok(st.next_due())
+    }
+
+    /// Reads and sends what can be without waiting, and ends the calls whose time is over.
+    pub fn tend(&self) -> Tended {
+        let mut st = self.lock();
+        let led = st.reader.is_some();
+        if !led && st.dead.is_none() {
+            st.reader = Some(NOBODY);
+            drop(st);
+            st = self.pass_lead(self.read_all(), NOBODY);
+        }
+        let st = self.flush_if_due(st, None);
+        drop(st);
+        self.expire();
+        let st = self.lock();
+        Tended {
+            in_flight: st.in_flight(),
+            due: st.next_due(),
+            wants_write: st.is_half_sent() && st.writer.is_none(),
+            led,
+            dead: st.dead.is_some(),
+        }
+    }
+
+    /// Ends the calls of this owner and number; how many there were.
+    pub fn cancel(&self, owner: usize, token: u64) -> usize {
+        let mut st = self.lock();
+        let cancelled = st.cancel(|call| call.is(owner, token));
+        self.publish(&st);
+        drop(st);
+        let count = cancelled.len();
+        for (call, sent) in cancelled {
+            let error = Error::new(Status::Cancelled, "cancelled by the caller").with_endpoint(&self.endpoint);
+            call.complete(Err(Failure { sent, error }));
+        }
+        count
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// Its descriptor, for poll.
+    pub fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    /// When a call has to be ended at the earliest.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.lock().next_due()
+    }
+
+    /// Whether the socket was full, and nobody is at work to send the rest.
+    pub fn wants_write(&self) -> bool {
+        let st = self.lock();
+        st.is_half_sent() && st.writer.is_none() && st.dead.is_none()
+    }
+
+    /// With the reader's role: reads until nothing more is there.
+    fn read_all(&self) -> std::sync::MutexGuard<'_, super::St> {
+        let _guard = RoleGuard::new(self, Order::Lead);
+        for _ in 0..BUFFERS {
+            let (read, finished) = self.take_in(Some(Instant::now()), None);
+            let st = self.lock();
+            // The server goes on with what was held back while the replies are looked at here.
+            drop(if finished.is_empty() { st } else { self.flush_if_due(st, None) });
+            self.finish(finished);
+            match read {
+                Read::Full => {}
+                Read::Some | Read::Nothing => break,
+                Read::Broken(error) => return self.kill(self.lock(), error),
+            }
+        }
+        self.lock()
+    }
+
+    /// Ends the calls whose deadline has come (rules 13 and 14).
+    fn expire(&self) {
+        let mut st = self.lock();
+        let late = st.expire(Instant::now());
+        if late.is_empty() {
+            return;
+        }
+        let st = self.kill_if_silent(st);
+        self.publish(&st);
+        drop(st);
+        for (call, sent) in late {
+            let text = match sent {
+                0 => format!("not sent to {}: the connection was busy", self.endpoint),
+                _ => format!("no answer from {} in time", self.endpoint),
+            };
+            let error = Error::new(Status::Timeout, text).with_endpoint(&self.endpoint);
+            call.complete(Err(Failure { sent, error }));
+        }
+    }
+}
