@@ -48,7 +48,7 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
-	@echo 'make bench          the figures, next to hiredis'
+	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written'
 	@echo 'make header         write include/vigie.h anew from the sources'
@@ -119,6 +119,7 @@ demo:
 test:
 	scripts/setup test
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/compare/Cargo.toml
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(MAKE) all
 	@rm -f build/torture.txt
@@ -129,7 +130,7 @@ test:
 bench:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
-	scripts/bench build/bench-prefix
+	scripts/bench build/bench-prefix $(BENCH_ARGS)
 
 # WRITE=docs/performance.md: the table is also put there.
 bench-languages:

@@ -1129,6 +1129,7 @@ int32_t vigie_queue_drain(vigie_queue *queue,
  * VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
  * Returns how many were found under way.
  *
+ * Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
  * Ownership: nothing to free.
  * Blocks: no.
  * Threads: [T].

@@ -2,7 +2,13 @@
 //!
 //! Guarantees: only the monotonic clock is read; a deadline never moves once made. A wall clock that jumps changes nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+#[cfg(not(loom))]
+pub use std::time::Instant;
+
+#[cfg(loom)]
+pub use model::Instant;
 
 /// When a call has to be over, and when it began (every message says after how long something happened).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +67,79 @@ impl Deadline {
     /// How long the call has been running.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
+    }
+}
+
+/// A clock that stands until a model sets it.
+#[cfg(loom)]
+pub mod model {
+    use loom::sync::atomic::{AtomicU64, Ordering};
+    use std::ops::Add;
+    use std::sync::atomic;
+    use std::time::Duration;
+
+    loom::lazy_static! {
+        /// What the threads of a model read; they may see it late, as threads do.
+        static ref CLOCK: AtomicU64 = AtomicU64::new(0);
+    }
+    static MOVES: atomic::AtomicBool = atomic::AtomicBool::new(false);
+    static LATEST: atomic::AtomicU64 = atomic::AtomicU64::new(0);
+
+    /// A reading of the model's clock.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Instant(Duration);
+
+    impl Instant {
+        /// What the clock shows.
+        pub fn now() -> Self {
+            Self(Duration::from_micros(if moves() { CLOCK.load(Ordering::Acquire) } else { 0 }))
+        }
+
+        /// How long ago it was.
+        pub fn elapsed(&self) -> Duration {
+            Self::now().saturating_duration_since(*self)
+        }
+
+        /// From an earlier reading to this one.
+        pub fn saturating_duration_since(&self, earlier: Self) -> Duration {
+            self.0.saturating_sub(earlier.0)
+        }
+
+        /// Later by so much, if there is such a time.
+        pub fn checked_add(&self, time: Duration) -> Option<Self> {
+            self.0.checked_add(time).map(Self)
+        }
+    }
+
+    impl Add<Duration> for Instant {
+        type Output = Self;
+        fn add(self, time: Duration) -> Self {
+            Self(self.0 + time)
+        }
+    }
+
+    /// The clock as it is, and not as a thread sees it.
+    pub fn latest() -> Instant {
+        Instant(Duration::from_micros(LATEST.load(atomic::Ordering::Relaxed)))
+    }
+
+    /// Sets the clock back to its beginning, for another run; says whether it will move in this one.
+    pub fn start(moves: bool) {
+        MOVES.store(moves, atomic::Ordering::Relaxed);
+        LATEST.store(0, atomic::Ordering::Relaxed);
+    }
+
+    /// Whether the clock can move in this run.
+    pub fn moves() -> bool {
+        MOVES.load(atomic::Ordering::Relaxed)
+    }
+
+    /// Sets the clock; never back.
+    pub fn set(to: Instant) {
+        assert!(moves(), "time passes in a model without time");
+        let micros = to.0.as_micros() as u64;
+        CLOCK.fetch_max(micros, Ordering::AcqRel);
+        LATEST.fetch_max(micros, atomic::Ordering::Relaxed);
     }
 }
 

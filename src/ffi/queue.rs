@@ -178,6 +178,7 @@ unsafe fn fill(queue: &Queue, deadline: Deadline, events: *mut vigie_event, capa
 /// VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
 /// Returns how many were found under way.
 ///
+/// Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
 /// Ownership: nothing to free.
 /// Blocks: no.
 /// Threads: [T].

@@ -7,7 +7,6 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::reader::Read;
 use super::state::{Entry, Waiter};
@@ -15,7 +14,8 @@ use super::{Completion, Failure, Lane, NOBODY, RoleGuard, TRUSTED, Tended, Unit}
 use crate::error::{Error, Result, Status};
 use crate::net::Socket;
 use crate::sys::slot::Order;
-use crate::time::Deadline;
+use crate::sys::sync::MutexGuard;
+use crate::time::{Deadline, Instant};
 
 /// How many buffers are read at one go: others have something to say too.
 const BUFFERS: u32 = 16;
@@ -100,7 +100,7 @@ impl Lane {
     }
 
     /// With the reader's role: reads until nothing more is there.
-    fn read_all(&self) -> std::sync::MutexGuard<'_, super::St> {
+    fn read_all(&self) -> MutexGuard<'_, super::St> {
         let _guard = RoleGuard::new(self, Order::Lead);
         for _ in 0..BUFFERS {
             let (read, finished) = self.take_in(Some(Instant::now()), None);

@@ -12,17 +12,19 @@
 //! ciphertext to the session before it decodes; offsets and entries stay as they are.
 
 mod attend;
+#[cfg(all(test, loom))]
+mod model_tests;
 mod reader;
 mod state;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
@@ -31,7 +33,8 @@ use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
 use crate::sys::futex::Word;
 use crate::sys::slot::{self, Order, Seen, Slot, Token};
-use crate::time::Deadline;
+use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
+use crate::time::{Deadline, Instant};
 
 use reader::Rd;
 use state::{Entry, St, Waiter};
@@ -223,7 +226,11 @@ impl Lane {
             call.fresh.set(Some(now));
             if straight.is_some() {
                 st = self.flush_with(st, Some(&call), straight);
-            } else if st.writer.is_some() || !st.may_flush(&self.settings) {
+            } else if st.writer.is_some() {
+                // It may leave these bytes behind, and not find anybody whom it could ask to send them.
+                call.held_until.set(Some(st.hold_end().min(now + LOOK_AGAIN)));
+                self.publish(&st);
+            } else if !st.may_flush(&self.settings) {
                 call.held_until.set(Some(st.hold_end()));
                 self.publish(&st);
             } else {

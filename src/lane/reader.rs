@@ -6,15 +6,17 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
 use crate::sys::slot::{Order, Token};
+use crate::sys::sync::{MutexGuard, PoisonError};
+use crate::time::Instant;
 
 /// The receive buffer begins small, because most connections never need more.
 const FIRST_BUFFER: usize = 16 * 1024;

@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::Error;
 use crate::resp::Want;
 use crate::sys::slot::Token;
-use crate::time::Deadline;
+use crate::time::{Deadline, Instant};
 
 /// From here on bytes are sent whatever is in flight.
 const PLENTY: usize = 64 * 1024;

@@ -5,14 +5,15 @@
 
 use std::io::{ErrorKind, IoSlice};
 use std::iter::once;
-use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::state::St;
 use super::{Call, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
+use crate::sys::sync::MutexGuard;
+use crate::time::Instant;
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;

@@ -4,14 +4,16 @@
 //! returns may be spurious; deadlines are on the monotonic clock. Linux uses FUTEX_WAIT_BITSET; elsewhere a condition
 //! variable for each word serves.
 
-use std::time::Instant;
+use crate::time::Instant;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(loom)))]
 pub use linux::Word;
-#[cfg(not(target_os = "linux"))]
+#[cfg(loom)]
+pub use model::{Word, pass_time, start};
+#[cfg(not(any(target_os = "linux", loom)))]
 pub use portable::Word;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(loom)))]
 mod linux {
     use super::Instant;
     use std::sync::OnceLock;
@@ -73,7 +75,7 @@ mod linux {
     }
 }
 
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(all(any(test, not(target_os = "linux")), not(loom)))]
 mod portable {
     use super::Instant;
     use std::sync::{Condvar, Mutex, PoisonError};
@@ -112,6 +114,92 @@ mod portable {
     }
 }
 
+/// The kernel's part in a model: words like futexes, and time, which passes when the model says so, and when all sleep.
+#[cfg(loom)]
+mod model {
+    use super::Instant;
+    use crate::time::model;
+    use loom::sync::atomic::{AtomicU32, Ordering};
+    use loom::thread::{self, Thread};
+    use std::sync::Mutex;
+
+    /// Who sleeps. No order of loom's comes between looking at a word's count and getting on this list, as in the kernel.
+    static SLEEPERS: Mutex<Vec<Sleeper>> = Mutex::new(Vec::new());
+
+    struct Sleeper {
+        word: usize,
+        bits: u32,
+        end: Option<Instant>,
+        thread: Thread,
+    }
+
+    /// A word that threads wait on, told apart by bits.
+    #[derive(Default)]
+    pub struct Word(AtomicU32);
+
+    impl Word {
+        /// The count to give to [`Word::wait`]; read it before announcing the wait.
+        pub fn ticket(&self) -> u32 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        /// Sleeps until one of `bits` is woken, the ticket is out of date, or the end comes.
+        pub fn wait(&self, ticket: u32, bits: u32, end: Option<Instant>) {
+            // The kernel compares under a lock, so that it never sees an old count: a load might, here.
+            if self.0.fetch_add(0, Ordering::SeqCst) != ticket {
+                return;
+            }
+            let end = end.filter(|_| model::moves());
+            let thread = thread::current();
+            let id = thread.id();
+            SLEEPERS.lock().unwrap().push(Sleeper { word: self as *const Self as usize, bits, end, thread });
+            let sleeps = || SLEEPERS.lock().unwrap().iter().any(|sleeper| sleeper.thread.id() == id);
+            match end {
+                None => {
+                    while sleeps() {
+                        thread::park();
+                    }
+                }
+                Some(end) => {
+                    if end > model::latest() {
+                        thread::yield_now();
+                    }
+                    if sleeps() {
+                        pass_time(end);
+                    }
+                }
+            }
+        }
+
+        /// Wakes all that wait for one of `bits`.
+        pub fn wake(&self, bits: u32) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let word = self as *const Self as usize;
+            wake(|sleeper| sleeper.word == word && sleeper.bits & bits != 0);
+        }
+    }
+
+    fn wake(which: impl Fn(&Sleeper) -> bool) {
+        let (woken, rest) = SLEEPERS.lock().unwrap().drain(..).partition(which);
+        *SLEEPERS.lock().unwrap() = rest;
+        woken.into_iter().for_each(|sleeper: Sleeper| sleeper.thread.unpark());
+    }
+
+    /// A new run of the model: nobody sleeps, and the clock stands at its beginning. With `time` it will move; else the end of
+    /// a wait never comes, and whatever counts on one shows as a deadlock.
+    pub fn start(time: bool) {
+        SLEEPERS.lock().unwrap().clear();
+        model::start(time);
+    }
+
+    /// Lets time pass up to this moment: whoever slept until then at the most is woken.
+    pub fn pass_time(to: Instant) {
+        model::set(to);
+        wake(|sleeper| sleeper.end.is_some_and(|end| end <= to));
+    }
+}
+
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

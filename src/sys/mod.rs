@@ -8,4 +8,5 @@ pub mod pipe;
 pub mod poll;
 pub mod recv;
 pub mod slot;
+pub mod sync;
 pub mod thread;

@@ -4,12 +4,13 @@
 //! is delivered at most once; orders (take the reader's or the writer's role) are never lost, whatever comes after them.
 //! After the last touch of the state the deliverer knows nothing of the slot: it wakes by the lane's words only.
 
-use std::cell::UnsafeCell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use super::futex::Word;
+use super::sync::UnsafeCell;
+use super::sync::atomic::{AtomicU32, Ordering};
+use super::sync::pause;
+use crate::time::Instant;
 
 const PARKED: u32 = 1;
 const DONE: u32 = 2;
@@ -68,7 +69,7 @@ impl<T> Drop for Outlive<'_, T> {
         let mut spins = 0u32;
         while self.0.state.load(Ordering::Acquire) & (DONE | RELEASED) == 0 {
             spins += 1;
-            if spins < 64 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(50)) }
+            pause(spins);
         }
     }
 }
@@ -123,7 +124,7 @@ impl<T> Slot<T> {
         }
         if state & DONE != 0 {
             // SAFETY: DONE was set with release after the only write of the value, by a token that is gone; acquired above.
-            let value = unsafe { (*self.value.get()).take() };
+            let value = self.value.with_mut(|value| unsafe { (*value).take() });
             return Some(value.map_or(Seen::Released, Seen::Done));
         }
         (state & RELEASED != 0).then_some(Seen::Released)
@@ -156,7 +157,7 @@ impl<T> Token<T> {
         std::mem::forget(self);
         // SAFETY: the slot lives until DONE is seen; this token is the only writer, and the waiter reads only after DONE.
         unsafe {
-            *slot.as_ref().value.get() = Some(value);
+            slot.as_ref().value.with_mut(|cell| *cell = Some(value));
             slot.as_ref().state.fetch_or(DONE, Ordering::AcqRel) & PARKED != 0
         }
     }
@@ -175,10 +176,12 @@ impl<T> Drop for Token<T> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     #[test]
     fn a_value_reaches_a_sleeping_waiter() {

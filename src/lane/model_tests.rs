@@ -1,0 +1,371 @@
+//! The roles of a lane in every order of two or three threads, by loom.
+//!
+//! This is the lane itself, not a copy: state, reader, writer, slots and their orders; only the kernel is replaced, by words that sleep
+//! and wake like futexes (sys/futex.rs) and a connection in memory (net/scripted.rs). The clock stands unless a model moves it.
+//! What is proven, for up to two preemptions: no caller is left without a reader or a writer (loom ends a run in which all sleep), each unit ends
+//! once and with its own answer, a caller whose deadline comes hands its roles on, what is told of a dead lane is true.
+//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Glance`. tests/loom.rs runs this, and then again over copies of
+//! the sources with a fault in each, which have to fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use loom::thread;
+
+use super::{Bytes, Completion, Lane, Outcome, Unit};
+use crate::config::LaneSettings;
+use crate::error::{Error, Status};
+use crate::net::{ANSWER, COMMAND, Conn, Script};
+use crate::sys::futex;
+use crate::sys::slot::{self, Order, Seen};
+use crate::time::{Deadline, Instant};
+
+/// A deadline that no other wait of a lane comes near.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Tries all orders with at most so many preemptions. With `time` the clock may move.
+fn try_all(preemptions: usize, time: bool, model: impl Fn() + Send + Sync + 'static) {
+    // Loom cannot unwind out of the middle of an order: the first word about a fault is the last one.
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|fault| {
+            eprintln!("{fault}");
+            std::process::exit(101);
+        }));
+    });
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.location = true;
+    builder.max_branches = 10_000;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        futex::start(time);
+        model();
+    });
+    println!("{} orders", runs.load(Ordering::Relaxed));
+}
+
+fn lane(script: Script) -> Arc<Lane> {
+    let settings = LaneSettings { hold_rtt: Duration::ZERO, silent: 100 * HOUR, ..LaneSettings::default() };
+    Arc::new(Lane::new(Conn::scripted(script), "server".to_owned(), settings))
+}
+
+const ECHO: Script = Script { room: usize::MAX, silent: false };
+const SILENT: Script = Script { room: usize::MAX, silent: true };
+
+fn call(lane: &Lane, letter: char, deadline: Deadline) -> Outcome {
+    lane.exec(Unit { bytes: Bytes::Args(&[letter.to_string().as_bytes()]), list: None }, deadline)
+}
+
+#[track_caller]
+fn assert_own(letter: char, outcome: &Outcome) {
+    match outcome {
+        Ok(reply) => assert_eq!(reply.bytes(0), Some(letter.to_string().as_bytes())),
+        Err(failure) => panic!("{letter}: {failure:?}"),
+    }
+}
+
+/// Its own reply, or its deadline.
+#[track_caller]
+fn assert_own_or_late(letter: char, outcome: &Outcome) {
+    match outcome {
+        Err(failure) if failure.error.status() == Status::Timeout => {
+            assert!([0, COMMAND].contains(&failure.sent), "{failure:?}");
+        }
+        _ => assert_own(letter, outcome),
+    }
+}
+
+/// A caller with this deadline, in a thread.
+fn caller(lane: &Arc<Lane>, letter: char, deadline: Deadline) -> thread::JoinHandle<Outcome> {
+    let lane = lane.clone();
+    thread::spawn(move || call(&lane, letter, deadline))
+}
+
+/// Lets the time of this deadline pass, at any moment.
+fn pass(deadline: Deadline) {
+    futex::pass_time(deadline.end().unwrap());
+}
+
+/// Nobody has a role, and nothing is in flight once one more caller has been served.
+fn assert_well(lane: &Lane) {
+    let st = lane.lock();
+    assert_eq!((st.reader, st.writer), (None, None));
+    drop(st);
+    assert_own('z', &call(lane, 'z', Deadline::never()));
+    let st = lane.lock();
+    assert_eq!((st.in_flight(), st.reader, st.writer, st.has_unsent()), (0, None, None, false));
+}
+
+// ---- the slot ---------------------------------------------------------------------------------
+
+/// What the deliverer does with its token; in the order of the list.
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    Lead,
+    Flush,
+    Deliver,
+    Drop,
+}
+
+/// A waiter that sees everything that is done with the token, though its time may be over meanwhile.
+fn a_waiter_sees(steps: &'static [Does]) {
+    try_all(3, true, move || {
+        let word = Arc::new(futex::Word::default());
+        let end = Instant::now() + HOUR;
+        let clock = thread::spawn(move || futex::pass_time(end));
+        let seen = slot::scope(|slot, token| {
+            let theirs = word.clone();
+            thread::spawn(move || {
+                let mut token = Some(token);
+                for step in steps {
+                    let wake = match step {
+                        Does::Lead => token.as_ref().unwrap().order(Order::Lead),
+                        Does::Flush => token.as_ref().unwrap().order(Order::Flush),
+                        Does::Deliver => token.take().unwrap().deliver('v'),
+                        Does::Drop => {
+                            drop(token.take());
+                            true
+                        }
+                    };
+                    if wake {
+                        theirs.wake(2);
+                    }
+                }
+            });
+            let (mut end, mut seen) = (Some(end), Vec::new());
+            loop {
+                match slot.wait(&word, 2, end) {
+                    Seen::Order(Order::Lead) => seen.push(Does::Lead),
+                    Seen::Order(Order::Flush) => seen.push(Does::Flush),
+                    Seen::Done(value) => {
+                        assert_eq!(value, 'v');
+                        seen.push(Does::Deliver);
+                        return seen;
+                    }
+                    Seen::Released => {
+                        seen.push(Does::Drop);
+                        return seen;
+                    }
+                    Seen::Late => end = None,
+                }
+            }
+        });
+        clock.join().unwrap();
+        assert!(seen.last() == steps.last() && seen.len() == steps.len(), "something was lost");
+        assert!(steps.iter().all(|step| seen.contains(step)), "something else was seen");
+    });
+}
+
+#[test]
+fn a_slot_gets_its_value() {
+    a_waiter_sees(&[Does::Deliver]);
+}
+
+#[test]
+fn a_slot_gets_its_orders_before_its_value() {
+    a_waiter_sees(&[Does::Lead, Does::Flush, Does::Deliver]);
+}
+
+#[test]
+fn a_slot_learns_that_its_token_is_gone() {
+    a_waiter_sees(&[Does::Flush, Does::Drop]);
+}
+
+#[test]
+fn a_slot_outlives_its_token_though_nobody_waits() {
+    try_all(3, false, || {
+        let handle = slot::scope(|_, token| thread::spawn(move || token.deliver('v')));
+        assert!(!handle.join().unwrap(), "nobody slept");
+    });
+}
+
+// ---- the roles --------------------------------------------------------------------------------
+
+#[test]
+fn two_callers() {
+    try_all(4, false, || {
+        let lane = lane(ECHO);
+        let b = caller(&lane, 'b', Deadline::never());
+        assert_own('a', &call(&lane, 'a', Deadline::never()));
+        assert_own('b', &b.join().unwrap());
+        assert_well(&lane);
+    });
+}
+
+#[test]
+fn three_callers() {
+    try_all(2, false, || {
+        let lane = lane(ECHO);
+        let b = caller(&lane, 'b', Deadline::never());
+        let c = caller(&lane, 'c', Deadline::never());
+        assert_own('a', &call(&lane, 'a', Deadline::never()));
+        assert_own('b', &b.join().unwrap());
+        assert_own('c', &c.join().unwrap());
+        assert_well(&lane);
+    });
+}
+
+#[test]
+fn two_callers_whose_answers_come_in_pieces() {
+    try_all(2, false, || {
+        let lane = lane(SILENT);
+        let a = caller(&lane, 'a', Deadline::never());
+        let b = caller(&lane, 'b', Deadline::never());
+        lane.socket.say(ANSWER - 2);
+        lane.socket.say(ANSWER);
+        lane.socket.speak();
+        assert_own('a', &a.join().unwrap());
+        assert_own('b', &b.join().unwrap());
+        assert_well(&lane);
+    });
+}
+
+#[test]
+fn a_caller_whose_deadline_comes_hands_on_what_it_had() {
+    try_all(2, true, || {
+        let lane = lane(SILENT);
+        let hour = Deadline::after(HOUR);
+        let a = caller(&lane, 'a', hour);
+        let b = caller(&lane, 'b', Deadline::never());
+        lane.socket.say(ANSWER - 2);
+        pass(hour);
+        lane.socket.speak();
+        assert_own_or_late('a', &a.join().unwrap());
+        assert_own('b', &b.join().unwrap());
+        assert_well(&lane);
+    });
+}
+
+#[test]
+fn a_writer_whose_deadline_comes_hands_its_role_on() {
+    try_all(2, true, || {
+        let lane = lane(Script { room: 5, silent: false });
+        let hour = Deadline::after(HOUR);
+        let a = caller(&lane, 'a', hour);
+        let b = caller(&lane, 'b', Deadline::never());
+        pass(hour);
+        lane.socket.make_room(usize::MAX);
+        assert_own_or_late('a', &a.join().unwrap());
+        assert_own('b', &b.join().unwrap());
+        assert_well(&lane);
+    });
+}
+
+#[test]
+fn both_deadlines_come() {
+    try_all(2, true, || {
+        let lane = lane(Script { room: 16, silent: true });
+        let hour = Deadline::after(HOUR);
+        let a = caller(&lane, 'a', hour);
+        let b = caller(&lane, 'b', hour);
+        pass(hour);
+        lane.socket.make_room(usize::MAX);
+        assert_own_or_late('a', &a.join().unwrap());
+        assert_own_or_late('b', &b.join().unwrap());
+        lane.socket.speak();
+        assert_well(&lane);
+    });
+}
+
+// ---- calls that nobody waits for --------------------------------------------------------------
+
+/// Counts how often its call was ended, and how often with a reply.
+#[derive(Default)]
+struct Told {
+    ended: AtomicUsize,
+    well: AtomicUsize,
+}
+
+impl Completion for Told {
+    fn complete(self: Arc<Self>, outcome: Outcome) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if outcome.is_ok() {
+            assert_own('s', &outcome);
+            self.well.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is(&self, _owner: usize, _token: u64) -> bool {
+        true
+    }
+}
+
+/// A call is started beside a caller; this is done to it; whoever started it looks after the lane until it has ended.
+fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
+    try_all(2, time, move || {
+        let lane = lane(script);
+        let a = caller(&lane, 'a', Deadline::never());
+        let told = Arc::new(Told::default());
+        let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None };
+        assert!(lane.start(unit, Deadline::after(HOUR), told.clone()).is_ok());
+        then(&lane);
+        while told.ended.load(Ordering::Relaxed) == 0 {
+            lane.tend();
+            thread::yield_now();
+        }
+        assert_own('a', &a.join().unwrap());
+        assert_well(&lane);
+        assert_eq!(told.ended.load(Ordering::Relaxed), 1);
+        assert!(well.is_none_or(|well| well == told.well.load(Ordering::Relaxed)));
+    });
+}
+
+#[test]
+fn a_call_is_started_beside_a_caller() {
+    started(false, ECHO, |_| (), Some(1));
+}
+
+#[test]
+fn a_call_is_started_that_is_late() {
+    let then = |lane: &Lane| {
+        futex::pass_time(Instant::now() + HOUR);
+        lane.socket.speak();
+    };
+    started(true, SILENT, then, None);
+}
+
+#[test]
+fn a_call_is_started_and_cancelled() {
+    let then = |lane: &Lane| {
+        lane.cancel(0, 0);
+    };
+    started(false, ECHO, then, None);
+}
+
+// ---- the end of a lane ------------------------------------------------------------------------
+
+/// Two callers, the second one's command half sent at the most; the connection ends at any moment.
+fn the_end(end: fn(&Lane)) {
+    try_all(2, false, move || {
+        let lane = lane(Script { room: COMMAND + 5, silent: false });
+        let a = caller(&lane, 'a', Deadline::never());
+        let b = caller(&lane, 'b', Deadline::never());
+        end(&lane);
+        let outcomes = [('a', a.join().unwrap()), ('b', b.join().unwrap())];
+        let heard = lane.socket.heard();
+        for (letter, outcome) in outcomes {
+            match outcome {
+                Ok(_) => assert_own(letter, &outcome),
+                Err(failure) if failure.sent < COMMAND => assert!(!heard.contains(&letter), "{letter}: {failure:?}"),
+                Err(failure) => assert_eq!(failure.sent, COMMAND),
+            }
+        }
+        let st = lane.lock();
+        assert_eq!((st.in_flight(), st.reader, st.writer), (0, None, None));
+        assert!(st.dead.is_some());
+    });
+}
+
+#[test]
+fn the_server_ends_it() {
+    the_end(|lane| lane.socket.shutdown());
+}
+
+#[test]
+fn it_is_shut() {
+    the_end(|lane| lane.shut(Error::new(Status::Closed, "the end")));
+}
