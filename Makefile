@@ -48,7 +48,7 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
-	@echo 'make bench          the figures, next to hiredis'
+	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written'
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
@@ -118,6 +118,7 @@ demo:
 test:
 	scripts/setup test
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/compare/Cargo.toml
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(MAKE) all
 	@rm -f build/torture.txt
@@ -128,7 +129,7 @@ test:
 bench:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
-	scripts/bench build/bench-prefix
+	scripts/bench build/bench-prefix $(BENCH_ARGS)
 
 # The library's code is the same as in a release; only the long optimisation at the end is left out.
 torture:

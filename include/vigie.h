@@ -146,7 +146,7 @@ typedef enum {
 } vigie_error_flag;
 
 /**
- * Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
+ * Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec() and vigie_cmds_submit(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
  * eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
  */
 typedef enum {
@@ -156,6 +156,11 @@ typedef enum {
   VIGIE_CALL_NO_RETRY = (1 << 2),
   /** On a client of vigie_split_for(): this read goes to the primary. */
   VIGIE_CALL_ON_PRIMARY = (1 << 4),
+  /**
+   * Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
+   * error. Exec: the list holds exactly one command, and its reply and error have the same form.
+   */
+  VIGIE_CALL_EACH = (1 << 5),
   /** Expected to take long: not on a connection that other calls share. */
   VIGIE_CALL_SLOW = (1 << 6),
 } vigie_call_flag;
@@ -196,6 +201,8 @@ typedef enum {
 
 /** The field kind of vigie_event: one bit each, so that they serve as a mask. More may come. */
 typedef enum {
+  /** A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given. */
+  VIGIE_EVENT_COMPLETION = (1 << 0),
   /** A service has another primary. The reply is a MAP: service, from, to, reason, epoch. */
   VIGIE_EVENT_TOPOLOGY = (1 << 3),
   /** Events were lost here, because the queue was full. The reply is an INT: how many. */
@@ -779,7 +786,8 @@ vigie_status vigie_cmd_exec(vigie_client *client,
  *
  * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
  * vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
- * VIGIE_CALL_REPLICAS(n) waits once, behind the last command.
+ * VIGIE_CALL_REPLICAS(n) waits once, behind the last command. VIGIE_CALL_EACH: the list holds one command, and reply and
+ * error are as those of vigie_cmd_exec().
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
  * only read.
  * Blocks: up to timeout_ms.
@@ -797,6 +805,35 @@ vigie_status vigie_cmds_exec(vigie_client *client,
                              int64_t timeout_ms,
                              vigie_reply **out,
                              vigie_error **err);
+
+/**
+ * Runs a list of commands without waiting: as vigie_cmds_exec(), and its outcome arrives on a queue, as one
+ * VIGIE_EVENT_COMPLETION with this token for each call that returned VIGIE_OK. With VIGIE_CALL_EACH every command of the
+ * list is a call of its own: command i completes with token + i, its bare reply and its own error, as vigie_cmd_exec()
+ * would give them. Calls of one client to one node start in the order of their submission, and what has to be tried again
+ * keeps it; they travel on a connection of their own, which blocking calls do not share. Writes that replicas must
+ * have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. The rules of retry and failover are those
+ * of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
+ *
+ * Lengths: commands_len is the bytes of commands. timeout_ms and flags are those of vigie_cmds_exec(), for each call.
+ * Ownership: commands is copied. The queue may be freed while calls are under way: they go on, and nobody is told.
+ * Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
+ * submit.max_bytes allows: drain it, then submit again (nothing of the list was taken); VIGIE_ERR_TIMEOUT: timeout_ms
+ * <= 0; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CONFIG;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_cmds_submit(vigie_client *client,
+                               const void *commands,
+                               size_t commands_len,
+                               uint32_t flags,
+                               int64_t timeout_ms,
+                               vigie_queue *queue,
+                               uint64_t token,
+                               vigie_error **err);
 
 /**
  * What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.
@@ -1086,6 +1123,20 @@ int32_t vigie_queue_drain(vigie_queue *queue,
                           int64_t timeout_ms,
                           vigie_event *events,
                           uint32_t capacity);
+
+/**
+ * Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
+ * VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
+ * Returns how many were found under way.
+ *
+ * Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none; 0 for NULL, for what is no queue, and in a forked child.
+ * Since: 0.1.0.
+ */
+size_t vigie_queue_cancel(vigie_queue *queue, uint64_t token);
 
 /**
  * Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for

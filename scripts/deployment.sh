@@ -1,8 +1,10 @@
 # Starts Redis servers and Sentinels on free loopback ports, for scripts/demo and scripts/bench. Source it, call
-# deployment_start REPLICAS SENTINELS; it sets uri, primary_port, primary_pid. Everything ends with the shell that sourced it.
+# deployment_start REPLICAS SENTINELS, also more than once; it sets uri, primary_port, primary_pid, replica_ports. Everything ends
+# with the shell that sourced it.
 # Needs redis-server and bash alone: servers are spoken to over bash's own /dev/tcp.
 
 deployment_dir=
+deployment_number=0
 deployment_pids=()
 
 deployment_stop() {
@@ -54,7 +56,7 @@ says() { ask "$1" "$2" | grep -- "$3" >/dev/null; }
 # server_start NAME ARGUMENT...: a server on a free port; sets port and pid. A port taken by somebody in the meantime ends the
 # server at once, and the next one is tried.
 server_start() {
-  local name=$1 try
+  local name=$deployment_number-$1 try
   shift
   for try in 1 2 3 4 5 6 7 8 9 10; do
     port=$((RANDOM % 20000 + 10000))
@@ -74,11 +76,15 @@ server_settled() { ! kill -0 "$pid" 2>/dev/null || ask "$port" "" >/dev/null; }
 
 deployment_start() {
   local replicas=$1 sentinels=$2 quorum=$(($2 / 2 + 1)) n ports=() addrs=
-  deployment_dir=$(mktemp -d "${TMPDIR:-/tmp}/vigie.XXXXXX")
+  # The names of a deployment's files begin with its number: Sentinels write theirs anew while they run.
+  deployment_number=$((deployment_number + 1))
+  [ -n "$deployment_dir" ] || deployment_dir=$(mktemp -d "${TMPDIR:-/tmp}/vigie.XXXXXX")
+  replica_ports=()
   server_start primary 'save ""' 'repl-diskless-sync-delay 0'
   primary_port=$port primary_pid=$pid
   for ((n = 1; n <= replicas; n++)); do
     server_start "replica$n" 'save ""' 'repl-diskless-sync-delay 0' "replicaof 127.0.0.1 $primary_port"
+    replica_ports+=("$port")
   done
   if [ "$replicas" -gt 0 ]; then
     until_true 20 "the replicas" says "$primary_port" 'INFO replication' "^slave$((replicas - 1)):.*state=online"

@@ -88,6 +88,8 @@ fn agreement() -> String {
     same("VIGIE_TIMEOUT_NONE", types::TIMEOUT_NONE);
     same("VIGIE_NONE", i64::from(types::NO_NODE));
     same("VIGIE_EF_MAYBE_EXECUTED", i64::from(vigie::error::flags::MAYBE_EXECUTED));
+    same("VIGIE_EVENT_COMPLETION", i64::from(vigie::queue::kind::COMPLETION));
+    same("VIGIE_CALL_EACH", i64::from(vigie::client::CallFlags::EACH));
     same("VIGIE_CALL_SLOW", types::vigie_call_flag::VIGIE_CALL_SLOW as i64);
     same("VIGIE_CALL_REPLICAS(255)", 255 << 24);
     same("VIGIE_CALL_REPLICAS(1)", 1 << 24);

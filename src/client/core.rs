@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::Target;
 use super::lag;
+use super::line::{LINES, Line};
 use super::route::View;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags};
@@ -36,6 +37,9 @@ pub(super) struct Core {
     /// How far the replicas are behind.
     pub(super) lag: lag::Watch,
     pub(super) counters: Counters,
+    /// Submitted calls that cannot start at once, or have to be tried again.
+    lines: [Arc<Line>; LINES],
+    orders: AtomicU64,
     life: Life,
 }
 
@@ -90,11 +94,22 @@ impl Core {
             scan_pin: Mutex::default(),
             lag: lag::Watch::new(Weak::clone(me)),
             counters: Counters::default(),
+            lines: std::array::from_fn(|number| Line::new(Weak::clone(me), number)),
+            orders: AtomicU64::new(0),
             life: Life::default(),
         });
         let child: Weak<dyn Child> = Arc::downgrade(&core) as Weak<dyn Child>;
         sentinel.adopt(child);
         Ok(core)
+    }
+
+    pub(super) fn line(&self, number: usize) -> &Arc<Line> {
+        &self.lines[number]
+    }
+
+    /// The place of the next submitted call among all of this client.
+    pub(super) fn next_order(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn settings(&self) -> Guard<Arc<ClientSettings>> {
@@ -119,6 +134,15 @@ impl Core {
         self.check_open()?;
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         Ok(inside)
+    }
+
+    pub(super) fn count_retry(&self) {
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many calls are inside.
+    pub(super) fn in_flight(&self) -> &AtomicUsize {
+        &self.life.active
     }
 
     /// Counts an error, and says CLOSED of what a close ended.
@@ -149,6 +173,7 @@ impl Core {
 
     pub(super) fn close(&self, deadline: Deadline) -> Result<()> {
         self.life.closed.store(true, Ordering::Release);
+        self.lines.iter().for_each(Line::kick);
         let blocking = std::mem::take(&mut *lock(&self.life.blocking));
         blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
         let mut door = lock(&self.life.door);
@@ -225,6 +250,7 @@ impl Child for Core {
     fn changed(&self, service: &str) {
         if service == self.service.name() {
             drop(self.current_view());
+            self.lines.iter().for_each(Line::kick);
         }
     }
 }
@@ -240,11 +266,44 @@ pub(super) struct Inside<'a>(&'a Core);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let life = &self.0.life;
-        if life.active.fetch_sub(1, Ordering::AcqRel) == 1 && life.closed.load(Ordering::Acquire) {
-            drop(lock(&life.door));
-            life.changed.notify_all();
+        self.0.life.leave();
+    }
+}
+
+impl Life {
+    fn leave(&self) {
+        if self.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.closed.load(Ordering::Acquire) {
+            drop(lock(&self.door));
+            self.changed.notify_all();
         }
+    }
+}
+
+/// A submitted call inside a client, which it keeps alive.
+pub(super) struct Stay(Arc<Core>);
+
+impl Stay {
+    pub(super) fn new(core: &Arc<Core>) -> Result<Self> {
+        std::mem::forget(core.enter()?);
+        Ok(Self(Arc::clone(core)))
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0
+    }
+}
+
+impl Clone for Stay {
+    fn clone(&self) -> Self {
+        self.0.life.active.fetch_add(1, Ordering::AcqRel);
+        self.0.counters.calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.life.leave();
     }
 }
 

@@ -45,16 +45,26 @@ impl Core {
     /// Sends a write and its WAIT as one unit.
     pub(super) fn send_durably(&self, pool: &Arc<Pool>, unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Outcome {
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
-        let mut bytes = Vec::with_capacity(unit.bytes.len() + 48);
-        unit.bytes.append_to(&mut bytes);
-        let own = bytes.len();
-        let patience = patience(deadline.left()).as_millis();
-        encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
+        let bytes = with_wait(unit, replicas, deadline);
         let commands = unit.list.unwrap_or(1);
         let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1) }, deadline);
-        let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
-        judge_wait(&whole, unit.list, replicas, pool.name())
+        unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
     }
+}
+
+/// A write and its WAIT, which ends before the deadline.
+pub(super) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(unit.bytes.len() + 48);
+    unit.bytes.append_to(&mut bytes);
+    let patience = patience(deadline.left()).as_millis();
+    encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
+    bytes
+}
+
+/// The outcome of the write alone, whose own bytes were so many.
+pub(super) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
+    let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
+    judge_wait(&whole, list, replicas, node)
 }
 
 /// How long WAIT may take, so that its answer comes before the deadline: an idle server looks at the time only every 100 ms.

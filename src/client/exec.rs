@@ -3,6 +3,7 @@
 //! Guarantees: at most one thing is repeated at a time, in order; without progress there is a pause that grows, with jitter;
 //! the error at the end says what was tried last, how often, and for how long.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,10 +21,21 @@ use crate::resp::{Reply, Want};
 use crate::time::Deadline;
 use crate::topology::{Haste, Service};
 
+/// The way of an attempt.
+pub(super) struct Way {
+    pub(super) route: Route,
+    /// How many replicas must have it.
+    pub(super) replicas: u32,
+    /// The number under which it was begun: another one makes its answer doubtful.
+    pub(super) doubts: u64,
+    /// The version of the topology by which it was chosen.
+    pub(super) version: u64,
+}
+
 /// Where a call stands between two attempts.
-struct Progress {
-    retry: RetrySettings,
-    deadline: Deadline,
+pub(super) struct Progress {
+    pub(super) retry: RetrySettings,
+    pub(super) deadline: Deadline,
     rounds: u32,
     /// Topology of this discovery or an earlier one, or of this version, has been found wanting.
     stale: u64,
@@ -33,7 +45,7 @@ struct Progress {
     tried: Vec<String>,
     /// Replies to a list whose rest was refused, each with how many of them stand.
     kept: Vec<(Reply, usize)>,
-    from: usize,
+    pub(super) from: usize,
     /// Who refused the rest.
     refused_by: Option<Arc<Pool>>,
     /// An attempt may have run.
@@ -52,10 +64,7 @@ impl Core {
         retry: RetrySettings,
     ) -> Result<(Reply, Arc<Pool>)> {
         plan.check_shared()?;
-        if self.target == Target::Replica && !plan.reads {
-            let text = format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
-            return Err(Error::new(Status::ReadOnly, text));
-        }
+        self.check_target(plan)?;
         let mut progress = Progress::new(retry, deadline);
         loop {
             let version = self.service.version();
@@ -77,8 +86,20 @@ impl Core {
         }
     }
 
+    /// A client for replicas carries no writes.
+    pub(super) fn check_target(&self, plan: &Plan<'_>) -> Result<()> {
+        match self.target {
+            Target::Replica if !plan.reads => {
+                let text =
+                    format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
+                Err(Error::new(Status::ReadOnly, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The end of a call that did not come off: an error, or what is known of a list whose rest was refused to the end.
-    fn end(&self, plan: &Plan<'_>, mut progress: Progress, error: Error) -> Result<(Reply, Arc<Pool>)> {
+    pub(super) fn end(&self, plan: &Plan<'_>, mut progress: Progress, error: Error) -> Result<(Reply, Arc<Pool>)> {
         let refused = progress.from > 0 || error.status() == Status::Server;
         match progress.refused_by.take() {
             Some(pool) if refused && !progress.maybe_executed && !error.has(flags::MAYBE_EXECUTED) => {
@@ -94,26 +115,51 @@ impl Core {
         call: CallFlags,
         progress: &mut Progress,
     ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
-        self.learn(progress.stale, progress.version, progress.deadline)?;
-        self.hold_back(plan, progress.deadline)?;
+        let way = self.prepare(plan, call, progress, progress.deadline)?;
+        let slow = plan.slow || call.has(CallFlags::SLOW);
+        let outcome = match way.replicas {
+            0 => self.send(plan, &way.route, slow, progress),
+            n => self.send_durably(&way.route.pool, plan.unit(progress.from), n, progress.deadline),
+        };
+        self.conclude(plan, call, progress, way, outcome)
+    }
+
+    /// Finds the way of an attempt; waits for topology and for the fence until `patience` is over.
+    pub(super) fn prepare(
+        &self,
+        plan: &Plan<'_>,
+        call: CallFlags,
+        progress: &mut Progress,
+        patience: Deadline,
+    ) -> std::result::Result<Way, Failed> {
+        self.learn(progress.stale, progress.version, patience)?;
+        self.hold_back(plan, patience)?;
         let replicas = self.replicas_needed(plan, call)?;
         // Before the route is chosen: what changes from here on makes the answer doubtful.
         let doubts = self.service.doubts();
         progress.routed_by = self.service.version();
-        let route = match self.route(plan, call, &progress.tried) {
-            Ok(route) => route,
+        match self.route(plan, call, &progress.tried) {
+            Ok(route) => Ok(Way { route, replicas, doubts, version: progress.routed_by }),
             Err(error) => {
                 // Every replica failed this call: begin anew, with fresh topology.
                 progress.tried.clear();
                 progress.outdate(&self.service);
-                return Err(Failed::from(error));
+                Err(Failed::from(error))
             }
-        };
-        let slow = plan.slow || call.has(CallFlags::SLOW);
-        let outcome = match replicas {
-            0 => self.send(plan, &route, slow, progress),
-            n => self.send_durably(&route.pool, plan.unit(progress.from), n, progress.deadline),
-        };
+        }
+    }
+
+    /// What an attempt's outcome means.
+    pub(super) fn conclude(
+        &self,
+        plan: &Plan<'_>,
+        call: CallFlags,
+        progress: &mut Progress,
+        way: Way,
+        outcome: Outcome,
+    ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
+        let Way { route, doubts, version, .. } = way;
+        progress.routed_by = version;
         let outcome = self.doubt_answer(plan, doubts, outcome);
         match judge(plan, progress.from, call, &progress.retry, outcome) {
             Verdict::Done { reply, ask } => {
@@ -152,14 +198,7 @@ impl Core {
 
     fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
         let unit = plan.unit(progress.from);
-        let deadline = match route.alternatives {
-            // A stalled replica must leave time for the others.
-            others if others > 0 && !slow => {
-                let share = progress.deadline.left().map(|left| left / (others as u32 + 1));
-                share.map_or(progress.deadline, |share| progress.deadline.within(share))
-            }
-            _ => progress.deadline,
-        };
+        let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
         if plan.blocks.is_some() {
             return self.send_alone(&route.pool, unit, deadline, true);
         }
@@ -168,7 +207,7 @@ impl Core {
                 return run_on(loan, unit, deadline);
             }
         }
-        route.pool.exec(unit, slow, deadline)
+        route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()))
     }
 
     /// Runs a unit on a connection of its own.
@@ -262,7 +301,7 @@ impl Core {
 }
 
 /// How an attempt failed.
-enum Failed {
+pub(super) enum Failed {
     ForGood(Error),
     ForNow(Error),
 }
@@ -274,7 +313,7 @@ impl From<Error> for Failed {
 }
 
 impl Progress {
-    fn new(retry: RetrySettings, deadline: Deadline) -> Self {
+    pub(super) fn new(retry: RetrySettings, deadline: Deadline) -> Self {
         Self {
             retry,
             deadline,
@@ -292,7 +331,7 @@ impl Progress {
     }
 
     /// The whole reply, if it came in parts.
-    fn whole(&mut self, last: Reply) -> Reply {
+    pub(super) fn whole(&mut self, last: Reply) -> Reply {
         if self.kept.is_empty() { last } else { join(&self.kept, &last) }
     }
 
@@ -311,7 +350,7 @@ impl Progress {
 
     /// Which error to end with if nothing better comes: that no replica was fit says more than that the last of them failed, and
     /// anything says more than that the deadline came during a discovery.
-    fn most_telling(&mut self, error: Error) -> Error {
+    pub(super) fn most_telling(&mut self, error: Error) -> Error {
         let was_sent = error.has(flags::MAYBE_EXECUTED);
         let vague = match &self.told {
             None => false,
@@ -325,12 +364,12 @@ impl Progress {
         error
     }
 
-    fn is_out_of_retries(&self) -> bool {
+    pub(super) fn is_out_of_retries(&self) -> bool {
         self.retry.max != 0 && self.rounds >= self.retry.max
     }
 
     /// How long to wait before the next attempt; none before the first repetition, and none while there are other replicas.
-    fn pause(&mut self) -> Option<Duration> {
+    pub(super) fn pause(&mut self) -> Option<Duration> {
         self.rounds += 1;
         if self.rounds == 1 || !self.tried.is_empty() {
             return None;
@@ -354,14 +393,16 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
-    let mut encoded = Vec::new();
-    let bytes = match unit.bytes {
-        Bytes::Raw(raw) => raw,
-        args => {
+    let sent = match (unit.bytes, unit.bytes.pieces()) {
+        (_, Some(pieces)) => conn.send_parts(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), deadline),
+        (Bytes::Raw(raw), None) => conn.send_all(raw, deadline),
+        (args, None) => {
+            let mut encoded = Vec::new();
             args.append_to(&mut encoded);
-            &encoded
+            conn.send_all(&encoded, deadline)
         }
     };
-    conn.send_all(bytes, deadline).map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
-    conn.recv(unit.list.map_or(Want::One, Want::List), deadline).map_err(|error| Failure { sent: bytes.len(), error })
+    sent.map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
+    let received = conn.recv(unit.list.map_or(Want::One, Want::List), deadline);
+    received.map_err(|error| Failure { sent: unit.bytes.len(), error })
 }

@@ -10,9 +10,11 @@ mod exec;
 mod hold;
 mod judge;
 mod lag;
+mod line;
 mod plan;
 mod route;
 mod session;
+mod submit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,11 +52,13 @@ impl CallFlags {
     pub const NO_RETRY: u32 = 1 << 2;
     /// On a split client: this read goes to the primary.
     pub const ON_PRIMARY: u32 = 1 << 4;
+    /// Each command of a list is a call of its own.
+    pub const EACH: u32 = 1 << 5;
     /// Not on the lane that everybody shares.
     pub const SLOW: u32 = 1 << 6;
     /// Done only when so many replicas have it: in the highest byte.
     const REPLICAS: u32 = 0xFF << 24;
-    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::SLOW | Self::REPLICAS;
+    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
     pub fn from_bits(bits: u32) -> Result<Self> {
@@ -151,10 +155,17 @@ impl Client {
 
     /// Runs one command; an error reply is an error.
     pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, budget: Budget) -> Result<Reply> {
-        let plan = Plan::command(args)?;
-        let (reply, pool) = self.exec(&plan, flags, budget)?;
+        if flags.has(CallFlags::EACH) {
+            let text = "flags: VIGIE_CALL_EACH is for lists of commands";
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        self.exec_one(&Plan::command(args)?, flags, budget)
+    }
+
+    fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, budget: Budget) -> Result<Reply> {
+        let (reply, pool) = self.exec(plan, flags, budget)?;
         match reply.error_line(0) {
-            Some(line) => Err(self.core.told(judge::error_of(&plan, line, pool.name()))),
+            Some(line) => Err(self.core.told(judge::error_of(plan, line, pool.name()))),
             None if plan.is_exec() && reply.kind(0) == Kind::Null => {
                 let text = "EXEC answered null: a watched key was changed, nothing was executed";
                 Err(self.core.told(Error::new(Status::TxnAborted, text).with_endpoint(pool.name())))
@@ -163,8 +174,12 @@ impl Client {
         }
     }
 
-    /// Runs a list of commands, RESP-encoded one after the other; the reply is an ARRAY with one node for each.
+    /// Runs a list of commands, RESP-encoded one after the other; the reply is an ARRAY with one node for each. With `EACH`
+    /// it is one command, whose reply is its own and whose error is an error.
     pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, budget: Budget) -> Result<Reply> {
+        if flags.has(CallFlags::EACH) {
+            return self.exec_one(&Plan::one(list)?, flags, budget);
+        }
         self.exec(&Plan::list(list)?, flags, budget).map(|(reply, _)| reply)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Budget;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit};
-use crate::resp::list::{self, CommandList};
+use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::time::Deadline;
 
@@ -43,6 +43,8 @@ pub(super) enum Scan {
 
 enum What<'a> {
     Args(&'a [&'a [u8]]),
+    /// A list of one command, whose reply is its own.
+    One(CommandList<'a>),
     List(CommandList<'a>),
 }
 
@@ -58,19 +60,45 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
+    /// The plan for one RESP-encoded command, whose reply is its own.
+    pub(super) fn one(bytes: &'a [u8]) -> Result<Self> {
+        let list = list::parse(bytes)?;
+        if list.len() != 1 {
+            let text = format!("commands: {} of them, and VIGIE_CALL_EACH runs exactly one at a time here", list.len());
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        Self::of(list, What::One(list))
+    }
+
     /// The plan for a list of RESP-encoded commands.
     pub(super) fn list(bytes: &'a [u8]) -> Result<Self> {
         let list = list::parse(bytes)?;
+        Self::of(list, What::List(list))
+    }
+
+    /// The plan for one command of a list that was parsed.
+    pub(super) fn single(command: &Command<'a>) -> Result<Self> {
+        let list = command.alone();
+        Self::of(list, What::One(list))
+    }
+
+    /// A list that is not empty.
+    pub(super) fn filled(bytes: &'a [u8]) -> Result<CommandList<'a>> {
+        let list = list::parse(bytes)?;
+        match list.is_empty() {
+            true => Err(Error::new(Status::InvalidArg, "commands: the list is empty")),
+            false => Ok(list),
+        }
+    }
+
+    fn of(list: CommandList<'a>, what: What<'a>) -> Result<Self> {
+        let bytes = list.bytes();
         let (commands, large) = (list.len(), bytes.len() > LARGE_BYTES);
         if commands == 0 {
             return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
-        let mut plan = Self::new(What::List(list));
-        if let What::List(list) = &plan.what {
-            let mut gathered = Self::new(What::Args(&[]));
-            list.commands().for_each(|command| gathered.add(|| command.args()));
-            plan = Self { what: plan.what, ..gathered };
-        }
+        let mut plan = Self::new(what);
+        list.commands().for_each(|command| plan.add(|| command.args()));
         if commands > 1 && plan.blocks.is_some() {
             let text = "a blocking command cannot be part of a list: run it by itself";
             return Err(Error::new(Status::Unsupported, text));
@@ -148,6 +176,7 @@ impl<'a> Plan<'a> {
     pub(super) fn unit(&self, from: usize) -> Unit<'_> {
         match &self.what {
             What::Args(args) => Unit { bytes: Bytes::Args(args), list: None },
+            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None },
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
                 Unit { bytes: Bytes::Raw(&list.bytes()[start..]), list: Some((list.len() - from) as u32) }
@@ -159,7 +188,16 @@ impl<'a> Plan<'a> {
     pub(super) fn first_len(&self, from: usize) -> usize {
         match &self.what {
             What::Args(args) => Bytes::Args(args).len(),
+            What::One(list) => list.bytes().len(),
             What::List(list) => list.commands().nth(from).map_or(0, |command| command.range().len()),
+        }
+    }
+
+    /// How many commands there are.
+    pub(super) fn count(&self) -> u32 {
+        match &self.what {
+            What::Args(_) => 1,
+            What::One(list) | What::List(list) => list.len() as u32,
         }
     }
 
@@ -169,14 +207,18 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn is_exec(&self) -> bool {
-        matches!(&self.what, What::Args([name]) if name.eq_ignore_ascii_case(b"EXEC"))
+        match &self.what {
+            What::Args([name]) => name.eq_ignore_ascii_case(b"EXEC"),
+            What::One(list) => list.commands().any(|command| command.name().eq_ignore_ascii_case(b"EXEC")),
+            _ => false,
+        }
     }
 
     /// The commands' names: for a session, which keeps watch over its connection's state.
     pub(super) fn each_name(&self, mut look: impl FnMut(&[u8])) {
         match &self.what {
             What::Args(args) => look(args[0]),
-            What::List(list) => list.commands().for_each(|command| look(command.name())),
+            What::One(list) | What::List(list) => list.commands().for_each(|command| look(command.name())),
         }
     }
 
@@ -184,6 +226,7 @@ impl<'a> Plan<'a> {
     pub(super) fn name(&self) -> String {
         match &self.what {
             What::Args(args) => short(args[0]),
+            What::One(list) => list.commands().next().map(|command| short(command.name())).unwrap_or_default(),
             What::List(list) => {
                 let first = list.commands().next().map(|command| short(command.name())).unwrap_or_default();
                 format!("a list of {} ({first}, ...)", list.len())

@@ -15,6 +15,7 @@ use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{ConnectOptions, Expect, HandshakeOptions};
 use crate::pool::{Pool, Spec};
+use crate::time::Deadline;
 use crate::topology::ReplicaView;
 
 /// How long a replica that failed is passed over.
@@ -59,6 +60,14 @@ pub(super) struct Route {
 impl Route {
     fn to(pool: &Arc<Pool>, reader: Option<&Arc<Reader>>, alternatives: usize) -> Self {
         Self { pool: Arc::clone(pool), reader: reader.cloned(), alternatives, pinned: false }
+    }
+
+    /// How long an attempt may take: a stalled replica must leave time for the others.
+    pub(super) fn share_of(&self, deadline: Deadline) -> Deadline {
+        match (self.alternatives, deadline.left()) {
+            (others, Some(left)) if others > 0 => deadline.within(left / (others as u32 + 1)),
+            _ => deadline,
+        }
     }
 }
 
@@ -167,17 +176,25 @@ impl Core {
 
     /// The pool for a call; `tried` are the replicas that failed it already.
     pub(super) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
-        let view = self.current_view();
-        let from_replicas = match self.target {
+        self.route_for(self.reads_from_replicas(plan, call), plan.scan, tried)
+    }
+
+    /// Whether a call goes to the replicas first.
+    pub(super) fn reads_from_replicas(&self, plan: &Plan<'_>, call: CallFlags) -> bool {
+        match self.target {
             Target::Primary => false,
             Target::Replica => true,
             // Rule 15: a cursor belongs to its node, and the primary is the one that stays.
             Target::Split => plan.reads && plan.scan.is_none() && !call.has(CallFlags::ON_PRIMARY),
-        };
+        }
+    }
+
+    pub(super) fn route_for(&self, from_replicas: bool, scan: Option<Scan>, tried: &[String]) -> Result<Route> {
+        let view = self.current_view();
         if !from_replicas {
             return self.to_primary(&view);
         }
-        if let (Some(scan), Target::Replica) = (plan.scan, self.target) {
+        if let (Some(scan), Target::Replica) = (scan, self.target) {
             return self.to_pinned(&view, scan, tried);
         }
         self.to_replica(&view, tried)

@@ -140,6 +140,8 @@ pub struct ClientSettings {
     pub pool: PoolSettings,
     /// Shared connections.
     pub lane: LaneSettings,
+    /// Bytes of submitted calls and undrained replies that a queue may hold.
+    pub submit_bytes: usize,
     /// What is tried again, and when.
     pub retry: RetrySettings,
     /// Which replica reads.
@@ -207,6 +209,8 @@ pub struct LaneSettings {
     pub hold_calls: u32,
     /// Round trip from which on holding pays.
     pub hold_rtt: Duration,
+    /// How long a lone caller looks for its reply before it sleeps; zero: not at all.
+    pub spin: Duration,
     /// The least silence, with replies due, after which a lane counts as dead.
     pub silent: Duration,
 }
@@ -295,6 +299,7 @@ impl Default for ClientSettings {
             tcp: TcpSettings::default(),
             pool: PoolSettings::default(),
             lane: LaneSettings::default(),
+            submit_bytes: 64 << 20,
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
             write: WriteSettings::default(),
@@ -329,6 +334,7 @@ impl Default for LaneSettings {
             share_at: 3.25,
             hold_calls: 3,
             hold_rtt: Duration::from_micros(150),
+            spin: Duration::ZERO,
             silent: Duration::from_secs(1),
         }
     }

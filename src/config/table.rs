@@ -287,11 +287,28 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "lane.spin_us",
+        "0",
+        Integer(0, 10_000, |s, v| s.client.lane.spin = Duration::from_micros(v)),
+        "How long, in microseconds, a caller looks for its reply without sleeping; 0: not at all. Only while the client \
+         has no other call in flight, the round trip is under 25 us and there is more than one processor. One thread \
+         gets its replies sooner, and its processor has no rest meanwhile.",
+    )
+    .per_client(),
+    opt(
         "lane.silent",
         "1000",
         Kind::Duration(10, TEN_MINUTES, |s, v| s.client.lane.silent = v),
         "A shared connection with replies due counts as dead after this silence, or after twice the call's \
          budget if that is longer.",
+    )
+    .per_client(),
+    opt(
+        "submit.max_bytes",
+        "67108864",
+        Integer(1024, 1 << 40, |s, v| s.client.submit_bytes = size(v)),
+        "Bytes of submitted calls that are not over, and of replies that are not drained, which a queue may hold before \
+         this client's submits are refused with QUEUE_FULL.",
     )
     .per_client(),
     opt(

@@ -16,6 +16,7 @@ fn other_value(key: &str) -> &'static str {
         "protocol" => "3",
         "client.name" => "worker-1",
         "client.no_evict" | "client.no_touch" | "pool.eager" | "retry.noreplicas" | "retry.misconf" => "true",
+        "submit.max_bytes" => "4096",
         "lane.share_at" => "7.5",
         "replica.pick" => "latency",
         "replica.fallback" => "error",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
-use super::types::{vigie_client, vigie_config, vigie_error, vigie_reply, vigie_sentinel, vigie_status};
+use super::types::{vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
 use super::{batch, config, dispose, guard, reply};
 use crate::client::{Budget, CallFlags, Client, Target};
 use crate::config::Config;
@@ -225,7 +225,8 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 ///
 /// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
 /// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
-/// VIGIE_CALL_REPLICAS(n) waits once, behind the last command.
+/// VIGIE_CALL_REPLICAS(n) waits once, behind the last command. VIGIE_CALL_EACH: the list holds one command, and reply and
+/// error are as those of vigie_cmd_exec().
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
 /// only read.
 /// Blocks: up to timeout_ms.
@@ -255,6 +256,48 @@ pub unsafe extern "C" fn vigie_cmds_exec(
             batch::refuse_misused(commands)?;
             reply::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
             Ok(())
+        })
+    }
+}
+
+/// Runs a list of commands without waiting: as vigie_cmds_exec(), and its outcome arrives on a queue, as one
+/// VIGIE_EVENT_COMPLETION with this token for each call that returned VIGIE_OK. With VIGIE_CALL_EACH every command of the
+/// list is a call of its own: command i completes with token + i, its bare reply and its own error, as vigie_cmd_exec()
+/// would give them. Calls of one client to one node start in the order of their submission, and what has to be tried again
+/// keeps it; they travel on a connection of their own, which blocking calls do not share. Writes that replicas must
+/// have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. The rules of retry and failover are those
+/// of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
+///
+/// Lengths: commands_len is the bytes of commands. timeout_ms and flags are those of vigie_cmds_exec(), for each call.
+/// Ownership: commands is copied. The queue may be freed while calls are under way: they go on, and nobody is told.
+/// Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
+/// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken); VIGIE_ERR_TIMEOUT: timeout_ms
+/// <= 0; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CONFIG;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_cmds_submit(
+    client: *mut vigie_client,
+    commands: *const c_void,
+    commands_len: usize,
+    flags: u32,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_cmds_submit", err, || {
+            let client = handle::borrow(client, "client")?;
+            let queue = handle::borrow(queue, "queue")?;
+            let flags = CallFlags::from_bits(flags)?;
+            let commands = args::bytes(commands.cast(), commands_len, "commands")?;
+            batch::refuse_misused(commands)?;
+            client.cmds_submit(commands, flags, Budget::from_ms(timeout_ms), &queue.0, token)
         })
     }
 }

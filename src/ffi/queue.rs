@@ -174,6 +174,23 @@ unsafe fn fill(queue: &Queue, deadline: Deadline, events: *mut vigie_event, capa
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
+/// Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
+/// VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
+/// Returns how many were found under way.
+///
+/// Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: none; 0 for NULL, for what is no queue, and in a forked child.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_cancel(queue: *mut vigie_queue, token: u64) -> usize {
+    let _whole = cancel::Off::new();
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(0, || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.cancel(token)))
+}
+
 /// Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for
 /// it. A drain that returns as many events as it has room for leaves the wake-up to the next drain.
 ///

@@ -146,7 +146,7 @@ pub enum vigie_error_flag {
     VIGIE_EF_FAILOVER = 1 << 2,
 }
 
-/// Bits of the flags of vigie_cmd_exec() and vigie_cmds_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
+/// Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec() and vigie_cmds_submit(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
 /// eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
 #[repr(C)]
 pub enum vigie_call_flag {
@@ -156,6 +156,9 @@ pub enum vigie_call_flag {
     VIGIE_CALL_NO_RETRY = 1 << 2,
     /// On a client of vigie_split_for(): this read goes to the primary.
     VIGIE_CALL_ON_PRIMARY = 1 << 4,
+    /// Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
+    /// error. Exec: the list holds exactly one command, and its reply and error have the same form.
+    VIGIE_CALL_EACH = 1 << 5,
     /// Expected to take long: not on a connection that other calls share.
     VIGIE_CALL_SLOW = 1 << 6,
 }
@@ -163,6 +166,8 @@ pub enum vigie_call_flag {
 /// The field kind of vigie_event: one bit each, so that they serve as a mask. More may come.
 #[repr(C)]
 pub enum vigie_event_kind {
+    /// A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given.
+    VIGIE_EVENT_COMPLETION = 1 << 0,
     /// A service has another primary. The reply is a MAP: service, from, to, reason, epoch.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
     /// Events were lost here, because the queue was full. The reply is an INT: how many.

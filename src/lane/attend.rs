@@ -12,6 +12,7 @@ use super::reader::Read;
 use super::state::{Entry, Waiter};
 use super::{Completion, Failure, Lane, NOBODY, RoleGuard, TRUSTED, Tended, Unit};
 use crate::error::{Error, Result, Status};
+use crate::net::Socket;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
 use crate::time::{Deadline, Instant};
@@ -77,7 +78,12 @@ impl Lane {
         count
     }
 
-    /// The socket, for poll.
+    /// The socket.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// Its descriptor, for poll.
     pub fn fd(&self) -> RawFd {
         self.socket.fd()
     }
@@ -85,6 +91,12 @@ impl Lane {
     /// When a call has to be ended at the earliest.
     pub fn next_due(&self) -> Option<Instant> {
         self.lock().next_due()
+    }
+
+    /// Whether the socket was full, and nobody is at work to send the rest.
+    pub fn wants_write(&self) -> bool {
+        let st = self.lock();
+        st.is_half_sent() && st.writer.is_none() && st.dead.is_none()
     }
 
     /// With the reader's role: reads until nothing more is there.

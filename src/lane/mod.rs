@@ -23,13 +23,14 @@ mod writer;
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
-use crate::resp::{Reply, encode};
+use crate::resp::Reply;
+use crate::resp::encode::{self, Pieces};
 use crate::sys::futex::Word;
 use crate::sys::slot::{self, Order, Seen, Slot, Token};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
@@ -84,12 +85,20 @@ pub enum Bytes<'a> {
     Raw(&'a [u8]),
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
     /// Appends them to a buffer.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         match self {
             Bytes::Args(args) => encode::command(out, args),
             Bytes::Raw(raw) => out.extend_from_slice(raw),
+        }
+    }
+
+    /// For sending without a copy, if there is anything large.
+    pub fn pieces(&self) -> Option<Pieces<'a>> {
+        match self {
+            Bytes::Args(args) => Pieces::of(args),
+            Bytes::Raw(raw) => Pieces::encoded(raw),
         }
     }
 
@@ -161,6 +170,11 @@ impl Lane {
     pub fn new(conn: Conn, endpoint: String, settings: LaneSettings) -> Self {
         let born = conn.opened();
         let (socket, decoder, rest) = conn.into_parts();
+        // On a single processor whoever looks keeps the server from answering.
+        let processors =
+            if settings.spin.is_zero() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
+        let settings = LaneSettings { spin, ..settings };
         let lane = Self {
             socket,
             endpoint,
@@ -181,6 +195,13 @@ impl Lane {
 
     /// Sends a unit and waits for its replies, until the deadline.
     pub fn exec(&self, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+        self.exec_among(unit, deadline, None)
+    }
+
+    /// As [`Lane::exec`], for one of so many calls that its client has in flight: a lone one may look for its reply without
+    /// sleeping.
+    pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
+        let pieces = unit.bytes.pieces();
         slot::scope(|slot, token| {
             let mut st = self.lock();
             let now = Instant::now();
@@ -192,12 +213,20 @@ impl Lane {
             }
             st.unused_since = None;
             let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
-            let number = st.push(entry, |wbuf| unit.bytes.append_to(wbuf));
+            // What is large is copied only if another thread has to send it.
+            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings));
+            let number = match straight {
+                Some(pieces) => st.push_straight(entry, pieces.len(), now),
+                None => st.push(entry, |wbuf| unit.bytes.append_to(wbuf)),
+            };
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
             let mut call = Call::new(self, slot, number, deadline);
+            call.calls = calls;
             call.fresh.set(Some(now));
-            if st.writer.is_some() {
+            if straight.is_some() {
+                st = self.flush_with(st, Some(&call), straight);
+            } else if st.writer.is_some() {
                 // It may leave these bytes behind, and not find anybody whom it could ask to send them.
                 call.held_until.set(Some(st.hold_end().min(now + LOOK_AGAIN)));
                 self.publish(&st);
@@ -399,6 +428,8 @@ struct Call<'a> {
     held_until: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
+    /// How many calls its client has in flight, if that is known.
+    calls: Option<&'a AtomicUsize>,
     /// The clock as it was read when the call began, as long as nothing was waited for: each look costs as much as a lock.
     fresh: Cell<Option<Instant>>,
 }
@@ -406,7 +437,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
         let (held_until, leads, fresh) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        Self { lane, slot, number, deadline, held_until, leads, fresh }
+        Self { lane, slot, number, deadline, held_until, leads, calls: None, fresh }
     }
 
     /// Waits for the outcome; takes roles as they come.
@@ -548,6 +579,7 @@ impl Drop for RoleGuard<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Point {
     Received,
+    Spinning,
     Popped,
     Sending,
     Sent,

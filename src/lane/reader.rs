@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
@@ -20,6 +22,9 @@ use crate::time::Instant;
 const FIRST_BUFFER: usize = 16 * 1024;
 /// The largest piece that is received for others at once.
 const LAST_BUFFER: usize = 64 * 1024;
+
+/// A round trip for which it is worth to wait without sleeping.
+const SHORT: Duration = Duration::from_micros(25);
 
 /// Calls that nobody waits for, with their replies.
 pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
@@ -73,7 +78,7 @@ impl Lane {
             drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
-            match self.read(call.next_look(), call.fresh.take()) {
+            match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
                     (st.reader, _) = (None, call.leads.take());
@@ -88,6 +93,34 @@ impl Lane {
         }
         call.leads.set(false);
         drop(self.pass_lead(self.lock(), call.number));
+    }
+
+    fn read_for(&self, call: &Call<'_>) -> Read {
+        if !self.settings.spin.is_zero() && self.is_alone(call) {
+            let begun = Instant::now();
+            loop {
+                let now = Instant::now();
+                if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
+                    break;
+                }
+                match self.read(Some(now), Some(now)) {
+                    Read::Nothing if self.is_alone(call) => std::hint::spin_loop(),
+                    Read::Nothing => break,
+                    other => return other,
+                }
+                #[cfg(test)]
+                self.at(super::Point::Spinning);
+            }
+            call.fresh.set(None);
+        }
+        self.read(call.next_look(), call.fresh.take())
+    }
+
+    /// Whether looking again and again for the reply keeps nobody from working, and is likely to be short.
+    fn is_alone(&self, call: &Call<'_>) -> bool {
+        let srtt = self.srtt();
+        let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
+        calls <= 1 && self.in_flight() <= 1 && !srtt.is_zero() && srtt < SHORT
     }
 
     /// What was held back goes out once the batch before it is answered.
@@ -137,10 +170,12 @@ impl Lane {
 
     fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
         let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(&mut rd.buffer, end, now) } else { Ok(early.len()) };
-        let n = match received {
-            Ok(0) => return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint))),
-            Ok(n) => n,
+        let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
+        let (n, straight) = match received {
+            Ok((0, _)) => {
+                return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint)));
+            }
+            Ok(received) => received,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
             Err(error) => {
@@ -150,26 +185,35 @@ impl Lane {
         let buffer = std::mem::take(&mut rd.buffer);
         #[cfg(test)]
         self.at(super::Point::Received);
-        let decoded = self.decode(rd, if early.is_empty() { &buffer[..n] } else { &early });
+        let input = match (early.is_empty(), straight) {
+            (false, _) => &early[..],
+            (true, false) => &buffer[..n],
+            (true, true) => &[],
+        };
+        let decoded = self.decode(rd, input);
         rd.buffer = buffer;
         self.answer(rd);
-        let full = n == rd.buffer.len();
-        if full && n < LAST_BUFFER {
+        // Of a large text there is most likely more.
+        let full = straight || n == rd.buffer.len();
+        if !straight && full && n < LAST_BUFFER {
             rd.buffer.resize(LAST_BUFFER, 0);
         }
         decoded.map_or_else(Read::Broken, |()| if full { Read::Full } else { Read::Some })
     }
 
-    fn receive(&self, buffer: &mut [u8], end: Option<Instant>, now: Option<Instant>) -> std::io::Result<usize> {
-        match end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now))) {
-            Some(left) if left.is_zero() => self.socket.try_recv(buffer),
-            left => self.socket.recv(buffer, left),
+    /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.
+    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<(usize, bool)> {
+        let left = end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now)));
+        match rd.decoder.receive(|data, most| self.socket.recv_append(data, most, left)) {
+            Some(received) => received.map(|n| (n, true)),
+            None => self.socket.recv(&mut rd.buffer, left).map(|n| (n, false)),
         }
     }
 
     /// Decodes all complete replies of the input; what is incomplete stays in the decoder.
     fn decode(&self, rd: &mut Rd, mut input: &[u8]) -> Result<(), Error> {
-        while !input.is_empty() {
+        // What was received straight into a reply is completed without input.
+        loop {
             let want = match rd.expect.front() {
                 Some(want) => *want,
                 None => {
@@ -180,18 +224,21 @@ impl Lane {
             };
             let (used, decoded) = rd.decoder.decode(input, want).map_err(|error| self.not_resp(error))?;
             input = &input[used..];
-            match decoded {
+            let reply = match decoded {
+                None | Some(Decoded::Push(_)) if input.is_empty() => return Ok(()),
                 None | Some(Decoded::Push(_)) => continue,
-                Some(Decoded::Reply(reply)) => rd.complete.push(Some(reply)),
-                Some(Decoded::Skipped) => rd.complete.push(None),
-            }
+                Some(Decoded::Reply(reply)) => Some(reply),
+                Some(Decoded::Skipped) => None,
+            };
             if rd.expect.pop_front().is_none() {
-                rd.complete.pop();
                 let text = format!("{} sent a reply that nobody had asked for", self.endpoint);
                 return Err(Error::new(Status::Protocol, text));
             }
+            rd.complete.push(reply);
+            if input.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn not_resp(&self, error: DecodeError) -> Error {

@@ -140,6 +140,23 @@ impl St {
         self.tail() - 1
     }
 
+    /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
+    pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings) -> bool {
+        let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
+        self.writer.is_none() && in_order && (len >= PLENTY || self.may_flush(settings))
+    }
+
+    /// Adds the entry of a unit whose bytes its caller sends itself, behind all that is there; the entry's number.
+    pub(super) fn push_straight(&mut self, mut entry: Entry, len: usize, now: Instant) -> u64 {
+        self.swap_out(now);
+        entry.len = len;
+        self.appended += len as u64;
+        entry.end = self.appended;
+        self.ring.push_back(entry);
+        self.marks.push_back((self.tail() - 1, now));
+        self.tail() - 1
+    }
+
     fn tail(&self) -> u64 {
         self.head + self.ring.len() as u64
     }
@@ -196,6 +213,11 @@ impl St {
 
     pub(super) fn head_sent(&self) -> Option<Instant> {
         self.marks.front().map(|(_, sent)| *sent)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_srtt_us(&mut self, srtt_us: f32) {
+        self.srtt_us = srtt_us;
     }
 
     pub(super) fn srtt_us(&self) -> f32 {

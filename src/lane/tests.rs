@@ -21,6 +21,10 @@ const PONG: &[u8] = b"+PONG\r\n";
 
 /// A lane to a server that runs this after the handshake. It never holds back.
 fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
+    lane_with(Duration::ZERO, talk)
+}
+
+fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
     std::thread::spawn(move || {
@@ -41,7 +45,7 @@ fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     let tcp = ClientSettings::default().tcp;
     let options = ConnectOptions { tcp, limits: Limits::default(), handshake, timeout_connect: Duration::from_secs(5) };
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
-    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, ..LaneSettings::default() })
+    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, spin, ..LaneSettings::default() })
 }
 
 fn ping(lane: &Lane) -> Outcome {
@@ -222,4 +226,213 @@ fn a_reader_is_never_ordered_to_write() {
     assert!(lane.hook.set(Box::new(hook)).is_ok());
     assert!(ping(&lane).is_ok());
     assert!(reader.recv_timeout(Duration::from_secs(10)).unwrap().is_ok());
+}
+
+#[test]
+fn a_large_reply_goes_on_where_its_leader_left_it() {
+    const BIG: usize = 3_000_000;
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        let body: Vec<u8> = (0..BIG).map(|at| (at % 253) as u8).collect();
+        let head = format!("${BIG}\r\n");
+        hear(&mut stream, 3);
+        // The first caller's large reply comes in part, and then nothing until its deadline has passed.
+        stream.write_all(&[head.as_bytes(), &body[..BIG / 2]].concat()).unwrap();
+        wait.recv().unwrap();
+        stream.write_all(&[&body[BIG / 2..], b"\r\n", head.as_bytes(), &body, b"\r\n+PONG\r\n"].concat()).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    scope(|threads| {
+        let first = threads.spawn(|| {
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+            lane.exec(unit, Deadline::after(Duration::from_millis(300)))
+        });
+        until(&lane, 1);
+        let second = threads.spawn(|| ping(&lane));
+        until(&lane, 2);
+        let third = threads.spawn(|| ping(&lane));
+        let failure = first.join().unwrap().unwrap_err();
+        assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
+        go.send(()).unwrap();
+        let reply = second.join().unwrap().unwrap();
+        let text = reply.bytes(0).unwrap();
+        assert!(text.len() == BIG && text.iter().enumerate().all(|(at, byte)| *byte == (at % 253) as u8));
+        assert_eq!(third.join().unwrap().unwrap().bytes(0), Some(&b"PONG"[..]));
+    });
+    assert!(!lane.is_dead() && lane.in_flight() == 0);
+}
+
+/// Reads until the end, or until so many bytes are there; in pieces that leave the client's socket full for long.
+fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
+    let (mut heard, mut piece) = (Vec::new(), [0; 9000]);
+    while heard.len() < most {
+        match stream.read(&mut piece) {
+            Ok(n) if n > 0 => heard.extend_from_slice(&piece[..n]),
+            _ => break,
+        }
+    }
+    heard
+}
+
+fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None }, deadline)
+}
+
+fn encoded(args: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Bytes::Args(args).append_to(&mut bytes);
+    bytes
+}
+
+#[test]
+fn large_arguments_arrive_whole_among_those_of_others() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let sizes = [0, 5, 16_383, 16_384, 70_000, 300_000, 2_000_000];
+    let calls: Vec<Vec<Vec<u8>>> = (0..60u8)
+        .map(|call| (0..random.usize(2..6)).map(|_| vec![call; sizes[random.usize(..sizes.len())]]).collect())
+        .collect();
+    let total = calls.iter().map(|args| encoded(&args.iter().map(Vec::as_slice).collect::<Vec<_>>()).len()).sum();
+    let (tell, heard) = channel();
+    let lane = lane_to(move |mut stream| {
+        tell.send(hear_all(&mut stream, total)).unwrap();
+        stream.write_all(&PONG.repeat(60)).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    scope(|threads| {
+        for args in &calls {
+            let lane = &lane;
+            threads.spawn(move || {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                assert!(set(lane, &args, Deadline::never()).is_ok());
+            });
+        }
+    });
+    // Each call's bytes are together, whatever the order of the calls.
+    let heard = heard.recv().unwrap();
+    let mut rest = &heard[..];
+    let mut commands: Vec<Vec<u8>> =
+        calls.iter().map(|args| encoded(&args.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect();
+    while !rest.is_empty() {
+        let next = commands.iter().position(|command| rest.starts_with(command)).expect("a command that nobody sent");
+        rest = &rest[commands.swap_remove(next).len()..];
+    }
+    assert!(commands.is_empty() && !lane.is_dead());
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_large_argument_counts_what_the_kernel_took() {
+    let (tell, heard) = channel();
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        wait.recv().unwrap();
+        tell.send(hear_all(&mut stream, usize::MAX)).unwrap();
+    });
+    let (at_point, sending) = channel();
+    let at_point = std::sync::Mutex::new(at_point);
+    let hook = move |_: &Lane, at| {
+        if at == Point::Sent {
+            at_point.lock().unwrap().send(()).unwrap();
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    let large: Vec<u8> = (0..64 << 20).map(|at| (at % 251) as u8).collect();
+    let args = [b"SET", &b"key"[..], &large];
+    let failure = scope(|threads| {
+        let call = threads.spawn(|| set(&lane, &args, Deadline::never()));
+        sending.recv().unwrap();
+        let behind = threads.spawn(|| set(&lane, &args, Deadline::never()));
+        until(&lane, 2);
+        lane.shut(crate::error::Error::new(Status::Io, "on purpose"));
+        assert_eq!(behind.join().unwrap().unwrap_err().sent, 0);
+        call.join().unwrap().unwrap_err()
+    });
+    go.send(()).unwrap();
+    let heard = heard.recv().unwrap();
+    assert!(failure.sent > 0 && failure.sent == heard.len(), "{} sent, {} heard", failure.sent, heard.len());
+    assert!(encoded(&args).starts_with(&heard));
+}
+
+#[test]
+fn a_deadline_in_the_middle_of_a_large_argument_leaves_the_stream_whole() {
+    let (tell, heard) = channel();
+    let (go, wait) = channel::<()>();
+    let large: Vec<u8> = (0..32 << 20).map(|at| (at % 251) as u8).collect();
+    let args = [b"SET", &b"key"[..], &large, b"PX", b"7"];
+    let command = encoded(&args);
+    let len = command.len();
+    let lane = lane_to(move |mut stream| {
+        wait.recv().unwrap();
+        tell.send(hear_all(&mut stream, len + PING.len())).unwrap();
+        stream.write_all(b"+first\r\n+second\r\n").unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let failure = set(&lane, &args, Deadline::after(Duration::from_millis(50))).unwrap_err();
+    assert_eq!((failure.sent, failure.error.status()), (len, Status::Timeout));
+    let taken = lane.lock().sent as usize;
+    assert!(0 < taken && taken < len, "{taken} of {len} bytes were taken before anybody read");
+    go.send(()).unwrap();
+    assert_eq!(ping(&lane).unwrap().bytes(0), Some(&b"second"[..]));
+    assert!(heard.recv().unwrap() == [&command[..], PING].concat());
+}
+
+/// What became of a PING, and how often its caller looked for the reply without sleeping. The server
+/// answers after the third look, or after a while.
+fn spins(spin: Duration, srtt_us: f32, calls: usize, deadline: Deadline) -> (Outcome, usize) {
+    let (go, wait) = channel::<()>();
+    let lane = lane_with(spin, move |mut stream| {
+        hear(&mut stream, 1);
+        let _ = wait.recv_timeout(Duration::from_millis(50));
+        let _ = stream.write_all(PONG);
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let mut st = lane.lock();
+    st.set_srtt_us(srtt_us);
+    lane.publish(&st);
+    drop(st);
+    let looked = Arc::new(AtomicUsize::new(0));
+    let hook = {
+        let (looked, go) = (looked.clone(), std::sync::Mutex::new(go));
+        move |_: &Lane, at| {
+            if at == Point::Spinning && looked.fetch_add(1, Ordering::Relaxed) == 2 {
+                let _ = go.lock().unwrap().send(());
+            }
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+    let outcome = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(calls)));
+    (outcome, looked.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_lone_caller_looks_for_its_reply_without_sleeping() {
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        return;
+    }
+    let long = Duration::from_secs(10);
+    let (outcome, looked) = spins(long, 10.0, 1, Deadline::never());
+    assert!(outcome.is_ok() && looked >= 3, "{looked}");
+    for (spin, srtt, calls) in [(Duration::ZERO, 10.0, 1), (long, 10.0, 2), (long, 30.0, 1), (long, 0.0, 1)] {
+        let (outcome, looked) = spins(spin, srtt, calls, Deadline::never());
+        assert!(outcome.is_ok() && looked == 0, "{spin:?} {srtt} {calls}: {looked}");
+    }
+}
+
+#[test]
+fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
+    let lane_spins = |spin| {
+        let begun = Instant::now();
+        let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
+        let mut st = lane.lock();
+        st.set_srtt_us(10.0);
+        lane.publish(&st);
+        drop(st);
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+        let deadline = Deadline::after(Duration::from_millis(60));
+        let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
+        assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
+        assert!(begun.elapsed() >= Duration::from_millis(60) && begun.elapsed() < Duration::from_secs(10));
+    };
+    lane_spins(Duration::from_secs(100));
+    lane_spins(Duration::from_millis(5));
 }

@@ -3,12 +3,14 @@
 //! Guarantees: `sent` counts exactly what the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
 //! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
+use std::iter::once;
 use std::time::Duration;
 
 use super::state::St;
 use super::{Call, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
+use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
 use crate::time::Instant;
@@ -31,6 +33,16 @@ enum Round {
 impl Lane {
     /// Takes the writer's role (or has been given it) and sends until nothing may be sent. Without a call of its own it never waits.
     pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
+        self.flush_with(st, call, None)
+    }
+
+    /// As [`Lane::flush`], with a unit that is in no buffer: it comes after all that is there at the beginning.
+    pub(super) fn flush_with<'a>(
+        &'a self,
+        st: MutexGuard<'a, St>,
+        call: Option<&Call<'_>>,
+        mut straight: Option<&Pieces<'_>>,
+    ) -> MutexGuard<'a, St> {
         let _guard = RoleGuard::new(self, Order::Flush);
         // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
         let mut st = st;
@@ -39,12 +51,21 @@ impl Lane {
         st.writer = Some(own);
         loop {
             st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
-            let (buffer, from) = (std::mem::take(&mut st.out), st.out_at);
+            let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
-            let (taken, round) = self.send(&buffer[from..], call);
+            let (taken, round) = match straight {
+                None => self.send(&mut [IoSlice::new(&buffer[from..])], call),
+                Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), call),
+            };
+            let mut at = from + taken;
+            match (straight.take(), &round) {
+                (None, _) => {}
+                (Some(_), Round::Broken(_)) => (buffer, at) = (Vec::new(), 0),
+                (Some(pieces), _) => at = keep_rest(&mut buffer, at, pieces),
+            }
             st = self.lock();
             st.sent += taken as u64;
-            (st.out, st.out_at) = (buffer, from + taken);
+            (st.out, st.out_at) = (buffer, at);
             if let (Some(call), true) = (call, st.has_unsent()) {
                 call.fresh.set(None);
             }
@@ -94,14 +115,16 @@ impl Lane {
     }
 
     /// Sends until all is taken, the deadline comes, or the connection breaks.
-    fn send(&self, bytes: &[u8], call: Option<&Call<'_>>) -> (usize, Round) {
+    fn send(&self, mut rest: &mut [IoSlice<'_>], call: Option<&Call<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
         let mut taken = 0;
-        while taken < bytes.len() {
-            match self.socket.send(&bytes[taken..]) {
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.socket.send_parts(rest) {
                 Ok(n) => {
                     taken += n;
+                    IoSlice::advance_slices(&mut rest, n);
                     #[cfg(test)]
                     self.at(super::Point::Sent);
                 }
@@ -150,4 +173,21 @@ impl Lane {
             Err(error) => Err(Error::from_io(Status::Io, format!("waiting to send to {}", self.endpoint), &error)),
         }
     }
+}
+
+fn in_parts<'a>(before: &'a [u8], pieces: &'a Pieces<'_>) -> Vec<IoSlice<'a>> {
+    once(before).chain(pieces.iter()).map(IoSlice::new).collect()
+}
+
+/// Copies what the kernel did not take of a unit behind the buffer, so that the stream stays whole; gives where what is still
+/// to be sent begins. `at` counts from the buffer's beginning over the unit behind it.
+fn keep_rest(buffer: &mut Vec<u8>, at: usize, pieces: &Pieces<'_>) -> usize {
+    let gone = at.saturating_sub(buffer.len());
+    if gone == 0 {
+        pieces.append_from(0, buffer);
+        return at;
+    }
+    buffer.clear();
+    pieces.append_from(gone, buffer);
+    0
 }

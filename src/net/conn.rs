@@ -11,7 +11,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::Deadline;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -136,11 +136,18 @@ impl Conn {
 
     /// Sends all of it. The deadline is looked at only when the kernel takes no more.
     pub fn send_all(&self, bytes: &[u8], deadline: Deadline) -> std::result::Result<(), SendError> {
+        self.send_parts(&mut [IoSlice::new(bytes)], deadline)
+    }
+
+    /// As [`Conn::send_all`], from several places in order.
+    pub fn send_parts(&self, mut rest: &mut [IoSlice<'_>], deadline: Deadline) -> std::result::Result<(), SendError> {
         let mut sent = 0;
-        while sent < bytes.len() {
-            let outcome = match self.socket.send(&bytes[sent..]) {
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let outcome = match self.socket.send_parts(rest) {
                 Ok(taken) => {
                     sent += taken;
+                    IoSlice::advance_slices(&mut rest, taken);
                     Ok(())
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(deadline),
@@ -195,7 +202,8 @@ impl Conn {
 
     /// What the received bytes hold.
     fn decoded(&mut self, want: Want) -> Result<Option<Reply>> {
-        while self.start < self.end {
+        // What was received straight into a reply is completed without input.
+        loop {
             let (used, decoded) = self
                 .decoder
                 .decode(&self.received[self.start..self.end], want)
@@ -204,22 +212,27 @@ impl Conn {
             match decoded {
                 Some(Decoded::Reply(reply)) => return Ok(Some(reply)),
                 Some(Decoded::Skipped) => return Ok(Some(Reply::null())),
+                None if self.start == self.end => return Ok(None),
                 Some(Decoded::Push(_)) | None => {}
             }
         }
-        Ok(None)
     }
 
     fn fill(&mut self, deadline: Deadline) -> Result<()> {
         loop {
-            match self.socket.recv(&mut self.received, deadline.left()) {
-                Ok(0) => {
+            let (socket, left) = (&self.socket, deadline.left());
+            let received = match self.decoder.receive(|data, most| socket.recv_append(data, most, left)) {
+                Some(received) => received.map(|n| (n, 0)),
+                None => socket.recv(&mut self.received, left).map(|n| (n, n)),
+            };
+            match received {
+                Ok((0, _)) => {
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
                     let what = format_args!("connection closed by {}", self.endpoint);
                     return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
                 }
-                Ok(got) => {
-                    (self.start, self.end) = (0, got);
+                Ok((_, buffered)) => {
+                    (self.start, self.end) = (0, buffered);
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -407,5 +420,24 @@ mod tests {
         let failed = conn.send_all(&vec![0; 64 << 20], Deadline::after(Duration::from_millis(80))).unwrap_err();
         assert!(failed.sent > 0 && failed.sent < 64 << 20);
         assert!(failed.error.status() == Status::Timeout && conn.is_broken());
+    }
+
+    #[test]
+    fn what_is_sent_in_parts_arrives_in_order() {
+        let large: Vec<u8> = (0..9_000_000).map(|at| (at % 255) as u8).collect();
+        let parts: Vec<&[u8]> = (0..200).map(|n| &large[n * 41_000..][..[0, 3, 41_000, 17_000][n % 4]]).collect();
+        let (whole, mut slices) = (parts.concat(), parts.iter().map(|part| IoSlice::new(part)).collect::<Vec<_>>());
+        let len = whole.len();
+        let endpoint = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            let mut heard = vec![0; len];
+            stream.read_exact(&mut heard).unwrap();
+            stream.write_all(if heard == whole { b"+same\r\n" } else { b"+other\r\n" }).unwrap();
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(20));
+        conn.send_parts(&mut slices, deadline).unwrap();
+        assert_eq!(conn.recv(Want::One, deadline).unwrap().bytes(0), Some(&b"same"[..]));
     }
 }

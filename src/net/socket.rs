@@ -10,7 +10,7 @@ use crate::sys::poll::{self, PollFd};
 use crate::sys::recv;
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
@@ -22,6 +22,9 @@ use std::time::Duration;
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+
+/// Parts that are handed to the kernel at once: it takes up to 1024.
+const PARTS: usize = 64;
 
 /// The least receive timeout: zero would mean "none" to the kernel.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -91,8 +94,17 @@ impl Socket {
 
     /// Hands bytes to the kernel, as many as it takes now. `WouldBlock`: none.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_parts(&[IoSlice::new(bytes)])
+    }
+
+    /// As [`Socket::send`], from several places in order.
+    pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
-            match self.inner.send_with_flags(bytes, SEND_FLAGS) {
+            let sent = match parts {
+                [one] => self.inner.send_with_flags(one, SEND_FLAGS),
+                many => self.inner.send_vectored_with_flags(&many[..many.len().min(PARTS)], SEND_FLAGS),
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -102,12 +114,29 @@ impl Socket {
     /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller looks at its clock, because
     /// the kernel may return early or late, and a timeout is rounded down so that most receives need not set it anew.
     pub fn recv(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
-        if let Some(timeout) = timeout.filter(|timeout| *timeout < 2 * TICK) {
-            let ready = self.wait(true, false, Some(timeout))?;
-            return if ready.read { self.try_recv(buf) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        self.recv_by(timeout, |flags| recv::recv(self.inner.as_fd(), buf, flags))
+    }
+
+    /// As [`Socket::recv`], behind the end of a vector: at most so much, and no more than it has reserved.
+    pub fn recv_append(&self, into: &mut Vec<u8>, most: usize, timeout: Option<Duration>) -> io::Result<usize> {
+        self.recv_by(timeout, |flags| recv::recv_append(self.inner.as_fd(), into, most, flags))
+    }
+
+    fn recv_by(
+        &self,
+        timeout: Option<Duration>,
+        mut recv: impl FnMut(libc::c_int) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match timeout {
+            Some(timeout) if timeout.is_zero() => return at_once(recv),
+            Some(timeout) if timeout < 2 * TICK => {
+                let ready = self.wait(true, false, Some(timeout))?;
+                return if ready.read { at_once(recv) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            }
+            _ => {}
         }
         self.set_receive_timeout(timeout.map(|timeout| timeout - TICK))?;
-        recv::recv(self.inner.as_fd(), buf, 0).map_err(|error| match error.kind() {
+        recv(0).map_err(|error| match error.kind() {
             // Under a receive timeout a signal always interrupts, and looks like its end.
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
@@ -116,12 +145,7 @@ impl Socket {
 
     /// Receives what is there. `WouldBlock`: nothing is.
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match recv::recv(self.inner.as_fd(), buf, libc::MSG_DONTWAIT) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
+        self.recv(buf, Some(Duration::ZERO))
     }
 
     /// Whether the peer has closed or broken the connection, as far as the kernel knows by now; nothing is taken out.
@@ -185,6 +209,16 @@ fn round_down(timeout: Duration) -> Duration {
     let step = (1 << nanos.checked_ilog2().unwrap_or(0)) / 16;
     let rounded = if step == 0 { nanos } else { nanos - nanos % step };
     Duration::from_nanos(rounded).max(LEAST_TIMEOUT)
+}
+
+/// Receives what is there, without waiting.
+fn at_once(mut recv: impl FnMut(libc::c_int) -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match recv(libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 fn in_progress(error: &io::Error) -> bool {

@@ -20,11 +20,22 @@ impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
     /// A lane that turns out dead before a byte was sent is replaced by another one.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
+        self.exec_among(unit, slow, deadline, None)
+    }
+
+    /// As [`Pool::exec`], for one of so many calls that the client has in flight.
+    pub fn exec_among(
+        self: &Arc<Self>,
+        unit: Unit<'_>,
+        slow: bool,
+        deadline: Deadline,
+        calls: Option<&AtomicUsize>,
+    ) -> Outcome {
         self.served.fetch_add(1, Ordering::Relaxed);
         let mut lanes_left = self.lanes_at_most();
         loop {
             let lane = self.lane(slow, deadline).map_err(Failure::unsent)?;
-            match lane.exec(unit, deadline) {
+            match lane.exec_among(unit, deadline, calls) {
                 Err(failure) if lane.is_dead() => {
                     self.drop_dead_lanes();
                     // All idle lanes may have been closed at once: each is found dead before a byte was sent.
@@ -156,11 +167,11 @@ impl Pool {
     pub(super) fn drain_lanes(&self, inner: &mut Inner, keep: impl Fn(&Lane) -> bool) {
         let lanes = self.lanes.load_full();
         let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| keep(lane));
-        if gone.is_empty() {
-            return;
+        if !gone.is_empty() {
+            self.lanes.store(Arc::new(kept));
+            inner.draining.extend(gone);
         }
-        self.lanes.store(Arc::new(kept));
-        inner.draining.extend(gone);
+        self.drain_posts(inner, keep);
         self.drop_drained(inner);
     }
 

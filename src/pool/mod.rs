@@ -6,13 +6,14 @@
 
 mod lanes;
 mod loans;
+mod post;
 mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::time::Deadline;
 
 pub use loans::Loan;
 use loans::Loans;
+pub use post::{Post, Traffic};
 
 /// What a pool is made from.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Pool {
     settings: PoolSettings,
     lane_settings: LaneSettings,
     lanes: ArcSwap<Vec<Arc<Lane>>>,
+    /// The lanes of calls that nobody waits for: ordinary ones, and writes with their WAIT.
+    posts: [ArcSwapOption<Post>; 2],
     /// The mean number of calls in flight, times 256.
     load: AtomicU32,
     growing: AtomicBool,
@@ -62,6 +66,8 @@ struct Inner {
     /// Lanes that take no more calls but have not answered all of them; they count until they have.
     draining: Vec<Arc<Lane>>,
     first: FirstLane,
+    /// Lanes for one call at a time that nobody waits for.
+    apart: Vec<Arc<Post>>,
     /// Every socket from before its handshake on.
     sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
@@ -105,6 +111,7 @@ impl Pool {
             settings: spec.pool,
             lane_settings: spec.lane,
             lanes: ArcSwap::default(),
+            posts: Default::default(),
             load: AtomicU32::new(0),
             growing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
@@ -160,6 +167,7 @@ impl Pool {
         }
         inner.ended = Some(cause.clone());
         let lanes = self.lanes.swap(Arc::default());
+        self.drain_posts(&mut inner, |_| false);
         let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
         inner.total -= lanes.len() + draining.len() + idle.len();
@@ -179,6 +187,7 @@ impl Pool {
     /// The pool in numbers.
     pub fn counts(&self) -> Counts {
         let lanes = self.lanes.load();
+        let posted = self.own_posts().iter().map(|lane| lane.in_flight() as usize).sum::<usize>();
         let inner = self.lock();
         let (idle, lent, waiting) = inner.loans.counts();
         Counts {
@@ -187,7 +196,7 @@ impl Pool {
             idle,
             lent,
             waiting,
-            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum(),
+            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>() + posted,
             served: self.served.load(Ordering::Relaxed),
         }
     }

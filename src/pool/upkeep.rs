@@ -30,14 +30,14 @@ impl Pool {
 
     fn look_after(self: &Arc<Self>) {
         self.grown.store(false, Ordering::Relaxed);
-        self.lanes.load().iter().for_each(|lane| lane.check());
+        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.check());
         self.drop_dead_lanes();
         let draining = self.lock().draining.clone();
         draining.iter().for_each(|lane| lane.check());
         drop(draining);
         self.drop_drained(&mut self.lock());
         self.close_idle();
-        self.lanes.load().iter().for_each(|lane| lane.ask_for_life(SILENT));
+        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.ask_for_life(SILENT));
         self.close_lifeless();
         self.refill();
     }

@@ -15,11 +15,21 @@ pub struct Credits {
     queue: Arc<Queue>,
     token: u64,
     left: usize,
+    bytes: usize,
 }
 
 impl Credits {
-    pub(super) fn new(queue: Arc<Queue>, token: u64, left: usize) -> Self {
-        Self { queue, token, left }
+    pub(super) fn new(queue: Arc<Queue>, token: u64, left: usize, bytes: usize) -> Self {
+        Self { queue, token, left, bytes }
+    }
+
+    /// The next call, which takes so many of the bytes; its token is one above that of the call before.
+    pub fn next_of(&mut self, bytes: usize) -> Option<Reservation> {
+        self.left = self.left.checked_sub(1)?;
+        let (token, bytes) = (self.token, bytes.min(self.bytes));
+        self.token = token.wrapping_add(1);
+        self.bytes -= bytes;
+        Some(Reservation { queue: Arc::clone(&self.queue), token, bytes, open: true })
     }
 }
 
@@ -28,17 +38,14 @@ impl Iterator for Credits {
     type Item = Reservation;
 
     fn next(&mut self) -> Option<Reservation> {
-        self.left = self.left.checked_sub(1)?;
-        let token = self.token;
-        self.token = token.wrapping_add(1);
-        Some(Reservation { queue: Arc::clone(&self.queue), token, open: true })
+        self.next_of(0)
     }
 }
 
 impl Drop for Credits {
     fn drop(&mut self) {
-        if self.left > 0 {
-            self.queue.lock().release(self.left);
+        if self.left > 0 || self.bytes > 0 {
+            self.queue.lock().release(self.left, self.bytes);
         }
     }
 }
@@ -48,10 +55,21 @@ impl Drop for Credits {
 pub struct Reservation {
     queue: Arc<Queue>,
     token: u64,
+    bytes: usize,
     open: bool,
 }
 
 impl Reservation {
+    /// The queue that it is in.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// The number that the application gave.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
     /// Ends the call. On a queue that was closed nobody is told.
     pub fn complete(mut self, outcome: Result<Option<Reply>>) {
         self.end(outcome);
@@ -61,7 +79,7 @@ impl Reservation {
         self.open = false;
         let event = Event { kind: kind::COMPLETION, token: self.token, outcome };
         let mut state = self.queue.lock();
-        state.release(1);
+        state.release(1, self.bytes);
         if !state.is_closed() {
             state.add(event);
             self.queue.announce(state);

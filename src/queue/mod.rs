@@ -5,16 +5,19 @@
 //! The descriptor is readable while something is due, and nothing here waits except a drain. Leaves to others: what an event
 //! says, and who may send it.
 //!
-//! Drains wait in one place (`Queue::wait`), apart from the taking: what else a waiting drain could do belongs there.
+//! Drains wait in one place (`Queue::wait`), apart from the taking. One of them at a time reads the sockets of the calls that are
+//! outstanding (`source`), so that a thread that submits and drains needs no other.
 
 mod bell;
 mod credit;
+mod source;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Result, Status};
 use crate::resp::Reply;
@@ -22,9 +25,14 @@ use crate::sys::pipe::Pipe;
 use crate::time::Deadline;
 
 use bell::Bell;
+use source::Watch;
 use state::State;
 
 pub use credit::{Credits, Reservation};
+pub use source::{Source, Tended};
+
+/// How soon a drain looks again at a source that somebody else is reading.
+const NUDGE: Duration = Duration::from_millis(1);
 
 /// The most that a queue may be asked to hold.
 pub const MAX_CAPACITY: usize = 1 << 20;
@@ -96,6 +104,12 @@ impl Queue {
 
     /// Keeps room for the completions of `n` calls, whose tokens are `token` and the numbers that follow it. All or nothing.
     pub fn reserve(self: &Arc<Self>, token: u64, n: usize) -> Result<Credits> {
+        self.reserve_bytes(token, n, 0, usize::MAX)
+    }
+
+    /// The same for calls that take so many bytes together, if what is outstanding and undrained then stays within `most`. With
+    /// nothing outstanding any size goes through, because no draining could make more room.
+    pub fn reserve_bytes(self: &Arc<Self>, token: u64, n: usize, bytes: usize, most: usize) -> Result<Credits> {
         let mut state = self.lock();
         if state.is_closed() {
             return Err(Error::new(Status::Closed, "the queue was closed"));
@@ -105,8 +119,38 @@ impl Queue {
             let text = format!("the queue holds {used} of {}, no room for {n} more: drain it first", self.capacity);
             return Err(Error::new(Status::QueueFull, text));
         }
-        state.reserve(n);
-        Ok(Credits::new(Arc::clone(self), token, n))
+        let held = state.bytes();
+        if held > 0 && held.saturating_add(bytes) > most {
+            let text = format!("the queue holds {held} bytes of {most}, no room for {bytes} more: drain it first");
+            return Err(Error::new(Status::QueueFull, text));
+        }
+        state.reserve(n, bytes);
+        state.forget_cancelled(token, n);
+        Ok(Credits::new(Arc::clone(self), token, n, bytes))
+    }
+
+    /// Drains that wait look after this source from now on, until it is over. Without a descriptor for it others have to.
+    pub fn attach(&self, source: &Arc<dyn Source>) {
+        self.lock().attach(source);
+    }
+
+    /// Ends the calls of this token, wherever they are: their completions come as those of all calls. How many were found under way.
+    pub fn cancel(&self, token: u64) -> usize {
+        let mut state = self.lock();
+        state.note_cancelled(token);
+        let sources = state.sources();
+        drop(state);
+        sources.iter().map(|source| source.cancel(self.id(), token)).sum()
+    }
+
+    /// Whether a call of this token, which was between two places when it was cancelled, has to be ended.
+    pub fn is_cancelled(&self, token: u64) -> bool {
+        self.lock().is_cancelled(token)
+    }
+
+    /// What tells this queue from others.
+    pub fn id(&self) -> usize {
+        std::ptr::from_ref(self) as usize
     }
 
     /// Takes up to `most` events, oldest first, and says how many. Waits until there is one, a wake-up, the close, or the end
@@ -139,27 +183,54 @@ impl Queue {
 
     /// Closes the descriptor and refuses what is new; drains return at once from now on. What was accepted can still be drained.
     pub fn close(&self) {
-        let bell = self.lock().close();
+        let mut state = self.lock();
+        let (bell, sources) = (state.close(), state.detach_all());
+        state.sound_alarm();
+        drop(state);
         self.changed.notify_all();
-        drop(bell);
+        drop((bell, sources));
     }
 
     fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
         state.come();
         while !state.is_due_to_waiter() {
-            state = match deadline.left() {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => break,
-                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            if deadline.is_over() {
+                break;
+            }
+            state = match state.take_watch() {
+                Some(watch) => {
+                    drop(state);
+                    self.read_sources(watch, deadline)
+                }
+                None => self.sleep(state, deadline.left()),
             };
         }
         state
     }
 
+    fn sleep<'a>(&'a self, state: MutexGuard<'a, State>, left: Option<Duration>) -> MutexGuard<'a, State> {
+        match left {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+
+    /// Waits for the sources once, and looks after those that are ready; for the one drain that has the watch.
+    fn read_sources(&self, watch: Watch, deadline: Deadline) -> MutexGuard<'_, State> {
+        let on_watch = OnWatch { queue: self, watch };
+        let ready = on_watch.watch.wait(deadline.left());
+        self.lock().wake_up();
+        let idle = on_watch.watch.tend(&ready);
+        drop(on_watch);
+        let state = self.lock();
+        // A source that another thread is reading stays ready: its replies come as events.
+        if idle && !state.is_due_to_waiter() { self.sleep(state, Some(NUDGE)) } else { state }
+    }
+
     /// Tells of something new. One drain is enough for it; the others look again when their own thing comes.
     fn announce(&self, mut state: MutexGuard<'_, State>) {
         state.ring();
-        let somebody_waits = state.somebody_waits();
+        let somebody_waits = state.needs_notice();
         drop(state);
         if somebody_waits {
             self.changed.notify_one();
@@ -169,5 +240,24 @@ impl Queue {
     /// No foreign code runs under the lock, so that a panic cannot have left a torn state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The drain that looks after the sources, until it is dropped: then another one may.
+struct OnWatch<'a> {
+    queue: &'a Queue,
+    watch: Watch,
+}
+
+impl Drop for OnWatch<'_> {
+    fn drop(&mut self) {
+        self.watch.leave();
+        let mut state = self.queue.lock();
+        state.end_watch();
+        let others = state.somebody_waits();
+        drop(state);
+        if others {
+            self.queue.changed.notify_one();
+        }
     }
 }

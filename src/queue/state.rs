@@ -6,12 +6,15 @@
 //! come. So a newcomer cannot take the wake-up of a drain that waits, and each drain that finds less than it asked for uses up
 //! one at most: whoever drains until that is so uses up one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::bell::Bell;
+use super::source::{Source, Watch};
 use super::{Event, kind};
 use crate::resp::ReplyBuilder;
+use crate::sys::pipe::Pipe;
 
 /// What a queue keeps after a burst, in entries.
 const KEPT: usize = 1024;
@@ -28,6 +31,17 @@ pub(super) struct State {
     events: usize,
     /// Room of calls that are not over.
     reserved: usize,
+    /// What calls that are not over and replies that are not drained take, about.
+    bytes: usize,
+    /// Tokens that were cancelled while calls of theirs may have been between two places.
+    cancelled: HashSet<u64>,
+    sources: Arc<Vec<Arc<dyn Source>>>,
+    /// Wakes the drain that has the watch; made with the first source.
+    alarm: Option<Arc<Pipe>>,
+    /// A drain looks after the sources.
+    watched: bool,
+    /// It sleeps in poll, and has not been woken yet.
+    asleep: bool,
     wakeups: usize,
     waiting: usize,
     closed: bool,
@@ -40,6 +54,12 @@ impl State {
             entries: VecDeque::new(),
             events: 0,
             reserved: 0,
+            bytes: 0,
+            cancelled: HashSet::new(),
+            sources: Arc::default(),
+            alarm: None,
+            watched: false,
+            asleep: false,
             wakeups: 0,
             waiting: 0,
             closed: false,
@@ -61,7 +81,12 @@ impl State {
         self.events + self.reserved
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn add(&mut self, event: Event) {
+        self.bytes += weight(&event);
         self.entries.push_back(Entry::Event(event));
         self.events += 1;
     }
@@ -73,13 +98,18 @@ impl State {
         }
     }
 
-    pub(super) fn reserve(&mut self, n: usize) {
+    pub(super) fn reserve(&mut self, n: usize, bytes: usize) {
         self.reserved += n;
+        self.bytes += bytes;
     }
 
     /// Gives room back that a call no longer needs, or is about to use.
-    pub(super) fn release(&mut self, n: usize) {
+    pub(super) fn release(&mut self, n: usize, bytes: usize) {
         self.reserved -= n;
+        self.bytes -= bytes;
+        if self.reserved == 0 && !self.cancelled.is_empty() {
+            self.cancelled = HashSet::new();
+        }
     }
 
     pub(super) fn take(&mut self, out: &mut Vec<Event>, most: usize) -> usize {
@@ -89,6 +119,7 @@ impl State {
             out.push(match entry {
                 Entry::Event(event) => {
                     self.events -= 1;
+                    self.bytes -= weight(&event);
                     event
                 }
                 Entry::Lost(count) => dropped(count),
@@ -131,6 +162,92 @@ impl State {
         self.waiting > 0
     }
 
+    /// Whether a drain has to be told of something new; the one with the watch is woken here, or looks by itself.
+    pub(super) fn needs_notice(&mut self) -> bool {
+        if self.watched {
+            self.sound_alarm();
+            return false;
+        }
+        self.waiting > 0
+    }
+
+    // ---- sources ----------------------------------------------------------------------------
+
+    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) {
+        let is_same = |other: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(source));
+        if self.closed || self.sources.iter().any(is_same) {
+            return;
+        }
+        if self.alarm.is_none() {
+            // Without a pipe for it drains sleep, and others read.
+            self.alarm = Pipe::new().ok().map(Arc::new);
+        }
+        let mut sources: Vec<_> = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
+        sources.push(Arc::clone(source));
+        self.sources = Arc::new(sources);
+        // A drain that looks after the others has to look after this one too.
+        self.sound_alarm();
+    }
+
+    pub(super) fn detach_all(&mut self) -> Arc<Vec<Arc<dyn Source>>> {
+        std::mem::take(&mut self.sources)
+    }
+
+    pub(super) fn sources(&self) -> Arc<Vec<Arc<dyn Source>>> {
+        Arc::clone(&self.sources)
+    }
+
+    /// The watch over the sources, if there are any and no other drain has it.
+    pub(super) fn take_watch(&mut self) -> Option<Watch> {
+        if self.watched || self.closed {
+            return None;
+        }
+        if self.sources.iter().any(|source| source.is_over()) {
+            self.sources = Arc::new(self.sources.iter().filter(|source| !source.is_over()).cloned().collect());
+        }
+        let alarm = self.alarm.as_ref().filter(|_| !self.sources.is_empty())?;
+        (self.watched, self.asleep) = (true, true);
+        Some(Watch::new(Arc::clone(&self.sources), Arc::clone(alarm)))
+    }
+
+    pub(super) fn end_watch(&mut self) {
+        (self.watched, self.asleep) = (false, false);
+    }
+
+    pub(super) fn sound_alarm(&mut self) {
+        if let (true, Some(alarm)) = (self.asleep, &self.alarm) {
+            self.asleep = false;
+            alarm.put();
+        }
+    }
+
+    /// The drain with the watch is awake again. If it was sounded, the alarm's byte is in the pipe.
+    pub(super) fn wake_up(&mut self) {
+        if let (Some(alarm), false) = (&self.alarm, self.asleep) {
+            alarm.take();
+        }
+        self.asleep = false;
+    }
+
+    // ---- cancellation -----------------------------------------------------------------------
+
+    pub(super) fn note_cancelled(&mut self, token: u64) {
+        if self.reserved > 0 {
+            self.cancelled.insert(token);
+        }
+    }
+
+    pub(super) fn is_cancelled(&self, token: u64) -> bool {
+        !self.cancelled.is_empty() && self.cancelled.contains(&token)
+    }
+
+    /// New calls with tokens that were cancelled before are new calls.
+    pub(super) fn forget_cancelled(&mut self, token: u64, n: usize) {
+        if !self.cancelled.is_empty() {
+            self.cancelled.retain(|old| old.wrapping_sub(token) >= n as u64);
+        }
+    }
+
     pub(super) fn watch(&mut self) -> RawFd {
         let due = self.is_due();
         self.bell.as_mut().map_or(-1, |bell| {
@@ -154,6 +271,14 @@ impl State {
 
     fn is_due(&self) -> bool {
         !self.entries.is_empty() || self.wakeups > 0
+    }
+}
+
+/// What an event takes, about.
+fn weight(event: &Event) -> usize {
+    match &event.outcome {
+        Ok(Some(reply)) => reply.weight(),
+        _ => 0,
     }
 }
 

@@ -1,16 +1,23 @@
 //! The decoder: bytes as they come from a connection, units of replies as they complete.
 //!
 //! Guarantees: the same result however the input is cut; every byte is looked at once; no recursion; a limit is checked
-//! when a length is announced. Leaves to others: receiving, and what a unit belongs to.
-//!
-//! Receiving a large text straight into the reply can be added as a method that lends the unfilled end of the data block
-//! while a [`Text`] is open: nothing else holds state about it.
+//! when a length is announced. What a large text still lacks may be received straight into the reply
+//! ([`Decoder::receive`]). Leaves to others: receiving itself, and what a unit belongs to.
+
+use std::io;
 
 use super::head::{self, Head};
 use super::node::{Kind, Node};
 use super::reply::Reply;
 use super::tree::Tree;
 use super::{DecodeError, Limits};
+
+/// Texts longer than this may be received straight into the reply.
+const LARGE: usize = 64 * 1024;
+/// If less than this is missing, it comes with what follows it.
+const LITTLE: usize = 16 * 1024;
+/// The most that is received at once: between two pieces the receiver looks at its clock.
+const PIECE: usize = 1 << 20;
 
 /// What the next unit consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +146,38 @@ impl Decoder {
             self.dead = Some(error.clone());
         }
         result
+    }
+
+    /// Lets `receive` append to a large text that has begun: it is given the data block and how much it may append, all of it
+    /// reserved. `None`: no such text is open, or nothing of it is kept. What was completed is had from [`Decoder::decode`],
+    /// which needs no input for it.
+    pub fn receive(
+        &mut self,
+        receive: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let text = self.text.as_mut().filter(|text| text.len > LARGE && text.left >= LITTLE)?;
+        if self.unit.dropping > 0 || self.dead.is_some() {
+            return None;
+        }
+        let data = &mut self.unit.tree.data;
+        let before = data.len();
+        // Once what was reserved is full it grows with what has come, and not with what was announced.
+        let step = if data.capacity() > before { 0 } else { text.left.min((before - text.start).max(PIECE)) };
+        if data.try_reserve_exact(step).is_err() {
+            self.dead = Some(no_memory(text.len as u64, "bytes"));
+            return None;
+        }
+        let most = text.left.min(data.capacity() - before).min(PIECE);
+        let received = receive(data, most);
+        data.truncate(before + most);
+        let got = data.len() - before;
+        let body = got.min(text.left - 2);
+        text.left -= got;
+        if let Err(error) = line_end(&data[before + body..], text.left) {
+            self.dead = Some(error);
+        }
+        data.truncate(before + body);
+        Some(received.map(|_| got))
     }
 
     fn run(&mut self, input: &[u8], want: Want) -> Result<(usize, Option<Decoded>), DecodeError> {
@@ -378,7 +417,9 @@ impl Decoder {
                 Some(frame) if frame.left == frame.count => frame.likely(),
                 _ => 1,
             };
-            if !self.unit.tree.reserve_text(len, count) {
+            // What is received straight into the block brings its line end along.
+            let room = if len > LARGE { len.saturating_add(1) } else { len };
+            if !self.unit.tree.reserve_text(room, count) {
                 return Err(no_memory(len as u64, "bytes"));
             }
         }
@@ -396,10 +437,7 @@ impl Decoder {
             self.unit.tree.data.extend_from_slice(&rest[..body]);
         }
         text.left -= used;
-        let end = &rest[body..used];
-        if !b"\r\n"[..2 - text.left.min(2)].ends_with(end) {
-            return Err(head::protocol("a text is not followed by a line end", end));
-        }
+        line_end(&rest[body..used], text.left)?;
         if text.left > 0 {
             return Ok(Step::More);
         }
@@ -478,6 +516,15 @@ fn alone(head: &Head<'_>, max_bytes: usize) -> Option<Reply> {
         Head::Line(kind, line) if line.len() < max_bytes => Reply::line(kind, line),
         _ => None,
     }
+}
+
+/// Checks what has come of the line end behind a text, of which so much is still to come.
+#[inline]
+fn line_end(end: &[u8], left: usize) -> Result<(), DecodeError> {
+    if b"\r\n"[..2 - left.min(2)].ends_with(end) {
+        return Ok(());
+    }
+    Err(head::protocol("a text is not followed by a line end", end))
 }
 
 fn empty_list() -> Reply {

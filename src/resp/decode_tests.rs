@@ -257,3 +257,146 @@ fn a_deep_reply_is_no_deep_call() {
     assert_eq!(reply.nodes().len(), 200_001);
     assert!(json(&reply.subtree(0)).starts_with("[[["));
 }
+
+/// Feeds pieces of random size, now through a buffer and now straight into the reply where that is offered; gives the units and
+/// how many bytes went straight.
+fn in_pieces(input: &[u8], wants: &[Want], random: &mut fastrand::Rng) -> (Result<Vec<Decoded>, DecodeError>, usize) {
+    let mut decoder = Decoder::new(Limits::default());
+    let (mut rest, mut units, mut straight) = (input, Vec::new(), 0);
+    let most = [3, 700, 40_000, 1 << 20][random.usize(..4)];
+    while !rest.is_empty() {
+        let piece = random.usize(1..=most).min(rest.len());
+        let offered = random.u8(..8) > 0;
+        let direct = offered.then(|| {
+            decoder.receive(|data, most| {
+                let n = piece.min(most);
+                assert!(data.capacity() - data.len() >= most, "what may be appended is reserved");
+                data.extend_from_slice(&rest[..n]);
+                Ok(n)
+            })
+        });
+        let mut input = match direct.flatten() {
+            Some(got) => {
+                let n = got.unwrap();
+                (rest, straight) = (&rest[n..], straight + n);
+                &rest[..0]
+            }
+            None => {
+                let input = &rest[..piece];
+                rest = &rest[piece..];
+                input
+            }
+        };
+        loop {
+            let want = wants
+                .get(units.iter().filter(|unit| !matches!(unit, Decoded::Push(_))).count())
+                .copied()
+                .unwrap_or(Want::One);
+            match decoder.decode(input, want) {
+                Err(error) => return (Err(error), straight),
+                Ok((used, done)) => {
+                    units.extend(done);
+                    input = &input[used..];
+                }
+            }
+            if input.is_empty() {
+                break;
+            }
+        }
+    }
+    (Ok(units), straight)
+}
+
+#[test]
+fn what_is_received_straight_into_a_reply_is_the_same_reply() {
+    let text = |kind: u8, len: usize| {
+        let body: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+        [format!("{}{len}\r\n", kind as char).as_bytes(), &body[..], b"\r\n"].concat()
+    };
+    let verbatim = [b"=100000\r\ntxt:".as_slice(), &[b'v'; 99_996], b"\r\n"].concat();
+    let input = [
+        text(b'$', 65_537),
+        [b"*3\r\n", &text(b'$', 70_000)[..], b":1\r\n", &text(b'$', 300_000)].concat(),
+        [b">2\r\n+news\r\n", &text(b'$', 90_000)[..]].concat(),
+        verbatim,
+        text(b'$', 200_000),
+        [b"|1\r\n+a\r\n", &text(b'$', 80_000)[..], b"+OK\r\n"].concat(),
+        [text(b'!', 66_000), text(b'$', 2_500_000)].concat(),
+        b"+end\r\n".to_vec(),
+    ]
+    .concat();
+    let wants = [Want::One, Want::One, Want::One, Want::Skip(1), Want::One, Want::List(2), Want::One];
+    let mut whole = (Decoder::new(Limits::default()), &input[..], Vec::new());
+    for want in wants {
+        loop {
+            let (used, done) = whole.0.decode(whole.1, want).unwrap();
+            whole.1 = &whole.1[used..];
+            let is_push = matches!(done, Some(Decoded::Push(_)));
+            whole.2.extend(done);
+            if !is_push {
+                break;
+            }
+        }
+    }
+    assert!(whole.1.is_empty() && whole.2.len() == 8);
+    let (mut random, mut total) = (fastrand::Rng::with_seed(7), 0);
+    for _ in 0..40 {
+        let (units, straight) = in_pieces(&input, &wants, &mut random);
+        // Not by assert_eq: what differs would be printed, megabytes of it.
+        assert!(units.unwrap() == whole.2, "the same replies however they are received");
+        total += straight;
+    }
+    assert!(total > 40 * input.len() / 4, "{total} bytes went straight");
+}
+
+#[test]
+fn room_follows_what_was_received() {
+    let mut decoder = Decoder::new(Limits::default());
+    assert!(decoder.receive(|_, _| Ok(0)).is_none(), "nothing has begun");
+    decoder.decode(b"$530000000\r\nx", Want::One).unwrap();
+    let (mut received, mut reserved) = (1, 0);
+    while received < 100 << 20 {
+        let got = decoder.receive(|data, most| {
+            assert!(most > 0 && most <= 1 << 20);
+            reserved = data.capacity();
+            data.resize(data.len() + most, b'x');
+            Ok(most)
+        });
+        received += got.unwrap().unwrap();
+        assert!(reserved <= (64 << 20) + received, "{reserved} bytes for {received}");
+    }
+    assert!(!decoder.is_idle());
+}
+
+#[test]
+fn no_room_is_given_for_what_is_not_kept_or_is_small() {
+    for (input, want) in [
+        (&b"$100000\r\nx"[..], Want::Skip(1)),
+        (b"|1\r\n+a\r\n$100000\r\nx", Want::One),
+        (b"$65536\r\nx", Want::One),
+        (b"*1\r\n$1000", Want::One),
+    ] {
+        let mut decoder = Decoder::new(Limits::default());
+        decoder.decode(input, want).unwrap();
+        assert!(decoder.receive(|_, _| Ok(0)).is_none(), "{}", input.escape_ascii());
+    }
+}
+
+#[test]
+fn a_text_received_straight_must_end_as_any_other() {
+    let mut decoder = Decoder::new(Limits::default());
+    decoder.decode(b"$70000\r\n", Want::One).unwrap();
+    let got = decoder.receive(|data, most| {
+        data.resize(data.len() + most, b'x');
+        Ok(most)
+    });
+    assert_eq!(got.unwrap().unwrap(), 70_002);
+    assert!(matches!(decoder.decode(b"", Want::One), Err(DecodeError::Protocol(_))));
+    // A receive that fails changes nothing.
+    let mut decoder = Decoder::new(Limits::default());
+    decoder.decode(b"$70000\r\n", Want::One).unwrap();
+    assert!(decoder.receive(|_, _| Err(std::io::ErrorKind::WouldBlock.into())).unwrap().is_err());
+    let rest = [&[b'y'; 70_000][..], b"\r\n"].concat();
+    let Ok((70_002, Some(Decoded::Reply(reply)))) = decoder.decode(&rest, Want::One) else { panic!() };
+    assert_eq!(reply.bytes(0), Some(&[b'y'; 70_000][..]));
+}

@@ -1,6 +1,12 @@
 //! Commands as RESP: an array of bulk strings.
 //!
-//! Guarantees: one growth of the buffer per command. Leaves to others: reading such lists (`list`).
+//! Guarantees: one growth of the buffer per command; what is large need not be copied ([`Pieces`]). Leaves to others: reading such
+//! lists (`list`).
+
+use std::iter::once;
+
+/// An argument of this size, or a list, is sent from where it lies.
+const LARGE: usize = 16 * 1024;
 
 /// Appends one command.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
@@ -17,6 +23,66 @@ pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
 pub fn command_len(args: &[&[u8]]) -> usize {
     let texts: usize = args.iter().map(|arg| digits(arg.len()) + arg.len() + 5).sum();
     texts + digits(args.len()) + 3
+}
+
+/// Commands in pieces: what is small is copied together, what is large stays where it is.
+pub struct Pieces<'a> {
+    small: Vec<u8>,
+    /// Large pieces, each with where `small` is interrupted by it.
+    large: Vec<(usize, &'a [u8])>,
+    len: usize,
+}
+
+impl<'a> Pieces<'a> {
+    /// One command, if any of its arguments is large.
+    pub fn of(args: &[&'a [u8]]) -> Option<Self> {
+        if args.iter().all(|arg| arg.len() < LARGE) {
+            return None;
+        }
+        let mut this = Self { small: Vec::new(), large: Vec::new(), len: command_len(args) };
+        head(&mut this.small, b'*', args.len());
+        for arg in args {
+            head(&mut this.small, b'$', arg.len());
+            if arg.len() < LARGE {
+                this.small.extend_from_slice(arg);
+            } else {
+                this.large.push((this.small.len(), arg));
+            }
+            this.small.extend_from_slice(b"\r\n");
+        }
+        Some(this)
+    }
+
+    /// What is encoded already, if it is large.
+    pub fn encoded(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.len() >= LARGE).then(|| Self { small: Vec::new(), large: vec![(0, bytes)], len: bytes.len() })
+    }
+
+    /// How many bytes they are together; never none.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pieces, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        let before = self.large.iter().flat_map(move |&(at, large)| {
+            let small = &self.small[std::mem::replace(&mut from, at)..at];
+            [small, large]
+        });
+        before.chain(once(&self.small[self.large.last().map_or(0, |&(at, _)| at)..]))
+    }
+
+    /// Appends all but the first `skip` bytes to a buffer.
+    pub fn append_from(&self, mut skip: usize, out: &mut Vec<u8>) {
+        out.reserve(self.len - skip);
+        for piece in self.iter() {
+            let skipped = skip.min(piece.len());
+            out.extend_from_slice(&piece[skipped..]);
+            skip -= skipped;
+        }
+    }
 }
 
 fn digits(number: usize) -> usize {
@@ -43,6 +109,34 @@ fn head(out: &mut Vec<u8>, first: u8, number: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_the_command() {
+        let (large, larger) = (vec![b'x'; LARGE], vec![b'y'; LARGE + 1]);
+        let all: [&[&[u8]]; 4] = [
+            &[&large],
+            &[b"SET", b"k", &large],
+            &[b"MSET", b"a", &larger, b"b", &large, b"c", b""],
+            &[&large, &larger],
+        ];
+        for args in all {
+            let mut whole = Vec::new();
+            command(&mut whole, args);
+            let pieces = Pieces::of(args).unwrap();
+            assert_eq!((pieces.len(), pieces.iter().collect::<Vec<_>>().concat()), (whole.len(), whole.clone()));
+            let is_copy = |piece: &[u8]| piece.len() >= LARGE && !args.iter().any(|arg| arg.as_ptr() == piece.as_ptr());
+            assert!(!pieces.iter().any(is_copy), "what is large is not copied");
+            for skip in
+                [0, 1, 17, LARGE + 3, whole.len() - 1, whole.len()].into_iter().filter(|&skip| skip <= whole.len())
+            {
+                let mut rest = b"before".to_vec();
+                pieces.append_from(skip, &mut rest);
+                assert!(rest == [b"before", &whole[skip..]].concat());
+            }
+        }
+        assert!(Pieces::of(&[b"GET", &large[1..]]).is_none() && Pieces::encoded(&large[1..]).is_none());
+        assert_eq!(Pieces::encoded(&large).unwrap().iter().collect::<Vec<_>>().concat(), large);
+    }
 
     #[test]
     fn a_command_is_as_long_as_foretold() {

@@ -78,6 +78,11 @@ impl<'a> Command<'a> {
         self.argc
     }
 
+    /// A list of this command alone.
+    pub fn alone(&self) -> CommandList<'a> {
+        CommandList { bytes: self.bytes(), len: 1 }
+    }
+
     /// Where it is in the list.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()

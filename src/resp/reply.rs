@@ -131,6 +131,11 @@ impl Body {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn weight(&self) -> usize {
+        size_of::<Held>() + size_of_val(self.nodes()) + self.data().len()
+    }
+
     fn node(&self, id: u32) -> Option<&Node> {
         self.nodes().get(id as usize)
     }

@@ -1,6 +1,6 @@
-//! recv(2) with flags into an initialised buffer: socket2 offers it only for uninitialised ones, std without flags.
+//! recv(2) with flags, into an initialised buffer or behind the end of a vector: socket2 offers neither, std no flags.
 //!
-//! Guarantees: writes only into the buffer, and says how much.
+//! Guarantees: writes only into the buffer, or into what the vector has reserved, and says how much.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,4 +10,17 @@ pub fn recv(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::R
     // SAFETY: the descriptor is borrowed, so open; the buffer is exclusively ours and its own length is passed.
     let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives behind the end of a vector, at most so much and no more than it has reserved. 0 bytes when there is room: the peer has
+/// closed.
+pub fn recv_append(socket: BorrowedFd<'_>, into: &mut Vec<u8>, most: usize, flags: libc::c_int) -> io::Result<usize> {
+    let spare = into.spare_capacity_mut();
+    let room = spare.len().min(most);
+    // SAFETY: the descriptor is borrowed, so open; `room` bytes of the vector's spare memory are exclusively ours.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), spare.as_mut_ptr().cast(), room, flags) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?.min(room);
+    // SAFETY: the kernel has written the first `got` bytes behind the old end, within the capacity.
+    unsafe { into.set_len(into.len() + got) };
+    Ok(got)
 }

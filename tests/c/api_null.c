@@ -261,6 +261,11 @@ static void queues(void) {
   CHECK(vigie_queue_fd(NULL) == -1);
   CHECK(vigie_queue_fd((vigie_queue *)rubbish) == -1);
   CHECK(vigie_queue_fd((vigie_queue *)reply) == -1);
+  CHECK(vigie_queue_cancel(NULL, 1) == 0);
+  CHECK(vigie_queue_cancel((vigie_queue *)rubbish, 1) == 0);
+  CHECK(vigie_queue_cancel(queue, 1) == 0);
+  REFUSED("client is NULL", NO_OUT, vigie_cmds_submit(NULL, "", 0, 0, 1, queue, 0, &error));
+  REFUSED("client is", NO_OUT, vigie_cmds_submit((vigie_client *)rubbish, "", 0, 0, 1, queue, 0, &error));
   vigie_queue_wakeup(NULL);
   vigie_queue_wakeup((vigie_queue *)rubbish);
   vigie_events_clear(NULL, 0);

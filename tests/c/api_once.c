@@ -175,6 +175,33 @@ static void queue(vigie_sentinel *sentinel) {
   vigie_queue_free(queue);
 }
 
+static void submits(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_queue *queue = NULL;
+  vigie_event events[4];
+  size_t len = 0;
+  vigie_batch *batch = vigie_batch_new();
+  const void *list;
+  GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
+  vigie_batch_add(batch, VIGIE_CMD("SET", "once:s", "v"));
+  vigie_batch_add(batch, VIGIE_CMD("INCR", "once:s"));
+  list = vigie_batch_data(batch, &len);
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 7, &error));
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, 0, VIGIE_TIMEOUT_DEFAULT, queue, 9, &error));
+  GIVES(VIGIE_ERR_QUEUE_FULL, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  for (uint64_t i = 0; i < 3; i++) {
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &events[i], 1) == 1);
+    CHECK(events[i].kind == VIGIE_EVENT_COMPLETION && events[i].token == 7 + i);
+  }
+  CHECK(events[0].status == VIGIE_OK && text_is(events[0].reply, VIGIE_ROOT, "OK") && events[0].nodes != NULL);
+  CHECK(events[1].status == VIGIE_ERR_SERVER && vigie_error_status(events[1].error) == VIGIE_ERR_SERVER);
+  CHECK(vigie_reply_type(events[2].reply, vigie_reply_child(events[2].reply, VIGIE_ROOT, 1)) == VIGIE_TYPE_ERROR);
+  vigie_events_clear(events, 3);
+  CHECK(vigie_queue_cancel(queue, 7) == 0);
+  vigie_batch_free(batch);
+  vigie_queue_free(queue);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -190,6 +217,7 @@ int main(void) {
   commands(client);
   errors(client);
   pipeline(client);
+  submits(client);
   knowledge(client);
   session(client);
   replicas(sentinel, client);

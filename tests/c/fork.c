@@ -11,11 +11,16 @@ static vigie_client *client, *session;
 static vigie_reply *reply;
 static vigie_error *wrong, *error;
 static vigie_batch *batch;
+static vigie_queue *queue;
+static vigie_event event;
+#define PING_LIST "*1\r\n$4\r\nPING\r\n"
 
 static void inherited_handles_answer(void) {
   vigie_client *made = NULL;
   GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(session, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  CHECK(vigie_queue_drain(queue, 0, &event, 1) == VIGIE_ERR_FORKED && vigie_queue_cancel(queue, 1) == 0);
   GIVES(VIGIE_ERR_FORKED, vigie_client_topology(client, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_client_stats(client, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_client_disconnect(client, &error));
@@ -50,6 +55,7 @@ static void own_handles_work(void) {
 
 static void free_all(void) {
   vigie_reply_free(reply);
+  vigie_queue_free(queue);
   vigie_client_free(session);
   vigie_client_free(client);
   vigie_sentinel_free(sentinel);
@@ -87,9 +93,13 @@ int main(void) {
   CHECK(vigie_cmd_exec(client, VIGIE_CMD("NONSENSE"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &wrong) == VIGIE_ERR_SERVER);
   batch = vigie_batch_new();
   vigie_batch_add(batch, VIGIE_CMD("PING"));
+  GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
   in_a_child(everything);
   in_a_child(free_all);
   /* The parent's connections are as they were: the session still holds its WATCH. */
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.status == VIGIE_OK);
+  vigie_events_clear(&event, 1);
   vigie_reply_free(RUN(client, "SET", "fork:parent", "1"));
   vigie_reply_free(RUN(session, "MULTI"));
   vigie_reply_free(RUN(session, "SET", "fork:w", "1"));

@@ -1,0 +1,89 @@
+"""GET of 64 bytes through ctypes beside redis-py, one thread. Arguments: libvigie.so, URI, host, port. Prints rows for
+scripts/bench-languages."""
+
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/languages"))
+import vigie  # noqa: E402
+
+try:
+    import redis
+    import redis.utils
+
+    parser = ", hiredis parser" if redis.utils.HIREDIS_AVAILABLE else ""
+    NAME = f"redis-py {redis.__version__}{parser}"
+except ImportError:
+    redis, NAME = None, "redis-py: not installed"
+
+ROUNDS, CALLS, BATCHES, WINDOW = 5, 10_000, 200, 256
+KEY, VALUE = b"bench:python", b"x" * 64
+
+client = vigie.Client(vigie.load(sys.argv[1]), sys.argv[2])
+queue = vigie.Queue(client, WINDOW, WINDOW)
+client.exec(b"SET", KEY, VALUE)
+own = redis and redis.Redis(sys.argv[3], int(sys.argv[4]))
+
+
+def expect(value):
+    if value != VALUE:
+        sys.exit(f"a wrong answer: {value!r}")
+
+
+def calls_by_vigie(count):
+    for _ in range(count):
+        expect(client.exec(b"GET", KEY))
+
+
+def calls_by_own(count):
+    for _ in range(count):
+        expect(own.get(KEY))
+
+
+def window_by_vigie(count):
+    """At most WINDOW outstanding, in batches of half of it; the drain waits and reads the socket itself."""
+    submitted = seen = 0
+    while seen < count:
+        while submitted < count and submitted - seen <= WINDOW // 2:
+            batch = min(WINDOW // 2, count - submitted)
+            client.submit(queue, b"".join([vigie.encode(b"GET", KEY) for _ in range(batch)]), submitted)
+            submitted += batch
+        for _, value in queue.drain(5000):
+            expect(value)
+            seen += 1
+
+
+def window_by_own(count):
+    for _ in range(count // WINDOW):
+        pipe = own.pipeline(transaction=False)
+        for _ in range(WINDOW):
+            pipe.get(KEY)
+        for value in pipe.execute():
+            expect(value)
+
+
+def measured(run, count, rows):
+    wall, cpu = time.perf_counter(), time.process_time()
+    run(count)
+    rows.append(((time.perf_counter() - wall) * 1e6 / count, (time.process_time() - cpu) * 1e6 / count))
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+def compare(how, count, by_vigie, by_own):
+    """Rounds in turn, so that what disturbs one disturbs the other."""
+    sides = [(by_vigie, [])] + ([(by_own, [])] if own else [])
+    for run, _ in sides:
+        run(2 * WINDOW)
+    for turn in range(ROUNDS):
+        for run, rows in sides if turn % 2 else reversed(sides):
+            measured(run, count, rows)
+    figures = [f"{median(column):.2f}" for _, rows in sides for column in zip(*rows)]
+    print("\t".join(["Python, ctypes", how, NAME, *figures]))
+
+
+compare("call", CALLS, calls_by_vigie, calls_by_own)
+compare("window", BATCHES * WINDOW, window_by_vigie, window_by_own)

@@ -1,0 +1,79 @@
+//! The same program in each event loop: 100,000 submits whose completions are waited for by the queue's descriptor, beside a timer.
+//!
+//! Each program checks by itself that every completion came once and in order, that the server has all commands in order, that a
+//! full queue was met and drained, and that the loop's timer was never late by more than half a second; it prints its figures.
+
+mod installed;
+mod support;
+
+use installed::{C_FLAGS, Prefix, cc, fresh_dir, root, run, text_of};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::Deployment;
+
+/// Runs the program, whose last argument is the deployment, and shows its figures.
+#[track_caller]
+fn prove(name: &str, program: &mut Command) {
+    let deployment = Deployment::new(name).replicas(0).sentinels(1).quorum(1).services(["mymaster"]).start();
+    program.arg(deployment.sentinel_uri()).env("PYTHONDONTWRITEBYTECODE", "1");
+    program.env("VIGIE_TEST_SENTINELS", deployment.sentinel_addrs().join(",")).env("VIGIE_TEST_SERVICE", "mymaster");
+    let figures = text_of(program);
+    assert!(figures.ends_with(", ok\n") && figures.lines().count() == 1, "{figures}");
+    print!("{figures}");
+}
+
+fn programs() -> PathBuf {
+    root().join("tests/languages")
+}
+
+fn script(interpreter: &str, program: &str, library: &Path) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(programs().join(program)).arg(library);
+    command
+}
+
+#[test]
+fn epoll_in_c() {
+    let out = fresh_dir("loop-c").join("epoll");
+    Prefix::shared().compile(&root().join("tests/c/epoll.c"), &out);
+    prove("loop-c", &mut Command::new(out));
+}
+
+#[test]
+fn libuv_in_node_through_koffi() {
+    assert!(programs().join("node_modules/koffi").is_dir(), "koffi is missing: run scripts/setup test");
+    prove("loop-koffi", &mut script("node", "loop_koffi.js", &Prefix::shared().library()));
+}
+
+/// The headers are those of the Node that runs: beside it, or in the system's place for libuv's.
+#[test]
+fn libuv_in_node_through_an_addon() {
+    let (prefix, addon) = (Prefix::shared(), fresh_dir("loop-addon").join("queue.node"));
+    let mut node = Command::new("node");
+    let place = text_of(node.args(["-p", "require('path').join(process.execPath, '../../include/node')"]));
+    let mut build = cc();
+    build.args(C_FLAGS).args(["-shared", "-fPIC", "-isystem", place.trim_end()]).arg(programs().join("addon/queue.c"));
+    build.args(prefix.pkg_config(&["--cflags", "--libs"])).arg(format!("-Wl,-rpath,{}", prefix.lib.display()));
+    run(build.arg("-o").arg(&addon));
+    prove("loop-addon", &mut script("node", "loop_addon.js", &addon));
+}
+
+#[test]
+fn asyncio_in_python() {
+    prove("loop-python", &mut script("python3", "loop_asyncio.py", &Prefix::shared().library()));
+}
+
+#[test]
+fn io_select_in_ruby() {
+    prove("loop-ruby", &mut script("ruby", "loop_select.rb", &Prefix::shared().library()));
+}
+
+#[test]
+fn the_netpoller_of_go() {
+    let (prefix, out) = (Prefix::shared(), fresh_dir("loop-go").join("netpoller"));
+    let mut build = Command::new("go");
+    build.current_dir(programs().join("go")).args(["build", "-o"]).arg(&out).arg("./netpoller");
+    build.env("PKG_CONFIG_PATH", prefix.lib.join("pkgconfig")).env("CGO_ENABLED", "1").env("GOFLAGS", "-mod=mod");
+    run(&mut build);
+    prove("loop-go", Command::new(&out).env("LD_LIBRARY_PATH", &prefix.lib));
+}

@@ -1,0 +1,165 @@
+"""As much of a binding as an event loop needs, through ctypes: open, exec, submit, drain. No callback, no thread.
+
+Replies come as Python values, decoded from the nodes and data that an event or a reply carries, without a call per node.
+"""
+
+import ctypes as c
+import struct
+
+ptr, i32, i64, u32, u64, size = c.c_void_p, c.c_int32, c.c_int64, c.c_uint32, c.c_uint64, c.c_size_t
+DEFAULT = -2147483648
+QUEUE_FULL = -301
+CALL_EACH = 1 << 5
+COMPLETION = 1 << 0
+EVENT = struct.Struct("=IiQQQQQQQ")  # kind, status, token, reply, error, nodes, data, node_count, data_len
+NODE = struct.Struct("=BBHIqQ")  # type, flags, reserved, count, value, len
+NULL, INT, DOUBLE, BOOL, ARRAY = 1, 5, 6, 7, 10
+
+PROTOTYPES = {
+    "vigie_config_new": (ptr, []),
+    "vigie_config_set": (i32, [ptr, c.c_char_p, c.c_char_p, ptr]),
+    "vigie_config_free": (None, [ptr]),
+    "vigie_sentinel_create": (i32, [ptr, i64, ptr, ptr]),
+    "vigie_sentinel_free": (None, [ptr]),
+    "vigie_primary_for": (i32, [ptr, c.c_char_p, ptr, ptr, ptr]),
+    "vigie_client_free": (None, [ptr]),
+    "vigie_cmd_exec": (i32, [ptr, size, ptr, ptr, u32, i64, ptr, ptr]),
+    "vigie_cmds_submit": (i32, [ptr, c.c_char_p, size, u32, i64, ptr, u64, ptr]),
+    "vigie_reply_nodes": (ptr, [ptr, ptr, ptr, ptr]),
+    "vigie_reply_free": (None, [ptr]),
+    "vigie_error_status": (i32, [ptr]),
+    "vigie_error_message": (c.c_char_p, [ptr]),
+    "vigie_error_free": (None, [ptr]),
+    "vigie_queue_create": (i32, [size, ptr, ptr]),
+    "vigie_queue_fd": (c.c_int, [ptr]),
+    "vigie_queue_drain": (i32, [ptr, i64, ptr, u32]),
+    "vigie_queue_free": (None, [ptr]),
+    "vigie_events_clear": (None, [ptr, size]),
+}
+
+
+def load(path):
+    """The functions of the library, with their prototypes."""
+    lib = c.CDLL(path)
+    for name, (result, arguments) in PROTOTYPES.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class VigieError(Exception):
+    """What an error object said; the object stays its owner's."""
+
+    def __init__(self, lib, err):
+        self.status = lib.vigie_error_status(err)
+        super().__init__(lib.vigie_error_message(err).decode())
+
+
+def encode(*words):
+    """One command as RESP."""
+    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%s\r\n" % (len(w), w) for w in words])
+
+
+def decode(nodes, count, data):
+    """A reply from its flat form: addresses of the nodes and the data, and how many nodes."""
+    if count == 1:
+        kind, _, _, children, value, length = NODE.unpack(c.string_at(nodes, 24))
+        if kind < ARRAY:
+            return c.string_at(data + value, length) if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
+        return []
+    flat = list(NODE.iter_unpack(c.string_at(nodes, 24 * count)))
+
+    def value_of(node):
+        kind, _, _, children, value, length = node
+        if kind >= ARRAY:
+            return [value_of(child) for child in flat[value : value + children]]
+        return scalar(kind, value) if kind in (NULL, INT, DOUBLE, BOOL) else c.string_at(data + value, length)
+
+    return value_of(flat[0])
+
+
+def scalar(kind, value):
+    if kind == DOUBLE:
+        return struct.unpack("=d", struct.pack("=q", value))[0]
+    return None if kind == NULL else value
+
+
+class Client:
+    """A client of the primary."""
+
+    def __init__(self, lib, uri):
+        self.lib, self.handle, self.err = lib, ptr(), ptr()
+        self.reply, self.count, self.data = ptr(), size(), ptr()
+        self.outs = c.byref(self.reply), c.byref(self.err)
+        self.flat = c.byref(self.count), c.byref(self.data), None
+        config, sentinel = lib.vigie_config_new(), ptr()
+        self.check(lib.vigie_config_set(config, b"uri", uri.encode(), c.byref(self.err)))
+        self.check(lib.vigie_sentinel_create(config, 2000, c.byref(sentinel), c.byref(self.err)))
+        self.check(lib.vigie_primary_for(sentinel, None, None, c.byref(self.handle), c.byref(self.err)))
+        lib.vigie_config_free(config)
+        lib.vigie_sentinel_free(sentinel)
+
+    def check(self, status):
+        """Raises what the last call left in err."""
+        if status != 0:
+            try:
+                raise VigieError(self.lib, self.err)
+            finally:
+                self.lib.vigie_error_free(self.err)
+
+    def exec(self, *words):
+        """One command and its reply; for one thread, as the out-parameters are the client's."""
+        argv, lengths = ARGV[len(words)](*words), LENGTHS[len(words)](*map(len, words))
+        self.check(self.lib.vigie_cmd_exec(self.handle, len(words), argv, lengths, 0, DEFAULT, *self.outs))
+        nodes = self.lib.vigie_reply_nodes(self.reply, *self.flat)
+        try:
+            return decode(nodes, self.count.value, self.data.value)
+        finally:
+            self.lib.vigie_reply_free(self.reply)
+
+    def submit(self, queue, resp, token):
+        """Each command completes by itself, with token, token + 1 and so on. False: the queue is full, nothing was taken."""
+        status = self.lib.vigie_cmds_submit(
+            self.handle, resp, len(resp), CALL_EACH, DEFAULT, queue.handle, token, c.byref(self.err)
+        )
+        if status == QUEUE_FULL:
+            self.lib.vigie_error_free(self.err)
+            return False
+        self.check(status)
+        return True
+
+    def close(self):
+        self.lib.vigie_client_free(self.handle)
+
+
+ARGV = [c.c_char_p * n for n in range(8)]
+LENGTHS = [size * n for n in range(8)]
+
+
+class Queue:
+    """Completions: (token, value), or (token, VigieError)."""
+
+    def __init__(self, client, capacity, room):
+        self.lib, self.handle, self.room = client.lib, ptr(), room
+        client.check(self.lib.vigie_queue_create(capacity, c.byref(self.handle), c.byref(client.err)))
+        self.events = c.create_string_buffer(EVENT.size * room)
+        self.fd = self.lib.vigie_queue_fd(self.handle)
+
+    def drain(self, timeout_ms=0):
+        """What is there, at most as much as there is room for: if it is as much, there may be more."""
+        count = self.lib.vigie_queue_drain(self.handle, timeout_ms, self.events, self.room)
+        if count <= 0:
+            if count < 0:
+                raise RuntimeError(f"drain gave {count}")
+            return []
+        taken = []
+        for kind, status, token, _, error, nodes, data, nodes_count, _ in EVENT.iter_unpack(
+            memoryview(self.events)[: EVENT.size * count]
+        ):
+            if kind == COMPLETION:
+                taken.append((token, decode(nodes, nodes_count, data) if status == 0 else VigieError(self.lib, error)))
+        self.lib.vigie_events_clear(self.events, count)
+        return taken
+
+    def close(self):
+        self.lib.vigie_queue_free(self.handle)
