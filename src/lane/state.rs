@@ -514,6 +514,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_who_waits_for_his_bytes_is_asked_to_write_and_never_the_reader() {
+        let mut st = St::new();
+        with_units(5, &mut st, &mut |st, numbers| {
+            st.swap_out(Instant::now());
+            st.sent = 15;
+            let asked = |st: &St, but: usize| st.last_unsent_live(numbers[but]).map(|(number, _)| number);
+            assert_eq!(asked(st, 0), Some(numbers[4]));
+            st.reader = Some(numbers[4]);
+            assert_eq!(asked(st, 3), Some(numbers[2]));
+            st.abandon(numbers[2]);
+            st.abandon(numbers[3]);
+            assert_eq!(asked(st, 0), Some(numbers[1]));
+            st.sent = 20;
+            assert_eq!(asked(st, 0), None);
+        });
+    }
+
+    #[test]
     fn death_sorts_by_what_the_kernel_took() {
         let mut st = St::new();
         with_units(3, &mut st, &mut |st, _| {

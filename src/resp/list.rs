@@ -61,6 +61,9 @@ impl<'a> CommandList<'a> {
         let mut at = 0;
         // The list was checked: an error cannot come, and would end it.
         std::iter::from_fn(move || {
+            if at == list.len() {
+                return None;
+            }
             let (argc, first) = head(list, at, b'*').ok()?;
             let mut next = first;
             for _ in 0..argc {
