@@ -317,7 +317,7 @@ fn ten_thousand_who_wait_are_told_truthfully_at_death() {
     for told in &started {
         let text = text(told.0);
         let unit = Unit { bytes: Bytes::Args(&[b"ECHO", &text]), list: None };
-        assert!(lane.start(unit, Deadline::never(), told.clone()).is_ok());
+        assert!(lane.start(unit, Deadline::never(), told.clone(), None).is_ok());
     }
     let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
     let call = |n: usize| (n, echo(&lane, &text(n), Deadline::never()));

@@ -200,6 +200,11 @@ impl St {
         !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
     }
 
+    /// As much waits as is sent whatever is in flight.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.wbuf.len() >= PLENTY
+    }
+
     /// The socket was full: the rest of a batch must go out whatever is in flight.
     pub(super) fn is_half_sent(&self) -> bool {
         self.out_at < self.out.len()
