@@ -211,6 +211,8 @@ pub struct LaneSettings {
     pub hold_rtt: Duration,
     /// How long a lone caller looks for its reply before it sleeps; zero: not at all.
     pub spin: Duration,
+    /// Batches that may be unanswered before a flush is held back. Not an option: it follows from what the lane is for.
+    pub hold_batches: usize,
     /// The least silence, with replies due, after which a lane counts as dead.
     pub silent: Duration,
 }
@@ -334,6 +336,7 @@ impl Default for LaneSettings {
             share_at: 3.25,
             hold_calls: 3,
             hold_rtt: Duration::from_micros(150),
+            hold_batches: 1,
             spin: Duration::ZERO,
             silent: Duration::from_secs(1),
         }

@@ -323,7 +323,7 @@ fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
         let a = caller(&lane, 'a', Deadline::never());
         let told = Arc::new(Told::default());
         let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None };
-        assert!(lane.start(unit, Deadline::after(HOUR), told.clone()).is_ok());
+        assert!(lane.start(unit, Deadline::after(HOUR), told.clone(), None).is_ok());
         then(&lane);
         while told.ended.load(Ordering::Relaxed) == 0 {
             lane.tend();

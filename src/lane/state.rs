@@ -193,7 +193,7 @@ impl St {
 
     /// As [`St::may_flush`], by a clock that is only looked at when it matters.
     pub(super) fn may_flush_at(&self, settings: &LaneSettings, now: impl FnOnce() -> Instant) -> bool {
-        let held = !self.marks.is_empty()
+        let held = self.marks.len() >= settings.hold_batches.max(1)
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
             && self.srtt_us < settings.hold_rtt.as_micros() as f32;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::{Inner, Pool};
+use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::lane::{Completion, Lane, Tended, Unit};
 use crate::net::Waker;
@@ -26,6 +27,8 @@ const GRACE: Duration = Duration::from_millis(5);
 const GLANCE: Duration = Duration::from_millis(10);
 /// A caller leads the lane: it reads for all.
 const LED: Duration = Duration::from_millis(1);
+/// While the server is at one batch the next one is on its way: who submits and who serves work at the same time.
+const BATCHES: usize = 2;
 /// A lane without work for so long is not looked after any more; upkeep does.
 const REST: Duration = Duration::from_secs(2);
 
@@ -172,7 +175,9 @@ impl Pool {
         if self.reserve() {
             let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
             self.start_upkeep();
-            return self.place(Post::new(self.new_lane(conn), true), traffic, round).map(Some);
+            let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
+            let lane = Arc::new(Lane::new(conn, self.name.clone(), settings));
+            return self.place(Post::new(lane, true), traffic, round).map(Some);
         }
         self.lock().check()?;
         if traffic != Traffic::Plain {
