@@ -49,6 +49,7 @@ help:
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
+	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written'
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
@@ -131,6 +132,12 @@ bench:
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench build/bench-prefix $(BENCH_ARGS)
 
+# WRITE=docs/performance.md: the table is also put there.
+bench-languages:
+	scripts/setup bench-languages
+	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench-languages $(if $(WRITE),--write '$(WRITE)') build/bench-prefix
+
 # The library's code is the same as in a release; only the long optimisation at the end is left out.
 torture:
 	scripts/setup test
@@ -138,8 +145,8 @@ torture:
 	  CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 $(CARGO) bench --bench torture
 
 clean:
-	rm -rf build target tests/languages/node_modules
+	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test bench torture clean FORCE
+.PHONY: all help install uninstall header demo test bench bench-languages torture clean FORCE
 .DELETE_ON_ERROR:

@@ -2,24 +2,46 @@
 //!
 //! Each program checks by itself that every completion came once and in order, that the server has all commands in order, that a
 //! full queue was met and drained, and that the loop's timer was never late by more than half a second; it prints its figures.
+//! The server keeps silent for a second first, with the queue full: a loop that waited for it inside the library would be found out.
 
 mod installed;
 mod support;
 
 use installed::{C_FLAGS, Prefix, cc, fresh_dir, root, run, text_of};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::Deployment;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::{Deployment, Node, eventually};
+
+const SERVICE: &str = "mymaster";
+
+/// Longer than any loop may stand still.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Runs the program, whose last argument is the deployment, and shows its figures.
 #[track_caller]
 fn prove(name: &str, program: &mut Command) {
-    let deployment = Deployment::new(name).replicas(0).sentinels(1).quorum(1).services(["mymaster"]).start();
+    let deployment = Deployment::new(name).replicas(0).sentinels(1).quorum(1).services([SERVICE]).start();
     program.arg(deployment.sentinel_uri()).env("PYTHONDONTWRITEBYTECODE", "1");
-    program.env("VIGIE_TEST_SENTINELS", deployment.sentinel_addrs().join(",")).env("VIGIE_TEST_SERVICE", "mymaster");
-    let figures = text_of(program);
+    program.env("VIGIE_TEST_SENTINELS", deployment.sentinel_addrs().join(",")).env("VIGIE_TEST_SERVICE", SERVICE);
+    let primary = deployment.primary_node(SERVICE);
+    primary.cmd(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    be_silent(&primary, &mut child);
+    let output = child.wait_with_output().expect("the program ends");
+    let (figures, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{figures}{errors}", output.status);
     assert!(figures.ends_with(", ok\n") && figures.lines().count() == 1, "{figures}");
     print!("{figures}");
+}
+
+/// Until the server has the first writes, and then for as long as the silence is.
+fn be_silent(primary: &Node, child: &mut Child) {
+    eventually("the program's writes wait in the server", Duration::from_secs(20), || {
+        primary.info("clients")["blocked_clients"] != "0" || child.try_wait().expect("it is our child").is_some()
+    });
+    std::thread::sleep(SILENCE); // the silence itself, not a wait for something
+    primary.cmd(&["CLIENT", "UNPAUSE"]);
 }
 
 fn programs() -> PathBuf {

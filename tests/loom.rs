@@ -11,14 +11,14 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     (
         "the reader's role is passed to somebody who is not told",
         "lane/mod.rs",
-        "self.order(number, token, Order::Lead);",
-        "if !crate::fault(0) { self.order(number, token, Order::Lead); }",
+        "let asleep = next.filter(|(_, token)| token.order(Order::Lead))",
+        "let asleep = next.filter(|(_, token)| !crate::fault(0) && token.order(Order::Lead))",
     ),
     (
         "whoever is asked to take a role is not woken",
         "lane/mod.rs",
-        "if token.order(order) {",
-        "if token.order(order) && !crate::fault(1) {",
+        "if let Some(number) = asleep {",
+        "if let Some(number) = asleep.filter(|_| !crate::fault(1)) {",
     ),
     (
         "a leader whose deadline comes keeps the role",
@@ -47,14 +47,14 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
     (
         "a reader leaves and passes nothing on",
         "lane/reader.rs",
-        "drop(self.pass_lead(self.lock(), call.number));",
-        "if crate::fault(6) { self.lock().reader = None; } else { drop(self.pass_lead(self.lock(), call.number)); }",
+        "self.pass_lead(self.lock(), call.number);",
+        "if crate::fault(6) { self.lock().reader = None; } else { self.pass_lead(self.lock(), call.number); }",
     ),
     (
         "a writer leaves a full socket and passes nothing on",
         "lane/writer.rs",
-        "self.order(number, token, Order::Flush);",
-        "if !crate::fault(7) { self.order(number, token, Order::Flush); }",
+        "let asleep = next.filter(|(_, token)| token.order(Order::Flush))",
+        "let asleep = next.filter(|(_, token)| !crate::fault(7) && token.order(Order::Flush))",
     ),
     (
         "a reply is stored without a release",

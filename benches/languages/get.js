@@ -63,7 +63,15 @@ function windowByVigie(count) {
   });
 }
 
-async function windowByOwn(count) {
+async function listByVigie(count) {
+  for (let done = 0; done < count; done += WINDOW) {
+    let resp = '';
+    for (let i = 0; i < WINDOW; i++) resp += vigie.encode('GET', KEY);
+    for (const value of client.execList(Buffer.from(resp))) expect(value);
+  }
+}
+
+async function pipelineByOwn(count) {
   for (let done = 0; done < count; done += WINDOW) {
     const pipe = own.pipeline();
     for (let i = 0; i < WINDOW; i++) pipe.getBuffer(KEY);
@@ -97,7 +105,8 @@ async function compare(how, count, ...runs) {
 
 (async () => {
   await compare('call', CALLS, callsByVigie, callsByOwn);
-  await compare('window', BATCHES * WINDOW, windowByVigie, windowByOwn);
+  await compare('window', BATCHES * WINDOW, windowByVigie, pipelineByOwn);
+  await compare('list', BATCHES * WINDOW, listByVigie, pipelineByOwn);
   if (own) own.disconnect();
 })().catch((error) => {
   console.error(error);

@@ -54,12 +54,18 @@ def window_by_vigie(count):
             seen += 1
 
 
-def window_by_own(count):
+def pipeline_by_own(count):
     for _ in range(count // WINDOW):
         pipe = own.pipeline(transaction=False)
         for _ in range(WINDOW):
             pipe.get(KEY)
         for value in pipe.execute():
+            expect(value)
+
+
+def list_by_vigie(count):
+    for _ in range(count // WINDOW):
+        for value in client.exec_list(b"".join([vigie.encode(b"GET", KEY) for _ in range(WINDOW)])):
             expect(value)
 
 
@@ -86,4 +92,5 @@ def compare(how, count, by_vigie, by_own):
 
 
 compare("call", CALLS, calls_by_vigie, calls_by_own)
-compare("window", BATCHES * WINDOW, window_by_vigie, window_by_own)
+compare("window", BATCHES * WINDOW, window_by_vigie, pipeline_by_own)
+compare("list", BATCHES * WINDOW, list_by_vigie, pipeline_by_own)

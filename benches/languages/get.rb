@@ -52,9 +52,15 @@ def window_by_vigie(count)
   end
 end
 
-def window_by_own(count)
+def pipeline_by_own(count)
   (count / WINDOW).times do
     OWN.pipelined { |pipe| WINDOW.times { pipe.get(KEY) } }.each { |value| expect value }
+  end
+end
+
+def list_by_vigie(count)
+  (count / WINDOW).times do
+    CLIENT.exec_list(Array.new(WINDOW) { Vigie.encode('GET', KEY) }.join).each { |value| expect value }
   end
 end
 
@@ -79,4 +85,5 @@ def compare(how, count, *runs)
 end
 
 compare('call', CALLS, :calls_by_vigie, :calls_by_own)
-compare('window', BATCHES * WINDOW, :window_by_vigie, :window_by_own)
+compare('window', BATCHES * WINDOW, :window_by_vigie, :pipeline_by_own)
+compare('list', BATCHES * WINDOW, :list_by_vigie, :pipeline_by_own)

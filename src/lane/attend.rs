@@ -49,7 +49,8 @@ impl Lane {
         if !led && st.dead.is_none() {
             st.reader = Some(NOBODY);
             drop(st);
-            st = self.pass_lead(self.read_all(), NOBODY);
+            self.pass_lead(self.read_all(), NOBODY);
+            st = self.lock();
         }
         let st = self.flush_if_due(st, None);
         drop(st);
@@ -103,12 +104,14 @@ impl Lane {
     fn read_all(&self) -> MutexGuard<'_, super::St> {
         let _guard = RoleGuard::new(self, Order::Lead);
         for _ in 0..BUFFERS {
-            let (read, finished) = self.take_in(Some(Instant::now()), None);
-            let st = self.lock();
-            // The server goes on with what was held back while the replies are looked at here.
-            drop(if finished.is_empty() { st } else { self.flush_if_due(st, None) });
-            self.finish(finished);
-            match read {
+            let taken = self.take_in(Some(Instant::now()), None);
+            if taken.held {
+                // The server goes on with what was held back while the replies are looked at here.
+                drop(self.flush_if_due(self.lock(), None));
+                self.deliver_stranded();
+            }
+            self.finish(taken.finished);
+            match taken.read {
                 Read::Full => {}
                 Read::Some | Read::Nothing => break,
                 Read::Broken(error) => return self.kill(self.lock(), error),

@@ -1,4 +1,6 @@
-"""100,000 submits beside a timer in one asyncio loop, which waits for the queue's descriptor. Arguments: libvigie.so, URI."""
+"""100,000 submits beside a timer in one asyncio loop, which waits for the queue's descriptor.
+
+The key is a new one: what the server has in the end is what came from here. Arguments: libvigie.so, URI."""
 
 import asyncio
 import sys
@@ -68,7 +70,6 @@ class Loop:
 
 async def main():
     client = vigie.Client(vigie.load(sys.argv[1]), sys.argv[2])
-    client.exec(b"DEL", KEY)
     loop = Loop(client)
     seconds = await loop.run()
     if loop.queue.drain(50) != [] or client.exec(b"LRANGE", KEY, b"0", b"-1") != [b"%d" % i for i in range(COMMANDS)]:

@@ -1,4 +1,5 @@
 # 100,000 submits beside a timer in one loop around IO.select, which waits for the queue's descriptor. Arguments: libvigie.so, URI.
+require 'io/wait'
 require_relative 'vigie'
 
 COMMANDS, BATCH, CAPACITY, TICK, BOUND, PATIENCE = 100_000, 256, 1000, 0.005, 0.5, 60
@@ -65,7 +66,6 @@ end
 
 Vigie.load(ARGV[0])
 client = Vigie::Client.new(ARGV[1])
-client.exec('DEL', KEY)
 turns = Loop.new(client)
 seconds = turns.run
 abort 'a completion too many' if turns.queue.io.wait_readable(0.05) && turns.queue.drain != []

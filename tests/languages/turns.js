@@ -10,9 +10,8 @@ function stop(why) {
 }
 
 // queue: submit(bytes, token) is false when it is full; drain(take) calls take(token, value) and returns how many it took;
-// watch(readable) calls readable whenever the descriptor is; unwatch() ends that. exec runs one command.
+// watch(readable) calls readable whenever the descriptor is; unwatch() ends that. exec runs one command; the key is a new one.
 function run(name, key, queue, exec) {
-  exec('DEL', key);
   let [submitted, seen, full, ticks, pause] = [0, 0, 0, 0, 0];
   const begun = performance.now();
   let lastTick = begun;

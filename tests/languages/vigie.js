@@ -22,6 +22,7 @@ const PROTOTYPES = [
   'int32_t vigie_primary_for(void *sentinel, const char *service, void *overrides, void *out, void *err)',
   'void vigie_client_free(void *client)',
   'int32_t vigie_cmd_exec(void *client, size_t argc, void *argv, void *argvlen, uint32_t flags, int64_t timeout_ms, void *out, void *err)',
+  'int32_t vigie_cmds_exec(void *client, void *commands, size_t len, uint32_t flags, int64_t timeout_ms, void *out, void *err)',
   'int32_t vigie_cmds_submit(void *client, void *commands, size_t len, uint32_t flags, int64_t timeout_ms, void *queue, uint64_t token, void *err)',
   'uint64_t vigie_reply_nodes(uint64_t reply, void *node_count, void *data, void *data_len)',
   'void vigie_reply_free(uint64_t reply)',
@@ -63,14 +64,16 @@ const number = (buffer, at) => buffer.readUInt32LE(at) + buffer.readInt32LE(at +
 
 const one = Buffer.allocUnsafeSlow(NODE_BYTES);
 
-// A reply from its flat form: addresses of the nodes and the data as BigInts, and how many nodes.
-function decode(nodes, count, data) {
+// A reply from its flat form: addresses of the nodes and the data as BigInts, how many nodes and bytes. Its texts share one buffer.
+function decode(nodes, count, data, dataLength) {
   const flat = count === 1 ? one : Buffer.allocUnsafe(NODE_BYTES * count);
+  const texts = Buffer.allocUnsafe(dataLength);
   copy(flat, nodes, NODE_BYTES * count);
-  return valueOf(flat, 0, data);
+  if (dataLength > 0) copy(texts, data, dataLength);
+  return valueOf(flat, 0, texts);
 }
 
-function valueOf(flat, at, data) {
+function valueOf(flat, at, texts) {
   const kind = flat[at];
   const value = number(flat, at + 8);
   if (kind === INT) return value;
@@ -78,11 +81,9 @@ function valueOf(flat, at, data) {
   if (kind === BOOL) return value !== 0;
   if (kind === DOUBLE) return flat.readDoubleLE(at + 8);
   if (kind >= ARRAY) {
-    return Array.from({ length: flat.readUInt32LE(at + 4) }, (_, i) => valueOf(flat, (value + i) * NODE_BYTES, data));
+    return Array.from({ length: flat.readUInt32LE(at + 4) }, (_, i) => valueOf(flat, (value + i) * NODE_BYTES, texts));
   }
-  const text = Buffer.allocUnsafe(number(flat, at + 16));
-  copy(text, data + BigInt(value), text.length);
-  return text;
+  return texts.subarray(value, value + number(flat, at + 16));
 }
 
 // Memory for out-parameters, seen as 64-bit numbers.
@@ -95,6 +96,7 @@ class Client {
     this.err = cells(1);
     this.count = cells(1);
     this.data = cells(1);
+    this.dataLength = cells(1);
     this.argv = cells(8); // of up to eight words
     this.lengths = cells(8);
     this.words = Buffer.allocUnsafeSlow(4096);
@@ -127,9 +129,20 @@ class Client {
       end += length;
     }
     this.check(f.vigie_cmd_exec(this.handle, words.length, this.argv, this.lengths, 0, DEFAULT, this.out, this.err));
-    const nodes = f.vigie_reply_nodes(this.out[0], this.count, this.data, null);
+    return this.taken();
+  }
+
+  // A list of commands and the list of their replies.
+  execList(resp) {
+    this.check(f.vigie_cmds_exec(this.handle, resp, resp.length, 0, DEFAULT, this.out, this.err));
+    return this.taken();
+  }
+
+  // Decodes the reply of the last call and frees it.
+  taken() {
+    const nodes = f.vigie_reply_nodes(this.out[0], this.count, this.data, this.dataLength);
     try {
-      return decode(nodes, Number(this.count[0]), this.data[0]);
+      return decode(nodes, Number(this.count[0]), this.data[0], Number(this.dataLength[0]));
     } finally {
       f.vigie_reply_free(this.out[0]);
     }
@@ -172,8 +185,10 @@ class Queue {
       const at = EVENT_BYTES * i;
       if (this.bytes.readUInt32LE(at) !== COMPLETION) continue;
       const failed = this.bytes.readInt32LE(at + 4) !== 0;
-      const [error, nodes, data] = [3, 4, 5].map((word) => this.words[8 * i + word]);
-      take(number(this.bytes, at + 8), failed ? new VigieError(error) : decode(nodes, number(this.bytes, at + 48), data));
+      const value = failed
+        ? new VigieError(this.words[8 * i + 3])
+        : decode(this.words[8 * i + 4], number(this.bytes, at + 48), this.words[8 * i + 5], number(this.bytes, at + 56));
+      take(number(this.bytes, at + 8), value);
     }
     f.vigie_events_clear(this.bytes, count);
     return count;

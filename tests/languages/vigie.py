@@ -24,6 +24,7 @@ PROTOTYPES = {
     "vigie_primary_for": (i32, [ptr, c.c_char_p, ptr, ptr, ptr]),
     "vigie_client_free": (None, [ptr]),
     "vigie_cmd_exec": (i32, [ptr, size, ptr, ptr, u32, i64, ptr, ptr]),
+    "vigie_cmds_exec": (i32, [ptr, c.c_char_p, size, u32, i64, ptr, ptr]),
     "vigie_cmds_submit": (i32, [ptr, c.c_char_p, size, u32, i64, ptr, u64, ptr]),
     "vigie_reply_nodes": (ptr, [ptr, ptr, ptr, ptr]),
     "vigie_reply_free": (None, [ptr]),
@@ -60,20 +61,21 @@ def encode(*words):
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%s\r\n" % (len(w), w) for w in words])
 
 
-def decode(nodes, count, data):
-    """A reply from its flat form: addresses of the nodes and the data, and how many nodes."""
+def decode(nodes, count, data, data_len):
+    """A reply from its flat form: addresses of the nodes and the data, how many nodes and bytes."""
+    texts = c.string_at(data, data_len)
     if count == 1:
-        kind, _, _, children, value, length = NODE.unpack(c.string_at(nodes, 24))
-        if kind < ARRAY:
-            return c.string_at(data + value, length) if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
-        return []
+        kind, _, _, _, value, length = NODE.unpack(c.string_at(nodes, 24))
+        if kind >= ARRAY:
+            return []
+        return texts[value : value + length] if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
     flat = list(NODE.iter_unpack(c.string_at(nodes, 24 * count)))
 
     def value_of(node):
         kind, _, _, children, value, length = node
         if kind >= ARRAY:
             return [value_of(child) for child in flat[value : value + children]]
-        return scalar(kind, value) if kind in (NULL, INT, DOUBLE, BOOL) else c.string_at(data + value, length)
+        return texts[value : value + length] if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
 
     return value_of(flat[0])
 
@@ -89,9 +91,9 @@ class Client:
 
     def __init__(self, lib, uri):
         self.lib, self.handle, self.err = lib, ptr(), ptr()
-        self.reply, self.count, self.data = ptr(), size(), ptr()
+        self.reply, self.count, self.data, self.data_len = ptr(), size(), ptr(), size()
         self.outs = c.byref(self.reply), c.byref(self.err)
-        self.flat = c.byref(self.count), c.byref(self.data), None
+        self.flat = c.byref(self.count), c.byref(self.data), c.byref(self.data_len)
         config, sentinel = lib.vigie_config_new(), ptr()
         self.check(lib.vigie_config_set(config, b"uri", uri.encode(), c.byref(self.err)))
         self.check(lib.vigie_sentinel_create(config, 2000, c.byref(sentinel), c.byref(self.err)))
@@ -111,9 +113,18 @@ class Client:
         """One command and its reply; for one thread, as the out-parameters are the client's."""
         argv, lengths = ARGV[len(words)](*words), LENGTHS[len(words)](*map(len, words))
         self.check(self.lib.vigie_cmd_exec(self.handle, len(words), argv, lengths, 0, DEFAULT, *self.outs))
+        return self.taken()
+
+    def exec_list(self, resp):
+        """A list of commands and the list of their replies."""
+        self.check(self.lib.vigie_cmds_exec(self.handle, resp, len(resp), 0, DEFAULT, *self.outs))
+        return self.taken()
+
+    def taken(self):
+        """Decodes the reply of the last call and frees it."""
         nodes = self.lib.vigie_reply_nodes(self.reply, *self.flat)
         try:
-            return decode(nodes, self.count.value, self.data.value)
+            return decode(nodes, self.count.value, self.data.value, self.data_len.value)
         finally:
             self.lib.vigie_reply_free(self.reply)
 
@@ -153,11 +164,13 @@ class Queue:
                 raise RuntimeError(f"drain gave {count}")
             return []
         taken = []
-        for kind, status, token, _, error, nodes, data, nodes_count, _ in EVENT.iter_unpack(
+        for kind, status, token, _, error, *flat in EVENT.iter_unpack(
             memoryview(self.events)[: EVENT.size * count]
         ):
             if kind == COMPLETION:
-                taken.append((token, decode(nodes, nodes_count, data) if status == 0 else VigieError(self.lib, error)))
+                nodes, data, count_of_nodes, data_len = flat
+                value = decode(nodes, count_of_nodes, data, data_len) if status == 0 else VigieError(self.lib, error)
+                taken.append((token, value))
         self.lib.vigie_events_clear(self.events, count)
         return taken
 

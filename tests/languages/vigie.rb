@@ -28,6 +28,7 @@ module Vigie
     attach_function :vigie_primary_for, %i[pointer string pointer pointer pointer], :int32
     attach_function :vigie_client_free, [:pointer], :void
     attach_function :vigie_cmd_exec, %i[pointer size_t pointer pointer uint32 int64 pointer pointer], :int32, blocking: true
+    attach_function :vigie_cmds_exec, %i[pointer buffer_in size_t uint32 int64 pointer pointer], :int32, blocking: true
     attach_function :vigie_cmds_submit, %i[pointer buffer_in size_t uint32 int64 pointer uint64 pointer], :int32
     attach_function :vigie_reply_nodes, %i[pointer pointer pointer pointer], :pointer
     attach_function :vigie_reply_free, [:pointer], :void
@@ -59,20 +60,19 @@ module Vigie
     words.each_with_object(+"*#{words.size}\r\n") { |w, to| to << "$#{w.bytesize}\r\n#{w}\r\n" }
   end
 
-  # A reply from its flat form: the nodes, how many, and the address of the data.
-  def decode(nodes, count, data)
-    flat = nodes.get_bytes(0, NODE_BYTES * count).unpack(NODE * count)
-    value_of(flat, 0, data)
+  # A reply from its flat form: the nodes and the data, how many nodes and bytes.
+  def decode(nodes, count, data, data_len)
+    value_of(nodes.get_bytes(0, NODE_BYTES * count).unpack(NODE * count), 0, data.get_bytes(0, data_len))
   end
 
-  def value_of(flat, at, data)
+  def value_of(flat, at, texts)
     kind, value = flat[at], flat[at + 4]
     case kind
     when INT, BOOL then value
     when NULL then nil
     when DOUBLE then [value].pack('q').unpack1('d')
-    when ARRAY.. then Array.new(flat[at + 3]) { |i| value_of(flat, (value + i) * 6, data) }
-    else FFI::Pointer.new(data + value).get_bytes(0, flat[at + 5])
+    when ARRAY.. then Array.new(flat[at + 3]) { |i| value_of(flat, (value + i) * 6, texts) }
+    else texts.byteslice(value, flat[at + 5])
     end
   end
 
@@ -82,7 +82,7 @@ module Vigie
 
     def initialize(uri)
       @err, @out = FFI::MemoryPointer.new(:pointer), FFI::MemoryPointer.new(:pointer)
-      @count, @data = FFI::MemoryPointer.new(:size_t), FFI::MemoryPointer.new(:pointer)
+      @count, @data, @data_len = %i[size_t pointer size_t].map { |type| FFI::MemoryPointer.new(type) }
       # Words and lengths of up to eight words.
       @argv, @lengths = FFI::MemoryPointer.new(:pointer, 8), FFI::MemoryPointer.new(:size_t, 8)
       config = Vigie.vigie_config_new
@@ -113,13 +113,22 @@ module Vigie
       @argv.write_array_of_pointer(texts)
       @lengths.write_array_of_uint64(words.map(&:bytesize))
       check Vigie.vigie_cmd_exec(@handle, words.size, @argv, @lengths, 0, DEFAULT, @out, @err)
+      taken
+    end
+
+    # A list of commands and the list of their replies.
+    def exec_list(resp)
+      check Vigie.vigie_cmds_exec(@handle, resp, resp.bytesize, 0, DEFAULT, @out, @err)
+      taken
+    end
+
+    # Decodes the reply of the last call and frees it.
+    def taken
       reply = @out.read_pointer
-      begin
-        nodes = Vigie.vigie_reply_nodes(reply, @count, @data, nil)
-        Vigie.decode(nodes, @count.read_uint64, @data.read_uint64)
-      ensure
-        Vigie.vigie_reply_free(reply)
-      end
+      nodes = Vigie.vigie_reply_nodes(reply, @count, @data, @data_len)
+      Vigie.decode(nodes, @count.read_uint64, @data.read_pointer, @data_len.read_uint64)
+    ensure
+      Vigie.vigie_reply_free(reply)
     end
 
     # Each command completes by itself, with token, token + 1 and so on. False: the queue is full, nothing was taken.
@@ -176,7 +185,7 @@ module Vigie
     def outcome(fields, at)
       return Error.new(FFI::Pointer.new(fields[at + 4])) unless fields[at + 1].zero?
 
-      Vigie.decode(FFI::Pointer.new(fields[at + 5]), fields[at + 7], fields[at + 6])
+      Vigie.decode(FFI::Pointer.new(fields[at + 5]), fields[at + 7], FFI::Pointer.new(fields[at + 6]), fields[at + 8])
     end
   end
 end

@@ -108,11 +108,15 @@ func encode(to []byte, words ...string) []byte {
 	return to
 }
 
-func (c *client) submit(first, count int) {
+func (c *client) encode(count int) {
 	c.resp = c.resp[:0]
 	for i := 0; i < count; i++ {
 		c.resp = encode(c.resp, "GET", key)
 	}
+}
+
+func (c *client) submit(first, count int) {
+	c.encode(count)
 	if C.vigie_cmds_submit(c.handle, unsafe.Pointer(&c.resp[0]), C.size_t(len(c.resp)), C.VIGIE_CALL_EACH, C.VIGIE_TIMEOUT_DEFAULT,
 		c.queue, C.uint64_t(first), &c.a.error) != C.VIGIE_OK {
 		fail("submit", c.a.error)
@@ -152,6 +156,22 @@ func (c *client) window(count int) {
 	}
 }
 
+// list runs that many commands as one list, whose replies come as one.
+func (c *client) list(count int) {
+	a := c.a
+	for done := 0; done < count; done += window {
+		c.encode(window)
+		if C.vigie_cmds_exec(c.handle, unsafe.Pointer(&c.resp[0]), C.size_t(len(c.resp)), 0, C.VIGIE_TIMEOUT_DEFAULT, &a.reply, &a.error) != C.VIGIE_OK {
+			fail("list", a.error)
+		}
+		nodes := unsafe.Slice(C.vigie_reply_nodes(a.reply, &a.node_count, &a.data, nil), window+1)
+		for i := range nodes[1:] {
+			expect(text(&nodes[1+i], a.data))
+		}
+		C.vigie_reply_free(a.reply)
+	}
+}
+
 type own struct{ *redis.Client }
 
 func (o own) calls(count int) {
@@ -164,7 +184,7 @@ func (o own) calls(count int) {
 	}
 }
 
-func (o own) window(count int) {
+func (o own) pipeline(count int) {
 	for done := 0; done < count; done += window {
 		pipe := o.Pipeline()
 		for i := 0; i < window; i++ {
@@ -221,5 +241,6 @@ func main() {
 	c.exec("SET", key, string(value))
 	o := own{redis.NewClient(&redis.Options{Addr: os.Args[2] + ":" + os.Args[3]})}
 	compare("call", calls, c.calls, o.calls)
-	compare("window", batches*window, c.window, o.window)
+	compare("window", batches*window, c.window, o.pipeline)
+	compare("list", batches*window, c.list, o.pipeline)
 }

@@ -63,7 +63,7 @@ func encode(to []byte, words ...string) []byte {
 	return to
 }
 
-// list runs one command whose reply is a list of texts, or nothing.
+// list runs one command whose reply is a list of texts.
 func list(client *C.vigie_client, words ...string) []string {
 	resp := encode(nil, words...)
 	var reply *C.vigie_reply
@@ -197,7 +197,6 @@ func (l *loop) run() {
 func main() {
 	runtime.GOMAXPROCS(1)
 	client := open(os.Args[1])
-	list(client, "DEL", key)
 	var err *C.vigie_error
 	l := &loop{client: client, events: (*[batch]C.vigie_event)(C.calloc(batch, C.sizeof_vigie_event))}
 	if C.vigie_queue_create(capacity, &l.queue, &err) != C.VIGIE_OK {
