@@ -262,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn rule_20_what_is_large_or_slow_keeps_off_the_shared_lane() {
+        let pings = |n: usize| b"*1\r\n$4\r\nPING\r\n".repeat(n);
+        for (commands, slow) in [(1, false), (LARGE_COMMANDS, false), (LARGE_COMMANDS + 1, true)] {
+            assert_eq!(Plan::list(&pings(commands)).unwrap().slow, slow, "{commands} commands");
+        }
+        for (size, slow) in [(LARGE_BYTES - 100, false), (LARGE_BYTES + 1, true)] {
+            let text = "x".repeat(size);
+            assert!(plan(&["ECHO", &text], |plan| plan.slow == slow), "an argument of {size} bytes");
+            let list = format!("*2\r\n$4\r\nECHO\r\n${size}\r\n{text}\r\n");
+            assert_eq!(Plan::list(list.as_bytes()).unwrap().slow, slow, "a list with {size} bytes");
+        }
+        assert!(plan(&["KEYS", "*"], |plan| plan.slow) && plan(&["GET", "k"], |plan| !plan.slow));
+    }
+
+    #[test]
     fn a_list_only_reads_if_all_of_it_does() {
         let list = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
         let plan = Plan::list(list).unwrap();
