@@ -74,7 +74,7 @@ impl Deadline {
 #[cfg(loom)]
 pub mod model {
     use loom::sync::atomic::{AtomicU64, Ordering};
-    use std::ops::Add;
+    use std::ops::{Add, Sub};
     use std::sync::atomic;
     use std::time::Duration;
 
@@ -115,6 +115,13 @@ pub mod model {
         type Output = Self;
         fn add(self, time: Duration) -> Self {
             Self(self.0 + time)
+        }
+    }
+
+    impl Sub for Instant {
+        type Output = Duration;
+        fn sub(self, earlier: Self) -> Duration {
+            self.saturating_duration_since(earlier)
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use peer::{Peer, Server, after, assert_text, echo, echo_len, eventually, pool_echo};
 use vigie::config::{LaneSettings, PoolSettings};
 use vigie::error::Status;
-use vigie::lane::{Bytes, Lane, Unit};
+use vigie::lane::{Bytes, Completion, Lane, Outcome, Unit};
 use vigie::pool::Pool;
 use vigie::resp::Limits;
 use vigie::time::Deadline;
@@ -276,6 +276,83 @@ fn at_death_everybody_is_told_truthfully_what_was_sent() {
     assert_eq!(echo(&lane, b"x", after(1000)).unwrap_err().sent, 0);
 }
 
+/// A call that nobody waits for: its number, and what it was told, which must be once.
+struct Told(usize, Mutex<Vec<Outcome>>);
+
+impl Completion for Told {
+    fn complete(self: Arc<Self>, outcome: Outcome) {
+        self.1.lock().unwrap().push(outcome);
+    }
+
+    fn is(&self, _owner: usize, _token: u64) -> bool {
+        false
+    }
+}
+
+#[test]
+fn ten_thousand_who_wait_are_told_truthfully_at_death() {
+    const STARTED: usize = 9_900;
+    const ALL: usize = 10_000;
+    let text = |n: usize| format!("{n:02000}").into_bytes();
+    let received = Arc::new(Mutex::new(HashSet::new()));
+    let (go, wait) = channel::<()>();
+    let server = {
+        let (received, wait) = (received.clone(), Mutex::new(wait));
+        Server::start(move |mut peer, _| {
+            wait.lock().unwrap().recv().unwrap();
+            while let Some(text) = peer.next_arg() {
+                let number: usize = std::str::from_utf8(&text).unwrap().parse().unwrap();
+                let mut received = received.lock().unwrap();
+                received.insert(number);
+                match received.len() {
+                    ..=1000 => drop(peer.say_bulk(&text)),
+                    2000.. => return,
+                    _ => {}
+                }
+            }
+        })
+    };
+    let lane = server.lane(eager());
+    let started: Vec<_> = (0..STARTED).map(|n| Arc::new(Told(n, Mutex::default()))).collect();
+    for told in &started {
+        let text = text(told.0);
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", &text]), list: None };
+        assert!(lane.start(unit, Deadline::never(), told.clone(), None).is_ok());
+    }
+    let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
+    let call = |n: usize| (n, echo(&lane, &text(n), Deadline::never()));
+    scope(|threads| {
+        let call = &call;
+        let calls: Vec<_> = (STARTED..ALL).map(|n| threads.spawn(move || call(n))).collect();
+        eventually("ten thousand wait", || lane.in_flight() as usize == ALL);
+        go.send(()).unwrap();
+        outcomes.extend(calls.into_iter().map(|call| call.join().unwrap()));
+    });
+    for told in started {
+        let mut ends = std::mem::take(&mut *told.1.lock().unwrap());
+        assert_eq!(ends.len(), 1, "call {} ended {} times", told.0, ends.len());
+        outcomes.push((told.0, ends.remove(0)));
+    }
+    let received = received.lock().unwrap();
+    let (mut good, mut unsent, mut doubtful) = (0, 0, 0);
+    for (n, outcome) in &outcomes {
+        match outcome {
+            Ok(reply) => {
+                good += 1;
+                assert!(reply.bytes(0) == Some(&text(*n)) && received.contains(n), "{n} was answered");
+            }
+            Err(failure) if failure.sent == echo_len(&text(*n)) => doubtful += 1,
+            Err(failure) => {
+                unsent += 1;
+                assert!(!received.contains(n), "{n} was received, and {} bytes of it sent", failure.sent);
+            }
+        }
+    }
+    println!("{good} replies, {doubtful} in doubt, {unsent} not sent");
+    assert!(outcomes.len() == ALL && good <= 1000 && doubtful >= 1000 && unsent >= 1000);
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+}
+
 #[test]
 fn a_shut_lane_answers_all_at_once_even_with_a_writer_at_work() {
     let server = Server::start(|_, _| std::thread::park_timeout(Duration::from_secs(20)));
@@ -510,6 +587,33 @@ fn a_caller_returns_at_its_deadline_though_others_trickle() {
     let failure = echo(&lane, b"x", after(100)).unwrap_err();
     assert_eq!(failure.error.status(), Status::Timeout);
     assert!(begun.elapsed() >= 100 * MS && begun.elapsed() < 200 * MS, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_reply_that_comes_byte_by_byte_extends_no_deadline() {
+    let server = Server::start(|mut peer, _| {
+        peer.next();
+        peer.say("$1000000\r\n");
+        while peer.say("x") {
+            std::thread::sleep(MS);
+        }
+    });
+    let lane = server.lane(eager());
+    scope(|threads| {
+        // The one that reads it, and one behind it.
+        let calls = [100, 160].map(|deadline| {
+            let lane = &lane;
+            threads.spawn(move || {
+                let begun = Instant::now();
+                (deadline * MS, echo(lane, b"x", after(deadline.into())), begun.elapsed())
+            })
+        });
+        for call in calls {
+            let (deadline, outcome, took) = call.join().unwrap();
+            assert_eq!(outcome.unwrap_err().error.status(), Status::Timeout);
+            assert!(took >= deadline && took < deadline + 500 * MS, "{took:?} of {deadline:?}");
+        }
+    });
 }
 
 /// A server that answers with the caller's own text, but late at times, and cuts the line at times.

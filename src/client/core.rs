@@ -17,6 +17,7 @@ use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::Socket;
 use crate::resp::{Reply, ReplyBuilder};
+use crate::sys::apart::Apart;
 use crate::time::Deadline;
 use crate::topology::{Child, Sentinel, Service};
 
@@ -47,17 +48,23 @@ pub(super) struct Core {
 #[derive(Default)]
 struct Life {
     closed: AtomicBool,
-    active: AtomicUsize,
+    traffic: Apart<Traffic>,
     /// The sockets of blocking commands under way: a close ends them at once.
     blocking: Mutex<Vec<Weak<Socket>>>,
     door: Mutex<()>,
     changed: Condvar,
 }
 
+/// What each call writes to when it enters and when it leaves.
+#[derive(Default)]
+struct Traffic {
+    active: AtomicUsize,
+    calls: AtomicU64,
+}
+
 /// What a client counts.
 #[derive(Default)]
 pub(super) struct Counters {
-    calls: AtomicU64,
     pub(super) retries: AtomicU64,
     errors: AtomicU64,
     maybe_executed: AtomicU64,
@@ -129,10 +136,10 @@ impl Core {
 
     /// Counts a call that is inside, so that a close can wait for it.
     pub(super) fn enter(&self) -> Result<Inside<'_>> {
-        self.life.active.fetch_add(1, Ordering::AcqRel);
+        self.life.traffic.active.fetch_add(1, Ordering::AcqRel);
         let inside = Inside(self);
         self.check_open()?;
-        self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        self.life.traffic.calls.fetch_add(1, Ordering::Relaxed);
         Ok(inside)
     }
 
@@ -142,7 +149,7 @@ impl Core {
 
     /// How many calls are inside.
     pub(super) fn in_flight(&self) -> &AtomicUsize {
-        &self.life.active
+        &self.life.traffic.active
     }
 
     /// Counts an error, and says CLOSED of what a close ended.
@@ -179,13 +186,13 @@ impl Core {
         let mut door = lock(&self.life.door);
         self.life.changed.notify_all();
         self.service.wake();
-        while self.life.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
+        while self.life.traffic.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
             // A call that left just before it could see the close does not knock: look again soon.
             let wait = deadline.left_or(Duration::from_millis(20));
             door = self.life.changed.wait_timeout(door, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(door);
-        let running = self.life.active.load(Ordering::Acquire);
+        let running = self.life.traffic.active.load(Ordering::Acquire);
         self.end_pools();
         self.service.wake();
         if running == 0 {
@@ -216,7 +223,8 @@ impl Core {
     pub(super) fn stats(&self) -> Reply {
         let mut map = ReplyBuilder::new();
         map.map();
-        let Counters { calls, retries, errors, maybe_executed, fallbacks } = &self.counters;
+        let calls = &self.life.traffic.calls;
+        let Counters { retries, errors, maybe_executed, fallbacks } = &self.counters;
         let named = ["calls", "retries", "errors", "maybe_executed", "fallbacks"];
         for (name, counter) in named.into_iter().zip([calls, retries, errors, maybe_executed, fallbacks]) {
             map.text(name).int(counter.load(Ordering::Relaxed) as i64);
@@ -272,7 +280,7 @@ impl Drop for Inside<'_> {
 
 impl Life {
     fn leave(&self) {
-        if self.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.closed.load(Ordering::Acquire) {
+        if self.traffic.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.closed.load(Ordering::Acquire) {
             drop(lock(&self.door));
             self.changed.notify_all();
         }
@@ -295,8 +303,8 @@ impl Stay {
 
 impl Clone for Stay {
     fn clone(&self) -> Self {
-        self.0.life.active.fetch_add(1, Ordering::AcqRel);
-        self.0.counters.calls.fetch_add(1, Ordering::Relaxed);
+        self.0.life.traffic.active.fetch_add(1, Ordering::AcqRel);
+        self.0.life.traffic.calls.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(&self.0))
     }
 }

@@ -87,11 +87,19 @@ impl Line {
         lock(&self.state)
     }
 
-    /// Counts a call that is about to start on this lane; false: others wait before it, or fly on another connection whose end must
+    /// Counts calls that are about to start on this lane; false: others wait before it, or fly on another connection whose end must
     /// be known first.
-    pub(super) fn board(&self, post: &Arc<Post>, traffic: Traffic) -> bool {
+    pub(super) fn board(&self, post: &Arc<Post>, traffic: Traffic, calls: usize) -> bool {
         let mut state = self.lock();
-        state.waiting.is_empty() && !state.in_hand && state.board(post, traffic, self.number)
+        state.waiting.is_empty() && !state.in_hand && state.board(post, traffic, calls, self.number)
+    }
+
+    /// Calls that were counted have not started.
+    pub(super) fn disembark(self: &Arc<Self>, calls: usize) {
+        if calls > 0 {
+            self.lock().flying -= calls - 1;
+            self.land();
+        }
     }
 
     /// A call that was started has ended or come back.
@@ -314,7 +322,7 @@ impl Line {
     fn fly(self: &Arc<Self>, core: &Arc<Core>, call: &Arc<Call>, unit: Unit<'_>, way: Way, post: Arc<Post>) -> Start {
         let traffic = call.facts.traffic;
         let later = || Waiting { call: Arc::clone(call), outcome: None, pause: None };
-        if !self.lock().board(&post, traffic, self.number) {
+        if !self.lock().board(&post, traffic, 1, self.number) {
             // Whoever ends the last of those that fly tells.
             return Start::Later(later(), LOOK);
         }
@@ -331,9 +339,9 @@ impl Line {
         let started = if replicas > 0 {
             let bytes = durable::with_wait(unit, replicas, deadline);
             let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1) };
-            call.start(unit, deadline, flight)
+            call.start(unit, deadline, flight, None)
         } else {
-            call.start(unit, deadline, flight)
+            call.start(unit, deadline, flight, None)
         };
         if !started {
             if traffic == Traffic::Apart {
@@ -357,7 +365,7 @@ impl State {
         self.waiting.insert(at, waiting);
     }
 
-    fn board(&mut self, post: &Arc<Post>, traffic: Traffic, line: usize) -> bool {
+    fn board(&mut self, post: &Arc<Post>, traffic: Traffic, calls: usize, line: usize) -> bool {
         if line == PRIMARY {
             let last = &mut self.last[traffic as usize];
             if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, post)) {
@@ -367,7 +375,7 @@ impl State {
                 *last = Some(Arc::clone(post));
             }
         }
-        self.flying += 1;
+        self.flying += calls;
         true
     }
 

@@ -77,18 +77,10 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan for one command of a list that was parsed.
-    pub(super) fn single(command: &Command<'a>) -> Result<Self> {
-        let list = command.alone();
-        Self::of(list, What::One(list))
-    }
-
-    /// A list that is not empty.
-    pub(super) fn filled(bytes: &'a [u8]) -> Result<CommandList<'a>> {
-        let list = list::parse(bytes)?;
-        match list.is_empty() {
-            true => Err(Error::new(Status::InvalidArg, "commands: the list is empty")),
-            false => Ok(list),
-        }
+    pub(super) fn single(command: &Command<'a>) -> Self {
+        let mut plan = Self::new(What::One(command.alone()));
+        plan.add(|| command.args());
+        plan
     }
 
     fn of(list: CommandList<'a>, what: What<'a>) -> Result<Self> {

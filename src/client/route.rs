@@ -47,6 +47,7 @@ pub(super) struct Reader {
 }
 
 /// Where a call goes.
+#[derive(Clone)]
 pub(super) struct Route {
     pub(super) pool: Arc<Pool>,
     /// The replica that it is; `None`: the primary.
@@ -64,9 +65,9 @@ impl Route {
 
     /// How long an attempt may take: a stalled replica must leave time for the others.
     pub(super) fn share_of(&self, deadline: Deadline) -> Deadline {
-        match (self.alternatives, deadline.left()) {
-            (others, Some(left)) if others > 0 => deadline.within(left / (others as u32 + 1)),
-            _ => deadline,
+        match self.alternatives {
+            0 => deadline,
+            others => deadline.left().map_or(deadline, |left| deadline.within(left / (others as u32 + 1))),
         }
     }
 }

@@ -7,7 +7,6 @@
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use super::core::{Core, Stay, lock};
 use super::durable;
@@ -22,8 +21,8 @@ use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Outcome, Unit};
 use crate::pool::{Pool, Post, Traffic};
 use crate::queue::{Queue, Reservation, Source, Tended};
-use crate::resp::{Kind, Reply};
-use crate::time::Deadline;
+use crate::resp::{Kind, Reply, list};
+use crate::time::{Deadline, Instant};
 
 /// A submitted call.
 pub(super) struct Call {
@@ -43,7 +42,7 @@ pub(super) struct Call {
 }
 
 /// What is known of a call without looking at its bytes again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) reads: bool,
     scan: Option<Scan>,
@@ -108,28 +107,36 @@ impl Core {
         let (timeout, most) = (settings.timeout_call, settings.submit_bytes);
         let durable = settings.write.replicas != Replicas::None;
         drop(settings);
-        let each = call.has(CallFlags::EACH);
+        let (each, deadline) = (call.has(CallFlags::EACH), budget.deadline(timeout));
         let mut parts = Vec::new();
         let mut add = |plan: &Plan<'_>, part: Range<usize>| {
-            parts.push((part, plan.count(), self.facts(plan, call, durable)?, plan.deadline(budget, timeout)));
+            let own = plan.blocks.map_or(deadline, |_| plan.deadline(budget, timeout));
+            parts.push((part, plan.count(), self.facts(plan, call, durable)?, own));
             Ok::<_, Error>(())
         };
         if each {
-            let list = Plan::filled(commands)?;
-            list.commands().try_for_each(|command| add(&Plan::single(&command)?, command.range()))?;
+            list::commands(commands).try_for_each(|command| {
+                let command = command?;
+                add(&Plan::single(&command), command.range())
+            })?;
         } else {
             add(&Plan::list(commands)?, 0..commands.len())?;
+        }
+        if parts.is_empty() {
+            return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
         let stay = Stay::new(self)?;
         let mut credits = queue.reserve_bytes(token, parts.len(), commands.len(), most)?;
         let list: Arc<[u8]> = commands.into();
-        for (part, commands, facts, deadline) in parts {
-            let state = State { credit: credits.next_of(part.len()), ..State::default() };
-            let (list, order) = (Arc::clone(&list), self.next_order());
-            let (stay, state) = (stay.clone(), Mutex::new(state));
-            let call = Call { stay, list, part, bare: each, commands, flags: call, deadline, order, facts, state };
-            self.begin(Arc::new(call), queue);
-        }
+        let make = |(part, commands, facts, deadline): (Range<usize>, _, _, _)| {
+            let state = Mutex::new(State { credit: credits.next_of(part.len()), ..State::default() });
+            let (stay, list, order) = (stay.clone(), Arc::clone(&list), self.next_order());
+            Arc::new(Call { stay, list, part, bare: each, commands, flags: call, deadline, order, facts, state })
+        };
+        let calls: Vec<Arc<Call>> = parts.into_iter().map(make).collect();
+        // What goes the same way is begun together; of reads each replica gets its share.
+        let together = |a: &Arc<Call>, b: &Arc<Call>| a.facts == b.facts && a.facts.line == PRIMARY;
+        calls.chunk_by(together).for_each(|calls| self.begin(calls, queue));
         Ok(())
     }
 
@@ -152,38 +159,43 @@ impl Core {
         Ok(Facts { reads: plan.reads, scan: plan.scan, traffic, line })
     }
 
-    /// Starts a call if that can be done now; else it takes its place in the line.
-    fn begin(self: &Arc<Self>, call: Arc<Call>, queue: &Queue) {
-        if !self.start_now(&call, queue) {
-            let line = self.line(call.facts.line);
+    /// Starts calls that go the same way, if that can be done now; else they take their places in the line.
+    fn begin(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) {
+        let started = self.start_now(calls, queue);
+        if started < calls.len() {
+            let line = self.line(calls[0].facts.line);
             let source: Arc<dyn Source> = Arc::clone(line) as Arc<dyn Source>;
             queue.attach(&source);
-            line.push(call, None);
+            calls[started..].iter().for_each(|call| line.push(Arc::clone(call), None));
         }
     }
 
-    /// The short way: nothing waits before it, the primary is known and not fenced, the lane is open.
-    fn start_now(self: &Arc<Self>, call: &Arc<Call>, queue: &Queue) -> bool {
+    /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
+    fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
+        let Facts { reads, traffic, line, .. } = calls[0].facts;
         let held = || self.service.is_fenced() || self.settings().write.majority.is_some();
-        if call.facts.traffic != Traffic::Plain || (!call.facts.reads && held()) {
-            return false;
+        if traffic != Traffic::Plain || (!reads && held()) {
+            return 0;
         }
         let (doubts, version) = (self.service.doubts(), self.service.version());
-        let Some(route) = self.route_now(call) else { return false };
-        let Some(post) = route.pool.post(Traffic::Plain) else { return false };
-        let line = self.line(call.facts.line);
-        if !line.board(&post, Traffic::Plain) {
-            return false;
+        let Some(route) = self.route_now(&calls[0]) else { return 0 };
+        let Some(post) = route.pool.post(Traffic::Plain) else { return 0 };
+        let line = self.line(line);
+        if !line.board(&post, Traffic::Plain, calls.len()) {
+            return 0;
         }
         attach(queue, &post);
-        let deadline = route.share_of(call.deadline);
-        let list = (!call.bare).then_some(call.commands);
-        let unit = Unit { bytes: Bytes::Raw(call.bytes()), list };
-        let way = Way { route, replicas: 0, doubts, version };
-        let started = call.start(unit, deadline, Flight { way, post, own: 0, list });
-        if !started {
-            line.land();
-        }
+        let now = Instant::now();
+        let start = |call: &Arc<Call>| {
+            let list = (!call.bare).then_some(call.commands);
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list };
+            let way = Way { route: route.clone(), replicas: 0, doubts, version };
+            let deadline = route.share_of(call.deadline);
+            call.start(unit, deadline, Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
+        };
+        let started = calls.iter().take_while(|call| start(call)).count();
+        post.send();
+        line.disembark(calls.len() - started);
         started
     }
 
@@ -218,10 +230,17 @@ impl Call {
     }
 
     /// Begins an attempt; false: the lane took nothing.
-    pub(super) fn start(self: &Arc<Self>, unit: Unit<'_>, deadline: Deadline, flight: Flight) -> bool {
+    /// With the time of a list, more calls of it follow, and what they send goes out behind the last of them.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        unit: Unit<'_>,
+        deadline: Deadline,
+        flight: Flight,
+        of_list: Option<Instant>,
+    ) -> bool {
         let post = Arc::clone(&flight.post);
         self.lock().flight = Some(flight);
-        let started = post.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>);
+        let started = post.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
         if started.is_err() {
             self.lock().flight = None;
         }

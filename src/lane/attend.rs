@@ -22,12 +22,21 @@ const BUFFERS: u32 = 16;
 
 impl Lane {
     /// Appends a unit that nobody waits for, and sends it if that can be done now. Refused only by a dead lane: nothing was sent then,
-    /// and the call is not completed. Says when somebody has to look after the lane for its sake.
-    pub fn start(&self, unit: Unit<'_>, deadline: Deadline, call: Arc<dyn Completion>) -> Result<Option<Instant>> {
+    /// and the call is not completed. Says when somebody has to look after the lane for its sake. Of a list, whose beginning is
+    /// given, it is sent by [`Lane::send_now`] together with the others.
+    pub fn start(
+        &self,
+        unit: Unit<'_>,
+        deadline: Deadline,
+        call: Arc<dyn Completion>,
+        of_list: Option<Instant>,
+    ) -> Result<Option<Instant>> {
         let mut st = self.lock();
-        let now = Instant::now();
-        if st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED {
-            st = self.look_at_idle(st);
+        if st.is_quiet() {
+            let now = of_list.unwrap_or_else(Instant::now);
+            if now.saturating_duration_since(st.last_received) > TRUSTED {
+                st = self.look_at_idle(st);
+            }
         }
         if let Some(cause) = &st.dead {
             return Err(cause.clone());
@@ -36,10 +45,16 @@ impl Lane {
         st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf));
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
-        if st.writer.is_none() && st.may_flush(&self.settings) {
-            st = self.flush(st, None);
+        let due = st.next_due();
+        if of_list.is_none() || st.has_plenty() {
+            drop(self.flush_if_due(st, None));
         }
-        Ok(st.next_due())
+        Ok(due)
+    }
+
+    /// Sends what waits, unless it is held until the batch before it is answered.
+    pub fn send_now(&self) {
+        drop(self.flush_if_due(self.lock(), None));
     }
 
     /// Reads and sends what can be without waiting, and ends the calls whose time is over.
@@ -49,7 +64,8 @@ impl Lane {
         if !led && st.dead.is_none() {
             st.reader = Some(NOBODY);
             drop(st);
-            st = self.pass_lead(self.read_all(), NOBODY);
+            self.pass_lead(self.read_all(), NOBODY);
+            st = self.lock();
         }
         let st = self.flush_if_due(st, None);
         drop(st);
@@ -103,12 +119,14 @@ impl Lane {
     fn read_all(&self) -> MutexGuard<'_, super::St> {
         let _guard = RoleGuard::new(self, Order::Lead);
         for _ in 0..BUFFERS {
-            let (read, finished) = self.take_in(Some(Instant::now()), None);
-            let st = self.lock();
-            // The server goes on with what was held back while the replies are looked at here.
-            drop(if finished.is_empty() { st } else { self.flush_if_due(st, None) });
-            self.finish(finished);
-            match read {
+            let taken = self.take_in(Some(Instant::now()), None);
+            if taken.held {
+                // The server goes on with what was held back while the replies are looked at here.
+                drop(self.flush_if_due(self.lock(), None));
+                self.deliver_stranded();
+            }
+            self.finish(taken.finished);
+            match taken.read {
                 Read::Full => {}
                 Read::Some | Read::Nothing => break,
                 Read::Broken(error) => return self.kill(self.lock(), error),

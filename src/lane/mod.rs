@@ -31,8 +31,9 @@ use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
 use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
+use crate::sys::apart::Apart;
 use crate::sys::futex::Word;
-use crate::sys::slot::{self, Order, Seen, Slot, Token};
+use crate::sys::slot::{self, Order, Seen, Slot};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 use crate::time::{Deadline, Instant};
 
@@ -148,8 +149,8 @@ pub struct Lane {
     state: Mutex<St>,
     /// What belongs to the reader's role; whoever has the role is the only one who locks it.
     reader: Mutex<Rd>,
-    words: [Word; WORDS],
-    glance: Glance,
+    words: Apart<[Word; WORDS]>,
+    glance: Apart<Glance>,
     #[cfg(test)]
     hook: std::sync::OnceLock<Hook>,
 }
@@ -183,7 +184,7 @@ impl Lane {
             state: Mutex::new(St::new()),
             reader: Mutex::new(Rd::new(decoder, &rest)),
             words: Default::default(),
-            glance: Glance::default(),
+            glance: Apart::default(),
             #[cfg(test)]
             hook: Default::default(),
         };
@@ -203,8 +204,9 @@ impl Lane {
     pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
         let pieces = unit.bytes.pieces();
         slot::scope(|slot, token| {
-            let mut st = self.lock();
+            // Before the lock, because others wait for it meanwhile.
             let now = Instant::now();
+            let mut st = self.lock();
             if st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED {
                 st = self.look_at_idle(st);
             }
@@ -214,7 +216,7 @@ impl Lane {
             st.unused_since = None;
             let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
-            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings));
+            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
             let number = match straight {
                 Some(pieces) => st.push_straight(entry, pieces.len(), now),
                 None => st.push(entry, |wbuf| unit.bytes.append_to(wbuf)),
@@ -228,10 +230,10 @@ impl Lane {
                 st = self.flush_with(st, Some(&call), straight);
             } else if st.writer.is_some() {
                 // It may leave these bytes behind, and not find anybody whom it could ask to send them.
-                call.held_until.set(Some(st.hold_end().min(now + LOOK_AGAIN)));
+                call.held_until.set(Some(st.hold_end(now).min(now + LOOK_AGAIN)));
                 self.publish(&st);
-            } else if !st.may_flush(&self.settings) {
-                call.held_until.set(Some(st.hold_end()));
+            } else if !st.may_flush_at(&self.settings, || now) {
+                call.held_until.set(Some(st.hold_end(now)));
                 self.publish(&st);
             } else {
                 st = self.flush(st, Some(&call));
@@ -335,8 +337,8 @@ impl Lane {
         st.reader = Some(NOBODY);
         drop(st);
         self.read_available();
-        let st = self.pass_lead(self.lock(), NOBODY);
-        self.kill_if_silent(st)
+        self.pass_lead(self.lock(), NOBODY);
+        self.kill_if_silent(self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, St> {
@@ -397,18 +399,17 @@ impl Lane {
     }
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
-    fn pass_lead<'a>(&'a self, mut st: MutexGuard<'a, St>, but: u64) -> MutexGuard<'a, St> {
-        let mut next = None;
-        if let (Some((number, token)), None) = (st.first_live(but), &st.dead) {
-            self.order(number, token, Order::Lead);
-            next = Some(number);
-        }
-        st.reader = next;
-        st
+    fn pass_lead(&self, mut st: MutexGuard<'_, St>, but: u64) {
+        let next = if st.dead.is_none() { st.first_live(but) } else { None };
+        let asleep = next.filter(|(_, token)| token.order(Order::Lead)).map(|(number, _)| number);
+        st.reader = next.map(|(number, _)| number);
+        drop(st);
+        self.wake(asleep);
     }
 
-    fn order(&self, number: u64, token: &Token<Outcome>, order: Order) {
-        if token.order(order) {
+    /// Wakes whoever was given an order in its sleep: not under the lock, which is the first thing that it takes.
+    fn wake(&self, asleep: Option<u64>) {
+        if let Some(number) = asleep {
             let (word, bit) = self.word(number);
             word.wake(bit);
         }
@@ -512,14 +513,16 @@ impl<'a> Call<'a> {
         let mut st = self.lane.lock();
         let abandoned = st.abandon(self.number);
         if self.leads.take() {
-            st = self.lane.pass_lead(st, NOBODY);
+            self.lane.pass_lead(st, NOBODY);
+            st = self.lane.lock();
         }
-        // Orders are given under the lock and only to entries in the ring: after this look there can be no more.
+        // Orders are given under the lock and only to entries in the ring that have a waiter: there can be no more.
         while let Some(order) = self.slot.peek_order() {
-            st = match order {
+            match order {
                 Order::Lead => self.lane.pass_lead(st, NOBODY),
-                Order::Flush => self.lane.pass_flush(st, NOBODY),
-            };
+                Order::Flush => drop(self.lane.pass_flush(st, NOBODY)),
+            }
+            st = self.lane.lock();
         }
         let sent = abandoned?;
         st = self.lane.kill_if_silent(st);

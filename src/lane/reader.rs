@@ -41,6 +41,8 @@ pub(super) struct Rd {
     deliveries: Vec<(u64, Token<Outcome>, Reply)>,
     /// Calls that nobody waits for, with their replies: they are told once this state is unlocked.
     finished: Finished,
+    /// Bytes wait to be sent, and the callers' replies to be handed over after that.
+    held: bool,
     early: Vec<u8>,
 }
 
@@ -54,9 +56,18 @@ impl Rd {
             complete: Vec::new(),
             deliveries: Vec::new(),
             finished: Vec::new(),
+            held: false,
             early: early.to_vec(),
         }
     }
+}
+
+/// What one buffer brought.
+pub(super) struct Taken {
+    pub(super) read: Read,
+    pub(super) finished: Finished,
+    /// What was held back is to be sent, then [`Lane::deliver_stranded`] called.
+    pub(super) held: bool,
 }
 
 /// How a stretch of reading ended.
@@ -78,6 +89,10 @@ impl Lane {
             drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
+            // What is sent needs no second look before the deadline; a receive that may take long is the cheaper one.
+            if call.held_until.get().is_some() && self.lock().is_sent(call.number) {
+                call.held_until.set(None);
+            }
             match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
@@ -88,11 +103,12 @@ impl Lane {
                 Read::Nothing if call.deadline.is_over() => return,
                 Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
                 Read::Nothing => drop(call.end_hold()),
+                Read::Some | Read::Full if call.slot.is_settled() => {}
                 Read::Some | Read::Full => drop(self.flush_if_due(self.lock(), Some(call))),
             }
         }
         call.leads.set(false);
-        drop(self.pass_lead(self.lock(), call.number));
+        self.pass_lead(self.lock(), call.number);
     }
 
     fn read_for(&self, call: &Call<'_>) -> Read {
@@ -132,7 +148,7 @@ impl Lane {
         }
     }
 
-    /// Hands over the replies that a reader had popped the units for when it panicked.
+    /// Hands over the replies that units were popped for: after what was held back, or when a reader panicked.
     pub(super) fn deliver_stranded(&self) {
         self.deliver(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -146,11 +162,16 @@ impl Lane {
 
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
-        let (read, finished) = self.take_in(end, now);
-        if !finished.is_empty() {
-            self.finish(finished);
+        let taken = self.take_in(end, now);
+        if taken.held {
+            // The server goes on while the callers are woken here.
+            drop(self.flush_if_due(self.lock(), None));
+            self.deliver_stranded();
         }
-        read
+        if !taken.finished.is_empty() {
+            self.finish(taken.finished);
+        }
+        taken.read
     }
 
     /// Tells the calls that nobody waits for. Whoever does this still has the reader's role, so that they end in order.
@@ -161,11 +182,12 @@ impl Lane {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner).finished = finished;
     }
 
-    /// Receives one buffer, answers the callers, and leaves the rest to [`Lane::finish`].
-    pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> (Read, Finished) {
+    /// Receives one buffer and answers the callers, unless something was held back that has to go out first; leaves the rest to
+    /// [`Lane::finish`].
+    pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> Taken {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.receive_and_answer(&mut rd, end, now);
-        (read, std::mem::take(&mut rd.finished))
+        Taken { read, finished: std::mem::take(&mut rd.finished), held: std::mem::take(&mut rd.held) }
     }
 
     fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
@@ -250,7 +272,8 @@ impl Lane {
         }
     }
 
-    /// Pops one entry for each complete reply, and hands the replies over.
+    /// Pops one entry for each complete reply, and hands the replies over; but while something is held back, the callers' are left to
+    /// [`Lane::deliver_stranded`].
     fn answer(&self, rd: &mut Rd) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
@@ -265,10 +288,13 @@ impl Lane {
         }
         st.received(Instant::now());
         self.publish(&st);
+        rd.held = st.has_unsent();
         drop(st);
         #[cfg(test)]
         self.at(super::Point::Popped);
-        self.deliver(rd);
+        if !rd.held {
+            self.deliver(rd);
+        }
     }
 
     /// Stores the replies, and wakes whoever sleeps: one call for up to 32 of them.

@@ -141,9 +141,9 @@ impl St {
     }
 
     /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
-    pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings) -> bool {
+    pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings, now: Instant) -> bool {
         let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
-        self.writer.is_none() && in_order && (len >= PLENTY || self.may_flush(settings))
+        self.writer.is_none() && in_order && (len >= PLENTY || self.may_flush_at(settings, || now))
     }
 
     /// Adds the entry of a unit whose bytes its caller sends itself, behind all that is there; the entry's number.
@@ -188,11 +188,21 @@ impl St {
     /// Whether waiting bytes should go out now, or be held until the batch before them is answered: then they go out
     /// together, in one send. Holding pays only where a round trip is short and several calls are in flight.
     pub(super) fn may_flush(&self, settings: &LaneSettings) -> bool {
+        self.may_flush_at(settings, Instant::now)
+    }
+
+    /// As [`St::may_flush`], by a clock that is only looked at when it matters.
+    pub(super) fn may_flush_at(&self, settings: &LaneSettings, now: impl FnOnce() -> Instant) -> bool {
         let held = !self.marks.is_empty()
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
             && self.srtt_us < settings.hold_rtt.as_micros() as f32;
-        !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late()
+        !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
+    }
+
+    /// As much waits as is sent whatever is in flight.
+    pub(super) fn has_plenty(&self) -> bool {
+        self.wbuf.len() >= PLENTY
     }
 
     /// The socket was full: the rest of a batch must go out whatever is in flight.
@@ -201,14 +211,14 @@ impl St {
     }
 
     /// Until when what waits now may be held (rule 21).
-    pub(super) fn hold_end(&self) -> Instant {
-        Instant::now() + Duration::from_micros((self.srtt_us * 4.0) as u64).max(Duration::from_millis(1))
+    pub(super) fn hold_end(&self, now: Instant) -> Instant {
+        now + Duration::from_micros((self.srtt_us * 4.0) as u64).max(Duration::from_millis(1))
     }
 
     /// Never hold behind a head that is over the busy limit.
-    fn head_is_late(&self) -> bool {
+    fn head_is_late(&self, now: impl FnOnce() -> Instant) -> bool {
         let limit = Duration::from_micros((self.srtt_us * 8.0) as u64).max(Duration::from_millis(1));
-        self.head_sent().is_some_and(|sent| sent.elapsed() > limit)
+        self.head_sent().is_some_and(|sent| now().saturating_duration_since(sent) > limit)
     }
 
     pub(super) fn head_sent(&self) -> Option<Instant> {
@@ -300,7 +310,7 @@ impl St {
                 return;
             }
             self.marks.pop_front();
-            let sample = now.saturating_duration_since(sent).as_micros() as f32;
+            let sample = now.saturating_duration_since(sent).as_secs_f32() * 1e6;
             let gain = if sample < self.srtt_us { 0.25 } else { 0.02 };
             self.srtt_us =
                 if self.srtt_us == 0.0 { sample.max(1.0) } else { self.srtt_us + gain * (sample - self.srtt_us) };
@@ -505,6 +515,24 @@ mod tests {
             st.swap_out(Instant::now());
             st.expect(&mut copied, &mut wants);
             assert_eq!(wants.len(), 1);
+        });
+    }
+
+    #[test]
+    fn the_last_who_waits_for_his_bytes_is_asked_to_write_and_never_the_reader() {
+        let mut st = St::new();
+        with_units(5, &mut st, &mut |st, numbers| {
+            st.swap_out(Instant::now());
+            st.sent = 15;
+            let asked = |st: &St, but: usize| st.last_unsent_live(numbers[but]).map(|(number, _)| number);
+            assert_eq!(asked(st, 0), Some(numbers[4]));
+            st.reader = Some(numbers[4]);
+            assert_eq!(asked(st, 3), Some(numbers[2]));
+            st.abandon(numbers[2]);
+            st.abandon(numbers[3]);
+            assert_eq!(asked(st, 0), Some(numbers[1]));
+            st.sent = 20;
+            assert_eq!(asked(st, 0), None);
         });
     }
 

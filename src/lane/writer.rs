@@ -92,14 +92,13 @@ impl Lane {
             return self.end_writing(st, None);
         }
         // With nobody who waits for these bytes, the next caller sends them, in front of its own.
-        let mut next = None;
-        if let Some((number, token)) = st.last_unsent_live(but) {
-            self.order(number, token, Order::Flush);
-            next = Some(number);
-        }
-        st.writer = next;
+        let next = st.last_unsent_live(but);
+        let asleep = next.filter(|(_, token)| token.order(Order::Flush)).map(|(number, _)| number);
+        st.writer = next.map(|(number, _)| number);
         self.publish(&st);
-        st
+        drop(st);
+        self.wake(asleep);
+        self.lock()
     }
 
     fn end_writing<'a>(&'a self, mut st: MutexGuard<'a, St>, broken: Option<Error>) -> MutexGuard<'a, St> {
@@ -166,7 +165,7 @@ impl Lane {
             self.read_available();
         }
         if reads && !leads {
-            drop(self.pass_lead(self.lock(), call.number));
+            self.pass_lead(self.lock(), call.number);
         }
         match ready {
             Ok(_) => Ok(()),

@@ -4,7 +4,7 @@
 //! a real socket, and each call of it is one step that loom may put before or after any other.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,19 @@ impl Socket {
             self.say_of(wire, usize::MAX);
         }
         Ok(taken)
+    }
+
+    /// Takes as many bytes as there is room for, from several places in order.
+    pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(&parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>())
+    }
+
+    /// Receives behind the end of a vector: at most so much.
+    pub fn recv_append(&self, into: &mut Vec<u8>, most: usize, timeout: Option<Duration>) -> io::Result<usize> {
+        let mut buffer = vec![0; most];
+        let n = self.recv(&mut buffer, timeout)?;
+        into.extend_from_slice(&buffer[..n]);
+        Ok(n)
     }
 
     /// Receives, waiting until this time is over.

@@ -19,6 +19,7 @@ use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
 use crate::net::{Conn, ConnectOptions, Socket};
+use crate::sys::apart::Apart;
 use crate::time::Deadline;
 
 pub use loans::Loan;
@@ -55,7 +56,7 @@ pub struct Pool {
     grown: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
-    served: AtomicUsize,
+    served: Apart<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -117,7 +118,7 @@ impl Pool {
             grown: AtomicBool::new(false),
             inner: Mutex::default(),
             first_opened: Condvar::new(),
-            served: AtomicUsize::new(0),
+            served: Apart::default(),
         })
     }
 

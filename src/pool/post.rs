@@ -7,7 +7,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
@@ -17,7 +17,7 @@ use crate::lane::{Completion, Lane, Tended, Unit};
 use crate::net::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
-use crate::time::Deadline;
+use crate::time::{Deadline, Instant};
 use crate::worker;
 
 /// A drain that has just left will probably be back: until then the worker leaves its lanes alone.
@@ -72,10 +72,21 @@ impl Post {
     }
 
     /// Begins a call, as [`Lane::start`], and sees to it that somebody looks after it.
-    pub fn start(self: &Arc<Self>, unit: Unit<'_>, deadline: Deadline, call: Arc<dyn Completion>) -> Result<()> {
-        let due = self.lane.start(unit, deadline, call)?;
+    pub fn start(
+        self: &Arc<Self>,
+        unit: Unit<'_>,
+        deadline: Deadline,
+        call: Arc<dyn Completion>,
+        of_list: Option<Instant>,
+    ) -> Result<()> {
+        let due = self.lane.start(unit, deadline, call, of_list)?;
         self.attend(due);
         Ok(())
+    }
+
+    /// Sends what the calls of a list have left in the lane.
+    pub fn send(&self) {
+        self.lane.send_now();
     }
 
     /// The lane.

@@ -254,7 +254,7 @@ impl Drop for OnWatch<'_> {
         self.watch.leave();
         let mut state = self.queue.lock();
         state.end_watch();
-        let others = state.somebody_waits();
+        let others = state.others_wait();
         drop(state);
         if others {
             self.queue.changed.notify_one();

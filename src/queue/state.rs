@@ -158,8 +158,9 @@ impl State {
         self.settle();
     }
 
-    pub(super) fn somebody_waits(&self) -> bool {
-        self.waiting > 0
+    /// Whether drains wait beside the one that asks, which counts as one.
+    pub(super) fn others_wait(&self) -> bool {
+        self.waiting > 1
     }
 
     /// Whether a drain has to be told of something new; the one with the watch is woken here, or looks by itself.

@@ -25,18 +25,29 @@ pub struct Command<'a> {
 
 /// Checks a whole list.
 pub fn parse(list: &[u8]) -> Result<CommandList<'_>> {
-    let (mut at, mut len) = (0, 0);
-    while at < list.len() {
-        let (argc, mut next) = head(list, at, b'*')?;
-        if argc == 0 {
-            return Err(fault(at, "a command without a name"));
-        }
-        for _ in 0..argc {
-            next = argument(list, next)?.end + 2;
-        }
-        (at, len) = (next, len + 1);
-    }
+    let len = commands(list).try_fold(0, |len, command| command.map(|_| len + 1))?;
     Ok(CommandList { bytes: list, len })
+}
+
+/// The commands of a list that is checked on the way; an error is the last item.
+pub fn commands<'a>(list: &'a [u8]) -> impl Iterator<Item = Result<Command<'a>>> + use<'a> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        (at < list.len()).then(|| {
+            let start = at;
+            at = list.len();
+            let (argc, first) = head(list, start, b'*')?;
+            if argc == 0 {
+                return Err(fault(start, "a command without a name"));
+            }
+            let mut next = first;
+            for _ in 0..argc {
+                next = argument(list, next)?.end + 2;
+            }
+            at = next;
+            Ok(Command { list, range: start..next, argc, first })
+        })
+    })
 }
 
 impl<'a> CommandList<'a> {
@@ -57,18 +68,8 @@ impl<'a> CommandList<'a> {
 
     /// The commands in order.
     pub fn commands(&self) -> impl Iterator<Item = Command<'a>> + use<'a> {
-        let list = self.bytes;
-        let mut at = 0;
         // The list was checked: an error cannot come, and would end it.
-        std::iter::from_fn(move || {
-            let (argc, first) = head(list, at, b'*').ok()?;
-            let mut next = first;
-            for _ in 0..argc {
-                next = argument(list, next).ok()?.end + 2;
-            }
-            let start = std::mem::replace(&mut at, next);
-            Some(Command { list, range: start..next, argc, first })
-        })
+        commands(self.bytes).map_while(Result::ok)
     }
 }
 

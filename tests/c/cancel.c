@@ -25,6 +25,40 @@ static int is_blocked(void) {
   return blocked;
 }
 
+/* Calls on the shared connection, one after the other, each thread with its own text. */
+static void *call_for_ever(void *text) {
+  for (;;) {
+    int state = PTHREAD_CANCEL_DISABLE;
+    vigie_reply *reply = RUN(client, "ECHO", text);
+    CHECK(text_is(reply, VIGIE_ROOT, text));
+    vigie_reply_free(reply);
+    /* What was allowed before the call is allowed after it. */
+    CHECK(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state) == 0 && state == PTHREAD_CANCEL_ENABLE);
+    pthread_testcancel();
+  }
+}
+
+/* Threads are cancelled while they lead, write and wait for each other: each ends between two calls, and the others are not hurt. */
+static void cancel_callers(void) {
+  enum { THREADS = 8, ROUNDS = 25 };
+  static char texts[THREADS][16];
+  const struct timespec moment = {0, 500000};
+  pthread_t threads[THREADS];
+  void *result = NULL;
+  for (int round = 0; round < ROUNDS; round++) {
+    for (int i = 0; i < THREADS; i++) {
+      snprintf(texts[i], sizeof texts[i], "%d:%d", round, i);
+      CHECK(pthread_create(&threads[i], NULL, call_for_ever, texts[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+      nanosleep(&moment, NULL);
+      CHECK(pthread_cancel(threads[i]) == 0);
+      CHECK(pthread_join(threads[i], &result) == 0 && result == PTHREAD_CANCELED);
+    }
+    vigie_reply_free(RUN(client, "PING"));
+  }
+}
+
 int main(void) {
   const struct timespec moment = {0, 1000000};
   pthread_t thread;
@@ -38,6 +72,7 @@ int main(void) {
   vigie_reply_free(RUN(client, "RPUSH", "cancel:k", "v"));
   CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED && came_back);
   vigie_reply_free(RUN(client, "PING"));
+  cancel_callers();
   vigie_client_free(client);
   vigie_sentinel_free(sentinel);
   return finish();

@@ -143,11 +143,11 @@ impl<'a> Everybody<'a> {
                 cells.extend(make());
             }
         };
-        section("threads", &|| self.threads(options.span(500)));
+        section("threads", &|| self.threads(options.span(800)));
         section("sizes", &|| self.sizes(options));
         section("lists", &|| [1, 8].map(|n| self.list(n, options.span(250))).into());
         section("pipelines", &|| self.pipelines(options.span(200)));
-        section("submit", &|| vec![self.submit(options.span(500))]);
+        section("submit", &|| vec![self.submit(options.span(800))]);
         section("replicas", &|| [8, 64].map(|n| self.replicas(n, options.span(300))).into());
         cells
     }
