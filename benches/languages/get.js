@@ -5,7 +5,7 @@ const koffi = require('../../tests/languages/node_modules/koffi');
 const vigie = require('../../tests/languages/vigie.js');
 
 const [library, uri, host, port] = process.argv.slice(2);
-const [ROUNDS, CALLS, BATCHES, WINDOW] = [5, 10000, 200, 256];
+const [ROUNDS, CALLS, BATCHES, WINDOW] = [9, 5000, 100, 256];
 const KEY = 'bench:node';
 const VALUE = Buffer.alloc(64, 'x');
 

@@ -17,7 +17,7 @@ try:
 except ImportError:
     redis, NAME = None, "redis-py: not installed"
 
-ROUNDS, CALLS, BATCHES, WINDOW = 5, 10_000, 200, 256
+ROUNDS, CALLS, BATCHES, WINDOW = 9, 5_000, 100, 256
 KEY, VALUE = b"bench:python", b"x" * 64
 
 client = vigie.Client(vigie.load(sys.argv[1]), sys.argv[2])

@@ -17,7 +17,7 @@ rescue LoadError
   OWN = nil
 end
 
-ROUNDS, CALLS, BATCHES, WINDOW = 5, 10_000, 200, 256
+ROUNDS, CALLS, BATCHES, WINDOW = 9, 5_000, 100, 256
 KEY, VALUE = 'bench:ruby', 'x' * 64
 
 Vigie.load(ARGV[0])

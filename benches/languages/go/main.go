@@ -36,9 +36,9 @@ import (
 )
 
 const (
-	rounds  = 5
-	calls   = 10000
-	batches = 200
+	rounds  = 9
+	calls   = 5000
+	batches = 100
 	window  = 256
 	key     = "bench:go"
 )
