@@ -291,8 +291,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "0",
         Integer(0, 10_000, |s, v| s.client.lane.spin = Duration::from_micros(v)),
         "How long, in microseconds, a caller looks for its reply without sleeping; 0: not at all. Only while the client \
-         has no other call in flight, the round trip is under 25 us and there is more than one processor. One thread \
-         gets its replies sooner, and its processor has no rest meanwhile.",
+         has no other call in flight and there is more than one processor; after it was in vain the next 63 calls sleep. \
+         One thread gets its replies sooner, and its processor has no rest meanwhile.",
     )
     .per_client(),
     opt(

@@ -164,6 +164,8 @@ struct Glance {
     srtt_us: AtomicU32,
     pushes: AtomicU32,
     dead: AtomicBool,
+    /// Calls that sleep before one looks for its reply again, see [`LaneSettings::spin`].
+    spin_rests: AtomicU32,
 }
 
 impl Lane {

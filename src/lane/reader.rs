@@ -23,8 +23,8 @@ const FIRST_BUFFER: usize = 16 * 1024;
 /// The largest piece that is received for others at once.
 const LAST_BUFFER: usize = 64 * 1024;
 
-/// A round trip for which it is worth to wait without sleeping.
-const SHORT: Duration = Duration::from_micros(25);
+/// So many calls sleep after one looked for its reply in vain.
+const REST: u32 = 63;
 
 /// Calls that nobody waits for, with their replies.
 pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
@@ -112,31 +112,48 @@ impl Lane {
     }
 
     fn read_for(&self, call: &Call<'_>) -> Read {
-        if !self.settings.spin.is_zero() && self.is_alone(call) {
-            let begun = Instant::now();
-            loop {
-                let now = Instant::now();
-                if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
-                    break;
-                }
-                match self.read(Some(now), Some(now)) {
-                    Read::Nothing if self.is_alone(call) => std::hint::spin_loop(),
-                    Read::Nothing => break,
-                    other => return other,
-                }
-                #[cfg(test)]
-                self.at(super::Point::Spinning);
+        if !self.settings.spin.is_zero() && self.is_alone(call) && self.spin_pays() {
+            if let Some(read) = self.spin(call) {
+                return read;
             }
             call.fresh.set(None);
         }
         self.read(call.next_look(), call.fresh.take())
     }
 
-    /// Whether looking again and again for the reply keeps nobody from working, and is likely to be short.
+    /// Looks again and again for the reply, for as long as the option says.
+    fn spin(&self, call: &Call<'_>) -> Option<Read> {
+        let begun = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
+                self.glance.spin_rests.store(REST, Ordering::Relaxed);
+                return None;
+            }
+            match self.read(Some(now), Some(now)) {
+                Read::Nothing if self.is_alone(call) => std::hint::spin_loop(),
+                Read::Nothing => return None,
+                other => return Some(other),
+            }
+            #[cfg(test)]
+            self.at(super::Point::Spinning);
+        }
+    }
+
+    /// Whether looking again and again for the reply keeps nobody from working.
     fn is_alone(&self, call: &Call<'_>) -> bool {
-        let srtt = self.srtt();
         let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
-        calls <= 1 && self.in_flight() <= 1 && !srtt.is_zero() && srtt < SHORT
+        calls <= 1 && self.in_flight() <= 1
+    }
+
+    /// Not after it was in vain a short while ago. The round trip does not tell: whoever sleeps measures how long the system takes to
+    /// wake it, which may be several times what the server takes.
+    fn spin_pays(&self) -> bool {
+        let rests = self.glance.spin_rests.load(Ordering::Relaxed);
+        if rests > 0 {
+            self.glance.spin_rests.store(rests - 1, Ordering::Relaxed);
+        }
+        rests == 0
     }
 
     /// What was held back goes out once the batch before it is answered.
