@@ -50,7 +50,7 @@ help:
 	@echo 'make test           install what the tests need, then check, build and test everything'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
-	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written'
+	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written, with it and WRITE=docs/torture.md its part there'
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
 
@@ -141,7 +141,7 @@ bench-languages:
 # The library's code is the same as in a release; only the long optimisation at the end is left out.
 torture:
 	scripts/setup test
-	SCENARIO='$(SCENARIO)' RUNS='$(RUNS)' OUT='$(if $(SCENARIO),,$(CURDIR)/docs/torture.md)' \
+	SCENARIO='$(SCENARIO)' RUNS='$(RUNS)' OUT='$(if $(WRITE),$(CURDIR)/$(WRITE),$(if $(SCENARIO),,$(CURDIR)/docs/torture.md))' \
 	  CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 $(CARGO) bench --bench torture
 
 clean:

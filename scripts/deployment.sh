@@ -14,7 +14,11 @@ deployment_stop() {
     kill -KILL "${deployment_pids[@]}" 2>/dev/null || true
     { wait "${deployment_pids[@]}"; } 2>/dev/null || true
   fi
-  if [ -n "$deployment_dir" ]; then rm -rf "$deployment_dir"; fi
+  # A server's own child, which saves or feeds a replica, may still write there for a moment.
+  local tries=0
+  if [ -n "$deployment_dir" ]; then
+    until rm -rf "$deployment_dir" 2>/dev/null || ((++tries == 100)); do sleep 0.05; done
+  fi
 }
 trap deployment_stop EXIT
 trap 'deployment_stop; exit 130' INT

@@ -87,6 +87,13 @@ fn threads_get_their_own_answers() {
 
 /// Without a primary to kill the demo is a short load, and says that nothing was lost.
 #[test]
+fn submit_gets_each_completion() {
+    let deployment = Deployment::new("submit").start();
+    assert_eq!(output_of("submit", &deployment.sentinel_uri()), "10000 calls, 0 failed\n");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
+}
+
+#[test]
 fn demo_runs_without_a_kill() {
     let deployment = Deployment::new("demo-calm").start();
     let output = run(Command::new(compiled("demo")).arg(deployment.sentinel_uri()).arg("3"));

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};

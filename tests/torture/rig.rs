@@ -451,7 +451,8 @@ fn record(scenario: &Scenario, outcome: &Outcome) {
     }
 }
 
-/// The full forms: `SCENARIO=1,4` (all), `RUNS=5` (1), `FORM=short`, `OUT=docs/torture.md` (printed only).
+/// The full forms: `SCENARIO=1,4` (all), `RUNS=5` (1), `FORM=short`, `OUT=docs/torture.md` (printed only). With chosen scenarios only
+/// their part of that page is written.
 pub fn bench(all: &[&Scenario]) {
     let chosen: Vec<u32> = number_list("SCENARIO");
     let runs = number_list("RUNS").first().copied().unwrap_or(1).max(1) as usize;
@@ -466,7 +467,12 @@ pub fn bench(all: &[&Scenario]) {
     let table = table(&rows);
     println!("\n{table}");
     if let Some(path) = std::env::var("OUT").ok().filter(|path| !path.is_empty()) {
-        fs::write(&path, page(&table, runs)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        let text = match chosen.is_empty() {
+            true => with_chosen(&page(&table, runs), chosen_part(&before).unwrap_or_default()),
+            false => with_chosen(&before, &format!("\n{}\n{table}", chosen_head(&chosen, runs))),
+        };
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
         println!("written to {path}");
     }
     if rows.iter().any(|(_, outcome)| !outcome.failures(Judge::Exact).is_empty()) {
@@ -540,6 +546,27 @@ fn page(table: &str, runs: usize) -> String {
         .replace("@RUNS@", &runs.to_string())
         .replace("@MACHINE@", &machine())
         .replace("@DATE@", &today())
+}
+
+const CHOSEN: [&str; 2] = ["<!-- chosen -->", "<!-- /chosen -->"];
+
+fn chosen_part(page: &str) -> Option<&str> {
+    Some(page.split_once(CHOSEN[0])?.1.split_once(CHOSEN[1])?.0)
+}
+
+fn with_chosen(page: &str, part: &str) -> String {
+    let whole = [CHOSEN[0], chosen_part(page).expect("the page has a place for chosen scenarios"), CHOSEN[1]].concat();
+    page.replace(&whole, &[CHOSEN[0], part, CHOSEN[1]].concat())
+}
+
+fn chosen_head(chosen: &[u32], runs: usize) -> String {
+    let numbers: Vec<String> = chosen.iter().map(u32::to_string).collect();
+    let command = format!("make torture SCENARIO={} RUNS={runs} WRITE=docs/torture.md", numbers.join(","));
+    format!(
+        "Written by `{command}` on {}: {}. Medians of {runs}; of what must not happen the worst run.\n",
+        today(),
+        machine()
+    )
 }
 
 fn machine() -> String {
