@@ -365,13 +365,17 @@ fn rule_10_refused_calls_are_repeated_in_order() {
     let queue = queue(1000);
     submit(&client, &["SET k v"], &queue, 0);
     drain(&queue, 1);
-    s.p.fault_times("INCR", 300, Fault::Error("READONLY You can't write against a read only replica.".into()));
+    s.listened();
+    s.p.state(|state| state.readonly = true);
     submit(&client, &["INCR n"; 300], &queue, 0);
+    eventually("it was refused", SOON, || seen(&s.p, "INCR n") > 0);
+    s.switch_all();
     for (i, event) in drain(&queue, 300).iter().enumerate() {
         assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
     }
+    assert_eq!(s.r.state(|state| state.data[&b"n"[..]].clone()), b"300", "each ran once, on the new primary");
     // The caller who wants no repetition is told.
-    s.p.state(|state| state.readonly = true);
+    s.r.state(|state| state.readonly = true);
     submit_with(&client, &["INCR n"], EACH | CallFlags::NO_RETRY, Budget::Default, &queue, 9).expect("taken");
     let error = fails(Status::Server, one(&queue).1);
     assert!(error.message().starts_with("READONLY"), "{error}");
