@@ -67,7 +67,18 @@ fn total<T>(if_not: T, body: impl FnOnce() -> Option<T>) -> T {
 unsafe fn dispose<N: handle::Noun>(handle: *mut N) {
     let _whole = cancel::Off::new(); // closing a socket is a point of cancellation
     // SAFETY: as for this function.
-    total((), || unsafe { handle::free(handle) });
+    unsafe { let_go(handle) };
+}
+
+/// The same for one of many, under a cancellation that is off already.
+///
+/// # Safety
+/// As for [`dispose`].
+unsafe fn let_go<N: handle::Noun>(handle: *mut N) {
+    if !handle.is_null() {
+        // SAFETY: as for this function.
+        total((), || unsafe { handle::free(handle) });
+    }
 }
 
 /// The status of an error, and the error itself in `*err` if the caller wants it.

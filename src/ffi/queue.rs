@@ -9,7 +9,7 @@ use super::handle::{self, Noun};
 use super::types::{
     OK, TIMEOUT_DEFAULT, TIMEOUT_NONE, vigie_error, vigie_event, vigie_node, vigie_queue, vigie_reply, vigie_status,
 };
-use super::{args, cancel, dispose, error, guard, total};
+use super::{args, cancel, dispose, error, guard, let_go, total};
 use crate::error::Result;
 use crate::queue::{Event, Queue};
 use crate::resp::Reply;
@@ -220,12 +220,13 @@ pub unsafe extern "C" fn vigie_events_clear(events: *mut vigie_event, count: usi
     if events.is_null() {
         return;
     }
+    let _whole = cancel::Off::new();
     for i in 0..count {
         // SAFETY: the caller keeps the contract of ffi/mod.rs; `i` is below `count`.
         unsafe {
             let event = events.add(i).read_unaligned();
-            dispose(event.reply);
-            dispose(event.error);
+            let_go(event.reply);
+            let_go(event.error);
             events.add(i).write_unaligned(EMPTY);
         }
     }
