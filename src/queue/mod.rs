@@ -218,7 +218,10 @@ impl Queue {
     /// Waits for the sources once, and looks after those that are ready; for the one drain that has the watch.
     fn read_sources(&self, watch: Watch, deadline: Deadline) -> MutexGuard<'_, State> {
         let on_watch = OnWatch { queue: self, watch };
-        let ready = on_watch.watch.wait(deadline.left());
+        // Most likely something has come already, while its caller was at work.
+        on_watch.watch.tend_all();
+        let due = self.lock().is_due_to_waiter();
+        let ready = if due { Vec::new() } else { on_watch.watch.wait(deadline.left()) };
         self.lock().wake_up();
         let idle = on_watch.watch.tend(&ready);
         drop(on_watch);

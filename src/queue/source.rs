@@ -72,6 +72,11 @@ impl Watch {
         ready.map(|(source, fd)| !failed && (fd.readable() || fd.writable()) || is_due(source)).collect()
     }
 
+    /// Looks after all sources that have a descriptor.
+    pub(super) fn tend_all(&self) {
+        self.sources.iter().filter(|source| source.fd().is_some()).for_each(|source| _ = source.tend());
+    }
+
     /// Looks after the sources that were found ready. True: some were, and all of them are in other hands.
     pub(super) fn tend(&self, found: &[bool]) -> bool {
         let ready = self.sources.iter().zip(found).filter(|(_, ready)| **ready);
