@@ -581,3 +581,25 @@ fn threads_and_descriptors_go_home() {
         back_to(start);
     });
 }
+
+#[test]
+fn a_queue_that_lives_on_holds_no_connection_of_a_client_that_is_gone() {
+    alone("a_queue_that_lives_on_holds_no_connection_of_a_client_that_is_gone", || {
+        let sockets = || {
+            let links = std::fs::read_dir("/proc/self/fd").expect("Linux").flatten();
+            let links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+        };
+        let d = single("submit-gone");
+        let (start, queue) = (sockets(), queue(256));
+        let client = to_primary(&sentinel_of(&d, &[]), &[]);
+        submit(&client, &["INCR n"; 100], &queue, 0);
+        drain(&queue, 100);
+        assert!(sockets() > start);
+        drop(client);
+        eventually("all connections are closed", SOON, || {
+            queue.drain(Deadline::after(Duration::ZERO), &mut Vec::new(), 1);
+            sockets() == start
+        });
+    });
+}

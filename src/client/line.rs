@@ -106,8 +106,12 @@ impl Line {
     pub(super) fn land(self: &Arc<Self>) {
         let mut state = self.lock();
         state.flying -= 1;
-        let waited_for = state.flying == 0 && !state.waiting.is_empty();
+        let landed = state.flying == 0;
+        let waited_for = landed && !state.waiting.is_empty();
+        // A lane that has ended must not keep its descriptor because it was the last one.
+        let ended = if landed { state.forget_ended() } else { Default::default() };
         drop(state);
+        drop(ended);
         if waited_for {
             self.kick();
         }
@@ -377,6 +381,10 @@ impl State {
         }
         self.flying += calls;
         true
+    }
+
+    fn forget_ended(&mut self) -> [Option<Arc<Post>>; 3] {
+        self.last.each_mut().map(|last| last.take_if(|post| post.lane().is_dead()))
     }
 
     /// When the next call in the line has no time left.

@@ -160,12 +160,15 @@ impl Queue {
             return 0;
         }
         let mut state = self.lock();
+        let over = state.detach_over();
         let waits = !state.is_due_to_newcomer() && !deadline.is_over();
         if waits {
             state = self.wait(state, deadline);
         }
         let count = state.take(out, most);
         state.leave(waits, count < most);
+        drop(state);
+        drop(over);
         count
     }
 

@@ -190,6 +190,14 @@ impl State {
         self.sound_alarm();
     }
 
+    /// Lets go of sources that are over, and of their descriptors; what is returned is dropped outside the lock.
+    pub(super) fn detach_over(&mut self) -> Option<Arc<Vec<Arc<dyn Source>>>> {
+        self.sources.iter().any(|source| source.is_over()).then(|| {
+            let kept = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
+            std::mem::replace(&mut self.sources, Arc::new(kept))
+        })
+    }
+
     pub(super) fn detach_all(&mut self) -> Arc<Vec<Arc<dyn Source>>> {
         std::mem::take(&mut self.sources)
     }
@@ -202,9 +210,6 @@ impl State {
     pub(super) fn take_watch(&mut self) -> Option<Watch> {
         if self.watched || self.closed {
             return None;
-        }
-        if self.sources.iter().any(|source| source.is_over()) {
-            self.sources = Arc::new(self.sources.iter().filter(|source| !source.is_over()).cloned().collect());
         }
         let alarm = self.alarm.as_ref().filter(|_| !self.sources.is_empty())?;
         (self.watched, self.asleep) = (true, true);
