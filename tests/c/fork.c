@@ -69,7 +69,13 @@ static void in_a_child(void (*body)(void)) {
   pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
+    /* GCC 12's address sanitizer does not let go of its allocator's locks in a child (glibc and valgrind do): what a thread of the
+       parent held at the fork would be held for ever. There the parent's leaks are looked for, and the child does nothing. */
+#ifndef __SANITIZE_ADDRESS__
     body();
+#else
+    (void)body;
+#endif
     _exit(0);
   }
   CHECK(waitpid(child, &status, 0) == child);
