@@ -603,3 +603,15 @@ fn a_queue_that_lives_on_holds_no_connection_of_a_client_that_is_gone() {
         });
     });
 }
+
+#[test]
+fn submitted_calls_are_counted_once() {
+    let s = stage(1, &[]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    submit(&client, &["INCR n"; 10], &queue, 0);
+    drain(&queue, 10);
+    submit_with(&client, &["INCR n"; 3], 0, Budget::Default, &queue, 0).expect("taken");
+    drain(&queue, 1);
+    assert_eq!(counter(&client, "calls"), 11);
+}

@@ -136,10 +136,16 @@ impl Core {
 
     /// Counts a call that is inside, so that a close can wait for it.
     pub(super) fn enter(&self) -> Result<Inside<'_>> {
+        let inside = self.come_in()?;
+        self.life.traffic.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(inside)
+    }
+
+    /// The same without counting it.
+    fn come_in(&self) -> Result<Inside<'_>> {
         self.life.traffic.active.fetch_add(1, Ordering::AcqRel);
         let inside = Inside(self);
         self.check_open()?;
-        self.life.traffic.calls.fetch_add(1, Ordering::Relaxed);
         Ok(inside)
     }
 
@@ -287,12 +293,12 @@ impl Life {
     }
 }
 
-/// A submitted call inside a client, which it keeps alive.
+/// A submitted call inside a client, which it keeps alive. Each copy counts as a call; the first one is the submit itself.
 pub(super) struct Stay(Arc<Core>);
 
 impl Stay {
     pub(super) fn new(core: &Arc<Core>) -> Result<Self> {
-        std::mem::forget(core.enter()?);
+        std::mem::forget(core.come_in()?);
         Ok(Self(Arc::clone(core)))
     }
 
