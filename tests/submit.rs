@@ -615,3 +615,20 @@ fn submitted_calls_are_counted_once() {
     drain(&queue, 1);
     assert_eq!(counter(&client, "calls"), 11);
 }
+
+/// As of a call that somebody waits for: a stalled replica must leave time for the others, what is slow needs its time.
+#[test]
+fn a_slow_read_has_the_whole_time_on_one_replica() {
+    let primary = Scripted::primary();
+    let replicas = [Scripted::replica(&primary.addr()), Scripted::replica(&primary.addr())];
+    let addrs: Vec<String> = replicas.iter().map(|replica| replica.addr()).collect();
+    let sentinel = told(&primary.addr(), &addrs);
+    let client = open(&handle(&sentinel, &[]), Target::Replica, &[]);
+    let queue = queue(16);
+    replicas.iter().for_each(|replica| replica.fault("GET", Fault::Delay(Duration::from_millis(900))));
+    for sent in 1..=3 {
+        submit_with(&client, &["GET k"], EACH | CallFlags::SLOW, Budget::Ms(2000), &queue, 0).expect("taken");
+        one(&queue).1.expect("a reply");
+        assert_eq!(replicas.iter().map(|replica| seen(replica, "GET k")).sum::<usize>(), sent);
+    }
+}

@@ -80,6 +80,7 @@ impl<'a> Plan<'a> {
     pub(super) fn single(command: &Command<'a>) -> Self {
         let mut plan = Self::new(What::One(command.alone()));
         plan.add(|| command.args());
+        plan.slow |= command.range().len() > LARGE_BYTES;
         plan
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Call {
 pub(super) struct Facts {
     pub(super) reads: bool,
     scan: Option<Scan>,
+    /// It reads from a replica and takes its time there.
+    slow: bool,
     pub(super) traffic: Traffic,
     /// Which of the client's lines it belongs to.
     pub(super) line: usize,
@@ -159,7 +161,8 @@ impl Core {
             _ if from_replicas => REPLICAS,
             _ => PRIMARY,
         };
-        Ok(Facts { reads: plan.reads, scan: plan.scan, traffic, line })
+        let slow = from_replicas && (plan.slow || call.has(CallFlags::SLOW));
+        Ok(Facts { reads: plan.reads, scan: plan.scan, slow, traffic, line })
     }
 
     /// Starts calls that go the same way, if that can be done now; else they take their places in the line.
@@ -193,8 +196,7 @@ impl Core {
             let list = (!call.bare).then_some(call.commands);
             let unit = Unit { bytes: Bytes::Raw(call.bytes()), list };
             let way = Way { route: route.clone(), replicas: 0, doubts, version };
-            let deadline = route.share_of(call.deadline);
-            call.start(unit, deadline, Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
+            call.start(unit, call.share(&route), Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
         };
         // The server begins with the first half while the second one is written.
         let half = if calls.len() >= HALVED { calls.len() / 2 } else { 0 };
@@ -229,6 +231,12 @@ pub(super) fn attach(queue: &Queue, post: &Arc<Post>) {
 impl Call {
     pub(super) fn core(&self) -> &Arc<Core> {
         self.stay.core()
+    }
+
+    /// How long an attempt may take: a stalled replica must leave time for the others, what is slow needs it.
+    pub(super) fn share(&self, route: &Route) -> Deadline {
+        let whole = self.facts.slow || self.facts.traffic != Traffic::Plain;
+        if whole { self.deadline } else { route.share_of(self.deadline) }
     }
 
     fn bytes(&self) -> &[u8] {
