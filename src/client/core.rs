@@ -48,6 +48,8 @@ pub(super) struct Core {
 #[derive(Default)]
 struct Life {
     closed: AtomicBool,
+    /// The time of the close is over: nothing begins any more.
+    ended: AtomicBool,
     traffic: Apart<Traffic>,
     /// The sockets of blocking commands under way: a close ends them at once.
     blocking: Mutex<Vec<Weak<Socket>>>,
@@ -127,6 +129,10 @@ impl Core {
         self.life.closed.load(Ordering::Acquire)
     }
 
+    pub(super) fn is_ended(&self) -> bool {
+        self.life.ended.load(Ordering::Acquire)
+    }
+
     pub(super) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             true => Err(Error::new(Status::Closed, format!("the client of service {} is closed", self.service.name()))),
@@ -200,6 +206,7 @@ impl Core {
         drop(door);
         let running = self.life.traffic.active.load(Ordering::Acquire);
         self.end_pools();
+        self.lines.iter().for_each(Line::kick);
         self.service.wake();
         if running == 0 {
             return Ok(());
@@ -217,6 +224,7 @@ impl Core {
 
     fn end_pools(&self) {
         let _renewal = lock(&self.renewal);
+        self.life.ended.store(true, Ordering::Release);
         let view = self.view.swap(Arc::default());
         let cause = Error::new(Status::Closed, format!("the client of service {} was closed", self.service.name()));
         view.pools().for_each(|pool| pool.retire(cause.clone()));

@@ -38,8 +38,10 @@ impl Core {
 
     fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
         if self.service.is_fenced() {
-            self.service.await_open(deadline)?;
-            self.check_open()?;
+            self.service.await_open(deadline, || self.is_ended())?;
+            if self.is_ended() {
+                self.check_open()?;
+            }
         }
         Ok(())
     }
@@ -51,13 +53,13 @@ impl Core {
             if age.is_some_and(|age| age <= limit) {
                 return Ok(());
             }
-            if deadline.is_over() || self.is_closed() {
+            if deadline.is_over() || self.is_ended() {
                 let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
             }
             self.service.freshen();
-            self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_closed());
+            self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_ended());
         }
     }
 

@@ -109,12 +109,13 @@ impl Core {
         let view = self.view.load();
         let fits =
             |view: &View| view.version == self.service.version() && view.configured == self.sentinel.config_version();
-        if fits(&view) || self.is_closed() {
+        // While calls are inside a client that is being closed it follows its service like any other.
+        if fits(&view) || self.is_ended() {
             return view;
         }
         let _renewal = lock(&self.renewal);
         let view = self.view.load();
-        if !fits(&view) && !self.is_closed() {
+        if !fits(&view) && !self.is_ended() {
             let next = self.next_view(&view);
             drop(view);
             let last = self.view.swap(Arc::new(next));

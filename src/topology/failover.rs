@@ -71,10 +71,10 @@ impl Service {
         self.doubts.load(Ordering::Acquire)
     }
 
-    /// Waits until writes are not held back any more.
-    pub fn await_open(&self, deadline: Deadline) -> Result<()> {
+    /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
+    pub fn await_open(&self, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
         let mut flight = self.flight();
-        while flight.failover.fence.is_up() {
+        while flight.failover.fence.is_up() && !is_ended() {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
             }
