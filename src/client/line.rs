@@ -2,11 +2,12 @@
 //! to be tried again.
 //!
 //! Guarantees: calls for the primary start in the order of their submission, also after a failure: a newer one never overtakes one that
-//! did not run (rule 23). A call leaves at its deadline, when it is cancelled, and when the client is closed. Nothing here waits but for a
-//! connection to be opened, on a worker, and two of those at a time in the process, so that hosts that vanish never hold up what
-//! asks the Sentinels. Leaves to others: what an outcome means, and when a write is held back (exec, hold, judge).
+//! did not run (rule 23). A call leaves at its deadline, when it is cancelled, and when the time of a close is over, whatever those before
+//! it wait for. Nothing here waits: connections are opened by jobs of their own, two at a time in the process, so that hosts that
+//! vanish never hold up what asks the Sentinels. What a call costs here does not grow with how many there are. Leaves to others: what
+//! an outcome means, and when a write is held back (exec, hold, judge).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -16,10 +17,11 @@ use super::core::{Core, lock};
 use super::durable;
 use super::exec::{Failed, Progress, Way};
 use super::plan::Plan;
+use super::route::Route;
 use super::submit::{Call, Flight, attach};
-use crate::error::{Error, Status, flags};
-use crate::lane::{Bytes, Failure, Outcome, Unit};
-use crate::pool::{Post, Traffic};
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
+use crate::pool::{Pool, Post, Traffic};
 use crate::queue::{Source, Tended};
 use crate::sys::fork::PerProcess;
 use crate::time::Deadline;
@@ -33,8 +35,14 @@ pub(super) const LINES: usize = 3;
 
 /// How often a line that waits for a primary, a fence or a place looks again, beside being told.
 const LOOK: Duration = Duration::from_millis(5);
+/// The longest pause between two looks, because a timer that nobody needs any more keeps a thread.
+const LONGEST: Duration = Duration::from_millis(500);
 /// Connections that lines open at the same time, in the process.
 const OPENINGS: usize = 2;
+/// A replica whose connection takes longer than this to open is passed over meanwhile.
+const SLUGGISH: Duration = Duration::from_millis(10);
+/// After so many starts the line looks again who has no time left.
+const STARTS: usize = 256;
 
 static OPENING: PerProcess<AtomicUsize> = PerProcess::new();
 
@@ -47,10 +55,17 @@ pub(super) struct Line {
 
 #[derive(Default)]
 struct State {
-    /// In the order of their submission.
-    waiting: VecDeque<Waiting>,
+    /// By the order of their submission.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Attempts that are over and not judged yet.
+    back: VecDeque<(Arc<Call>, Way, Outcome)>,
     /// The errand has one in its hand: nothing may overtake it.
     in_hand: bool,
+    /// Connections that are being opened, each for the call of this order.
+    openings: Vec<Opening>,
+    /// No call that waits has to be ended before this, unless one was cancelled.
+    next_end: Option<Instant>,
+    cancelled: bool,
     /// The lanes that the last calls started on, by traffic.
     last: [Option<Arc<Post>>; 3],
     /// Calls that were started and have neither ended nor come back.
@@ -62,12 +77,28 @@ struct State {
     alarm: Option<Instant>,
 }
 
+struct Opening {
+    order: u64,
+    pool: Arc<Pool>,
+    since: Instant,
+}
+
 struct Waiting {
     call: Arc<Call>,
-    /// An attempt that is over and not judged yet.
-    outcome: Option<(Way, Outcome)>,
     /// Pause until then, or until the topology has another version.
     pause: Option<(Instant, u64)>,
+    /// The connection that was opened for it.
+    opened: Option<Opened>,
+    cancelled: bool,
+}
+
+/// A connection that was opened for a call, which takes it unless the topology has changed meanwhile.
+struct Opened {
+    route: Route,
+    version: u64,
+    /// Given back if it is not taken.
+    post: Option<Arc<Post>>,
+    apart: bool,
 }
 
 /// What became of a start.
@@ -76,6 +107,8 @@ enum Start {
     Gone,
     /// It has to wait, so long at the most.
     Later(Waiting, Duration),
+    /// A connection has to be opened for it.
+    Opens(Waiting, Way, Turn),
 }
 
 impl Line {
@@ -91,7 +124,7 @@ impl Line {
     /// be known first.
     pub(super) fn board(&self, post: &Arc<Post>, traffic: Traffic, calls: usize) -> bool {
         let mut state = self.lock();
-        state.waiting.is_empty() && !state.in_hand && state.board(post, traffic, calls, self.number)
+        !state.is_awaited(self.number) && state.board(post, traffic, calls, self.number)
     }
 
     /// Calls that were counted have not started.
@@ -107,7 +140,7 @@ impl Line {
         let mut state = self.lock();
         state.flying -= 1;
         let landed = state.flying == 0;
-        let waited_for = landed && !state.waiting.is_empty();
+        let waited_for = landed && state.has_work();
         // A lane that has ended must not keep its descriptor because it was the last one.
         let ended = if landed { state.forget_ended() } else { Default::default() };
         drop(state);
@@ -119,16 +152,32 @@ impl Line {
 
     /// A call takes its place, by the order of submission.
     pub(super) fn push(self: &Arc<Self>, call: Arc<Call>, outcome: Option<(Way, Outcome)>) {
-        self.lock().insert(Waiting { call, outcome, pause: None });
-        self.kick();
+        let mut state = self.lock();
+        match outcome {
+            Some((way, outcome)) => state.back.push_back((call, way, outcome)),
+            None => {
+                let end = call.deadline.end();
+                state.insert(Waiting::new(call));
+                let is_behind = state.waiting.len() > 1 && !state.cancelled && !state.runs && self.number != REPLICAS;
+                let is_watched = end.is_none_or(|end| state.alarm.is_some_and(|alarm| alarm <= end));
+                if is_behind && is_watched {
+                    // Whoever looks after the first one looks after this one too.
+                    return;
+                }
+            }
+        }
+        self.see_to_it(state);
     }
 
     /// Has a worker look after the line now.
     pub(super) fn kick(self: &Arc<Self>) {
-        let mut state = self.lock();
+        self.see_to_it(self.lock());
+    }
+
+    fn see_to_it(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.runs {
             state.again = true;
-        } else if !state.waiting.is_empty() {
+        } else if state.has_work() {
             state.runs = true;
             drop(state);
             let line = Arc::clone(self);
@@ -142,16 +191,14 @@ impl Line {
     fn give_up(&self, error: &std::io::Error) {
         let mut state = self.lock();
         state.runs = false;
-        let waiting = std::mem::take(&mut state.waiting);
+        let (waiting, back) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.back));
+        state.next_end = None;
         drop(state);
-        for Waiting { call, outcome, .. } in waiting {
-            let error = Error::from_io(Status::Io, "no thread to start a submitted call", error);
-            let maybe = match outcome {
-                Some((_, Ok(_))) => true,
-                Some((_, Err(failure))) => failure.sent > 0,
-                None => false,
-            };
-            call.end(Err(error.with_flags(if maybe { flags::MAYBE_EXECUTED } else { flags::RETRYABLE })));
+        let error = || Error::from_io(Status::Io, "no thread to start a submitted call", error);
+        waiting.into_values().for_each(|waiting| over(&waiting.call, error().with_flags(flags::RETRYABLE)));
+        for (call, _, outcome) in back {
+            let maybe = outcome.map_or_else(|failure| failure.sent > 0, |_| true);
+            over(&call, error().with_flags(if maybe { flags::MAYBE_EXECUTED } else { flags::RETRYABLE }));
         }
     }
 
@@ -198,47 +245,58 @@ impl Line {
 
     /// Judges what came back, ends what is over, starts what can be started; how long to wait for the rest.
     fn round(self: &Arc<Self>, core: &Arc<Core>) -> Option<Duration> {
-        while let Some((waiting, way, outcome)) = self.take_judged() {
-            let back = judge(core, waiting, way, outcome);
-            self.put_back(back);
+        while let Some((call, way, outcome)) = self.take_back() {
+            let waiting = judge(core, call, way, outcome);
+            self.put_back(waiting);
         }
-        for waiting in self.take_over(core) {
-            end_now(core, &waiting.call);
-        }
-        loop {
-            let waiting = self.take_front()?;
+        self.take_over(core).iter().for_each(end_now);
+        let (mut look, mut starts) = (None, 0);
+        while let Some(waiting) = self.take_front() {
             let pause = waiting.pause.filter(|(_, version)| *version == core.service.version());
             let left = pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()));
             let start = if left.is_zero() { self.start(core, waiting) } else { Start::Later(waiting, left) };
             match start {
                 Start::Gone => self.put_back(None),
+                Start::Opens(waiting, way, turn) => self.open(waiting, way, turn),
                 Start::Later(waiting, left) => {
                     self.put_back(Some(waiting));
-                    let end = self.lock().next_end();
-                    let until_end = end.map(|end| end.saturating_duration_since(Instant::now()));
-                    return Some(until_end.map_or(left, |end| end.min(left)).max(Duration::from_micros(100)));
+                    look = Some(left);
+                    break;
                 }
             }
+            starts += 1;
+            if starts == STARTS {
+                self.lock().again = true;
+                break;
+            }
         }
+        let end = self.lock().next_end;
+        let until_end = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let pause = [look, until_end].into_iter().flatten().min();
+        pause.map(|pause| pause.clamp(Duration::from_micros(100), LONGEST))
     }
 
-    fn take_judged(&self) -> Option<(Waiting, Way, Outcome)> {
+    fn take_back(&self) -> Option<(Arc<Call>, Way, Outcome)> {
         let mut state = self.lock();
-        let at = state.waiting.iter().position(|waiting| waiting.outcome.is_some())?;
-        let mut waiting = state.waiting.remove(at)?;
-        let (way, outcome) = waiting.outcome.take()?;
+        let back = state.back.pop_front()?;
         state.in_hand = true;
-        Some((waiting, way, outcome))
+        Some(back)
     }
 
+    /// The first call that can start. For the primary, and of those that block, no other one goes before it.
     fn take_front(&self) -> Option<Waiting> {
         let mut state = self.lock();
         // What came back meanwhile is judged first: it was submitted earlier than what waits behind it.
-        if state.waiting.iter().any(|waiting| waiting.outcome.is_some()) {
+        if !state.back.is_empty() {
             state.again = true;
             return None;
         }
-        let front = state.waiting.pop_front()?;
+        let is_opening = |order: &u64| state.openings.iter().any(|opening| opening.order == *order);
+        let order = match self.number {
+            REPLICAS => *state.waiting.keys().find(|order| !is_opening(order))?,
+            _ => *state.waiting.keys().next().filter(|order| !is_opening(order))?,
+        };
+        let front = state.remove(order)?;
         state.in_hand = true;
         Some(front)
     }
@@ -251,21 +309,35 @@ impl Line {
         state.in_hand = false;
     }
 
-    /// Takes out what has no time left, was cancelled, or belongs to a client that is closed.
-    fn take_over(&self, core: &Core) -> Vec<Waiting> {
-        let closed = core.is_closed();
+    /// Takes out what has no time left, was cancelled, or belongs to a client whose close is over.
+    fn take_over(&self, core: &Core) -> Vec<Arc<Call>> {
+        // What blocks ends at once at a close, and the rest when its time is over.
+        let all = core.is_ended() || (self.number == APART && core.is_closed());
+        let (now, mut over) = (Instant::now(), Vec::new());
         let mut state = self.lock();
-        let is_over = |waiting: &Waiting| {
-            waiting.outcome.is_none() && (closed || waiting.call.deadline.is_over() || is_cancelled(&waiting.call))
-        };
-        let (over, rest) = std::mem::take(&mut state.waiting).into_iter().partition(is_over);
-        state.waiting = rest;
-        Vec::from(over)
+        let cancelled = std::mem::take(&mut state.cancelled);
+        if !all && !cancelled && state.next_end.is_none_or(|end| end > now) {
+            return over;
+        }
+        let mut next_end = None;
+        state.waiting.retain(|_, waiting| {
+            let end = waiting.call.deadline.end();
+            let ends = all || waiting.cancelled || end.is_some_and(|end| end <= now);
+            if ends {
+                over.push(Arc::clone(&waiting.call));
+            } else {
+                next_end = [next_end, end].into_iter().flatten().min();
+            }
+            !ends
+        });
+        state.next_end = next_end;
+        over
     }
 
     /// Tries to start a call.
-    fn start(self: &Arc<Self>, core: &Arc<Core>, waiting: Waiting) -> Start {
-        let Waiting { call, .. } = waiting;
+    fn start(self: &Arc<Self>, core: &Arc<Core>, mut waiting: Waiting) -> Start {
+        let opened = waiting.opened.take();
+        let call = Arc::clone(&waiting.call);
         let kept = call.lock().progress.take();
         let plan = match call.plan() {
             Ok(plan) => plan,
@@ -275,32 +347,26 @@ impl Line {
             }
         };
         let tried_before = kept.is_some();
-        let mut progress = kept.unwrap_or_else(|| new_progress(core, &call));
+        let mut progress = kept.unwrap_or_else(|| new_progress(&call));
         let at_once = Deadline::after(Duration::ZERO);
         let failed = match core.prepare(&plan, call.flags, &mut progress, at_once) {
-            Ok(way) => match self.post(core, &call, &way) {
-                Ok(Some(post)) => {
-                    let unit = plan.unit(progress.from);
-                    call.lock().progress = tried_before.then_some(progress);
-                    return self.fly(core, &call, unit, way, post);
-                }
-                Ok(None) => None,
-                Err(error) => {
-                    let outcome = Err(Failure::unsent(error));
-                    core.conclude(&plan, call.flags, &mut progress, way, outcome).err()
-                }
-            },
+            Ok(way) => {
+                let (way, post) = Opened::take(opened, way, call.facts.traffic);
+                let unit = plan.unit(progress.from);
+                call.lock().progress = tried_before.then_some(progress);
+                return match post {
+                    Some(post) => self.fly(core, waiting, unit, way, post),
+                    None => self.await_post(waiting, way),
+                };
+            }
             Err(Failed::ForNow(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
                     core.service.freshen();
                 }
-                None
+                call.lock().progress = tried_before.then_some(progress);
+                return Start::Later(waiting, LOOK);
             }
-            Err(failed) => Some(failed),
-        };
-        let Some(failed) = failed else {
-            call.lock().progress = tried_before.then_some(progress);
-            return Start::Later(Waiting { call, outcome: None, pause: None }, LOOK);
+            Err(failed) => failed,
         };
         match again_or_over(core, &call, &plan, progress, failed) {
             Some(waiting) => Start::Later(waiting, Duration::ZERO),
@@ -308,27 +374,79 @@ impl Line {
         }
     }
 
-    /// The lane for a call; `None`: not yet.
-    fn post(&self, core: &Core, call: &Call, way: &Way) -> crate::error::Result<Option<Arc<Post>>> {
-        let traffic = call.facts.traffic;
-        if let Some(post) = way.route.pool.post(traffic) {
-            return Ok(Some(post));
+    /// There is no lane for a call: one has to be opened, or is being opened.
+    fn await_post(&self, waiting: Waiting, way: Way) -> Start {
+        let state = self.lock();
+        let opening = state.openings.iter().find(|opening| Arc::ptr_eq(&opening.pool, &way.route.pool));
+        if let Some(opening) = opening {
+            let is_sluggish = opening.since.elapsed() > SLUGGISH && way.route.alternatives > 0;
+            return match way.route.reader.filter(|_| is_sluggish) {
+                Some(reader) => {
+                    // The others have the reads meanwhile.
+                    reader.rest();
+                    Start::Later(waiting, Duration::ZERO)
+                }
+                None => Start::Later(waiting, LOOK),
+            };
         }
-        let openings = OPENING.get_or_make(AtomicUsize::default);
-        let _turn = Turn(openings);
-        if openings.fetch_add(1, Ordering::AcqRel) >= OPENINGS {
-            return Ok(None);
+        drop(state);
+        match Turn::take() {
+            Some(turn) => Start::Opens(waiting, way, turn),
+            None => Start::Later(waiting, LOOK),
         }
-        let limit = core.settings().timeout_connect;
-        way.route.pool.open_post(traffic, call.deadline.within(limit))
     }
 
-    fn fly(self: &Arc<Self>, core: &Arc<Core>, call: &Arc<Call>, unit: Unit<'_>, way: Way, post: Arc<Post>) -> Start {
+    /// Has a connection opened for a call, which keeps its place meanwhile.
+    fn open(self: &Arc<Self>, waiting: Waiting, way: Way, turn: Turn) {
+        let call = Arc::clone(&waiting.call);
+        let opening = Opening { order: call.order, pool: Arc::clone(&way.route.pool), since: Instant::now() };
+        let mut state = self.lock();
+        state.openings.push(opening);
+        state.insert(waiting);
+        state.in_hand = false;
+        drop(state);
+        let job = OpeningJob { line: Arc::clone(self), call, way: Some(way), result: None, _turn: turn };
+        // Without a thread for it the job is dropped, and tells that itself.
+        let _ = worker::run(move || job.run());
+    }
+
+    /// A connection was opened for a call, or not.
+    fn opened(self: &Arc<Self>, call: &Arc<Call>, way: Way, result: Result<Option<Arc<Post>>>) {
+        let mut state = self.lock();
+        state.openings.retain(|opening| opening.order != call.order);
+        let unused = match result {
+            Ok(post) => {
+                let apart = call.facts.traffic == Traffic::Apart;
+                let look = (Instant::now() + LOOK, way.version);
+                let opened =
+                    post.map(|post| Opened { route: way.route, version: way.version, post: Some(post), apart });
+                match state.waiting.get_mut(&call.order) {
+                    Some(waiting) => {
+                        // There was no place: later there may be one.
+                        waiting.pause = opened.is_none().then_some(look);
+                        waiting.opened = opened;
+                        None
+                    }
+                    None => opened,
+                }
+            }
+            Err(error) => {
+                if let Some(waiting) = state.remove(call.order) {
+                    state.back.push_back((waiting.call, way, Err(Failure::unsent(error))));
+                }
+                None
+            }
+        };
+        self.see_to_it(state);
+        drop(unused);
+    }
+
+    fn fly(self: &Arc<Self>, core: &Arc<Core>, waiting: Waiting, unit: Unit<'_>, way: Way, post: Arc<Post>) -> Start {
+        let call = &waiting.call;
         let traffic = call.facts.traffic;
-        let later = || Waiting { call: Arc::clone(call), outcome: None, pause: None };
         if !self.lock().board(&post, traffic, 1, self.number) {
             // Whoever ends the last of those that fly tells.
-            return Start::Later(later(), LOOK);
+            return Start::Later(waiting, LOOK);
         }
         let address = call.address();
         if let Some((queue, _)) = &address {
@@ -337,7 +455,7 @@ impl Line {
         if traffic == Traffic::Apart {
             core.note_blocking(post.lane().socket());
         }
-        let deadline = if traffic == Traffic::Plain { way.route.share_of(call.deadline) } else { call.deadline };
+        let deadline = call.share(&way.route);
         let (own, list, replicas) = (unit.bytes.len(), unit.list, way.replicas);
         let flight = Flight { way, post: Arc::clone(&post), own, list };
         let started = if replicas > 0 {
@@ -353,7 +471,7 @@ impl Line {
                 post.release(None);
             }
             self.lock().flying -= 1;
-            return Start::Later(later(), Duration::ZERO);
+            return Start::Later(waiting, Duration::ZERO);
         }
         if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
             post.lane().cancel(queue.id(), token);
@@ -362,11 +480,59 @@ impl Line {
     }
 }
 
+impl Waiting {
+    fn new(call: Arc<Call>) -> Self {
+        Self { call, pause: None, opened: None, cancelled: false }
+    }
+}
+
+impl Opened {
+    /// The lane for a call that goes this way: the one that was opened for it, or one that is open; `None`: not yet.
+    fn take(opened: Option<Self>, way: Way, traffic: Traffic) -> (Way, Option<Arc<Post>>) {
+        let fits = |opened: &Self| opened.version == way.version && !opened.route.pool.is_retired();
+        if let Some(mut opened) = opened.filter(fits) {
+            let post = opened.post.take();
+            return (Way { route: opened.route.clone(), ..way }, post);
+        }
+        let post = way.route.pool.post(traffic);
+        (way, post)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(post) = self.post.take().filter(|_| self.apart) {
+            post.release(None);
+        }
+    }
+}
+
 impl State {
-    fn insert(&mut self, waiting: Waiting) {
-        let order = waiting.call.order;
-        let at = self.waiting.iter().rposition(|other| other.call.order < order).map_or(0, |last| last + 1);
-        self.waiting.insert(at, waiting);
+    fn insert(&mut self, mut waiting: Waiting) {
+        // Who cancels notes it before it looks here: one of the two finds the other.
+        waiting.cancelled |= is_cancelled(&waiting.call);
+        self.cancelled |= waiting.cancelled;
+        self.next_end = [self.next_end, waiting.call.deadline.end()].into_iter().flatten().min();
+        self.waiting.insert(waiting.call.order, waiting);
+    }
+
+    fn remove(&mut self, order: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&order);
+        if self.waiting.is_empty() {
+            self.next_end = None;
+        }
+        waiting
+    }
+
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.back.is_empty()
+    }
+
+    /// Whether a new call has to wait for those in the line. Reads of other replicas need not wait for one that is being opened.
+    fn is_awaited(&self, line: usize) -> bool {
+        let is_opening = |order: &u64| self.openings.iter().any(|opening| opening.order == *order);
+        let only_openings = line == REPLICAS && self.waiting.keys().all(is_opening);
+        self.in_hand || !self.back.is_empty() || !(self.waiting.is_empty() || only_openings)
     }
 
     fn board(&mut self, post: &Arc<Post>, traffic: Traffic, calls: usize, line: usize) -> bool {
@@ -386,18 +552,12 @@ impl State {
     fn forget_ended(&mut self) -> [Option<Arc<Post>>; 3] {
         self.last.each_mut().map(|last| last.take_if(|post| post.lane().is_dead()))
     }
-
-    /// When the next call in the line has no time left.
-    fn next_end(&self) -> Option<Instant> {
-        self.waiting.iter().filter_map(|waiting| waiting.call.deadline.end()).min()
-    }
 }
 
 /// Judges an attempt that is over; what is to be tried again comes back.
-fn judge(core: &Arc<Core>, waiting: Waiting, way: Way, outcome: Outcome) -> Option<Waiting> {
-    let call = waiting.call;
+fn judge(core: &Arc<Core>, call: Arc<Call>, way: Way, outcome: Outcome) -> Option<Waiting> {
     let kept = call.lock().progress.take();
-    let mut progress = kept.unwrap_or_else(|| new_progress(core, &call));
+    let mut progress = kept.unwrap_or_else(|| new_progress(&call));
     let plan = match call.plan() {
         Ok(plan) => plan,
         Err(error) => {
@@ -439,22 +599,21 @@ fn again_or_over(
     let version = core.service.version();
     let pause = progress.pause().map(|pause| (Instant::now() + pause, version));
     call.lock().progress = Some(progress);
-    Some(Waiting { call: Arc::clone(call), outcome: None, pause })
+    Some(Waiting { pause, ..Waiting::new(Arc::clone(call)) })
 }
 
-/// Ends a call that has not started: with what stood in its way.
-fn end_now(core: &Arc<Core>, call: &Arc<Call>) {
+/// Ends a call that has not started: with what stood in its way, or what is known of earlier attempts.
+fn end_now(call: &Arc<Call>) {
+    let core = call.core();
+    if is_cancelled(call) {
+        return over(call, as_cancelled(Error::new(Status::Cancelled, "cancelled before it began")));
+    }
+    if let Err(closed) = core.check_open() {
+        return over(call, closed);
+    }
     let kept = call.lock().progress.take();
-    let mut progress = kept.unwrap_or_else(|| new_progress(core, call));
+    let mut progress = kept.unwrap_or_else(|| new_progress(call));
     let result = call.plan().and_then(|plan| {
-        if is_cancelled(call) {
-            return core.end(
-                &plan,
-                *progress,
-                as_cancelled(Error::new(Status::Cancelled, "cancelled before it began")),
-            );
-        }
-        core.check_open()?;
         let error = match core.prepare(&plan, call.flags, &mut progress, call.deadline) {
             Err(Failed::ForGood(error) | Failed::ForNow(error)) => error,
             Ok(_) => {
@@ -468,8 +627,15 @@ fn end_now(core: &Arc<Core>, call: &Arc<Call>) {
     call.end(result);
 }
 
-fn new_progress(core: &Core, call: &Call) -> Box<Progress> {
-    Box::new(Progress::new(core.settings().retry, call.deadline))
+/// Ends a call with an error, and with what is known of its earlier attempts.
+fn over(call: &Arc<Call>, error: Error) {
+    let kept = call.lock().progress.take();
+    let progress = kept.unwrap_or_else(|| new_progress(call));
+    call.end(call.plan().and_then(|plan| call.core().end(&plan, *progress, error)));
+}
+
+fn new_progress(call: &Call) -> Box<Progress> {
+    Box::new(Progress::new(call.core().settings().retry, call.deadline))
 }
 
 /// What a call waits out in its line, until its own deadline.
@@ -486,11 +652,45 @@ fn as_cancelled(error: Error) -> Error {
 }
 
 /// A line's turn to open a connection.
-struct Turn<'a>(&'a AtomicUsize);
+struct Turn(&'static AtomicUsize);
 
-impl Drop for Turn<'_> {
+impl Turn {
+    fn take() -> Option<Self> {
+        let turn = Self(OPENING.get_or_make(AtomicUsize::default));
+        (turn.0.fetch_add(1, Ordering::AcqRel) < OPENINGS).then_some(turn)
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Opens a connection for a call; however that ends, a panic included, the line is told.
+struct OpeningJob {
+    line: Arc<Line>,
+    call: Arc<Call>,
+    way: Option<Way>,
+    result: Option<Result<Option<Arc<Post>>>>,
+    _turn: Turn,
+}
+
+impl OpeningJob {
+    fn run(mut self) {
+        // The connection is not for this call alone: its deadline ends the call, and not the opening.
+        let limit = self.call.core().settings().timeout_connect;
+        if let Some(way) = &self.way {
+            self.result = Some(way.route.pool.open_post(self.call.facts.traffic, Deadline::after(limit)));
+        }
+    }
+}
+
+impl Drop for OpeningJob {
+    fn drop(&mut self) {
+        if let Some(way) = self.way.take() {
+            self.line.opened(&self.call, way, self.result.take().unwrap_or(Ok(None)));
+        }
     }
 }
 
@@ -532,12 +732,17 @@ impl Source for Line {
     }
 
     fn cancel(&self, queue: usize, token: u64) -> usize {
-        let meant = |call: &Call| call.address().is_some_and(|(own, number)| own.id() == queue && number == token);
-        let state = self.lock();
-        let count = state.waiting.iter().filter(|waiting| meant(&waiting.call)).count();
-        let line = self.core.upgrade().filter(|_| count > 0);
+        let mut state = self.lock();
+        let mut count = 0;
+        for waiting in state.waiting.values_mut().filter(|waiting| waiting.call.is(queue, token)) {
+            waiting.cancelled = true;
+            count += 1;
+        }
+        count += state.back.iter().filter(|(call, ..)| call.is(queue, token)).count();
+        state.cancelled |= count > 0;
+        let core = self.core.upgrade().filter(|_| count > 0);
         drop(state);
-        if let Some(core) = line {
+        if let Some(core) = core {
             core.line(self.number).kick();
         }
         count

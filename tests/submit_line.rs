@@ -1,0 +1,221 @@
+//! Submitted calls that cannot start at once: their deadlines, a close while they wait, what is told of them, and how many there may be.
+
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/stage.rs"]
+mod stage;
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calls::*;
+use stage::{SOON, Stage, stage};
+use support::*;
+use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::error::{Result, Status, flags};
+use vigie::queue::{Event, Queue};
+use vigie::resp::Reply;
+use vigie::time::Deadline;
+
+const EACH: u32 = CallFlags::EACH;
+
+fn queue(capacity: usize) -> Arc<Queue> {
+    Queue::create(capacity).expect("a queue")
+}
+
+#[track_caller]
+fn submit(client: &Client, lines: &[&str], flags: u32, budget: Budget, queue: &Arc<Queue>, token: u64) {
+    let flags = CallFlags::from_bits(flags).expect("known flags");
+    client.cmds_submit(&list(lines), flags, budget, queue, token).expect("taken");
+}
+
+/// The next completions, so many of them, by a drain that waits.
+#[track_caller]
+fn drain(queue: &Queue, count: usize) -> Vec<Event> {
+    let (mut events, end) = (Vec::new(), Deadline::after(Duration::from_secs(30)));
+    while events.len() < count && !end.is_over() {
+        let most = count - events.len();
+        queue.drain(end, &mut events, most);
+    }
+    assert_eq!(events.len(), count, "completions that came");
+    events
+}
+
+#[track_caller]
+fn one(queue: &Queue) -> (u64, Result<Reply>) {
+    let event = drain(queue, 1).remove(0);
+    (event.token, event.outcome.map(|reply| reply.expect("a completion without an error carries a reply")))
+}
+
+fn said(event: &Event) -> String {
+    match &event.outcome {
+        Ok(Some(reply)) => text(reply),
+        Ok(None) => "nothing".into(),
+        Err(error) => format!("{:?} {error}", error.status()),
+    }
+}
+
+/// A stage on which writes are held back.
+fn fenced() -> Stage {
+    let s = stage(3, &[]);
+    s.listened();
+    s.begin(0);
+    s.told.wait_fence(true, "+try-failover");
+    s
+}
+
+#[test]
+fn a_deadline_is_kept_while_a_connection_is_being_opened() {
+    let s = stage(1, &[("timeout.connect", "3000")]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    s.p.fault("HELLO", Fault::Stall);
+    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    s.p.wait_count("HELLO", 1, SOON);
+    let begun = Instant::now();
+    submit(&client, &["SET k w"], EACH, Budget::Ms(50), &queue, 1);
+    let (token, outcome) = one(&queue);
+    let error = fails(Status::Timeout, outcome);
+    assert!(token == 1 && error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    submit(&client, &["SET k x"], EACH, Budget::Default, &queue, 2);
+    assert_eq!(queue.cancel(2), 1);
+    assert_eq!(one(&queue).0, 2);
+    assert!(begun.elapsed() < Duration::from_millis(1500), "a cancelled call does not wait for it either");
+    s.p.clear_faults();
+    assert_eq!(said(&drain(&queue, 1)[0]), "OK");
+    assert_eq!(seen(&s.p, "SET"), 1);
+}
+
+#[test]
+fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
+    let primary = Scripted::primary();
+    let replicas = [Scripted::replica(&primary.addr()), Scripted::replica(&primary.addr())];
+    let addrs: Vec<String> = replicas.iter().map(|replica| replica.addr()).collect();
+    let sentinel = told(&primary.addr(), &addrs);
+    let client = open(&handle(&sentinel, &[("timeout.connect", "3000")]), Target::Replica, &[]);
+    let queue = queue(1000);
+    // The first calls find both.
+    submit(&client, &["PING"; 4], EACH, Budget::Default, &queue, 0);
+    drain(&queue, 4);
+    replicas[0].fault("HELLO", Fault::Stall);
+    replicas[0].reset_all();
+    let hellos = replicas[0].count("HELLO");
+    let (mut token, mut asked) = (1, false);
+    while !asked {
+        submit(&client, &["GET k"], EACH, Budget::Default, &queue, token);
+        token += 1;
+        asked = replicas[0].count("HELLO") > hellos;
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(token < 900, "no call went to the other replica");
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        let sent = Instant::now();
+        submit(&client, &["ECHO x"; 10], EACH, Budget::Default, &queue, 10_000);
+        let mut left = 10;
+        while left > 0 {
+            let mut events = Vec::new();
+            queue.drain(Deadline::after(SOON), &mut events, 1);
+            left -= events.iter().filter(|event| event.token >= 10_000).count();
+        }
+        assert!(sent.elapsed() < Duration::from_millis(400), "{:?}", sent.elapsed());
+    }
+    replicas[0].clear_faults();
+}
+
+#[test]
+fn what_was_submitted_before_a_close_has_the_time_of_the_close() {
+    let s = stage(1, &[]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    s.p.fault("HELLO", Fault::Delay(Duration::from_millis(100)));
+    submit(&client, &["SET k v", "GET k"], EACH, Budget::Default, &queue, 0);
+    client.close(Budget::Ms(10_000)).expect("all have ended");
+    let events = drain(&queue, 2);
+    assert_eq!((said(&events[0]), said(&events[1])), ("OK".into(), "v".into()));
+    // What has not begun by then ends with CLOSED, and at once.
+    let s = fenced();
+    let client = to_primary(&s.sentinel, &[]);
+    submit(&client, &["INCR n"], EACH, Budget::Unlimited, &queue, 2);
+    let other = Arc::clone(&client);
+    let waits = spawn(move || call(&other, "INCR n", 0, Budget::Unlimited));
+    eventually("both are inside", SOON, || counter(&client, "calls") >= 2);
+    let (closed, took) = timed(|| client.close(Budget::Ms(150)));
+    fails(Status::Timeout, closed);
+    let begun = Instant::now();
+    for outcome in [one(&queue).1, join(&waits)] {
+        let error = fails(Status::Closed, outcome);
+        assert!(!error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
+    }
+    assert!(took >= Duration::from_millis(149) && took < Duration::from_secs(2), "{took:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "the fence does not hold them any longer: {:?}", begun.elapsed());
+}
+
+/// Rule 4 during a close: no call goes to a primary that is none any more.
+#[test]
+fn what_waits_while_a_client_is_being_closed_goes_to_the_next_primary() {
+    let s = fenced();
+    let client = to_primary(&s.sentinel, &[]);
+    assert_eq!(cmd(&client, "GET k").map(|reply| json(&reply)).expect("reads go on"), "null");
+    let queue = queue(16);
+    submit(&client, &["INCR n"], EACH, Budget::Ms(15_000), &queue, 0);
+    let other = Arc::clone(&client);
+    let waits = spawn(move || within(&other, "INCR n", 15_000));
+    eventually("both are inside", SOON, || counter(&client, "calls") >= 3);
+    let other = Arc::clone(&client);
+    let close = spawn(move || other.close(Budget::Ms(15_000)));
+    eventually("the close has begun", SOON, || client.stats().is_err());
+    s.switch_all();
+    join(&close).expect("all have ended");
+    let mut numbers = [join(&waits), one(&queue).1].map(|reply| reply.expect("it ran").int(0).expect("a number"));
+    numbers.sort_unstable();
+    assert_eq!((numbers, seen(&s.p, "INCR n")), ([1, 2], 0), "nothing went to the old primary");
+}
+
+#[test]
+fn what_may_have_run_is_told_so_when_the_client_is_closed() {
+    let s = stage(1, &[("retry.backoff_min", "5000"), ("retry.backoff_max", "5000")]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    drain(&queue, 1);
+    s.p.fault("INCR", Fault::Lost);
+    submit(&client, &["INCR n"], EACH | CallFlags::IDEMPOTENT, Budget::Unlimited, &queue, 1);
+    eventually("it waits for its third attempt", SOON, || seen(&s.p, "INCR n") >= 2);
+    let _ = client.close(Budget::DontWait);
+    assert!(fails(Status::Closed, one(&queue).1).has(flags::MAYBE_EXECUTED));
+}
+
+#[test]
+fn a_list_of_which_a_part_ran_says_so_when_the_client_is_closed() {
+    let s = stage(1, &[]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    s.p.fault("INCR b", Fault::Error("READONLY You can't write against a read only replica.".into()));
+    submit(&client, &["INCR a", "INCR b"], 0, Budget::Unlimited, &queue, 1);
+    eventually("the rest is refused again and again", SOON, || seen(&s.p, "INCR b") >= 3);
+    let _ = client.close(Budget::DontWait);
+    let reply = one(&queue).1.expect("what is known of it");
+    assert_eq!((reply.count(0), reply.int(1), seen(&s.p, "INCR a")), (2, Some(1), 1));
+    assert!(reply.error_line(2).is_some_and(|line| line.starts_with(b"READONLY")));
+}
+
+/// The cost of a call in the line does not grow with how many wait there.
+#[test]
+fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
+    const CALLS: usize = 100_000;
+    let s = fenced();
+    let client = to_primary(&s.sentinel, &[("submit.max_bytes", "1000000000")]);
+    let queue = queue(CALLS);
+    for at in (0..CALLS).step_by(100) {
+        submit(&client, &["INCR n"; 100], EACH, Budget::Unlimited, &queue, at as u64);
+    }
+    s.switch_all();
+    // Thirty seconds are plenty, and were too few when each start looked at all that wait.
+    let events = drain(&queue, CALLS);
+    for (i, event) in events.iter().enumerate() {
+        assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
+    }
+}
