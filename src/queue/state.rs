@@ -18,6 +18,8 @@ use crate::sys::pipe::Pipe;
 
 /// What a queue keeps after a burst, in entries.
 const KEPT: usize = 1024;
+/// So many of the latest cancellations are remembered: of calls that are over, or never were, there may be any number.
+const NOTES: usize = 4096;
 
 enum Entry {
     Event(Event),
@@ -35,6 +37,8 @@ pub(super) struct State {
     bytes: usize,
     /// Tokens that were cancelled while calls of theirs may have been between two places.
     cancelled: HashSet<u64>,
+    /// The same from before the last [`NOTES`] of them.
+    cancelled_before: HashSet<u64>,
     sources: Arc<Vec<Arc<dyn Source>>>,
     /// Wakes the drain that has the watch; made with the first source.
     alarm: Option<Arc<Pipe>>,
@@ -56,6 +60,7 @@ impl State {
             reserved: 0,
             bytes: 0,
             cancelled: HashSet::new(),
+            cancelled_before: HashSet::new(),
             sources: Arc::default(),
             alarm: None,
             watched: false,
@@ -107,8 +112,8 @@ impl State {
     pub(super) fn release(&mut self, n: usize, bytes: usize) {
         self.reserved -= n;
         self.bytes -= bytes;
-        if self.reserved == 0 && !self.cancelled.is_empty() {
-            self.cancelled = HashSet::new();
+        if self.reserved == 0 && self.has_notes() {
+            (self.cancelled, self.cancelled_before) = Default::default();
         }
     }
 
@@ -239,18 +244,32 @@ impl State {
 
     pub(super) fn note_cancelled(&mut self, token: u64) {
         if self.reserved > 0 {
+            if self.cancelled.len() == NOTES {
+                self.cancelled_before = std::mem::take(&mut self.cancelled);
+            }
             self.cancelled.insert(token);
         }
     }
 
+    fn has_notes(&self) -> bool {
+        !self.cancelled.is_empty() || !self.cancelled_before.is_empty()
+    }
+
     pub(super) fn is_cancelled(&self, token: u64) -> bool {
-        !self.cancelled.is_empty() && self.cancelled.contains(&token)
+        self.has_notes() && (self.cancelled.contains(&token) || self.cancelled_before.contains(&token))
     }
 
     /// New calls with tokens that were cancelled before are new calls.
     pub(super) fn forget_cancelled(&mut self, token: u64, n: usize) {
-        if !self.cancelled.is_empty() {
-            self.cancelled.retain(|old| old.wrapping_sub(token) >= n as u64);
+        if !self.has_notes() {
+            return;
+        }
+        for notes in [&mut self.cancelled, &mut self.cancelled_before] {
+            if n < notes.len() {
+                (0..n as u64).for_each(|i| _ = notes.remove(&token.wrapping_add(i)));
+            } else {
+                notes.retain(|old| old.wrapping_sub(token) >= n as u64);
+            }
         }
     }
 
@@ -300,6 +319,10 @@ impl State {
 
     pub(super) fn wakeups(&self) -> usize {
         self.wakeups
+    }
+
+    pub(super) fn notes(&self) -> usize {
+        self.cancelled.len() + self.cancelled_before.len()
     }
 
     pub(super) fn room_kept(&self) -> usize {

@@ -92,3 +92,26 @@ fn memory_of_a_burst_is_given_back() {
     assert_eq!(queue.drain(Deadline::never(), &mut out, usize::MAX), 100_000);
     assert!(queue.lock().room_kept() < 5000);
 }
+
+/// Who cancels each call behind its end (as a context does in Go) costs neither room nor time while another call is under way.
+#[test]
+fn cancellations_of_calls_that_are_over_do_not_pile_up() {
+    let queue = queue();
+    let mut long = queue.reserve(1, 1).unwrap();
+    let long = long.next().unwrap();
+    for token in 100..1_000_000 {
+        queue.cancel(token);
+    }
+    let notes = queue.lock().notes();
+    assert!(notes <= 8192, "{notes} are remembered");
+    queue.cancel(7);
+    assert!(queue.is_cancelled(7) && queue.is_cancelled(999_999) && !queue.is_cancelled(8));
+    drop(queue.reserve(6, 2).unwrap());
+    assert!(!queue.is_cancelled(7), "a token that is used again is a new call");
+    queue.cancel(7);
+    queue.lock().forget_cancelled(0, usize::MAX);
+    assert_eq!(queue.lock().notes(), 0);
+    queue.cancel(9);
+    long.complete(Ok(None));
+    assert!(!queue.is_cancelled(9));
+}
