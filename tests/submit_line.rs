@@ -219,3 +219,27 @@ fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
         assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
     }
 }
+
+/// Lines are told when there may be something to do for them: they need not look all the time.
+#[test]
+fn the_lines_of_many_clients_cost_little_while_they_wait() {
+    alone("the_lines_of_many_clients_cost_little_while_they_wait", || {
+        let ticks = || {
+            let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+            let fields: Vec<&str> = stat.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
+            [11, 12].map(|at: usize| fields[at].parse::<u64>().expect("a number")).iter().sum::<u64>()
+        };
+        let s = fenced();
+        let clients: Vec<_> = (0..400).map(|_| to_primary(&s.sentinel, &[])).collect();
+        let queue = queue(1000);
+        for (at, client) in clients.iter().enumerate() {
+            submit(client, &["INCR n"], EACH, Budget::Unlimited, &queue, at as u64);
+        }
+        let start = ticks();
+        assert_eq!(queue.drain(Deadline::after(Duration::from_secs(1)), &mut Vec::new(), 9), 0);
+        let spent = ticks() - start;
+        assert!(spent < 60, "{spent} hundredths of a second in one second, for 400 clients");
+        s.abort(0, "no-good-slave");
+        drain(&queue, 400);
+    });
+}

@@ -33,8 +33,10 @@ pub(super) const REPLICAS: usize = 1;
 pub(super) const APART: usize = 2;
 pub(super) const LINES: usize = 3;
 
-/// How often a line that waits for a primary, a fence or a place looks again, beside being told.
+/// How often a line that waits for a place looks again.
 const LOOK: Duration = Duration::from_millis(5);
+/// The same of one that waits for a primary or for the fence, and is told when a discovery has ended, or the fence has come down.
+const LOOK_TOLD: Duration = Duration::from_millis(50);
 /// The longest pause between two looks, because a timer that nobody needs any more keeps a thread.
 const LONGEST: Duration = Duration::from_millis(500);
 /// Connections that lines open at the same time, in the process.
@@ -364,7 +366,7 @@ impl Line {
                     core.service.freshen();
                 }
                 call.lock().progress = tried_before.then_some(progress);
-                return Start::Later(waiting, LOOK);
+                return Start::Later(waiting, LOOK_TOLD);
             }
             Err(failed) => failed,
         };

@@ -17,6 +17,7 @@ use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
+use crate::worker;
 
 /// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
 const LENIENT: Duration = Duration::from_secs(10);
@@ -142,6 +143,11 @@ impl Service {
         let on = flight.failover.fence.is_up();
         self.fenced.store(on, Ordering::Release);
         self.landed.notify_all();
+        if !on {
+            // Those who wait without a thread; not from here, because the lock is held. Without a thread they look by themselves.
+            let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
+            let _ = worker::run(move || shared.changed(&name));
+        }
         self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason.to_owned() });
     }
 

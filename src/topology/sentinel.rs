@@ -63,7 +63,8 @@ impl Shared {
         }
     }
 
-    /// The topology of a service has changed: connections to nodes that left it end now, not at the next call.
+    /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
+    /// the next call, and calls that wait for it without a thread go on.
     pub(super) fn changed(&self, service: &str) {
         self.children().iter().for_each(|child| child.changed(service));
     }
@@ -85,7 +86,7 @@ pub trait Child: Send + Sync {
     /// Refuses new work, lets what is under way finish until the deadline, then ends it: TIMEOUT if there was anything to end.
     fn close(&self, deadline: Deadline) -> Result<()>;
 
-    /// The topology of this service has changed. Does not wait for anything.
+    /// The topology of this service may have changed. Does not wait for anything.
     fn changed(&self, service: &str);
 }
 

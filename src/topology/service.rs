@@ -295,7 +295,6 @@ impl Service {
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         snapshot.discovery = number;
         snapshot.sentinels = continued(report.sentinels, &before.sentinels);
-        let changed = snapshot.version != before.version;
         let found = error.is_none();
         if found && report.by_majority {
             flight.confirmed = Some(report.begun);
@@ -316,9 +315,8 @@ impl Service {
             flight.failover.unreachable &= !found;
         }
         self.fly_again(flight);
-        if changed {
-            self.shared.changed(&self.name);
-        }
+        // Also when nothing has changed: who waits without a thread has waited for that.
+        self.shared.changed(&self.name);
     }
 
     /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait.
