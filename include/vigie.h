@@ -161,7 +161,10 @@ typedef enum {
    * error. Exec: the list holds exactly one command, and its reply and error have the same form.
    */
   VIGIE_CALL_EACH = (1 << 5),
-  /** Expected to take long: not on a connection that other calls share. */
+  /**
+   * Expected to take long: not on a connection that other calls share. Submits keep their order, and so their connection; only
+   * the time that a read has on one replica is then the whole of it.
+   */
   VIGIE_CALL_SLOW = (1 << 6),
 } vigie_call_flag;
 
@@ -294,7 +297,7 @@ typedef struct {
   uint32_t kind;
   /** VIGIE_OK, or the status of error. */
   vigie_status status;
-  /** The number that was given with the watch; 0 for DROPPED. */
+  /** The number that was given with the call or the watch; 0 for DROPPED. */
   uint64_t token;
   /** Owned by the receiver; may be NULL. */
   vigie_reply *reply;
@@ -820,8 +823,10 @@ vigie_status vigie_cmds_exec(vigie_client *client,
  * Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
  * Threads: [T].
  * Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
- * submit.max_bytes allows: drain it, then submit again (nothing of the list was taken); VIGIE_ERR_TIMEOUT: timeout_ms
- * <= 0; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CONFIG;
+ * submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; one of more calls than the queue's
+ * capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms
+ * <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session;
+ * VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
  * Since: 0.1.0.
  */
@@ -886,7 +891,7 @@ vigie_status vigie_client_close(vigie_client *client, int64_t timeout_ms, vigie_
 
 /**
  * Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
- * go on.
+ * go on, and so do calls of vigie_cmds_submit() that are under way.
  *
  * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
  * alone.
@@ -918,13 +923,16 @@ vigie_batch *vigie_batch_new(void);
  * Blocks: no.
  * Threads: [X].
  * Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
- * vigie_cmds_exec() refuses it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+ * vigie_cmds_exec() and vigie_cmds_submit() refuse it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
  * Since: 0.1.0.
  */
-void vigie_batch_add(vigie_batch *batch, size_t argc, const char *const *argv, const size_t *argvlen);
+void vigie_batch_add(vigie_batch *batch,
+                     size_t argc,
+                     const char *const *argv,
+                     const size_t *argvlen);
 
 /**
- * The list as it is now, for vigie_cmds_exec().
+ * The list as it is now, for vigie_cmds_exec() and vigie_cmds_submit().
  *
  * Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
  * Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
@@ -1079,16 +1087,20 @@ void vigie_reply_free(vigie_reply *reply);
 /**
  * A queue for events: what the library has to tell waits here until the application takes it.
  *
- * Lengths: capacity is the most that the queue holds, from 1 to 1048576. What comes while it is full is lost, and
- * counted: a VIGIE_EVENT_DROPPED in its place says how many.
- * Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process.
+ * Lengths: capacity is the most that the queue holds, from 1 to 1048576, calls of vigie_cmds_submit() that are not over
+ * included. An event that comes while it is full is lost, and counted: a VIGIE_EVENT_DROPPED in its place says how many.
+ * Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process, and three more from
+ * its first vigie_cmds_submit() on.
  * Blocks: no.
  * Threads: [T].
  * Errors: VIGIE_ERR_INVALID_ARG: capacity is out of range, or out is NULL; VIGIE_ERR_IO: no descriptor is left to the
  * process; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
-VIGIE_MUST_USE vigie_status vigie_queue_create(size_t capacity, vigie_queue **out, vigie_error **err);
+VIGIE_MUST_USE
+vigie_status vigie_queue_create(size_t capacity,
+                                vigie_queue **out,
+                                vigie_error **err);
 
 /**
  * The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the

@@ -86,7 +86,7 @@ pub extern "C" fn vigie_batch_new() -> *mut vigie_batch {
 /// Blocks: no.
 /// Threads: [X].
 /// Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
-/// vigie_cmds_exec() refuses it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+/// vigie_cmds_exec() and vigie_cmds_submit() refuse it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_batch_add(
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn vigie_batch_add(
     });
 }
 
-/// The list as it is now, for vigie_cmds_exec().
+/// The list as it is now, for vigie_cmds_exec() and vigie_cmds_submit().
 ///
 /// Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
 /// Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or

@@ -273,8 +273,10 @@ pub unsafe extern "C" fn vigie_cmds_exec(
 /// Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
 /// Threads: [T].
 /// Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
-/// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken); VIGIE_ERR_TIMEOUT: timeout_ms
-/// <= 0; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CONFIG;
+/// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; one of more calls than the queue's
+/// capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms
+/// <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session;
+/// VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
 /// Since: 0.1.0.
 #[must_use]
@@ -389,7 +391,7 @@ pub unsafe extern "C" fn vigie_client_close(
 }
 
 /// Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
-/// go on.
+/// go on, and so do calls of vigie_cmds_submit() that are under way.
 ///
 /// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
 /// alone.

@@ -80,9 +80,10 @@ impl vigie_event {
 
 /// A queue for events: what the library has to tell waits here until the application takes it.
 ///
-/// Lengths: capacity is the most that the queue holds, from 1 to 1048576. What comes while it is full is lost, and
-/// counted: a VIGIE_EVENT_DROPPED in its place says how many.
-/// Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process.
+/// Lengths: capacity is the most that the queue holds, from 1 to 1048576, calls of vigie_cmds_submit() that are not over
+/// included. An event that comes while it is full is lost, and counted: a VIGIE_EVENT_DROPPED in its place says how many.
+/// Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process, and three more from
+/// its first vigie_cmds_submit() on.
 /// Blocks: no.
 /// Threads: [T].
 /// Errors: VIGIE_ERR_INVALID_ARG: capacity is out of range, or out is NULL; VIGIE_ERR_IO: no descriptor is left to the

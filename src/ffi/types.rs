@@ -159,7 +159,8 @@ pub enum vigie_call_flag {
     /// Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
     /// error. Exec: the list holds exactly one command, and its reply and error have the same form.
     VIGIE_CALL_EACH = 1 << 5,
-    /// Expected to take long: not on a connection that other calls share.
+    /// Expected to take long: not on a connection that other calls share. Submits keep their order, and so their connection; only
+    /// the time that a read has on one replica is then the whole of it.
     VIGIE_CALL_SLOW = 1 << 6,
 }
 
@@ -240,7 +241,7 @@ pub struct vigie_event {
     pub kind: u32,
     /// VIGIE_OK, or the status of error.
     pub status: vigie_status,
-    /// The number that was given with the watch; 0 for DROPPED.
+    /// The number that was given with the call or the watch; 0 for DROPPED.
     pub token: u64,
     /// Owned by the receiver; may be NULL.
     pub reply: *mut vigie_reply,
