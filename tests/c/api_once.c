@@ -189,6 +189,11 @@ static void submits(vigie_client *client) {
   GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 7, &error));
   GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, 0, VIGIE_TIMEOUT_DEFAULT, queue, 9, &error));
   GIVES(VIGIE_ERR_QUEUE_FULL, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_cmds_submit(client, list, len, 0, VIGIE_TIMEOUT_DEFAULT, NULL, 1, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_cmds_submit(client, NULL, len, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_cmds_submit(client, NULL, 0, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_cmds_submit(client, list, SIZE_MAX, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_cmds_submit(client, list, len, 0, 0, queue, 1, &error));
   for (uint64_t i = 0; i < 3; i++) {
     CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &events[i], 1) == 1);
     CHECK(events[i].kind == VIGIE_EVENT_COMPLETION && events[i].token == 7 + i);
