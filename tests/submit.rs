@@ -499,6 +499,30 @@ fn rule_17_durable_writes_wait_for_replicas_on_a_lane_of_their_own() {
     assert_eq!((error.count(), number(&plain, "INCR n")), (2, 54), "executed, and not repeated");
 }
 
+/// Rule 18 for submits: they go straight to their lane while a majority has named the primary, and wait like others when none has.
+#[test]
+fn rule_18_a_submitted_write_waits_for_a_majority_and_not_longer() {
+    let s = stage(3, &[("monitor.interval", "100"), ("write.majority_ms", "600")]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(16);
+    for round in 0..20 {
+        submit(&client, &["INCR n"], &queue, round);
+        assert_eq!(said(&drain(&queue, 1)[0]), (round + 1).to_string());
+    }
+    s.watch[..2].iter().for_each(|one| one.down());
+    eventually("writes are held back", SOON, || {
+        within(&client, "INCR m", 20).is_err_and(|error| error.status() == Status::Fenced)
+    });
+    submit_with(&client, &["INCR n"], EACH, Budget::Ms(100), &queue, 30).expect("taken");
+    let error = fails(Status::Fenced, one(&queue).1);
+    assert!(error.message().contains("majority") && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    submit(&client, &["GET n"], &queue, 31);
+    assert_eq!(said(&drain(&queue, 1)[0]), "20", "reads go on");
+    submit(&client, &["INCR n"], &queue, 32);
+    s.watch[0].up();
+    assert_eq!(said(&drain(&queue, 1)[0]), "21", "two of three are a majority again");
+}
+
 #[test]
 fn reads_go_to_the_replicas_and_to_the_next_one_when_one_stalls() {
     let primary = Scripted::primary();

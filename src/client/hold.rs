@@ -36,6 +36,12 @@ impl Core {
         self.hold_back(plan, deadline)
     }
 
+    /// Whether a write has to wait: a glance, for a call that begins.
+    pub(super) fn holds_writes(&self) -> bool {
+        let is_young = |limit: Duration| self.service.confirmed().is_some_and(|confirmed| confirmed.elapsed() <= limit);
+        self.service.is_fenced() || self.settings().write.majority.is_some_and(|limit| !is_young(limit))
+    }
+
     fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
         if self.service.is_fenced() {
             self.service.await_open(deadline, || self.is_ended())?;

@@ -179,8 +179,7 @@ impl Core {
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
     fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
         let Facts { reads, traffic, line, .. } = calls[0].facts;
-        let held = || self.service.is_fenced() || self.settings().write.majority.is_some();
-        if traffic != Traffic::Plain || (!reads && held()) {
+        if traffic != Traffic::Plain || (!reads && self.holds_writes()) {
             return 0;
         }
         let (doubts, version) = (self.service.doubts(), self.service.version());
