@@ -247,6 +247,27 @@ fn rule_8_an_answer_before_the_candidate_spoke_is_a_success() {
     assert_eq!(join_ok(&write), "OK");
 }
 
+/// What a server refused it did not do, in a list neither: nothing is in doubt then, and the whole list runs on the next primary.
+#[test]
+fn rule_8_a_list_that_was_refused_whole_is_not_in_doubt() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.fault("INCR", Fault::Stall);
+    let other = Arc::clone(&client);
+    let lists = spawn(move || run(&other, &["INCR a", "INCR b"]));
+    stage.p.wait_count("INCR", 1, SOON);
+    let doubts = stage.service().doubts();
+    stage.begin(0);
+    stage.select(0);
+    stage.promote();
+    speaks(&stage, doubts);
+    stage.p.state(|state| state.readonly = true);
+    stage.p.clear_faults();
+    eventually("the refusals were read", SOON, || counter(&client, "retries") >= 1);
+    stage.switch_all();
+    assert_eq!(json(&join(&lists).expect("it runs on the next primary")), "[1,1]");
+}
+
 #[test]
 fn rule_8_what_is_in_flight_at_the_switch_ends_with_it() {
     let stage = stage(3, &[]);

@@ -10,6 +10,7 @@ use super::core::Core;
 use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
+use crate::resp::Reply;
 use crate::time::Deadline;
 
 /// How often a write that waits for a majority looks again, beside being woken.
@@ -75,10 +76,15 @@ impl Core {
         if self.service.doubts() == doubts {
             return outcome;
         }
+        let is_error = |reply: &Reply, node: u32| reply.error_line(node).is_some();
+        let all_refused = |reply: &Reply| match plan.is_list() {
+            true => reply.children(0).all(|child| is_error(reply, child)),
+            false => is_error(reply, 0),
+        };
         match outcome {
             Ok(reply) if plan.reads => return Ok(reply),
             // What a server refused it did not do.
-            Ok(reply) if reply.error_line(0).is_some() => return Ok(reply),
+            Ok(reply) if all_refused(&reply) => return Ok(reply),
             Ok(_) => {}
             Err(failure) if failure.error.status() == Status::Io => {
                 return Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure });
