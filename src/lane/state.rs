@@ -468,13 +468,31 @@ mod tests {
             slot::scope(|slot, token| {
                 let entry = Entry::new(Waiter::Caller(token), None, Deadline::never());
                 numbers.push(st.push(entry, |buf| buf.extend_from_slice(b"0123456789")));
-                nest(n - 1, st, numbers, test);
-                st.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
-                st.bury();
+                let burial = Burial(st);
+                nest(n - 1, burial.0, numbers, test);
+                drop(burial);
                 assert!(matches!(slot.peek(), Some(Seen::Released | Seen::Done(_))));
             });
         }
         nest(n, st, &mut Vec::new(), test);
+    }
+
+    /// Drops the tokens also when a test fails: a slot waits for its token, and would wait for ever.
+    struct Burial<'a>(&'a mut St);
+
+    impl Drop for Burial<'_> {
+        fn drop(&mut self) {
+            self.0.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
+            self.0.bury();
+        }
+    }
+
+    #[test]
+    fn a_test_that_fails_ends() {
+        let failing = std::panic::AssertUnwindSafe(|| {
+            with_units(3, &mut St::new(), &mut |_, _| std::panic::resume_unwind(Box::new("on purpose")));
+        });
+        assert!(std::panic::catch_unwind(failing).is_err());
     }
 
     #[test]
