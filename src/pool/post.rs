@@ -88,8 +88,10 @@ impl Post {
     }
 
     /// Sends what the calls of a list have left in the lane.
-    pub fn send(&self) {
-        self.lane.send_now();
+    pub fn send(self: &Arc<Self>) {
+        if let Some(due) = self.lane.send_now() {
+            self.attend(Some(due));
+        }
     }
 
     /// The lane.
@@ -332,11 +334,16 @@ fn look(posts: &[Arc<Post>], waker: Option<&Waker>) {
         let due = post.lane.next_due();
         next = [free_at, due].into_iter().flatten().fold(next, Instant::min);
         let fd = if free_at.is_some() { -1 } else { post.fd() };
-        fds.push(PollFd::new(fd, true, post.lane.wants_write()));
+        let wants_write = post.lane.wants_write();
+        fds.push(PollFd::new(fd, true, wants_write));
+        full.push(wants_write);
     }
+    let mut full = Vec::with_capacity(posts.len());
     posts.iter().for_each(|post| post.next_look.store(post.micros(next), Ordering::Release));
-    // A deadline that came between the look and the store is seen at once.
-    let early = posts.iter().filter_map(|post| post.lane.next_due()).min().map_or(next, |due| due.min(next));
+    // A deadline that came between the look and the store is seen at once, and so is a socket that was filled there.
+    let filled = posts.iter().zip(full).any(|(post, full)| !full && post.lane.wants_write());
+    let due = if filled { Some(now) } else { posts.iter().filter_map(|post| post.lane.next_due()).min() };
+    let early = due.map_or(next, |due| due.min(next));
     if poll::wait(&mut fds, Some(early.saturating_duration_since(Instant::now()))).is_err() {
         return;
     }
