@@ -530,3 +530,18 @@ fn what_a_full_socket_left_of_a_submitted_call_follows_as_soon_as_it_takes_more(
     // The worker's sleep ends by itself after two seconds.
     assert!(begun.elapsed() < 1000 * MS, "{:?}", begun.elapsed());
 }
+
+#[test]
+fn the_place_of_a_submit_lane_that_ended_is_given_back_when_the_first_lane_takes_over() {
+    let server = Server::echo();
+    let pool = server.pool(PoolSettings { max: 2, ..PoolSettings::default() });
+    assert_text(&pool_echo(&pool, b"first", after(5000)), b"first");
+    await_echo(&start_echo(&pool, b"own"), b"own");
+    let post = pool.post(Traffic::Plain).unwrap();
+    assert_eq!(pool.counts().total, 2);
+    post.lane().shut(Error::new(Status::Io, "on purpose"));
+    await_echo(&start_echo(&pool, b"again"), b"again");
+    pool.disconnect();
+    drop(post);
+    eventually("all places are free", || pool.counts().total == 0);
+}
