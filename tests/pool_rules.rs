@@ -545,3 +545,14 @@ fn the_place_of_a_submit_lane_that_ended_is_given_back_when_the_first_lane_takes
     drop(post);
     eventually("all places are free", || pool.counts().total == 0);
 }
+
+#[test]
+fn a_submit_lane_that_was_idle_for_long_is_closed_though_others_still_know_it() {
+    let server = Server::echo();
+    let pool = server.pool(PoolSettings { idle: Some(100 * MS), ..PoolSettings::default() });
+    await_echo(&start_echo(&pool, b"x"), b"x");
+    let post = pool.post(Traffic::Plain).unwrap();
+    eventually("its place is free", || pool.counts().total == 0);
+    eventually("its connection is closed", || server.open.load(Ordering::SeqCst) == 0);
+    drop(post);
+}
