@@ -215,7 +215,7 @@ fn pool_min_is_kept_also_after_kills() {
         eventually("it is warm again", || {
             server.accepted() == 4 * (round + 1) && server.open.load(Ordering::SeqCst) == 4
         });
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
     assert_eq!(pool.counts().lanes, 1);
     assert_text(&pool_echo(&pool, b"last", after(1000)), b"last");
