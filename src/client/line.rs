@@ -49,6 +49,8 @@ pub(super) struct Line {
 struct State {
     /// In the order of their submission.
     waiting: VecDeque<Waiting>,
+    /// How many of them have an outcome: after a failover thousands wait, and each start asks.
+    unjudged: usize,
     /// The errand has one in its hand: nothing may overtake it.
     in_hand: bool,
     /// The lanes that the last calls started on, by traffic.
@@ -141,7 +143,7 @@ impl Line {
     /// Without a thread nothing can be tried again.
     fn give_up(&self, error: &std::io::Error) {
         let mut state = self.lock();
-        state.runs = false;
+        (state.runs, state.unjudged) = (false, 0);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         for Waiting { call, outcome, .. } in waiting {
@@ -224,17 +226,20 @@ impl Line {
 
     fn take_judged(&self) -> Option<(Waiting, Way, Outcome)> {
         let mut state = self.lock();
+        if state.unjudged == 0 {
+            return None;
+        }
         let at = state.waiting.iter().position(|waiting| waiting.outcome.is_some())?;
         let mut waiting = state.waiting.remove(at)?;
         let (way, outcome) = waiting.outcome.take()?;
-        state.in_hand = true;
+        (state.in_hand, state.unjudged) = (true, state.unjudged - 1);
         Some((waiting, way, outcome))
     }
 
     fn take_front(&self) -> Option<Waiting> {
         let mut state = self.lock();
         // What came back meanwhile is judged first: it was submitted earlier than what waits behind it.
-        if state.waiting.iter().any(|waiting| waiting.outcome.is_some()) {
+        if state.unjudged > 0 {
             state.again = true;
             return None;
         }
@@ -364,6 +369,7 @@ impl Line {
 
 impl State {
     fn insert(&mut self, waiting: Waiting) {
+        self.unjudged += usize::from(waiting.outcome.is_some());
         let order = waiting.call.order;
         let at = self.waiting.iter().rposition(|other| other.call.order < order).map_or(0, |last| last + 1);
         self.waiting.insert(at, waiting);
