@@ -46,15 +46,21 @@ impl Lane {
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let due = st.next_due();
-        if of_list.is_none() || st.has_plenty() {
-            drop(self.flush_if_due(st, None));
-        }
-        Ok(due)
+        let filled = if of_list.is_none() || st.has_plenty() { self.send_on(st) } else { None };
+        Ok(filled.or(due))
     }
 
-    /// Sends what waits, unless it is held until the batch before it is answered.
-    pub fn send_now(&self) {
-        drop(self.flush_if_due(self.lock(), None));
+    /// Sends what waits, unless it is held until the batch before it is answered. Says when somebody has to look after the lane for
+    /// its sake, as [`Lane::start`].
+    pub fn send_now(&self) -> Option<Instant> {
+        self.send_on(self.lock())
+    }
+
+    /// At once, if this has filled the socket: whoever polls it meanwhile does so for reading alone.
+    fn send_on(&self, st: MutexGuard<'_, super::St>) -> Option<Instant> {
+        let was_full = st.is_half_sent();
+        let st = self.flush_if_due(st, None);
+        (!was_full && st.is_half_sent()).then(Instant::now)
     }
 
     /// Reads and sends what can be without waiting, and ends the calls whose time is over.

@@ -305,6 +305,16 @@ impl Lane {
         drop(self.kill(self.lock(), cause));
     }
 
+    /// As [`Lane::shut`], if nothing is in flight; whether the lane has ended. Whoever still knows of it finds it dead.
+    pub fn shut_if_idle(&self, cause: impl FnOnce() -> Error) -> bool {
+        let st = self.lock();
+        if st.dead.is_none() && !st.is_quiet() {
+            return false;
+        }
+        drop(self.kill(st, cause()));
+        true
+    }
+
     /// Looks after a lane that nobody may be using: ends it when the peer closed it, or when it has been silent for too long
     /// with replies due.
     pub fn check(&self) {

@@ -345,7 +345,7 @@ impl St {
         if end - (len as u64) < boundary {
             return Some(len);
         }
-        entry.want = EntryWant::Nothing;
+        (entry.want, entry.len) = (EntryWant::Nothing, 0);
         let from = (end - len as u64 - boundary) as usize;
         self.wbuf.drain(from..from + len);
         self.appended -= len as u64;
@@ -388,7 +388,8 @@ impl St {
                 }
                 entry.due = None;
                 if start >= boundary {
-                    entry.want = EntryWant::Nothing;
+                    // An entry without bytes: with its length it would seem to begin before them, or before the stream.
+                    (entry.want, entry.len) = (EntryWant::Nothing, 0);
                     let from = (start - boundary) as usize;
                     kept.extend_from_slice(&self.wbuf[copied..from]);
                     (copied, shift) = (from + len, shift + len as u64);
@@ -468,13 +469,67 @@ mod tests {
             slot::scope(|slot, token| {
                 let entry = Entry::new(Waiter::Caller(token), None, Deadline::never());
                 numbers.push(st.push(entry, |buf| buf.extend_from_slice(b"0123456789")));
-                nest(n - 1, st, numbers, test);
-                st.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
-                st.bury();
+                let burial = Burial(st);
+                nest(n - 1, burial.0, numbers, test);
+                drop(burial);
                 assert!(matches!(slot.peek(), Some(Seen::Released | Seen::Done(_))));
             });
         }
         nest(n, st, &mut Vec::new(), test);
+    }
+
+    /// Drops the tokens also when a test fails: a slot waits for its token, and would wait for ever.
+    struct Burial<'a>(&'a mut St);
+
+    impl Drop for Burial<'_> {
+        fn drop(&mut self) {
+            self.0.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
+            self.0.bury();
+        }
+    }
+
+    #[test]
+    fn a_test_that_fails_ends() {
+        let failing = std::panic::AssertUnwindSafe(|| {
+            with_units(3, &mut St::new(), &mut |_, _| std::panic::resume_unwind(Box::new("on purpose")));
+        });
+        assert!(std::panic::catch_unwind(failing).is_err());
+    }
+
+    /// A call that nobody waits for, with a number.
+    struct Numbered(u64);
+
+    impl Completion for Numbered {
+        fn complete(self: Arc<Self>, _outcome: Outcome) {}
+
+        fn is(&self, _owner: usize, token: u64) -> bool {
+            self.0 == token
+        }
+    }
+
+    #[test]
+    fn calls_are_taken_out_one_after_the_other() {
+        let mut st = St::new();
+        let mut start = |token, len: usize| {
+            let entry = Entry::new(Waiter::Call(Arc::new(Numbered(token))), None, Deadline::after(Duration::ZERO));
+            st.push(entry, |buf| buf.resize(buf.len() + len, token as u8));
+            if token == 0 {
+                st.swap_out(Instant::now());
+            }
+        };
+        // Each is longer than all before it; the first one has left, so that those behind it stay in the ring.
+        [1, 20, 300, 4000, 50_000].into_iter().enumerate().for_each(|(token, len)| start(token as u64, len));
+        let taken_out = |st: &mut St, token| {
+            let cancelled = st.cancel(|call| call.is(0, token));
+            cancelled.into_iter().map(|(_, sent)| sent).collect::<Vec<_>>()
+        };
+        assert_eq!(taken_out(&mut st, 2), [0]);
+        assert_eq!(taken_out(&mut st, 1), [0]);
+        assert_eq!(taken_out(&mut st, 4), [0]);
+        assert!(st.wbuf == [3; 4000] && taken_out(&mut st, 2).is_empty());
+        let late = st.expire(Instant::now()).into_iter().map(|(_, sent)| sent);
+        assert_eq!(late.collect::<Vec<_>>(), [1, 0], "the first was sent");
+        assert!(st.wbuf.is_empty() && st.ring.len() == 5);
     }
 
     #[test]

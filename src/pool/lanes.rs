@@ -175,10 +175,13 @@ impl Pool {
         self.drop_drained(inner);
     }
 
-    /// Forgets lanes that were taken out of the choice, as soon as they have answered everything.
+    /// Ends and forgets lanes that were taken out of the choice, as soon as they have answered everything. Queues and lines of submitted
+    /// calls may know of them for longer: a connection that counts no more must not stay open for that.
     pub(super) fn drop_drained(&self, inner: &mut Inner) {
         let before = inner.draining.len();
-        inner.draining.retain(|lane| !lane.is_dead() && lane.idle_for().is_zero());
+        let unused =
+            || Error::new(Status::Io, format!("a connection to {} that was not used any more was closed", self.name));
+        inner.draining.retain(|lane| !lane.is_dead() && !lane.shut_if_idle(unused));
         inner.total -= before - inner.draining.len();
         self.serve_waiting(inner);
     }

@@ -88,8 +88,10 @@ impl Post {
     }
 
     /// Sends what the calls of a list have left in the lane.
-    pub fn send(&self) {
-        self.lane.send_now();
+    pub fn send(self: &Arc<Self>) {
+        if let Some(due) = self.lane.send_now() {
+            self.attend(Some(due));
+        }
     }
 
     /// The lane.
@@ -172,6 +174,8 @@ impl Pool {
         if let Some(post) = self.post(traffic).or_else(|| self.claim_apart(traffic)) {
             return Ok(Some(post));
         }
+        // The place of one that has ended is free.
+        self.drop_dead_lanes();
         if self.reserve() {
             let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
             self.start_upkeep();
@@ -184,7 +188,9 @@ impl Pool {
             return Ok(None);
         }
         let post = Post::new(self.first_lane(deadline)?, false);
-        self.posts[0].store(Some(Arc::clone(&post)));
+        let mut inner = self.lock();
+        inner.check()?;
+        replace(&mut inner, &self.posts[0], &post);
         Ok(Some(post))
     }
 
@@ -206,10 +212,7 @@ impl Pool {
             return Ok(post);
         }
         match self.slot(traffic) {
-            Some(slot) => {
-                let other = slot.swap(Some(Arc::clone(&post)));
-                inner.draining.extend(other.filter(|other| other.own).map(|other| Arc::clone(&other.lane)));
-            }
+            Some(slot) => replace(&mut inner, slot, &post),
             None => {
                 post.claim();
                 inner.apart.push(Arc::clone(&post));
@@ -239,6 +242,12 @@ impl Pool {
         inner.apart = kept;
         inner.draining.extend(gone.iter().map(|post| Arc::clone(&post.lane)));
     }
+}
+
+/// Puts a lane where new calls find it; the one that was there counts until it has answered everything.
+fn replace(inner: &mut Inner, slot: &ArcSwapOption<Post>, post: &Arc<Post>) {
+    let other = slot.swap(Some(Arc::clone(post)));
+    inner.draining.extend(other.filter(|other| other.own).map(|other| Arc::clone(&other.lane)));
 }
 
 /// Looks after all lanes of the process that have calls under way which no drain looks after.
@@ -327,16 +336,21 @@ fn look(posts: &[Arc<Post>], waker: Option<&Waker>) {
     let now = Instant::now();
     let mut next = now + if waker.is_some() { REST } else { GLANCE };
     let mut fds = vec![PollFd::new(waker.map_or(-1, Waker::fd), true, false)];
+    let mut full = Vec::with_capacity(posts.len());
     for post in posts {
         let free_at = post.free_at(now);
         let due = post.lane.next_due();
         next = [free_at, due].into_iter().flatten().fold(next, Instant::min);
         let fd = if free_at.is_some() { -1 } else { post.fd() };
-        fds.push(PollFd::new(fd, true, post.lane.wants_write()));
+        let wants_write = post.lane.wants_write();
+        fds.push(PollFd::new(fd, true, wants_write));
+        full.push(wants_write);
     }
     posts.iter().for_each(|post| post.next_look.store(post.micros(next), Ordering::Release));
-    // A deadline that came between the look and the store is seen at once.
-    let early = posts.iter().filter_map(|post| post.lane.next_due()).min().map_or(next, |due| due.min(next));
+    // A deadline that came between the look and the store is seen at once, and so is a socket that was filled there.
+    let filled = posts.iter().zip(full).any(|(post, full)| !full && post.lane.wants_write());
+    let due = if filled { Some(now) } else { posts.iter().filter_map(|post| post.lane.next_due()).min() };
+    let early = due.map_or(next, |due| due.min(next));
     if poll::wait(&mut fds, Some(early.saturating_duration_since(Instant::now()))).is_err() {
         return;
     }

@@ -131,7 +131,10 @@ impl Queue {
 
     /// Drains that wait look after this source from now on, until it is over. Without a descriptor for it others have to.
     pub fn attach(&self, source: &Arc<dyn Source>) {
-        self.lock().attach(source);
+        let mut state = self.lock();
+        let before = state.attach(source);
+        drop(state);
+        drop(before);
     }
 
     /// Ends the calls of this token, wherever they are: their completions come as those of all calls. How many were found under way.
@@ -199,6 +202,13 @@ impl Queue {
         while !state.is_due_to_waiter() {
             if deadline.is_over() {
                 break;
+            }
+            if let Some(over) = state.detach_over() {
+                // A connection that has ended can always be read: with it nobody would sleep.
+                drop(state);
+                drop(over);
+                state = self.lock();
+                continue;
             }
             state = match state.take_watch() {
                 Some(watch) => {

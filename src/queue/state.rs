@@ -179,10 +179,11 @@ impl State {
 
     // ---- sources ----------------------------------------------------------------------------
 
-    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) {
+    /// Adds a source, unless it is there; what is returned is dropped outside the lock, as below.
+    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) -> Option<Arc<Vec<Arc<dyn Source>>>> {
         let is_same = |other: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(source));
         if self.closed || self.sources.iter().any(is_same) {
-            return;
+            return None;
         }
         if self.alarm.is_none() {
             // Without a pipe for it drains sleep, and others read.
@@ -190,9 +191,9 @@ impl State {
         }
         let mut sources: Vec<_> = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
         sources.push(Arc::clone(source));
-        self.sources = Arc::new(sources);
         // A drain that looks after the others has to look after this one too.
         self.sound_alarm();
+        Some(std::mem::replace(&mut self.sources, Arc::new(sources)))
     }
 
     /// Lets go of sources that are over, and of their descriptors; what is returned is dropped outside the lock.

@@ -1,5 +1,6 @@
 //! The accounts that only the inside can see: which drain a wake-up belongs to, and what memory is kept.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -114,4 +115,55 @@ fn cancellations_of_calls_that_are_over_do_not_pile_up() {
     queue.cancel(9);
     long.complete(Ok(None));
     assert!(!queue.is_cancelled(9));
+}
+
+/// A source that can always be read, as a connection that has ended; it is over once somebody has found that out.
+struct Ended {
+    pipe: Pipe,
+    looks: AtomicUsize,
+}
+
+impl Source for Ended {
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.pipe.fd())
+    }
+
+    fn enter(&self) {}
+
+    fn leave(&self) {}
+
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn tend(&self) -> Tended {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        Tended::Read
+    }
+
+    fn is_over(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) > 0
+    }
+
+    fn cancel(&self, _queue: usize, _token: u64) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_drain_that_waits_lets_go_of_a_connection_that_ends_meanwhile() {
+    let (queue, pipe) = (queue(), Pipe::new().unwrap());
+    pipe.put();
+    let ended = Arc::new(Ended { pipe, looks: AtomicUsize::new(0) });
+    let source: Arc<dyn Source> = ended.clone();
+    queue.attach(&source);
+    drop(source);
+    assert_eq!(queue.drain(Deadline::after(Duration::from_millis(50)), &mut Vec::new(), 8), 0);
+    let looks = ended.looks.load(Ordering::Relaxed);
+    assert!((1..5).contains(&looks), "{looks} looks while nothing was to come");
+    assert_eq!(Arc::strong_count(&ended), 1, "nor is its descriptor kept");
 }

@@ -5,22 +5,23 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::fork::PerProcess;
 use crate::time::Deadline;
 
 /// Enough for the deepest call here with room to spare; getaddrinfo is what needs most.
 const STACK: usize = 256 * 1024;
 
 static LIVE: AtomicU32 = AtomicU32::new(0);
-static HANDLES: Mutex<Vec<(u32, JoinHandle<()>)>> = Mutex::new(Vec::new());
+/// Each process has its own: a thread of the parent may have held the lock at the fork.
+static HANDLES: PerProcess<Mutex<Vec<JoinHandle<()>>>> = PerProcess::new();
 
 /// Starts a thread with this name and body.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let generation = super::fork::generation();
     LIVE.fetch_add(1, Ordering::AcqRel);
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
     let started = with_signals_blocked(|| {
@@ -32,7 +33,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     });
     match started {
         Ok(handle) => {
-            keep(generation, handle);
+            keep(handle);
             Ok(())
         }
         Err(error) => {
@@ -55,35 +56,32 @@ pub fn join_all(deadline: Deadline) -> bool {
         }
         std::thread::sleep(deadline.left_or(Duration::from_millis(1)));
     }
-    reap(super::fork::generation(), |_| true);
+    reap(|_| true);
     true
 }
 
-/// In a forked child no thread of the parent exists: forget the count; the handles are leaked.
+/// In a forked child no thread of the parent exists: forget the count.
 pub(super) fn forget_all() {
     LIVE.store(0, Ordering::Relaxed);
 }
 
-fn keep(generation: u32, handle: JoinHandle<()>) {
-    reap(generation, |handle| handle.is_finished());
-    if let Ok(mut handles) = HANDLES.lock() {
-        handles.push((generation, handle));
-    }
+fn handles() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
+    HANDLES.get_or_make(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep(handle: JoinHandle<()>) {
+    reap(JoinHandle::is_finished);
+    handles().push(handle);
 }
 
 /// Joins the threads that have ended, so that their stacks are given back.
-fn reap(generation: u32, which: impl Fn(&JoinHandle<()>) -> bool) {
-    let Ok(mut handles) = HANDLES.lock() else { return };
-    let (ended, rest): (Vec<_>, Vec<_>) =
-        handles.drain(..).partition(|(made, handle)| *made != generation || which(handle));
+fn reap(which: impl Fn(&JoinHandle<()>) -> bool) {
+    let mut handles = handles();
+    let (ended, rest): (Vec<_>, Vec<_>) = handles.drain(..).partition(which);
     *handles = rest;
     drop(handles);
-    for (made, handle) in ended {
-        if made == generation {
-            let _ = handle.join();
-        } else {
-            std::mem::forget(handle);
-        }
+    for handle in ended {
+        let _ = handle.join();
     }
 }
 
@@ -122,5 +120,25 @@ mod tests {
         })
         .unwrap();
         assert!(receiver.recv().unwrap());
+    }
+
+    #[test]
+    fn a_forked_child_starts_a_thread_though_its_parent_was_at_its_list() {
+        let at_the_list = handles();
+        // SAFETY: the child starts one thread, waits for it and leaves by _exit; an alarm ends it if it hangs.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: plain numbers, in a process of its own.
+            unsafe { libc::alarm(20) };
+            let started = spawn("vigie-test", || ());
+            let ended = join_all(Deadline::after(Duration::from_secs(10)));
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(libc::c_int::from(started.is_err() || !ended)) };
+        }
+        drop(at_the_list);
+        let mut status = -1;
+        // SAFETY: writes into memory of this frame.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child hung, or could not start a thread");
     }
 }
