@@ -98,6 +98,8 @@ pub(super) struct St {
     pub(super) reader: Option<u64>,
     /// The end of a hold came while a writer was at work: it must not leave without these bytes.
     pub(super) overdue: bool,
+    /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
+    pub(super) watched: bool,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -122,6 +124,7 @@ impl St {
             writer: None,
             reader: None,
             overdue: false,
+            watched: false,
             appended: 0,
             sent: 0,
             marks: VecDeque::new(),
@@ -264,7 +267,7 @@ impl St {
             self.out = Vec::new();
         }
         std::mem::swap(&mut self.out, &mut self.wbuf);
-        self.overdue = false;
+        (self.overdue, self.watched) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
     }
 
