@@ -501,6 +501,26 @@ fn held_bytes_go_out_at_the_end_of_the_hold_though_the_answer_before_them_is_lat
 }
 
 #[test]
+fn held_bytes_go_out_though_who_looked_after_them_has_given_up() {
+    let steps = slow_first();
+    let lane = holding_lane(&steps);
+    scope(|threads| {
+        let first = threads.spawn(|| echo(&lane, b"first", after(10_000)));
+        assert_eq!(steps.hear(), b"first");
+        let watcher = threads.spawn(|| echo(&lane, b"watcher", after(60)));
+        eventually("the first of those who are held", || lane.in_flight() == 2);
+        let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
+        assert_eq!(watcher.join().unwrap().unwrap_err().sent, 0);
+        let begun = Instant::now();
+        assert_eq!(steps.hear(), b"held");
+        assert!(begun.elapsed() < 2000 * MS, "held for {:?}", begun.elapsed());
+        steps.go.send(()).unwrap();
+        assert_text(&first.join().unwrap(), b"first");
+        assert_text(&held.join().unwrap(), b"held");
+    });
+}
+
+#[test]
 fn a_reader_whose_own_bytes_are_held_sends_them_at_the_end_of_the_hold() {
     let steps = slow_first();
     let lane = holding_lane(&steps);

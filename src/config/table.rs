@@ -268,7 +268,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.share_at",
         "3.25",
         Float(1.0, 10_000.0, |s, v| s.client.lane.share_at = v),
-        "Calls in flight per shared connection from which on another one is opened.",
+        "Mean number of calls in flight from which on all go over one shared connection, together; with fewer each thread uses \
+         one of its own if it can.",
     )
     .per_client(),
     opt(
@@ -283,7 +284,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.hold_rtt_us",
         "150",
         Integer(0, 1_000_000, |s, v| s.client.lane.hold_rtt = Duration::from_micros(v)),
-        "Round trip, in microseconds, from which on sending may be held back.",
+        "Round trip, in microseconds, up to which sending may be held back; with more than 37 calls in flight up to 4 \
+         microseconds for each of them. 0: never.",
     )
     .per_client(),
     opt(

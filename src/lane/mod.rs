@@ -230,12 +230,11 @@ impl Lane {
             call.fresh.set(Some(now));
             if straight.is_some() {
                 st = self.flush_with(st, Some(&call), straight);
-            } else if st.writer.is_some() {
-                // It may leave these bytes behind, and not find anybody whom it could ask to send them.
-                call.held_until.set(Some(st.hold_end(now).min(now + LOOK_AGAIN)));
-                self.publish(&st);
-            } else if !st.may_flush_at(&self.settings, || now) {
-                call.held_until.set(Some(st.hold_end(now)));
+            } else if st.writer.is_some() || !st.may_flush_at(&self.settings, || now) {
+                // For each sleeper an alarm of its own would cost as much as waking it does.
+                if !st.watched {
+                    call.watch(&mut st, now);
+                }
                 self.publish(&st);
             } else {
                 st = self.flush(st, Some(&call));
@@ -437,7 +436,7 @@ struct Call<'a> {
     slot: &'a Slot<Outcome>,
     number: u64,
     deadline: Deadline,
-    /// Its bytes wait for a writer, or are held back until the batch before them is answered; but not longer than this.
+    /// It looks after bytes that wait for a writer, or are held back until the batch before them is answered: not longer than this.
     held_until: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
@@ -468,7 +467,10 @@ impl<'a> Call<'a> {
             }
             match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
-                Seen::Order(Order::Lead) => self.lane.lead(self),
+                Seen::Order(Order::Lead) => {
+                    self.look_after_own(&mut self.lane.lock());
+                    self.lane.lead(self);
+                }
                 Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
@@ -497,10 +499,26 @@ impl<'a> Call<'a> {
         let free = st.dead.is_none() && st.reader.is_none() && !self.slot.is_settled();
         if free {
             st.reader = Some(self.number);
+            self.look_after_own(&mut st);
         }
         drop(st);
         if free || self.leads.get() {
             self.lane.lead(self);
+        }
+    }
+
+    /// Looks after the bytes that wait in the append buffer. A writer at work may leave them behind, and not find anybody whom it could
+    /// ask to send them.
+    fn watch(&self, st: &mut St, now: Instant) {
+        let end = st.hold_end(now);
+        self.held_until.set(Some(if st.writer.is_some() { end.min(now + LOOK_AGAIN) } else { end }));
+        st.watched = true;
+    }
+
+    /// A reader hears no order to send: as long as its own bytes wait it looks after them, whoever else does.
+    fn look_after_own(&self, st: &mut St) {
+        if self.held_until.get().is_none() && !st.is_sent(self.number) {
+            self.watch(st, Instant::now());
         }
     }
 
@@ -537,6 +555,9 @@ impl<'a> Call<'a> {
             st = self.lane.lock();
         }
         let sent = abandoned?;
+        if sent == 0 && self.held_until.take().is_some() {
+            st = self.leave_watch(st);
+        }
         st = self.lane.kill_if_silent(st);
         self.lane.publish(&st);
         drop(st);
@@ -546,6 +567,16 @@ impl<'a> Call<'a> {
             _ => format!("no answer from {endpoint} after {waited} ms"),
         };
         Some(Failure { sent, error: Error::new(Status::Timeout, text).with_endpoint(endpoint) })
+    }
+
+    /// It looked after bytes of others, and goes: they are sent now, or by the writer who is at work.
+    fn leave_watch(&self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+        st.watched = false;
+        if st.dead.is_some() || !st.has_unsent() {
+            return st;
+        }
+        st.overdue = true;
+        if st.writer.is_none() { self.lane.flush(st, None) } else { st }
     }
 
     fn lost(&self) -> Failure {

@@ -16,6 +16,9 @@ use crate::time::{Deadline, Instant};
 
 /// From here on bytes are sent whatever is in flight.
 const PLENTY: usize = 64 * 1024;
+/// What it costs the two sides at the least to send a call by itself. Holding pays as long as the round trip is shorter than what the
+/// calls in flight would cost so, however it came to its length: with hundreds of callers it is their own work that makes it long.
+const ALONE_US: f32 = 4.0;
 /// A buffer that grew beyond this is given back once it is empty.
 const KEEP: usize = 256 * 1024;
 
@@ -95,6 +98,8 @@ pub(super) struct St {
     pub(super) reader: Option<u64>,
     /// The end of a hold came while a writer was at work: it must not leave without these bytes.
     pub(super) overdue: bool,
+    /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
+    pub(super) watched: bool,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -119,6 +124,7 @@ impl St {
             writer: None,
             reader: None,
             overdue: false,
+            watched: false,
             appended: 0,
             sent: 0,
             marks: VecDeque::new(),
@@ -196,8 +202,14 @@ impl St {
         let held = self.marks.len() >= settings.hold_batches.max(1)
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
-            && self.srtt_us < settings.hold_rtt.as_micros() as f32;
+            && self.srtt_us < self.hold_rtt_us(settings);
         !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
+    }
+
+    /// Up to which round trip bytes are held back; zero: never.
+    fn hold_rtt_us(&self, settings: &LaneSettings) -> f32 {
+        let least = settings.hold_rtt.as_micros() as f32;
+        if least > 0.0 { least.max(ALONE_US * self.ring.len() as f32) } else { 0.0 }
     }
 
     /// As much waits as is sent whatever is in flight.
@@ -255,7 +267,7 @@ impl St {
             self.out = Vec::new();
         }
         std::mem::swap(&mut self.out, &mut self.wbuf);
-        self.overdue = false;
+        (self.overdue, self.watched) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
     }
 
@@ -594,6 +606,22 @@ mod tests {
             });
             // With nothing unanswered; behind that batch; at the end of the hold.
             assert_eq!(may, [true, !held, true], "{srtt_us} us");
+        }
+    }
+
+    #[test]
+    fn a_round_trip_that_many_calls_make_long_is_no_reason_not_to_hold() {
+        for (rtt_us, calls, held) in [(150, 40, false), (150, 300, true), (0, 300, false)] {
+            let settings = LaneSettings { hold_rtt: Duration::from_micros(rtt_us), ..LaneSettings::default() };
+            let mut st = St::new();
+            st.set_srtt_us(1000.0);
+            let mut may = Vec::new();
+            with_units(calls, &mut st, &mut |st, _| {
+                st.swap_out(Instant::now() + Duration::from_secs(60));
+                st.out_at = st.out.len();
+                may.push(st.may_flush(&settings));
+            });
+            assert_eq!(may, [!held], "{calls} calls in flight");
         }
     }
 
