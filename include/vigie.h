@@ -85,6 +85,8 @@ typedef enum {
   VIGIE_ERR_CANCELLED = -7,
   /** A bug in the library: a panic was caught, and the handles of that call answer nothing else from then on. */
   VIGIE_ERR_INTERNAL = -8,
+  /** The caller: the next event does not fit into the buffer; it stays in the queue. */
+  VIGIE_ERR_BUFFER_TOO_SMALL = -9,
   /** The wire: a host name could not be resolved in time. */
   VIGIE_ERR_RESOLVE = -100,
   /** The wire: no connection could be made. */
@@ -312,6 +314,32 @@ typedef struct {
   /** Bytes of data; 0 without a reply. */
   uint64_t data_len;
 } vigie_event;
+
+/**
+ * One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up to a
+ * multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointer: it may be copied to another place.
+ */
+typedef struct {
+  /** Bytes of the whole record, a multiple of 8: the next one begins so far behind the beginning of this one. */
+  uint64_t size;
+  /** The number that was given with the call or the watch; 0 for DROPPED. */
+  uint64_t token;
+  /** One of vigie_event_kind. */
+  uint32_t kind;
+  /**
+   * VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
+   * endpoint, count, errno.
+   */
+  vigie_status status;
+  /** The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK. */
+  uint32_t error_flags;
+  /** How many nodes, the root included: at least 1. */
+  uint32_t node_count;
+  /** Bytes of data. It begins behind the last node: at (const char *)(&root + node_count). */
+  uint64_t data_len;
+  /** The first node, whose type is VIGIE_TYPE_NONE when the event carries nothing. The others follow it. */
+  vigie_node root;
+} vigie_packed_event;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1104,8 +1132,8 @@ vigie_status vigie_queue_create(size_t capacity,
 
 /**
  * The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
- * count is below the capacity given. Always the same one; it does not matter whether the byte in it is read, as some
- * event loops do.
+ * count is below the capacity given, or until vigie_queue_drain_packed() gives 0. Always the same one; it does not
+ * matter whether the byte in it is read, as some event loops do.
  *
  * Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
  * a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
@@ -1137,6 +1165,31 @@ int32_t vigie_queue_drain(vigie_queue *queue,
                           uint32_t capacity);
 
 /**
+ * Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event behind the other,
+ * with all that they carry: nothing is left to be read elsewhere or to be given back. For languages to which a read of
+ * foreign memory is dear: one crossing for a batch. Each text is copied once for it; vigie_queue_drain() copies none,
+ * and serves the same queue.
+ *
+ * Lengths: buf has room for buf_len bytes, 64 or more. Records begin at multiples of 8 from buf, whose own alignment
+ * does not matter. An event that does not fit into what is left of buf stays in the queue and is the next one to come.
+ * *used, which may be NULL, is set to the bytes written; if not even the first event fits, to those that it takes;
+ * otherwise to 0. timeout_ms as for vigie_queue_drain().
+ * Ownership: nothing to free; buf is the caller's.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: the number of events, or a negative number. VIGIE_ERR_BUFFER_TOO_SMALL: the first event does not fit; nothing was
+ * taken. Drain again with a buffer of *used bytes, or take it with vigie_queue_drain(). VIGIE_ERR_INVALID_ARG: queue or
+ * buf is NULL, or buf_len is below 64 or above 4 GiB; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+int32_t vigie_queue_drain_packed(vigie_queue *queue,
+                                 int64_t timeout_ms,
+                                 void *buf,
+                                 size_t buf_len,
+                                 size_t *used);
+
+/**
  * Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
  * VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
  * Returns how many were found under way.
@@ -1151,8 +1204,8 @@ int32_t vigie_queue_drain(vigie_queue *queue,
 size_t vigie_queue_cancel(vigie_queue *queue, uint64_t token);
 
 /**
- * Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for
- * it. A drain that returns as many events as it has room for leaves the wake-up to the next drain.
+ * Makes one drain return: one that waits now, or else the next one. The descriptor becomes readable for it. A drain that
+ * returns as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
  *
  * Ownership: nothing to free.
  * Blocks: no.

@@ -67,6 +67,8 @@ statuses! {
         "None needed; MAYBE_EXECUTED says whether bytes had been sent.";
     Internal = -8, "VIGIE_ERR_INTERNAL", "A bug in the library: a panic was caught at the border.",
         "Report it with the message; free the handle, which answers nothing else from now on.";
+    BufferTooSmall = -9, "VIGIE_ERR_BUFFER_TOO_SMALL", "The next event does not fit into the buffer; it stays in the queue.",
+        "Drain again with a buffer of the size that was told, or take it with vigie_queue_drain().";
 
     Resolve = -100, "VIGIE_ERR_RESOLVE", "A host name could not be resolved in time.",
         "Check the name and the resolver; the message names both.";

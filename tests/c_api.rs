@@ -111,6 +111,14 @@ fn row_150_a_queue_in_a_loop_of_the_application() {
 }
 
 #[test]
+fn row_150_packed_drains_carry_what_events_carry() {
+    let (_deployment, environment) = deployment("c-packed");
+    for mode in [Mode::Plain, Mode::Valgrind, Mode::Sanitized] {
+        run("packed", mode, &environment);
+    }
+}
+
+#[test]
 fn row_82_a_switch_reaches_the_descriptor_of_a_queue_once() {
     for (name, mode) in [("c-watch", Mode::Plain), ("c-watch-v", Mode::Valgrind), ("c-watch-s", Mode::Sanitized)] {
         let (_deployment, environment) = deployment(name);

@@ -103,6 +103,11 @@ fn agreement() -> String {
     same("VIGIE_EVENT_SENTINEL", i64::from(vigie::queue::kind::SENTINEL));
     let fields = ["kind", "", "token", "reply", "error", "nodes", "data", "node_count", "data_len"];
     same("offsetof(vigie_event, status)", 4);
+    same("sizeof(vigie_packed_event)", 64);
+    let packed = [("size", 0), ("token", 8), ("kind", 16), ("status", 20), ("error_flags", 24), ("node_count", 28)];
+    for (field, offset) in packed.into_iter().chain([("data_len", 32), ("root", 40)]) {
+        same(&format!("offsetof(vigie_packed_event, {field})"), offset);
+    }
     if cfg!(target_pointer_width = "64") {
         same("sizeof(vigie_event)", 64);
         for (i, field) in fields.iter().enumerate().filter(|(_, field)| !field.is_empty()) {

@@ -1,5 +1,5 @@
 //! The programs of tests/languages/: each language opens a deployment through the installed library, runs commands, reads a
-//! nested reply, takes an error apart and frees everything.
+//! nested reply, takes an error apart and frees everything; and completions of every kind from packed drains.
 
 mod installed;
 mod support;
@@ -21,11 +21,13 @@ fn prove(interpreter: &str, program: &str) {
 #[test]
 fn python_through_ctypes() {
     prove("python3", "python.py");
+    prove("python3", "packed.py");
 }
 
 #[test]
 fn ruby_through_ffi() {
     prove("ruby", "ruby.rb");
+    prove("ruby", "packed.rb");
 }
 
 #[test]
@@ -33,6 +35,7 @@ fn node_through_koffi() {
     let koffi = root().join("tests/languages/node_modules/koffi");
     assert!(koffi.is_dir(), "koffi is missing: run scripts/setup test");
     prove("node", "node.js");
+    prove("node", "packed.js");
 }
 
 #[test]

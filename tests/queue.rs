@@ -264,6 +264,56 @@ fn a_drain_waits_for_an_event_but_not_beyond_its_deadline() {
     assert_eq!(queue.drain(at_once(), &mut Vec::new(), 4), 1, "what is there comes without time left, too");
 }
 
+/// So many tokens as fit, one after the other, and whether that was all.
+fn drain_sum(queue: &Queue, deadline: Deadline, most: u64) -> (Vec<u64>, bool) {
+    let (mut out, mut left) = (Vec::new(), most);
+    let all = queue.drain_while(deadline, &mut out, |event| {
+        let rest = left.checked_sub(event.token);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    });
+    (tokens(&out), all)
+}
+
+#[test]
+fn a_drain_by_size_leaves_what_does_not_fit_in_its_place() {
+    let queue = queue(4);
+    let fd = queue.fd();
+    assert!([3, 9, 1, 1].into_iter().all(|token| queue.push(event(token))));
+    assert_eq!(drain_sum(&queue, Deadline::never(), 5), (vec![3], false), "the small ones do not overtake");
+    queue.wakeup();
+    assert_eq!(drain_sum(&queue, Deadline::never(), 8), (vec![], false));
+    assert!(is_readable(fd));
+    let error = queue.reserve(0, 2).map(|_| ()).expect_err("three have stayed");
+    assert_eq!(error.status(), Status::QueueFull);
+    assert_eq!(drain_sum(&queue, at_once(), 10), (vec![9, 1], false));
+    assert_eq!(drain_sum(&queue, at_once(), 1), (vec![1], true));
+    assert!(!is_readable(fd), "the drain that left nothing took the wake-up with it");
+    drop(queue.reserve(0, 4).expect("all room is free again"));
+    let begun = Instant::now();
+    assert_eq!(drain_sum(&queue, Deadline::after(Duration::from_millis(30)), 1), (vec![], true));
+    assert!(begun.elapsed() >= Duration::from_millis(30));
+    queue.wakeup();
+    assert_eq!(drain_sum(&queue, Deadline::never(), 1), (vec![], true));
+    assert!(queue.push(event(7)));
+    queue.close();
+    assert_eq!(drain_sum(&queue, Deadline::never(), 6), (vec![], false));
+    assert_eq!(drain_sum(&queue, Deadline::never(), 7), (vec![7], true));
+    assert_eq!(drain_sum(&queue, Deadline::never(), 7), (vec![], true));
+}
+
+#[test]
+fn a_drain_by_size_sees_a_loss_as_an_event() {
+    let queue = queue(1);
+    assert!((1..4).map(|token| queue.push(event(token))).eq([true, false, false]));
+    let mut out = Vec::new();
+    assert!(!queue.drain_while(at_once(), &mut out, |event| event.kind != kind::DROPPED));
+    assert_eq!(tokens(&out), [1]);
+    assert!(queue.push(event(4)));
+    assert!(queue.drain_while(at_once(), &mut out, |_| true));
+    assert_eq!(out.iter().map(|event| (event.token, lost(event))).collect::<Vec<_>>(), [(1, 0), (0, 2), (4, 0)]);
+}
+
 #[test]
 fn what_a_full_queue_could_not_take_is_told_in_its_place() {
     let queue = queue(3);
@@ -413,12 +463,17 @@ fn produce(queue: &Arc<Queue>, tally: &Tally, random: &mut fastrand::Rng) {
     }
 }
 
-/// Drains by waiting inside, until the end is told.
+/// Drains by waiting inside, by count or by size, until the end is told.
 fn consume_waiting(queue: &Queue, tally: &Tally, random: &mut fastrand::Rng, capacity: usize) {
     while !tally.done.load(Ordering::SeqCst) {
         let mut out = Vec::new();
         let deadline = if random.bool() { Deadline::never() } else { Deadline::after(Duration::from_micros(50)) };
-        queue.drain(deadline, &mut out, random.usize(1..9));
+        let mut room = 0..random.usize(..9);
+        if random.bool() {
+            queue.drain(deadline, &mut out, room.end + 1);
+        } else {
+            queue.drain_while(deadline, &mut out, |_| room.next().is_some());
+        }
         tally.count(&out, capacity);
         pause(random);
     }

@@ -21,7 +21,7 @@ try {
 
 vigie.load(library);
 const client = new vigie.Client(uri);
-const queue = new vigie.Queue(client, WINDOW, WINDOW);
+const queue = new vigie.Queue(client, WINDOW);
 client.exec('SET', KEY, VALUE.toString());
 
 function expect(value) {
@@ -54,7 +54,7 @@ function windowByVigie(count) {
       seen++;
     }
     const poll = koffi.node.poll(queue.fd, { readable: true }, () => {
-      while (queue.drain(take) === WINDOW);
+      while (queue.drain(take) > 0);
       if (seen < count) return submit();
       poll.close();
       resolve();

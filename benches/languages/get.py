@@ -21,7 +21,7 @@ ROUNDS, CALLS, BATCHES, WINDOW = 9, 5_000, 100, 256
 KEY, VALUE = b"bench:python", b"x" * 64
 
 client = vigie.Client(vigie.load(sys.argv[1]), sys.argv[2])
-queue = vigie.Queue(client, WINDOW, WINDOW)
+queue = vigie.Queue(client, WINDOW)
 client.exec(b"SET", KEY, VALUE)
 own = redis and redis.Redis(sys.argv[3], int(sys.argv[4]))
 

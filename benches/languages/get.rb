@@ -22,7 +22,7 @@ KEY, VALUE = 'bench:ruby', 'x' * 64
 
 Vigie.load(ARGV[0])
 CLIENT = Vigie::Client.new(ARGV[1])
-QUEUE = Vigie::Queue.new(CLIENT, WINDOW, WINDOW)
+QUEUE = Vigie::Queue.new(CLIENT, WINDOW)
 CLIENT.exec('SET', KEY, VALUE)
 
 def expect(value)

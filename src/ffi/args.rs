@@ -10,7 +10,7 @@ use super::handle::{self, Noun};
 use crate::error::{Error, Result, Status};
 
 /// No server takes a call of this size; a larger length is a mistake of the caller, and is refused before it is read.
-const MAX_BYTES: usize = if usize::BITS > 32 { 1 << 32 } else { isize::MAX as usize };
+pub(super) const MAX_BYTES: usize = if usize::BITS > 32 { 1 << 32 } else { isize::MAX as usize };
 
 /// Commands with at most so many arguments are gathered on the stack.
 const ON_STACK: usize = 32;

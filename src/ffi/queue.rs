@@ -1,6 +1,6 @@
 //! Queues as C sees them.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use super::handle::{self, Noun};
 use super::types::{
     OK, TIMEOUT_DEFAULT, TIMEOUT_NONE, vigie_error, vigie_event, vigie_node, vigie_queue, vigie_reply, vigie_status,
 };
-use super::{args, cancel, dispose, error, guard, let_go, total};
-use crate::error::Result;
+use super::{args, cancel, dispose, error, guard, let_go, packed, total};
+use crate::error::{Error, Result, Status};
 use crate::queue::{Event, Queue};
 use crate::resp::Reply;
 use crate::time::Deadline;
@@ -108,8 +108,8 @@ pub unsafe extern "C" fn vigie_queue_create(
 }
 
 /// The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
-/// count is below the capacity given. Always the same one; it does not matter whether the byte in it is read, as some
-/// event loops do.
+/// count is below the capacity given, or until vigie_queue_drain_packed() gives 0. Always the same one; it does not
+/// matter whether the byte in it is read, as some event loops do.
 ///
 /// Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
 /// a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
@@ -175,6 +175,79 @@ unsafe fn fill(queue: &Queue, deadline: Deadline, events: *mut vigie_event, capa
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
+/// Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event behind the other,
+/// with all that they carry: nothing is left to be read elsewhere or to be given back. For languages to which a read of
+/// foreign memory is dear: one crossing for a batch. Each text is copied once for it; vigie_queue_drain() copies none,
+/// and serves the same queue.
+///
+/// Lengths: buf has room for buf_len bytes, 64 or more. Records begin at multiples of 8 from buf, whose own alignment
+/// does not matter. An event that does not fit into what is left of buf stays in the queue and is the next one to come.
+/// *used, which may be NULL, is set to the bytes written; if not even the first event fits, to those that it takes;
+/// otherwise to 0. timeout_ms as for vigie_queue_drain().
+/// Ownership: nothing to free; buf is the caller's.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: the number of events, or a negative number. VIGIE_ERR_BUFFER_TOO_SMALL: the first event does not fit; nothing was
+/// taken. Drain again with a buffer of *used bytes, or take it with vigie_queue_drain(). VIGIE_ERR_INVALID_ARG: queue or
+/// buf is NULL, or buf_len is below 64 or above 4 GiB; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_queue_drain_packed(
+    queue: *mut vigie_queue,
+    timeout_ms: i64,
+    buf: *mut c_void,
+    buf_len: usize,
+    used: *mut usize,
+) -> i32 {
+    let (mut count, mut bytes) = (0, 0);
+    let body = || {
+        // SAFETY: the caller keeps the contract of ffi/mod.rs.
+        let queue = unsafe { handle::borrow(queue, "queue") }?;
+        // SAFETY: as above.
+        count = unsafe { pack(&queue.0, deadline(timeout_ms), buf.cast(), buf_len, &mut bytes) }?;
+        Ok(())
+    };
+    // SAFETY: there is no output for the error.
+    let status = unsafe { guard("vigie_queue_drain_packed", ptr::null_mut(), body) };
+    if !used.is_null() {
+        // SAFETY: the caller keeps the contract of ffi/mod.rs.
+        unsafe { used.write_unaligned(bytes) };
+    }
+    if status == OK { count } else { status }
+}
+
+/// # Safety
+/// `buf` is NULL or writable for `buf_len` bytes.
+unsafe fn pack(queue: &Queue, deadline: Deadline, buf: *mut u8, buf_len: usize, used: &mut usize) -> Result<i32> {
+    if buf.is_null() {
+        return Err(args::invalid("buf is NULL"));
+    }
+    let lengths = packed::SMALLEST..=args::MAX_BYTES;
+    if !lengths.contains(&buf_len) {
+        return Err(args::invalid(format!("buf_len is {buf_len}, not {} to {}", lengths.start(), lengths.end())));
+    }
+    let (mut drained, mut left, mut next) = (Vec::new(), buf_len, 0);
+    queue.drain_while(deadline, &mut drained, |event| {
+        next = packed::size_of_record(event);
+        let rest = left.checked_sub(next);
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    });
+    if drained.is_empty() && next > 0 {
+        *used = next;
+        return Err(Error::new(
+            Status::BufferTooSmall,
+            format!("the next event takes {next} bytes, buf has {buf_len}"),
+        ));
+    }
+    for event in &drained {
+        // SAFETY: as for this function; the sizes of all events together are within `buf_len`.
+        *used += unsafe { packed::write(event, buf.add(*used)) };
+    }
+    Ok(i32::try_from(drained.len()).unwrap_or(i32::MAX))
+}
+
 /// Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
 /// VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
 /// Returns how many were found under way.
@@ -192,8 +265,8 @@ pub unsafe extern "C" fn vigie_queue_cancel(queue: *mut vigie_queue, token: u64)
     total(0, || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.cancel(token)))
 }
 
-/// Makes one vigie_queue_drain() return: one that waits now, or else the next one. The descriptor becomes readable for
-/// it. A drain that returns as many events as it has room for leaves the wake-up to the next drain.
+/// Makes one drain return: one that waits now, or else the next one. The descriptor becomes readable for it. A drain that
+/// returns as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
 ///
 /// Ownership: nothing to free.
 /// Blocks: no.

@@ -1,4 +1,4 @@
-//! The names of the C side: handles, status codes, flags, kinds of nodes and events, and the two public structs.
+//! The names of the C side: handles, status codes, flags, kinds of nodes and events, and the three public structs.
 //!
 //! Guarantees: everything here is spelled as in C, so that a search finds both sides; numbers and layout are checked
 //! against the rooms that own them when the library is compiled. Leaves to others: what a handle is inside (`handle`).
@@ -85,6 +85,8 @@ pub enum vigie_status_code {
     VIGIE_ERR_CANCELLED = -7,
     /// A bug in the library: a panic was caught, and the handles of that call answer nothing else from then on.
     VIGIE_ERR_INTERNAL = -8,
+    /// The caller: the next event does not fit into the buffer; it stays in the queue.
+    VIGIE_ERR_BUFFER_TOO_SMALL = -9,
     /// The wire: a host name could not be resolved in time.
     VIGIE_ERR_RESOLVE = -100,
     /// The wire: no connection could be made.
@@ -218,6 +220,7 @@ pub enum vigie_type {
 
 /// One node of a reply, for decoding in bulk from other languages. Frozen: 24 bytes, these fields, native byte order.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct vigie_node {
     /// One of vigie_type.
     pub r#type: u8,
@@ -257,6 +260,38 @@ pub struct vigie_event {
     pub data_len: u64,
 }
 
+/// One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up to a
+/// multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointer: it may be copied to another place.
+#[repr(C)]
+pub struct vigie_packed_event {
+    /// Bytes of the whole record, a multiple of 8: the next one begins so far behind the beginning of this one.
+    pub size: u64,
+    /// The number that was given with the call or the watch; 0 for DROPPED.
+    pub token: u64,
+    /// One of vigie_event_kind.
+    pub kind: u32,
+    /// VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
+    /// endpoint, count, errno.
+    pub status: vigie_status,
+    /// The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK.
+    pub error_flags: u32,
+    /// How many nodes, the root included: at least 1.
+    pub node_count: u32,
+    /// Bytes of data. It begins behind the last node: at (const char *)(&root + node_count).
+    pub data_len: u64,
+    /// The first node, whose type is VIGIE_TYPE_NONE when the event carries nothing. The others follow it.
+    pub root: vigie_node,
+}
+
+const _: () = {
+    use std::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<vigie_packed_event>() == 64 && align_of::<vigie_packed_event>() == align_of::<u64>());
+    assert!(offset_of!(vigie_packed_event, size) == 0 && offset_of!(vigie_packed_event, token) == 8);
+    assert!(offset_of!(vigie_packed_event, kind) == 16 && offset_of!(vigie_packed_event, status) == 20);
+    assert!(offset_of!(vigie_packed_event, error_flags) == 24 && offset_of!(vigie_packed_event, node_count) == 28);
+    assert!(offset_of!(vigie_packed_event, data_len) == 32 && offset_of!(vigie_packed_event, root) == 40);
+};
+
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::{align_of, offset_of, size_of};
@@ -292,6 +327,7 @@ const _: () = {
     assert!(vigie_event_kind::VIGIE_EVENT_REPLICA as u32 == kind::REPLICA);
     assert!(vigie_event_kind::VIGIE_EVENT_SENTINEL as u32 == kind::SENTINEL);
     assert!(vigie_status_code::VIGIE_ERR_INTERNAL as i32 == Status::Internal as i32);
+    assert!(vigie_status_code::VIGIE_ERR_BUFFER_TOO_SMALL as i32 == Status::BufferTooSmall as i32);
     assert!(vigie_status_code::VIGIE_ERR_SCAN_INTERRUPTED as i32 == Status::ScanInterrupted as i32);
 };
 

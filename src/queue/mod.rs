@@ -162,17 +162,37 @@ impl Queue {
         if most == 0 {
             return 0;
         }
+        let mut count = 0;
+        self.drain_by(deadline, |state| {
+            count = state.take(out, most);
+            count < most
+        });
+        count
+    }
+
+    /// The same for as long as each event fits, one after the other. The first one that does not stays, and all behind it: false.
+    /// `fits` is asked under the lock: it only reckons.
+    pub fn drain_while(&self, deadline: Deadline, out: &mut Vec<Event>, fits: impl FnMut(&Event) -> bool) -> bool {
+        let all = self.drain_by(deadline, |state| state.take_while(out, fits));
+        // What stays may fit a drain that waits, and this one has taken its notice.
+        if !all && self.lock().needs_notice() {
+            self.changed.notify_one();
+        }
+        all
+    }
+
+    fn drain_by(&self, deadline: Deadline, take: impl FnOnce(&mut State) -> bool) -> bool {
         let mut state = self.lock();
         let over = state.detach_over();
         let waits = !state.is_due_to_newcomer() && !deadline.is_over();
         if waits {
             state = self.wait(state, deadline);
         }
-        let count = state.take(out, most);
-        state.leave(waits, count < most);
+        let all = take(&mut state);
+        state.leave(waits, all);
         drop(state);
         drop(over);
-        count
+        all
     }
 
     /// The descriptor to poll for reading; -1 once closed. It belongs to the queue. Whoever never asks for it does not pay for it.

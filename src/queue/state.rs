@@ -120,20 +120,47 @@ impl State {
     pub(super) fn take(&mut self, out: &mut Vec<Event>, most: usize) -> usize {
         let count = most.min(self.entries.len());
         out.reserve(count);
-        for entry in self.entries.drain(..count) {
-            out.push(match entry {
-                Entry::Event(event) => {
-                    self.events -= 1;
-                    self.bytes -= weight(&event);
-                    event
+        out.extend((0..count).map_while(|_| self.next()));
+        self.shrink();
+        count
+    }
+
+    /// Takes events for as long as each of them fits, one after the other. True: that was all there is.
+    pub(super) fn take_while(&mut self, out: &mut Vec<Event>, mut fits: impl FnMut(&Event) -> bool) -> bool {
+        out.reserve(self.entries.len().min(KEPT));
+        while let Some(entry) = self.entries.front() {
+            let told;
+            let event = match entry {
+                Entry::Event(event) => event,
+                Entry::Lost(count) => {
+                    told = dropped(*count);
+                    &told
                 }
-                Entry::Lost(count) => dropped(count),
-            });
+            };
+            if !fits(event) {
+                return false;
+            }
+            out.extend(self.next());
         }
+        self.shrink();
+        true
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        Some(match self.entries.pop_front()? {
+            Entry::Event(event) => {
+                self.events -= 1;
+                self.bytes -= weight(&event);
+                event
+            }
+            Entry::Lost(count) => dropped(count),
+        })
+    }
+
+    fn shrink(&mut self) {
         if self.entries.is_empty() {
             self.entries.shrink_to(KEPT);
         }
-        count
     }
 
     pub(super) fn add_wakeup(&mut self) {

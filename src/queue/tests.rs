@@ -83,6 +83,29 @@ fn a_newcomer_leaves_the_wakeup_of_a_waiting_drain_alone() {
     assert!(!state.is_due_to_newcomer());
 }
 
+/// Whichever of the two is woken first: an event that one has no room for comes to the other.
+#[test]
+fn what_does_not_fit_one_drain_that_waits_comes_to_another() {
+    for round in 0..20 {
+        let queue = queue();
+        std::thread::scope(|scope| {
+            let narrow = || queue.drain_while(Deadline::after(Duration::from_secs(20)), &mut Vec::new(), |_| false);
+            let (queue, mut first, mut second) = (&queue, None, None);
+            for place in 0..2 {
+                match place == round % 2 {
+                    true => first = Some(scope.spawn(narrow)),
+                    false => second = Some(scope.spawn(|| drain_for_long(queue))),
+                }
+                until_waiting(queue, place + 1);
+            }
+            assert!(queue.push(event(1)));
+            assert_eq!(second.map(|drain| drain.join().unwrap()), Some(1));
+            queue.wakeup(); // for the narrow one, if it saw nothing of the event
+            first.map(|drain| drain.join().unwrap());
+        });
+    }
+}
+
 #[test]
 fn memory_of_a_burst_is_given_back() {
     let queue = Queue::create(100_000).unwrap();

@@ -243,6 +243,8 @@ static void watches(vigie_queue *queue) {
 static void queues(void) {
   vigie_queue *queue = (vigie_queue *)rubbish;
   vigie_event events[2];
+  char buffer[2 * sizeof(vigie_packed_event)];
+  size_t used = 1;
   CHECK(vigie_queue_create(0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
   REFUSED("out is NULL", NO_OUT, vigie_queue_create(1, NULL, &error));
   REFUSED("capacity is 0", queue, vigie_queue_create(0, &queue, &error));
@@ -258,6 +260,16 @@ static void queues(void) {
   CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, events, 0) == VIGIE_ERR_INVALID_ARG);
   CHECK(vigie_queue_drain(queue, INT64_MIN, events, 2) == 0);
   CHECK(vigie_queue_drain(queue, 0, events, 2) == 0);
+  CHECK(vigie_queue_drain_packed(NULL, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(NULL, 0, buffer, sizeof buffer, &used) == VIGIE_ERR_INVALID_ARG && used == 0);
+  CHECK(vigie_queue_drain_packed((vigie_queue *)rubbish, 0, buffer, sizeof buffer, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed((vigie_queue *)config, 0, buffer, sizeof buffer, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_NONE, NULL, sizeof buffer, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_NONE, buffer, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_NONE, buffer, sizeof(vigie_packed_event) - 1, NULL) ==
+        VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_NONE, buffer, TOO_LONG, NULL) == VIGIE_ERR_INVALID_ARG);
+  CHECK(vigie_queue_drain_packed(queue, INT64_MIN, buffer, sizeof buffer, NULL) == 0);
   CHECK(vigie_queue_fd(NULL) == -1);
   CHECK(vigie_queue_fd((vigie_queue *)rubbish) == -1);
   CHECK(vigie_queue_fd((vigie_queue *)reply) == -1);

@@ -179,7 +179,8 @@ static void submits(vigie_client *client) {
   vigie_error *error = NULL;
   vigie_queue *queue = NULL;
   vigie_event events[4];
-  size_t len = 0;
+  vigie_packed_event packed;
+  size_t len = 0, used = 0;
   vigie_batch *batch = vigie_batch_new();
   const void *list;
   GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
@@ -202,6 +203,17 @@ static void submits(vigie_client *client) {
   CHECK(events[1].status == VIGIE_ERR_SERVER && vigie_error_status(events[1].error) == VIGIE_ERR_SERVER);
   CHECK(vigie_reply_type(events[2].reply, vigie_reply_child(events[2].reply, VIGIE_ROOT, 1)) == VIGIE_TYPE_ERROR);
   vigie_events_clear(events, 3);
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, 0, VIGIE_TIMEOUT_DEFAULT, queue, 11, &error));
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_DEFAULT, &packed, sizeof packed, &used) == VIGIE_ERR_BUFFER_TOO_SMALL);
+  CHECK(used > sizeof packed && vigie_queue_drain(queue, 0, events, 1) == 1 && events[0].token == 11);
+  vigie_events_clear(events, 1);
+  vigie_batch_clear(batch);
+  vigie_batch_add(batch, VIGIE_CMD("STRLEN", "once:s"));
+  list = vigie_batch_data(batch, &len);
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 12, &error));
+  CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_DEFAULT, &packed, sizeof packed, &used) == 1);
+  CHECK(used == sizeof packed && packed.size == used && packed.kind == VIGIE_EVENT_COMPLETION && packed.token == 12);
+  CHECK(packed.status == VIGIE_OK && packed.root.type == VIGIE_TYPE_INT && packed.root.value == 1);
   CHECK(vigie_queue_cancel(queue, 7) == 0);
   vigie_batch_free(batch);
   vigie_queue_free(queue);

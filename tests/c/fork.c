@@ -21,6 +21,7 @@ static void inherited_handles_answer(void) {
   GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(session, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
   CHECK(vigie_queue_drain(queue, 0, &event, 1) == VIGIE_ERR_FORKED && vigie_queue_cancel(queue, 1) == 0);
+  CHECK(vigie_queue_drain_packed(queue, 0, &event, sizeof event, NULL) == VIGIE_ERR_FORKED);
   GIVES(VIGIE_ERR_FORKED, vigie_client_topology(client, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_client_stats(client, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_client_disconnect(client, &error));

@@ -1,5 +1,5 @@
-/* A queue without a sender: its descriptor in a poll() loop, wake-ups, time limits, every end, and a forked child. No server is
- * needed. */
+/* A queue without a sender: its descriptor in a poll() loop, wake-ups, time limits, every end, and a forked child, with either form of
+ * drain. No server is needed. */
 #include "common.h"
 
 #include <fcntl.h>
@@ -33,8 +33,18 @@ static int64_t now_ms(void) {
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Whether drain() is the packed one. */
+static int packed = 0;
+
 static int32_t drain(vigie_queue *queue, int64_t timeout_ms) {
   vigie_event events[ROOM];
+  if (packed) {
+    char buffer[sizeof(vigie_packed_event)];
+    size_t used = 1;
+    int32_t count = vigie_queue_drain_packed(queue, timeout_ms, buffer, sizeof buffer, &used);
+    CHECK(used == 0);
+    return count;
+  }
   return vigie_queue_drain(queue, timeout_ms, events, ROOM);
 }
 
@@ -67,9 +77,10 @@ static void time_limits_are_kept(void) {
   const int64_t at_once[] = {0, -1, INT64_MIN, INT32_MIN + 1};
   int64_t begun = now_ms();
   vigie_event event;
-  memset(&event, 0x5a, sizeof event);
-  CHECK(vigie_queue_drain(queue, 50, &event, 1) == 0);
+  CHECK(drain(queue, 50) == 0);
   CHECK(now_ms() - begun >= 49);
+  memset(&event, 0x5a, sizeof event);
+  CHECK(vigie_queue_drain(queue, 0, &event, 1) == 0);
   CHECK(event.kind == 0x5a5a5a5au); /* nothing was written */
   for (size_t i = 0; i < sizeof at_once / sizeof *at_once; i++) CHECK(drain(queue, at_once[i]) == 0);
   vigie_queue_free(queue);
@@ -162,11 +173,13 @@ static void a_child_makes_its_own(void) {
 }
 
 int main(void) {
-  the_descriptor_tells_of_a_wakeup();
-  time_limits_are_kept();
-  wakeups_from_another_thread(drains);
-  wakeups_from_another_thread(polls);
-  clearing_and_freeing();
-  a_child_makes_its_own();
+  for (packed = 0; packed < 2; packed++) {
+    the_descriptor_tells_of_a_wakeup();
+    time_limits_are_kept();
+    wakeups_from_another_thread(drains);
+    wakeups_from_another_thread(polls);
+    clearing_and_freeing();
+    a_child_makes_its_own();
+  }
   return finish();
 }

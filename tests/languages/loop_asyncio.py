@@ -16,7 +16,7 @@ class Loop:
     """Keeps the queue full, checks what comes back, and looks at the clock every 5 ms."""
 
     def __init__(self, client):
-        self.client, self.queue = client, vigie.Queue(client, CAPACITY, BATCH)
+        self.client, self.queue = client, vigie.Queue(client, CAPACITY)
         self.submitted = self.seen = self.full = self.ticks = 0
         self.pause, self.begun = 0.0, time.monotonic()
         self.last_tick = self.begun
@@ -40,7 +40,7 @@ class Loop:
                     if completion != wanted:
                         raise RuntimeError(f"got {completion!r}, wanted {wanted!r}")
                     self.seen += 1
-                if len(taken) < BATCH:
+                if not taken:
                     break
             self.submit()
             if self.seen == COMMANDS and not self.done.done():

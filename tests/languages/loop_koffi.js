@@ -6,7 +6,7 @@ const { run, BATCH, CAPACITY } = require('./turns.js');
 
 vigie.load(process.argv[2]);
 const client = new vigie.Client(process.argv[3]);
-const queue = new vigie.Queue(client, CAPACITY, BATCH);
+const queue = new vigie.Queue(client, CAPACITY);
 let poll;
 
 run(

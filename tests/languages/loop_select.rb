@@ -14,7 +14,7 @@ class Loop
   attr_reader :queue, :full, :ticks, :pause
 
   def initialize(client)
-    @client, @queue = client, Vigie::Queue.new(client, CAPACITY, BATCH)
+    @client, @queue = client, Vigie::Queue.new(client, CAPACITY)
     @submitted = @seen = @full = @ticks = 0
     @pause = 0.0
   end
@@ -39,7 +39,7 @@ class Loop
         abort "got #{completion.inspect}, wanted #{wanted.inspect}" unless completion == wanted
         @seen += 1
       end
-      break if taken.size < BATCH
+      break if taken.empty?
     end
     submit
   end

@@ -35,7 +35,7 @@ function run(name, key, queue, exec) {
   }
 
   function readable() {
-    while (queue.drain(take) === BATCH);
+    while (queue.drain(take) > 0);
     submit();
     if (seen === COMMANDS) end();
   }

@@ -1,15 +1,15 @@
 // As much of a binding as an event loop needs, through koffi: open, exec, submit, drain. No callback, no thread.
 //
-// Replies come as JavaScript values, texts as Buffers, decoded from the nodes and data that an event or a reply carries. koffi
-// takes microseconds for a struct, so memory is copied into buffers of our own and read there.
+// Replies come as JavaScript values, texts as Buffers, decoded from their nodes and data. koffi takes microseconds for a struct, so
+// memory is copied into buffers of our own and read there; completions come packed into such a buffer, one call for a batch of them.
 'use strict';
 const koffi = require('koffi');
 
 const DEFAULT = -2147483648;
-const QUEUE_FULL = -301;
+const [QUEUE_FULL, BUFFER_TOO_SMALL] = [-301, -9];
 const CALL_EACH = 1 << 5;
 const COMPLETION = 1 << 0;
-const EVENT_BYTES = 64; // kind 0, status 4, token 8, reply 16, error 24, nodes 32, data 40, node_count 48, data_len 56
+const [TOKEN, KIND, STATUS, NODE_COUNT, ROOT] = [8, 16, 20, 28, 40]; // of a packed event: its fields, and where its nodes begin
 const NODE_BYTES = 24; // type 0, count 4, value 8, len 16
 const [NULL, INT, DOUBLE, BOOL, ARRAY] = [1, 5, 6, 7, 10];
 
@@ -31,9 +31,8 @@ const PROTOTYPES = [
   'void vigie_error_free(uint64_t error)',
   'int32_t vigie_queue_create(size_t capacity, void *out, void *err)',
   'int vigie_queue_fd(void *queue)',
-  'int32_t vigie_queue_drain(void *queue, int64_t timeout_ms, void *events, uint32_t capacity)',
+  'int32_t vigie_queue_drain_packed(void *queue, int64_t timeout_ms, void *buf, size_t buf_len, void *used)',
   'void vigie_queue_free(void *queue)',
-  'void vigie_events_clear(void *events, size_t count)',
 ];
 
 let f;
@@ -45,11 +44,11 @@ function load(path) {
   copy = koffi.load(null).func('void memcpy(void *to, uint64_t from, size_t bytes)');
 }
 
-// What an error object said; the object stays its owner's.
+// A status and a sentence.
 class VigieError extends Error {
-  constructor(err) {
-    super(f.vigie_error_message(err));
-    this.status = f.vigie_error_status(err);
+  constructor(status, message) {
+    super(message);
+    this.status = status;
   }
 }
 
@@ -60,9 +59,12 @@ function encode(...words) {
   return resp;
 }
 
-const number = (buffer, at) => buffer.readUInt32LE(at) + buffer.readInt32LE(at + 4) * 4294967296;
+// A DataView reads a number in half the time that a Buffer takes.
+const view = (buffer) => new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+const number = (seen, at) => seen.getUint32(at, true) + seen.getInt32(at + 4, true) * 4294967296;
 
 const one = Buffer.allocUnsafeSlow(NODE_BYTES);
+const oneSeen = view(one);
 
 // A reply from its flat form: addresses of the nodes and the data as BigInts, how many nodes and bytes. Its texts share one buffer.
 function decode(nodes, count, data, dataLength) {
@@ -70,20 +72,22 @@ function decode(nodes, count, data, dataLength) {
   const texts = Buffer.allocUnsafe(dataLength);
   copy(flat, nodes, NODE_BYTES * count);
   if (dataLength > 0) copy(texts, data, dataLength);
-  return valueOf(flat, 0, texts);
+  return valueOf(count === 1 ? oneSeen : view(flat), 0, 0, texts, 0);
 }
 
-function valueOf(flat, at, texts) {
-  const kind = flat[at];
+// The value of a node, where the nodes and the texts begin at a place each.
+function valueOf(flat, root, at, texts, base) {
+  const kind = flat.getUint8(at);
   const value = number(flat, at + 8);
   if (kind === INT) return value;
   if (kind === NULL) return null;
   if (kind === BOOL) return value !== 0;
-  if (kind === DOUBLE) return flat.readDoubleLE(at + 8);
+  if (kind === DOUBLE) return flat.getFloat64(at + 8, true);
   if (kind >= ARRAY) {
-    return Array.from({ length: flat.readUInt32LE(at + 4) }, (_, i) => valueOf(flat, (value + i) * NODE_BYTES, texts));
+    const child = (_, i) => valueOf(flat, root, root + (value + i) * NODE_BYTES, texts, base);
+    return Array.from({ length: flat.getUint32(at + 4, true) }, child);
   }
-  return texts.subarray(value, value + number(flat, at + 16));
+  return texts.subarray(base + value, base + value + number(flat, at + 16));
 }
 
 // Memory for out-parameters, seen as 64-bit numbers.
@@ -114,7 +118,7 @@ class Client {
   // Throws what the last call left in err.
   check(status) {
     if (status === 0) return;
-    const error = new VigieError(this.err[0]);
+    const error = new VigieError(status, f.vigie_error_message(this.err[0]));
     f.vigie_error_free(this.err[0]);
     throw error;
   }
@@ -164,39 +168,48 @@ class Client {
   }
 }
 
-// Completions, as calls of take(token, value), where the value may be a VigieError.
+// Completions, as calls of take(token, value), where the value may be a VigieError. They come through a buffer of so many bytes, which
+// grows for a larger one.
 class Queue {
-  constructor(client, capacity, room) {
+  constructor(client, capacity, room = 1 << 16) {
     const out = cells(1);
     client.check(f.vigie_queue_create(capacity, out, client.err));
     this.handle = out[0];
-    this.room = room;
-    this.bytes = Buffer.allocUnsafeSlow(EVENT_BYTES * room);
-    this.words = new BigUint64Array(this.bytes.buffer);
+    this.used = cells(1);
+    this.buffer = Buffer.allocUnsafeSlow(room);
     this.fd = f.vigie_queue_fd(this.handle);
   }
 
-  // What is there, at most as much as there is room for; returns how much: if it is as much, there may be more. It does not wait.
+  // What is there, as much of it as the buffer takes; returns how much: 0 when there is none. It does not wait. The texts of a drain
+  // share one buffer.
   drain(take) {
-    const count = f.vigie_queue_drain(this.handle, 0, this.bytes, this.room);
-    if (count < 0) throw new Error(`drain gave ${count}`);
-    if (count === 0) return 0;
-    for (let i = 0; i < count; i++) {
-      const at = EVENT_BYTES * i;
-      if (this.bytes.readUInt32LE(at) !== COMPLETION) continue;
-      const failed = this.bytes.readInt32LE(at + 4) !== 0;
-      const value = failed
-        ? new VigieError(this.words[8 * i + 3])
-        : decode(this.words[8 * i + 4], number(this.bytes, at + 48), this.words[8 * i + 5], number(this.bytes, at + 56));
-      take(number(this.bytes, at + 8), value);
+    const count = f.vigie_queue_drain_packed(this.handle, 0, this.buffer, this.buffer.length, this.used);
+    if (count === BUFFER_TOO_SMALL) {
+      this.buffer = Buffer.allocUnsafeSlow(Number(this.used[0]));
+      return this.drain(take);
     }
-    f.vigie_events_clear(this.bytes, count);
+    if (count < 0) throw new Error(`drain gave ${count}`);
+    const records = Buffer.allocUnsafe(Number(this.used[0]));
+    this.buffer.copy(records, 0, 0, records.length);
+    const seen = view(records);
+    for (let i = 0, at = 0; i < count; i++, at += number(seen, at)) {
+      if (seen.getUint32(at + KIND, true) !== COMPLETION) continue;
+      const root = at + ROOT;
+      const value = valueOf(seen, root, root, records, root + NODE_BYTES * seen.getUint32(at + NODE_COUNT, true));
+      const status = seen.getInt32(at + STATUS, true);
+      take(number(seen, at + TOKEN), status === 0 ? value : failure(status, value));
+    }
     return count;
   }
 
   close() {
     f.vigie_queue_free(this.handle);
   }
+}
+
+// The error of a packed event, whose value is a list in which keys and values alternate.
+function failure(status, told) {
+  return new VigieError(status, told[told.findIndex((key) => String(key) === 'message') + 1].toString());
 }
 
 module.exports = { load, encode, Client, Queue, VigieError };

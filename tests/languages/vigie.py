@@ -1,6 +1,7 @@
 """As much of a binding as an event loop needs, through ctypes: open, exec, submit, drain. No callback, no thread.
 
-Replies come as Python values, decoded from the nodes and data that an event or a reply carries, without a call per node.
+Replies come as Python values, decoded from their nodes and data without a call per node; completions come packed, one call and one copy
+for a batch of them.
 """
 
 import ctypes as c
@@ -8,10 +9,12 @@ import struct
 
 ptr, i32, i64, u32, u64, size = c.c_void_p, c.c_int32, c.c_int64, c.c_uint32, c.c_uint64, c.c_size_t
 DEFAULT = -2147483648
-QUEUE_FULL = -301
+QUEUE_FULL, BUFFER_TOO_SMALL = -301, -9
 CALL_EACH = 1 << 5
 COMPLETION = 1 << 0
-EVENT = struct.Struct("=IiQQQQQQQ")  # kind, status, token, reply, error, nodes, data, node_count, data_len
+# size, token, kind, status, node_count; of the root type, value, len. What is not needed here is left out.
+PACKED = struct.Struct("=QQIi4xI8xB7xqQ")
+ROOT = 40  # where the nodes of a packed event begin
 NODE = struct.Struct("=BBHIqQ")  # type, flags, reserved, count, value, len
 NULL, INT, DOUBLE, BOOL, ARRAY = 1, 5, 6, 7, 10
 
@@ -33,9 +36,8 @@ PROTOTYPES = {
     "vigie_error_free": (None, [ptr]),
     "vigie_queue_create": (i32, [size, ptr, ptr]),
     "vigie_queue_fd": (c.c_int, [ptr]),
-    "vigie_queue_drain": (i32, [ptr, i64, ptr, u32]),
+    "vigie_queue_drain_packed": (i32, [ptr, i64, ptr, size, ptr]),
     "vigie_queue_free": (None, [ptr]),
-    "vigie_events_clear": (None, [ptr, size]),
 }
 
 
@@ -49,11 +51,11 @@ def load(path):
 
 
 class VigieError(Exception):
-    """What an error object said; the object stays its owner's."""
+    """A status and a sentence."""
 
-    def __init__(self, lib, err):
-        self.status = lib.vigie_error_status(err)
-        super().__init__(lib.vigie_error_message(err).decode())
+    def __init__(self, status, message):
+        self.status = status
+        super().__init__(message.decode())
 
 
 def encode(*words):
@@ -63,19 +65,20 @@ def encode(*words):
 
 def decode(nodes, count, data, data_len):
     """A reply from its flat form: addresses of the nodes and the data, how many nodes and bytes."""
-    texts = c.string_at(data, data_len)
-    if count == 1:
-        kind, _, _, _, value, length = NODE.unpack(c.string_at(nodes, 24))
-        if kind >= ARRAY:
-            return []
-        return texts[value : value + length] if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
-    flat = list(NODE.iter_unpack(c.string_at(nodes, 24 * count)))
+    return tree(c.string_at(nodes, 24 * count), c.string_at(data, data_len), 0)
+
+
+def tree(nodes, texts, base):
+    """The value of nodes whose texts begin at a place in some bytes."""
+    flat = list(NODE.iter_unpack(nodes))
 
     def value_of(node):
         kind, _, _, children, value, length = node
         if kind >= ARRAY:
             return [value_of(child) for child in flat[value : value + children]]
-        return texts[value : value + length] if kind not in (NULL, INT, DOUBLE, BOOL) else scalar(kind, value)
+        if kind in (NULL, INT, DOUBLE, BOOL):
+            return scalar(kind, value)
+        return texts[base + value : base + value + length]
 
     return value_of(flat[0])
 
@@ -105,7 +108,7 @@ class Client:
         """Raises what the last call left in err."""
         if status != 0:
             try:
-                raise VigieError(self.lib, self.err)
+                raise VigieError(self.lib.vigie_error_status(self.err), self.lib.vigie_error_message(self.err))
             finally:
                 self.lib.vigie_error_free(self.err)
 
@@ -148,31 +151,51 @@ LENGTHS = [size * n for n in range(8)]
 
 
 class Queue:
-    """Completions: (token, value), or (token, VigieError)."""
+    """Completions: (token, value), or (token, VigieError). They come through a buffer of so many bytes, which grows for a larger one."""
 
-    def __init__(self, client, capacity, room):
-        self.lib, self.handle, self.room = client.lib, ptr(), room
+    def __init__(self, client, capacity, room=1 << 16):
+        self.lib, self.handle = client.lib, ptr()
         client.check(self.lib.vigie_queue_create(capacity, c.byref(self.handle), c.byref(client.err)))
-        self.events = c.create_string_buffer(EVENT.size * room)
+        self.used, self.buffer = size(), c.create_string_buffer(room)
+        self.used_out = c.byref(self.used)
         self.fd = self.lib.vigie_queue_fd(self.handle)
 
     def drain(self, timeout_ms=0):
-        """What is there, at most as much as there is room for: if it is as much, there may be more."""
-        count = self.lib.vigie_queue_drain(self.handle, timeout_ms, self.events, self.room)
-        if count <= 0:
-            if count < 0:
-                raise RuntimeError(f"drain gave {count}")
-            return []
-        taken = []
-        for kind, status, token, _, error, *flat in EVENT.iter_unpack(
-            memoryview(self.events)[: EVENT.size * count]
-        ):
-            if kind == COMPLETION:
-                nodes, data, count_of_nodes, data_len = flat
-                value = decode(nodes, count_of_nodes, data, data_len) if status == 0 else VigieError(self.lib, error)
-                taken.append((token, value))
-        self.lib.vigie_events_clear(self.events, count)
-        return taken
+        """What is there, as much of it as the buffer takes: none when there is none."""
+        while True:
+            buffer = self.buffer
+            count = self.lib.vigie_queue_drain_packed(self.handle, timeout_ms, buffer, len(buffer), self.used_out)
+            if count != BUFFER_TOO_SMALL:
+                break
+            self.buffer = c.create_string_buffer(self.used.value)
+        if count < 0:
+            raise RuntimeError(f"drain gave {count}")
+        return unpacked(c.string_at(buffer, self.used.value), count)
 
     def close(self):
         self.lib.vigie_queue_free(self.handle)
+
+
+def unpacked(records, count):
+    """The completions among so many packed events."""
+    taken, at, head = [], 0, PACKED.unpack_from
+    for _ in range(count):
+        length, token, kind, status, nodes, form, value, text = head(records, at)
+        texts = at + ROOT + 24 * nodes
+        if kind == COMPLETION:
+            if status != 0:
+                value = failure(status, tree(records[at + ROOT : texts], records, texts))
+            elif nodes > 1 or form >= ARRAY:
+                value = tree(records[at + ROOT : texts], records, texts)
+            elif form in (NULL, INT, DOUBLE, BOOL):
+                value = scalar(form, value)
+            else:
+                value = records[texts + value : texts + value + text]
+            taken.append((token, value))
+        at += length
+    return taken
+
+
+def failure(status, told):
+    """The error that a packed event tells of, as a list in which keys and values alternate."""
+    return VigieError(status, dict(zip(told[::2], told[1::2]))[b"message"])

@@ -1,17 +1,17 @@
 # As much of a binding as an event loop needs, through ffi: open, exec, submit, drain. No callback, no thread.
 #
-# Replies come as Ruby values, decoded from the nodes and data that an event or a reply carries, without a call per node.
+# Replies come as Ruby values, decoded from their nodes and data without a call per node; completions come packed, one call for a batch
+# of them, and are read where they lie.
 require 'ffi'
 
 module Vigie
   extend FFI::Library
   DEFAULT = -2_147_483_648
-  QUEUE_FULL = -301
+  QUEUE_FULL, BUFFER_TOO_SMALL = -301, -9
   CALL_EACH = 1 << 5
   COMPLETION = 1 << 0
-  # kind, status, token, reply, error, nodes, data, node_count, data_len
-  EVENT = 'LlQ7'
-  EVENT_BYTES = 64
+  # Where the fields of a packed event are, and its nodes.
+  TOKEN, KIND, STATUS, NODE_COUNT, DATA_LEN, ROOT = 8, 16, 20, 28, 32, 40
   # type, flags, reserved, count, value, len
   NODE = 'CCSLqQ'
   NODE_BYTES = 24
@@ -32,24 +32,24 @@ module Vigie
     attach_function :vigie_cmds_submit, %i[pointer buffer_in size_t uint32 int64 pointer uint64 pointer], :int32
     attach_function :vigie_reply_nodes, %i[pointer pointer pointer pointer], :pointer
     attach_function :vigie_reply_free, [:pointer], :void
-    attach_function :vigie_error_status, [:pointer], :int32
     attach_function :vigie_error_message, [:pointer], :string
+    attach_function :vigie_error_server_code, [:pointer], :string
     attach_function :vigie_error_free, [:pointer], :void
     attach_function :vigie_queue_create, %i[size_t pointer pointer], :int32
     attach_function :vigie_queue_fd, [:pointer], :int
-    attach_function :vigie_queue_drain, %i[pointer int64 pointer uint32], :int32
-    attach_function :vigie_queue_wait, :vigie_queue_drain, %i[pointer int64 pointer uint32], :int32, blocking: true
+    drain = %i[pointer int64 pointer size_t pointer]
+    attach_function :vigie_queue_drain, :vigie_queue_drain_packed, drain, :int32
+    attach_function :vigie_queue_wait, :vigie_queue_drain_packed, drain, :int32, blocking: true
     attach_function :vigie_queue_free, [:pointer], :void
-    attach_function :vigie_events_clear, %i[pointer size_t], :void
   end
 
-  # What an error object said; the object stays its owner's.
+  # A status, a sentence, and the first word of a server's error.
   class Error < StandardError
-    attr_reader :status
+    attr_reader :status, :code
 
-    def initialize(err)
-      @status = Vigie.vigie_error_status(err)
-      super(Vigie.vigie_error_message(err))
+    def initialize(status, message, code)
+      @status, @code = status, code
+      super(message)
     end
   end
 
@@ -74,6 +74,22 @@ module Vigie
     when ARRAY.. then Array.new(flat[at + 3]) { |i| value_of(flat, (value + i) * 6, texts) }
     else texts.byteslice(value, flat[at + 5])
     end
+  end
+
+  # What a packed event carries that begins there.
+  def packed(buffer, at)
+    count = buffer.get_uint32(at + NODE_COUNT)
+    data = at + ROOT + NODE_BYTES * count
+    if count == 1
+      case buffer.get_uint8(at + ROOT)
+      when NULL then return nil
+      when INT, BOOL then return buffer.get_int64(at + ROOT + 8)
+      when DOUBLE then return buffer.get_float64(at + ROOT + 8)
+      when ARRAY.. then return []
+      else return buffer.get_bytes(data + buffer.get_uint64(at + ROOT + 8), buffer.get_uint64(at + ROOT + 16))
+      end
+    end
+    decode(buffer + (at + ROOT), count, buffer + data, buffer.get_uint64(at + DATA_LEN))
   end
 
   # A client of the primary.
@@ -101,7 +117,7 @@ module Vigie
 
       err = @err.read_pointer
       begin
-        raise Error.new(err)
+        raise Error.new(status, Vigie.vigie_error_message(err), Vigie.vigie_error_server_code(err))
       ensure
         Vigie.vigie_error_free(err)
       end
@@ -147,32 +163,32 @@ module Vigie
     end
   end
 
-  # Completions: [token, value], or [token, Error].
+  # Completions: [token, value], or [token, Error]. They come through a buffer of so many bytes, which grows for a larger one.
   class Queue
-    attr_reader :handle, :io, :room
+    attr_reader :handle, :io
 
-    def initialize(client, capacity, room)
+    def initialize(client, capacity, room = 1 << 16)
       out = FFI::MemoryPointer.new(:pointer)
       client.check Vigie.vigie_queue_create(capacity, out, client.err)
-      @handle, @room = out.read_pointer, room
-      @events = FFI::MemoryPointer.new(EVENT_BYTES, room)
+      @handle = out.read_pointer
+      @buffer, @used = FFI::MemoryPointer.new(room), FFI::MemoryPointer.new(:size_t)
       @io = IO.for_fd(Vigie.vigie_queue_fd(@handle), autoclose: false) # the descriptor is the queue's
     end
 
-    # What is there, at most as much as there is room for: if it is as much, there may be more.
+    # What is there, as much of it as the buffer takes: none when there is none.
     def drain(timeout_ms = 0)
-      count = Vigie.send(timeout_ms.zero? ? :vigie_queue_drain : :vigie_queue_wait, @handle, timeout_ms, @events, @room)
-      raise "drain gave #{count}" if count.negative?
-      return [] if count.zero?
-
-      fields = @events.get_bytes(0, EVENT_BYTES * count).unpack(EVENT * count)
-      taken = []
-      (0...fields.size).step(9) do |at|
-        next if fields[at] != COMPLETION
-
-        taken << [fields[at + 2], outcome(fields, at)]
+      count = packed(timeout_ms)
+      while count == BUFFER_TOO_SMALL
+        @buffer = FFI::MemoryPointer.new(@used.read_uint64)
+        count = packed(timeout_ms)
       end
-      Vigie.vigie_events_clear(@events, count)
+      raise "drain gave #{count}" if count.negative?
+
+      taken, at = [], 0
+      count.times do
+        taken << [@buffer.get_uint64(at + TOKEN), outcome(at)] if @buffer.get_uint32(at + KIND) == COMPLETION
+        at += @buffer.get_uint64(at)
+      end
       taken
     end
 
@@ -182,10 +198,16 @@ module Vigie
 
     private
 
-    def outcome(fields, at)
-      return Error.new(FFI::Pointer.new(fields[at + 4])) unless fields[at + 1].zero?
+    # Only a call that may wait lets other threads run.
+    def packed(timeout_ms)
+      return Vigie.vigie_queue_drain(@handle, 0, @buffer, @buffer.size, @used) if timeout_ms.zero?
 
-      Vigie.decode(FFI::Pointer.new(fields[at + 5]), fields[at + 7], FFI::Pointer.new(fields[at + 6]), fields[at + 8])
+      Vigie.vigie_queue_wait(@handle, timeout_ms, @buffer, @buffer.size, @used)
+    end
+
+    def outcome(at)
+      status, value = @buffer.get_int32(at + STATUS), Vigie.packed(@buffer, at)
+      status.zero? ? value : Error.new(status, *Hash[*value].values_at('message', 'server_code'))
     end
   end
 end
