@@ -348,7 +348,7 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
         })
     };
     let pool = server.pool(pool_of(3));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, once: false };
     // The first call opens the first lane; the second asks for another.
     (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(1000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
@@ -416,7 +416,7 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
     });
     let pool = server.pool(pool_of(4));
     let slow = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, once: false };
         let reply = pool.exec(unit, true, after(10_000)).unwrap();
         reply.bytes(0).unwrap().to_vec()
     };

@@ -175,7 +175,7 @@ impl Core {
 
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
     fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
-        let Facts { reads, traffic, line, .. } = calls[0].facts;
+        let Facts { reads, scan, traffic, line } = calls[0].facts;
         let held = || self.service.is_fenced() || self.settings().write.majority.is_some();
         if traffic != Traffic::Plain || (!reads && held()) {
             return 0;
@@ -188,10 +188,10 @@ impl Core {
             return 0;
         }
         attach(queue, &post);
-        let now = Instant::now();
+        let (now, once) = (Instant::now(), !reads || scan.is_some());
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list };
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once };
             let way = Way { route: route.clone(), replicas: 0, doubts, version };
             let deadline = route.share_of(call.deadline);
             call.start(unit, deadline, Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
