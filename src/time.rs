@@ -54,6 +54,11 @@ impl Deadline {
         self.end.is_some_and(|end| Instant::now() >= end)
     }
 
+    /// Whether so little is left that an answer could not be awaited: what was held back until now is better not sent.
+    pub fn is_all_but_over(&self) -> bool {
+        self.left().is_some_and(|left| left < Duration::from_millis(1))
+    }
+
     /// The instant it ends at; `None` without a limit.
     pub fn end(&self) -> Option<Instant> {
         self.end

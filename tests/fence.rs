@@ -17,6 +17,7 @@ use vigie::client::{Budget, Client};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::kind;
 use vigie::resp::Reply;
+use vigie::time::Deadline;
 
 const ON: (&str, &str) = ("on", "1");
 
@@ -127,6 +128,33 @@ fn rule_5_each_abort_releases_the_fence_and_writes_go_on_where_they_were() {
     }
     assert_eq!((client_id(&client), stage.p.count("SET")), (id, 0));
     assert_eq!((stage.r.count("INCR"), stage.told.switches().len()), (0, 0));
+}
+
+#[test]
+fn who_was_held_until_no_time_is_left_is_not_let_through() {
+    let stage = stage(2, &[]);
+    let (_client, service) = (warm(&stage), stage.service());
+    for _ in 0..20 {
+        stage.begin(0);
+        eventually("the fence is up", SOON, || service.is_fenced());
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let held = spawn({
+            let service = Arc::clone(&service);
+            move || (deadline.left(), service.await_open(deadline, || false))
+        });
+        while deadline.left() > Some(Duration::from_micros(700)) {
+            std::hint::spin_loop();
+        }
+        stage.abort(0, "not-elected");
+        // A thread that the machine let run only now waited for nothing.
+        match join(&held) {
+            (left, Ok(())) => {
+                assert!(left < Some(Duration::from_millis(25)), "let through, begun {left:?} before its end")
+            }
+            (_, outcome) => assert!(fails(Status::Fenced, outcome).has(flags::RETRYABLE)),
+        }
+        eventually("the fence is down", SOON, || !service.is_fenced());
+    }
 }
 
 #[test]

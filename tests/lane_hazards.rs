@@ -186,7 +186,7 @@ fn a_lone_writer_reads_its_own_replies_when_the_socket_is_full() {
     let text = vec![b'x'; 512 << 10];
     let mut raw = Vec::new();
     (0..48).for_each(|_| Bytes::Args(&[b"ECHO", &text]).append_to(&mut raw));
-    let reply = lane.exec(Unit { bytes: Bytes::Raw(&raw), list: Some(48) }, after(20_000)).unwrap();
+    let reply = lane.exec(Unit { bytes: Bytes::Raw(&raw), list: Some(48), once: false }, after(20_000)).unwrap();
     assert_eq!(reply.count(0), 48);
     assert!((0..48).all(|at| reply.bytes(reply.child(0, at).unwrap()) == Some(&text)));
 }
@@ -317,7 +317,7 @@ fn ten_thousand_who_wait_are_told_truthfully_at_death() {
     let started: Vec<_> = (0..STARTED).map(|n| Arc::new(Told(n, Mutex::default()))).collect();
     for told in &started {
         let text = text(told.0);
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", &text]), list: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", &text]), list: None, once: false };
         assert!(lane.start(unit, Deadline::never(), told.clone(), None).is_ok());
     }
     let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
@@ -443,6 +443,23 @@ fn a_connection_that_was_closed_while_idle_costs_the_next_call_nothing() {
         },
         None,
     );
+}
+
+#[test]
+fn what_must_not_be_sent_twice_is_not_sent_into_a_connection_whose_end_has_come() {
+    // Each connection ends with its first answer, which comes a moment before the next call.
+    let server = Server::start(|mut peer, _| {
+        let Some(text) = peer.next_arg() else { return };
+        peer.say_last(format!("${}\r\n{}\r\n", text.len(), String::from_utf8_lossy(&text)));
+    });
+    let pool = server.pool(PoolSettings::default());
+    let once = |text: &[u8]| {
+        pool.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, once: true }, false, after(10_000))
+    };
+    for turn in 0..50 {
+        assert_text(&once(format!("{turn}").as_bytes()), format!("{turn}").as_bytes());
+    }
+    assert_eq!(server.accepted.load(Ordering::SeqCst), 50);
 }
 
 #[test]

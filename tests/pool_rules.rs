@@ -349,7 +349,7 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
         })
     };
     let pool = server.pool(pool_of(3));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, once: false };
     // The first call opens the first lane; the second asks for another.
     (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(1000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
@@ -417,7 +417,7 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
     });
     let pool = server.pool(pool_of(4));
     let slow = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, once: false };
         let reply = pool.exec(unit, true, after(10_000)).unwrap();
         reply.bytes(0).unwrap().to_vec()
     };
@@ -496,7 +496,7 @@ impl Completion for Seen {
 fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     let post = pool.open_post(Traffic::Plain, after(5000)).unwrap().expect("a lane");
     let seen = Arc::new(Seen(Mutex::default()));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, once: false };
     assert!(post.start(unit, after(20_000), seen.clone(), None).is_ok());
     seen
 }

@@ -47,7 +47,7 @@ impl Core {
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
         let bytes = with_wait(unit, replicas, deadline);
         let commands = unit.list.unwrap_or(1);
-        let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1) }, deadline);
+        let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true }, deadline);
         unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
     }
 }

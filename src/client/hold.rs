@@ -1,6 +1,6 @@
 //! What holds a write back, and what makes its answer doubtful: the fence, the majority, a switch (rules 5 to 8 and 18).
 //!
-//! Guarantees: a held call waits inside its own deadline and was surely not sent; a write that was answered by a primary which was being
+//! Guarantees: a held call waits inside its own deadline and was surely not sent, nor is it when it may go with no time left; a write that was answered by a primary which was being
 //! replaced is never called a success. Leaves to others: what raises the fence (topology).
 
 use std::time::Duration;
@@ -55,16 +55,22 @@ impl Core {
 
     /// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
     fn await_majority(&self, limit: Duration, deadline: Deadline) -> Result<()> {
+        // Of the last look that was in vain.
+        let mut missed = None;
         loop {
             let age = self.service.confirmed().map(|confirmed| confirmed.elapsed());
-            if age.is_some_and(|age| age <= limit) {
+            let confirmed = age.is_some_and(|age| age <= limit);
+            let late = missed.is_some() && deadline.is_all_but_over();
+            if confirmed && !late {
                 return Ok(());
             }
-            if deadline.is_over() || self.is_ended() {
+            if late || deadline.is_over() || self.is_ended() {
+                let age = if confirmed { missed.flatten() } else { age };
                 let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
             }
+            missed = Some(age);
             self.service.freshen();
             self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_ended());
         }

@@ -99,7 +99,7 @@ impl Core {
     fn measure(&self, max: u64) {
         let view = self.current_view();
         let Some((offset, listed)) = view.primary.as_ref().and_then(|pool| {
-            let unit = Unit { bytes: Bytes::Args(&[b"ROLE"]), list: None };
+            let unit = Unit { bytes: Bytes::Args(&[b"ROLE"]), list: None, once: false };
             match pool.exec(unit, false, Deadline::after(PATIENCE)).map(|reply| Role::parse(&reply)) {
                 Ok(Some(Role::Primary { offset, replicas })) => Some((offset, replicas)),
                 _ => None,

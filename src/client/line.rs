@@ -458,11 +458,11 @@ impl Line {
             core.note_blocking(post.lane().socket());
         }
         let deadline = call.share(&way.route);
-        let (own, list, replicas) = (unit.bytes.len(), unit.list, way.replicas);
+        let (own, list, once, replicas) = (unit.bytes.len(), unit.list, unit.once, way.replicas);
         let flight = Flight { way, post: Arc::clone(&post), own, list };
         let started = if replicas > 0 {
             let bytes = durable::with_wait(unit, replicas, deadline);
-            let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1) };
+            let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once };
             call.start(unit, deadline, flight, None)
         } else {
             call.start(unit, deadline, flight, None)

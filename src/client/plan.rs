@@ -167,12 +167,13 @@ impl<'a> Plan<'a> {
 
     /// The unit to send, from the command at this place on.
     pub(super) fn unit(&self, from: usize) -> Unit<'_> {
+        let once = !self.repeatable;
         match &self.what {
-            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None },
-            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None },
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, once },
+            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, once },
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
-                Unit { bytes: Bytes::Raw(&list.bytes()[start..]), list: Some((list.len() - from) as u32) }
+                Unit { bytes: Bytes::Raw(&list.bytes()[start..]), list: Some((list.len() - from) as u32), once }
             }
         }
     }
@@ -284,6 +285,7 @@ mod tests {
         assert!(!plan.reads && !plan.repeatable);
         assert_eq!(plan.first_len(0), 20);
         assert_eq!(plan.unit(1).list, Some(1));
+        assert!(plan.unit(0).once && !Plan::list(&list[..20]).unwrap().unit(0).once);
         assert_eq!(plan.unit(1).bytes.len(), list.len() - 20);
         assert!(Plan::list(b"").is_err());
     }

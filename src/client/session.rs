@@ -228,7 +228,7 @@ impl Pinned {
         if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
-            let unit = Unit { bytes: Bytes::Args(&select), list: None };
+            let unit = Unit { bytes: Bytes::Args(&select), list: None, once: false };
             loan.spoil();
             let reply = run_on_conn(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {

@@ -178,7 +178,7 @@ impl Core {
 
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
     fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
-        let Facts { reads, traffic, line, .. } = calls[0].facts;
+        let Facts { reads, scan, traffic, line, .. } = calls[0].facts;
         if traffic != Traffic::Plain || (!reads && self.holds_writes()) {
             return 0;
         }
@@ -190,10 +190,10 @@ impl Core {
             return 0;
         }
         attach(queue, &post);
-        let now = Instant::now();
+        let (now, once) = (Instant::now(), !reads || scan.is_some());
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list };
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once };
             let way = Way { route: route.clone(), replicas: 0, doubts, version };
             call.start(unit, call.share(&route), Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
         };

@@ -32,9 +32,11 @@ impl Lane {
         of_list: Option<Instant>,
     ) -> Result<Option<Instant>> {
         let mut st = self.lock();
+        let mut looked = false;
         if st.is_quiet() {
             let now = of_list.unwrap_or_else(Instant::now);
-            if now.saturating_duration_since(st.last_received) > TRUSTED {
+            looked = now.saturating_duration_since(st.last_received) > TRUSTED;
+            if looked {
                 st = self.look_at_idle(st);
             }
         }
@@ -42,6 +44,7 @@ impl Lane {
             return Err(cause.clone());
         }
         st.unused_since = None;
+        st.careful |= unit.once && !looked;
         st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf));
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);

@@ -75,6 +75,9 @@ pub struct Unit<'a> {
     pub bytes: Bytes<'a>,
     /// `None`: one reply, as it is. `Some(n)`: n replies, as the children of one ARRAY.
     pub list: Option<u32>,
+    /// It must not be sent a second time: before it goes out the end of the connection is looked for, however little time has
+    /// passed since the peer last said something.
+    pub once: bool,
 }
 
 /// The bytes of a unit, encoded or still to be encoded.
@@ -209,13 +212,15 @@ impl Lane {
             // Before the lock, because others wait for it meanwhile.
             let now = Instant::now();
             let mut st = self.lock();
-            if st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED {
+            let looked = st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED;
+            if looked {
                 st = self.look_at_idle(st);
             }
             if let Some(cause) = &st.dead {
                 return Err(Failure::unsent(cause.clone()));
             }
             st.unused_since = None;
+            st.careful |= unit.once && !looked;
             let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
             let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
@@ -291,7 +296,7 @@ impl Lane {
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
         // Without time to wait it is sent, and its answer consumed by whoever reads next.
-        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
         if self.pushes() == pushes.wrapping_add(1) {

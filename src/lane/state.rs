@@ -100,6 +100,8 @@ pub(super) struct St {
     pub(super) overdue: bool,
     /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
     pub(super) watched: bool,
+    /// Something waits to be sent that must not be sent twice.
+    pub(super) careful: bool,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -125,6 +127,7 @@ impl St {
             reader: None,
             overdue: false,
             watched: false,
+            careful: false,
             appended: 0,
             sent: 0,
             marks: VecDeque::new(),
@@ -269,6 +272,14 @@ impl St {
         std::mem::swap(&mut self.out, &mut self.wbuf);
         (self.overdue, self.watched) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
+    }
+
+    /// Whether there is something among what was swapped out that must not be sent twice.
+    pub(super) fn take_care(&mut self) -> bool {
+        // What did not fit behind a half-sent batch is looked after when its turn comes.
+        let careful = self.careful;
+        self.careful &= !self.wbuf.is_empty();
+        careful
     }
 
     /// Counts all that a writer swapped out as sent: it is gone, and nobody knows how far it came.

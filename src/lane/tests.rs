@@ -49,7 +49,7 @@ fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> L
 }
 
 fn ping(lane: &Lane) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None }, Deadline::never())
+    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false }, Deadline::never())
 }
 
 /// Reads until so many PINGs are there.
@@ -244,7 +244,7 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     scope(|threads| {
         let first = threads.spawn(|| {
-            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
             lane.exec(unit, Deadline::after(Duration::from_millis(300)))
         });
         until(&lane, 1);
@@ -275,7 +275,7 @@ fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
 }
 
 fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(args), list: None }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None, once: false }, deadline)
 }
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
@@ -396,7 +396,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, deadline: Deadline) -> (Outco
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
     let outcome = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(calls)));
     (outcome, looked.load(Ordering::Relaxed))
 }
@@ -420,7 +420,7 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     let lane_spins = |spin| {
         let begun = Instant::now();
         let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
         let deadline = Deadline::after(Duration::from_millis(60));
         let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
         assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));

@@ -51,9 +51,12 @@ impl Lane {
         st.writer = Some(own);
         loop {
             st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
+            let careful = st.take_care();
             let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
             let (taken, round) = match straight {
+                // What is sent into a connection that the peer has closed could not be told from what it has read.
+                _ if careful && self.socket.is_closed_by_peer() => (0, Round::Broken(self.closed())),
                 None => self.send(&mut [IoSlice::new(&buffer[from..])], call),
                 Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), call),
             };
@@ -111,6 +114,10 @@ impl Lane {
                 st
             }
         }
+    }
+
+    fn closed(&self) -> Error {
+        Error::new(Status::Io, format!("{} closed the connection", self.endpoint))
     }
 
     /// Sends until all is taken, the deadline comes, or the connection breaks.

@@ -73,13 +73,16 @@ impl Service {
     }
 
     /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
+    /// Who waited until next to nothing is left is told the same as who waited in vain: what is sent without time for an answer ends as
+    /// maybe executed.
     pub fn await_open(&self, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
         let mut flight = self.flight();
-        while flight.failover.fence.is_up() && !is_ended() {
+        let mut late = false;
+        while late || (flight.failover.fence.is_up() && !is_ended()) {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
             }
-            if deadline.is_over() {
+            if late || deadline.is_over() {
                 let after = deadline.elapsed().as_millis();
                 let text = format!(
                     "a failover of service '{}' is under way: writes are held back (after {after} ms)",
@@ -89,6 +92,7 @@ impl Service {
             }
             let wait = deadline.left_or(Duration::from_secs(60));
             flight = self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner).0;
+            late = deadline.is_all_but_over();
         }
         Ok(())
     }

@@ -69,6 +69,13 @@ impl Peer {
         self.say(reply)
     }
 
+    /// Says this last word and ends the connection, both in one packet: who receives the one knows of the other.
+    pub fn say_last(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = socket2::SockRef::from(&self.stream).set_tcp_cork(true);
+        self.say(bytes);
+        self.cut();
+    }
+
     /// Answers each command with its last argument until the connection ends.
     pub fn echo(&mut self) {
         while let Some(text) = self.next_arg() {
@@ -231,12 +238,12 @@ pub fn after(ms: u64) -> Deadline {
 
 /// ECHO of this text on a lane.
 pub fn echo(lane: &Lane, text: &[u8], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, once: false }, deadline)
 }
 
 /// ECHO of this text through a pool.
 pub fn pool_echo(pool: &Arc<Pool>, text: &[u8], deadline: Deadline) -> Outcome {
-    pool.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None }, false, deadline)
+    pool.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, once: false }, false, deadline)
 }
 
 pub fn echo_len(text: &[u8]) -> usize {

@@ -1,8 +1,8 @@
 //! Section E: durable writes, deadlines, the clock, and the soak.
 
 use super::figures::{Outcome, ms};
-use super::probe::{Habits, Probe};
-use super::rig::{NAME, Rig, Stage};
+use super::probe::{Habits, Kind, Probe, Seen};
+use super::rig::{NAME, Rig, Stage, word};
 use crate::calls::SERVICE;
 use crate::support::{Layout, Node, eventually, proc};
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vigie::client::{Budget, Target};
+use vigie::queue::kind;
 
 scenarios! {
     scenario_68_one_replica_fenced(68, "durable writes: one replica, fence", one_replica_fenced, needs_root: false);
@@ -196,7 +197,7 @@ fn soak(rig: &Rig) -> Outcome {
     probe.fault();
     let mut held: Vec<(u64, usize, usize)> = vec![holds()];
     let mut history = Vec::new();
-    let (mut longest, mut switches) = (Duration::ZERO, 0);
+    let (mut longest, mut switches, mut frozen) = (Duration::ZERO, 0, Vec::new());
     while probe.since_fault() < Duration::from_secs(seconds) {
         let fault = FAULTS[random.usize(..FAULTS.len())];
         history.push(fault);
@@ -205,6 +206,9 @@ fn soak(rig: &Rig) -> Outcome {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| strike(&stage, fault, pause, &mut random)));
         if done.is_err() {
             panic!("SEED={seed}: {history:?}\n{}", stage.story());
+        }
+        if matches!(fault, Fault::StopSentinel) {
+            frozen.push((began, Instant::now()));
         }
         switches += usize::from(matches!(fault, Fault::Planned | Fault::KillPrimary | Fault::StopPrimary));
         probe.await_writes(20);
@@ -224,7 +228,9 @@ fn soak(rig: &Rig) -> Outcome {
     let own = probe_memory(&probe);
     let (early, late) = held.split_at(held.len().div_ceil(2));
     let (early, late) = (most(early), most(late));
-    let (mut outcome, _) = stage.finish(probe);
+    let fences = fences(&stage);
+    let (mut outcome, seen) = stage.finish(probe);
+    excuse_held(&mut outcome, &seen, &fences, &frozen);
     outcome.note(format!(
         "SEED={seed}, {rounds} faults, {switches} failovers in {seconds} s; RSS {} -> {} KiB (probe {own}), FD {} -> {}, TH {} -> {}",
         early.0, late.0, early.1, late.1, early.2, late.2
@@ -240,6 +246,44 @@ fn soak(rig: &Rig) -> Outcome {
     outcome.must("hardly a write is lost", outcome.lost.is_some_and(|lost| lost.0 <= 3 * rounds), story);
     outcome.expect_longest(5020.0);
     outcome
+}
+
+/// From when until when the fence was up, each time; the last one perhaps still is.
+fn fences(stage: &Stage) -> Vec<(Instant, Instant)> {
+    let mut spans: Vec<(Instant, Instant)> = Vec::new();
+    let mut since = None;
+    for heard in stage.handle.events_of(kind::FENCE) {
+        match word(&heard.text, "on") {
+            "true" => since = since.or(Some(heard.at)),
+            _ => spans.extend(since.take().map(|since| (since, heard.at))),
+        }
+    }
+    spans.extend(since.map(|since| (since, Instant::now())));
+    spans
+}
+
+/// A Sentinel that freezes in the middle of its failover takes nothing back, and nobody can for it (rule 5): it may already have sent,
+/// or send when it thaws, what makes a primary of a replica, and then what the old primary acknowledges is lost. Only
+/// `failover.fence_max` ends such a fence (rule 6), after 10 s: a write that may wait for 5 s is told FENCED, and is surely not executed.
+/// That is excused of a write behind a fence that was up as long as it waited, and in whose life a Sentinel was frozen.
+fn excuse_held(outcome: &mut Outcome, seen: &Seen, fences: &[(Instant, Instant)], frozen: &[(Instant, Instant)]) {
+    // An event is heard a moment after the fence has moved.
+    let moment = Duration::from_millis(20);
+    let held = |began: Instant, ended: Instant| {
+        let behind = |fence: &&(Instant, Instant)| fence.0 <= began + moment && fence.1 + moment >= ended;
+        let froze = |fence: &(Instant, Instant)| frozen.iter().any(|one| one.0 <= fence.1 && one.1 >= fence.0);
+        fences.iter().find(behind).is_some_and(froze)
+    };
+    let kinds = seen.writes.iter().filter_map(|write| match &write.outcome {
+        Err((kind, _)) if kind.name == "FENCED" && !kind.maybe() && held(write.began, write.ended) => {
+            Some(kind.clone())
+        }
+        _ => None,
+    });
+    let kinds: Vec<Kind> = kinds.collect();
+    if !kinds.is_empty() {
+        outcome.excuse("behind the fence of a frozen Sentinel", kinds);
+    }
 }
 
 /// RSS in KiB, descriptors and the library's threads.

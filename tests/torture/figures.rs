@@ -30,6 +30,8 @@ pub struct Outcome {
     pub duplicates: Option<usize>,
     pub errors: BTreeMap<Kind, usize>,
     pub examples: BTreeMap<Kind, String>,
+    /// Errors that are told apart from those that are judged, by what excuses them.
+    pub excused: BTreeMap<String, BTreeMap<Kind, usize>>,
     pub longest: Option<f64>,
     /// Per cent of a core: the whole process with the probe, and the library's own threads.
     pub cpu: Option<(f64, f64)>,
@@ -109,17 +111,24 @@ impl Outcome {
     /// At most so many errors, each of an allowed kind.
     pub fn expect_errors(&mut self, most: usize, allowed: impl Fn(&Kind) -> bool) {
         let count: usize = self.errors.values().sum();
-        let others: Vec<String> = self
-            .examples
-            .iter()
-            .filter(|(kind, _)| !allowed(kind))
-            .map(|(kind, text)| format!("{kind}: {text}"))
-            .collect();
+        let text = |kind: &Kind| self.examples.get(kind).map_or("", String::as_str);
+        let others: Vec<String> =
+            self.errors.keys().filter(|kind| !allowed(kind)).map(|kind| format!("{kind}: {}", text(kind))).collect();
         self.must("errors are of the allowed kinds", others.is_empty(), others.join("; "));
         self.must(&format!("E <= {most}"), count <= most, format!("{count}: {}", self.error_text()));
     }
     pub fn expect_no_errors(&mut self) {
         self.expect_errors(0, |_| false);
+    }
+    /// Tells these errors apart: they are not judged any more.
+    pub fn excuse(&mut self, what: &str, kinds: impl IntoIterator<Item = Kind>) {
+        let apart = self.excused.entry(what.into()).or_default();
+        for kind in kinds {
+            *apart.entry(kind.clone()).or_default() += 1;
+            let left = self.errors.entry(kind).or_default();
+            *left = left.saturating_sub(1);
+        }
+        self.errors.retain(|_, count| *count > 0);
     }
     /// Threads and descriptors as before.
     pub fn expect_flat(&mut self) {
@@ -138,8 +147,8 @@ impl Outcome {
     }
 
     pub fn error_text(&self) -> String {
-        let words: Vec<String> = self.errors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        if words.is_empty() { "0".into() } else { words.join(", ") }
+        let excused = self.excused.iter().map(|(what, errors)| format!("; {what}: {}", words(errors)));
+        words(&self.errors) + &excused.collect::<String>()
     }
 
     /// The cells of the table, in the order of `HEADS`.
@@ -182,6 +191,11 @@ impl Outcome {
     }
 }
 
+fn words(errors: &BTreeMap<Kind, usize>) -> String {
+    let words: Vec<String> = errors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if words.is_empty() { "0".into() } else { words.join(", ") }
+}
+
 pub const HEADS: [&str; 10] = ["G", "L", "D", "E", "X", "CPU", "FD", "TH", "Q", "CN"];
 
 impl Check {
@@ -222,6 +236,13 @@ pub fn median(runs: &[Outcome]) -> Outcome {
         for (kind, count) in &run.errors {
             let most = whole.errors.entry(kind.clone()).or_default();
             *most = (*most).max(*count);
+        }
+        for (what, errors) in &run.excused {
+            let apart = whole.excused.entry(what.clone()).or_default();
+            for (kind, count) in errors {
+                let most = apart.entry(kind.clone()).or_default();
+                *most = (*most).max(*count);
+            }
         }
         whole.examples.extend(run.examples.clone());
     }

@@ -6,6 +6,7 @@
 
 #[macro_use]
 pub mod rig;
+pub mod cuts;
 pub mod extra;
 pub mod figures;
 pub mod probe;
