@@ -120,6 +120,11 @@ impl Socket {
         Ok(n)
     }
 
+    /// Whether the other end is gone, with nothing left to receive.
+    pub fn is_closed_by_peer(&self) -> bool {
+        matches!(self.peek(), Ok(None))
+    }
+
     /// The first byte that a receive would bring.
     pub fn peek(&self) -> io::Result<Option<u8>> {
         let wire = self.wire();
