@@ -158,6 +158,35 @@ fn who_was_held_until_no_time_is_left_is_not_let_through() {
 }
 
 #[test]
+fn rule_5_a_write_that_waited_for_its_connection_is_held_by_a_fence_that_came_up_meanwhile() {
+    for (mode, overrides) in [("lane", vec![]), ("loan", vec![("write.replicas", "1")]), ("session", vec![])] {
+        let stage = stage(2, &[]);
+        let client = to_primary(&stage.sentinel, &overrides);
+        ok(&client, "GET k");
+        stage.listened();
+        stage.p.fault("WAIT", Fault::Reply(Value::Int(1)));
+        // The next connection is on its way.
+        stage.p.close_all();
+        stage.p.clear_log();
+        stage.p.fault("ROLE", Fault::Stall);
+        let caller = if mode == "session" { client.session(None).expect("a session") } else { Arc::clone(&client) };
+        let write = later(&caller, "SET k v");
+        stage.p.wait_count("ROLE", 1, SOON);
+        stage.begin(0);
+        eventually("the fence is up", SOON, || stage.service().is_fenced());
+        stage.p.clear_faults();
+        stage.p.fault("WAIT", Fault::Reply(Value::Int(1)));
+        ok(&client, "GET k");
+        let begun = std::time::Instant::now();
+        eventually("time enough to send it", SOON, || begun.elapsed() > Duration::from_millis(50));
+        assert!(stage.service().is_fenced() && stage.p.count("SET") == 0, "{mode}: {:?}", stage.p.commands());
+        stage.abort(0, "not-elected");
+        assert_eq!(join_ok(&write), "OK", "{mode}");
+        assert_eq!(stage.p.count("SET"), 1, "{mode}");
+    }
+}
+
+#[test]
 fn rule_6_the_fence_has_an_end_of_its_own() {
     let stage = stage(2, &[("failover.fence_max", "400")]);
     let client = warm(&stage);

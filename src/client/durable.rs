@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::CallFlags;
 use super::core::Core;
-use super::exec::run_on;
+use super::exec::{Progress, run_on};
 use super::plan::Plan;
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
@@ -43,8 +43,16 @@ impl Core {
     }
 
     /// Sends a write and its WAIT as one unit.
-    pub(super) fn send_durably(&self, pool: &Arc<Pool>, unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Outcome {
+    pub(super) fn send_durably(
+        &self,
+        plan: &Plan<'_>,
+        pool: &Arc<Pool>,
+        replicas: u32,
+        progress: &Progress,
+    ) -> Outcome {
+        let (unit, deadline) = (plan.unit(progress.from), progress.deadline);
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
+        self.check_held(plan).map_err(Failure::unsent)?;
         let bytes = with_wait(unit, replicas, deadline);
         let commands = unit.list.unwrap_or(1);
         let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true }, deadline);

@@ -115,13 +115,19 @@ impl Core {
         call: CallFlags,
         progress: &mut Progress,
     ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
-        let way = self.prepare(plan, call, progress, progress.deadline)?;
         let slow = plan.slow || call.has(CallFlags::SLOW);
-        let outcome = match way.replicas {
-            0 => self.send(plan, &way.route, slow, progress),
-            n => self.send_durably(&way.route.pool, plan.unit(progress.from), n, progress.deadline),
-        };
-        self.conclude(plan, call, progress, way, outcome)
+        loop {
+            let way = self.prepare(plan, call, progress, progress.deadline)?;
+            let outcome = match way.replicas {
+                0 => self.send(plan, &way.route, slow, progress),
+                n => self.send_durably(plan, &way.route.pool, n, progress),
+            };
+            match outcome {
+                // What came in its way while it waited for a connection is waited for as well.
+                Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {}
+                outcome => return self.conclude(plan, call, progress, way, outcome),
+            }
+        }
     }
 
     /// Finds the way of an attempt; waits for topology and for the fence until `patience` is over.
@@ -199,28 +205,27 @@ impl Core {
     fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
         let unit = plan.unit(progress.from);
         let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
+        let may_go = || self.check_held(plan);
         if plan.blocks.is_some() {
-            return self.send_alone(&route.pool, unit, deadline, true);
+            let loan = route.pool.loan(deadline).map_err(Failure::unsent)?;
+            may_go().map_err(Failure::unsent)?;
+            return self.send_blocking(loan, unit, deadline);
         }
         if slow && plan.slow {
             if let Some(loan) = route.pool.spare_loan(deadline) {
+                may_go().map_err(Failure::unsent)?;
                 return run_on(loan, unit, deadline);
             }
         }
-        route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()))
+        route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()), &may_go)
     }
 
-    /// Runs a unit on a connection of its own.
-    fn send_alone(&self, pool: &Arc<Pool>, unit: Unit<'_>, deadline: Deadline, blocking: bool) -> Outcome {
-        let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    /// Runs a unit that blocks on a connection of its own.
+    fn send_blocking(&self, mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
-        if let (true, Some(socket)) = (blocking, &socket) {
-            self.note_blocking(socket);
-        }
+        socket.iter().for_each(|socket| self.note_blocking(socket));
         let outcome = run_on(loan, unit, deadline);
-        if let (true, Some(socket)) = (blocking, &socket) {
-            self.forget_blocking(socket);
-        }
+        socket.iter().for_each(|socket| self.forget_blocking(socket));
         outcome
     }
 

@@ -1,7 +1,8 @@
 //! What holds a write back, and what makes its answer doubtful: the fence, the majority, a switch (rules 5 to 8 and 18).
 //!
-//! Guarantees: a held call waits inside its own deadline and was surely not sent, nor is it when it may go with no time left; a write that was answered by a primary which was being
-//! replaced is never called a success. Leaves to others: what raises the fence (topology).
+//! Guarantees: a held call waits inside its own deadline and was surely not sent, nor is it when it may go with no time left; whoever had to
+//! wait for a connection is held again; a write that was answered by a primary which was being replaced is never called a success.
+//! Leaves to others: what raises the fence (topology).
 
 use std::time::Duration;
 
@@ -41,6 +42,17 @@ impl Core {
     pub(super) fn holds_writes(&self) -> bool {
         let is_young = |limit: Duration| self.service.confirmed().is_some_and(|confirmed| confirmed.elapsed() <= limit);
         self.service.is_fenced() || self.settings().write.majority.is_some_and(|limit| !is_young(limit))
+    }
+
+    /// Once more, without waiting, for a call that has waited for a connection meanwhile.
+    pub(super) fn check_held(&self, plan: &Plan<'_>) -> Result<()> {
+        refuse_if(!plan.reads && self.holds_writes())
+    }
+
+    /// The same for a session.
+    pub(super) fn check_session_held(&self, plan: &Plan<'_>) -> Result<()> {
+        refuse_if(self.target != Target::Replica && self.service.is_fenced())?;
+        self.check_held(plan)
     }
 
     fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
@@ -99,5 +111,12 @@ impl Core {
         }
         let text = "answered while another primary was taking over: the write may be lost";
         Err(Failure { sent: usize::MAX, error: Error::new(Status::Io, text).with_flags(flags::FAILOVER) })
+    }
+}
+
+fn refuse_if(held: bool) -> Result<()> {
+    match held {
+        true => Err(Error::new(Status::Fenced, "writes are held back").with_flags(flags::RETRYABLE)),
+        false => Ok(()),
     }
 }

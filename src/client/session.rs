@@ -80,14 +80,22 @@ impl Session {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
-        core.hold_session_back(plan, deadline)?;
-        let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
-        let mut pinned = lock(&self.pinned);
-        self.give_back_if_asked(&mut pinned);
-        let outcome = self.run(&mut pinned, &turn, core, plan, deadline);
-        self.give_back_if_asked(&mut pinned);
-        let ended = |error: &Error| error.status() != Status::Server && self.closed.load(Ordering::Acquire);
-        outcome.map_err(|error| if ended(&error) { error.with_status(Status::Closed) } else { error })
+        loop {
+            core.hold_session_back(plan, deadline)?;
+            let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
+            let mut pinned = lock(&self.pinned);
+            self.give_back_if_asked(&mut pinned);
+            let outcome = self.run(&mut pinned, &turn, core, plan, deadline);
+            self.give_back_if_asked(&mut pinned);
+            match outcome {
+                // The turn or the connection was waited for, and meanwhile the fence came up.
+                Err(error) if error.status() == Status::Fenced => {}
+                Err(error) if error.status() != Status::Server && self.closed.load(Ordering::Acquire) => {
+                    return Err(error.with_status(Status::Closed));
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn run(
@@ -104,8 +112,15 @@ impl Session {
         if let Some(cause) = &pinned.lost {
             return Err(lost(plan, cause));
         }
-        if pinned.loan.is_none() {
+        let fresh = pinned.loan.is_none();
+        if fresh {
             pinned.take(self.pin(core, plan, deadline)?, self.settings.db, deadline)?;
+        }
+        if let Err(held) = core.check_session_held(plan) {
+            if fresh {
+                *pinned = Pinned::default();
+            }
+            return Err(held);
         }
         pinned.note(plan);
         let socket = pinned.socket();

@@ -20,21 +20,22 @@ impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
     /// A lane that turns out dead before a byte was sent is replaced by another one.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
-        self.exec_among(unit, slow, deadline, None)
+        self.exec_among(unit, slow, deadline, None, &|| Ok(()))
     }
 
-    /// As [`Pool::exec`], for one of so many calls that the client has in flight.
+    /// As [`Pool::exec`], for one of so many calls that the client has in flight; `may_go` is asked if a connection had to be waited for.
     pub fn exec_among(
         self: &Arc<Self>,
         unit: Unit<'_>,
         slow: bool,
         deadline: Deadline,
         calls: Option<&AtomicUsize>,
+        may_go: &dyn Fn() -> Result<()>,
     ) -> Outcome {
         self.served.fetch_add(1, Ordering::Relaxed);
         let mut lanes_left = self.lanes_at_most();
         loop {
-            let lane = self.lane(slow, deadline).map_err(Failure::unsent)?;
+            let lane = self.lane(slow, deadline, may_go).map_err(Failure::unsent)?;
             match lane.exec_among(unit, deadline, calls) {
                 Err(failure) if lane.is_dead() => {
                     self.drop_dead_lanes();
@@ -50,12 +51,14 @@ impl Pool {
     }
 
     /// The lane for the next call.
-    fn lane(self: &Arc<Self>, slow: bool, deadline: Deadline) -> Result<Arc<Lane>> {
+    fn lane(self: &Arc<Self>, slow: bool, deadline: Deadline, may_go: &dyn Fn() -> Result<()>) -> Result<Arc<Lane>> {
         let lanes = self.lanes.load();
         if lanes.is_empty() || lanes.iter().any(|lane| lane.is_dead()) {
             drop(lanes);
             self.drop_dead_lanes();
-            return self.first_lane(deadline);
+            let lane = self.first_lane(deadline)?;
+            may_go()?;
+            return Ok(lane);
         }
         if slow {
             return Ok(self.slow_lane(&lanes));
