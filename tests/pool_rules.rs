@@ -84,6 +84,36 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
 }
 
 #[test]
+fn a_unit_waits_for_a_connection_of_its_own_only_behind_others_that_carry_one() {
+    let server = numbered();
+    let pool = server.pool(pool_of(3));
+    let long: Vec<_> = (0..2).map(|_| pool.loan(after(10_000)).unwrap()).collect();
+    assert!(pool.loan_for_unit(after(10_000)).is_none(), "nobody knows when those come back");
+    drop(long);
+    let unit = pool.loan_for_unit(after(10_000)).expect("an idle one");
+    let other = pool.loan(after(10_000)).unwrap();
+    let order = Mutex::new(Vec::new());
+    scope(|threads| {
+        for place in 0..4 {
+            let (pool, order) = (&pool, &order);
+            threads.spawn(move || {
+                let loan = pool.loan_for_unit(after(60_000)).expect("its turn comes");
+                order.lock().unwrap().push(place);
+                drop(loan);
+            });
+            eventually("it waits", || pool.counts().waiting == place + 1);
+        }
+        assert!(pool.loan_for_unit(after(10_000)).is_none(), "four wait for one already");
+        drop(unit);
+    });
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
+    drop(other);
+    assert_eq!((pool.counts().lent, pool.counts().waiting, pool.counts().idle), (0, 0, 2));
+    let _all: Vec<_> = (0..2).map(|_| pool.loan(after(10_000)).unwrap()).collect();
+    assert!(pool.loan_for_unit(after(10_000)).is_none(), "each that came back is counted as back");
+}
+
+#[test]
 fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
     let server = numbered();
     let pool = server.pool(PoolSettings { wait: Some(Duration::ZERO), ..pool_of(4) });

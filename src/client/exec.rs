@@ -212,7 +212,7 @@ impl Core {
             return self.send_blocking(loan, unit, deadline);
         }
         if slow && plan.slow {
-            if let Some(loan) = route.pool.spare_loan(deadline) {
+            if let Some(loan) = route.pool.loan_for_unit(deadline) {
                 may_go().map_err(Failure::unsent)?;
                 return run_on(loan, unit, deadline);
             }

@@ -4,7 +4,7 @@
 //! back; a waiter gets a connection, a place to open one, or an error that has the numbers.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -21,6 +21,8 @@ pub(super) struct Loans {
     idle: VecDeque<Idle>,
     /// The sockets of those in use, so that they can be shut down from outside.
     lent: Vec<(u64, Arc<Socket>)>,
+    /// How many of those in use carry one unit only, and come back soon.
+    units: usize,
     opening: usize,
     /// Connections and places on their way to a waiter.
     handed: usize,
@@ -80,6 +82,10 @@ impl Idle {
     }
 }
 
+/// So many units wait for each connection that carries one.
+const TURNS: usize = 4;
+/// How long a unit waits at most for a connection of its own; half of its time, if that is less.
+const PATIENCE: Duration = Duration::from_secs(5);
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// What a waiter is handed: a connection, or a place for one.
@@ -95,6 +101,8 @@ pub struct Loan {
     id: u64,
     round: u64,
     spoiled: bool,
+    /// It carries one unit only.
+    of_unit: bool,
 }
 
 impl Loan {
@@ -123,7 +131,7 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            self.pool.give_back(conn, self.id, self.round, self.spoiled);
+            self.pool.give_back(conn, self.id, self.round, self.spoiled, self.of_unit);
         }
     }
 }
@@ -226,33 +234,38 @@ impl Pool {
                 .with_endpoint(&self.name)
                 .with_flags(flags::RETRYABLE));
         }
-        let (sender, receiver) = bounded(1);
-        inner.loans.next += 1;
-        let ticket = inner.loans.next;
-        inner.loans.waiting.push_back((ticket, sender));
+        let waiting = queue_up(&mut inner);
         drop(inner);
-        self.wait_for_loan(ticket, &receiver, deadline)
+        self.wait_for_loan(waiting, deadline)
     }
 
-    /// A connection of one's own if there is one to be had without waiting for another caller.
-    pub fn spare_loan(self: &Arc<Self>, deadline: Deadline) -> Option<Loan> {
+    /// A connection of one's own for one unit that goes over a lane otherwise, behind all that are there already. It is waited for only
+    /// if enough are out that carry one unit, because those come back soon: else who has one would always be faster than who has none.
+    pub fn loan_for_unit(self: &Arc<Self>, deadline: Deadline) -> Option<Loan> {
         let mut inner = self.lock();
         if inner.ended.is_some() {
             return None;
         }
-        if let Some(loan) = self.lend_idle(&mut inner) {
-            return Some(loan);
+        if inner.loans.waiting.is_empty() {
+            if let Some(loan) = self.lend_idle(&mut inner) {
+                return Some(carry_unit(loan, inner));
+            }
+            if self.has_room_for_loan(&inner) {
+                inner.total += 1;
+                inner.loans.opening += 1;
+                drop(inner);
+                let loan = self.open_loan(deadline).ok()?;
+                return Some(carry_unit(loan, self.lock()));
+            }
         }
-        if !inner.loans.waiting.is_empty()
-            || inner.loans.count() >= self.loans_at_most()
-            || inner.total >= self.settings.max
-        {
+        if inner.loans.waiting.len() >= inner.loans.units * TURNS || self.settings.wait == Some(Duration::ZERO) {
             return None;
         }
-        inner.total += 1;
-        inner.loans.opening += 1;
+        let waiting = queue_up(&mut inner);
         drop(inner);
-        self.open_loan(deadline).ok()
+        let patience = deadline.left().map_or(PATIENCE, |left| PATIENCE.min(left / 2));
+        let loan = self.wait_for_loan(waiting, deadline.within(patience)).ok()?;
+        Some(carry_unit(loan, self.lock()))
     }
 
     /// One place is kept for the first lane, whatever is on loan.
@@ -287,7 +300,7 @@ impl Pool {
 
     fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn, round: u64) -> Loan {
         let id = inner.loans.lend(&conn);
-        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false }
+        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false, of_unit: false }
     }
 
     /// Opens a connection in a place that is counted already.
@@ -313,7 +326,7 @@ impl Pool {
         }
     }
 
-    fn wait_for_loan(self: &Arc<Self>, ticket: u64, handed: &Receiver<Handed>, deadline: Deadline) -> Result<Loan> {
+    fn wait_for_loan(self: &Arc<Self>, (ticket, handed): (u64, Receiver<Handed>), deadline: Deadline) -> Result<Loan> {
         let begun = Instant::now();
         let limit = self.settings.wait.map_or(deadline, |wait| deadline.within(wait));
         let received = match limit.end() {
@@ -351,9 +364,10 @@ impl Pool {
         )
     }
 
-    fn give_back(&self, conn: Conn, id: u64, round: u64, spoiled: bool) {
+    fn give_back(&self, conn: Conn, id: u64, round: u64, spoiled: bool, of_unit: bool) {
         let mut inner = self.lock();
         inner.loans.lent.retain(|(lent, _)| *lent != id);
+        inner.loans.units -= usize::from(of_unit);
         let fit = !spoiled
             && round == inner.loans.round
             && inner.ended.is_none()
@@ -398,4 +412,19 @@ impl Pool {
     pub(super) fn is_too_old(&self, conn: &Conn) -> bool {
         self.settings.lifetime.is_some_and(|lifetime| conn.opened().elapsed() > lifetime)
     }
+}
+
+/// A place in the queue of those who wait.
+fn queue_up(inner: &mut Inner) -> (u64, Receiver<Handed>) {
+    let (sender, receiver) = bounded(1);
+    inner.loans.next += 1;
+    let ticket = inner.loans.next;
+    inner.loans.waiting.push_back((ticket, sender));
+    (ticket, receiver)
+}
+
+fn carry_unit(mut loan: Loan, mut inner: MutexGuard<'_, Inner>) -> Loan {
+    inner.loans.units += 1;
+    loan.of_unit = true;
+    loan
 }
