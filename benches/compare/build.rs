@@ -5,7 +5,7 @@ use std::env;
 use std::process::Command;
 
 fn main() {
-    for input in ["build.rs", "Cargo.lock", "src/shim/hiredis.c", "src/shim/redispp.cpp"] {
+    for input in ["build.rs", "Cargo.lock", "src/shim/engine.c", "src/shim/hiredis.c", "src/shim/redispp.cpp"] {
         println!("cargo:rerun-if-changed={input}");
     }
     for variable in ["VIGIE_PREFIX", "PKG_CONFIG_PATH"] {
@@ -18,6 +18,7 @@ fn main() {
 
     cc::Build::new().file("src/shim/hiredis.c").std("c99").extra_warnings(true).compile("shim_hiredis");
     println!("cargo:rustc-link-lib=dylib=hiredis");
+    cc::Build::new().file("src/shim/engine.c").std("c11").extra_warnings(true).compile("shim_engine");
 
     println!("cargo:rustc-check-cfg=cfg(redispp)");
     if let Some(version) = redispp() {

@@ -1,5 +1,6 @@
 //! What is measured, and the running of it: round by round, every candidate of a cell in each round, the first place in turn.
 
+use crate::candidate::engine::BareEngine;
 use crate::candidate::fred::Fred;
 use crate::candidate::hiredis::Hiredis;
 use crate::candidate::redis_benchmark::RedisBenchmark;
@@ -110,6 +111,7 @@ pub struct Everybody<'a> {
     vigie: Vigie<'a>,
     spin: Vigie<'a>,
     others: Vec<Box<dyn Candidate>>,
+    engine: BareEngine,
     batch: RedisBenchmark,
     crowd: RedisBenchmark,
     remote_hiredis: Hiredis,
@@ -127,6 +129,7 @@ impl<'a> Everybody<'a> {
             vigie: vigie(sentinel, "vigie", false, &[]),
             spin: vigie(sentinel, "vigie, spin", false, SPIN),
             others: others(host, port, &plain.addresses[0]),
+            engine: BareEngine { host: host.to_owned(), port },
             batch: RedisBenchmark::new(host, port, 1, 64),
             crowd: RedisBenchmark::new(host, port, 64, 1),
             remote_hiredis: wide.hiredis(),
@@ -163,6 +166,7 @@ impl<'a> Everybody<'a> {
         let cell = |parallel: usize| {
             let job = Job::Get(SMALL);
             let mut entries = self.usual(job, |_| true);
+            entries.push(entry(&self.engine, job));
             match parallel {
                 1 => entries.push(entry(&self.spin, job)),
                 64 => entries.push(entry(&self.crowd, job)),

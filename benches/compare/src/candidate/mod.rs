@@ -2,6 +2,7 @@
 
 use crate::drive::{Ground, Sample};
 
+pub mod engine;
 pub mod fred;
 pub mod hiredis;
 pub mod redis_benchmark;
