@@ -216,19 +216,12 @@ impl Loans {
 impl Pool {
     /// A connection of one's own: an idle one, a new one, or the next that comes free.
     pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
-        let mut inner = self.lock();
+        let inner = self.lock();
         inner.check()?;
-        if inner.loans.waiting.is_empty() {
-            if let Some(loan) = self.lend_idle(&mut inner) {
-                return Ok(loan);
-            }
-            if self.has_room_for_loan(&inner) {
-                inner.total += 1;
-                inner.loans.opening += 1;
-                drop(inner);
-                return self.open_loan(deadline);
-            }
-        }
+        let mut inner = match self.loan_at_once(inner, deadline) {
+            Ok(loan) => return loan,
+            Err(inner) => inner,
+        };
         if self.settings.wait == Some(Duration::ZERO) {
             return Err(Error::new(Status::PoolBusy, self.all_taken(&inner))
                 .with_endpoint(&self.name)
@@ -242,30 +235,50 @@ impl Pool {
     /// A connection of one's own for one unit that goes over a lane otherwise, behind all that are there already. It is waited for only
     /// if enough are out that carry one unit, because those come back soon: else who has one would always be faster than who has none.
     pub fn loan_for_unit(self: &Arc<Self>, deadline: Deadline) -> Option<Loan> {
-        let mut inner = self.lock();
+        let inner = self.lock();
         if inner.ended.is_some() {
             return None;
         }
-        if inner.loans.waiting.is_empty() {
-            if let Some(loan) = self.lend_idle(&mut inner) {
-                return Some(carry_unit(loan, inner));
+        let loan = match self.loan_at_once(inner, deadline) {
+            Ok(loan) => loan,
+            Err(inner)
+                if inner.loans.waiting.len() >= inner.loans.units * TURNS
+                    || self.settings.wait == Some(Duration::ZERO) =>
+            {
+                return None;
             }
-            if self.has_room_for_loan(&inner) {
-                inner.total += 1;
-                inner.loans.opening += 1;
+            Err(mut inner) => {
+                let waiting = queue_up(&mut inner);
                 drop(inner);
-                let loan = self.open_loan(deadline).ok()?;
-                return Some(carry_unit(loan, self.lock()));
+                let patience = deadline.left().map_or(PATIENCE, |left| PATIENCE.min(left / 2));
+                self.wait_for_loan(waiting, deadline.within(patience))
             }
+        };
+        let mut loan = loan.ok()?;
+        loan.of_unit = true;
+        self.lock().loans.units += 1;
+        Some(loan)
+    }
+
+    /// An idle one, or a new one in a free place, if nobody waits; else the lock as it was.
+    fn loan_at_once<'a>(
+        self: &'a Arc<Self>,
+        mut inner: MutexGuard<'a, Inner>,
+        deadline: Deadline,
+    ) -> std::result::Result<Result<Loan>, MutexGuard<'a, Inner>> {
+        if !inner.loans.waiting.is_empty() {
+            return Err(inner);
         }
-        if inner.loans.waiting.len() >= inner.loans.units * TURNS || self.settings.wait == Some(Duration::ZERO) {
-            return None;
+        if let Some(loan) = self.lend_idle(&mut inner) {
+            return Ok(Ok(loan));
         }
-        let waiting = queue_up(&mut inner);
+        if !self.has_room_for_loan(&inner) {
+            return Err(inner);
+        }
+        inner.total += 1;
+        inner.loans.opening += 1;
         drop(inner);
-        let patience = deadline.left().map_or(PATIENCE, |left| PATIENCE.min(left / 2));
-        let loan = self.wait_for_loan(waiting, deadline.within(patience)).ok()?;
-        Some(carry_unit(loan, self.lock()))
+        Ok(self.open_loan(deadline))
     }
 
     /// One place is kept for the first lane, whatever is on loan.
@@ -421,10 +434,4 @@ fn queue_up(inner: &mut Inner) -> (u64, Receiver<Handed>) {
     let ticket = inner.loans.next;
     inner.loans.waiting.push_back((ticket, sender));
     (ticket, receiver)
-}
-
-fn carry_unit(mut loan: Loan, mut inner: MutexGuard<'_, Inner>) -> Loan {
-    inner.loans.units += 1;
-    loan.of_unit = true;
-    loan
 }
