@@ -443,6 +443,8 @@ struct Call<'a> {
     deadline: Deadline,
     /// It looks after bytes that wait for a writer, or are held back until the batch before them is answered: not longer than this.
     held_until: Cell<Option<Instant>>,
+    /// When those bytes go out at the latest, if it is not known yet that they have gone.
+    hold_end: Cell<Option<Instant>>,
     /// It has the reader's role.
     leads: Cell<bool>,
     /// How many calls its client has in flight, if that is known.
@@ -453,8 +455,8 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
-        let (held_until, leads, fresh) = (Cell::new(None), Cell::new(false), Cell::new(None));
-        Self { lane, slot, number, deadline, held_until, leads, calls: None, fresh }
+        let (held_until, hold_end, fresh) = Default::default();
+        Self { lane, slot, number, deadline, held_until, hold_end, leads: Cell::new(false), calls: None, fresh }
     }
 
     /// Waits for the outcome; takes roles as they come.
@@ -516,6 +518,7 @@ impl<'a> Call<'a> {
     /// ask to send them.
     fn watch(&self, st: &mut St, now: Instant) {
         let end = st.hold_end(now);
+        self.hold_end.set(Some(end));
         self.held_until.set(Some(if st.writer.is_some() { end.min(now + LOOK_AGAIN) } else { end }));
         st.watched = true;
     }
@@ -527,20 +530,27 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The answer that was waited for is late: its bytes go out now, or with the writer's next round.
+    /// If the answer that was waited for is late its bytes go out now, or with the writer's next round; if not it looks again.
     fn end_hold(&self) -> MutexGuard<'a, St> {
         let mut st = self.lane.lock();
         self.held_until.set(None);
         if st.dead.is_some() || st.is_sent(self.number) {
             return st;
         }
-        if st.writer.is_none() {
-            return self.lane.flush(st, Some(self));
+        let now = Instant::now();
+        let end = self.hold_end.get().filter(|end| now < *end);
+        if st.writer.is_some() {
+            // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
+            st.overdue |= end.is_none();
+            self.held_until.set(Some(now + LOOK_AGAIN));
+            return st;
         }
-        // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
-        st.overdue = true;
-        self.held_until.set(Some(Instant::now() + LOOK_AGAIN));
-        st
+        // The writer that was at work has left; what it left behind is held like anything else.
+        if end.is_some() && !st.may_flush_at(&self.lane.settings, || now) {
+            self.held_until.set(end);
+            return st;
+        }
+        self.lane.flush(st, Some(self))
     }
 
     /// The deadline came (rule 13). `None`: the reply is being handed over at this moment.

@@ -229,6 +229,42 @@ fn a_reader_is_never_ordered_to_write() {
 }
 
 #[test]
+fn what_was_appended_while_another_wrote_is_held_as_long_as_anything_else() {
+    let (tell, early) = channel();
+    let mut lane = lane_to(move |mut stream| {
+        hear(&mut stream, 1);
+        // Far longer than until the second caller looks again, far shorter than the hold.
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let early = stream.read_exact(&mut [0; PING.len()]).is_ok();
+        stream.set_read_timeout(None).unwrap();
+        stream.write_all(PONG).unwrap();
+        if !early {
+            hear(&mut stream, 1);
+        }
+        stream.write_all(PONG).unwrap();
+        tell.send(early).unwrap();
+        let _ = stream.read(&mut [0; 64]);
+    });
+    lane.settings = LaneSettings { hold_calls: 1, hold_rtt: Duration::from_secs(10), ..LaneSettings::default() };
+    lane.lock().set_srtt_us(2e6);
+    let first = std::thread::current().id();
+    let hook = move |lane: &Lane, at| {
+        if at == Point::Sent && std::thread::current().id() == first {
+            until(lane, 2);
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    scope(|threads| {
+        let second = threads.spawn(|| {
+            until(&lane, 1);
+            ping(&lane)
+        });
+        assert!(ping(&lane).is_ok() && second.join().unwrap().is_ok());
+    });
+    assert!(!early.recv().unwrap(), "sent long before the end of the hold");
+}
+
+#[test]
 fn a_large_reply_goes_on_where_its_leader_left_it() {
     const BIG: usize = 3_000_000;
     let (go, wait) = channel::<()>();
