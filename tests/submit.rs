@@ -3,6 +3,8 @@
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/completions.rs"]
+mod completions;
 #[path = "support/stage.rs"]
 mod stage;
 mod support;
@@ -13,20 +15,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use calls::*;
+use completions::*;
 use stage::{SOON, stage};
 use support::*;
 use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::error::{Error, Result, Status, flags};
-use vigie::queue::{Event, Queue, kind};
-use vigie::resp::{Kind, Reply};
+use vigie::queue::{Event, Queue};
+use vigie::resp::Kind;
 use vigie::sys::poll::{PollFd, wait};
 use vigie::time::Deadline;
-
-const EACH: u32 = CallFlags::EACH;
-
-fn queue(capacity: usize) -> Arc<Queue> {
-    Queue::create(capacity).expect("a queue")
-}
 
 fn submit_with(
     client: &Client,
@@ -44,25 +41,6 @@ fn submit(client: &Client, lines: &[&str], queue: &Arc<Queue>, token: u64) {
     submit_with(client, lines, EACH, Budget::Default, queue, token).expect("taken");
 }
 
-/// The next completions, so many of them, by a drain that waits.
-#[track_caller]
-fn drain(queue: &Queue, count: usize) -> Vec<Event> {
-    let (mut events, end) = (Vec::new(), Deadline::after(Duration::from_secs(20)));
-    while events.len() < count && !end.is_over() {
-        let most = count - events.len();
-        queue.drain(end, &mut events, most);
-    }
-    assert_eq!(events.len(), count, "completions that came");
-    assert!(events.iter().all(|event| event.kind == kind::COMPLETION));
-    events
-}
-
-#[track_caller]
-fn one(queue: &Queue) -> (u64, Result<Reply>) {
-    let event = drain(queue, 1).remove(0);
-    (event.token, event.outcome.map(|reply| reply.expect("a completion without an error carries a reply")))
-}
-
 fn nothing_more(queue: &Queue) {
     let mut events = Vec::new();
     assert_eq!(queue.drain(Deadline::after(Duration::from_millis(30)), &mut events, 9), 0, "{events:?}");
@@ -70,14 +48,6 @@ fn nothing_more(queue: &Queue) {
 
 fn blocked(primary: &Node) -> usize {
     primary.info("clients")["blocked_clients"].parse().expect("a number")
-}
-
-fn said(event: &Event) -> String {
-    match &event.outcome {
-        Ok(Some(reply)) => text(reply),
-        Ok(None) => "nothing".into(),
-        Err(error) => format!("{:?} {error}", error.status()),
-    }
 }
 
 /// Rule 23: calls start in the order of their submission; replies come in it, bare, each with its token.

@@ -2,6 +2,8 @@
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/completions.rs"]
+mod completions;
 #[path = "support/stage.rs"]
 mod stage;
 mod support;
@@ -10,50 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calls::*;
+use completions::*;
 use stage::{SOON, Stage, stage};
 use support::*;
 use vigie::client::{Budget, CallFlags, Client, Target};
-use vigie::error::{Result, Status, flags};
-use vigie::queue::{Event, Queue};
-use vigie::resp::Reply;
+use vigie::error::{Status, flags};
+use vigie::queue::Queue;
 use vigie::time::Deadline;
-
-const EACH: u32 = CallFlags::EACH;
-
-fn queue(capacity: usize) -> Arc<Queue> {
-    Queue::create(capacity).expect("a queue")
-}
 
 #[track_caller]
 fn submit(client: &Client, lines: &[&str], flags: u32, budget: Budget, queue: &Arc<Queue>, token: u64) {
     let flags = CallFlags::from_bits(flags).expect("known flags");
     client.cmds_submit(&list(lines), flags, budget, queue, token).expect("taken");
-}
-
-/// The next completions, so many of them, by a drain that waits.
-#[track_caller]
-fn drain(queue: &Queue, count: usize) -> Vec<Event> {
-    let (mut events, end) = (Vec::new(), Deadline::after(Duration::from_secs(30)));
-    while events.len() < count && !end.is_over() {
-        let most = count - events.len();
-        queue.drain(end, &mut events, most);
-    }
-    assert_eq!(events.len(), count, "completions that came");
-    events
-}
-
-#[track_caller]
-fn one(queue: &Queue) -> (u64, Result<Reply>) {
-    let event = drain(queue, 1).remove(0);
-    (event.token, event.outcome.map(|reply| reply.expect("a completion without an error carries a reply")))
-}
-
-fn said(event: &Event) -> String {
-    match &event.outcome {
-        Ok(Some(reply)) => text(reply),
-        Ok(None) => "nothing".into(),
-        Err(error) => format!("{:?} {error}", error.status()),
-    }
 }
 
 /// A stage on which writes are held back.

@@ -8,7 +8,6 @@
 //! an outcome means, and when a write is held back (exec, hold, judge).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -709,22 +708,6 @@ impl Drop for OnErrand<'_> {
 }
 
 impl Source for Line {
-    fn fd(&self) -> Option<RawFd> {
-        None
-    }
-
-    fn enter(&self) {}
-
-    fn leave(&self) {}
-
-    fn wants_write(&self) -> bool {
-        false
-    }
-
-    fn due(&self) -> Option<Instant> {
-        None
-    }
-
     fn tend(&self) -> Tended {
         Tended::Read
     }

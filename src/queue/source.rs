@@ -13,15 +13,21 @@ use crate::sys::poll::{self, PollFd};
 /// Where completions come from.
 pub trait Source: Send + Sync {
     /// The descriptor that becomes readable when something came; `None`: others look after it.
-    fn fd(&self) -> Option<RawFd>;
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
     /// A drain looks after it from now on: nobody else needs to.
-    fn enter(&self);
+    fn enter(&self) {}
     /// The drain is over.
-    fn leave(&self);
+    fn leave(&self) {}
     /// Whether it waits for room to send.
-    fn wants_write(&self) -> bool;
+    fn wants_write(&self) -> bool {
+        false
+    }
     /// When it has to be looked after although nothing came.
-    fn due(&self) -> Option<Instant>;
+    fn due(&self) -> Option<Instant> {
+        None
+    }
     /// Does what can be done without waiting.
     fn tend(&self) -> Tended;
     /// Nothing will come from it any more.

@@ -151,18 +151,6 @@ impl Source for Ended {
         Some(self.pipe.fd())
     }
 
-    fn enter(&self) {}
-
-    fn leave(&self) {}
-
-    fn wants_write(&self) -> bool {
-        false
-    }
-
-    fn due(&self) -> Option<Instant> {
-        None
-    }
-
     fn tend(&self) -> Tended {
         self.looks.fetch_add(1, Ordering::Relaxed);
         Tended::Read
