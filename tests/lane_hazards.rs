@@ -317,7 +317,8 @@ fn ten_thousand_who_wait_are_told_truthfully_at_death() {
     let started: Vec<_> = (0..STARTED).map(|n| Arc::new(Told(n, Mutex::default()))).collect();
     for told in &started {
         let text = text(told.0);
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", &text]), list: None, once: false };
+        let args: [&[u8]; 2] = [b"ECHO", &text];
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false };
         assert!(lane.start(unit, Deadline::never(), told.clone(), None).is_ok());
     }
     let mut outcomes: Vec<(usize, Outcome)> = Vec::new();

@@ -526,7 +526,8 @@ impl Completion for Seen {
 fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     let post = pool.open_post(Traffic::Plain, after(5000)).unwrap().expect("a lane");
     let seen = Arc::new(Seen(Mutex::default()));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, once: false };
+    let args: [&[u8]; 2] = [b"ECHO", text];
+    let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false };
     assert!(post.start(unit, after(20_000), seen.clone(), None).is_ok());
     seen
 }

@@ -228,7 +228,7 @@ impl Conn {
             match received {
                 Ok((0, _)) => {
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
-                    let what = format_args!("connection closed by {}", self.endpoint);
+                    let what = format!("connection closed by {}", self.endpoint);
                     return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
                 }
                 Ok((_, buffered)) => {

@@ -255,8 +255,10 @@ impl Service {
             Landing { service, number, version, report: None }.fly();
         };
         let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
-        let what = format_args!("no thread to look for the primary of service '{}'", self.name);
-        started.map_err(|error| Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE))?;
+        started.map_err(|error| {
+            let what = format!("no thread to look for the primary of service '{}'", self.name);
+            Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE)
+        })?;
         flight.running = true;
         Ok(())
     }
