@@ -777,3 +777,52 @@ fn a_hundred_threads_never_get_each_others_replies_from_redis() {
     assert_eq!(pool.counts().in_flight, 0);
     assert!(pool.counts().total <= 4);
 }
+
+/// A server that hears one command and the beginning of the next, and ends the connection with these last words.
+fn cutting(last_words: &'static [u8]) -> Steps {
+    in_step(move |peer, go, tell| {
+        tell.send(peer.next_arg().unwrap()).unwrap();
+        go.recv().unwrap();
+        peer.say(last_words);
+        // What comes now is answered with a reset.
+        peer.cut();
+    })
+}
+
+#[test]
+fn what_the_server_said_before_it_cut_a_writer_off_is_heard() {
+    let steps = cutting(b"$5\r\nfirst\r\n-ERR Protocol error: too long\r\n");
+    let (lane, large) = (steps.server.lane(eager()), vec![b'w'; 24 << 20]);
+    scope(|threads| {
+        let reader = threads.spawn(|| echo(&lane, b"first", after(20_000)));
+        assert_eq!(steps.hear(), b"first");
+        let writer = threads.spawn(|| echo(&lane, &large, after(20_000)));
+        eventually("both are in flight", || lane.in_flight() == 2);
+        steps.go.send(()).unwrap();
+        assert_text(&reader.join().unwrap(), b"first");
+        let reply = writer.join().unwrap().unwrap();
+        assert_eq!(reply.error_line(0), Some(&b"ERR Protocol error: too long"[..]));
+    });
+    lane.check();
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+}
+
+#[test]
+fn a_list_of_which_the_server_understood_only_the_beginning_is_completed() {
+    let steps = cutting(b"$5\r\nfirst\r\n-ERR Protocol error: too long\r\n");
+    let (lane, mut raw) = (&steps.server.lane(eager()), Vec::new());
+    for text in [&b"first"[..], &vec![b'w'; 24 << 20], b"third"] {
+        Bytes::Args(&[b"ECHO", text]).append_to(&mut raw);
+    }
+    scope(|threads| {
+        let unit = Unit { bytes: Bytes::Raw(&raw), list: Some(3), once: false };
+        let writer = threads.spawn(move || lane.exec(unit, after(20_000)));
+        assert_eq!(steps.hear(), b"first");
+        steps.go.send(()).unwrap();
+        let reply = writer.join().unwrap().unwrap();
+        let refused = Some(&b"ERR Protocol error: too long"[..]);
+        assert_eq!((reply.bytes(1), reply.error_line(2), reply.error_line(3)), (Some(&b"first"[..]), refused, refused));
+    });
+    lane.check();
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+}

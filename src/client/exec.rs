@@ -398,16 +398,15 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
-    let sent = match (unit.bytes, unit.bytes.pieces()) {
-        (_, Some(pieces)) => conn.send_parts(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), deadline),
-        (Bytes::Raw(raw), None) => conn.send_all(raw, deadline),
+    let want = unit.list.map_or(Want::One, Want::List);
+    let outcome = match (unit.bytes, unit.bytes.pieces()) {
+        (_, Some(pieces)) => conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, deadline),
+        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, deadline),
         (args, None) => {
             let mut encoded = Vec::new();
             args.append_to(&mut encoded);
-            conn.send_all(&encoded, deadline)
+            conn.exchange(&mut [IoSlice::new(&encoded)], want, deadline)
         }
     };
-    sent.map_err(|failed| Failure { sent: failed.sent, error: failed.error })?;
-    let received = conn.recv(unit.list.map_or(Want::One, Want::List), deadline);
-    received.map_err(|error| Failure { sent: unit.bytes.len(), error })
+    outcome.map_err(|failed| Failure { sent: failed.sent, error: failed.error })
 }

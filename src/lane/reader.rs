@@ -176,6 +176,11 @@ impl Lane {
         }
     }
 
+    /// Reads all that has come over a connection into which nothing can be sent any more.
+    pub(super) fn read_rest(&self) {
+        while let Read::Full | Read::Some = self.read(Some(Instant::now()), None) {}
+    }
+
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
         let taken = self.take_in(end, now);
@@ -210,14 +215,13 @@ impl Lane {
         let early = std::mem::take(&mut rd.early);
         let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
         let (n, straight) = match received {
-            Ok((0, _)) => {
-                return Read::Broken(Error::new(Status::Io, format!("{} closed the connection", self.endpoint)));
-            }
+            Ok((0, _)) => return self.ended(rd, self.closed()),
             Ok(received) => received,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
             Err(error) => {
-                return Read::Broken(Error::from_io(Status::Io, format!("receiving from {}", self.endpoint), &error));
+                let what = format!("receiving from {}", self.endpoint);
+                return self.ended(rd, Error::from_io(Status::Io, what, &error));
             }
         };
         let buffer = std::mem::take(&mut rd.buffer);
@@ -237,6 +241,16 @@ impl Lane {
             rd.buffer.resize(LAST_BUFFER, 0);
         }
         decoded.map_or_else(Read::Broken, |()| if full { Read::Full } else { Read::Some })
+    }
+
+    /// Nothing more will come: a list of which the server said that it understands no more is over.
+    fn ended(&self, rd: &mut Rd, cause: Error) -> Read {
+        if let Some(reply) = rd.decoder.refuse_rest() {
+            rd.expect.pop_front();
+            rd.complete.push(Some(reply));
+            self.answer(rd);
+        }
+        Read::Broken(cause)
     }
 
     /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.

@@ -466,3 +466,70 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     lane_spins(Duration::from_secs(100));
     lane_spins(Duration::from_millis(5));
 }
+
+const TOO_LONG: &[u8] = b"ERR Protocol error: too long";
+
+#[test]
+fn what_the_server_said_before_a_send_failed_is_read_first() {
+    let ((go, wait), (gone, is_gone)) = (channel::<()>(), channel::<()>());
+    let lane = lane_to(move |mut stream| {
+        wait.recv().unwrap();
+        stream.write_all(b"-ERR Protocol error: too long\r\n").unwrap();
+        drop(stream);
+        gone.send(()).unwrap();
+    });
+    let ends = std::sync::Mutex::new(Some((go, is_gone)));
+    let hook = move |_: &Lane, at| {
+        if let (Point::Sending, Some((go, is_gone))) = (at, ends.lock().unwrap().take()) {
+            // The first send is answered with a reset, the second one fails.
+            go.send(()).unwrap();
+            is_gone.recv().unwrap();
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    let outcome = set(&lane, &[b"SET", b"k", &vec![b'x'; 24 << 20]], Deadline::never());
+    assert_eq!(outcome.unwrap().error_line(0), Some(TOO_LONG));
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+}
+
+#[test]
+fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
+    let (go, wait) = channel::<()>();
+    let lane = lane_to(move |mut stream| {
+        hear(&mut stream, 1);
+        wait.recv().unwrap();
+        stream.write_all(&[PONG, b"-ERR Protocol error: too long\r\n"].concat()).unwrap();
+    });
+    let (has_read, read) = channel::<()>();
+    let (writer, reader) = (std::sync::Mutex::new(Some((go, read))), std::sync::Mutex::new(Some(has_read)));
+    let hook = move |lane: &Lane, at| match at {
+        // The PING has been sent: this is the large one.
+        Point::Sending if lane.lock().in_flight() == 2 => {
+            if let Some((go, read)) = writer.lock().unwrap().take() {
+                go.send(()).unwrap();
+                read.recv().unwrap();
+            }
+        }
+        Point::Received => {
+            if let Some(has_read) = reader.lock().unwrap().take() {
+                has_read.send(()).unwrap();
+                while lane.lock().writer.is_some() {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        _ => {}
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    scope(|threads| {
+        let reader = threads.spawn(|| ping(&lane));
+        while lane.lock().reader.is_none() {
+            std::thread::yield_now();
+        }
+        let outcome = set(&lane, &[b"SET", b"k", &vec![b'x'; 24 << 20]], Deadline::never());
+        assert_eq!(outcome.unwrap().error_line(0), Some(TOO_LONG));
+        assert_eq!(reader.join().unwrap().unwrap().bytes(0), Some(&b"PONG"[..]));
+    });
+    lane.check();
+    assert!(lane.is_dead() && lane.in_flight() == 0);
+}

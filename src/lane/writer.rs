@@ -73,7 +73,7 @@ impl Lane {
                 call.fresh.set(None);
             }
             match round {
-                Round::Broken(error) => return self.end_writing(st, Some(error)),
+                Round::Broken(error) => return self.hear_out(st, own, error),
                 Round::Late => return self.pass_flush(st, own),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
                 Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
@@ -116,7 +116,26 @@ impl Lane {
         }
     }
 
-    fn closed(&self) -> Error {
+    /// Sending has failed. What the server had said before that belongs to those who wait for it, and may say why: it is read first, by
+    /// whoever reads, or here.
+    fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, St>, own: u64, cause: Error) -> MutexGuard<'a, St> {
+        let mine = st.reader.is_none_or(|reader| reader == own && own != NOBODY);
+        if st.dead.is_some() || !mine {
+            // Who reads is woken by this, and ends the lane if there is not enough for it. With enough for all it ends at its next use.
+            self.socket.shutdown();
+            st.writer = None;
+            return if st.dead.is_some() { self.bury(st) } else { st };
+        }
+        let _guard = RoleGuard::new(self, Order::Lead);
+        let before = st.reader.replace(own);
+        drop(st);
+        self.read_rest();
+        let mut st = self.lock();
+        st.reader = before;
+        self.end_writing(st, Some(cause))
+    }
+
+    pub(super) fn closed(&self) -> Error {
         Error::new(Status::Io, format!("{} closed the connection", self.endpoint))
     }
 

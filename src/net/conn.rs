@@ -5,7 +5,7 @@
 //! failure means for the command that met it.
 
 use super::handshake::{Handshake, HandshakeOptions, ServerInfo, Step};
-use super::socket::Socket;
+use super::socket::{Ready, Socket};
 use crate::config::{Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
@@ -169,6 +169,53 @@ impl Conn {
         waited.map(|_| ()).map_err(|error| self.failed("send to", &error, deadline))
     }
 
+    /// Sends a unit and receives its replies, both at once: a server that waits for us to take its replies, or counts how many we let
+    /// lie, is read while the rest goes out. What it said before it cut the connection counts more than how that showed here.
+    /// A unit that was answered before all of it was sent leaves the connection broken.
+    pub fn exchange(
+        &mut self,
+        mut rest: &mut [IoSlice<'_>],
+        want: Want,
+        deadline: Deadline,
+    ) -> std::result::Result<Reply, SendError> {
+        let mut sent = 0;
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let early = match self.socket.send_parts(rest) {
+                Ok(taken) => {
+                    sent += taken;
+                    IoSlice::advance_slices(&mut rest, taken);
+                    if rest.is_empty() { Ok(None) } else { self.read_or_wait(want, deadline) }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read_or_wait(want, deadline),
+                Err(error) => {
+                    let heard = self.try_recv(want).ok().flatten();
+                    heard.map_or_else(|| Err(self.failed("send to", &error, deadline)), |reply| Ok(Some(reply)))
+                }
+            };
+            let ended = match early {
+                Ok(None) => continue,
+                Ok(Some(reply)) => Ok(reply),
+                Err(error) => Err(SendError { sent, error }),
+            };
+            self.broken.store(true, Ordering::Relaxed);
+            return ended;
+        }
+        self.recv(want, deadline).map_err(|error| SendError { sent, error })
+    }
+
+    /// Between two sends: waits until one of the directions is ready, and takes in what is there; the unit's replies if they are complete.
+    fn read_or_wait(&mut self, want: Want, deadline: Deadline) -> Result<Option<Reply>> {
+        if deadline.is_over() {
+            return Err(self.timed_out("takes no more bytes", deadline));
+        }
+        let ready = self.socket.wait(true, true, deadline.left());
+        match ready.map_err(|error| self.failed("send to", &error, deadline))? {
+            Ready { read: true, .. } => self.try_recv(want),
+            _ => Ok(None),
+        }
+    }
+
     /// Receives the next unit of replies; out-of-band messages are dropped. Its errors carry no flags: the caller knows what was sent.
     pub fn recv(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
         let received = self.receive(want, deadline);
@@ -185,7 +232,10 @@ impl Conn {
                 Ok(None) if self.socket.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read) => {
                     return Ok(None);
                 }
-                Ok(None) => self.fill(Deadline::after(Duration::ZERO))?,
+                Ok(None) => match self.fill(Deadline::after(Duration::ZERO)) {
+                    Ok(()) => {}
+                    Err(error) => return self.decoder.refuse_rest().map(Some).ok_or(error),
+                },
                 other => return other,
             }
         }
@@ -196,7 +246,10 @@ impl Conn {
             if let Some(reply) = self.decoded(want)? {
                 return Ok(reply);
             }
-            self.fill(deadline)?;
+            if let Err(error) = self.fill(deadline) {
+                self.broken.store(true, Ordering::Relaxed);
+                return self.decoder.refuse_rest().ok_or(error);
+            }
         }
     }
 
@@ -439,5 +492,52 @@ mod tests {
         let deadline = Deadline::after(Duration::from_secs(20));
         conn.send_parts(&mut slices, deadline).unwrap();
         assert_eq!(conn.recv(Want::One, deadline).unwrap().bytes(0), Some(&b"same"[..]));
+    }
+
+    /// Sends so much, with the rest of a greeted server's connection told by `talk`.
+    fn exchanged(want: Want, large: usize, talk: impl FnOnce(TcpStream) + Send + 'static) -> (Conn, Result<Reply>) {
+        let endpoint = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            talk(stream);
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let (bytes, deadline) = (vec![b'x'; large], Deadline::after(Duration::from_secs(20)));
+        let outcome = conn.exchange(&mut [IoSlice::new(&bytes)], want, deadline);
+        (conn, outcome.map_err(|failed| failed.error))
+    }
+
+    #[test]
+    fn replies_are_read_while_the_rest_is_sent() {
+        // The server says more than the sockets hold before it reads on.
+        let said = 24 << 20;
+        let (conn, outcome) = exchanged(Want::List(2), 24 << 20, move |mut stream| {
+            stream.write_all(format!("${said}\r\n").as_bytes()).unwrap();
+            stream.write_all(&vec![b'y'; said]).unwrap();
+            stream.read_exact(&mut vec![0; 24 << 20]).unwrap();
+            stream.write_all(b"\r\n+done\r\n").unwrap();
+        });
+        let reply = outcome.unwrap();
+        assert_eq!((reply.bytes(1).map(<[u8]>::len), reply.bytes(2)), (Some(said), Some(&b"done"[..])));
+        assert!(!conn.is_broken());
+    }
+
+    #[test]
+    fn the_last_word_of_a_server_counts_more_than_the_end_of_the_connection() {
+        let (conn, outcome) = exchanged(Want::One, 24 << 20, |mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(b"-ERR Protocol error: too long\r\n").unwrap();
+        });
+        assert_eq!(outcome.unwrap().error_line(0), Some(&b"ERR Protocol error: too long"[..]));
+        assert!(conn.is_broken(), "the rest of what was sent is still to come");
+        let (_, outcome) = exchanged(Want::List(3), 100, |mut stream| {
+            stream.write_all(b":1\r\n-ERR Protocol error: too long\r\n").unwrap();
+        });
+        let reply = outcome.unwrap();
+        assert_eq!((reply.int(1), reply.error_line(3)), (Some(1), Some(&b"ERR Protocol error: too long"[..])));
+        let (_, outcome) = exchanged(Want::List(3), 24 << 20, |mut stream| {
+            stream.write_all(b":1\r\n-ERR no\r\n").unwrap();
+        });
+        assert_eq!(outcome.unwrap_err().status(), Status::Io);
     }
 }

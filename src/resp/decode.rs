@@ -180,6 +180,24 @@ impl Decoder {
         Some(received.map(|_| got))
     }
 
+    /// The connection has ended within a list. If the server's last word was that it understood nothing from there on, it has not run the
+    /// rest: the list is completed with that line.
+    pub fn refuse_rest(&mut self) -> Option<Reply> {
+        let in_list = self.is_begun && !self.is_push && self.line.is_empty() && self.text.is_none();
+        let unit = &mut self.unit;
+        let [Frame { left, role: Role::Kept, .. }] = unit.frames[..] else { return None };
+        let last = unit.tree.last_child().filter(|last| last.kind() == Kind::Error)?;
+        let (start, len) = (last.value as usize, last.len as usize);
+        let line = unit.tree.data.get(start..start + len)?;
+        if !in_list || unit.base == 0 || !line.starts_with(b"ERR Protocol error") {
+            return None;
+        }
+        // They share one text.
+        (0..left).for_each(|_| unit.tree.add(last));
+        self.is_begun = false;
+        Some(self.unit.tree.finish())
+    }
+
     fn run(&mut self, input: &[u8], want: Want) -> Result<(usize, Option<Decoded>), DecodeError> {
         if !self.is_begun {
             if let Want::List(0) | Want::Skip(0) = want {

@@ -400,3 +400,28 @@ fn a_text_received_straight_must_end_as_any_other() {
     let Ok((70_002, Some(Decoded::Reply(reply)))) = decoder.decode(&rest, Want::One) else { panic!() };
     assert_eq!(reply.bytes(0), Some(&[b'y'; 70_000][..]));
 }
+
+#[test]
+fn a_list_is_completed_with_the_line_that_refuses_its_rest_and_with_no_other() {
+    let refused = |input: &[u8], want: Want| {
+        let mut decoder = Decoder::new(Limits::default());
+        assert!(matches!(decoder.decode(input, want), Ok((_, None))), "{}", input.escape_ascii());
+        let reply = decoder.refuse_rest();
+        assert!(reply.is_none() || decoder.is_idle());
+        reply.map(|reply| json(&reply))
+    };
+    let line = r#"{"error":"ERR Protocol error: x"}"#;
+    let whole = format!("[1,{line},{line},{line}]");
+    assert_eq!(refused(b":1\r\n-ERR Protocol error: x\r\n", Want::List(4)), Some(whole));
+    let nested = format!("[[1],{line},{line}]");
+    assert_eq!(refused(b"*1\r\n:1\r\n-ERR Protocol error: x\r\n", Want::List(3)), Some(nested));
+    // Any other error is an answer to one command; what is within a reply is no answer; nobody waits for what is skipped.
+    assert_eq!(refused(b"-ERR no\r\n", Want::List(2)), None);
+    assert_eq!(refused(b"-ERR Protocol error: x\r\n:1\r\n", Want::List(3)), None);
+    assert_eq!(refused(b"-ERR Protocol error: x\r\n:1", Want::List(3)), None);
+    assert_eq!(refused(b"-ERR Protocol error: x\r\n$9\r\nab", Want::List(3)), None);
+    assert_eq!(refused(b"*2\r\n-ERR Protocol error: x\r\n", Want::One), None);
+    assert_eq!(refused(b"*2\r\n-ERR Protocol error: x\r\n", Want::List(2)), None);
+    assert_eq!(refused(b"-ERR Protocol error: x\r\n", Want::Skip(2)), None);
+    assert_eq!(refused(b"", Want::List(2)), None);
+}

@@ -142,6 +142,13 @@ impl Tree {
         })
     }
 
+    /// The last of them.
+    pub(super) fn last_child(&self) -> Option<Node> {
+        let level = self.open.last()?;
+        let list = if level.in_place { &self.nodes } else { &self.pending };
+        list.get(level.start..)?.last().copied()
+    }
+
     /// Copies a text and makes its node.
     pub(super) fn text(&mut self, kind: Kind, bytes: &[u8]) -> Node {
         let start = self.data.len();

@@ -1,0 +1,123 @@
+//! Connections of one's own: what is sent and received on them at the same time, and what a caller is told when a server cuts one.
+
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/completions.rs"]
+mod completions;
+mod support;
+
+use std::sync::Arc;
+
+use calls::*;
+use completions::*;
+use support::*;
+use vigie::client::{Budget, CallFlags, Client};
+use vigie::error::{Error, Result, Status, flags};
+use vigie::resp::{Reply, encode};
+
+/// Longer than anything here takes on a loaded machine.
+const LONG: Budget = Budget::Ms(60_000);
+const MB: usize = 1 << 20;
+const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";
+
+/// VIGIE_CALL_REPLICAS of the header.
+const ONE_REPLICA: u32 = 1 << 24;
+
+/// So many ECHO of 2000 bytes.
+fn echoes(count: usize) -> Vec<u8> {
+    let (text, mut list) = ([b'x'; 2000], Vec::new());
+    (0..count).for_each(|_| encode::command(&mut list, &[b"ECHO", &text]));
+    list
+}
+
+fn run_list(client: &Client, list: &[u8], flags: u32) -> Result<Reply> {
+    client.cmds_exec(list, CallFlags::from_bits(flags).expect("known flags"), LONG)
+}
+
+#[track_caller]
+fn all_echoed(outcome: Result<Reply>, count: u32) {
+    let reply = outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(reply.count(0), count);
+    assert!(reply.children(0).all(|child| reply.bytes(child).is_some_and(|text| text.len() == 2000)));
+}
+
+#[test]
+fn a_long_list_is_read_while_it_is_written() {
+    let d = Deployment::new("both-ways").replicas(1).sentinels(1).quorum(1).start();
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    call(&client, "SET streaming yes", ONE_REPLICA, LONG).expect("the replica is there");
+    let list = echoes(10_000);
+    // The server cuts a client that lets 4 MB of its replies lie.
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "client-output-buffer-limit", "normal 4mb 0 0"]);
+    all_echoed(run_list(&client, &list, 0), 10_000);
+    all_echoed(run_list(&client.session(None).expect("a session"), &list, 0), 10_000);
+    let mut durable = list.clone();
+    encode::command(&mut durable, &[b"SET", b"k", b"v"]);
+    let reply = run_list(&client, &durable, ONE_REPLICA).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((reply.count(0), reply.bytes(reply.child(0, 10_000).expect("the last"))), (10_001, Some(&b"OK"[..])));
+    let queue = queue(10_001);
+    client.cmds_submit(&list, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 7).expect("room for all");
+    assert!(drain(&queue, 10_000).iter().all(|event| event.outcome.is_ok()));
+    assert_eq!(counter(&client, "retries"), 0);
+}
+
+/// The server's own line, and nothing else; the command surely did not run.
+#[track_caller]
+fn is_refused(outcome: Result<Reply>) -> Error {
+    let error = fails(Status::Server, outcome);
+    assert_eq!((error.message(), error.server_code()), (TOO_LONG, "ERR"));
+    assert!(!error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
+    error
+}
+
+#[test]
+fn what_the_server_said_before_it_cut_the_connection_is_told() {
+    let d = Deployment::new("last-words").replicas(1).sentinels(1).quorum(1).start();
+    let sentinel = sentinel_of(&d, &[]);
+    let client = to_primary(&sentinel, &[]);
+    call(&client, "SET streaming yes", ONE_REPLICA, LONG).expect("the replica is there");
+    let primary = d.primary_node(SERVICE);
+    primary.cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]);
+    let value = vec![b'x'; 20 * MB];
+    let set = |client: &Arc<Client>, flags: u32| {
+        let flags = CallFlags::from_bits(flags).expect("known flags");
+        client.cmd_exec(&[b"SET", b"k", &value], flags, LONG)
+    };
+    is_refused(set(&client, 0));
+    is_refused(set(&client, CallFlags::IDEMPOTENT));
+    is_refused(set(&client, ONE_REPLICA));
+    let own = client.session(None).expect("a session");
+    is_refused(set(&own, 0));
+    // The connection is gone, and with it the session.
+    fails(Status::Io, cmd(&own, "PING"));
+    // A lane, because there is no place for a connection of one's own.
+    let narrow = to_primary(&sentinel, &[("pool.max", "2"), ("lane.max", "1")]);
+    ok(&narrow, "PING");
+    let _taken = narrow.session(None).map(|own| (ok(&own, "PING"), own)).expect("a session");
+    is_refused(set(&narrow, 0));
+    // A submitted one.
+    let (queue, mut bytes) = (queue(10), Vec::new());
+    encode::command(&mut bytes, &[b"SET", b"k", &value]);
+    client.cmds_submit(&bytes, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 9).expect("room");
+    is_refused(one(&queue).1);
+    assert_eq!(counter(&client, "retries") + counter(&narrow, "retries"), 0);
+    assert_eq!(ok(&client, "EXISTS k"), "0");
+}
+
+#[test]
+fn of_a_list_that_the_server_cut_what_ran_is_known() {
+    let d = single("cut-list");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]);
+    let (mut list, value) = (Vec::new(), vec![b'x'; 20 * MB]);
+    for command in [&[&b"INCR"[..], b"a"][..], &[b"SET", b"k", &value], &[b"INCR", b"b"]] {
+        encode::command(&mut list, command);
+    }
+    let reply = run_list(&client, &list, 0).unwrap_or_else(|error| panic!("{error}"));
+    let line = Some(TOO_LONG.as_bytes());
+    assert_eq!((reply.count(0), reply.int(1), reply.error_line(2), reply.error_line(3)), (3, Some(1), line, line));
+    assert_eq!(
+        (ok(&client, "GET a"), ok(&client, "EXISTS k b"), counter(&client, "retries")),
+        ("1".into(), "0".into(), 0)
+    );
+}
