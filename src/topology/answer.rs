@@ -106,11 +106,16 @@ pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
         return Err(Error::new(Status::Protocol, "fewer answers than questions").with_endpoint(sentinel));
     };
     Ok(Answer {
-        id: id.bytes(0).filter(|_| id.kind(0) != Kind::Error).map(|id| String::from_utf8_lossy(id).into_owned()),
+        id: read_id(id),
         tilt: info.bytes(0).is_some_and(|info| memchr::memmem::find(info, b"sentinel_tilt:1").is_some()),
         heard: heard(address, primary, older.first().unwrap_or(replicas), sentinel)?,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
     })
+}
+
+/// What MYID answers; none before Redis 6.2.
+pub fn read_id(reply: &Reply) -> Option<String> {
+    reply.bytes(0).filter(|_| reply.kind(0) != Kind::Error).map(|id| String::from_utf8_lossy(id).into_owned())
 }
 
 fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint) -> Result<Heard> {

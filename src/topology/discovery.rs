@@ -4,6 +4,7 @@
 //! a primary; every error tells what each Sentinel said. Leaves to others: who waits for it, and what becomes of the result (service).
 
 use super::answer::{self, Answer, Heard};
+use super::identity::Identity;
 use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
 use super::link::LinkOptions;
 use super::peers::{Met, SentinelList};
@@ -56,8 +57,8 @@ pub struct Report {
 
 /// What a Sentinel says of a failover.
 pub struct Word {
-    /// The Sentinel, as announced.
-    pub sentinel: Endpoint,
+    /// The Sentinel.
+    pub sentinel: Identity,
     /// Whether it leads one; `None` when it names another primary already: only a verified switch ends that one.
     pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
@@ -104,7 +105,7 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
-        sentinel: asked[voice.index].announced.clone(),
+        sentinel: asked[voice.index].identity(),
         in_failover: of_ours.then(|| shows("failover_in_progress")),
         o_down: of_ours && shows("o_down"),
         s_down: of_ours && shows("s_down"),
@@ -115,6 +116,11 @@ impl Asked {
     /// What it said, if it did.
     pub fn answer(&self) -> Option<&Answer> {
         self.end.as_ref().and_then(|end| end.as_ref().ok())
+    }
+
+    /// Who it is; by its address before it has told its id.
+    pub fn identity(&self) -> Identity {
+        Identity::new(self.answer().and_then(|answer| answer.id.as_deref()), &self.announced)
     }
 
     fn met(&self) -> Met {

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::answer;
+use super::identity::{Identity, Speaker};
 use super::link::{Event, Link, LinkOptions};
 use super::news::{self, News};
 use crate::config::Endpoint;
@@ -27,6 +29,8 @@ pub(super) struct Ear {
     /// Its address as given or announced.
     pub(super) announced: Endpoint,
     endpoint: Endpoint,
+    /// The id of the Sentinel at the other end, if it tells: behind a load balancer each connection may have another.
+    id: Option<String>,
     state: State,
     /// Whether its coming or going was told last.
     told: Option<bool>,
@@ -34,9 +38,20 @@ pub(super) struct Ear {
 }
 
 enum State {
-    Away { until: Instant },
-    Coming { link: Link, until: Deadline },
-    Listening { link: Link, heard: Instant, pinged: Instant },
+    Away {
+        until: Instant,
+    },
+    /// `introduced`: it has answered who it is, or that it does not tell.
+    Coming {
+        link: Link,
+        until: Deadline,
+        introduced: bool,
+    },
+    Listening {
+        link: Link,
+        heard: Instant,
+        pinged: Instant,
+    },
 }
 
 /// What changed by driving an ear.
@@ -51,12 +66,19 @@ impl Ear {
     /// An ear that will be opened at the next drive.
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
         let now = Instant::now();
-        Self { announced, endpoint, state: State::Away { until: now }, told: None, pause: PAUSES.0 }
+        let state = State::Away { until: now };
+        Self { announced, endpoint, id: None, state, told: None, pause: PAUSES.0 }
     }
 
     /// Where it leads to.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Who speaks here.
+    pub(super) fn speaker(&self) -> Speaker {
+        let identity = Identity::new(self.id.as_deref(), &self.announced);
+        Speaker { identity, announced: self.announced.clone() }
     }
 
     /// Whether it was tried and cannot listen: one that is on its way for the first time may still get there.
@@ -80,7 +102,7 @@ impl Ear {
             // Connecting, greeting and subscribing together: each may take its timeout.
             let until = Deadline::after(timeout * 2);
             let link = Link::begin(self.endpoint.clone(), Arc::clone(options), until, Some(waker));
-            self.state = State::Coming { link, until };
+            self.state = State::Coming { link, until, introduced: false };
         }
         let mut events = Vec::new();
         let driven = match &mut self.state {
@@ -106,10 +128,11 @@ impl Ear {
             let reply = match event {
                 Event::Reply(reply) | Event::Push(reply) => reply,
                 Event::Ready => {
-                    let mut subscribe = Vec::new();
-                    encode::command(&mut subscribe, &[b"PSUBSCRIBE", b"*"]);
+                    let mut opening = Vec::new();
+                    encode::command(&mut opening, &[b"SENTINEL", b"MYID"]);
+                    encode::command(&mut opening, &[b"PSUBSCRIBE", b"*"]);
                     if let State::Coming { link, .. } = &mut self.state {
-                        link.send(&subscribe, &mut more)?;
+                        link.send(&opening, &mut more)?;
                     }
                     continue;
                 }
@@ -120,6 +143,11 @@ impl Ear {
     }
 
     fn hear(&mut self, reply: &Reply, news: &mut Vec<News>) -> Result<bool, Error> {
+        if let State::Coming { introduced: introduced @ false, .. } = &mut self.state {
+            *introduced = true;
+            self.id = answer::read_id(reply);
+            return Ok(false);
+        }
         if let Some(line) = reply.error_line(0) {
             return Err(Error::from_server(line, &self.endpoint));
         }
@@ -142,7 +170,7 @@ impl Ear {
 
     fn stay_alive(&mut self, now: Instant, news: &mut Vec<News>) -> Result<(), Error> {
         match &mut self.state {
-            State::Coming { link, until } if until.is_over() => Err(link.timed_out(until.elapsed())),
+            State::Coming { link, until, .. } if until.is_over() => Err(link.timed_out(until.elapsed())),
             State::Listening { link, heard, .. } if now.saturating_duration_since(*heard) >= DEAD => {
                 Err(link.timed_out(now.saturating_duration_since(*heard)))
             }
@@ -184,7 +212,7 @@ impl Ear {
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
             State::Away { until } => Some(*until),
-            State::Coming { link, until } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
+            State::Coming { link, until, .. } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
             State::Listening { heard, pinged, .. } => Some((*pinged + PING).min(*heard + DEAD)),
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::discovery::Word;
 use super::fence::Fence;
+use super::identity::{Identity, Speaker};
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
@@ -29,9 +30,9 @@ pub(super) const RESTLESS: Duration = Duration::from_secs(40);
 pub(super) struct Failover {
     pub(super) fence: Fence,
     /// Sentinels that hold the primary for objectively down.
-    down: Vec<Endpoint>,
+    down: Vec<Identity>,
     /// Sentinels that hold it for down, each by itself.
-    missed: Vec<Endpoint>,
+    missed: Vec<Identity>,
     /// Something went wrong with it from here, and no discovery has reached it since.
     pub(super) unreachable: bool,
     /// The replica chosen for promotion has said that it is a primary.
@@ -103,12 +104,12 @@ impl Service {
     }
 
     /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
-    pub(super) fn raise_fence(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, word: &str) {
+    pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str) {
         let fences = self.shared.settings().sentinel.failover.fence;
         // Under the lock: else a switch in between would be followed by the fence of a failover that is over.
         let mut flight = self.flight();
-        if fences && self.is_primary(primary) && flight.failover.fence.raise(sentinel, Instant::now()) {
-            self.show_fence(&flight, &format!("{word} by {sentinel}"));
+        if fences && self.is_primary(primary) && flight.failover.fence.raise(&from.identity, Instant::now()) {
+            self.show_fence(&flight, &format!("{word} by {}", from.announced));
         }
     }
 
@@ -118,10 +119,10 @@ impl Service {
     }
 
     /// A Sentinel has given its failover up.
-    pub(super) fn release_fence(&self, sentinel: &Endpoint, word: &str) {
+    pub(super) fn release_fence(&self, from: &Speaker, word: &str) {
         let mut flight = self.flight();
-        if flight.failover.fence.release(sentinel, None) {
-            self.show_fence(&flight, &format!("{word} by {sentinel}"));
+        if flight.failover.fence.release(&from.identity, None) {
+            self.show_fence(&flight, &format!("{word} by {}", from.announced));
         }
     }
 
@@ -156,15 +157,15 @@ impl Service {
     }
 
     /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
-    pub(super) fn note_down(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, down: bool) {
+    pub(super) fn note_down(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let down = down && self.is_primary(primary);
-        set(&mut self.flight().failover.down, sentinel, down);
+        set(&mut self.flight().failover.down, &from.identity, down);
     }
 
     /// The same of a Sentinel that speaks for itself alone.
-    pub(super) fn note_missed(&self, sentinel: &Endpoint, primary: Option<&Endpoint>, down: bool) {
+    pub(super) fn note_missed(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let down = down && self.is_primary(primary);
-        set(&mut self.flight().failover.missed, sentinel, down);
+        set(&mut self.flight().failover.missed, &from.identity, down);
     }
 
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
@@ -260,7 +261,7 @@ impl Service {
     }
 }
 
-fn set(list: &mut Vec<Endpoint>, sentinel: &Endpoint, on: bool) {
+fn set(list: &mut Vec<Identity>, sentinel: &Identity, on: bool) {
     list.retain(|known| known != sentinel);
     if on {
         list.push(sentinel.clone());

@@ -1,20 +1,20 @@
 //! The fence: who has spoken of a failover, and whether writes are held back for it (rules 5 to 8). No I/O, no waiting.
 //!
-//! Guarantees: goes up with the first word of any Sentinel; comes down when each of those who spoke has taken it back, by a verified
+//! Guarantees: goes up with the first word of any Sentinel; each counts once, under however many addresses it speaks; comes down when each of those who spoke has taken it back, by a verified
 //! switch, or when it has been up for `failover.fence_max`. Leaves to others: who asks, who waits.
 
 use std::time::{Duration, Instant};
 
-use crate::config::Endpoint;
+use super::identity::Identity;
 
 /// The fence of one service.
 #[derive(Debug, Default)]
 pub struct Fence {
     /// Those who have spoken of a failover, each since when.
-    holders: Vec<(Endpoint, Instant)>,
+    holders: Vec<(Identity, Instant)>,
     up_since: Option<Instant>,
     /// It has been up for too long: those who hold it now count no more until they speak anew.
-    expired: Vec<Endpoint>,
+    expired: Vec<Identity>,
 }
 
 impl Fence {
@@ -24,22 +24,22 @@ impl Fence {
     }
 
     /// Whether this Sentinel has spoken of a failover that is not over.
-    pub fn is_held_by(&self, sentinel: &Endpoint) -> bool {
+    pub fn is_held_by(&self, sentinel: &Identity) -> bool {
         self.holders.iter().any(|(holder, _)| holder == sentinel)
     }
 
     /// A Sentinel speaks of a failover by an event; true when the fence goes up by it.
-    pub fn raise(&mut self, sentinel: &Endpoint, now: Instant) -> bool {
+    pub fn raise(&mut self, sentinel: &Identity, now: Instant) -> bool {
         self.expired.retain(|held| held != sentinel);
         self.hold(sentinel, now)
     }
 
     /// A Sentinel shows the flag of a failover in progress, which says nothing new about one that has expired.
-    pub fn flagged(&mut self, sentinel: &Endpoint, now: Instant) -> bool {
+    pub fn flagged(&mut self, sentinel: &Identity, now: Instant) -> bool {
         !self.expired.contains(sentinel) && self.hold(sentinel, now)
     }
 
-    fn hold(&mut self, sentinel: &Endpoint, now: Instant) -> bool {
+    fn hold(&mut self, sentinel: &Identity, now: Instant) -> bool {
         if !self.holders.iter().any(|(holder, _)| holder == sentinel) {
             self.holders.push((sentinel.clone(), now));
         }
@@ -49,7 +49,7 @@ impl Fence {
     }
 
     /// A Sentinel has given its failover up, or, asked after `asked`, does not show the flag; true when the fence comes down by it.
-    pub fn release(&mut self, sentinel: &Endpoint, asked: Option<Instant>) -> bool {
+    pub fn release(&mut self, sentinel: &Identity, asked: Option<Instant>) -> bool {
         self.expired.retain(|held| held != sentinel);
         self.holders.retain(|(holder, since)| holder != sentinel || asked.is_some_and(|asked| *since >= asked));
         self.holders.is_empty() && self.up_since.take().is_some()
@@ -78,8 +78,8 @@ impl Fence {
 mod tests {
     use super::*;
 
-    fn at(port: u16) -> Endpoint {
-        Endpoint::tcp("10.0.0.1", port).unwrap()
+    fn at(port: u16) -> Identity {
+        Identity::Id(port.to_string())
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod discovery;
 mod ear;
 mod failover;
 mod fence;
+mod identity;
 mod judge;
 mod link;
 mod monitor;

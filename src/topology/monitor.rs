@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::ear::{Change, Ear};
+use super::identity::Speaker;
 use super::link::LinkOptions;
 use super::news::{News, What};
 use super::probe::Probe;
@@ -216,7 +217,7 @@ impl Post {
         for ear in &mut self.ears {
             let mut news = Vec::new();
             let change = ear.drive(&options, timeout, waker, &mut news);
-            heard.extend(news.into_iter().map(|news| (ear.announced.clone(), news)));
+            heard.extend(news.into_iter().map(|news| (ear.speaker(), news)));
             let Some(change) = change else { continue };
             let (up, reason) = match change {
                 Change::Up => (true, "listening".to_owned()),
@@ -240,7 +241,7 @@ impl Post {
     }
 
     /// Acts on an event about one of our services; others' change nothing.
-    fn act(&mut self, sentinel: &Sentinel, from: &Endpoint, news: &News) {
+    fn act(&mut self, sentinel: &Sentinel, from: &Speaker, news: &News) {
         let Some(service) = sentinel.known_service(&news.service) else { return };
         match &news.what {
             What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel),
@@ -268,7 +269,7 @@ impl Post {
             }
             What::Replica | What::Peers | What::Other => service.poke(Haste::Soon),
         }
-        self.tell(sentinel, &service, from, news);
+        self.tell(sentinel, &service, &from.announced, news);
     }
 
     /// Begins to ask a candidate for its role, unless it is being asked.
