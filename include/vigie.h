@@ -208,7 +208,7 @@ typedef enum {
 typedef enum {
   /** A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given. */
   VIGIE_EVENT_COMPLETION = (1 << 0),
-  /** A service has another primary. The reply is a MAP: service, from, to, reason, epoch. */
+  /** A service has another primary, and for nothing else. The reply is a MAP: service, from, to, reason, epoch. */
   VIGIE_EVENT_TOPOLOGY = (1 << 3),
   /** Events were lost here, because the queue was full. The reply is an INT: how many. */
   VIGIE_EVENT_DROPPED = (1 << 5),
@@ -220,6 +220,11 @@ typedef enum {
   VIGIE_EVENT_REPLICA = (1 << 8),
   /** A Sentinel came, went, is down or up. The reply is a MAP. */
   VIGIE_EVENT_SENTINEL = (1 << 9),
+  /**
+   * Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
+   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view.
+   */
+  VIGIE_EVENT_NOTICE = (1 << 10),
 } vigie_event_kind;
 
 /**
@@ -628,10 +633,12 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
 
 /**
  * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
- * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch (from equal to to: something was said
- * of the primary, reason has the Sentinel's word). VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on,
- * reason. VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL:
- * sentinel, up (NULL: it was only spoken of), reason.
+ * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
+ * VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
+ * reason is a Sentinel's word, and text who said it, or reason is split_view (Sentinels have named different primaries
+ * for 3 s), and text what each of them names. VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason.
+ * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up
+ * (NULL: it was only spoken of), reason.
  *
  * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
  * takes the place of the one before.

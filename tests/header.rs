@@ -100,6 +100,7 @@ fn agreement() -> String {
         same(&format!("offsetof(vigie_node, {field})"), offset);
     }
     same("VIGIE_EVENT_TOPOLOGY", i64::from(vigie::queue::kind::TOPOLOGY));
+    same("VIGIE_EVENT_NOTICE", i64::from(vigie::queue::kind::NOTICE));
     same("VIGIE_EVENT_SENTINEL", i64::from(vigie::queue::kind::SENTINEL));
     let fields = ["kind", "", "token", "reply", "error", "nodes", "data", "node_count", "data_len"];
     same("offsetof(vigie_event, status)", 4);

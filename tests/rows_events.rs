@@ -17,7 +17,7 @@ use vigie::queue::{Queue, kind};
 use vigie::time::Deadline;
 use vigie::topology::WATCHABLE;
 
-const ALL: [u32; 5] = [kind::TOPOLOGY, kind::FENCE, kind::DEGRADED, kind::REPLICA, kind::SENTINEL];
+const ALL: [u32; 6] = [kind::TOPOLOGY, kind::NOTICE, kind::FENCE, kind::DEGRADED, kind::REPLICA, kind::SENTINEL];
 
 fn of(kind: u32) -> impl Fn(&Told) -> bool {
     move |told| told.kind == kind
@@ -176,7 +176,7 @@ fn one_watch_for_each_queue_and_none_ends_it() {
         }
         eventually("the fence moves", SOON, || stage.told.count(of(kind::FENCE)) == told + 1);
         // The queues are told one after the other: all of them, when the next word has been told.
-        let end = |told: &Told| told.is(kind::TOPOLOGY, &[("reason", "+kit-end")]);
+        let end = |told: &Told| told.is(kind::NOTICE, &[("reason", "+kit-end")]);
         let ends = stage.told.count(end);
         stage.word(0, "+kit-end");
         eventually("the word behind it", SOON, || stage.told.count(end) == ends + 1);

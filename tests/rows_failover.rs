@@ -244,8 +244,10 @@ fn row_67_each_kind_of_event_reaches_the_user_once() {
         };
         assert_eq!(stage.told.count(of_replica), 1, "{channel}");
     }
-    let reboot = stage.told.wait("the reboot", SOON, |told| told.is(kind::TOPOLOGY, &[("reason", "+reboot")]));
-    assert_eq!((reboot.get("from"), reboot.get("to")), (&*stage.p.addr(), &*stage.p.addr()));
+    let reboot = stage.told.wait("the reboot", SOON, |told| told.is(kind::NOTICE, &[("reason", "+reboot")]));
+    assert_eq!((reboot.get("primary"), reboot.get("service"), reboot.get("epoch")), (&*stage.p.addr(), SERVICE, "5"));
+    assert!(reboot.get("text").starts_with("said by 127.0.0.1:"), "{reboot:?}");
+    assert_eq!(stage.told.count(|told| told.kind == kind::TOPOLOGY), 0, "the primary is the same");
     let peer = format!("sentinel abc 127.0.0.1 9 @ {SERVICE} 127.0.0.1 {}", stage.p.port());
     (0..3).for_each(|sentinel| drop(stage.watch[sentinel].publish("+sentinel", &peer).to_string()));
     stage.told.wait("the peer", SOON, |told| {

@@ -171,7 +171,7 @@ pub enum vigie_call_flag {
 pub enum vigie_event_kind {
     /// A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given.
     VIGIE_EVENT_COMPLETION = 1 << 0,
-    /// A service has another primary. The reply is a MAP: service, from, to, reason, epoch.
+    /// A service has another primary, and for nothing else. The reply is a MAP: service, from, to, reason, epoch.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
     /// Events were lost here, because the queue was full. The reply is an INT: how many.
     VIGIE_EVENT_DROPPED = 1 << 5,
@@ -183,6 +183,9 @@ pub enum vigie_event_kind {
     VIGIE_EVENT_REPLICA = 1 << 8,
     /// A Sentinel came, went, is down or up. The reply is a MAP.
     VIGIE_EVENT_SENTINEL = 1 << 9,
+    /// Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
+    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view.
+    VIGIE_EVENT_NOTICE = 1 << 10,
 }
 
 /// Values of vigie_reply_type() and of the field type of vigie_node. More may come.
@@ -321,6 +324,7 @@ const _: () = {
     assert!(vigie_error_flag::VIGIE_EF_MAYBE_EXECUTED as u32 == flags::MAYBE_EXECUTED);
     assert!(vigie_error_flag::VIGIE_EF_FAILOVER as u32 == flags::FAILOVER);
     assert!(vigie_event_kind::VIGIE_EVENT_TOPOLOGY as u32 == kind::TOPOLOGY);
+    assert!(vigie_event_kind::VIGIE_EVENT_NOTICE as u32 == kind::NOTICE);
     assert!(vigie_event_kind::VIGIE_EVENT_DROPPED as u32 == kind::DROPPED);
     assert!(vigie_event_kind::VIGIE_EVENT_FENCE as u32 == kind::FENCE);
     assert!(vigie_event_kind::VIGIE_EVENT_DEGRADED as u32 == kind::DEGRADED);

@@ -53,6 +53,8 @@ pub mod kind {
     pub const REPLICA: u32 = 1 << 8;
     /// A Sentinel came, went, is down or up.
     pub const SENTINEL: u32 = 1 << 9;
+    /// Something was said of a service that keeps its primary.
+    pub const NOTICE: u32 = 1 << 10;
 }
 
 /// One thing that happened.

@@ -319,11 +319,7 @@ impl Post {
                 Happening::Replica { service, replica, fit: None, reason }
             }
             What::Peers => Happening::Sentinel { sentinel: news.about.clone(), up: None, reason },
-            _ => {
-                let snapshot = service.snapshot();
-                let (from, to, epoch) = (snapshot.primary.clone(), snapshot.primary.clone(), snapshot.epoch);
-                Happening::Topology { service: news.service.clone(), from, to, reason, epoch }
-            }
+            _ => return service.notice(&news.channel, format!("said by {from}")),
         };
         sentinel.shared().tell(happening);
     }

@@ -304,7 +304,7 @@ impl Service {
         let after = self.publish(snapshot);
         if found {
             self.settle(&mut flight, &before, &after, report.reset);
-            self.note_dissent(&mut flight, &after, report.dissent);
+            self.note_dissent(&mut flight, report.dissent);
         }
         self.heed_flags(&mut flight, &report.words, report.begun);
         self.note_silence(error.as_ref());
@@ -339,19 +339,20 @@ impl Service {
     }
 
     /// Warns of Sentinels that name another primary for so long that no failover explains it: once, until they agree again.
-    fn note_dissent(&self, flight: &mut Flight, after: &Snapshot, views: Option<String>) {
+    fn note_dissent(&self, flight: &mut Flight, views: Option<String>) {
         let Some(views) = views else { return flight.dissent = Dissent::default() };
         let since = *flight.dissent.since.get_or_insert_with(Instant::now);
         if since.elapsed() < SPLIT || std::mem::replace(&mut flight.dissent.told, true) {
             return;
         }
-        self.shared.tell(Happening::Topology {
-            service: self.name.clone(),
-            from: after.primary.clone(),
-            to: after.primary.clone(),
-            reason: format!("split_view: {views}"),
-            epoch: after.epoch,
-        });
+        self.notice("split_view", views);
+    }
+
+    /// Tells something that leaves the primary what it is.
+    pub(super) fn notice(&self, reason: &str, text: String) {
+        let (service, reason, snapshot) = (self.name.clone(), reason.to_owned(), self.snapshot());
+        let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
+        self.shared.tell(Happening::Notice { service, primary, reason, text, epoch });
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.

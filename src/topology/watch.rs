@@ -12,7 +12,7 @@ use crate::resp::{Reply, ReplyBuilder};
 /// Something that a program may want to know.
 #[derive(Debug, Clone)]
 pub enum Happening {
-    /// The primary of a service changed, or something about it that is worth telling.
+    /// The primary of a service changed.
     Topology {
         /// The service.
         service: String,
@@ -22,6 +22,19 @@ pub enum Happening {
         to: Option<Endpoint>,
         /// Why.
         reason: String,
+        /// The configuration epoch.
+        epoch: u64,
+    },
+    /// Something was said of a service that keeps its primary.
+    Notice {
+        /// The service.
+        service: String,
+        /// Its primary.
+        primary: Option<Endpoint>,
+        /// One word: a Sentinel's, or the library's own.
+        reason: String,
+        /// Who said it, or what there is to know.
+        text: String,
         /// The configuration epoch.
         epoch: u64,
     },
@@ -67,6 +80,7 @@ impl Happening {
     fn kind(&self) -> u32 {
         match self {
             Self::Topology { .. } => kind::TOPOLOGY,
+            Self::Notice { .. } => kind::NOTICE,
             Self::Fence { .. } => kind::FENCE,
             Self::Degraded { .. } => kind::DEGRADED,
             Self::Replica { .. } => kind::REPLICA,
@@ -80,14 +94,15 @@ impl Happening {
         match self {
             Self::Topology { service, from, to, reason, epoch } => {
                 map.text("service").text(service);
-                for (key, endpoint) in [("from", from), ("to", to)] {
-                    map.text(key);
-                    match endpoint {
-                        Some(endpoint) => map.text(&endpoint.to_string()),
-                        None => map.null(),
-                    };
-                }
+                address(map.text("from"), from.as_ref());
+                address(map.text("to"), to.as_ref());
                 map.text("reason").text(reason).text("epoch").int(i64::try_from(*epoch).unwrap_or(i64::MAX));
+            }
+            Self::Notice { service, primary, reason, text, epoch } => {
+                map.text("service").text(service);
+                address(map.text("primary"), primary.as_ref());
+                map.text("reason").text(reason).text("text").text(text);
+                map.text("epoch").int(i64::try_from(*epoch).unwrap_or(i64::MAX));
             }
             Self::Fence { service, on, reason } => {
                 map.text("service").text(service).text("on").bool(*on).text("reason").text(reason);
@@ -108,6 +123,13 @@ impl Happening {
     }
 }
 
+fn address(map: &mut ReplyBuilder, endpoint: Option<&Endpoint>) {
+    match endpoint {
+        Some(endpoint) => map.text(&endpoint.to_string()),
+        None => map.null(),
+    };
+}
+
 fn either(map: &mut ReplyBuilder, value: Option<bool>) -> &mut ReplyBuilder {
     match value {
         Some(value) => map.bool(value),
@@ -116,7 +138,8 @@ fn either(map: &mut ReplyBuilder, value: Option<bool>) -> &mut ReplyBuilder {
 }
 
 /// The kinds that can be watched.
-pub const WATCHABLE: u32 = kind::TOPOLOGY | kind::FENCE | kind::DEGRADED | kind::REPLICA | kind::SENTINEL;
+pub const WATCHABLE: u32 =
+    kind::TOPOLOGY | kind::NOTICE | kind::FENCE | kind::DEGRADED | kind::REPLICA | kind::SENTINEL;
 
 /// Those who watch.
 #[derive(Default)]

@@ -12,11 +12,11 @@
 enum { ROOM = 4, TOKEN = 77, PATIENCE = 20000 };
 
 static const uint32_t ALL = VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_FENCE | VIGIE_EVENT_DEGRADED | VIGIE_EVENT_REPLICA |
-                            VIGIE_EVENT_SENTINEL;
+                            VIGIE_EVENT_SENTINEL | VIGIE_EVENT_NOTICE;
 static vigie_error *error = NULL;
 
 static struct {
-  int switches, fence_on, fence_off, sentinels_up, degraded, replicas, others;
+  int switches, notices, fence_on, fence_off, sentinels_up, degraded, replicas, others;
   char from[64], to[64];
 } seen;
 
@@ -51,10 +51,15 @@ static void take(const vigie_event *event) {
   switch (event->kind) {
     case VIGIE_EVENT_TOPOLOGY:
       CHECK(strcmp(field(reply, "service"), service()) == 0 && number(reply, "epoch") >= 0);
-      if (strcmp(field(reply, "from"), field(reply, "to")) == 0) break; /* a word about the primary */
+      CHECK(strcmp(field(reply, "from"), field(reply, "to")) != 0);
       seen.switches++;
       snprintf(seen.from, sizeof seen.from, "%s", field(reply, "from"));
       snprintf(seen.to, sizeof seen.to, "%s", field(reply, "to"));
+      break;
+    case VIGIE_EVENT_NOTICE:
+      CHECK(strcmp(field(reply, "service"), service()) == 0 && number(reply, "epoch") >= 0);
+      CHECK(field(reply, "primary")[0] != '\0' && field(reply, "text")[0] != '\0');
+      seen.notices++;
       break;
     case VIGIE_EVENT_FENCE:
       CHECK(strcmp(field(reply, "service"), service()) == 0);
@@ -146,7 +151,7 @@ int main(void) {
   fail_over();
   vigie_reply_free(RUN(client, "SET", "k", "during"));
   UNTIL(queue, seen.switches == 1 && seen.fence_off == 1 && seen.replicas > 0);
-  CHECK(seen.fence_on == 1 && strcmp(seen.from, seen.to) != 0);
+  CHECK(seen.fence_on == 1 && seen.notices > 0 && strcmp(seen.from, seen.to) != 0);
   vigie_reply_free(RUN(client, "SET", "k", "after"));
   vigie_reply *topology = NULL;
   GIVES(VIGIE_OK, vigie_client_topology(client, &topology, &error));

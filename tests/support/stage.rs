@@ -42,9 +42,9 @@ impl Told {
         self.kind == kind && pairs.iter().all(|(key, value)| self.fields.get(*key).is_some_and(|has| has == value))
     }
 
-    /// Another primary, and not only a word about the present one.
+    /// Another primary.
     pub fn is_switch(&self) -> bool {
-        self.kind == kind::TOPOLOGY && self.get("from") != self.get("to")
+        self.kind == kind::TOPOLOGY
     }
 }
 

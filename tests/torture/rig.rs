@@ -153,10 +153,9 @@ impl Handle {
     pub fn events_of(&self, kind: u32) -> Vec<Heard> {
         self.events().into_iter().filter(|heard| heard.kind == kind).collect()
     }
-    /// Switches from one primary to another, as told; not what else is told of a topology.
+    /// Switches from one primary to another, as told.
     pub fn switches(&self) -> Vec<Heard> {
-        let differs = |heard: &Heard| word(&heard.text, "from") != word(&heard.text, "to");
-        self.events_of(kind::TOPOLOGY).into_iter().filter(differs).collect()
+        self.events_of(kind::TOPOLOGY)
     }
     /// The events as text, for messages.
     pub fn story(&self, since: Instant) -> String {
