@@ -333,7 +333,7 @@ typedef struct {
   uint32_t kind;
   /**
    * VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
-   * endpoint, count, errno.
+   * endpoint, count, errno, and reply where there is one.
    */
   vigie_status status;
   /** The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK. */
@@ -504,9 +504,23 @@ int64_t vigie_error_count(const vigie_error *error);
 int vigie_error_errno(const vigie_error *error);
 
 /**
+ * What the server answered to a call that failed all the same: for VIGIE_ERR_IO the answer that came while another
+ * primary was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list
+ * that the EXEC is part of; of a list whose end failed, the replies that are known, from the first command on. What an
+ * LPOP took away, for example, is not lost with the error. NULL when no answer is kept, as with most errors.
+ *
+ * Ownership: belongs to the error, valid until vigie_error_free(); not for vigie_reply_free().
+ * Blocks: no.
+ * Threads: [C].
+ * Errors: none; NULL for NULL.
+ * Since: 0.1.0.
+ */
+const vigie_reply *vigie_error_reply(const vigie_error *error);
+
+/**
  * Gives an error back.
  *
- * Ownership: the error and its texts are gone; NULL is a no-op. Freeing twice is not safe.
+ * Ownership: the error, its texts and its reply are gone; NULL is a no-op. Freeing twice is not safe.
  * Blocks: no.
  * Threads: any thread, when no other uses the error.
  * Errors: none.
@@ -785,7 +799,8 @@ vigie_status vigie_session_for(vigie_client *client,
  * (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
  * and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
  * one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
- * the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run.
+ * the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at
+ * vigie_error_reply().
  *
  * Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
  * each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
@@ -820,7 +835,8 @@ vigie_status vigie_cmd_exec(vigie_client *client,
 /**
  * Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
  * command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
- * same. All commands go to one node.
+ * same. All commands go to one node. An EXEC among them (in a session) that is answered null is
+ * VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
  *
  * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
  * vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:

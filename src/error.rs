@@ -3,7 +3,9 @@
 //! Guarantees: one table holds every code with its cause and remedy (ERRORS.md is generated from it); an error is immutable,
 //! and says what was tried, where, what happened and after how long. Leaves to others: which code fits (each room knows).
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 /// `Result` with the library's own error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -75,7 +77,7 @@ statuses! {
     Connect = -101, "VIGIE_ERR_CONNECT", "No connection could be made to the address in the message.",
         "Check that the server runs and is reachable; the library goes on trying within the deadline.";
     Io = -102, "VIGIE_ERR_IO", "The connection broke, or the peer closed it.",
-        "RETRYABLE: the command was surely not executed. MAYBE_EXECUTED: look before you send it again.";
+        "RETRYABLE: the command was surely not executed. MAYBE_EXECUTED: look before you send it again; an answer that came while another primary was taking over is at vigie_error_reply().";
     Timeout = -103, "VIGIE_ERR_TIMEOUT", "The deadline passed.",
         "With MAYBE_EXECUTED the command was sent and its answer did not come in time; without it, it surely did not run.";
     Tls = -104, "VIGIE_ERR_TLS", "The TLS handshake or a record failed.",
@@ -114,11 +116,11 @@ statuses! {
     Server = -400, "VIGIE_ERR_SERVER", "The server answered with an error; vigie_error_server_code() has its first word.",
         "As the server's text says.";
     TxnAborted = -401, "VIGIE_ERR_TXN_ABORTED", "EXEC answered null because a watched key changed, or the connection that held the WATCH is gone.",
-        "Read again and repeat the transaction.";
+        "Read again and repeat the transaction. Of a list, vigie_error_reply() has the replies.";
     CrossShard = -402, "VIGIE_ERR_CROSS_SHARD", "The command needs keys of more than one shard together.",
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
-        "The write may be lost in a failover: repeat it only if it is idempotent.";
+        "The write may be lost in a failover: repeat it only if it is idempotent. What it answered is at vigie_error_reply().";
     ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to a node that is no longer read from here.",
         "Begin the scan anew with cursor 0.";
 }
@@ -153,6 +155,7 @@ struct Inner {
     flags: u32,
     count: i64,
     errno: i32,
+    enclosed: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Error {
@@ -166,6 +169,7 @@ impl Error {
             flags: 0,
             count: -1,
             errno: 0,
+            enclosed: None,
         }))
     }
 
@@ -221,6 +225,12 @@ impl Error {
         self
     }
 
+    /// The same with something that came in spite of it: a room above knows what that is (see [`Error::with_reply`]).
+    pub fn with_enclosed(mut self, enclosed: impl Any + Send + Sync) -> Self {
+        self.0.enclosed = Some(Arc::new(enclosed));
+        self
+    }
+
     /// The same with more to say in front: `context: message`.
     pub fn in_context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
@@ -271,6 +281,11 @@ impl Error {
     /// The system's error number; 0 when it is not from the system.
     pub fn errno(&self) -> i32 {
         self.0.errno
+    }
+
+    /// What came in spite of it, if that is of this type.
+    pub fn enclosed<T: Any>(&self) -> Option<&T> {
+        self.0.enclosed.as_deref().and_then(|enclosed| enclosed.downcast_ref())
     }
 }
 

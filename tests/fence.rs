@@ -13,7 +13,7 @@ use std::time::Duration;
 use calls::*;
 use stage::{SOON, Stage, Watch, at, stage};
 use support::*;
-use vigie::client::{Budget, Client};
+use vigie::client::{Budget, CallFlags, Client};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::kind;
 use vigie::resp::Reply;
@@ -288,6 +288,50 @@ fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
         assert!(stage.p.state(|state| state.data[&b"k".to_vec()] == b"late"), "it was executed, and will be lost");
         // Reads of the primary go on until the switch.
         assert_eq!(ok(&client, "GET k"), "late");
+    }
+}
+
+/// Answers in the moment in which the candidate has said that it is a primary.
+fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.state(|state| {
+        keys.iter().for_each(|key| _ = state.data.insert(key.as_bytes().to_vec(), b"data".to_vec()));
+    });
+    let name = lines[0].split(' ').next().expect("a name").to_owned();
+    stage.p.fault(&name, Fault::Stall);
+    let (commands, other) = (list(lines), Arc::clone(&client));
+    let flags = if lines.len() > 1 { 0 } else { CallFlags::EACH };
+    let flags = CallFlags::from_bits(flags).expect("known");
+    let call = spawn(move || other.cmds_exec(&commands, flags, Budget::Default));
+    stage.p.wait_count(&name, 1, SOON);
+    let doubts = stage.service().doubts();
+    stage.begin(0);
+    stage.select(0);
+    stage.promote();
+    speaks(&stage, doubts);
+    stage.p.clear_faults();
+    join(&call)
+}
+
+#[test]
+fn rule_8_a_pop_that_timed_out_has_taken_nothing() {
+    let null = answered_late(&["BLPOP q 1"], &[]).expect("a null is a null");
+    assert_eq!(json(&null), "null");
+    // A null that has written.
+    doubtful(&answered_late(&["SET new v GET"], &[]).expect_err("it is written"));
+}
+
+#[test]
+fn rule_8_what_a_doubtful_answer_carried_is_kept() {
+    for (lines, kept) in [
+        (&["BLPOP q 1"][..], r#"["q","data"]"#),
+        (&["LPOP q"], r#""data""#),
+        (&["LPOP q", "GET q"], r#"["data",null]"#),
+    ] {
+        let error = answered_late(lines, &["q"]).expect_err("the pop may be lost with the primary");
+        doubtful(&error);
+        assert_eq!(error.reply().map(json).as_deref(), Some(kept), "{lines:?}");
     }
 }
 

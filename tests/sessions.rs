@@ -45,12 +45,19 @@ fn a_transaction_with_watch() {
     let error = fails(Status::TxnAborted, cmd(&own, "EXEC"));
     assert!(!error.has(flags::MAYBE_EXECUTED) && error.endpoint() == d.primary(SERVICE), "{error}");
     assert_eq!(ok(&client, "GET k"), "7");
-    // The whole of it as one list; a null EXEC is a null node there.
+    // The whole of it as one list: the error is the same, and has the other replies.
     let lines = ["WATCH k", "MULTI", "INCR k", "EXEC"];
     assert_eq!(json(&run(&own, &lines).expect("a list")), r#"["OK","OK","QUEUED",[8]]"#);
     ok(&own, "WATCH k");
     ok(&client, "SET k 0");
-    assert_eq!(json(&run(&own, &["MULTI", "INCR k", "EXEC"]).expect("a list")), r#"["OK","QUEUED",null]"#);
+    let error = fails(Status::TxnAborted, run(&own, &["ECHO x", "MULTI", "INCR k", "EXEC", "GET k"]));
+    assert_eq!(error.reply().map(json).as_deref(), Some(r#"["x","OK","QUEUED",null,"0"]"#));
+    assert!(!error.has(flags::MAYBE_EXECUTED) && error.endpoint() == d.primary(SERVICE), "{error}");
+    // A null that is no EXEC's is a value.
+    assert_eq!(
+        json(&run(&own, &["MULTI", "GET none", "EXEC", "GET none"]).expect("it ran")),
+        r#"["OK","QUEUED",[null],null]"#
+    );
     // What the server refuses while queueing.
     ok(&own, "MULTI");
     assert_eq!(fails(Status::Server, cmd(&own, "NO.SUCH")).server_code(), "ERR");

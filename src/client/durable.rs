@@ -101,12 +101,21 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
         None => reply.error_line(0).is_none(),
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
     };
-    let count = whole.child(0, commands).and_then(|node| whole.int(node)).unwrap_or(0);
+    let of_wait = whole.child(0, commands);
+    let count = of_wait.and_then(|node| whole.int(node)).unwrap_or(0);
     if !did_something || count >= i64::from(replicas) {
         return Ok(reply);
     }
-    let text = format!("executed by {node}, but {count} of {replicas} replicas have it");
-    Err(Failure { sent: usize::MAX, error: Error::new(Status::Replicas, text).with_endpoint(node).with_count(count) })
+    let error = match of_wait.and_then(|node| whole.error_line(node)) {
+        Some(line) => {
+            let refused = Error::from_server(line, node);
+            let text = format!("executed by {node}, but whether {replicas} replicas have it is not known: {refused}");
+            Error::new(Status::Replicas, text).with_server_code(refused.server_code())
+        }
+        None => Error::new(Status::Replicas, format!("executed by {node}, but {count} of {replicas} replicas have it")),
+    };
+    let error = error.with_endpoint(node).with_count(count).with_reply(reply);
+    Err(Failure { sent: usize::MAX, error })
 }
 
 #[cfg(test)]
@@ -118,7 +127,21 @@ mod tests {
         let whole = ReplyBuilder::new().array().text("OK").int(1).end().finish();
         let failure = judge_wait(&whole, None, 2, "n").unwrap_err();
         assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
+        assert_eq!(
+            failure.error.reply().and_then(|reply| reply.bytes(0)),
+            Some(&b"OK"[..]),
+            "what it answered is kept"
+        );
         assert_eq!(judge_wait(&whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+    }
+
+    #[test]
+    fn a_wait_that_was_refused_says_so_and_has_the_sentinels_asked() {
+        let line = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+        let whole = ReplyBuilder::new().array().text("OK").error(line).end().finish();
+        let error = judge_wait(&whole, None, 1, "n").unwrap_err().error;
+        assert_eq!((error.status(), error.count(), error.server_code()), (Status::Replicas, 0, "UNBLOCKED"));
+        assert!(error.message().contains(line), "{error}");
     }
 
     #[test]

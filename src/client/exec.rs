@@ -177,6 +177,8 @@ impl Core {
             Verdict::Failed(error) => {
                 if error.has(flags::MAYBE_EXECUTED) {
                     self.service.suspect(route.pool.endpoint(), error.message());
+                } else if error.status() == Status::Replicas && !error.server_code().is_empty() {
+                    self.doubt(&route.pool, error.message());
                 }
                 Err(Failed::ForGood(error))
             }
@@ -288,6 +290,7 @@ impl Core {
 
     /// The error as the caller gets it: what was tried, for which service, how often.
     fn in_words(&self, plan: &Plan<'_>, progress: &Progress, error: Error) -> Error {
+        let error = progress.with_kept(error);
         let maybe_executed = progress.maybe_executed && !plan.repeatable;
         let error = if maybe_executed { error.with_flags(flags::MAYBE_EXECUTED) } else { error };
         if error.status() == Status::Server {
@@ -343,6 +346,15 @@ impl Progress {
     /// What was known when the attempt began has been found wanting; a switch since then is news enough to try again.
     fn outdate(&mut self, service: &Service) {
         (self.stale, self.version) = (service.discovered(), self.routed_by);
+    }
+
+    /// An error, with the replies that stand in front of its own.
+    fn with_kept(&self, error: Error) -> Error {
+        if self.kept.is_empty() {
+            return error;
+        }
+        let whole = join(&self.kept, error.reply().unwrap_or(&Reply::null()));
+        error.with_reply(whole)
     }
 
     /// The replies that stand, and the refusals of the rest.

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
-use crate::resp::Reply;
+use crate::resp::{Kind, Reply};
 use crate::time::Deadline;
 
 /// How often a write that waits for a majority looks again, beside being woken.
@@ -94,23 +94,31 @@ impl Core {
         if self.service.doubts() == doubts {
             return outcome;
         }
-        let is_error = |reply: &Reply, node: u32| reply.error_line(node).is_some();
-        let all_refused = |reply: &Reply| match plan.is_list() {
-            true => reply.children(0).all(|child| is_error(reply, child)),
-            false => is_error(reply, 0),
-        };
         match outcome {
-            Ok(reply) if plan.reads => return Ok(reply),
-            // What a server refused it did not do.
-            Ok(reply) if all_refused(&reply) => return Ok(reply),
-            Ok(_) => {}
-            Err(failure) if failure.error.status() == Status::Io => {
-                return Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure });
+            Ok(reply) if plan.reads || did_nothing(plan, &reply) => Ok(reply),
+            Ok(reply) => {
+                let text = "answered while another primary was taking over: the write may be lost";
+                let error = Error::new(Status::Io, text).with_flags(flags::FAILOVER).with_reply(reply);
+                Err(Failure { sent: usize::MAX, error })
             }
-            Err(failure) => return Err(failure),
+            Err(failure) if failure.error.status() == Status::Io => {
+                Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure })
+            }
+            Err(failure) => Err(failure),
         }
-        let text = "answered while another primary was taking over: the write may be lost";
-        Err(Failure { sent: usize::MAX, error: Error::new(Status::Io, text).with_flags(flags::FAILOVER) })
+    }
+}
+
+/// What a server refused it did not do, nor what waited until its time was over, nor a transaction that was aborted.
+fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
+    let is_nothing = |node: u32| match reply.kind(node) {
+        Kind::Error => true,
+        Kind::Null => plan.pops(),
+        _ => false,
+    };
+    match plan.is_list() {
+        true => reply.children(0).all(is_nothing),
+        false => is_nothing(0) || plan.was_aborted(reply),
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags};
 use crate::pool::Pool;
-use crate::resp::{Kind, Reply};
+use crate::resp::Reply;
 use crate::time::Deadline;
 use crate::topology::Sentinel;
 
@@ -166,10 +166,6 @@ impl Client {
         let (reply, pool) = self.exec(plan, flags, budget)?;
         match reply.error_line(0) {
             Some(line) => Err(self.core.told(judge::error_of(plan, line, pool.name()))),
-            None if plan.is_exec() && reply.kind(0) == Kind::Null => {
-                let text = "EXEC answered null: a watched key was changed, nothing was executed";
-                Err(self.core.told(Error::new(Status::TxnAborted, text).with_endpoint(pool.name())))
-            }
             None => Ok(reply),
         }
     }
@@ -181,6 +177,16 @@ impl Client {
             return self.exec_one(&Plan::one(list)?, flags, budget);
         }
         self.exec(&Plan::list(list)?, flags, budget).map(|(reply, _)| reply)
+    }
+
+    /// The reply, unless a transaction in it was not executed.
+    fn executed(plan: &Plan<'_>, (reply, pool): (Reply, Arc<Pool>)) -> Result<(Reply, Arc<Pool>)> {
+        if !plan.was_aborted(&reply) {
+            return Ok((reply, pool));
+        }
+        let text = "EXEC answered null: a watched key was changed, and nothing of the transaction was executed";
+        let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name());
+        Err(if plan.is_list() { error.with_reply(reply) } else { error })
     }
 
     fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, budget: Budget) -> Result<(Reply, Arc<Pool>)> {
@@ -198,7 +204,7 @@ impl Client {
                 self.core.exec(plan, call_flags, plan.deadline(budget, timeout), retry)
             }
         };
-        outcome.map_err(|error| self.core.told(error))
+        outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| self.core.told(error))
     }
 
     /// Primary and replicas as known now, without network.

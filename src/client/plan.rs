@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
+use crate::resp::{Kind, Reply};
 use crate::time::Deadline;
 
 /// Units over this go where they keep nobody waiting (rule 20).
@@ -28,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) scan: Option<Scan>,
     pub(super) slow: bool,
     pub(super) blocks: Option<Blocks>,
+    /// WAIT or WAITAOF is among them, which ask about what their own connection has written.
+    pub(super) awaits: bool,
     /// The first command that belongs into a session.
     state: Option<String>,
     /// The first command that would break the pairing of commands and replies.
@@ -109,6 +112,7 @@ impl<'a> Plan<'a> {
             scan: None,
             slow: false,
             blocks: None,
+            awaits: false,
             state: None,
             unpaired: None,
         }
@@ -134,6 +138,7 @@ impl<'a> Plan<'a> {
             self.state.get_or_insert_with(name);
         }
         let is = |at: usize, word: &[u8]| front[at].eq_ignore_ascii_case(word);
+        self.awaits |= class.blocks.is_some() && (is(0, b"WAIT") || is(0, b"WAITAOF"));
         let silences = is(0, b"CLIENT") && is(1, b"REPLY");
         if flags.has(Flags::SUBSCRIBE) || is(0, b"MONITOR") || is(0, b"SYNC") || is(0, b"PSYNC") || silences {
             self.unpaired.get_or_insert_with(name);
@@ -202,10 +207,28 @@ impl<'a> Plan<'a> {
 
     pub(super) fn is_exec(&self) -> bool {
         match &self.what {
-            What::Args([name]) => name.eq_ignore_ascii_case(b"EXEC"),
-            What::One(list) => list.commands().any(|command| command.name().eq_ignore_ascii_case(b"EXEC")),
+            What::Args([name]) => is_exec(name),
+            What::One(list) => list.commands().any(|command| is_exec(command.name())),
             _ => false,
         }
+    }
+
+    /// Whether an EXEC among the commands was answered with null.
+    pub(super) fn was_aborted(&self, reply: &Reply) -> bool {
+        let is_null = |node: u32| reply.kind(node) == Kind::Null;
+        match &self.what {
+            // Nothing of a transaction is in most lists.
+            What::List(_) if self.state.is_none() => false,
+            What::List(list) => {
+                list.commands().zip(reply.children(0)).any(|(command, node)| is_null(node) && is_exec(command.name()))
+            }
+            _ => is_null(0) && self.is_exec(),
+        }
+    }
+
+    /// It waits for data, or for its own timeout, and for nothing else: a null says that it took nothing.
+    pub(super) fn pops(&self) -> bool {
+        self.blocks.is_some() && !self.awaits
     }
 
     /// The commands' names: for a session, which keeps watch over its connection's state.
@@ -236,6 +259,10 @@ impl<'a> Plan<'a> {
             _ => budget.deadline(timeout),
         }
     }
+}
+
+fn is_exec(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"EXEC")
 }
 
 fn short(name: &[u8]) -> String {

@@ -170,7 +170,8 @@ pub unsafe extern "C" fn vigie_session_for(
 /// (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
 /// and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
 /// one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
-/// the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run.
+/// the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at
+/// vigie_error_reply().
 ///
 /// Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
 /// each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
@@ -221,7 +222,8 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 
 /// Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
 /// command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
-/// same. All commands go to one node.
+/// same. All commands go to one node. An EXEC among them (in a session) that is answered null is
+/// VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
 ///
 /// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
 /// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:

@@ -1,9 +1,10 @@
 //! Errors as C sees them.
 
 use std::ffi::{CString, c_char, c_int};
+use std::ptr;
 
 use super::handle::{self, Noun};
-use super::types::{OK, vigie_error, vigie_status};
+use super::types::{OK, vigie_error, vigie_reply, vigie_status};
 use super::{dispose, total};
 use crate::error::Error;
 
@@ -19,13 +20,23 @@ pub(super) struct Texts {
     message: CString,
     server_code: CString,
     endpoint: CString,
+    /// NULL without one.
+    reply: *mut vigie_reply,
 }
 
 impl Texts {
     pub(super) fn new(error: Error) -> Self {
         let (message, server_code) = (c_text(error.message()), c_text(error.server_code()));
         let endpoint = c_text(error.endpoint());
-        Self { error, message, server_code, endpoint }
+        let reply = error.reply().map_or(ptr::null_mut(), |reply| handle::of_reply(reply.clone()));
+        Self { error, message, server_code, endpoint, reply }
+    }
+}
+
+impl Drop for Texts {
+    fn drop(&mut self) {
+        // SAFETY: NULL or made above, and lent only for as long as the error lives.
+        unsafe { dispose(self.reply) };
     }
 }
 
@@ -126,9 +137,25 @@ pub unsafe extern "C" fn vigie_error_errno(error: *const vigie_error) -> c_int {
     total(0, || unsafe { handle::peek(error) }.map(|texts| texts.error.errno()))
 }
 
+/// What the server answered to a call that failed all the same: for VIGIE_ERR_IO the answer that came while another
+/// primary was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list
+/// that the EXEC is part of; of a list whose end failed, the replies that are known, from the first command on. What an
+/// LPOP took away, for example, is not lost with the error. NULL when no answer is kept, as with most errors.
+///
+/// Ownership: belongs to the error, valid until vigie_error_free(); not for vigie_reply_free().
+/// Blocks: no.
+/// Threads: [C].
+/// Errors: none; NULL for NULL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_error_reply(error: *const vigie_error) -> *const vigie_reply {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(ptr::null(), || unsafe { handle::peek(error) }.map(|texts| texts.reply.cast_const()))
+}
+
 /// Gives an error back.
 ///
-/// Ownership: the error and its texts are gone; NULL is a no-op. Freeing twice is not safe.
+/// Ownership: the error, its texts and its reply are gone; NULL is a no-op. Freeing twice is not safe.
 /// Blocks: no.
 /// Threads: any thread, when no other uses the error.
 /// Errors: none.
@@ -143,6 +170,7 @@ pub unsafe extern "C" fn vigie_error_free(error: *mut vigie_error) {
 mod tests {
     use super::*;
     use crate::error::{Status, flags};
+    use crate::resp::ReplyBuilder;
     use std::ffi::CStr;
 
     #[test]
@@ -157,6 +185,20 @@ mod tests {
             assert_eq!(CStr::from_ptr(vigie_error_endpoint(error)), c"127.0.0.1:1");
             assert_eq!((vigie_error_flags(error), vigie_error_count(error)), (flags::FAILOVER, 3));
             assert_eq!(vigie_error_errno(error), 0);
+            assert!(vigie_error_reply(error).is_null() && vigie_error_reply(ptr::null()).is_null());
+            vigie_error_free(error);
+        }
+    }
+
+    #[test]
+    fn the_reply_of_an_error_is_read_like_any_other_and_lives_as_long_as_the_error() {
+        let reply = ReplyBuilder::new().array().text("kept").int(7).end().finish();
+        let error: *mut vigie_error = handle::into_raw(Texts::new(Error::new(Status::Io, "").with_reply(reply)));
+        // SAFETY: a live handle, freed once at the end; what is read of it is read before.
+        unsafe {
+            let reply = vigie_error_reply(error);
+            assert_eq!(handle::peek(reply).and_then(|reply| reply.bytes(1)), Some(&b"kept"[..]));
+            assert_eq!(handle::peek(vigie_error_reply(error)).and_then(|reply| reply.int(2)), Some(7));
             vigie_error_free(error);
         }
     }

@@ -31,6 +31,10 @@ pub(super) fn size_of_record(event: &Event) -> usize {
     match &event.outcome {
         Ok(None) => size(1, 0),
         Ok(Some(reply)) => size(reply.nodes().len(), reply.data().len()),
+        Err(error) if error.reply().is_some() => {
+            let told = told(error);
+            size(told.nodes().len(), told.data().len())
+        }
         Err(error) => {
             let texts: usize = TEXTS.iter().map(|(name, text)| name.len() + 1 + text(error).len() + 1).sum();
             let numbers: usize = NUMBERS.iter().map(|(name, _)| name.len() + 1).sum();
@@ -48,6 +52,7 @@ fn told(error: &Error) -> Reply {
     map.map();
     TEXTS.iter().for_each(|(name, text)| _ = map.text(name).text(text(error)));
     NUMBERS.iter().for_each(|(name, number)| _ = map.text(name).int(number(error)));
+    error.reply().into_iter().for_each(|reply| _ = map.text("reply").reply(reply));
     map.finish()
 }
 

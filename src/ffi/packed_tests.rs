@@ -176,6 +176,19 @@ fn an_error_comes_with_all_that_its_functions_tell() {
 }
 
 #[test]
+fn an_error_with_a_reply_brings_it_along() {
+    let stage = Stage::new(4);
+    let reply = ReplyBuilder::new().array().text("a").array().int(1).null().end().text("").end().finish();
+    stage.fail(7, Error::new(Status::Io, "late").with_reply(reply.clone()));
+    let (count, used, records) = stage.drain(4096);
+    assert_eq!((count, used as u64), (1, records[0].head.size));
+    let mut whole = ReplyBuilder::new();
+    whole.map().text("message").text("late").text("server_code").text("").text("endpoint").text("");
+    let whole = whole.text("count").int(-1).text("errno").int(0).text("reply").reply(&reply).end().finish();
+    records[0].holds(&whole);
+}
+
+#[test]
 fn events_without_a_reply_and_lost_ones_are_records_too() {
     let stage = Stage::new(1);
     assert!(stage.sender.push(Event { kind: kind::FENCE, token: 5, outcome: Ok(None) }));

@@ -274,7 +274,7 @@ pub struct vigie_packed_event {
     /// One of vigie_event_kind.
     pub kind: u32,
     /// VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
-    /// endpoint, count, errno.
+    /// endpoint, count, errno, and reply where there is one.
     pub status: vigie_status,
     /// The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK.
     pub error_flags: u32,

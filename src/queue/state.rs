@@ -331,7 +331,8 @@ impl State {
 fn weight(event: &Event) -> usize {
     match &event.outcome {
         Ok(Some(reply)) => reply.weight(),
-        _ => 0,
+        Ok(None) => 0,
+        Err(error) => error.reply().map_or(0, |reply| reply.weight()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::node::{Kind, Node};
+use crate::error::Error;
 
 /// Text that fits into the first allocation; with what else is there it fills a block of 160 bytes of the usual allocators.
 const INLINE: usize = 102;
@@ -274,3 +275,16 @@ impl Held {
 }
 
 const _: () = assert!(size_of::<Held>() == 152);
+
+/// What a server answered, kept in the error of a call that failed in spite of it.
+impl Error {
+    /// The same with this reply.
+    pub fn with_reply(self, reply: Reply) -> Self {
+        self.with_enclosed(reply)
+    }
+
+    /// The reply, if one is kept.
+    pub fn reply(&self) -> Option<&Reply> {
+        self.enclosed()
+    }
+}

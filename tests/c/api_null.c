@@ -296,6 +296,7 @@ static void errors(void) {
     CHECK(vigie_error_flags(none[i]) == 0);
     CHECK(vigie_error_count(none[i]) == -1);
     CHECK(vigie_error_errno(none[i]) == 0);
+    CHECK(vigie_error_reply(none[i]) == NULL);
   }
 }
 

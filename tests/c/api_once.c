@@ -75,7 +75,7 @@ static void errors(vigie_client *client) {
   CHECK(strncmp(vigie_error_message(error), "WRONGTYPE ", 10) == 0);
   CHECK(strchr(vigie_error_endpoint(error), ':') != NULL);
   CHECK((vigie_error_flags(error) & VIGIE_EF_MAYBE_EXECUTED) == 0);
-  CHECK(vigie_error_count(error) == -1 && vigie_error_errno(error) == 0);
+  CHECK(vigie_error_count(error) == -1 && vigie_error_errno(error) == 0 && vigie_error_reply(error) == NULL);
   vigie_error_free(error);
 }
 
@@ -116,6 +116,32 @@ static void knowledge(vigie_client *client) {
   vigie_reply_free(reply);
 }
 
+/* A transaction whose WATCH was lost, as a list: an error, and the replies of the list with it. */
+static void lost_race(vigie_client *client, vigie_client *session) {
+  vigie_error *error = NULL;
+  vigie_reply *reply = NULL;
+  const vigie_reply *kept;
+  vigie_batch *batch = vigie_batch_new();
+  const void *data;
+  size_t len = 0;
+  vigie_status status;
+  vigie_reply_free(RUN(session, "WATCH", "once:w"));
+  vigie_reply_free(RUN(client, "SET", "once:w", "2"));
+  vigie_batch_add(batch, VIGIE_CMD("MULTI"));
+  vigie_batch_add(batch, VIGIE_CMD("SET", "once:w", "3"));
+  vigie_batch_add(batch, VIGIE_CMD("EXEC"));
+  vigie_batch_add(batch, VIGIE_CMD("GET", "once:w"));
+  data = vigie_batch_data(batch, &len);
+  status = vigie_cmds_exec(session, data, len, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error);
+  CHECK(status == VIGIE_ERR_TXN_ABORTED && reply == NULL && vigie_error_status(error) == VIGIE_ERR_TXN_ABORTED);
+  kept = vigie_error_reply(error);
+  CHECK(kept == vigie_error_reply(error) && vigie_reply_count(kept, VIGIE_ROOT) == 4);
+  CHECK(vigie_reply_type(kept, vigie_reply_child(kept, VIGIE_ROOT, 2)) == VIGIE_TYPE_NULL);
+  CHECK(text_is(kept, vigie_reply_child(kept, VIGIE_ROOT, 3), "2"));
+  vigie_error_free(error);
+  vigie_batch_free(batch);
+}
+
 static void session(vigie_client *client) {
   vigie_error *error = NULL;
   vigie_client *session = NULL;
@@ -127,6 +153,7 @@ static void session(vigie_client *client) {
   reply = RUN(session, "EXEC");
   CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(reply, VIGIE_ROOT) == 1);
   vigie_reply_free(reply);
+  lost_race(client, session);
   vigie_client_free(session);
 }
 

@@ -125,14 +125,14 @@ fn info(state: &NodeState) -> String {
 
 fn data(state: &mut NodeState, call: &Call) -> Act {
     let command = call.word(0);
-    let known = [("ECHO", 2), ("GET", 2), ("SET", 3), ("DEL", 2), ("INCR", 2)];
+    let known = [("ECHO", 2), ("GET", 2), ("SET", 3), ("DEL", 2), ("INCR", 2), ("LPOP", 2), ("BLPOP", 3)];
     let Some((_, count)) = known.into_iter().find(|(name, _)| *name == command) else { return door::unknown(call) };
     if call.args.len() < count {
         let line = format!("ERR wrong number of arguments for '{}' command", command.to_lowercase());
         return Act::Reply(Value::error(line));
     }
     let replica = matches!(state.role, FakeRole::Replica { .. });
-    if (replica || state.readonly) && ["SET", "DEL", "INCR"].contains(&command.as_str()) {
+    if (replica || state.readonly) && ["SET", "DEL", "INCR", "LPOP", "BLPOP"].contains(&command.as_str()) {
         return Act::Reply(Value::error("READONLY You can't write against a read only replica."));
     }
     let key = call.args[1].clone();
@@ -140,9 +140,18 @@ fn data(state: &mut NodeState, call: &Call) -> Act {
         "ECHO" => Value::Bulk(key),
         "GET" => state.data.get(&key).map_or(Value::Nil, Value::bulk),
         "SET" => {
-            state.data.insert(key, call.args[2].clone());
-            Value::ok()
+            let old = state.data.insert(key, call.args[2].clone());
+            match call.args.last().is_some_and(|arg| arg == b"GET") {
+                true => old.map_or(Value::Nil, Value::bulk),
+                false => Value::ok(),
+            }
         }
+        // A list of one element; a pop that blocks does not wait.
+        "LPOP" => state.data.remove(&key).map_or(Value::Nil, Value::bulk),
+        "BLPOP" => match state.data.remove(&key) {
+            Some(value) => Value::Array(vec![Value::bulk(key), Value::bulk(value)]),
+            None => Value::Nil,
+        },
         "DEL" => Value::Int(state.data.remove(&key).is_some().into()),
         _ => {
             let old = state.data.get(&key).map_or(Some(0), |text| String::from_utf8_lossy(text).parse::<i64>().ok());
