@@ -2,6 +2,8 @@
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/completions.rs"]
+mod completions;
 mod support;
 
 use std::sync::Arc;
@@ -237,6 +239,78 @@ fn rule_10_no_retry_sends_once_but_waits_for_a_primary() {
     assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
     assert!(took < Duration::from_millis(200), "{took:?}");
     assert_eq!(stage.node.count("INCR"), 2);
+}
+
+/// Redis unblocks whoever waits on it when it becomes a replica: such a pop has taken nothing, and waits at the next primary.
+#[test]
+fn rule_10_a_pop_whose_primary_is_demoted_waits_at_the_next_one() {
+    let d = Deployment::new("demoted-pop").replicas(1).sentinels(0).start();
+    let (first, second) = (d.node("mymaster-0"), d.node("mymaster-1"));
+    let watch = told(&first.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[]);
+    ok(&client, "SET k v");
+    let queue = completions::queue(4);
+    let submit = |line: &str, token| {
+        let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+        client.cmds_submit(&list(&[line]), each, Budget::Default, &queue, token).expect("taken");
+    };
+    let pops = {
+        let client = client.clone();
+        spawn(move || text(&cmd(&client, "BLPOP q 0").expect("somebody pushes")))
+    };
+    submit("BRPOP q 0", 1);
+    let blocked = |node: &Node, count: &str| node.info("clients")["blocked_clients"] == count;
+    eventually("both wait", SOON, || blocked(&first, "2"));
+    let asked = watch.count("SENTINEL GET-MASTER-ADDR-BY-NAME");
+
+    assert!(second.cmd(&["REPLICAOF", "NO", "ONE"]).is_ok());
+    let to_port = second.port().to_string();
+    assert!(first.cmd(&["REPLICAOF", second.host(), &to_port]).is_ok());
+    watch.wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
+    watch.service(SERVICE, |state| state.switch_to(&second.addr()));
+    eventually("both wait at the next primary", Duration::from_secs(10), || blocked(&second, "2"));
+    assert!(second.cmd(&["RPUSH", "q", "a", "b"]).int() == Some(2));
+    let mut got = vec![join(&pops), completions::said(&completions::drain(&queue, 1)[0])];
+    got.sort();
+    assert_eq!(got, [r#"["q","a"]"#, r#"["q","b"]"#]);
+    // What CLIENT UNBLOCK answers is an error like any other.
+    let retries = counter(&client, "retries");
+    let pops = {
+        let client = client.clone();
+        spawn(move || cmd(&client, "BLPOP q 0").map(drop))
+    };
+    eventually("it waits", SOON, || blocked(&second, "1"));
+    let waits = second.client_list().into_iter().find(|info| info.cmd == "blpop").expect("it waits");
+    assert_eq!(second.cmd(&["CLIENT", "UNBLOCK", &waits.id.to_string(), "ERROR"]).int(), Some(1));
+    let error = fails(Status::Server, join(&pops));
+    assert!(error.server_code() == "UNBLOCKED" && !error.has(flags::RETRYABLE), "{error}");
+    assert_eq!(counter(&client, "retries"), retries);
+}
+
+/// The write that a WAIT asks about has run: nothing of it is repeated.
+#[test]
+fn rule_10_a_wait_whose_primary_is_demoted_is_not_repeated() {
+    let d = Deployment::new("demoted-wait").replicas(0).sentinels(0).start();
+    let node = d.node("mymaster-0");
+    let watch = told(&node.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[]);
+    let own = client.session(None).expect("a session");
+    ok(&own, "SET k v");
+    let asked = watch.count("SENTINEL GET-MASTER-ADDR-BY-NAME");
+    let durable = {
+        let client = client.clone();
+        spawn(move || call(&client, "INCR n", 1 << 24, Budget::Default).map(drop))
+    };
+    let waits = spawn(move || cmd(&own, "WAIT 1 0").map(drop));
+    eventually("both wait", SOON, || node.info("clients")["blocked_clients"] == "2");
+    assert!(node.cmd(&["REPLICAOF", "127.0.0.1", "1"]).is_ok());
+    let error = fails(Status::Server, join(&waits));
+    assert!(error.server_code() == "UNBLOCKED" && !error.has(flags::RETRYABLE), "{error}");
+    let error = fails(Status::Replicas, join(&durable));
+    assert!(error.message().contains("UNBLOCKED") && error.count() == 0, "{error}");
+    assert_eq!(error.reply().map(json).as_deref(), Some("1"), "what it answered is kept");
+    watch.wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
+    assert_eq!((node.calls("incr"), node.calls("wait")), (1, 2));
 }
 
 #[test]

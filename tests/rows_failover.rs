@@ -358,7 +358,15 @@ fn row_70_readonly_inside_lists_scripts_and_transactions() {
         other.cmd(&["REPLICAOF", "NO", "ONE"]);
         node.cmd(&["REPLICAOF", other.host(), &other.port().to_string()]);
     };
+    let queued = client.session(None).expect("a session");
+    ok(&queued, "MULTI");
+    ok(&queued, "SET k w");
     demote();
+    // What was queued before is discarded whole, and may be tried again; the code is in the server's words.
+    let error = fails(Status::Server, cmd(&queued, "EXEC"));
+    assert!(error.server_code() == "EXECABORT" && error.message().contains("READONLY"), "{error}");
+    assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    drop(queued);
     // The whole transaction: refused, with the code, and the node is in doubt.
     let reply = run(&session, &["MULTI", "SET k w", "EXEC"]).expect("a reply for each");
     let lines: Vec<_> = reply.children(0).map(|child| reply.error_line(child).map(String::from_utf8_lossy)).collect();

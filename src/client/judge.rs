@@ -101,9 +101,8 @@ pub(super) fn is_final(error: &Error) -> bool {
 
 fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     let Some(line) = reply.error_line(0) else { return Verdict::Done { reply, ask: false } };
-    match refusal(line, retry) {
-        // What a script did before it was refused did run (rule 10 d).
-        Some(refusal) if !plan.scripts => Verdict::Again(Again {
+    match refusal(plan, line, retry) {
+        Some(refusal) if may_repeat(plan) => Verdict::Again(Again {
             error: Error::from_server(line, "").with_flags(flags::RETRYABLE),
             suspect: refusal == Refusal::Moved,
             kept: None,
@@ -115,12 +114,12 @@ fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict 
 
 /// Rule 11: only a suffix of which nothing ran is sent again.
 fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
-    let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(line, retry));
+    let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(plan, line, retry));
     let children: Vec<u32> = reply.children(0).collect();
     let ran = children.iter().rposition(|child| refused(*child).is_none()).map_or(0, |last| last + 1);
     let ask = shows_demotion_anywhere(&reply);
     match children.get(ran) {
-        Some(first) if !plan.scripts => {
+        Some(first) if may_repeat(plan) => {
             let line = reply.error_line(*first).unwrap_or_default();
             let error = Error::from_server(line, "").with_flags(flags::RETRYABLE);
             let suspect = refused(*first) == Some(Refusal::Moved);
@@ -130,9 +129,17 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     }
 }
 
-fn refusal(line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
+/// What a script did before it was refused did run (rule 10 d). And a WAIT asks about the writes of its connection: on another one
+/// its answer would be about nothing.
+fn may_repeat(plan: &Plan<'_>) -> bool {
+    !plan.scripts && !plan.awaits
+}
+
+fn refusal(plan: &Plan<'_>, line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
     match line.split(|byte| *byte == b' ').next().unwrap_or_default() {
         b"READONLY" | b"MASTERDOWN" => Some(Refusal::Moved),
+        // The write of a WAIT, or what a module or a script did before it blocked, has run.
+        b"UNBLOCKED" if plan.pops() && is_unblocked_by_demotion(line) => Some(Refusal::Moved),
         b"LOADING" | b"BUSY" => Some(Refusal::Later),
         b"NOREPLICAS" if retry.noreplicas => Some(Refusal::Later),
         b"MISCONF" if retry.misconf => Some(Refusal::Later),
@@ -140,19 +147,32 @@ fn refusal(line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
     }
 }
 
+/// The server stopped waiting because it is to be a replica of another primary. CLIENT UNBLOCK answers otherwise.
+fn is_unblocked_by_demotion(line: &[u8]) -> bool {
+    line.starts_with(b"UNBLOCKED ") && memchr::memmem::find(line, b"instance state changed").is_some()
+}
+
 /// A server's error as the caller gets it: what was refused whole, and only for a while, is worth trying again.
 pub(super) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
     let all = RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() };
+    // A transaction that was discarded did nothing, whatever is in it; the reason has a code of its own.
+    let discarded = line.strip_prefix(b"EXECABORT ").and_then(|text| {
+        let because = b"because of: ";
+        memchr::memmem::find(text, because).map(|at| &text[at + because.len()..])
+    });
+    let worth_it = match discarded {
+        Some(reason) => refusal(plan, reason, &all).is_some(),
+        None => may_repeat(plan) && refusal(plan, line, &all).is_some(),
+    };
     let error = Error::from_server(line, endpoint);
-    match refusal(line, &all) {
-        Some(_) if !plan.scripts => error.with_flags(flags::RETRYABLE),
-        _ => error,
-    }
+    if worth_it { error.with_flags(flags::RETRYABLE) } else { error }
 }
 
 /// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
 fn shows_demotion(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b"READONLY ").is_some() || line.starts_with(b"MASTERDOWN")
+    memchr::memmem::find(line, b"READONLY ").is_some()
+        || line.starts_with(b"MASTERDOWN")
+        || is_unblocked_by_demotion(line)
 }
 
 /// The same of a reply, or of the replies to a list.
@@ -238,6 +258,55 @@ mod tests {
             assert!(!error_of(&script, line, "n").has(flags::RETRYABLE));
         }
         assert!(!error_of(&get, b"WRONGTYPE Operation against a key", "n").has(flags::RETRYABLE));
+    }
+
+    const DEMOTED: &str =
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+
+    #[test]
+    fn who_was_unblocked_by_a_demotion_took_nothing() {
+        for line in ["BLPOP q 0", "BLMOVE a b LEFT LEFT 5", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >"] {
+            let args: Vec<&str> = line.split(' ').collect();
+            assert!(matches!(judged(&args, 0, error_reply(DEMOTED)), Verdict::Again(again) if again.suspect), "{line}");
+        }
+        // What came before it has run, or may have.
+        for line in ["WAIT 1 0", "WAITAOF 1 0 0", "MODULE.BLOCKS k 0", "FCALL f 0", "EVAL s 0"] {
+            let args: Vec<&str> = line.split(' ').collect();
+            assert!(
+                matches!(judged(&args, 0, error_reply(DEMOTED)), Verdict::Done { ask: true, .. }),
+                "{line}: the caller's, and the Sentinels are asked"
+            );
+            let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+            assert!(!error_of(&Plan::command(&args).unwrap(), DEMOTED.as_bytes(), "n").has(flags::RETRYABLE), "{line}");
+        }
+        let unblocked = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+        assert!(matches!(judged(&["BLPOP", "q", "0"], 0, error_reply(unblocked)), Verdict::Done { ask: false, .. }));
+        let pop = Plan::command(&[b"BLPOP", b"q", b"0"]).unwrap();
+        assert!(!error_of(&pop, unblocked.as_bytes(), "n").has(flags::RETRYABLE));
+        assert!(error_of(&pop, DEMOTED.as_bytes(), "n").has(flags::RETRYABLE));
+    }
+
+    #[test]
+    fn a_wait_is_never_sent_on_another_connection() {
+        let loading = "LOADING Redis is loading the dataset in memory";
+        assert!(matches!(judged(&["WAIT", "1", "0"], 0, error_reply(loading)), Verdict::Done { .. }));
+        let plan = Plan::list(b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n").unwrap();
+        for line in [loading, DEMOTED] {
+            let reply = ReplyBuilder::new().array().error(line).end().finish();
+            assert!(matches!(judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply)), Verdict::Done { .. }));
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_was_discarded_for_a_while_is_worth_repeating() {
+        let exec = Plan::command(&[b"EXEC"]).unwrap();
+        let discarded = |why: &str| error_of(&exec, format!("EXECABORT Transaction discarded {why}").as_bytes(), "n");
+        for code in ["READONLY You can't write", "LOADING Redis is loading", "MASTERDOWN Link", "NOREPLICAS Not"] {
+            assert!(discarded(&format!("because of: {code}")).has(flags::RETRYABLE), "{code}");
+        }
+        for why in ["because of previous errors.", "because of: OOM command not allowed", "because of: WRONGTYPE x"] {
+            assert!(!discarded(why).has(flags::RETRYABLE), "{why}");
+        }
     }
 
     #[test]
