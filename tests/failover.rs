@@ -60,6 +60,15 @@ impl Scene {
         let payload = format!("slave {new} {} @ {SERVICE} {}", self.words(&new), self.words(&old));
         assert_eq!(self.sentinels[0].publish("+selected-slave", &payload), 1);
     }
+    /// Waits for so many polls during which the fence is up.
+    fn await_fenced_polls(&self, count: u64) {
+        let finished = self.service.discovered();
+        eventually("more polls", PATIENCE * 2, || {
+            let polls = self.service.discovered() - finished;
+            assert!(self.service.is_fenced(), "the fence is down after {polls} polls");
+            polls >= count
+        });
+    }
     fn await_fence(&self, up: bool) {
         eventually(&format!("the fence is up: {up}"), PATIENCE, || self.service.is_fenced() == up);
     }
@@ -105,11 +114,7 @@ fn the_fence_stays_up_while_its_leader_names_a_candidate_that_does_not_answer() 
     let new = scene.new.addr();
     scene.new.down();
     scene.sentinels[0].service(SERVICE, |state| state.switch_to(&new));
-    let finished = scene.service.discovered();
-    eventually("five more polls", PATIENCE * 2, || {
-        assert!(scene.service.is_fenced(), "the fence is down after {} polls", scene.service.discovered() - finished);
-        scene.service.discovered() >= finished + 5
-    });
+    scene.await_fenced_polls(5);
     // It gives up, and says so.
     let (old, epoch) = (scene.old.addr(), 1);
     scene.sentinels[0].service(SERVICE, |state| {
@@ -119,6 +124,30 @@ fn the_fence_stays_up_while_its_leader_names_a_candidate_that_does_not_answer() 
     scene.say("-failover-abort-slave-timeout");
     scene.await_fence(false);
     assert_eq!(scene.primary(), scene.old.addr());
+}
+
+/// The flag goes when the leader has won, and what the candidate says is not the end of it before it says "master" (rule 5).
+#[test]
+fn the_fence_stays_up_while_the_candidate_of_its_leader_says_that_it_is_a_replica() {
+    for probe in ["auto", "off"] {
+        let scene = scene(&[("monitor.interval", "200"), ("failover.probe", probe)]);
+        scene.sentinels[0].service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
+        scene.say("+try-failover");
+        scene.await_fence(true);
+        let (new, old) = (scene.new.addr(), scene.old.addr());
+        scene.sentinels[0].service(SERVICE, |state| state.switch_to(&new));
+        for described in [Some(old), None] {
+            scene.sentinels[0].service(SERVICE, |state| {
+                state.described = described;
+                state.flags = "master".into();
+            });
+            scene.await_fenced_polls(4);
+        }
+        assert_eq!(scene.primary(), scene.old.addr());
+        scene.new.state(|state| state.role = FakeRole::Primary);
+        eventually("it is followed when it says so", PATIENCE, || scene.primary() == new);
+        scene.await_fence(false);
+    }
 }
 
 #[test]

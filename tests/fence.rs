@@ -89,8 +89,12 @@ fn rule_5_the_fence_is_held_by_each_sentinel_that_tries() {
 fn rule_5_the_flag_tells_of_a_failover_whose_words_were_missed() {
     let stage = stage(3, &[]);
     let client = warm(&stage);
+    // No discovery of the start is left that could find it instead.
+    stage.quiet();
+    let asked = stage.asked();
     // Missed while the connection was away, and found at the next subscription.
     stage.flags(1, "master,failover_in_progress");
+    assert!(stage.asked() == asked && !stage.service().is_fenced(), "nobody has looked yet");
     stage.watch[1].close_all();
     stage.told.wait_fence(true, "failover_in_progress");
     let write = later(&client, "SET k held");
@@ -111,6 +115,65 @@ fn rule_5_a_poll_finds_the_flag() {
     stage.flags(2, "master");
     stage.told.wait_fence(false, "failover_in_progress");
     ok(&client, "SET k after");
+}
+
+/// What a Sentinel says of a failover, in the order in which sentinel.c says it, and whether it is about the replica.
+const WORDS: [(&str, bool); 8] = [
+    ("+try-failover", false),
+    ("+elected-leader", false),
+    ("+failover-state-select-slave", false),
+    ("+selected-slave", true),
+    ("+failover-state-send-slaveof-noone", true),
+    ("+failover-state-wait-promotion", true),
+    ("+promoted-slave", true),
+    ("+failover-state-reconf-slaves", false),
+];
+
+#[test]
+fn rule_5_each_word_alone_raises_the_fence() {
+    for (word, of_replica) in WORDS {
+        // No poll, and no flag either: the word is all that is known.
+        let stage = stage(2, &[]);
+        let client = warm(&stage);
+        stage.quiet();
+        if of_replica {
+            stage.word_of_replica(0, word);
+        } else {
+            stage.word(0, word);
+        }
+        let up = stage.told.wait_fence(true, word);
+        assert!(up.get("reason").ends_with(&stage.watch[0].addr()), "{up:?}");
+        assert_eq!(stage.p.count("SET"), 0);
+        stage.abort(0, "not-elected");
+        stage.told.wait_fence(false, "");
+        ok(&client, "SET k after");
+    }
+}
+
+#[test]
+fn rule_5_words_about_the_primary_before_a_switch_raise_nothing() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    let fences = |on: &str| stage.told.count(|told| told.is(kind::FENCE, &[("on", on)]));
+    let before = fences("1");
+    for (word, of_replica) in WORDS {
+        for one in 0..3 {
+            if of_replica {
+                stage.word_of_replica(one, word);
+            } else {
+                stage.word(one, word);
+            }
+        }
+    }
+    for (one, last) in ["+kit-0", "+kit-1", "+kit-2"].into_iter().enumerate() {
+        stage.word(one, last);
+        stage.told.wait_word(last);
+    }
+    assert_eq!((fences("1"), stage.service().is_fenced()), (before, false));
+    ok(&client, "SET k new");
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
 }
 
 #[test]
@@ -210,6 +273,38 @@ fn rule_6_the_fence_has_an_end_of_its_own() {
     // A new word does.
     stage.begin(0);
     eventually("it is up again", SOON, || stage.told.count(|told| told.is(kind::FENCE, &[ON])) == 2);
+}
+
+/// At most 300 ms later and never sooner, every time: nothing else wakes the one who watches the time, no poll and hardly a PING.
+#[test]
+fn rule_6_the_fence_is_gone_when_its_time_is_over() {
+    const MAX: Duration = Duration::from_millis(110);
+    let stage = stage(1, &[("failover.fence_max", "110")]);
+    let (client, service) = (warm(&stage), stage.service());
+    stage.quiet();
+    let gone = |raise: &dyn Fn()| {
+        for _ in 0..5 {
+            let begun = std::time::Instant::now();
+            let ((), took) = timed_fairly(|| {
+                raise();
+                eventually("the fence is up", SOON, || service.is_fenced());
+                ok(&client, "SET k v");
+            });
+            assert!(begun.elapsed() >= MAX, "let through after {:?}", begun.elapsed());
+            assert!(took <= MAX + Duration::from_millis(300), "gone after {took:?}");
+        }
+    };
+    gone(&|| stage.begin(0));
+    // The same of one that nobody announced.
+    stage.flags(0, "master");
+    stage.quiet();
+    gone(&|| {
+        // An expired flag says nothing new before it was gone.
+        for flags in ["master", "master,failover_in_progress"] {
+            stage.flags(0, flags);
+            stage.polled();
+        }
+    });
 }
 
 #[test]
@@ -408,6 +503,25 @@ fn rule_9_eager_takes_the_candidate_at_its_word() {
     assert_eq!(stage.service().load().epoch, 6);
 }
 
+/// It was taken under a newer epoch than the Sentinels name the old one by: however often they do, and however alive that one is, the
+/// way does not lead back.
+#[test]
+fn rule_9_what_the_sentinels_still_name_does_not_turn_the_candidate_back() {
+    let stage = stage(3, &[("failover.probe", "eager")]);
+    let client = warm(&stage);
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.promote();
+    stage.wait_primary(&stage.r.addr());
+    for poll in 1..=3 {
+        let _ = stage.sentinel.refresh(Some(SERVICE), Deadline::after(SOON));
+        assert_eq!(at(&stage.service()), stage.r.addr(), "turned back by poll {poll}");
+        ok(&client, &format!("SET k {poll}"));
+    }
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.told.switches().len()), (3, 0, 1));
+}
+
 #[test]
 fn rule_9_a_question_under_way_does_not_turn_the_candidate_back() {
     let stage = stage(3, &[("failover.probe", "eager"), ("timeout.sentinel", "3000")]);
@@ -497,6 +611,34 @@ fn rule_9_auto_takes_the_candidate_when_its_leader_and_we_have_lost_the_primary(
     stage.promote();
     assert_eq!(join_ok(&write), "OK");
     assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
+}
+
+/// A primary that was lost for a moment and found again is not lost: what its leader says of it alone does not make it dead.
+#[test]
+fn rule_9_auto_waits_for_the_leader_when_a_lost_primary_was_found_again() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let service = stage.service();
+    stage.p.down();
+    let write = later(&client, "SET k lost");
+    eventually("it is out of reach", SOON, || service.suspicion().is_some());
+    stage.p.up();
+    assert_eq!(join_ok(&write), "OK");
+    eventually("it is found again", SOON, || service.suspicion().is_none());
+    stage.flags(1, "master,s_down");
+    stage.word(1, "+sdown");
+    stage.told.wait_word("+sdown");
+    let doubts = service.doubts();
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "");
+    let write = later(&client, "SET k new");
+    stage.promote();
+    speaks(&stage, doubts);
+    assert_eq!((at(&service), stage.r.count("SET")), (stage.p.addr(), 0), "not before the leader is committed");
+    stage.commit(1);
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), at(&service)), (1, stage.r.addr()));
 }
 
 #[test]

@@ -260,6 +260,9 @@ fn a_full_queue_counts_what_it_lost() {
 fn events_of_another_service_are_not_told() {
     let stage = stage(2, &[]);
     stage.listened();
+    // What is told of the start has been told.
+    stage.told.wait("both are up", SOON, |_| stage.told.count(|told| told.is(kind::SENTINEL, &[("up", "1")])) == 2);
+    stage.quiet();
     let before = stage.told.all().len();
     let (p, r) = (stage.p.port(), stage.r.port());
     for one in &stage.watch {

@@ -36,22 +36,6 @@ fn refresh(sentinel: &Arc<Sentinel>) {
     sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is known");
 }
 
-fn asked(stage: &Stage) -> usize {
-    stage.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).sum()
-}
-
-/// Waits until nothing is asked any more.
-fn quiet(stage: &Stage) {
-    let mut last = (asked(stage), Instant::now());
-    eventually("nobody is asked any more", SOON, || {
-        let now = asked(stage);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_millis(150)
-    });
-}
-
 /// Waits for one of these nodes to say that it is a primary; when that was.
 fn promotion(nodes: &[Arc<Node>]) -> (Arc<Node>, Instant) {
     eventually_some("a replica is promoted", Duration::from_secs(10), || {
@@ -141,17 +125,17 @@ fn row_65_switch_master_acted_on() {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
     stage.listened();
-    quiet(&stage);
+    stage.quiet();
     // Another service's: nobody is asked, nothing moves.
-    let (before, id) = (asked(&stage), client_id(&client));
+    let (before, id) = (stage.asked(), client_id(&client));
     let (p, r) = (stage.p.port(), stage.r.port());
     for one in &stage.watch {
         one.publish("+switch-master", &format!("other 127.0.0.1 {p} 127.0.0.1 {r}"));
     }
     stage.word(0, "+kit-end");
     stage.told.wait_word("+kit-end");
-    quiet(&stage);
-    assert!(asked(&stage) <= before + 3, "the word that ended it has them asked once");
+    stage.quiet();
+    assert!(stage.asked() <= before + 3, "the word that ended it has them asked once");
     assert_eq!((client_id(&client), at(&stage.service())), (id, stage.p.addr()));
     // Our own, while the new one says that it is a replica: not taken.
     let own = format!("{SERVICE} 127.0.0.1 {p} 127.0.0.1 {r}");
@@ -161,7 +145,7 @@ fn row_65_switch_master_acted_on() {
     stage.r.wait_count("ROLE", roles + 1, SOON);
     assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0));
     // It says primary: taken within 200 ms of the word.
-    quiet(&stage);
+    stage.quiet();
     stage.promote();
     let word = Instant::now();
     stage.watch[1].publish("+switch-master", &own);
@@ -191,15 +175,15 @@ fn row_66_odown_acted_on() {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
     stage.listened();
-    quiet(&stage);
+    stage.quiet();
     let id = client_id(&client);
     // Of another service: nothing.
-    let before = asked(&stage);
+    let before = stage.asked();
     stage.watch[0].publish("+odown", &format!("master other 127.0.0.1 {} #quorum 2/2", stage.p.port()));
     stage.watch[0].publish("+sdown", &format!("master other 127.0.0.1 {}", stage.p.port()));
     ok(&client, "SET k v");
-    quiet(&stage);
-    assert_eq!(asked(&stage), before);
+    stage.quiet();
+    assert_eq!(stage.asked(), before);
     // Of a replica: it is no word about the primary, which does not count as dead.
     stage.word_of_replica(0, "+odown");
     stage.told.wait_word("+odown");
@@ -211,12 +195,12 @@ fn row_66_odown_acted_on() {
     assert_eq!((at(&stage.service()), client_id(&client)), (stage.p.addr(), id));
     stage.abort(0, "not-elected");
     eventually("the fence is down", SOON, || !stage.service().is_fenced());
-    quiet(&stage);
+    stage.quiet();
     // Of ours: asked at once, and the next command finds what they say.
-    let before = asked(&stage);
+    let before = stage.asked();
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.switch_to(&stage.r.addr())));
     stage.word(0, "+odown");
-    eventually("they are asked", Duration::from_millis(500), || asked(&stage) > before);
+    eventually("they are asked", Duration::from_millis(500), || stage.asked() > before);
     stage.wait_primary(&stage.r.addr());
     ok(&client, "SET k w");
     assert_eq!(stage.r.count("SET"), 1);
@@ -295,7 +279,7 @@ fn row_69_one_switch_is_one_rebuild_however_often_it_is_announced() {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
     stage.listened();
-    quiet(&stage);
+    stage.quiet();
     let version = stage.service().version();
     stage.switch_all();
     stage.wait_primary(&stage.r.addr());
@@ -304,7 +288,7 @@ fn row_69_one_switch_is_one_rebuild_however_often_it_is_announced() {
     for one in stage.watch.iter().chain(&stage.watch) {
         one.publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {p} 127.0.0.1 {r}"));
     }
-    quiet(&stage);
+    stage.quiet();
     refresh(&stage.sentinel);
     assert_eq!((client_id(&client), stage.told.switches().len()), (id, 1));
     assert_eq!(stage.service().version(), version + 1, "one change of the topology");
@@ -316,11 +300,11 @@ fn row_70_readonly_has_the_sentinels_asked() {
     let stage = stage(1, &[("retry.backoff_min", "50"), ("retry.backoff_max", "200")]);
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
-    quiet(&stage);
+    stage.quiet();
     stage.p.clear_log();
     stage.p.state(|state| state.readonly = true);
     // By policy: once.
-    let before = asked(&stage);
+    let before = stage.asked();
     let error = fails(Status::Server, call(&client, "SET k w", CallFlags::NO_RETRY, Budget::Default));
     assert_eq!((error.server_code(), stage.p.count("SET")), ("READONLY", 1));
     ok(&client, "GET k");
@@ -329,7 +313,7 @@ fn row_70_readonly_has_the_sentinels_asked() {
     assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
     assert!(took < Duration::from_millis(900), "{took:?}");
     assert!((3..=12).contains(&stage.p.count("SET")), "{} times", stage.p.count("SET"));
-    assert!(asked(&stage) > before + 1, "and asked before each");
+    assert!(stage.asked() > before + 1, "and asked before each");
     // They tell of another one meanwhile: the command is answered there.
     let held = {
         let client = Arc::clone(&client);
@@ -488,12 +472,12 @@ fn row_74_retry_policy() {
     };
     // So many repetitions, each after the Sentinels were asked.
     let client = with(&[("retry.max", "3")]);
-    quiet(&stage);
-    let before = asked(&stage);
+    stage.quiet();
+    let before = stage.asked();
     stage.p.fault("SET", Fault::Close);
     fails(Status::Io, call(&client, "SET k v", CallFlags::IDEMPOTENT, Budget::Default));
     assert_eq!((stage.p.count("SET"), counter(&client, "retries")), (4, 3));
-    assert!(asked(&stage) >= before + 3, "{} questions", asked(&stage) - before);
+    assert!(stage.asked() >= before + 3, "{} questions", stage.asked() - before);
     // Until the deadline, with pauses that grow, none like the other.
     let client = with(&[("retry.backoff_min", "100"), ("retry.backoff_max", "400")]);
     stage.p.fault("SET", Fault::Error("LOADING Redis is loading".into()));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::discovery::Word;
 use super::fence::Fence;
 use super::identity::{Identity, Speaker};
+use super::monitor;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
@@ -257,6 +258,8 @@ impl Service {
         }
         if flight.failover.fence.is_up() != was_up {
             self.show_fence(flight, "the flag failover_in_progress");
+            // The one who ends it when its time is over may sleep for longer than that.
+            monitor::nudge();
         }
     }
 }

@@ -24,6 +24,9 @@ pub struct SentinelState {
 pub struct ServiceState {
     pub host: String,
     pub port: u16,
+    /// What MASTER describes when it is another address: with the leader that is the old primary's, under the new epoch, from
+    /// the promotion to +switch-master.
+    pub described: Option<String>,
     /// `master`, `s_down,master`, `s_down,o_down,master,disconnected`, ...
     pub flags: String,
     pub epoch: u64,
@@ -180,11 +183,13 @@ fn sentinel(state: &SentinelState, call: &Call) -> Value {
 }
 
 fn master(name: &str, service: &ServiceState) -> Value {
+    let named = || (service.host.clone(), service.port);
+    let (host, port) = service.described.as_deref().map_or_else(named, split);
     Value::fields([
         ("name", name.to_string()),
-        ("ip", service.host.clone()),
-        ("port", service.port.to_string()),
-        ("runid", format!("{:040x}", service.port)),
+        ("ip", host),
+        ("port", port.to_string()),
+        ("runid", format!("{port:040x}")),
         ("flags", service.flags.clone()),
         ("link-pending-commands", "0".into()),
         ("link-refcount", "1".into()),

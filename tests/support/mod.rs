@@ -30,4 +30,4 @@ pub use node::{Node, Role};
 pub use proxy::{Proxy, Trap, Way};
 pub use resp::Value;
 pub use scripted::{Act, Call, Fault, Scripted};
-pub use wait::{eventually, eventually_some, seed};
+pub use wait::{about, at_most, eventually, eventually_some, seed, timed_fairly};

@@ -17,6 +17,9 @@ use vigie::topology::{Sentinel, Service, WATCHABLE};
 /// Longer than anything scripted takes, on a loaded machine too.
 pub const SOON: Duration = Duration::from_secs(5);
 
+/// Twice the longest pause before a discovery that is due.
+const QUIET: Duration = Duration::from_millis(150);
+
 /// One event as the queue gave it.
 #[derive(Debug, Clone)]
 pub struct Told {
@@ -194,9 +197,13 @@ impl Stage {
         self.r.state(|state| state.role = super::support::FakeRole::Primary);
     }
 
-    /// The leader is committed: its address and epoch are new, and it says so.
+    /// The leader is committed: its address and epoch are new, and it says so. What it describes, its flag included, is the old
+    /// primary still.
     pub fn commit(&self, leader: usize) {
-        self.watch[leader].service(SERVICE, |state| state.switch_to(&self.r.addr()));
+        self.watch[leader].service(SERVICE, |state| {
+            state.described = Some(self.p.addr());
+            state.switch_to(&self.r.addr());
+        });
         self.watch[leader].publish("+promoted-slave", &self.about_replica());
     }
 
@@ -220,6 +227,7 @@ impl Stage {
         for one in self.watch.iter().rev() {
             one.service(SERVICE, |state| {
                 state.flags = "master".into();
+                state.described = None;
                 let addr = self.r.addr();
                 if !addr.ends_with(&format!(":{}", state.port)) {
                     state.switch_to(&addr);
@@ -228,6 +236,34 @@ impl Stage {
             });
             let (old, new) = (self.p.port(), self.r.port());
             one.publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {old} 127.0.0.1 {new}"));
+        }
+    }
+
+    /// How often the Sentinels were asked.
+    pub fn asked(&self) -> usize {
+        self.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).sum()
+    }
+
+    /// Waits until nothing is asked any more, and no discovery is due.
+    #[track_caller]
+    pub fn quiet(&self) {
+        let service = self.service();
+        let look = || (self.asked(), service.discovered());
+        let mut last = (look(), Instant::now());
+        eventually("nobody is asked any more", SOON, || {
+            let now = look();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > QUIET
+        });
+    }
+
+    /// Has the Sentinels asked: after one discovery that may have begun before now, one that did not.
+    #[track_caller]
+    pub fn polled(&self) {
+        for _ in 0..2 {
+            self.sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
         }
     }
 

@@ -3,7 +3,6 @@
 
 use crate::support::{Deployment, FakeSentinel, eventually};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::config::Config;
@@ -71,50 +70,6 @@ pub fn refresh(sentinel: &Arc<Sentinel>) -> Result<Reply> {
 pub fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
     let begun = Instant::now();
     (run(), begun.elapsed())
-}
-
-/// Runs it, and takes its time without that which the machine took away meanwhile: as much as a second thread overslept.
-fn timed_fairly<T>(run: &mut impl FnMut() -> T) -> (T, Duration) {
-    const STEP: Duration = Duration::from_millis(5);
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut overslept = Duration::ZERO;
-            while !over.load(Ordering::Acquire) {
-                overslept += timed(|| std::thread::sleep(STEP)).1 - STEP;
-            }
-            overslept
-        });
-        let (outcome, took) = timed(run);
-        over.store(true, Ordering::Release);
-        (outcome, took.saturating_sub(watch.join().expect("it only sleeps")))
-    })
-}
-
-/// Runs it, up to three times, until it took what was configured, and at most a tenth more.
-#[track_caller]
-pub fn about<T>(ms: u64, run: impl FnMut() -> T) -> T {
-    let limit = Duration::from_millis(ms);
-    until_fits(limit.mul_f64(0.8), limit.mul_f64(1.1), run)
-}
-
-/// Runs it, up to three times, until it took at most so long.
-#[track_caller]
-pub fn at_most<T>(ms: u64, run: impl FnMut() -> T) -> T {
-    until_fits(Duration::ZERO, Duration::from_millis(ms), run)
-}
-
-#[track_caller]
-fn until_fits<T>(least: Duration, most: Duration, mut run: impl FnMut() -> T) -> T {
-    let mut times = Vec::new();
-    while times.len() < 3 {
-        let (outcome, took) = timed_fairly(&mut run);
-        if (least..=most).contains(&took) {
-            return outcome;
-        }
-        times.push(took);
-    }
-    panic!("took {times:?}, expected are {least:?} to {most:?}");
 }
 
 pub fn text(reply: &Reply, id: u32) -> String {
