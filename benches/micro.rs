@@ -9,7 +9,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use vigie::config::{ClientSettings, Credentials, Endpoint, LaneSettings, Protocol};
+use vigie::config::{ClientSettings, Endpoint, LaneSettings};
 use vigie::lane::{Bytes, Lane, Unit};
 use vigie::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
 use vigie::queue::{Event, Queue, kind};
@@ -96,17 +96,15 @@ fn lane() -> Lane {
         answer_pings(stream);
     });
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port };
-    let handshake = HandshakeOptions {
-        auth: Credentials::default(),
-        db: 0,
-        protocol: Protocol::Auto,
-        client_name: None,
-        no_evict: false,
-        no_touch: false,
-        expect: Expect::Any,
-    };
+    let handshake = HandshakeOptions::plain(Expect::Any);
     let tcp = ClientSettings::default().tcp;
-    let options = ConnectOptions { tcp, limits: Limits::default(), handshake, timeout_connect: Duration::from_secs(5) };
+    let options = ConnectOptions {
+        tcp,
+        limits: Limits::default(),
+        handshake,
+        admit: None,
+        timeout_connect: Duration::from_secs(5),
+    };
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).expect("it opens");
     Lane::new(conn, endpoint.to_string(), LaneSettings::default())
 }

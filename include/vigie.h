@@ -222,7 +222,7 @@ typedef enum {
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
    * Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view.
+   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view, role_unknown.
    */
   VIGIE_EVENT_NOTICE = (1 << 10),
 } vigie_event_kind;
@@ -650,8 +650,8 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
  * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
  * VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
  * reason is a Sentinel's word, and text who said it, or reason is split_view (Sentinels have named different primaries
- * for 3 s), and text what each of them names. VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason.
- * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up
+ * for 3 s), and text what each of them names, or role_unknown (the user may not ask the primary for its role by ROLE,
+ * HELLO or INFO). VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up
  * (NULL: it was only spoken of), reason.
  *
  * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one

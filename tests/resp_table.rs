@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vigie::resp::table::{self, Flags};
+use vigie::resp::table::{self, Flags, Keys};
 use vigie::resp::{Decoded, Decoder, Kind, Limits, Reply, Want, encode};
 
 struct Server {
@@ -94,54 +94,81 @@ fn find(name: &str) -> Option<&'static table::Spec> {
     }
 }
 
-#[test]
-fn no_write_of_the_server_is_a_read_here() {
-    let mut server = Server::start("flags");
+/// What the table has wrong about a command, by its server's own flags.
+fn faults(name: &str, flags: &[String]) -> Vec<String> {
+    let is = |flag: &str| flags.iter().any(|one| one == flag);
+    let Some(spec) = find(name) else { return vec![format!("{name} is not known")] };
     let mut faults = Vec::new();
-    for (name, flags) in server_commands(&mut server) {
-        let is = |flag: &str| flags.iter().any(|one| one == flag);
-        let Some(spec) = find(&name) else {
-            faults.push(format!("{name} is not known"));
-            continue;
-        };
-        let reads = spec.flags.has(Flags::READ);
-        if is("write") && reads {
-            faults.push(format!("{name} writes, and is READ here"));
-        }
-        // No exception is needed: what blocks or has a cursor is READ with another flag beside it.
-        if is("readonly") && !reads {
-            faults.push(format!("{name} only reads, and is not READ here"));
-        }
-        // PFCOUNT may store its result in the key's cache, on replicas too; the value stays the same.
-        if is("may_replicate") && reads && name != "PFCOUNT" {
-            faults.push(format!("{name} reaches replicas, and is READ here"));
-        }
-        // XREAD and XREADGROUP block only with BLOCK: classify() sees to it.
-        let may_block = spec.flags.has(Flags::BLOCK) || name.starts_with("XREAD");
-        if is("blocking") && !may_block {
-            faults.push(format!("{name} blocks, and is not BLOCK here"));
-        }
-        if is("pubsub") && name.contains("SUBSCRIBE") != spec.flags.has(Flags::SUBSCRIBE) {
-            faults.push(format!("{name} is about subscriptions or not"));
-        }
+    let mut fault = |wrong: bool, what: &str| wrong.then(|| faults.push(format!("{name} {what}")));
+    let reads = spec.flags.has(Flags::READ);
+    let repeats = spec.flags.has_any(Flags::READ.and(Flags::REPEAT));
+    fault(is("write") && repeats, "writes, and is READ or REPEAT here");
+    // No exception is needed: what blocks or has a cursor is READ with another flag beside it.
+    fault(is("readonly") && !reads, "only reads, and is not READ here");
+    // PFCOUNT may store its result in the key's cache, on replicas too; the value stays the same.
+    fault(is("may_replicate") && reads && name != "PFCOUNT", "reaches replicas, and is READ here");
+    // XREAD and XREADGROUP block only with BLOCK: classify() sees to it.
+    let may_block = spec.flags.has(Flags::BLOCK) || name.starts_with("XREAD");
+    fault(is("blocking") && !may_block, "blocks, and is not BLOCK here");
+    let subscribes = spec.flags.has(Flags::SUBSCRIBE);
+    fault(is("pubsub") && name.contains("SUBSCRIBE") != subscribes, "is about subscriptions or not");
+    if reads && !is("readonly") {
+        fault(!spec.flags.has_any(Flags::NO_KEYS.and(Flags::CONTAINER)), "has keys, and is READ here alone");
+        fault(!NOT_ABOUT_DATA.contains(&name) && !name.contains(' '), "is READ here alone");
     }
-    assert!(faults.is_empty(), "{faults:#?}");
+    faults
 }
 
 /// READ rows that the server does not flag as such: they have no keys, and answer from what the server is.
 const NOT_ABOUT_DATA: &[&str] = &["PING", "ECHO", "INFO", "LASTSAVE", "ROLE", "TIME", "COMMAND"];
 
 #[test]
-fn every_read_here_is_one_for_the_server() {
-    let mut server = Server::start("reads");
-    for (name, flags) in server_commands(&mut server) {
-        let is_read = find(&name).is_some_and(|spec| spec.flags.has(Flags::READ));
-        if !is_read || flags.iter().any(|flag| flag == "readonly") {
-            continue;
+fn no_write_of_the_server_is_a_read_here_and_no_read_is_none_there() {
+    let mut server = Server::start("flags");
+    let faults: Vec<String> =
+        server_commands(&mut server).iter().flat_map(|(name, flags)| faults(name, flags)).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// What newer servers answer to COMMAND; the file's head says which.
+const RECORDED: &str = include_str!("resp_support/commands.txt");
+
+#[test]
+fn the_commands_of_newer_servers_are_known_for_what_they_are() {
+    let mut wrong = Vec::new();
+    let (mut rows, mut writes) = (0, Vec::new());
+    for line in RECORDED.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split(';').collect();
+        let [name, flags, places, ..] = fields[..] else { panic!("not a row: {line}") };
+        let flags: Vec<String> = flags.split(',').map(str::to_owned).collect();
+        wrong.extend(faults(name, &flags));
+        if let (false, Some(spec)) = (flags.iter().any(|flag| flag == "movablekeys"), find(name)) {
+            let places: Vec<i64> = places.split(',').map(|place| place.parse().expect("a number")).collect();
+            let here = match spec.keys {
+                Keys::None => vec![0, 0, 0],
+                Keys::Range { first, last, step } => vec![first.into(), last.into(), step.into()],
+                other => panic!("{name} has its keys at {other:?} here, at {places:?} there"),
+            };
+            // The channels of a shard, and the cursor of CLUSTERSCAN, stand where keys would.
+            let is_key = !spec.flags.has(Flags::SUBSCRIBE) && !["SPUBLISH", "CLUSTERSCAN"].contains(&name);
+            if is_key && here != places {
+                wrong.push(format!("{name} has its keys at {here:?} here, at {places:?} there"));
+            }
         }
-        let spec = find(&name).expect("found above");
-        assert!(spec.flags.has(Flags::NO_KEYS) || spec.flags.has(Flags::CONTAINER), "{name} has keys");
-        assert!(NOT_ABOUT_DATA.contains(&name.as_str()) || name.contains(' '), "{name} is not flagged readonly");
+        rows += 1;
+        let args: Vec<&[u8]> = name.split(' ').map(str::as_bytes).collect();
+        let class = table::classify(&mut args.iter().copied());
+        if flags.iter().any(|flag| flag == "write") {
+            // Some write only with certain arguments: class.rs has its own tests of these.
+            let by_arguments = find(name).is_some_and(|spec| spec.flags.has(Flags::ARGS));
+            assert!(by_arguments || !class.is_repeatable(), "{name} would be sent twice");
+            writes.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(rows > 400 && writes.len() > 120, "{rows} rows, {} writes", writes.len());
+    for newer in ["HGETDEL", "HGETEX", "HSETEX", "XACKDEL", "XDELEX", "DELIFEQ", "MSETEX", "HEXPIRE", "VADD"] {
+        assert!(writes.contains(&newer), "{newer} is not in the record");
     }
 }
 

@@ -112,6 +112,11 @@ impl Core {
         Ok(core)
     }
 
+    /// For what must not keep it alive.
+    pub(super) fn myself(&self) -> Weak<Self> {
+        self.lag.core()
+    }
+
     pub(super) fn line(&self, number: usize) -> &Arc<Line> {
         &self.lines[number]
     }

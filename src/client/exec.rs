@@ -261,6 +261,8 @@ impl Core {
                         _ => self.service.suspect(route.pool.endpoint(), error.message()),
                     }
                     progress.outdate(&self.service);
+                    // The primary that stood in for the replicas is gone as well: they are tried anew.
+                    progress.tried.clear();
                 }
             }
         }

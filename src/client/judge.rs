@@ -82,6 +82,10 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
 
 /// Waiting changes nothing about these.
 pub(super) fn is_final(error: &Error) -> bool {
+    // A node's refusal to be connected to says itself whether it passes.
+    if matches!(error.status(), Status::Server | Status::Connect) && !error.has(flags::RETRYABLE) {
+        return true;
+    }
     !matches!(
         error.status(),
         Status::Io

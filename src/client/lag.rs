@@ -13,7 +13,7 @@ use super::core::Core;
 use super::route::Reader;
 use crate::config::Endpoint;
 use crate::lane::{Bytes, Unit};
-use crate::net::{Role, RoleReplica};
+use crate::net::{Replication, Role, RoleReplica};
 use crate::sys::fork::PerProcess;
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
@@ -53,6 +53,10 @@ impl Default for Lag {
 impl Watch {
     pub(super) fn new(of: Weak<Core>) -> Self {
         Self { of, runs: AtomicBool::new(false), blind: AtomicBool::new(false) }
+    }
+
+    pub(super) fn core(&self) -> Weak<Core> {
+        Weak::clone(&self.of)
     }
 }
 
@@ -99,9 +103,18 @@ impl Core {
     fn measure(&self, max: u64) {
         let view = self.current_view();
         let Some((offset, listed)) = view.primary.as_ref().and_then(|pool| {
-            let unit = Unit { bytes: Bytes::Args(&[b"ROLE"]), list: None, once: false };
-            match pool.exec(unit, false, Deadline::after(PATIENCE)).map(|reply| Role::parse(&reply)) {
-                Ok(Some(Role::Primary { offset, replicas })) => Some((offset, replicas)),
+            let ask = |args: &[&[u8]]| {
+                let unit = Unit { bytes: Bytes::Args(args), list: None, once: false };
+                pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
+            };
+            let reply = ask(&[b"ROLE"])?;
+            // A user without ROLE may have INFO.
+            let role = match reply.error_line(0) {
+                None => Role::parse(&reply),
+                Some(_) => Replication::parse(&ask(&[b"INFO", b"replication"])?).map(|told| told.role),
+            };
+            match role {
+                Some(Role::Primary { offset, replicas }) => Some((offset, replicas)),
                 _ => None,
             }
         }) else {
@@ -127,11 +140,11 @@ fn confirmed(replica: &ReplicaView, listed: &[RoleReplica]) -> Option<i64> {
         one.port == *port && Endpoint::tcp(&one.host, one.port).is_ok_and(|listed| listed == replica.announced)
     };
     if let Some(exact) = listed.iter().find(same) {
-        return Some(exact.offset);
+        return exact.offset;
     }
     let is_name = |host: &str| host.parse::<std::net::IpAddr>().is_err();
     let mut by_port = listed.iter().filter(|one| one.port == *port && (is_name(&one.host) || is_name(host)));
-    by_port.next().filter(|_| by_port.next().is_none()).map(|one| one.offset)
+    by_port.next().filter(|_| by_port.next().is_none()).and_then(|one| one.offset)
 }
 
 fn tick(core: &Weak<Core>) {
@@ -161,6 +174,7 @@ mod tests {
             endpoint,
             flags: "slave".into(),
             link_ok: true,
+            follows: None,
             offset: 0,
             priority: 100,
             unfit: None,
@@ -169,7 +183,7 @@ mod tests {
     }
 
     fn listed(host: &str, port: u16, offset: i64) -> RoleReplica {
-        RoleReplica { host: host.into(), port, offset }
+        RoleReplica { host: host.into(), port, offset: Some(offset) }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! 15), and the caller is told; a primary that is away is waited for. Leaves to others: who is primary (topology),
 //! connections (pool, lane), the commands' properties (resp).
 
+mod admit;
 mod core;
 mod durable;
 mod exec;

@@ -129,7 +129,8 @@ impl<'a> Plan<'a> {
         self.slow |= flags.has(Flags::SLOW);
         self.blocks = self.blocks.or(class.blocks);
         if flags.has(Flags::SCAN) {
-            let cursor = if front[0].eq_ignore_ascii_case(b"SCAN") { front[1] } else { front[2] };
+            let without_key = ["SCAN", "CLUSTERSCAN"].iter().any(|name| front[0].eq_ignore_ascii_case(name.as_bytes()));
+            let cursor = if without_key { front[1] } else { front[2] };
             let scan = if cursor == b"0" { Scan::Begins } else { Scan::GoesOn };
             self.scan = self.scan.filter(|scan| *scan == Scan::GoesOn).or(Some(scan));
         }
@@ -285,6 +286,7 @@ mod tests {
         assert!(plan(&["NEW.COMMAND", "k"], |plan| !plan.reads && !plan.repeatable));
         assert!(plan(&["SCAN", "0"], |plan| plan.reads && !plan.repeatable && plan.scan == Some(Scan::Begins)));
         assert!(plan(&["HSCAN", "h", "17"], |plan| plan.scan == Some(Scan::GoesOn)));
+        assert!(plan(&["CLUSTERSCAN", "0"], |plan| plan.scan == Some(Scan::Begins)));
         assert!(plan(&["SELECT", "1"], |plan| plan.check_shared().is_err() && plan.check_paired().is_ok()));
         assert!(plan(&["SUBSCRIBE", "c"], |plan| plan.check_paired().is_err()));
         assert!(plan(&["CLIENT", "REPLY", "OFF"], |plan| plan.check_paired().is_err()));

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::admit::Gate;
 use super::core::{Core, lock};
 use super::lag::Lag;
 use super::plan::{Plan, Scan};
 use super::{CallFlags, Target};
 use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::{ConnectOptions, Expect, HandshakeOptions};
+use crate::net::{Admit, Agreed, ConnectOptions, Expect, HandshakeOptions};
 use crate::pool::{Pool, Spec};
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
@@ -39,6 +40,9 @@ pub(super) struct Reader {
     announced: Endpoint,
     unfit: Option<String>,
     unfit_by_link: bool,
+    /// Whom the Sentinels say that it follows.
+    follows: Option<Endpoint>,
+    gate: Arc<Gate>,
     /// Kept from view to view.
     pub(super) lag: Arc<Lag>,
     /// Milliseconds since `born` until which it is passed over.
@@ -77,6 +81,12 @@ impl Reader {
     pub(super) fn rest(&self) {
         let until = (self.born.elapsed() + COOL_DOWN).as_millis() as u64;
         self.rests_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether it may serve where nothing better does: its link is all that is wrong, and this call has not found it wanting for that.
+    fn lacks_only_its_link(&self, tried: &[String]) -> bool {
+        let times = tried.iter().filter(|name| *name == self.pool.name()).count();
+        (self.unfit_by_link && times == 0) || (self.gate.has_refused_by_link() && times < 2)
     }
 
     fn is_resting(&self) -> bool {
@@ -142,10 +152,23 @@ impl Core {
     }
 
     fn reader(&self, replica: &ReplicaView, last: &View, client: &ClientSettings) -> Arc<Reader> {
-        let kept = last.replicas.iter().find(|reader| reader.pool.endpoint() == &replica.endpoint);
-        let pool = kept.map(|reader| Arc::clone(&reader.pool)).filter(|pool| !pool.is_retired());
+        let same = |reader: &&Arc<Reader>| reader.pool.endpoint() == &replica.endpoint && !reader.pool.is_retired();
+        let kept = last.replicas.iter().find(same);
+        let gate = kept.map(|reader| Arc::clone(&reader.gate));
+        let gate = gate.unwrap_or_else(|| Arc::new(Gate::new(self.myself(), replica.endpoint.clone())));
+        let pool = kept.map(|reader| Arc::clone(&reader.pool)).unwrap_or_else(|| {
+            let mut spec = spec(&replica.endpoint, client, Expect::Replica);
+            spec.connect.admit = Some(Arc::clone(&gate) as Arc<dyn Admit>);
+            Pool::new(spec)
+        });
+        if kept.is_some_and(|reader| reader.follows != replica.follows) && self.strays(replica) {
+            // It has been led elsewhere: its connections are weighed anew.
+            pool.disconnect();
+        }
         Arc::new(Reader {
-            pool: pool.unwrap_or_else(|| Pool::new(spec(&replica.endpoint, client, Expect::Replica))),
+            pool,
+            follows: replica.follows.clone(),
+            gate,
             announced: replica.announced.clone(),
             unfit: replica.unfit.clone(),
             unfit_by_link: replica.unfit_by_link,
@@ -153,6 +176,12 @@ impl Core {
             rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
             born: kept.map_or_else(Instant::now, |reader| reader.born),
         })
+    }
+
+    /// Whether the Sentinels say that it follows nobody whom it should.
+    fn strays(&self, replica: &ReplicaView) -> bool {
+        let leaders = self.service.line_of(&replica.endpoint, false).leaders;
+        replica.follows.as_ref().is_some_and(|at| !leaders.contains(at))
     }
 
     /// Dynamic options changed: connections made from now on use them; another database moves those that exist too.
@@ -231,8 +260,9 @@ impl Core {
             return self.to_primary(view);
         }
         // Rule 32: while the primary changes every replica's link is broken, and its data are better than an error.
-        let unlinked: Vec<_> = view.replicas.iter().filter(|reader| reader.unfit_by_link).filter(untried).collect();
+        let unlinked: Vec<_> = view.replicas.iter().filter(|reader| reader.lacks_only_its_link(tried)).collect();
         if let Some(reader) = self.pick(&unlinked, &settings) {
+            reader.gate.stand_open();
             let spare = unlinked.len() - 1;
             return Ok(Route::to(&reader.pool, Some(reader), spare));
         }
@@ -294,7 +324,8 @@ impl Core {
             let known = snapshot.replicas.iter().find(|replica| &replica.endpoint == reader.pool.endpoint());
             let unfit = known.map_or(reader.unfit.as_deref(), |replica| replica.unfit.as_deref());
             let lags = self.settings().replica.max_lag.and_then(|max| reader.lag.objection(max));
-            let why = unfit.or(lags.as_deref()).or(failed).unwrap_or("not tried");
+            let weighed = self.service.objection_to(reader.pool.endpoint());
+            let why = unfit.or(lags.as_deref()).or(weighed.as_deref()).or(failed).unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
         Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)
@@ -316,6 +347,7 @@ fn connect_options(settings: &ClientSettings, expect: Expect) -> ConnectOptions 
         tcp: settings.tcp,
         limits: settings.limits,
         timeout_connect: settings.timeout_connect,
+        admit: None,
         handshake: HandshakeOptions {
             auth: settings.auth.clone(),
             db: settings.db,
@@ -324,6 +356,8 @@ fn connect_options(settings: &ClientSettings, expect: Expect) -> ConnectOptions 
             no_evict: settings.no_evict,
             no_touch: settings.no_touch,
             expect,
+            lineage: false,
+            agreed: Agreed::default(),
         },
     }
 }

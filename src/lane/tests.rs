@@ -9,7 +9,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use super::{Bytes, Lane, Outcome, Point, Unit};
-use crate::config::{ClientSettings, Credentials, Endpoint, LaneSettings, Protocol};
+use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
 use crate::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
 use crate::resp::Limits;
@@ -33,17 +33,15 @@ fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> L
         stream.write_all(GREETING).unwrap();
         talk(stream);
     });
-    let handshake = HandshakeOptions {
-        auth: Credentials::default(),
-        db: 0,
-        protocol: Protocol::Auto,
-        client_name: None,
-        no_evict: false,
-        no_touch: false,
-        expect: Expect::Any,
-    };
+    let handshake = HandshakeOptions::plain(Expect::Any);
     let tcp = ClientSettings::default().tcp;
-    let options = ConnectOptions { tcp, limits: Limits::default(), handshake, timeout_connect: Duration::from_secs(5) };
+    let options = ConnectOptions {
+        tcp,
+        limits: Limits::default(),
+        handshake,
+        admit: None,
+        timeout_connect: Duration::from_secs(5),
+    };
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
     Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt: Duration::ZERO, spin, ..LaneSettings::default() })
 }

@@ -30,6 +30,14 @@ pub struct ConnectOptions {
     pub handshake: HandshakeOptions,
     /// The limit for connecting and the handshake together.
     pub timeout_connect: Duration,
+    /// Who has the last word on the connection.
+    pub admit: Option<Arc<dyn Admit>>,
+}
+
+/// Has the last word on a connection that has shaken hands, before anybody uses it.
+pub trait Admit: fmt::Debug + Send + Sync {
+    /// Whether it may be used; more may be asked on it before the deadline.
+    fn admit(&self, conn: &mut Conn, deadline: Deadline) -> Result<()>;
 }
 
 /// Why sending stopped, and how many bytes the kernel had taken by then.
@@ -85,7 +93,7 @@ impl Conn {
             received: vec![0; RECEIVE],
             start: 0,
             end: 0,
-            info: ServerInfo { protocol: 2, role: super::Role::Unknown },
+            info: ServerInfo::unknown(),
             endpoint: endpoint.clone(),
             opened: Instant::now(),
             broken: AtomicBool::new(false),
@@ -95,6 +103,9 @@ impl Conn {
             let after = deadline.elapsed().as_millis();
             error.in_context(format_args!("handshake with {endpoint}")).with_note(format_args!(" (after {after} ms)"))
         })?;
+        if let Some(gate) = &options.admit {
+            gate.admit(&mut conn, deadline)?;
+        }
         Ok(conn)
     }
 
@@ -371,7 +382,6 @@ impl fmt::Debug for Conn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Credentials, Protocol};
     use crate::net::{Expect, Role};
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -382,16 +392,9 @@ mod tests {
         ConnectOptions {
             tcp: TcpSettings::default(),
             limits: Limits::default(),
-            handshake: HandshakeOptions {
-                auth: Credentials::default(),
-                db: 0,
-                protocol: Protocol::Auto,
-                client_name: None,
-                no_evict: false,
-                no_touch: false,
-                expect: Expect::Any,
-            },
+            handshake: HandshakeOptions::plain(Expect::Any),
             timeout_connect: Duration::from_millis(timeout_connect),
+            admit: None,
         }
     }
 
@@ -417,7 +420,7 @@ mod tests {
             let _ = stream.read(&mut [0; 64]);
         });
         let mut conn = open(&endpoint, 5000, 5000).unwrap();
-        assert!(matches!(conn.info(), ServerInfo { protocol: 3, role: Role::Primary { .. } }));
+        assert!(matches!(conn.info(), ServerInfo { protocol: 3, role: Role::Primary { .. }, .. }));
         assert!(conn.is_quiet());
         let reply = conn.request(b"*1\r\n$4\r\nPING\r\n", Want::One, Deadline::after(Duration::from_secs(5))).unwrap();
         assert_eq!(reply.bytes(0), Some(b"PONG".as_slice()));

@@ -1,16 +1,22 @@
 //! The first words on a connection: who we are, which protocol, which database, and what the server's role is.
 //!
 //! Guarantees: no I/O (bytes out, replies in), so that it runs blocking under a connection and polled under a Sentinel link; one round trip
-//! with a server that knows HELLO, or with protocol 2, and two with an older one; nothing passes whose role is not the one
-//! asked for. Leaves to others: the clock, and which server the errors speak of.
+//! with a server that knows HELLO, or with protocol 2, and two with an older one, once for each node; nothing passes whose role is
+//! known and not the one asked for. Only refusals that pass by themselves are RETRYABLE; the others name the option that asked for
+//! what was refused. Leaves to others: the clock, and which server the errors speak of.
+//!
+//! The role: ROLE is in the first flight. Where it is refused, HELLO has told the role already; where that has not, or does not tell whom
+//! a replica follows, INFO replication is asked in one more flight. A server that refuses all of them passes with [`Role::Unknown`].
 //!
 //! PING goes along because every other command of the flight answers while a server is loading its data: it does not.
 
-use super::role::Role;
+use super::role::{Replication, Role, Tells};
 use crate::config::{Credentials, Protocol};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Kind, Reply, encode};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Whom one expects to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +48,47 @@ pub struct HandshakeOptions {
     pub no_touch: bool,
     /// The role that is needed.
     pub expect: Expect,
+    /// Ask for the replication id as well, in the same flight.
+    pub lineage: bool,
+    /// What the connections of the same node have settled on; shared by all clones.
+    pub agreed: Agreed,
+}
+
+/// The protocol that `protocol = auto` came to at one node: all its connections speak the same, because the types of replies differ.
+#[derive(Debug, Clone, Default)]
+pub struct Agreed(Arc<AtomicU8>);
+
+impl Agreed {
+    fn protocol(&self) -> Option<u8> {
+        Some(self.0.load(Ordering::Acquire)).filter(|protocol| *protocol != 0)
+    }
+
+    /// What all have settled on, which is this if it is the first.
+    fn settle(&self, protocol: u8) -> u8 {
+        self.0.compare_exchange(0, protocol, Ordering::AcqRel, Ordering::Acquire).err().unwrap_or(protocol)
+    }
+
+    /// Another server has come to this address.
+    fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+impl HandshakeOptions {
+    /// Nothing asked for but this role.
+    pub fn plain(expect: Expect) -> Self {
+        Self {
+            auth: Credentials::default(),
+            db: 0,
+            protocol: Protocol::Auto,
+            client_name: None,
+            no_evict: false,
+            no_touch: false,
+            expect,
+            lineage: false,
+            agreed: Agreed::default(),
+        }
+    }
 }
 
 /// What is known of the server afterwards.
@@ -51,6 +98,19 @@ pub struct ServerInfo {
     pub protocol: u8,
     /// What it says it is.
     pub role: Role,
+    /// By which command it said so.
+    pub tells: Tells,
+    /// What INFO replication told, if that was asked; `None` if it was refused.
+    pub replication: Option<Replication>,
+    /// INFO replication was asked.
+    pub asked_info: bool,
+}
+
+impl ServerInfo {
+    /// Of a server that nothing is known of.
+    pub fn unknown() -> Self {
+        Self { protocol: 2, role: Role::Unknown, tells: Tells::Nothing, replication: None, asked_info: false }
+    }
 }
 
 /// What to do after a reply.
@@ -76,13 +136,20 @@ enum Asked {
     Select,
     Ping,
     Role,
+    Info,
+    /// HELLO for the role alone, on a connection that was greeted without it.
+    HelloRole,
 }
 
 /// A handshake under way.
 pub struct Handshake {
     options: HandshakeOptions,
     due: VecDeque<Asked>,
-    protocol: u8,
+    info: ServerInfo,
+    /// The role as HELLO told it.
+    hello_role: Option<Role>,
+    /// HELLO has been refused, so that it need not be asked again.
+    hello_refused: bool,
     /// HELLO was refused as unknown: the rest of the flight is void, and another one follows.
     without_hello: bool,
     /// What is wrong apart from the role, which is told first if it is wrong too.
@@ -92,13 +159,16 @@ pub struct Handshake {
 impl Handshake {
     /// A handshake that has not said anything yet.
     pub fn new(options: HandshakeOptions) -> Self {
-        Self { options, due: VecDeque::new(), protocol: 2, without_hello: false, deferred: None }
+        let (due, info) = (VecDeque::new(), ServerInfo::unknown());
+        Self { options, due, info, hello_role: None, hello_refused: false, without_hello: false, deferred: None }
     }
 
     /// The bytes to send first.
     pub fn first(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        if self.options.protocol == Protocol::Resp2 {
+        let agreed_2 = self.options.protocol == Protocol::Auto && self.options.agreed.protocol() == Some(2);
+        self.hello_refused = agreed_2;
+        if agreed_2 || self.options.protocol == Protocol::Resp2 {
             self.greet_without_hello(&mut out);
         } else {
             self.greet_with_hello(&mut out);
@@ -174,7 +244,15 @@ impl Handshake {
                 self.say(out, Asked::Ping, &[b"PING"]);
             }
         }
+        if self.options.lineage && !self.info.asked_info {
+            self.ask_info(out);
+        }
         self.say(out, Asked::Role, &[b"ROLE"]);
+    }
+
+    fn ask_info(&mut self, out: &mut Vec<u8>) {
+        self.info.asked_info = true;
+        self.say(out, Asked::Info, &[b"INFO", b"replication"]);
     }
 
     /// A reply of the flight that HELLO's refusal has made void.
@@ -182,7 +260,7 @@ impl Handshake {
         if !self.due.is_empty() {
             return Step::More;
         }
-        self.without_hello = false;
+        (self.without_hello, self.info.asked_info) = (false, false);
         let mut out = Vec::with_capacity(256);
         self.greet_without_hello(&mut out);
         self.introduce(&mut out);
@@ -192,10 +270,18 @@ impl Handshake {
     fn accepted(&mut self, asked: Asked, reply: &Reply) -> Result<Step> {
         match asked {
             Asked::Hello => self.hello(reply),
+            Asked::HelloRole => {
+                self.hello_role = Role::of_hello(reply);
+                Ok(Step::More)
+            }
+            Asked::Info => {
+                self.info.replication = Replication::parse(reply);
+                self.informed()
+            }
             Asked::Role => {
                 let role = Role::parse(reply)
                     .ok_or_else(|| Error::new(Status::Protocol, "the answer to ROLE is not a role"))?;
-                self.judge(role)
+                self.judge(role, Tells::Role)
             }
             _ => Ok(Step::More),
         }
@@ -206,7 +292,8 @@ impl Handshake {
             return Err(Error::new(Status::Protocol, "the answer to HELLO is not that of a Redis or Valkey server"));
         }
         let proto = reply.find(0, b"proto").and_then(|id| reply.int(id));
-        self.protocol = if proto == Some(2) { 2 } else { 3 };
+        self.info.protocol = if proto == Some(2) { 2 } else { 3 };
+        self.hello_role = Role::of_hello(reply);
         Ok(Step::More)
     }
 
@@ -214,36 +301,79 @@ impl Handshake {
         if let Some(error) = refusal(line) {
             return Err(error);
         }
+        let transient = is_transient(line);
         match asked {
-            Asked::Hello if is_unknown(line) || line.starts_with(b"NOPROTO") => self.refused_hello(line),
-            Asked::Hello => Err(server_error("HELLO", line)),
-            Asked::Auth if is_transient(line) => Err(server_error("AUTH", line)),
+            Asked::Hello if transient => Err(server_error("HELLO", line)),
+            Asked::Hello => self.refused_hello(line),
+            Asked::Auth if transient => Err(server_error("AUTH", line)),
             Asked::Auth => Err(server_error("AUTH", line).with_status(Status::Auth)),
             // Old servers and narrow users lack these; nothing depends on them.
-            Asked::SetInfo => Ok(Step::More),
+            Asked::SetInfo | Asked::HelloRole => Ok(Step::More),
             Asked::SetName if is_unknown(line) || line.starts_with(b"NOPERM") => Ok(Step::More),
-            Asked::Ping if !is_transient(line) => Ok(Step::More),
-            Asked::Role if is_unknown(line) => self.judge(Role::Unknown),
-            Asked::Role if line.starts_with(b"NOPERM") => {
-                let note = "; the user needs the permission +role: every connection is asked for its role";
-                Err(server_error("ROLE", line).with_status(Status::Auth).with_note(note))
+            Asked::Ping if !transient => Ok(Step::More),
+            Asked::Info => self.informed(),
+            Asked::Role if transient => Err(server_error("ROLE", line)),
+            Asked::Role => self.without_role(),
+            Asked::NoEvict => Ok(self.defer(unmet("client.no_evict=true", "CLIENT NO-EVICT", line))),
+            Asked::NoTouch => Ok(self.defer(unmet("client.no_touch=true", "CLIENT NO-TOUCH", line))),
+            Asked::SetName => {
+                let option = format!("client.name={}", self.options.client_name.as_deref().unwrap_or_default());
+                Ok(self.defer(unmet(&option, "CLIENT SETNAME", line)))
             }
-            Asked::Role => Err(server_error("ROLE", line)),
-            Asked::NoEvict => Ok(self.defer(unmet("client.no_evict", "CLIENT NO-EVICT", line))),
-            Asked::NoTouch => Ok(self.defer(unmet("client.no_touch", "CLIENT NO-TOUCH", line))),
-            Asked::SetName => Ok(self.defer(server_error("CLIENT SETNAME", line))),
             Asked::Ping => Ok(self.defer(server_error("PING", line))),
-            Asked::Select => Ok(self.defer(server_error("SELECT", line))),
+            Asked::Select => Ok(self.defer(unmet(&format!("db={}", self.options.db), "SELECT", line))),
         }
     }
 
+    /// With `protocol = auto` any refusal means that the server does not speak 3; once the node has, only a plain one does.
     fn refused_hello(&mut self, line: &[u8]) -> Result<Step> {
+        let is_plain = is_unknown(line) || line.starts_with(b"NOPROTO");
         if self.options.protocol == Protocol::Resp3 {
-            let note = "; protocol is set to 3, which this server does not speak";
-            return Err(server_error("HELLO", line).with_status(Status::Unsupported).with_note(note));
+            return Err(server_error("HELLO", line).with_status(Status::Unsupported).in_context("protocol=3"));
         }
-        self.without_hello = true;
+        if self.options.agreed.protocol() == Some(3) {
+            if !is_plain {
+                return Err(server_error("HELLO, which was understood before", line)
+                    .with_status(Status::Connect)
+                    .with_flags(flags::RETRYABLE));
+            }
+            self.options.agreed.forget();
+        }
+        (self.without_hello, self.hello_refused) = (true, true);
         Ok(Step::More)
+    }
+
+    /// ROLE was refused: what HELLO told will do, except that a replica's link is worth one more flight.
+    fn without_role(&mut self) -> Result<Step> {
+        let link_wanted = self.options.expect == Expect::Replica;
+        let asks_info = self.options.expect != Expect::Sentinel
+            && !self.info.asked_info
+            && (self.hello_role.is_none() || link_wanted);
+        if !asks_info {
+            return self.judge_without_role();
+        }
+        let mut out = Vec::with_capacity(64);
+        if self.hello_role.is_none() && !self.hello_refused && self.options.protocol == Protocol::Resp2 {
+            self.say(&mut out, Asked::HelloRole, &[b"HELLO", b"2"]);
+        }
+        self.ask_info(&mut out);
+        Ok(Step::Send(out))
+    }
+
+    /// INFO was answered or refused: the last word, unless ROLE is still due.
+    fn informed(&mut self) -> Result<Step> {
+        if self.due.is_empty() { self.judge_without_role() } else { Ok(Step::More) }
+    }
+
+    fn judge_without_role(&mut self) -> Result<Step> {
+        let told = self.info.replication.as_ref().map(|told| (told.role.clone(), Tells::Info));
+        let hello = self.hello_role.take().map(|role| (role, Tells::Hello(self.info.protocol)));
+        // Asked again and again, HELLO is the cheaper one.
+        let (role, tells) = match (told, hello) {
+            (Some((role, _)), Some((_, by_hello))) => (role, by_hello),
+            (told, hello) => told.or(hello).unwrap_or((Role::Unknown, Tells::Nothing)),
+        };
+        self.judge(role, tells)
     }
 
     fn defer(&mut self, error: Error) -> Step {
@@ -252,21 +382,30 @@ impl Handshake {
     }
 
     /// The last word: a wrong role is told first, because it often explains the rest.
-    fn judge(&mut self, role: Role) -> Result<Step> {
+    fn judge(&mut self, role: Role, tells: Tells) -> Result<Step> {
         let wanted = match (self.options.expect, &role) {
             (Expect::Any, _)
-            | (Expect::Primary, Role::Primary { .. })
+            | (_, Role::Unknown)
             | (Expect::Replica, Role::Replica { .. })
             | (Expect::Sentinel, Role::Sentinel(_)) => None,
+            (Expect::Primary, role) if role.is_primary() => None,
             (Expect::Primary, _) => Some("a primary"),
             (Expect::Replica, _) => Some("a replica"),
             (Expect::Sentinel, _) => Some("a Sentinel"),
         };
-        match (wanted, self.deferred.take()) {
-            (Some(wanted), _) => Err(wrong_role(wanted, &role)),
-            (None, Some(error)) => Err(error),
-            (None, None) => Ok(Step::Done(ServerInfo { protocol: self.protocol, role })),
+        if let Some(wanted) = wanted {
+            return Err(wrong_role(wanted, &role));
         }
+        if let Some(error) = self.deferred.take() {
+            return Err(error);
+        }
+        let protocol = self.info.protocol;
+        if self.options.protocol == Protocol::Auto && self.options.agreed.settle(protocol) != protocol {
+            let text = "connections that were opened at the same time came to different protocols";
+            return Err(Error::new(Status::Connect, text).with_flags(flags::RETRYABLE));
+        }
+        (self.info.role, self.info.tells) = (role, tells);
+        Ok(Step::Done(std::mem::replace(&mut self.info, ServerInfo::unknown())))
     }
 }
 
@@ -277,11 +416,10 @@ fn login(auth: &Credentials) -> Option<(Option<&str>, &[u8])> {
 
 fn wrong_role(wanted: &str, role: &Role) -> Error {
     if wanted == "a Sentinel" {
-        return Error::new(Status::Role, format!("not a Sentinel: its ROLE says {role}"));
+        return Error::new(Status::Role, format!("not a Sentinel: its role is {role}"));
     }
-    // A server that cannot say its role will not learn to: trying again is no use.
-    let retry = if *role == Role::Unknown { 0 } else { flags::RETRYABLE };
-    Error::new(Status::Role, format!("asked for {wanted}, but its ROLE says {role}")).with_flags(retry)
+    let text = format!("asked for {wanted}, but its role is {role}");
+    Error::new(Status::Role, text).with_flags(flags::RETRYABLE)
 }
 
 /// Refusals that mean the same whatever was asked.
@@ -321,12 +459,14 @@ fn server_error(what: &str, line: &[u8]) -> Error {
     if is_transient(line) { error.with_flags(flags::RETRYABLE) } else { error }
 }
 
+/// What an option asks for and the server refuses.
 fn unmet(option: &str, command: &str, line: &[u8]) -> Error {
-    let error = server_error(command, line);
+    let error = server_error(command, line).in_context(option);
     if line.starts_with(b"NOPERM") {
-        return error.with_status(Status::Auth).in_context(option);
+        let note = format!("; the user needs the permission for {command}, or leave the option out");
+        return error.with_status(Status::Auth).with_note(note);
     }
-    if is_unknown(line) { error.with_status(Status::Unsupported).in_context(option) } else { error }
+    if is_unknown(line) { error.with_status(Status::Unsupported) } else { error }
 }
 
 #[cfg(test)]
@@ -343,15 +483,7 @@ mod tests {
     const UNKNOWN: &str = "-ERR unknown command 'X'\r\n";
 
     fn options(expect: Expect) -> HandshakeOptions {
-        HandshakeOptions {
-            auth: Credentials::default(),
-            db: 0,
-            protocol: Protocol::Auto,
-            client_name: None,
-            no_evict: false,
-            no_touch: false,
-            expect,
-        }
+        HandshakeOptions::plain(expect)
     }
 
     fn password(password: &str) -> Credentials {
@@ -458,9 +590,6 @@ mod tests {
             let error = fails(two.clone(), &[line]);
             assert!(error.status() == Status::Auth && !error.message().contains("secret-word"), "{error}");
         }
-        let noperm = "-NOPERM this user has no permissions to run the 'role' command\r\n";
-        let error = fails(options(Expect::Primary), &[HELLO, OK, OK, "+PONG\r\n", noperm]);
-        assert!(error.status() == Status::Auth && error.message().contains("+role"), "{error}");
     }
 
     #[test]
@@ -483,18 +612,136 @@ mod tests {
         let unknown = "-ERR unknown subcommand 'NO-TOUCH'. Try CLIENT HELP.\r\n";
         let range = "-ERR DB index is out of range\r\n";
         let error = fails(wanted.clone(), &[HELLO, OK, OK, unknown, range, "+PONG\r\n", PRIMARY]);
-        assert!(error.status() == Status::Unsupported && error.message().contains("client.no_touch"), "{error}");
-        let error = fails(wanted, &[HELLO, OK, OK, OK, range, "+PONG\r\n", PRIMARY]);
-        assert!(error.status() == Status::Server && error.message().contains("SELECT"), "{error}");
+        assert!(error.status() == Status::Unsupported && error.message().contains("client.no_touch=true"), "{error}");
+        let select = |line: &str| fails(wanted.clone(), &[HELLO, OK, OK, OK, line, "+PONG\r\n", PRIMARY]);
+        for (line, status) in [(range, Status::Server), (noperm, Status::Auth), (UNKNOWN, Status::Unsupported)] {
+            let error = select(line);
+            assert_eq!(error.status(), status);
+            assert!(error.message().contains("db=99: SELECT") && !error.has(flags::RETRYABLE), "{error:?}");
+        }
+        assert!(select("-LOADING Redis is loading the dataset in memory\r\n").has(flags::RETRYABLE));
+        let mut named = options(Expect::Primary);
+        (named.client_name, named.protocol) = (Some("me".into()), Protocol::Resp2);
+        let error = fails(named, &["-ERR Client names cannot contain that\r\n", OK, OK, "+PONG\r\n", PRIMARY]);
+        assert!(error.message().contains("client.name=me") && !error.has(flags::RETRYABLE), "{error:?}");
     }
 
     #[test]
-    fn a_full_server_is_worth_another_try_and_a_server_without_role_is_not() {
+    fn a_full_server_is_worth_another_try_and_one_that_admits_nobody_is_not() {
         let error = fails(options(Expect::Any), &["-ERR max number of clients reached\r\n"]);
         assert!(error.status() == Status::Connect && error.has(flags::RETRYABLE), "{error}");
-        let old = [HELLO, OK, OK, "+PONG\r\n", UNKNOWN];
-        assert!(!fails(options(Expect::Primary), &old).has(flags::RETRYABLE));
-        assert_eq!(talk(options(Expect::Any), &[HELLO, OK, OK, UNKNOWN]).1.unwrap().role, Role::Unknown);
+        let error = fails(options(Expect::Any), &["-DENIED Redis is running in protected mode\r\n"]);
+        assert!(error.status() == Status::Connect && !error.has(flags::RETRYABLE), "{error}");
+    }
+
+    const NOPERM: &str = "-NOPERM this user has no permissions to run the 'role' command\r\n";
+
+    fn hello(role: &str) -> String {
+        format!("%2\r\n+proto\r\n:3\r\n+role\r\n+{role}\r\n")
+    }
+
+    fn info(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    #[test]
+    fn hello_tells_the_role_where_role_is_refused_and_costs_nothing() {
+        for refused in [NOPERM, UNKNOWN] {
+            let (sent, ended) = talk(options(Expect::Primary), &[&hello("master"), OK, OK, "+PONG\r\n", refused]);
+            let told = ended.unwrap();
+            assert!(told.role.is_primary() && told.tells == Tells::Hello(3) && sent.len() == 1, "{told:?} {sent:?}");
+        }
+        let error = fails(options(Expect::Primary), &[&hello("replica"), OK, OK, "+PONG\r\n", NOPERM]);
+        assert!(error.status() == Status::Role && error.has(flags::RETRYABLE), "{error}");
+        let sentinel = "%2\r\n+proto\r\n:3\r\n+mode\r\n+sentinel\r\n";
+        assert!(talk(options(Expect::Sentinel), &[sentinel, OK, OK, NOPERM]).1.is_ok());
+        let error = fails(options(Expect::Sentinel), &[&hello("master"), OK, OK, NOPERM]);
+        assert!(error.message().contains("not a Sentinel"), "{error}");
+        assert!(!fails(options(Expect::Primary), &[&hello("master"), OK, OK, "+PONG\r\n", "+master\r\n"]).has(1));
+    }
+
+    #[test]
+    fn info_tells_what_hello_does_not() {
+        let primary = info("role:master\r\nmaster_replid:abc\r\n");
+        let (sent, ended) = talk(options(Expect::Primary), &[HELLO, OK, OK, "+PONG\r\n", NOPERM, &primary]);
+        assert!(sent[1] == "INFO replication" && ended.unwrap().tells == Tells::Info, "{sent:?}");
+        let replica = info("role:slave\r\nmaster_host:h\r\nmaster_port:7000\r\nmaster_link_status:up\r\n");
+        let first = [&hello("replica"), OK, OK, "+PONG\r\n", NOPERM];
+        let (sent, ended) = talk(options(Expect::Replica), &[first.as_slice(), &[&replica]].concat());
+        let told = ended.unwrap();
+        assert_eq!((sent.len(), told.tells), (2, Tells::Hello(3)));
+        assert!(told.role.to_string().contains("h:7000 (link: connected)"), "{told:?}");
+        let mut two = options(Expect::Primary);
+        two.protocol = Protocol::Resp2;
+        let hello_2 = hello("master").replace(":3", ":2");
+        let (sent, ended) = talk(two, &[OK, OK, "+PONG\r\n", NOPERM, &hello_2, NOPERM]);
+        assert!(sent[1] == "HELLO 2 INFO replication" && ended.unwrap().tells == Tells::Hello(2), "{sent:?}");
+    }
+
+    #[test]
+    fn who_may_ask_for_nothing_is_let_through_with_an_unknown_role() {
+        for expect in [Expect::Primary, Expect::Replica, Expect::Any] {
+            let mut options = options(expect);
+            options.protocol = Protocol::Resp2;
+            let ping = if expect == Expect::Any { &[][..] } else { &["+PONG\r\n"] };
+            let (_, ended) = talk(options, &[&[OK, OK], ping, &[NOPERM, UNKNOWN, NOPERM]].concat());
+            let told = ended.unwrap();
+            assert!(told.role == Role::Unknown && told.tells == Tells::Nothing && told.asked_info, "{told:?}");
+        }
+        let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+        let error = fails(options(Expect::Primary), &[&hello("master"), OK, OK, "+PONG\r\n", loading]);
+        assert!(error.has(flags::RETRYABLE), "what passes is waited for: {error}");
+    }
+
+    #[test]
+    fn the_replication_id_comes_with_the_role_in_one_flight() {
+        let mut any = options(Expect::Any);
+        any.lineage = true;
+        let told = info("role:master\r\nmaster_replid:abc\r\n");
+        let (sent, ended) = talk(any.clone(), &[HELLO, OK, OK, &told, PRIMARY]);
+        assert!(sent.len() == 1 && sent[0].ends_with("INFO replication ROLE"), "{sent:?}");
+        assert_eq!(ended.unwrap().replication.map(|told| told.id).as_deref(), Some("abc"));
+        assert!(talk(any.clone(), &[HELLO, OK, OK, NOPERM, PRIMARY]).1.unwrap().replication.is_none());
+        let (sent, ended) = talk(any.clone(), &[HELLO, OK, OK, &told, NOPERM]);
+        assert!(sent.len() == 1 && ended.unwrap().role.is_primary(), "it is not asked twice");
+        let old = [UNKNOWN, UNKNOWN, UNKNOWN, &told, PRIMARY, UNKNOWN, UNKNOWN, &told, PRIMARY];
+        assert!(talk(any, &old).1.unwrap().replication.is_some());
+    }
+
+    #[test]
+    fn any_refusal_of_hello_leads_to_the_older_protocol_but_those_that_pass_or_are_about_the_login() {
+        let second = [OK, OK, "+PONG\r\n", PRIMARY];
+        for line in ["-ERR invalid protocol\r\n", "-NOPERM hello\r\n", "-NOPROTO sorry\r\n", "-ERR syntax\r\n"] {
+            let (sent, ended) = talk(options(Expect::Primary), &[&[line, OK, OK, OK, OK], second.as_slice()].concat());
+            assert!(sent.len() == 2 && ended.unwrap().protocol == 2, "{line}");
+            let mut three = options(Expect::Primary);
+            three.protocol = Protocol::Resp3;
+            let error = fails(three, &[line]);
+            assert!(error.message().contains("protocol=3") && !error.has(flags::RETRYABLE), "{error}");
+        }
+        for line in
+            ["-LOADING Redis is loading\r\n", "-BUSY a script runs\r\n", "-ERR max number of clients reached\r\n"]
+        {
+            assert!(fails(options(Expect::Primary), &[line]).has(flags::RETRYABLE), "{line}");
+        }
+        assert_eq!(fails(options(Expect::Primary), &["-WRONGPASS no\r\n"]).status(), Status::Auth);
+    }
+
+    #[test]
+    fn the_connections_of_a_node_come_to_one_protocol() {
+        let old = options(Expect::Primary);
+        let odd = "-ERR the proxy has a bad moment\r\n";
+        let (first, second) = ([odd, OK, OK, OK, OK], [OK, OK, "+PONG\r\n", PRIMARY]);
+        assert_eq!(talk(old.clone(), &[first.as_slice(), &second].concat()).1.unwrap().protocol, 2);
+        let (sent, ended) = talk(old, &second);
+        assert!(sent.len() == 1 && !sent[0].contains("HELLO") && ended.unwrap().protocol == 2, "{sent:?}");
+        let new = options(Expect::Primary);
+        assert_eq!(talk(new.clone(), &[HELLO, OK, OK, "+PONG\r\n", PRIMARY]).1.unwrap().protocol, 3);
+        let error = fails(new.clone(), &[odd]);
+        assert!(error.status() == Status::Connect && error.has(flags::RETRYABLE), "{error}");
+        // An older server was put in its place.
+        assert_eq!(talk(new.clone(), &[&[UNKNOWN, OK, OK, OK, OK], second.as_slice()].concat()).1.unwrap().protocol, 2);
+        assert!(talk(new, &second).0[0].starts_with("CLIENT SETINFO"));
     }
 
     #[test]

@@ -18,8 +18,8 @@ mod role;
 mod socket;
 mod waker;
 
-pub use conn::{Conn, ConnectOptions, SendError};
-pub use handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
-pub use role::{Role, RoleReplica};
+pub use conn::{Admit, Conn, ConnectOptions, SendError};
+pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+pub use role::{Replication, Role, RoleReplica, Tells};
 pub use socket::{Ready, Socket};
 pub use waker::Waker;

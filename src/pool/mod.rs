@@ -134,8 +134,14 @@ impl Pool {
 
     /// Connections that are opened from now on use these options. With `at_once` those that exist are replaced too: idle ones
     /// now, busy ones when they are done.
-    pub fn reconfigure(&self, connect: ConnectOptions, at_once: bool) {
+    pub fn reconfigure(&self, mut connect: ConnectOptions, at_once: bool) {
         let mut inner = self.lock();
+        let before = self.connect.load();
+        connect.admit.clone_from(&before.admit);
+        // Those that exist go on as they are: new ones must speak as they do.
+        if !at_once && connect.handshake.protocol == before.handshake.protocol {
+            connect.handshake.agreed = before.handshake.agreed.clone();
+        }
         // Under the lock, so that a round and the options of its connections belong together.
         self.connect.store(Arc::new(connect));
         let idle = at_once.then(|| self.renew(&mut inner));

@@ -61,6 +61,8 @@ pub struct ReplicaAnswer {
     pub flags: String,
     /// Whether its link to the primary stands; one that the Sentinel does not tell counts as standing.
     pub link_ok: bool,
+    /// Whom it follows, as it has told the Sentinel.
+    pub follows: Option<Endpoint>,
     /// Its replication offset.
     pub offset: i64,
     /// Its priority for promotion.
@@ -163,6 +165,10 @@ fn read_replica(reply: &Reply, entry: u32) -> Option<ReplicaAnswer> {
     Some(ReplicaAnswer {
         announced: address_of(reply, entry)?,
         flags: text(reply, entry, b"flags").unwrap_or_default(),
+        follows: endpoint(
+            &text(reply, entry, b"master-host").unwrap_or_default(),
+            number(reply, entry, b"master-port").unwrap_or(0),
+        ),
         link_ok: text(reply, entry, b"master-link-status").is_none_or(|status| status == "ok"),
         offset: either(b"slave-repl-offset", b"replica-repl-offset").unwrap_or(0),
         priority: either(b"slave-priority", b"replica-priority").unwrap_or(100),

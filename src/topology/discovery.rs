@@ -14,7 +14,7 @@ use super::report;
 use super::snapshot::{SentinelView, Snapshot};
 use crate::config::{ClientSettings, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::{Conn, ConnectOptions, Expect, HandshakeOptions, Role};
+use crate::net::{Agreed, Conn, ConnectOptions, Expect, HandshakeOptions, Role, ServerInfo};
 use crate::resp::{Limits, Reply};
 use crate::time::Deadline;
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ pub struct Report {
     pub reset: bool,
     /// What they say, if some do not name the one that won.
     pub dissent: Option<String>,
+    /// What the primary told of itself, if it was asked.
+    pub verified: Option<ServerInfo>,
     /// When the questions went out.
     pub begun: Instant,
 }
@@ -81,10 +83,11 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
     let voices = judge::voices(answers);
     let all = all(&asked);
     let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
-    let (mut proposed, mut by_majority, mut reset, mut dissent) = (None, false, false, None);
+    let (mut proposed, mut by_majority, mut reset, mut dissent, mut verified) = (None, false, false, None, None);
     let outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), deadline)
-            .map(|winner| {
+            .map(|(winner, told)| {
+                verified = told;
                 (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
                 dissent = (winner.voices.len() < voices.len()).then(|| judge::views(&voices));
                 snapshot(winner, &voices, &asked, settings)
@@ -96,7 +99,7 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
         }
     };
     let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, dissent, begun }
+    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, dissent, verified, begun }
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
@@ -250,16 +253,16 @@ fn verify<'a>(
     known: &Known,
     voices: usize,
     deadline: Deadline,
-) -> Result<&'a Candidate> {
+) -> Result<(&'a Candidate, Option<ServerInfo>)> {
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
         let is_known = known.primary.as_ref() == Some(&candidate.primary) && known.epoch == candidate.epoch;
         if known.trusted && is_known {
             // It said so itself, and every connection to it is asked again: a poll need not cost it one.
-            return Ok(candidate);
+            return Ok((candidate, None));
         }
         let error = match ask_role(candidate, settings, deadline) {
-            Ok(()) => return Ok(candidate),
+            Ok(told) => return Ok((candidate, Some(told))),
             Err(error) => error,
         };
         let next_has_most = candidates.get(place + 1).is_some_and(|next| next.voices.len() * 2 > voices);
@@ -278,17 +281,19 @@ fn verify<'a>(
 }
 
 /// The candidate's own word, with the data nodes' credentials.
-fn ask_role(candidate: &Candidate, settings: &Settings, deadline: Deadline) -> Result<()> {
+fn ask_role(candidate: &Candidate, settings: &Settings, deadline: Deadline) -> Result<ServerInfo> {
     let endpoint = settings.client.address_map.apply(&candidate.primary);
     let named = format!("the primary that {} Sentinels name (epoch {})", candidate.voices.len(), candidate.epoch);
     match Conn::open(&endpoint, &role_options(&settings.client), deadline) {
-        Ok(conn) if matches!(conn.info().role, Role::Primary { .. }) => Ok(()),
+        Ok(conn) if conn.info().role.is_primary() || conn.info().role == Role::Unknown => Ok(conn.info().clone()),
         Ok(conn) => {
             let text = format!("{endpoint}, {named}, has the role {}: a stale address", conn.info().role);
             Err(Error::new(Status::Role, text).with_endpoint(&endpoint).with_flags(flags::RETRYABLE))
         }
         Err(error) => match error.status() {
-            Status::Auth | Status::Tls => Err(error),
+            Status::Auth | Status::Tls | Status::Unsupported => Err(error),
+            // What does not pass by itself.
+            Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {
                 let context = format!("cannot verify {endpoint}, {named}");
                 Err(error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE))
@@ -311,7 +316,10 @@ fn role_options(client: &ClientSettings) -> ConnectOptions {
             no_evict: false,
             no_touch: false,
             expect: Expect::Any,
+            lineage: true,
+            agreed: Agreed::default(),
         },
+        admit: None,
         timeout_connect: client.timeout_connect,
     }
 }

@@ -37,10 +37,12 @@ pub(super) struct Failover {
     /// Something went wrong with it from here, and no discovery has reached it since.
     pub(super) unreachable: bool,
     /// The replica chosen for promotion has said that it is a primary.
-    says_primary: Option<Endpoint>,
+    pub(super) says_primary: Option<Endpoint>,
     /// A candidate that was taken at its word, not named by the Sentinels yet; since when.
     pub(super) provisional: Option<Instant>,
     pub(super) switched: Option<Instant>,
+    /// The primary before that one, as announced: replicas may follow it for a while yet.
+    pub(super) previous: Option<Endpoint>,
 }
 
 impl Failover {
@@ -226,6 +228,7 @@ impl Service {
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         flight.failover.switched = Some(Instant::now());
+        flight.failover.previous = before.primary_announced.clone();
         flight.failover.down.clear();
         flight.failover.missed.clear();
         flight.failover.unreachable = false;

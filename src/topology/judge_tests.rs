@@ -9,7 +9,15 @@ fn at(name: &str) -> Endpoint {
 
 fn replica(name: &str) -> ReplicaAnswer {
     let flags = String::from("slave");
-    ReplicaAnswer { announced: at(name), flags, link_ok: true, offset: 0, priority: 100, announces: true }
+    ReplicaAnswer {
+        announced: at(name),
+        flags,
+        link_ok: true,
+        follows: None,
+        offset: 0,
+        priority: 100,
+        announces: true,
+    }
 }
 
 /// A Sentinel's answer: "address epoch [flags] [replica replica]".

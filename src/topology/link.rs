@@ -6,7 +6,7 @@
 use crate::config::{ClientSettings, Credentials, Endpoint, Protocol, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::resolve::{self, Lookup};
-use crate::net::{Expect, Handshake, HandshakeOptions, Socket, Step, Waker};
+use crate::net::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Socket, Step, Waker};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::sys::poll::PollFd;
 use crate::time::Deadline;
@@ -56,6 +56,8 @@ impl LinkOptions {
             no_evict: false,
             no_touch: false,
             expect: self.expect,
+            lineage: false,
+            agreed: Agreed::default(),
         })
     }
 }
@@ -79,6 +81,7 @@ pub struct Link {
     until: Deadline,
     decoder: Decoder,
     unsent: Vec<u8>,
+    info: Option<ServerInfo>,
 }
 
 enum State {
@@ -100,7 +103,7 @@ impl Link {
             Endpoint::Unix(_) => ("", 0),
         };
         let state = State::Resolving(resolve::begin(host, port, waker));
-        Self { endpoint, options, state, until, decoder, unsent: Vec::new() }
+        Self { endpoint, options, state, until, decoder, unsent: Vec::new(), info: None }
     }
 
     /// How far it has come: connecting, greeting, ready.
@@ -110,6 +113,11 @@ impl Link {
             State::Greeting(..) => 1,
             State::Ready(_) | State::Dead => 2,
         }
+    }
+
+    /// What the handshake found out, once it is over.
+    pub fn info(&self) -> Option<&ServerInfo> {
+        self.info.as_ref()
     }
 
     /// What to poll for; `None` while a name is being resolved, and when the link is dead.
@@ -280,7 +288,8 @@ impl Link {
                     self.state = State::Greeting(socket, handshake);
                     self.flush()?;
                 }
-                Step::Done(_) => {
+                Step::Done(info) => {
+                    self.info = Some(info);
                     self.state = State::Ready(socket);
                     events.push(Event::Ready);
                 }

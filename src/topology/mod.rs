@@ -13,6 +13,7 @@ mod discovery;
 mod ear;
 mod failover;
 mod fence;
+mod follow;
 mod identity;
 mod judge;
 mod link;
@@ -28,6 +29,7 @@ mod service;
 mod snapshot;
 mod watch;
 
+pub use follow::{Told, Weighed};
 pub use sentinel::{Child, Sentinel};
 pub(crate) use service::Haste;
 pub use service::Service;

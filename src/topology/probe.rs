@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{Event, Link, LinkOptions};
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::{Expect, Role, Waker};
-use crate::resp::encode;
+use crate::net::{Expect, Waker};
 use crate::sys::poll::PollFd;
 use crate::time::Deadline;
 
@@ -65,10 +64,13 @@ impl Probe {
         let mut events = Vec::new();
         let mut driven = link.drive(&mut events);
         if driven.is_ok() && self.ready && !self.asked && now >= self.next {
-            let mut role = Vec::new();
-            encode::command(&mut role, &[b"ROLE"]);
-            (self.asked, *until) = (true, Deadline::after(PATIENCE));
-            driven = link.send(&role, &mut events);
+            // Of one that tells its role by nothing the Sentinels' word alone is to be had.
+            if let Some(question) = link.info().and_then(|info| info.tells.question()) {
+                (self.asked, *until) = (true, Deadline::after(PATIENCE));
+                driven = link.send(&question, &mut events);
+            } else {
+                self.next = now + PATIENCE;
+            }
         }
         let late = until.is_over() && (self.asked || !self.ready);
         for event in events {
@@ -77,7 +79,8 @@ impl Probe {
                 Event::Ready => self.ready = true,
                 Event::Reply(reply) => {
                     self.asked = false;
-                    self.says_primary |= matches!(Role::parse(&reply), Some(Role::Primary { .. }));
+                    let told = link.info().and_then(|info| info.tells.read(&reply));
+                    self.says_primary |= told.is_some_and(|role| role.is_primary());
                 }
                 Event::Push(_) => {}
             }

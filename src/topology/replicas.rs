@@ -26,6 +26,7 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             announced: replica.announced.clone(),
             flags: replica.flags.clone(),
             link_ok: replica.link_ok,
+            follows: replica.follows.clone(),
             offset: replica.offset,
             priority: replica.priority,
             unfit,
@@ -63,7 +64,8 @@ mod tests {
     }
 
     fn replica(name: &str, flags: &str, link_ok: bool, announces: bool) -> ReplicaAnswer {
-        ReplicaAnswer { announced: at(name), flags: flags.into(), link_ok, offset: 5, priority: 100, announces }
+        let flags = flags.into();
+        ReplicaAnswer { announced: at(name), flags, link_ok, follows: None, offset: 5, priority: 100, announces }
     }
 
     fn voice<'a>(index: usize, primary: &'a Endpoint, replicas: &'a [ReplicaAnswer]) -> Voice<'a> {

@@ -275,7 +275,7 @@ fn closed() -> Error {
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion) = (service.last_error(), service.suspicion());
-    report::service(out, service.name(), &service.load(), error.as_ref().map(Error::message), suspicion.as_deref());
+    report::service(out, service.name(), &service.shown(), error.as_ref().map(Error::message), suspicion.as_deref());
 }
 
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.

@@ -6,12 +6,14 @@
 
 use super::discovery::{self, Report};
 use super::failover::{Failover, be_lenient};
+use super::follow::Following;
 use super::judge::{Known, Proposal};
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
+use crate::net::{Role, ServerInfo};
 use crate::time::Deadline;
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
@@ -57,6 +59,7 @@ pub struct Service {
     pub(super) doubts: AtomicU64,
     flight: Mutex<Flight>,
     pub(super) landed: Condvar,
+    pub(super) following: Following,
 }
 
 #[derive(Default)]
@@ -90,6 +93,7 @@ impl Service {
             doubts: AtomicU64::new(0),
             flight: Mutex::default(),
             landed: Condvar::new(),
+            following: Following::default(),
         })
     }
 
@@ -304,6 +308,7 @@ impl Service {
         let after = self.publish(snapshot);
         if found {
             self.settle(&mut flight, &before, &after, report.reset);
+            self.note_verified(&after, report.verified);
             self.note_dissent(&mut flight, report.dissent);
         }
         self.heed_flags(&mut flight, &report.words, report.begun);
@@ -362,6 +367,17 @@ impl Service {
             let reason = if reset { "epoch_reset" } else { "the Sentinels agree" };
             self.switched(flight, before, after, reason);
         }
+    }
+
+    /// What the primary told of itself when it was verified.
+    fn note_verified(&self, after: &Snapshot, verified: Option<ServerInfo>) {
+        let (Some(told), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
+            return;
+        };
+        if let Some(replication) = &told.replication {
+            self.learn_lineage(announced, replication);
+        }
+        self.note_primary(at, told.role == Role::Unknown);
     }
 
     /// Tells which replicas came in and went out.
@@ -461,6 +477,7 @@ fn failed(error: Error) -> Report {
         by_majority: false,
         reset: false,
         dissent: None,
+        verified: None,
         begun: Instant::now(),
     }
 }

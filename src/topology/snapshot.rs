@@ -39,6 +39,8 @@ pub struct ReplicaView {
     pub flags: String,
     /// Whether its link to the primary stands.
     pub link_ok: bool,
+    /// Whom it follows by its own INFO, as the Sentinel that won heard it last.
+    pub follows: Option<Endpoint>,
     /// Its replication offset, as old as the Sentinel's last INFO.
     pub offset: i64,
     /// Its priority for promotion.
@@ -66,8 +68,7 @@ impl Snapshot {
     /// Whether a connection would notice the difference.
     pub(super) fn matters(&self, before: &Self) -> bool {
         let key = |snapshot: &Self| (snapshot.primary.clone(), snapshot.primary_announced.clone(), snapshot.epoch);
-        let fitness =
-            |replica: &ReplicaView| (replica.endpoint.clone(), replica.unfit.is_some(), replica.unfit_by_link);
+        let fitness = |r: &ReplicaView| (r.endpoint.clone(), r.follows.clone(), r.unfit.is_some(), r.unfit_by_link);
         key(self) != key(before) || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
     }
 

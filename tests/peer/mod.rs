@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use vigie::config::{ClientSettings, Credentials, Endpoint, LaneSettings, PoolSettings, Protocol};
+use vigie::config::{ClientSettings, Endpoint, LaneSettings, PoolSettings};
 use vigie::lane::{Bytes, Lane, Outcome, Unit};
 use vigie::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
 use vigie::pool::{Pool, Spec};
@@ -219,15 +219,8 @@ pub fn connect_options(limits: Limits) -> ConnectOptions {
     ConnectOptions {
         tcp: ClientSettings::default().tcp,
         limits,
-        handshake: HandshakeOptions {
-            auth: Credentials::default(),
-            db: 0,
-            protocol: Protocol::Auto,
-            client_name: None,
-            no_evict: false,
-            no_touch: false,
-            expect: Expect::Any,
-        },
+        handshake: HandshakeOptions::plain(Expect::Any),
+        admit: None,
         timeout_connect: Duration::from_millis(1000),
     }
 }

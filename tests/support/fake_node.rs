@@ -25,6 +25,8 @@ pub enum FakeRole {
 pub struct NodeState {
     pub door: Door,
     pub role: FakeRole,
+    /// Its own.
+    port: u16,
     pub offset: u64,
     /// Answers -LOADING to all that a loading server refuses.
     pub loading: bool,
@@ -32,6 +34,8 @@ pub struct NodeState {
     pub masterdown: bool,
     /// Answers -READONLY to writes; a replica does so anyway.
     pub readonly: bool,
+    /// The replication id that INFO tells; by default that of the primary that it is or follows.
+    pub replid: Option<String>,
     pub data: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -40,6 +44,11 @@ impl FakeRole {
     pub fn replica_of(primary: &str) -> FakeRole {
         let (host, port) = split(primary);
         FakeRole::Replica { host, port, link: "connected".into() }
+    }
+    /// A replica whose link is in this state.
+    pub fn replica_linked(primary: &str, link: &str) -> FakeRole {
+        let (host, port) = split(primary);
+        FakeRole::Replica { host, port, link: link.into() }
     }
     fn word(&self) -> &'static str {
         match self {
@@ -60,8 +69,11 @@ impl Scripted {
     }
     pub fn node_on(listen: Listen, role: FakeRole) -> FakeNode {
         let (door, data) = (Door::open("standalone"), BTreeMap::new());
-        let state = NodeState { door, role, offset: 1000, loading: false, masterdown: false, readonly: false, data };
-        Preset::start(listen, state, answer)
+        let (loading, masterdown, readonly, replid) = (false, false, false, None);
+        let state = NodeState { door, role, port: 0, offset: 1000, loading, masterdown, readonly, replid, data };
+        let node = Preset::start(listen, state, answer);
+        node.state(|state| state.port = node.port());
+        node
     }
 }
 
@@ -116,10 +128,15 @@ fn role(state: &NodeState) -> Value {
 
 fn info(state: &NodeState) -> String {
     let mut text = format!("# Replication\r\nrole:{}\r\nmaster_repl_offset:{}\r\n", state.role.word(), state.offset);
+    let mut history = state.port;
     if let FakeRole::Replica { host, port, link } = &state.role {
-        let link = if link == "connected" { "up" } else { "down" };
-        text += &format!("master_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{link}\r\n");
+        let (status, syncing) = (if link == "connected" { "up" } else { "down" }, u8::from(link == "sync"));
+        text += &format!("master_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{status}\r\n");
+        text += &format!("master_sync_in_progress:{syncing}\r\nslave_repl_offset:{}\r\n", state.offset);
+        history = *port;
     }
+    let id = state.replid.clone().unwrap_or_else(|| format!("{history:040x}"));
+    text += &format!("master_replid:{id}\r\nmaster_replid2:{:040}\r\n", 0);
     text + &format!("loading:{}\r\n", u8::from(state.loading))
 }
 

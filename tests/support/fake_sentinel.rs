@@ -44,6 +44,8 @@ pub struct ReplicaState {
     pub link: String,
     pub priority: u32,
     pub offset: u64,
+    /// Whom it follows by its own INFO; by default the primary.
+    pub follows: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +77,7 @@ impl ServiceState {
     pub fn add_replica(&mut self, addr: &str) {
         let (host, port) = split(addr);
         let (flags, link) = ("slave".into(), "ok".into());
-        self.replicas.push(ReplicaState { host, port, flags, link, priority: 100, offset: 1000 });
+        self.replicas.push(ReplicaState { host, port, flags, link, priority: 100, offset: 1000, follows: None });
     }
     /// Adds another Sentinel.
     pub fn add_peer(&mut self, addr: &str) {
@@ -210,6 +212,7 @@ fn master(name: &str, service: &ServiceState) -> Value {
 }
 
 fn replica(service: &ServiceState, one: &ReplicaState) -> Value {
+    let (host, port) = one.follows.as_deref().map_or_else(|| (service.host.clone(), service.port), split);
     let fields = [
         ("name", format!("{}:{}", one.host, one.port)),
         ("ip", one.host.clone()),
@@ -219,8 +222,8 @@ fn replica(service: &ServiceState, one: &ReplicaState) -> Value {
         ("link-pending-commands", "0".into()),
         ("master-link-down-time", "0".into()),
         ("master-link-status", one.link.clone()),
-        ("master-host", service.host.clone()),
-        ("master-port", service.port.to_string()),
+        ("master-host", host),
+        ("master-port", port.to_string()),
         ("slave-priority", one.priority.to_string()),
         ("slave-repl-offset", one.offset.to_string()),
         ("replica-announced", "1".into()),

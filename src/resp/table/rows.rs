@@ -1,6 +1,7 @@
 //! The rows of the command table, grouped by what they have in common.
 //!
-//! Guarantees: made at compile time. Sources: `COMMAND` of Redis 7.0, the manuals of Redis 8 and Valkey 8 for what is newer.
+//! Guarantees: made at compile time. Sources: `COMMAND` of Redis 7.0, 8.0 and 8.2 and of Valkey 8.0 and 9.1, the manuals for modules and
+//! for what is newer.
 
 use super::keys::Keys;
 use super::{Flags, Spec};
@@ -66,7 +67,7 @@ const GROUPS: &[Group] = &[
     (ARGS, ONE, "BITFIELD"),
     (BIG_READ, TWO, "LCS"),
     (BIG_READ, NO, "KEYS"),
-    (SCAN, NO, "SCAN"),
+    (SCAN, NO, "SCAN,CLUSTERSCAN"),
     (SCAN, ONE, "SSCAN,HSCAN,ZSCAN"),
     (SLOW.and(ARGS), Keys::Store, "SORT"),
     (BIG_READ, ONE, "SORT_RO"),

@@ -1,0 +1,119 @@
+//! Who may be read from, by its own word: weighs a replica on each connection to it that is opened.
+//!
+//! Guarantees: an ordinary replica costs no question beyond the handshake; what is asked is asked within the time that the connection has;
+//! a refusal says whether a broken link is all that is wrong. Leaves to others: the weighing itself (topology), and whether a replica
+//! is used that has nothing wrong but its link (route).
+
+use std::fmt;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use crate::config::Endpoint;
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Bytes, Unit};
+use crate::net::{Admit, Conn, Replication};
+use crate::resp::{Want, encode};
+use crate::time::Deadline;
+use crate::topology::{Told, Weighed};
+
+/// How long the primary may take to tell its replication id.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// For so long a replica is taken with a broken link once a read has nobody better.
+const DESPERATE: Duration = Duration::from_secs(1);
+
+/// The gate before the connections to one replica.
+pub(super) struct Gate {
+    of: Weak<Core>,
+    replica: Endpoint,
+    born: Instant,
+    /// Milliseconds since `born` until which a broken link does not count.
+    desperate_until: AtomicU64,
+    /// The last connection was refused for its link alone.
+    refused_by_link: AtomicBool,
+}
+
+impl Gate {
+    pub(super) fn new(of: Weak<Core>, replica: Endpoint) -> Self {
+        let (desperate_until, refused_by_link) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { of, replica, born: Instant::now(), desperate_until, refused_by_link }
+    }
+
+    /// A read has nobody better: a broken link does not count for a moment.
+    pub(super) fn stand_open(&self) {
+        let until = (self.born.elapsed() + DESPERATE).as_millis() as u64;
+        self.desperate_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether nothing but its link was wrong when it was last refused.
+    pub(super) fn has_refused_by_link(&self) -> bool {
+        self.refused_by_link.load(Ordering::Relaxed)
+    }
+
+    fn is_desperate(&self) -> bool {
+        (self.born.elapsed().as_millis() as u64) < self.desperate_until.load(Ordering::Relaxed)
+    }
+
+    fn weigh(&self, core: &Core, conn: &mut Conn, deadline: Deadline) -> Result<Weighed> {
+        let line = core.service.line_of(&self.replica, self.is_desperate());
+        let (info, mut primary) = (conn.info().clone(), None);
+        let mut theirs = info.asked_info.then_some(info.replication);
+        loop {
+            let weighed = line.weigh(&info.role, told(&theirs), told(&primary));
+            match weighed {
+                Weighed::AskReplica => theirs = Some(ask(conn, deadline)?),
+                Weighed::AskPrimary => primary = Some(core.ask_lineage(deadline)),
+                weighed => return Ok(weighed),
+            }
+        }
+    }
+}
+
+fn told(asked: &Option<Option<Replication>>) -> Told<'_> {
+    match asked {
+        None => Told::NotAsked,
+        Some(None) => Told::Nothing,
+        Some(Some(told)) => Told::Is(told),
+    }
+}
+
+fn ask(conn: &mut Conn, deadline: Deadline) -> Result<Option<Replication>> {
+    let mut question = Vec::with_capacity(48);
+    encode::command(&mut question, &[b"INFO", b"replication"]);
+    conn.request(&question, Want::One, deadline).map(|reply| Replication::parse(&reply))
+}
+
+impl Core {
+    /// The primary's replication id, asked of it now.
+    fn ask_lineage(&self, deadline: Deadline) -> Option<Replication> {
+        let announced = self.service.load().primary_announced.clone()?;
+        let pool = self.current_view().primary.clone()?;
+        let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, once: false };
+        let told = Replication::parse(&pool.exec(unit, false, deadline.within(PATIENCE)).ok()?)?;
+        self.service.learn_lineage(&announced, &told);
+        Some(told)
+    }
+}
+
+impl Admit for Gate {
+    fn admit(&self, conn: &mut Conn, deadline: Deadline) -> Result<()> {
+        let Some(core) = self.of.upgrade() else { return Ok(()) };
+        let weighed = self.weigh(&core, conn, deadline)?;
+        self.refused_by_link.store(matches!(weighed, Weighed::Unfit(_, true)), Ordering::Relaxed);
+        core.service.note_weighed(&self.replica, &weighed);
+        match weighed {
+            Weighed::Unfit(why, _) => {
+                let text = format!("{} is not read from: {why}", self.replica);
+                Err(Error::new(Status::Role, text).with_endpoint(&self.replica).with_flags(flags::RETRYABLE))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate({})", self.replica)
+    }
+}

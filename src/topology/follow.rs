@@ -1,0 +1,402 @@
+//! Whom a replica must follow to be read from, and what was found of each.
+//!
+//! Guarantees: a replica is fit by its own word when its link stands and leads to the primary, to the one before while a failover is being
+//! digested, or to the candidate; where addresses do not tell (names, NAT, cascades), equal replication ids decide; where these are
+//! refused, the Sentinels' word does, and that is told. While the primary is down or new a broken link counts for nothing, but data of
+//! another history do (rule 32). Leaves to others: asking the nodes (client), and what Sentinels say of them (replicas).
+
+use super::service::Service;
+use super::snapshot::Snapshot;
+use super::watch::Happening;
+use crate::config::Endpoint;
+use crate::net::{Replication, Role};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What a node answers when it is asked for its replication id.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// It was not asked yet.
+    NotAsked,
+    /// It does not tell, or cannot be reached.
+    Nothing,
+    /// This.
+    Is(&'a Replication),
+}
+
+/// What is known of the service when a replica is weighed.
+#[derive(Debug, Clone, Default)]
+pub struct Line {
+    /// Whom it may follow; the primary first.
+    pub leaders: Vec<Endpoint>,
+    /// The replication id of the primary, as last heard.
+    pub id: Option<String>,
+    /// The ids before that.
+    pub older: Vec<String>,
+    /// Its link does not count.
+    pub lenient: bool,
+    /// What the Sentinels say of it: whom it follows, and whether its link stands.
+    pub listed: Option<(Option<Endpoint>, bool)>,
+}
+
+/// What follows from what is known so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weighed {
+    /// It may be read from.
+    Fit,
+    /// It may be read from, on the word of others, for this reason.
+    Unproven(String),
+    /// It must not be read from, for this reason; and whether that is its link alone.
+    Unfit(String, bool),
+    /// Its replication id is needed.
+    AskReplica,
+    /// The primary's replication id is needed.
+    AskPrimary,
+}
+
+impl Line {
+    /// Weighs a replica by its role and by what it and the primary tell of their histories.
+    pub fn weigh(&self, role: &Role, theirs: Told<'_>, primary: Told<'_>) -> Weighed {
+        let (at, state) = match role {
+            Role::Replica { host, port, state, .. } => (Endpoint::tcp(host, *port).ok(), state.as_str()),
+            Role::Unknown => {
+                return self.by_others(None, "", "it tells its role by no command that this user may call");
+            }
+            // Not a replica: the handshake has judged that.
+            _ => return Weighed::Fit,
+        };
+        let connected = state == "connected";
+        let follows = at.as_ref().is_some_and(|at| self.leaders.contains(at));
+        if follows && connected {
+            return Weighed::Fit;
+        }
+        let broken = || Weighed::Unfit(format!("its link to the primary is down ({state})"), true);
+        if follows && !self.lenient {
+            return broken();
+        }
+        let theirs = match theirs {
+            Told::NotAsked => return Weighed::AskReplica,
+            Told::Is(told) if !told.id.is_empty() => told,
+            Told::Is(_) | Told::Nothing => return self.by_others(at, state, "it does not tell its replication id"),
+        };
+        let other = || {
+            let (at, primary) = (named(at.as_ref()), named(self.leaders.first()));
+            match follows {
+                true => Weighed::Unfit(format!("its data are not those of the primary {primary}"), false),
+                false => Weighed::Unfit(format!("it follows {at}, not the primary {primary}"), false),
+            }
+        };
+        let lent = |id: &String| self.lenient && *id == theirs.id;
+        if self.id.as_ref() != Some(&theirs.id) && !self.older.iter().any(lent) {
+            match primary {
+                Told::NotAsked => return Weighed::AskPrimary,
+                Told::Is(told) if told.id == theirs.id || told.older.as_ref().is_some_and(lent) => {}
+                Told::Is(told) if !told.id.is_empty() => return other(),
+                // The primary is away, and nothing was heard of its history before.
+                _ if follows && self.id.is_none() && theirs.has_data => {}
+                _ if !theirs.has_data || (self.id.is_some() && !connected) => return other(),
+                _ => return self.by_others(at, state, "the primary does not tell its replication id"),
+            }
+        }
+        if connected || (self.lenient && !theirs.syncing) { Weighed::Fit } else { broken() }
+    }
+
+    /// The Sentinels' word: they have asked the replica themselves, up to ten seconds ago.
+    fn by_others(&self, at: Option<Endpoint>, state: &str, why: &str) -> Weighed {
+        let stands = matches!(state, "" | "connected") || self.lenient;
+        match &self.listed {
+            Some((follows, true)) if stands && (at.is_none() || *follows == at) => {
+                Weighed::Unproven(format!("{why}: the Sentinels' word for it is taken"))
+            }
+            _ => {
+                let at = named(at.as_ref());
+                Weighed::Unfit(
+                    format!("{why}, it follows {at} (link: {state}), and the Sentinels say otherwise"),
+                    false,
+                )
+            }
+        }
+    }
+}
+
+fn named(endpoint: Option<&Endpoint>) -> String {
+    endpoint.map_or_else(|| "nobody known".to_owned(), ToString::to_string)
+}
+
+/// What a service knows of the histories of its nodes, and what was found of those that were weighed or could not be asked.
+#[derive(Debug, Default)]
+pub(super) struct Following(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The primary, as announced, that the ids are of.
+    of: Option<Endpoint>,
+    id: Option<String>,
+    older: Vec<String>,
+    remarks: Vec<Remark>,
+}
+
+#[derive(Debug)]
+struct Remark {
+    node: Endpoint,
+    text: String,
+    fit: bool,
+}
+
+/// So many ids of earlier primaries are kept.
+const OLDER: usize = 4;
+
+impl Following {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The ids, as far as they are those of this primary.
+    fn ids(&self, primary: Option<&Endpoint>) -> (Option<String>, Vec<String>) {
+        match self.of.as_ref() == primary {
+            true => (self.id.clone(), self.older.clone()),
+            // Of a new primary no more is known than where its history begins.
+            false => (None, self.id.iter().chain(&self.older).cloned().collect()),
+        }
+    }
+
+    fn learn(&mut self, primary: &Endpoint, told: &Replication) {
+        if told.id.is_empty() {
+            return;
+        }
+        let before = self.id.replace(told.id.clone());
+        let older = told.older.iter().cloned().chain(before).chain(std::mem::take(&mut self.older));
+        for id in older {
+            if id != told.id && !self.older.contains(&id) && self.older.len() < OLDER {
+                self.older.push(id);
+            }
+        }
+        self.of = Some(primary.clone());
+    }
+
+    /// Whether this is said of the node for the first time.
+    fn remark(&mut self, node: &Endpoint, remark: Option<(String, bool)>) -> bool {
+        let known = self.remarks.iter().position(|one| one.node == *node);
+        match (known, remark) {
+            (None, None) => false,
+            (Some(at), None) => {
+                self.remarks.remove(at);
+                true
+            }
+            (Some(at), Some((text, fit))) => {
+                let is_new = self.remarks[at].text != text;
+                self.remarks[at] = Remark { node: node.clone(), text, fit };
+                is_new
+            }
+            (None, Some((text, fit))) => {
+                self.remarks.push(Remark { node: node.clone(), text, fit });
+                true
+            }
+        }
+    }
+}
+
+impl Service {
+    /// What a replica, dialled there, is weighed by. `lenient`: the caller knows nothing better than it.
+    pub fn line_of(&self, replica: &Endpoint, lenient: bool) -> Line {
+        let snapshot = self.load();
+        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
+        let flight = self.flight();
+        let failover = &flight.failover;
+        let is_lenient = failover.is_lenient(Instant::now());
+        let candidate = failover.says_primary.as_ref().map(|announced| (announced.clone(), self.dialled(announced)));
+        let previous = failover.previous.as_ref().filter(|_| is_lenient);
+        let leaders = snapshot.primary_announced.iter().chain(&snapshot.primary).cloned();
+        let leaders = leaders.chain(candidate.into_iter().flat_map(|(announced, dialled)| [announced, dialled]));
+        let leaders = leaders.chain(previous.into_iter().flat_map(|old| [old.clone(), self.dialled(old)])).collect();
+        let lenient = lenient || is_lenient || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
+        drop(flight);
+        let (id, older) = self.following.state().ids(snapshot.primary_announced.as_ref());
+        let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
+        Line { leaders, id, older, lenient, listed }
+    }
+
+    fn dialled(&self, announced: &Endpoint) -> Endpoint {
+        self.shared.settings().client.address_map.apply(announced)
+    }
+
+    /// The present primary has told its replication id.
+    pub fn learn_lineage(&self, primary: &Endpoint, told: &Replication) {
+        self.following.state().learn(primary, told);
+    }
+
+    /// What came of weighing a replica; told to those who watch when it is new.
+    pub fn note_weighed(&self, replica: &Endpoint, weighed: &Weighed) {
+        let remark = match weighed {
+            Weighed::Unproven(why) => Some((why.clone(), true)),
+            Weighed::Unfit(why, _) => Some((why.clone(), false)),
+            _ => None,
+        };
+        let (fit, reason) = remark.clone().map_or((true, "fit".to_owned()), |(why, fit)| (fit, why));
+        if self.following.state().remark(replica, remark) {
+            let (service, replica) = (self.name.clone(), replica.to_string());
+            self.shared.tell(Happening::Replica { service, replica, fit: Some(fit), reason });
+        }
+    }
+
+    /// What is known now, for people: what a replica was refused for by its own word included.
+    pub(super) fn shown(&self) -> Snapshot {
+        let mut shown = (**self.load()).clone();
+        for replica in shown.replicas.iter_mut().filter(|replica| replica.unfit.is_none()) {
+            replica.unfit = self.objection_to(&replica.endpoint);
+        }
+        shown
+    }
+
+    /// Why a replica was found unfit when it was last weighed.
+    pub fn objection_to(&self, replica: &Endpoint) -> Option<String> {
+        let state = self.following.state();
+        let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
+        remark.map(|remark| remark.text.clone())
+    }
+
+    /// Whether the primary's own word could be had; told when that changes for the worse.
+    pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) {
+        let why = format!(
+            "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
+        );
+        let is_new = self.following.state().remark(primary, unproven.then(|| (why.clone(), true)));
+        if is_new && unproven {
+            self.notice("role_unknown", why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(name: &str) -> Endpoint {
+        Endpoint::tcp(name, 6379).unwrap()
+    }
+
+    fn role(host: &str, state: &str) -> Role {
+        Role::Replica { host: host.into(), port: 6379, state: state.into(), offset: 1, writes: false }
+    }
+
+    fn told(id: &str, older: Option<&str>, has_data: bool) -> Replication {
+        let older = older.map(str::to_owned);
+        Replication { role: Role::Unknown, id: id.into(), older, syncing: false, has_data }
+    }
+
+    fn line() -> Line {
+        Line { leaders: vec![at("p"), at("c")], ..Line::default() }
+    }
+
+    fn lenient() -> Line {
+        let listed = Some((Some(at("p")), true));
+        Line { lenient: true, id: Some("A".into()), older: vec!["B".into()], listed, ..line() }
+    }
+
+    fn unfit(weighed: Weighed) -> (String, bool) {
+        match weighed {
+            Weighed::Unfit(why, by_link) => (why, by_link),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connected_one_of_the_primary_or_of_the_candidate_costs_no_question() {
+        for leader in ["p", "c"] {
+            assert_eq!(line().weigh(&role(leader, "connected"), Told::NotAsked, Told::NotAsked), Weighed::Fit);
+        }
+        for state in ["connect", "connecting", "sync", "handshake", "full_sync"] {
+            let (why, by_link) = unfit(line().weigh(&role("p", state), Told::NotAsked, Told::NotAsked));
+            assert!(by_link && why.contains(state), "{why}");
+        }
+    }
+
+    #[test]
+    fn equal_ids_decide_where_addresses_differ() {
+        let (ours, others, primary) = (told("A", None, true), told("X", None, true), told("A", None, true));
+        let nat = role("nat", "connected");
+        assert_eq!(line().weigh(&nat, Told::NotAsked, Told::NotAsked), Weighed::AskReplica);
+        assert_eq!(line().weigh(&nat, Told::Is(&ours), Told::NotAsked), Weighed::AskPrimary);
+        assert_eq!(line().weigh(&nat, Told::Is(&ours), Told::Is(&primary)), Weighed::Fit);
+        let known = Line { id: Some("A".into()), ..line() };
+        assert_eq!(
+            known.weigh(&nat, Told::Is(&ours), Told::NotAsked),
+            Weighed::Fit,
+            "what is known saves the question"
+        );
+        assert_eq!(known.weigh(&nat, Told::Is(&others), Told::NotAsked), Weighed::AskPrimary, "it may be new");
+        let (why, by_link) = unfit(known.weigh(&nat, Told::Is(&others), Told::Is(&primary)));
+        assert!(!by_link && why.contains("follows nat:6379") && why.contains("primary p:6379"), "{why}");
+        let branched = told("X", Some("A"), true);
+        unfit(known.weigh(&nat, Told::Is(&branched), Told::Is(&primary)));
+        let (why, by_link) = unfit(known.weigh(&role("nat", "sync"), Told::Is(&ours), Told::NotAsked));
+        assert!(by_link && why.contains("sync"), "{why}");
+    }
+
+    #[test]
+    fn the_sentinels_word_is_enough_where_ids_are_refused() {
+        let nat = role("nat", "connected");
+        for (listed, fit) in [
+            (Some((Some(at("nat")), true)), true),
+            (Some((Some(at("nat")), false)), false),
+            (Some((Some(at("p")), true)), false),
+            (None, false),
+        ] {
+            let weighed = Line { listed: listed.clone(), ..line() }.weigh(&nat, Told::Nothing, Told::NotAsked);
+            assert_eq!(matches!(weighed, Weighed::Unproven(_)), fit, "{listed:?}: {weighed:?}");
+            assert!(fit || matches!(weighed, Weighed::Unfit(..)), "{weighed:?}");
+        }
+        let listed = Some((Some(at("p")), true));
+        for role in [Role::Unknown, role("", "")] {
+            let weighed = Line { listed: listed.clone(), ..line() }.weigh(&role, Told::Nothing, Told::NotAsked);
+            assert!(matches!(weighed, Weighed::Unproven(_)), "{weighed:?}");
+        }
+        let primary_mute = Line { listed: Some((Some(at("nat")), true)), ..line() };
+        let weighed = primary_mute.weigh(&nat, Told::Is(&told("A", None, true)), Told::Nothing);
+        assert!(matches!(weighed, Weighed::Unproven(_)), "{weighed:?}");
+    }
+
+    #[test]
+    fn while_the_primary_is_away_a_broken_link_counts_for_nothing_and_foreign_data_do() {
+        let cut = role("p", "connect");
+        assert_eq!(lenient().weigh(&cut, Told::NotAsked, Told::NotAsked), Weighed::AskReplica);
+        for id in ["A", "B"] {
+            assert_eq!(lenient().weigh(&cut, Told::Is(&told(id, None, true)), Told::NotAsked), Weighed::Fit);
+        }
+        let empty = told("new", None, false);
+        assert_eq!(lenient().weigh(&cut, Told::Is(&empty), Told::NotAsked), Weighed::AskPrimary);
+        let (why, by_link) = unfit(lenient().weigh(&cut, Told::Is(&empty), Told::Nothing));
+        assert!(!by_link && why.contains("not those of the primary"), "{why}");
+        let promoted = told("N", Some("A"), true);
+        let unheard = Line { id: None, older: vec![], ..lenient() };
+        let weighed = unheard.weigh(&cut, Told::Is(&told("A", None, true)), Told::Is(&promoted));
+        assert_eq!(weighed, Weighed::Fit, "it has what the new primary was promoted with");
+        assert_eq!(unheard.weigh(&cut, Told::Is(&told("A", None, true)), Told::Nothing), Weighed::Fit);
+        unfit(unheard.weigh(&cut, Told::Is(&empty), Told::Nothing));
+        let syncing = Replication { syncing: true, ..told("A", None, true) };
+        assert!(unfit(lenient().weigh(&cut, Told::Is(&syncing), Told::NotAsked)).1);
+    }
+
+    #[test]
+    fn ids_are_kept_with_the_primary_that_they_are_of() {
+        let mut state = State::default();
+        state.learn(&at("p"), &told("A", Some("O"), true));
+        assert_eq!(state.ids(Some(&at("p"))), (Some("A".into()), vec!["O".into()]));
+        assert_eq!(state.ids(Some(&at("q"))), (None, vec!["A".into(), "O".into()]));
+        state.learn(&at("q"), &told("N", Some("A"), true));
+        assert_eq!(state.ids(Some(&at("q"))), (Some("N".into()), vec!["A".into(), "O".into()]));
+        state.learn(&at("q"), &told("", None, true));
+        assert_eq!(state.ids(Some(&at("q"))).0, Some("N".into()), "who tells nothing changes nothing");
+    }
+
+    #[test]
+    fn a_remark_is_told_once() {
+        let mut state = State::default();
+        let say = |text: &str| Some((text.to_owned(), false));
+        assert!(!state.remark(&at("r"), None));
+        assert!(state.remark(&at("r"), say("x")) && !state.remark(&at("r"), say("x")));
+        assert!(state.remark(&at("r"), say("y")) && state.remark(&at("r"), None) && !state.remark(&at("r"), None));
+    }
+}
