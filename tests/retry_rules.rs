@@ -425,6 +425,24 @@ fn rule_14_a_timeout_does_not_close_a_shared_lane() {
     assert!(stage.node.accepted() > lanes);
 }
 
+/// A caller without a limit is ready to wait for ever, and those behind it are not.
+#[test]
+fn rule_14_a_caller_without_a_limit_keeps_no_silent_lane_open() {
+    let stage = staged(&[("monitor", "off")]);
+    let client = to_primary(&stage.sentinel, &[("lane.max", "1"), ("lane.silent", "400")]);
+    ok(&client, "SET k v");
+    stage.node.fault_times("GET", 1, Fault::Stall);
+    let patient = {
+        let client = client.clone();
+        spawn(move || call(&client, "GET k", 0, Budget::Unlimited).map(|reply| text(&reply)))
+    };
+    stage.node.wait_count("GET", 1, SOON);
+    let began = Instant::now();
+    eventually("a new connection answers", SOON, || within(&client, "GET k", 50).is_ok());
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    assert_eq!(join(&patient).expect("a read is sent again"), "v");
+}
+
 #[test]
 fn rule_15_scan_cursors_belong_to_a_node() {
     let d = Deployment::new("scan").sentinels(1).quorum(1).start();

@@ -250,10 +250,15 @@ impl St {
     }
 
     /// How long the peer has been silent with replies due, if that is longer than the first of them may take (rule 14):
-    /// twice its caller's deadline, and at least so long. Who comes later is not asked: the server is not at his unit yet.
+    /// twice its caller's deadline, and at least so long. Of callers that wait without limit the next one with a limit counts.
+    /// Who comes after him is not asked: the server is not at his unit yet.
     pub(super) fn silent_beyond(&self, least: Duration) -> Option<Duration> {
         let silent = self.head_sent()?.max(self.last_received).elapsed();
-        let limit = self.ring.front()?.budget?.saturating_mul(2).max(least);
+        if silent < least {
+            return None;
+        }
+        let due = self.ring.iter().filter(|entry| entry.want != EntryWant::Nothing);
+        let limit = due.filter_map(|entry| entry.budget).next()?.saturating_mul(2);
         (silent >= limit).then_some(silent)
     }
 
