@@ -197,6 +197,37 @@ fn row_38_read_pool_separate_from_write_pool() {
     assert!(pools(&readers).iter().all(|pool| (pool.role == "primary") == (pool.get("size") == 0)));
 }
 
+/// A script that was loaded is where it was loaded; functions and the text of a script reach every node.
+#[test]
+fn row_38_a_loaded_script_is_run_on_the_primary() {
+    let d = with_replicas("loaded");
+    let sentinel = sentinel_of(&d, &[]);
+    let split = open(&sentinel, Target::Split, &[]);
+    let run = |words: &[&str]| {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        split.cmd_exec(&words, CallFlags::default(), Budget::Default).map(|reply| text(&reply))
+    };
+    let sha = run(&["SCRIPT", "LOAD", "return 'loaded'"]).expect("it is loaded");
+    let function = "#!lua name=f\nredis.register_function{function_name='f', callback=function() return 'f' end, \
+                    flags={'no-writes'}}";
+    run(&["FUNCTION", "LOAD", function]).expect("it is loaded");
+    let has = |node: &Arc<Node>| !node.cmd(&["FUNCTION", "LIST"]).items().is_empty();
+    eventually("the replicas have the function", SOON, || d.replica_nodes(SERVICE).iter().all(has));
+    for _ in 0..4 {
+        assert_eq!(run(&["EVALSHA_RO", &sha, "0"]).expect("the primary has it"), "loaded");
+        assert_eq!(run(&["EVAL_RO", "return 'text'", "0"]).expect("any node does"), "text");
+        assert_eq!(run(&["FCALL_RO", "f", "0"]).expect("every node has it"), "f");
+    }
+    let calls = |name: &str| {
+        let replicas = d.replica_nodes(SERVICE).iter().map(|node| node.calls(name)).sum::<u64>();
+        (d.primary_node(SERVICE).calls(name), replicas)
+    };
+    assert_eq!([calls("evalsha_ro"), calls("eval_ro"), calls("fcall_ro")], [(4, 0), (0, 4), (0, 4)]);
+    // A client for replicas has nowhere else to go.
+    let readers = to_replicas(&sentinel, &[]);
+    assert_eq!(fails(Status::Server, cmd(&readers, &format!("EVALSHA_RO {sha} 0"))).server_code(), "NOSCRIPT");
+}
+
 #[test]
 fn row_39_flagged_replicas_are_never_tried() {
     let primary = Scripted::primary();

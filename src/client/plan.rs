@@ -29,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) scan: Option<Scan>,
     pub(super) slow: bool,
     pub(super) blocks: Option<Blocks>,
+    /// It reads what each node has for itself, and the primary's is meant.
+    pub(super) local: bool,
     /// WAIT or WAITAOF is among them, which ask about what their own connection has written.
     pub(super) awaits: bool,
     /// The first command that belongs into a session.
@@ -112,6 +114,7 @@ impl<'a> Plan<'a> {
             scan: None,
             slow: false,
             blocks: None,
+            local: false,
             awaits: false,
             state: None,
             unpaired: None,
@@ -126,6 +129,7 @@ impl<'a> Plan<'a> {
         self.reads &= flags.has(Flags::READ);
         self.repeatable &= class.is_repeatable();
         self.scripts |= flags.has(Flags::SCRIPT);
+        self.local |= flags.has(Flags::LOCAL);
         self.slow |= flags.has(Flags::SLOW);
         self.blocks = self.blocks.or(class.blocks);
         if flags.has(Flags::SCAN) {

@@ -107,7 +107,9 @@ pub unsafe extern "C" fn vigie_replica_for(
 }
 
 /// A client that sends commands that only read to the replicas of a service, and everything else to the primary.
-/// VIGIE_CALL_ON_PRIMARY sends one read to the primary too. Lazy as vigie_primary_for().
+/// VIGIE_CALL_ON_PRIMARY sends one read to the primary too. To the primary go also EVALSHA_RO, because a script that was
+/// loaded there is not replicated (a function is: FCALL_RO goes to the replicas, as EVAL_RO does), and SCAN and its kin,
+/// whose cursors belong to one node. Lazy as vigie_primary_for().
 ///
 /// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
 /// NULL) are copied.

@@ -44,7 +44,10 @@ impl Flags {
     /// Some of the others depend on the arguments: [`classify`] settles them.
     pub const ARGS: Self = Self(1 << 11);
 
-    const NAMES: [(&'static str, Self); 12] = [
+    /// What it reads each node has for itself, and the primary's is meant: only a client for replicas alone asks a replica.
+    pub const LOCAL: Self = Self(1 << 12);
+
+    const NAMES: [(&'static str, Self); 13] = [
         ("READ", Self::READ),
         ("BLOCK", Self::BLOCK),
         ("STATE", Self::STATE),
@@ -57,6 +60,7 @@ impl Flags {
         ("CONTAINER", Self::CONTAINER),
         ("REPEAT", Self::REPEAT),
         ("ARGS", Self::ARGS),
+        ("LOCAL", Self::LOCAL),
     ];
 
     /// All of both.

@@ -122,7 +122,9 @@ const GROUPS: &[Group] = &[
     (NONE, ONE, "VADD,VREM,VSETATTR"),
     // Scripts and functions.
     (Flags::SCRIPT, counted(2), "EVAL,EVALSHA,FCALL"),
-    (Flags::SCRIPT.and(READ), counted(2), "EVAL_RO,EVALSHA_RO,FCALL_RO"),
+    (Flags::SCRIPT.and(READ), counted(2), "EVAL_RO,FCALL_RO"),
+    // A script that was loaded is not replicated, as functions are: it is where SCRIPT LOAD went.
+    (Flags::SCRIPT.and(READ).and(Flags::LOCAL), counted(2), "EVALSHA_RO"),
     (BOX, NO, "SCRIPT,FUNCTION"),
     // Each node has its own scripts and subscribers; those of the primary are meant.
     (REPEAT, NO, "SCRIPT EXISTS,SCRIPT SHOW"),
