@@ -52,7 +52,7 @@ impl Core {
     ) -> Outcome {
         let (unit, deadline) = (plan.unit(progress.from), progress.deadline);
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
-        self.check_held(plan).map_err(Failure::unsent)?;
+        self.check_held(plan, &deadline, progress.held).map_err(Failure::unsent)?;
         let bytes = with_wait(unit, replicas, deadline);
         let commands = unit.list.unwrap_or(1);
         let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true }, deadline);

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::core::Core;
+use super::hold::Held;
 use super::judge::{Again, Verdict, is_final, join, judge};
 use super::plan::Plan;
 use super::route::Route;
@@ -46,6 +47,8 @@ pub(super) struct Progress {
     /// Replies to a list whose rest was refused, each with how many of them stand.
     kept: Vec<(Reply, usize)>,
     pub(super) from: usize,
+    /// It has been held back, by the fence or for want of a majority.
+    pub(super) held: Held,
     /// Who refused the rest.
     refused_by: Option<Arc<Pool>>,
     /// An attempt may have run.
@@ -123,8 +126,8 @@ impl Core {
                 n => self.send_durably(plan, &way.route.pool, n, progress),
             };
             match outcome {
-                // What came in its way while it waited for a connection is waited for as well.
-                Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {}
+                // What came in its way while it waited for a connection is waited for as well, as long as there is time.
+                Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => progress.held.note(),
                 outcome => return self.conclude(plan, call, progress, way, outcome),
             }
         }
@@ -139,7 +142,7 @@ impl Core {
         patience: Deadline,
     ) -> std::result::Result<Way, Failed> {
         self.learn(progress.stale, progress.version, patience)?;
-        self.hold_back(plan, patience)?;
+        self.hold_back(plan, patience, &progress.deadline, &mut progress.held)?;
         let replicas = self.replicas_needed(plan, call)?;
         // Before the route is chosen: what changes from here on makes the answer doubtful.
         let doubts = self.service.doubts();
@@ -207,7 +210,7 @@ impl Core {
     fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
         let unit = plan.unit(progress.from);
         let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
-        let may_go = || self.check_held(plan);
+        let may_go = || self.check_held(plan, &progress.deadline, progress.held);
         if plan.blocks.is_some() {
             let loan = route.pool.loan(deadline).map_err(Failure::unsent)?;
             may_go().map_err(Failure::unsent)?;
@@ -334,6 +337,7 @@ impl Progress {
             tried: Vec::new(),
             kept: Vec::new(),
             from: 0,
+            held: Held::default(),
             refused_by: None,
             maybe_executed: false,
             told: None,

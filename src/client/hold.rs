@@ -17,25 +17,71 @@ use crate::time::Deadline;
 /// How often a write that waits for a majority looks again, beside being woken.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Whether a call has been held back. Such a call is not sent any more once its time is over, whatever has come by then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Held(bool);
+
+/// What follows for a call that asks whether it may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Go,
+    Wait,
+    Refuse,
+}
+
+impl Held {
+    /// The call has been held back.
+    pub(super) fn note(&mut self) {
+        self.0 = true;
+    }
+
+    /// Whether there is still time to send it, before the call has to be over.
+    pub(super) fn check(self, deadline: &Deadline) -> Result<()> {
+        match self.0 && deadline.is_all_but_over() {
+            true => {
+                let text = "held back until no time was left: it was not sent";
+                Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// `open`: nothing holds it back at this moment. `patience`: how long it may wait here.
+    fn step(&mut self, open: bool, patience: Deadline, deadline: &Deadline) -> Step {
+        if self.check(deadline).is_err() || (!open && patience.is_over()) {
+            return Step::Refuse;
+        }
+        self.0 |= !open;
+        if open { Step::Go } else { Step::Wait }
+    }
+}
+
 impl Core {
-    /// Waits until a call may be sent; reads always may.
-    pub(super) fn hold_back(&self, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+    /// Waits until a call may be sent, as long as `patience` lasts; reads always may.
+    pub(super) fn hold_back(
+        &self,
+        plan: &Plan<'_>,
+        patience: Deadline,
+        deadline: &Deadline,
+        held: &mut Held,
+    ) -> Result<()> {
         if plan.reads {
             return Ok(());
         }
-        self.hold_at_fence(deadline)?;
+        self.hold_at_fence(patience, held)?;
         match self.settings().write.majority {
-            Some(limit) => self.await_majority(limit, deadline),
-            None => Ok(()),
+            Some(limit) => self.await_majority(limit, patience, deadline, held),
+            None => held.check(deadline),
         }
     }
 
     /// The same for a session: what it reads from a primary may decide what it writes (rule 7).
-    pub(super) fn hold_session_back(&self, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+    pub(super) fn hold_session_back(&self, plan: &Plan<'_>, deadline: &Deadline, held: &mut Held) -> Result<()> {
         if self.target != Target::Replica {
-            self.hold_at_fence(deadline)?;
+            self.hold_at_fence(*deadline, held)?;
+            held.check(deadline)?;
         }
-        self.hold_back(plan, deadline)
+        self.hold_back(plan, *deadline, deadline, held)
     }
 
     /// Whether a write has to wait: a glance, for a call that begins.
@@ -45,19 +91,25 @@ impl Core {
     }
 
     /// Once more, without waiting, for a call that has waited for a connection meanwhile.
-    pub(super) fn check_held(&self, plan: &Plan<'_>) -> Result<()> {
-        refuse_if(!plan.reads && self.holds_writes())
+    pub(super) fn check_held(&self, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<()> {
+        if plan.reads {
+            return Ok(());
+        }
+        refuse_if(self.holds_writes())?;
+        held.check(deadline)
     }
 
     /// The same for a session.
-    pub(super) fn check_session_held(&self, plan: &Plan<'_>) -> Result<()> {
+    pub(super) fn check_session_held(&self, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<()> {
         refuse_if(self.target != Target::Replica && self.service.is_fenced())?;
-        self.check_held(plan)
+        held.check(deadline)?;
+        self.check_held(plan, deadline, held)
     }
 
-    fn hold_at_fence(&self, deadline: Deadline) -> Result<()> {
+    fn hold_at_fence(&self, patience: Deadline, held: &mut Held) -> Result<()> {
         if self.service.is_fenced() {
-            self.service.await_open(deadline, || self.is_ended())?;
+            held.note();
+            self.service.await_open(patience, || self.is_ended())?;
             if self.is_ended() {
                 self.check_open()?;
             }
@@ -66,17 +118,17 @@ impl Core {
     }
 
     /// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
-    fn await_majority(&self, limit: Duration, deadline: Deadline) -> Result<()> {
+    fn await_majority(&self, limit: Duration, patience: Deadline, deadline: &Deadline, held: &mut Held) -> Result<()> {
         // Of the last look that was in vain.
         let mut missed = None;
         loop {
             let age = self.service.confirmed().map(|confirmed| confirmed.elapsed());
             let confirmed = age.is_some_and(|age| age <= limit);
-            let late = missed.is_some() && deadline.is_all_but_over();
-            if confirmed && !late {
+            let step = held.step(confirmed, patience, deadline);
+            if step == Step::Go {
                 return Ok(());
             }
-            if late || deadline.is_over() || self.is_ended() {
+            if step == Step::Refuse || self.is_ended() {
                 let age = if confirmed { missed.flatten() } else { age };
                 let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
@@ -84,7 +136,7 @@ impl Core {
             }
             missed = Some(age);
             self.service.freshen();
-            self.service.rest(deadline.left_or(LOOK), self.service.version(), || self.is_ended());
+            self.service.rest(patience.left_or(LOOK), self.service.version(), || self.is_ended());
         }
     }
 
@@ -126,5 +178,55 @@ fn refuse_if(held: bool) -> Result<()> {
     match held {
         true => Err(Error::new(Status::Fenced, "writes are held back").with_flags(flags::RETRYABLE)),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows with so much time left, and whether it counts as held from then on.
+    fn step(was: bool, open: bool, left: Option<Duration>) -> (Step, bool) {
+        let deadline = left.map_or(Deadline::never(), Deadline::after);
+        let mut held = Held(was);
+        (held.step(open, deadline, &deadline), held.0)
+    }
+
+    #[test]
+    fn rule_18_what_was_held_goes_only_while_there_is_time_for_an_answer() {
+        let (plenty, none) = (Some(Duration::from_secs(9)), Some(Duration::ZERO));
+        let little = Some(Duration::from_micros(900));
+        // Nothing held it back: how much time it has is its own affair.
+        for left in [None, plenty, little, none] {
+            assert_eq!(step(false, true, left), (Step::Go, false));
+        }
+        for left in [None, plenty] {
+            assert_eq!(step(false, false, left), (Step::Wait, true));
+            assert_eq!(step(true, false, left), (Step::Wait, true));
+            assert_eq!(step(true, true, left), (Step::Go, true), "what it waited for came in time");
+        }
+        assert_eq!(step(false, false, none).0, Step::Refuse);
+        for left in [little, none] {
+            assert_eq!(step(true, true, left).0, Step::Refuse, "what it waited for came too late");
+            assert_eq!(step(true, false, left).0, Step::Refuse);
+        }
+    }
+
+    #[test]
+    fn a_look_without_waiting_refuses_only_what_is_held_at_this_moment() {
+        let mut held = Held::default();
+        let (at_once, deadline) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(9)));
+        assert_eq!(held.step(false, at_once, &deadline), Step::Refuse);
+        held.note();
+        assert_eq!(held.step(true, at_once, &deadline), Step::Go);
+    }
+
+    #[test]
+    fn who_was_held_until_no_time_is_left_is_fenced_and_not_sent() {
+        let (mut held, deadline) = (Held::default(), Deadline::after(Duration::from_micros(500)));
+        assert!(held.check(&deadline).is_ok());
+        held.note();
+        let error = held.check(&deadline).unwrap_err();
+        assert!(error.status() == Status::Fenced && error.has(flags::RETRYABLE));
     }
 }

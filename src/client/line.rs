@@ -64,6 +64,8 @@ struct State {
     in_hand: bool,
     /// Connections that are being opened, each for the call of this order.
     openings: Vec<Opening>,
+    /// Calls up to this number in the order of submission were held back.
+    held_to: Option<u64>,
     /// No call that waits has to be ended before this, unless one was cancelled.
     next_end: Option<Instant>,
     cancelled: bool,
@@ -91,6 +93,8 @@ struct Waiting {
     /// The connection that was opened for it.
     opened: Option<Opened>,
     cancelled: bool,
+    /// It has been held back, or waited behind one that was.
+    held: bool,
 }
 
 /// A connection that was opened for a call, which takes it unless the topology has changed meanwhile.
@@ -250,7 +254,7 @@ impl Line {
             let waiting = judge(core, call, way, outcome);
             self.put_back(waiting);
         }
-        self.take_over(core).iter().for_each(end_now);
+        self.take_over(core).iter().for_each(|(call, held)| end_now(call, *held));
         let (mut look, mut starts) = (None, 0);
         while let Some(waiting) = self.take_front() {
             let pause = waiting.pause.filter(|(_, version)| *version == core.service.version());
@@ -297,7 +301,8 @@ impl Line {
             REPLICAS => *state.waiting.keys().find(|order| !is_opening(order))?,
             _ => *state.waiting.keys().next().filter(|order| !is_opening(order))?,
         };
-        let front = state.remove(order)?;
+        let mut front = state.remove(order)?;
+        front.held = state.was_held(order);
         state.in_hand = true;
         Some(front)
     }
@@ -311,7 +316,7 @@ impl Line {
     }
 
     /// Takes out what has no time left, was cancelled, or belongs to a client whose close is over.
-    fn take_over(&self, core: &Core) -> Vec<Arc<Call>> {
+    fn take_over(&self, core: &Core) -> Vec<(Arc<Call>, bool)> {
         // What blocks ends at once at a close, and the rest when its time is over.
         let all = core.is_ended() || (self.number == APART && core.is_closed());
         let (now, mut over) = (Instant::now(), Vec::new());
@@ -320,12 +325,12 @@ impl Line {
         if !all && !cancelled && state.next_end.is_none_or(|end| end > now) {
             return over;
         }
-        let mut next_end = None;
-        state.waiting.retain(|_, waiting| {
+        let (mut next_end, held_to) = (None, state.held_to);
+        state.waiting.retain(|order, waiting| {
             let end = waiting.call.deadline.end();
             let ends = all || waiting.cancelled || end.is_some_and(|end| end <= now);
             if ends {
-                over.push(Arc::clone(&waiting.call));
+                over.push((Arc::clone(&waiting.call), Some(*order) <= held_to));
             } else {
                 next_end = [next_end, end].into_iter().flatten().min();
             }
@@ -349,6 +354,9 @@ impl Line {
         };
         let tried_before = kept.is_some();
         let mut progress = kept.unwrap_or_else(|| new_progress(&call));
+        if waiting.held {
+            progress.held.note();
+        }
         let at_once = Deadline::after(Duration::ZERO);
         let failed = match core.prepare(&plan, call.flags, &mut progress, at_once) {
             Ok(way) => {
@@ -362,6 +370,7 @@ impl Line {
             }
             Err(Failed::ForNow(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
+                    self.lock().hold(call.order);
                     core.service.freshen();
                 }
                 call.lock().progress = tried_before.then_some(progress);
@@ -483,7 +492,7 @@ impl Line {
 
 impl Waiting {
     fn new(call: Arc<Call>) -> Self {
-        Self { call, pause: None, opened: None, cancelled: false }
+        Self { call, pause: None, opened: None, cancelled: false, held: false }
     }
 }
 
@@ -523,6 +532,16 @@ impl State {
             self.next_end = None;
         }
         waiting
+    }
+
+    /// This call is held back, and with it all that wait behind it.
+    fn hold(&mut self, order: u64) {
+        let last = self.waiting.last_key_value().map(|(order, _)| *order);
+        self.held_to = self.held_to.max(last).max(Some(order));
+    }
+
+    fn was_held(&self, order: u64) -> bool {
+        Some(order) <= self.held_to
     }
 
     fn has_work(&self) -> bool {
@@ -604,7 +623,7 @@ fn again_or_over(
 }
 
 /// Ends a call that has not started: with what stood in its way, or what is known of earlier attempts.
-fn end_now(call: &Arc<Call>) {
+fn end_now(call: &Arc<Call>, held: bool) {
     let core = call.core();
     if is_cancelled(call) {
         return over(call, as_cancelled(Error::new(Status::Cancelled, "cancelled before it began")));
@@ -614,6 +633,9 @@ fn end_now(call: &Arc<Call>) {
     }
     let kept = call.lock().progress.take();
     let mut progress = kept.unwrap_or_else(|| new_progress(call));
+    if held {
+        progress.held.note();
+    }
     let result = call.plan().and_then(|plan| {
         let error = match core.prepare(&plan, call.flags, &mut progress, call.deadline) {
             Err(Failed::ForGood(error) | Failed::ForNow(error)) => error,

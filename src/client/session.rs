@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::core::{Core, lock};
 use super::exec::run_on_conn;
+use super::hold::Held;
 use super::judge::{is_final, shows_demotion_anywhere};
 use super::plan::Plan;
 use super::{CallFlags, Target};
@@ -80,16 +81,17 @@ impl Session {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
+        let mut held = Held::default();
         loop {
-            core.hold_session_back(plan, deadline)?;
+            core.hold_session_back(plan, &deadline, &mut held)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
             let mut pinned = lock(&self.pinned);
             self.give_back_if_asked(&mut pinned);
-            let outcome = self.run(&mut pinned, &turn, core, plan, deadline);
+            let outcome = self.run(&mut pinned, &turn, core, plan, deadline, held);
             self.give_back_if_asked(&mut pinned);
             match outcome {
                 // The turn or the connection was waited for, and meanwhile the fence came up.
-                Err(error) if error.status() == Status::Fenced => {}
+                Err(error) if error.status() == Status::Fenced => held.note(),
                 Err(error) if error.status() != Status::Server && self.closed.load(Ordering::Acquire) => {
                     return Err(error.with_status(Status::Closed));
                 }
@@ -105,6 +107,7 @@ impl Session {
         core: &Core,
         plan: &Plan<'_>,
         deadline: Deadline,
+        held: Held,
     ) -> Result<(Reply, Arc<Pool>)> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Status::Closed, "the session is closed"));
@@ -116,11 +119,11 @@ impl Session {
         if fresh {
             pinned.take(self.pin(core, plan, deadline)?, self.settings.db, deadline)?;
         }
-        if let Err(held) = core.check_session_held(plan) {
+        if let Err(fenced) = core.check_session_held(plan, &deadline, held) {
             if fresh {
                 *pinned = Pinned::default();
             }
-            return Err(held);
+            return Err(fenced);
         }
         pinned.note(plan);
         let socket = pinned.socket();
