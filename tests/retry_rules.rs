@@ -185,6 +185,17 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
         let asked = log.iter().any(|entry| Some(entry.conn) == conn("GET") && entry.text() == "ROLE");
         assert!(asked, "{line}");
     }
+    // Neither is one that only reads: what a script does before it is refused is not for the table to know.
+    for line in ["EVAL_RO x 0", "EVALSHA_RO x 0", "FCALL_RO f 0"] {
+        let name = line.split(' ').next().expect("a name");
+        for code in ["LOADING", "BUSY", "MASTERDOWN"] {
+            stage.node.clear_log();
+            stage.node.fault(name, refusal(code));
+            let error = fails(Status::Server, cmd(&client, line));
+            assert_eq!((error.server_code(), stage.node.count(name)), (code, 1), "{line}");
+            assert!(!error.has(flags::RETRYABLE), "{line}: {error:?}");
+        }
+    }
     // Any other error is the caller's.
     stage.node.fault("INCR", refusal("OOM"));
     let before = stage.node.count("INCR");

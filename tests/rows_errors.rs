@@ -2,6 +2,8 @@
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/completions.rs"]
+mod completions;
 mod support;
 
 use std::collections::BTreeMap;
@@ -263,4 +265,52 @@ fn row_148_two_hundred_failing_opens_leave_nothing_behind() {
         });
         back_to(empty);
     });
+}
+
+#[test]
+fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
+    let (p, r) = (Scripted::primary(), Scripted::primary());
+    r.state(|state| state.role = FakeRole::replica_of(&p.addr()));
+    let watch = told(&p.addr(), &[r.addr()]);
+    let select = |line: &str| [&p, &r].iter().for_each(|node| node.fault("SELECT", Fault::Error(line.into())));
+    for (line, status) in [
+        ("ERR DB index is out of range", Status::Server),
+        ("NOPERM this user has no permissions to run the 'select' command", Status::Auth),
+        ("ERR unknown command 'SELECT', with args beginning with: '7'", Status::Unsupported),
+    ] {
+        select(line);
+        let sentinel = handle(&watch, &[("db", "7"), ("replica.fallback", "error")]);
+        let (primary, replicas) = (to_primary(&sentinel, &[]), to_replicas(&sentinel, &[]));
+        let queue = completions::queue(4);
+        let submit = || {
+            primary.cmds_submit(&list(&["SET k v"]), CallFlags::default(), Budget::Ms(30_000), &queue, 1)?;
+            completions::one(&queue).1
+        };
+        let in_session = || cmd(&*primary.session(None)?, "GET k");
+        let kinds: [&dyn Fn() -> Result<Reply>; 4] =
+            [&|| within(&primary, "SET k v", 30_000), &|| within(&replicas, "GET k", 30_000), &submit, &in_session];
+        for (number, call) in kinds.into_iter().enumerate() {
+            let asked = || p.count("SELECT") + r.count("SELECT");
+            let before = asked();
+            let error = fails(status, call());
+            assert!(!error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{number}: {error:?}");
+            assert!(error.message().contains("db=7: SELECT"), "{number}: {error}");
+            assert_eq!(asked(), before + 1, "{number}: {line}: tried once");
+        }
+    }
+    // What passes by itself is waited for.
+    select("LOADING Redis is loading the dataset in memory");
+    let sentinel = handle(&watch, &[("db", "7")]);
+    let client = to_primary(&sentinel, &[]);
+    let waits = spawn(move || within(&client, "SET k v", 20_000).map(drop));
+    p.wait_count("SELECT", p.count("SELECT") + 3, Duration::from_secs(10));
+    [&p, &r].iter().for_each(|node| node.clear_faults());
+    join(&waits).expect("it has passed");
+    // Protected mode does not pass.
+    p.fault("@accept", Fault::Raw(b"-DENIED Redis is running in protected mode\r\n".to_vec()));
+    let sentinel = handle(&watch, &[]);
+    let before = p.accepted();
+    let error = fails(Status::Connect, within(&to_primary(&sentinel, &[]), "SET k v", 30_000));
+    assert!(!error.has(flags::RETRYABLE) && error.message().contains("protected mode"), "{error:?}");
+    assert!(p.accepted() - before <= 2, "{} connections", p.accepted() - before);
 }

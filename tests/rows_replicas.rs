@@ -15,6 +15,7 @@ use support::*;
 use vigie::client::{Client, Target};
 use vigie::error::{Status, flags};
 use vigie::queue::kind;
+use vigie::resp::Reply;
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
@@ -172,4 +173,105 @@ fn row_46_the_read_set_follows_a_failover() {
     eventually("the old one is read from", SOON, || readers(&client, &all).contains(&old.port()));
     assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
     assert!(!readers(&client, &all).contains(&new.port()));
+}
+
+/// A read on a client of its own, with connections of its own.
+fn fresh_read(sentinel: &Arc<Sentinel>) -> Reply {
+    let client = to_replicas(sentinel, &[("replica.fallback", "error")]);
+    within(&client, "GET k", 5000).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn rule_32_replicas_that_lack_nothing_but_their_link_serve_before_an_error_does() {
+    let p = Scripted::primary();
+    let replicas = [Scripted::replica(&p.addr()), Scripted::replica(&p.addr())];
+    let watch = told(&p.addr(), &[replicas[0].addr(), replicas[1].addr()]);
+    let sentinel = handle(&watch, &[NO_POLLS, ("replica.fallback", "error")]);
+    let client = to_replicas(&sentinel, &[]);
+    ok(&client, "GET k");
+    let cut = |state: &str| {
+        for node in &replicas {
+            node.state(|node| node.role = FakeRole::replica_linked(&p.addr(), state));
+        }
+    };
+    // The replicas know it first: the Sentinels ask them every ten seconds.
+    cut("connect");
+    fresh_read(&sentinel);
+    for one in 0..2 {
+        watch.service(SERVICE, |state| state.replicas[one].link = "err".into());
+    }
+    refresh(&sentinel);
+    let before = [replicas[0].count("GET"), replicas[1].count("GET")];
+    for _ in 0..4 {
+        ok(&client, "GET k");
+        fresh_read(&sentinel);
+    }
+    assert!(replicas.iter().zip(before).all(|(node, before)| node.count("GET") > before), "both are used");
+    // One whose data are being replaced has none to serve.
+    replicas[0].state(|node| node.role = FakeRole::replica_linked(&p.addr(), "sync"));
+    let before = replicas[0].count("GET");
+    for _ in 0..6 {
+        fresh_read(&sentinel);
+    }
+    assert_eq!(replicas[0].count("GET"), before);
+}
+
+#[test]
+fn rule_32_reads_go_on_without_the_primary_and_just_after_a_switch() {
+    let d = Deployment::new("rule32").start();
+    let sentinel = sentinel_of(&d, &[("replica.fallback", "error")]);
+    let (old, nodes) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE));
+    old.cmd(&["SET", "k", "v"]);
+    nodes.iter().for_each(|node| eventually("replicated", SOON, || node.cmd(&["GET", "k"]).text() == "v"));
+    let (client, watch) = (to_replicas(&sentinel, &[]), Watch::on(&sentinel));
+    ok(&client, "GET k");
+    old.kill();
+    let is_cut = |node: &Arc<Node>| {
+        let info = node.try_cmd(&["INFO", "replication"]).map(|info| info.text()).unwrap_or_default();
+        info.contains("role:slave") && info.contains("master_link_status:down")
+    };
+    let all_cut = || nodes.iter().all(is_cut);
+    let (mut reads, mut cut, mut after) = (0, 0, 0);
+    eventually("reads have gone on beyond the switch", Duration::from_secs(20), || {
+        let before = all_cut();
+        for reply in [within(&client, "GET k", 5000).unwrap_or_else(|error| panic!("{error}")), fresh_read(&sentinel)] {
+            assert_eq!(text(&reply), "v", "after {reads} reads");
+        }
+        reads += 1;
+        cut += usize::from(before && all_cut());
+        after += usize::from(!watch.switches().is_empty());
+        after > 20
+    });
+    assert!(cut > 2, "they did not wait for a link: {cut} of {reads} reads began and ended without any");
+}
+
+#[test]
+fn row_43_after_the_first_slow_read_the_next_ones_go_elsewhere() {
+    let p = Scripted::primary();
+    let replicas = [Scripted::replica(&p.addr()), Scripted::replica(&p.addr()), Scripted::replica(&p.addr())];
+    let watch = told(&p.addr(), &replicas.each_ref().map(|node| node.addr()));
+    let sentinel = handle(&watch, &[NO_POLLS, ("replica.fallback", "error")]);
+    let client = to_replicas(&sentinel, &[]);
+    (0..6).for_each(|_| drop(ok(&client, "GET k")));
+    replicas[0].fault("GET", Fault::Stall);
+    let stalled = || replicas[0].count("GET");
+    let (mut checked, began) = (0, Instant::now());
+    while checked < 20 {
+        assert!(began.elapsed() < Duration::from_secs(30), "only {checked} reads within a replica's rest");
+        let before = stalled();
+        eventually("a read meets the stalled one", SOON, || {
+            within(&client, "GET k", 900).expect("another replica answers in time");
+            stalled() > before
+        });
+        // It rests for a second.
+        let slow = Instant::now();
+        for _ in 0..20 {
+            ok(&client, "GET k");
+            if slow.elapsed() > Duration::from_millis(800) {
+                break;
+            }
+            assert_eq!(stalled(), before + 1, "the next ones are quick");
+            checked += 1;
+        }
+    }
 }
