@@ -121,3 +121,41 @@ fn of_a_list_that_the_server_cut_what_ran_is_known() {
         ("1".into(), "0".into(), 0)
     );
 }
+
+/// How many connections 64 threads make in 5 s to a primary that does not serve any more, by a change that leaves it in its place.
+fn made_meanwhile(change: impl FnOnce(&FakeNode), status: &[Status]) -> u64 {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    change(&primary);
+    let before = primary.accepted();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let client = client.clone();
+            spawn(move || within(&client, "SET k v", 5000))
+        })
+        .collect();
+    for call in &calls {
+        let error = join(call).expect_err("it does not serve");
+        assert!(status.contains(&error.status()) && !error.has(flags::MAYBE_EXECUTED), "{error:?}");
+    }
+    let made = primary.accepted() - before;
+    // It serves again: nobody has to wait for long.
+    primary.state(|state| (state.role, state.loading) = (FakeRole::Primary, false));
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    made
+}
+
+#[test]
+fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
+    let demoted = |node: &FakeNode| node.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
+    let made = made_meanwhile(demoted, &[Status::Role, Status::NoPrimary]);
+    assert!((5..40).contains(&made), "{made} connections to a primary that was demoted");
+    let loading = |node: &FakeNode| {
+        node.state(|state| state.loading = true);
+        node.close_all();
+    };
+    let made = made_meanwhile(loading, &[Status::Server]);
+    assert!((5..40).contains(&made), "{made} connections to a primary that loads its data");
+}

@@ -81,6 +81,7 @@ impl Core {
             }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             if let Some(pause) = progress.pause() {
+                let pause = deadline.left_or(self.service.pause(pause));
                 self.service.rest(pause, version, || self.is_closed());
             }
             if deadline.is_over() {

@@ -617,7 +617,7 @@ fn again_or_over(
     }
     core.count_retry();
     let version = core.service.version();
-    let pause = progress.pause().map(|pause| (Instant::now() + pause, version));
+    let pause = progress.pause().map(|pause| (Instant::now() + core.service.pause(pause), version));
     call.lock().progress = Some(progress);
     Some(Waiting { pause, ..Waiting::new(Arc::clone(call)) })
 }

@@ -144,11 +144,21 @@ impl Core {
         let client = self.settings();
         let primary = snapshot.primary.as_ref().map(|endpoint| {
             let kept = last.primary.iter().find(|pool| pool.endpoint() == endpoint && !pool.is_retired());
-            kept.cloned().unwrap_or_else(|| Pool::new(spec(endpoint, &client, Expect::Primary)))
+            kept.cloned().unwrap_or_else(|| Pool::new(self.spec(endpoint, &client, Expect::Primary)))
         });
         let replicas = if self.target == Target::Primary { &[][..] } else { &snapshot.replicas };
         let replicas = replicas.iter().map(|replica| self.reader(replica, last, &client)).collect();
         View { version: snapshot.version, configured, primary, replicas }
+    }
+
+    fn spec(&self, endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
+        Spec {
+            endpoint: endpoint.clone(),
+            connect: connect_options(settings, expect),
+            pool: settings.pool,
+            lane: settings.lane,
+            pause: self.service.pause_of(endpoint, expect == Expect::Primary),
+        }
     }
 
     fn reader(&self, replica: &ReplicaView, last: &View, client: &ClientSettings) -> Arc<Reader> {
@@ -157,7 +167,7 @@ impl Core {
         let gate = kept.map(|reader| Arc::clone(&reader.gate));
         let gate = gate.unwrap_or_else(|| Arc::new(Gate::new(self.myself(), replica.endpoint.clone())));
         let pool = kept.map(|reader| Arc::clone(&reader.pool)).unwrap_or_else(|| {
-            let mut spec = spec(&replica.endpoint, client, Expect::Replica);
+            let mut spec = self.spec(&replica.endpoint, client, Expect::Replica);
             spec.connect.admit = Some(Arc::clone(&gate) as Arc<dyn Admit>);
             Pool::new(spec)
         });
@@ -329,15 +339,6 @@ impl Core {
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
         Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)
-    }
-}
-
-fn spec(endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
-    Spec {
-        endpoint: endpoint.clone(),
-        connect: connect_options(settings, expect),
-        pool: settings.pool,
-        lane: settings.lane,
     }
 }
 

@@ -163,7 +163,7 @@ impl Session {
                     .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
             }
             stale = core.service.discovered();
-            core.service.rest(deadline.left_or(pause), version, || core.is_closed());
+            core.service.rest(deadline.left_or(core.service.pause(pause)), version, || core.is_closed());
             pause = (pause * 2).min(self.settings.retry.backoff_max);
         }
     }

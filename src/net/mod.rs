@@ -13,6 +13,7 @@
 mod conn;
 mod connect;
 mod handshake;
+mod pause;
 pub mod resolve;
 mod role;
 mod socket;
@@ -20,6 +21,7 @@ mod waker;
 
 pub use conn::{Admit, Conn, ConnectOptions, SendError};
 pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+pub use pause::Pause;
 pub use role::{Replication, Role, RoleReplica, Tells};
 pub use socket::{Ready, Socket};
 pub use waker::Waker;

@@ -18,7 +18,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
-use crate::net::{Conn, ConnectOptions, Socket};
+use crate::net::{Conn, ConnectOptions, Pause, Socket};
 use crate::sys::apart::Apart;
 use crate::time::Deadline;
 
@@ -37,6 +37,8 @@ pub struct Spec {
     pub pool: PoolSettings,
     /// How the shared ones behave.
     pub lane: LaneSettings,
+    /// What all who connect to the node in this role have in common when that fails.
+    pub pause: Arc<Pause>,
 }
 
 /// The connections to one node.
@@ -46,6 +48,7 @@ pub struct Pool {
     connect: ArcSwap<ConnectOptions>,
     settings: PoolSettings,
     lane_settings: LaneSettings,
+    pause: Arc<Pause>,
     lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// The lanes of calls that nobody waits for: ordinary ones, and writes with their WAIT.
     posts: [ArcSwapOption<Post>; 2],
@@ -111,6 +114,7 @@ impl Pool {
             connect: ArcSwap::from_pointee(spec.connect),
             settings: spec.pool,
             lane_settings: spec.lane,
+            pause: spec.pause,
             lanes: ArcSwap::default(),
             posts: Default::default(),
             load: AtomicU32::new(0),
@@ -219,13 +223,25 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a connection, and says in which round that began: one of an earlier round does not stay.
+    /// Opens a connection, and says in which round that began: one of an earlier round does not stay. A node that has just failed is left
+    /// alone for a while: the error is then that of the last attempt.
     fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
+        let attempt = self.pause.attempt()?;
         let inner = self.lock();
         let (round, options) = (inner.loans.round(), self.connect.load_full());
         drop(inner);
         let note = |socket: &Arc<Socket>| self.note(socket);
-        Conn::open_noted(&self.endpoint, &options, deadline, &note).map(|conn| (conn, round))
+        let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
+        // Whoever ends the pool ends what is being opened: that is no fault of the node.
+        if opened.is_ok() || !self.is_retired() {
+            attempt.told(&opened);
+        }
+        opened.map(|conn| (conn, round))
+    }
+
+    /// How long the node is still left alone, because it could not be connected to.
+    pub fn rests(&self) -> Option<Duration> {
+        self.pause.left()
     }
 
     /// Remembers a socket that is about to be connected: the end of the pool must not wait for its handshake.

@@ -7,6 +7,7 @@ use super::answer::{self, Answer, Heard};
 use super::identity::Identity;
 use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
 use super::link::LinkOptions;
+use super::pauses::Pauses;
 use super::peers::{Met, SentinelList};
 use super::query::{Outcome, Query};
 use super::replicas;
@@ -14,9 +15,10 @@ use super::report;
 use super::snapshot::{SentinelView, Snapshot};
 use crate::config::{ClientSettings, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::{Agreed, Conn, ConnectOptions, Expect, HandshakeOptions, Role, ServerInfo};
+use crate::net::{Agreed, Conn, ConnectOptions, Expect, HandshakeOptions, Pause, Role, ServerInfo};
 use crate::resp::{Limits, Reply};
 use crate::time::Deadline;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long those who have not answered yet are given once enough has been said: one of them may know of a newer epoch. As long as
@@ -75,7 +77,7 @@ pub fn bound(settings: &Settings) -> Duration {
 }
 
 /// Discovers a service.
-pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Known) -> Report {
+pub(super) fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Known, pauses: &Pauses) -> Report {
     let begun = Instant::now();
     let deadline = Deadline::after(bound(settings));
     let asked = Round::ask(service, settings, list, deadline);
@@ -85,7 +87,7 @@ pub fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Know
     let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
     let (mut proposed, mut by_majority, mut reset, mut dissent, mut verified) = (None, false, false, None, None);
     let outcome = match verdict {
-        Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), deadline)
+        Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), pauses, deadline)
             .map(|(winner, told)| {
                 verified = told;
                 (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
@@ -252,6 +254,7 @@ fn verify<'a>(
     settings: &Settings,
     known: &Known,
     voices: usize,
+    pauses: &Pauses,
     deadline: Deadline,
 ) -> Result<(&'a Candidate, Option<ServerInfo>)> {
     let mut failure = None;
@@ -261,7 +264,13 @@ fn verify<'a>(
             // It said so itself, and every connection to it is asked again: a poll need not cost it one.
             return Ok((candidate, None));
         }
-        let error = match ask_role(candidate, settings, deadline) {
+        let endpoint = settings.client.address_map.apply(&candidate.primary);
+        let pause = pauses.of_primary(&endpoint, candidate.epoch, &settings.client.retry);
+        if is_known && pause.reason().is_some_and(|error| error.status() == Status::Server) {
+            // It has the role, and cannot serve at the moment: those who want to use it ask it often enough.
+            return Ok((candidate, None));
+        }
+        let error = match ask_role(candidate, &endpoint, settings, &pause, deadline) {
             Ok(told) => return Ok((candidate, Some(told))),
             Err(error) => error,
         };
@@ -281,17 +290,31 @@ fn verify<'a>(
 }
 
 /// The candidate's own word, with the data nodes' credentials.
-fn ask_role(candidate: &Candidate, settings: &Settings, deadline: Deadline) -> Result<ServerInfo> {
-    let endpoint = settings.client.address_map.apply(&candidate.primary);
+/// It is not dialled while it is left alone.
+fn ask_role(
+    candidate: &Candidate,
+    endpoint: &Endpoint,
+    settings: &Settings,
+    pause: &Arc<Pause>,
+    deadline: Deadline,
+) -> Result<ServerInfo> {
     let named = format!("the primary that {} Sentinels name (epoch {})", candidate.voices.len(), candidate.epoch);
-    match Conn::open(&endpoint, &role_options(&settings.client), deadline) {
-        Ok(conn) if conn.info().role.is_primary() || conn.info().role == Role::Unknown => Ok(conn.info().clone()),
-        Ok(conn) => {
-            let text = format!("{endpoint}, {named}, has the role {}: a stale address", conn.info().role);
-            Err(Error::new(Status::Role, text).with_endpoint(&endpoint).with_flags(flags::RETRYABLE))
-        }
+    let asked = pause.attempt().and_then(|attempt| {
+        let opened = Conn::open(endpoint, &role_options(&settings.client), deadline);
+        let asked = opened.and_then(|conn| match &conn.info().role {
+            role if role.is_primary() || *role == Role::Unknown => Ok(conn.info().clone()),
+            role => {
+                let text = format!("{endpoint}, {named}, has the role {role}: a stale address");
+                Err(Error::new(Status::Role, text).with_endpoint(endpoint).with_flags(flags::RETRYABLE))
+            }
+        });
+        attempt.told(&asked);
+        asked
+    });
+    match asked {
+        Ok(told) => Ok(told),
         Err(error) => match error.status() {
-            Status::Auth | Status::Tls | Status::Unsupported => Err(error),
+            Status::Auth | Status::Tls | Status::Unsupported | Status::Role => Err(error),
             // What does not pass by itself.
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {

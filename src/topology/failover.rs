@@ -189,6 +189,7 @@ impl Service {
             return;
         }
         flight.failover.says_primary = Some(announced.clone());
+        self.end_pauses();
         self.doubts.fetch_add(1, Ordering::AcqRel);
         let taken = match policy {
             ProbePolicy::Eager => true,
@@ -227,6 +228,7 @@ impl Service {
     /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence comes down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
+        self.end_pauses();
         flight.failover.switched = Some(Instant::now());
         flight.failover.previous = before.primary_announced.clone();
         flight.failover.down.clear();

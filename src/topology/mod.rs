@@ -19,6 +19,7 @@ mod judge;
 mod link;
 mod monitor;
 mod news;
+mod pauses;
 mod peers;
 mod probe;
 mod query;

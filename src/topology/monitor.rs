@@ -243,6 +243,10 @@ impl Post {
     /// Acts on an event about one of our services; others' change nothing.
     fn act(&mut self, sentinel: &Sentinel, from: &Speaker, news: &News) {
         let Some(service) = sentinel.known_service(&news.service) else { return };
+        if news.is_change_of_nodes() {
+            service.end_pauses();
+            sentinel.shared().changed(service.name());
+        }
         match &news.what {
             What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel),
             What::Selected(candidate) => {

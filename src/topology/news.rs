@@ -45,6 +45,14 @@ pub enum What {
     Other,
 }
 
+impl News {
+    /// Whether a node may be another than it was: what was learnt of it by connecting to it does not count any more.
+    pub fn is_change_of_nodes(&self) -> bool {
+        let switches = matches!(self.what, What::Switched(..) | What::Selected(_) | What::Promoted(_));
+        switches || self.channel == "+reboot"
+    }
+}
+
 /// Reads a message of a subscription, in both protocols: `message`, `pmessage`.
 pub fn read(reply: &Reply) -> Option<News> {
     if !matches!(reply.kind(0), Kind::Array | Kind::Push) {

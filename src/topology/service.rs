@@ -8,12 +8,13 @@ use super::discovery::{self, Report};
 use super::failover::{Failover, be_lenient};
 use super::follow::Following;
 use super::judge::{Known, Proposal};
+use super::pauses::Pauses;
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::{Role, ServerInfo};
+use crate::net::{Pause, Role, ServerInfo};
 use crate::time::Deadline;
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
@@ -60,6 +61,7 @@ pub struct Service {
     flight: Mutex<Flight>,
     pub(super) landed: Condvar,
     pub(super) following: Following,
+    pub(super) pauses: Pauses,
 }
 
 #[derive(Default)]
@@ -94,6 +96,7 @@ impl Service {
             flight: Mutex::default(),
             landed: Condvar::new(),
             following: Following::default(),
+            pauses: Pauses::default(),
         })
     }
 
@@ -223,11 +226,29 @@ impl Service {
         }
     }
 
-    /// Waits a while, but not longer than until the topology changes from this version, or `stop` says so when it is woken.
+    /// What all who connect to a node in this role have in common.
+    pub fn pause_of(&self, endpoint: &Endpoint, as_primary: bool) -> Arc<Pause> {
+        self.pauses.of(endpoint, as_primary, &self.shared.settings().client.retry)
+    }
+
+    /// How long to wait before another attempt: as long as the primary is left alone by all, or as the caller would by itself.
+    pub fn pause(&self, own: Duration) -> Duration {
+        self.pauses.left().unwrap_or(own)
+    }
+
+    /// Something has happened to the nodes: whoever waits before another attempt makes it now.
+    pub(super) fn end_pauses(&self) {
+        self.pauses.end();
+        self.landed.notify_all();
+    }
+
+    /// Waits a while, but not longer than until the topology changes from this version, the pauses are ended, or `stop` says so when it
+    /// is woken.
     pub fn rest(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
         let end = Instant::now() + pause;
         let mut flight = self.flight();
-        while self.version() == version && !stop() {
+        let ended = self.pauses.ended();
+        while self.version() == version && self.pauses.ended() == ended && !stop() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -455,7 +476,8 @@ impl Landing {
             self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed")));
             return;
         }
-        let report = discovery::run(&self.service.name, &shared.settings(), shared.list(), &self.service.known());
+        let (settings, known) = (shared.settings(), self.service.known());
+        let report = discovery::run(&self.service.name, &settings, shared.list(), &known, &self.service.pauses);
         self.report = Some(report);
     }
 }

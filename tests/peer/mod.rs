@@ -207,6 +207,7 @@ impl Server {
             connect: connect_options(Limits::default()),
             pool,
             lane: LaneSettings::default(),
+            pause: Arc::default(),
         }
     }
 

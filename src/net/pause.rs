@@ -1,0 +1,214 @@
+//! How long a node is left alone after it could not be connected to, or was not what it was taken for.
+//!
+//! Guarantees: all who share a pause dial a node that fails one after the other, and not before the pause is over, however many they are;
+//! it grows with each failure, with jitter, and ends with the first success. Leaves to others: which node and generation it
+//! belongs to, and when something has happened that ends it (topology).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Status, flags};
+
+/// The first pause and the longest.
+const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// How often whoever waits for another's attempt looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The pause of one node.
+pub struct Pause {
+    first: Duration,
+    longest: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Failures in a row.
+    failures: u32,
+    until: Option<Instant>,
+    /// When the last of them was noted: what had begun before says the same.
+    noted: Option<Instant>,
+    error: Option<Error>,
+    /// One tries whether it is over.
+    tried: bool,
+    generation: u64,
+}
+
+/// The right to dial. Whoever has it tells how it went; without a word nothing is concluded.
+pub struct Attempt {
+    pause: Arc<Pause>,
+    begun: Instant,
+    generation: u64,
+    tries: bool,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self::new(BOUNDS.0, BOUNDS.1)
+    }
+}
+
+impl Pause {
+    /// For a node that has not failed.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, state: Mutex::default() }
+    }
+
+    /// Asks to dial; while the node is left alone, why it is.
+    pub fn attempt(self: &Arc<Self>) -> Result<Attempt, Error> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if let Some(error) =
+            state.error.as_ref().filter(|_| state.tried || state.until.is_some_and(|until| now < until))
+        {
+            return Err(error.clone());
+        }
+        state.tried = state.error.is_some();
+        Ok(Attempt { pause: Arc::clone(self), begun: now, generation: state.generation, tries: state.tried })
+    }
+
+    /// How long it is still left alone; `None`: it may be dialled.
+    pub fn left(&self) -> Option<Duration> {
+        let state = self.lock();
+        let left = state.until?.saturating_duration_since(Instant::now());
+        match (left.is_zero(), state.tried) {
+            (false, _) => Some(left),
+            (true, true) => Some(LOOK),
+            (true, false) => None,
+        }
+    }
+
+    /// Why it failed the last time, unless it has served since then.
+    pub fn reason(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
+    /// Something has happened since it failed: it may be dialled at once.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        *state = State { generation: state.generation + 1, ..State::default() };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, state: &mut State, error: &Error) {
+        let doubled = self.first.saturating_mul(1 << state.failures.min(16));
+        let pause = doubled.min(self.longest).mul_f64(0.75 + fastrand::f64() / 4.0);
+        let now = Instant::now();
+        state.failures = state.failures.saturating_add(1);
+        (state.until, state.noted, state.error) = (Some(now + pause), Some(now), Some(error.clone()));
+    }
+}
+
+impl Attempt {
+    /// How it went. Only what says something about the node counts: not a caller's deadline, and not what no waiting mends.
+    pub fn told<T>(self, outcome: &Result<T, Error>) {
+        let mut state = self.pause.lock();
+        if state.generation != self.generation {
+            return;
+        }
+        match outcome {
+            Ok(_) => *state = State { generation: state.generation, ..State::default() },
+            Err(error) if says_something(error) && state.noted.is_none_or(|noted| noted < self.begun) => {
+                self.pause.note(&mut state, error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut state = self.pause.lock();
+        if self.tries && state.generation == self.generation {
+            state.tried = false;
+        }
+    }
+}
+
+fn says_something(error: &Error) -> bool {
+    let of_node =
+        matches!(error.status(), Status::Connect | Status::Resolve | Status::Io | Status::Role | Status::Server);
+    of_node && error.has(flags::RETRYABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn failed(status: Status) -> Result<(), Error> {
+        Err(Error::new(status, "no").with_flags(flags::RETRYABLE))
+    }
+
+    fn patient() -> Arc<Pause> {
+        Arc::new(Pause::new(HOUR, HOUR))
+    }
+
+    #[test]
+    fn a_failure_is_a_pause_for_all_until_something_happens() {
+        let pause = patient();
+        pause.attempt().unwrap().told(&failed(Status::Role));
+        let left = pause.left().unwrap();
+        assert!(left > HOUR / 2 && left <= HOUR, "{left:?}");
+        assert_eq!(pause.attempt().err().map(|error| error.status()), Some(Status::Role));
+        assert_eq!(pause.reason().map(|error| error.status()), Some(Status::Role));
+        pause.clear();
+        assert!(pause.left().is_none() && pause.attempt().is_ok());
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_node_is_none() {
+        for status in [Status::Timeout, Status::Auth, Status::Closed, Status::Config] {
+            let pause = patient();
+            pause.attempt().unwrap().told(&failed(status));
+            assert!(pause.left().is_none(), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_began_together_counts_once_and_what_was_cleared_not_at_all() {
+        let pause = Arc::new(Pause::new(Duration::from_nanos(1), HOUR));
+        let attempts: Vec<_> = (0..20).map(|_| pause.attempt().unwrap()).collect();
+        attempts.into_iter().for_each(|attempt| attempt.told(&failed(Status::Connect)));
+        assert_eq!(pause.lock().failures, 1);
+        let pause = patient();
+        let attempt = pause.attempt().unwrap();
+        pause.clear();
+        attempt.told(&failed(Status::Connect));
+        assert!(pause.left().is_none());
+    }
+
+    #[test]
+    fn after_the_pause_one_tries_for_all() {
+        let pause = Arc::new(Pause::new(Duration::from_nanos(1), Duration::from_nanos(1)));
+        pause.attempt().unwrap().told(&failed(Status::Connect));
+        let trying = loop {
+            // A nanosecond may not have passed yet.
+            if let Ok(attempt) = pause.attempt() {
+                break attempt;
+            }
+        };
+        assert!(pause.attempt().is_err() && pause.left().is_some());
+        // Who gives up leaves the trying to the next one; a success ends it all.
+        drop(trying);
+        let trying = pause.attempt().unwrap();
+        trying.told(&Ok::<(), Error>(()));
+        assert!(pause.left().is_none());
+        let (one, other) = (pause.attempt().unwrap(), pause.attempt().unwrap());
+        drop((one, other));
+    }
+
+    #[test]
+    fn it_grows_up_to_its_bound() {
+        let pause = Arc::new(Pause::new(HOUR, 4 * HOUR));
+        for hours in [1, 2, 4, 4, 4] {
+            pause.note(&mut pause.lock(), &Error::new(Status::Io, "no"));
+            let left = pause.left().unwrap();
+            assert!(left > hours * HOUR / 2 && left <= hours * HOUR, "{left:?} of {hours} h");
+        }
+    }
+}

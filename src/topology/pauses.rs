@@ -1,0 +1,115 @@
+//! The pauses of a service's nodes: one for each node and role, for all who connect to it.
+//!
+//! Guarantees: a pause belongs to the generation (the configuration epoch) in which the node failed; whoever waits for one can tell
+//! that all have been ended. Leaves to others: how long a pause is (net), and what ends them (failover, monitor).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::{Endpoint, RetrySettings};
+use crate::net::Pause;
+
+/// The pauses of a service's nodes.
+#[derive(Default)]
+pub(super) struct Pauses {
+    known: Mutex<Vec<Known>>,
+    /// How often all were ended.
+    ended: AtomicU64,
+}
+
+struct Known {
+    endpoint: Endpoint,
+    as_primary: bool,
+    epoch: u64,
+    pause: Arc<Pause>,
+}
+
+impl Pauses {
+    /// The pause of a node in this role.
+    pub(super) fn of(&self, endpoint: &Endpoint, as_primary: bool, retry: &RetrySettings) -> Arc<Pause> {
+        let mut known = self.lock();
+        let same = |known: &&Known| known.endpoint == *endpoint && known.as_primary == as_primary;
+        if let Some(known) = known.iter().find(same) {
+            return Arc::clone(&known.pause);
+        }
+        // Those of nodes that have left, and did not fail.
+        known.retain(|known| Arc::strong_count(&known.pause) > 1 || known.pause.left().is_some());
+        let pause = Arc::new(Pause::new(retry.backoff_min, retry.backoff_max));
+        known.push(Known { endpoint: endpoint.clone(), as_primary, epoch: 0, pause: Arc::clone(&pause) });
+        pause
+    }
+
+    /// The pause of a node that is named as the primary under this epoch: what it did under another one does not count.
+    pub(super) fn of_primary(&self, endpoint: &Endpoint, epoch: u64, retry: &RetrySettings) -> Arc<Pause> {
+        let pause = self.of(endpoint, true, retry);
+        let mut known = self.lock();
+        if let Some(known) = known.iter_mut().find(|known| Arc::ptr_eq(&known.pause, &pause)) {
+            if std::mem::replace(&mut known.epoch, epoch) != epoch {
+                pause.clear();
+            }
+        }
+        pause
+    }
+
+    /// How long the node that is wanted as the primary is left alone; `None`: it may be dialled.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.lock().iter().filter(|known| known.as_primary).filter_map(|known| known.pause.left()).min()
+    }
+
+    /// How often all were ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Something has happened: all may be dialled at once.
+    pub(super) fn end(&self) {
+        self.lock().iter().for_each(|known| known.pause.clear());
+        self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Status, flags};
+
+    fn at(port: u16) -> Endpoint {
+        Endpoint::tcp("127.0.0.1", port).unwrap()
+    }
+
+    fn slow() -> RetrySettings {
+        let hour = Duration::from_secs(3600);
+        RetrySettings { backoff_min: hour, backoff_max: hour, ..RetrySettings::default() }
+    }
+
+    fn fail(pause: &Arc<Pause>) {
+        pause.attempt().unwrap().told(&Err::<(), _>(Error::new(Status::Role, "no").with_flags(flags::RETRYABLE)));
+    }
+
+    #[test]
+    fn each_node_has_its_own_in_each_role() {
+        let pauses = Pauses::default();
+        fail(&pauses.of(&at(1), true, &slow()));
+        assert!(pauses.of(&at(1), true, &slow()).left().is_some() && pauses.left().is_some());
+        assert!(pauses.of(&at(1), false, &slow()).left().is_none());
+        assert!(pauses.of(&at(2), true, &slow()).left().is_none());
+        pauses.end();
+        assert!(pauses.left().is_none());
+        assert_eq!(pauses.ended(), 1);
+        fail(&pauses.of(&at(1), false, &slow()));
+        assert!(pauses.left().is_none(), "nobody who wants a primary waits for a replica");
+    }
+
+    #[test]
+    fn another_epoch_is_another_generation() {
+        let pauses = Pauses::default();
+        fail(&pauses.of_primary(&at(1), 5, &slow()));
+        assert!(pauses.of_primary(&at(1), 5, &slow()).left().is_some());
+        assert!(pauses.of_primary(&at(1), 6, &slow()).left().is_none());
+    }
+}
