@@ -7,6 +7,7 @@ mod completions;
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use calls::*;
 use completions::*;
@@ -158,4 +159,59 @@ fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
     };
     let made = made_meanwhile(loading, &[Status::Server]);
     assert!((5..40).contains(&made), "{made} connections to a primary that loads its data");
+}
+
+#[test]
+fn a_word_about_the_nodes_ends_the_pause() {
+    let (primary, replica) = (Scripted::primary(), Scripted::replica("127.0.0.1:1"));
+    let watch = told(&primary.addr(), &[replica.addr()]);
+    let slow = [("retry.backoff_min", "60s"), ("retry.backoff_max", "60s"), ("monitor.interval", "60s")];
+    let client = to_primary(&handle(&watch, &slow), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let (p, r) = (primary.port(), replica.port());
+    let about = format!("master {SERVICE} 127.0.0.1 {p}");
+    let chosen = format!("slave 127.0.0.1:{r} 127.0.0.1 {r} @ {SERVICE} 127.0.0.1 {p}");
+    for (channel, payload) in [("+reboot", &about), ("+selected-slave", &chosen)] {
+        primary.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
+        primary.close_all();
+        let dialled = primary.count("ROLE");
+        let call = {
+            let client = client.clone();
+            spawn(move || within(&client, "GET k", 50_000))
+        };
+        primary.wait_count("ROLE", dialled + 1, Duration::from_secs(5));
+        // Left alone from now on, for longer than anybody waits here.
+        let error = within(&client, "GET k", 300).expect_err("a replica");
+        assert!([Status::Role, Status::NoPrimary, Status::Timeout].contains(&error.status()), "{error:?}");
+        let dialled = primary.count("ROLE");
+        primary.state(|state| state.role = FakeRole::Primary);
+        within(&client, "GET k", 300).expect_err("it is left alone");
+        assert_eq!(primary.count("ROLE"), dialled);
+        eventually("somebody listens", Duration::from_secs(5), || watch.publish(channel, payload) > 0);
+        assert_eq!(text(&join(&call).expect("it is dialled again")), "v");
+    }
+}
+
+#[test]
+fn nobody_inherits_the_bad_luck_of_the_first_caller() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let sentinel = handle(&watch, &[("timeout.connect", "60s")]);
+    // The discovery is made by another client: the next connection is that of the first caller.
+    ok(&to_primary(&sentinel, &[]), "PING");
+    let client = to_primary(&sentinel, &[]);
+    let begun = primary.accepted();
+    primary.fault_times("HELLO", 1, Fault::Stall);
+    let call = |line: &'static str| {
+        let client = client.clone();
+        spawn(move || within(&client, line, 50_000))
+    };
+    let first = call("SET k first");
+    eventually("its handshake is stalled", Duration::from_secs(5), || primary.accepted() > begun);
+    let second = call("SET k second");
+    assert!(join(&second).is_ok(), "a connection of its own luck");
+    assert!(first.try_recv().is_err(), "the first one is still at its handshake");
+    assert_eq!(ok(&client, "GET k"), "second");
+    primary.clear_faults();
+    assert!(join(&first).is_ok());
 }

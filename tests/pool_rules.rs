@@ -587,3 +587,138 @@ fn a_submit_lane_that_was_idle_for_long_is_closed_though_others_still_know_it() 
     eventually("its connection is closed", || server.open.load(Ordering::SeqCst) == 0);
     drop(post);
 }
+
+/// A server that answers WHO with the number of the connection, "slow" when the test goes on, and everything else with the last argument.
+fn pausing() -> (Server, Arc<AtomicBool>) {
+    let go = Arc::new(AtomicBool::new(false));
+    let goes = go.clone();
+    let server = Server::start(move |mut peer, number| {
+        while let Some(text) = peer.next_arg() {
+            if text == b"slow" {
+                eventually("the test goes on", || goes.load(Ordering::SeqCst));
+            }
+            let who = if text == b"WHO" { number.to_string().into_bytes() } else { text };
+            peer.say_bulk(&who);
+        }
+    });
+    (server, go)
+}
+
+fn who(pool: &Arc<Pool>, ms: u64) -> Option<Vec<u8>> {
+    pool_echo(pool, b"WHO", after(ms)).ok().and_then(|reply| reply.bytes(0).map(<[u8]>::to_vec))
+}
+
+#[test]
+fn a_lane_that_is_always_in_use_ends_with_its_lifetime() {
+    let (server, go) = pausing();
+    let mut spec = server.spec(PoolSettings { lifetime: Some(60 * MS), ..pool_of(4) });
+    spec.lane.max = 1;
+    let pool = Pool::new(spec);
+    assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
+    scope(|threads| {
+        let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        let posted = start_echo(&pool, b"slow");
+        let old = pool.post(Traffic::Plain).unwrap();
+        eventually("its successor is open", || who(&pool, 50).is_some_and(|number| number != b"0"));
+        eventually("and so is that of submitted calls", || {
+            pool.post(Traffic::Plain).is_some_and(|post| !Arc::ptr_eq(&post, &old))
+        });
+        go.store(true, Ordering::SeqCst);
+        assert_text(&slow.join().unwrap(), b"slow");
+        await_echo(&posted, b"slow");
+        eventually("the old ones are closed", || old.lane().is_dead());
+    });
+    assert!(server.most_open.load(Ordering::SeqCst) <= 4);
+}
+
+#[test]
+fn without_a_place_for_its_successor_an_old_lane_ends_when_it_is_idle() {
+    let (server, go) = pausing();
+    let pool = server.pool(PoolSettings { lifetime: Some(60 * MS), ..pool_of(2) });
+    assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
+    let _lent = pool.loan(after(5000)).unwrap();
+    scope(|threads| {
+        let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        std::thread::sleep(700 * MS); // Longer than a tick: it is too old, and stays.
+        assert_eq!((pool.counts().lanes, pool.counts().total, server.accepted()), (1, 2, 2));
+        go.store(true, Ordering::SeqCst);
+        assert_text(&slow.join().unwrap(), b"slow");
+    });
+    eventually("it is closed", || pool.counts().total == 1);
+    assert_eq!(who(&pool, 5000), Some(b"2".to_vec()));
+}
+
+#[test]
+fn pool_max_holds_while_lanes_drain() {
+    let (server, go) = pausing();
+    let pool = server.pool(pool_of(2));
+    assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
+    scope(|threads| {
+        let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        let lent = pool.loan(after(5000)).unwrap();
+        pool.disconnect();
+        let failure = pool_echo(&pool, b"no place", after(100)).unwrap_err();
+        assert_eq!((failure.error.status(), failure.sent), (Status::Timeout, 0));
+        assert_eq!((server.accepted(), pool.counts().total), (2, 2));
+        let waiting = threads.spawn(|| who(&pool, 20_000));
+        go.store(true, Ordering::SeqCst);
+        assert_text(&slow.join().unwrap(), b"slow");
+        // The place of what has drained is that of the next lane.
+        assert_eq!(waiting.join().unwrap(), Some(b"2".to_vec()));
+        drop(lent);
+    });
+    assert_eq!(server.most_open.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn pool_max_holds_however_often_all_connections_are_renewed() {
+    let server = numbered();
+    let pool = server.pool(pool_of(5));
+    let end = Instant::now() + Duration::from_millis(1000);
+    scope(|threads| {
+        for thread in 0..20u64 {
+            let pool = &pool;
+            threads.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(thread);
+                while Instant::now() < end {
+                    match random.u32(..20) {
+                        0 => pool.disconnect(),
+                        1 => await_echo(&start_echo(pool, b"posted"), b"posted"),
+                        2..8 => drop(ask(&mut pool.loan(after(20_000)).unwrap())),
+                        _ => assert_text(&pool_echo(pool, b"x", after(20_000)), b"x"),
+                    }
+                    assert!(pool.counts().total <= 5);
+                }
+            });
+        }
+    });
+    let counts = pool.counts();
+    assert_eq!((counts.lent, counts.waiting), (0, 0));
+}
+
+#[test]
+fn the_load_goes_to_the_next_lane_while_the_head_of_the_first_is_late() {
+    let (server, go) = pausing();
+    let mut spec = server.spec(pool_of(4));
+    // All calls share one lane from the first on.
+    (spec.lane.max, spec.lane.share_at) = (2, 0.0);
+    let pool = Pool::new(spec);
+    assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
+    scope(|threads| {
+        let slow = threads.spawn(|| pool_echo(&pool, b"slow", Deadline::never()));
+        eventually("it is on its way", || pool.counts().in_flight == 1);
+        // Who finds all lanes late asks for another, and waits behind the head of the first.
+        eventually("there is a second lane", || {
+            let _ = who(&pool, 20);
+            pool.counts().lanes == 2
+        });
+        for _ in 0..50 {
+            assert_eq!(who(&pool, 20_000), Some(b"1".to_vec()));
+        }
+        go.store(true, Ordering::SeqCst);
+        assert_text(&slow.join().unwrap(), b"slow");
+    });
+}

@@ -1,6 +1,6 @@
 //! From an endpoint to a connected socket: resolve, then try each address in turn.
 //!
-//! Guarantees: ends within the deadline, whatever the resolver and the network do; the time left is shared fairly between the addresses
+//! Guarantees: a lost packet costs an attempt no more than a quarter of a second; ends within the deadline, whatever the resolver and the network do; the time left is shared fairly between the addresses
 //! that are still to be tried; the error tells what happened with each. Leaves to others: whether the deadline was the call's or
 //! timeout.connect (a timeout is CONNECT with ETIMEDOUT here).
 
@@ -8,13 +8,16 @@ use super::resolve;
 use super::socket::Socket;
 use crate::config::{Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
+use crate::sys::poll::{self, PollFd};
 use crate::time::Deadline;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// After so long a second connection is begun beside the first one: the kernel sends its first packet again only after a second.
+const SECOND: Duration = Duration::from_millis(250);
 /// How long to wait before a Unix socket with a full backlog is tried again: it cannot be polled for.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
@@ -67,22 +70,37 @@ fn in_turn(
     Err(failed(endpoint, &last, &earlier, deadline))
 }
 
-/// One address within its share of the time.
+/// One address within its share of the time: the first of up to two connections that is there.
 fn one(
     address: &SocketAddr,
     tcp: &TcpSettings,
     deadline: Deadline,
     note: &dyn Fn(&Arc<Socket>),
 ) -> io::Result<Arc<Socket>> {
-    let socket = Arc::new(Socket::start(address, tcp)?);
-    note(&socket);
-    while !socket.wait(false, true, deadline.left())?.write {
+    let begin = || {
+        let socket = Socket::start(address, tcp).map(Arc::new)?;
+        note(&socket);
+        Ok::<_, io::Error>(socket)
+    };
+    let (mut begun, mut second_at) = (vec![begin()?], Some(Instant::now() + SECOND));
+    loop {
+        let until_second = second_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = [deadline.left(), until_second].into_iter().flatten().min();
+        let mut fds: Vec<PollFd> = begun.iter().map(|socket| PollFd::new(socket.fd(), false, true)).collect();
+        poll::wait(&mut fds, left)?;
+        // What one address answers to one of them it would answer to the other.
+        if let Some(at) = fds.iter().position(PollFd::writable) {
+            let socket = begun.swap_remove(at);
+            return socket.connect_result().map(|()| socket);
+        }
         if deadline.is_over() {
             return Err(timed_out());
         }
+        if second_at.take_if(|at| Instant::now() >= *at).is_some() {
+            // Without a descriptor for it the first one has to do.
+            begun.extend(begin());
+        }
     }
-    socket.connect_result()?;
-    Ok(socket)
 }
 
 fn unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
@@ -142,6 +160,35 @@ mod tests {
         let error = in_turn(&endpoint, &[refused, refused], &tcp(), soon(), &|_| ()).unwrap_err();
         assert_eq!((error.status(), error.errno()), (Status::Connect, libc::ECONNREFUSED));
         assert!(error.has(flags::RETRYABLE) && error.message().contains("127.0.0.2"), "{error}");
+    }
+
+    /// A listener that has no place for another connection, and those that have taken them all: a first packet gets no answer.
+    fn full() -> (socket2::Socket, SocketAddr, Vec<Arc<Socket>>) {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut held = Vec::new();
+        while let Ok(socket) = one(&address, &tcp(), Deadline::after(Duration::from_millis(80)), &|_| ()) {
+            held.push(socket);
+        }
+        (listener, address, held)
+    }
+
+    #[test]
+    fn a_lost_first_packet_costs_no_second() {
+        let (listener, address, _held) = full();
+        listener.set_nonblocking(true).unwrap();
+        let begun = std::sync::Mutex::new(Vec::new());
+        let note = |socket: &Arc<Socket>| {
+            begun.lock().unwrap().push(Arc::clone(socket));
+            // The first packet of the first one is lost by now; there is room for another.
+            while listener.accept().is_ok() {}
+        };
+        let socket = one(&address, &tcp(), Deadline::after(Duration::from_secs(20)), &note).unwrap();
+        let begun = begun.into_inner().unwrap();
+        assert_eq!(begun.len(), 2);
+        assert!(Arc::ptr_eq(&socket, &begun[1]), "the first one sends again only after a second");
     }
 
     #[test]

@@ -1,17 +1,25 @@
 //! Choosing a lane: exclusive ones while few calls are in flight, one shared by all above that.
 //!
 //! Guarantees: a call never waits for a connection that could be shared; the first lane is opened by the caller that needs it
-//! (the others wait for that attempt and share its error), further ones by a worker. The thresholds were fitted by
+//! (the others wait for that attempt and share its error, unless it takes long), further ones by a worker. The thresholds were fitted by
 //! measurement and are options (`lane.*`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Lane, Outcome, Unit};
 use crate::time::Deadline;
 use crate::worker;
+
+/// An attempt at the first lane that takes longer may have met with bad luck: another caller makes a second one beside it.
+const SLOW: Duration = Duration::from_millis(250);
+/// The longest wait for something that is told.
+const LONG: Duration = Duration::from_secs(60);
+/// How often a caller that waits for a place for the first lane looks whether one has come free.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The load is measured at every so manieth call of a lane: reading foreign counters costs more than the call's own lock.
 const SAMPLE_EVERY: u32 = 16;
@@ -132,9 +140,15 @@ impl Pool {
     /// Counts a connection that is about to be opened, if there is room for it.
     pub(super) fn reserve(&self) -> bool {
         let mut inner = self.lock();
-        let room = inner.ended.is_none() && inner.total < self.settings.max;
+        let room = inner.ended.is_none() && self.has_room(&inner);
         inner.total += usize::from(room);
         room
+    }
+
+    /// Whether there is a place for another connection. One is kept for the first lane, also while lanes drain.
+    pub(super) fn has_room(&self, inner: &Inner) -> bool {
+        let kept = usize::from(inner.first.opening == 0 && self.lanes.load().is_empty());
+        inner.total + kept < self.settings.max
     }
 
     /// Adds the lane that was opened in a reserved place, or gives the place back; false if it did.
@@ -148,6 +162,27 @@ impl Pool {
                 let mut lanes = Vec::clone(&lanes);
                 lanes.push(lane);
                 self.lanes.store(Arc::new(lanes));
+                true
+            }
+            _ => {
+                self.free_place(&mut inner);
+                false
+            }
+        }
+    }
+
+    /// Puts a lane that was opened in a reserved place where an older one was, which ends when it has answered everything; false if the
+    /// place was given back.
+    pub(super) fn succeed(&self, old: &Arc<Lane>, opened: Option<(Arc<Lane>, u64)>) -> bool {
+        let mut inner = self.lock();
+        let mut lanes = Vec::clone(&self.lanes.load());
+        let at = lanes.iter().position(|lane| Arc::ptr_eq(lane, old));
+        match (opened, at) {
+            (Some((lane, round)), Some(at)) if inner.ended.is_none() && round == inner.loans.round() => {
+                inner.draining.push(std::mem::replace(&mut lanes[at], lane));
+                self.lanes.store(Arc::new(lanes));
+                // Submitted calls may have shared the older one.
+                self.drain_posts(&mut inner, |_| true);
                 true
             }
             _ => {
@@ -192,6 +227,7 @@ impl Pool {
     /// Opens the first lane, or waits for the caller that is doing so.
     pub(super) fn first_lane(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Lane>> {
         let mut inner = self.lock();
+        let mut unlucky = false;
         loop {
             inner.check()?;
             if let Some(lane) = self.lanes.load().first() {
@@ -201,46 +237,74 @@ impl Pool {
                 let text = format!("waiting for a connection to {}: no time was left", self.name);
                 return Err(Error::new(Status::Timeout, text).with_endpoint(&self.name).with_flags(flags::RETRYABLE));
             }
-            if !inner.first.opening {
-                break;
-            }
+            let Some(wait) = self.before_opening(&mut inner, unlucky) else { break };
             let attempt = inner.first.attempts;
-            let wait = deadline.left_or(std::time::Duration::from_secs(60));
-            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            let wait = deadline.left_or(wait);
+            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
             match &inner.first.failure {
-                // Another caller's deadline says nothing about the node.
-                Some(error) if inner.first.attempts > attempt && error.status() != Status::Timeout => {
-                    return Err(error.clone());
-                }
-                _ => {}
+                // Another caller's deadline, or a packet that got lost, says nothing about the node.
+                Some(error) if inner.first.attempts > attempt && !is_late(error) => return Err(error.clone()),
+                _ => unlucky |= inner.first.attempts > attempt,
             }
         }
-        inner.first.opening = true;
+        inner.first.opening += 1;
+        inner.first.since = Some(Instant::now());
         inner.total += 1;
         drop(inner);
         let opened = self.open(deadline).map(|(conn, round)| (self.new_lane(conn), round));
         self.first_done(opened)
     }
 
+    /// How long a caller has to wait before it may open the first lane; `None`: it may now. `unlucky`: it has waited for an attempt in vain.
+    fn before_opening(&self, inner: &mut Inner, unlucky: bool) -> Option<Duration> {
+        let slow_in = inner.first.since.map_or(Duration::ZERO, |since| SLOW.saturating_sub(since.elapsed()));
+        match inner.first.opening {
+            0 if inner.total >= self.settings.max => {
+                // What is left of earlier lanes and loans has all the places.
+                self.drop_drained(inner);
+                self.drop_idle(inner);
+                (inner.total >= self.settings.max).then_some(LOOK)
+            }
+            0 if unlucky => self.rests(),
+            0 => None,
+            1 if slow_in.is_zero() && inner.total < self.settings.max => None,
+            1 if !slow_in.is_zero() => Some(slow_in),
+            _ => Some(LONG),
+        }
+    }
+
     fn first_done(self: &Arc<Self>, opened: Result<(Arc<Lane>, u64)>) -> Result<Arc<Lane>> {
         let placed = self.settle(opened.as_ref().ok().cloned());
         let mut inner = self.lock();
-        inner.first.opening = false;
+        inner.first.opening -= 1;
+        if inner.first.opening == 0 {
+            inner.first.since = None;
+        }
         inner.first.attempts += 1;
         inner.first.failure = opened.as_ref().err().cloned();
         let ended = inner.check();
         drop(inner);
         self.first_opened.notify_all();
-        let (lane, _) = opened?;
+        // Another caller, or a worker, may have been luckier meanwhile, or have filled all places for lanes.
+        let instead = if placed { None } else { self.lanes.load().first().cloned() };
+        let lane = match (opened, instead) {
+            (Ok((lane, _)), None) => lane,
+            (Ok(_), Some(instead)) => instead,
+            (Err(error), Some(instead)) if is_late(&error) => instead,
+            (Err(error), _) => return Err(error),
+        };
         if let Err(cause) = ended {
             lane.shut(cause.clone());
             return Err(cause);
         }
         self.start_upkeep();
-        // Others may have filled all places for lanes meanwhile.
-        let instead = if placed { None } else { self.lanes.load().first().cloned() };
-        Ok(instead.unwrap_or(lane))
+        Ok(lane)
     }
+}
+
+/// Whether an attempt came to nothing because of the time.
+fn is_late(error: &Error) -> bool {
+    error.status() == Status::Timeout || error.errno() == libc::ETIMEDOUT
 }
 
 /// A small number for the calling thread, so that threads keep to lanes of their own while there are enough.

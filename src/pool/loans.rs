@@ -287,7 +287,7 @@ impl Pool {
     }
 
     fn has_room_for_loan(&self, inner: &Inner) -> bool {
-        inner.loans.count() < self.loans_at_most() && inner.total < self.settings.max
+        inner.loans.count() < self.loans_at_most() && self.has_room(inner)
     }
 
     /// Counts a place for a connection that is to be lent, if there is room for it.
@@ -391,6 +391,11 @@ impl Pool {
             return self.free_place(&mut inner);
         }
         inner.loans.offer(conn);
+    }
+
+    /// Closes what is idle, because its places are needed.
+    pub(super) fn drop_idle(&self, inner: &mut Inner) {
+        inner.total -= inner.loans.sweep(|_, _| false).len();
     }
 
     /// A place came free.

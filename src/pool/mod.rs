@@ -11,7 +11,7 @@ mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -78,10 +78,13 @@ struct Inner {
     upkeep_runs: bool,
 }
 
-/// The opening of the first lane: one caller opens, the others wait for it.
+/// The opening of the first lane: a caller opens, the others wait for it.
 #[derive(Default)]
 struct FirstLane {
-    opening: bool,
+    /// How many do so: a second one if the first takes long.
+    opening: usize,
+    /// When the last of these attempts began.
+    since: Option<Instant>,
     attempts: u64,
     failure: Option<Error>,
 }

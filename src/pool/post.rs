@@ -177,11 +177,7 @@ impl Pool {
         // The place of one that has ended is free.
         self.drop_dead_lanes();
         if self.reserve() {
-            let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
-            self.start_upkeep();
-            let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
-            let lane = Arc::new(Lane::new(conn, self.name.clone(), settings));
-            return self.place(Post::new(lane, true), traffic, round).map(Some);
+            return self.open_own(traffic, deadline).map(Some);
         }
         self.lock().check()?;
         if traffic != Traffic::Plain {
@@ -192,6 +188,26 @@ impl Pool {
         inner.check()?;
         replace(&mut inner, &self.posts[0], &post);
         Ok(Some(post))
+    }
+
+    /// Opens one on a connection of its own, in a place that is counted already.
+    fn open_own(self: &Arc<Self>, traffic: Traffic, deadline: Deadline) -> Result<Arc<Post>> {
+        let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
+        self.start_upkeep();
+        let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
+        let lane = Arc::new(Lane::new(conn, self.name.clone(), settings));
+        self.place(Post::new(lane, true), traffic, round)
+    }
+
+    /// Opens successors of those that are to be replaced although they are in use.
+    pub(super) fn replace_old_posts(self: &Arc<Self>, is_old: impl Fn(&Lane) -> bool) {
+        for traffic in [Traffic::Plain, Traffic::Durable] {
+            let old = self.post(traffic).filter(|post| post.own && is_old(&post.lane));
+            let limit = Deadline::after(self.connect.load().timeout_connect);
+            if old.is_some() && (!self.reserve() || self.open_own(traffic, limit).is_err()) {
+                return;
+            }
+        }
     }
 
     fn claim_apart(&self, traffic: Traffic) -> Option<Arc<Post>> {

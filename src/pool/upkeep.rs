@@ -36,6 +36,7 @@ impl Pool {
         draining.iter().for_each(|lane| lane.check());
         drop(draining);
         self.drop_drained(&mut self.lock());
+        self.replace_old();
         self.close_idle();
         self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.ask_for_life(SILENT));
         self.close_lifeless();
@@ -63,6 +64,23 @@ impl Pool {
         self.serve_waiting(&mut inner);
         drop(inner);
         drop(gone);
+    }
+
+    /// Opens successors of lanes that are too old and always in use, one after the other; without a place for one an old lane ends when it
+    /// is idle.
+    fn replace_old(self: &Arc<Self>) {
+        let Some(lifetime) = self.settings.lifetime else { return };
+        let is_old = |lane: &Lane| lane.born().elapsed() > lifetime && !lane.is_dead() && lane.idle_for().is_zero();
+        for old in self.lanes.load().iter().filter(|lane| is_old(lane)) {
+            if !self.reserve() {
+                return;
+            }
+            let opened = self.open(Deadline::after(self.connect.load().timeout_connect));
+            if !self.succeed(old, opened.ok().map(|(conn, round)| (self.new_lane(conn), round))) {
+                return;
+            }
+        }
+        self.replace_old_posts(is_old);
     }
 
     /// Closes idle loans that were asked for a sign of life and gave none, and asks those that have been silent.
