@@ -284,14 +284,13 @@ fn rule_6_the_fence_is_gone_when_its_time_is_over() {
     stage.quiet();
     let gone = |raise: &dyn Fn()| {
         for _ in 0..5 {
-            let begun = std::time::Instant::now();
-            let ((), took) = timed_fairly(|| {
+            let ((), took, pace) = paced(|| {
                 raise();
                 eventually("the fence is up", SOON, || service.is_fenced());
                 ok(&client, "SET k v");
             });
-            assert!(begun.elapsed() >= MAX, "let through after {:?}", begun.elapsed());
-            assert!(took <= MAX + Duration::from_millis(300), "gone after {took:?}");
+            assert!(took >= MAX, "let through after {took:?}");
+            pace.judge("the fence", took, MAX + Duration::from_millis(300));
         }
     };
     gone(&|| stage.begin(0));

@@ -15,7 +15,8 @@ use vigie::client::{Budget, CallFlags, Client, Target, close_all};
 use vigie::error::{Status, flags};
 use vigie::topology::Sentinel;
 
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
+const MS: Duration = Duration::from_millis(1);
 const IDEMPOTENT: u32 = CallFlags::IDEMPOTENT;
 const NO_RETRY: u32 = CallFlags::NO_RETRY;
 
@@ -124,15 +125,28 @@ fn queued_to(port: u16) -> u64 {
 
 #[test]
 fn rule_10_what_was_not_completely_sent_is_repeated() {
-    let stage = proxied("unsent", &[]);
-    let client = to_primary(&stage.sentinel, &[("lane.max", "1")]);
-    ok(&client, "PING");
+    let stage = proxied("unsent", &[("timeout.call", "60000")]);
+    let client = to_primary(&stage.sentinel, &[("pool.max", "2")]);
     let value = "x".repeat(24 << 20);
+    // On the shared connection while the only place for another is taken, and then on that other one. Both are open before
+    // anything stalls: a handshake would stall, too.
+    let take = || {
+        let session = client.session(None).expect("a session");
+        ok(&session, "PING");
+        session
+    };
+    let mut taken = Some(take());
     for own in [false, true] {
+        ok(&client, "PING");
+        if own {
+            // The session's was cut with the others.
+            drop(taken.take());
+            drop(take());
+            eventually("it is free", SOON, || primary_pool(&client).get("idle") == 1);
+        }
         stage.proxy.stall(Way::Up, true);
         let large = {
             let (client, value) = (client.clone(), value.clone());
-            // On the shared connection, and on one of its own.
             let list = list(&[&format!("APPEND {own} {value}")]);
             let args = [b"APPEND".to_vec(), own.to_string().into_bytes(), value.into_bytes()];
             spawn(move || match own {
@@ -144,6 +158,7 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
             })
         };
         eventually("the socket takes no more", SOON, || queued_to(stage.proxy.port()) > 100_000);
+        assert_eq!(primary_pool(&client).get("in_use"), 1, "the session's, or the large one's own");
         stage.proxy.cut();
         stage.proxy.stall(Way::Up, false);
         join(&large).expect("it is sent again, whole");
@@ -165,9 +180,8 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
     }
     for code in ["READONLY", "BUSY"] {
         stage.node.fault("INCR", refusal(code));
-        let (outcome, took) = timed(|| within(&client, "INCR n", 250));
+        let outcome = takes_at_most(code, 270 * MS, || within(&client, "INCR n", 250));
         let error = fails(Status::Server, outcome);
-        assert!(took <= Duration::from_millis(300), "{code} to the end: {took:?}");
         assert_eq!((error.server_code(), error.message()), (code, format!("{code} refused").as_str()));
         assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
         stage.node.clear_faults();
@@ -246,9 +260,8 @@ fn rule_10_no_retry_sends_once_but_waits_for_a_primary() {
     stage.watch.service(SERVICE, |state| state.flags = "master".into());
     assert_eq!(join(&waits).expect("there is a primary now"), Some(1));
     stage.node.fault("INCR", refusal("READONLY"));
-    let (outcome, took) = timed(|| call(&client, "INCR n", NO_RETRY, Budget::Default));
+    let outcome = takes_at_most("a refusal", 200 * MS, || call(&client, "INCR n", NO_RETRY, Budget::Default));
     assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
-    assert!(took < Duration::from_millis(200), "{took:?}");
     assert_eq!(stage.node.count("INCR"), 2);
 }
 
@@ -393,7 +406,7 @@ fn rule_13_deadlines_shift_no_replies() {
             let (client, late) = (&client, &late);
             scope.spawn(move || {
                 for turn in 0..25 {
-                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 600][(n + turn) % 6]) {
+                    match within(client, &format!("GET k{n}"), [5, 19, 20, 21, 25, 5000][(n + turn) % 6]) {
                         Ok(reply) => assert_eq!(text(&reply), format!("value-{n}")),
                         Err(error) => {
                             assert_eq!(error.status(), Status::Timeout, "{error}");
@@ -415,17 +428,18 @@ fn rule_14_a_timeout_does_not_close_a_shared_lane() {
     let client = to_primary(&stage.sentinel, &[("lane.max", "1"), ("lane.silent", "400")]);
     ok(&client, "SET k v");
     let lanes = stage.node.accepted();
-    stage.node.fault_times("GET", 1, Fault::Delay(Duration::from_millis(250)));
+    stage.node.fault_times("GET", 1, Fault::Stall);
     let patient: Vec<_> = (0..8)
         .map(|_| {
             let client = client.clone();
-            spawn(move || within(&client, "GET k", 3000).map(|reply| text(&reply)))
+            spawn(move || within(&client, "GET k", 20_000).map(|reply| text(&reply)))
         })
         .collect();
     eventually("they wait", SOON, || primary_pool(&client).get("in_flight") == 8);
-    let (outcome, took) = timed(|| within(&client, "INCR n", 60));
+    let outcome = takes_at_most("a short deadline", 100 * MS, || within(&client, "INCR n", 60));
     let error = fails(Status::Timeout, outcome);
-    assert!(error.has(flags::MAYBE_EXECUTED) && took < Duration::from_millis(150), "{took:?}, {error}");
+    assert!(error.has(flags::MAYBE_EXECUTED), "{error}");
+    stage.node.clear_faults();
     patient.iter().for_each(|call| assert_eq!(join(call).expect("one impatient caller costs the others nothing"), "v"));
     assert_eq!((stage.node.accepted(), ok(&client, "GET n")), (lanes, "1".into()));
     // Silence with replies due, for longer than the limit, ends it.
@@ -507,10 +521,9 @@ fn rule_12_a_demotion_by_hand_and_the_promotion_after_it() {
         spawn(move || number(&client, "INCR n"))
     };
     eventually("it is refused and waits", SOON, || counter(&client, "retries") > 1);
-    let refused = Instant::now();
     watch.service(SERVICE, |state| state.switch_to(&new.addr()));
-    assert_eq!(join(&waits), 2, "executed once, on the new primary");
-    assert!(refused.elapsed() < Duration::from_secs(1), "{:?}", refused.elapsed());
+    let told = takes_at_most("the way to the new primary", 1000 * MS, || join(&waits));
+    assert_eq!(told, 2, "executed once, on the new primary");
     assert_eq!((new.cmd(&["GET", "n"]).int(), counter(&client, "errors")), (Some(2), 0));
     assert_eq!(number(&client, "INCR n"), 3);
 }
@@ -522,7 +535,7 @@ fn a_deadline_is_kept_when_the_primary_stands_still() {
     ok(&client, "SET k v");
     let node = d.primary_node(SERVICE);
     node.stop();
-    let mut over: Vec<Duration> = Vec::new();
+    let (mut over, pacing): (Vec<Duration>, _) = (Vec::new(), Pacing::start());
     for (line, maybe) in [("GET k", false), ("SET k w", true), ("GET k", false), ("PING", false), ("INCR n", true)] {
         for own in [false, true] {
             let session = client.session(None).expect("a session");
@@ -536,8 +549,9 @@ fn a_deadline_is_kept_when_the_primary_stands_still() {
         }
     }
     over.sort_unstable();
-    assert!(over[over.len() / 2] <= Duration::from_millis(20), "{over:?}");
-    assert!(over[over.len() - 1] <= Duration::from_millis(300), "a loaded machine may be late: {over:?}");
+    let pace = pacing.stop();
+    pace.judge("half of the calls, beyond their deadlines,", over[over.len() / 2], 10 * MS);
+    pace.judge("the last of the calls, beyond its deadline,", over[over.len() - 1], 50 * MS);
     node.cont();
     eventually("it goes on", SOON, || cmd(&client, "GET k").is_ok());
 }
@@ -554,7 +568,7 @@ fn close_ends_blocking_commands_at_once_and_gives_the_others_time() {
         [spawn(move || timed(|| cmd(&client, "BLPOP none 0"))), spawn(move || timed(|| cmd(&session, "BRPOP none 30")))]
     };
     eventually("both wait", SOON, || stage.node().info("clients")["blocked_clients"] == "2");
-    stage.proxy.delay(Way::Down, Duration::from_millis(250));
+    stage.proxy.stall(Way::Down, true);
     let under_way = {
         let client = client.clone();
         spawn(move || cmd(&client, "GET k").map(|reply| text(&reply)))
@@ -562,15 +576,15 @@ fn close_ends_blocking_commands_at_once_and_gives_the_others_time() {
     eventually("a call is under way", SOON, || primary_pool(&client).get("in_flight") == 1);
     let closing = {
         let client = client.clone();
-        spawn(move || timed(|| client.close(Budget::Ms(2000)).expect("it closes")).1)
+        spawn(move || client.close(Budget::Ms(15_000)).expect("it closes"))
     };
     for call in &blocked {
         let (outcome, _) = join(call);
         fails(Status::Closed, outcome);
     }
+    stage.proxy.stall(Way::Down, false);
     assert_eq!(join(&under_way).expect("it had time to end"), "v");
-    let took = join(&closing);
-    assert!(took < Duration::from_millis(800), "no longer than the last call: {took:?}");
+    takes_at_most("a close after its last call", 500 * MS, || join(&closing));
     fails(Status::Closed, cmd(&client, "GET k"));
     fails(Status::Closed, cmd(&session, "GET k"));
     assert!(client.stats().is_err() && client.session(None).is_err());
@@ -600,14 +614,16 @@ fn close_ends_what_has_not_ended_in_its_time() {
     eventually("a handshake is under way", SOON, || primary_pool(&client).get("size") == 2);
     calls.push(job("GET turn", true));
     eventually("one waits for its turn", SOON, || primary_pool(&client).get("waiting") == 1);
+    let pacing = Pacing::start();
     let (told, took) = timed(|| client.close(Budget::Ms(100)).expect_err("calls were running").status());
-    assert_eq!(told, Status::Timeout);
-    assert!(took <= Duration::from_millis(200), "{took:?}");
     let closed = Instant::now();
-    for call in &calls {
-        let (line, outcome, end) = join(call);
+    let ends: Vec<_> = calls.iter().map(join).collect();
+    let pace = pacing.stop();
+    assert_eq!(told, Status::Timeout);
+    pace.judge("the close", took, 150 * MS);
+    for (line, outcome, end) in ends {
         let error = fails(Status::Closed, outcome);
-        assert!(end.saturating_duration_since(closed) <= Duration::from_millis(100), "{line}: {error}");
+        pace.judge(line, end.saturating_duration_since(closed), 100 * MS);
         let was_sent = ["GET k", "SET k v", "INCR n"].contains(&line);
         assert_eq!(error.has(flags::MAYBE_EXECUTED), was_sent, "{line}: {error}");
     }
@@ -624,6 +640,7 @@ fn close_ends_what_waits_for_the_sentinels() {
             spawn(move || (within(&client, "SET k v", 8000), Instant::now()))
         };
         eventually("the Sentinel was asked", SOON, || stage.watch.accepted() > 0);
+        let pacing = Pacing::start();
         match whole {
             false => client.close(Budget::Ms(50)).expect("it closes"),
             true => close_all(&stage.sentinel, Budget::Ms(50)).expect("it closes"),
@@ -632,6 +649,6 @@ fn close_ends_what_waits_for_the_sentinels() {
         let (outcome, end) = join(&waits);
         let error = fails(Status::Closed, outcome);
         assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
-        assert!(end.saturating_duration_since(closed) <= Duration::from_millis(100), "whole: {whole}");
+        pacing.stop().judge("the end of what waits", end.saturating_duration_since(closed), 100 * MS);
     }
 }

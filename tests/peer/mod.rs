@@ -253,12 +253,12 @@ pub fn assert_text(outcome: &Outcome, text: &[u8]) {
     }
 }
 
-/// Waits until it is so; fails after ten seconds.
+/// Waits until it is so; fails after a time that nothing here needs, on a loaded machine neither.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "not in time: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "not in time: {what}");
         std::thread::sleep(Duration::from_micros(500));
     }
 }

@@ -1,0 +1,147 @@
+//! The machine's own time in the moment of a test: what a bound on time is relative to.
+//!
+//! On a loaded machine a thread that could run waits for its turn. How long is measured beside what is judged: a thread sleeps for a
+//! moment, sends a byte to another one, and takes the time until it has it back. A bound is what the library may take on a quiet
+//! machine, and the allowance that these round trips make on top of it.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::proc;
+
+/// Between two round trips, so that measuring takes next to nothing of the machine.
+const REST: Duration = Duration::from_millis(2);
+/// A few round trips say nothing: what was judged in less time is measured for a little longer.
+const LEAST: usize = 20;
+/// Threads and processes that wake each other in turn during one call: the caller, a worker, a Sentinel, the node, with their answers.
+const IN_TURN: u32 = 10;
+
+/// Measures until it is stopped.
+pub struct Pacing {
+    over: Arc<AtomicBool>,
+    trips: JoinHandle<Vec<Duration>>,
+}
+
+/// What the round trips took, in order of length.
+pub struct Pace(Vec<Duration>);
+
+impl Pacing {
+    pub fn start() -> Pacing {
+        let (near, far) = UnixStream::pair().expect("a pair of sockets");
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        proc::thread("kit-pace-echo", move || echo(far));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let trips = std::thread::Builder::new().name("kit-pace".into());
+        let trips = trips.spawn(move || {
+            // The first trip wakes a thread that has just begun.
+            trip(&near);
+            let _ = sender.send(());
+            measure(&near, &seen)
+        });
+        receiver.recv().expect("the first round trip");
+        Pacing { over, trips: trips.expect("a thread starts") }
+    }
+
+    pub fn stop(self) -> Pace {
+        self.over.store(true, Ordering::Release);
+        let mut trips = self.trips.join().expect("it only measures");
+        trips.sort_unstable();
+        Pace(trips)
+    }
+}
+
+fn echo(mut far: UnixStream) {
+    let mut byte = [0];
+    while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
+}
+
+/// The sleep counts as far as it was too long.
+fn trip(mut near: &UnixStream) -> Duration {
+    let began = Instant::now();
+    std::thread::sleep(REST);
+    near.write_all(&[1]).and_then(|()| near.read_exact(&mut [0])).expect("the other side echoes");
+    began.elapsed() - REST
+}
+
+fn measure(near: &UnixStream, over: &AtomicBool) -> Vec<Duration> {
+    let mut trips = Vec::new();
+    while trips.len() < LEAST || !over.load(Ordering::Acquire) {
+        trips.push(trip(near));
+    }
+    trips
+}
+
+impl Pace {
+    /// The length that so many of a hundred round trips did not exceed.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        self.0[(self.0.len() * percent / 100).min(self.0.len() - 1)]
+    }
+
+    /// What the machine may have added to one call: it is slow as a rule, or it was very slow once.
+    pub fn allowance(&self) -> Duration {
+        (self.percentile(90) * IN_TURN).max(self.percentile(100) * 2)
+    }
+
+    /// Asserts that what took so long took at most `limit`, and the allowance.
+    #[track_caller]
+    pub fn judge(&self, what: &str, took: Duration, limit: Duration) {
+        let most = limit + self.allowance();
+        assert!(took <= most, "{what} took {took:?}; at most {limit:?}, and here {most:?}, were expected: {self:?}");
+    }
+}
+
+impl fmt::Debug for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [half, most, all] = [50, 90, 100].map(|percent| self.percentile(percent));
+        write!(f, "{} round trips of two threads took {half:?} (50 %), {most:?} (90 %), {all:?} (100 %)", self.0.len())
+    }
+}
+
+/// Runs it, takes its time, and measures the machine beside it.
+pub fn paced<T>(run: impl FnOnce() -> T) -> (T, Duration, Pace) {
+    let pacing = Pacing::start();
+    let began = Instant::now();
+    let outcome = run();
+    let took = began.elapsed();
+    (outcome, took, pacing.stop())
+}
+
+/// Runs it; asserts that it took at most `limit`, and what the machine added.
+#[track_caller]
+pub fn takes_at_most<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
+    let (outcome, took, pace) = paced(run);
+    pace.judge(what, took, limit);
+    outcome
+}
+
+/// Runs it, up to three times, until it took what was configured, and at most a tenth more, beside what the machine added.
+#[track_caller]
+pub fn about<T>(ms: u64, run: impl FnMut() -> T) -> T {
+    let limit = Duration::from_millis(ms);
+    until_fits(limit.mul_f64(0.8), limit.mul_f64(1.1), run)
+}
+
+/// Runs it, up to three times, until it took at most so long, beside what the machine added.
+#[track_caller]
+pub fn at_most<T>(ms: u64, run: impl FnMut() -> T) -> T {
+    until_fits(Duration::ZERO, Duration::from_millis(ms), run)
+}
+
+#[track_caller]
+fn until_fits<T>(least: Duration, most: Duration, mut run: impl FnMut() -> T) -> T {
+    let mut times = Vec::new();
+    while times.len() < 3 {
+        let (outcome, took, pace) = paced(&mut run);
+        if (least..=most + pace.allowance()).contains(&took) {
+            return outcome;
+        }
+        times.push((took, pace));
+    }
+    panic!("took {times:?}, expected are {least:?} to {most:?}");
+}
