@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn jobs_run_timers_keep_their_order_and_a_panic_harms_nobody() {
         let (sender, receiver) = mpsc::channel();
-        for (delay, name) in [(600, "later"), (10, "sooner")] {
+        for (delay, name) in [(900, "later"), (300, "sooner")] {
             let sender = sender.clone();
             after(Duration::from_millis(delay), move || sender.send(name).unwrap()).unwrap();
         }

@@ -16,7 +16,8 @@ use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::topology::Sentinel;
 
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
+const MS: Duration = Duration::from_millis(1);
 
 /// Setting and checking one option beside a Sentinel's address.
 fn configured(key: &str, value: &str) -> vigie::error::Result<()> {
@@ -114,9 +115,8 @@ fn bad_commands_and_lists() {
         "\r\n",
         "\0",
     ] {
-        let (outcome, took) = timed(|| client.cmds_exec(bytes.as_bytes(), plain, Budget::Default));
-        fails(Status::InvalidArg, outcome);
-        assert!(took < Duration::from_millis(50), "{bytes:?}: {took:?}");
+        let run = || client.cmds_exec(bytes.as_bytes(), plain, Budget::Default);
+        fails(Status::InvalidArg, takes_at_most(&format!("{bytes:?}"), 50 * MS, run));
     }
     assert_eq!((node.accepted(), node.log().len()), (0, 0), "nothing of it went out");
     let error = fails(Status::Timeout, client.cmd_exec(&[b"GET", b"k"], plain, Budget::DontWait));
@@ -153,9 +153,10 @@ fn sentinels_that_are_none() {
     for addr in &addrs {
         let sentinel = sentinel_at(std::slice::from_ref(addr), &[("timeout.sentinel", "150")]);
         let client = to_primary(&sentinel, &[]);
-        let (outcome, took) = timed(|| within(&client, "GET k", 400));
+        let run = |ms| takes_at_most(addr, MS * ms as u32 + 100 * MS, || within(&client, "GET k", ms));
+        let is_so = |error: &Error| error.status() == Status::NoSentinel;
+        let outcome = patiently(run, |outcome| outcome.as_ref().err().is_some_and(is_so));
         let error = fails(Status::NoSentinel, outcome);
-        assert!(took <= Duration::from_millis(800), "{addr}: {took:?}");
         assert!(error.message().contains(addr) && error.message().contains(SERVICE), "{error}");
         assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
     }
@@ -163,9 +164,7 @@ fn sentinels_that_are_none() {
     let watch = told(&data.addr(), &[]);
     let all = [addrs, vec![watch.addr()]].concat();
     let client = to_primary(&sentinel_at(&all, &[("timeout.sentinel", "300")]), &[]);
-    let (value, took) = timed(|| ok(&client, "INCR n"));
-    assert_eq!(value, "1");
-    assert!(took < Duration::from_millis(900), "{took:?}");
+    assert_eq!(takes_at_most("the first write", 600 * MS, || ok(&client, "INCR n")), "1");
     assert_eq!(data.cmd(&["GET", "n"]).int(), Some(1));
 }
 
@@ -174,6 +173,7 @@ struct Bystander {
     node: FakeNode,
     done: Arc<AtomicBool>,
     outcome: std::sync::mpsc::Receiver<(u32, Vec<Error>, Duration)>,
+    pacing: Pacing,
 }
 
 impl Bystander {
@@ -196,7 +196,7 @@ impl Bystander {
             }
             (calls, errors, longest)
         });
-        Bystander { node, done, outcome }
+        Bystander { node, done, outcome, pacing: Pacing::start() }
     }
 
     #[track_caller]
@@ -204,7 +204,7 @@ impl Bystander {
         self.done.store(true, Ordering::Relaxed);
         let (calls, errors, longest) = join(&self.outcome);
         assert!(calls > 20 && errors.is_empty(), "{calls} calls, {errors:?}");
-        assert!(longest < Duration::from_millis(500), "{longest:?}");
+        self.pacing.stop().judge("the slowest call of another service", longest, 100 * MS);
         // The discovery's own connection, and one that all calls shared.
         assert_eq!((self.node.accepted(), self.node.count("INCR")), (2, calls as usize));
     }
@@ -250,10 +250,16 @@ fn data_nodes_that_send_rubbish_are_survived() {
             ok(&client, "SET k v");
             for own in [false, true] {
                 let caller = if own { &session } else { &client };
-                node.fault("INCR", fault.clone());
-                let (outcome, took) = timed(|| within(caller, "INCR n", 250));
-                node.clear_faults();
-                assert!(took <= Duration::from_millis(550), "{what}: {took:?}");
+                let run = |ms| {
+                    node.fault("INCR", fault.clone());
+                    let outcome = takes_at_most(what, MS * ms as u32 + 50 * MS, || within(caller, "INCR n", ms));
+                    node.clear_faults();
+                    outcome
+                };
+                let outcome = patiently(run, |outcome| match outcome {
+                    Ok(_) => expected.is_empty(),
+                    Err(error) => expected.contains(&error.status()) && error.has(flags::MAYBE_EXECUTED),
+                });
                 match (outcome, expected) {
                     (Ok(_), []) => {}
                     (Err(error), expected) if expected.contains(&error.status()) => {
@@ -290,10 +296,9 @@ fn handshakes_that_go_wrong_are_survived() {
             ok(&ready, "SET k v");
             node.fault(pattern, fault);
             let client = to_primary(&sentinel, &[]);
-            let (outcome, took) = timed(|| within(&client, "INCR n", 60));
+            let outcome = takes_at_most(what, 150 * MS, || within(&client, "INCR n", 60));
             node.clear_faults();
             let error = outcome.expect_err("nobody shakes hands like that");
-            assert!(took <= Duration::from_millis(400), "{what} at {pattern}: {took:?}");
             assert!(error.message().contains(SERVICE) && error.message().len() > 30, "{what} at {pattern}: {error}");
             assert!(!error.has(flags::MAYBE_EXECUTED), "{what} at {pattern}: {error}");
             eventually(what, SOON, || within(&client, "GET k", 500).is_ok());
@@ -351,9 +356,8 @@ fn limits_of_replies() {
         node.fault_times("GET", 1, Fault::Reply(fits));
         ok(&client, "GET k");
         node.fault("GET", Fault::Reply(too_much));
-        let (outcome, took) = timed(|| within(&client, "GET k", 2000));
-        let error = fails(Status::Limit, outcome);
-        assert!(took < Duration::from_millis(500), "asking again would not help: {took:?}");
+        let run = || within(&client, "GET k", 4000);
+        let error = fails(Status::Limit, takes_at_most("what asking again would not help", 300 * MS, run));
         assert!(error.message().contains("a reply") && error.endpoint() == node.addr(), "{error}");
         node.clear_faults();
         assert_eq!(ok(&client, "GET k"), "v");

@@ -1,6 +1,7 @@
 //! What can go wrong on a shared connection, one test for each hazard.
 
 mod peer;
+mod support;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::scope;
 use std::time::{Duration, Instant};
+
+use support::{Deployment, Pacing, paced, takes_at_most};
 
 use peer::{Peer, Server, after, assert_text, echo, echo_len, eventually, pool_echo};
 use vigie::config::{LaneSettings, PoolSettings};
@@ -19,9 +22,12 @@ use vigie::time::Deadline;
 
 const MS: Duration = Duration::from_millis(1);
 
+/// Silence ends a lane only where a test is about that: between two steps of a test a loaded machine may be silent for long.
+const PATIENT: Duration = Duration::from_secs(60);
+
 /// Never holds back.
 fn eager() -> LaneSettings {
-    LaneSettings { hold_rtt: Duration::ZERO, ..LaneSettings::default() }
+    LaneSettings { hold_rtt: Duration::ZERO, silent: PATIENT, ..LaneSettings::default() }
 }
 
 /// A server for one lane; the test tells the script when to go on, and hears from it.
@@ -112,7 +118,7 @@ fn what_is_given_up_in_the_buffer_never_reaches_the_server() {
     scope(|threads| {
         let writer = threads.spawn(|| echo(&lane, &large, after(20_000)));
         eventually("the writer is in the ring", || lane.in_flight() == 1);
-        let late = threads.spawn(|| echo(&lane, b"given up", after(100)));
+        let late = threads.spawn(|| echo(&lane, b"given up", after(600)));
         eventually("and another behind it", || lane.in_flight() == 2);
         let next = threads.spawn(|| echo(&lane, b"next", after(20_000)));
         let failure = late.join().unwrap().unwrap_err();
@@ -203,9 +209,10 @@ fn a_writer_that_is_made_the_reader_while_it_waits_for_room_reads() {
     let lane = steps.server.lane(eager());
     let large = vec![b'w'; 24 << 20];
     scope(|threads| {
-        let reader = threads.spawn(|| echo(&lane, b"reader", after(300)));
+        let reader = threads.spawn(|| echo(&lane, b"reader", after(800)));
         assert_eq!(steps.hear(), b"reader");
         let writer = threads.spawn(|| echo(&lane, &large, after(20_000)));
+        eventually("the writer is in the ring", || lane.in_flight() == 2);
         assert_eq!(reader.join().unwrap().unwrap_err().error.status(), Status::Timeout);
         assert_eq!(lane.in_flight(), 2);
         steps.go.send(()).unwrap();
@@ -366,7 +373,7 @@ fn a_shut_lane_answers_all_at_once_even_with_a_writer_at_work() {
         eventually("the writer is in the ring", || lane.in_flight() == 1);
         let behind: Vec<_> = (0..20).map(|_| threads.spawn(move || echo(lane, b"behind", Deadline::never()))).collect();
         eventually("all are in the ring", || lane.in_flight() == 21);
-        let begun = Instant::now();
+        let (pacing, begun) = (Pacing::start(), Instant::now());
         lane.shut(vigie::error::Error::new(Status::Closed, "the end"));
         let failure = writer.join().unwrap().unwrap_err();
         assert!(failure.error.status() == Status::Closed && failure.sent < echo_len(large) && failure.sent > 0);
@@ -374,16 +381,20 @@ fn a_shut_lane_answers_all_at_once_even_with_a_writer_at_work() {
             let failure = call.join().unwrap().unwrap_err();
             assert_eq!((failure.error.status(), failure.sent), (Status::Closed, 0));
         }
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let took = begun.elapsed();
+        pacing.stop().judge("the end of all", took, 500 * MS);
     });
 }
 
 /// The first connection misbehaves like this; the next call must be well again.
 fn one_bad_connection(bad: impl Fn(&mut Peer) + Send + Sync + 'static, expect: Option<Status>) {
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
     let server = Server::start(move |mut peer, number| {
         if number == 0 {
             peer.next();
             bad(&mut peer);
+            is_done.store(true, Ordering::SeqCst);
             peer.await_end();
         } else {
             peer.echo();
@@ -393,7 +404,7 @@ fn one_bad_connection(bad: impl Fn(&mut Peer) + Send + Sync + 'static, expect: O
     spec.lane.max = 1;
     spec.connect = peer::connect_options(Limits { max_bytes: 1000, ..Limits::default() });
     let pool = Pool::new(spec);
-    let first = pool_echo(&pool, b"first", after(5000));
+    let first = pool_echo(&pool, b"first", after(20_000));
     match (first, expect) {
         (Ok(reply), None) => assert_eq!(reply.bytes(0), Some(b"first".as_slice())),
         (Err(failure), Some(status)) => {
@@ -402,10 +413,11 @@ fn one_bad_connection(bad: impl Fn(&mut Peer) + Send + Sync + 'static, expect: O
         }
         (outcome, _) => panic!("{outcome:?}"),
     }
+    eventually("it has misbehaved", || done.load(Ordering::SeqCst));
     // Long enough for a lane to be looked at again before use.
     let begun = Instant::now();
     eventually("some time has passed", || begun.elapsed() > 20 * MS);
-    assert_text(&pool_echo(&pool, b"second", after(5000)), b"second");
+    assert_text(&pool_echo(&pool, b"second", after(20_000)), b"second");
     assert_eq!(server.accepted(), 2);
     assert_eq!(pool.counts().lanes, 1);
 }
@@ -470,26 +482,27 @@ fn an_idle_lane_that_the_peer_closed_sends_nothing() {
         peer.say_bulk(&text);
     });
     let lane = server.lane(eager());
-    assert_text(&echo(&lane, b"first", after(5000)), b"first");
+    assert_text(&echo(&lane, b"first", after(20_000)), b"first");
     eventually("the server has closed", || server.open.load(Ordering::SeqCst) == 0);
     let begun = Instant::now();
     eventually("and the kernel knows", || begun.elapsed() > 5 * MS);
-    let failure = echo(&lane, b"second", after(5000)).unwrap_err();
+    let failure = echo(&lane, b"second", after(20_000)).unwrap_err();
     assert_eq!((failure.error.status(), failure.sent), (Status::Io, 0), "{failure:?}");
 }
 
-/// A lane whose smoothed round trip is about `rtt`, and which holds from the first unanswered call on.
-fn holding_lane(steps: &Steps) -> Lane {
-    let settings = LaneSettings { hold_calls: 1, hold_rtt: Duration::from_secs(1), ..LaneSettings::default() };
-    let lane = steps.server.lane(settings);
-    assert_text(&echo(&lane, b"warm", after(10_000)), b"warm");
-    lane
+/// A lane that has seen one round trip and holds from the first unanswered call on, and how long a hold lasts there at most.
+fn holding_lane(steps: &Steps) -> (Lane, Duration) {
+    let (hold_calls, hold_rtt, silent) = (1, 10_000 * MS, PATIENT);
+    let lane = steps.server.lane(LaneSettings { hold_calls, hold_rtt, silent, ..LaneSettings::default() });
+    let (warm, took, _) = paced(|| echo(&lane, b"warm", after(10_000)));
+    assert_text(&warm, b"warm");
+    (lane, 4 * took)
 }
 
-/// Answers the first call after 30 ms, which makes a hold last 120 ms; tells what comes after that and does not answer it
+/// Answers the first call after 150 ms, which makes a hold last 600 ms; tells what comes after that and does not answer it
 /// before it is told to go on.
 fn slow_first() -> Steps {
-    first_after(30 * MS)
+    first_after(150 * MS)
 }
 
 fn first_after(time: Duration) -> Steps {
@@ -507,15 +520,16 @@ fn first_after(time: Duration) -> Steps {
 #[test]
 fn held_bytes_go_out_at_the_end_of_the_hold_though_the_answer_before_them_is_late() {
     let steps = slow_first();
-    let lane = holding_lane(&steps);
+    let (lane, hold) = holding_lane(&steps);
     scope(|threads| {
         let first = threads.spawn(|| echo(&lane, b"first", after(10_000)));
         assert_eq!(steps.hear(), b"first");
-        let begun = Instant::now();
+        let (pacing, begun) = (Pacing::start(), Instant::now());
         let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
         assert_eq!(steps.hear(), b"held");
         let waited = begun.elapsed();
-        assert!(waited > 60 * MS && waited < 1000 * MS, "held for {waited:?}");
+        assert!(waited > 300 * MS, "held for {waited:?}");
+        pacing.stop().judge("the hold", waited, hold + 50 * MS);
         steps.go.send(()).unwrap();
         assert_text(&first.join().unwrap(), b"first");
         assert_text(&held.join().unwrap(), b"held");
@@ -526,17 +540,15 @@ fn held_bytes_go_out_at_the_end_of_the_hold_though_the_answer_before_them_is_lat
 fn held_bytes_go_out_though_who_looked_after_them_has_given_up() {
     // A hold of more than a second.
     let steps = first_after(300 * MS);
-    let lane = holding_lane(&steps);
+    let (lane, hold) = holding_lane(&steps);
     scope(|threads| {
         let first = threads.spawn(|| echo(&lane, b"first", after(10_000)));
         assert_eq!(steps.hear(), b"first");
-        let watcher = threads.spawn(|| echo(&lane, b"watcher", after(60)));
+        let watcher = threads.spawn(|| echo(&lane, b"watcher", after(500)));
         eventually("the first of those who are held", || lane.in_flight() == 2);
         let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
         assert_eq!(watcher.join().unwrap().unwrap_err().sent, 0);
-        let begun = Instant::now();
-        assert_eq!(steps.hear(), b"held");
-        assert!(begun.elapsed() < 5000 * MS, "held for {:?}", begun.elapsed());
+        takes_at_most("the rest of the hold", hold + 50 * MS, || assert_eq!(steps.hear(), b"held"));
         steps.go.send(()).unwrap();
         assert_text(&first.join().unwrap(), b"first");
         assert_text(&held.join().unwrap(), b"held");
@@ -546,16 +558,17 @@ fn held_bytes_go_out_though_who_looked_after_them_has_given_up() {
 #[test]
 fn a_reader_whose_own_bytes_are_held_sends_them_at_the_end_of_the_hold() {
     let steps = slow_first();
-    let lane = holding_lane(&steps);
+    let (lane, hold) = holding_lane(&steps);
     scope(|threads| {
-        let failure = echo(&lane, b"first", after(10)).unwrap_err();
+        let failure = echo(&lane, b"first", after(100)).unwrap_err();
         assert_eq!(failure.sent, echo_len(b"first"));
         assert_eq!(steps.hear(), b"first");
-        let begun = Instant::now();
         // Nobody reads: this one takes the reader's role with its bytes still in the buffer.
-        let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
-        assert_eq!(steps.hear(), b"held");
-        assert!(begun.elapsed() < 1000 * MS, "held for {:?}", begun.elapsed());
+        let held = takes_at_most("the hold", hold + 50 * MS, || {
+            let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
+            assert_eq!(steps.hear(), b"held");
+            held
+        });
         steps.go.send(()).unwrap();
         assert_text(&held.join().unwrap(), b"held");
     });
@@ -565,13 +578,15 @@ fn a_reader_whose_own_bytes_are_held_sends_them_at_the_end_of_the_hold() {
 fn a_silent_lane_ends_at_the_right_time_and_not_before() {
     let server = Server::start(|mut peer, _| peer.await_end());
     let lane = server.lane(LaneSettings { silent: 300 * MS, ..eager() });
-    let begun = Instant::now();
-    while !lane.is_dead() {
-        assert!(echo(&lane, b"x", after(20)).is_err());
-        lane.check();
-        assert!(begun.elapsed() < 2000 * MS, "still alive");
-    }
-    assert!(begun.elapsed() >= 300 * MS, "ended after {:?}", begun.elapsed());
+    let ((), took, pace) = paced(|| {
+        eventually("it ends", || {
+            assert!(echo(&lane, b"x", after(20)).is_err());
+            lane.check();
+            lane.is_dead()
+        });
+    });
+    assert!(took >= 300 * MS, "ended after {took:?}");
+    pace.judge("the end", took, 400 * MS);
 }
 
 #[test]
@@ -607,7 +622,7 @@ fn a_reply_that_nobody_waits_for_is_consumed_by_the_check() {
         peer.echo();
     });
     let lane = steps.server.lane(eager());
-    assert!(echo(&lane, b"given up", after(20)).is_err());
+    assert!(echo(&lane, b"given up", after(200)).is_err());
     assert_eq!(lane.in_flight(), 1);
     steps.go.send(()).unwrap();
     eventually("the lane is idle again", || {
@@ -627,11 +642,11 @@ fn a_caller_returns_at_its_deadline_though_others_trickle() {
         }
     });
     let lane = server.lane(eager());
-    let begun = Instant::now();
-    let failure = echo(&lane, b"x", after(100)).unwrap_err();
-    assert_eq!(failure.error.status(), Status::Timeout);
+    let (outcome, took, pace) = paced(|| echo(&lane, b"x", after(100)));
+    assert_eq!(outcome.unwrap_err().error.status(), Status::Timeout);
     // The trickle goes on for as long as somebody listens.
-    assert!(begun.elapsed() >= 100 * MS && begun.elapsed() < 5000 * MS, "{:?}", begun.elapsed());
+    assert!(took >= 100 * MS, "{took:?}");
+    pace.judge("a deadline of 100 ms", took, 150 * MS);
 }
 
 #[test]
@@ -644,6 +659,8 @@ fn a_reply_that_comes_byte_by_byte_extends_no_deadline() {
         }
     });
     let lane = server.lane(eager());
+    let pacing = Pacing::start();
+    let mut ends = Vec::new();
     scope(|threads| {
         // The one that reads it, and one behind it.
         let calls = [100, 160].map(|deadline| {
@@ -656,9 +673,12 @@ fn a_reply_that_comes_byte_by_byte_extends_no_deadline() {
         for call in calls {
             let (deadline, outcome, took) = call.join().unwrap();
             assert_eq!(outcome.unwrap_err().error.status(), Status::Timeout);
-            assert!(took >= deadline && took < deadline + 500 * MS, "{took:?} of {deadline:?}");
+            assert!(took >= deadline, "{took:?} of {deadline:?}");
+            ends.push((deadline, took));
         }
     });
+    let pace = pacing.stop();
+    ends.iter().for_each(|(deadline, took)| pace.judge("a deadline", *took, *deadline + 50 * MS));
 }
 
 /// A server that answers with the caller's own text, but late at times, and cuts the line at times.
@@ -691,15 +711,21 @@ fn under_stress_everybody_gets_its_own_reply_or_an_error_in_time() {
     println!("SEED={seed}");
     let server = moody(seed);
     let pool = server.pool(PoolSettings { max: 6, ..PoolSettings::default() });
-    let end = Instant::now() + Duration::from_secs(3);
+    // Three seconds, and longer where that is not enough to see something.
+    let (end, patience) = (Instant::now() + 3000 * MS, Instant::now() + 60_000 * MS);
     let (good, bad) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (pacing, most_over) = (Pacing::start(), Mutex::new(Duration::ZERO));
+    let goes_on = || {
+        let seen = good.load(Ordering::Relaxed) > 2000 && bad.load(Ordering::Relaxed) > 0;
+        Instant::now() < if seen { end } else { patience }
+    };
     scope(|threads| {
         for thread in 0..64u64 {
-            let (pool, good, bad) = (&pool, &good, &bad);
+            let (pool, good, bad, most_over, goes_on) = (&pool, &good, &bad, &most_over, &goes_on);
             threads.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(seed.wrapping_add(thread));
                 let mut call = 0u64;
-                while Instant::now() < end {
+                while goes_on() {
                     call += 1;
                     let mut text = format!("{thread}:{call}:").into_bytes();
                     let large = random.u32(..200) == 0;
@@ -720,11 +746,16 @@ fn under_stress_everybody_gets_its_own_reply_or_an_error_in_time() {
                             bad.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    assert!(took < Duration::from_millis(budget + 500), "SEED={seed}: {took:?} of {budget} ms");
+                    let over = took.saturating_sub(MS * budget as u32);
+                    if !over.is_zero() {
+                        let mut most = most_over.lock().unwrap();
+                        *most = over.max(*most);
+                    }
                 }
             });
         }
     });
+    pacing.stop().judge("a call, beyond its deadline,", most_over.into_inner().unwrap(), 300 * MS);
     let (good, bad) = (good.into_inner(), bad.into_inner());
     println!("{good} replies, {bad} errors, {} connections", server.accepted());
     assert!(good > 2000 && bad > 0, "SEED={seed}: {good} replies, {bad} errors");
@@ -735,33 +766,12 @@ fn under_stress_everybody_gets_its_own_reply_or_an_error_in_time() {
     );
 }
 
-/// A redis-server of our own, without files.
-struct Redis(std::process::Child, u16);
-
-impl Redis {
-    fn start() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = std::process::Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let child = command.stdout(std::process::Stdio::null()).spawn().expect("redis-server is installed");
-        let this = Self(child, port);
-        eventually("redis listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        this
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_hundred_threads_never_get_each_others_replies_from_redis() {
-    let redis = Redis::start();
+    let deployment = Deployment::new("hundred").replicas(0).sentinels(0).start();
     let mut spec = Server::echo().spec(PoolSettings::default());
-    spec.endpoint = vigie::config::Endpoint::Tcp { host: "127.0.0.1".into(), port: redis.1 };
+    let port = deployment.node("mymaster-0").port();
+    spec.endpoint = vigie::config::Endpoint::Tcp { host: "127.0.0.1".into(), port };
     let pool = Pool::new(spec);
     scope(|threads| {
         for thread in 0..100 {

@@ -1,6 +1,7 @@
 //! The rules of a pool: how many connections, who gets the next one, what is closed and what is opened anew.
 
 mod peer;
+mod support;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +9,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::scope;
 use std::time::{Duration, Instant};
+
+use support::{paced, takes_at_most};
 
 use peer::{Peer, Server, after, assert_text, eventually, pool_echo};
 use vigie::config::{Endpoint, PoolSettings};
@@ -27,7 +30,7 @@ fn pool_of(max: usize) -> PoolSettings {
 fn ask(loan: &mut Loan) -> Vec<u8> {
     let mut bytes = Vec::new();
     Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
-    let reply = loan.conn().unwrap().request(&bytes, Want::One, after(5000)).unwrap();
+    let reply = loan.conn().unwrap().request(&bytes, Want::One, after(20_000)).unwrap();
     reply.bytes(0).unwrap().to_vec()
 }
 
@@ -47,14 +50,19 @@ fn numbered() -> Server {
 fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
     let server = numbered();
     let pool = server.pool(pool_of(7));
-    let end = Instant::now() + Duration::from_millis(1500);
+    // A second and a half, and longer where that is not enough to see something.
+    let (end, patience) = (Instant::now() + 1500 * MS, Instant::now() + 60_000 * MS);
     let (loans, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let goes_on = || {
+        let seen = loans.load(Ordering::Relaxed) > 100 && calls.load(Ordering::Relaxed) > 1000;
+        Instant::now() < if seen { end } else { patience }
+    };
     scope(|threads| {
         for thread in 0..100u64 {
-            let (pool, loans, calls) = (&pool, &loans, &calls);
+            let (pool, server, loans, calls, goes_on) = (&pool, &server, &loans, &calls, &goes_on);
             threads.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(thread);
-                while Instant::now() < end {
+                while goes_on() {
                     if random.u32(..3) > 0 {
                         let text = format!("{thread} {}", random.u64(..));
                         assert_text(&pool_echo(pool, text.as_bytes(), after(10_000)), text.as_bytes());
@@ -62,13 +70,13 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
                         continue;
                     }
                     let mut loan = pool.loan(after(10_000)).unwrap();
-                    ask(&mut loan);
+                    let number = String::from_utf8(ask(&mut loan)).unwrap().parse().unwrap();
                     assert!(pool.counts().total <= 7);
                     if random.u32(..200) == 0 {
                         // Ended from our side first, so that the server's count follows before the next one is opened.
                         let before = loan.conn().unwrap().socket().clone();
                         before.shutdown();
-                        std::thread::sleep(3 * MS);
+                        eventually("the server has seen the end", || server.has_ended(number));
                         loan.spoil();
                     }
                     loans.fetch_add(1, Ordering::Relaxed);
@@ -117,14 +125,14 @@ fn a_unit_waits_for_a_connection_of_its_own_only_behind_others_that_carry_one() 
 fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
     let server = numbered();
     let pool = server.pool(PoolSettings { wait: Some(Duration::ZERO), ..pool_of(4) });
-    let loans: Vec<_> = (0..3).map(|_| pool.loan(after(1000)).unwrap()).collect();
-    let error = pool.loan(after(1000)).err().expect("a fourth loan of four places");
+    let loans: Vec<_> = (0..3).map(|_| pool.loan(after(20_000)).unwrap()).collect();
+    let error = pool.loan(after(20_000)).err().expect("a fourth loan of four places");
     assert_eq!(error.status(), Status::PoolBusy);
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED));
     for text in ["size 3", "in_use 3", "idle 0", "connected 3", "waiting 0", "pool.max 4"] {
         assert!(error.message().contains(text), "{text}: {}", error.message());
     }
-    assert_text(&pool_echo(&pool, b"ordinary", after(1000)), b"ordinary");
+    assert_text(&pool_echo(&pool, b"ordinary", after(20_000)), b"ordinary");
     assert_eq!((pool.counts().total, server.accepted()), (4, 4));
     drop(loans);
     assert_eq!(pool.counts().idle, 3);
@@ -134,13 +142,13 @@ fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
 fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
     let server = numbered();
     let pool = server.pool(PoolSettings { wait: Some(600 * MS), ..pool_of(2) });
-    let _loan = pool.loan(after(1000)).unwrap();
-    for (deadline, least, most) in [(10_000, 600, 5_000), (100, 100, 599)] {
-        let begun = Instant::now();
-        let error = pool.loan(after(deadline)).err().unwrap();
-        let took = begun.elapsed();
+    let _loan = pool.loan(after(20_000)).unwrap();
+    for (deadline, limit) in [(10_000, 600), (100, 100)] {
+        let (outcome, took, pace) = paced(|| pool.loan(after(deadline)));
+        let error = outcome.err().unwrap();
         assert_eq!(error.status(), Status::PoolTimeout, "{error:?}");
-        assert!(took >= MS * least && took < MS * most, "{took:?}");
+        assert!(took >= MS * limit, "{took:?}");
+        pace.judge("the wait", took, MS * limit + 50 * MS);
         assert!(error.message().contains("waited") && error.message().contains("in_use 1"), "{}", error.message());
     }
     assert_eq!(pool.counts().waiting, 0);
@@ -150,7 +158,7 @@ fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
 fn who_comes_first_is_served_first() {
     let server = numbered();
     let pool = server.pool(pool_of(2));
-    let loan = pool.loan(after(1000)).unwrap();
+    let loan = pool.loan(after(20_000)).unwrap();
     let served = Mutex::new(Vec::new());
     scope(|threads| {
         for n in 0..10 {
@@ -190,7 +198,7 @@ fn a_connection_on_its_way_to_a_waiter_counts() {
         }
     });
     assert_eq!((most.into_inner(), server.accepted()), (1, 1));
-    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
     assert_eq!(pool.counts().total, 2);
 }
 
@@ -198,24 +206,24 @@ fn a_connection_on_its_way_to_a_waiter_counts() {
 fn what_was_spoiled_or_broken_does_not_come_back() {
     let server = numbered();
     let pool = server.pool(pool_of(4));
-    let mut loan = pool.loan(after(1000)).unwrap();
+    let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"0");
     loan.spoil();
     drop(loan);
     assert_eq!(pool.counts().total, 0);
-    let mut loan = pool.loan(after(1000)).unwrap();
+    let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"1");
     // A reply that nobody read is still to come.
     let mut bytes = Vec::new();
     Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
-    loan.conn().unwrap().send_all(&bytes, after(1000)).unwrap();
+    loan.conn().unwrap().send_all(&bytes, after(20_000)).unwrap();
     eventually("the reply is there", || !loan.conn().unwrap().is_quiet());
     drop(loan);
-    let mut loan = pool.loan(after(1000)).unwrap();
+    let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"2");
     drop(loan);
     server.kill_all();
-    let mut loan = pool.loan(after(1000)).unwrap();
+    let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"3");
     assert_eq!(pool.counts().total, 1);
 }
@@ -224,11 +232,11 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
 fn idle_connections_take_turns() {
     let server = numbered();
     let pool = server.pool(pool_of(8));
-    drop((0..5).map(|_| pool.loan(after(1000)).unwrap()).collect::<Vec<_>>());
+    drop((0..5).map(|_| pool.loan(after(20_000)).unwrap()).collect::<Vec<_>>());
     assert_eq!(pool.counts().idle, 5);
     let mut uses = HashMap::new();
     for _ in 0..1000 {
-        *uses.entry(ask(&mut pool.loan(after(1000)).unwrap())).or_insert(0) += 1;
+        *uses.entry(ask(&mut pool.loan(after(20_000)).unwrap())).or_insert(0) += 1;
     }
     assert!(uses.len() == 5 && uses.values().all(|uses| (150..=250).contains(uses)), "{uses:?}");
 }
@@ -237,28 +245,26 @@ fn idle_connections_take_turns() {
 fn pool_min_is_kept_also_after_kills() {
     let server = numbered();
     let pool = server.pool(PoolSettings { min: 4, ..pool_of(6) });
-    assert_text(&pool_echo(&pool, b"first", after(1000)), b"first");
+    assert_text(&pool_echo(&pool, b"first", after(20_000)), b"first");
     eventually("it is warm", || pool.counts().total == 4 && server.open.load(Ordering::SeqCst) == 4);
     for round in 1..=2 {
         server.kill_all();
-        let begun = Instant::now();
-        eventually("it is warm again", || {
-            server.accepted() == 4 * (round + 1) && server.open.load(Ordering::SeqCst) == 4
-        });
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let is_warm = || server.accepted() == 4 * (round + 1) && server.open.load(Ordering::SeqCst) == 4;
+        takes_at_most("the warming", 2000 * MS, || eventually("it is warm again", is_warm));
     }
     assert_eq!(pool.counts().lanes, 1);
-    assert_text(&pool_echo(&pool, b"last", after(1000)), b"last");
+    assert_text(&pool_echo(&pool, b"last", after(20_000)), b"last");
 }
 
 #[test]
 fn idle_connections_are_closed_down_to_pool_min() {
     let server = numbered();
     let pool = server.pool(PoolSettings { min: 2, idle: Some(50 * MS), ..pool_of(8) });
-    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+    assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
     eventually("it is warm", || pool.counts().idle == 1);
-    let loans: Vec<_> = (0..5).map(|_| pool.loan(after(1000)).unwrap()).collect();
-    assert_eq!(pool.counts().total, 6);
+    let loans: Vec<_> = (0..5).map(|_| pool.loan(after(20_000)).unwrap()).collect();
+    // The lane may have been idle for long enough to be closed by now.
+    assert!((5..=6).contains(&pool.counts().total));
     drop(loans);
     eventually("the rest is closed", || pool.counts().total == 2 && server.open.load(Ordering::SeqCst) == 2);
     let accepted = server.accepted();
@@ -270,15 +276,15 @@ fn idle_connections_are_closed_down_to_pool_min() {
 fn a_connection_ends_with_its_lifetime() {
     let server = numbered();
     let pool = server.pool(PoolSettings { lifetime: Some(60 * MS), ..pool_of(8) });
-    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
-    let mut loan = pool.loan(after(1000)).unwrap();
+    assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
+    let mut loan = pool.loan(after(20_000)).unwrap();
     let first = ask(&mut loan);
     let begun = Instant::now();
     eventually("it is too old", || begun.elapsed() > 70 * MS);
     assert_eq!(ask(&mut loan), first, "a loan is not taken away");
     drop(loan);
     assert_eq!(pool.counts().idle, 0);
-    assert_ne!(ask(&mut pool.loan(after(1000)).unwrap()), first);
+    assert_ne!(ask(&mut pool.loan(after(20_000)).unwrap()), first);
     eventually("the old lane is closed too", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
 }
 
@@ -286,23 +292,23 @@ fn a_connection_ends_with_its_lifetime() {
 fn a_retired_pool_answers_everybody_at_once() {
     let server = Server::start(|mut peer, _| peer.await_end());
     let pool = server.pool(pool_of(3));
-    let mut loans = vec![pool.loan(after(1000)).unwrap(), pool.loan(after(1000)).unwrap()];
+    let mut loans = vec![pool.loan(after(20_000)).unwrap(), pool.loan(after(20_000)).unwrap()];
     scope(|threads| {
         let waiting = threads.spawn(|| pool.loan(Deadline::never()).err().unwrap());
         let calling = threads.spawn(|| pool_echo(&pool, b"x", Deadline::never()).unwrap_err().error);
         let mut loan = loans.pop().unwrap();
         let reading = threads.spawn(move || loan.conn().unwrap().recv(Want::One, Deadline::never()).unwrap_err());
         eventually("all wait", || pool.counts().waiting == 1 && pool.counts().in_flight == 1);
-        let begun = Instant::now();
-        pool.retire(Error::new(Status::Closed, "another primary"));
-        assert_eq!(waiting.join().unwrap().status(), Status::Closed);
-        assert_eq!(calling.join().unwrap().status(), Status::Closed);
-        reading.join().unwrap();
-        assert!(begun.elapsed() < 200 * MS, "{:?}", begun.elapsed());
+        takes_at_most("the answers to all", 100 * MS, || {
+            pool.retire(Error::new(Status::Closed, "another primary"));
+            assert_eq!(waiting.join().unwrap().status(), Status::Closed);
+            assert_eq!(calling.join().unwrap().status(), Status::Closed);
+            reading.join().unwrap();
+        });
     });
     drop(loans);
-    assert_eq!(pool.loan(after(1000)).err().unwrap().status(), Status::Closed);
-    let failure = pool_echo(&pool, b"x", after(1000)).unwrap_err();
+    assert_eq!(pool.loan(after(20_000)).err().unwrap().status(), Status::Closed);
+    let failure = pool_echo(&pool, b"x", after(20_000)).unwrap_err();
     assert_eq!((failure.error.status(), failure.sent), (Status::Closed, 0));
     assert_eq!(pool.counts().total, 0);
     eventually("all are closed", || server.open.load(Ordering::SeqCst) == 0);
@@ -327,7 +333,7 @@ fn disconnect_closes_what_is_idle_and_lets_the_rest_finish() {
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(10_000)));
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        let (mut busy, idle) = (pool.loan(after(1000)).unwrap(), pool.loan(after(1000)).unwrap());
+        let (mut busy, idle) = (pool.loan(after(20_000)).unwrap(), pool.loan(after(20_000)).unwrap());
         drop(idle);
         assert_eq!((pool.counts().total, server.accepted()), (3, 3));
         pool.disconnect();
@@ -335,7 +341,7 @@ fn disconnect_closes_what_is_idle_and_lets_the_rest_finish() {
         assert_eq!(ask(&mut busy), b"1");
         drop(busy);
         eventually("and the lent one when it came back", || server.open.load(Ordering::SeqCst) == 1);
-        assert_text(&pool_echo(&pool, b"new", after(1000)), b"new");
+        assert_text(&pool_echo(&pool, b"new", after(20_000)), b"new");
         assert_eq!(server.accepted(), 4);
         go.store(true, Ordering::SeqCst);
         assert_text(&slow.join().unwrap(), b"slow");
@@ -355,8 +361,8 @@ fn connections_that_cannot_be_opened_leave_no_trace() {
         for _ in 0..8 {
             threads.spawn(|| {
                 for _ in 0..10 {
-                    assert_eq!(pool.loan(after(1000)).err().unwrap().status(), Status::Connect);
-                    let failure = pool_echo(&pool, b"x", after(1000)).unwrap_err();
+                    assert_eq!(pool.loan(after(20_000)).err().unwrap().status(), Status::Connect);
+                    let failure = pool_echo(&pool, b"x", after(20_000)).unwrap_err();
                     assert_eq!((failure.error.status(), failure.sent), (Status::Connect, 0));
                 }
             });
@@ -381,17 +387,16 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
     let pool = server.pool(pool_of(3));
     let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, once: false };
     // The first call opens the first lane; the second asks for another.
-    (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(1000)), b"x"));
+    (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(20_000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
-    let _lent = pool.loan(after(1000)).unwrap();
+    let _lent = pool.loan(after(20_000)).unwrap();
     assert_eq!(pool.counts().total, 3);
     scope(|threads| {
         let waiting = threads.spawn(|| pool.loan(after(10_000)));
         eventually("it waits", || pool.counts().waiting == 1);
         cut.store(true, Ordering::SeqCst);
-        let begun = Instant::now();
-        let loan = waiting.join().unwrap();
-        assert!(loan.is_ok() && begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let loan = takes_at_most("the way of the place to the waiter", 1500 * MS, || waiting.join().unwrap());
+        assert!(loan.is_ok());
         assert_eq!((pool.counts().total, pool.counts().lanes), (3, 1));
     });
 }
@@ -422,7 +427,7 @@ fn lanes_grow_with_the_load_up_to_their_bounds() {
         let mut spec = server.spec(pool_of(pool_max));
         spec.lane.max = lane_max;
         let pool = Pool::new(spec);
-        assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
+        assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
         assert_eq!(pool.counts().lanes, 1);
         eventually("it grows", || {
             load(&pool, 6, 5);
@@ -435,45 +440,44 @@ fn lanes_grow_with_the_load_up_to_their_bounds() {
 
 #[test]
 fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
-    let server = Server::start(|mut peer, number| {
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let server = Server::start(move |mut peer, number| {
         while let Some(text) = peer.next_arg() {
             if text == b"slow" {
-                std::thread::sleep(400 * MS);
+                let _ = gate.lock().unwrap().recv();
                 peer.say_bulk(number.to_string().as_bytes());
             } else {
                 peer.say_bulk(&text);
             }
         }
     });
-    let pool = server.pool(pool_of(4));
+    let mut spec = server.spec(pool_of(4));
+    spec.lane.silent = Duration::from_secs(60);
+    let pool = Pool::new(spec);
     let slow = || {
         let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, once: false };
-        let reply = pool.exec(unit, true, after(10_000)).unwrap();
+        let reply = pool.exec(unit, true, after(60_000)).unwrap();
         reply.bytes(0).unwrap().to_vec()
     };
-    let quick = || {
-        let begun = Instant::now();
-        assert_text(&pool_echo(&pool, b"quick", after(10_000)), b"quick");
-        begun.elapsed()
-    };
-    quick();
+    let quick = |ms| pool_echo(&pool, b"quick", after(ms));
+    assert_text(&quick(10_000), b"quick");
     // The first slow call finds a single lane, and asks for a second.
     scope(|threads| {
         let slow = threads.spawn(slow);
         eventually("there is a second lane", || pool.counts().lanes == 2);
-        eventually("the slow call is late", || quick() < 50 * MS);
-        for _ in 0..50 {
-            assert!(quick() < 200 * MS);
-        }
+        eventually("the slow call is late", || quick(100).is_ok());
+        // Behind it they would wait for as long as it does.
+        (0..50).for_each(|_| assert_text(&quick(10_000), b"quick"));
+        go.send(()).unwrap();
         slow.join().unwrap();
     });
     let lanes = pool.counts().lanes;
     scope(|threads| {
         let slow = threads.spawn(slow);
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        for _ in 0..50 {
-            assert!(quick() < 200 * MS);
-        }
+        (0..50).for_each(|_| assert_text(&quick(10_000), b"quick"));
+        go.send(()).unwrap();
         assert_ne!(slow.join().unwrap(), b"0", "of {lanes} lanes the first");
     });
 }
@@ -490,8 +494,8 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
         }
     });
     let pool = server.pool(PoolSettings { idle: Some(4500 * MS), ..pool_of(4) });
-    assert_text(&pool_echo(&pool, b"x", after(1000)), b"x");
-    let mut loan = pool.loan(after(5000)).unwrap();
+    assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
+    let mut loan = pool.loan(after(20_000)).unwrap();
     ask(&mut loan);
     drop(loan);
     // Signs of life were asked for and given, and do not count as use.
@@ -501,8 +505,8 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
         std::thread::sleep(50 * MS);
     }
     eventually("unused connections are closed", || pool.counts().total == 0);
-    assert_text(&pool_echo(&pool, b"y", after(1000)), b"y");
-    drop(pool.loan(after(5000)).unwrap());
+    assert_text(&pool_echo(&pool, b"y", after(20_000)), b"y");
+    drop(pool.loan(after(20_000)).unwrap());
     gone.store(true, Ordering::Release);
     let begun = Instant::now();
     eventually("silent connections are closed", || pool.counts().total == 0);
@@ -524,7 +528,7 @@ impl Completion for Seen {
 
 /// Starts an ECHO on the lane of submitted calls.
 fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
-    let post = pool.open_post(Traffic::Plain, after(5000)).unwrap().expect("a lane");
+    let post = pool.open_post(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
     let seen = Arc::new(Seen(Mutex::default()));
     let args: [&[u8]; 2] = [b"ECHO", text];
     let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false };
@@ -552,21 +556,19 @@ fn what_a_full_socket_left_of_a_submitted_call_follows_as_soon_as_it_takes_more(
     let pool = server.pool(PoolSettings::default());
     await_echo(&start_echo(&pool, b"small"), b"small");
     std::thread::sleep(20 * MS); // the worker has gone to sleep in poll
-    let large = vec![b'x'; 16 << 20];
+    let large = vec![b'x'; 8 << 20];
     let seen = start_echo(&pool, &large);
     assert!(pool.post(Traffic::Plain).unwrap().lane().wants_write(), "the socket is full");
     go.send(()).unwrap();
-    let begun = Instant::now();
-    await_echo(&seen, &large);
     // The worker's sleep ends by itself after two seconds.
-    assert!(begun.elapsed() < 1000 * MS, "{:?}", begun.elapsed());
+    takes_at_most("the rest", 1000 * MS, || await_echo(&seen, &large));
 }
 
 #[test]
 fn the_place_of_a_submit_lane_that_ended_is_given_back_when_the_first_lane_takes_over() {
     let server = Server::echo();
     let pool = server.pool(PoolSettings { max: 2, ..PoolSettings::default() });
-    assert_text(&pool_echo(&pool, b"first", after(5000)), b"first");
+    assert_text(&pool_echo(&pool, b"first", after(20_000)), b"first");
     await_echo(&start_echo(&pool, b"own"), b"own");
     let post = pool.post(Traffic::Plain).unwrap();
     assert_eq!(pool.counts().total, 2);

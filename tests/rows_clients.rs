@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calls::*;
 use support::door::Door;
@@ -15,7 +15,8 @@ use vigie::client::{Budget, CallFlags, Client, Target};
 use vigie::error::{Status, flags};
 use vigie::resp::Kind;
 
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
+const MS: Duration = Duration::from_millis(1);
 
 /// One primary with two replicas, one Sentinel: for what needs replicas, and no vote.
 fn with_replicas(name: &str) -> Deployment {
@@ -280,8 +281,7 @@ fn row_41_a_loading_replica_is_not_used() {
     // At the command.
     loading.state(|state| state.loading = true);
     let client = to_replicas(&sentinel, &[]);
-    let (_, took) = timed(|| (0..10).for_each(|_| drop(ok(&client, "GET k"))));
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    takes_at_most("ten reads", 500 * MS, || (0..10).for_each(|_| drop(ok(&client, "GET k"))));
     assert_eq!((primary.count("GET"), counter(&client, "errors")), (0, 0));
     assert!(loading.count("GET") <= 2, "refused once, it is left alone for a while: {}", loading.count("GET"));
     loading.state(|state| state.loading = false);
@@ -322,12 +322,14 @@ fn row_43_failing_or_stalled_replica_next_one() {
     replicas[0].stop();
     // New connections: the stopped one completes them and says nothing.
     let fresh = || timed(|| ok(&to_replicas(&sentinel, &[]), "GET k")).1;
+    let pacing = Pacing::start();
     let mut took: Vec<Duration> = (0..5).map(|_| fresh()).collect();
     took.sort_unstable();
-    assert!(took[2] <= Duration::from_millis(400 + 40), "elsewhere within the connect timeout: {took:?}");
-    assert!(took[4] <= Duration::from_millis(800), "a loaded machine may be late: {took:?}");
+    let pace = pacing.stop();
+    pace.judge("half of the reads, elsewhere within the connect timeout,", took[2], 440 * MS);
+    pace.judge("the slowest read", took[4], 500 * MS);
     // Connections that were there before: within the call's deadline.
-    (0..4).for_each(|_| drop(call(&client, "GET k", 0, Budget::Ms(900)).expect("another replica answers in time")));
+    (0..4).for_each(|_| drop(call(&client, "GET k", 0, Budget::Ms(3000)).expect("another replica answers in time")));
     replicas[0].cont();
     replicas[0].kill();
     for _ in 0..100 {
@@ -421,10 +423,10 @@ fn row_48_replica_not_found_is_its_own_error() {
     ok(&client, "GET k");
     let replicas = d.replica_nodes(SERVICE);
     replicas.iter().for_each(|node| node.kill());
-    for budget in [100, 333, 600] {
-        let (outcome, took) = timed(|| within(&client, "GET k", budget));
+    for budget in [250, 333, 600] {
+        let limit = MS * budget + 50 * MS;
+        let outcome = takes_at_most("the search", limit, || within(&client, "GET k", budget.into()));
         let error = fails(Status::NoReplica, outcome);
-        assert!(took <= Duration::from_millis(budget + 250), "{took:?}");
         assert!(error.has(flags::RETRYABLE) && error.message().contains(SERVICE), "{error}");
         assert!(replicas.iter().all(|node| error.message().contains(&node.addr())), "each is named: {error}");
     }
@@ -469,9 +471,8 @@ fn row_57_reopen_after_closing_one_handle() {
         fails(Status::Closed, cmd(&reads, "GET k"));
         assert_eq!(ok(&writes, "GET k"), "v", "the others go on");
     }
-    let began = Instant::now();
-    assert_eq!(ok(&to_replicas(&sentinel, &[]), "GET k"), "v");
-    assert!(began.elapsed() < SOON);
+    let value = takes_at_most("the first call of a new handle", 500 * MS, || ok(&to_replicas(&sentinel, &[]), "GET k"));
+    assert_eq!(value, "v");
 }
 
 #[test]

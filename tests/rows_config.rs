@@ -221,10 +221,10 @@ fn row_7_data_node_password() {
         for target in [Target::Primary, Target::Replica] {
             // Opening is lazy; the first use tells, and at once: waiting would not help.
             let client = client(&sentinel, target);
-            let (error, took) = timed(|| fails(&client, &["GET", "k"], Budget::Default));
+            let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Budget::Default));
             assert_eq!(error.status(), Status::Auth, "{login} {target:?}: {error:?}");
             assert!(!error.has(flags::RETRYABLE) && !error.message().contains("wrong:"), "{error:?}");
-            assert!(took < Duration::from_secs(2), "{took:?}");
+            pace.judge("a refused login", took, Duration::from_secs(1));
         }
     }
 }
@@ -279,9 +279,10 @@ fn row_14_command_timeout() {
         // By now it was given up, and another one cannot be made: this one surely did not run.
         (&["SET", "k", "x"], Budget::Ms(300), 300, Some(false)),
     ] {
-        let (error, took) = timed(|| fails(&client, args, budget));
+        let (error, took, pace) = paced(|| fails(&client, args, budget));
         assert_eq!(error.status(), Status::Timeout, "{args:?}: {error:?}");
-        assert!(took >= Duration::from_millis(ms) && took < Duration::from_millis(ms + 250), "{args:?} took {took:?}");
+        assert!(took >= Duration::from_millis(ms), "{args:?} took {took:?}");
+        pace.judge(args[0], took, Duration::from_millis(ms + 50));
         let flagged = error.has(flags::MAYBE_EXECUTED);
         assert!(may_have_run.is_none_or(|may| may == flagged), "{args:?}: {error:?}");
     }
@@ -392,9 +393,12 @@ fn row_20_default_timeout_bears_a_slow_sentinel() {
     let fake = Scripted::sentinel(SERVICE, &node.addr());
     let proxy = Proxy::start(&fake.addr());
     proxy.delay(Way::Down, Duration::from_millis(400));
-    let settings = config(&uri(&[proxy.addr()]), &[("pool.eager", "true")]).settings().expect("settings");
-    let sentinel = Sentinel::create(settings, Some(Deadline::after(Duration::from_secs(5)))).expect("it answers");
-    let client = Client::open(&sentinel, None, Target::Primary, None).expect("it answers");
+    // The rest of the timeout is what a loaded machine may need more than once.
+    let client = eventually_some("it answers", Duration::from_secs(10), || {
+        let settings = config(&uri(&[proxy.addr()]), &[("pool.eager", "true")]).settings().expect("settings");
+        let sentinel = Sentinel::create(settings, Some(Deadline::after(Duration::from_secs(5)))).ok()?;
+        Client::open(&sentinel, None, Target::Primary, None).ok()
+    });
     assert_eq!(text(&cmd(&client, &["PING"]), 0), "PONG");
 }
 
@@ -404,9 +408,9 @@ fn row_21_missing_service_is_distinct() {
     let sentinel = connect(&d.sentinel_uri(), &[]);
     for target in [Target::Primary, Target::Replica, Target::Split] {
         let client = Client::open(&sentinel, Some("nobody"), target, None).expect("a client");
-        let (error, took) = timed(|| fails(&client, &["GET", "k"], Budget::Default));
+        let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Budget::Default));
         assert!(error.status() == Status::UnknownService && error.message().contains("nobody"), "{error:?}");
-        assert!(took < Duration::from_secs(1), "waiting would not help: {took:?}");
+        pace.judge("what waiting would not help", took, Duration::from_millis(500));
     }
     let error = sentinel.refresh(Some("nobody"), Deadline::after(Duration::from_secs(5))).expect_err("unknown");
     assert_eq!(error.status(), Status::UnknownService, "{error:?}");

@@ -506,6 +506,13 @@ fn reads_go_to_the_replicas_and_to_the_next_one_when_one_stalls() {
     for replica in &replicas {
         replica.state(|state| state.data.insert(b"k".to_vec(), b"r".to_vec()));
     }
+    // The one whose connection is there first may take more of those that come before the other's.
+    eventually("both are connected", SOON, || {
+        submit(&client, &["GET k"; 2], &queue, 0);
+        drain(&queue, 2);
+        replicas.iter().all(|replica| seen(replica, "GET k") > 0)
+    });
+    replicas.iter().for_each(|replica| replica.clear_log());
     submit(&client, &["GET k"; 100], &queue, 0);
     assert!(drain(&queue, 100).iter().all(|event| said(event) == "r"));
     assert!(replicas.iter().all(|replica| seen(replica, "GET k") >= 40), "both take their turns");
@@ -532,9 +539,8 @@ fn a_close_ends_all_and_a_freed_client_finishes_what_it_took() {
     s.p.fault("INCR", Fault::Stall);
     submit(&client, &["INCR n"; 100], &queue, 0);
     s.p.wait_count("INCR", 1, SOON);
-    let (closed, took) = timed(|| client.close(Budget::Ms(100)));
-    fails(Status::Timeout, closed);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    let close = || client.close(Budget::Ms(100));
+    fails(Status::Timeout, takes_at_most("a close within 100 ms", Duration::from_millis(200), close));
     let events = drain(&queue, 100);
     assert!(events.iter().all(|event| event.outcome.as_ref().is_err_and(|error| error.status() == Status::Closed)));
     fails(Status::Closed, submit_with(&client, &["INCR n"], EACH, Budget::Default, &queue, 1));

@@ -20,6 +20,8 @@ use vigie::error::{Status, flags};
 use vigie::queue::Queue;
 use vigie::time::Deadline;
 
+const MS: Duration = Duration::from_millis(1);
+
 #[track_caller]
 fn submit(client: &Client, lines: &[&str], flags: u32, budget: Budget, queue: &Arc<Queue>, token: u64) {
     let flags = CallFlags::from_bits(flags).expect("known flags");
@@ -43,16 +45,18 @@ fn a_deadline_is_kept_while_a_connection_is_being_opened() {
     s.p.fault("HELLO", Fault::Stall);
     submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
     s.p.wait_count("HELLO", 1, SOON);
-    let begun = Instant::now();
-    submit(&client, &["SET k w"], EACH, Budget::Ms(50), &queue, 1);
-    let (token, outcome) = one(&queue);
+    let (token, outcome) = takes_at_most("a deadline of 50 ms", 200 * MS, || {
+        submit(&client, &["SET k w"], EACH, Budget::Ms(50), &queue, 1);
+        one(&queue)
+    });
     let error = fails(Status::Timeout, outcome);
     assert!(token == 1 && error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
-    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
     submit(&client, &["SET k x"], EACH, Budget::Default, &queue, 2);
-    assert_eq!(queue.cancel(2), 1);
-    assert_eq!(one(&queue).0, 2);
-    assert!(begun.elapsed() < Duration::from_millis(1500), "a cancelled call does not wait for it either");
+    let token = takes_at_most("the end of a cancelled call", 200 * MS, || {
+        assert_eq!(queue.cancel(2), 1);
+        one(&queue).0
+    });
+    assert_eq!(token, 2);
     s.p.clear_faults();
     assert_eq!(said(&drain(&queue, 1)[0]), "OK");
     assert_eq!(seen(&s.p, "SET"), 1);
@@ -80,8 +84,8 @@ fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
         std::thread::sleep(Duration::from_millis(2));
         assert!(token < 900, "no call went to the other replica");
     }
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(500) {
+    let (pacing, begun, mut longest) = (Pacing::start(), Instant::now(), Duration::ZERO);
+    while begun.elapsed() < 500 * MS {
         let sent = Instant::now();
         submit(&client, &["ECHO x"; 10], EACH, Budget::Default, &queue, 10_000);
         let mut left = 10;
@@ -90,8 +94,9 @@ fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
             queue.drain(Deadline::after(SOON), &mut events, 1);
             left -= events.iter().filter(|event| event.token >= 10_000).count();
         }
-        assert!(sent.elapsed() < Duration::from_millis(400), "{:?}", sent.elapsed());
+        longest = longest.max(sent.elapsed());
     }
+    pacing.stop().judge("ten reads of the other replica", longest, 200 * MS);
     replicas[0].clear_faults();
 }
 
@@ -112,15 +117,15 @@ fn what_was_submitted_before_a_close_has_the_time_of_the_close() {
     let other = Arc::clone(&client);
     let waits = spawn(move || call(&other, "INCR n", 0, Budget::Unlimited));
     eventually("both are inside", SOON, || counter(&client, "calls") >= 2);
-    let (closed, took) = timed(|| client.close(Budget::Ms(150)));
+    let (closed, took, pace) = paced(|| client.close(Budget::Ms(150)));
     fails(Status::Timeout, closed);
-    let begun = Instant::now();
-    for outcome in [one(&queue).1, join(&waits)] {
+    assert!(took >= 149 * MS, "{took:?}");
+    pace.judge("a close within 150 ms", took, 250 * MS);
+    let ends = || [one(&queue).1, join(&waits)];
+    for outcome in takes_at_most("the end of those that the fence held", 200 * MS, ends) {
         let error = fails(Status::Closed, outcome);
         assert!(!error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
     }
-    assert!(took >= Duration::from_millis(149) && took < Duration::from_secs(2), "{took:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "the fence does not hold them any longer: {:?}", begun.elapsed());
 }
 
 /// Rule 4 during a close: no call goes to a primary that is none any more.

@@ -435,7 +435,7 @@ mod tests {
             let error = open(&endpoint, timeout_connect, deadline).unwrap_err();
             assert!(error.status() == status && error.has(flags::RETRYABLE), "{error:?}");
             assert!(error.endpoint() == endpoint.to_string() && error.message().contains("after"), "{error:?}");
-            assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(4), "the longer of the two: {:?}", begun.elapsed());
         }
     }
 
@@ -449,7 +449,7 @@ mod tests {
         });
         let begun = Instant::now();
         assert!(open(&endpoint, 100, 5000).is_err());
-        assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(4), "as long as the server talks: {:?}", begun.elapsed());
     }
 
     #[test]
@@ -470,10 +470,10 @@ mod tests {
         let endpoint = server(|mut stream| {
             let _ = stream.read(&mut [0; 4096]).unwrap();
             stream.write_all(GREETING).unwrap();
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(Duration::from_secs(20));
         });
         let conn = open(&endpoint, 5000, 5000).unwrap();
-        let failed = conn.send_all(&vec![0; 64 << 20], Deadline::after(Duration::from_millis(80))).unwrap_err();
+        let failed = conn.send_all(&vec![0; 64 << 20], Deadline::after(Duration::from_millis(300))).unwrap_err();
         assert!(failed.sent > 0 && failed.sent < 64 << 20);
         assert!(failed.error.status() == Status::Timeout && conn.is_broken());
     }

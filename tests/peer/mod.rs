@@ -1,7 +1,7 @@
 //! A server that does what a test says: one thread and one script for each connection.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -143,6 +143,8 @@ pub struct Server {
     pub accepted: Arc<AtomicUsize>,
     pub open: Arc<AtomicUsize>,
     pub most_open: Arc<AtomicUsize>,
+    /// Those that have ended.
+    ended: Arc<Mutex<HashSet<usize>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -156,10 +158,11 @@ impl Server {
             accepted: Arc::default(),
             open: Arc::default(),
             most_open: Arc::default(),
+            ended: Arc::default(),
             streams: Arc::default(),
         };
         let (accepted, open, most) = (this.accepted.clone(), this.open.clone(), this.most_open.clone());
-        let (streams, script) = (this.streams.clone(), Arc::new(script));
+        let (streams, ended, script) = (this.streams.clone(), this.ended.clone(), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
@@ -167,13 +170,14 @@ impl Server {
                 streams.lock().unwrap().push(stream.try_clone().unwrap());
                 let number = accepted.fetch_add(1, Ordering::SeqCst);
                 most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let (open, script) = (open.clone(), script.clone());
+                let (open, ended, script) = (open.clone(), ended.clone(), script.clone());
                 std::thread::spawn(move || {
                     let mut peer = Peer { stream, buffer: Vec::new(), ready: VecDeque::new() };
                     if peer.greet() {
                         script(peer, number);
                     }
                     open.fetch_sub(1, Ordering::SeqCst);
+                    ended.lock().unwrap().insert(number);
                 });
             }
         });
@@ -192,12 +196,17 @@ impl Server {
         }
     }
 
+    /// Whether the connection with this number has ended and is no longer counted as open.
+    pub fn has_ended(&self, number: usize) -> bool {
+        self.ended.lock().unwrap().contains(&number)
+    }
+
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
     pub fn lane(&self, settings: LaneSettings) -> Lane {
-        let conn = Conn::open(&self.endpoint, &connect_options(Limits::default()), after(5000)).unwrap();
+        let conn = Conn::open(&self.endpoint, &connect_options(Limits::default()), after(20_000)).unwrap();
         Lane::new(conn, self.endpoint.to_string(), settings)
     }
 
@@ -222,7 +231,7 @@ pub fn connect_options(limits: Limits) -> ConnectOptions {
         limits,
         handshake: HandshakeOptions::plain(Expect::Any),
         admit: None,
-        timeout_connect: Duration::from_millis(1000),
+        timeout_connect: Duration::from_secs(20),
     }
 }
 

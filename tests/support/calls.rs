@@ -143,6 +143,12 @@ pub fn timed<T>(job: impl FnOnce() -> T) -> (T, Duration) {
     (outcome, began.elapsed())
 }
 
+/// What a call with little time gives; where the machine was too slow for what is expected, what it gives with more.
+pub fn patiently<T>(run: impl Fn(u64) -> T, fits: impl Fn(&T) -> bool) -> T {
+    let hasty = [250, 1000].into_iter().map(&run).find(&fits);
+    hasty.unwrap_or_else(|| run(4000))
+}
+
 /// One pool of a client's statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolStats {
@@ -210,10 +216,10 @@ pub fn spawn<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> mps
     receiver
 }
 
-/// What a spawned job gave; a job that has not ended within 20 s hangs.
+/// What a spawned job gave; a job that has not ended within a minute hangs.
 #[track_caller]
 pub fn join<T>(job: &mpsc::Receiver<T>) -> T {
-    job.recv_timeout(Duration::from_secs(20)).expect("the call ends, and without a panic")
+    job.recv_timeout(Duration::from_secs(60)).expect("the call ends, and without a panic")
 }
 
 /// The library's threads (as the system lists them, and as the library counts them) and the descriptors of this process.
@@ -228,7 +234,7 @@ pub fn back_to(start: (usize, usize, usize)) {
     assert_eq!((start.0, start.1), (0, 0), "a test that counts begins with nothing");
     let began = Instant::now();
     while held() != start {
-        let late = began.elapsed() > Duration::from_secs(6);
+        let late = began.elapsed() > Duration::from_secs(20);
         assert!(!late, "{start:?} at the start, now {:?} and {:?}", proc::threads(), proc::descriptors());
         std::thread::sleep(Duration::from_millis(5));
     }
