@@ -10,6 +10,9 @@
 
 #include "vigie.h"
 
+/* What a call may take under valgrind on a loaded machine. */
+#define CALL_PATIENCE "60000"
+
 /* The text goes out even when another thread or a fork is on its way to the end. */
 #define CHECK(condition)                                                                        \
   do {                                                                                          \
@@ -54,7 +57,7 @@ static inline vigie_config *config_of_deployment(void) {
   vigie_error *error = NULL;
   vigie_config *config = vigie_config_new();
   GIVES(VIGIE_OK, vigie_config_set(config, "sentinel.addrs", environment("VIGIE_TEST_SENTINELS"), &error));
-  GIVES(VIGIE_OK, vigie_config_set(config, "timeout.call", "20000", &error));
+  GIVES(VIGIE_OK, vigie_config_set(config, "timeout.call", CALL_PATIENCE, &error));
   return config;
 }
 
@@ -94,7 +97,7 @@ static inline int text_is(const vigie_reply *reply, uint32_t node, const char *t
 
 /* Waits until no thread of the library is left, so that a leak checker sees the end of everything. */
 static inline int finish(void) {
-  CHECK(vigie_threads_join(20000) == VIGIE_OK);
+  CHECK(vigie_threads_join(60000) == VIGIE_OK);
   return 0;
 }
 

@@ -33,7 +33,8 @@ static void use(void *library) {
   FIND(sentinel_create);
   config = config_new_();
   CHECK(config_set_(config, "sentinel.addrs", environment("VIGIE_TEST_SENTINELS"), NULL) == VIGIE_OK);
-  CHECK(sentinel_create_(config, 10000, &sentinel, NULL) == VIGIE_OK);
+  CHECK(config_set_(config, "timeout.call", CALL_PATIENCE, NULL) == VIGIE_OK);
+  CHECK(sentinel_create_(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, NULL) == VIGIE_OK);
   CHECK(primary_for_(sentinel, service(), NULL, &client, NULL) == VIGIE_OK);
   CHECK(cmd_exec_(client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, NULL) == VIGIE_OK);
   config_free_(config);

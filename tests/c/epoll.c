@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { COMMANDS = 100000, BATCH = 256, CAPACITY = 1000, TICK_MS = 5, BOUND_MS = 500, PATIENCE_MS = 60000 };
+enum { COMMANDS = 100000, BATCH = 256, CAPACITY = 1000, TICK_MS = 5, BOUND_MS = 1500, PATIENCE_MS = 60000 };
 #define KEY "loop:c"
 
 static vigie_client *client;

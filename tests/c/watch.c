@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOM = 4, TOKEN = 77, PATIENCE = 20000 };
+enum { ROOM = 4, TOKEN = 77, PATIENCE = 60000 };
 
 static const uint32_t ALL = VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_FENCE | VIGIE_EVENT_DEGRADED | VIGIE_EVENT_REPLICA |
                             VIGIE_EVENT_SENTINEL | VIGIE_EVENT_NOTICE;

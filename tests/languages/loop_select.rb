@@ -2,7 +2,7 @@
 require 'io/wait'
 require_relative 'vigie'
 
-COMMANDS, BATCH, CAPACITY, TICK, BOUND, PATIENCE = 100_000, 256, 1000, 0.005, 0.5, 60
+COMMANDS, BATCH, CAPACITY, TICK, BOUND, PATIENCE = 100_000, 256, 1000, 0.005, 1.5, 60
 KEY = 'loop:ruby'
 
 def now

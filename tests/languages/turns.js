@@ -2,7 +2,7 @@
 'use strict';
 const { encode } = require('./vigie.js');
 
-const [COMMANDS, BATCH, CAPACITY, TICK_MS, BOUND_MS, PATIENCE_MS] = [100000, 256, 1000, 5, 500, 60000];
+const [COMMANDS, BATCH, CAPACITY, TICK_MS, BOUND_MS, PATIENCE_MS] = [100000, 256, 1000, 5, 1500, 60000];
 
 function stop(why) {
   console.error(why);

@@ -26,7 +26,7 @@ const (
 	batch    = 256
 	capacity = 1000
 	period   = 5 * time.Millisecond
-	bound    = 500 * time.Millisecond
+	bound    = 1500 * time.Millisecond
 	patience = time.Minute
 	key      = "loop:go"
 )
