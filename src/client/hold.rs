@@ -132,7 +132,11 @@ impl Core {
                 let age = if confirmed { missed.flatten() } else { age };
                 let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
                 let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
-                return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE));
+                let error = match self.service.split_view() {
+                    Some(views) => Error::new(Status::SplitView, format!("{text}; they name {views}")),
+                    None => Error::new(Status::Fenced, text),
+                };
+                return Err(error.with_flags(flags::RETRYABLE));
             }
             missed = Some(age);
             self.service.freshen();

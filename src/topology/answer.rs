@@ -78,6 +78,8 @@ pub struct Peer {
     pub endpoint: Endpoint,
     /// Its id.
     pub id: Option<String>,
+    /// It is down in the eyes of who lists it.
+    pub dead: bool,
 }
 
 /// The questions about a service, and how many replies they have.
@@ -153,6 +155,11 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     }
 }
 
+/// Whether a flag is among those separated by commas.
+pub fn has_flag(flags: &str, flag: &str) -> bool {
+    flags.split(',').any(|each| each == flag)
+}
+
 fn refused(line: &[u8], sentinel: &Endpoint) -> Error {
     let error = Error::from_server(line, sentinel);
     let auth = line.starts_with(b"NOAUTH") || line.starts_with(b"NOPERM") || line.starts_with(b"WRONGPASS");
@@ -178,7 +185,9 @@ fn read_replica(reply: &Reply, entry: u32) -> Option<ReplicaAnswer> {
 
 fn read_peer(reply: &Reply, entry: u32) -> Option<Peer> {
     let id = text(reply, entry, b"runid").filter(|id| !id.is_empty());
-    Some(Peer { endpoint: address_of(reply, entry)?, id })
+    let dead = text(reply, entry, b"flags")
+        .is_some_and(|flags| ["s_down", "o_down"].iter().any(|down| has_flag(&flags, down)));
+    Some(Peer { endpoint: address_of(reply, entry)?, id, dead })
 }
 
 /// A missing, empty or impossible address is none: port 0 stands for "not known yet".
@@ -235,7 +244,7 @@ mod tests {
         assert!(answer.tilt && answer.id.as_deref() == Some("me"));
         assert_eq!(
             answer.peers,
-            [Peer { endpoint: Endpoint::tcp("10.0.0.3", 26379).unwrap(), id: Some("abc".into()) }]
+            [Peer { endpoint: Endpoint::tcp("10.0.0.3", 26379).unwrap(), id: Some("abc".into()), dead: false }]
         );
         let Heard::Known(view) = answer.heard else { panic!("{:?}", answer.heard) };
         assert_eq!((view.primary.to_string().as_str(), view.epoch), ("10.0.0.1:6379", 7));

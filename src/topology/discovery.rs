@@ -3,39 +3,24 @@
 //! Guarantees: ends within a bound of its own, whatever Sentinels and nodes do; takes no address whose server does not say itself that it is
 //! a primary; every error tells what each Sentinel said. Leaves to others: who waits for it, and what becomes of the result (service).
 
-use super::answer::{self, Answer, Heard};
-use super::identity::Identity;
+use super::answer::{Heard, has_flag};
+use super::deployment::Choice;
+use super::identity::{Identity, Speaker};
 use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
-use super::link::LinkOptions;
 use super::pauses::Pauses;
 use super::peers::{Met, SentinelList};
-use super::query::{Outcome, Query};
 use super::replicas;
 use super::report;
+use super::round::{self, Asked, Round};
 use super::snapshot::{SentinelView, Snapshot};
 use crate::config::{ClientSettings, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Agreed, Conn, ConnectOptions, Expect, HandshakeOptions, Pause, Role, ServerInfo};
-use crate::resp::{Limits, Reply};
+use crate::resp::Limits;
 use crate::time::Deadline;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long those who have not answered yet are given once enough has been said: one of them may know of a newer epoch. As long as
-/// it took up to there, within these limits.
-const GRACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
-
-/// A Sentinel in a discovery.
-pub struct Asked {
-    /// Its address as given or announced.
-    pub announced: Endpoint,
-    /// Where it was asked.
-    pub endpoint: Endpoint,
-    /// Whether it counts for a majority.
-    pub counts: bool,
-    /// How it ended; `None`: others were faster.
-    pub end: Option<Result<Answer>>,
-}
 
 /// What came of a discovery.
 pub struct Report {
@@ -51,24 +36,56 @@ pub struct Report {
     pub by_majority: bool,
     /// The epoch went back (rule 3).
     pub reset: bool,
-    /// What they say, if some do not name the one that won.
+    /// All who name the primary are in TILT: what they say lowers no fence.
+    pub tilt: bool,
+    /// What they say, if some do not name the one that won, or none has won for that.
     pub dissent: Option<String>,
     /// What the primary told of itself, if it was asked.
     pub verified: Option<ServerInfo>,
+    /// Who is of another deployment, and what they name there.
+    pub strangers: Option<String>,
+    /// Who has named the primary that was verified, and who is of another deployment.
+    pub membership: Option<(Vec<Speaker>, Vec<Speaker>)>,
     /// When the questions went out.
     pub begun: Instant,
+}
+
+impl Report {
+    /// Of a discovery that has found nothing and heard nothing.
+    pub fn failed(error: Error, begun: Instant) -> Self {
+        let (sentinels, words) = (Vec::new(), Vec::new());
+        let (proposed, dissent, strangers, membership, verified) = (None, None, None, None, None);
+        let (by_majority, reset, tilt) = (false, false, false);
+        let outcome = Err(error);
+        Self {
+            outcome,
+            sentinels,
+            proposed,
+            words,
+            by_majority,
+            reset,
+            tilt,
+            dissent,
+            strangers,
+            membership,
+            verified,
+            begun,
+        }
+    }
 }
 
 /// What a Sentinel says of a failover.
 pub struct Word {
     /// The Sentinel.
     pub sentinel: Identity,
-    /// Whether it leads one; `None` when it names another primary already: only a verified switch ends that one.
+    /// Whether it leads one; `None` when it names another primary already, because only a verified switch ends that one.
     pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
     pub o_down: bool,
     /// It holds it for down by itself.
     pub s_down: bool,
+    /// It is in TILT: what it does not show says nothing.
+    pub tilt: bool,
 }
 
 /// How long a discovery may take at the most: two rounds with the Sentinels, and the primary's own word.
@@ -80,32 +97,46 @@ pub fn bound(settings: &Settings) -> Duration {
 pub(super) fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Known, pauses: &Pauses) -> Report {
     let begun = Instant::now();
     let deadline = Deadline::after(bound(settings));
-    let asked = Round::ask(service, settings, list, deadline);
-    let answers = asked.iter().enumerate().filter_map(|(index, asked)| asked.answer().map(|answer| (index, answer)));
-    let voices = judge::voices(answers);
-    let all = all(&asked);
-    let verdict = judge::judge(&voices, known, all, settings.sentinel.min_others as usize);
-    let (mut proposed, mut by_majority, mut reset, mut dissent, mut verified) = (None, false, false, None, None);
-    let outcome = match verdict {
+    let asked = Round::ask(service, settings, list, known, deadline);
+    let counted = Counted::of(&asked, known);
+    list.settle(&counted.met());
+    let voices = &counted.voices;
+    let verdict = match &counted.refused {
+        Some((status, why)) => Verdict::Refused(*status, why.clone(), None),
+        None => judge::judge(voices, known, counted.all, settings.sentinel.min_others as usize),
+    };
+    let mut report = Report {
+        words: counted.words(known),
+        strangers: counted.strangers_say(),
+        sentinels: report::views(&asked, &counted.strangers),
+        ..Report::failed(Error::new(Status::NoPrimary, "not judged yet"), begun)
+    };
+    let mut joined = Vec::new();
+    report.outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), pauses, deadline)
             .map(|(winner, told)| {
-                verified = told;
-                (by_majority, reset) = (winner.voices.len() * 2 > all, winner.reset);
-                dissent = (winner.voices.len() < voices.len()).then(|| judge::views(&voices));
-                snapshot(winner, &voices, &asked, settings)
+                report.verified = told;
+                report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
+                (report.reset, report.tilt) = (winner.reset, winner.tilt);
+                report.dissent = (winner.voices.len() < voices.len()).then(|| judge::views(voices));
+                joined = counted.speakers(&counted.naming(&winner.primary));
+                snapshot(winner, voices, &asked, settings)
             })
             .map_err(|error| report::unverified(service, &asked, error)),
         Verdict::Refused(status, why, proposal) => {
-            proposed = proposal;
+            if status == Status::SplitView {
+                report.dissent = Some(if voices.is_empty() { why.clone() } else { judge::views(voices) });
+            }
+            report.proposed = proposal;
             Err(report::failure(service, &asked, status, &why, deadline))
         }
     };
-    let words = voices.iter().map(|voice| word(voice, &asked, known)).collect();
-    Report { outcome, sentinels: report::views(&asked), proposed, words, by_majority, reset, dissent, verified, begun }
+    report.membership = Some((joined, counted.speakers(&counted.strangers)));
+    report
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
-    let shows = |flag| judge::has_flag(voice.flags, flag);
+    let shows = |flag| has_flag(voice.flags, flag);
     // The leader shows the flag for a while after the switch: then it names the new primary already. Until that is verified its
     // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
@@ -114,137 +145,71 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
         in_failover: of_ours.then(|| shows("failover_in_progress")),
         o_down: of_ours && shows("o_down"),
         s_down: of_ours && shows("s_down"),
+        tilt: voice.tilt,
     }
 }
 
-impl Asked {
-    /// What it said, if it did.
-    pub fn answer(&self) -> Option<&Answer> {
-        self.end.as_ref().and_then(|end| end.as_ref().ok())
-    }
-
-    /// Who it is; by its address before it has told its id.
-    pub fn identity(&self) -> Identity {
-        Identity::new(self.answer().and_then(|answer| answer.id.as_deref()), &self.announced)
-    }
-
-    fn met(&self) -> Met {
-        match &self.end {
-            None => Met::Skipped,
-            Some(Err(_)) => Met::Missed,
-            Some(Ok(answer)) if !answer.tilt && matches!(answer.heard, Heard::Known(_)) => Met::Good(answer.id.clone()),
-            Some(Ok(answer)) => Met::Useless(answer.id.clone()),
-        }
-    }
+/// Those who answered, by whether they count.
+struct Counted<'a> {
+    asked: &'a [Asked],
+    voices: Vec<Voice<'a>>,
+    /// Those of the deployment that answered, in TILT or without a view of the service too.
+    ours: Vec<usize>,
+    strangers: Vec<usize>,
+    /// Why nobody counts.
+    refused: Option<(Status, String)>,
+    /// How many Sentinels a majority is counted of: each once, whatever its names.
+    all: usize,
 }
 
-/// How many Sentinels a majority is counted of.
-fn all(asked: &[Asked]) -> usize {
-    asked.iter().filter(|asked| asked.counts || asked.answer().is_some()).count()
-}
-
-/// One round of questions to all Sentinels.
-struct Round<'a> {
-    service: &'a str,
-    settings: &'a Settings,
-    list: &'a SentinelList,
-    query: Query,
-    asked: Vec<Asked>,
-    /// In the order of their answers.
-    answered: Vec<usize>,
-    /// Named by those who answered, and not asked yet.
-    learned: Vec<Endpoint>,
-}
-
-impl<'a> Round<'a> {
-    fn ask(service: &'a str, settings: &'a Settings, list: &'a SentinelList, deadline: Deadline) -> Vec<Asked> {
-        let (flight, replies) = answer::questions(service);
-        let query = Query::new(LinkOptions::new(&settings.sentinel), flight, replies, settings.sentinel.timeout);
-        let (asked, answered, learned) = (Vec::new(), Vec::new(), Vec::new());
-        let mut round = Round { service, settings, list, query, asked, answered, learned };
-        for member in list.members() {
-            round.add(member.endpoint, member.counts);
-        }
-        round.listen(deadline);
-        round.settle();
-        round.asked
-    }
-
-    /// Asks one, unless address.map leads two addresses to the same place.
-    fn add(&mut self, announced: Endpoint, counts: bool) {
-        let endpoint = self.settings.sentinel.address_map.apply(&announced);
-        if !self.asked.iter().any(|asked| asked.endpoint == endpoint) {
-            self.query.add(endpoint.clone());
-            self.asked.push(Asked { announced, endpoint, counts, end: None });
-        }
-    }
-
-    /// Until all have ended, or enough has been said and the others have had their moment.
-    fn listen(&mut self, deadline: Deadline) {
-        let begun = Instant::now();
-        let end = deadline.end().unwrap_or(begun);
-        let mut limit = end;
-        while self.query.unfinished() > 0 && Instant::now() < limit {
-            for (index, outcome) in self.query.step(limit) {
-                self.hear(index, outcome);
-            }
-            for peer in std::mem::take(&mut self.learned) {
-                self.add(peer, false);
-            }
-            if limit == end && (self.is_settled() || self.is_enough()) {
-                limit = end.min(Instant::now() + begun.elapsed().clamp(GRACE.0, GRACE.1));
-            }
-        }
-    }
-
-    fn hear(&mut self, index: usize, outcome: Outcome) {
-        let end = match outcome {
-            Outcome::Failed(error) => Err(error),
-            Outcome::Answered(replies) => match self.understand(index, replies) {
-                Some(end) => end,
-                None => return,
-            },
+impl<'a> Counted<'a> {
+    fn of(asked: &'a [Asked], known: &Known) -> Self {
+        let (ours, strangers, refused) = match round::choose(asked, known) {
+            Choice::Ours { ours, strangers } => (ours, strangers, None),
+            Choice::Torn(why) => (Vec::new(), Vec::new(), Some((Status::SplitView, why))),
+            Choice::Foreign { why, strangers } => (Vec::new(), strangers, Some((Status::NoSentinel, why))),
         };
-        if let Ok(answer) = &end {
-            self.answered.push(index);
-            self.learned.extend(self.list.learn(&answer.peers, self.settings.sentinel.max_peers));
-        }
-        self.asked[index].end = Some(end);
-    }
-
-    /// What the replies mean; `None` when it had to be asked again in older words.
-    fn understand(&mut self, index: usize, replies: Vec<Reply>) -> Option<Result<Answer>> {
-        let Some(older) = answer::older_question(self.service, &replies) else {
-            return Some(answer::read(&replies, &self.asked[index].endpoint));
+        let counts = |(index, asked): &(usize, &Asked)| match asked.answer() {
+            Some(_) => !strangers.contains(index),
+            None => asked.counts && !known.membership.is_stranger(&asked.speaker()),
         };
-        match self.query.ask_more(index, &older, replies)? {
-            Outcome::Answered(replies) => Some(answer::read(&replies, &self.asked[index].endpoint)),
-            Outcome::Failed(error) => Some(Err(error)),
-        }
+        let all = asked.iter().enumerate().filter(counts).map(|(_, asked)| asked.identity()).collect::<HashSet<_>>();
+        let voices = judge::voices(&round::answers(asked, &ours), all.len());
+        Self { asked, voices, ours, strangers, refused, all: all.len() }
     }
 
-    fn voices(&self) -> Vec<Voice<'_>> {
-        let answers = self.asked.iter().enumerate();
-        judge::voices(answers.filter_map(|(index, asked)| asked.answer().map(|answer| (index, answer))))
+    /// What those of the deployment say of a failover, those in TILT too.
+    fn words(&self, known: &Known) -> Vec<Word> {
+        let voices = judge::each_once(&round::answers(self.asked, &self.ours));
+        voices.iter().map(|voice| word(voice, self.asked, known)).collect()
     }
 
-    fn is_settled(&self) -> bool {
-        let all = self.asked.iter().filter(|asked| asked.counts).count();
-        judge::is_settled(&self.voices(), all, self.settings.sentinel.min_others as usize)
+    fn strangers_say(&self) -> Option<String> {
+        let voices = judge::each_once(&round::answers(self.asked, &self.strangers));
+        (!voices.is_empty()).then(|| judge::views(&voices))
     }
 
-    /// All that count have ended and speak with one voice: those just learned need not be waited for long.
-    fn is_enough(&self) -> bool {
-        let waiting = self.asked.iter().any(|asked| asked.counts && asked.end.is_none());
-        !waiting && judge::is_unanimous(&self.voices(), self.settings.sentinel.min_others as usize)
+    /// Those who name this primary.
+    fn naming(&self, primary: &Endpoint) -> Vec<usize> {
+        let names = |asked: &Asked| {
+            asked.answer().is_some_and(|answer| matches!(&answer.heard, Heard::Known(view) if view.primary == *primary))
+        };
+        self.ours.iter().copied().filter(|index| names(&self.asked[*index])).collect()
     }
 
-    /// Tells the list how it went, the fastest first.
-    fn settle(&self) {
-        let slower = (0..self.asked.len()).filter(|index| !self.answered.contains(index));
-        let order = self.answered.iter().copied().chain(slower);
-        let met: Vec<_> = order.map(|index| (self.asked[index].announced.clone(), self.asked[index].met())).collect();
-        self.list.settle(&met);
+    fn speakers(&self, indices: &[usize]) -> Vec<Speaker> {
+        indices.iter().map(|index| self.asked[*index].speaker()).collect()
+    }
+
+    /// How it went with each, in the order of their answers.
+    fn met(&self) -> Vec<(Endpoint, Met)> {
+        let met = |(index, asked): (usize, &Asked)| match asked.met() {
+            Met::Good(id) | Met::Useless(id) if self.strangers.contains(&index) => Met::Stranger(id),
+            met => met,
+        };
+        let mut all: Vec<_> = self.asked.iter().enumerate().collect();
+        all.sort_by_key(|(_, asked)| asked.place);
+        all.into_iter().map(|(index, asked)| (asked.announced.clone(), met((index, asked)))).collect()
     }
 }
 
@@ -260,7 +225,7 @@ fn verify<'a>(
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
         let is_known = known.primary.as_ref() == Some(&candidate.primary) && known.epoch == candidate.epoch;
-        if known.trusted && is_known {
+        if known.trusted && is_known && !candidate.tilt {
             // It said so itself, and every connection to it is asked again: a poll need not cost it one.
             return Ok((candidate, None));
         }
@@ -302,7 +267,7 @@ fn ask_role(
     let asked = pause.attempt().and_then(|attempt| {
         let opened = Conn::open(endpoint, &role_options(&settings.client), deadline);
         let asked = opened.and_then(|conn| match &conn.info().role {
-            role if role.is_primary() || *role == Role::Unknown => Ok(conn.info().clone()),
+            role if role.is_primary() || (*role == Role::Unknown && !candidate.tilt) => Ok(conn.info().clone()),
             role => {
                 let text = format!("{endpoint}, {named}, has the role {role}: a stale address");
                 Err(Error::new(Status::Role, text).with_endpoint(endpoint).with_flags(flags::RETRYABLE))

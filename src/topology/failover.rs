@@ -222,10 +222,11 @@ impl Service {
         flight.failover.provisional = Some(now);
         let after = self.publish(snapshot);
         self.switched(flight, &before, &after, "the candidate says that it is a primary");
+        self.lower_fence(flight, "switched");
         self.landed.notify_all();
     }
 
-    /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence comes down.
+    /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence may come down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         self.end_pauses();
@@ -242,8 +243,12 @@ impl Service {
             reason: reason.to_owned(),
             epoch: after.epoch,
         });
+    }
+
+    /// Brings the fence down after a switch, whoever holds it.
+    pub(super) fn lower_fence(&self, flight: &mut Flight, reason: &str) {
         if flight.failover.fence.clear() {
-            self.show_fence(flight, "switched");
+            self.show_fence(flight, reason);
         }
     }
 
@@ -253,11 +258,14 @@ impl Service {
         let now = Instant::now();
         let was_up = flight.failover.fence.is_up();
         for word in words {
-            set(&mut flight.failover.down, &word.sentinel, word.o_down);
-            set(&mut flight.failover.missed, &word.sentinel, word.s_down);
+            if !word.tilt {
+                set(&mut flight.failover.down, &word.sentinel, word.o_down);
+                set(&mut flight.failover.missed, &word.sentinel, word.s_down);
+            }
             match word.in_failover {
                 Some(true) if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
                 None => {}
+                _ if word.tilt => {}
                 _ => drop(flight.failover.fence.release(&word.sentinel, Some(asked))),
             }
         }

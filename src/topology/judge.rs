@@ -5,10 +5,11 @@
 //! otherwise; an epoch below the known one only when a majority agrees in two polls. Leaves to others: asking the
 //! candidate for its role, which has the last word.
 
-use super::answer::{Answer, Heard, ReplicaAnswer};
+use super::answer::{Answer, Heard, ReplicaAnswer, has_flag};
+use super::deployment::Membership;
 use crate::config::Endpoint;
 use crate::error::Status;
-use std::collections::HashSet;
+use std::cmp::Ordering;
 
 /// One Sentinel that may be believed.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Voice<'a> {
     pub flags: &'a str,
     /// And these replicas.
     pub replicas: &'a [ReplicaAnswer],
+    /// In TILT: it counts less.
+    pub tilt: bool,
 }
 
 /// What was known before.
@@ -40,6 +43,8 @@ pub struct Known {
     pub provisional: bool,
     /// Nothing has gone wrong with the primary since it said itself that it is one.
     pub trusted: bool,
+    /// Whom the client has joined, and who is of another deployment.
+    pub membership: Membership,
 }
 
 /// An address under an epoch that goes back behind the known one.
@@ -62,6 +67,15 @@ pub struct Candidate {
     pub voices: Vec<usize>,
     /// Whether the epoch went back (rule 3).
     pub reset: bool,
+    /// Named by Sentinels in TILT only: good for finding a primary that says itself that it is one, and for nothing else.
+    pub tilt: bool,
+}
+
+impl Candidate {
+    /// How many confirm the word of the first; those in TILT do not.
+    fn others(&self) -> usize {
+        if self.tilt { 0 } else { self.voices.len() - 1 }
+    }
 }
 
 /// The decision.
@@ -73,29 +87,43 @@ pub enum Verdict {
     Refused(Status, String, Option<Proposal>),
 }
 
-/// Those who may be believed (rule 2a): not in TILT, and each Sentinel once, under however many addresses it was asked.
-pub fn voices<'a>(answers: impl Iterator<Item = (usize, &'a Answer)>) -> Vec<Voice<'a>> {
-    let mut seen = HashSet::new();
-    let mut voices = Vec::new();
-    for (index, answer) in answers {
-        let Heard::Known(view) = &answer.heard else { continue };
-        if answer.tilt || answer.id.as_ref().is_some_and(|id| !seen.insert(id)) {
-            continue;
-        }
-        let (primary, epoch, flags, replicas) = (&view.primary, view.epoch, view.flags.as_str(), &view.replicas);
-        voices.push(Voice { index, primary, epoch, flags, replicas });
-    }
-    voices
+/// Those who may be believed (rule 2a): each Sentinel once, under however many addresses it was asked, and none in TILT, unless all are,
+/// agree, and are more than half of all that are known.
+pub fn voices<'a>(answers: &[(usize, &'a Answer)], all: usize) -> Vec<Voice<'a>> {
+    let (tilted, sound): (Vec<_>, Vec<_>) = each_once(answers).into_iter().partition(|voice| voice.tilt);
+    let agree = tilted.iter().all(|voice| voice.primary == tilted[0].primary);
+    if sound.is_empty() && agree && tilted.len() * 2 > all { tilted } else { sound }
 }
 
-/// Whether there is nothing to gain from waiting for those who have not answered yet: more than half of all agree on address and epoch,
-/// nobody names another address under a higher one, and as many others agree as are asked for.
-pub fn is_settled(voices: &[Voice<'_>], all: usize, min_others: usize) -> bool {
+/// What every Sentinel says, once. Of one that contradicts itself at two addresses the newer word counts, and none if neither is newer.
+pub fn each_once<'a>(answers: &[(usize, &'a Answer)]) -> Vec<Voice<'a>> {
+    let mut voices: Vec<(Option<&str>, Voice<'a>, bool)> = Vec::new();
+    for &(index, answer) in answers {
+        let Heard::Known(view) = &answer.heard else { continue };
+        let (primary, epoch, flags, replicas) = (&view.primary, view.epoch, view.flags.as_str(), &view.replicas);
+        let voice = Voice { index, primary, epoch, flags, replicas, tilt: answer.tilt };
+        let id = answer.id.as_deref();
+        match voices.iter_mut().find(|(known, ..)| id.is_some() && *known == id) {
+            None => voices.push((id, voice, true)),
+            Some((_, known, counts)) if voice.primary != known.primary => match voice.epoch.cmp(&known.epoch) {
+                Ordering::Greater => (*known, *counts) = (voice, true),
+                Ordering::Equal => *counts = false,
+                Ordering::Less => {}
+            },
+            Some(_) => {}
+        }
+    }
+    voices.into_iter().filter(|(.., counts)| *counts).map(|(_, voice, _)| voice).collect()
+}
+
+/// Whether there is nothing to gain from waiting for those who have not answered yet: more than half of all who decide agree on address and
+/// epoch, nobody names another address under a higher one, and as many others agree as are asked for. Those in TILT wait for all.
+pub fn is_settled(voices: &[Voice<'_>], decides: impl Fn(&Voice<'_>) -> bool, all: usize, min_others: usize) -> bool {
     voices.iter().any(|voice| {
-        let agreeing =
-            voices.iter().filter(|other| other.primary == voice.primary && other.epoch == voice.epoch).count();
+        let agreeing = || voices.iter().filter(|other| other.primary == voice.primary && other.epoch == voice.epoch);
         let higher = voices.iter().any(|other| other.primary != voice.primary && other.epoch > voice.epoch);
-        agreeing > all / 2 && agreeing > min_others && !higher
+        let deciding = agreeing().filter(|other| decides(other)).count();
+        !voice.tilt && deciding * 2 > all && agreeing().count() > min_others && !higher
     })
 }
 
@@ -131,7 +159,7 @@ pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize)
         }
     }
     match (candidates.first(), why) {
-        (Some(best), _) if best.voices.len() <= min_others => few_others(best, min_others),
+        (Some(best), _) if best.others() < min_others => few_others(best, min_others),
         (Some(best), _) => match down(best, voices, known) {
             Some(why) => refuse(Status::NoPrimary, why),
             None => Verdict::Candidates(candidates),
@@ -174,6 +202,12 @@ impl Group<'_> {
 
     /// To be believed when the poll before said the same.
     fn twice(&self, known: &Known, what: String) -> Result<Candidate, Verdict> {
+        if self.voices.iter().all(|voice| voice.tilt) {
+            return Err(refuse(
+                Status::NoPrimary,
+                format!("{} {what}: not believed of Sentinels in TILT", self.primary),
+            ));
+        }
         let proposal = Proposal { primary: self.primary.clone(), epoch: self.epoch };
         if known.proposed.as_ref() == Some(&proposal) {
             return Ok(self.candidate(true));
@@ -184,7 +218,8 @@ impl Group<'_> {
 
     fn candidate(&self, reset: bool) -> Candidate {
         let voices = self.voices.iter().map(|voice| voice.index).collect();
-        Candidate { primary: self.primary.clone(), epoch: self.epoch, voices, reset }
+        let tilt = self.voices.iter().all(|voice| voice.tilt);
+        Candidate { primary: self.primary.clone(), epoch: self.epoch, voices, reset, tilt }
     }
 }
 
@@ -249,7 +284,7 @@ fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, al
 }
 
 fn few_others(best: &Candidate, min_others: usize) -> Verdict {
-    let others = best.voices.len() - 1;
+    let others = best.others();
     let text =
         format!("{} is confirmed by {others} other Sentinels, sentinel.min_others asks for {min_others}", best.primary);
     refuse(Status::NoPrimary, text)
@@ -266,11 +301,6 @@ fn down(best: &Candidate, voices: &[Voice<'_>], known: &Known) -> Option<String>
         let most = count * 2 > best.voices.len();
         most.then(|| format!("{} is {bad} in the eyes of {count} of {} Sentinels", best.primary, best.voices.len()))
     })
-}
-
-/// Whether a flag is among those separated by commas.
-pub fn has_flag(flags: &str, flag: &str) -> bool {
-    flags.split(',').any(|each| each == flag)
 }
 
 fn refuse(status: Status, why: impl Into<String>) -> Verdict {

@@ -30,14 +30,19 @@ fn says(text: &str) -> Answer {
     Answer { id: None, tilt: false, heard: Heard::Known(view), peers: Vec::new() }
 }
 
+/// The voices of these, of so many that are known.
+fn heard(answers: &[Answer], all: usize) -> Vec<Voice<'_>> {
+    voices(&answers.iter().enumerate().collect::<Vec<_>>(), all)
+}
+
 fn known(primary: &str, epoch: u64, replicas: &[&str]) -> Known {
     let replicas = replicas.iter().map(|name| at(name)).collect();
-    Known { primary: Some(at(primary)), epoch, replicas, proposed: None, provisional: false, trusted: false }
+    Known { primary: Some(at(primary)), epoch, replicas, ..Known::default() }
 }
 
 fn decide(texts: &[&str], known: &Known) -> Verdict {
     let answers: Vec<_> = texts.iter().map(|text| says(text)).collect();
-    judge(&voices(answers.iter().enumerate()), known, texts.len(), 0)
+    judge(&heard(&answers, texts.len()), known, texts.len(), 0)
 }
 
 /// The candidates as "address epoch address epoch", or the name of the refusal.
@@ -105,7 +110,7 @@ fn scenario_22_a_stale_sentinel_is_ignored() {
     check(&["a 1", "b 2", "b 2"], &before, "b 2");
     // Not even when it is alone for a moment.
     let alone = [says("a 1")];
-    let refused = judge(&voices(alone.iter().enumerate()), &before, 3, 0);
+    let refused = judge(&heard(&alone, 3), &before, 3, 0);
     assert!(matches!(&refused, Verdict::Refused(Status::NoPrimary, why, None) if why.contains("stale")), "{refused:?}");
     check(&["a 1", "b 2"], &before, "b 2");
 }
@@ -143,7 +148,7 @@ fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
 fn an_unknown_address_from_a_single_sentinel_never_wins() {
     let before = known("a", 1, &["b"]);
     let answers = [says("x 2")];
-    let verdict = judge(&voices(answers.iter().enumerate()), &before, 3, 0);
+    let verdict = judge(&heard(&answers, 3), &before, 3, 0);
     assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
     // Unless it is the only one of the deployment, and says so twice.
     let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
@@ -157,7 +162,7 @@ fn those_who_cannot_be_believed_have_no_voice() {
     let unknown = Answer { heard: Heard::Unknown, ..says("x 9") };
     let null = Answer { heard: Heard::NoAddress("names no address".into()), ..says("x 9") };
     let answers = [tilted, unknown, null, says("a 1")];
-    let voices = voices(answers.iter().enumerate());
+    let voices = heard(&answers, 4);
     assert_eq!(voices.iter().map(|voice| voice.index).collect::<Vec<_>>(), [3]);
     assert_eq!(short(&judge(&voices, &Known::default(), 4, 0)), "a 1");
 }
@@ -166,7 +171,7 @@ fn those_who_cannot_be_believed_have_no_voice() {
 fn one_sentinel_under_two_addresses_has_one_voice() {
     let twice = |text| Answer { id: Some("same".into()), ..says(text) };
     let answers = [twice("x 9"), twice("x 9"), says("a 1"), says("a 1")];
-    let voices = voices(answers.iter().enumerate());
+    let voices = heard(&answers, 4);
     assert_eq!(voices.len(), 3);
     assert_eq!(short(&judge(&voices, &Known::default(), 4, 0)), "a 1");
 }
@@ -193,7 +198,7 @@ fn a_promoted_replica_needs_no_sentinel_that_is_connected_already() {
 #[test]
 fn row_19_enough_others_must_agree() {
     let answers = [says("a 1"), says("a 1"), says("b 1")];
-    let voices = voices(answers.iter().enumerate());
+    let voices = heard(&answers, 3);
     assert_eq!(short(&judge(&voices, &Known::default(), 3, 1)), "a 1");
     let verdict = judge(&voices, &Known::default(), 3, 2);
     assert!(
@@ -206,7 +211,7 @@ fn row_19_enough_others_must_agree() {
 fn waiting_ends_when_more_than_half_of_all_agree() {
     let settled = |texts: &[&str], all, min_others| {
         let answers: Vec<_> = texts.iter().map(|text| says(text)).collect();
-        is_settled(&voices(answers.iter().enumerate()), all, min_others)
+        is_settled(&heard(&answers, all), |_| true, all, min_others)
     };
     assert!(settled(&["a 1", "a 1"], 3, 0));
     assert!(settled(&["a 1"], 1, 0));
@@ -216,4 +221,49 @@ fn waiting_ends_when_more_than_half_of_all_agree() {
     assert!(!settled(&["a 1", "a 1"], 3, 2));
     assert!(settled(&["a 2", "b 1", "a 2"], 3, 1));
     assert!(!settled(&[], 0, 0));
+}
+
+#[test]
+fn who_does_not_decide_settles_nothing() {
+    let answers = [says("a 1"), says("a 1"), says("a 1")];
+    let voices = heard(&answers, 3);
+    assert!(!is_settled(&voices, |voice| voice.index == 0, 3, 0), "one of three who decide");
+    assert!(is_settled(&voices, |voice| voice.index < 2, 3, 2), "two of three, and two others agree");
+}
+
+fn tilted(text: &str) -> Answer {
+    Answer { tilt: true, ..says(text) }
+}
+
+#[test]
+fn tilt_counts_less_and_not_nothing() {
+    let agree = [tilted("a 1"), tilted("a 1")];
+    let nothing = Known::default();
+    let decide = |answers: &[Answer], known: &Known, all, min_others| {
+        short(&judge(&heard(answers, all), known, all, min_others))
+    };
+    assert_eq!(decide(&agree, &nothing, 3, 0), "a 1");
+    let Verdict::Candidates(found) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
+    assert!(found[0].tilt);
+    // Not half of all that are known, not when they differ, not beside one that is sound.
+    assert_eq!(decide(&agree, &nothing, 4, 0), "NoPrimary");
+    assert_eq!(decide(&[tilted("a 1"), tilted("a 1"), tilted("b 2")], &nothing, 3, 0), "NoPrimary");
+    assert_eq!(decide(&[tilted("x 9"), tilted("x 9"), says("a 1")], &nothing, 3, 0), "a 1");
+    // Never for min_others, nor for an epoch that goes back.
+    assert_eq!(decide(&agree, &nothing, 2, 1), "NoPrimary");
+    let mut before = known("a", 9, &["b"]);
+    before.proposed = Some(Proposal { primary: at("b"), epoch: 0 });
+    assert_eq!(decide(&[says("b 0"), says("b 0")], &before, 2, 0), "b 0");
+    assert_eq!(decide(&[tilted("b 0"), tilted("b 0")], &before, 2, 0), "NoPrimary");
+    // They wait for one that is sound.
+    assert!(!is_settled(&heard(&agree, 3), |_| true, 3, 0));
+}
+
+#[test]
+fn one_id_that_contradicts_itself_is_no_two_voices() {
+    let same = |text| Answer { id: Some("same".into()), ..says(text) };
+    let of = |answers: &[Answer]| heard(answers, 3).iter().map(|voice| voice.index).collect::<Vec<_>>();
+    assert_eq!(of(&[same("a 1"), same("b 2"), says("a 1")]), [1, 2], "its newer word");
+    assert_eq!(of(&[same("b 2"), same("a 1")]), [0]);
+    assert_eq!(of(&[same("a 1"), same("b 1"), says("c 1")]), [2], "neither is newer");
 }

@@ -9,6 +9,7 @@
 //! `discovery` puts these together, `service` runs one discovery for all who wait.
 
 mod answer;
+mod deployment;
 mod discovery;
 mod ear;
 mod failover;
@@ -25,6 +26,7 @@ mod probe;
 mod query;
 mod replicas;
 mod report;
+mod round;
 mod sentinel;
 mod service;
 mod snapshot;

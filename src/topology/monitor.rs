@@ -240,9 +240,11 @@ impl Post {
         }
     }
 
-    /// Acts on an event about one of our services; others' change nothing.
+    /// Acts on an event about one of our services; others' change nothing, and what Sentinels of another deployment say of theirs does not.
     fn act(&mut self, sentinel: &Sentinel, from: &Speaker, news: &News) {
-        let Some(service) = sentinel.known_service(&news.service) else { return };
+        let Some(service) = sentinel.known_service(&news.service).filter(|service| !service.is_stranger(from)) else {
+            return;
+        };
         if news.is_change_of_nodes() {
             service.end_pauses();
             sentinel.shared().changed(service.name());

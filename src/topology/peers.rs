@@ -16,8 +16,12 @@ const MISSES: u32 = 3;
 pub struct Member {
     /// Its address as given or announced.
     pub endpoint: Endpoint,
+    /// Whether the configuration names it.
+    pub given: bool,
     /// Whether it counts when a majority is needed: given, or met before.
     pub counts: bool,
+    /// The id that it told last, or that others tell of it.
+    pub id: Option<String>,
 }
 
 /// How it went with one Sentinel.
@@ -27,6 +31,8 @@ pub enum Met {
     Good(Option<String>),
     /// It answered, and was of no use.
     Useless(Option<String>),
+    /// It answered, and is of another deployment.
+    Stranger(Option<String>),
     /// It did not answer.
     Missed,
     /// Others were faster.
@@ -40,6 +46,9 @@ struct Entry {
     endpoint: Endpoint,
     given: bool,
     id: Option<String>,
+    /// It has told more than one id: several Sentinels stand behind it, and it is a second name of none.
+    varies: bool,
+    stranger: bool,
     met: bool,
     misses: u32,
     /// Discoveries since somebody named it.
@@ -48,7 +57,11 @@ struct Entry {
 
 impl Entry {
     fn new(endpoint: Endpoint, given: bool, id: Option<String>) -> Self {
-        Self { endpoint, given, id, met: false, misses: 0, unnamed: 0 }
+        Self { endpoint, given, id, varies: false, stranger: false, met: false, misses: 0, unnamed: 0 }
+    }
+
+    fn is_named(&self, id: Option<&String>) -> bool {
+        !self.varies && id.is_some() && self.id.as_ref() == id
     }
 
     fn is_gone(&self) -> bool {
@@ -66,7 +79,12 @@ impl SentinelList {
 
     /// All of them, the best first.
     pub fn members(&self) -> Vec<Member> {
-        let member = |entry: &Entry| Member { endpoint: entry.endpoint.clone(), counts: entry.given || entry.met };
+        let member = |entry: &Entry| Member {
+            endpoint: entry.endpoint.clone(),
+            given: entry.given,
+            counts: entry.given || entry.met,
+            id: entry.id.clone(),
+        };
         self.entries().iter().map(member).collect()
     }
 
@@ -75,7 +93,7 @@ impl SentinelList {
         let mut entries = self.entries();
         let mut new = Vec::new();
         for peer in peers {
-            let same = |entry: &Entry| entry.endpoint == peer.endpoint || (entry.id.is_some() && entry.id == peer.id);
+            let same = |entry: &Entry| entry.endpoint == peer.endpoint || (entry.is_named(peer.id.as_ref()));
             if let Some(entry) = entries.iter_mut().find(|entry| same(entry)) {
                 entry.unnamed = 0;
             } else if make_room(&mut entries, most) {
@@ -96,8 +114,10 @@ impl SentinelList {
         for (endpoint, met) in met {
             if let Some(entry) = entries.iter_mut().find(|entry| entry.endpoint == *endpoint) {
                 match met {
-                    Met::Good(id) | Met::Useless(id) => {
+                    Met::Good(id) | Met::Useless(id) | Met::Stranger(id) => {
                         (entry.met, entry.misses, entry.unnamed) = (true, 0, 0);
+                        entry.stranger = matches!(met, Met::Stranger(_));
+                        entry.varies |= entry.id.is_some() && id.is_some() && entry.id != *id;
                         entry.id.clone_from(id);
                     }
                     Met::Missed => entry.misses = entry.misses.saturating_add(1),
@@ -111,7 +131,7 @@ impl SentinelList {
                 match met[place].1 {
                     Met::Good(_) => (0, place),
                     Met::Skipped => (1, 0),
-                    Met::Useless(_) => (2, 0),
+                    Met::Useless(_) | Met::Stranger(_) => (2, 0),
                     Met::Missed => (3, 0),
                 }
             })
@@ -125,12 +145,12 @@ impl SentinelList {
     }
 }
 
-/// Room for one more learned Sentinel; one that was never met, and is silent, makes way.
+/// Room for one more learned Sentinel; one that was never met, and is silent, makes way, and one of another deployment does.
 fn make_room(entries: &mut Vec<Entry>, most: usize) -> bool {
     if entries.iter().filter(|entry| !entry.given).count() < most {
         return true;
     }
-    let bogus = entries.iter().position(|entry| !entry.given && !entry.met && entry.misses > 0);
+    let bogus = entries.iter().position(|entry| !entry.given && (entry.stranger || !entry.met && entry.misses > 0));
     bogus.map(|place| entries.remove(place)).is_some()
 }
 
@@ -139,9 +159,9 @@ fn drop_doubles(entries: &mut Vec<Entry>) {
     let mut place = 0;
     while place < entries.len() {
         let entry = &entries[place];
-        let twin = |other: &Entry| other.id == entry.id && other.endpoint != entry.endpoint;
+        let twin = |other: &Entry| other.is_named(entry.id.as_ref()) && other.endpoint != entry.endpoint;
         let better = |(at, other): (usize, &Entry)| twin(other) && other.met && (other.given || at < place);
-        if !entry.given && entry.id.is_some() && entries.iter().enumerate().any(better) {
+        if !entry.given && entries.iter().enumerate().any(better) {
             entries.remove(place);
         } else {
             place += 1;
@@ -158,7 +178,7 @@ mod tests {
     }
 
     fn peer(port: u16, id: &str) -> Peer {
-        Peer { endpoint: at(port), id: Some(id.into()) }
+        Peer { endpoint: at(port), id: Some(id.into()), dead: false }
     }
 
     fn good(port: u16) -> (Endpoint, Met) {
@@ -214,7 +234,7 @@ mod tests {
     #[test]
     fn a_learned_address_of_a_given_sentinel_is_dropped() {
         let list = SentinelList::new(&[at(1)]);
-        list.learn(&[Peer { endpoint: at(7), id: None }], 9);
+        list.learn(&[Peer { endpoint: at(7), id: None, dead: false }], 9);
         let same = |port| (at(port), Met::Good(Some(String::from("same"))));
         list.settle(&[same(7), same(1)]);
         assert_eq!(ports(&list), [1]);

@@ -3,8 +3,8 @@
 //! Guarantees: the list is the winning Sentinel's; a replica is unfit when more than half of the Sentinels that list it say so, and the
 //! reason is kept. Leaves to others: ROLE and lag (pool, client), and the choice among fit ones.
 
-use super::answer::ReplicaAnswer;
-use super::judge::{Voice, has_flag};
+use super::answer::{ReplicaAnswer, has_flag};
+use super::judge::Voice;
 use super::snapshot::ReplicaView;
 use crate::config::{AddressMap, Endpoint};
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     fn voice<'a>(index: usize, primary: &'a Endpoint, replicas: &'a [ReplicaAnswer]) -> Voice<'a> {
-        Voice { index, primary, epoch: 1, flags: "master", replicas }
+        Voice { index, primary, epoch: 1, flags: "master", replicas, tilt: false }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! said, up to a bound. No I/O.
 
 use super::answer::{Answer, Heard};
-use super::discovery::Asked;
+use super::round::Asked;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use crate::error::{Error, Status, flags};
 use crate::resp::ReplyBuilder;
@@ -57,21 +57,26 @@ pub fn said(asked: &[Asked]) -> String {
     parts.join("; ")
 }
 
-/// What each said, for the snapshot.
-pub fn views(asked: &[Asked]) -> Vec<SentinelView> {
+/// What each said, for the snapshot; these are of another deployment.
+pub fn views(asked: &[Asked], strangers: &[usize]) -> Vec<SentinelView> {
     let since = Instant::now();
-    let view = |asked: &Asked| {
-        let (state, text) = state(asked);
+    let view = |(index, asked): (usize, &Asked)| {
+        let (state, text) = match state(asked) {
+            ("ok", text) if strangers.contains(&index) => ("stranger", format!("of another deployment: {text}")),
+            state => state,
+        };
         SentinelView { endpoint: asked.endpoint.clone(), state, text, since }
     };
-    asked.iter().map(view).collect()
+    asked.iter().enumerate().map(view).collect()
 }
 
 fn state(asked: &Asked) -> (&'static str, String) {
     match &asked.end {
         None => ("skipped", String::from("not waited for")),
         Some(Err(error)) => ("failed", error.message().to_owned()),
-        Some(Ok(Answer { tilt: true, .. })) => ("unused", String::from("in TILT mode, not believed")),
+        Some(Ok(Answer { tilt: true, heard: Heard::Known(view), .. })) => {
+            ("unused", format!("in TILT mode, believed only when all are: {} (epoch {})", view.primary, view.epoch))
+        }
         Some(Ok(answer)) => match &answer.heard {
             Heard::Unknown => ("unknown", String::from("does not know the service")),
             Heard::NoAddress(why) => ("unused", why.clone()),
@@ -81,8 +86,18 @@ fn state(asked: &Asked) -> (&'static str, String) {
     }
 }
 
+/// What is wrong with a service.
+pub struct State {
+    /// Why the last discovery failed.
+    pub error: Option<Error>,
+    /// What broke since.
+    pub suspicion: Option<String>,
+    /// What the Sentinels name, while they do not agree.
+    pub split_view: Option<String>,
+}
+
 /// One service as a MAP.
-pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, error: Option<&str>, suspicion: Option<&str>) {
+pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, state: &State) {
     out.map().text("name").text(name);
     optional(out.text("primary"), snapshot.primary.as_ref());
     optional(out.text("announced"), snapshot.primary_announced.as_ref());
@@ -97,8 +112,9 @@ pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, error: O
         None => out.null(),
     };
     out.text("discoveries").int(number(snapshot.discovery));
-    optional(out.text("error"), error);
-    optional(out.text("suspected"), suspicion);
+    optional(out.text("error"), state.error.as_ref().map(Error::message));
+    optional(out.text("suspected"), state.suspicion.as_ref());
+    optional(out.text("split_view"), state.split_view.as_ref());
     out.end();
 }
 

@@ -3,12 +3,12 @@
 //! Guarantees: one [`Service`] per name, whoever asks; settings are replaced as a whole, and their version grows with each change. Leaves
 //! to others: everything about one service (service), and the handle's counting and fork check (ffi).
 
-use super::discovery::Asked;
 use super::link::LinkOptions;
 use super::monitor;
 use super::peers::SentinelList;
 use super::query::{Outcome, Query};
 use super::report;
+use super::round::Asked;
 use super::service::Service;
 use super::watch::{Happening, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
@@ -215,12 +215,10 @@ impl Sentinel {
     /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services: an error only when none could be found.
     pub fn refresh(self: &Arc<Self>, service: Option<&str>, deadline: Deadline) -> Result<Reply> {
         if let Some(name) = service {
-            let service = self.service(name);
-            service.discover(service.discovered(), deadline)?;
+            self.service(name).verify(deadline)?;
             return self.topology(Some(name));
         }
-        let outcomes: Vec<_> =
-            self.all().iter().map(|service| service.discover(service.discovered(), deadline)).collect();
+        let outcomes: Vec<_> = self.all().iter().map(|service| service.verify(deadline)).collect();
         let found = outcomes.iter().any(Result::is_ok);
         match outcomes.into_iter().find_map(Result::err) {
             Some(error) if !found => Err(error),
@@ -274,8 +272,8 @@ fn closed() -> Error {
 }
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {
-    let (error, suspicion) = (service.last_error(), service.suspicion());
-    report::service(out, service.name(), &service.shown(), error.as_ref().map(Error::message), suspicion.as_deref());
+    let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
+    report::service(out, service.name(), &service.shown(), &report::State { error, suspicion, split_view });
 }
 
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.
@@ -304,7 +302,8 @@ fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
     for member in shared.list.members() {
         let endpoint: Endpoint = settings.sentinel.address_map.apply(&member.endpoint);
         query.add(endpoint.clone());
-        asked.push(Asked { announced: member.endpoint, endpoint, counts: true, end: None });
+        let (given, known_id, place) = (member.given, member.id, usize::MAX);
+        asked.push(Asked { announced: member.endpoint, endpoint, given, counts: true, known_id, place, end: None });
     }
     // Accept, shake hands, answer: each of them may take timeout.sentinel.
     let limit = Instant::now() + deadline.left_or(timeout * 3);

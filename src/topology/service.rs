@@ -4,9 +4,11 @@
 //! deadline ends its own wait and nothing else; whoever waited for a discovery that failed gets its error. Leaves to
 //! others: when to ask (client, pool), and what to do about an error.
 
+use super::deployment::Membership;
 use super::discovery::{self, Report};
 use super::failover::{Failover, be_lenient};
 use super::follow::Following;
+use super::identity::Speaker;
 use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
 use super::sentinel::Shared;
@@ -45,8 +47,26 @@ pub(crate) enum Haste {
 /// Sentinels that do not agree with the others.
 #[derive(Default)]
 struct Dissent {
-    since: Option<Instant>,
+    /// Since when, and what they say.
+    heard: Option<(Instant, String)>,
     told: bool,
+}
+
+impl Dissent {
+    /// Notes what they say now; true when it has lasted for so long that no failover explains it: once, until they agree again.
+    fn note(&mut self, views: Option<String>) -> bool {
+        let Some(views) = views else {
+            *self = Self::default();
+            return false;
+        };
+        let since = self.heard.take().map_or_else(Instant::now, |(since, _)| since);
+        self.heard = Some((since, views));
+        since.elapsed() >= SPLIT && !std::mem::replace(&mut self.told, true)
+    }
+
+    fn views(&self) -> Option<String> {
+        self.heard.as_ref().map(|(_, views)| views.clone())
+    }
 }
 
 /// A service of the deployment.
@@ -75,10 +95,16 @@ pub(super) struct Flight {
     last: Option<(Instant, Option<Error>)>,
     /// Discoveries up to this number were asked for before something broke.
     outdated: u64,
+    /// Discoveries after this one ask the primary itself, whatever was known of it, until one has.
+    unverified: Option<u64>,
     /// What broke, until a discovery has ended that began after it.
     suspicion: Option<String>,
     proposed: Option<Proposal>,
+    /// Who counts, and who is of another deployment.
+    membership: Membership,
     dissent: Dissent,
+    /// Sentinels of another deployment.
+    strangers: Dissent,
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
@@ -125,9 +151,18 @@ impl Service {
         self.flight().finished
     }
 
-    /// Whether the last discovery failed although there were Sentinels: what it lacked may be there in a moment.
+    /// Whether the last discovery failed although there were Sentinels, or they do not agree: what it lacked may be there in a moment.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.last_error().is_some_and(|error| error.status() != Status::NoSentinel)
+        let flight = self.flight();
+        let failed = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
+        // Whether they go on to disagree shows in a few seconds.
+        let disagree = [&flight.dissent, &flight.strangers].iter().any(|noted| noted.heard.is_some() && !noted.told);
+        disagree || failed.is_some_and(|error| error.status() != Status::NoSentinel)
+    }
+
+    /// Whether this Sentinel was found to be of another deployment.
+    pub(super) fn is_stranger(&self, who: &Speaker) -> bool {
+        self.flight().membership.is_stranger(who)
     }
 
     /// The last discovery's error, if it failed.
@@ -156,6 +191,15 @@ impl Service {
     /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
         self.discover_unless(stale, deadline, || false)
+    }
+
+    /// Waits for a discovery that begins from now on, and that asks the primary itself.
+    pub fn verify(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Snapshot>> {
+        let mut flight = self.flight();
+        let stale = flight.finished + u64::from(flight.running);
+        flight.unverified = Some(stale);
+        drop(flight);
+        self.discover(stale, deadline)
     }
 
     /// As [`Service::discover`], for a caller that may be closed meanwhile and knocks with [`Service::wake`] then.
@@ -297,12 +341,15 @@ impl Service {
             replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
             proposed: flight.proposed.clone(),
             provisional: flight.failover.provisional.is_some(),
-            trusted: flight.suspicion.is_none() && matches!(flight.last, Some((_, None))),
+            trusted: flight.suspicion.is_none()
+                && flight.unverified.is_none()
+                && matches!(flight.last, Some((_, None))),
+            membership: flight.membership.clone(),
         }
     }
 
     /// Publishes what a discovery found, and wakes all who wait.
-    fn land(self: &Arc<Self>, number: u64, version: u64, report: Report) {
+    fn land(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
         let mut flight = self.flight();
         if self.version() != version {
             // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
@@ -312,7 +359,8 @@ impl Service {
             return self.fly_again(flight);
         }
         let before = self.snapshot();
-        let (mut snapshot, error) = match report.outcome {
+        let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
+        let (mut snapshot, error) = match outcome {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
         };
@@ -321,23 +369,27 @@ impl Service {
         }
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         snapshot.discovery = number;
-        snapshot.sentinels = continued(report.sentinels, &before.sentinels);
+        snapshot.sentinels = continued(std::mem::take(&mut report.sentinels), &before.sentinels);
         let found = error.is_none();
         if found && report.by_majority {
             flight.confirmed = Some(report.begun);
         }
+        if let Some((joined, strangers)) = report.membership.take() {
+            flight.membership.note(joined, strangers);
+        }
         let after = self.publish(snapshot);
         if found {
-            self.settle(&mut flight, &before, &after, report.reset);
+            self.settle(&mut flight, &before, &after, &report);
             self.note_verified(&after, report.verified);
-            self.note_dissent(&mut flight, report.dissent);
         }
+        self.note_views(&mut flight, report.dissent, report.strangers, error.as_ref());
         self.heed_flags(&mut flight, &report.words, report.begun);
         self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
         flight.proposed = report.proposed;
+        flight.unverified.take_if(|stale| number > *stale);
         if number > flight.outdated {
             flight.suspicion = None;
             flight.failover.unreachable &= !found;
@@ -364,14 +416,28 @@ impl Service {
         }
     }
 
-    /// Warns of Sentinels that name another primary for so long that no failover explains it: once, until they agree again.
-    fn note_dissent(&self, flight: &mut Flight, views: Option<String>) {
-        let Some(views) = views else { return flight.dissent = Dissent::default() };
-        let since = *flight.dissent.since.get_or_insert_with(Instant::now);
-        if since.elapsed() < SPLIT || std::mem::replace(&mut flight.dissent.told, true) {
-            return;
+    /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
+    fn note_views(
+        &self,
+        flight: &mut Flight,
+        dissent: Option<String>,
+        strangers: Option<String>,
+        error: Option<&Error>,
+    ) {
+        let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
+        for (noted, views, reason) in
+            [(&mut flight.dissent, dissent, "split_view"), (&mut flight.strangers, strangers, "strangers")]
+        {
+            let text = views.clone().unwrap_or_default();
+            if !(says_nothing && views.is_none()) && noted.note(views) {
+                self.notice(reason, text);
+            }
         }
-        self.notice("split_view", views);
+    }
+
+    /// What the Sentinels name, while they do not agree.
+    pub fn split_view(&self) -> Option<String> {
+        self.flight().dissent.views()
     }
 
     /// Tells something that leaves the primary what it is.
@@ -382,11 +448,14 @@ impl Service {
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
-    fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reset: bool) {
+    fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, report: &Report) {
         flight.failover.provisional = None;
         if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
-            let reason = if reset { "epoch_reset" } else { "the Sentinels agree" };
+            let reason = if report.reset { "epoch_reset" } else { "the Sentinels agree" };
             self.switched(flight, before, after, reason);
+            if !report.tilt {
+                self.lower_fence(flight, "switched");
+            }
         }
     }
 
@@ -491,17 +560,7 @@ impl Drop for Landing {
 }
 
 fn failed(error: Error) -> Report {
-    Report {
-        outcome: Err(error),
-        sentinels: Vec::new(),
-        proposed: None,
-        words: Vec::new(),
-        by_majority: false,
-        reset: false,
-        dissent: None,
-        verified: None,
-        begun: Instant::now(),
-    }
+    Report::failed(error, Instant::now())
 }
 
 /// Since when each has been in its state.

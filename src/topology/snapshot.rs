@@ -56,7 +56,7 @@ pub struct ReplicaView {
 pub struct SentinelView {
     /// Where it was asked.
     pub endpoint: Endpoint,
-    /// One word: ok, unknown, unused, failed or skipped.
+    /// One word: ok, stranger, unknown, unused, failed or skipped.
     pub state: &'static str,
     /// What it said, or what went wrong.
     pub text: String,

@@ -1,0 +1,261 @@
+//! Which Sentinels belong together, and which of them count (rule 2, 0), as a pure function of what they said and whom the client has joined.
+//!
+//! Guarantees: no I/O, no clock. Two Sentinels belong to one deployment when either lists the other's id (its address where there is none);
+//! entries that are dead or without a port make no link, and that nobody lists anybody yet is no conflict. Deployments are in conflict
+//! when they name different primaries: a new client takes the one that more of the given Sentinels belong to, and none if there are as
+//! many on both sides; one that has joined a deployment stays with its ids while one of them answers. Leaves to others: what
+//! follows from the voices that count (judge).
+
+use super::answer::{Answer, Heard, Peer};
+use super::identity::{Identity, Speaker};
+use crate::config::Endpoint;
+use std::collections::HashSet;
+
+/// How many are remembered: behind a load balancer, or when Sentinels are rebuilt, ids come and go.
+const REMEMBERED: usize = 128;
+
+/// A Sentinel that answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat<'a> {
+    /// Its place among those asked.
+    pub index: usize,
+    /// Its address as given or announced.
+    pub announced: &'a Endpoint,
+    /// Whether the configuration names it.
+    pub given: bool,
+    /// What it said.
+    pub answer: &'a Answer,
+}
+
+/// Whom a client has joined, and whom it has found to be of another deployment.
+#[derive(Debug, Clone, Default)]
+pub struct Membership {
+    joined: Vec<Speaker>,
+    strangers: Vec<Speaker>,
+}
+
+/// Who counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// These, by their place, and whoever of the others belongs to another deployment.
+    Ours {
+        /// Their answers are judged.
+        ours: Vec<usize>,
+        /// They are of another deployment.
+        strangers: Vec<usize>,
+    },
+    /// Nobody can tell: as many are on both sides.
+    Torn(String),
+    /// None of those who were joined answers, and those who do are of another deployment.
+    Foreign {
+        /// What they name.
+        why: String,
+        /// All who answered.
+        strangers: Vec<usize>,
+    },
+}
+
+impl Membership {
+    /// Whether no deployment has been joined yet.
+    pub fn is_new(&self) -> bool {
+        self.joined.is_empty()
+    }
+
+    /// Whether it was found to be of another deployment. An id that is on both sides is told apart by its address.
+    pub fn is_stranger(&self, who: &Speaker) -> bool {
+        let both = self.joined.iter().any(|one| one.identity == who.identity);
+        let same = |one: &Speaker| one.identity == who.identity && (!both || one.announced == who.announced);
+        self.strangers.iter().any(same)
+    }
+
+    /// Notes who named the primary that was verified, and who is of another deployment.
+    pub fn note(&mut self, joined: Vec<Speaker>, strangers: Vec<Speaker>) {
+        self.strangers.retain(|one| !joined.contains(one));
+        self.joined.retain(|one| !strangers.contains(one));
+        remember(&mut self.joined, joined);
+        remember(&mut self.strangers, strangers);
+    }
+
+    fn has_joined(&self, seat: &Seat<'_>, contested: bool) -> bool {
+        let identity = seat.identity();
+        self.joined.iter().any(|one| one.identity == identity && (!contested || one.announced == *seat.announced))
+    }
+}
+
+/// The latest ones last; the oldest go.
+fn remember(list: &mut Vec<Speaker>, new: Vec<Speaker>) {
+    list.retain(|one| !new.contains(one));
+    list.extend(new);
+    list.drain(..list.len().saturating_sub(REMEMBERED));
+}
+
+impl<'a> Seat<'a> {
+    fn identity(&self) -> Identity {
+        Identity::new(self.answer.id.as_deref(), self.announced)
+    }
+
+    fn primary(&self) -> Option<&'a Endpoint> {
+        match &self.answer.heard {
+            Heard::Known(view) => Some(&view.primary),
+            Heard::Unknown | Heard::NoAddress(_) => None,
+        }
+    }
+
+    /// One id that names different primaries at different addresses is no duplicate: its addresses are told apart.
+    fn is_contested(&self, seats: &[Self]) -> bool {
+        let contradicts = |other: &Self| {
+            other.answer.id == self.answer.id
+                && matches!((self.primary(), other.primary()), (Some(own), Some(others)) if own != others)
+        };
+        self.answer.id.is_some() && seats.iter().any(contradicts)
+    }
+
+    fn lists(&self, other: &Self, contested: bool) -> bool {
+        let is_other = |peer: &Peer| match (&peer.id, &other.answer.id) {
+            (Some(listed), Some(told)) => listed == told && (!contested || peer.endpoint == *other.announced),
+            _ => peer.endpoint == *other.announced,
+        };
+        self.answer.peers.iter().any(|peer| !peer.dead && is_other(peer))
+    }
+}
+
+/// Sentinels that belong together, or that name the same primary.
+struct Side<'a> {
+    seats: Vec<Seat<'a>>,
+    primaries: HashSet<&'a Endpoint>,
+    /// It is known to be one: somebody in it lists others, or shares its id with one who contradicts it.
+    attached: bool,
+}
+
+impl Side<'_> {
+    fn given(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.given).map(Seat::identity).collect::<HashSet<_>>().len()
+    }
+
+    fn views(&self) -> String {
+        let seats: Vec<_> = self.seats.iter().map(|seat| seat.announced.to_string()).collect();
+        let mut primaries: Vec<_> = self.primaries.iter().map(ToString::to_string).collect();
+        primaries.sort();
+        format!("{} ({} given) for {}", seats.join(", "), self.given(), primaries.join(" and "))
+    }
+}
+
+/// Decides who counts. `given`: how many Sentinels the configuration names; `primary`: the one that is known.
+pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Choice {
+    let contested: Vec<bool> = seats.iter().map(|seat| seat.is_contested(seats)).collect();
+    let parts = parts(seats, &contested);
+    let joined: Vec<bool> =
+        seats.iter().zip(&contested).map(|(seat, contested)| membership.has_joined(seat, *contested)).collect();
+    if joined.contains(&true) {
+        return stay(seats, &parts, &joined);
+    }
+    let sides = sides(seats, &parts, &contested);
+    let conflict = sides.iter().filter(|side| !side.primaries.is_empty()).count() > 1;
+    if conflict && sides.iter().any(|side| side.attached) {
+        return most_given(&sides, membership, given, primary);
+    }
+    let all =
+        Side { seats: seats.to_vec(), primaries: seats.iter().filter_map(Seat::primary).collect(), attached: false };
+    let everybody = seats.iter().map(|seat| seat.index).collect();
+    match foreign(&all, membership, given, primary) {
+        Some(why) => Choice::Foreign { why, strangers: everybody },
+        None => Choice::Ours { ours: everybody, strangers: Vec::new() },
+    }
+}
+
+/// The ids that were joined, while one of them answers. Others count with them when all name the same primary, and when they name none.
+fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool]) -> Choice {
+    let ours = || seats.iter().zip(joined).filter(|(_, joined)| **joined);
+    let named: HashSet<_> = ours().filter_map(|(seat, _)| seat.primary()).collect();
+    let our_parts: HashSet<usize> =
+        parts.iter().zip(joined).filter(|(_, joined)| **joined).map(|(part, _)| *part).collect();
+    let (mut counted, mut strangers) = (Vec::new(), Vec::new());
+    for ((seat, part), joined) in seats.iter().zip(parts).zip(joined) {
+        let agrees = seat.primary().is_none_or(|primary| named.len() == 1 && named.contains(primary));
+        if *joined || agrees {
+            counted.push(seat.index);
+        } else if !our_parts.contains(part) {
+            strangers.push(seat.index);
+        }
+    }
+    Choice::Ours { ours: counted, strangers }
+}
+
+/// The deployment that most of the given Sentinels belong to.
+fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Choice {
+    let mut order: Vec<&Side<'_>> = sides.iter().filter(|side| !side.primaries.is_empty()).collect();
+    order.sort_by_key(|side| std::cmp::Reverse(side.given()));
+    let [best, second, ..] = order[..] else { return Choice::Torn(String::from("no Sentinel names a primary")) };
+    if best.given() == second.given() {
+        let views: Vec<_> = order.iter().map(|side| side.views()).collect();
+        let why = "the Sentinels belong to different deployments, and as many of the given ones to each";
+        return Choice::Torn(format!("{why}: {}; sentinel.addrs must name one deployment", views.join("; ")));
+    }
+    let indices = |of: &dyn Fn(&Side<'_>) -> bool| {
+        let seats = sides.iter().filter(|side| of(side)).flat_map(|side| &side.seats);
+        seats.map(|seat| seat.index).collect::<Vec<_>>()
+    };
+    if let Some(why) = foreign(best, membership, given, primary) {
+        return Choice::Foreign { why, strangers: indices(&|side| !side.primaries.is_empty()) };
+    }
+    let is_ours = |side: &Side<'_>| side.primaries.is_empty() || std::ptr::eq(side, best);
+    Choice::Ours { ours: indices(&is_ours), strangers: indices(&|side| !is_ours(side)) }
+}
+
+/// Why others do not take the place of a deployment that was joined and is silent: they name another primary, and are not what most of the
+/// configuration names.
+fn foreign(side: &Side<'_>, membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Option<String> {
+    let primary = primary.filter(|_| !membership.is_new())?;
+    let takes_over = side.primaries.is_empty() || side.primaries.contains(primary) || side.given() * 2 > given;
+    (!takes_over).then(|| {
+        let why = "none of the Sentinels of this deployment answers, and others are not believed";
+        format!("{why}: {}, of {given} that are given", side.views())
+    })
+}
+
+/// To which part each belongs, by the place of the part's first member: one deployment is one part.
+fn parts(seats: &[Seat<'_>], contested: &[bool]) -> Vec<usize> {
+    let mut parts: Vec<usize> = (0..seats.len()).collect();
+    for (a, one) in seats.iter().enumerate() {
+        for (b, other) in seats.iter().enumerate().skip(a + 1) {
+            let contested = contested[a] || contested[b];
+            let same = !contested && one.identity() == other.identity();
+            if same || one.lists(other, contested) || other.lists(one, contested) {
+                join(&mut parts, a, b);
+            }
+        }
+    }
+    parts
+}
+
+fn join(parts: &mut [usize], a: usize, b: usize) {
+    let (low, high) = (parts[a].min(parts[b]), parts[a].max(parts[b]));
+    parts.iter_mut().filter(|part| **part == high).for_each(|part| *part = low);
+}
+
+/// The parts, those that name the same primary together: Sentinels that have just started list nobody for a while.
+fn sides<'a>(seats: &[Seat<'a>], parts: &[usize], contested: &[bool]) -> Vec<Side<'a>> {
+    let mut parts = parts.to_vec();
+    for (a, one) in seats.iter().enumerate() {
+        for (b, other) in seats.iter().enumerate().skip(a + 1) {
+            if one.primary().is_some() && one.primary() == other.primary() {
+                join(&mut parts, a, b);
+            }
+        }
+    }
+    let firsts = (0..seats.len()).filter(|place| parts[*place] == *place);
+    let side = |first: usize| {
+        let places = || (0..seats.len()).filter(|place| parts[*place] == first);
+        let lists_any = |place: usize| seats[place].answer.peers.iter().any(|peer| !peer.dead);
+        Side {
+            seats: places().map(|place| seats[place]).collect(),
+            primaries: places().filter_map(|place| seats[place].primary()).collect(),
+            attached: places().any(|place| contested[place] || lists_any(place)),
+        }
+    };
+    firsts.map(side).collect()
+}
+
+#[cfg(test)]
+#[path = "deployment_tests.rs"]
+mod tests;
