@@ -410,8 +410,9 @@ const char *vigie_status_name(vigie_status code);
 size_t vigie_status_list(const vigie_status **codes);
 
 /**
- * Waits until no thread of the library is left, as it happens some time after the last handle was freed. For a clean
- * end under a leak checker, and before a plugin's host unloads it.
+ * Waits until no thread of the library is left. Threads that have nothing to do end at once meanwhile, so that it returns
+ * within moments once the last handle is freed; a host name that the system's resolver does not answer can hold one of
+ * them longer. For a clean end under a leak checker, and before a plugin's host unloads it.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
  * 0: only looks.

@@ -1,13 +1,14 @@
 //! A small pool of threads for what no caller should wait for: asking Sentinels, opening and checking connections, timers.
 //!
-//! Guarantees: threads start on demand and retire when idle, at most [`MOST`] for the whole process; a job that panics ends
-//! alone; a forked child has a pool of its own. Leaves to others: bounding how long a job takes.
+//! Guarantees: threads start on demand and retire when idle, at most [`MOST`] for the whole process; a timer whose owner is gone
+//! keeps no thread; a job that panics ends alone; a forked child has a pool of its own. Leaves to others: bounding how long a job
+//! takes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -24,6 +25,9 @@ const SPARE: Duration = Duration::from_millis(300);
 /// A timer this near must not wait for a job: the pauses between discoveries are shorter, the ticks of pools are longer.
 const CLOSE: Duration = Duration::from_millis(100);
 
+/// How often an idle thread looks, during a dismissal, whether timers still need it.
+const GLANCE: Duration = Duration::from_millis(5);
+
 type Job = Box<dyn FnOnce() + Send>;
 
 static POOL: PerProcess<Pool> = PerProcess::new();
@@ -33,9 +37,31 @@ pub fn run(job: impl FnOnce() + Send + 'static) -> io::Result<()> {
     pool().push(Box::new(job))
 }
 
-/// Runs a job on a worker, not before `delay` has passed.
-pub fn after(delay: Duration, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    pool().schedule(Instant::now() + delay, Box::new(job))
+/// Runs a job on a worker, not before `delay` has passed, and not at all if its owner is gone by then.
+pub fn after<T: Send + Sync + 'static>(
+    delay: Duration,
+    owner: Weak<T>,
+    job: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    pool().schedule(Instant::now() + delay, owner, Box::new(job))
+}
+
+/// While it lives, threads without work end at once instead of lingering.
+pub struct Dismissal(&'static Pool);
+
+/// Begins a dismissal.
+pub fn dismiss() -> Dismissal {
+    let pool = pool();
+    let mut state = pool.state();
+    state.dismissals += 1;
+    pool.wake_another(&state);
+    Dismissal(pool)
+}
+
+impl Drop for Dismissal {
+    fn drop(&mut self) {
+        self.0.state().dismissals -= 1;
+    }
 }
 
 fn pool() -> &'static Pool {
@@ -55,11 +81,13 @@ struct State {
     idle: usize,
     timers: BinaryHeap<Reverse<Timer>>,
     next_timer: u64,
+    dismissals: usize,
 }
 
 struct Timer {
     due: Instant,
     number: u64,
+    owner: Weak<dyn Send + Sync>,
     job: Job,
 }
 
@@ -85,11 +113,11 @@ impl Pool {
         staffed
     }
 
-    fn schedule(&'static self, due: Instant, job: Job) -> io::Result<()> {
+    fn schedule(&'static self, due: Instant, owner: Weak<dyn Send + Sync>, job: Job) -> io::Result<()> {
         let mut state = self.state();
         let number = state.next_timer;
         state.next_timer += 1;
-        state.timers.push(Reverse(Timer { due, number, job }));
+        state.timers.push(Reverse(Timer { due, number, owner, job }));
         let is_next = state.timers.peek().is_some_and(|Reverse(timer)| timer.number == number);
         if is_next {
             // An idle worker sleeps until what was next before.
@@ -140,11 +168,17 @@ impl Pool {
         let mut state = self.state();
         loop {
             let now = Instant::now();
+            if state.dismissals > 0 {
+                state.timers.retain(|Reverse(timer)| timer.is_wanted());
+                if self.is_dispensable(&state) {
+                    return self.retire(&mut state);
+                }
+            }
             if state.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
                 let due = state.timers.pop();
                 self.stand_in(&mut state);
                 drop(state);
-                if let Some(Reverse(timer)) = due {
+                if let Some(Reverse(timer)) = due.filter(|Reverse(timer)| timer.is_wanted()) {
                     guarded(timer.job);
                 }
                 state = self.state();
@@ -153,8 +187,12 @@ impl Pool {
             let next = state.timers.peek().map(|Reverse(timer)| timer.due - now);
             state.idle += 1;
             let idle = state.idle;
+            let most = match (state.dismissals, idle) {
+                (1.., _) => GLANCE,
+                (0, 2..) => SPARE,
+                _ => LINGER,
+            };
             drop(state);
-            let most = if idle > 1 { SPARE } else { LINGER };
             let job = self.receiver.recv_timeout(next.map_or(most, |next| next.min(most)));
             state = self.state();
             state.idle -= 1;
@@ -168,23 +206,44 @@ impl Pool {
                     guarded(job);
                     state = self.state();
                 }
-                Err(RecvTimeoutError::Timeout) if self.may_retire(&state, now) => {
-                    state.threads -= 1;
-                    return;
-                }
+                Err(RecvTimeoutError::Timeout) if self.may_retire(&state, now) => return self.retire(&mut state),
                 Err(_) => {}
             }
         }
     }
 
-    /// The last one that is not busy stays as long as a timer needs it.
     fn may_retire(&self, state: &State, asleep_since: Instant) -> bool {
         let rested = asleep_since.elapsed() >= if state.idle > 0 { SPARE } else { LINGER };
-        rested && self.receiver.is_empty() && (state.idle > 0 || state.timers.is_empty())
+        rested && self.is_dispensable(state)
+    }
+
+    /// Whether a thread that is not busy has nothing to stay for: the last one stays as long as a timer needs it.
+    fn is_dispensable(&self, state: &State) -> bool {
+        self.receiver.is_empty() && (state.idle > 0 || state.timers.is_empty())
+    }
+
+    fn retire(&self, state: &mut State) {
+        state.threads -= 1;
+        if state.dismissals > 0 {
+            self.wake_another(state);
+        }
+    }
+
+    /// One after the other, so that the channel is empty when the last thread has gone.
+    fn wake_another(&self, state: &State) {
+        if state.idle > 0 {
+            let _ = self.sender.send(None);
+        }
     }
 }
 
-/// The panic hook has reported it; the job's owner sees that its work was not done.
+impl Timer {
+    fn is_wanted(&self) -> bool {
+        self.owner.strong_count() > 0
+    }
+}
+
+/// The job's owner sees that its work was not done.
 fn guarded(job: Job) {
     let _ = catch_unwind(AssertUnwindSafe(job));
 }
@@ -212,14 +271,20 @@ impl Ord for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
+
+    /// The owner of timers that are wanted until the end.
+    fn owner() -> Weak<()> {
+        static OWNER: std::sync::LazyLock<Arc<()>> = std::sync::LazyLock::new(Arc::default);
+        Arc::downgrade(&OWNER)
+    }
 
     #[test]
     fn jobs_run_timers_keep_their_order_and_a_panic_harms_nobody() {
         let (sender, receiver) = mpsc::channel();
         for (delay, name) in [(900, "later"), (300, "sooner")] {
             let sender = sender.clone();
-            after(Duration::from_millis(delay), move || sender.send(name).unwrap()).unwrap();
+            after(Duration::from_millis(delay), owner(), move || sender.send(name).unwrap()).unwrap();
         }
         run(|| std::panic::resume_unwind(Box::new("on purpose"))).unwrap();
         run(move || sender.send("now").unwrap()).unwrap();
@@ -231,8 +296,8 @@ mod tests {
     fn a_blocked_timer_does_not_hold_up_the_next() {
         let (release, blocked) = mpsc::channel::<()>();
         let (sender, receiver) = mpsc::channel();
-        after(Duration::from_millis(20), move || sender.send(()).unwrap()).unwrap();
-        after(Duration::from_millis(5), move || blocked.recv().unwrap()).unwrap();
+        after(Duration::from_millis(20), owner(), move || sender.send(()).unwrap()).unwrap();
+        after(Duration::from_millis(5), owner(), move || blocked.recv().unwrap()).unwrap();
         receiver.recv_timeout(Duration::from_secs(10)).unwrap();
         release.send(()).unwrap();
     }

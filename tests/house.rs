@@ -46,6 +46,9 @@ const SOCKET_WRITES: &[&str] = &[
     "socket2",
 ];
 const THREAD_STARTS: &[&str] = &["spawn", "Builder", "scope"];
+const RANDOM: &str = "sys/random.rs";
+/// What a first use waits for: in a child that was forked amid the first use, for ever. sys/fork.rs has what serves instead.
+const WAITED_FOR: &[&str] = &["Once", "OnceLock", "LazyLock"];
 const MACROS: &[&str] = &["println", "eprintln", "print", "eprint", "dbg", "todo", "unimplemented"];
 
 #[test]
@@ -84,6 +87,9 @@ fn each_rule_sees_its_breach() {
         ("worker.rs", "use std::thread::{Builder, ThreadId};", "starts a thread"),
         ("worker.rs", "fn f() { std::thread::Builder::new(); }", "starts a thread"),
         ("worker.rs", "fn f() { println!(\"x\"); }", "println!"),
+        ("topology/a.rs", "fn f() { fastrand::f64(); }", "random numbers"),
+        ("sys/a.rs", "static X: OnceLock<u8> = OnceLock::new();", "a forked child"),
+        ("sys/a.rs", "static X: std::sync::Once = Once::new();", "a forked child"),
     ];
     for (name, code, wanted) in cases {
         let breaches = judge(name, &format!("//! A room.\n{code}\n"));
@@ -246,6 +252,13 @@ fn judge_words(name: &str, code: &str, found: &mut Vec<String>) {
         }
         if name != THREAD_STARTER && line.contains("pthread_create") {
             breach(format!("pthread_create: starts a thread outside of {THREAD_STARTER}"));
+        }
+        if name != RANDOM && !words_after(line, "fastrand").is_empty() {
+            breach(format!("fastrand: random numbers outside of {RANDOM}, which forked children do not share"));
+        }
+        let is_static = !words_after(line, "static").is_empty();
+        if is_static && WAITED_FOR.iter().any(|word| !words_after(line, word).is_empty()) {
+            breach("a static that a forked child may have to wait for: sys::fork::PerProcess does not wait".to_owned());
         }
         for word in MACROS {
             if words_after(line, word).iter().any(|after| after.starts_with('!')) {

@@ -18,6 +18,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::net::Socket;
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::apart::Apart;
+use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::{Child, Sentinel, Service};
 
@@ -99,7 +100,7 @@ impl Core {
             overrides: overrides.cloned(),
             view: ArcSwap::default(),
             renewal: Mutex::default(),
-            turn: AtomicUsize::new(fastrand::usize(..)),
+            turn: AtomicUsize::new(random::rng().usize(..)),
             scan_pin: Mutex::default(),
             lag: lag::Watch::new(Weak::clone(me)),
             counters: Counters::default(),

@@ -19,6 +19,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::pool::{Loan, Pool};
 use crate::resp::{Reply, Want};
+use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::{Haste, Service};
 
@@ -399,7 +400,7 @@ impl Progress {
             return None;
         }
         let doubled = self.retry.backoff_min.saturating_mul(1 << (self.rounds - 2).min(16));
-        let pause = doubled.min(self.retry.backoff_max).mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = doubled.min(self.retry.backoff_max).mul_f64(0.5 + random::rng().f64() / 2.0);
         Some(self.deadline.left_or(pause))
     }
 }

@@ -15,6 +15,7 @@ use crate::config::Endpoint;
 use crate::lane::{Bytes, Unit};
 use crate::net::{Replication, Role, RoleReplica};
 use crate::sys::fork::PerProcess;
+use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
 use crate::worker;
@@ -153,12 +154,12 @@ fn tick(core: &Weak<Core>) {
     let pause = match TURN.get_or_make(Mutex::default).try_lock() {
         Ok(_turn) => {
             this.measure(max);
-            EVERY.mul_f64(0.9 + fastrand::f64() / 10.0)
+            EVERY.mul_f64(0.9 + random::rng().f64() / 10.0)
         }
-        Err(_) => Duration::from_millis(NEXT_TRY_MS + fastrand::u64(0..NEXT_TRY_MS)),
+        Err(_) => Duration::from_millis(NEXT_TRY_MS + random::rng().u64(0..NEXT_TRY_MS)),
     };
     let next = Weak::clone(core);
-    if worker::after(pause, move || tick(&next)).is_err() {
+    if worker::after(pause, Weak::clone(core), move || tick(&next)).is_err() {
         this.lag.runs.store(false, Ordering::Release);
     }
 }

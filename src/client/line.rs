@@ -243,7 +243,8 @@ impl Line {
             drop(state);
             line.kick();
         };
-        if let Err(error) = worker::after(at.saturating_duration_since(Instant::now()), ring) {
+        // Without its client a line does nothing more.
+        if let Err(error) = worker::after(at.saturating_duration_since(Instant::now()), Weak::clone(&self.core), ring) {
             self.give_up(&error);
         }
     }

@@ -16,6 +16,7 @@ use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Admit, Agreed, ConnectOptions, Expect, HandshakeOptions};
 use crate::pool::{Pool, Spec};
+use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
 
@@ -287,7 +288,7 @@ impl Core {
         let in_turn = |among: &[&'a Arc<Reader>]| among.get(turn % among.len().max(1)).copied();
         match settings.replica.pick {
             Pick::RoundRobin => in_turn(choice),
-            Pick::Random => Some(choice[fastrand::usize(..choice.len())]),
+            Pick::Random => Some(choice[random::rng().usize(..choice.len())]),
             Pick::Latency if turn % EXPLORE == 0 => in_turn(choice),
             // One without a figure comes first, so that it gets one.
             Pick::Latency => choice.iter().copied().min_by_key(|reader| reader.pool.srtt().unwrap_or_default()),

@@ -8,6 +8,7 @@ use super::{guard, total};
 use crate::error::{Error, Status};
 use crate::sys::thread;
 use crate::time::Deadline;
+use crate::worker;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
@@ -119,8 +120,9 @@ pub unsafe extern "C" fn vigie_status_list(codes: *mut *const vigie_status) -> u
     CODES.len()
 }
 
-/// Waits until no thread of the library is left, as it happens some time after the last handle was freed. For a clean
-/// end under a leak checker, and before a plugin's host unloads it.
+/// Waits until no thread of the library is left. Threads that have nothing to do end at once meanwhile, so that it returns
+/// within moments once the last handle is freed; a host name that the system's resolver does not answer can hold one of
+/// them longer. For a clean end under a leak checker, and before a plugin's host unloads it.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
 /// 0: only looks.
@@ -136,6 +138,7 @@ pub extern "C" fn vigie_threads_join(timeout_ms: i64) -> vigie_status {
             super::types::TIMEOUT_DEFAULT | TIMEOUT_NONE => Deadline::never(),
             ms => Deadline::after(Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
         };
+        let _dismissal = worker::dismiss();
         if thread::join_all(deadline) { Ok(()) } else { Err(Error::new(Status::Timeout, "threads are left")) }
     };
     // SAFETY: there is no output.

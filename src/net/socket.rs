@@ -130,8 +130,9 @@ impl Socket {
         match timeout {
             Some(timeout) if timeout.is_zero() => return at_once(recv),
             Some(timeout) if timeout < 2 * TICK => {
-                let ready = self.wait(true, false, Some(timeout))?;
-                return if ready.read { at_once(recv) } else { Err(io::ErrorKind::WouldBlock.into()) };
+                // After a failure of poll the receive tells.
+                let waits = self.wait(true, false, Some(timeout)).is_ok_and(|ready| !ready.read);
+                return if waits { Err(io::ErrorKind::WouldBlock.into()) } else { at_once(recv) };
             }
             _ => {}
         }

@@ -367,16 +367,15 @@ fn look(posts: &[Arc<Post>], waker: Option<&Waker>) {
     let filled = posts.iter().zip(full).any(|(post, full)| !full && post.lane.wants_write());
     let due = if filled { Some(now) } else { posts.iter().filter_map(|post| post.lane.next_due()).min() };
     let early = due.map_or(next, |due| due.min(next));
-    if poll::wait(&mut fds, Some(early.saturating_duration_since(Instant::now()))).is_err() {
-        return;
-    }
+    // After a failure of poll all are looked after: who tends a lane does not wait.
+    let failed = poll::wait(&mut fds, Some(early.saturating_duration_since(Instant::now()))).is_err();
     if fds[0].readable() {
         waker.iter().for_each(|waker| waker.clear());
     }
     let now = Instant::now();
     for (post, fd) in posts.iter().zip(&fds[1..]) {
         let is_due = post.lane.next_due().is_some_and(|due| due <= now);
-        if fd.readable() || fd.writable() || is_due || post.lane.wants_write() {
+        if failed || fd.readable() || fd.writable() || is_due || post.lane.wants_write() {
             let Tended { led, .. } = post.lane.tend();
             if led {
                 post.leave_alone(LED);

@@ -118,7 +118,7 @@ fn tick(pool: &Weak<Pool>) {
     this.look_after();
     let next = Weak::clone(pool);
     drop(this);
-    if worker::after(TICK, move || tick(&next)).is_err() {
+    if worker::after(TICK, Weak::clone(pool), move || tick(&next)).is_err() {
         // No thread could be started: the next connection that is opened begins anew.
         if let Some(this) = pool.upgrade() {
             this.lock().upkeep_runs = false;

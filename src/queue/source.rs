@@ -70,12 +70,12 @@ impl Watch {
         let due = self.sources.iter().filter_map(|source| source.due()).min();
         let until = due.map(|due| due.saturating_duration_since(Instant::now()));
         let left = left.map_or(until, |left| Some(until.map_or(left, |until| until.min(left))));
-        // A failure of poll (no memory) looks like a wait without a result; the next one comes after a nudge.
+        // After a failure of poll all are looked after: who tends a source does not wait.
         let failed = poll::wait(&mut fds, left).is_err();
         let now = due.map(|_| Instant::now());
         let is_due = |source: &Arc<dyn Source>| now.is_some_and(|now| source.due().is_some_and(|due| due <= now));
         let ready = self.sources.iter().zip(&fds[1..]);
-        ready.map(|(source, fd)| !failed && (fd.readable() || fd.writable()) || is_due(source)).collect()
+        ready.map(|(source, fd)| failed || fd.readable() || fd.writable() || is_due(source)).collect()
     }
 
     /// Looks after all sources that have a descriptor.

@@ -4,20 +4,27 @@
 //! leaked in the child, never locked and never dropped (the lock's owner may not exist there). Leaves to others: what a
 //! handle of another generation answers.
 
-use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-static REGISTER: Once = Once::new();
+/// Not a `Once`: a child whose parent was in the middle of one would wait there for a thread that it does not have.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// The generation of this process: 0, and one more in each forked child.
+/// The generation of this process: 0, and a greater one in each forked child.
 pub fn generation() -> u32 {
-    REGISTER.call_once(|| {
-        // SAFETY: the handler is a plain function without captures; it only touches atomics, which is allowed after fork.
-        // The library is linked with -z nodelete, so it is never unmapped while the handler is registered.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
+    if !REGISTERED.load(Ordering::Acquire) {
+        register();
+    }
     GENERATION.load(Ordering::Relaxed)
+}
+
+/// Two threads may both come here: a handler that runs twice does no harm.
+#[cold]
+fn register() {
+    // SAFETY: the handler is a plain function without captures; it only touches atomics, which is allowed after fork.
+    // The library is linked with -z nodelete, so it is never unmapped while the handler is registered.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    REGISTERED.store(true, Ordering::Release);
 }
 
 extern "C" fn in_child() {
@@ -75,6 +82,29 @@ impl<T: Sync> Default for PerProcess<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The lock of a `OnceLock` would be held for ever there, by a thread that the child does not have.
+    #[test]
+    fn a_child_that_was_forked_amid_the_making_makes_its_own() {
+        static VALUE: PerProcess<i32> = PerProcess::new();
+        let mut child = 0;
+        VALUE.get_or_make(|| {
+            // SAFETY: the child makes a value and leaves by _exit; an alarm ends it if it hangs.
+            child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: plain numbers, in a process of its own.
+                unsafe { libc::alarm(20) };
+                let made = *VALUE.get_or_make(|| 7);
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(made - 7) };
+            }
+            1
+        });
+        let mut status = -1;
+        // SAFETY: a child of this process; writes into memory of this frame.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child hung");
+    }
 
     #[test]
     fn one_value_for_all_threads() {

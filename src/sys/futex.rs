@@ -16,7 +16,7 @@ pub use portable::Word;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod linux {
     use super::Instant;
-    use std::sync::OnceLock;
+    use crate::sys::fork::PerProcess;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
@@ -55,23 +55,30 @@ mod linux {
 
     /// The kernel wants an absolute time; an `Instant` does not show its own, so it is counted from one that is known in both.
     fn monotonic(end: Instant) -> libc::timespec {
-        static BASE: OnceLock<(Instant, libc::timespec)> = OnceLock::new();
-        let (instant, base) = BASE.get_or_init(|| {
-            // The closest of some readings, because a thread may be interrupted between the two clocks.
-            let readings = (0..8).map(|_| {
-                let before = Instant::now();
-                let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                // SAFETY: writes into memory of this frame.
-                unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-                (before.elapsed(), before, now)
-            });
-            let best = readings.min_by_key(|(took, _, _)| *took);
-            best.map_or_else(|| (Instant::now(), libc::timespec { tv_sec: 0, tv_nsec: 0 }), |(_, at, now)| (at, now))
-        });
+        static BASE: PerProcess<(Instant, Kernel)> = PerProcess::new();
+        let (instant, Kernel(base)) = BASE.get_or_make(read_both);
         let left = end.saturating_duration_since(*instant).min(Duration::from_secs(1 << 30));
         let nanos = base.tv_nsec + left.subsec_nanos() as libc::c_long;
         let (carry, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
         libc::timespec { tv_sec: base.tv_sec + left.as_secs() as libc::time_t + carry as libc::time_t, tv_nsec: nanos }
+    }
+
+    /// A time on the kernel's clock.
+    struct Kernel(libc::timespec);
+
+    /// The closest of some readings, because a thread may be interrupted between the two clocks.
+    fn read_both() -> (Instant, Kernel) {
+        let readings = (0..8).map(|_| {
+            let before = Instant::now();
+            let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: writes into memory of this frame.
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+            (before.elapsed(), before, now)
+        });
+        let best = readings.min_by_key(|(took, _, _)| *took);
+        let (at, now) =
+            best.map_or_else(|| (Instant::now(), libc::timespec { tv_sec: 0, tv_nsec: 0 }), |(_, at, now)| (at, now));
+        (at, Kernel(now))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod fork;
 pub mod futex;
 pub mod pipe;
 pub mod poll;
+pub mod random;
 pub mod recv;
 pub mod slot;
 pub mod sync;

@@ -1,7 +1,9 @@
 //! poll(2): waiting for several descriptors at once.
 //!
 //! Guarantees: never reports less than the kernel does; an interruption by a signal counts as "nothing yet", so a caller looks at
-//! its clock after each return. Leaves to others: which descriptors live (they must stay open during the call).
+//! its clock after each return; a failure takes a moment, so that no loop around a wait becomes a spin. Leaves to others: which
+//! descriptors live (they must stay open during the call), and what a failure means (a receive and a send that do not wait tell as
+//! much as poll would have).
 
 use std::io;
 use std::os::fd::RawFd;
@@ -36,6 +38,9 @@ impl PollFd {
     }
 }
 
+/// How long a wait takes that fails: without memory, or in a process that may have fewer descriptors than it has (RLIMIT_NOFILE).
+const REST: Duration = Duration::from_millis(5);
+
 /// Waits until one of them is ready or the time is over (`None`: no limit), and says how many are.
 pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
     for fd in fds.iter_mut() {
@@ -48,7 +53,11 @@ pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> 
         Ok(ready) => Ok(ready),
         Err(_) => {
             let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
+            if error.kind() == io::ErrorKind::Interrupted {
+                return Ok(0);
+            }
+            std::thread::sleep(timeout.map_or(REST, |timeout| timeout.min(REST)));
+            Err(error)
         }
     }
 }
@@ -83,6 +92,29 @@ mod tests {
         let mut fds = [PollFd::new(a.as_raw_fd(), true, false)];
         assert_eq!(wait(&mut fds, None).unwrap(), 1);
         assert!(fds[0].readable());
+    }
+
+    /// In a child, because the limit holds for the whole process.
+    #[test]
+    fn a_failure_takes_a_moment() {
+        // SAFETY: the child lowers its own limit, polls, and leaves by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the limit is read from this frame.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) };
+            let mut fds = [PollFd::new(0, true, false)];
+            let begun = std::time::Instant::now();
+            let failed = (0..4).filter(|_| wait(&mut fds, None).is_err()).count();
+            let rested = begun.elapsed() >= REST * 4;
+            let at_once = wait(&mut fds, Some(Duration::ZERO)).is_err();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(if failed == 4 && rested && at_once { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: a child of this process; writes into memory of this frame.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "poll did not fail, or its failures take no time");
     }
 
     #[test]

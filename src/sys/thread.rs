@@ -26,7 +26,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
     let started = with_signals_blocked(|| {
         builder.spawn(move || {
-            // The panic hook has reported it; the owner of the body sees the end of it.
+            // The owner of the body sees the end of it.
             let _ = catch_unwind(AssertUnwindSafe(body));
             LIVE.fetch_sub(1, Ordering::AcqRel);
         })
@@ -50,14 +50,17 @@ pub fn live() -> u32 {
 
 /// Waits until no thread of the library is left; false when the deadline came first.
 pub fn join_all(deadline: Deadline) -> bool {
-    while live() > 0 {
+    loop {
+        // Only those that have ended: a thread that starts at this moment would hold up the join beyond the deadline.
+        reap(JoinHandle::is_finished);
+        if live() == 0 && handles().is_empty() {
+            return true;
+        }
         if deadline.is_over() {
             return false;
         }
         std::thread::sleep(deadline.left_or(Duration::from_millis(1)));
     }
-    reap(|_| true);
-    true
 }
 
 /// In a forked child no thread of the parent exists: forget the count.

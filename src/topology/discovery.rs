@@ -93,11 +93,18 @@ pub fn bound(settings: &Settings) -> Duration {
     settings.sentinel.timeout * 2 + settings.client.timeout_connect
 }
 
-/// Discovers a service.
-pub(super) fn run(service: &str, settings: &Settings, list: &SentinelList, known: &Known, pauses: &Pauses) -> Report {
+/// Discovers a service, as long as somebody wants to know.
+pub(super) fn run(
+    service: &str,
+    settings: &Settings,
+    list: &SentinelList,
+    known: &Known,
+    pauses: &Pauses,
+    is_wanted: &dyn Fn() -> bool,
+) -> Report {
     let begun = Instant::now();
     let deadline = Deadline::after(bound(settings));
-    let asked = Round::ask(service, settings, list, known, deadline);
+    let asked = Round::ask(service, settings, list, known, deadline, is_wanted);
     let counted = Counted::of(&asked, known);
     list.settle(&counted.met());
     let voices = &counted.voices;

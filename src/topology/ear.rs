@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::net::Waker;
 use crate::resp::{Reply, encode};
 use crate::sys::poll::PollFd;
+use crate::sys::random;
 use crate::time::Deadline;
 
 /// How often a Sentinel is pinged.
@@ -188,7 +189,7 @@ impl Ear {
     }
 
     fn lose(&mut self, now: Instant) {
-        let jitter = self.pause.mul_f64(0.5 + fastrand::f64());
+        let jitter = self.pause.mul_f64(0.5 + random::rng().f64());
         self.state = State::Away { until: now + jitter };
         self.pause = (self.pause * 2).min(PAUSES.1);
     }

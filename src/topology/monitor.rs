@@ -22,6 +22,7 @@ use crate::config::{Endpoint, Monitor as Mode};
 use crate::net::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::random;
 use crate::sys::thread;
 
 /// The longest sleep: members of the list of Sentinels come and go without waking anybody.
@@ -99,9 +100,8 @@ impl Lookout {
             let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
-            if poll::wait(&mut fds, Some(timeout)).is_err() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            // After a failure of poll all are attended to, as after a nap.
+            let _ = poll::wait(&mut fds, Some(timeout));
         }
     }
 
@@ -346,7 +346,7 @@ impl Post {
                 service.poke(Haste::Lazy);
                 let pace = if is_restless { interval.min(RESTLESS) } else { interval };
                 // Jitter makes it shorter only: the interval is a promise.
-                charge.next_poll = now + pace.mul_f64(0.8 + fastrand::f64() / 5.0);
+                charge.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
             } else if is_restless {
                 charge.next_poll = charge.next_poll.min(now + RESTLESS);
             }

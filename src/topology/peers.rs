@@ -6,6 +6,7 @@
 
 use super::answer::Peer;
 use crate::config::Endpoint;
+use crate::sys::random;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Discoveries that a learned Sentinel may miss, once nobody names it any more.
@@ -73,7 +74,7 @@ impl SentinelList {
     /// Those given, in random order: many processes with one configuration must not all begin with the same Sentinel.
     pub fn new(given: &[Endpoint]) -> Self {
         let mut entries: Vec<_> = given.iter().map(|endpoint| Entry::new(endpoint.clone(), true, None)).collect();
-        fastrand::shuffle(&mut entries);
+        random::rng().shuffle(&mut entries);
         Self(Mutex::new(entries))
     }
 

@@ -108,10 +108,8 @@ impl Query {
         }
         let wakes = waiting().flat_map(|probe| [probe.until.end(), probe.link.wakes_at()]).flatten();
         let until = wakes.fold(limit, Instant::min);
-        // An error of poll (no memory) is met by the deadlines; a pause keeps it from becoming a spin.
-        if poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now()))).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        // After a failure of poll the links go on as far as they can all the same, and the deadlines are looked at.
+        let _ = poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now())));
     }
 }
 

@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// it took up to there, within these limits.
 const GRACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
+/// How often a round that waits looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// A Sentinel in a discovery.
 pub struct Asked {
     /// Its address as given or announced.
@@ -107,6 +110,7 @@ impl<'a> Round<'a> {
         list: &'a SentinelList,
         known: &'a Known,
         deadline: Deadline,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Vec<Asked> {
         let (flight, replies) = answer::questions(service);
         let query = Query::new(LinkOptions::new(&settings.sentinel), flight, replies, settings.sentinel.timeout);
@@ -115,7 +119,7 @@ impl<'a> Round<'a> {
         for member in list.members() {
             round.add(member);
         }
-        round.listen(deadline);
+        round.listen(deadline, is_wanted);
         round.asked
     }
 
@@ -130,12 +134,12 @@ impl<'a> Round<'a> {
     }
 
     /// Until all have ended, or enough has been said and the others have had their moment.
-    fn listen(&mut self, deadline: Deadline) {
+    fn listen(&mut self, deadline: Deadline, is_wanted: &dyn Fn() -> bool) {
         let begun = Instant::now();
         let end = deadline.end().unwrap_or(begun);
         let mut limit = end;
-        while self.query.unfinished() > 0 && Instant::now() < limit {
-            for (index, outcome) in self.query.step(limit) {
+        while self.query.unfinished() > 0 && Instant::now() < limit && is_wanted() {
+            for (index, outcome) in self.query.step(limit.min(Instant::now() + GLANCE)) {
                 self.hear(index, outcome);
             }
             for peer in std::mem::take(&mut self.learned) {

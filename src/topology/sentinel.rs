@@ -52,6 +52,11 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether somebody may still want to know: not when the handle was closed, or is gone with all that was made from it.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.is_closed() && self.handle.get().is_none_or(|handle| handle.strong_count() > 0)
+    }
+
     fn children(&self) -> Vec<Arc<dyn Child>> {
         lock(&self.children).iter().filter_map(Weak::upgrade).collect()
     }

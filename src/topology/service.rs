@@ -17,12 +17,13 @@ use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Pause, Role, ServerInfo};
+use crate::sys::random;
 use crate::time::Deadline;
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Pause between two discoveries of a service, and as much again at random at the most.
@@ -315,15 +316,17 @@ impl Service {
     /// Starts a discovery, not sooner than a pause after the last one.
     fn take_off(self: &Arc<Self>, flight: &mut Flight, urgent: bool) -> Result<()> {
         let number = flight.finished + 1;
-        let pause = PAUSE + Duration::from_millis(fastrand::u64(0..=JITTER_MS));
+        let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
         let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
         let delay = if urgent { Duration::ZERO } else { delay };
-        let service = Arc::clone(self);
+        let owner = Arc::downgrade(self);
+        let waits = Weak::clone(&owner);
         let job = move || {
+            let Some(service) = owner.upgrade() else { return };
             let version = service.version();
             Landing { service, number, version, report: None }.fly();
         };
-        let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, job) };
+        let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, waits, job) };
         started.map_err(|error| {
             let what = format!("no thread to look for the primary of service '{}'", self.name);
             Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE)
@@ -546,7 +549,8 @@ impl Landing {
             return;
         }
         let (settings, known) = (shared.settings(), self.service.known());
-        let report = discovery::run(&self.service.name, &settings, shared.list(), &known, &self.service.pauses);
+        let (name, pauses) = (&self.service.name, &self.service.pauses);
+        let report = discovery::run(name, &settings, shared.list(), &known, pauses, &|| shared.is_in_use());
         self.report = Some(report);
     }
 }
