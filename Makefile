@@ -51,6 +51,7 @@ help:
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written, with it and WRITE=docs/torture.md its part there'
+	@echo 'make msrv           build the library and run the demo with the oldest Rust that is supported, in a tree of Debian 13 (as root)'
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
 
@@ -61,7 +62,7 @@ build/lto: FORCE
 $(RAW): $(SOURCES) build/lto
 	$(CARGO) fetch --quiet
 	CARGO_PROFILE_RELEASE_LTO=$(LTO) CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" \
-	  $(CARGO) rustc --release --lib --crate-type staticlib --target-dir build $(CARGOFLAGS)
+	  $(CARGO) rustc --release --lib --crate-type staticlib --features private-std --target-dir build $(CARGOFLAGS)
 	@touch $@
 # Column 2 of the list is the version that introduced the symbol.
 build/exports.txt: abi/exports.txt
@@ -121,11 +122,16 @@ test:
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path benches/compare/Cargo.toml
 	$(CARGO) clippy --all-targets -- -D warnings
+	scripts/msrv check
 	$(MAKE) all
 	@rm -f build/torture.txt
 	TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS); status=$$?; \
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
 	  exit $$status
+
+msrv:
+	scripts/setup msrv
+	scripts/msrv
 
 bench:
 	scripts/setup bench
@@ -148,5 +154,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test bench bench-languages torture clean FORCE
+.PHONY: all help install uninstall header demo test msrv bench bench-languages torture clean FORCE
 .DELETE_ON_ERROR:
