@@ -10,11 +10,11 @@ const SOURCES: [(&str, &str); 9] = [
     ("version", "the library"),
     ("error", "errors"),
     ("config", "configuration: the keys are in CONFIGURATION.md, and \"uri\" is one of them"),
-    ("sentinel", "sentinel"),
-    ("client", "client"),
+    ("sentinel", "sentinels"),
+    ("client", "clients"),
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),
     ("reply", "replies"),
-    ("queue", "queue"),
+    ("queue", "queues"),
 ];
 
 /// The text of include/vigie.h.
@@ -71,10 +71,19 @@ fn with_titles(root: &Path, header: &str) -> String {
     for (file, title) in SOURCES.iter().filter(|(_, title)| !title.is_empty()) {
         let text = std::fs::read_to_string(source(root, file)).expect("the sources can be read");
         let name = text.split("extern \"C\" fn ").nth(1).and_then(|rest| rest.split('(').next()).expect("a function");
-        let at = header.find(&format!("{name}(")).unwrap_or_else(|| panic!("{name} is in the header"));
+        let at = prototype(&header, name).unwrap_or_else(|| panic!("{name} is in the header"));
         let comment = header[..at].rfind("\n/*").expect("each function has a comment") + 1;
         let line = format!("/* ---- {title} ");
         header.insert_str(comment, &format!("{line}{} */\n\n", "-".repeat(117usize.saturating_sub(line.len()))));
     }
     header
+}
+
+/// Where a function is declared: comments name it too.
+fn prototype(header: &str, name: &str) -> Option<usize> {
+    let call = format!("{name}(");
+    header.match_indices(&call).map(|(at, _)| at).find(|at| {
+        let line = header[..*at].rfind('\n').map_or(0, |end| end + 1);
+        !header[line..].trim_start().starts_with(['*', '/'])
+    })
 }

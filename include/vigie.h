@@ -19,14 +19,16 @@
  *  - Texts are NUL-terminated UTF-8 unless a length goes with them. Lengths are in bytes; (NULL, 0) is empty.
  *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
  *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
+ *  - Stack: a call takes less than 12 KB of the caller's.
+ *  - Without memory for a copy of its arguments, for a list, a reply or JSON a call fails with VIGIE_ERR_LIMIT.
  *  - Thread safety: [T] any thread, concurrently. [C] immutable: concurrent readers. [X] one thread at a time (a
- *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour).
+ *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour; for what vigie_batch_data() gave see there).
  *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be
  *    ignored: more will come.
  *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients and
  *    queues answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
- *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught: the process goes on, the handles of that call
- *    answer nothing else.
+ *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught, and its message says where: the process goes on, the
+ *    handles of that call answer nothing else.
  */
 
 
@@ -169,8 +171,6 @@ typedef enum {
    */
   VIGIE_CALL_SLOW = (1 << 6),
 } vigie_call_flag;
-
-/* ---- replies ----------------------------------------------------------------------------------------------------- */
 
 /** Values of vigie_reply_type() and of the field type of vigie_node. More may come. */
 typedef enum {
@@ -584,9 +584,7 @@ VIGIE_MUST_USE vigie_status vigie_config_describe(const vigie_config *config, vi
  */
 void vigie_config_free(vigie_config *config);
 
-/* ---- sentinel ---------------------------------------------------------------------------------------------------- */
-
-/* ---- client ------------------------------------------------------------------------------------------------------ */
+/* ---- sentinels --------------------------------------------------------------------------------------------------- */
 
 /**
  * Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
@@ -716,6 +714,8 @@ vigie_status vigie_sentinel_close(vigie_sentinel *sentinel, int64_t timeout_ms, 
  */
 void vigie_sentinel_free(vigie_sentinel *sentinel);
 
+/* ---- clients ----------------------------------------------------------------------------------------------------- */
+
 /**
  * A client that runs every command on the primary of a service, and follows it over failovers. Lazy: nothing is
  * connected before the first command, unless the option pool.eager says so.
@@ -842,7 +842,7 @@ vigie_status vigie_cmd_exec(vigie_client *client,
  * VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
  *
  * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
- * vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
+ * vigie_batch_data() gives them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
  * VIGIE_CALL_REPLICAS(n) waits once, behind the last command. VIGIE_CALL_EACH: the list holds one command, and reply and
  * error are as those of vigie_cmd_exec().
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
@@ -976,8 +976,10 @@ vigie_batch *vigie_batch_new(void);
  * Ownership: the arguments are copied. What vigie_batch_data() gave before is no longer valid.
  * Blocks: no.
  * Threads: [X].
- * Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
- * vigie_cmds_exec() and vigie_cmds_submit() refuse it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+ * Errors: they stick: after a wrong argument (VIGIE_ERR_INVALID_ARG), without memory for the command (VIGIE_ERR_LIMIT), or
+ * when two threads use the batch at the same time (VIGIE_ERR_INVALID_STATE) the list stays unusable until
+ * vigie_batch_clear(): vigie_batch_exec() and vigie_batch_submit() refuse it with this status and the reason. A NULL batch
+ * is a no-op.
  * Since: 0.1.0.
  */
 void vigie_batch_add(vigie_batch *batch,
@@ -986,17 +988,63 @@ void vigie_batch_add(vigie_batch *batch,
                      const size_t *argvlen);
 
 /**
- * The list as it is now, for vigie_cmds_exec() and vigie_cmds_submit().
+ * Runs the list and waits for all replies, as vigie_cmds_exec() does. The list stays as it is, for another time.
+ *
+ * Lengths: flags and timeout_ms are those of vigie_cmds_exec().
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded.
+ * Blocks: up to timeout_ms.
+ * Threads: client is [T]; batch is [X] during the whole call. What another thread does to it meanwhile is refused, and spoils
+ * the list until vigie_batch_clear(); the call itself goes on undisturbed.
+ * Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
+ * VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Nothing was sent then.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_batch_exec(vigie_client *client,
+                              const vigie_batch *batch,
+                              uint32_t flags,
+                              int64_t timeout_ms,
+                              vigie_reply **out,
+                              vigie_error **err);
+
+/**
+ * Runs the list without waiting, as vigie_cmds_submit() does.
+ *
+ * Lengths: flags and timeout_ms are those of vigie_cmds_submit().
+ * Ownership: the list is copied: the batch can be cleared and filled anew at once. The queue may be freed while calls are
+ * under way: they go on, and nobody is told.
+ * Blocks: no, as vigie_cmds_submit().
+ * Threads: client and queue are [T]; batch is [X].
+ * Errors: as vigie_cmds_submit(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
+ * VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Whatever is told here has no completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_batch_submit(vigie_client *client,
+                                const vigie_batch *batch,
+                                uint32_t flags,
+                                int64_t timeout_ms,
+                                vigie_queue *queue,
+                                uint64_t token,
+                                vigie_error **err);
+
+/**
+ * The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or another place. To run it, vigie_batch_exec()
+ * and vigie_batch_submit() are shorter, and safer.
  *
  * Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
  * Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
  * vigie_batch_free().
  * Blocks: no.
- * Threads: [X].
- * Errors: none; NULL and length 0 for a NULL batch.
+ * Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after one was,
+ * this gives a line that is no RESP in place of the list. What it gave before is not watched: a vigie_batch_add() of another
+ * thread frees it while it is read, and that is undefined behaviour.
+ * Errors: none; NULL and length 0 for a NULL batch. After a mistake of vigie_batch_add() the line says which; the functions
+ * that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
  * Since: 0.1.0.
  */
-const void *vigie_batch_data(const vigie_batch *batch, size_t *len);
+const void *vigie_batch_data(const vigie_batch *batch,
+                             size_t *len);
 
 /**
  * Empties a list, and forgets a mistake. The memory is kept for the next commands.
@@ -1019,6 +1067,8 @@ void vigie_batch_clear(vigie_batch *batch);
  * Since: 0.1.0.
  */
 void vigie_batch_free(vigie_batch *batch);
+
+/* ---- replies ----------------------------------------------------------------------------------------------------- */
 
 /**
  * The type of a node: one of vigie_type. VIGIE_ROOT is the first node of every reply.
@@ -1136,7 +1186,7 @@ VIGIE_MUST_USE vigie_status vigie_reply_json(const vigie_reply *reply, vigie_rep
  */
 void vigie_reply_free(vigie_reply *reply);
 
-/* ---- queue ------------------------------------------------------------------------------------------------------- */
+/* ---- queues ------------------------------------------------------------------------------------------------------ */
 
 /**
  * A queue for events: what the library has to tell waits here until the application takes it.

@@ -86,8 +86,8 @@ statuses! {
         "Check auth.username and auth.password (data nodes) or sentinel.username and sentinel.password (Sentinels).";
     Protocol = -106, "VIGIE_ERR_PROTOCOL", "What the peer sent is not RESP, or not an answer to what was asked.",
         "Check that the address is a Redis or Valkey server; the connection was closed.";
-    Limit = -107, "VIGIE_ERR_LIMIT", "A reply is larger, deeper or longer than the configured limits.",
-        "Ask for less at a time, or raise reply.max_bytes, reply.max_depth or reply.max_nodes.";
+    Limit = -107, "VIGIE_ERR_LIMIT", "A reply is larger, deeper or longer than the configured limits; or there is no memory for what a call needs.",
+        "Ask for less at a time, or raise reply.max_bytes, reply.max_depth or reply.max_nodes; the message has the sizes.";
 
     NoSentinel = -200, "VIGIE_ERR_NO_SENTINEL", "No Sentinel answered; the message says what happened with each.",
         "Check sentinel.addrs and that a Sentinel runs.";
@@ -180,6 +180,12 @@ impl Error {
         let mut error = Self::new(Status::Server, line).with_endpoint(endpoint);
         error.0.server_code = code;
         error
+    }
+
+    /// There is no memory for so many bytes of something.
+    #[cold]
+    pub fn no_memory(bytes: usize, what: &str) -> Self {
+        Self::new(Status::Limit, format!("no memory for {bytes} bytes of {what}"))
     }
 
     /// An error of the system, with its errno and text behind the sentence.

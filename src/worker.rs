@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::sys::fork::PerProcess;
-use crate::sys::thread;
+use crate::sys::{panic, thread};
 
 /// Threads at the most.
 pub const MOST: usize = 4;
@@ -245,7 +245,10 @@ impl Timer {
 
 /// The job's owner sees that its work was not done.
 fn guarded(job: Job) {
-    let _ = catch_unwind(AssertUnwindSafe(job));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+        // Told by who was dropped; forgotten for the next job.
+        panic::describe(&*panic);
+    }
 }
 
 impl PartialEq for Timer {

@@ -17,8 +17,11 @@ fn header() -> String {
 
 /// The functions of the header: name, prototype on one line, comment.
 fn functions(header: &str) -> Vec<(String, String, String)> {
+    functions_in(header.split("extern \"C\" {").nth(1).expect("the header has an extern \"C\" block"))
+}
+
+fn functions_in(body: &str) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
-    let body = header.split("extern \"C\" {").nth(1).expect("the header has an extern \"C\" block");
     for (at, _) in body.match_indices("\n/**\n") {
         let (comment, rest) = body[at..].split_once("*/\n").expect("comments end");
         let prototype = rest.split_once(';').expect("a prototype follows each comment").0;
@@ -52,6 +55,36 @@ fn the_exports_are_the_functions_of_the_header() {
     let mut names: Vec<_> = functions.iter().map(|(name, ..)| name.clone()).collect();
     names.sort();
     assert_eq!(names, exports.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_section_holds_the_functions_of_its_noun() {
+    let header = header();
+    let sections: Vec<&str> = header.split("\n/* ---- ").skip(1).collect();
+    let titles: Vec<&str> = sections.iter().map(|section| section.split([' ', ':']).next().unwrap()).collect();
+    assert_eq!(
+        titles,
+        ["the", "errors", "configuration", "sentinels", "clients", "command", "replies", "queues"],
+        "the titles in their order"
+    );
+    let nouns: [&[&str]; 8] = [
+        &["version", "has", "status", "threads"],
+        &["error"],
+        &["config"],
+        &["sentinel"],
+        &["primary", "replica", "split", "session", "cmd", "cmds", "client"],
+        &["batch"],
+        &["reply"],
+        &["queue", "events"],
+    ];
+    for (section, nouns) in sections.iter().zip(nouns) {
+        let names: Vec<_> = functions_in(section).into_iter().map(|(name, ..)| name).collect();
+        assert!(!names.is_empty(), "an empty section: {section}");
+        for name in names {
+            let noun = name.split('_').nth(1).unwrap();
+            assert!(nouns.contains(&noun), "{name} stands in the section of {nouns:?}");
+        }
+    }
 }
 
 #[test]

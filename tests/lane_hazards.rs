@@ -191,7 +191,7 @@ fn a_lone_writer_reads_its_own_replies_when_the_socket_is_full() {
     let lane = server.lane(LaneSettings::default());
     let text = vec![b'x'; 512 << 10];
     let mut raw = Vec::new();
-    (0..48).for_each(|_| Bytes::Args(&[b"ECHO", &text]).append_to(&mut raw));
+    (0..48).for_each(|_| Bytes::Args(&[b"ECHO", &text]).append_to(&mut raw).unwrap());
     let reply = lane.exec(Unit { bytes: Bytes::Raw(&raw), list: Some(48), once: false }, after(20_000)).unwrap();
     assert_eq!(reply.count(0), 48);
     assert!((0..48).all(|at| reply.bytes(reply.child(0, at).unwrap()) == Some(&text)));
@@ -822,7 +822,7 @@ fn a_list_of_which_the_server_understood_only_the_beginning_is_completed() {
     let steps = cutting(b"$5\r\nfirst\r\n-ERR Protocol error: too long\r\n");
     let (lane, mut raw) = (&steps.server.lane(eager()), Vec::new());
     for text in [&b"first"[..], &vec![b'w'; 24 << 20], b"third"] {
-        Bytes::Args(&[b"ECHO", text]).append_to(&mut raw);
+        Bytes::Args(&[b"ECHO", text]).append_to(&mut raw).unwrap();
     }
     scope(|threads| {
         let unit = Unit { bytes: Bytes::Raw(&raw), list: Some(3), once: false };

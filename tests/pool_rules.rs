@@ -29,7 +29,7 @@ fn pool_of(max: usize) -> PoolSettings {
 /// One round trip on a loan; says which of the server's connections answered.
 fn ask(loan: &mut Loan) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
+    Bytes::Args(&[b"WHO"]).append_to(&mut bytes).unwrap();
     let reply = loan.conn().unwrap().request(&bytes, Want::One, after(20_000)).unwrap();
     reply.bytes(0).unwrap().to_vec()
 }
@@ -215,7 +215,7 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
     assert_eq!(ask(&mut loan), b"1");
     // A reply that nobody read is still to come.
     let mut bytes = Vec::new();
-    Bytes::Args(&[b"WHO"]).append_to(&mut bytes);
+    Bytes::Args(&[b"WHO"]).append_to(&mut bytes).unwrap();
     loan.conn().unwrap().send_all(&bytes, after(20_000)).unwrap();
     eventually("the reply is there", || !loan.conn().unwrap().is_quiet());
     drop(loan);

@@ -2,9 +2,10 @@
 //! because it changes what the whole process shares.
 
 mod clib;
+mod installed;
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::Deployment;
@@ -23,10 +24,18 @@ fn compile(name: &str) -> PathBuf {
     program
 }
 
-fn run(name: &str, sentinels: &str, environment: &[(&str, &str)]) -> String {
-    let mut command = Command::new(compile(name));
+fn run(name: &str, sentinels: &str, environment: &[(&str, &str)]) {
+    run_program(&compile(name), sentinels, environment);
+}
+
+/// The program ends well, and the library writes nothing meanwhile.
+fn run_program(program: &Path, sentinels: &str, environment: &[(&str, &str)]) {
+    let mut command = Command::new(program);
     command.env("VIGIE_TEST_SENTINELS", sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
-    clib::succeed(command.envs(environment.iter().copied()), "gcc")
+    let output = clib::run(command.envs(environment.iter().copied()), "gcc");
+    let (told, written) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    print!("{told}");
+    assert!(output.status.success() && written.is_empty(), "{}: {told}{written}", output.status);
 }
 
 fn deployment(name: &str) -> (Deployment, String) {
@@ -51,4 +60,29 @@ fn a_discovery_that_nobody_waits_for_any_more_ends_at_once() {
 fn a_poll_that_fails_does_not_spin_and_calls_go_on() {
     let (_deployment, sentinels) = deployment("process-nofile");
     run("nofile", &sentinels, &[]);
+}
+
+#[test]
+fn without_memory_a_call_fails_and_nothing_is_written() {
+    let (_deployment, sentinels) = deployment("process-nomem");
+    run("nomem", &sentinels, &[]);
+}
+
+#[test]
+fn a_freed_handle_is_told_as_such() {
+    let (_deployment, sentinels) = deployment("process-freed");
+    run("freed", &sentinels, &[]);
+}
+
+/// Of what is installed: without optimisation frames are several times as large.
+#[test]
+fn a_call_takes_less_stack_than_the_header_says() {
+    let header = std::fs::read_to_string(clib::root().join("include/vigie.h")).expect("the header can be read");
+    let stated = header.split("Stack: a call takes less than ").nth(1).and_then(|rest| rest.split(" KB").next());
+    let stated: u32 = stated.and_then(|number| number.parse().ok()).expect("the header states it");
+    assert!(stated <= 12, "the header states {stated} KB");
+    let (_deployment, sentinels) = deployment("process-stack");
+    let program = installed::fresh_dir("process-stack").join("stack");
+    installed::Prefix::shared().compile(&clib::root().join("tests/c/process_stack.c"), &program);
+    run_program(&program, &sentinels, &[("VIGIE_TEST_STACK", &(stated * 1024).to_string())]);
 }

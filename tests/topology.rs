@@ -61,7 +61,12 @@ fn a_real_deployment_is_found_and_followed() {
     assert_eq!(first.replicas.len(), 2);
     assert!(first.replicas.iter().all(|replica| replica.unfit.is_none()), "{:?}", first.replicas);
     assert!(first.sentinels.iter().all(|view| view.state == "ok"), "{:?}", first.sentinels);
-    println!("{}", String::from_utf8_lossy(sentinel.topology(None).expect("known").to_json().bytes(0).expect("text")));
+    println!(
+        "{}",
+        String::from_utf8_lossy(
+            sentinel.topology(None).expect("known").to_json().expect("memory").bytes(0).expect("text")
+        )
+    );
     let again = discover(&sentinel).expect("found");
     assert!(again.version == first.version && again.discovery > first.discovery);
     let old = d.primary_node(SERVICE);

@@ -240,7 +240,7 @@ impl Core {
         self.sentinel.topology(Some(self.service.name()))
     }
 
-    pub(super) fn stats(&self) -> Reply {
+    pub(super) fn stats(&self) -> Result<Reply> {
         let mut map = ReplyBuilder::new();
         map.map();
         let calls = &self.life.traffic.calls;
@@ -266,7 +266,7 @@ impl Core {
             }
             map.text("srtt_us").int(pool.srtt().map_or(-1, |srtt| srtt.as_micros() as i64)).end();
         }
-        map.end().end().finish()
+        map.end().end().try_finish()
     }
 }
 

@@ -53,7 +53,7 @@ impl Core {
         let (unit, deadline) = (plan.unit(progress.from), progress.deadline);
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
         self.check_held(plan, &deadline, progress.held).map_err(Failure::unsent)?;
-        let bytes = with_wait(unit, replicas, deadline);
+        let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
         let commands = unit.list.unwrap_or(1);
         let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true }, deadline);
         unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
@@ -61,12 +61,14 @@ impl Core {
 }
 
 /// A write and its WAIT, which ends before the deadline.
-pub(super) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(unit.bytes.len() + 48);
-    unit.bytes.append_to(&mut bytes);
+pub(super) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let room = unit.bytes.len() + 48;
+    bytes.try_reserve_exact(room).map_err(|_| Error::no_memory(room, "a command"))?;
+    unit.bytes.append_to(&mut bytes)?;
     let patience = patience(deadline.left()).as_millis();
     encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
-    bytes
+    Ok(bytes)
 }
 
 /// The outcome of the write alone, whose own bytes were so many.

@@ -424,7 +424,7 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
         (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, deadline),
         (args, None) => {
             let mut encoded = Vec::new();
-            args.append_to(&mut encoded);
+            args.append_to(&mut encoded).map_err(Failure::unsent)?;
             conn.exchange(&mut [IoSlice::new(&encoded)], want, deadline)
         }
     };

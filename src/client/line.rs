@@ -470,9 +470,13 @@ impl Line {
         let (own, list, once, replicas) = (unit.bytes.len(), unit.list, unit.once, way.replicas);
         let flight = Flight { way, post: Arc::clone(&post), own, list };
         let started = if replicas > 0 {
-            let bytes = durable::with_wait(unit, replicas, deadline);
-            let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once };
-            call.start(unit, deadline, flight, None)
+            match durable::with_wait(unit, replicas, deadline) {
+                Ok(bytes) => {
+                    let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once };
+                    call.start(unit, deadline, flight, None)
+                }
+                Err(error) => call.end_flight(flight, error),
+            }
         } else {
             call.start(unit, deadline, flight, None)
         };

@@ -217,7 +217,7 @@ impl Client {
     /// Counters and pools, without network.
     pub fn stats(&self) -> Result<Reply> {
         self.core.check_open()?;
-        Ok(self.core.stats())
+        self.core.stats()
     }
 
     /// Closes idle connections at once, busy ones when they are done; the next call connects again, perhaps to another replica.

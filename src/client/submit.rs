@@ -18,11 +18,14 @@ use super::route::Route;
 use super::{Budget, CallFlags, Client};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status, flags};
-use crate::lane::{Bytes, Completion, Outcome, Unit};
+use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
 use crate::pool::{Pool, Post, Traffic};
 use crate::queue::{Queue, Reservation, Source, Tended};
 use crate::resp::{Kind, Reply, list};
 use crate::time::{Deadline, Instant};
+
+/// Whether there is memory for so many bytes is tried before they are copied.
+const TRIED: usize = 64 * 1024;
 
 /// So many calls of one list are sent in two halves.
 const HALVED: usize = 32;
@@ -113,10 +116,12 @@ impl Core {
         let durable = settings.write.replicas != Replicas::None;
         drop(settings);
         let (each, deadline) = (call.has(CallFlags::EACH), budget.deadline(timeout));
-        let mut parts = Vec::new();
+        let mut parts: Vec<(Range<usize>, u32, Facts, Deadline)> = Vec::new();
         let mut add = |plan: &Plan<'_>, part: Range<usize>| {
             let own = plan.blocks.map_or(deadline, |_| plan.deadline(budget, timeout));
-            parts.push((part, plan.count(), self.facts(plan, call, durable)?, own));
+            let part = (part, plan.count(), self.facts(plan, call, durable)?, own);
+            parts.try_reserve(1).map_err(|_| Error::no_memory(commands.len(), "submitted commands"))?;
+            parts.push(part);
             Ok::<_, Error>(())
         };
         if each {
@@ -132,7 +137,7 @@ impl Core {
         }
         let stay = Stay::new(self)?;
         let mut credits = queue.reserve_bytes(token, parts.len(), commands.len(), most)?;
-        let list: Arc<[u8]> = commands.into();
+        let list = copy(commands)?;
         let make = |(part, commands, facts, deadline): (Range<usize>, _, _, _)| {
             let state = Mutex::new(State { credit: credits.next_of(part.len()), ..State::default() });
             let (stay, list, order) = (stay.clone(), Arc::clone(&list), self.next_order());
@@ -221,6 +226,14 @@ impl Core {
     }
 }
 
+/// A copy in one block of its own. There is no such block that can be refused: a large one is tried first.
+fn copy(commands: &[u8]) -> Result<Arc<[u8]>> {
+    if commands.len() >= TRIED && Vec::<u8>::new().try_reserve_exact(commands.len() + TRIED).is_err() {
+        return Err(Error::no_memory(commands.len(), "submitted commands"));
+    }
+    Ok(commands.into())
+}
+
 /// Has the drains of a queue look after a lane.
 pub(super) fn attach(queue: &Queue, post: &Arc<Post>) {
     let source: Arc<dyn Source> = Arc::clone(post) as Arc<dyn Source>;
@@ -259,10 +272,20 @@ impl Call {
         let post = Arc::clone(&flight.post);
         self.lock().flight = Some(flight);
         let started = post.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
-        if started.is_err() {
-            self.lock().flight = None;
+        let Err(cause) = started else { return true };
+        let flight = self.lock().flight.take();
+        match flight {
+            // Another lane has no more memory for it.
+            Some(flight) if cause.status() == Status::Limit => self.end_flight(flight, cause),
+            _ => false,
         }
-        started.is_ok()
+    }
+
+    /// An attempt that was not begun is over, and counts as one that was.
+    pub(super) fn end_flight(self: &Arc<Self>, flight: Flight, cause: Error) -> bool {
+        self.lock().flight = Some(flight);
+        Arc::clone(self).complete(Err(Failure::unsent(cause)));
+        true
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

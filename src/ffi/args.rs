@@ -118,7 +118,7 @@ impl Argv {
         }
         let mut many: Vec<&[u8]> = Vec::new();
         many.try_reserve_exact(self.argc)
-            .map_err(|_| invalid(format!("argc is {}: no memory for so many", self.argc)))?;
+            .map_err(|_| Error::new(Status::Limit, format!("argc is {}: no memory for so many", self.argc)))?;
         many.resize(self.argc, &[]);
         // SAFETY: as for this function.
         unsafe { self.gather(&mut many) }?;

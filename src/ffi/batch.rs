@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::args::{self, Argv};
-use super::handle::{self, Noun};
-use super::types::vigie_batch;
-use super::{dispose, total};
-use crate::error::Result;
+use super::handle::{self, InUse, Noun};
+use super::types::{vigie_batch, vigie_client, vigie_error, vigie_queue, vigie_reply, vigie_status};
+use super::{client, dispose, guard, total};
+use crate::error::{Error, Result, Status};
 use crate::resp::encode;
 
 impl Noun for vigie_batch {
@@ -22,7 +22,7 @@ impl Noun for vigie_batch {
 /// mistake.
 const MARK: &str = "!vigie batch: ";
 /// What a thread gets that reads a batch while another one uses it.
-const SHARED: &str = "!vigie batch: used by two threads at the same time\r\n";
+const SHARED: &str = "!vigie batch: batch is used by two threads at the same time\r\n";
 
 /// The encoded list.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub(super) struct Batch {
 struct List {
     data: Vec<u8>,
     /// After a mistake `data` is a line that says which; nothing more is added until it is cleared.
-    broken: bool,
+    broken: Option<Status>,
 }
 
 impl Batch {
@@ -51,19 +51,50 @@ impl Batch {
 }
 
 impl List {
-    fn broke(&mut self, text: &str) {
-        self.data = format!("{MARK}{text}\r\n").into_bytes();
-        self.broken = true;
+    fn add(&mut self, command: &Argv) {
+        if self.broken.is_some() {
+            return;
+        }
+        // SAFETY: the caller of vigie_batch_add() keeps the contract of ffi/mod.rs.
+        let added = unsafe { command.with(|args| encode::try_command(&mut self.data, args)) };
+        if let Err(error) = added {
+            self.data = format!("{MARK}{}\r\n", error.message()).into_bytes();
+            self.broken = Some(error.status());
+        }
     }
+}
+
+/// Runs something with the list of a batch, which no other thread may use meanwhile.
+///
+/// # Safety
+/// `batch` is NULL or a handle that no other thread frees meanwhile.
+unsafe fn with_list(batch: *const vigie_batch, run: impl FnOnce(&[u8]) -> Result<()>) -> Result<()> {
+    // SAFETY: as for this function.
+    let batch: InUse<'_, Batch> = unsafe { handle::borrow(batch, "batch") }?;
+    let list = batch.own().filter(|_| !batch.shared.load(Ordering::Acquire));
+    let Some(list) = list else { return Err(misused(SHARED.as_bytes(), Status::InvalidState)) };
+    match list.broken {
+        None => run(&list.data),
+        Some(status) => Err(misused(&list.data, status)),
+    }
+}
+
+/// The error that a line with the mark tells.
+fn misused(line: &[u8], status: Status) -> Error {
+    let text =
+        String::from_utf8_lossy(line.strip_prefix(MARK.as_bytes()).unwrap_or(line).trim_ascii_end()).into_owned();
+    let by_adding = if status == Status::InvalidState { "" } else { "vigie_batch_add: " };
+    Error::new(status, format!("{by_adding}{text}"))
 }
 
 /// Refuses a list that carries the mark of a misused batch, in the words of the mistake.
 pub(super) fn refuse_misused(commands: &[u8]) -> Result<()> {
-    match commands.strip_prefix(MARK.as_bytes()) {
-        Some(text) => {
-            Err(args::invalid(format!("vigie_batch_add: {}", String::from_utf8_lossy(text.trim_ascii_end()))))
-        }
-        None => Ok(()),
+    if commands == SHARED.as_bytes() {
+        return Err(misused(commands, Status::InvalidState));
+    }
+    match commands.starts_with(MARK.as_bytes()) {
+        true => Err(misused(commands, Status::InvalidArg)),
+        false => Ok(()),
     }
 }
 
@@ -85,8 +116,10 @@ pub extern "C" fn vigie_batch_new() -> *mut vigie_batch {
 /// Ownership: the arguments are copied. What vigie_batch_data() gave before is no longer valid.
 /// Blocks: no.
 /// Threads: [X].
-/// Errors: they stick: after a wrong argument the list stays unusable until vigie_batch_clear(), and
-/// vigie_cmds_exec() and vigie_cmds_submit() refuse it with VIGIE_ERR_INVALID_ARG and the reason. A NULL batch is a no-op.
+/// Errors: they stick: after a wrong argument (VIGIE_ERR_INVALID_ARG), without memory for the command (VIGIE_ERR_LIMIT), or
+/// when two threads use the batch at the same time (VIGIE_ERR_INVALID_STATE) the list stays unusable until
+/// vigie_batch_clear(): vigie_batch_exec() and vigie_batch_submit() refuse it with this status and the reason. A NULL batch
+/// is a no-op.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_batch_add(
@@ -98,28 +131,81 @@ pub unsafe extern "C" fn vigie_batch_add(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     total((), || unsafe {
         let batch = handle::borrow(batch, "batch").ok()?;
-        let mut list = batch.own()?;
-        if !list.broken {
-            let added = Argv { argc, argv, argvlen }.with(|args| {
-                encode::command(&mut list.data, args);
-                Ok(())
-            });
-            if let Err(error) = added {
-                list.broke(error.message());
-            }
-        }
+        batch.own()?.add(&Argv { argc, argv, argvlen });
         Some(())
     });
 }
 
-/// The list as it is now, for vigie_cmds_exec() and vigie_cmds_submit().
+/// Runs the list and waits for all replies, as vigie_cmds_exec() does. The list stays as it is, for another time.
+///
+/// Lengths: flags and timeout_ms are those of vigie_cmds_exec().
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded.
+/// Blocks: up to timeout_ms.
+/// Threads: client is [T]; batch is [X] during the whole call. What another thread does to it meanwhile is refused, and spoils
+/// the list until vigie_batch_clear(); the call itself goes on undisturbed.
+/// Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
+/// VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Nothing was sent then.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_batch_exec(
+    client: *mut vigie_client,
+    batch: *const vigie_batch,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_batch_exec", err, || {
+            with_list(batch, |commands| client::exec_list(client, commands, flags, timeout_ms, out))
+        })
+    }
+}
+
+/// Runs the list without waiting, as vigie_cmds_submit() does.
+///
+/// Lengths: flags and timeout_ms are those of vigie_cmds_submit().
+/// Ownership: the list is copied: the batch can be cleared and filled anew at once. The queue may be freed while calls are
+/// under way: they go on, and nobody is told.
+/// Blocks: no, as vigie_cmds_submit().
+/// Threads: client and queue are [T]; batch is [X].
+/// Errors: as vigie_cmds_submit(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
+/// VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Whatever is told here has no completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_batch_submit(
+    client: *mut vigie_client,
+    batch: *const vigie_batch,
+    flags: u32,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_batch_submit", err, || {
+            with_list(batch, |commands| client::submit_list(client, commands, flags, timeout_ms, queue, token))
+        })
+    }
+}
+
+/// The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or another place. To run it, vigie_batch_exec()
+/// and vigie_batch_submit() are shorter, and safer.
 ///
 /// Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
 /// Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
 /// vigie_batch_free().
 /// Blocks: no.
-/// Threads: [X].
-/// Errors: none; NULL and length 0 for a NULL batch.
+/// Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after one was,
+/// this gives a line that is no RESP in place of the list. What it gave before is not watched: a vigie_batch_add() of another
+/// thread frees it while it is read, and that is undefined behaviour.
+/// Errors: none; NULL and length 0 for a NULL batch. After a mistake of vigie_batch_add() the line says which; the functions
+/// that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_batch_data(batch: *const vigie_batch, len: *mut usize) -> *const c_void {
@@ -150,7 +236,7 @@ pub unsafe extern "C" fn vigie_batch_clear(batch: *mut vigie_batch) {
         let batch = handle::borrow(batch, "batch").ok()?;
         let mut list = batch.own()?;
         list.data.clear();
-        list.broken = false;
+        list.broken = None;
         batch.shared.store(false, Ordering::Release);
         Some(())
     });
@@ -206,8 +292,22 @@ mod tests {
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
             drop(other);
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
-            assert!(refuse_misused(data(batch)).is_err_and(|error| error.message().contains("two threads")));
+            let error = refuse_misused(data(batch)).unwrap_err();
+            assert_eq!(error.message(), "batch is used by two threads at the same time");
+            assert_eq!(error.status(), Status::InvalidState);
+            assert_eq!(with_list(batch, |_| Ok(())).unwrap_err().status(), Status::InvalidState);
             vigie_batch_clear(batch);
+            // While a call runs the list, it is that call's alone.
+            let met = with_list(batch, |list| {
+                assert_eq!(list, b"");
+                vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
+                vigie_batch_clear(batch);
+                with_list(batch, |_| Ok(()))
+            });
+            assert_eq!(met.unwrap_err().status(), Status::InvalidState);
+            assert_eq!(with_list(batch, |_| Ok(())).unwrap_err().status(), Status::InvalidState);
+            vigie_batch_clear(batch);
+            assert!(with_list(batch, |_| Ok(())).is_ok());
             assert_eq!(data(batch), b"");
             vigie_batch_free(batch);
         }
@@ -223,6 +323,8 @@ mod tests {
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
             let error = refuse_misused(data(batch)).unwrap_err();
             assert_eq!(error.message(), "vigie_batch_add: argv[1] is NULL and argvlen is NULL");
+            let refused = with_list(batch, |_| Ok(())).unwrap_err();
+            assert_eq!((refused.status(), refused.message()), (Status::InvalidArg, error.message()));
             vigie_batch_clear(batch);
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
             assert!(refuse_misused(data(batch)).is_ok());

@@ -228,7 +228,7 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 /// VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
 ///
 /// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
-/// vigie_batch_data() gives them. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
+/// vigie_batch_data() gives them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
 /// VIGIE_CALL_REPLICAS(n) waits once, behind the last command. VIGIE_CALL_EACH: the list holds one command, and reply and
 /// error are as those of vigie_cmd_exec().
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
@@ -254,14 +254,29 @@ pub unsafe extern "C" fn vigie_cmds_exec(
     unsafe {
         args::reset(out);
         guard("vigie_cmds_exec", err, || {
-            let client = handle::borrow(client, "client")?;
-            let flags = CallFlags::from_bits(flags)?;
             let commands = args::bytes(commands.cast(), commands_len, "commands")?;
             batch::refuse_misused(commands)?;
-            reply::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
-            Ok(())
+            exec_list(client, commands, flags, timeout_ms, out)
         })
     }
+}
+
+/// # Safety
+/// As for vigie_cmds_exec().
+pub(super) unsafe fn exec_list(
+    client: *mut vigie_client,
+    commands: &[u8],
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+) -> Result<()> {
+    // SAFETY: as for this function.
+    unsafe {
+        let client = handle::borrow(client, "client")?;
+        let flags = CallFlags::from_bits(flags)?;
+        reply::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
+    }
+    Ok(())
 }
 
 /// Runs a list of commands without waiting: as vigie_cmds_exec(), and its outcome arrives on a queue, as one
@@ -298,14 +313,27 @@ pub unsafe extern "C" fn vigie_cmds_submit(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe {
         guard("vigie_cmds_submit", err, || {
-            let client = handle::borrow(client, "client")?;
-            let queue = handle::borrow(queue, "queue")?;
-            let flags = CallFlags::from_bits(flags)?;
             let commands = args::bytes(commands.cast(), commands_len, "commands")?;
             batch::refuse_misused(commands)?;
-            client.cmds_submit(commands, flags, Budget::from_ms(timeout_ms), &queue.0, token)
+            submit_list(client, commands, flags, timeout_ms, queue, token)
         })
     }
+}
+
+/// # Safety
+/// As for vigie_cmds_submit().
+pub(super) unsafe fn submit_list(
+    client: *mut vigie_client,
+    commands: &[u8],
+    flags: u32,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+) -> Result<()> {
+    // SAFETY: as for this function.
+    let (client, queue) = unsafe { (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?) };
+    let flags = CallFlags::from_bits(flags)?;
+    client.cmds_submit(commands, flags, Budget::from_ms(timeout_ms), &queue.0, token)
 }
 
 /// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.

@@ -1,9 +1,8 @@
 //! What a C handle is inside: a tagged header and a value on the heap.
 //!
 //! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a
-//! panic is refused with an error that names the argument. A handle that was freed is mostly recognised, as long as its
-//! memory was not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with
-//! the value.
+//! panic is refused with an error that names the argument. A handle that was freed is recognised as long as its memory was
+//! not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with the value.
 
 use std::mem::offset_of;
 use std::ops::Deref;
@@ -13,7 +12,7 @@ use std::thread;
 use super::types::{vigie_batch, vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel};
 use crate::error::{Error, Result, Status};
 use crate::resp::{Body, Held, Reply};
-use crate::sys::fork;
+use crate::sys::{fork, panic};
 
 /// A kind of handle: the C type that stands for it.
 pub(super) trait Noun {
@@ -44,14 +43,17 @@ const KINDS: [(u64, &str); 8] = [
 /// versions).
 static COPY: u8 = 0;
 
-/// The same layout for every kind, so that a wrong pointer can be told.
+/// The same layout for every kind, so that a wrong pointer can be told. The tag is behind the first 16 bytes, because that is
+/// where allocators keep their lists of free blocks.
 #[repr(C)]
 struct Header {
-    magic: AtomicU64,
     copy: usize,
     generation: u32,
     poisoned: AtomicBool,
+    magic: AtomicU64,
 }
+
+const _: () = assert!(offset_of!(Header, magic) >= 16 || usize::BITS < 64);
 
 /// A handle as it lies on the heap.
 #[repr(C)]
@@ -89,16 +91,17 @@ fn copy() -> usize {
 impl Header {
     fn new<N: Noun>() -> Self {
         Self {
-            magic: AtomicU64::new(N::MAGIC),
             copy: copy(),
             generation: if N::PLAIN { 0 } else { fork::generation() },
             poisoned: AtomicBool::new(false),
+            magic: AtomicU64::new(N::MAGIC),
         }
     }
 }
 
 /// Moves a value into a handle of its own; `free` gives it back.
 pub(super) fn into_raw<N: Noun>(value: N::Value) -> *mut N {
+    panic::keep_quiet();
     Box::into_raw(Box::new(Handle { header: Header::new::<N>(), value })).cast()
 }
 

@@ -191,7 +191,7 @@ pub unsafe extern "C" fn vigie_reply_json(
     unsafe {
         args::reset(out);
         guard("vigie_reply_json", err, || {
-            put(out, handle::borrow(reply, "reply")?.to_json());
+            put(out, handle::borrow(reply, "reply")?.to_json()?);
             Ok(())
         })
     }

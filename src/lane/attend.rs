@@ -45,7 +45,7 @@ impl Lane {
         }
         st.unused_since = None;
         st.careful |= unit.once && !looked;
-        st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf));
+        st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf))?;
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let due = st.next_due();

@@ -27,12 +27,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use crate::config::LaneSettings;
-use crate::error::{Error, Status};
+use crate::error::{Error, Result, Status};
 use crate::net::{Conn, Socket};
 use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
 use crate::sys::apart::Apart;
 use crate::sys::futex::Word;
+use crate::sys::panic;
 use crate::sys::slot::{self, Order, Seen, Slot};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 use crate::time::{Deadline, Instant};
@@ -49,7 +50,7 @@ const TRUSTED: Duration = Duration::from_micros(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a unit ends with.
-pub type Outcome = Result<Reply, Failure>;
+pub type Outcome = std::result::Result<Reply, Failure>;
 
 /// Why there is no reply, and how much of the unit the server may have seen all the same.
 #[derive(Debug, Clone)]
@@ -90,11 +91,11 @@ pub enum Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    /// Appends them to a buffer.
-    pub fn append_to(&self, out: &mut Vec<u8>) {
+    /// Appends them to a buffer, unless there is no memory for them.
+    pub fn append_to(&self, out: &mut Vec<u8>) -> Result<()> {
         match self {
-            Bytes::Args(args) => encode::command(out, args),
-            Bytes::Raw(raw) => out.extend_from_slice(raw),
+            Bytes::Args(args) => encode::try_command(out, args),
+            Bytes::Raw(raw) => encode::try_encoded(out, raw),
         }
     }
 
@@ -226,7 +227,10 @@ impl Lane {
             let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
             let number = match straight {
                 Some(pieces) => st.push_straight(entry, pieces.len(), now),
-                None => st.push(entry, |wbuf| unit.bytes.append_to(wbuf)),
+                None => match st.push(entry, |wbuf| unit.bytes.append_to(wbuf)) {
+                    Ok(number) => number,
+                    Err(cause) => return Err(Failure::unsent(cause)),
+                },
             };
             self.glance.pushes.fetch_add(1, Ordering::Relaxed);
             self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
@@ -627,7 +631,8 @@ impl Drop for RoleGuard<'_> {
             }
             Order::Lead => st.reader = None,
         }
-        let cause = Error::new(Status::Internal, "a panic while working for others on a connection");
+        let text = format!("a bug in libvigie: a panic while working for others on a connection{}", panic::behind());
+        let cause = Error::new(Status::Internal, text);
         drop(self.lane.kill(st, cause));
         self.lane.deliver_stranded();
         // Tokens that the panic dropped woke nobody.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::resp::Want;
 use crate::sys::slot::Token;
 use crate::time::{Deadline, Instant};
@@ -140,13 +140,13 @@ impl St {
     }
 
     /// Appends a unit's bytes and its entry; the entry's number.
-    pub(super) fn push(&mut self, mut entry: Entry, append: impl FnOnce(&mut Vec<u8>)) -> u64 {
-        entry.len = Append::run(&mut self.wbuf, append);
+    pub(super) fn push(&mut self, mut entry: Entry, append: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<u64> {
+        entry.len = Append::run(&mut self.wbuf, append)?;
         self.appended += entry.len as u64;
         entry.end = self.appended;
         self.next_due = sooner(self.next_due, entry.due);
         self.ring.push_back(entry);
-        self.tail() - 1
+        Ok(self.tail() - 1)
     }
 
     /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
@@ -458,7 +458,7 @@ fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-/// Takes what was appended back out when appending panics: half a command must never be sent.
+/// Takes what was appended back out when appending fails or panics: half a command must never be sent.
 struct Append<'a> {
     buffer: &'a mut Vec<u8>,
     keep: usize,
@@ -466,12 +466,12 @@ struct Append<'a> {
 
 impl Append<'_> {
     /// How much was appended.
-    fn run(buffer: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>)) -> usize {
+    fn run(buffer: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<usize> {
         let before = buffer.len();
         let mut this = Append { buffer, keep: before };
-        append(this.buffer);
+        append(this.buffer)?;
         this.keep = this.buffer.len();
-        this.keep - before
+        Ok(this.keep - before)
     }
 }
 
@@ -496,7 +496,11 @@ mod tests {
             }
             slot::scope(|slot, token| {
                 let entry = Entry::new(Waiter::Caller(token), None, Deadline::never());
-                numbers.push(st.push(entry, |buf| buf.extend_from_slice(b"0123456789")));
+                let append = |buf: &mut Vec<u8>| {
+                    buf.extend_from_slice(b"0123456789");
+                    Ok(())
+                };
+                numbers.push(st.push(entry, append).unwrap());
                 let burial = Burial(st);
                 nest(n - 1, burial.0, numbers, test);
                 drop(burial);
@@ -540,7 +544,11 @@ mod tests {
         let mut st = St::new();
         let mut start = |token, len: usize| {
             let entry = Entry::new(Waiter::Call(Arc::new(Numbered(token))), None, Deadline::after(Duration::ZERO));
-            st.push(entry, |buf| buf.resize(buf.len() + len, token as u8));
+            let append = |buf: &mut Vec<u8>| {
+                buf.resize(buf.len() + len, token as u8);
+                Ok(())
+            };
+            st.push(entry, append).unwrap();
             if token == 0 {
                 st.swap_out(Instant::now());
             }

@@ -316,7 +316,7 @@ fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Bytes::Args(args).append_to(&mut bytes);
+    Bytes::Args(args).append_to(&mut bytes).unwrap();
     bytes
 }
 

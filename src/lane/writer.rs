@@ -54,17 +54,25 @@ impl Lane {
             let careful = st.take_care();
             let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
-            let (taken, round) = match straight {
+            let (taken, mut round) = match straight {
                 // What is sent into a connection that the peer has closed could not be told from what it has read.
                 _ if careful && self.socket.is_closed_by_peer() => (0, Round::Broken(self.closed())),
                 None => self.send(&mut [IoSlice::new(&buffer[from..])], call),
                 Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), call),
             };
             let mut at = from + taken;
-            match (straight.take(), &round) {
-                (None, _) => {}
-                (Some(_), Round::Broken(_)) => (buffer, at) = (Vec::new(), 0),
-                (Some(pieces), _) => at = keep_rest(&mut buffer, at, pieces),
+            if let Some(pieces) = straight.take() {
+                match round {
+                    Round::Broken(_) => {}
+                    Round::Sent | Round::Late => match keep_rest(&mut buffer, at, pieces) {
+                        Ok(begin) => at = begin,
+                        // The rest of the unit is nowhere but with its caller, who may leave: the stream cannot go on.
+                        Err(error) => round = Round::Broken(error),
+                    },
+                }
+                if matches!(round, Round::Broken(_)) {
+                    (buffer, at) = (Vec::new(), 0);
+                }
             }
             st = self.lock();
             st.sent += taken as u64;
@@ -206,13 +214,13 @@ fn in_parts<'a>(before: &'a [u8], pieces: &'a Pieces<'_>) -> Vec<IoSlice<'a>> {
 
 /// Copies what the kernel did not take of a unit behind the buffer, so that the stream stays whole; gives where what is still
 /// to be sent begins. `at` counts from the buffer's beginning over the unit behind it.
-fn keep_rest(buffer: &mut Vec<u8>, at: usize, pieces: &Pieces<'_>) -> usize {
+fn keep_rest(buffer: &mut Vec<u8>, at: usize, pieces: &Pieces<'_>) -> Result<usize, Error> {
     let gone = at.saturating_sub(buffer.len());
     if gone == 0 {
-        pieces.append_from(0, buffer);
-        return at;
+        pieces.append_from(0, buffer)?;
+        return Ok(at);
     }
     buffer.clear();
-    pieces.append_from(gone, buffer);
-    0
+    pieces.append_from(gone, buffer)?;
+    Ok(0)
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Status, flags};
+use crate::sys::random;
 
 /// The first pause and the longest.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -95,7 +96,7 @@ impl Pause {
 
     fn note(&self, state: &mut State, error: &Error) {
         let doubled = self.first.saturating_mul(1 << state.failures.min(16));
-        let pause = doubled.min(self.longest).mul_f64(0.75 + fastrand::f64() / 4.0);
+        let pause = doubled.min(self.longest).mul_f64(0.75 + random::rng().f64() / 4.0);
         let now = Instant::now();
         state.failures = state.failures.saturating_add(1);
         (state.until, state.noted, state.error) = (Some(now + pause), Some(now), Some(error.clone()));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Event, Queue, kind};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
+use crate::sys::panic;
 
 /// Room for several calls, given out one by one; what is left at the end goes back.
 #[must_use]
@@ -90,7 +91,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.open {
-            let error = Error::new(Status::Internal, "a bug in libvigie: the call was given up without an outcome");
+            let text = format!("a bug in libvigie: the call was given up without an outcome{}", panic::behind());
+            let error = Error::new(Status::Internal, text);
             self.end(Err(error.with_flags(flags::MAYBE_EXECUTED)));
         }
     }

@@ -5,6 +5,7 @@
 use super::node::{Kind, Node};
 use super::reply::Reply;
 use super::tree::Tree;
+use crate::error::{Error, Result, Status};
 
 /// Builds a reply value by value; aggregates are opened and ended.
 ///
@@ -14,6 +15,8 @@ pub struct ReplyBuilder {
     tree: Tree,
     maps: Vec<bool>,
     has_root: bool,
+    /// There was no memory for one of the values.
+    incomplete: bool,
 }
 
 impl ReplyBuilder {
@@ -23,11 +26,17 @@ impl ReplyBuilder {
     }
 
     fn open(&mut self, kind: Kind) -> &mut Self {
-        if !self.is_complete() && self.tree.open(kind, 0) {
+        if self.takes_more(0) && self.tree.open(kind, 0) {
             self.maps.push(kind == Kind::Map);
             self.has_root = true;
         }
         self
+    }
+
+    /// Whether there is a place, and memory, for one more value with a text of this length.
+    fn takes_more(&mut self, text: usize) -> bool {
+        self.incomplete = self.incomplete || !self.tree.make_room(text);
+        !self.incomplete && !self.is_complete()
     }
 
     fn is_complete(&self) -> bool {
@@ -35,7 +44,7 @@ impl ReplyBuilder {
     }
 
     fn add(&mut self, node: Node) -> &mut Self {
-        if !self.is_complete() {
+        if self.takes_more(0) {
             self.tree.add(node);
             self.has_root = true;
         }
@@ -64,6 +73,11 @@ impl ReplyBuilder {
 
     /// Ends the innermost open aggregate.
     pub fn end(&mut self) -> &mut Self {
+        self.incomplete = self.incomplete || !self.tree.make_room(0);
+        if self.incomplete {
+            self.maps.pop();
+            return self;
+        }
         if self.maps.pop() == Some(true) && self.tree.children() % 2 != 0 {
             self.tree.add(Node::NULL);
         }
@@ -73,7 +87,7 @@ impl ReplyBuilder {
 
     /// A text of this kind; a kind that is no text counts as STRING.
     pub fn text_of(&mut self, kind: Kind, bytes: &[u8]) -> &mut Self {
-        if self.is_complete() {
+        if !self.takes_more(bytes.len()) {
             return self;
         }
         let node = self.tree.text(if kind.is_text() { kind } else { Kind::String }, bytes);
@@ -145,13 +159,25 @@ impl ReplyBuilder {
         };
     }
 
-    /// The reply; the builder is empty afterwards.
+    /// The reply; the builder is empty afterwards. Without memory for all of it, NULL.
     pub fn finish(&mut self) -> Reply {
         while !self.maps.is_empty() {
             self.end();
         }
         self.has_root = false;
+        if self.incomplete {
+            self.tree.clear();
+        }
         self.tree.finish()
+    }
+
+    /// As [`finish`](Self::finish), for a reply that is as large as what it tells of.
+    pub fn try_finish(&mut self) -> Result<Reply> {
+        let reply = self.finish();
+        match std::mem::take(&mut self.incomplete) {
+            true => Err(Error::new(Status::Limit, "no memory for the reply")),
+            false => Ok(reply),
+        }
     }
 }
 
@@ -160,7 +186,7 @@ mod tests {
     use super::*;
 
     fn json(reply: &Reply) -> String {
-        String::from_utf8_lossy(reply.to_json().bytes(0).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(reply.to_json().unwrap().bytes(0).unwrap_or_default()).into_owned()
     }
 
     #[test]

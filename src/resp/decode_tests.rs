@@ -5,7 +5,7 @@ use super::{DecodeError, Decoded, Decoder, Kind, Limits, Reply, Want};
 type Outcome = Result<(usize, Option<Decoded>), DecodeError>;
 
 fn json(reply: &Reply) -> String {
-    String::from_utf8_lossy(reply.to_json().bytes(0).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(reply.to_json().unwrap().bytes(0).unwrap_or_default()).into_owned()
 }
 
 /// Decodes whole and byte by byte, and insists on the same outcome.

@@ -5,12 +5,33 @@
 
 use std::iter::once;
 
+use crate::error::{Error, Result};
+
 /// An argument of this size, or a list, is sent from where it lies.
 const LARGE: usize = 16 * 1024;
 
-/// Appends one command.
+/// Appends one command, unless there is no memory for it.
+pub fn try_command(out: &mut Vec<u8>, args: &[&[u8]]) -> Result<()> {
+    let len = command_len(args);
+    out.try_reserve(len).map_err(|_| Error::no_memory(len, "a command"))?;
+    write(out, args);
+    Ok(())
+}
+
+/// Appends one small command: of the library's own.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
     out.reserve(command_len(args));
+    write(out, args);
+}
+
+/// Appends what is encoded already, unless there is no memory for it.
+pub fn try_encoded(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    out.try_reserve(bytes.len()).map_err(|_| Error::no_memory(bytes.len(), "commands"))?;
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+fn write(out: &mut Vec<u8>, args: &[&[u8]]) {
     head(out, b'*', args.len());
     for arg in args {
         head(out, b'$', arg.len());
@@ -19,7 +40,7 @@ pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
     }
 }
 
-/// How many bytes [`command`] appends.
+/// How many bytes [`try_command`] appends.
 pub fn command_len(args: &[&[u8]]) -> usize {
     let texts: usize = args.iter().map(|arg| digits(arg.len()) + arg.len() + 5).sum();
     texts + digits(args.len()) + 3
@@ -74,14 +95,16 @@ impl<'a> Pieces<'a> {
         before.chain(once(&self.small[self.large.last().map_or(0, |&(at, _)| at)..]))
     }
 
-    /// Appends all but the first `skip` bytes to a buffer.
-    pub fn append_from(&self, mut skip: usize, out: &mut Vec<u8>) {
-        out.reserve(self.len - skip);
+    /// Appends all but the first `skip` bytes to a buffer, unless there is no memory for them.
+    pub fn append_from(&self, mut skip: usize, out: &mut Vec<u8>) -> Result<()> {
+        let len = self.len - skip;
+        out.try_reserve(len).map_err(|_| Error::no_memory(len, "a command"))?;
         for piece in self.iter() {
             let skipped = skip.min(piece.len());
             out.extend_from_slice(&piece[skipped..]);
             skip -= skipped;
         }
+        Ok(())
     }
 }
 
@@ -130,7 +153,7 @@ mod tests {
                 [0, 1, 17, LARGE + 3, whole.len() - 1, whole.len()].into_iter().filter(|&skip| skip <= whole.len())
             {
                 let mut rest = b"before".to_vec();
-                pieces.append_from(skip, &mut rest);
+                pieces.append_from(skip, &mut rest).unwrap();
                 assert!(rest == [b"before", &whole[skip..]].concat());
             }
         }

@@ -1,9 +1,29 @@
 //! Replies as JSON.
 //!
-//! Guarantees: valid JSON for every reply, without recursion. Leaves to others: which reply.
+//! Guarantees: valid JSON for every reply, without recursion; an error if there is no memory for it. Leaves to others: which reply.
 
 use super::node::Kind;
 use super::reply::Body;
+use crate::error::{Error, Result};
+
+/// What is being written, until there is no memory for more.
+struct Out {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl Out {
+    fn push(&mut self, byte: u8) {
+        self.extend_from_slice(&[byte]);
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.full = self.full || self.bytes.try_reserve(bytes.len()).is_err();
+        if !self.full {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+}
 
 /// An aggregate that is being written: the ids to come, and whether they are keys and values.
 struct Level {
@@ -13,12 +33,14 @@ struct Level {
     is_value: bool,
 }
 
-/// Writes the whole reply.
-pub(super) fn write(reply: &Body) -> Vec<u8> {
-    let mut out = Vec::with_capacity(reply.data().len() + reply.nodes().len() * 4);
+/// Writes the whole reply, and leaves room for one byte behind it.
+pub(super) fn write(reply: &Body) -> Result<Vec<u8>> {
+    let mut out = Out { bytes: Vec::new(), full: false };
+    let room = reply.data().len() + reply.nodes().len() * 4;
+    out.full = out.bytes.try_reserve(room).is_err();
     let mut open: Vec<Level> = Vec::new();
     enter(reply, 0, &mut out, &mut open);
-    while let Some(level) = open.last_mut() {
+    while let Some(level) = open.last_mut().filter(|_| !out.full) {
         if level.next == level.end {
             out.push(if level.is_map { b'}' } else { b']' });
             open.pop();
@@ -43,10 +65,13 @@ pub(super) fn write(reply: &Body) -> Vec<u8> {
             out.push(b',');
         }
     }
-    out
+    if out.full || out.bytes.try_reserve(1).is_err() {
+        return Err(Error::no_memory(room.max(out.bytes.len()), "JSON"));
+    }
+    Ok(out.bytes)
 }
 
-fn enter(reply: &Body, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
+fn enter(reply: &Body, id: u32, out: &mut Out, open: &mut Vec<Level>) {
     let kind = reply.kind(id);
     if kind.is_aggregate() {
         let is_map = kind == Kind::Map;
@@ -58,7 +83,7 @@ fn enter(reply: &Body, id: u32, out: &mut Vec<u8>, open: &mut Vec<Level>) {
     }
 }
 
-fn scalar(reply: &Body, id: u32, out: &mut Vec<u8>) {
+fn scalar(reply: &Body, id: u32, out: &mut Out) {
     let text = reply.bytes(id).unwrap_or_default();
     match reply.kind(id) {
         Kind::Int => out.extend_from_slice(reply.int(id).unwrap_or(0).to_string().as_bytes()),
@@ -74,7 +99,7 @@ fn scalar(reply: &Body, id: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn double(value: f64, out: &mut Vec<u8>) {
+fn double(value: f64, out: &mut Out) {
     if value.is_finite() {
         out.extend_from_slice(format!("{value:?}").as_bytes());
     } else {
@@ -84,7 +109,7 @@ fn double(value: f64, out: &mut Vec<u8>) {
 }
 
 /// JSON knows only strings as keys: a text as it is, any other scalar as its JSON, an aggregate (no server sends one) by kind.
-fn key(reply: &Body, id: u32, out: &mut Vec<u8>) {
+fn key(reply: &Body, id: u32, out: &mut Out) {
     match reply.kind(id) {
         kind if kind.is_text() => string(reply.bytes(id).unwrap_or_default(), out),
         kind if kind.is_aggregate() => string(format!("{kind:?}").as_bytes(), out),
@@ -100,7 +125,7 @@ fn key(reply: &Body, id: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn string(text: &[u8], out: &mut Vec<u8>) {
+fn string(text: &[u8], out: &mut Out) {
     out.push(b'"');
     for chunk in text.utf8_chunks() {
         for &byte in chunk.valid().as_bytes() {
@@ -118,7 +143,7 @@ fn string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn escape(byte: u8, out: &mut Vec<u8>) {
+fn escape(byte: u8, out: &mut Out) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.extend_from_slice(b"\\u00");
     out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);

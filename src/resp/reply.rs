@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::node::{Kind, Node};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// Text that fits into the first allocation; with what else is there it fills a block of 160 bytes of the usual allocators.
 const INLINE: usize = 102;
@@ -248,11 +248,11 @@ impl Body {
     ///
     /// Bytes that are not UTF-8 become `\u00XX` each (as if they were Latin-1); keys of maps become strings; a bignum, NaN and
     /// the infinities too; an error becomes `{"error": "..."}`.
-    pub fn to_json(&self) -> Reply {
-        let mut data = super::json::write(self);
+    pub fn to_json(&self) -> Result<Reply> {
+        let mut data = super::json::write(self)?;
         let node = Node::text(Kind::String, 0, data.len());
         data.push(0);
-        Reply::small(node, &data).unwrap_or_else(|| Reply::scalar(node, data))
+        Ok(Reply::small(node, &data).unwrap_or_else(|| Reply::scalar(node, data)))
     }
 }
 

@@ -61,6 +61,15 @@ impl Tree {
         true
     }
 
+    /// Makes room for one more value, an aggregate or a text of this length, and for what closing costs. False when there is no
+    /// memory.
+    pub(super) fn make_room(&mut self, text: usize) -> bool {
+        self.nodes.try_reserve(self.pending.len() + 3).is_ok()
+            && self.pending.try_reserve(self.nodes.len() + 3).is_ok()
+            && self.open.try_reserve(1).is_ok()
+            && self.data.try_reserve(text + 1).is_ok()
+    }
+
     /// Adds a complete value to the innermost open aggregate, or makes it the root.
     #[inline]
     pub(super) fn add(&mut self, node: Node) {

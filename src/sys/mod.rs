@@ -5,6 +5,7 @@
 pub mod apart;
 pub mod fork;
 pub mod futex;
+pub mod panic;
 pub mod pipe;
 pub mod poll;
 pub mod random;

@@ -22,6 +22,7 @@ static HANDLES: PerProcess<Mutex<Vec<JoinHandle<()>>>> = PerProcess::new();
 
 /// Starts a thread with this name and body.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    super::panic::keep_quiet();
     LIVE.fetch_add(1, Ordering::AcqRel);
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
     let started = with_signals_blocked(|| {

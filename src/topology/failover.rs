@@ -65,9 +65,9 @@ impl Failover {
 }
 
 impl Service {
-    /// Whether writes are held back.
+    /// Whether writes are held back. Who finds that they are not sees what was published before the fence came down.
     pub fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::Relaxed)
+        self.fenced.load(Ordering::Acquire)
     }
 
     /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read

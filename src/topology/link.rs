@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes taken from a socket at a time.
-const RECEIVE: usize = 8 * 1024;
+const RECEIVE: usize = 2 * 1024;
 
 /// How to reach Sentinels.
 #[derive(Debug, Clone)]

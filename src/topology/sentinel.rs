@@ -40,6 +40,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// In a frame of its own, which is gone when the Sentinels are asked: settings are large, and stacks may be small.
+    #[inline(never)]
+    fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            list: SentinelList::new(&settings.sentinel.addrs),
+            settings: ArcSwap::from_pointee(settings),
+            closed: AtomicBool::new(false),
+            config_version: AtomicU64::new(1),
+            watchers: Watchers::default(),
+            degraded: AtomicBool::new(false),
+            children: Mutex::default(),
+            handle: OnceLock::new(),
+        })
+    }
+
     pub(super) fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
@@ -106,16 +121,7 @@ pub struct Sentinel {
 impl Sentinel {
     /// A handle; with `wait`, one whose Sentinels have been reached: at least one has answered in time.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared {
-            list: SentinelList::new(&settings.sentinel.addrs),
-            settings: ArcSwap::from_pointee(settings),
-            closed: AtomicBool::new(false),
-            config_version: AtomicU64::new(1),
-            watchers: Watchers::default(),
-            degraded: AtomicBool::new(false),
-            children: Mutex::default(),
-            handle: OnceLock::new(),
-        });
+        let shared = Shared::new(settings);
         if let Some(deadline) = wait {
             reach_any(&shared, deadline)?;
         }
@@ -214,7 +220,7 @@ impl Sentinel {
                 out.end();
             }
         }
-        Ok(out.finish())
+        out.try_finish()
     }
 
     /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services: an error only when none could be found.

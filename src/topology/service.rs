@@ -17,7 +17,7 @@ use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Pause, Role, ServerInfo};
-use crate::sys::random;
+use crate::sys::{panic, random};
 use crate::time::Deadline;
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
@@ -142,9 +142,9 @@ impl Service {
         self.snapshot.load()
     }
 
-    /// The version of the snapshot: cheap to compare on every call.
+    /// The version of the snapshot: cheap to compare on every call. Who finds a new one finds its snapshot too.
     pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Relaxed)
+        self.version.load(Ordering::Acquire)
     }
 
     /// The number of the last discovery that ended, well or not.
@@ -550,6 +550,8 @@ impl Landing {
         }
         let (settings, known) = (shared.settings(), self.service.known());
         let (name, pauses) = (&self.service.name, &self.service.pauses);
+        #[cfg(feature = "test-panic")]
+        assert!(name != "VIGIE.PANIC", "a service of this name was looked for");
         let report = discovery::run(name, &settings, shared.list(), &known, pauses, &|| shared.is_in_use());
         self.report = Some(report);
     }
@@ -558,7 +560,10 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let report = self.report.take();
-        let report = report.unwrap_or_else(|| failed(Error::new(Status::Internal, "a discovery ended in a panic")));
+        let report = report.unwrap_or_else(|| {
+            let text = format!("a bug in libvigie: a discovery ended in a panic{}", panic::behind());
+            failed(Error::new(Status::Internal, text))
+        });
         self.service.land(self.number, self.version, report);
     }
 }

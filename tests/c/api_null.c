@@ -173,8 +173,18 @@ static void batches(void) {
     vigie_batch_add(batch, 1, ping, NULL);
     data = vigie_batch_data(batch, &len);
     REFUSED("vigie_batch_add: ", out, vigie_cmds_exec(client, data, len, 0, 0, &out, &error));
+    REFUSED("vigie_batch_add: ", out, vigie_batch_exec(client, batch, 0, 0, &out, &error));
+    REFUSED("vigie_batch_add: ", NO_OUT, vigie_batch_submit(client, batch, 0, 1000, NULL, 0, &error));
     vigie_batch_clear(batch);
   }
+  REFUSED("batch is NULL", out, vigie_batch_exec(client, NULL, 0, 0, &out, &error));
+  REFUSED("batch is ", out, vigie_batch_exec(client, (vigie_batch *)client, 0, 0, &out, &error));
+  REFUSED("batch is NULL", NO_OUT, vigie_batch_submit(client, NULL, 0, 1000, NULL, 0, &error));
+  REFUSED("client is NULL", out, vigie_batch_exec(NULL, batch, 0, 0, &out, &error));
+  REFUSED("client is NULL", NO_OUT, vigie_batch_submit(NULL, batch, 0, 1000, NULL, 0, &error));
+  REFUSED("queue is NULL", NO_OUT, vigie_batch_submit(client, batch, 0, 1000, NULL, 0, &error));
+  REFUSED("flags", out, vigie_batch_exec(client, batch, 1u << 20, 0, &out, &error));
+  REFUSED("empty", out, vigie_batch_exec(client, batch, 0, 0, &out, &error));
   data = vigie_batch_data(batch, &len);
   CHECK(len == 0);
   REFUSED("", out, vigie_cmds_exec(client, data, len, 0, 0, &out, &error));

@@ -102,6 +102,9 @@ static void pipeline(vigie_client *client) {
   CHECK(strstr(vigie_reply_bytes(json, VIGIE_ROOT, NULL), "\"v\"") != NULL);
   vigie_reply_free(json);
   vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_batch_exec(client, batch, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error));
+  CHECK(vigie_reply_count(reply, VIGIE_ROOT) == 3 && text_is(reply, vigie_reply_child(reply, VIGIE_ROOT, 2), "v"));
+  vigie_reply_free(reply);
   vigie_batch_free(batch);
 }
 
@@ -236,6 +239,10 @@ static void submits(vigie_client *client) {
   vigie_events_clear(events, 1);
   vigie_batch_clear(batch);
   vigie_batch_add(batch, VIGIE_CMD("STRLEN", "once:s"));
+  GIVES(VIGIE_OK, vigie_batch_submit(client, batch, 0, VIGIE_TIMEOUT_DEFAULT, queue, 13, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, events, 1) == 1 && events[0].token == 13);
+  CHECK(events[0].status == VIGIE_OK && vigie_reply_count(events[0].reply, VIGIE_ROOT) == 1);
+  vigie_events_clear(events, 1);
   list = vigie_batch_data(batch, &len);
   GIVES(VIGIE_OK, vigie_cmds_submit(client, list, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 12, &error));
   CHECK(vigie_queue_drain_packed(queue, VIGIE_TIMEOUT_DEFAULT, &packed, sizeof packed, &used) == 1);

@@ -44,7 +44,7 @@ pub fn library() -> &'static Path {
 /// The same with the test-only panic inside.
 pub fn library_that_panics() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| build("clib-panic", &["--features", "test-panic"]))
+    DIR.get_or_init(|| build("clib-panic", &["--features", "test-panic,private-std"]))
 }
 
 fn build(name: &str, features: &[&str]) -> PathBuf {

@@ -106,7 +106,7 @@ pub fn text(reply: &Reply) -> String {
 }
 
 pub fn json(reply: &Reply) -> String {
-    String::from_utf8_lossy(reply.to_json().bytes(0).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(reply.to_json().unwrap().bytes(0).unwrap_or_default()).into_owned()
 }
 
 /// Commands of words as a RESP list.
