@@ -53,6 +53,7 @@ pub struct Builder {
     sentinel_conf: Vec<String>,
     node_conf: BTreeMap<String, Vec<String>>,
     bind_addr: BTreeMap<String, String>,
+    server: Option<String>,
 }
 
 pub struct Deployment {
@@ -117,6 +118,11 @@ impl Builder {
     /// Everything on `::1`.
     pub fn ipv6(mut self, on: bool) -> Builder {
         self.ipv6 = on;
+        self
+    }
+    /// The program that all nodes run, where it is not the usual one.
+    pub fn server(mut self, path: &str) -> Builder {
+        self.server = Some(path.into());
         self
     }
     /// Data nodes also listen on a Unix socket: `Node::unix_addr`.
@@ -303,6 +309,7 @@ impl Deployment {
             sentinel_conf: Vec::new(),
             node_conf: BTreeMap::new(),
             bind_addr: BTreeMap::new(),
+            server: None,
         }
     }
 
@@ -376,8 +383,9 @@ impl Deployment {
         let base = self.plan.common_conf(&name, &host, port.number, &dir.display().to_string());
         let primary = primary.as_ref().map(|(host, port)| (host.as_str(), *port));
         let conf = self.plan.data_conf(&name, base, primary, socket.as_ref());
-        let (role, login) = (Role::Data, self.plan.login());
-        let spec = Spec { name, role, service: Some(service.into()), host, port, dir, conf, login, socket, netns };
+        let (role, login, server) = (Role::Data, self.plan.login(), self.plan.server.clone());
+        let spec =
+            Spec { name, role, service: Some(service.into()), host, port, dir, conf, login, socket, netns, server };
         Ok(self.add(Node::launch(spec)?))
     }
 
@@ -399,8 +407,8 @@ impl Deployment {
             let others: Vec<Other> = all.iter().filter(|other| other.2 != id).cloned().collect();
             let base = plan.common_conf(&name, &host, port.number, &dir.display().to_string());
             let conf = plan.sentinel_conf_text(&name, base, &id, data, &others);
-            let (role, login) = (Role::Sentinel, plan.sentinel_login());
-            let spec = Spec { name, role, service: None, host, port, dir, conf, login, socket: None, netns };
+            let (role, login, server) = (Role::Sentinel, plan.sentinel_login(), plan.server.clone());
+            let spec = Spec { name, role, service: None, host, port, dir, conf, login, socket: None, netns, server };
             self.add(Node::launch(spec)?);
         }
         Ok(())

@@ -35,6 +35,8 @@ pub struct Spec {
     pub socket: Option<PathBuf>,
     /// The network namespace it runs in.
     pub netns: Option<Arc<Host>>,
+    /// The program, where it is not the usual one.
+    pub server: Option<String>,
 }
 
 pub struct Node {
@@ -233,9 +235,10 @@ impl Drop for Node {
 
 fn run(spec: &Spec) -> io::Result<Child> {
     let log = File::options().create(true).append(true).open(spec.dir.join("node.log"))?;
+    let server = spec.server.clone().unwrap_or_else(server_binary);
     let mut command = match &spec.netns {
-        Some(host) => host.command(&server_binary()),
-        None => Command::new(server_binary()),
+        Some(host) => host.command(&server),
+        None => Command::new(&server),
     };
     command.arg(spec.dir.join("node.conf"));
     if spec.role == Role::Sentinel {

@@ -21,6 +21,7 @@ scenarios! {
     scenario_01_planned_failover(1, "planned failover", planned, needs_root: false);
     scenario_01_planned_failover_eager(1, "planned failover, probe = eager", planned_eager, needs_root: false);
     scenario_01_planned_failover_50_ms(1, "planned failover, deadline 50 ms", planned_hasty, needs_root: false);
+    scenario_76_coordinated_failover(76, "coordinated failover (Valkey 9)", coordinated, needs_root: false);
     scenario_02_killed(2, "SIGKILL of the primary", killed, needs_root: false);
     scenario_03_stopped_and_thawed(3, "SIGSTOP of the primary, thawed later", stopped, needs_root: false);
     scenario_04_host_vanishes(4, "the primary's host vanishes", vanishes, needs_root: false);
@@ -152,6 +153,58 @@ fn sentinel_killed(rig: &Rig) -> Outcome {
     outcome.expect_no_errors();
     outcome.expect_gap(1500.0);
     outcome.expect_ms("X beyond G", ms(seen.longest) - ms(seen.gap), 50.0);
+    outcome
+}
+
+// ---- 76: the servers hand over by themselves ----
+
+/// Where scripts/setup puts a server that can.
+const VALKEY_9: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/build/bin/valkey-server-9");
+
+/// Writes to a node as a client does that knows nothing of Sentinels; when one was first refused, or its connection ended.
+fn refused(node: &Arc<Node>) -> impl FnOnce() -> Option<Instant> + use<> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut connection = node.connect().expect("a connection");
+    proc::thread("kit-plain", move || {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            match connection.cmd(&["INCR", "plain"]) {
+                Ok(reply) if reply.int().is_some() => std::thread::sleep(Duration::from_millis(1)),
+                _ => break,
+            }
+        }
+        let _ = sender.send(Instant::now());
+    });
+    move || receiver.recv_timeout(PATIENCE).ok()
+}
+
+fn coordinated(rig: &Rig) -> Outcome {
+    if !std::path::Path::new(VALKEY_9).exists() {
+        return Outcome::skipped("needs Valkey 9");
+    }
+    let stage = rig.stage(rig.deployment("coordinated").server(VALKEY_9), &[]);
+    let old = stage.primary();
+    let mut probe = stage.probe();
+    probe.run_for(seconds(0.3));
+    let (promoted, refused) = (promotion(&stage.deployment), refused(&old));
+    probe.fault();
+    let fault = Instant::now();
+    eventually("the failover begins", PATIENCE, || {
+        stage.sentinel(1).cmd(&["SENTINEL", "FAILOVER", SERVICE, "COORDINATED"]).is_ok()
+    });
+    let since = |at: Option<Instant>| at.map_or(f64::INFINITY, |at| ms(at - fault));
+    let (promoted, paused) = (since(promoted()), since(refused()));
+    stage.deployment.wait_switched(SERVICE, &old);
+    probe.run_for(seconds(rig.pick(0.5, 5.0)));
+    let switches = stage.handle.switches();
+    let (mut outcome, seen) = stage.finish(probe);
+    expect_switches(&mut outcome, &switches, 1);
+    outcome.expect_lost(0);
+    outcome.expect_no_errors();
+    // The server holds its writers until the Sentinel has seen the new primary, and then ends all connections to both.
+    outcome.expect_ms("G beyond the server's own pause", ms(seen.gap) - paused, 100.0);
+    outcome.expect_ms("X beyond G", ms(seen.longest) - ms(seen.gap), 50.0);
+    outcome.note(format!("promoted {promoted:.0} ms after, paused for {paused:.0}"));
     outcome
 }
 
