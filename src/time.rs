@@ -2,6 +2,10 @@
 //!
 //! Guarantees: only the monotonic clock is read; a deadline never moves once made. A wall clock that jumps changes nothing.
 
+mod gate;
+
+pub use gate::{Gate, Passage};
+
 use std::time::Duration;
 
 #[cfg(not(loom))]

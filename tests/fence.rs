@@ -837,3 +837,20 @@ fn row_105_monitor_disconnect_follows_a_switch_by_its_polls() {
     ok(&client, "SET k new");
     assert_eq!((p.count("SET"), r.count("SET"), watch.count("PSUBSCRIBE")), (1, 1, 0));
 }
+
+#[test]
+fn rule_5_the_flag_of_a_sentinel_in_tilt_raises_the_fence_and_its_silence_does_not_lower_it() {
+    let stage = stage(3, &[("monitor.interval", "200")]);
+    let client = warm(&stage);
+    stage.watch[2].state(|state| state.tilt = true);
+    stage.flags(2, "master,failover_in_progress");
+    stage.told.wait_fence(true, "failover_in_progress");
+    let write = later(&client, "SET k held");
+    stage.flags(2, "master");
+    let asked = stage.watch[2].count("SENTINEL REPLICAS");
+    stage.watch[2].wait_count("SENTINEL REPLICAS", asked + 2, SOON);
+    assert!(stage.service().is_fenced() && stage.p.count("SET") == 0, "{:?}", stage.told.all());
+    stage.watch[2].state(|state| state.tilt = false);
+    stage.told.wait_fence(false, "failover_in_progress");
+    assert_eq!(join_ok(&write), "OK");
+}

@@ -89,7 +89,7 @@ impl Core {
     fn ask_lineage(&self, deadline: Deadline) -> Option<Replication> {
         let announced = self.service.load().primary_announced.clone()?;
         let pool = self.current_view().primary.clone()?;
-        let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, once: false };
+        let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, once: false, gate: None };
         let told = Replication::parse(&pool.exec(unit, false, deadline.within(PATIENCE)).ok()?)?;
         self.service.learn_lineage(&announced, &told);
         Some(told)

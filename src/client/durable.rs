@@ -50,12 +50,13 @@ impl Core {
         replicas: u32,
         progress: &Progress,
     ) -> Outcome {
-        let (unit, deadline) = (plan.unit(progress.from), progress.deadline);
+        let (unit, gate, deadline) = (plan.unit(progress.from), self.lease(plan), progress.deadline);
         let loan = pool.loan(deadline).map_err(Failure::unsent)?;
         self.check_held(plan, &deadline, progress.held).map_err(Failure::unsent)?;
         let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
         let commands = unit.list.unwrap_or(1);
-        let outcome = run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true }, deadline);
+        let outcome =
+            run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true, gate }, deadline);
         unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
     }
 }

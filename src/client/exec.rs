@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::core::Core;
-use super::hold::Held;
+use super::hold::{Held, refuse_if};
 use super::judge::{Again, Verdict, is_final, join, judge};
 use super::plan::Plan;
 use super::route::Route;
@@ -210,7 +210,7 @@ impl Core {
     }
 
     fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
-        let unit = plan.unit(progress.from);
+        let unit = Unit { gate: self.lease(plan), ..plan.unit(progress.from) };
         let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
         let may_go = || self.check_held(plan, &progress.deadline, progress.held);
         if plan.blocks.is_some() {
@@ -418,6 +418,7 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
+    refuse_if(unit.gate.is_some_and(|gate| gate.is_shut())).map_err(Failure::unsent)?;
     let want = unit.list.map_or(Want::One, Want::List);
     let outcome = match (unit.bytes, unit.bytes.pieces()) {
         (_, Some(pieces)) => conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, deadline),

@@ -1,9 +1,10 @@
 //! What holds a write back, and what makes its answer doubtful: the fence, the majority, a switch (rules 5 to 8 and 18).
 //!
 //! Guarantees: a held call waits inside its own deadline and was surely not sent, nor is it when it may go with no time left; whoever had to
-//! wait for a connection is held again; a write that was answered by a primary which was being replaced is never called a success.
+//! wait for a connection is held again; while writes pass on lease, whoever hands bytes to the kernel looks at the clock before; a write that was answered by a primary which was being replaced is never called a success.
 //! Leaves to others: what raises the fence (topology).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Target;
@@ -12,7 +13,7 @@ use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
 use crate::resp::{Kind, Reply};
-use crate::time::Deadline;
+use crate::time::{Deadline, Gate};
 
 /// How often a write that waits for a majority looks again, beside being woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -106,6 +107,16 @@ impl Core {
         self.check_held(plan, deadline, held)
     }
 
+    /// What this call may be sent by, while writes pass on lease.
+    pub(super) fn lease(&self, plan: &Plan<'_>) -> Option<&Arc<Gate>> {
+        if plan.reads { None } else { self.service.lease() }
+    }
+
+    /// The same for a session.
+    pub(super) fn session_lease(&self, plan: &Plan<'_>) -> Option<&Arc<Gate>> {
+        if self.target == Target::Replica { self.lease(plan) } else { self.service.lease() }
+    }
+
     fn hold_at_fence(&self, patience: Deadline, held: &mut Held) -> Result<()> {
         if self.service.is_fenced() {
             held.note();
@@ -178,7 +189,7 @@ fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
     }
 }
 
-fn refuse_if(held: bool) -> Result<()> {
+pub(super) fn refuse_if(held: bool) -> Result<()> {
     match held {
         true => Err(Error::new(Status::Fenced, "writes are held back").with_flags(flags::RETRYABLE)),
         false => Ok(()),

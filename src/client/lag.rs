@@ -105,7 +105,7 @@ impl Core {
         let view = self.current_view();
         let Some((offset, listed)) = view.primary.as_ref().and_then(|pool| {
             let ask = |args: &[&[u8]]| {
-                let unit = Unit { bytes: Bytes::Args(args), list: None, once: false };
+                let unit = Unit { bytes: Bytes::Args(args), list: None, once: false, gate: None };
                 pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
             };
             let reply = ask(&[b"ROLE"])?;

@@ -362,7 +362,7 @@ impl Line {
         let failed = match core.prepare(&plan, call.flags, &mut progress, at_once) {
             Ok(way) => {
                 let (way, post) = Opened::take(opened, way, call.facts.traffic);
-                let unit = plan.unit(progress.from);
+                let unit = Unit { gate: core.lease(&plan), ..plan.unit(progress.from) };
                 call.lock().progress = tried_before.then_some(progress);
                 return match post {
                     Some(post) => self.fly(core, waiting, unit, way, post),
@@ -467,12 +467,12 @@ impl Line {
             core.note_blocking(post.lane().socket());
         }
         let deadline = call.share(&way.route);
-        let (own, list, once, replicas) = (unit.bytes.len(), unit.list, unit.once, way.replicas);
+        let (own, list, once, gate, replicas) = (unit.bytes.len(), unit.list, unit.once, unit.gate, way.replicas);
         let flight = Flight { way, post: Arc::clone(&post), own, list };
         let started = if replicas > 0 {
             match durable::with_wait(unit, replicas, deadline) {
                 Ok(bytes) => {
-                    let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once };
+                    let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once, gate };
                     call.start(unit, deadline, flight, None)
                 }
                 Err(error) => call.end_flight(flight, error),

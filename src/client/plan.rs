@@ -179,11 +179,16 @@ impl<'a> Plan<'a> {
     pub(super) fn unit(&self, from: usize) -> Unit<'_> {
         let once = !self.repeatable;
         match &self.what {
-            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, once },
-            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, once },
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, once, gate: None },
+            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, once, gate: None },
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
-                Unit { bytes: Bytes::Raw(&list.bytes()[start..]), list: Some((list.len() - from) as u32), once }
+                Unit {
+                    bytes: Bytes::Raw(&list.bytes()[start..]),
+                    list: Some((list.len() - from) as u32),
+                    once,
+                    gate: None,
+                }
             }
         }
     }

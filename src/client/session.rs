@@ -246,7 +246,7 @@ impl Pinned {
         if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
-            let unit = Unit { bytes: Bytes::Args(&select), list: None, once: false };
+            let unit = Unit { bytes: Bytes::Args(&select), list: None, once: false, gate: None };
             loan.spoil();
             let reply = run_on_conn(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
@@ -289,7 +289,8 @@ impl Pinned {
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
         let doubts = core.service.doubts();
-        let outcome = core.doubt_answer(plan, doubts, run_on_conn(loan, plan.unit(0), deadline));
+        let unit = Unit { gate: core.session_lease(plan), ..plan.unit(0) };
+        let outcome = core.doubt_answer(plan, doubts, run_on_conn(loan, unit, deadline));
         blocking.iter().for_each(|socket| core.forget_blocking(socket));
         match outcome {
             Ok(reply) => {

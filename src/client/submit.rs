@@ -196,9 +196,10 @@ impl Core {
         }
         attach(queue, &post);
         let (now, once) = (Instant::now(), !reads || scan.is_some());
+        let gate = if reads { None } else { self.service.lease() };
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once };
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once, gate };
             let way = Way { route: route.clone(), replicas: 0, doubts, version };
             call.start(unit, call.share(&route), Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
         };

@@ -45,7 +45,8 @@ impl Lane {
         }
         st.unused_since = None;
         st.careful |= unit.once && !looked;
-        st.push(Entry::new(Waiter::Call(call), unit.list, deadline), |wbuf| unit.bytes.append_to(wbuf))?;
+        let entry = Entry::new(Waiter::Call(call), unit.list, deadline);
+        st.push_leased(entry, unit.gate, |wbuf| unit.bytes.append_to(wbuf))?;
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let due = st.next_due();
@@ -96,9 +97,9 @@ impl Lane {
         self.publish(&st);
         drop(st);
         let count = cancelled.len();
-        for (call, sent) in cancelled {
+        for (number, waiter, sent) in cancelled {
             let error = Error::new(Status::Cancelled, "cancelled by the caller").with_endpoint(&self.endpoint);
-            call.complete(Err(Failure { sent, error }));
+            self.fail(number, waiter, Failure { sent, error });
         }
         count
     }
@@ -154,13 +155,13 @@ impl Lane {
         let st = self.kill_if_silent(st);
         self.publish(&st);
         drop(st);
-        for (call, sent) in late {
+        for (number, waiter, sent) in late {
             let text = match sent {
                 0 => format!("not sent to {}: the connection was busy", self.endpoint),
                 _ => format!("no answer from {} in time", self.endpoint),
             };
             let error = Error::new(Status::Timeout, text).with_endpoint(&self.endpoint);
-            call.complete(Err(Failure { sent, error }));
+            self.fail(number, waiter, Failure { sent, error });
         }
     }
 }

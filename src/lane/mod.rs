@@ -36,7 +36,7 @@ use crate::sys::futex::Word;
 use crate::sys::panic;
 use crate::sys::slot::{self, Order, Seen, Slot};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Gate, Instant};
 
 use reader::Rd;
 use state::{Entry, St, Waiter};
@@ -79,6 +79,8 @@ pub struct Unit<'a> {
     /// It must not be sent a second time: before it goes out the end of the connection is looked for, however little time has
     /// passed since the peer last said something.
     pub once: bool,
+    /// It is sent only as long as this is open; what is taken back for it ends as unsent, with the status FENCED.
+    pub gate: Option<&'a Arc<Gate>>,
 }
 
 /// The bytes of a unit, encoded or still to be encoded.
@@ -224,10 +226,11 @@ impl Lane {
             st.careful |= unit.once && !looked;
             let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
-            let straight = pieces.as_ref().filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
+            let straight = pieces.as_ref().filter(|_| unit.gate.is_none());
+            let straight = straight.filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
             let number = match straight {
                 Some(pieces) => st.push_straight(entry, pieces.len(), now),
-                None => match st.push(entry, |wbuf| unit.bytes.append_to(wbuf)) {
+                None => match st.push_leased(entry, unit.gate, |wbuf| unit.bytes.append_to(wbuf)) {
                     Ok(number) => number,
                     Err(cause) => return Err(Failure::unsent(cause)),
                 },
@@ -300,7 +303,7 @@ impl Lane {
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
         // Without time to wait it is sent, and its answer consumed by whoever reads next.
-        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
         if self.pushes() == pushes.wrapping_add(1) {
@@ -393,18 +396,21 @@ impl Lane {
         let ended = st.bury();
         self.publish(&st);
         drop(st);
-        for (number, waiter, failure) in ended {
-            match waiter {
-                Waiter::Caller(token) => {
-                    if token.deliver(Err(failure)) {
-                        let (word, bit) = self.word(number);
-                        word.wake(bit);
-                    }
-                }
-                Waiter::Call(call) => call.complete(Err(failure)),
-            }
-        }
+        ended.into_iter().for_each(|(number, waiter, failure)| self.fail(number, waiter, failure));
         self.lock()
+    }
+
+    /// Tells who waits for a unit that it has failed.
+    fn fail(&self, number: u64, waiter: Waiter, failure: Failure) {
+        match waiter {
+            Waiter::Caller(token) => {
+                if token.deliver(Err(failure)) {
+                    let (word, bit) = self.word(number);
+                    word.wake(bit);
+                }
+            }
+            Waiter::Call(call) => call.complete(Err(failure)),
+        }
     }
 
     /// Rule 14: a lane is closed only when it was silent for long with replies due.

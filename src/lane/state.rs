@@ -12,7 +12,7 @@ use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::resp::Want;
 use crate::sys::slot::Token;
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Gate, Instant};
 
 /// From here on bytes are sent whatever is in flight.
 const PLENTY: usize = 64 * 1024;
@@ -49,6 +49,8 @@ pub(super) struct Entry {
     budget: Option<Duration>,
     /// When a call that nobody waits for has to be ended.
     due: Option<Instant>,
+    /// It may be sent only as long as [`St::leased`] is open.
+    leased: bool,
 }
 
 /// The replies that an entry consumes.
@@ -64,7 +66,7 @@ impl Entry {
     pub(super) fn new(waiter: Waiter, list: Option<u32>, deadline: Deadline) -> Self {
         let due = if waiter.token().is_some() { None } else { deadline.end() };
         let want = list.map_or(EntryWant::One, EntryWant::List);
-        Self { waiter: Some(waiter), want, len: 0, end: 0, budget: deadline.budget(), due }
+        Self { waiter: Some(waiter), want, len: 0, end: 0, budget: deadline.budget(), due, leased: false }
     }
 
     fn token(&self) -> Option<&Token<Outcome>> {
@@ -102,6 +104,9 @@ pub(super) struct St {
     pub(super) watched: bool,
     /// Something waits to be sent that must not be sent twice.
     pub(super) careful: bool,
+    /// Something in the append buffer, or in the writer's, is sent only as long as this is open.
+    leased: Option<Arc<Gate>>,
+    out_leased: Option<Arc<Gate>>,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -128,6 +133,8 @@ impl St {
             overdue: false,
             watched: false,
             careful: false,
+            leased: None,
+            out_leased: None,
             appended: 0,
             sent: 0,
             marks: VecDeque::new(),
@@ -137,6 +144,20 @@ impl St {
             unused_since: None,
             dead: None,
         }
+    }
+
+    /// Appends a unit's bytes and its entry; the entry's number. With a gate they are sent only as long as it is open.
+    pub(super) fn push_leased(
+        &mut self,
+        mut entry: Entry,
+        gate: Option<&Arc<Gate>>,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<u64> {
+        if let Some(gate) = gate {
+            entry.leased = true;
+            self.leased = Some(Arc::clone(gate));
+        }
+        self.push(entry, append)
     }
 
     /// Appends a unit's bytes and its entry; the entry's number.
@@ -152,7 +173,10 @@ impl St {
     /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
     pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings, now: Instant) -> bool {
         let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
-        self.writer.is_none() && in_order && (len >= PLENTY || self.may_flush_at(settings, || now))
+        self.writer.is_none()
+            && self.leased.is_none()
+            && in_order
+            && (len >= PLENTY || self.may_flush_at(settings, || now))
     }
 
     /// Adds the entry of a unit whose bytes its caller sends itself, behind all that is there; the entry's number.
@@ -275,6 +299,7 @@ impl St {
             self.out = Vec::new();
         }
         std::mem::swap(&mut self.out, &mut self.wbuf);
+        self.out_leased = self.leased.take();
         (self.overdue, self.watched) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
     }
@@ -285,6 +310,21 @@ impl St {
         let careful = self.careful;
         self.careful &= !self.wbuf.is_empty();
         careful
+    }
+
+    /// What the bytes that a writer swapped out may be sent by, if there is anything of the kind among them.
+    pub(super) fn lease(&self) -> Option<Arc<Gate>> {
+        self.out_leased.clone()
+    }
+
+    /// Takes out of the append buffer what may not be sent any more.
+    pub(super) fn take_back(&mut self) -> Vec<(u64, Waiter, usize)> {
+        if self.leased.as_ref().is_none_or(|gate| !gate.is_shut()) {
+            return Vec::new();
+        }
+        self.leased = None;
+        let boundary = self.appended - self.wbuf.len() as u64;
+        self.abandon_where(|entry| entry.leased && entry.end - entry.len as u64 >= boundary)
     }
 
     /// Counts all that a writer swapped out as sent: it is gone, and nobody knows how far it came.
@@ -388,7 +428,7 @@ impl St {
     }
 
     /// Abandons the calls that nobody waits for and whose time is over: each with how much of it was sent.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Arc<dyn Completion>, usize)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(u64, Waiter, usize)> {
         if self.next_due.is_none_or(|due| due > now) {
             return Vec::new();
         }
@@ -398,21 +438,21 @@ impl St {
     }
 
     /// Abandons the calls that nobody waits for and that are meant.
-    pub(super) fn cancel(&mut self, is_meant: impl Fn(&dyn Completion) -> bool) -> Vec<(Arc<dyn Completion>, usize)> {
+    pub(super) fn cancel(&mut self, is_meant: impl Fn(&dyn Completion) -> bool) -> Vec<(u64, Waiter, usize)> {
         self.abandon_where(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
     }
 
-    /// As [`St::abandon`] for many at once, in one pass.
-    fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(Arc<dyn Completion>, usize)> {
+    /// As [`St::abandon`] for many at once, in one pass: who is to be told, and how many of its bytes are sent or will be.
+    fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Waiter, usize)> {
         let boundary = self.appended - self.wbuf.len() as u64;
         let (mut abandoned, mut shift, mut kept) = (Vec::new(), 0, Vec::new());
         let mut copied = 0;
-        for entry in &mut self.ring {
+        for (number, entry) in (self.head..).zip(&mut self.ring) {
             let (len, start) = (entry.len, entry.end - entry.len as u64);
             if which(entry) {
                 let sent = if start < boundary { len } else { 0 };
-                if let Some(Waiter::Call(call)) = entry.waiter.take() {
-                    abandoned.push((call, sent));
+                if let Some(waiter) = entry.waiter.take() {
+                    abandoned.push((number, waiter, sent));
                 }
                 entry.due = None;
                 if start >= boundary {
@@ -557,13 +597,13 @@ mod tests {
         [1, 20, 300, 4000, 50_000].into_iter().enumerate().for_each(|(token, len)| start(token as u64, len));
         let taken_out = |st: &mut St, token| {
             let cancelled = st.cancel(|call| call.is(0, token));
-            cancelled.into_iter().map(|(_, sent)| sent).collect::<Vec<_>>()
+            cancelled.into_iter().map(|(_, _, sent)| sent).collect::<Vec<_>>()
         };
         assert_eq!(taken_out(&mut st, 2), [0]);
         assert_eq!(taken_out(&mut st, 1), [0]);
         assert_eq!(taken_out(&mut st, 4), [0]);
         assert!(st.wbuf == [3; 4000] && taken_out(&mut st, 2).is_empty());
-        let late = st.expire(Instant::now()).into_iter().map(|(_, sent)| sent);
+        let late = st.expire(Instant::now()).into_iter().map(|(_, _, sent)| sent);
         assert_eq!(late.collect::<Vec<_>>(), [1, 0], "the first was sent");
         assert!(st.wbuf.is_empty() && st.ring.len() == 5);
     }

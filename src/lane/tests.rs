@@ -13,7 +13,7 @@ use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
 use crate::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
 use crate::resp::Limits;
-use crate::time::Deadline;
+use crate::time::{Deadline, Gate, Passage};
 
 const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -49,7 +49,7 @@ fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> L
 }
 
 fn ping(lane: &Lane) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false }, Deadline::never())
+    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None }, Deadline::never())
 }
 
 /// Reads until so many PINGs are there.
@@ -280,7 +280,7 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     scope(|threads| {
         let first = threads.spawn(|| {
-            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
             lane.exec(unit, Deadline::after(Duration::from_millis(300)))
         });
         until(&lane, 1);
@@ -311,7 +311,7 @@ fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
 }
 
 fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(args), list: None, once: false }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None, once: false, gate: None }, deadline)
 }
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
@@ -432,7 +432,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, patience: Duration) -> (Outco
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
     let outcome = lane.exec_among(unit, Deadline::never(), Some(&AtomicUsize::new(calls)));
     (outcome, looked.load(Ordering::Relaxed))
 }
@@ -456,7 +456,7 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     let lane_spins = |spin| {
         let begun = Instant::now();
         let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
         let deadline = Deadline::after(Duration::from_millis(60));
         let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
         assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
@@ -532,4 +532,106 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
     });
     lane.check();
     assert!(lane.is_dead() && lane.in_flight() == 0);
+}
+
+/// A PING that is sent only as long as the gate is open.
+fn leased_ping(lane: &Lane, gate: &Arc<Gate>) -> Outcome {
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: true, gate: Some(gate) };
+    lane.exec(unit, Deadline::never())
+}
+
+fn lease() -> Arc<Gate> {
+    let gate = Arc::new(Gate::default());
+    gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+    gate
+}
+
+#[test]
+fn what_waits_for_a_writer_when_its_lease_ends_is_taken_back_and_the_rest_goes_on() {
+    let lane = lane_to(|mut stream| {
+        for _ in 0..3 {
+            hear(&mut stream, 1);
+            stream.write_all(PONG).unwrap();
+        }
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let gate = lease();
+    assert!(leased_ping(&lane, &gate).is_ok());
+    // The first writer is at work until the others have appended and the lease is over.
+    let (entered, enter) = channel();
+    let (leave, left) = channel::<()>();
+    let (left, first) = (std::sync::Mutex::new(Some(left)), std::sync::atomic::AtomicBool::new(true));
+    let hook = move |_: &Lane, at| {
+        if at == Point::Sending && first.swap(false, Ordering::Relaxed) {
+            entered.send(()).unwrap();
+            left.lock().unwrap().take().unwrap().recv().unwrap();
+        }
+    };
+    assert!(lane.hook.set(Box::new(hook)).is_ok());
+    scope(|scope| {
+        let writer = scope.spawn(|| ping(&lane));
+        enter.recv().unwrap();
+        let leased: Vec<_> = (0..2).map(|_| scope.spawn(|| leased_ping(&lane, &gate))).collect();
+        let other = scope.spawn(|| ping(&lane));
+        until(&lane, 4);
+        gate.set(Passage::Shut);
+        leave.send(()).unwrap();
+        for held in leased {
+            let failure = held.join().unwrap().unwrap_err();
+            assert_eq!((failure.sent, failure.error.status()), (0, Status::Fenced));
+        }
+        assert!(writer.join().unwrap().is_ok() && other.join().unwrap().is_ok());
+    });
+    assert!(!lane.is_dead());
+}
+
+#[test]
+fn bytes_on_a_lease_that_is_renewed_or_needed_no_more_are_sent() {
+    let lane = lane_to(|mut stream| {
+        for _ in 0..2 {
+            hear(&mut stream, 1);
+            stream.write_all(PONG).unwrap();
+        }
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let gate = lease();
+    gate.set(Passage::Until(Instant::now()));
+    let failure = leased_ping(&lane, &gate).unwrap_err();
+    assert_eq!((failure.sent, failure.error.status()), (0, Status::Fenced));
+    for passage in [Passage::Until(Instant::now() + Duration::from_secs(60)), Passage::Open] {
+        gate.set(passage);
+        assert!(leased_ping(&lane, &gate).is_ok(), "{passage:?}");
+    }
+    assert!(!lane.is_dead());
+}
+
+#[test]
+fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
+    let (shut, shutting) = channel();
+    let lane = lane_to(move |mut stream| {
+        // It takes no more than a little, until the lease is over.
+        let _ = stream.read(&mut [0; 4096]);
+        let () = shutting.recv().unwrap();
+        while stream.read(&mut [0; 65_536]).is_ok_and(|n| n > 0) {}
+    });
+    let gate = lease();
+    scope(|scope| {
+        let large = vec![b'x'; 40_000_000];
+        let (lane, gate) = (&lane, &gate);
+        let call = scope.spawn(move || {
+            let args: [&[u8]; 3] = [b"SET", b"k", &large];
+            let unit = Unit { bytes: Bytes::Args(&args), list: None, once: true, gate: Some(gate) };
+            lane.exec(unit, Deadline::never())
+        });
+        let begun = Instant::now();
+        while lane.socket.wait(false, true, Some(Duration::ZERO)).unwrap().write || lane.in_flight() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the socket is never full");
+            std::thread::yield_now();
+        }
+        gate.set(Passage::Shut);
+        shut.send(()).unwrap();
+        let failure = call.join().unwrap().unwrap_err();
+        assert!(failure.sent < 40_000_000 && failure.error.status() == Status::Io, "{failure:?}");
+    });
+    assert!(lane.is_dead());
 }

@@ -7,13 +7,13 @@ use std::io::{ErrorKind, IoSlice};
 use std::iter::once;
 use std::time::Duration;
 
-use super::state::St;
-use super::{Call, Lane, NOBODY, RoleGuard};
+use super::state::{St, Waiter};
+use super::{Call, Failure, Lane, NOBODY, RoleGuard};
 use crate::error::{Error, Status};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
-use crate::time::Instant;
+use crate::time::{Gate, Instant};
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;
@@ -50,15 +50,23 @@ impl Lane {
         let own = call.map_or(NOBODY, |call| call.number);
         st.writer = Some(own);
         loop {
+            let late = st.take_back();
+            if !late.is_empty() {
+                st = self.give_back(st, late);
+            }
+            if st.dead.is_some() || (straight.is_none() && !st.has_unsent()) {
+                return self.end_writing(st, None);
+            }
             st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
-            let careful = st.take_care();
+            let (careful, lease) = (st.take_care(), st.lease());
+            let lease = lease.as_deref();
             let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
             drop(st);
             let (taken, mut round) = match straight {
                 // What is sent into a connection that the peer has closed could not be told from what it has read.
                 _ if careful && self.socket.is_closed_by_peer() => (0, Round::Broken(self.closed())),
-                None => self.send(&mut [IoSlice::new(&buffer[from..])], call),
-                Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), call),
+                None => self.send(&mut [IoSlice::new(&buffer[from..])], lease, call),
+                Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), lease, call),
             };
             let mut at = from + taken;
             if let Some(pieces) = straight.take() {
@@ -147,13 +155,30 @@ impl Lane {
         Error::new(Status::Io, format!("{} closed the connection", self.endpoint))
     }
 
-    /// Sends until all is taken, the deadline comes, or the connection breaks.
-    fn send(&self, mut rest: &mut [IoSlice<'_>], call: Option<&Call<'_>>) -> (usize, Round) {
+    /// Answers units that were taken back: they were not sent.
+    fn give_back<'a>(&'a self, st: MutexGuard<'a, St>, late: Vec<(u64, Waiter, usize)>) -> MutexGuard<'a, St> {
+        self.publish(&st);
+        drop(st);
+        for (number, waiter, sent) in late {
+            let text = format!("not sent to {}: writes are held back", self.endpoint);
+            let error = Error::new(Status::Fenced, text).with_endpoint(&self.endpoint);
+            self.fail(number, waiter, Failure { sent, error });
+        }
+        self.lock()
+    }
+
+    /// Sends until all is taken, the deadline comes, or the connection breaks. With a lease the clock is looked at before any byte goes:
+    /// what was swapped out cannot be taken back, so that the connection ends with the lease.
+    fn send(&self, mut rest: &mut [IoSlice<'_>], lease: Option<&Gate>, call: Option<&Call<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
         let mut taken = 0;
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
+            if lease.is_some_and(Gate::is_shut) {
+                let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);
+                return (taken, Round::Broken(Error::new(Status::Io, text)));
+            }
             match self.socket.send_parts(rest) {
                 Ok(n) => {
                     taken += n;

@@ -82,6 +82,58 @@ pub struct Peer {
     pub dead: bool,
 }
 
+/// What a Sentinel shows of its primary, and of the failover that it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The primary that it describes.
+    pub primary: Option<Endpoint>,
+    /// Its flags, separated by commas.
+    pub flags: String,
+    /// How far its failover is; not every server tells.
+    pub failover_state: Option<String>,
+}
+
+impl Shown {
+    /// Whether it shows this flag.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.split(',').any(|shown| shown == flag)
+    }
+}
+
+/// Asks who a Sentinel is, and what it shows of its primary: 2 replies.
+pub fn ask_shown(service: &str, out: &mut Vec<u8>) {
+    encode::command(out, &[b"SENTINEL", b"MYID"]);
+    encode::command(out, &[b"SENTINEL", b"MASTER", service.as_bytes()]);
+}
+
+/// What a Sentinel shows of its primary, as MASTER describes it.
+pub fn shown(reply: &Reply) -> Option<Shown> {
+    let flags = text(reply, 0, b"flags")?;
+    Some(Shown { primary: address_of(reply, 0), flags, failover_state: text(reply, 0, b"failover-state") })
+}
+
+/// Asks for what [`witness`] reads, behind what [`ask_shown`] asks: 4 replies.
+pub fn ask_witness(service: &str, out: &mut Vec<u8>) {
+    ask_shown(service, out);
+    encode::command(out, &[b"SENTINEL", b"SENTINELS", service.as_bytes()]);
+    encode::command(out, &[b"INFO", b"sentinel"]);
+}
+
+/// What a Sentinel shows of its primary; whether it is in TILT; the other Sentinels that it holds for down, or has no connection to.
+pub fn witness(replies: &[Reply]) -> Option<(Shown, bool, Vec<Peer>)> {
+    let [_, primary, peers, info] = replies else { return None };
+    let misses = |entry: &u32| {
+        let flags = text(peers, *entry, b"flags").unwrap_or_default();
+        flags.split(',').any(|flag| matches!(flag, "s_down" | "disconnected"))
+    };
+    let missed = entries(peers).filter(misses).filter_map(|entry| read_peer(peers, entry)).collect();
+    Some((shown(primary)?, is_in_tilt(info), missed))
+}
+
+fn is_in_tilt(info: &Reply) -> bool {
+    info.bytes(0).is_some_and(|info| memchr::memmem::find(info, b"sentinel_tilt:1").is_some())
+}
+
 /// The questions about a service, and how many replies they have.
 pub fn questions(service: &str) -> (Vec<u8>, usize) {
     let mut out = Vec::with_capacity(256 + 4 * service.len());
@@ -111,7 +163,7 @@ pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
     };
     Ok(Answer {
         id: read_id(id),
-        tilt: info.bytes(0).is_some_and(|info| memchr::memmem::find(info, b"sentinel_tilt:1").is_some()),
+        tilt: is_in_tilt(info),
         heard: heard(address, primary, older.first().unwrap_or(replicas), sentinel)?,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
     })
@@ -250,6 +302,21 @@ mod tests {
         assert_eq!((view.primary.to_string().as_str(), view.epoch), ("10.0.0.1:6379", 7));
         assert_eq!(view.flags, "master,o_down");
         assert!(!view.replicas[0].link_ok && view.replicas[0].announces && view.replicas[0].priority == 100);
+    }
+
+    #[test]
+    fn a_witness_tells_of_the_primary_of_tilt_and_of_whom_it_misses() {
+        let primary = "*10\r\n+ip\r\n+10.0.0.1\r\n+port\r\n+6379\r\n+flags\r\n+master,failover_in_progress\r\n\
+                       +failover-state\r\n+wait_start\r\n+config-epoch\r\n+7\r\n";
+        let peers = "*2\r\n*6\r\n+ip\r\n+10.0.0.3\r\n+port\r\n+26379\r\n+flags\r\n+sentinel,disconnected\r\n\
+                     *6\r\n+ip\r\n+10.0.0.4\r\n+port\r\n+26379\r\n+flags\r\n+sentinel\r\n";
+        let replies = ["+me\r\n", primary, peers, "+sentinel_tilt:1\r\n"].map(reply);
+        let (shown, tilt, misses) = witness(&replies).unwrap();
+        assert!(tilt && shown.has("failover_in_progress") && !shown.has("failover"));
+        assert_eq!(shown.failover_state.as_deref(), Some("wait_start"));
+        assert_eq!(shown.primary, Endpoint::tcp("10.0.0.1", 6379).ok());
+        assert_eq!(misses.iter().map(|peer| peer.endpoint.to_string()).collect::<Vec<_>>(), ["10.0.0.3:26379"]);
+        assert!(witness(&[reply(UNKNOWN), reply(UNKNOWN), reply(NONE), reply("+\r\n")]).is_none());
     }
 
     #[test]

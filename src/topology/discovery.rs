@@ -5,7 +5,7 @@
 
 use super::answer::{Heard, has_flag};
 use super::deployment::Choice;
-use super::identity::{Identity, Speaker};
+use super::identity::Speaker;
 use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
 use super::pauses::Pauses;
 use super::peers::{Met, SentinelList};
@@ -77,7 +77,7 @@ impl Report {
 /// What a Sentinel says of a failover.
 pub struct Word {
     /// The Sentinel.
-    pub sentinel: Identity,
+    pub sentinel: Speaker,
     /// Whether it leads one; `None` when it names another primary already, because only a verified switch ends that one.
     pub in_failover: Option<bool>,
     /// It holds the primary for objectively down.
@@ -148,7 +148,7 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     // silence about the old one releases nothing: it will make a replica of it.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
-        sentinel: asked[voice.index].identity(),
+        sentinel: asked[voice.index].speaker(),
         in_failover: of_ours.then(|| shows("failover_in_progress")),
         o_down: of_ours && shows("o_down"),
         s_down: of_ours && shows("s_down"),

@@ -87,6 +87,11 @@ impl Ear {
         self.told == Some(false)
     }
 
+    /// Whether events come through.
+    pub(super) fn is_listening(&self) -> bool {
+        matches!(self.state, State::Listening { .. })
+    }
+
     /// Does what can be done now; news go to `news`.
     pub(super) fn drive(
         &mut self,

@@ -10,15 +10,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::discovery::Word;
-use super::fence::Fence;
+use super::fence::{Fence, Holder};
 use super::identity::{Identity, Speaker};
+use super::inquiry::{Agenda, Finding};
+use super::lease::Witnesses;
 use super::monitor;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
-use crate::time::Deadline;
+use crate::time::{Deadline, Gate, Passage};
 use crate::worker;
 
 /// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
@@ -30,6 +32,9 @@ pub(super) const RESTLESS: Duration = Duration::from_secs(40);
 #[derive(Default)]
 pub(super) struct Failover {
     pub(super) fence: Fence,
+    pub(super) witnesses: Witnesses,
+    /// Whether writes were last told to be held back.
+    told_shut: bool,
     /// Sentinels that hold the primary for objectively down.
     down: Vec<Identity>,
     /// Sentinels that hold it for down, each by itself.
@@ -48,7 +53,9 @@ pub(super) struct Failover {
 impl Failover {
     fn is_restless(&self, now: Instant) -> bool {
         let recently = |since: Instant, span| now.saturating_duration_since(since) < span;
-        self.fence.is_up() || self.provisional.is_some() || self.switched.is_some_and(|since| recently(since, RESTLESS))
+        self.fence.is_held()
+            || self.provisional.is_some()
+            || self.switched.is_some_and(|since| recently(since, RESTLESS))
     }
 
     /// Whether the primary is dead (rule 9): objectively down, or lost by who leads the failover, and from here.
@@ -60,14 +67,19 @@ impl Failover {
     /// Whether links and lag count as known before.
     pub(super) fn is_lenient(&self, now: Instant) -> bool {
         let recently = self.switched.is_some_and(|since| now.saturating_duration_since(since) < LENIENT);
-        self.fence.is_up() || self.provisional.is_some() || !self.down.is_empty() || recently
+        self.fence.is_held() || self.provisional.is_some() || !self.down.is_empty() || recently
     }
 }
 
 impl Service {
     /// Whether writes are held back. Who finds that they are not sees what was published before the fence came down.
     pub fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::Acquire)
+        self.gate.is_shut()
+    }
+
+    /// What writes may pass by, while that ends by the clock; `None`: there is nothing to look at.
+    pub fn lease(&self) -> Option<&Arc<Gate>> {
+        self.gate.is_leased().then_some(&self.gate)
     }
 
     /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read
@@ -82,7 +94,7 @@ impl Service {
     pub fn await_open(&self, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
         let mut flight = self.flight();
         let mut late = false;
-        while late || (flight.failover.fence.is_up() && !is_ended()) {
+        while late || (self.is_fenced() && !is_ended()) {
             if self.shared.is_closed() {
                 return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
             }
@@ -107,12 +119,17 @@ impl Service {
     }
 
     /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
-    pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str) {
+    pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str, begins: bool) {
         let fences = self.shared.settings().sentinel.failover.fence;
         // Under the lock: else a switch in between would be followed by the fence of a failover that is over.
         let mut flight = self.flight();
-        if fences && self.is_primary(primary) && flight.failover.fence.raise(&from.identity, Instant::now()) {
-            self.show_fence(&flight, &format!("{word} by {}", from.announced));
+        if fences && self.is_primary(primary) {
+            let now = Instant::now();
+            match begins {
+                true => flight.failover.fence.attempt(from, now),
+                false => flight.failover.fence.lead(from, now),
+            }
+            self.set_fence(&mut flight, &format!("{word} by {}", from.announced));
         }
     }
 
@@ -124,9 +141,85 @@ impl Service {
     /// A Sentinel has given its failover up.
     pub(super) fn release_fence(&self, from: &Speaker, word: &str) {
         let mut flight = self.flight();
-        if flight.failover.fence.release(&from.identity, None) {
-            self.show_fence(&flight, &format!("{word} by {}", from.announced));
+        flight.failover.fence.release(&from.identity, None);
+        self.set_fence(&mut flight, &format!("{word} by {}", from.announced));
+    }
+
+    /// What the Sentinels that hold the fence call to be asked, and when that will have changed.
+    pub(super) fn agenda(&self, hears: &dyn Fn(&Endpoint) -> bool, now: Instant) -> (Option<Agenda>, Option<Instant>) {
+        let flight = self.flight();
+        let holders: &[Holder] = flight.failover.fence.holders();
+        (Agenda::of(holders, hears, now), Agenda::begins_at(holders).filter(|at| *at > now))
+    }
+
+    /// What was found by asking; when the fence has to be looked at again though nothing is found.
+    pub(super) fn weigh(self: &Arc<Self>, findings: Vec<Finding>, now: Instant) -> Option<Instant> {
+        let mut flight = self.flight();
+        if !flight.failover.fence.is_held() && findings.is_empty() {
+            return None;
         }
+        let (mut reason, mut is_back) = (None, false);
+        for finding in findings {
+            is_back |= matches!(finding, Finding::Back(_));
+            reason = self.take_finding(&mut flight.failover, finding).or(reason);
+        }
+        let known = self.identities();
+        let Failover { fence, witnesses, .. } = &mut flight.failover;
+        for leader in fence.note_all_gone(|leader| witnesses.say_gone(leader, &known, now)) {
+            reason = Some(format!("{leader}, which led the failover, is gone, and its candidate is a replica"));
+        }
+        let reason = reason.as_deref();
+        let passage = self.set_fence_at(&mut flight, now, &|passage| match passage {
+            Passage::Until(_) => "on lease: the failover waits for its election, and the primary is up".into(),
+            Passage::Shut | Passage::Open => reason.unwrap_or("the lease is over").into(),
+        });
+        drop(flight);
+        if is_back {
+            self.poke(Haste::Now);
+        }
+        match passage {
+            Passage::Until(end) => Some(end),
+            Passage::Open | Passage::Shut => None,
+        }
+    }
+
+    /// What is told of it, if the fence moves by it.
+    fn take_finding(&self, failover: &mut Failover, finding: Finding) -> Option<String> {
+        let Failover { fence, witnesses, .. } = failover;
+        match finding {
+            // What it says of another primary is about another failover; that it shows none any more is found by the next poll, which
+            // knows whether it is in TILT.
+            Finding::Holder(_, _, shown)
+                if !self.is_primary(shown.primary.as_ref()) || !shown.has("failover_in_progress") =>
+            {
+                return None;
+            }
+            Finding::Holder(sentinel, sent, shown) => {
+                let state = shown.failover_state.as_deref().unwrap_or("unknown");
+                let waits = state == "wait_start";
+                fence.testify(&sentinel, sent, waits);
+                return (!waits).then(|| format!("the failover is in the state {state}"));
+            }
+            Finding::Witness(witness) => witnesses.hear(witness),
+            Finding::Primary(asked, is_master) => witnesses.note_primary(asked, is_master),
+            Finding::Refused(sentinel, begun) => witnesses.note_refused(&sentinel, begun),
+            Finding::Back(sentinel) => {
+                witnesses.note_back(&sentinel);
+                fence.note_back(&sentinel);
+                return Some("the leader of the failover is back".into());
+            }
+        }
+        None
+    }
+
+    /// The candidate, asked then, says that it is a replica.
+    pub(super) fn candidate_denies(&self, asked: Instant) {
+        self.flight().failover.witnesses.note_candidate(asked);
+    }
+
+    /// The Sentinels that count, by who they are.
+    fn identities(&self) -> Vec<Identity> {
+        self.shared.list().speakers().into_iter().map(|speaker| speaker.identity).collect()
     }
 
     /// Brings the fence down when it has been up for too long; when it will, if it is up.
@@ -136,27 +229,44 @@ impl Service {
         if flight.failover.provisional.is_some_and(|since| now.saturating_duration_since(since) > max) {
             flight.failover.provisional = None;
         }
+        flight.failover.fence.bury(max, now);
         let end = flight.failover.fence.expires_at(max)?;
         if end > now {
             return Some(end);
         }
         flight.failover.fence.expire();
-        self.show_fence(&flight, "fence_expired");
+        self.set_fence(&mut flight, "fence_expired");
         drop(flight);
         self.poke(Haste::Now);
         None
     }
 
-    fn show_fence(&self, flight: &Flight, reason: &str) {
-        let on = flight.failover.fence.is_up();
-        self.fenced.store(on, Ordering::Release);
-        self.landed.notify_all();
+    fn set_fence(&self, flight: &mut Flight, reason: &str) {
+        self.set_fence_at(flight, Instant::now(), &|_| reason.to_owned());
+    }
+
+    /// Opens or shuts the gate as those who hold the fence want it, and tells of it when that is a change.
+    fn set_fence_at(&self, flight: &mut Flight, now: Instant, reason: &dyn Fn(Passage) -> String) -> Passage {
+        let known = self.identities();
+        let Failover { fence, witnesses, told_shut, .. } = &mut flight.failover;
+        let passage = fence.judge(witnesses, &known, now);
+        // Not only with an event: a lease that the clock had ended may be renewed.
+        let was_shut = self.gate.is_shut();
+        self.gate.set(passage);
+        if was_shut && passage != Passage::Shut {
+            self.landed.notify_all();
+        }
+        let on = passage == Passage::Shut;
+        if std::mem::replace(told_shut, on) == on {
+            return passage;
+        }
         if !on {
             // Those who wait without a thread; not from here, because the lock is held. Without a thread they look by themselves.
             let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
             let _ = worker::run(move || shared.changed(&name));
         }
-        self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason.to_owned() });
+        self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason(passage) });
+        passage
     }
 
     /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
@@ -191,6 +301,8 @@ impl Service {
         flight.failover.says_primary = Some(announced.clone());
         self.end_pauses();
         self.doubts.fetch_add(1, Ordering::AcqRel);
+        flight.failover.fence.promoted();
+        self.set_fence(&mut flight, "the candidate says that it is a primary");
         let taken = match policy {
             ProbePolicy::Eager => true,
             ProbePolicy::Auto => flight.failover.is_dead(),
@@ -247,31 +359,31 @@ impl Service {
 
     /// Brings the fence down after a switch, whoever holds it.
     pub(super) fn lower_fence(&self, flight: &mut Flight, reason: &str) {
-        if flight.failover.fence.clear() {
-            self.show_fence(flight, reason);
-        }
+        flight.failover.fence.clear();
+        flight.failover.witnesses = Witnesses::default();
+        self.set_fence(flight, reason);
     }
 
     /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
     pub(super) fn heed_flags(&self, flight: &mut Flight, words: &[Word], asked: Instant) {
         let fences = self.shared.settings().sentinel.failover.fence;
         let now = Instant::now();
-        let was_up = flight.failover.fence.is_up();
         for word in words {
             if !word.tilt {
-                set(&mut flight.failover.down, &word.sentinel, word.o_down);
-                set(&mut flight.failover.missed, &word.sentinel, word.s_down);
+                set(&mut flight.failover.down, &word.sentinel.identity, word.o_down);
+                set(&mut flight.failover.missed, &word.sentinel.identity, word.s_down);
             }
             match word.in_failover {
-                Some(true) if fences => drop(flight.failover.fence.flagged(&word.sentinel, now)),
+                Some(true) if fences => flight.failover.fence.flagged(&word.sentinel, now),
                 None => {}
                 _ if word.tilt => {}
-                _ => drop(flight.failover.fence.release(&word.sentinel, Some(asked))),
+                _ => flight.failover.fence.release(&word.sentinel.identity, Some(asked)),
             }
         }
-        if flight.failover.fence.is_up() != was_up {
-            self.show_fence(flight, "the flag failover_in_progress");
-            // The one who ends it when its time is over may sleep for longer than that.
+        let was_shut = flight.failover.told_shut;
+        self.set_fence(flight, "the flag failover_in_progress");
+        if flight.failover.told_shut != was_shut {
+            // The one who ends it when its time is over, or asks what could, may sleep for longer than that.
             monitor::nudge();
         }
     }

@@ -1,65 +1,148 @@
-//! The fence: who has spoken of a failover, and whether writes are held back for it (rules 5 to 8). No I/O, no waiting.
+//! The fence: who has spoken of a failover, how far it is, and whether writes are held back for it (rules 5 to 8). No I/O, no waiting.
 //!
-//! Guarantees: goes up with the first word of any Sentinel; each counts once, under however many addresses it speaks; comes down when each of those who spoke has taken it back, by a verified
-//! switch, or when it has been up for `failover.fence_max`. Leaves to others: who asks, who waits.
+//! Guarantees: goes up with the first word of any Sentinel; each counts once, under however many addresses it speaks; comes down when each
+//! of those who spoke has taken it back, by a verified switch, when it has been up for `failover.fence_max`, or on lease (see `lease`). Leaves to others: who asks, who waits.
 
 use std::time::{Duration, Instant};
 
-use super::identity::Identity;
+use super::identity::{Identity, Speaker};
+use super::lease::{self, Witnesses};
+use crate::config::Endpoint;
+use crate::time::Passage;
 
 /// The fence of one service.
 #[derive(Debug, Default)]
 pub struct Fence {
-    /// Those who have spoken of a failover, each since when.
-    holders: Vec<(Identity, Instant)>,
+    /// Those who have spoken of a failover.
+    holders: Vec<Holder>,
     up_since: Option<Instant>,
     /// It has been up for too long: those who hold it now count no more until they speak anew.
     expired: Vec<Identity>,
 }
 
+/// A Sentinel that has spoken of a failover.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) sentinel: Identity,
+    /// Where it was heard.
+    pub(super) announced: Endpoint,
+    /// The word that began this attempt, or the first that was heard of it.
+    pub(super) since: Instant,
+    pub(super) stage: Stage,
+}
+
+/// How far its failover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It may still be waiting for its election; the last question that it answered so was sent then.
+    Tries(Option<Instant>),
+    /// It was elected, or says neither.
+    Leads,
+    /// It was elected, and is gone without having promoted anybody.
+    Gone,
+}
+
 impl Fence {
-    /// Whether it is up.
-    pub fn is_up(&self) -> bool {
-        self.up_since.is_some()
+    /// Whether anybody holds it, though writes may pass for the moment.
+    pub fn is_held(&self) -> bool {
+        !self.holders.is_empty()
     }
 
     /// Whether this Sentinel has spoken of a failover that is not over.
     pub fn is_held_by(&self, sentinel: &Identity) -> bool {
-        self.holders.iter().any(|(holder, _)| holder == sentinel)
+        self.holders.iter().any(|holder| holder.sentinel == *sentinel)
     }
 
-    /// A Sentinel speaks of a failover by an event; true when the fence goes up by it.
-    pub fn raise(&mut self, sentinel: &Identity, now: Instant) -> bool {
-        self.expired.retain(|held| held != sentinel);
-        self.hold(sentinel, now)
+    /// A Sentinel begins an attempt: whatever was known of an earlier one says nothing about it.
+    pub fn attempt(&mut self, from: &Speaker, now: Instant) {
+        self.release(&from.identity, None);
+        self.hold(from, now, Stage::Tries(None));
+    }
+
+    /// A Sentinel speaks of a failover that is under way: it was elected.
+    pub fn lead(&mut self, from: &Speaker, now: Instant) {
+        self.expired.retain(|held| *held != from.identity);
+        self.hold(from, now, Stage::Leads).stage = Stage::Leads;
     }
 
     /// A Sentinel shows the flag of a failover in progress, which says nothing new about one that has expired.
-    pub fn flagged(&mut self, sentinel: &Identity, now: Instant) -> bool {
-        !self.expired.contains(sentinel) && self.hold(sentinel, now)
-    }
-
-    fn hold(&mut self, sentinel: &Identity, now: Instant) -> bool {
-        if !self.holders.iter().any(|(holder, _)| holder == sentinel) {
-            self.holders.push((sentinel.clone(), now));
+    pub fn flagged(&mut self, from: &Speaker, now: Instant) {
+        if !self.expired.contains(&from.identity) {
+            self.hold(from, now, Stage::Tries(None));
         }
-        let rises = self.up_since.is_none();
-        self.up_since.get_or_insert(now);
-        rises
     }
 
-    /// A Sentinel has given its failover up, or, asked after `asked`, does not show the flag; true when the fence comes down by it.
-    pub fn release(&mut self, sentinel: &Identity, asked: Option<Instant>) -> bool {
+    fn hold(&mut self, from: &Speaker, since: Instant, stage: Stage) -> &mut Holder {
+        let known = self.holders.iter().position(|holder| holder.sentinel == from.identity);
+        let place = known.unwrap_or_else(|| {
+            let Speaker { identity: sentinel, announced } = from.clone();
+            self.holders.push(Holder { sentinel, announced, since, stage });
+            self.holders.len() - 1
+        });
+        &mut self.holders[place]
+    }
+
+    /// A Sentinel answered a question that was sent at `sent` with this state of its failover.
+    pub fn testify(&mut self, sentinel: &Identity, sent: Instant, waits: bool) {
+        let asked = |holder: &&mut Holder| holder.sentinel == *sentinel && sent >= holder.since;
+        if let Some(holder) = self.holders.iter_mut().find(asked) {
+            holder.stage = match holder.stage {
+                Stage::Tries(last) if waits => Stage::Tries(last.max(Some(sent))),
+                // An answer that was under way while it won the election does not undo that.
+                _ => Stage::Leads,
+            };
+        }
+    }
+
+    /// Notes which of the Sentinels that were elected are gone; those that were not gone before.
+    pub fn note_all_gone(&mut self, is_gone: impl Fn(&Identity) -> bool) -> Vec<Endpoint> {
+        let leaders = self.holders.iter_mut().filter(|holder| holder.stage == Stage::Leads);
+        let gone = leaders.filter(|holder| is_gone(&holder.sentinel));
+        gone.map(|holder| {
+            holder.stage = Stage::Gone;
+            holder.announced.clone()
+        })
+        .collect()
+    }
+
+    /// A Sentinel that was gone is back.
+    pub fn note_back(&mut self, sentinel: &Identity) {
+        let gone = |holder: &&mut Holder| holder.stage == Stage::Gone && holder.sentinel == *sentinel;
+        self.holders.iter_mut().filter(gone).for_each(|holder| holder.stage = Stage::Leads);
+    }
+
+    /// The candidate says that it is a primary: those who are gone have promoted it.
+    pub fn promoted(&mut self) {
+        for holder in self.holders.iter_mut().filter(|holder| holder.stage == Stage::Gone) {
+            holder.stage = Stage::Leads;
+        }
+    }
+
+    /// A Sentinel has given its failover up, or, asked after `asked`, does not show the flag.
+    pub fn release(&mut self, sentinel: &Identity, asked: Option<Instant>) {
         self.expired.retain(|held| held != sentinel);
-        self.holders.retain(|(holder, since)| holder != sentinel || asked.is_some_and(|asked| *since >= asked));
-        self.holders.is_empty() && self.up_since.take().is_some()
+        self.holders.retain(|holder| holder.sentinel != *sentinel || asked.is_some_and(|asked| holder.since >= asked));
     }
 
-    /// A switch was verified; true when the fence comes down by it.
-    pub fn clear(&mut self) -> bool {
+    /// A switch was verified.
+    pub fn clear(&mut self) {
         self.holders.clear();
         self.expired.clear();
-        self.up_since.take().is_some()
+    }
+
+    /// Those who hold it.
+    pub(super) fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    /// Whether writes may pass now. `known`: the Sentinels of the deployment.
+    pub fn judge(&mut self, witnesses: &Witnesses, known: &[Identity], now: Instant) -> Passage {
+        let passage = lease::passage(&self.holders, witnesses, known, now);
+        match passage {
+            Passage::Shut => drop(self.up_since.get_or_insert(now)),
+            Passage::Open | Passage::Until(_) => self.up_since = None,
+        }
+        passage
     }
 
     /// When it will have been up for too long.
@@ -68,9 +151,13 @@ impl Fence {
     }
 
     /// Brings it down because it has been up for too long.
-    pub fn expire(&mut self) -> bool {
-        self.expired.extend(self.holders.drain(..).map(|(holder, _)| holder));
-        self.up_since.take().is_some()
+    pub fn expire(&mut self) {
+        self.expired.extend(self.holders.drain(..).map(|holder| holder.sentinel));
+    }
+
+    /// Forgets those who have been gone for so long.
+    pub fn bury(&mut self, max: Duration, now: Instant) {
+        self.holders.retain(|holder| holder.stage != Stage::Gone || now.saturating_duration_since(holder.since) <= max);
     }
 }
 
@@ -82,32 +169,51 @@ mod tests {
         Identity::Id(port.to_string())
     }
 
+    fn by(port: u16) -> Speaker {
+        Speaker { identity: at(port), announced: Endpoint::tcp("10.0.0.1", port).unwrap() }
+    }
+
+    fn is_up(fence: &mut Fence, now: Instant) -> bool {
+        fence.judge(&Witnesses::default(), &[], now) != Passage::Open
+    }
+
     #[test]
     fn it_stays_up_until_all_who_spoke_have_taken_it_back() {
         let (mut fence, now) = (Fence::default(), Instant::now());
-        assert!(fence.raise(&at(1), now));
-        assert!(!fence.raise(&at(2), now));
-        assert!(!fence.release(&at(1), None));
-        assert!(fence.release(&at(2), None));
-        assert!(!fence.is_up() && !fence.release(&at(2), None));
+        assert!(!is_up(&mut fence, now));
+        fence.attempt(&by(1), now);
+        fence.lead(&by(2), now);
+        fence.release(&at(1), None);
+        assert!(is_up(&mut fence, now));
+        fence.release(&at(2), None);
+        assert!(!is_up(&mut fence, now) && !fence.is_held());
     }
 
     #[test]
     fn a_switch_clears_it_and_an_expiry_lasts_until_the_next_word() {
         let (mut fence, now) = (Fence::default(), Instant::now());
-        fence.raise(&at(1), now);
-        assert!(fence.clear() && !fence.is_up());
-        fence.raise(&at(1), now);
-        assert!(fence.expire());
-        assert!(!fence.flagged(&at(1), now) && !fence.is_up());
-        assert!(fence.raise(&at(1), now));
+        fence.attempt(&by(1), now);
+        fence.clear();
+        assert!(!is_up(&mut fence, now));
+        for speak in [Fence::attempt, Fence::lead] {
+            fence.attempt(&by(1), now);
+            assert!(is_up(&mut fence, now));
+            assert_eq!(fence.expires_at(Duration::from_secs(1)), Some(now + Duration::from_secs(1)));
+            fence.expire();
+            fence.flagged(&by(1), now);
+            assert!(!is_up(&mut fence, now) && fence.expires_at(Duration::ZERO).is_none());
+            speak(&mut fence, &by(1), now);
+            assert!(is_up(&mut fence, now));
+        }
     }
 
     #[test]
     fn a_missing_flag_releases_only_what_was_held_before_the_question() {
         let (mut fence, now) = (Fence::default(), Instant::now());
-        fence.flagged(&at(1), now);
-        assert!(!fence.release(&at(1), Some(now)));
-        assert!(fence.release(&at(1), Some(now + Duration::from_millis(1))));
+        fence.flagged(&by(1), now);
+        fence.release(&at(1), Some(now));
+        assert!(is_up(&mut fence, now));
+        fence.release(&at(1), Some(now + Duration::from_millis(1)));
+        assert!(!is_up(&mut fence, now));
     }
 }

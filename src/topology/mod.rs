@@ -9,6 +9,7 @@
 //! `discovery` puts these together, `service` runs one discovery for all who wait.
 
 mod answer;
+mod asker;
 mod deployment;
 mod discovery;
 mod ear;
@@ -16,7 +17,9 @@ mod failover;
 mod fence;
 mod follow;
 mod identity;
+mod inquiry;
 mod judge;
+mod lease;
 mod link;
 mod monitor;
 mod news;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::ear::{Change, Ear};
 use super::identity::Speaker;
+use super::inquiry::{Inquiry, Subject};
 use super::link::LinkOptions;
 use super::news::{News, What};
 use super::probe::Probe;
@@ -152,6 +153,7 @@ struct Heard {
 struct Charge {
     next_poll: Instant,
     probe: Option<Probe>,
+    inquiry: Option<Inquiry>,
 }
 
 impl Post {
@@ -168,7 +170,8 @@ impl Post {
 
     fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let probes = self.services.values().filter_map(|charge| charge.probe.as_ref().and_then(Probe::poll_fd));
-        self.ears.iter().filter_map(Ear::poll_fd).chain(probes)
+        let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_ref());
+        self.ears.iter().filter_map(Ear::poll_fd).chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
     /// Does all that can be done now; when to come again though nothing happens.
@@ -178,8 +181,14 @@ impl Post {
         if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
             return until;
         }
-        let listens = sentinel.settings().sentinel.monitor.mode == Mode::On;
-        if listens {
+        let settings = sentinel.settings();
+        if self.configured != sentinel.config_version() || self.options.is_none() {
+            self.configured = sentinel.config_version();
+            self.options = Some(Arc::new(LinkOptions::new(&settings.sentinel)));
+            self.ears.clear();
+            self.services.values_mut().for_each(|charge| charge.inquiry = None);
+        }
+        if settings.sentinel.monitor.mode == Mode::On {
             self.place_ears(&sentinel);
             self.listen(&sentinel, waker);
         }
@@ -190,14 +199,9 @@ impl Post {
         wake
     }
 
-    /// One ear at each Sentinel that is known; with changed credentials or addresses all anew.
+    /// One ear at each Sentinel that is known.
     fn place_ears(&mut self, sentinel: &Sentinel) {
         let settings = sentinel.settings();
-        if self.configured != sentinel.config_version() || self.options.is_none() {
-            self.configured = sentinel.config_version();
-            self.options = Some(Arc::new(LinkOptions::new(&settings.sentinel)));
-            self.ears.clear();
-        }
         let members = sentinel.shared().list().members();
         self.ears.retain(|ear| members.iter().any(|member| member.endpoint == ear.announced));
         for member in members {
@@ -250,13 +254,14 @@ impl Post {
             sentinel.shared().changed(service.name());
         }
         match &news.what {
-            What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel),
+            What::FailoverBegins => service.raise_fence(from, news.primary.as_ref(), &news.channel, true),
+            What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel, false),
             What::Selected(candidate) => {
-                service.raise_fence(from, news.primary.as_ref(), &news.channel);
+                service.raise_fence(from, news.primary.as_ref(), &news.channel, false);
                 self.question(sentinel, &service, candidate);
             }
             What::Promoted(candidate) => {
-                service.raise_fence(from, news.primary.as_ref(), &news.channel);
+                service.raise_fence(from, news.primary.as_ref(), &news.channel, false);
                 self.question(sentinel, &service, candidate);
                 service.poke(Haste::Now);
             }
@@ -286,14 +291,13 @@ impl Post {
         let settings = sentinel.settings();
         let charge = self.charge(service.name());
         if charge.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
-            let endpoint = settings.client.address_map.apply(candidate);
-            charge.probe = Some(Probe::new(candidate.clone(), endpoint, &settings.client));
+            charge.probe = Some(Probe::candidate(candidate.clone(), &settings.client));
         }
     }
 
     fn charge(&mut self, service: &str) -> &mut Charge {
         let next_poll = Instant::now();
-        self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None })
+        self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None, inquiry: None })
     }
 
     /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
@@ -352,16 +356,46 @@ impl Post {
             }
             wake = wake.min(charge.next_poll);
             if let Some(probe) = &mut charge.probe {
-                if probe.drive(waker) {
-                    service.candidate_speaks(&probe.announced.clone());
+                match probe.drive(waker) {
+                    Some((_, true)) => service.candidate_speaks(&probe.announced),
+                    Some((asked, false)) => service.candidate_denies(asked),
+                    None => {}
                 }
                 wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
             }
             // What it is asked for is decided, or will not be.
             let primary = service.load().primary_announced.clone();
             charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
+            wake = self.inquire(sentinel, &service, waker).map_or(wake, |at| wake.min(at));
             wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
         }
         wake
+    }
+
+    /// Asks what may bring the fence of a service down on lease; when to come again.
+    fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
+        let now = Instant::now();
+        let hears = |leader: &Endpoint| self.ears.iter().any(|ear| ear.announced == *leader && ear.is_listening());
+        let (agenda, begins) = service.agenda(&hears, now);
+        let (Some(agenda), Some(options)) = (agenda, &self.options) else {
+            if let Some(charge) = self.services.get_mut(service.name()) {
+                charge.inquiry = None;
+            }
+            return [begins, service.weigh(Vec::new(), now)].into_iter().flatten().min();
+        };
+        let charge = self.services.get_mut(service.name())?;
+        let inquiry = charge.inquiry.get_or_insert_with(|| Inquiry::new(Arc::clone(options)));
+        let (settings, snapshot) = (sentinel.settings(), service.load());
+        let subject = Subject {
+            service: service.name(),
+            known: &sentinel.shared().list().speakers(),
+            list: sentinel.shared().list(),
+            primary: snapshot.primary_announced.as_ref(),
+            settings: &settings.client,
+        };
+        let mut findings = Vec::new();
+        inquiry.drive(&agenda, &subject, waker, &mut findings);
+        let wake = inquiry.wakes_at();
+        [begins, wake, service.weigh(findings, Instant::now())].into_iter().flatten().min()
     }
 }

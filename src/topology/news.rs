@@ -25,7 +25,9 @@ pub struct News {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A failover has begun, or goes on (rule 5).
+    /// A failover has begun: whether it wins its election is open (rule 5).
+    FailoverBegins,
+    /// A failover goes on.
     FailoverGoesOn,
     /// A failover goes on, and this replica was chosen.
     Selected(Endpoint),
@@ -85,7 +87,8 @@ pub fn parse(channel: &str, payload: &str) -> Option<News> {
     let what = match (channel, kind) {
         ("+selected-slave", _) => What::Selected(endpoint(ip, port)?),
         ("+promoted-slave", _) => What::Promoted(endpoint(ip, port)?),
-        ("+try-failover" | "+elected-leader", "master") => What::FailoverGoesOn,
+        ("+try-failover", "master") => What::FailoverBegins,
+        ("+elected-leader", "master") => What::FailoverGoesOn,
         (channel, _) if channel.starts_with("+failover-state-") => What::FailoverGoesOn,
         (channel, "master") if channel.starts_with("-failover-abort-") => What::Aborted,
         ("+sdown" | "+odown", "master") => What::PrimaryDown(true),
@@ -121,7 +124,8 @@ mod tests {
     fn events_are_read_as_sentinel_writes_them() {
         let of = |what| Some(("m".to_owned(), what));
         assert_eq!(what("+switch-master", "m 127.0.0.1 1 127.0.0.1 2"), of(What::Switched(at(1), at(2))));
-        assert_eq!(what("+try-failover", "master m 127.0.0.1 1"), of(What::FailoverGoesOn));
+        assert_eq!(what("+try-failover", "master m 127.0.0.1 1"), of(What::FailoverBegins));
+        assert_eq!(what("+elected-leader", "master m 127.0.0.1 1"), of(What::FailoverGoesOn));
         assert_eq!(what("+failover-state-select-slave", "master m 127.0.0.1 1"), of(What::FailoverGoesOn));
         let slave = "slave 127.0.0.1:2 127.0.0.1 2 @ m 127.0.0.1 1";
         assert_eq!(what("+selected-slave", slave), of(What::Selected(at(2))));

@@ -5,6 +5,7 @@
 //! asking them.
 
 use super::answer::Peer;
+use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
 use crate::sys::random;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -105,6 +106,26 @@ impl SentinelList {
         new
     }
 
+    /// A Sentinel has told its id: it answered too late for the discoveries so far.
+    pub fn introduce(&self, endpoint: &Endpoint, id: Option<&str>) {
+        let mut entries = self.entries();
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.endpoint == *endpoint && entry.id.is_none()) {
+            (entry.met, entry.id) = (true, id.map(str::to_owned));
+        }
+    }
+
+    /// Who they are that count, each once, and where they are reached.
+    pub fn speakers(&self) -> Vec<Speaker> {
+        let mut all: Vec<Speaker> = Vec::new();
+        for entry in self.entries().iter().filter(|entry| (entry.given || entry.met) && !entry.stranger) {
+            let identity = Identity::new(entry.id.as_deref(), &entry.endpoint);
+            if !all.iter().any(|known| known.identity == identity) {
+                all.push(Speaker { identity, announced: entry.endpoint.clone() });
+            }
+        }
+        all
+    }
+
     /// Puts the good ones first, in the order in which they are told here, and the others behind; forgets the dead.
     pub fn settle(&self, met: &[(Endpoint, Met)]) {
         let mut entries = self.entries();
@@ -192,6 +213,27 @@ mod tests {
             Endpoint::Unix(_) => 0,
         };
         list.members().into_iter().map(port).collect()
+    }
+
+    #[test]
+    fn one_that_answers_later_than_the_discoveries_so_far_is_known_by_its_id_from_then_on() {
+        let list = SentinelList::new(&[at(1), at(2)]);
+        list.settle(&[good(1), (at(2), Met::Skipped)]);
+        let identities = || list.speakers().into_iter().map(|speaker| speaker.identity).collect::<Vec<_>>();
+        assert_eq!(identities(), [Identity::Id("id1".into()), Identity::At(at(2))]);
+        list.introduce(&at(2), Some("id2"));
+        assert_eq!(identities(), [Identity::Id("id1".into()), Identity::Id("id2".into())]);
+        list.introduce(&at(2), Some("another behind the same address"));
+        list.introduce(&at(9), Some("id9"));
+        assert_eq!(identities().len(), 2);
+        // One of another deployment does not count.
+        list.settle(&[(at(1), Met::Stranger(Some("id1".into())))]);
+        assert_eq!(identities(), [Identity::Id("id2".into())]);
+        // Two names for one count once.
+        let list = SentinelList::new(&[at(1), at(2)]);
+        list.introduce(&at(1), Some("a"));
+        list.introduce(&at(2), Some("a"));
+        assert_eq!(list.speakers().len(), 1);
     }
 
     #[test]

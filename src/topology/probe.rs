@@ -1,43 +1,50 @@
-//! Asks a candidate for its role, again and again, until it says that it is a primary (rule 9).
+//! Asks a node for its role, again and again (rule 9).
 //!
-//! Guarantees: never waits; asks every [`EVERY`]; ends at the first "master" and says so once. Leaves to others: whether the
-//! candidate is taken at its word.
+//! Guarantees: never waits; a candidate is asked every [`EVERY`], and no more once it has said that it is a primary. Leaves to others: whether a candidate is taken at its word.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{Event, Link, LinkOptions};
+use super::asker::{Asker, Came, Question};
+use super::link::LinkOptions;
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::{Expect, Waker};
+use crate::net::{Expect, Role, Tells, Waker};
 use crate::sys::poll::PollFd;
-use crate::time::Deadline;
 
-/// Between an answer and the next question.
-const EVERY: Duration = Duration::from_millis(12);
-/// A candidate that does not answer is dialled anew.
+/// Between two questions to a candidate.
+pub(super) const EVERY: Duration = Duration::from_millis(12);
+/// A node that does not answer is dialled anew.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// A candidate under question.
+/// A node under question.
 pub(super) struct Probe {
     /// As announced.
     pub(super) announced: Endpoint,
-    endpoint: Endpoint,
-    options: Arc<LinkOptions>,
-    link: Option<(Link, Deadline)>,
+    asker: Asker,
+    every: Duration,
+    once: bool,
     begun: Instant,
-    next: Instant,
-    ready: bool,
-    asked: bool,
     /// It has said that it is a primary.
     pub(super) says_primary: bool,
+    /// When it was asked last of the times when it said that it is a replica.
+    pub(super) says_replica: Option<Instant>,
 }
 
 impl Probe {
-    pub(super) fn new(announced: Endpoint, endpoint: Endpoint, settings: &ClientSettings) -> Self {
-        let options = Arc::new(LinkOptions::for_node(settings, Expect::Any));
-        let now = Instant::now();
-        let (link, ready, asked, says_primary) = (None, false, false, false);
-        Self { announced, endpoint, options, link, begun: now, next: now, ready, asked, says_primary }
+    /// A candidate, which is asked until it says that it is a primary.
+    pub(super) fn candidate(announced: Endpoint, settings: &ClientSettings) -> Self {
+        Self { once: true, ..Self::new(announced, settings, EVERY) }
+    }
+
+    /// A node that is asked as long as this lives.
+    pub(super) fn new(announced: Endpoint, settings: &ClientSettings, every: Duration) -> Self {
+        let endpoint = settings.address_map.apply(&announced);
+        let asker = Asker::new(endpoint, Arc::new(LinkOptions::for_node(settings, Expect::Any)));
+        let (begun, says_primary, says_replica) = (Instant::now(), false, None);
+        Self { announced, asker, every, once: false, begun, says_primary, says_replica }
+    }
+
+    fn is_done(&self) -> bool {
+        self.once && self.says_primary
     }
 
     /// For how long it has been asked.
@@ -45,64 +52,37 @@ impl Probe {
         now.saturating_duration_since(self.begun)
     }
 
-    /// Does what can be done now; true when the candidate says for the first time that it is a primary.
-    pub(super) fn drive(&mut self, waker: &Arc<Waker>) -> bool {
-        if self.says_primary {
-            return false;
+    /// Does what can be done now; what it has said about being a primary, and when it was asked that.
+    pub(super) fn drive(&mut self, waker: &Arc<Waker>) -> Option<(Instant, bool)> {
+        if self.is_done() {
+            return None;
         }
-        let now = Instant::now();
-        if self.link.is_none() {
-            if now < self.next {
-                return false;
-            }
-            let until = Deadline::after(PATIENCE);
-            let link = Link::begin(self.endpoint.clone(), Arc::clone(&self.options), until, Some(waker));
-            self.link = Some((link, until));
-            (self.ready, self.asked) = (false, false);
+        // Of one that tells its role by nothing the Sentinels' word alone is to be had.
+        let tells = self.asker.info().map(|info| info.tells);
+        let bytes = tells.and_then(Tells::question).unwrap_or_default();
+        let question = Question { bytes: &bytes, replies: 1, every: self.every, patience: PATIENCE };
+        let Came::Answer(asked, replies) = self.asker.drive(&question, waker) else { return None };
+        let says = match tells.zip(replies.first()).and_then(|(tells, reply)| tells.read(reply))? {
+            Role::Primary { .. } => true,
+            Role::Replica { .. } => false,
+            Role::Sentinel(_) | Role::Unknown => return None,
+        };
+        self.says_primary = says;
+        if !says {
+            self.says_replica = Some(asked);
+        } else if self.once {
+            self.asker.hang_up();
         }
-        let Some((link, until)) = &mut self.link else { return false };
-        let mut events = Vec::new();
-        let mut driven = link.drive(&mut events);
-        if driven.is_ok() && self.ready && !self.asked && now >= self.next {
-            // Of one that tells its role by nothing the Sentinels' word alone is to be had.
-            if let Some(question) = link.info().and_then(|info| info.tells.question()) {
-                (self.asked, *until) = (true, Deadline::after(PATIENCE));
-                driven = link.send(&question, &mut events);
-            } else {
-                self.next = now + PATIENCE;
-            }
-        }
-        let late = until.is_over() && (self.asked || !self.ready);
-        for event in events {
-            self.next = now + EVERY;
-            match event {
-                Event::Ready => self.ready = true,
-                Event::Reply(reply) => {
-                    self.asked = false;
-                    let told = link.info().and_then(|info| info.tells.read(&reply));
-                    self.says_primary |= told.is_some_and(|role| role.is_primary());
-                }
-                Event::Push(_) => {}
-            }
-        }
-        if self.says_primary || driven.is_err() || late {
-            self.link = None;
-            self.next = now + EVERY;
-        }
-        self.says_primary
+        Some((asked, says))
     }
 
     /// What to poll for.
     pub(super) fn poll_fd(&self) -> Option<PollFd> {
-        self.link.as_ref().and_then(|(link, _)| link.poll_fd())
+        self.asker.poll_fd()
     }
 
     /// When it wants to be driven though nothing happened.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        match &self.link {
-            _ if self.says_primary => None,
-            Some((_, until)) if self.asked || !self.ready => until.end(),
-            _ => Some(self.next),
-        }
+        if self.is_done() { None } else { self.asker.wakes_at() }
     }
 }

@@ -18,11 +18,11 @@ use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Pause, Role, ServerInfo};
 use crate::sys::{panic, random};
-use crate::time::Deadline;
+use crate::time::{Deadline, Gate};
 use crate::worker;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,8 @@ pub struct Service {
     pub(super) shared: Arc<Shared>,
     snapshot: ArcSwap<Snapshot>,
     version: AtomicU64,
-    /// A copy of the fence's state for a glance.
-    pub(super) fenced: AtomicBool,
+    /// The fence's state for a glance.
+    pub(super) gate: Arc<Gate>,
     pub(super) doubts: AtomicU64,
     flight: Mutex<Flight>,
     pub(super) landed: Condvar,
@@ -118,7 +118,7 @@ impl Service {
             shared,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             version: AtomicU64::new(0),
-            fenced: AtomicBool::new(false),
+            gate: Arc::default(),
             doubts: AtomicU64::new(0),
             flight: Mutex::default(),
             landed: Condvar::new(),

@@ -29,6 +29,8 @@ pub struct ServiceState {
     pub described: Option<String>,
     /// `master`, `s_down,master`, `s_down,o_down,master,disconnected`, ...
     pub flags: String,
+    /// `failover-state`: `wait_start`, `select_slave`, ...; empty leaves the field out, as without a failover.
+    pub failover_state: String,
     pub epoch: u64,
     pub quorum: u32,
     pub replicas: Vec<ReplicaState>,
@@ -187,7 +189,7 @@ fn sentinel(state: &SentinelState, call: &Call) -> Value {
 fn master(name: &str, service: &ServiceState) -> Value {
     let named = || (service.host.clone(), service.port);
     let (host, port) = service.described.as_deref().map_or_else(named, split);
-    Value::fields([
+    let fields = [
         ("name", name.to_string()),
         ("ip", host),
         ("port", port.to_string()),
@@ -208,7 +210,9 @@ fn master(name: &str, service: &ServiceState) -> Value {
         ("quorum", service.quorum.to_string()),
         ("failover-timeout", "4000".into()),
         ("parallel-syncs", "1".into()),
-    ])
+        ("failover-state", service.failover_state.clone()),
+    ];
+    Value::fields(fields.into_iter().filter(|(key, value)| *key != "failover-state" || !value.is_empty()))
 }
 
 fn replica(service: &ServiceState, one: &ReplicaState) -> Value {

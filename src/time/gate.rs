@@ -1,0 +1,93 @@
+//! Whether something may go on: open, shut, or open on lease, which ends by the clock unless it is renewed.
+//!
+//! Guarantees: a lease ends at its moment though the thread that would end it does not run. Who passes looks at the clock only while
+//! there is a lease. Leaves to others: when it opens and shuts (topology), and what does not pass (client, lane).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Instant;
+
+const OPEN: u64 = 0;
+const SHUT: u64 = u64::MAX;
+
+/// A gate; open at first.
+#[derive(Debug)]
+pub struct Gate {
+    born: Instant,
+    /// [`OPEN`], [`SHUT`], or when the lease ends: microseconds after birth, plus one.
+    word: AtomicU64,
+}
+
+/// How a gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Open until it is shut.
+    Open,
+    /// Open until this moment.
+    Until(Instant),
+    /// Shut.
+    Shut,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { born: Instant::now(), word: AtomicU64::new(OPEN) }
+    }
+}
+
+impl Gate {
+    /// Sets it.
+    pub fn set(&self, passage: Passage) {
+        let word = match passage {
+            Passage::Open => OPEN,
+            Passage::Shut => SHUT,
+            // Rounded down: a lease may end early, never late.
+            Passage::Until(end) => micros(end.saturating_duration_since(self.born)),
+        };
+        self.word.store(word, Ordering::Release);
+    }
+
+    /// Whether nothing may pass now.
+    pub fn is_shut(&self) -> bool {
+        match self.word.load(Ordering::Acquire) {
+            OPEN => false,
+            word => self.is_over(word),
+        }
+    }
+
+    /// Whether it is open on lease, or was until the clock ended it.
+    pub fn is_leased(&self) -> bool {
+        !matches!(self.word.load(Ordering::Acquire), OPEN | SHUT)
+    }
+
+    #[cold]
+    fn is_over(&self, end: u64) -> bool {
+        end == SHUT || micros(self.born.elapsed()) >= end
+    }
+}
+
+fn micros(since: std::time::Duration) -> u64 {
+    u64::try_from(since.as_micros()).unwrap_or(SHUT).clamp(OPEN, SHUT - 2) + 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_lease_ends_by_the_clock_and_can_be_renewed() {
+        let gate = Gate::default();
+        assert!(!gate.is_shut() && !gate.is_leased());
+        gate.set(Passage::Shut);
+        assert!(gate.is_shut() && !gate.is_leased());
+        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        assert!(!gate.is_shut() && gate.is_leased());
+        gate.set(Passage::Until(Instant::now()));
+        assert!(gate.is_shut() && gate.is_leased());
+        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        assert!(!gate.is_shut());
+        gate.set(Passage::Open);
+        assert!(!gate.is_shut());
+    }
+}

@@ -1,0 +1,148 @@
+//! Asks one server the same thing again and again, on a connection that stays open.
+//!
+//! Guarantees: never waits; one question at a time, each with the moment when it was sent; a server that does not answer in time is dialled
+//! anew. Leaves to others: what is asked, how often, and what the answers mean.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::link::{Event, Link, LinkOptions};
+use crate::config::Endpoint;
+use crate::net::{ServerInfo, Waker};
+use crate::resp::Reply;
+use crate::sys::poll::PollFd;
+use crate::time::Deadline;
+
+/// Somebody who is asked.
+pub(super) struct Asker {
+    endpoint: Endpoint,
+    options: Arc<LinkOptions>,
+    link: Option<(Link, Deadline)>,
+    /// When the connection was begun.
+    begun: Instant,
+    /// When the question was sent that is not answered yet.
+    asked: Option<Instant>,
+    ready: bool,
+    due: usize,
+    replies: Vec<Reply>,
+    /// Nothing is asked before, and nobody is dialled.
+    next: Instant,
+}
+
+/// What is asked, and how.
+pub(super) struct Question<'a> {
+    /// Nothing: there is nothing to ask.
+    pub(super) bytes: &'a [u8],
+    /// How many replies it has.
+    pub(super) replies: usize,
+    /// From one question to the next.
+    pub(super) every: Duration,
+    /// How long an answer, or a connection, may take.
+    pub(super) patience: Duration,
+}
+
+/// What came of driving.
+pub(super) enum Came {
+    Nothing,
+    /// The connection stands: the server is there.
+    Ready,
+    /// The answer to the question that was sent then.
+    Answer(Instant, Vec<Reply>),
+    /// The connection that was begun then was refused.
+    Refused(Instant),
+}
+
+impl Asker {
+    pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
+        let now = Instant::now();
+        let (link, asked, ready, due, replies) = (None, None, false, 0, Vec::new());
+        Self { endpoint, options, link, begun: now, asked, ready, due, replies, next: now }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn drive(&mut self, question: &Question<'_>, waker: &Arc<Waker>) -> Came {
+        let now = Instant::now();
+        if self.link.is_none() {
+            if now < self.next {
+                return Came::Nothing;
+            }
+            let until = Deadline::after(question.patience);
+            let link = Link::begin(self.endpoint.clone(), Arc::clone(&self.options), until, Some(waker));
+            (self.link, self.begun, self.ready, self.asked, self.due) = (Some((link, until)), now, false, None, 0);
+            self.replies.clear();
+        }
+        let Some((link, until)) = &mut self.link else { return Came::Nothing };
+        let mut events = Vec::new();
+        let mut driven = link.drive(&mut events);
+        if driven.is_ok() && self.ready && self.asked.is_none() && now >= self.next && question.bytes.is_empty() {
+            self.next = now + question.patience;
+        } else if driven.is_ok() && self.ready && self.asked.is_none() && now >= self.next {
+            // Before it is sent: what follows from the answer is counted from here.
+            let sent = Instant::now();
+            (self.asked, self.due, *until) = (Some(sent), question.replies, Deadline::after(question.patience));
+            self.next = sent + question.every;
+            driven = link.send(question.bytes, &mut events);
+        }
+        let late = until.is_over() && (self.asked.is_some() || !self.ready);
+        let came = self.take(events);
+        if let Err(error) = driven {
+            let refused = error.errno() == libc::ECONNREFUSED;
+            self.lose(question);
+            return if refused { Came::Refused(self.begun) } else { came };
+        }
+        if late && !matches!(came, Came::Answer(..)) {
+            self.lose(question);
+        }
+        came
+    }
+
+    fn take(&mut self, events: Vec<Event>) -> Came {
+        let mut came = Came::Nothing;
+        for event in events {
+            match event {
+                Event::Ready => (self.ready, came) = (true, Came::Ready),
+                Event::Reply(reply) if self.due > 0 => {
+                    self.replies.push(reply);
+                    self.due -= 1;
+                }
+                Event::Reply(_) | Event::Push(_) => {}
+            }
+        }
+        match self.asked {
+            Some(asked) if self.due == 0 => {
+                self.asked = None;
+                Came::Answer(asked, std::mem::take(&mut self.replies))
+            }
+            _ => came,
+        }
+    }
+
+    fn lose(&mut self, question: &Question<'_>) {
+        self.link = None;
+        self.next = self.next.max(Instant::now() + question.every);
+    }
+
+    /// What the handshake has told, once the server may be asked.
+    pub(super) fn info(&self) -> Option<&ServerInfo> {
+        self.link.as_ref().and_then(|(link, _)| link.info())
+    }
+
+    /// Closes the connection; the next drive opens another one.
+    pub(super) fn hang_up(&mut self) {
+        self.link = None;
+    }
+
+    /// What to poll for.
+    pub(super) fn poll_fd(&self) -> Option<PollFd> {
+        self.link.as_ref().and_then(|(link, _)| link.poll_fd())
+    }
+
+    /// When it wants to be driven though nothing happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        match &self.link {
+            Some((link, until)) if !self.ready => [link.wakes_at(), until.end()].into_iter().flatten().min(),
+            Some((_, until)) if self.asked.is_some() => until.end(),
+            _ => Some(self.next),
+        }
+    }
+}
