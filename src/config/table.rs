@@ -102,7 +102,7 @@ pub(super) static OPTIONS: &[Opt] = &[
             ("2", |s| s.client.protocol = Protocol::Resp2),
             ("3", |s| s.client.protocol = Protocol::Resp3),
         ]),
-        "RESP version. `auto`: 3 where the server knows it, else 2.",
+        "RESP version. `auto`: 3 where the server knows it, else 2; all connections to one node speak the same.",
     ),
     opt(
         "monitor",

@@ -105,7 +105,7 @@ impl Line {
     fn by_others(&self, at: Option<Endpoint>, state: &str, why: &str) -> Weighed {
         let stands = matches!(state, "" | "connected") || self.lenient;
         match &self.listed {
-            Some((follows, true)) if stands && (at.is_none() || *follows == at) => {
+            Some((follows, link_ok)) if stands && (*link_ok || self.lenient) && (at.is_none() || *follows == at) => {
                 Weighed::Unproven(format!("{why}: the Sentinels' word for it is taken"))
             }
             _ => {
@@ -174,6 +174,12 @@ impl State {
             }
         }
         self.of = Some(primary.clone());
+    }
+
+    /// Forgets what was said of nodes that are gone.
+    fn prune(&mut self, snapshot: &Snapshot) {
+        let listed = |node: &Endpoint| snapshot.replicas.iter().any(|replica| replica.endpoint == *node);
+        self.remarks.retain(|remark| snapshot.primary.as_ref() == Some(&remark.node) || listed(&remark.node));
     }
 
     /// Whether this is said of the node for the first time.
@@ -255,6 +261,11 @@ impl Service {
         let state = self.following.state();
         let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
         remark.map(|remark| remark.text.clone())
+    }
+
+    /// A discovery has ended: what was said of nodes that it does not know is history.
+    pub(super) fn forget_gone(&self, snapshot: &Snapshot) {
+        self.following.state().prune(snapshot);
     }
 
     /// Whether the primary's own word could be had; told when that changes for the worse.
@@ -353,6 +364,10 @@ mod tests {
             let weighed = Line { listed: listed.clone(), ..line() }.weigh(&role, Told::Nothing, Told::NotAsked);
             assert!(matches!(weighed, Weighed::Unproven(_)), "{weighed:?}");
         }
+        let cut = Line { listed: Some((Some(at("p")), false)), ..line() };
+        assert!(matches!(cut.weigh(&Role::Unknown, Told::Nothing, Told::NotAsked), Weighed::Unfit(..)));
+        let weighed = Line { lenient: true, ..cut }.weigh(&Role::Unknown, Told::Nothing, Told::NotAsked);
+        assert!(matches!(weighed, Weighed::Unproven(_)), "while links do not count: {weighed:?}");
         let primary_mute = Line { listed: Some((Some(at("nat")), true)), ..line() };
         let weighed = primary_mute.weigh(&nat, Told::Is(&told("A", None, true)), Told::Nothing);
         assert!(matches!(weighed, Weighed::Unproven(_)), "{weighed:?}");
@@ -398,5 +413,11 @@ mod tests {
         assert!(!state.remark(&at("r"), None));
         assert!(state.remark(&at("r"), say("x")) && !state.remark(&at("r"), say("x")));
         assert!(state.remark(&at("r"), say("y")) && state.remark(&at("r"), None) && !state.remark(&at("r"), None));
+        assert!(state.remark(&at("r"), say("x")) && state.remark(&at("p"), say("x")));
+        state.prune(&Snapshot { primary: Some(at("p")), ..Snapshot::default() });
+        assert!(
+            state.remark(&at("r"), say("x")) && !state.remark(&at("p"), say("x")),
+            "of one that is gone nothing is kept"
+        );
     }
 }

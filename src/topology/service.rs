@@ -384,6 +384,7 @@ impl Service {
         if found {
             self.settle(&mut flight, &before, &after, &report);
             self.note_verified(&after, report.verified);
+            self.forget_gone(&after);
         }
         self.note_views(&mut flight, report.dissent, report.strangers, error.as_ref());
         self.heed_flags(&mut flight, &report.words, report.begun);
