@@ -124,10 +124,11 @@ test:
 	$(CARGO) clippy --all-targets -- -D warnings
 	scripts/msrv check
 	$(MAKE) all
-	@rm -f build/torture.txt
-	TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS); status=$$?; \
+	@rm -f build/torture.txt build/test.status; touch build/torture.txt
+	@{ TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS); \
+	  echo $$? > build/test.status; } 2>&1 | tee build/test.log; \
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
-	  exit $$status
+	  scripts/test-failures build/test.log; exit $$(cat build/test.status)
 
 msrv:
 	scripts/setup msrv

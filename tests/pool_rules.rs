@@ -59,7 +59,7 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
     };
     scope(|threads| {
         for thread in 0..100u64 {
-            let (pool, server, loans, calls, goes_on) = (&pool, &server, &loans, &calls, &goes_on);
+            let (pool, loans, calls, goes_on) = (&pool, &loans, &calls, &goes_on);
             threads.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(thread);
                 while goes_on() {
@@ -70,13 +70,9 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
                         continue;
                     }
                     let mut loan = pool.loan(after(10_000)).unwrap();
-                    let number = String::from_utf8(ask(&mut loan)).unwrap().parse().unwrap();
+                    ask(&mut loan);
                     assert!(pool.counts().total <= 7);
                     if random.u32(..200) == 0 {
-                        // Ended from our side first, so that the server's count follows before the next one is opened.
-                        let before = loan.conn().unwrap().socket().clone();
-                        before.shutdown();
-                        eventually("the server has seen the end", || server.has_ended(number));
                         loan.spoil();
                     }
                     loans.fetch_add(1, Ordering::Relaxed);
@@ -461,13 +457,13 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
         reply.bytes(0).unwrap().to_vec()
     };
     let quick = |ms| pool_echo(&pool, b"quick", after(ms));
-    assert_text(&quick(10_000), b"quick");
+    let usual = (0..5).map(|_| paced(|| assert_text(&quick(10_000), b"quick")).1).max().unwrap();
     // The first slow call finds a single lane, and asks for a second.
     scope(|threads| {
         let slow = threads.spawn(slow);
         eventually("there is a second lane", || pool.counts().lanes == 2);
-        eventually("the slow call is late", || quick(100).is_ok());
-        // Behind it they would wait for as long as it does.
+        // By then the slow call is late; behind it others would wait for as long as it does.
+        std::thread::sleep(200 * MS + 16 * usual);
         (0..50).for_each(|_| assert_text(&quick(10_000), b"quick"));
         go.send(()).unwrap();
         slow.join().unwrap();
@@ -505,12 +501,13 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
         std::thread::sleep(50 * MS);
     }
     eventually("unused connections are closed", || pool.counts().total == 0);
+    // Long before their time without use is over.
+    let pool = server.pool(PoolSettings { idle: Some(600_000 * MS), ..pool_of(4) });
     assert_text(&pool_echo(&pool, b"y", after(20_000)), b"y");
     drop(pool.loan(after(20_000)).unwrap());
+    assert_eq!((pool.counts().lanes, pool.counts().idle), (1, 1));
     gone.store(true, Ordering::Release);
-    let begun = Instant::now();
     eventually("silent connections are closed", || pool.counts().total == 0);
-    assert!(begun.elapsed() < 4400 * MS, "before their time without use was over: {:?}", begun.elapsed());
 }
 
 /// A call that nobody waits for, and the end of which is seen.
@@ -528,11 +525,14 @@ impl Completion for Seen {
 
 /// Starts an ECHO on the lane of submitted calls.
 fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
-    let post = pool.open_post(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
     let seen = Arc::new(Seen(Mutex::default()));
     let args: [&[u8]; 2] = [b"ECHO", text];
-    let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false, gate: None };
-    assert!(post.start(unit, after(20_000), seen.clone(), None).is_ok());
+    // A lane that is renewed in this moment takes no more calls.
+    eventually("a lane takes it", || {
+        let post = pool.open_post(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false, gate: None };
+        post.start(unit, after(20_000), seen.clone(), None).is_ok()
+    });
     seen
 }
 

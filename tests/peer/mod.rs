@@ -1,9 +1,10 @@
 //! A server that does what a test says: one thread and one script for each connection.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -136,6 +137,13 @@ fn header(input: &[u8], at: &mut usize, kind: u8) -> Option<usize> {
     std::str::from_utf8(&rest[1..end]).ok()?.parse().ok()
 }
 
+/// Whether the client has ended its side, or this side was shut down.
+fn hung_up(stream: &TcpStream) -> bool {
+    let mut fd = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one structure on this stack frame, and a descriptor that the stream keeps open.
+    unsafe { libc::poll(&raw mut fd, 1, 0) > 0 }
+}
+
 /// A listening server; its threads end with their connections.
 pub struct Server {
     pub endpoint: Endpoint,
@@ -143,8 +151,6 @@ pub struct Server {
     pub accepted: Arc<AtomicUsize>,
     pub open: Arc<AtomicUsize>,
     pub most_open: Arc<AtomicUsize>,
-    /// Those that have ended.
-    ended: Arc<Mutex<HashSet<usize>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -158,26 +164,29 @@ impl Server {
             accepted: Arc::default(),
             open: Arc::default(),
             most_open: Arc::default(),
-            ended: Arc::default(),
             streams: Arc::default(),
         };
         let (accepted, open, most) = (this.accepted.clone(), this.open.clone(), this.most_open.clone());
-        let (streams, ended, script) = (this.streams.clone(), this.ended.clone(), Arc::new(script));
+        let (streams, script) = (this.streams.clone(), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 stream.set_nodelay(true).unwrap();
-                streams.lock().unwrap().push(stream.try_clone().unwrap());
+                let mut streams = streams.lock().unwrap();
+                // Not `open`, which follows only when a thread of ours has seen the end.
+                streams.retain(|stream| !hung_up(stream));
+                streams.push(stream.try_clone().unwrap());
+                most.fetch_max(streams.len(), Ordering::SeqCst);
+                drop(streams);
                 let number = accepted.fetch_add(1, Ordering::SeqCst);
-                most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let (open, ended, script) = (open.clone(), ended.clone(), script.clone());
+                open.fetch_add(1, Ordering::SeqCst);
+                let (open, script) = (open.clone(), script.clone());
                 std::thread::spawn(move || {
                     let mut peer = Peer { stream, buffer: Vec::new(), ready: VecDeque::new() };
                     if peer.greet() {
                         script(peer, number);
                     }
                     open.fetch_sub(1, Ordering::SeqCst);
-                    ended.lock().unwrap().insert(number);
                 });
             }
         });
@@ -194,11 +203,6 @@ impl Server {
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
-    }
-
-    /// Whether the connection with this number has ended and is no longer counted as open.
-    pub fn has_ended(&self, number: usize) -> bool {
-        self.ended.lock().unwrap().contains(&number)
     }
 
     pub fn accepted(&self) -> usize {

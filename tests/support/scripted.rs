@@ -256,8 +256,27 @@ impl Scripted {
     }
 }
 
+impl Scripted {
+    /// Where it listened, and what it was told last: for who reads of a test that failed.
+    fn report(&self) {
+        let log = self.log();
+        let last = log.iter().skip(log.len().saturating_sub(30));
+        let lines: String =
+            last.map(|entry| format!("\n  on connection {}: {:.200}", entry.conn, entry.text())).collect();
+        eprintln!(
+            "--- scripted server {}, {} connections, {} commands{lines}",
+            self.addr(),
+            self.accepted(),
+            log.len()
+        );
+    }
+}
+
 impl Drop for Scripted {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report();
+        }
         self.clear_faults();
         self.down();
         let threads = std::mem::take(&mut *locked(&self.shared.threads));
