@@ -218,11 +218,11 @@ typedef enum {
   VIGIE_EVENT_DEGRADED = (1 << 7),
   /** A replica came in or went out. The reply is a MAP. */
   VIGIE_EVENT_REPLICA = (1 << 8),
-  /** A Sentinel came, went, is down or up. The reply is a MAP. */
+  /** A Sentinel came, went, is down or up, or names another primary than the others. The reply is a MAP. */
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
    * Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view, role_unknown.
+   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown.
    */
   VIGIE_EVENT_NOTICE = (1 << 10),
 } vigie_event_kind;
@@ -648,10 +648,13 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
  * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
  * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
  * VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
- * reason is a Sentinel's word, and text who said it, or reason is split_view (Sentinels have named different primaries
- * for 3 s), and text what each of them names, or role_unknown (the user may not ask the primary for its role by ROLE,
- * HELLO or INFO). VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up
- * (NULL: it was only spoken of), reason.
+ * reason is a Sentinel's word, and text who said it, or reason is role_unknown (the user may not ask the primary for
+ * its role by ROLE, HELLO or INFO).
+ * VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit
+ * (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of), reason. Two
+ * reasons come with service and text, and with the addresses of all that they are about in sentinel, separated by
+ * commas: split_view (they have named another primary than the others for 3 s, or no majority names one), strangers
+ * (they are of another deployment). text is what they name.
  *
  * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
  * takes the place of the one before.

@@ -103,8 +103,8 @@ statuses! {
         "Try again (RETRYABLE); nothing was sent.";
     ReadOnly = -206, "VIGIE_ERR_READ_ONLY", "A command that writes, on a client for replicas.",
         "Use a client of vigie_primary_for or vigie_split_for; nothing was sent.";
-    SplitView = -207, "VIGIE_ERR_SPLIT_VIEW", "The Sentinels name different primaries and no majority agrees.",
-        "Repair the Sentinels: the message lists what each one says.";
+    SplitView = -207, "VIGIE_ERR_SPLIT_VIEW", "The Sentinels name different primaries and no majority agrees, or they are of different deployments.",
+        "Repair the Sentinels, or name those of one deployment in sentinel.addrs: the message lists what each one says.";
 
     PoolTimeout = -300, "VIGIE_ERR_POOL_TIMEOUT", "No connection of one's own came free in time.",
         "Raise pool.max, or hold sessions and blocking commands for a shorter time.";

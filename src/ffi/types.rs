@@ -181,10 +181,10 @@ pub enum vigie_event_kind {
     VIGIE_EVENT_DEGRADED = 1 << 7,
     /// A replica came in or went out. The reply is a MAP.
     VIGIE_EVENT_REPLICA = 1 << 8,
-    /// A Sentinel came, went, is down or up. The reply is a MAP.
+    /// A Sentinel came, went, is down or up, or names another primary than the others. The reply is a MAP.
     VIGIE_EVENT_SENTINEL = 1 << 9,
     /// Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: split_view, role_unknown.
+    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown.
     VIGIE_EVENT_NOTICE = 1 << 10,
 }
 

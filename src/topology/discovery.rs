@@ -39,11 +39,11 @@ pub struct Report {
     /// All who name the primary are in TILT: what they say lowers no fence.
     pub tilt: bool,
     /// What they say, if some do not name the one that won, or none has won for that.
-    pub dissent: Option<String>,
+    pub dissent: Option<Views>,
     /// What the primary told of itself, if it was asked.
     pub verified: Option<ServerInfo>,
     /// Who is of another deployment, and what they name there.
-    pub strangers: Option<String>,
+    pub strangers: Option<Views>,
     /// Who has named the primary that was verified, and who is of another deployment.
     pub membership: Option<(Vec<Speaker>, Vec<Speaker>)>,
     /// When the questions went out.
@@ -72,6 +72,14 @@ impl Report {
             begun,
         }
     }
+}
+
+/// Sentinels that name another primary.
+pub struct Views {
+    /// They, as announced.
+    pub sentinels: Vec<Endpoint>,
+    /// What all of them name.
+    pub text: String,
 }
 
 /// What a Sentinel says of a failover.
@@ -125,14 +133,15 @@ pub(super) fn run(
                 report.verified = told;
                 report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
                 (report.reset, report.tilt) = (winner.reset, winner.tilt);
-                report.dissent = (winner.voices.len() < voices.len()).then(|| judge::views(voices));
+                report.dissent = counted.dissent(Some(&winner.primary), judge::views(voices));
                 joined = counted.speakers(&counted.naming(&winner.primary));
                 snapshot(winner, voices, &asked, settings)
             })
             .map_err(|error| report::unverified(service, &asked, error)),
         Verdict::Refused(status, why, proposal) => {
             if status == Status::SplitView {
-                report.dissent = Some(if voices.is_empty() { why.clone() } else { judge::views(voices) });
+                report.dissent =
+                    counted.dissent(None, if voices.is_empty() { why.clone() } else { judge::views(voices) });
             }
             report.proposed = proposal;
             Err(report::failure(service, &asked, status, &why, deadline))
@@ -191,9 +200,23 @@ impl<'a> Counted<'a> {
         voices.iter().map(|voice| word(voice, self.asked, known)).collect()
     }
 
-    fn strangers_say(&self) -> Option<String> {
+    /// Those whose voices are not for this primary; without one all are, and all who answered where no voice counts.
+    fn dissent(&self, primary: Option<&Endpoint>, text: String) -> Option<Views> {
+        let announced = |index: usize| self.asked[index].announced.clone();
+        let mut sentinels: Vec<_> = self.voices.iter().map(|voice| (voice.primary, announced(voice.index))).collect();
+        sentinels.retain(|(named, _)| primary != Some(*named));
+        let mut sentinels: Vec<_> = sentinels.into_iter().map(|(_, announced)| announced).collect();
+        if self.voices.is_empty() {
+            sentinels
+                .extend(self.asked.iter().filter(|asked| asked.answer().is_some()).map(|one| one.announced.clone()));
+        }
+        (!sentinels.is_empty()).then_some(Views { sentinels, text })
+    }
+
+    fn strangers_say(&self) -> Option<Views> {
         let voices = judge::each_once(&round::answers(self.asked, &self.strangers));
-        (!voices.is_empty()).then(|| judge::views(&voices))
+        let sentinels: Vec<_> = voices.iter().map(|voice| self.asked[voice.index].announced.clone()).collect();
+        (!voices.is_empty()).then(|| Views { sentinels, text: judge::views(&voices) })
     }
 
     /// Those who name this primary.

@@ -284,6 +284,33 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_load_balancer_nobody_is_taken_for_known() {
+        let list = SentinelList::new(&[at(1)]);
+        let told = |port, id: &str| (at(port), Met::Good(Some(id.into())));
+        let named = [peer(7, "a"), peer(8, "b")];
+        list.settle(&[told(1, "a")]);
+        // For all that is known, it is Sentinel a.
+        assert_eq!(list.learn(&named, 9), [at(8)]);
+        // It is b the next time: a second name of none, and those behind it are asked and listened to by themselves.
+        list.settle(&[told(1, "b"), told(8, "b")]);
+        assert_eq!(ports(&list), [1, 8]);
+        assert_eq!(list.learn(&named, 9), [at(7)]);
+        list.settle(&[told(1, "a"), told(7, "a"), told(8, "b")]);
+        assert_eq!(ports(&list), [1, 7, 8]);
+    }
+
+    #[test]
+    fn strangers_make_way_for_others() {
+        let list = SentinelList::new(&[at(1)]);
+        assert_eq!(list.learn(&[peer(5, "id5"), peer(6, "id6")], 2).len(), 2);
+        list.settle(&[good(1), (at(5), Met::Stranger(Some("id5".into()))), good(6)]);
+        assert_eq!(list.learn(&[peer(7, "id7"), peer(8, "id8")], 2), [at(7)]);
+        let mut left = ports(&list);
+        left.sort_unstable();
+        assert_eq!(left, [1, 6, 7]);
+    }
+
+    #[test]
     fn row_26_nothing_is_lost_or_doubled_when_many_settle_at_once() {
         let given: Vec<_> = (1..=3).map(at).collect();
         let list = SentinelList::new(&given);

@@ -5,7 +5,7 @@
 //! others: when to ask (client, pool), and what to do about an error.
 
 use super::deployment::Membership;
-use super::discovery::{self, Report};
+use super::discovery::{self, Report, Views};
 use super::failover::{Failover, be_lenient};
 use super::follow::Following;
 use super::identity::Speaker;
@@ -55,13 +55,13 @@ struct Dissent {
 
 impl Dissent {
     /// Notes what they say now; true when it has lasted for so long that no failover explains it: once, until they agree again.
-    fn note(&mut self, views: Option<String>) -> bool {
+    fn note(&mut self, views: Option<&Views>) -> bool {
         let Some(views) = views else {
             *self = Self::default();
             return false;
         };
         let since = self.heard.take().map_or_else(Instant::now, |(since, _)| since);
-        self.heard = Some((since, views));
+        self.heard = Some((since, views.text.clone()));
         since.elapsed() >= SPLIT && !std::mem::replace(&mut self.told, true)
     }
 
@@ -421,20 +421,17 @@ impl Service {
     }
 
     /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
-    fn note_views(
-        &self,
-        flight: &mut Flight,
-        dissent: Option<String>,
-        strangers: Option<String>,
-        error: Option<&Error>,
-    ) {
+    fn note_views(&self, flight: &mut Flight, dissent: Option<Views>, strangers: Option<Views>, error: Option<&Error>) {
         let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
         for (noted, views, reason) in
             [(&mut flight.dissent, dissent, "split_view"), (&mut flight.strangers, strangers, "strangers")]
         {
-            let text = views.clone().unwrap_or_default();
-            if !(says_nothing && views.is_none()) && noted.note(views) {
-                self.notice(reason, text);
+            if (says_nothing && views.is_none()) || !noted.note(views.as_ref()) {
+                continue;
+            }
+            if let Some(Views { sentinels, text }) = views {
+                let (service, reason) = (self.name.clone(), reason.to_owned());
+                self.shared.tell(Happening::Disagree { service, sentinels, reason, text });
             }
         }
     }

@@ -65,6 +65,17 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
+    /// Sentinels have named another primary than the others for seconds.
+    Disagree {
+        /// The service.
+        service: String,
+        /// They.
+        sentinels: Vec<Endpoint>,
+        /// One word.
+        reason: String,
+        /// What is named.
+        text: String,
+    },
     /// A Sentinel is up, down, or was spoken of.
     Sentinel {
         /// The Sentinel.
@@ -84,7 +95,7 @@ impl Happening {
             Self::Fence { .. } => kind::FENCE,
             Self::Degraded { .. } => kind::DEGRADED,
             Self::Replica { .. } => kind::REPLICA,
-            Self::Sentinel { .. } => kind::SENTINEL,
+            Self::Sentinel { .. } | Self::Disagree { .. } => kind::SENTINEL,
         }
     }
 
@@ -113,6 +124,12 @@ impl Happening {
             Self::Replica { service, replica, fit, reason } => {
                 map.text("service").text(service).text("replica").text(replica);
                 either(map.text("fit"), *fit).text("reason").text(reason);
+            }
+            Self::Disagree { service, sentinels, reason, text } => {
+                let sentinels: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
+                map.text("sentinel").text(&sentinels.join(","));
+                either(map.text("up"), None).text("reason").text(reason);
+                map.text("service").text(service).text("text").text(text);
             }
             Self::Sentinel { sentinel, up, reason } => {
                 map.text("sentinel").text(sentinel);

@@ -261,7 +261,7 @@ fn permanently_split(rig: &Rig) -> Outcome {
     odd.cmd(&["SENTINEL", "MONITOR", SERVICE, other.host(), &port, "2"]);
     odd.cmd(&["SENTINEL", "SET", SERVICE, "down-after-milliseconds", "60000"]);
     probe.run_for(millis(rig.pick(6000, 20_000)));
-    let told = stage.handle.events_of(kind::NOTICE);
+    let told = stage.handle.events_of(kind::SENTINEL);
     let warning = told.iter().find(|heard| word(&heard.text, "reason").starts_with("split_view"));
     let (switches, is, story) = (stage.handle.switches(), stage.handle.primary(), stage.story());
     let count = told.iter().filter(|heard| word(&heard.text, "reason").starts_with("split_view")).count();
