@@ -726,11 +726,11 @@ void vigie_sentinel_free(vigie_sentinel *sentinel);
  * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides are
  * copied. overrides may be NULL; it holds only options that CONFIGURATION.md marks for overrides (pool, lane, retry,
  * replica, timeouts, db).
- * Blocks: no.
+ * Blocks: no; with the option pool.eager up to its timeout.call, because it runs a PING.
  * Threads: [T]; overrides is [C] meanwhile.
  * Errors: VIGIE_ERR_CONFIG: overrides; or no service is named anywhere; VIGIE_ERR_INVALID_ARG: sentinel or out is
  * NULL, or service is empty; VIGIE_ERR_INVALID_STATE: another thread changes overrides; VIGIE_ERR_CLOSED;
- * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. With pool.eager also those of vigie_cmd_exec().
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -746,7 +746,7 @@ vigie_status vigie_primary_for(vigie_sentinel *sentinel,
  *
  * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
  * NULL) are copied.
- * Blocks: no.
+ * Blocks: no; with the option pool.eager up to its timeout.call, because it runs a PING.
  * Threads: [T]; overrides is [C] meanwhile.
  * Errors: as vigie_primary_for().
  * Since: 0.1.0.
@@ -766,7 +766,7 @@ vigie_status vigie_replica_for(vigie_sentinel *sentinel,
  *
  * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
  * NULL) are copied.
- * Blocks: no.
+ * Blocks: no; with the option pool.eager up to its timeout.call, because it runs a PING.
  * Threads: [T]; overrides is [C] meanwhile.
  * Errors: as vigie_primary_for().
  * Since: 0.1.0.

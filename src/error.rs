@@ -109,7 +109,7 @@ statuses! {
     PoolTimeout = -300, "VIGIE_ERR_POOL_TIMEOUT", "No connection of one's own came free in time.",
         "Raise pool.max, or hold sessions and blocking commands for a shorter time.";
     QueueFull = -301, "VIGIE_ERR_QUEUE_FULL", "The queue holds as many outstanding calls and events as it may.",
-        "Drain it, then submit again; nothing was taken.";
+        "Drain it, then submit again (RETRYABLE); nothing was taken. Without that flag the list never fits: the message says so.";
     PoolBusy = -302, "VIGIE_ERR_POOL_BUSY", "No connection of one's own is free, and pool.wait is 0.",
         "Raise pool.max or pool.wait; the message has the numbers.";
 
@@ -249,6 +249,21 @@ impl Error {
         self
     }
 
+    /// The same with how long all of it took behind; the times of its parts go, so that one time is told.
+    pub fn with_time(mut self, ms: u128, more: impl fmt::Display) -> Self {
+        self.0.message = format!("{} (after {ms} ms{more})", without_times(&self.0.message));
+        self
+    }
+
+    /// The same with what was tried for a service in front, which is named once.
+    pub fn in_service(self, tried: impl fmt::Display, service: &str) -> Self {
+        let service = format!("service {}", quoted(service));
+        if self.message().starts_with(&service) {
+            return self.in_context(tried);
+        }
+        self.in_context(format_args!("{tried} for {service}"))
+    }
+
     /// The status.
     pub fn status(&self) -> Status {
         self.0.status
@@ -316,9 +331,50 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A name as a message shows it: in quotes, escaped, and cut.
+pub fn quoted(name: &str) -> String {
+    const MOST: usize = 64;
+    let cut: String = name.chars().take(MOST).collect();
+    let dots = if cut.len() < name.len() { "..." } else { "" };
+    format!("'{}{dots}'", cut.escape_debug())
+}
+
+/// Without each ` (after 5 ms)`.
+fn without_times(message: &str) -> String {
+    const BEGIN: &str = " (after ";
+    let (mut out, mut rest) = (String::new(), message);
+    while let Some(at) = rest.find(BEGIN) {
+        let behind = &rest[at + BEGIN.len()..];
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let end = if digits > 0 { behind[digits..].strip_prefix(" ms)") } else { None };
+        let kept = if end.is_some() { at } else { at + BEGIN.len() };
+        out.push_str(&rest[..kept]);
+        rest = end.unwrap_or(behind);
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_time_and_one_service_are_told() {
+        let error = || Error::new(Status::NoPrimary, "service 'm': a (after 0 ms): b (after noon) (after 12 ms)");
+        assert_eq!(
+            error().in_service("GET", "m").with_time(13, ", 2 attempts").message(),
+            "GET: service 'm': a: b (after noon) (after 13 ms, 2 attempts)"
+        );
+        let other = Error::new(Status::Io, "closed").in_service("GET", "m");
+        assert_eq!(other.message(), "GET for service 'm': closed");
+    }
+
+    #[test]
+    fn names_are_escaped_and_cut() {
+        assert_eq!(quoted("mymaster"), "'mymaster'");
+        assert_eq!(quoted("a\n\u{1b}[31m'"), "'a\\n\\u{1b}[31m\\''");
+        assert_eq!(quoted(&"x".repeat(1000)).len(), 64 + 5);
+    }
 
     #[test]
     fn every_code_is_negative_unique_and_found_again() {

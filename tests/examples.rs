@@ -4,7 +4,7 @@ mod installed;
 mod support;
 
 use installed::{Prefix, fresh_dir, root, run};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -153,17 +153,34 @@ fn demo_fails_when_an_acknowledged_write_is_missing() {
 fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
     let temporary = fresh_dir("demo-ctrl-c");
     let mut script = Command::new(root().join("scripts/demo"));
-    script.arg(&Prefix::shared().root).env("TMPDIR", &temporary).stdout(Stdio::piped()).process_group(0);
+    script.arg(&Prefix::shared().root).env("TMPDIR", &temporary).process_group(0);
+    script.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut script = script.spawn().expect("it starts");
     let mut lines = BufReader::new(script.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("topology")), "the demo did not begin");
+    // By then the primary has been killed.
+    assert!(lines.any(|line| line.contains("1 of 2 replicas fit")), "the demo did not go on");
     let group = i32::try_from(script.id()).expect("a pid");
     // SAFETY: only signals the group of the child, which has not been waited for.
     assert_eq!(unsafe { libc::kill(-group, libc::SIGINT) }, 0);
     assert_eq!(script.wait().expect("it ends").code(), Some(130));
+    let mut noise = String::new();
+    script.stderr.take().expect("piped").read_to_string(&mut noise).expect("text");
+    assert_eq!(noise, "", "the shell says something");
     assert_eq!(std::fs::read_dir(&temporary).expect("it is ours").count(), 0, "files are left in {temporary:?}");
     // SAFETY: signal 0 only asks whether anybody is left in the group.
     assert_eq!(unsafe { libc::kill(-group, 0) }, -1, "processes are left");
+}
+
+#[test]
+fn the_program_of_the_readme_ends_with_1_on_a_failure() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md can be read");
+    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("it has a program");
+    let dir = fresh_dir("readme");
+    std::fs::write(dir.join("hello.c"), code).expect("the directory is ours");
+    Prefix::shared().compile(&dir.join("hello.c"), &dir.join("hello"));
+    let output =
+        Command::new(dir.join("hello")).arg("redis-sentinel://127.0.0.1:1/mymaster").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::lag;
 use super::line::{LINES, Line};
 use super::route::View;
 use crate::config::{ClientSettings, Config};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::apart::Apart;
@@ -141,7 +141,10 @@ impl Core {
 
     pub(super) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
-            true => Err(Error::new(Status::Closed, format!("the client of service {} is closed", self.service.name()))),
+            true => Err(Error::new(
+                Status::Closed,
+                format!("the client of service {} is closed", quoted(self.service.name())),
+            )),
             false => Ok(()),
         }
     }
@@ -217,7 +220,7 @@ impl Core {
         if running == 0 {
             return Ok(());
         }
-        let (name, after) = (self.service.name(), deadline.elapsed().as_millis());
+        let (name, after) = (quoted(self.service.name()), deadline.elapsed().as_millis());
         let text = format!(
             "closing the client of service {name}: {running} calls were running after {after} ms and were ended"
         );
@@ -232,7 +235,8 @@ impl Core {
         let _renewal = lock(&self.renewal);
         self.life.ended.store(true, Ordering::Release);
         let view = self.view.swap(Arc::default());
-        let cause = Error::new(Status::Closed, format!("the client of service {} was closed", self.service.name()));
+        let cause =
+            Error::new(Status::Closed, format!("the client of service {} was closed", quoted(self.service.name())));
         view.pools().for_each(|pool| pool.retire(cause.clone()));
     }
 

@@ -256,7 +256,7 @@ impl Core {
                 // The node itself may well be there: a cursor is lost only with the node.
                 Some(_) if route.pinned && error.status() == Status::Io => {}
                 Some(reader) => {
-                    reader.rest();
+                    reader.rest(&error);
                     self.service.suspect(route.pool.endpoint(), error.message());
                     progress.tried.push(route.pool.name().to_owned());
                 }
@@ -309,9 +309,7 @@ impl Core {
             rounds => format!(", {} attempts", rounds + 1),
         };
         let after = progress.deadline.elapsed().as_millis();
-        self.without_sentinels(error)
-            .in_context(format!("{} for service {}", plan.name(), self.service.name()))
-            .with_note(format!(" (after {after} ms{again})"))
+        self.without_sentinels(error).in_service(plan.name(), self.service.name()).with_time(after, again)
     }
 }
 

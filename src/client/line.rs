@@ -394,7 +394,8 @@ impl Line {
             return match way.route.reader.filter(|_| is_sluggish) {
                 Some(reader) => {
                     // The others have the reads meanwhile.
-                    reader.rest();
+                    let text = format!("no connection within {} ms", opening.since.elapsed().as_millis());
+                    reader.rest(&Error::new(Status::Connect, text));
                     Start::Later(waiting, Duration::ZERO)
                 }
                 None => Start::Later(waiting, LOOK),

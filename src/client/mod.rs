@@ -83,6 +83,10 @@ impl CallFlags {
     }
 }
 
+/// Of a call with a timeout of 0 or less: -1 is no limit elsewhere.
+const NO_TIME: &str = "timeout_ms is 0 or less, which leaves no time (VIGIE_TIMEOUT_NONE: no limit; VIGIE_TIMEOUT_DEFAULT: the \
+                       option timeout.call)";
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
@@ -193,7 +197,7 @@ impl Client {
     fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, budget: Budget) -> Result<(Reply, Arc<Pool>)> {
         let _inside = self.core.enter()?;
         if budget == Budget::DontWait {
-            let text = format!("{} was not sent: the call has no time", plan.name());
+            let text = format!("{} was not sent: {NO_TIME}", plan.name());
             return Err(self.core.told(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)));
         }
         let outcome = match &self.session {

@@ -167,8 +167,10 @@ impl<'a> Plan<'a> {
     pub(super) fn check_paired(&self) -> Result<()> {
         match &self.unpaired {
             Some(name) => {
-                let text =
-                    format!("{name} answers otherwise than once for each command: it is not for vigie_cmd_exec()");
+                let text = format!(
+                    "{name} is not answered once for each command, which no connection of this version carries: run it \
+                         on a connection of another client (vigie_client_topology() tells where the servers are)"
+                );
                 Err(Error::new(Status::Unsupported, text))
             }
             None => Ok(()),

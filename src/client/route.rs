@@ -3,8 +3,8 @@
 //! Guarantees: a view follows the topology's snapshot before the next call is routed; a pool whose node left the view is
 //! retired, and whoever waits in it is answered; a replica that just failed is left alone for a while.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::admit::Gate;
@@ -13,7 +13,7 @@ use super::lag::Lag;
 use super::plan::{Plan, Scan};
 use super::{CallFlags, Target};
 use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Admit, Agreed, ConnectOptions, Expect, HandshakeOptions};
 use crate::pool::{Pool, Spec};
 use crate::sys::random;
@@ -48,6 +48,8 @@ pub(super) struct Reader {
     pub(super) lag: Arc<Lag>,
     /// Milliseconds since `born` until which it is passed over.
     rests_until: AtomicU64,
+    /// How it failed last.
+    failure: Mutex<String>,
     born: Instant,
 }
 
@@ -79,9 +81,14 @@ impl Route {
 
 impl Reader {
     /// It failed: pass it over for a while.
-    pub(super) fn rest(&self) {
+    pub(super) fn rest(&self, why: &Error) {
+        why.message().clone_into(&mut lock(&self.failure));
         let until = (self.born.elapsed() + COOL_DOWN).as_millis() as u64;
         self.rests_until.store(until, Ordering::Relaxed);
+    }
+
+    fn how_it_failed(&self) -> String {
+        format!("failed just now: {}", lock(&self.failure))
     }
 
     /// Whether it may serve where nothing better does: its link is all that is wrong, and this call has not found it wanting for that.
@@ -185,6 +192,7 @@ impl Core {
             unfit_by_link: replica.unfit_by_link,
             lag: kept.map_or_else(Arc::default, |reader| Arc::clone(&reader.lag)),
             rests_until: AtomicU64::new(kept.map_or(0, |reader| reader.rests_until.load(Ordering::Relaxed))),
+            failure: Mutex::new(kept.map(|reader| lock(&reader.failure).clone()).unwrap_or_default()),
             born: kept.map_or_else(Instant::now, |reader| reader.born),
         })
     }
@@ -210,7 +218,7 @@ impl Core {
     fn retire_lost(&self, last: &View) {
         let view = self.view.load();
         for lost in last.pools().filter(|pool| !view.pools().any(|kept| Arc::ptr_eq(kept, pool))) {
-            let text = format!("{} left its role in service {}", lost.name(), self.service.name());
+            let text = format!("{} left its role in service {}", lost.name(), quoted(self.service.name()));
             let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
             lost.retire(cause.with_flags(flags::FAILOVER));
         }
@@ -246,7 +254,7 @@ impl Core {
         match &view.primary {
             Some(pool) => Ok(Route::to(pool, None, 0)),
             None => {
-                let text = format!("no primary of service {} is known", self.service.name());
+                let text = format!("no primary of service {} is known", quoted(self.service.name()));
                 Err(Error::new(Status::NoPrimary, text).with_flags(flags::RETRYABLE))
             }
         }
@@ -327,16 +335,16 @@ impl Core {
     }
 
     fn no_replica(&self, view: &View, tried: &[String]) -> Error {
-        let mut text = format!("no fit replica of service {}", self.service.name());
+        let mut text = format!("no fit replica of service {}", quoted(self.service.name()));
         // The view is not renewed for a reason that changed; the snapshot has it.
         let snapshot = self.service.load();
         for reader in &view.replicas {
-            let failed = tried.iter().any(|name| name == reader.pool.name()).then_some("failed just now");
+            let failed = tried.iter().any(|name| name == reader.pool.name()).then(|| reader.how_it_failed());
             let known = snapshot.replicas.iter().find(|replica| &replica.endpoint == reader.pool.endpoint());
             let unfit = known.map_or(reader.unfit.as_deref(), |replica| replica.unfit.as_deref());
             let lags = self.settings().replica.max_lag.and_then(|max| reader.lag.objection(max));
             let weighed = self.service.objection_to(reader.pool.endpoint());
-            let why = unfit.or(lags.as_deref()).or(weighed.as_deref()).or(failed).unwrap_or("not tried");
+            let why = unfit.or(lags.as_deref()).or(weighed.as_deref()).or(failed.as_deref()).unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
         Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)

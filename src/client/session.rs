@@ -146,7 +146,7 @@ impl Session {
             let found = learnt.and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
             let loan = found.and_then(|route| {
                 let doubt = |error: &Error| {
-                    route.reader.iter().for_each(|reader| reader.rest());
+                    route.reader.iter().for_each(|reader| reader.rest(error));
                     core.service.suspect(route.pool.endpoint(), error.message());
                 };
                 route.pool.loan(deadline).inspect_err(doubt)
@@ -156,11 +156,10 @@ impl Session {
                 Err(error) => error,
             };
             if is_final(&error) || deadline.is_over() || core.is_closed() {
-                let context = format!("a session for service {}", core.service.name());
                 return Err(core
                     .without_sentinels(error)
-                    .in_context(context)
-                    .with_note(format!(" (after {} ms)", deadline.elapsed().as_millis())));
+                    .in_service("a session", core.service.name())
+                    .with_time(deadline.elapsed().as_millis(), ""));
             }
             stale = core.service.discovered();
             core.service.rest(deadline.left_or(core.service.pause(pause)), version, || core.is_closed());
@@ -315,7 +314,7 @@ impl Pinned {
             true => failure.error.with_status(Status::TxnAborted),
             false => failure.error,
         };
-        let error = error.in_context(format!("{} in a session for service {}", plan.name(), core.service.name()));
+        let error = error.in_service(format_args!("{} in a session", plan.name()), core.service.name());
         if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error.with_flags(flags::RETRYABLE) }
     }
 }

@@ -15,7 +15,7 @@ use super::judge::{self, Verdict, judge};
 use super::line::{APART, PRIMARY, REPLICAS};
 use super::plan::{Plan, Scan};
 use super::route::Route;
-use super::{Budget, CallFlags, Client};
+use super::{Budget, CallFlags, Client, NO_TIME};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
@@ -94,7 +94,7 @@ impl Client {
             return Err(Error::new(Status::Unsupported, text));
         }
         if budget == Budget::DontWait {
-            let text = "the list was not sent: the call has no time";
+            let text = format!("the list was not sent: {NO_TIME}");
             return Err(self.core.told(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)));
         }
         self.core.check_open()?;
@@ -152,7 +152,7 @@ impl Core {
 
     /// Looks a call up, and refuses what cannot be submitted.
     fn facts(&self, plan: &Plan<'_>, call: CallFlags, durable: bool) -> Result<Facts> {
-        plan.check_shared()?;
+        plan.check_shared().map_err(|error| error.with_note("; a session cannot be submitted: its calls wait"))?;
         self.check_target(plan)?;
         let from_replicas = self.reads_from_replicas(plan, call);
         let traffic = match plan.blocks {

@@ -57,7 +57,7 @@ pub enum AddressFault {
     #[error("what stands in brackets is not an IPv6 address, or a bracket is missing")]
     Brackets,
     /// `::1:6379` could be read in two ways.
-    #[error("an IPv6 address needs brackets, as in [::1]:6379")]
+    #[error("an IPv6 address needs brackets, also in front of a port, as in [::1]:6379")]
     NeedsBrackets,
     /// Blanks, slashes and the like.
     #[error("the host has a character that no host name has")]
@@ -146,10 +146,17 @@ pub(super) fn split(text: &str) -> std::result::Result<(String, Option<u16>), Ad
         };
     }
     match text.split_once(':') {
-        Some(_) if normal_ipv6(text).is_some() => Err(AddressFault::NeedsBrackets),
+        Some(_) if looks_like_ipv6(text) => Err(AddressFault::NeedsBrackets),
         Some((host, port)) => Ok((normal_host(host)?, Some(read_port(port)?))),
         None => Ok((normal_host(text)?, None)),
     }
+}
+
+/// An IPv6 address without brackets, with a port behind it or not.
+fn looks_like_ipv6(text: &str) -> bool {
+    let colons = text.bytes().filter(|byte| *byte == b':').count();
+    normal_ipv6(text).is_some()
+        || (colons > 1 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')))
 }
 
 fn unix(path: &str) -> std::result::Result<Endpoint, AddressFault> {
@@ -261,6 +268,8 @@ mod tests {
             ("[::1%]:1", Brackets),
             ("::1", NeedsBrackets),
             ("::1:6379", NeedsBrackets),
+            ("2001:db8:1:2:3:4:5:6:26379", NeedsBrackets),
+            ("fe80::1:26379:x", PortText),
             ("a b:1", HostCharacter),
             ("a@b", HostCharacter),
             ("300.1.1.1", Ipv4),

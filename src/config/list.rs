@@ -122,7 +122,7 @@ fn sentinel_uri(number: usize, scheme: &str, rest: &str) -> Result<(Endpoint, Op
     let name = match userinfo {
         Some(_) => format!("{scheme}://***@{host}"),
         // Without an '@' what follows the colon may be a password whose host was forgotten.
-        None => format!("{scheme}://{}", uri::without_port(host)),
+        None => format!("{scheme}://{}", uri::without_password(host)),
     };
     let fault = |cause: &dyn std::fmt::Display| ListFault::entry(number, &name, cause);
     match scheme {

@@ -475,13 +475,19 @@ fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// What other clients call an option that no letter would lead to.
+const MEANT: [(&str, &str); 3] =
+    [("pool.size", "pool.max"), ("max.connections", "pool.max"), ("timeout.command", "timeout.call")];
+
 /// The row of a key, or an error that names the nearest one.
 pub(super) fn find(key: &str) -> Result<&'static Opt> {
     if let Some(option) = OPTIONS.iter().find(|option| option.key == key) {
         return Ok(option);
     }
     let is_tls = key == "tls" || key.starts_with("tls.") || key.starts_with("sentinel.tls");
-    let hint = match nearest(key, OPTIONS.iter().map(|option| option.key)) {
+    let meant = MEANT.iter().find(|(other, _)| other.eq_ignore_ascii_case(&key.replace(['_', '-'], ".")));
+    let near = || nearest(key, OPTIONS.iter().map(|option| option.key));
+    let hint = match meant.map(|(_, known)| *known).or_else(near) {
         _ if is_tls => "TLS is not in this build".to_owned(),
         Some(known) => format!("did you mean {known:?}?"),
         None => "CONFIGURATION.md lists those that exist".to_owned(),

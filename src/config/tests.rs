@@ -106,6 +106,8 @@ fn an_unknown_option_is_named_with_the_nearest_known_one() {
     let error = Config::new().set("tcp_keepalive", "1").unwrap_err();
     assert_eq!(error.status(), Status::Config);
     assert_eq!(error.message(), "unknown option \"tcp_keepalive\": did you mean \"tcp.keepalive_idle\"?");
+    let error = Config::new().set("pool.size", "8").unwrap_err();
+    assert_eq!(error.message(), "unknown option \"pool.size\": did you mean \"pool.max\"?");
     let error = Config::new().set("fork", "reopen").unwrap_err();
     assert!(error.message().starts_with("unknown option \"fork\""), "{error}");
 }

@@ -4,6 +4,7 @@
 //! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
@@ -56,6 +57,12 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
     };
     push(&mut parts, "sentinel.addrs", Secret::new(sentinels(hosts, user.is_some())?));
     if let Some(user) = user {
+        if has_another_user(user) {
+            return bad(
+                "two users or passwords: one user:password@ in front of all addresses is that of the data nodes, and the \
+                        Sentinels have sentinel.username and sentinel.password (in a password '@' is written %40 and ',' %2C)",
+            );
+        }
         let (username, password) = userinfo(user).map_err(|fault| fault_in("user and password", fault))?;
         push(&mut parts, "auth.username", username);
         push(&mut parts, "auth.password", password);
@@ -100,7 +107,7 @@ fn sentinels(hosts: &str, has_user: bool) -> Result<String> {
     let mut list = Vec::new();
     for (entry, number) in hosts.split(',').zip(1..) {
         // Without an '@' what follows the colon may be a password whose host was forgotten.
-        let name = if has_user { Cow::Borrowed(entry) } else { without_port(entry) };
+        let name = if has_user { Cow::Borrowed(entry) } else { without_password(entry) };
         let place = format!("Sentinel {number} ({})", shown(&name));
         let host = decode(entry).map_err(|fault| fault_in(&place, fault))?;
         let address = Endpoint::read_tcp(&host, SENTINEL_PORT).map_err(|fault| fault_in(&place, fault))?;
@@ -140,13 +147,26 @@ fn read_query(query: &str, parts: &mut Vec<Part>) -> Result<()> {
     Ok(())
 }
 
-/// `host:***` for `host:port`: names an entry without what stands behind its colon.
-pub(super) fn without_port(entry: &str) -> Cow<'_, str> {
-    let colon = if entry.starts_with('[') { entry.find("]:").map(|at| at + 1) } else { entry.find(':') };
-    match colon {
-        Some(colon) => Cow::Owned(format!("{}:***", &entry[..colon])),
-        None => Cow::Borrowed(entry),
+/// `name:***` for `name:word`, which may be a user and a password whose host was forgotten. A number behind the colon is a port, and
+/// so is whatever follows an address.
+pub(super) fn without_password(entry: &str) -> Cow<'_, str> {
+    const LONGEST_PORT: usize = 6;
+    let colon = if entry.starts_with('[') { None } else { entry.find(':') };
+    let Some(colon) = colon else { return Cow::Borrowed(entry) };
+    let (name, behind) = (&entry[..colon], &entry[colon + 1..]);
+    let is_number = behind.len() <= LONGEST_PORT && behind.bytes().all(|byte| byte.is_ascii_digit());
+    match is_number || name.parse::<IpAddr>().is_ok() {
+        true => Cow::Borrowed(entry),
+        false => Cow::Owned(format!("{name}:***")),
     }
+}
+
+/// Whether what stands in front of the last '@' holds a whole address behind another '@': a user and a password for each Sentinel.
+fn has_another_user(user: &str) -> bool {
+    let Some((_, behind)) = user.split_once('@') else { return false };
+    let Some((first, others)) = behind.split_once(',') else { return false };
+    let is_address = |text: &str| Endpoint::read_tcp(text, SENTINEL_PORT).is_ok();
+    is_address(first) && (first.contains(':') || others.contains(':'))
 }
 
 /// User and password of `user:password`; either may be empty.
@@ -224,6 +244,13 @@ mod tests {
             ("redis-sentinel:///s", "no Sentinel"),
             ("redis-sentinel://h,/s", "Sentinel 2"),
             ("redis-sentinel://a:b@h:70000/s", "\"h:70000\""),
+            ("redis-sentinel://h:70000/s", "\"h:70000\""),
+            ("redis-sentinel://127.0.0.1:x/s", "\"127.0.0.1:x\""),
+            ("redis-sentinel://[::1]:x/s", "\"[::1]:x\""),
+            ("redis-sentinel://::1:26379/s", "brackets"),
+            ("redis-sentinel://h:pw/s", "\"h:***\""),
+            ("redis-sentinel://a:b@h1:1,c:d@h2:2/s", "two users or passwords"),
+            ("redis-sentinel://a:b@h1,a:b@h2/s", "two users or passwords"),
             ("redis-sentinel://h/s/2", "?db="),
             ("redis-sentinel://h/s?db", "key=value"),
             ("redis-sentinel://h/s?db=1&", "part 2"),

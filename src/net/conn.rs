@@ -101,7 +101,7 @@ impl Conn {
         let talked = conn.shake_hands(&options.handshake, deadline);
         talked.map_err(|error| {
             let after = deadline.elapsed().as_millis();
-            error.in_context(format_args!("handshake with {endpoint}")).with_note(format_args!(" (after {after} ms)"))
+            error.in_context(format_args!("handshake with {endpoint}")).with_time(after, "")
         })?;
         if let Some(gate) = &options.admit {
             gate.admit(&mut conn, deadline)?;

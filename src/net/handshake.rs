@@ -298,6 +298,9 @@ impl Handshake {
     }
 
     fn refused(&mut self, asked: Asked, line: &[u8]) -> Result<Step> {
+        if line.starts_with(b"NOAUTH") {
+            return Err(self.wants_password());
+        }
         if let Some(error) = refusal(line) {
             return Err(error);
         }
@@ -323,6 +326,16 @@ impl Handshake {
             Asked::Ping => Ok(self.defer(server_error("PING", line))),
             Asked::Select => Ok(self.defer(unmet(&format!("db={}", self.options.db), "SELECT", line))),
         }
+    }
+
+    /// What a server says of that is meant for people at its console.
+    fn wants_password(&self) -> Error {
+        let prefix = if self.options.expect == Expect::Sentinel { "sentinel" } else { "auth" };
+        let text = match self.options.auth.is_empty() {
+            true => format!("NOAUTH: it wants a password, and none is set ({prefix}.username, {prefix}.password)"),
+            false => format!("NOAUTH: it does not know {prefix}.username and {prefix}.password by now"),
+        };
+        Error::new(Status::Auth, text).with_server_code("NOAUTH")
     }
 
     /// With `protocol = auto` any refusal means that the server does not speak 3; once the node has, only a plain one does.
@@ -433,8 +446,7 @@ fn refusal(line: &[u8]) -> Option<Error> {
     if starts("DENIED") {
         return Some(server_error("connection refused", line).with_status(Status::Connect));
     }
-    let auth =
-        ["NOAUTH", "WRONGPASS", "ERR invalid password", "ERR AUTH ", "ERR Client sent AUTH", "ERR invalid username"];
+    let auth = ["WRONGPASS", "ERR invalid password", "ERR AUTH ", "ERR Client sent AUTH", "ERR invalid username"];
     if auth.iter().any(|begin| starts(begin)) {
         return Some(server_error("authentication failed", line).with_status(Status::Auth));
     }
@@ -589,6 +601,18 @@ mod tests {
         ] {
             let error = fails(two.clone(), &[line]);
             assert!(error.status() == Status::Auth && !error.message().contains("secret-word"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_is_not_set_is_told_as_such() {
+        let line = "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
+                    <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
+        for (expect, option) in [(Expect::Primary, "auth.password"), (Expect::Sentinel, "sentinel.password")] {
+            let error = fails(options(expect), &[line]);
+            assert_eq!((error.status(), error.server_code()), (Status::Auth, "NOAUTH"));
+            assert!(error.message().contains("none is set") && error.message().contains(option), "{error}");
+            assert!(!error.message().contains("<proto>"), "{error}");
         }
     }
 

@@ -19,7 +19,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
 use crate::sys::pipe::Pipe;
 use crate::time::Deadline;
@@ -117,14 +117,21 @@ impl Queue {
             return Err(Error::new(Status::Closed, "the queue was closed"));
         }
         let used = state.used();
+        if n > self.capacity {
+            let text = format!(
+                "{n} calls never fit into a queue of {}: make it larger, or submit fewer at a time",
+                self.capacity
+            );
+            return Err(Error::new(Status::QueueFull, text));
+        }
         if n > self.capacity - used {
             let text = format!("the queue holds {used} of {}, no room for {n} more: drain it first", self.capacity);
-            return Err(Error::new(Status::QueueFull, text));
+            return Err(Error::new(Status::QueueFull, text).with_flags(flags::RETRYABLE));
         }
         let held = state.bytes();
         if held > 0 && held.saturating_add(bytes) > most {
             let text = format!("the queue holds {held} bytes of {most}, no room for {bytes} more: drain it first");
-            return Err(Error::new(Status::QueueFull, text));
+            return Err(Error::new(Status::QueueFull, text).with_flags(flags::RETRYABLE));
         }
         state.reserve(n, bytes);
         state.forget_cancelled(token, n);

@@ -13,6 +13,9 @@ const QUESTIONS: usize = 6;
 /// Which of them is about the replicas.
 const REPLICAS: usize = 2;
 
+/// Names of services that are kept of an answer.
+const SERVICES: usize = 100;
+
 /// What a Sentinel said.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -24,6 +27,8 @@ pub struct Answer {
     pub heard: Heard,
     /// The other Sentinels of the service.
     pub peers: Vec<Peer>,
+    /// The services that it watches, as far as it names them.
+    pub services: Vec<String>,
 }
 
 /// What a Sentinel knows of a service.
@@ -166,12 +171,25 @@ pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
         tilt: is_in_tilt(info),
         heard: heard(address, primary, older.first().unwrap_or(replicas), sentinel)?,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
+        services: info.bytes(0).map(services).unwrap_or_default(),
     })
 }
 
 /// What MYID answers; none before Redis 6.2.
 pub fn read_id(reply: &Reply) -> Option<String> {
     reply.bytes(0).filter(|_| reply.kind(0) != Kind::Error).map(|id| String::from_utf8_lossy(id).into_owned())
+}
+
+/// The names in lines such as `master0:name=mymaster,status=ok,...`.
+fn services(info: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(info);
+    let names = text.lines().filter_map(|line| {
+        let (place, rest) = line.strip_prefix("master")?.split_once(":name=")?;
+        let known = place.bytes().all(|byte| byte.is_ascii_digit());
+        let name = rest.rsplit_once(",status=").map_or(rest, |(name, _)| name);
+        known.then(|| name.to_owned())
+    });
+    names.take(SERVICES).collect()
 }
 
 fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint) -> Result<Heard> {

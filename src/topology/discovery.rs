@@ -313,11 +313,21 @@ fn ask_role(
             // What does not pass by itself.
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {
+                let unreached = matches!(error.status(), Status::Connect | Status::Timeout | Status::Resolve);
                 let context = format!("cannot verify {endpoint}, {named}");
-                Err(error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE))
+                let error = error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE);
+                Err(if unreached { error.with_note(unreachable(&candidate.primary)) } else { error })
             }
         },
     }
+}
+
+/// What to do where an address cannot be reached that others can.
+fn unreachable(announced: &Endpoint) -> String {
+    format!(
+        "; the Sentinels announce {announced}: if it cannot be reached from here (NAT, containers), the option address.map \
+         gives the address that can"
+    )
 }
 
 /// Only the role matters here: a server that is still loading is the primary all the same.

@@ -6,9 +6,10 @@
 use super::answer::{Answer, Heard};
 use super::round::Asked;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
-use crate::error::{Error, Status, flags};
+use crate::error::{Error, Status, flags, quoted};
 use crate::resp::ReplyBuilder;
 use crate::time::Deadline;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Sentinels that an error quotes.
@@ -20,19 +21,37 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
     let after = deadline.elapsed().as_millis();
     let answered = || asked.iter().filter_map(Asked::answer);
     if answered().next().is_none() {
-        return nobody(&format!("about service '{service}' (after {after} ms)"), asked, &said);
+        return nobody(&format!("about service {} (after {after} ms)", quoted(service)), asked, &said);
     }
     if answered().all(|answer| matches!(answer.heard, Heard::Unknown)) {
-        let text = format!("no Sentinel that answered knows the service '{service}' (after {after} ms): {said}");
+        let text = format!(
+            "no Sentinel that answered knows the service {}; {} (after {after} ms): {said}",
+            quoted(service),
+            known_instead(answered())
+        );
         return Error::new(Status::UnknownService, text);
     }
-    let text = format!("service '{service}': {why} (after {after} ms): {said}");
+    let text = format!("service {}: {why} (after {after} ms): {said}", quoted(service));
     Error::new(status, text).with_flags(flags::RETRYABLE)
+}
+
+/// The services that there are, for who has mistaken the name.
+fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer>) -> String {
+    let names: BTreeSet<&str> = answers.flat_map(|answer| &answer.services).map(String::as_str).collect();
+    let mut shown: Vec<String> = names.iter().take(QUOTED).map(|name| quoted(name)).collect();
+    match names.len() {
+        0 => return String::from("they know none"),
+        all if all > QUOTED => shown.push(format!("and {} more", all - QUOTED)),
+        _ => {}
+    }
+    format!("they know {}", shown.join(", "))
 }
 
 /// The error when no candidate's own word could be had.
 pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
-    error.in_context(format_args!("service '{service}'")).with_note(format_args!("; the Sentinels: {}", said(asked)))
+    error
+        .in_context(format_args!("service {}", quoted(service)))
+        .with_note(format_args!("; the Sentinels: {}", said(asked)))
 }
 
 /// The error when no Sentinel answered: refused credentials are another matter than silence.

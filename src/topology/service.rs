@@ -15,7 +15,7 @@ use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role, ServerInfo};
 use crate::sys::{panic, random};
 use crate::time::{Deadline, Gate};
@@ -263,8 +263,11 @@ impl Service {
     /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
     fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
         let after = deadline.elapsed();
-        let text =
-            format!("the primary of service '{}' is still being looked for after {} ms", self.name, after.as_millis());
+        let text = format!(
+            "the primary of service {} is still being looked for after {} ms",
+            quoted(&self.name),
+            after.as_millis()
+        );
         match &flight.last {
             Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
             _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
@@ -328,7 +331,7 @@ impl Service {
         };
         let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, waits, job) };
         started.map_err(|error| {
-            let what = format!("no thread to look for the primary of service '{}'", self.name);
+            let what = format!("no thread to look for the primary of service {}", quoted(&self.name));
             Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE)
         })?;
         flight.running = true;
