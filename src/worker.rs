@@ -64,6 +64,12 @@ impl Drop for Dismissal {
     }
 }
 
+/// For a job that lasts, which must ask again at the time that this gives: a timer that is due while every worker is busy gets one
+/// more. Without it timers would wait for the end of the job.
+pub fn keep_the_clock() -> Option<Instant> {
+    pool().keep_the_clock()
+}
+
 fn pool() -> &'static Pool {
     POOL.get_or_make(Pool::new)
 }
@@ -145,6 +151,23 @@ impl Pool {
         } else if state.threads < MOST {
             let _ = self.hire(state);
         }
+    }
+
+    fn keep_the_clock(&'static self) -> Option<Instant> {
+        let mut state = self.state();
+        let due = state.timers.peek().map(|Reverse(timer)| timer.due)?;
+        if state.idle > 0 {
+            return None;
+        }
+        if due > Instant::now() {
+            return Some(due);
+        }
+        // One that has been called and is not there yet is enough.
+        if self.receiver.is_empty() {
+            let _ = self.sender.send(None);
+            let _ = self.staff(&mut state);
+        }
+        None
     }
 
     /// Starts a thread when more jobs wait than threads do.
@@ -303,6 +326,29 @@ mod tests {
         after(Duration::from_millis(5), owner(), move || blocked.recv().unwrap()).unwrap();
         receiver.recv_timeout(Duration::from_secs(10)).unwrap();
         release.send(()).unwrap();
+    }
+
+    #[test]
+    fn a_job_that_lasts_holds_up_no_timer() {
+        // A pool of its own, in which nobody else is idle.
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let (sender, receiver) = mpsc::channel();
+        let due = Instant::now() + 3 * CLOSE;
+        let owner = Arc::new(());
+        let weak = Arc::downgrade(&owner);
+        pool.schedule(due, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        let (tell, ended) = mpsc::channel();
+        let lasts = move || {
+            let end = due + Duration::from_secs(10);
+            let mut next = None;
+            while receiver.try_recv().is_err() && Instant::now() < end {
+                next = next.max(pool.keep_the_clock());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            tell.send((Instant::now() < end, next)).unwrap();
+        };
+        pool.push(Box::new(lasts)).unwrap();
+        assert_eq!(ended.recv().unwrap(), (true, Some(due)));
     }
 
     #[test]

@@ -351,6 +351,8 @@ impl Attendant {
 fn look(posts: &[Arc<Post>], waker: Option<&Waker>) {
     let now = Instant::now();
     let mut next = now + if waker.is_some() { REST } else { GLANCE };
+    // The upkeep of pools is due while this job lasts, too.
+    next = worker::keep_the_clock().map_or(next, |due| due.min(next));
     let mut fds = vec![PollFd::new(waker.map_or(-1, Waker::fd), true, false)];
     let mut full = Vec::with_capacity(posts.len());
     for post in posts {
