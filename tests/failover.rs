@@ -221,3 +221,54 @@ fn a_read_that_the_switch_ends_is_sent_to_the_new_primary_at_once() {
     outcome.expect("a read is repeated");
     assert!(took < Duration::from_millis(1000), "{took:?} after the switch");
 }
+
+/// Silent Sentinels cost a write nothing while the primary that is known serves, whatever happens to its connections (rule 34).
+#[test]
+fn a_write_finds_its_way_while_the_sentinels_are_stopped_and_connections_are_killed() {
+    let scene = scene(&[("monitor.interval", "60000")]);
+    let client = calls::to_primary(&scene.sentinel, &[]);
+    calls::ok(&client, "SET k v");
+    scene.sentinels.iter().for_each(|one| one.fault("*", Fault::Stall));
+    for _ in 0..3 {
+        let accepted = scene.old.accepted();
+        scene.old.close_all();
+        let closed = || scene.old.connections() == 0;
+        eventually("its connections are closed", PATIENCE, closed);
+        // Nobody answers a question for a second: it is not asked.
+        takes_at_most("the write", Duration::from_millis(300), || drop(calls::ok(&client, "SET k v")));
+        assert!(scene.old.accepted() > accepted, "on a connection made anew");
+    }
+    // One that was on its way when the connection ended waits for one question to them at the most, and for none when they are known
+    // to be silent.
+    let flags = vigie::client::CallFlags::IDEMPOTENT;
+    for (known, most) in [(false, 2500), (true, 300)] {
+        eventually("they are silent", PATIENCE, || !known || scene.sentinel.is_degraded());
+        scene.old.fault_times("INCR", 1, Fault::Close);
+        let outcome = takes_at_most(&format!("known to be silent: {known}"), Duration::from_millis(most), || {
+            calls::call(&client, "INCR n", flags, vigie::client::Budget::Default)
+        });
+        outcome.expect("it is repeated");
+    }
+}
+
+/// What has to be mended is the primary that does not answer, and not that the Sentinels are gone as well (rule 34).
+#[test]
+fn a_primary_that_stalls_while_the_sentinels_are_dead_is_a_timeout() {
+    use vigie::error::{Status, flags};
+    let scene = scene(&[("monitor.interval", "60000")]);
+    let client = calls::to_primary(&scene.sentinel, &[]);
+    calls::ok(&client, "SET k v");
+    scene.sentinels.iter().for_each(|one| one.down());
+    eventually("all are gone", PATIENCE, || scene.sentinel.is_degraded());
+    for line in ["SET k w", "GET k"] {
+        // On a connection that stands, and on one that it takes and does not serve.
+        let fresh = calls::to_primary(&scene.sentinel, &[]);
+        for (client, stands) in [(&client, true), (&fresh, false)] {
+            scene.old.fault("*", Fault::Stall);
+            let error = calls::fails(Status::Timeout, calls::within(client, line, 400));
+            assert!(line == "GET k" || error.has(flags::MAYBE_EXECUTED) == stands, "{line}, {stands}: {error}");
+            scene.old.clear_faults();
+            calls::ok(client, line);
+        }
+    }
+}

@@ -281,6 +281,33 @@ fn settings_change_while_the_handle_is_open() {
 }
 
 #[test]
+fn changed_credentials_renew_the_subscriptions() {
+    const SOON: Duration = Duration::from_secs(5);
+    let node = Scripted::primary();
+    let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
+    let admit = |login: Login| fakes.iter().for_each(|one| one.state(|state| state.door.login = Some(login.clone())));
+    admit(Login::password("first"));
+    let sentinel = handle(&addrs(&fakes), &[("sentinel.password", "first")]);
+    discover(&sentinel).expect("found");
+    let listened = || fakes.iter().all(|one| one.publish("+kit-hello", "hello") == 1);
+    eventually("all are listened to", SOON, listened);
+    // What stands goes on at a Sentinel whose credentials have changed; what is opened anew needs the new ones.
+    let changes =
+        [("sentinel.password", Login::password("second")), ("sentinel.username", Login::acl("watch", "second"))];
+    for (key, login) in changes {
+        let before: Vec<_> = fakes.iter().map(|one| one.count("PSUBSCRIBE")).collect();
+        let value = if key == "sentinel.password" { login.password.clone() } else { login.user.clone() };
+        admit(login);
+        sentinel.configure(key, &value.expect("one of both")).expect("may be changed");
+        for (one, before) in fakes.iter().zip(before) {
+            one.wait_count("PSUBSCRIBE", before + 1, SOON);
+        }
+        eventually("by one subscription each", SOON, listened);
+        discover(&sentinel).expect("found with the new ones");
+    }
+}
+
+#[test]
 fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     let refused = refuse();
     let lazy = config(&[refused.addr()], &[]);

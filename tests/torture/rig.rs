@@ -5,7 +5,7 @@ use super::figures::{HEADS, Judge, Outcome, median};
 use super::probe::{Habits, Probe, Seen};
 use crate::calls::{self, SERVICE};
 use crate::support::deployment::Builder;
-use crate::support::{Deployment, Node, eventually, netns, proc, seed};
+use crate::support::{Deployment, Node, eventually, netns, paced, proc, seed};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -429,14 +429,20 @@ pub fn test(name: &str, scenario: &Scenario) {
     // Past the crate: the harness knows the test without it.
     let name = name.split_once("::").map_or(name, |(_, rest)| rest);
     calls::alone(name, || {
-        let outcome = match scenario.needs_root && !netns::available() {
+        let (outcome, _, pace) = paced(|| match scenario.needs_root && !netns::available() {
             true => Outcome::skipped("needs root and network namespaces"),
             false => (scenario.run)(&Rig::new(Form::Short)),
-        };
+        });
         eprintln!("{}", outcome.line());
         record(scenario, &outcome);
-        let failures = outcome.failures(Judge::Loose);
-        assert!(failures.is_empty(), "scenario {} ({}):\n{}", scenario.number, scenario.name, failures.join("\n"));
+        let failures = outcome.failures(Judge::Loose(pace.allowance()));
+        assert!(
+            failures.is_empty(),
+            "scenario {} ({}), {pace:?}:\n{}",
+            scenario.number,
+            scenario.name,
+            failures.join("\n")
+        );
     });
 }
 
