@@ -3,6 +3,10 @@
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
 //! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `resp`, `config` > `error`, `time` > `sys`.
 
+// The kit of tests/support, which unit tests take in as well, calls the library by its name.
+#[cfg(test)]
+extern crate self as vigie;
+
 // Under `cfg(loom)` (src/lane/model_tests.rs) there is only what the lane stands on, over a scripted connection.
 #[cfg(not(loom))]
 pub mod client;

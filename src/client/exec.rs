@@ -144,10 +144,9 @@ impl Core {
         patience: Deadline,
     ) -> std::result::Result<Way, Failed> {
         self.learn(progress.stale, progress.version, patience)?;
-        self.hold_back(plan, patience, &progress.deadline, &mut progress.held)?;
-        let replicas = self.replicas_needed(plan, call)?;
         // Before the route is chosen: what changes from here on makes the answer doubtful.
-        let doubts = self.service.doubts();
+        let doubts = self.hold_back(plan, patience, &progress.deadline, &mut progress.held)?;
+        let replicas = self.replicas_needed(plan, call)?;
         progress.routed_by = self.service.version();
         match self.route(plan, call, &progress.tried) {
             Ok(route) => Ok(Way { route, replicas, doubts, version: progress.routed_by }),

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Outcome};
 use crate::resp::{Kind, Reply};
+use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Gate};
 
 /// How often a write that waits for a majority looks again, beside being woken.
@@ -58,22 +59,37 @@ impl Held {
 }
 
 impl Core {
-    /// Waits until a call may be sent, as long as `patience` lasts; reads always may.
+    /// Waits until a call may be sent, as long as `patience` lasts; reads always may. Gives the number of doubts for its answer, read before
+    /// the look that found nothing to hold it back: a failover that this look missed makes the answer doubtful.
     pub(super) fn hold_back(
         &self,
         plan: &Plan<'_>,
         patience: Deadline,
         deadline: &Deadline,
         held: &mut Held,
-    ) -> Result<()> {
-        if plan.reads {
-            return Ok(());
+    ) -> Result<u64> {
+        loop {
+            let doubts = self.read_doubts();
+            if plan.reads {
+                return Ok(doubts);
+            }
+            if !self.holds_writes() {
+                held.check(deadline)?;
+                seam::pass(Seam::NotHeld, &*self.service);
+                return Ok(doubts);
+            }
+            self.hold_at_fence(patience, held)?;
+            if let Some(limit) = self.settings().write.majority {
+                self.await_majority(limit, patience, deadline, held)?;
+            }
         }
-        self.hold_at_fence(patience, held)?;
-        match self.settings().write.majority {
-            Some(limit) => self.await_majority(limit, patience, deadline, held),
-            None => held.check(deadline),
-        }
+    }
+
+    /// The number of doubts, for a call that looks at the fence next.
+    pub(super) fn read_doubts(&self) -> u64 {
+        let doubts = self.service.doubts();
+        seam::pass(Seam::DoubtsRead, &*self.service);
+        doubts
     }
 
     /// The same for a session: what it reads from a primary may decide what it writes (rule 7).
@@ -82,7 +98,7 @@ impl Core {
             self.hold_at_fence(*deadline, held)?;
             held.check(deadline)?;
         }
-        self.hold_back(plan, *deadline, deadline, held)
+        self.hold_back(plan, *deadline, deadline, held).map(drop)
     }
 
     /// Whether a write has to wait: a glance, for a call that begins.
@@ -100,11 +116,14 @@ impl Core {
         held.check(deadline)
     }
 
-    /// The same for a session.
-    pub(super) fn check_session_held(&self, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<()> {
+    /// The same for a session; gives the number of doubts for the answer, as [`Core::hold_back`].
+    pub(super) fn check_session_held(&self, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<u64> {
+        let doubts = self.read_doubts();
         refuse_if(self.target != Target::Replica && self.service.is_fenced())?;
         held.check(deadline)?;
-        self.check_held(plan, deadline, held)
+        self.check_held(plan, deadline, held)?;
+        seam::pass(Seam::NotHeld, &*self.service);
+        Ok(doubts)
     }
 
     /// What this call may be sent by, while writes pass on lease.

@@ -119,12 +119,11 @@ impl Session {
         if fresh {
             pinned.take(self.pin(core, plan, deadline)?, self.settings.db, deadline)?;
         }
-        if let Err(fenced) = core.check_session_held(plan, &deadline, held) {
+        let doubts = core.check_session_held(plan, &deadline, held).inspect_err(|_| {
             if fresh {
                 *pinned = Pinned::default();
             }
-            return Err(fenced);
-        }
+        })?;
         pinned.note(plan);
         let socket = pinned.socket();
         turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
@@ -132,7 +131,7 @@ impl Session {
             // It was closed before it could see this command.
             socket.shutdown();
         }
-        pinned.run(core, plan, deadline)
+        pinned.run(core, plan, doubts, deadline)
     }
 
     /// Takes the connection: waits for the primary as any call does.
@@ -273,7 +272,8 @@ impl Pinned {
         self.loan.as_mut().and_then(|loan| loan.conn()).map(|conn| Arc::clone(conn.socket()))
     }
 
-    fn run(&mut self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+    /// `doubts`: the number under which it was found that nothing holds it back.
+    fn run(&mut self, core: &Core, plan: &Plan<'_>, doubts: u64, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
         let Some(loan) = &mut self.loan else {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
@@ -287,7 +287,6 @@ impl Pinned {
         }
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
-        let doubts = core.service.doubts();
         let unit = Unit { gate: core.session_lease(plan), ..plan.unit(0) };
         let outcome = core.doubt_answer(plan, doubts, run_on_conn(loan, unit, deadline));
         blocking.iter().for_each(|socket| core.forget_blocking(socket));

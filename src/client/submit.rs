@@ -22,6 +22,7 @@ use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
 use crate::pool::{Pool, Post, Traffic};
 use crate::queue::{Queue, Reservation, Source, Tended};
 use crate::resp::{Kind, Reply, list};
+use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Instant};
 
 /// Whether there is memory for so many bytes is tried before they are copied.
@@ -184,10 +185,12 @@ impl Core {
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
     fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
         let Facts { reads, scan, traffic, line, .. } = calls[0].facts;
+        let doubts = self.read_doubts();
         if traffic != Traffic::Plain || (!reads && self.holds_writes()) {
             return 0;
         }
-        let (doubts, version) = (self.service.doubts(), self.service.version());
+        seam::pass(Seam::NotHeld, &*self.service);
+        let version = self.service.version();
         let Some(route) = self.route_now(&calls[0]) else { return 0 };
         let Some(post) = route.pool.post(Traffic::Plain) else { return 0 };
         let line = self.line(line);

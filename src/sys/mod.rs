@@ -10,6 +10,8 @@ pub mod pipe;
 pub mod poll;
 pub mod random;
 pub mod recv;
+#[cfg(not(loom))]
+pub(crate) mod seam;
 pub mod slot;
 pub mod sync;
 pub mod thread;

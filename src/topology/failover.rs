@@ -20,6 +20,7 @@ use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
+use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Gate, Passage};
 use crate::worker;
 
@@ -88,6 +89,11 @@ impl Service {
         self.doubts.load(Ordering::Acquire)
     }
 
+    fn raise_doubts(&self) {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
+        seam::pass(Seam::DoubtsRaised, self);
+    }
+
     /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
     /// Who waited until next to nothing is left is told the same as who waited in vain: what is sent without time for an answer ends as
     /// maybe executed.
@@ -121,7 +127,6 @@ impl Service {
     /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
     pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str, begins: bool) {
         let fences = self.shared.settings().sentinel.failover.fence;
-        // Under the lock: else a switch in between would be followed by the fence of a failover that is over.
         let mut flight = self.flight();
         if fences && self.is_primary(primary) {
             let now = Instant::now();
@@ -133,9 +138,11 @@ impl Service {
         }
     }
 
-    /// Whether this is the primary as announced.
+    /// Whether this is the primary as announced. Asked under the lock: a switch in between would make history of the answer.
     fn is_primary(&self, announced: Option<&Endpoint>) -> bool {
-        announced.is_some() && self.load().primary_announced.as_ref() == announced
+        let is_primary = announced.is_some() && self.load().primary_announced.as_ref() == announced;
+        seam::pass(Seam::WordJudged, self);
+        is_primary
     }
 
     /// A Sentinel has given its failover up.
@@ -253,6 +260,7 @@ impl Service {
         // Not only with an event: a lease that the clock had ended may be renewed.
         let was_shut = self.gate.is_shut();
         self.gate.set(passage);
+        seam::pass(Seam::FenceMoved, self);
         if was_shut && passage != Passage::Shut {
             self.landed.notify_all();
         }
@@ -271,14 +279,23 @@ impl Service {
 
     /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
     pub(super) fn note_down(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
+        let mut flight = self.flight();
         let down = down && self.is_primary(primary);
-        set(&mut self.flight().failover.down, &from.identity, down);
+        set(&mut flight.failover.down, &from.identity, down);
     }
 
     /// The same of a Sentinel that speaks for itself alone.
     pub(super) fn note_missed(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
+        let mut flight = self.flight();
         let down = down && self.is_primary(primary);
-        set(&mut self.flight().failover.missed, &from.identity, down);
+        set(&mut flight.failover.missed, &from.identity, down);
+    }
+
+    /// Whether any Sentinel holds the primary for down.
+    #[cfg(test)]
+    pub(super) fn holds_for_down(&self) -> bool {
+        let flight = self.flight();
+        !flight.failover.down.is_empty() || !flight.failover.missed.is_empty()
     }
 
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
@@ -300,9 +317,10 @@ impl Service {
         }
         flight.failover.says_primary = Some(announced.clone());
         self.end_pauses();
-        self.doubts.fetch_add(1, Ordering::AcqRel);
+        // The fence first: who reads the raised number finds it up, also where it was down on lease.
         flight.failover.fence.promoted();
         self.set_fence(&mut flight, "the candidate says that it is a primary");
+        self.raise_doubts();
         let taken = match policy {
             ProbePolicy::Eager => true,
             ProbePolicy::Auto => flight.failover.is_dead(),
@@ -340,7 +358,7 @@ impl Service {
 
     /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence may come down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
-        self.doubts.fetch_add(1, Ordering::AcqRel);
+        self.raise_doubts();
         self.end_pauses();
         flight.failover.switched = Some(Instant::now());
         flight.failover.previous = before.primary_announced.clone();

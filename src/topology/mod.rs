@@ -24,6 +24,8 @@ mod lease;
 mod link;
 mod monitor;
 mod news;
+#[cfg(test)]
+mod order_tests;
 mod pauses;
 mod peers;
 mod probe;

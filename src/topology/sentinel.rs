@@ -15,6 +15,7 @@ use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::sys::seam::{self, Seam};
 use crate::time::Deadline;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -86,6 +87,7 @@ impl Shared {
     /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
     /// the next call, and calls that wait for it without a thread go on.
     pub(super) fn changed(&self, service: &str) {
+        seam::pass(Seam::ChangeTold, self);
         self.children().iter().for_each(|child| child.changed(service));
     }
 

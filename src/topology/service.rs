@@ -17,6 +17,7 @@ use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role, ServerInfo};
+use crate::sys::seam::{self, Seam};
 use crate::sys::{panic, random};
 use crate::time::{Deadline, Gate};
 use crate::worker;
@@ -502,6 +503,7 @@ impl Service {
     pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
+        seam::pass(Seam::SnapshotStored, self);
         self.version.store(snapshot.version, Ordering::Release);
         snapshot
     }
@@ -519,6 +521,12 @@ impl Service {
     pub fn wake(&self) {
         drop(self.flight());
         self.landed.notify_all();
+    }
+
+    /// Whether somebody holds the lock.
+    #[cfg(test)]
+    pub(super) fn is_locked(&self) -> bool {
+        self.flight.try_lock().is_err()
     }
 
     /// A panic under this lock leaves nothing half done.

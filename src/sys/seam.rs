@@ -1,0 +1,72 @@
+//! Seams: named places between two steps whose order matters (ARCHITECTURE.md), where a unit test can step in.
+//!
+//! Guarantees: outside of this crate's unit tests a seam is nothing. A hook runs on the thread that passes the seam, and only for
+//! the object that it was made for, so that tests which run beside it do not meet it. Leaves to others: what must hold there.
+
+/// The places. Each names the step that was done last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seam {
+    /// A call has read the number of doubts, and looks at the fence next.
+    DoubtsRead,
+    /// A call was not held back, and chooses its route next.
+    NotHeld,
+    /// A snapshot can be loaded; its version is the one before.
+    SnapshotStored,
+    /// A switch is known to those who compare doubts.
+    DoubtsRaised,
+    /// The fence is up or down for those who glance at it; those who wait sleep still.
+    FenceMoved,
+    /// Whether a word is about the primary of now was answered; what follows from it comes next.
+    WordJudged,
+    /// Those who wait without a thread are told next.
+    ChangeTold,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn pass<T>(_seam: Seam, _of: &T) {}
+
+#[cfg(test)]
+pub(crate) use hooks::{on, pass};
+
+#[cfg(test)]
+mod hooks {
+    use super::Seam;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+    type Hook = Arc<dyn Fn() + Send + Sync>;
+
+    static HOOKS: Mutex<Vec<(Seam, usize, Hook)>> = Mutex::new(Vec::new());
+
+    fn hooks() -> MutexGuard<'static, Vec<(Seam, usize, Hook)>> {
+        HOOKS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place<T>(of: &T) -> usize {
+        std::ptr::from_ref(of).addr()
+    }
+
+    /// Passes a seam of this object.
+    pub(crate) fn pass<T>(seam: Seam, of: &T) {
+        let here = |(at, whose, _): &&(Seam, usize, Hook)| *at == seam && *whose == place(of);
+        // Run without the lock: a hook may pass seams, and other tests do.
+        let found: Vec<Hook> = hooks().iter().filter(here).map(|(_, _, hook)| Arc::clone(hook)).collect();
+        found.iter().for_each(|hook| hook());
+    }
+
+    /// Steps in at a seam of this object, until the guard is dropped.
+    pub(crate) fn on<T>(seam: Seam, of: &T, hook: impl Fn() + Send + Sync + 'static) -> Hooked {
+        let hook: Hook = Arc::new(hook);
+        hooks().push((seam, place(of), Arc::clone(&hook)));
+        Hooked(hook)
+    }
+
+    /// A hook; dropped, it is none any more.
+    pub(crate) struct Hooked(Hook);
+
+    impl Drop for Hooked {
+        fn drop(&mut self) {
+            hooks().retain(|(_, _, hook)| !Arc::ptr_eq(hook, &self.0));
+        }
+    }
+}
