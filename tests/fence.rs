@@ -280,13 +280,16 @@ fn rule_6_the_fence_has_an_end_of_its_own() {
 fn rule_6_the_fence_is_gone_when_its_time_is_over() {
     const MAX: Duration = Duration::from_millis(110);
     let stage = stage(1, &[("failover.fence_max", "110")]);
-    let (client, service) = (warm(&stage), stage.service());
+    let client = warm(&stage);
     stage.quiet();
+    let ups = || stage.told.count(|told| told.is(kind::FENCE, &[ON]));
     let gone = |raise: &dyn Fn()| {
         for _ in 0..5 {
+            let before = ups();
             let ((), took, pace) = paced(|| {
                 raise();
-                eventually("the fence is up", SOON, || service.is_fenced());
+                // On a busy machine it may be gone again by now.
+                eventually("the fence was up", SOON, || ups() > before);
                 ok(&client, "SET k v");
             });
             assert!(took >= MAX, "let through after {took:?}");

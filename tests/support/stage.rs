@@ -17,8 +17,8 @@ use vigie::topology::{Sentinel, Service, WATCHABLE};
 /// Longer than anything scripted takes, on a loaded machine too.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// Twice the longest pause before a discovery that is due.
-const QUIET: Duration = Duration::from_millis(150);
+/// Four times the longest pause before a discovery that is due.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// One event as the queue gave it.
 #[derive(Debug, Clone)]
@@ -151,7 +151,8 @@ pub fn stage(sentinels: usize, options: &[(&str, &str)]) -> Stage {
     let told = Watch::on(&sentinel);
     let stage = Stage { p, r, watch, sentinel, told };
     let service = stage.service();
-    service.discover(0, Deadline::after(SOON)).expect("the primary is found");
+    let discover = || service.discover(service.discovered(), Deadline::after(SOON)).ok();
+    eventually_some("the primary is found", SOON, discover);
     stage
 }
 
@@ -160,11 +161,13 @@ impl Stage {
         self.sentinel.service(SERVICE)
     }
 
-    /// Waits until every Sentinel is listened to, once.
+    /// Waits until every Sentinel is listened to, once, and the library knows that.
     #[track_caller]
     pub fn listened(&self) {
         for one in &self.watch {
             heard(one);
+            let addr = one.addr();
+            self.told.wait("it is up", SOON, |told| told.is(kind::SENTINEL, &[("sentinel", &addr), ("up", "1")]));
         }
     }
 
