@@ -54,6 +54,9 @@ fn the_program_of_the_readme_runs() {
     let output = run(Command::new(dir.join("hello")).arg(deployment.sentinel_uri()));
     assert!(output.stdout.starts_with(b"the replica says: "), "{output:?}");
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "greeting"]).text(), "hello");
+    let failed =
+        Command::new(dir.join("hello")).arg("redis-sentinel://127.0.0.1:1/mymaster").output().expect("it starts");
+    assert_eq!(failed.status.code(), Some(1), "a failure is told to the shell");
 }
 
 #[test]
@@ -169,18 +172,6 @@ fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
     assert_eq!(std::fs::read_dir(&temporary).expect("it is ours").count(), 0, "files are left in {temporary:?}");
     // SAFETY: signal 0 only asks whether anybody is left in the group.
     assert_eq!(unsafe { libc::kill(-group, 0) }, -1, "processes are left");
-}
-
-#[test]
-fn the_program_of_the_readme_ends_with_1_on_a_failure() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md can be read");
-    let code = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("it has a program");
-    let dir = fresh_dir("readme");
-    std::fs::write(dir.join("hello.c"), code).expect("the directory is ours");
-    Prefix::shared().compile(&dir.join("hello.c"), &dir.join("hello"));
-    let output =
-        Command::new(dir.join("hello")).arg("redis-sentinel://127.0.0.1:1/mymaster").output().expect("it starts");
-    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
