@@ -410,7 +410,11 @@ fn rule_2_two_that_name_a_closed_port_under_a_newer_epoch_are_right() {
     let closed = refuse();
     let fakes = Scripted::sentinels(3, SERVICE, &old.addr());
     for fake in &fakes[1..] {
-        fake.service(SERVICE, |state| state.switch_to(&closed.addr()));
+        fake.service(SERVICE, |state| {
+            state.switch_to(&closed.addr());
+            // It is a replica to them: its address may be believed, and its ROLE says master.
+            state.add_replica(&old.addr());
+        });
     }
     let addrs: Vec<String> = fakes.iter().map(|fake| fake.addr()).collect();
     for _ in 0..5 {
