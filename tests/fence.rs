@@ -2,6 +2,8 @@
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/completions.rs"]
+mod completions;
 #[path = "support/stage.rs"]
 mod stage;
 mod support;
@@ -388,6 +390,67 @@ fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
     }
 }
 
+/// The candidate says that it is a primary while this call waits for its answer, which comes afterwards.
+fn answered_after_the_candidate_spoke<T>(stage: &Stage, name: &str, call: impl FnOnce() -> T) -> T {
+    stage.p.fault(name, Fault::Stall);
+    let call = call();
+    stage.p.wait_count(name, 1, SOON);
+    let doubts = stage.service().doubts();
+    stage.begin(0);
+    stage.select(0);
+    stage.promote();
+    speaks(stage, doubts);
+    stage.p.clear_faults();
+    call
+}
+
+#[test]
+fn rule_8_holds_for_what_was_submitted() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let queue = completions::queue(4);
+    let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+    let submit = |line: &str| client.cmds_submit(&list(&[line]), each, Budget::Default, &queue, 1).expect("taken");
+    // Its connection stands.
+    submit("SET k before");
+    completions::one(&queue).1.expect("no failover yet");
+    stage.p.clear_log();
+    answered_after_the_candidate_spoke(&stage, "SET", || submit("SET k late"));
+    doubtful(&fails(Status::Io, completions::one(&queue).1));
+    assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
+}
+
+#[test]
+fn rule_8_holds_in_a_session() {
+    let stage = stage(3, &[]);
+    let session = warm(&stage).session(None).expect("a session");
+    ok(&session, "SET k before");
+    stage.p.clear_log();
+    let write = answered_after_the_candidate_spoke(&stage, "SET", || later(&session, "SET k late"));
+    doubtful(&fails(Status::Io, join(&write)));
+    assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
+}
+
+/// A part of it ran: the refusal of the rest says nothing about that part.
+#[test]
+fn rule_8_holds_for_a_list_of_which_a_part_was_refused() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let lists = answered_after_the_candidate_spoke(&stage, "INCR b", || {
+        let client = Arc::clone(&client);
+        let lists = spawn(move || run(&client, &["INCR a", "INCR b"]));
+        stage.p.wait_count("INCR b", 1, SOON);
+        // The first one has run.
+        stage.p.state(|state| state.readonly = true);
+        lists
+    });
+    let error = fails(Status::Io, join(&lists));
+    doubtful(&error);
+    let kept = error.reply().map(json).unwrap_or_default();
+    assert!(kept.starts_with(r#"[1,{"error":"READONLY "#), "{kept}");
+    assert_eq!((stage.p.count("INCR"), stage.r.count("INCR")), (2, 0), "nothing is sent again");
+}
+
 /// Answers in the moment in which the candidate has said that it is a primary.
 fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
     let stage = stage(3, &[]);
@@ -396,19 +459,11 @@ fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
         keys.iter().for_each(|key| _ = state.data.insert(key.as_bytes().to_vec(), b"data".to_vec()));
     });
     let name = lines[0].split(' ').next().expect("a name").to_owned();
-    stage.p.fault(&name, Fault::Stall);
-    let (commands, other) = (list(lines), Arc::clone(&client));
     let flags = if lines.len() > 1 { 0 } else { CallFlags::EACH };
     let flags = CallFlags::from_bits(flags).expect("known");
-    let call = spawn(move || other.cmds_exec(&commands, flags, Budget::Default));
-    stage.p.wait_count(&name, 1, SOON);
-    let doubts = stage.service().doubts();
-    stage.begin(0);
-    stage.select(0);
-    stage.promote();
-    speaks(&stage, doubts);
-    stage.p.clear_faults();
-    join(&call)
+    let commands = list(lines);
+    let call = || spawn(move || client.cmds_exec(&commands, flags, Budget::Default));
+    join(&answered_after_the_candidate_spoke(&stage, &name, call))
 }
 
 #[test]
