@@ -121,7 +121,7 @@ statuses! {
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
         "The write may be lost in a failover: repeat it only if it is idempotent. What it answered is at vigie_error_reply().";
-    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to a node that is no longer read from here.",
+    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this one as it was before it was started anew or changed its role.",
         "Begin the scan anew with cursor 0.";
 }
 

@@ -13,6 +13,7 @@ use super::Target;
 use super::lag;
 use super::line::{LINES, Line};
 use super::route::View;
+use super::scan::Scans;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
@@ -34,8 +35,8 @@ pub(super) struct Core {
     pub(super) renewal: Mutex<()>,
     /// Whose turn it is among the replicas.
     pub(super) turn: AtomicUsize,
-    /// The replica that the cursors of a replica client belong to.
-    pub(super) scan_pin: Mutex<Option<String>>,
+    /// Whose the cursors of scans are.
+    pub(super) scans: Mutex<Scans>,
     /// How far the replicas are behind.
     pub(super) lag: lag::Watch,
     pub(super) counters: Counters,
@@ -101,7 +102,7 @@ impl Core {
             view: ArcSwap::default(),
             renewal: Mutex::default(),
             turn: AtomicUsize::new(random::rng().usize(..)),
-            scan_pin: Mutex::default(),
+            scans: Mutex::default(),
             lag: lag::Watch::new(Weak::clone(me)),
             counters: Counters::default(),
             lines: std::array::from_fn(|number| Line::new(Weak::clone(me), number)),

@@ -13,6 +13,7 @@ use super::hold::{Held, refuse_if};
 use super::judge::{Again, Verdict, is_final, join, judge};
 use super::plan::Plan;
 use super::route::Route;
+use super::scan::{self, Trip};
 use super::{CallFlags, Target};
 use crate::config::RetrySettings;
 use crate::error::{Error, Result, Status, flags};
@@ -32,6 +33,8 @@ pub(super) struct Way {
     pub(super) doubts: u64,
     /// The version of the topology by which it was chosen.
     pub(super) version: u64,
+    /// Of a plan with scans.
+    pub(super) trip: Option<Box<Trip>>,
 }
 
 /// Where a call stands between two attempts.
@@ -123,9 +126,14 @@ impl Core {
         let slow = plan.slow || call.has(CallFlags::SLOW);
         loop {
             let way = self.prepare(plan, call, progress, progress.deadline)?;
-            let outcome = match way.replicas {
-                0 => self.send(plan, &way.route, slow, progress),
-                n => self.send_durably(plan, &way.route.pool, n, progress),
+            let unit = plan.unit(progress.from);
+            let outcome = match (way.replicas, &way.trip) {
+                (0, Some(trip)) if trip.asks => match scan::asking(unit) {
+                    Ok(bytes) => self.send(plan, scan::with_question(&bytes, unit), &way.route, slow, progress),
+                    Err(error) => Err(Failure::unsent(error)),
+                },
+                (0, _) => self.send(plan, unit, &way.route, slow, progress),
+                (n, _) => self.send_durably(plan, &way.route.pool, n, progress),
             };
             match outcome {
                 // What came in its way while it waited for a connection is waited for as well, as long as there is time.
@@ -149,7 +157,11 @@ impl Core {
         let replicas = self.replicas_needed(plan, call)?;
         progress.routed_by = self.service.version();
         match self.route(plan, call, &progress.tried) {
-            Ok(route) => Ok(Way { route, replicas, doubts, version: progress.routed_by }),
+            Ok(route) => {
+                let scans = plan.scan.filter(|_| replicas == 0);
+                let trip = scans.map(|_| self.begin_scan(&route.pool));
+                Ok(Way { route, replicas, doubts, version: progress.routed_by, trip })
+            }
             Err(error) => {
                 // Every replica failed this call: begin anew, with fresh topology.
                 progress.tried.clear();
@@ -168,8 +180,12 @@ impl Core {
         way: Way,
         outcome: Outcome,
     ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
-        let Way { route, doubts, version, .. } = way;
+        let Way { route, doubts, version, trip, .. } = way;
         progress.routed_by = version;
+        let outcome = match trip {
+            None => outcome,
+            Some(trip) => self.land_scan(plan, progress.from, &route.pool, &trip, outcome)?,
+        };
         let outcome = self.doubt_answer(plan, doubts, outcome);
         match judge(plan, progress.from, call, &progress.retry, outcome) {
             Verdict::Done { reply, ask } => {
@@ -208,8 +224,8 @@ impl Core {
         }
     }
 
-    fn send(&self, plan: &Plan<'_>, route: &Route, slow: bool, progress: &mut Progress) -> Outcome {
-        let unit = Unit { gate: self.lease(plan), ..plan.unit(progress.from) };
+    fn send(&self, plan: &Plan<'_>, unit: Unit<'_>, route: &Route, slow: bool, progress: &Progress) -> Outcome {
+        let unit = Unit { gate: self.lease(plan), ..unit };
         let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
         let may_go = || self.check_held(plan, &progress.deadline, progress.held);
         if plan.blocks.is_some() {

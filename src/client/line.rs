@@ -17,6 +17,7 @@ use super::durable;
 use super::exec::{Failed, Progress, Way};
 use super::plan::Plan;
 use super::route::Route;
+use super::scan;
 use super::submit::{Call, Flight, attach};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
@@ -469,6 +470,7 @@ impl Line {
         }
         let deadline = call.share(&way.route);
         let (own, list, once, gate, replicas) = (unit.bytes.len(), unit.list, unit.once, unit.gate, way.replicas);
+        let asks = way.trip.as_ref().is_some_and(|trip| trip.asks);
         let flight = Flight { way, post: Arc::clone(&post), own, list };
         let started = if replicas > 0 {
             match durable::with_wait(unit, replicas, deadline) {
@@ -476,6 +478,11 @@ impl Line {
                     let unit = Unit { bytes: Bytes::Raw(&bytes), list: Some(list.unwrap_or(1) + 1), once, gate };
                     call.start(unit, deadline, flight, None)
                 }
+                Err(error) => call.end_flight(flight, error),
+            }
+        } else if asks {
+            match scan::asking(unit) {
+                Ok(bytes) => call.start(scan::with_question(&bytes, unit), deadline, flight, None),
                 Err(error) => call.end_flight(flight, error),
             }
         } else {

@@ -6,6 +6,7 @@
 
 mod admit;
 mod core;
+mod cursors;
 mod durable;
 mod exec;
 mod hold;
@@ -14,6 +15,7 @@ mod lag;
 mod line;
 mod plan;
 mod route;
+mod scan;
 mod session;
 mod submit;
 

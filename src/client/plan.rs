@@ -204,6 +204,26 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The commands of the SCAN family from the command at this place on: each with its place, its arguments, and where among them its
+    /// cursor stands.
+    pub(super) fn each_scan(&self, from: usize, mut look: impl FnMut(usize, &[&[u8]], usize)) {
+        let mut look = |index: usize, args: &[&[u8]]| {
+            let is_scan = table::lookup(args[0]).is_some_and(|spec| spec.flags.has(Flags::SCAN));
+            let at = if args[0].eq_ignore_ascii_case(b"SCAN") { 1 } else { 2 };
+            if is_scan && args.len() > at {
+                look(index, args, at);
+            }
+        };
+        match &self.what {
+            What::Args(args) => look(0, args),
+            What::One(list) | What::List(list) => {
+                for (index, command) in list.commands().enumerate().skip(from) {
+                    look(index, &command.args().collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
     /// How many commands there are.
     pub(super) fn count(&self) -> u32 {
         match &self.what {

@@ -66,7 +66,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    fn to(pool: &Arc<Pool>, reader: Option<&Arc<Reader>>, alternatives: usize) -> Self {
+    pub(super) fn to(pool: &Arc<Pool>, reader: Option<&Arc<Reader>>, alternatives: usize) -> Self {
         Self { pool: Arc::clone(pool), reader: reader.cloned(), alternatives, pinned: false }
     }
 
@@ -226,7 +226,10 @@ impl Core {
 
     /// The pool for a call; `tried` are the replicas that failed it already.
     pub(super) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
-        self.route_for(self.reads_from_replicas(plan, call), plan.scan, tried)
+        match plan.scan {
+            None => self.route_for(self.reads_from_replicas(plan, call), tried),
+            Some(_) => self.route_scan(plan, tried),
+        }
     }
 
     /// Whether a call goes to the replicas first.
@@ -239,18 +242,12 @@ impl Core {
         }
     }
 
-    pub(super) fn route_for(&self, from_replicas: bool, scan: Option<Scan>, tried: &[String]) -> Result<Route> {
+    pub(super) fn route_for(&self, from_replicas: bool, tried: &[String]) -> Result<Route> {
         let view = self.current_view();
-        if !from_replicas {
-            return self.to_primary(&view);
-        }
-        if let (Some(scan), Target::Replica) = (scan, self.target) {
-            return self.to_pinned(&view, scan, tried);
-        }
-        self.to_replica(&view, tried)
+        if from_replicas { self.to_replica(&view, tried) } else { self.to_primary(&view) }
     }
 
-    fn to_primary(&self, view: &View) -> Result<Route> {
+    pub(super) fn to_primary(&self, view: &View) -> Result<Route> {
         match &view.primary {
             Some(pool) => Ok(Route::to(pool, None, 0)),
             None => {
@@ -265,8 +262,7 @@ impl Core {
             self.service.freshen();
         }
         let untried = |reader: &&Arc<Reader>| !tried.iter().any(|name| name == reader.pool.name());
-        let is_fit = |reader: &&Arc<Reader>| reader.unfit.is_none() && self.keeps_up(reader);
-        let fit: Vec<_> = view.replicas.iter().filter(is_fit).filter(untried).collect();
+        let fit: Vec<_> = view.replicas.iter().filter(|reader| self.is_fit(reader)).filter(untried).collect();
         let rested: Vec<_> = fit.iter().copied().filter(|reader| !reader.is_resting()).collect();
         let choice = if rested.is_empty() { fit } else { rested };
         let settings = self.settings();
@@ -314,16 +310,24 @@ impl Core {
         }
     }
 
-    /// Cursors of a replica client belong to one replica; when it is gone, so are they.
-    fn to_pinned(&self, view: &View, scan: Scan, tried: &[String]) -> Result<Route> {
-        let mut pin = lock(&self.scan_pin);
+    /// Scans of a replica client begin on one replica as long as it is fit; a cursor of which nothing is known goes there too.
+    pub(super) fn to_pinned(
+        &self,
+        view: &View,
+        scan: Option<Scan>,
+        tried: &[String],
+        pin: &mut Option<String>,
+    ) -> Result<Route> {
+        let goes_on = scan == Some(Scan::GoesOn);
         let pinned =
             pin.as_ref().and_then(|name| view.pools().find(|pool| pool.name() == name && !tried.contains(name)));
         if let Some(pool) = pinned {
             let reader = view.replicas.iter().find(|reader| Arc::ptr_eq(&reader.pool, pool));
-            return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
+            if goes_on || reader.is_none_or(|reader| self.is_fit(reader)) {
+                return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
+            }
         }
-        if scan == Scan::GoesOn {
+        if goes_on {
             let node = pin.take().unwrap_or_else(|| "none".to_owned());
             let text =
                 format!("the cursor belongs to a node that is not read from any more ({node}): begin with cursor 0");
@@ -332,6 +336,11 @@ impl Core {
         let route = self.to_replica(view, tried)?;
         *pin = Some(route.pool.name().to_owned());
         Ok(route)
+    }
+
+    /// Whether a replica may be read from.
+    pub(super) fn is_fit(&self, reader: &Reader) -> bool {
+        reader.unfit.is_none() && self.keeps_up(reader)
     }
 
     fn no_replica(&self, view: &View, tried: &[String]) -> Error {

@@ -13,7 +13,7 @@ use super::durable;
 use super::exec::{Progress, Way};
 use super::judge::{self, Verdict, judge};
 use super::line::{APART, PRIMARY, REPLICAS};
-use super::plan::{Plan, Scan};
+use super::plan::Plan;
 use super::route::Route;
 use super::{Budget, CallFlags, Client, NO_TIME};
 use crate::config::Replicas;
@@ -52,7 +52,8 @@ pub(super) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) reads: bool,
-    scan: Option<Scan>,
+    /// It has scans: where they go on has to be found out.
+    scans: bool,
     /// It reads from a replica and takes its time there.
     slow: bool,
     pub(super) traffic: Traffic,
@@ -168,7 +169,7 @@ impl Core {
             _ => PRIMARY,
         };
         let slow = from_replicas && (plan.slow || call.has(CallFlags::SLOW));
-        Ok(Facts { reads: plan.reads, scan: plan.scan, slow, traffic, line })
+        Ok(Facts { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, line })
     }
 
     /// Starts calls that go the same way, if that can be done now; else they take their places in the line.
@@ -184,9 +185,9 @@ impl Core {
 
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
     fn start_now(self: &Arc<Self>, calls: &[Arc<Call>], queue: &Queue) -> usize {
-        let Facts { reads, scan, traffic, line, .. } = calls[0].facts;
+        let Facts { reads, scans, traffic, line, .. } = calls[0].facts;
         let doubts = self.read_doubts();
-        if traffic != Traffic::Plain || (!reads && self.holds_writes()) {
+        if traffic != Traffic::Plain || scans || (!reads && self.holds_writes()) {
             return 0;
         }
         seam::pass(Seam::NotHeld, &*self.service);
@@ -198,12 +199,12 @@ impl Core {
             return 0;
         }
         attach(queue, &post);
-        let (now, once) = (Instant::now(), !reads || scan.is_some());
+        let (now, once) = (Instant::now(), !reads);
         let gate = if reads { None } else { self.service.lease() };
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
             let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once, gate };
-            let way = Way { route: route.clone(), replicas: 0, doubts, version };
+            let way = Way { route: route.clone(), replicas: 0, doubts, version, trip: None };
             call.start(unit, call.share(&route), Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
         };
         // The server begins with the first half while the second one is written.
@@ -223,10 +224,7 @@ impl Core {
     /// The route of a call that begins, if the topology is known.
     fn route_now(&self, call: &Call) -> Option<Route> {
         let from_replicas = call.facts.line == REPLICAS;
-        self.current_view()
-            .serves(self.target)
-            .then(|| self.route_for(from_replicas, call.facts.scan, &[]).ok())
-            .flatten()
+        self.current_view().serves(self.target).then(|| self.route_for(from_replicas, &[]).ok()).flatten()
     }
 }
 
@@ -339,7 +337,7 @@ impl Completion for Call {
         let line = Arc::clone(self.core().line(self.facts.line));
         let outcome = flight.arrive(&self, outcome);
         match outcome {
-            Ok(reply) if !retried && self.is_final(&reply, flight.way.doubts) => {
+            Ok(reply) if !retried && !self.facts.scans && self.is_final(&reply, flight.way.doubts) => {
                 self.end(Ok((reply, flight.way.route.pool)));
             }
             outcome => line.push(self, Some((flight.way, outcome))),

@@ -104,12 +104,14 @@ pub struct ServerInfo {
     pub replication: Option<Replication>,
     /// INFO replication was asked.
     pub asked_info: bool,
+    /// The number of this connection among all since the server was started; 0 where HELLO does not tell.
+    pub id: u64,
 }
 
 impl ServerInfo {
     /// Of a server that nothing is known of.
     pub fn unknown() -> Self {
-        Self { protocol: 2, role: Role::Unknown, tells: Tells::Nothing, replication: None, asked_info: false }
+        Self { protocol: 2, role: Role::Unknown, tells: Tells::Nothing, replication: None, asked_info: false, id: 0 }
     }
 }
 
@@ -293,6 +295,8 @@ impl Handshake {
         }
         let proto = reply.find(0, b"proto").and_then(|id| reply.int(id));
         self.info.protocol = if proto == Some(2) { 2 } else { 3 };
+        let id = reply.find(0, b"id").and_then(|id| reply.int(id));
+        self.info.id = id.and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
         self.hello_role = Role::of_hello(reply);
         Ok(Step::More)
     }

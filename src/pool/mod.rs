@@ -4,6 +4,7 @@
 //! wait for loans; a retired pool ends all it has and answers everything with the cause; after the first use `pool.min`
 //! connections are kept warm. Leaves to others: which node this is (topology), what to do about an error (client).
 
+mod census;
 mod lanes;
 mod loans;
 mod post;
@@ -22,6 +23,7 @@ use crate::net::{Conn, ConnectOptions, Pause, Socket};
 use crate::sys::apart::Apart;
 use crate::time::Deadline;
 
+use census::Census;
 pub use loans::Loan;
 use loans::Loans;
 pub use post::{Post, Traffic};
@@ -60,6 +62,7 @@ pub struct Pool {
     inner: Mutex<Inner>,
     first_opened: Condvar,
     served: Apart<AtomicUsize>,
+    census: Census,
 }
 
 #[derive(Default)]
@@ -126,6 +129,7 @@ impl Pool {
             inner: Mutex::default(),
             first_opened: Condvar::new(),
             served: Apart::default(),
+            census: Census::default(),
         })
     }
 
@@ -234,12 +238,25 @@ impl Pool {
         let (round, options) = (inner.loans.round(), self.connect.load_full());
         drop(inner);
         let note = |socket: &Arc<Socket>| self.note(socket);
+        let begun = Instant::now();
         let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
         // Whoever ends the pool ends what is being opened: that is no fault of the node.
         if opened.is_ok() || !self.is_retired() {
             attempt.told(&opened);
         }
+        // Before anything is sent on it.
+        opened.iter().for_each(|conn| self.census.count(conn.info().id, begun));
         opened.map(|conn| (conn, round))
+    }
+
+    /// How many connections have been opened: as long as this stands still, whoever answers is the server that answered before.
+    pub fn opened(&self) -> u64 {
+        self.census.opened()
+    }
+
+    /// How often the server has been seen to count its connections anew.
+    pub fn restarts(&self) -> u64 {
+        self.census.restarts()
     }
 
     /// How long the node is still left alone, because it could not be connected to.

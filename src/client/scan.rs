@@ -1,0 +1,305 @@
+//! Scans: a cursor goes back to the node that gave it, or is told to be of no use any more (rule 15).
+//!
+//! Guarantees: a known cursor is used only on its own node, in the generation that gave it: since then the node has kept its role, and
+//! its server has not been started anew. Whether it has is asked (INFO server, in front of the scan, in one unit) only when a connection
+//! has been opened since it was asked last. Several scans do not disturb each other. Leaves to others: the table (`cursors`), and
+//! where a cursor goes that is not known (`route`).
+
+use std::sync::{Arc, Weak};
+
+use super::Target;
+use super::core::{Core, lock};
+use super::cursors::{Cursors, Key, Origin};
+use super::exec::Failed;
+use super::plan::Plan;
+use super::route::{Reader, Route, View};
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::pool::Pool;
+use crate::resp::{Body, Kind, Reply, ReplyBuilder, encode};
+
+/// So many cursors are kept.
+const MOST: usize = 4096;
+
+const ASK: [&[u8]; 2] = [b"INFO", b"server"];
+
+/// What is known of the scans of a client.
+pub(super) struct Scans {
+    cursors: Cursors,
+    nodes: Vec<Node>,
+    generations: u64,
+    /// The replica on which the scans of a replica client begin.
+    pub(super) pin: Option<String>,
+}
+
+/// A node that scans were sent to.
+struct Node {
+    pool: Weak<Pool>,
+    origin: Origin,
+    /// Its server's run_id; `None` if it does not tell.
+    run: Option<Vec<u8>>,
+    /// How often the ids of its clients had gone back, and how many connections had been opened, when that was asked.
+    restarts: u64,
+    opened: u64,
+}
+
+/// A scan on its way.
+pub(super) struct Trip {
+    /// How many connections had been opened when it began.
+    opened: u64,
+    /// It asks the server first who it is.
+    pub(super) asks: bool,
+}
+
+impl Default for Scans {
+    fn default() -> Self {
+        Self { cursors: Cursors::new(MOST), nodes: Vec::new(), generations: 0, pin: None }
+    }
+}
+
+impl Scans {
+    fn node(&self, pool: &Arc<Pool>) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.is(pool))
+    }
+
+    fn generation(&self, pool: &Arc<Pool>) -> Option<u64> {
+        self.node(pool).map(|node| node.origin.generation)
+    }
+
+    /// The known cursors from which scans of a plan go on.
+    fn known(&self, plan: &Plan<'_>, from: usize) -> Vec<Key> {
+        let mut known = Vec::new();
+        plan.each_scan(from, |_, args, at| {
+            let key = self.cursors.key(args, at, args[at]);
+            if args[at] != b"0" && self.cursors.givers(&key).next().is_some() {
+                known.push(key);
+            }
+        });
+        known
+    }
+
+    /// Those of these cursors that are not this generation's.
+    fn strange(&self, known: &[Key], generation: Option<u64>) -> Vec<Key> {
+        let is_own = |key: &&Key| self.cursors.givers(key).any(|origin| Some(origin.generation) == generation);
+        known.iter().filter(|key| !is_own(key)).copied().collect()
+    }
+
+    /// These cursors, of which there is one at least, are of no use any more: the node that scans would go to is `now`.
+    fn interrupt(&mut self, lost: &[Key], now: &str) -> Error {
+        let node = lost.first().and_then(|key| self.cursors.givers(key).next()).map(|origin| Arc::clone(&origin.node));
+        let node = node.unwrap_or_else(|| "none".into());
+        lost.iter().for_each(|key| self.cursors.forget(key));
+        let what = match *node == *now {
+            true => format!("{node} as it was before it was started anew, or changed its role"),
+            false => format!("a node that is not read from any more ({node})"),
+        };
+        let text = format!("the cursor belongs to {what}: begin with cursor 0");
+        Error::new(Status::ScanInterrupted, text).with_endpoint(node)
+    }
+
+    /// The server has said who it is: the generation of its node.
+    fn note(&mut self, pool: &Arc<Pool>, run: Option<Vec<u8>>, opened: u64) -> Origin {
+        let restarts = pool.restarts();
+        self.nodes.retain(|node| node.pool.strong_count() > 0);
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.is(pool)) {
+            let same = match (&node.run, &run) {
+                (Some(before), Some(now)) => before == now,
+                _ => node.restarts == restarts,
+            };
+            if same {
+                (node.opened, node.restarts, node.run) = (opened, restarts, run);
+                return node.origin.clone();
+            }
+        }
+        self.nodes.retain(|node| !node.is(pool));
+        self.generations += 1;
+        let origin = Origin { generation: self.generations, node: pool.name().into() };
+        self.nodes.push(Node { pool: Arc::downgrade(pool), origin: origin.clone(), run, restarts, opened });
+        origin
+    }
+
+    /// The scans of a plan went on: their cursors make room for those that came.
+    fn go_on(&mut self, plan: &Plan<'_>, from: usize, origin: &Origin, reply: &Reply) {
+        plan.each_scan(from, |index, args, at| {
+            let place = if plan.is_list() { reply.child(0, (index - from) as u32) } else { Some(0) };
+            let Some(next) = place.and_then(|place| reply.child(place, 0)).and_then(|node| cursor(reply, node)) else {
+                return;
+            };
+            if args[at] != b"0" {
+                self.cursors.take(&self.cursors.key(args, at, args[at]), origin.generation);
+            }
+            if next != b"0" {
+                self.cursors.give(self.cursors.key(args, at, &next), origin.clone());
+            }
+        });
+    }
+}
+
+impl Node {
+    fn is(&self, pool: &Arc<Pool>) -> bool {
+        std::ptr::eq(self.pool.as_ptr(), Arc::as_ptr(pool))
+    }
+}
+
+impl Core {
+    /// The pool for a plan with scans.
+    pub(super) fn route_scan(&self, plan: &Plan<'_>, tried: &[String]) -> Result<Route> {
+        let view = self.current_view();
+        let mut scans = lock(&self.scans);
+        let known = scans.known(plan, 0);
+        if self.target != Target::Replica {
+            let route = self.to_primary(&view)?;
+            let lost = scans.strange(&known, scans.generation(&route.pool));
+            return if lost.is_empty() { Ok(route) } else { Err(scans.interrupt(&lost, route.pool.name())) };
+        }
+        if known.is_empty() {
+            return self.to_pinned(&view, plan.scan, tried, &mut scans.pin);
+        }
+        let own = |known: &[Key], pool: &Arc<Pool>| {
+            let generation = scans.generation(pool);
+            let was_tried = || tried.iter().any(|name| name == pool.name());
+            generation.is_some() && scans.strange(known, generation).is_empty() && !was_tried()
+        };
+        if let Some((pool, reader)) = self.serves_on(&view, |pool| own(&known, pool)) {
+            return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
+        }
+        let serves = |key: &&Key| self.serves_on(&view, |pool| own(&[**key], pool)).is_some();
+        let lost: Vec<Key> = known.iter().filter(|key| !serves(key)).copied().collect();
+        if lost.is_empty() {
+            let text =
+                "the cursors of the list belong to different nodes: go on with each of them in a call of its own";
+            return Err(Error::new(Status::ScanInterrupted, text));
+        }
+        Err(scans.interrupt(&lost, ""))
+    }
+
+    /// The node among those which a replica client may read from, for a scan that began there.
+    fn serves_on<'a>(
+        &self,
+        view: &'a View,
+        own: impl Fn(&Arc<Pool>) -> bool,
+    ) -> Option<(&'a Arc<Pool>, Option<&'a Arc<Reader>>)> {
+        let replicas = view.replicas.iter().filter(|reader| self.is_fit(reader));
+        let replicas = replicas.map(|reader| (&reader.pool, Some(reader)));
+        replicas.chain(view.primary.iter().map(|pool| (pool, None))).find(|(pool, _)| own(pool))
+    }
+
+    /// A scan that is about to be sent to this node.
+    pub(super) fn begin_scan(&self, pool: &Arc<Pool>) -> Box<Trip> {
+        let opened = pool.opened();
+        let asks = lock(&self.scans).node(pool).is_none_or(|node| node.opened != opened);
+        Box::new(Trip { opened, asks })
+    }
+
+    /// The outcome of a plan with scans, unless its cursors turn out to be another generation's, or that is not known yet.
+    pub(super) fn land_scan(
+        &self,
+        plan: &Plan<'_>,
+        from: usize,
+        pool: &Arc<Pool>,
+        trip: &Trip,
+        outcome: Outcome,
+    ) -> std::result::Result<Outcome, Failed> {
+        let prefix = if trip.asks { encode::command_len(&ASK) } else { 0 };
+        let whole = match outcome {
+            Ok(reply) => reply,
+            Err(failure) => return Ok(Err(Failure { sent: failure.sent.saturating_sub(prefix), ..failure })),
+        };
+        let opened = pool.opened();
+        let mut scans = lock(&self.scans);
+        let (reply, origin) = match trip.asks {
+            true => {
+                let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));
+                // The first connection of all is the one that answered.
+                let as_of = if (trip.opened, opened) == (0, 1) { opened } else { trip.opened };
+                (without_first(&whole, plan.is_list()), scans.note(pool, run, as_of))
+            }
+            false if opened == trip.opened => match scans.node(pool) {
+                Some(node) => (whole, node.origin.clone()),
+                None => return Ok(Ok(whole)),
+            },
+            false if plan.reads => {
+                let text = "answered on a connection that was opened meanwhile: who is there is asked";
+                return Err(Failed::ForNow(Error::new(Status::Io, text).with_endpoint(pool.name())));
+            }
+            // What has written is not sent again; its cursors are of unknown origin.
+            false => return Ok(Ok(whole)),
+        };
+        let known = scans.known(plan, from);
+        let lost = scans.strange(&known, Some(origin.generation));
+        if !lost.is_empty() {
+            let error = scans.interrupt(&lost, pool.name());
+            let error = if plan.reads { error } else { error.with_flags(flags::MAYBE_EXECUTED).with_reply(reply) };
+            return Err(Failed::ForGood(error));
+        }
+        scans.go_on(plan, from, &origin, &reply);
+        Ok(Ok(reply))
+    }
+}
+
+/// A unit with the question in front.
+pub(super) fn asking(unit: Unit<'_>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode::command(&mut bytes, &ASK);
+    unit.bytes.append_to(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The unit of these bytes.
+pub(super) fn with_question<'a>(bytes: &'a [u8], unit: Unit<'a>) -> Unit<'a> {
+    Unit { bytes: Bytes::Raw(bytes), list: Some(unit.list.unwrap_or(1) + 1), ..unit }
+}
+
+/// The replies of a unit without that to the question in front.
+fn without_first(whole: &Reply, list: bool) -> Reply {
+    if !list {
+        return whole.subtree(whole.child(0, 1).unwrap_or_default());
+    }
+    let mut rest = ReplyBuilder::new();
+    rest.array();
+    whole.children(0).skip(1).for_each(|child| _ = rest.reply(&whole.subtree(child)));
+    rest.end().finish()
+}
+
+/// In the text of INFO; `None` if that was refused.
+fn run_id(reply: &Body, node: u32) -> Option<Vec<u8>> {
+    let text = reply.bytes(node).filter(|_| reply.kind(node) != Kind::Error)?;
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let id = lines.find_map(|line| line.strip_prefix(b"run_id:"))?;
+    Some(id.trim_ascii().to_vec()).filter(|id| !id.is_empty())
+}
+
+/// A cursor is a text, of the filters a number.
+fn cursor(reply: &Body, node: u32) -> Option<Vec<u8>> {
+    match reply.kind(node) {
+        Kind::Int => reply.int(node).map(|cursor| cursor.to_string().into_bytes()),
+        Kind::Error => None,
+        _ => reply.bytes(node).map(<[u8]>::to_vec),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_run_is_read_from_info() {
+        let id = |text: &str| run_id(&ReplyBuilder::new().text(text).finish(), 0);
+        assert_eq!(id("# Server\r\nredis_version:7\r\nrun_id:abc\r\ntcp_port:1\r\n"), Some(b"abc".to_vec()));
+        assert_eq!((id("# Server\r\n"), id("run_id:\r\n")), (None, None));
+        assert_eq!(run_id(&ReplyBuilder::new().error("NOPERM run_id:abc").finish(), 0), None);
+    }
+
+    #[test]
+    fn the_question_in_front_leaves_no_trace() {
+        let whole =
+            ReplyBuilder::new().array().text("run_id:a").array().text("17").array().end().end().int(3).end().finish();
+        let list = without_first(&whole, true);
+        assert_eq!((list.count(0), list.child(0, 1).and_then(|node| list.int(node))), (2, Some(3)));
+        let one = without_first(&whole, false);
+        assert_eq!(one.child(0, 0).and_then(|node| cursor(&one, node)), Some(b"17".to_vec()));
+        let args: [&[u8]; 2] = [b"SCAN", b"0"];
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, once: true, gate: None };
+        assert_eq!(asking(unit).unwrap(), b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n");
+    }
+}

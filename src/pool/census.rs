@@ -1,0 +1,66 @@
+//! How many connections to a node have been opened, and whether its server has begun to count them anew.
+//!
+//! Guarantees: connections that are opened side by side are no sign of anything, in whichever order they are counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// The connections to a node, in numbers.
+#[derive(Default)]
+pub(super) struct Census {
+    opened: AtomicU64,
+    numbers: Mutex<Numbers>,
+}
+
+/// What the server called its connections; 0 where it does not tell.
+#[derive(Default)]
+struct Numbers {
+    highest: u64,
+    /// When the connection with that number was there.
+    since: Option<Instant>,
+    restarts: u64,
+}
+
+impl Census {
+    /// A connection has been opened whose dial began then, and which the server gave this number.
+    pub(super) fn count(&self, number: u64, begun: Instant) {
+        if number > 0 {
+            let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            let later = numbers.since.is_none_or(|since| begun >= since);
+            numbers.restarts += u64::from(later && number < numbers.highest);
+            if later || number > numbers.highest {
+                (numbers.highest, numbers.since) = (number, Some(Instant::now()));
+            }
+        }
+        self.opened.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Acquire)
+    }
+
+    pub(super) fn restarts(&self) -> u64 {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).restarts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_go_back_are_a_restart_unless_the_dials_were_side_by_side() {
+        let census = Census::default();
+        let early = Instant::now();
+        census.count(7, Instant::now());
+        census.count(9, Instant::now());
+        census.count(8, early);
+        assert_eq!((census.opened(), census.restarts()), (3, 0));
+        census.count(0, Instant::now());
+        census.count(3, Instant::now());
+        assert_eq!((census.opened(), census.restarts()), (5, 1));
+        census.count(4, Instant::now());
+        assert_eq!((census.opened(), census.restarts()), (6, 1));
+    }
+}
