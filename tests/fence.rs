@@ -349,6 +349,26 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
     assert!(stage.service().is_fenced());
 }
 
+/// What a session reads may decide what it writes: it is held back as well, also when the fence comes up while it waits for its
+/// connection.
+#[test]
+fn rule_7_a_session_that_waited_for_its_connection_does_not_read_under_the_fence() {
+    let stage = stage(2, &[]);
+    let client = warm(&stage);
+    let session = client.session(None).expect("a session");
+    stage.p.fault("ROLE", Fault::Stall);
+    let read = later(&session, "GET own");
+    stage.p.wait_count("ROLE", 1, SOON);
+    stage.begin(0);
+    eventually("the fence is up", SOON, || stage.service().is_fenced());
+    stage.p.clear_faults();
+    let begun = std::time::Instant::now();
+    eventually("time enough to send it", SOON, || begun.elapsed() > Duration::from_millis(50));
+    assert!(stage.service().is_fenced() && stage.p.count("GET own") == 0, "{:?}", stage.p.commands());
+    stage.abort(0, "not-elected");
+    assert_eq!((join_ok(&read).as_str(), stage.p.count("GET own")), ("null", 1));
+}
+
 #[test]
 fn rule_7_whoever_waits_goes_to_the_new_primary() {
     let stage = stage(3, &[]);

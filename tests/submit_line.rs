@@ -177,6 +177,75 @@ fn a_list_of_which_a_part_ran_says_so_when_the_client_is_closed() {
     assert!(reply.error_line(2).is_some_and(|line| line.starts_with(b"READONLY")));
 }
 
+#[test]
+fn retry_max_holds_for_what_was_submitted() {
+    let s = stage(1, &[]);
+    let queue = queue(16);
+    s.p.fault("INCR", Fault::Error("READONLY You can't write against a read only replica.".into()));
+    let refused = |max: &str| {
+        let client = to_primary(&s.sentinel, &[("retry.max", max)]);
+        s.p.clear_log();
+        submit(&client, &["INCR n"], EACH, Budget::Unlimited, &queue, 1);
+        assert_eq!(fails(Status::Server, one(&queue).1).server_code(), "READONLY");
+        seen(&s.p, "INCR n")
+    };
+    assert_eq!([refused("1"), refused("3")], [2, 4], "once, and as often again");
+}
+
+/// A number is the program's own, and two queues may have the same.
+#[test]
+fn what_is_cancelled_on_one_queue_goes_on_on_another() {
+    // In the line, and in flight.
+    for in_line in [true, false] {
+        let s = stage(1, &[]);
+        let client = to_primary(&s.sentinel, &[]);
+        let queues = [queue(4), queue(4)];
+        submit(&client, &["SET k v"], EACH, Budget::Default, &queues[0], 0);
+        drain(&queues[0], 1);
+        if in_line {
+            s.listened();
+            s.begin(0);
+            s.told.wait_fence(true, "+try-failover");
+        } else {
+            s.p.fault("INCR", Fault::Stall);
+        }
+        queues.iter().for_each(|queue| submit(&client, &["INCR n"], EACH, Budget::Default, queue, 7));
+        if !in_line {
+            s.p.wait_count("INCR n", 1, SOON);
+        }
+        assert_eq!(queues[0].cancel(7), 1);
+        fails(Status::Cancelled, one(&queues[0]).1);
+        if in_line {
+            s.abort(0, "no-good-slave");
+        } else {
+            s.p.clear_faults();
+        }
+        let number = one(&queues[1]).1.expect("nobody cancelled it").int(0);
+        assert_eq!(number, Some(if in_line { 1 } else { 2 }));
+    }
+}
+
+/// Rule 23, when connections are replaced under the hands of a call: what was submitted later waits for its end.
+#[test]
+fn what_follows_a_disconnect_starts_after_what_is_in_flight() {
+    let s = stage(1, &[]);
+    let client = to_primary(&s.sentinel, &[]);
+    let queue = queue(4);
+    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    drain(&queue, 1);
+    s.p.fault("INCR", Fault::Stall);
+    submit(&client, &["INCR n"], EACH, Budget::Default, &queue, 1);
+    s.p.wait_count("INCR n", 1, SOON);
+    client.disconnect().expect("an open client");
+    submit(&client, &["GET n"], EACH, Budget::Default, &queue, 2);
+    let begun = Instant::now();
+    eventually("time enough to start it", SOON, || begun.elapsed() > Duration::from_millis(100));
+    assert_eq!(seen(&s.p, "GET n"), 0, "the first one has not ended");
+    s.p.clear_faults();
+    let events = drain(&queue, 2);
+    assert_eq!((events[0].token, said(&events[0]), said(&events[1])), (1, "1".into(), "1".into()));
+}
+
 /// The cost of a call in the line does not grow with how many wait there.
 #[test]
 fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
