@@ -55,7 +55,7 @@ fn replicas_come_and_go_with_a_reason() {
     let replica = stage.r.addr();
     let each = |change: &dyn Fn(&mut fake_sentinel::ServiceState)| {
         stage.watch.iter().for_each(|one| one.service(SERVICE, |state| change(state)));
-        stage.sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
+        stage.polled();
     };
     let told = |fit: &'static str, reason: &'static str| {
         let wanted = |told: &Told| {
