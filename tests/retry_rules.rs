@@ -136,7 +136,8 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
         session
     };
     let mut taken = Some(take());
-    for own in [false, true] {
+    let (mut own, mut whole) = (false, 0);
+    loop {
         ok(&client, "PING");
         if own {
             // The session's was cut with the others.
@@ -157,14 +158,30 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
                 }
             })
         };
-        eventually("the socket takes no more", SOON, || queued_to(stage.proxy.port()) > 100_000);
+        let begun = Instant::now();
+        while queued_to(stage.proxy.port()) <= 100_000 && begun.elapsed() < 2000 * MS {
+            std::thread::sleep(5 * MS);
+        }
+        if queued_to(stage.proxy.port()) <= 100_000 {
+            // It had to open a connection after all, and shakes hands in vain: once more.
+            whole += 1;
+            assert!(whole < 10, "the socket takes more and more");
+            stage.proxy.stall(Way::Up, false);
+            join(&large).expect("it is sent");
+            ok(&client, &format!("DEL {own}"));
+            continue;
+        }
         assert_eq!(primary_pool(&client).get("in_use"), 1, "the session's, or the large one's own");
         stage.proxy.cut();
         stage.proxy.stall(Way::Up, false);
         join(&large).expect("it is sent again, whole");
         assert_eq!(number(&client, &format!("STRLEN {own}")), value.len() as i64, "executed once");
+        if own {
+            break;
+        }
+        own = true;
     }
-    assert_eq!(stage.node().calls("append"), 2);
+    assert_eq!(stage.node().calls("append"), 2 + whole);
     assert!(counter(&client, "retries") >= 2);
 }
 
