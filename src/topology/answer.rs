@@ -111,6 +111,12 @@ pub fn ask_shown(service: &str, out: &mut Vec<u8>) {
     encode::command(out, &[b"SENTINEL", b"MASTER", service.as_bytes()]);
 }
 
+/// The address that a Sentinel names.
+pub fn named(reply: &Reply) -> Option<Endpoint> {
+    let host = reply.bytes(reply.child(0, 0)?)?;
+    endpoint(&String::from_utf8_lossy(host), reply.int(reply.child(0, 1)?)?)
+}
+
 /// What a Sentinel shows of its primary, as MASTER describes it.
 pub fn shown(reply: &Reply) -> Option<Shown> {
     let flags = text(reply, 0, b"flags")?;

@@ -1,6 +1,7 @@
 //! An ear at one Sentinel: a subscription to all its events that notices its own death.
 //!
-//! Guarantees: never waits; a Sentinel that was silent for [`DEAD`] although it was pinged counts as gone; a lost one is tried again, with
+//! Guarantees: never waits; a Sentinel that leaves a PING unanswered for [`PATIENCE`] counts as gone, and nothing else does: a process that
+//! was stopped looks at what came meanwhile and asks before it judges; what its user may not hear is asked for once in [`RENEW`]; a lost one is tried again, with
 //! growing pauses and jitter. Leaves to others: what the news mean.
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use super::answer;
 use super::identity::{Identity, Speaker};
 use super::link::{Event, Link, LinkOptions};
 use super::news::{self, News};
+use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
 use crate::error::Error;
 use crate::net::Waker;
@@ -20,8 +22,12 @@ use crate::time::Deadline;
 
 /// How often a Sentinel is pinged.
 const PING: Duration = Duration::from_millis(900);
-/// Silent for so long, it is gone (scenario 35: within 3 s).
-const DEAD: Duration = Duration::from_millis(2500);
+/// A PING unanswered for so long, it is gone (scenario 35: within 3 s).
+const PATIENCE: Duration = Duration::from_millis(1600);
+/// Not driven for so long, this process was stopped: what it has missed is no silence.
+const STOPPED: Duration = Duration::from_millis(1200);
+/// What was refused is asked for again after so long.
+const RENEW: Duration = Duration::from_secs(60);
 /// Pauses before it is tried again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -36,6 +42,11 @@ pub(super) struct Ear {
     /// Whether its coming or going was told last.
     told: Option<bool>,
     pause: Duration,
+    scope: Scope,
+    told_deaf: Option<String>,
+    /// When what was refused is asked for again.
+    renews: Option<Instant>,
+    driven: Instant,
 }
 
 enum State {
@@ -50,8 +61,9 @@ enum State {
     },
     Listening {
         link: Link,
-        heard: Instant,
         pinged: Instant,
+        /// Nothing has come since it was pinged then.
+        unanswered: Option<Instant>,
     },
 }
 
@@ -68,7 +80,18 @@ impl Ear {
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
         let now = Instant::now();
         let state = State::Away { until: now };
-        Self { announced, endpoint, id: None, state, told: None, pause: PAUSES.0 }
+        Self {
+            announced,
+            endpoint,
+            id: None,
+            state,
+            told: None,
+            pause: PAUSES.0,
+            scope: Scope::new(),
+            told_deaf: None,
+            renews: None,
+            driven: now,
+        }
     }
 
     /// Where it leads to.
@@ -85,6 +108,11 @@ impl Ear {
     /// Whether it was tried and cannot listen: one that is on its way for the first time may still get there.
     pub(super) fn is_lost(&self) -> bool {
         self.told == Some(false)
+    }
+
+    /// What it does not hear, and why.
+    pub(super) fn deaf(&self) -> Option<String> {
+        self.scope.deaf().filter(|_| self.is_listening())
     }
 
     /// Whether events come through.
@@ -117,7 +145,10 @@ impl Ear {
         };
         let came = self.take(events, news);
         match driven.and(came).and_then(|up| self.stay_alive(now, news).map(|()| up)) {
-            Ok(true) => self.tell(true).then_some(Change::Up),
+            Ok(true) => {
+                self.told_deaf = self.scope.deaf();
+                self.tell(true).then_some(Change::Up)
+            }
             Ok(false) => None,
             Err(error) => {
                 self.lose(now);
@@ -136,7 +167,7 @@ impl Ear {
                 Event::Ready => {
                     let mut opening = Vec::new();
                     encode::command(&mut opening, &[b"SENTINEL", b"MYID"]);
-                    encode::command(&mut opening, &[b"PSUBSCRIBE", b"*"]);
+                    opening.extend(self.scope.ask());
                     if let State::Coming { link, .. } = &mut self.state {
                         link.send(&opening, &mut more)?;
                     }
@@ -154,36 +185,79 @@ impl Ear {
             self.id = answer::read_id(reply);
             return Ok(false);
         }
-        if let Some(line) = reply.error_line(0) {
-            return Err(Error::from_server(line, &self.endpoint));
+        if let State::Listening { unanswered, .. } = &mut self.state {
+            *unanswered = None;
         }
+        let stands = match reply.error_line(0) {
+            Some(line) if line.starts_with(b"NOPERM") && self.scope.is_asking() => {
+                self.scope.refuse(&String::from_utf8_lossy(line))
+            }
+            // The right to PING may be lacking too: an answer is an answer.
+            Some(line) if line.starts_with(b"NOPERM") && self.is_listening() => return Ok(false),
+            Some(line) => return Err(Error::from_server(line, &self.endpoint)),
+            None => {
+                let word = reply.child(0, 0).and_then(|node| reply.bytes(node));
+                if !matches!(word, Some(b"psubscribe" | b"subscribe")) {
+                    news.extend(news::read(reply).filter(|_| self.is_listening()));
+                    return Ok(false);
+                }
+                self.scope.grant()
+            }
+        };
+        match stands {
+            Stands::Waits => Ok(false),
+            Stands::Asks(bytes) => {
+                let mut more = Vec::new();
+                if let State::Coming { link, .. } | State::Listening { link, .. } = &mut self.state {
+                    link.send(&bytes, &mut more)?;
+                }
+                self.take(more, news)
+            }
+            Stands::Done => Ok(self.subscribed()),
+        }
+    }
+
+    /// All answers to the subscription are there; true when it has just come about.
+    fn subscribed(&mut self) -> bool {
         let now = Instant::now();
-        if let State::Listening { heard, .. } = &mut self.state {
-            *heard = now;
-            news.extend(news::read(reply));
-            return Ok(false);
+        self.renews = self.scope.deaf().map(|_| now + RENEW);
+        match std::mem::replace(&mut self.state, State::Away { until: now }) {
+            State::Coming { link, .. } => {
+                self.state = State::Listening { link, pinged: now, unanswered: None };
+                self.pause = PAUSES.0;
+                true
+            }
+            other => {
+                self.state = other;
+                // More, or less, is heard than was told.
+                if self.told_deaf != self.scope.deaf() {
+                    self.told = None;
+                }
+                true
+            }
         }
-        let word = reply.child(0, 0).and_then(|node| reply.bytes(node));
-        if word != Some(b"psubscribe") {
-            return Ok(false);
-        }
-        if let State::Coming { link, .. } = std::mem::replace(&mut self.state, State::Away { until: now }) {
-            self.state = State::Listening { link, heard: now, pinged: now };
-            self.pause = PAUSES.0;
-        }
-        Ok(true)
     }
 
     fn stay_alive(&mut self, now: Instant, news: &mut Vec<News>) -> Result<(), Error> {
+        let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
             State::Coming { link, until, .. } if until.is_over() => Err(link.timed_out(until.elapsed())),
-            State::Listening { link, heard, .. } if now.saturating_duration_since(*heard) >= DEAD => {
-                Err(link.timed_out(now.saturating_duration_since(*heard)))
+            State::Listening { link, unanswered: Some(asked), .. }
+                if !stopped && now.saturating_duration_since(*asked) >= PATIENCE =>
+            {
+                Err(link.timed_out(now.saturating_duration_since(*asked)))
             }
-            State::Listening { link, pinged, .. } if now.saturating_duration_since(*pinged) >= PING => {
+            State::Listening { link, pinged, unanswered } if now.saturating_duration_since(*pinged) >= PING => {
                 *pinged = now;
+                // After a stop the question before it counts no more.
+                *unanswered = if stopped { Some(now) } else { unanswered.or(Some(now)) };
                 let mut ping = Vec::new();
                 encode::command(&mut ping, &[b"PING"]);
+                if self.renews.is_some_and(|at| now >= at) {
+                    self.scope.renew();
+                    self.renews = None;
+                    ping.extend(self.scope.ask());
+                }
                 // Sending receives too: what came meanwhile will not come again.
                 let mut events = Vec::new();
                 let sent = link.send(&ping, &mut events);
@@ -219,7 +293,10 @@ impl Ear {
         match &self.state {
             State::Away { until } => Some(*until),
             State::Coming { link, until, .. } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
-            State::Listening { heard, pinged, .. } => Some((*pinged + PING).min(*heard + DEAD)),
+            State::Listening { pinged, unanswered, .. } => {
+                let end = unanswered.map(|asked| asked + PATIENCE);
+                Some(end.map_or(*pinged + PING, |end| end.min(*pinged + PING)))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::answer::Shown;
 use super::discovery::Word;
 use super::fence::{Fence, Holder};
 use super::identity::{Identity, Speaker};
@@ -217,6 +218,31 @@ impl Service {
             }
         }
         None
+    }
+
+    /// What a Sentinel says when it is asked because its events may not be heard.
+    pub(super) fn overhear(self: &Arc<Self>, from: &Speaker, named: Option<&Endpoint>, shown: Option<&Shown>) {
+        if self.is_stranger(from) {
+            return;
+        }
+        let fences = self.shared.settings().sentinel.failover.fence;
+        let mut flight = self.flight();
+        let mut ask = named.is_some() && !self.is_primary(named);
+        if let Some(shown) = shown.filter(|shown| self.is_primary(shown.primary.as_ref())) {
+            let in_failover = shown.has("failover_in_progress");
+            if in_failover && fences {
+                flight.failover.fence.flagged(from, Instant::now());
+                self.set_fence(&mut flight, &format!("the flag failover_in_progress at {}", from.announced));
+            }
+            // What takes something back is for a discovery, which knows whether it is in TILT.
+            let was_down = flight.failover.missed.contains(&from.identity);
+            ask |=
+                (flight.failover.fence.is_held_by(&from.identity) && !in_failover) || shown.has("s_down") != was_down;
+        }
+        drop(flight);
+        if ask {
+            self.poke(Haste::Soon);
+        }
     }
 
     /// The candidate, asked then, says that it is a replica.

@@ -26,6 +26,7 @@ mod monitor;
 mod news;
 #[cfg(test)]
 mod order_tests;
+mod overhear;
 mod pauses;
 mod peers;
 mod probe;
@@ -33,6 +34,7 @@ mod query;
 mod replicas;
 mod report;
 mod round;
+mod scope;
 mod sentinel;
 mod service;
 mod snapshot;

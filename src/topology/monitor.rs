@@ -15,6 +15,7 @@ use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::link::LinkOptions;
 use super::news::{News, What};
+use super::overhear::{Crowd, Overhear};
 use super::probe::Probe;
 use super::sentinel::Sentinel;
 use super::service::{Haste, Service};
@@ -94,9 +95,13 @@ impl Lookout {
             }
             let now = Instant::now();
             let mut wake = now + NAP;
+            let mut crowd = Crowd::new();
+            posts.iter().for_each(|post| post.count_deaf(&mut crowd));
             for post in &mut posts {
-                wake = wake
-                    .min(catch_unwind(AssertUnwindSafe(|| post.attend(&waker))).unwrap_or_else(|_| post.begin_anew()));
+                wake = wake.min(
+                    catch_unwind(AssertUnwindSafe(|| post.attend(&waker, &crowd)))
+                        .unwrap_or_else(|_| post.begin_anew()),
+                );
             }
             let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
@@ -136,6 +141,8 @@ struct Post {
     options: Option<Arc<LinkOptions>>,
     ears: Vec<Ear>,
     services: HashMap<String, Charge>,
+    /// Sentinels whose events may not be heard.
+    overhear: HashMap<Endpoint, Overhear>,
     /// Events heard lately: the same from another Sentinel is not told again.
     heard: Vec<Heard>,
     /// Nothing is done before; after a panic.
@@ -158,8 +165,8 @@ struct Charge {
 
 impl Post {
     fn new(handle: Weak<Sentinel>) -> Self {
-        let (ears, services, heard) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { handle, configured: 0, options: None, ears, services, heard, rests_until: None }
+        let (ears, services, overhear, heard) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        Self { handle, configured: 0, options: None, ears, services, overhear, heard, rests_until: None }
     }
 
     fn begin_anew(&mut self) -> Instant {
@@ -171,11 +178,13 @@ impl Post {
     fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let probes = self.services.values().filter_map(|charge| charge.probe.as_ref().and_then(Probe::poll_fd));
         let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_ref());
-        self.ears.iter().filter_map(Ear::poll_fd).chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
+        let overhear = self.overhear.values().filter_map(Overhear::poll_fd);
+        let ears = self.ears.iter().filter_map(Ear::poll_fd).chain(overhear);
+        ears.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
     /// Does all that can be done now; when to come again though nothing happens.
-    fn attend(&mut self, waker: &Arc<Waker>) -> Instant {
+    fn attend(&mut self, waker: &Arc<Waker>, crowd: &Crowd) -> Instant {
         let far = Instant::now() + NAP;
         let Some(sentinel) = self.handle.upgrade() else { return far };
         if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
@@ -186,17 +195,47 @@ impl Post {
             self.configured = sentinel.config_version();
             self.options = Some(Arc::new(LinkOptions::new(&settings.sentinel)));
             self.ears.clear();
+            self.overhear.clear();
             self.services.values_mut().for_each(|charge| charge.inquiry = None);
         }
         if settings.sentinel.monitor.mode == Mode::On {
             self.place_ears(&sentinel);
             self.listen(&sentinel, waker);
+            self.overhear(&sentinel, waker, crowd);
         }
         let mut wake = self.tend(&sentinel, waker).min(far);
-        for ear in &self.ears {
-            wake = ear.wakes_at().map_or(wake, |at| wake.min(at));
+        for at in self.ears.iter().map(Ear::wakes_at).chain(self.overhear.values().map(Overhear::wakes_at)) {
+            wake = at.map_or(wake, |at| wake.min(at));
         }
         wake
+    }
+
+    /// Adds what has to be asked because it may not be heard.
+    fn count_deaf(&self, crowd: &mut Crowd) {
+        let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+        for ear in self.ears.iter().filter(|ear| ear.deaf().is_some()) {
+            let count = crowd.entry(ear.endpoint().clone()).or_default();
+            *count = count.saturating_add(services);
+        }
+    }
+
+    /// Asks the Sentinels whose events may not be heard.
+    fn overhear(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>, crowd: &Crowd) {
+        let Some(options) = &self.options else { return };
+        let deaf: Vec<&Ear> = self.ears.iter().filter(|ear| ear.deaf().is_some()).collect();
+        self.overhear.retain(|announced, _| deaf.iter().any(|ear| ear.announced == *announced));
+        let services: Vec<String> =
+            sentinel.all().iter().filter(|one| one.discovered() > 0).map(|one| one.name().to_owned()).collect();
+        for ear in deaf {
+            let new = || Overhear::new(ear.endpoint().clone(), Arc::clone(options));
+            let overhear = self.overhear.entry(ear.announced.clone()).or_insert_with(new);
+            let crowd = crowd.get(ear.endpoint()).copied().unwrap_or_default();
+            for overheard in overhear.drive(&services, crowd, waker) {
+                if let Some(service) = sentinel.known_service(&overheard.service) {
+                    service.overhear(&ear.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
+                }
+            }
+        }
     }
 
     /// One ear at each Sentinel that is known.
@@ -224,7 +263,11 @@ impl Post {
             heard.extend(news.into_iter().map(|news| (ear.speaker(), news)));
             let Some(change) = change else { continue };
             let (up, reason) = match change {
-                Change::Up => (true, "listening".to_owned()),
+                Change::Up => {
+                    let deaf = ear.deaf();
+                    sentinel.shared().note_deaf(ear.endpoint(), deaf.as_deref());
+                    (true, deaf.map_or_else(|| "listening".to_owned(), |why| format!("events: {why}")))
+                }
                 Change::Down(error) => (false, error.message().to_owned()),
             };
             came_up |= up;

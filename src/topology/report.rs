@@ -9,7 +9,7 @@ use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use crate::error::{Error, Status, flags, quoted};
 use crate::resp::ReplyBuilder;
 use crate::time::Deadline;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Sentinels that an error quotes.
@@ -113,6 +113,8 @@ pub struct State {
     pub suspicion: Option<String>,
     /// What the Sentinels name, while they do not agree.
     pub split_view: Option<String>,
+    /// What is not heard of which Sentinel.
+    pub deaf: BTreeMap<String, String>,
 }
 
 /// One service as a MAP.
@@ -124,7 +126,7 @@ pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, state: &
     out.text("replicas").array();
     snapshot.replicas.iter().for_each(|view| replica(out, view));
     out.end().text("sentinels").array();
-    snapshot.sentinels.iter().for_each(|view| sentinel(out, view));
+    snapshot.sentinels.iter().for_each(|view| sentinel(out, view, state.deaf.get(&view.endpoint.to_string())));
     out.end().text("age_ms");
     match snapshot.asked {
         Some(asked) => out.int(millis(asked)),
@@ -145,9 +147,11 @@ fn replica(out: &mut ReplyBuilder, view: &ReplicaView) {
     out.end();
 }
 
-fn sentinel(out: &mut ReplyBuilder, view: &SentinelView) {
+fn sentinel(out: &mut ReplyBuilder, view: &SentinelView, deaf: Option<&String>) {
     out.map().text("addr").text(&view.endpoint.to_string()).text("state").text(view.state);
-    out.text("text").text(&view.text).text("since_ms").int(millis(view.since)).end();
+    out.text("text").text(&view.text).text("since_ms").int(millis(view.since));
+    optional(out.text("events"), deaf);
+    out.end();
 }
 
 fn optional<T: ToString + ?Sized>(out: &mut ReplyBuilder, value: Option<&T>) {

@@ -36,6 +36,8 @@ pub(super) struct Shared {
     watchers: Watchers,
     /// No Sentinel is heard.
     degraded: AtomicBool,
+    /// Sentinels whose events the user may not hear, and why.
+    deaf: Mutex<BTreeMap<String, String>>,
     children: Mutex<Vec<Weak<dyn Child>>>,
     handle: OnceLock<Weak<Sentinel>>,
 }
@@ -51,6 +53,7 @@ impl Shared {
             config_version: AtomicU64::new(1),
             watchers: Watchers::default(),
             degraded: AtomicBool::new(false),
+            deaf: Mutex::default(),
             children: Mutex::default(),
             handle: OnceLock::new(),
         })
@@ -93,6 +96,20 @@ impl Shared {
 
     pub(super) fn tell(&self, happening: Happening) {
         self.watchers.tell(&happening);
+    }
+
+    /// Notes what is not heard of a Sentinel, if anything.
+    pub(super) fn note_deaf(&self, sentinel: &Endpoint, why: Option<&str>) {
+        let mut deaf = lock(&self.deaf);
+        match why {
+            Some(why) => drop(deaf.insert(sentinel.to_string(), why.to_owned())),
+            None => drop(deaf.remove(&sentinel.to_string())),
+        }
+    }
+
+    /// What is not heard, by Sentinel.
+    pub(super) fn deaf(&self) -> BTreeMap<String, String> {
+        lock(&self.deaf).clone()
     }
 
     /// All Sentinels are gone, or one is back.
@@ -286,7 +303,8 @@ fn closed() -> Error {
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
-    report::service(out, service.name(), &service.shown(), &report::State { error, suspicion, split_view });
+    let deaf = service.shared.deaf();
+    report::service(out, service.name(), &service.shown(), &report::State { error, suspicion, split_view, deaf });
 }
 
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.

@@ -1,0 +1,187 @@
+//! Which channels of a Sentinel a user may listen to: what is asked for, and what is asked for instead when that is refused.
+//!
+//! Guarantees: all channels if that is granted, else those that are acted upon; a refusal is remembered, so that no connection is opened
+//! for the same answer again. No I/O. Leaves to others: what is done meanwhile (ear, monitor).
+
+use crate::resp::encode;
+
+/// The channels that are acted upon.
+const CHANNELS: &[&str] = &[
+    "+try-failover",
+    "+elected-leader",
+    "+failover-state-select-slave",
+    "+failover-state-send-slaveof-noone",
+    "+failover-state-wait-promotion",
+    "+failover-state-reconf-slaves",
+    "+failover-state-update-config",
+    "+selected-slave",
+    "+promoted-slave",
+    "+switch-master",
+    "-failover-abort-not-elected",
+    "-failover-abort-no-good-slave",
+    "-failover-abort-slave-timeout",
+    "-failover-abort-master-is-back",
+    "+sdown",
+    "-sdown",
+    "+odown",
+    "-odown",
+    "+reboot",
+    "+slave",
+    "+sentinel",
+];
+
+/// What is asked for; each is tried when the one before was refused. Patterns are compared with the user's own literally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wording {
+    Everything,
+    BothSigns,
+    Table,
+    OneByOne,
+}
+
+/// A subscription on its way, and what was refused.
+#[derive(Debug)]
+pub(super) struct Scope {
+    wording: Wording,
+    /// Answers that are still to come.
+    due: usize,
+    granted: usize,
+    /// Channels that stay refused, and in which words.
+    refused: Vec<&'static str>,
+    why: String,
+}
+
+/// Where a subscription stands after an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// More answers are to come.
+    Waits,
+    /// This is to be sent.
+    Asks(Vec<u8>),
+    /// It is over: granted, or refused for good.
+    Done,
+}
+
+impl Scope {
+    pub(super) fn new() -> Self {
+        let (refused, why) = (Vec::new(), String::new());
+        Self { wording: Wording::Everything, due: 0, granted: 0, refused, why }
+    }
+
+    /// Everything from the beginning, on a connection that may be granted more by now.
+    pub(super) fn renew(&mut self) {
+        *self = Self::new();
+    }
+
+    /// The question, in the words that were not refused before.
+    pub(super) fn ask(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        (self.granted, self.due) = (0, 1);
+        self.refused.clear();
+        match self.wording {
+            Wording::Everything => encode::command(&mut out, &[b"PSUBSCRIBE", b"*"]),
+            Wording::BothSigns => {
+                self.due = 2;
+                encode::command(&mut out, &[b"PSUBSCRIBE", b"+*", b"-*"]);
+            }
+            Wording::Table => {
+                self.due = CHANNELS.len();
+                let mut words: Vec<&[u8]> = vec![b"SUBSCRIBE"];
+                words.extend(CHANNELS.iter().map(|channel| channel.as_bytes()));
+                encode::command(&mut out, &words);
+            }
+            Wording::OneByOne => {
+                self.due = CHANNELS.len();
+                for channel in CHANNELS {
+                    encode::command(&mut out, &[b"SUBSCRIBE", channel.as_bytes()]);
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether answers are still to come.
+    pub(super) fn is_asking(&self) -> bool {
+        self.due > 0
+    }
+
+    /// A confirmation came.
+    pub(super) fn grant(&mut self) -> Stands {
+        self.granted += 1;
+        self.end_one()
+    }
+
+    /// A refusal came, in these words.
+    pub(super) fn refuse(&mut self, line: &str) -> Stands {
+        line.clone_into(&mut self.why);
+        self.wording = match self.wording {
+            Wording::Everything => Wording::BothSigns,
+            Wording::BothSigns => Wording::Table,
+            Wording::Table => Wording::OneByOne,
+            Wording::OneByOne => {
+                self.refused.extend(CHANNELS.get(CHANNELS.len() - self.due.min(CHANNELS.len())));
+                return self.end_one();
+            }
+        };
+        Stands::Asks(self.ask())
+    }
+
+    fn end_one(&mut self) -> Stands {
+        self.due = self.due.saturating_sub(1);
+        if self.due == 0 { Stands::Done } else { Stands::Waits }
+    }
+
+    /// What is not heard, and why; `None`: all that is acted upon is.
+    pub(super) fn deaf(&self) -> Option<String> {
+        let all = self.granted == 0;
+        (!self.refused.is_empty()).then(|| match all {
+            true => format!("refused: {}", self.why),
+            false => format!("refused: {} of {} channels: {}", self.refused.len(), CHANNELS.len(), self.why),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO: &str = "NOPERM no channels";
+
+    /// The commands that are sent, until so many refusals were given; then all is granted.
+    fn refused(times: usize) -> (Scope, Vec<String>) {
+        let mut scope = Scope::new();
+        let mut asked = vec![String::from_utf8(scope.ask()).unwrap()];
+        for _ in 0..times {
+            if let Stands::Asks(bytes) = scope.refuse(NO) {
+                asked.push(String::from_utf8(bytes).unwrap());
+            }
+        }
+        while scope.due > 0 {
+            scope.grant();
+        }
+        (scope, asked)
+    }
+
+    #[test]
+    fn less_is_asked_for_when_more_is_refused_and_the_refusal_is_remembered() {
+        for times in 0..=3 {
+            let (mut scope, asked) = refused(times);
+            assert_eq!((asked.len(), scope.deaf()), (times + 1, None));
+            assert_eq!(String::from_utf8(scope.ask()).unwrap(), asked[times], "the next connection asks the same");
+            scope.renew();
+            assert_eq!(String::from_utf8(scope.ask()).unwrap(), asked[0]);
+        }
+        let (_, asked) = refused(3);
+        assert!(asked[0].contains("\r\n*\r\n") && asked[1].contains("+*\r\n$2\r\n-*"));
+        assert!(asked[2].starts_with("*22") && asked[3].starts_with("*2\r\n$9\r\nSUBSCRIBE"));
+    }
+
+    #[test]
+    fn what_stays_refused_is_told() {
+        let (scope, _) = refused(3 + 2);
+        assert_eq!(scope.refused, ["+try-failover", "+elected-leader"]);
+        assert_eq!(scope.deaf().as_deref(), Some("refused: 2 of 21 channels: NOPERM no channels"));
+        let (scope, _) = refused(3 + CHANNELS.len());
+        assert_eq!(scope.deaf().as_deref(), Some("refused: NOPERM no channels"));
+    }
+}
