@@ -7,6 +7,7 @@ mod completions;
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use calls::*;
@@ -14,6 +15,7 @@ use completions::*;
 use support::*;
 use vigie::client::{Budget, CallFlags, Client};
 use vigie::error::{Error, Result, Status, flags};
+use vigie::queue::Event;
 use vigie::resp::{Reply, encode};
 
 /// Longer than anything here takes on a loaded machine.
@@ -172,9 +174,9 @@ fn a_word_about_the_nodes_ends_the_pause() {
     let about = format!("master {SERVICE} 127.0.0.1 {p}");
     let chosen = format!("slave 127.0.0.1:{r} 127.0.0.1 {r} @ {SERVICE} 127.0.0.1 {p}");
     for (channel, payload) in [("+reboot", &about), ("+selected-slave", &chosen)] {
+        let dialled = primary.count("ROLE");
         primary.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
         primary.close_all();
-        let dialled = primary.count("ROLE");
         let call = {
             let client = client.clone();
             spawn(move || within(&client, "GET k", 50_000))
@@ -214,4 +216,62 @@ fn nobody_inherits_the_bad_luck_of_the_first_caller() {
     assert_eq!(ok(&client, "GET k"), "second");
     primary.clear_faults();
     assert!(join(&first).is_ok());
+}
+
+/// A primary that serves, but for one command at which the connection ends each time.
+fn with_a_bad_command(fault: Fault) -> (FakeNode, FakeSentinel, Arc<Client>) {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[("lane.max", "1")]);
+    assert_eq!(ok(&client, "SET n 0"), "OK");
+    primary.fault("GET bad", fault);
+    (primary, watch, client)
+}
+
+/// Sent three times, first on the lane that others use and then on connections of its own.
+#[track_caller]
+fn sent_thrice(primary: &FakeNode) {
+    let log = primary.log();
+    let on = |line: &str| log.iter().filter(|entry| entry.text() == line).map(|entry| entry.conn).collect::<Vec<_>>();
+    let bad = on("GET bad");
+    assert_eq!(bad.len(), 3, "{bad:?}");
+    assert!(bad[1..].iter().all(|conn| bad.iter().filter(|other| *other == conn).count() == 1), "{bad:?}");
+    let others = on("INCR n");
+    assert!(!others.is_empty() && bad[1..].iter().all(|conn| !others.contains(conn)), "{bad:?} {others:?}");
+}
+
+#[test]
+fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
+    for (fault, status) in [(Fault::Lost, Status::Io), (Fault::Raw(b"rubbish\r\n".to_vec()), Status::Protocol)] {
+        let (primary, _watch, client) = with_a_bad_command(fault);
+        // Others use the lane all the time. Only the first end can cost one of them its answer.
+        let over = Arc::new(AtomicBool::new(false));
+        let others = {
+            let (client, over) = (client.clone(), over.clone());
+            spawn(move || {
+                let mut lost = 0;
+                while !over.load(Ordering::Acquire) {
+                    lost += usize::from(call(&client, "INCR n", 0, LONG).is_err());
+                }
+                lost
+            })
+        };
+        primary.wait_count("INCR n", 10, Duration::from_secs(5));
+        let error = fails(status, call(&client, "GET bad", 0, LONG));
+        assert!(error.message().contains("ended 3 times") && !error.has(flags::RETRYABLE), "{error}");
+        over.store(true, Ordering::Release);
+        assert!(join(&others) <= 1);
+        sent_thrice(&primary);
+        // The same of a submitted one; those behind it go on.
+        primary.clear_log();
+        let queue = queue(10);
+        let lines = list(&["GET bad", "INCR n", "INCR n"]);
+        client.cmds_submit(&lines, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 1).expect("room");
+        let events = drain(&queue, 3);
+        let is_told =
+            |event: &Event| event.outcome.as_ref().is_err_and(|error| error.message().contains("ended 3 times"));
+        assert_eq!(events.iter().filter(|event| is_told(event)).count(), 1);
+        ok(&client, "INCR n");
+        sent_thrice(&primary);
+    }
 }

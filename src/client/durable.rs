@@ -118,7 +118,7 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
         None => Error::new(Status::Replicas, format!("executed by {node}, but {count} of {replicas} replicas have it")),
     };
     let error = error.with_endpoint(node).with_count(count).with_reply(reply);
-    Err(Failure { sent: usize::MAX, error })
+    Err(Failure::new(usize::MAX, error))
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::{Haste, Service};
 
+/// A unit at which the connection has ended so often is not sent again: it is most likely the cause.
+const MOST_ENDS: u32 = 3;
+
 /// The way of an attempt.
 pub(super) struct Way {
     pub(super) route: Route,
@@ -53,6 +56,9 @@ pub(super) struct Progress {
     pub(super) from: usize,
     /// It has been held back, by the fence or for want of a majority.
     pub(super) held: Held,
+    /// How often in a row the connection ended at this unit, and in which pool: in another one it may fare better.
+    ends: u32,
+    ended_in: Option<Arc<Pool>>,
     /// Who refused the rest.
     refused_by: Option<Arc<Pool>>,
     /// An attempt may have run.
@@ -182,6 +188,7 @@ impl Core {
     ) -> std::result::Result<(Reply, Arc<Pool>), Failed> {
         let Way { route, doubts, version, trip, .. } = way;
         progress.routed_by = version;
+        let ends = progress.ends_again(&route.pool, &outcome);
         let outcome = match trip {
             None => outcome,
             Some(trip) => self.land_scan(plan, progress.from, &route.pool, &trip, outcome)?,
@@ -202,7 +209,10 @@ impl Core {
                 }
                 Err(Failed::ForGood(error))
             }
-            Verdict::Again(again) => Err(self.note_failure(again, route, call, progress)),
+            Verdict::Again(again) => match self.note_failure(again, route, call, progress) {
+                Failed::ForNow(error) if ends => Err(Failed::ForGood(ended_again(error))),
+                failed => Err(failed),
+            },
         }
     }
 
@@ -233,12 +243,13 @@ impl Core {
             may_go().map_err(Failure::unsent)?;
             return self.send_blocking(loan, unit, deadline);
         }
-        if slow && plan.slow {
+        if progress.goes_alone() || (slow && plan.slow) {
             if let Some(loan) = route.pool.loan_for_unit(deadline) {
                 may_go().map_err(Failure::unsent)?;
                 return run_on(loan, unit, deadline);
             }
         }
+        let slow = slow || progress.goes_alone();
         route.pool.exec_among(unit, slow, deadline, Some(self.in_flight()), &may_go)
     }
 
@@ -328,6 +339,11 @@ impl Core {
     }
 }
 
+fn ended_again(error: Error) -> Error {
+    let note = format!("; the connection ended {MOST_ENDS} times at this command: it is not sent again");
+    error.with_note(note).without_flags(flags::RETRYABLE)
+}
+
 /// How an attempt failed.
 pub(super) enum Failed {
     ForGood(Error),
@@ -353,10 +369,28 @@ impl Progress {
             kept: Vec::new(),
             from: 0,
             held: Held::default(),
+            ends: 0,
+            ended_in: None,
             refused_by: None,
             maybe_executed: false,
             told: None,
         }
+    }
+
+    /// Counts the ends of a connection at this unit; true when it has been tried often enough.
+    fn ends_again(&mut self, pool: &Arc<Pool>, outcome: &Outcome) -> bool {
+        if !outcome.as_ref().is_err_and(|failure| failure.at_head) {
+            return false;
+        }
+        let same = self.ended_in.as_ref().is_some_and(|known| Arc::ptr_eq(known, pool));
+        self.ends = if same { self.ends + 1 } else { 1 };
+        self.ended_in = Some(Arc::clone(pool));
+        self.ends >= MOST_ENDS
+    }
+
+    /// Whether the next attempt has a connection of its own, because it may cost others their answers.
+    pub(super) fn goes_alone(&self) -> bool {
+        self.ends > 0
     }
 
     /// The whole reply, if it came in parts.
@@ -442,5 +476,9 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
             conn.exchange(&mut [IoSlice::new(&encoded)], want, deadline)
         }
     };
-    outcome.map_err(|failed| Failure { sent: failed.sent, error: failed.error })
+    outcome.map_err(|failed| {
+        // Nothing else is on it.
+        let at_head = failed.sent > 0 && matches!(failed.error.status(), Status::Io | Status::Protocol);
+        Failure { sent: failed.sent, error: failed.error, at_head }
+    })
 }

@@ -185,7 +185,7 @@ impl Core {
             Ok(reply) => {
                 let text = "answered while another primary was taking over: the write may be lost";
                 let error = Error::new(Status::Io, text).with_flags(flags::FAILOVER).with_reply(reply);
-                Err(Failure { sent: usize::MAX, error })
+                Err(Failure::new(usize::MAX, error))
             }
             Err(failure) if failure.error.status() == Status::Io => {
                 Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure })

@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn lost(sent: usize) -> Outcome {
-        Err(Failure { sent, error: Error::new(Status::Io, "cut") })
+        Err(Failure::new(sent, Error::new(Status::Io, "cut")))
     }
 
     fn error_reply(line: &str) -> Outcome {

@@ -362,7 +362,7 @@ impl Line {
         let at_once = Deadline::after(Duration::ZERO);
         let failed = match core.prepare(&plan, call.flags, &mut progress, at_once) {
             Ok(way) => {
-                let (way, post) = Opened::take(opened, way, call.facts.traffic);
+                let (way, post) = Opened::take(opened, way, call.traffic());
                 let unit = Unit { gate: core.lease(&plan), ..plan.unit(progress.from) };
                 call.lock().progress = tried_before.then_some(progress);
                 return match post {
@@ -429,7 +429,7 @@ impl Line {
         state.openings.retain(|opening| opening.order != call.order);
         let unused = match result {
             Ok(post) => {
-                let apart = call.facts.traffic == Traffic::Apart;
+                let apart = call.traffic() == Traffic::Apart;
                 let look = (Instant::now() + LOOK, way.version);
                 let opened =
                     post.map(|post| Opened { route: way.route, version: way.version, post: Some(post), apart });
@@ -456,7 +456,7 @@ impl Line {
 
     fn fly(self: &Arc<Self>, core: &Arc<Core>, waiting: Waiting, unit: Unit<'_>, way: Way, post: Arc<Post>) -> Start {
         let call = &waiting.call;
-        let traffic = call.facts.traffic;
+        let traffic = call.traffic();
         if !self.lock().board(&post, traffic, 1, self.number) {
             // Whoever ends the last of those that fly tells.
             return Start::Later(waiting, LOOK);
@@ -465,7 +465,7 @@ impl Line {
         if let Some((queue, _)) = &address {
             attach(queue, &post);
         }
-        if traffic == Traffic::Apart {
+        if call.facts.traffic == Traffic::Apart {
             core.note_blocking(post.lane().socket());
         }
         let deadline = call.share(&way.route);
@@ -631,7 +631,10 @@ fn again_or_over(
     core.count_retry();
     let version = core.service.version();
     let pause = progress.pause().map(|pause| (Instant::now() + core.service.pause(pause), version));
-    call.lock().progress = Some(progress);
+    let mut state = call.lock();
+    state.alone = progress.goes_alone();
+    state.progress = Some(progress);
+    drop(state);
     Some(Waiting { pause, ..Waiting::new(Arc::clone(call)) })
 }
 
@@ -717,7 +720,7 @@ impl OpeningJob {
         // The connection is not for this call alone: its deadline ends the call, and not the opening.
         let limit = self.call.core().settings().timeout_connect;
         if let Some(way) = &self.way {
-            self.result = Some(way.route.pool.open_post(self.call.facts.traffic, Deadline::after(limit)));
+            self.result = Some(way.route.pool.open_post(self.call.traffic(), Deadline::after(limit)));
         }
     }
 }

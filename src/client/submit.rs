@@ -66,6 +66,8 @@ pub(super) struct Facts {
 pub(super) struct State {
     credit: Option<Reservation>,
     flight: Option<Flight>,
+    /// A connection has ended at it: it gets one of its own.
+    pub(super) alone: bool,
     /// Made when the call does not come off at once.
     pub(super) progress: Option<Box<Progress>>,
 }
@@ -290,6 +292,11 @@ impl Call {
         true
     }
 
+    /// What it goes with.
+    pub(super) fn traffic(&self) -> Traffic {
+        if self.lock().alone { Traffic::Apart } else { self.facts.traffic }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -354,7 +361,7 @@ impl Completion for Call {
 impl Flight {
     /// The attempt is over: its lane is given back if it was for it alone, and the answer of WAIT is taken off.
     fn arrive(&self, call: &Call, outcome: Outcome) -> Outcome {
-        if call.facts.traffic == Traffic::Apart {
+        if call.traffic() == Traffic::Apart {
             call.core().forget_blocking(self.post.lane().socket());
             self.post.release(outcome.as_ref().err().map(|failure| failure.error.clone()));
         }

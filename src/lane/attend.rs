@@ -99,7 +99,7 @@ impl Lane {
         let count = cancelled.len();
         for (number, waiter, sent) in cancelled {
             let error = Error::new(Status::Cancelled, "cancelled by the caller").with_endpoint(&self.endpoint);
-            self.fail(number, waiter, Failure { sent, error });
+            self.fail(number, waiter, Failure::new(sent, error));
         }
         count
     }
@@ -139,7 +139,7 @@ impl Lane {
             match taken.read {
                 Read::Full => {}
                 Read::Some | Read::Nothing => break,
-                Read::Broken(error) => return self.kill(self.lock(), error),
+                Read::Broken(error) => return self.hang_up(self.lock(), error),
             }
         }
         self.lock()
@@ -161,7 +161,7 @@ impl Lane {
                 _ => format!("no answer from {} in time", self.endpoint),
             };
             let error = Error::new(Status::Timeout, text).with_endpoint(&self.endpoint);
-            self.fail(number, waiter, Failure { sent, error });
+            self.fail(number, waiter, Failure::new(sent, error));
         }
     }
 }

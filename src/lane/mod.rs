@@ -60,12 +60,19 @@ pub struct Failure {
     pub sent: usize,
     /// What happened.
     pub error: Error,
+    /// The other side ended the connection, or made it useless, while this unit's replies were the next that were due.
+    pub at_head: bool,
 }
 
 impl Failure {
+    /// A failure of which the connection is not the cause, or not for this unit's sake.
+    pub fn new(sent: usize, error: Error) -> Self {
+        Self { sent, error, at_head: false }
+    }
+
     /// A failure before anything was sent.
     pub fn unsent(error: Error) -> Self {
-        Self { sent: 0, error }
+        Self::new(0, error)
     }
 }
 
@@ -391,6 +398,12 @@ impl Lane {
         if st.writer.is_some() { st } else { self.bury(st) }
     }
 
+    /// As [`Lane::kill`], because the other side has ended the connection, or made it useless.
+    fn hang_up<'a>(&'a self, mut st: MutexGuard<'a, St>, cause: Error) -> MutexGuard<'a, St> {
+        st.hung_up |= st.dead.is_none();
+        self.kill(st, cause)
+    }
+
     /// Answers everybody who still waits on a dead lane.
     fn bury<'a>(&'a self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
         let ended = st.bury();
@@ -591,7 +604,7 @@ impl<'a> Call<'a> {
             0 => format!("not sent to {endpoint}: the connection was busy for {waited} ms"),
             _ => format!("no answer from {endpoint} after {waited} ms"),
         };
-        Some(Failure { sent, error: Error::new(Status::Timeout, text).with_endpoint(endpoint) })
+        Some(Failure::new(sent, Error::new(Status::Timeout, text).with_endpoint(endpoint)))
     }
 
     /// It looked after bytes of others, and goes: they are sent now, or by the writer who is at work.
@@ -606,7 +619,7 @@ impl<'a> Call<'a> {
 
     fn lost(&self) -> Failure {
         let error = Error::new(Status::Internal, "the lane dropped a caller without an answer");
-        Failure { sent: usize::MAX, error: error.with_endpoint(&self.lane.endpoint) }
+        Failure::new(usize::MAX, error.with_endpoint(&self.lane.endpoint))
     }
 }
 

@@ -96,7 +96,7 @@ impl Lane {
                 Read::Broken(error) => {
                     let mut st = self.lock();
                     (st.reader, _) = (None, call.leads.take());
-                    drop(self.kill(st, error));
+                    drop(self.hang_up(st, error));
                     return;
                 }
                 Read::Nothing if call.deadline.is_over() => return,
@@ -172,7 +172,7 @@ impl Lane {
     /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
         if let Read::Broken(error) = self.read(Some(Instant::now()), None) {
-            drop(self.kill(self.lock(), error));
+            drop(self.hang_up(self.lock(), error));
         }
     }
 

@@ -118,6 +118,8 @@ pub(super) struct St {
     /// Since when nobody has used it, if it has been asked for a sign of life since then.
     pub(super) unused_since: Option<Instant>,
     pub(super) dead: Option<Error>,
+    /// That it is dead is the other side's doing.
+    pub(super) hung_up: bool,
 }
 
 impl St {
@@ -143,6 +145,7 @@ impl St {
             next_due: None,
             unused_since: None,
             dead: None,
+            hung_up: false,
         }
     }
 
@@ -481,10 +484,14 @@ impl St {
         self.marks.clear();
         self.next_due = None;
         self.wbuf = Vec::new();
+        let (hung_up, first) = (self.hung_up, self.ring.iter().position(|entry| entry.want != EntryWant::Nothing));
+        let first = first.unwrap_or_default();
         let entries = self.ring.drain(..).enumerate();
         let ended = entries.filter_map(|(at, entry)| {
             let reached = (sent + entry.len as u64).saturating_sub(entry.end) as usize;
-            let failure = Failure { sent: reached.min(entry.len), error: cause.clone() };
+            let sent = reached.min(entry.len);
+            let at_head = hung_up && at == first && sent > 0;
+            let failure = Failure { sent, error: cause.clone(), at_head };
             entry.waiter.map(|waiter| (head + at as u64, waiter, failure))
         });
         ended.collect()
@@ -721,5 +728,22 @@ mod tests {
             let reached: Vec<usize> = st.bury().iter().map(|(_, _, failure)| failure.sent).collect();
             assert_eq!(reached, [10, 5, 0]);
         });
+    }
+
+    #[test]
+    fn at_the_head_was_who_is_due_next_and_only_if_the_other_side_hung_up() {
+        for (hung_up, sent, heads) in [(true, 15, vec![1]), (true, 10, vec![]), (false, 30, vec![])] {
+            let mut st = St::new();
+            with_units(3, &mut st, &mut |st, numbers| {
+                // The first was answered.
+                st.swap_out(Instant::now());
+                drop(st.pop());
+                (st.sent, st.hung_up) = (sent, hung_up);
+                st.dead = Some(Error::new(Status::Io, "cut"));
+                let ended = st.bury();
+                let at_head = ended.iter().filter(|(_, _, failure)| failure.at_head);
+                assert_eq!(at_head.map(|(number, ..)| number - numbers[0]).collect::<Vec<_>>(), heads);
+            });
+        }
     }
 }

@@ -123,7 +123,7 @@ impl Lane {
     fn end_writing<'a>(&'a self, mut st: MutexGuard<'a, St>, broken: Option<Error>) -> MutexGuard<'a, St> {
         st.writer = None;
         match broken {
-            Some(cause) => self.kill(st, cause),
+            Some(cause) => self.hang_up(st, cause),
             None if st.dead.is_some() => self.bury(st),
             None => {
                 self.publish(&st);
@@ -162,7 +162,7 @@ impl Lane {
         for (number, waiter, sent) in late {
             let text = format!("not sent to {}: writes are held back", self.endpoint);
             let error = Error::new(Status::Fenced, text).with_endpoint(&self.endpoint);
-            self.fail(number, waiter, Failure { sent, error });
+            self.fail(number, waiter, Failure::new(sent, error));
         }
         self.lock()
     }
