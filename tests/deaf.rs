@@ -93,7 +93,11 @@ fn a_planned_failover_loses_nothing_though_the_user_may_hear_nothing() {
     let told = Watch::on(&sentinel);
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k v");
-    told.wait("it is told", SOON, |told| told.kind == kind::SENTINEL && told.get("reason").contains("NOPERM"));
+    for one in deployment.sentinel_nodes() {
+        told.wait("it is told", SOON, |told| {
+            told.kind == kind::SENTINEL && told.get("sentinel") == one.addr() && told.get("reason").contains("NOPERM")
+        });
+    }
     let ended = AtomicBool::new(false);
     let acknowledged: Vec<String> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
@@ -126,7 +130,13 @@ fn a_planned_failover_loses_nothing_though_the_user_may_hear_nothing() {
     let kept: std::collections::HashSet<String> =
         new.cmd(&["LRANGE", "log", "0", "-1"]).items().iter().map(Value::text).collect();
     let lost: Vec<_> = acknowledged.iter().filter(|text| !kept.contains(*text)).collect();
-    assert!(!acknowledged.is_empty() && lost.is_empty(), "{} of {} lost", lost.len(), acknowledged.len());
+    assert!(
+        !acknowledged.is_empty() && lost.is_empty(),
+        "{} of {} lost; {:#?}",
+        lost.len(),
+        acknowledged.len(),
+        told.all()
+    );
 }
 
 #[test]
