@@ -127,9 +127,9 @@ impl Asker {
         self.link.as_ref().and_then(|(link, _)| link.info())
     }
 
-    /// Closes the connection; the next drive opens another one.
+    /// Closes the connection; the next drive opens another one, and asks at once.
     pub(super) fn hang_up(&mut self) {
-        self.link = None;
+        (self.link, self.next) = (None, Instant::now());
     }
 
     /// What to poll for.

@@ -224,9 +224,9 @@ impl Post {
         let Some(options) = &self.options else { return };
         let deaf: Vec<&Ear> = self.ears.iter().filter(|ear| ear.deaf().is_some()).collect();
         self.overhear.retain(|announced, _| deaf.iter().any(|ear| ear.announced == *announced));
-        let services: Vec<String> =
-            sentinel.all().iter().filter(|one| one.discovered() > 0).map(|one| one.name().to_owned()).collect();
-        for ear in deaf {
+        // Those not found yet too: nobody wakes this thread when they are.
+        let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
+        for ear in deaf.into_iter().filter(|_| !services.is_empty()) {
             let new = || Overhear::new(ear.endpoint().clone(), Arc::clone(options));
             let overhear = self.overhear.entry(ear.announced.clone()).or_insert_with(new);
             let crowd = crowd.get(ear.endpoint()).copied().unwrap_or_default();
