@@ -36,6 +36,8 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
 - **Checking:** an unknown option or a bad value is refused where it is set (`VIGIE_ERR_CONFIG`, with the option's name
   and the nearest known one), options that contradict each other when the handle is made; neither opens a connection.
   Passwords are never quoted, and shown as `***` by `vigie_config_describe()`.
+- **Permissions:** what the users of `auth.username` and `sentinel.username` need, as lines to copy:
+  [docs/permissions.md](docs/permissions.md).
 - **TLS** is not in this build: `rediss-sentinel://` and `rediss://` give `VIGIE_ERR_UNSUPPORTED`, options whose names
   begin with `tls` `VIGIE_ERR_CONFIG`.
 
