@@ -16,6 +16,7 @@ pub mod b_sentinels;
 pub mod c_replicas;
 pub mod d_network;
 pub mod e_semantics;
+pub mod f_services;
 
 use rig::Scenario;
 
@@ -27,6 +28,7 @@ pub fn all() -> Vec<&'static Scenario> {
         c_replicas::SCENARIOS,
         d_network::SCENARIOS,
         e_semantics::SCENARIOS,
+        f_services::SCENARIOS,
     ];
     sections.into_iter().flatten().collect()
 }

@@ -245,6 +245,25 @@ impl Drop for Probe {
 }
 
 impl Seen {
+    /// What several probes saw: the worst of each.
+    pub fn of_all(all: impl IntoIterator<Item = Seen>) -> Seen {
+        let mut whole = Seen::default();
+        for one in all {
+            whole.writes.extend(one.writes);
+            whole.reads.extend(one.reads);
+            whole.missing.extend(one.missing);
+            whole.examples.extend(one.examples);
+            (whole.gap, whole.read_gap) = (whole.gap.max(one.gap), whole.read_gap.max(one.read_gap));
+            whole.longest = whole.longest.max(one.longest);
+            whole.lost += one.lost;
+            whole.lost_late += one.lost_late;
+            whole.duplicates += one.duplicates;
+            whole.ghosts += one.ghosts;
+            one.errors.into_iter().for_each(|(kind, count)| *whole.errors.entry(kind).or_default() += count);
+            one.read_errors.into_iter().for_each(|(kind, count)| *whole.read_errors.entry(kind).or_default() += count);
+        }
+        whole
+    }
     /// Acknowledged writes.
     pub fn acknowledged(&self) -> usize {
         self.writes.iter().filter(|sample| sample.is_ok()).count()

@@ -313,8 +313,14 @@ fn await_stream(deployment: &Deployment) {
     }
     // The Sentinels may know it by another address.
     let primary = deployment.data_nodes(SERVICE).into_iter().find(|node| node.role_word() == "master");
-    let mut client = primary.expect("a primary").connect().expect("the primary answers");
-    eventually("every replica acknowledges", Duration::from_secs(30), || {
+    await_stream_of(&primary.expect("a primary"), replicas, Duration::from_secs(30));
+}
+
+/// The same for the replicas of any primary, so many.
+#[track_caller]
+pub fn await_stream_of(primary: &Node, replicas: usize, patience: Duration) {
+    let mut client = primary.connect().expect("the primary answers");
+    eventually("every replica acknowledges", patience, || {
         let set = client.cmd(&["SET", "torture-stream", "1"]).expect("the primary answers");
         assert!(set.is_ok() || set.is_error(), "{}", set.text());
         let wait = client.cmd(&["WAIT", &replicas.to_string(), "1000"]).expect("the primary answers");
