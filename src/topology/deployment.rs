@@ -147,7 +147,7 @@ pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary
     let joined: Vec<bool> =
         seats.iter().zip(&contested).map(|(seat, contested)| membership.has_joined(seat, *contested)).collect();
     if joined.contains(&true) {
-        return stay(seats, &parts, &joined);
+        return stay(seats, &parts, &joined, &contested);
     }
     let sides = sides(seats, &parts, &contested);
     let conflict = sides.iter().filter(|side| !side.primaries.is_empty()).count() > 1;
@@ -163,18 +163,23 @@ pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary
     }
 }
 
-/// The ids that were joined, while one of them answers. Others count with them when all name the same primary, and when they name none.
-fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool]) -> Choice {
-    let ours = || seats.iter().zip(joined).filter(|(_, joined)| **joined);
-    let named: HashSet<_> = ours().filter_map(|(seat, _)| seat.primary()).collect();
-    let our_parts: HashSet<usize> =
-        parts.iter().zip(joined).filter(|(_, joined)| **joined).map(|(part, _)| *part).collect();
+/// The ids that were joined, while one of them answers, and those that most of these are linked with: a Sentinel that could not be reached
+/// before may know of a newer epoch, and one Sentinel that was moved to another deployment does not bring that one's members along.
+/// Others count when all name the same primary, and when they name none.
+fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]) -> Choice {
+    let ours: Vec<usize> = (0..seats.len()).filter(|place| joined[*place]).collect();
+    let named: HashSet<_> = ours.iter().filter_map(|place| seats[*place].primary()).collect();
+    let our_parts: HashSet<usize> = ours.iter().map(|place| parts[*place]).collect();
+    let linked = |place: usize| {
+        let with = |other: &&usize| are_linked(seats, contested, place, **other);
+        !contested[place] && ours.iter().filter(with).count() * 2 > ours.len()
+    };
     let (mut counted, mut strangers) = (Vec::new(), Vec::new());
-    for ((seat, part), joined) in seats.iter().zip(parts).zip(joined) {
+    for (place, seat) in seats.iter().enumerate() {
         let agrees = seat.primary().is_none_or(|primary| named.len() == 1 && named.contains(primary));
-        if *joined || agrees {
+        if joined[place] || agrees || linked(place) {
             counted.push(seat.index);
-        } else if !our_parts.contains(part) {
+        } else if !our_parts.contains(&parts[place]) {
             strangers.push(seat.index);
         }
     }
@@ -216,16 +221,20 @@ fn foreign(side: &Side<'_>, membership: &Membership, given: usize, primary: Opti
 /// To which part each belongs, by the place of the part's first member: one deployment is one part.
 fn parts(seats: &[Seat<'_>], contested: &[bool]) -> Vec<usize> {
     let mut parts: Vec<usize> = (0..seats.len()).collect();
-    for (a, one) in seats.iter().enumerate() {
-        for (b, other) in seats.iter().enumerate().skip(a + 1) {
-            let contested = contested[a] || contested[b];
-            let same = !contested && one.identity() == other.identity();
-            if same || one.lists(other, contested) || other.lists(one, contested) {
+    for a in 0..seats.len() {
+        for b in a + 1..seats.len() {
+            if are_linked(seats, contested, a, b) {
                 join(&mut parts, a, b);
             }
         }
     }
     parts
+}
+
+/// Whether two are the same Sentinel, or either lists the other.
+fn are_linked(seats: &[Seat<'_>], contested: &[bool], a: usize, b: usize) -> bool {
+    let (one, other, contested) = (&seats[a], &seats[b], contested[a] || contested[b]);
+    (!contested && one.identity() == other.identity()) || one.lists(other, contested) || other.lists(one, contested)
 }
 
 fn join(parts: &mut [usize], a: usize, b: usize) {

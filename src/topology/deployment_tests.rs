@@ -179,9 +179,19 @@ fn a_running_client_stays_with_the_ids_that_it_has_joined() {
     check(&["a1 A a2+", "a2 X a3 a1+", "a3 X a2"], &of_a, Some("A"), "a1 a2 a3 | ");
     // One that was moved to B does not bring B's others with it.
     check(&["a1 A a2 a3", "a2 A a1 a3", "a3 B b1 b2", "b1 B a3", "b2 B a3"], &of_a, Some("A"), "a1 a2 a3 | ");
-    // A new one counts as soon as it agrees.
-    check(&["a1 A a2", "a2 A a1 a4", "a4 A a1"], &of_a, Some("A"), "a1 a2 a4 | ");
-    check(&["a1 A a2", "a2 X a1 a4", "a4 X a1"], &of_a, Some("A"), "a1 a2 | ");
+    // A new one counts as soon as it agrees, or as most of them are linked with it.
+    check(&["a1 A a2", "a2 A a1", "a4 A"], &of_a, Some("A"), "a1 a2 a4 | ");
+    check(&["a1 A a2", "a2 X a1 a4", "a4 X a1"], &of_a, Some("A"), "a1 a2 a4 | ");
+    check(&["a1 A a2", "a2 X a1 a4", "a4 X"], &of_a, Some("A"), "a1 a2 | ");
+}
+
+#[test]
+fn members_that_were_not_reached_before_count_when_they_know_better() {
+    // The client began on the smaller side of a partition.
+    check(&["*a1 A a2 a3", "*a2 B a1 a3", "*a3 B a1 a2"], &joined(&["a1 A"]), Some("A"), "a1 a2 a3 | ");
+    // Two were rebuilt with new ids; the third still shows those that they had before.
+    let of_a = joined(&["a1 A", "a2 A", "a3 A"]);
+    check(&["*a1 A a2+ a3+", "*a2=n2 B a1 a3=n3", "*a3=n3 B a1 a2=n2"], &of_a, Some("A"), "a1 a2 a3 | ");
 }
 
 #[test]
