@@ -129,6 +129,32 @@ fn a_running_client_stays_with_the_deployment_that_it_has_joined() {
 }
 
 #[test]
+fn members_that_come_back_with_new_ids_and_a_newer_epoch_are_believed() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    new.state(|state| state.role = FakeRole::replica_of(&old.addr()));
+    let fakes = Scripted::sentinels(3, SERVICE, &old.addr());
+    fakes.iter().for_each(|fake| fake.service(SERVICE, |state| state.add_replica(&new.addr())));
+    let addrs: Vec<String> = fakes.iter().map(|fake| fake.addr()).collect();
+    let sentinel = sentinel_at(&addrs, &[("monitor.interval", "100")]);
+    let client = to_primary(&sentinel, &[]);
+    ok(&client, "SET k 1");
+    polls(&sentinel, 2);
+    // They failed over on the other side of a partition and were started anew there; the first one knows nothing of it.
+    new.state(|state| state.role = FakeRole::Primary);
+    for (number, fake) in fakes.iter().enumerate().skip(1) {
+        fake.state(|state| state.id = format!("{number}").repeat(40));
+        fake.service(SERVICE, |state| {
+            state.switch_to(&new.addr());
+            state.epoch += 6;
+            state.add_replica(&old.addr());
+        });
+    }
+    eventually("the primary that most of them name", SOON, || at(&sentinel.service(SERVICE)) == new.addr());
+    ok(&client, "SET k 2");
+    assert_eq!(new.count("SET"), 1);
+}
+
+#[test]
 fn a_strangers_failover_raises_nothing() {
     let two = Two::new(3, 1);
     let sentinel = two.given(3, 1, &[]);
