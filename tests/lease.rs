@@ -218,3 +218,36 @@ fn a_planned_failover_on_a_sentinel_in_tilt_holds_nothing_back() {
     }
     assert_eq!((ok(&client, "GET n").as_str(), told.switches().len()), ("50", 0));
 }
+
+/// The holder is found not to be what it was, by the next poll: it is gone for good under the identity that it spoke with.
+fn released(change: impl Fn(&FakeSentinel)) {
+    let stage = stage(3, &[("failover.fence_max", "60000")]);
+    let client = warm(&stage);
+    stage.begin(0);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.flags(0, "master");
+    change(&stage.watch[0]);
+    ok(&client, "SET k v");
+    stage.told.wait_fence(false, "failover_in_progress");
+}
+
+#[test]
+fn a_sentinel_that_restarts_with_another_id_holds_nothing_back() {
+    released(|one| {
+        one.state(|state| state.id = "f".repeat(40));
+        one.close_all();
+    });
+}
+
+#[test]
+fn a_sentinel_that_does_not_tell_its_id_any_more_holds_nothing_back() {
+    released(|one| {
+        one.fault("SENTINEL MYID", Fault::Error("NOPERM this user has no permissions".into()));
+        one.close_all();
+    });
+}
+
+#[test]
+fn a_sentinel_that_does_not_watch_the_service_any_more_holds_nothing_back() {
+    released(|one| one.state(|state| state.services.clear()));
+}

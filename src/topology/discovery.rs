@@ -9,6 +9,7 @@ use super::identity::Speaker;
 use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
 use super::pauses::Pauses;
 use super::peers::{Met, SentinelList};
+use super::presence::Presence;
 use super::replicas;
 use super::report;
 use super::round::{self, Asked, Round};
@@ -32,6 +33,8 @@ pub struct Report {
     pub proposed: Option<Proposal>,
     /// What each Sentinel says of a failover.
     pub words: Vec<Word>,
+    /// Who answered, and where.
+    pub presence: Presence,
     /// A majority of all Sentinels names the primary.
     pub by_majority: bool,
     /// The epoch went back (rule 3).
@@ -62,6 +65,7 @@ impl Report {
             sentinels,
             proposed,
             words,
+            presence: Presence::default(),
             by_majority,
             reset,
             tilt,
@@ -114,6 +118,7 @@ pub(super) fn run(
     let deadline = Deadline::after(bound(settings));
     let asked = Round::ask(service, settings, list, known, deadline, is_wanted);
     let counted = Counted::of(&asked, known);
+    let presence = Presence::of(&asked, known.primary.as_ref(), list.varying());
     list.settle(&counted.met());
     let voices = &counted.voices;
     let verdict = match &counted.refused {
@@ -122,6 +127,7 @@ pub(super) fn run(
     };
     let mut report = Report {
         words: counted.words(known),
+        presence,
         strangers: counted.strangers_say(),
         sentinels: report::views(&asked, &counted.strangers),
         ..Report::failed(Error::new(Status::NoPrimary, "not judged yet"), begun)
@@ -165,6 +171,13 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     }
 }
 
+/// One that does not watch the service any more fails nothing over.
+fn word_of_nothing(asked: &Asked) -> Option<Word> {
+    let answer = asked.answer().filter(|answer| matches!(answer.heard, Heard::Unknown))?;
+    let (sentinel, tilt) = (asked.speaker(), answer.tilt);
+    Some(Word { sentinel, in_failover: Some(false), o_down: false, s_down: false, tilt })
+}
+
 /// Those who answered, by whether they count.
 struct Counted<'a> {
     asked: &'a [Asked],
@@ -197,7 +210,8 @@ impl<'a> Counted<'a> {
     /// What those of the deployment say of a failover, those in TILT too.
     fn words(&self, known: &Known) -> Vec<Word> {
         let voices = judge::each_once(&round::answers(self.asked, &self.ours));
-        voices.iter().map(|voice| word(voice, self.asked, known)).collect()
+        let known = voices.iter().map(|voice| word(voice, self.asked, known));
+        known.chain(self.asked.iter().filter_map(word_of_nothing)).collect()
     }
 
     /// Those whose voices are not for this primary; without one all are, and all who answered where no voice counts.

@@ -16,6 +16,7 @@ use super::identity::{Identity, Speaker};
 use super::inquiry::{Agenda, Finding};
 use super::lease::Witnesses;
 use super::monitor;
+use super::presence::Presence;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::Happening;
@@ -38,9 +39,9 @@ pub(super) struct Failover {
     /// Whether writes were last told to be held back.
     told_shut: bool,
     /// Sentinels that hold the primary for objectively down.
-    down: Vec<Identity>,
+    down: Vec<Speaker>,
     /// Sentinels that hold it for down, each by itself.
-    missed: Vec<Identity>,
+    missed: Vec<Speaker>,
     /// Something went wrong with it from here, and no discovery has reached it since.
     pub(super) unreachable: bool,
     /// The replica chosen for promotion has said that it is a primary.
@@ -63,7 +64,15 @@ impl Failover {
     /// Whether the primary is dead (rule 9): objectively down, or lost by who leads the failover, and from here.
     fn is_dead(&self) -> bool {
         !self.down.is_empty()
-            || (self.unreachable && self.missed.iter().any(|sentinel| self.fence.is_held_by(sentinel)))
+            || (self.unreachable && self.missed.iter().any(|sentinel| self.fence.is_held_by(&sentinel.identity)))
+    }
+
+    /// What those have said who are not there any more under that identity: nobody else will take it back.
+    fn note_left(&mut self, presence: &Presence, asked: Instant) {
+        self.fence.release_left(|who, announced| presence.has_left_calmly(who, announced), asked);
+        for list in [&mut self.down, &mut self.missed] {
+            list.retain(|known| !presence.has_left(&known.identity, &known.announced));
+        }
     }
 
     /// Whether links and lag count as known before.
@@ -235,7 +244,7 @@ impl Service {
                 self.set_fence(&mut flight, &format!("the flag failover_in_progress at {}", from.announced));
             }
             // What takes something back is for a discovery, which knows whether it is in TILT.
-            let was_down = flight.failover.missed.contains(&from.identity);
+            let was_down = flight.failover.missed.iter().any(|known| known.identity == from.identity);
             ask |=
                 (flight.failover.fence.is_held_by(&from.identity) && !in_failover) || shown.has("s_down") != was_down;
         }
@@ -307,14 +316,14 @@ impl Service {
     pub(super) fn note_down(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let mut flight = self.flight();
         let down = down && self.is_primary(primary);
-        set(&mut flight.failover.down, &from.identity, down);
+        set(&mut flight.failover.down, from, down);
     }
 
     /// The same of a Sentinel that speaks for itself alone.
     pub(super) fn note_missed(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let mut flight = self.flight();
         let down = down && self.is_primary(primary);
-        set(&mut flight.failover.missed, &from.identity, down);
+        set(&mut flight.failover.missed, from, down);
     }
 
     /// Whether any Sentinel holds the primary for down.
@@ -409,13 +418,13 @@ impl Service {
     }
 
     /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
-    pub(super) fn heed_flags(&self, flight: &mut Flight, words: &[Word], asked: Instant) {
+    pub(super) fn heed_flags(&self, flight: &mut Flight, words: &[Word], presence: &Presence, asked: Instant) {
         let fences = self.shared.settings().sentinel.failover.fence;
         let now = Instant::now();
         for word in words {
             if !word.tilt {
-                set(&mut flight.failover.down, &word.sentinel.identity, word.o_down);
-                set(&mut flight.failover.missed, &word.sentinel.identity, word.s_down);
+                set(&mut flight.failover.down, &word.sentinel, word.o_down);
+                set(&mut flight.failover.missed, &word.sentinel, word.s_down);
             }
             match word.in_failover {
                 Some(true) if fences => flight.failover.fence.flagged(&word.sentinel, now),
@@ -424,6 +433,7 @@ impl Service {
                 _ => flight.failover.fence.release(&word.sentinel.identity, Some(asked)),
             }
         }
+        flight.failover.note_left(presence, asked);
         let was_shut = flight.failover.told_shut;
         self.set_fence(flight, "the flag failover_in_progress");
         if flight.failover.told_shut != was_shut {
@@ -433,8 +443,8 @@ impl Service {
     }
 }
 
-fn set(list: &mut Vec<Identity>, sentinel: &Identity, on: bool) {
-    list.retain(|known| known != sentinel);
+fn set(list: &mut Vec<Speaker>, sentinel: &Speaker, on: bool) {
+    list.retain(|known| known.identity != sentinel.identity);
     if on {
         list.push(sentinel.clone());
     }

@@ -124,6 +124,11 @@ impl Fence {
         self.holders.retain(|holder| holder.sentinel != *sentinel || asked.is_some_and(|asked| holder.since >= asked));
     }
 
+    /// Those who have left, by what was asked after `asked`, continue nothing.
+    pub fn release_left(&mut self, has_left: impl Fn(&Identity, &Endpoint) -> bool, asked: Instant) {
+        self.holders.retain(|holder| holder.since >= asked || !has_left(&holder.sentinel, &holder.announced));
+    }
+
     /// A switch was verified.
     pub fn clear(&mut self) {
         self.holders.clear();

@@ -117,7 +117,7 @@ impl Inquiry {
             findings.extend(match (came, lost) {
                 (Came::Ready | Came::Answer(..), Some(leader)) => Some(Finding::Back(leader)),
                 (Came::Refused(begun), Some(leader)) => Some(Finding::Refused(leader, begun)),
-                (Came::Answer(sent, replies), None) => subject.understand(&seat.announced, sent, &replies),
+                (Came::Answer(sent, replies), None) => subject.understand(&seat.announced, tries, sent, &replies),
                 (Came::Ready | Came::Refused(_) | Came::Nothing, _) => None,
             });
         }
@@ -169,10 +169,18 @@ pub(super) struct Subject<'a> {
 
 impl Subject<'_> {
     /// What the answers mean: who it is that answered counts, not where.
-    fn understand(&self, announced: &Endpoint, asked: Instant, replies: &[Reply]) -> Option<Finding> {
+    /// Of one that does not tell it any more it is the one that `tries` there, unless several Sentinels may stand behind the address.
+    fn understand(
+        &self,
+        announced: &Endpoint,
+        tries: Option<Identity>,
+        asked: Instant,
+        replies: &[Reply],
+    ) -> Option<Finding> {
         let id = answer::read_id(replies.first()?);
         self.list.introduce(announced, id.as_deref());
-        let sentinel = Identity::new(id.as_deref(), announced);
+        let known = tries.filter(|_| id.is_none() && !self.list.varying().contains(announced));
+        let sentinel = known.unwrap_or_else(|| Identity::new(id.as_deref(), announced));
         if replies.len() == 2 {
             return answer::shown(&replies[1]).map(|shown| Finding::Holder(sentinel, asked, shown));
         }

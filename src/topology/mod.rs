@@ -29,6 +29,7 @@ mod order_tests;
 mod overhear;
 mod pauses;
 mod peers;
+mod presence;
 mod probe;
 mod query;
 mod replicas;

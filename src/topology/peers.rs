@@ -106,6 +106,11 @@ impl SentinelList {
         new
     }
 
+    /// Addresses that have told more than one id.
+    pub fn varying(&self) -> Vec<Endpoint> {
+        self.entries().iter().filter(|entry| entry.varies).map(|entry| entry.endpoint.clone()).collect()
+    }
+
     /// A Sentinel has told its id: it answered too late for the discoveries so far.
     pub fn introduce(&self, endpoint: &Endpoint, id: Option<&str>) {
         let mut entries = self.entries();

@@ -391,7 +391,7 @@ impl Service {
             self.forget_gone(&after);
         }
         self.note_views(&mut flight, report.dissent, report.strangers, error.as_ref());
-        self.heed_flags(&mut flight, &report.words, report.begun);
+        self.heed_flags(&mut flight, &report.words, &report.presence, report.begun);
         self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         (flight.running, flight.finished) = (false, number);

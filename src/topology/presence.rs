@@ -1,0 +1,129 @@
+//! Who answered a discovery, and where: whether a Sentinel that spoke before is still there under that identity. No I/O.
+//!
+//! Guarantees: a Sentinel has left only when every address where it was heard, or where another one lists it, answers as somebody else: a
+//! restart with a new id, or a MYID that is refused from now on. An address that several Sentinels stand behind proves nothing: those are
+//! listed under addresses of their own. Leaves to others: what follows (fence, failover).
+
+use super::answer::{Answer, Heard, has_flag};
+use super::identity::{Identity, Speaker};
+use super::round::Asked;
+use crate::config::Endpoint;
+
+/// Those who answered, and what they say of the others.
+#[derive(Debug, Default)]
+pub struct Presence {
+    answered: Vec<Seat>,
+    /// Where the others list each.
+    listed: Vec<(Identity, Endpoint)>,
+    /// Addresses that have told more than one id before.
+    varying: Vec<Endpoint>,
+}
+
+/// One answer.
+#[derive(Debug)]
+struct Seat {
+    who: Speaker,
+    /// It is not in TILT, and shows no failover.
+    calm: bool,
+}
+
+impl Presence {
+    /// Of these answers; `primary`: the known one; `varying`: the addresses that have told more than one id before.
+    pub fn of(asked: &[Asked], primary: Option<&Endpoint>, varying: Vec<Endpoint>) -> Self {
+        let mut all = Self { varying, ..Self::default() };
+        for (asked, answer) in asked.iter().filter_map(|asked| Some((asked, asked.answer()?))) {
+            all.answered.push(Seat { who: asked.speaker(), calm: is_calm(answer, primary) });
+            let listed = answer.peers.iter().filter_map(|peer| Some((peer.id.as_ref()?, &peer.endpoint)));
+            all.listed.extend(listed.map(|(id, endpoint)| (Identity::Id(id.clone()), endpoint.clone())));
+        }
+        all
+    }
+
+    /// Whether others answer wherever this one was.
+    pub fn has_left(&self, who: &Identity, announced: &Endpoint) -> bool {
+        self.is_replaced(who, announced, |_| true)
+    }
+
+    /// The same, and none of those is in TILT or shows a failover: nobody there continues what it began.
+    pub fn has_left_calmly(&self, who: &Identity, announced: &Endpoint) -> bool {
+        self.is_replaced(who, announced, |seat| seat.calm)
+    }
+
+    fn is_replaced(&self, who: &Identity, announced: &Endpoint, by: impl Fn(&Seat) -> bool) -> bool {
+        let is_balancer = self.varying.contains(announced) && !self.listed.iter().any(|(_, place)| place == announced);
+        let replaced = |place: &Endpoint| self.answered.iter().any(|seat| seat.who.announced == *place && by(seat));
+        !is_balancer
+            && self.answered.iter().all(|seat| seat.who.identity != *who)
+            && replaced(announced)
+            && self.listed.iter().filter(|(listed, _)| listed == who).all(|(_, place)| replaced(place))
+    }
+}
+
+/// Who names another primary may have finished the failover: only a verified switch ends that one.
+fn is_calm(answer: &Answer, primary: Option<&Endpoint>) -> bool {
+    !answer.tilt
+        && match &answer.heard {
+            Heard::Known(view) => {
+                primary.is_none_or(|primary| view.primary == *primary) && !has_flag(&view.flags, "failover_in_progress")
+            }
+            Heard::Unknown => true,
+            Heard::NoAddress(_) => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> Endpoint {
+        Endpoint::tcp("10.0.0.1", port).unwrap()
+    }
+
+    fn id(name: &str) -> Identity {
+        Identity::Id(name.into())
+    }
+
+    /// Who answered where: `a@1`, with `!` when it is not calm; `@1` tells no id.
+    fn presence(answered: &[&str], listed: &[(&str, u16)], varying: &[u16]) -> Presence {
+        let seat = |text: &&str| {
+            let (who, place) = text.trim_end_matches('!').split_once('@').unwrap();
+            let announced = at(place.parse().unwrap());
+            let identity = Identity::new(Some(who).filter(|who| !who.is_empty()), &announced);
+            Seat { who: Speaker { identity, announced }, calm: !text.ends_with('!') }
+        };
+        Presence {
+            answered: answered.iter().map(seat).collect(),
+            listed: listed.iter().map(|(who, place)| (id(who), at(*place))).collect(),
+            varying: varying.iter().copied().map(at).collect(),
+        }
+    }
+
+    #[test]
+    fn who_answers_under_another_identity_where_it_was_has_left() {
+        for answered in ["new@1", "@1"] {
+            for listed in [&[][..], &[("a", 1)], &[("new", 1)]] {
+                assert!(presence(&[answered, "b@2"], listed, &[]).has_left_calmly(&id("a"), &at(1)));
+            }
+        }
+        // An id is told from now on.
+        assert!(presence(&["new@1"], &[], &[]).has_left_calmly(&Identity::At(at(1)), &at(1)));
+        // It is there, silent, or what is there now goes on with a failover.
+        assert!(!presence(&["a@1", "b@2"], &[], &[]).has_left(&id("a"), &at(1)));
+        assert!(!presence(&["b@2"], &[], &[]).has_left(&id("a"), &at(1)));
+        let goes_on = presence(&["new@1!"], &[], &[]);
+        assert!(goes_on.has_left(&id("a"), &at(1)) && !goes_on.has_left_calmly(&id("a"), &at(1)));
+    }
+
+    #[test]
+    fn behind_a_load_balancer_nobody_has_left() {
+        // The others list it under an address of its own, which is silent, or answers as it does.
+        assert!(!presence(&["b@1"], &[("a", 7), ("b", 8)], &[]).has_left(&id("a"), &at(1)));
+        assert!(!presence(&["b@1", "a@7"], &[("a", 7)], &[]).has_left(&id("a"), &at(1)));
+        // Nobody lists it, and the address is known to vary.
+        assert!(!presence(&["b@1"], &[], &[1]).has_left(&id("a"), &at(1)));
+        // One that restarts with a new id again and again varies too: the others list it there.
+        assert!(presence(&["new@1", "b@2"], &[("a", 1)], &[1]).has_left(&id("a"), &at(1)));
+        // Given by name, listed by number.
+        assert!(presence(&["new@1", "new@7"], &[("a", 7)], &[]).has_left(&id("a"), &at(1)));
+    }
+}
