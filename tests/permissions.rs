@@ -152,7 +152,7 @@ fn the_users_of_the_page_are_refused_nothing() {
     let written = durable.stop();
     assert_eq!((written.missing(&new).len(), written.doubled(&new)), (0, 0));
     // The old primary is logged in to as well.
-    eventually("the old primary is a replica", PATIENCE, || old.role_word() == "slave");
+    d.await_link(&old);
 
     for node in d.data_nodes(SERVICE) {
         assert_eq!(refused(&node), [], "{}", node.name());
