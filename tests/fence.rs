@@ -818,6 +818,19 @@ fn rule_3_a_lower_epoch_never_turns_back() {
 }
 
 #[test]
+fn rule_3_a_sentinel_that_answers_late_defends_the_known_primary() {
+    let stage = stage(3, &[("monitor.interval", "200")]);
+    stage.promote();
+    stage.watch[0].service(SERVICE, |state| state.switch_to(&stage.r.addr()));
+    stage.wait_primary(&stage.r.addr());
+    // The others, who have not heard of it yet, are faster.
+    stage.watch[0].fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(150)));
+    let from = stage.service().discovered();
+    eventually("some polls", SOON, || stage.service().discovered() >= from + 5);
+    assert_eq!((at(&stage.service()), stage.told.switches().len()), (stage.r.addr(), 1));
+}
+
+#[test]
 fn the_same_address_may_become_primary_again() {
     let stage = stage(3, &[]);
     let client = warm(&stage);

@@ -127,6 +127,11 @@ pub fn is_settled(voices: &[Voice<'_>], decides: impl Fn(&Voice<'_>) -> bool, al
     })
 }
 
+/// Whether it names another primary than the known one under an epoch that is not newer.
+pub fn goes_back(voice: &Voice<'_>, known: &Known) -> bool {
+    known.primary.as_ref().is_some_and(|primary| primary != voice.primary) && voice.epoch <= known.epoch
+}
+
 /// Whether the voices name one address, and enough of them do: then nobody else needs to be asked.
 pub fn is_unanimous(voices: &[Voice<'_>], min_others: usize) -> bool {
     voices.len() > min_others && voices.iter().all(|voice| voice.primary == voices[0].primary)

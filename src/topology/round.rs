@@ -189,8 +189,10 @@ impl<'a> Round<'a> {
         let deciders: HashSet<_> =
             self.asked.iter().filter(|asked| self.decides(asked)).map(|asked| asked.identity()).collect();
         let voices = judge::voices(&answers(&self.asked, &ours), deciders.len());
-        let decides = |voice: &Voice<'_>| self.decides(&self.asked[voice.index]);
         let waiting = self.asked.iter().any(|asked| self.decides(asked) && asked.end.is_none());
+        // Rule 3: the known primary yields to an older word only when nobody who can be reached names it.
+        let counts = |voice: &Voice<'_>| !(waiting && judge::goes_back(voice, self.known));
+        let decides = |voice: &Voice<'_>| self.decides(&self.asked[voice.index]) && counts(voice);
         let min_others = self.settings.sentinel.min_others as usize;
         judge::is_settled(&voices, decides, deciders.len(), min_others)
             || (!waiting && judge::is_unanimous(&voices, min_others))

@@ -91,6 +91,11 @@ fn await_replicas(deployment: &Deployment, service: &str, primary: &Node, replic
 
 fn finish(stage: Stage, services: &[String], rounds: usize, seen: &Seen) -> Outcome {
     let switches = stage.handle.switches();
+    if switches.len() != services.len() * rounds || seen.lost > 0 {
+        // Whether the Sentinels or the library went astray.
+        let logs = stage.deployment.sentinel_nodes().iter().map(|one| one.log_tail(200)).collect::<Vec<_>>();
+        eprintln!("{}\n{}", stage.story(), logs.join("\n---\n"));
+    }
     let mut outcome = stage.close();
     outcome.take(seen);
     for service in services {
