@@ -881,6 +881,25 @@ fn monitor_off_asks_only_when_something_fails() {
     eventually("no connection is left", SOON, || watch.iter().all(|one| one.connections() == 0));
 }
 
+/// Nothing fails while writes wait, so that nothing but the waiting call can ask.
+#[test]
+fn rule_6_without_a_monitor_the_waiting_call_ends_the_fence() {
+    for (fence_max, flag_stays) in [("60000", false), ("1500", true)] {
+        let p = Scripted::primary();
+        let watch = Scripted::sentinels(2, SERVICE, &p.addr());
+        let addrs: Vec<String> = watch.iter().map(|one| one.addr()).collect();
+        let sentinel = sentinel_at(&addrs, &[("monitor", "off"), ("failover.fence_max", fence_max)]);
+        watch[0].service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
+        let client = to_primary(&sentinel, &[]);
+        fails(Status::Fenced, within(&client, "SET k early", 200));
+        if !flag_stays {
+            watch[0].service(SERVICE, |state| state.flags = "master".into());
+        }
+        cmd(&client, "SET k called").expect("the fence has come down");
+        assert_eq!(p.count("SET"), 1);
+    }
+}
+
 #[test]
 fn row_105_monitor_disconnect_keeps_no_connection_between_polls() {
     let deployment = single("disconnect");

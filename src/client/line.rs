@@ -373,6 +373,8 @@ impl Line {
             Err(Failed::ForNow(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
                     self.lock().hold(call.order);
+                    // What holds it back may be the majority.
+                    core.service.attend_fence();
                     core.service.freshen();
                 }
                 call.lock().progress = tried_before.then_some(progress);

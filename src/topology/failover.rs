@@ -28,6 +28,8 @@ use crate::worker;
 
 /// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
 const LENIENT: Duration = Duration::from_secs(10);
+/// How often a call that waits at the fence looks after it.
+const LOOK: Duration = Duration::from_millis(100);
 /// For so long after a switch the Sentinels are polled often, because the old primary will join the replicas.
 pub(super) const RESTLESS: Duration = Duration::from_secs(40);
 
@@ -107,7 +109,7 @@ impl Service {
     /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
     /// Who waited until next to nothing is left is told the same as who waited in vain: what is sent without time for an answer ends as
     /// maybe executed.
-    pub fn await_open(&self, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
+    pub fn await_open(self: &Arc<Self>, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
         let mut flight = self.flight();
         let mut late = false;
         while late || (self.is_fenced() && !is_ended()) {
@@ -122,11 +124,22 @@ impl Service {
                 );
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE | flags::FAILOVER));
             }
-            let wait = deadline.left_or(Duration::from_secs(60));
-            flight = self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = deadline.left_or(LOOK).min(LOOK);
+            drop(self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner));
+            self.attend_fence();
+            flight = self.flight();
             late = deadline.is_all_but_over();
         }
         Ok(())
+    }
+
+    /// Ends the fence in time and has the Sentinels asked again, for a call that waits at it: with `monitor = off`, and without a thread for
+    /// the lookout, nothing else would.
+    pub fn attend_fence(self: &Arc<Self>) {
+        if self.is_fenced() {
+            self.expire_fence(Instant::now());
+            self.freshen();
+        }
     }
 
     /// When a majority of all Sentinels last named the primary; `None`: never.
