@@ -52,11 +52,12 @@ pub struct SendError {
 /// An open connection that belongs to one caller at a time.
 pub struct Conn {
     socket: Arc<Socket>,
-    decoder: Decoder,
+    // Boxes: a connection is moved through many frames of a caller's stack.
+    decoder: Box<Decoder>,
     received: Vec<u8>,
     start: usize,
     end: usize,
-    info: ServerInfo,
+    info: Box<ServerInfo>,
     endpoint: Endpoint,
     opened: Instant,
     broken: AtomicBool,
@@ -89,11 +90,11 @@ impl Conn {
         let socket = Socket::connect(endpoint, &options.tcp, deadline, note)?;
         let mut conn = Self {
             socket,
-            decoder: Decoder::new(options.limits),
+            decoder: Box::new(Decoder::new(options.limits)),
             received: vec![0; RECEIVE],
             start: 0,
             end: 0,
-            info: ServerInfo::unknown(),
+            info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
             opened: Instant::now(),
             broken: AtomicBool::new(false),
@@ -119,7 +120,7 @@ impl Conn {
                 Step::More => {}
                 Step::Send(bytes) => self.send_all(&bytes, deadline).map_err(|failed| failed.error)?,
                 Step::Done(info) => {
-                    self.info = info;
+                    *self.info = info;
                     return Ok(());
                 }
             }
@@ -349,7 +350,7 @@ impl Conn {
     /// Its parts, for a lane: the socket, the decoder, and bytes received but not decoded yet.
     pub fn into_parts(self) -> (Arc<Socket>, Decoder, Vec<u8>) {
         let leftover = self.received[self.start..self.end].to_vec();
-        (self.socket, self.decoder, leftover)
+        (self.socket, *self.decoder, leftover)
     }
 
     fn failed(&self, what: &str, cause: &io::Error, deadline: Deadline) -> Error {
