@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::core::Core;
-use super::hold::{Held, refuse_if};
+use super::hold::Held;
 use super::judge::{Again, Verdict, is_final, join, judge};
 use super::plan::Plan;
 use super::route::Route;
@@ -465,15 +465,16 @@ pub(super) fn run_on_conn(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
-    refuse_if(unit.gate.is_some_and(|gate| gate.is_shut())).map_err(Failure::unsent)?;
-    let want = unit.list.map_or(Want::One, Want::List);
+    let (want, gate) = (unit.list.map_or(Want::One, Want::List), unit.gate.map(|gate| &**gate));
     let outcome = match (unit.bytes, unit.bytes.pieces()) {
-        (_, Some(pieces)) => conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, deadline),
-        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, deadline),
+        (_, Some(pieces)) => {
+            conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, gate, deadline)
+        }
+        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, gate, deadline),
         (args, None) => {
             let mut encoded = Vec::new();
             args.append_to(&mut encoded).map_err(Failure::unsent)?;
-            conn.exchange(&mut [IoSlice::new(&encoded)], want, deadline)
+            conn.exchange(&mut [IoSlice::new(&encoded)], want, gate, deadline)
         }
     };
     outcome.map_err(|failed| {

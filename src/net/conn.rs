@@ -9,7 +9,7 @@ use super::socket::{Ready, Socket};
 use crate::config::{Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
-use crate::time::Deadline;
+use crate::time::{Deadline, Gate};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -183,16 +183,21 @@ impl Conn {
 
     /// Sends a unit and receives its replies, both at once: a server that waits for us to take its replies, or counts how many we let
     /// lie, is read while the rest goes out. What it said before it cut the connection counts more than how that showed here.
-    /// A unit that was answered before all of it was sent leaves the connection broken.
+    /// A unit that was answered before all of it was sent leaves the connection broken. With a gate nothing is handed to the kernel once that
+    /// is shut: FENCED while nothing had been; after that the connection is broken.
     pub fn exchange(
         &mut self,
         mut rest: &mut [IoSlice<'_>],
         want: Want,
+        gate: Option<&Gate>,
         deadline: Deadline,
     ) -> std::result::Result<Reply, SendError> {
         let mut sent = 0;
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
+            if gate.is_some_and(Gate::is_shut) {
+                return Err(self.held_back(sent));
+            }
             let early = match self.socket.send_parts(rest) {
                 Ok(taken) => {
                     sent += taken;
@@ -216,10 +221,25 @@ impl Conn {
         self.recv(want, deadline).map_err(|error| SendError { sent, error })
     }
 
+    /// The gate was shut before all was sent.
+    fn held_back(&self, sent: usize) -> SendError {
+        let error = match sent {
+            0 => Error::new(Status::Fenced, format!("not sent to {}: writes are held back", self.endpoint))
+                .with_flags(flags::RETRYABLE),
+            _ => {
+                self.broken.store(true, Ordering::Relaxed);
+                let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);
+                Error::new(Status::Io, text)
+            }
+        };
+        SendError { sent, error: error.with_endpoint(&self.endpoint) }
+    }
+
     /// Between two sends: waits until one of the directions is ready, and takes in what is there; the unit's replies if they are complete.
     fn read_or_wait(&mut self, want: Want, deadline: Deadline) -> Result<Option<Reply>> {
         if deadline.is_over() {
-            return Err(self.timed_out("takes no more bytes", deadline));
+            // What came while this process was stopped is taken; nothing more is sent.
+            return self.try_recv(want)?.map(Some).ok_or_else(|| self.timed_out("takes no more bytes", deadline));
         }
         let ready = self.socket.wait(true, true, deadline.left());
         match ready.map_err(|error| self.failed("send to", &error, deadline))? {
@@ -285,6 +305,7 @@ impl Conn {
 
     fn fill(&mut self, deadline: Deadline) -> Result<()> {
         loop {
+            // By the clock as it was before the look: a process that was stopped takes what came meanwhile.
             let (socket, left) = (&self.socket, deadline.left());
             let received = match self.decoder.receive(|data, most| socket.recv_append(data, most, left)) {
                 Some(received) => received.map(|n| (n, 0)),
@@ -301,7 +322,7 @@ impl Conn {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if deadline.is_over() {
+                    if left == Some(Duration::ZERO) {
                         return Err(self.timed_out("has not answered", deadline));
                     }
                 }
@@ -384,6 +405,7 @@ impl fmt::Debug for Conn {
 mod tests {
     use super::*;
     use crate::net::{Expect, Role};
+    use crate::time::Passage;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
@@ -507,7 +529,7 @@ mod tests {
         });
         let mut conn = open(&endpoint, 5000, 5000).unwrap();
         let (bytes, deadline) = (vec![b'x'; large], Deadline::after(Duration::from_secs(20)));
-        let outcome = conn.exchange(&mut [IoSlice::new(&bytes)], want, deadline);
+        let outcome = conn.exchange(&mut [IoSlice::new(&bytes)], want, None, deadline);
         (conn, outcome.map_err(|failed| failed.error))
     }
 
@@ -543,5 +565,66 @@ mod tests {
             stream.write_all(b":1\r\n-ERR no\r\n").unwrap();
         });
         assert_eq!(outcome.unwrap_err().status(), Status::Io);
+    }
+
+    #[test]
+    fn nothing_is_handed_to_the_kernel_once_the_gate_is_shut() {
+        let deadline = Deadline::after(Duration::from_secs(20));
+        let gate = Arc::new(Gate::default());
+        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        let (shut, read_on) = (Arc::clone(&gate), std::sync::mpsc::channel::<usize>());
+        let (heard, all) = (read_on.0, read_on.1);
+        let endpoint = server(move |mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            assert_eq!(stream.read(&mut [0; 14]).unwrap(), 14);
+            stream.write_all(b"+PONG\r\n").unwrap();
+            // The sender waits for room by now, or soon.
+            stream.read_exact(&mut [0; 4096]).unwrap();
+            shut.set(Passage::Until(Instant::now()));
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            heard.send(4096 + rest.len()).unwrap();
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let ping = b"*1\r\n$4\r\nPING\r\n";
+        assert!(conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&gate), deadline).is_ok());
+        let large = vec![b'x'; 64 << 20];
+        let failed = conn.exchange(&mut [IoSlice::new(&large)], Want::One, Some(&gate), deadline).unwrap_err();
+        assert_eq!(failed.error.status(), Status::Io, "{}", failed.error);
+        assert!(failed.sent < large.len() && conn.is_broken(), "{} bytes", failed.sent);
+        drop(conn);
+        assert_eq!(all.recv().unwrap(), failed.sent, "what the kernel took is counted to the byte");
+
+        let mut conn = open(
+            &server(|mut stream| {
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(GREETING).unwrap();
+                assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0, "something was sent");
+            }),
+            5000,
+            5000,
+        )
+        .unwrap();
+        let failed = conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&gate), deadline).unwrap_err();
+        assert_eq!((failed.sent, failed.error.status()), (0, Status::Fenced));
+        assert!(failed.error.has(flags::RETRYABLE) && !conn.is_broken(), "it can serve others");
+    }
+
+    #[test]
+    fn what_came_while_the_process_was_stopped_is_taken_though_the_time_is_over() {
+        let endpoint = server(|mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            let _ = stream.read(&mut [0; 64]).unwrap();
+            stream.write_all(b"+PONG\r\n").unwrap();
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let over = Deadline::after(Duration::ZERO);
+        conn.send_all(b"*1\r\n$4\r\nPING\r\n", over).unwrap();
+        assert!(conn.socket().wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
+        assert_eq!(conn.recv(Want::One, over).unwrap().bytes(0), Some(&b"PONG"[..]));
+        assert_eq!(conn.recv(Want::One, over).unwrap_err().status(), Status::Timeout);
     }
 }
