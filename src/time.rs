@@ -14,6 +14,9 @@ pub use std::time::Instant;
 #[cfg(loom)]
 pub use model::Instant;
 
+/// So long no thread that wants to run is kept from it, but by a stop of the whole process.
+const STOPPED: Duration = Duration::from_millis(500);
+
 /// When a call has to be over, and when it began (every message says after how long something happened).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
@@ -56,6 +59,17 @@ impl Deadline {
     /// Whether it has passed.
     pub fn is_over(&self) -> bool {
         self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether it is noticed so late that it has passed that this process must have been stopped: whoever would judge by it looks at the
+    /// sockets first, and gives them a moment more ([`Deadline::renewed`]).
+    pub fn is_missed(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now().saturating_duration_since(end) >= STOPPED)
+    }
+
+    /// The same beginning, and an end this far from now.
+    pub fn renewed(&self, budget: Duration) -> Self {
+        Self { start: self.start, end: Instant::now().checked_add(budget) }
     }
 
     /// Whether so little is left that an answer could not be awaited: what was held back until now is better not sent.
@@ -174,6 +188,18 @@ mod tests {
     #[test]
     fn a_budget_beyond_the_clock_is_no_limit() {
         assert_eq!(Deadline::after(Duration::MAX).left(), None);
+    }
+
+    #[test]
+    fn one_that_is_noticed_late_can_be_renewed() {
+        let past = |ms| {
+            let ago = Instant::now() - Duration::from_millis(ms);
+            Deadline { start: ago, end: Some(ago) }
+        };
+        assert!(past(600).is_over() && past(600).is_missed());
+        assert!(past(10).is_over() && !Deadline::after(Duration::ZERO).is_missed() && !Deadline::never().is_missed());
+        let renewed = past(600).renewed(Duration::from_secs(60));
+        assert!(!renewed.is_over() && !renewed.is_missed() && renewed.elapsed() >= Duration::from_millis(600));
     }
 
     #[test]

@@ -5,8 +5,11 @@ mod clib;
 mod installed;
 mod support;
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use support::Deployment;
 
@@ -85,4 +88,64 @@ fn a_call_takes_less_stack_than_the_header_says() {
     let program = installed::fresh_dir("process-stack").join("stack");
     installed::Prefix::shared().compile(&clib::root().join("tests/c/process_stack.c"), &program);
     run_program(&program, &sentinels, &[("VIGIE_TEST_STACK", &(stated * 1024).to_string())]);
+}
+
+/// Stops a process for 5 s while its calls are in flight and are answered: it sees no silence, and keeps its connections.
+#[test]
+fn a_process_that_was_stopped_looks_before_it_judges() {
+    let (deployment, sentinels) = deployment("process-stopped");
+    let primary = deployment.primary_node(SERVICE);
+    let servers = || deployment.nodes().into_iter();
+    // At a Sentinel the subscription: a discovery asks over connections of its own.
+    let connections = |node: &support::Node| -> BTreeSet<u64> {
+        let stays = |client: &&support::node::ClientInfo| {
+            node.role() != support::Role::Sentinel || client.fields.get("psub").is_some_and(|patterns| patterns != "0")
+        };
+        node.clients_named("stopped").iter().filter(stays).map(|client| client.id).collect()
+    };
+    let mut command = Command::new(compile("stopped"));
+    command.env("VIGIE_TEST_SENTINELS", &sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
+    let mut child = Stopped(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts"));
+    let mut told = BufReader::new(child.0.stdout.take().expect("piped")).lines();
+    let mut say = child.0.stdin.take().expect("piped");
+    let mut step = |expected: &str| assert_eq!(told.next().and_then(Result::ok).as_deref(), Some(expected));
+
+    step("open");
+    let blocked = |at_least| {
+        let enough = || primary.info("clients")["blocked_clients"].parse::<u32>().is_ok_and(|all| all >= at_least);
+        support::eventually("the calls have arrived", Duration::from_secs(30), enough);
+    };
+    blocked(1);
+    let before: Vec<_> = servers().map(|node| connections(&node)).collect();
+    assert!(before.iter().filter(|ids| !ids.is_empty()).count() > 3, "the primary and each Sentinel: {before:?}");
+    assert!(primary.cmd(&["CLIENT", "PAUSE", "600000", "WRITE"]).is_ok());
+    say.write_all(b"on\n").expect("it reads");
+    step("calling");
+    // The shared lane and the submitted call's.
+    blocked(3);
+    say.write_all(b"on\n").expect("it reads");
+    step("all calling");
+    support::proc::signal(child.0.id(), libc::SIGSTOP);
+    support::proc::await_stopped(child.0.id(), true);
+    assert!(primary.cmd(&["CLIENT", "UNPAUSE"]).is_ok());
+    assert_eq!(primary.cmd(&["RPUSH", "stopped:list", "pushed"]).int(), Some(1));
+    std::thread::sleep(Duration::from_secs(5));
+    support::proc::signal(child.0.id(), libc::SIGCONT);
+    say.write_all(b"on\n").expect("it reads");
+    step("done");
+    let after: Vec<_> = servers().map(|node| connections(&node)).collect();
+    assert_eq!(before, after, "the same connections at every server");
+    say.write_all(b"on\n").expect("it reads");
+    assert!(child.0.wait().expect("its end").success());
+}
+
+/// Ends with the test.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

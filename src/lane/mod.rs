@@ -49,6 +49,9 @@ const TRUSTED: Duration = Duration::from_micros(100);
 /// How often a caller whose bytes wait for a writer looks whether there still is one.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// What a caller that was stopped beyond its deadline waits for its reply at the most.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// What a unit ends with.
 pub type Outcome = std::result::Result<Reply, Failure>;
 
@@ -426,15 +429,22 @@ impl Lane {
         }
     }
 
-    /// Rule 14: a lane is closed only when it was silent for long with replies due.
+    /// Rule 14: a lane is closed only when it was silent for long with replies due. The socket is looked at first: after a stop of this
+    /// process what came meanwhile is still in there.
     fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
         match st.silent_beyond(self.settings.silent) {
-            Some(silent) if st.dead.is_none() => {
+            Some(silent) if st.dead.is_none() && !self.has_signs_of_life(&st) => {
                 let text = format!("{} sent nothing for {} ms with replies due", self.endpoint, silent.as_millis());
                 self.kill(st, Error::new(Status::Timeout, text))
             }
             _ => st,
         }
+    }
+
+    /// Whether there is something to read, or the peer has made room for what it has not been sent yet.
+    fn has_signs_of_life(&self, st: &St) -> bool {
+        let takes_more = || self.socket.wait(false, true, Some(Duration::ZERO)).is_ok_and(|ready| ready.write);
+        matches!(self.socket.peek(), Ok(Some(_))) || (!st.is_head_sent() && takes_more())
     }
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
@@ -504,6 +514,8 @@ impl<'a> Call<'a> {
                 Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
+                // Whoever reads was stopped too, with the reply in the socket.
+                Seen::Late if self.deadline.is_missed() => self.deadline = self.deadline.renewed(MOMENT),
                 Seen::Late => {
                     if let Some(failure) = self.give_up() {
                         return Err(failure);

@@ -99,7 +99,13 @@ impl Lane {
                     drop(self.hang_up(st, error));
                     return;
                 }
-                Read::Nothing if call.deadline.is_over() => return,
+                // A process that was stopped looks at what came meanwhile.
+                Read::Nothing if call.deadline.is_over() => {
+                    self.read_available();
+                    if !call.slot.is_settled() {
+                        return;
+                    }
+                }
                 Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
                 Read::Nothing => drop(call.end_hold()),
                 Read::Some | Read::Full if call.slot.is_settled() => {}

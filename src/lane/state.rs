@@ -215,6 +215,12 @@ impl St {
         self.entry(number).is_none_or(|entry| entry.end <= self.sent)
     }
 
+    /// Whether the kernel has all of the first unit that a reply is due for.
+    pub(super) fn is_head_sent(&self) -> bool {
+        let mut due = self.ring.iter().filter(|entry| entry.want != EntryWant::Nothing);
+        due.next().is_none_or(|entry| entry.end <= self.sent)
+    }
+
     fn entry(&self, number: u64) -> Option<&Entry> {
         self.ring.get(number.checked_sub(self.head)? as usize)
     }

@@ -25,6 +25,11 @@ fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
 }
 
 fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
+    // Most tests are not about silence: on a loaded machine a server may be silent for long between two steps.
+    lane_of(spin, Duration::from_secs(60), talk)
+}
+
+fn lane_of(spin: Duration, silent: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
     std::thread::spawn(move || {
@@ -43,8 +48,7 @@ fn lane_with(spin: Duration, talk: impl FnOnce(TcpStream) + Send + 'static) -> L
         timeout_connect: Duration::from_secs(5),
     };
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
-    // No test here is about silence: on a loaded machine a server may be silent for long between two steps.
-    let (hold_rtt, silent) = (Duration::ZERO, Duration::from_secs(60));
+    let hold_rtt = Duration::ZERO;
     Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt, spin, silent, ..LaneSettings::default() })
 }
 
@@ -634,4 +638,68 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
         assert!(failure.sent < 40_000_000 && failure.error.status() == Status::Io, "{failure:?}");
     });
     assert!(lane.is_dead());
+}
+
+/// Waits until the peer's answer is there.
+fn await_answer(lane: &Lane) {
+    assert!(lane.socket.wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
+}
+
+/// As after a stop of the process: the clock has gone on, what came meanwhile is still in the socket, and its reader has not run yet.
+#[test]
+fn a_lane_is_not_silent_with_something_to_read() {
+    const SILENT: Duration = Duration::from_secs(1);
+    let (go, wait) = channel::<()>();
+    let lane = lane_of(Duration::ZERO, SILENT, move |mut stream| {
+        hear(&mut stream, 1);
+        wait.recv().unwrap();
+        stream.write_all(PONG).unwrap();
+        hear(&mut stream, 1);
+        let _ = stream.read(&mut [0; 64]);
+    });
+    let unasked = || {
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+        assert_eq!(lane.exec(unit, Deadline::after(Duration::ZERO)).unwrap_err().sent, PING.len());
+    };
+    let judged_after_silence = || {
+        while lane.lock().silent_beyond(SILENT).is_none() {
+            std::thread::yield_now();
+        }
+        lane.lock().reader = Some(super::NOBODY);
+        lane.check();
+        lane.lock().reader = None;
+    };
+    unasked();
+    go.send(()).unwrap();
+    await_answer(&lane);
+    judged_after_silence();
+    assert!(!lane.is_dead(), "the answer is there");
+    lane.check();
+    assert_eq!(lane.in_flight(), 0);
+    // Without anything to read it is.
+    unasked();
+    judged_after_silence();
+    assert!(lane.is_dead());
+}
+
+#[test]
+fn a_lane_is_not_silent_while_its_peer_has_room_for_what_it_waits_for() {
+    const SILENT: Duration = Duration::from_secs(1);
+    const LARGE: usize = 32 << 20;
+    let (go, wait) = channel::<()>();
+    let lane = lane_of(Duration::ZERO, SILENT, move |mut stream| {
+        wait.recv().unwrap();
+        stream.read_exact(&mut vec![0; 16 << 20]).unwrap();
+        let _ = wait.recv();
+    });
+    let text = vec![b'x'; LARGE];
+    let failure = set(&lane, &[b"SET", b"k", &text], Deadline::after(Duration::ZERO)).unwrap_err();
+    assert!(failure.sent > 0);
+    go.send(()).unwrap();
+    assert!(lane.socket.wait(false, true, Some(Duration::from_secs(20))).unwrap().write);
+    while lane.lock().silent_beyond(SILENT).is_none() {
+        std::thread::yield_now();
+    }
+    drop(lane.kill_if_silent(lane.lock()));
+    assert!(!lane.is_dead(), "the peer takes what is sent");
 }

@@ -83,7 +83,14 @@ impl Asker {
             self.next = sent + question.every;
             driven = link.send(question.bytes, &mut events);
         }
-        let late = until.is_over() && (self.asked.is_some() || !self.ready);
+        // By the clock as it was before the look at the socket.
+        let over = until.end().is_some_and(|end| now >= end);
+        let late = over && (self.asked.is_some() || !self.ready);
+        if late && until.is_missed() {
+            // This process was stopped: it judges by what comes from now on.
+            *until = until.renewed(question.patience);
+        }
+        let late = late && until.is_over();
         let came = self.take(events);
         if let Err(error) = driven {
             let refused = error.errno() == libc::ECONNREFUSED;

@@ -144,7 +144,7 @@ impl Ear {
             State::Away { .. } => return None,
         };
         let came = self.take(events, news);
-        match driven.and(came).and_then(|up| self.stay_alive(now, news).map(|()| up)) {
+        match driven.and(came).and_then(|up| self.stay_alive(now, timeout, news).map(|()| up)) {
             Ok(true) => {
                 self.told_deaf = self.scope.deaf();
                 self.tell(true).then_some(Change::Up)
@@ -238,10 +238,16 @@ impl Ear {
         }
     }
 
-    fn stay_alive(&mut self, now: Instant, news: &mut Vec<News>) -> Result<(), Error> {
+    fn stay_alive(&mut self, now: Instant, timeout: Duration, news: &mut Vec<News>) -> Result<(), Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
-            State::Coming { link, until, .. } if until.is_over() => Err(link.timed_out(until.elapsed())),
+            State::Coming { until, .. } if until.is_missed() => {
+                *until = until.renewed(timeout * 2);
+                Ok(())
+            }
+            State::Coming { link, until, .. } if until.end().is_some_and(|end| now >= end) => {
+                Err(link.timed_out(until.elapsed()))
+            }
             State::Listening { link, unanswered: Some(asked), .. }
                 if !stopped && now.saturating_duration_since(*asked) >= PATIENCE =>
             {

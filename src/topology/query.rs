@@ -67,7 +67,7 @@ impl Query {
         probe.until = Deadline::after(self.timeout);
         let mut events = Vec::new();
         let sent = probe.link.send(bytes, &mut events);
-        probe.finish(sent, events, &self.flight, self.timeout)
+        probe.finish(sent, events, &self.flight, self.timeout, Instant::now())
     }
 
     /// How many have neither answered nor failed.
@@ -89,11 +89,11 @@ impl Query {
         if let Some(waker) = &self.waker {
             waker.clear();
         }
-        let mut ended = Vec::new();
+        let (mut ended, now) = (Vec::new(), Instant::now());
         for (index, probe) in self.probes.iter_mut().enumerate().filter(|(_, probe)| !probe.done) {
             let mut events = Vec::new();
             let driven = probe.link.drive(&mut events);
-            if let Some(outcome) = probe.finish(driven, events, &self.flight, self.timeout) {
+            if let Some(outcome) = probe.finish(driven, events, &self.flight, self.timeout, now) {
                 ended.push((index, outcome));
             }
         }
@@ -114,13 +114,14 @@ impl Query {
 }
 
 impl Probe {
-    /// Takes what a link brought, and ends when all is there, something broke, or the time is over.
+    /// Takes what a link brought, and ends when all is there, something broke, or the time was over before the link was driven.
     fn finish(
         &mut self,
         mut driven: Result<()>,
         events: Vec<Event>,
         flight: &[u8],
         timeout: Duration,
+        now: Instant,
     ) -> Option<Outcome> {
         let mut more = Vec::new();
         for event in events {
@@ -137,12 +138,15 @@ impl Probe {
         }
         if self.link.phase() != self.phase {
             (self.phase, self.until) = (self.link.phase(), Deadline::after(timeout));
+        } else if self.until.is_missed() {
+            // This process was stopped: it judges by what comes from now on.
+            self.until = Deadline::after(timeout);
         }
         let outcome = if self.due == 0 {
             Outcome::Answered(std::mem::take(&mut self.replies))
         } else if let Err(error) = driven {
             Outcome::Failed(error)
-        } else if self.until.is_over() {
+        } else if self.until.end().is_some_and(|end| now >= end) {
             Outcome::Failed(self.link.timed_out(self.until.elapsed()))
         } else {
             return None;

@@ -134,11 +134,21 @@ impl<'a> Round<'a> {
     }
 
     /// Until all have ended, or enough has been said and the others have had their moment.
-    fn listen(&mut self, deadline: Deadline, is_wanted: &dyn Fn() -> bool) {
+    fn listen(&mut self, mut deadline: Deadline, is_wanted: &dyn Fn() -> bool) {
         let begun = Instant::now();
-        let end = deadline.end().unwrap_or(begun);
+        let mut end = deadline.end().unwrap_or(begun);
         let mut limit = end;
-        while self.query.unfinished() > 0 && Instant::now() < limit && is_wanted() {
+        while self.query.unfinished() > 0 && is_wanted() {
+            if Instant::now() >= limit {
+                let was_stopped = limit == end && deadline.is_missed();
+                if !was_stopped {
+                    break;
+                }
+                // Nobody has had the time that was meant for the answers.
+                deadline = deadline.renewed(self.settings.sentinel.timeout * 2);
+                end = deadline.end().unwrap_or(end);
+                limit = end;
+            }
             for (index, outcome) in self.query.step(limit.min(Instant::now() + GLANCE)) {
                 self.hear(index, outcome);
             }
