@@ -5,8 +5,8 @@
  * Each writer pushes 0, 1, 2, ... to a list of its own. RPUSH may not be sent twice, so the lists tell the whole truth at the
  * end: a number that was acknowledged and is missing is a lost write, one that is there twice was executed twice.
  *
- * Replication is asynchronous: what the primary acknowledged in its last moments may never have reached a replica, and no
- * client can change that (WAIT can; a later step brings it). So writes acknowledged later than 100 ms before the kill are
+ * Replication is asynchronous: what the primary acknowledged in its last moments may never have reached a replica. The
+ * option write.replicas, or VIGIE_CALL_REPLICAS(n), waits until replicas have a write; the demo does without. So writes acknowledged later than 100 ms before the kill are
  * counted apart. Exit status: 0 if nothing else is missing, nothing is double, and writes went on after the kill. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>

@@ -49,9 +49,7 @@ int main(int argc, char **argv) {
   vigie_batch_add(batch, VIGIE_CMD("INCR", "pipeline:list")); /* fails: it is a list */
   vigie_batch_add(batch, VIGIE_CMD("GET", "pipeline:none"));
 
-  size_t len = 0;
-  const void *commands = vigie_batch_data(batch, &len); /* valid until the next add */
-  if (vigie_cmds_exec(client, commands, len, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err) != VIGIE_OK) die("pipeline", err);
+  if (vigie_batch_exec(client, batch, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err) != VIGIE_OK) die("pipeline", err);
   for (uint32_t i = 0; i < vigie_reply_count(reply, VIGIE_ROOT); i++) print_node(reply, vigie_reply_child(reply, VIGIE_ROOT, i));
 
   vigie_reply_free(reply);

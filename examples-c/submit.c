@@ -36,10 +36,8 @@ int main(int argc, char **argv) {
     vigie_batch_clear(batch);
     for (uint64_t i = 0; i < room && i < left; i++) vigie_batch_add(batch, VIGIE_CMD("INCR", "submit:n"));
     if (room > 0 && left > 0) {
-      size_t len = 0;
-      const void *commands = vigie_batch_data(batch, &len);
       /* Each command is a call of its own: the one at place i completes with token submitted + i. */
-      if (vigie_cmds_submit(client, commands, len, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, submitted, &err) != VIGIE_OK)
+      if (vigie_batch_submit(client, batch, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, submitted, &err) != VIGIE_OK)
         die("submit", err);
       submitted += room < left ? room : left;
     }

@@ -77,7 +77,7 @@ statuses! {
     Connect = -101, "VIGIE_ERR_CONNECT", "No connection could be made to the address in the message.",
         "Check that the server runs and is reachable; the library goes on trying within the deadline.";
     Io = -102, "VIGIE_ERR_IO", "The connection broke, or the peer closed it.",
-        "RETRYABLE: the command was surely not executed. MAYBE_EXECUTED: look before you send it again; an answer that came while another primary was taking over is at vigie_error_reply().";
+        "Without MAYBE_EXECUTED the command was surely not executed: try it again if it is RETRYABLE; a session that lost its connection is not, so make a new one. MAYBE_EXECUTED: look before you send it again; an answer that came while another primary was taking over is at vigie_error_reply().";
     Timeout = -103, "VIGIE_ERR_TIMEOUT", "The deadline passed.",
         "With MAYBE_EXECUTED the command was sent and its answer did not come in time; without it, it surely did not run.";
     Tls = -104, "VIGIE_ERR_TLS", "The TLS handshake or a record failed.",
@@ -116,7 +116,7 @@ statuses! {
     Server = -400, "VIGIE_ERR_SERVER", "The server answered with an error; vigie_error_server_code() has its first word.",
         "As the server's text says.";
     TxnAborted = -401, "VIGIE_ERR_TXN_ABORTED", "EXEC answered null because a watched key changed, or the connection that held the WATCH is gone.",
-        "Read again and repeat the transaction. Of a list, vigie_error_reply() has the replies.";
+        "Read again and repeat the transaction, in a new session if the connection is gone (the message says so). Of a list, vigie_error_reply() has the replies.";
     CrossShard = -402, "VIGIE_ERR_CROSS_SHARD", "The command needs keys of more than one shard together.",
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",

@@ -63,7 +63,8 @@ how long; for `VIGIE_ERR_SERVER` it is the server's own line, unaltered.
 | `MAYBE_EXECUTED` | 2 | It was sent and its answer did not come: it may have run. Look before you send it again. |
 | `FAILOVER` | 4 | It happened while the topology was changing. |
 
-An error without `MAYBE_EXECUTED` means that the command surely did not run, or that the server answered it.
+An error without `MAYBE_EXECUTED` means that the command surely did not run, that the server answered it,
+or that it is a scan, which changes nothing: go on with the same cursor.
 ";
 
 /// The ranges of numbers, each with what it is about.

@@ -228,3 +228,40 @@ fn many_scans_at_a_time_find_all_there_is() {
         }
     });
 }
+
+/// A scan changes nothing: its failure is told as one that the same call may mend, whatever was sent.
+#[test]
+fn a_failed_scan_never_asks_whether_it_ran() {
+    let primary = Scripted::primary();
+    let replica = Scripted::replica(&primary.addr());
+    let watch = told(&primary.addr(), &[replica.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let queue = completions::queue(8);
+    for (target, node) in [(Target::Replica, &replica), (Target::Primary, &primary)] {
+        let client = open(&sentinel, target, &[]);
+        answers(node, "17");
+        assert_eq!(cursor(&client, "SCAN 0"), 17);
+        let flagged = |what: &str, error: &vigie::error::Error| {
+            let good = error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED);
+            assert!(good, "{what} of {target:?}: {:?} {} {error}", error.status(), error.flags());
+        };
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        flagged("closed", &fails(Status::Io, cmd(&client, "SCAN 17")));
+        assert_eq!(cursor(&client, "SCAN 17"), 17, "the same call, and it goes on");
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        flagged("a list", &fails(Status::Io, run(&client, &["ECHO a", "SCAN 17"])));
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+        client.cmds_submit(&list(&["SCAN 17"]), each, Budget::Default, &queue, 1).expect("taken");
+        flagged("submitted", &fails(Status::Io, completions::one(&queue).1));
+        node.fault_times("SCAN 17", 1, Fault::Stall);
+        flagged("stalled", &fails(Status::Timeout, within(&client, "SCAN 17", 60)));
+    }
+    // Its node is gone: the call that goes on says so.
+    let readers = to_replicas(&sentinel, &[]);
+    assert_eq!(cursor(&readers, "SCAN 0"), 17);
+    replica.down();
+    watch.service(SERVICE, |state| state.replicas[0].flags = "s_down,slave".into());
+    refresh(&sentinel);
+    interrupted(&readers, "SCAN 17", &replica.addr());
+}

@@ -126,9 +126,18 @@ fn a_lost_connection_aborts_the_transaction() {
     kill(&node, own_id(&node));
     let error = fails(Status::TxnAborted, cmd(&own, "EXEC"));
     assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
-    fails(Status::TxnAborted, cmd(&own, "EXEC"));
-    let error = fails(Status::Io, cmd(&own, "GET k"));
-    assert!(error.has(flags::RETRYABLE) && error.message().contains("lost"), "{error}");
+    assert!(error.message().contains("new session") && error.message().contains("transaction anew"), "{error}");
+    // From here on nothing can succeed on it: nothing is RETRYABLE, and a list is told as a single command is.
+    for lines in [&["EXEC"][..], &["MULTI", "INCR k", "EXEC"], &["ECHO x", "EXEC"]] {
+        let outcome = if lines.len() == 1 { cmd(&own, lines[0]) } else { run(&own, lines) };
+        let error = fails(Status::TxnAborted, outcome);
+        assert!(error.flags() == 0 && error.message().contains("transaction anew"), "{lines:?}: {error}");
+    }
+    for outcome in [cmd(&own, "GET k"), cmd(&own, "INCR k"), run(&own, &["GET k", "INCR k"])] {
+        let error = fails(Status::Io, outcome);
+        assert!(error.flags() == 0 && error.message().contains("lost"), "{error}");
+        assert!(error.message().contains("make a new session"), "{error}");
+    }
     assert_eq!((ok(&client, "EXISTS k"), node.calls("exec")), ("0".into(), 0), "it never ran");
     // It never moves by itself; asked to, it takes another connection.
     own.disconnect().expect("given back");
@@ -136,6 +145,30 @@ fn a_lost_connection_aborts_the_transaction() {
     kill(&node, client_id(&own));
     fails(Status::Io, cmd(&own, "INCR k"));
     assert_eq!(ok(&client, "GET k"), "1");
+}
+
+/// The list is the first to notice: WATCH was on the connection that is gone.
+#[test]
+fn a_transaction_as_a_list_is_aborted_as_a_single_exec_is() {
+    let d = single("lost-list");
+    let node = d.primary_node(SERVICE);
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    for lines in [&["MULTI", "INCR k", "EXEC"][..], &["INCR k", "EXEC"]] {
+        let own = session(&client);
+        ok(&own, "WATCH k");
+        let id = client_id(&own);
+        if lines[0] != "MULTI" {
+            ok(&own, "MULTI");
+        }
+        kill(&node, id);
+        let error = fails(Status::TxnAborted, run(&own, lines));
+        assert!(error.flags() == 0 && error.message().contains("transaction anew"), "{lines:?}: {error}");
+    }
+    assert_eq!((ok(&client, "EXISTS k"), node.calls("exec")), ("0".into(), 0), "none ran");
+    let own = session(&client);
+    kill(&node, client_id(&own));
+    let error = fails(Status::Io, cmd(&own, "INCR k"));
+    assert!(error.flags() == 0 && error.message().contains("make a new session"), "{error}");
 }
 
 /// The connection that is in a transaction.
@@ -167,7 +200,8 @@ fn an_exec_whose_reply_is_lost_may_have_run() {
 fn blocking_commands_in_a_session() {
     let d = single("blocking");
     let node = d.primary_node(SERVICE);
-    let client = to_primary(&sentinel_of(&d, &[("timeout.call", "400")]), &[]);
+    let sentinel = sentinel_of(&d, &[("timeout.call", "400")]);
+    let client = to_primary(&sentinel, &[]);
     let own = session(&client);
     let id = client_id(&own);
     let waits = {
@@ -184,7 +218,15 @@ fn blocking_commands_in_a_session() {
     // The call's own budget comes first: the connection is of no use any more, and neither is its place on the server.
     let outcome = takes_at_most("a budget of 100 ms", 150 * MS, || within(&own, "BLPOP queue 5", 100));
     let error = fails(Status::Timeout, outcome);
-    assert!(error.has(flags::MAYBE_EXECUTED), "{error}");
+    assert!(error.has(flags::MAYBE_EXECUTED) && error.message().contains("nothing to answer yet"), "{error}");
+    let service = sentinel.service(SERVICE);
+    assert_eq!(service.suspicion(), None, "the server did nothing wrong");
+    // The same without a session, of what pops and of what only reads.
+    for line in ["BLPOP queue 0", "BLPOP queue 5", "XREAD BLOCK 0 STREAMS s $"] {
+        let error = fails(Status::Timeout, within(&client, line, 50));
+        assert!(error.message().contains("nothing to answer yet"), "{line}: {error}");
+        assert_eq!(service.suspicion(), None, "{line}");
+    }
     eventually("nobody blocks", SOON, || blocked() == "0");
     ok(&client, "RPUSH queue kept");
     assert_eq!(ok(&client, "LLEN queue"), "1", "no dead caller took it");

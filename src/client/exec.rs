@@ -194,6 +194,12 @@ impl Core {
             Some(trip) => self.land_scan(plan, progress.from, &route.pool, &trip, outcome)?,
         };
         let outcome = self.doubt_answer(plan, doubts, outcome);
+        let deadline = progress.deadline;
+        let by_caller = outcome.as_ref().is_err_and(|failure| plan.is_ended_by_caller(failure, deadline));
+        let outcome = match by_caller {
+            true => outcome.map_err(|failure| Failure { error: plan.waited(failure.error), ..failure }),
+            false => outcome,
+        };
         match judge(plan, progress.from, call, &progress.retry, outcome) {
             Verdict::Done { reply, ask } => {
                 if ask {
@@ -202,17 +208,20 @@ impl Core {
                 Ok((reply, route.pool))
             }
             Verdict::Failed(error) => {
-                if error.has(flags::MAYBE_EXECUTED) {
+                if error.has(flags::MAYBE_EXECUTED) && !by_caller {
                     self.service.suspect(route.pool.endpoint(), error.message());
                 } else if error.status() == Status::Replicas && !error.server_code().is_empty() {
                     self.doubt(&route.pool, error.message());
                 }
                 Err(Failed::ForGood(error))
             }
-            Verdict::Again(again) => match self.note_failure(again, route, call, progress) {
-                Failed::ForNow(error) if ends => Err(Failed::ForGood(ended_again(error))),
-                failed => Err(failed),
-            },
+            Verdict::Again(again) => {
+                match self.note_failure(Again { suspect: again.suspect && !by_caller, ..again }, route, call, progress)
+                {
+                    Failed::ForNow(error) if ends => Err(Failed::ForGood(ended_again(error))),
+                    failed => Err(failed),
+                }
+            }
         }
     }
 
@@ -325,7 +334,12 @@ impl Core {
     fn in_words(&self, plan: &Plan<'_>, progress: &Progress, error: Error) -> Error {
         let error = progress.with_kept(error);
         let maybe_executed = progress.maybe_executed && !plan.repeatable;
-        let error = if maybe_executed { error.with_flags(flags::MAYBE_EXECUTED) } else { error };
+        let error = match plan.only_scans() {
+            true if is_final(&error) => error.without_flags(flags::MAYBE_EXECUTED),
+            true => error.without_flags(flags::MAYBE_EXECUTED).with_flags(flags::RETRYABLE),
+            false if maybe_executed => error.with_flags(flags::MAYBE_EXECUTED),
+            false => error,
+        };
         if error.status() == Status::Server {
             // A refusal that outlasted the deadline: the server's line stays unaltered.
             return error;

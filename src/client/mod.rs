@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{ClientSettings, Config};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status};
 use crate::pool::Pool;
 use crate::resp::Reply;
 use crate::time::Deadline;
@@ -200,7 +200,7 @@ impl Client {
         let _inside = self.core.enter()?;
         if budget == Budget::DontWait {
             let text = format!("{} was not sent: {NO_TIME}", plan.name());
-            return Err(self.core.told(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)));
+            return Err(self.core.told(Error::new(Status::Timeout, text)));
         }
         let outcome = match &self.session {
             Some(session) => session.exec(&self.core, plan, plan.deadline(budget, session.settings.timeout_call)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Budget;
 use crate::error::{Error, Result, Status};
-use crate::lane::{Bytes, Unit};
+use crate::lane::{Bytes, Failure, Unit};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::resp::{Kind, Reply};
@@ -237,12 +237,37 @@ impl<'a> Plan<'a> {
         matches!(self.what, What::List(_))
     }
 
+    /// Whether EXEC is among the commands.
     pub(super) fn is_exec(&self) -> bool {
         match &self.what {
-            What::Args([name]) => is_exec(name),
-            What::One(list) => list.commands().any(|command| is_exec(command.name())),
-            _ => false,
+            What::Args(args) => matches!(args, [name] if is_exec(name)),
+            What::One(list) | What::List(list) => list.commands().any(|command| is_exec(command.name())),
         }
+    }
+
+    /// The SCAN family, and nothing that writes: whatever became of it, it changed nothing, and may be run with the same cursor.
+    pub(super) fn only_scans(&self) -> bool {
+        self.scan.is_some() && self.reads
+    }
+
+    /// The caller's time was over before the time for which a blocking command waits on the server: that it did not answer says nothing
+    /// about the server.
+    pub(super) fn is_ended_by_caller(&self, failure: &Failure, deadline: Deadline) -> bool {
+        let waits_longer = match (self.blocks, deadline.budget()) {
+            (Some(Blocks::Forever), Some(_)) => true,
+            (Some(Blocks::For(own)), Some(budget)) => budget <= own,
+            _ => false,
+        };
+        waits_longer && failure.error.status() == Status::Timeout && failure.sent > 0 && deadline.is_over()
+    }
+
+    /// The error of a call that was ended so.
+    pub(super) fn waited(&self, error: Error) -> Error {
+        let text = format!(
+            "{} had nothing to answer yet when the time of the call was over: a blocking command waits best with its own timeout",
+            error.endpoint()
+        );
+        Error::new(Status::Timeout, text).with_endpoint(error.endpoint()).with_flags(error.flags())
     }
 
     /// Whether an EXEC among the commands was answered with null.

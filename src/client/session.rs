@@ -1,8 +1,8 @@
 //! A client pinned to one connection: for WATCH, MULTI by hand, SELECT, CLIENT.
 //!
-//! Guarantees: commands run in call order on one connection, which never moves to another node; once it is lost, EXEC gives
-//! TXN_ABORTED and anything else IO; nobody after it sees its state. Threads that share a session take turns, each within its
-//! own deadline.
+//! Guarantees: commands run in call order on one connection, which never moves to another node; once it is lost, EXEC, alone or in a
+//! list, gives TXN_ABORTED and anything else IO, and nothing is RETRYABLE, because it cannot succeed on this session; nobody after it
+//! sees its state. Threads that share a session take turns, each within its own deadline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -283,7 +283,7 @@ impl Pinned {
         if is_broken || socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
             let text = format!("{} closed the connection while it was idle", loan.pool().name());
             let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
-            return Err(self.lose(core, plan, Failure::unsent(error)));
+            return Err(self.lose(core, plan, Failure::unsent(error), true));
         }
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| core.note_blocking(socket));
@@ -297,24 +297,35 @@ impl Pinned {
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }
-            Err(failure) => Err(self.lose(core, plan, failure)),
+            // Held back before a byte was sent: the connection and its state are as they were, but what was noted of EXEC is not.
+            Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {
+                self.changed = true;
+                Err(failure.error)
+            }
+            Err(failure) if plan.is_ended_by_caller(&failure, deadline) => {
+                Err(self.lose(core, plan, Failure { error: plan.waited(failure.error), ..failure }, false))
+            }
+            Err(failure) => Err(self.lose(core, plan, failure, true)),
         }
     }
 
-    /// The connection is of no use any more; the session ends with it.
-    fn lose(&mut self, core: &Core, plan: &Plan<'_>, failure: Failure) -> Error {
+    /// The connection is of no use any more, and the session's state is gone with it. `suspect`: the node may be the reason.
+    fn lose(&mut self, core: &Core, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
         if let Some(mut loan) = self.loan.take() {
-            core.service.suspect(loan.pool().endpoint(), failure.error.message());
+            if suspect {
+                core.service.suspect(loan.pool().endpoint(), failure.error.message());
+            }
             loan.spoil();
         }
         self.lost = Some(failure.error.clone());
-        let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable;
+        let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads;
         let error = match plan.is_exec() && !maybe {
             true => failure.error.with_status(Status::TxnAborted),
             false => failure.error,
         };
         let error = error.in_service(format_args!("{} in a session", plan.name()), core.service.name());
-        if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error.with_flags(flags::RETRYABLE) }
+        let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
+        if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
     }
 }
 
@@ -328,9 +339,17 @@ impl Drop for Pinned {
     }
 }
 
-/// What a command gets after the connection was lost: nothing was sent.
+/// What a command gets after the connection was lost: nothing was sent, and on this session it never will be.
 fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
     let status = if plan.is_exec() { Status::TxnAborted } else { Status::Io };
-    let text = format!("{}: the session lost its connection: {}", plan.name(), cause.message());
-    Error::new(status, text).with_endpoint(cause.endpoint()).with_flags(flags::RETRYABLE)
+    let text = format!("{}: the session lost its connection: {}{}", plan.name(), cause.message(), remedy(plan));
+    Error::new(status, text).with_endpoint(cause.endpoint())
+}
+
+/// What to do about a lost connection.
+fn remedy(plan: &Plan<'_>) -> &'static str {
+    match plan.is_exec() {
+        true => "; its WATCH and its MULTI are gone: begin the transaction anew, in a new session",
+        false => "; the state of the session is gone: make a new session, and begin anew what this one had begun",
+    }
 }

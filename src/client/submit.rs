@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::route::Route;
 use super::{Budget, CallFlags, Client, NO_TIME};
 use crate::config::Replicas;
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit};
 use crate::pool::{Pool, Post, Traffic};
 use crate::queue::{Queue, Reservation, Source, Tended};
@@ -99,7 +99,7 @@ impl Client {
         }
         if budget == Budget::DontWait {
             let text = format!("the list was not sent: {NO_TIME}");
-            return Err(self.core.told(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)));
+            return Err(self.core.told(Error::new(Status::Timeout, text)));
         }
         self.core.check_open()?;
         self.core.submit(commands, call, budget, queue, token)

@@ -82,7 +82,9 @@ pub unsafe extern "C" fn vigie_primary_for(
 }
 
 /// A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
-/// happens when there is none. A command that writes is refused, even then. Lazy as vigie_primary_for().
+/// happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the node on
+/// which it began: this handle remembers which node gave a cursor, so a cursor goes on in the handle that got it, and not
+/// in another one or in another process. Lazy as vigie_primary_for().
 ///
 /// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
 /// NULL) are copied.
@@ -134,8 +136,9 @@ pub unsafe extern "C" fn vigie_split_for(
 }
 
 /// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
-/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC gives
-/// VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO. vigie_client_free() returns the connection, or closes it if
+/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone or in a
+/// list, gives VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE: nothing can
+/// succeed on it any more, so make a new session, and begin the transaction anew. vigie_client_free() returns the connection, or closes it if
 /// it is dirty (MULTI, WATCH, another db, an error).
 ///
 /// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
@@ -170,7 +173,10 @@ pub unsafe extern "C" fn vigie_session_for(
 
 /// Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
 /// (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
-/// and a grace. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
+/// and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover breaks it off: one that
+/// may take something (BLPOP) is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken and
+/// the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new primary
+/// as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
 /// one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
 /// the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at
 /// vigie_error_reply().
@@ -235,7 +241,8 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 /// only read.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: as vigie_cmd_exec(), VIGIE_ERR_FENCED and VIGIE_ERR_REPLICAS too, VIGIE_ERR_SERVER excepted;
+/// Errors: as vigie_cmd_exec(), VIGIE_ERR_FENCED and VIGIE_ERR_REPLICAS too; VIGIE_ERR_SERVER only with
+/// VIGIE_CALL_EACH, or if the connection could not be set up;
 /// VIGIE_ERR_INVALID_ARG: also a list that is empty, is not RESP (the message has the byte offset), or comes from a
 /// vigie_batch that was misused. Nothing was sent then.
 /// Since: 0.1.0.
