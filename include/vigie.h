@@ -214,7 +214,10 @@ typedef enum {
   VIGIE_EVENT_DROPPED = (1 << 5),
   /** Writes are held back, or no longer. The reply is a MAP: service, on, reason. */
   VIGIE_EVENT_FENCE = (1 << 6),
-  /** All Sentinels are gone, or one is back. The reply is a MAP. */
+  /**
+   * No Sentinel's events are heard, because all are gone, or because the user may not subscribe to them (reason says which); or
+   * one is heard again. Meanwhile the Sentinels are asked instead, and a failover is noticed later. The reply is a MAP.
+   */
   VIGIE_EVENT_DEGRADED = (1 << 7),
   /** A replica came in or went out. The reply is a MAP. */
   VIGIE_EVENT_REPLICA = (1 << 8),
@@ -597,7 +600,8 @@ void vigie_config_free(vigie_config *config);
  * Blocks: up to timeout_ms.
  * Threads: [T]; the config is [C] meanwhile.
  * Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
- * in time; VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL;
+ * in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is told by
+ * the first call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL;
  * VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
@@ -830,7 +834,7 @@ vigie_status vigie_session_for(vigie_client *client,
  * VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_FENCED: a write
  * that was held back until the end of its time, and not sent; VIGIE_ERR_REPLICAS: executed, but fewer replicas have
  * it than asked (vigie_error_count()); VIGIE_ERR_CONFIG: VIGIE_CALL_REPLICAS(n) below all replicas without
- * failover.fence; VIGIE_ERR_POOL_TIMEOUT, VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG;
+ * failover.fence and monitor on; VIGIE_ERR_POOL_TIMEOUT, VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
  * Since: 0.1.0.
  */

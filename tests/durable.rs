@@ -148,6 +148,10 @@ fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
     };
     let accepted = |pairs: &[(&str, &str)]| drop(sentinel_at(&["127.0.0.1:1".into()], pairs));
     refused(&[("failover.fence", "off"), ("write.replicas", "1")], &["write.replicas", "failover.fence"]);
+    for mode in ["off", "disconnect"] {
+        refused(&[("monitor", mode), ("write.replicas", "1")], &["write.replicas", "\"monitor\" on"]);
+        accepted(&[("monitor", mode), ("write.replicas", "all")]);
+    }
     accepted(&[("failover.fence", "off"), ("write.replicas", "all")]);
     accepted(&[("write.replicas", "1")]);
     refused(&[("write.majority_ms", "9999")], &["write.majority_ms", "monitor.interval", "9999", "5000"]);
@@ -160,6 +164,7 @@ fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
         Client::open(&sentinel, None, Target::Primary, Some(&config(client)))
     };
     fails(Status::Config, opened(&[("failover.fence", "off")], &[("write.replicas", "2")]));
+    fails(Status::Config, opened(&[("monitor", "disconnect")], &[("write.replicas", "2")]));
     fails(Status::Config, opened(&[("monitor", "off")], &[("write.majority_ms", "60000")]));
     fails(Status::Config, opened(&[], &[("write.majority_ms", "5000")]));
     opened(&[("failover.fence", "off")], &[("write.replicas", "all")]).expect("all is safe by itself");
@@ -169,10 +174,14 @@ fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
 fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
     let (p, watch) = (Scripted::primary(), Scripted::primary());
     let sentinel = told(&p.addr(), &[watch.addr(), format!("127.0.0.1:{}", watch.port() + 1)]);
+    for (option, value) in [("monitor", "off"), ("monitor", "disconnect"), ("failover.fence", "off")] {
+        let client = to_primary(&handle(&sentinel, &[(option, value)]), &[]);
+        let error = fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
+        assert!(error.message().contains("VIGIE_CALL_REPLICAS") && error.message().contains(option), "{error}");
+    }
     let client = to_primary(&handle(&sentinel, &[("failover.fence", "off")]), &[]);
     ok(&client, "SET k v");
-    let error = fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
-    assert!(error.message().contains("VIGIE_CALL_REPLICAS") && error.message().contains("failover.fence"), "{error}");
+    fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
     assert_eq!((p.count("SET"), p.count("WAIT")), (1, 0), "nothing was sent");
     // All that are listed: sent, with a WAIT that is never without an end.
     p.fault("WAIT", Fault::Reply(Value::Int(2)));

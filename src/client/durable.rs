@@ -34,11 +34,15 @@ impl Core {
             (0, Replicas::None) => Ok(0),
             (0, Replicas::AtLeast(n)) => Ok(n),
             (0, Replicas::All) => Ok(listed()),
-            (n, _) if n < listed() && !self.sentinel.settings().sentinel.failover.fence => {
-                let text = "VIGIE_CALL_REPLICAS below all replicas needs \"failover.fence\" on: what they acknowledge may be lost";
-                Err(Error::new(Status::Config, text))
-            }
-            (n, _) => Ok(n),
+            (n, _) if n >= listed() => Ok(n),
+            (n, _) => match self.sentinel.settings().sentinel.lacks_guard() {
+                None => Ok(n),
+                Some(missing) => {
+                    let what = "what they acknowledge may be lost";
+                    let text = format!("VIGIE_CALL_REPLICAS below all replicas needs {missing}: {what}");
+                    Err(Error::new(Status::Config, text))
+                }
+            },
         }
     }
 

@@ -396,6 +396,19 @@ impl Settings {
     }
 }
 
+impl SentinelSettings {
+    /// What keeps the fence from holding writes back as soon as a Sentinel speaks of a failover; `None`: nothing.
+    pub fn lacks_guard(&self) -> Option<&'static str> {
+        match (self.failover.fence, self.monitor.mode) {
+            (false, _) => Some("\"failover.fence\" on"),
+            (true, Monitor::Off | Monitor::Disconnect) => {
+                Some("\"monitor\" on, because the Sentinels' events raise the fence")
+            }
+            (true, Monitor::On) => None,
+        }
+    }
+}
+
 impl ClientSettings {
     /// Checks across options, and fits `lane.max` to `pool.max`.
     pub(super) fn settle(&mut self) -> Result<()> {
@@ -427,11 +440,11 @@ impl ClientSettings {
 
     /// Checks against what is set for the sentinel handle.
     pub fn settle_with(&self, sentinel: &SentinelSettings) -> Result<()> {
-        if matches!(self.write.replicas, Replicas::AtLeast(_)) && !sentinel.failover.fence {
+        if let (Replicas::AtLeast(_), Some(missing)) = (self.write.replicas, sentinel.lacks_guard()) {
             // Measured: a replica that is not promoted goes on acknowledging writes that are lost (rule 16).
-            return refuse(
-                "option \"write.replicas\" below all needs \"failover.fence\" on: those acknowledged may be lost",
-            );
+            return refuse(format_args!(
+                "option \"write.replicas\" below all needs {missing}: those acknowledged may be lost"
+            ));
         }
         let Some(majority) = self.write.majority else { return Ok(()) };
         let least = sentinel.monitor.interval * 2;

@@ -114,7 +114,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         ]),
         "Whether the Sentinels are watched. `on`: their events are subscribed to, and they are polled; \
          `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \
-         when something fails.",
+         when something fails. Without their events nothing holds writes back in time: with `disconnect` and `off` \
+         acknowledged writes can be lost in a planned failover, and `write.replicas` may be `all` only.",
     ),
     opt(
         "sentinel.addrs",
@@ -360,7 +361,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "on",
         Word(&[("on", |s| s.sentinel.failover.fence = true), ("off", |s| s.sentinel.failover.fence = false)]),
         "Whether writes are held back, within their own timeouts, from the first word of a failover until the \
-         switch. Off: writes acknowledged by a primary that is being replaced are lost.",
+         switch. The Sentinels' events raise it, so it needs `monitor` on. Off, or without `monitor` on: writes \
+         acknowledged by a primary that is being replaced can be lost.",
     ),
     opt(
         "failover.fence_max",
@@ -386,7 +388,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "0",
         CountOrAll(255, |s, v| s.client.write.replicas = v),
         "How many replicas must have a write before it counts as done, or `all`: every one that the Sentinels \
-         list. Fewer in time: REPLICAS with their number. A number needs `failover.fence`.",
+         list. Fewer in time: REPLICAS with their number. A number needs `failover.fence` and `monitor` on.",
     )
     .per_client(),
     opt(

@@ -197,7 +197,7 @@ pub unsafe extern "C" fn vigie_session_for(
 /// VIGIE_ERR_UNSUPPORTED: a command that changes the connection's state, outside a session; VIGIE_ERR_FENCED: a write
 /// that was held back until the end of its time, and not sent; VIGIE_ERR_REPLICAS: executed, but fewer replicas have
 /// it than asked (vigie_error_count()); VIGIE_ERR_CONFIG: VIGIE_CALL_REPLICAS(n) below all replicas without
-/// failover.fence; VIGIE_ERR_POOL_TIMEOUT, VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG;
+/// failover.fence and monitor on; VIGIE_ERR_POOL_TIMEOUT, VIGIE_ERR_POOL_BUSY; VIGIE_ERR_TXN_ABORTED; VIGIE_ERR_INVALID_ARG;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. vigie_error_flags() says whether it may have run.
 /// Since: 0.1.0.
 #[must_use]

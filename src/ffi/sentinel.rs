@@ -38,7 +38,8 @@ fn deadline(timeout_ms: i64, configured: Duration) -> Deadline {
 /// Blocks: up to timeout_ms.
 /// Threads: [T]; the config is [C] meanwhile.
 /// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
-/// in time; VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_INVALID_ARG: config or out is NULL;
+/// in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is told by
+/// the first call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL;
 /// VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]

@@ -177,7 +177,8 @@ pub enum vigie_event_kind {
     VIGIE_EVENT_DROPPED = 1 << 5,
     /// Writes are held back, or no longer. The reply is a MAP: service, on, reason.
     VIGIE_EVENT_FENCE = 1 << 6,
-    /// All Sentinels are gone, or one is back. The reply is a MAP.
+    /// No Sentinel's events are heard, because all are gone, or because the user may not subscribe to them (reason says which); or
+    /// one is heard again. Meanwhile the Sentinels are asked instead, and a failover is noticed later. The reply is a MAP.
     VIGIE_EVENT_DEGRADED = 1 << 7,
     /// A replica came in or went out. The reply is a MAP.
     VIGIE_EVENT_REPLICA = 1 << 8,
