@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use calls::*;
 use stage::{SOON, Watch, stage};
 use support::*;
+use vigie::error::{Status, flags};
 use vigie::queue::kind;
 
 const NOPERM: &str = "NOPERM this user has no permissions to access one of the channels used as arguments";
@@ -157,4 +158,59 @@ fn a_sentinel_that_leaves_a_ping_unanswered_is_gone() {
     stage.watch[0].fault("PING", Fault::Stall);
     let gone = stage.told.wait("it is gone", 2 * SOON, |told| told.is(kind::SENTINEL, &[("up", "0")]));
     assert_eq!(gone.get("sentinel"), stage.watch[0].addr());
+}
+
+/// The field of the first Sentinel in the topology, as text; empty if it is null.
+fn refused_by_first(stage: &stage::Stage) -> String {
+    let topology = stage.sentinel.topology(Some(SERVICE)).unwrap();
+    let first = topology.children(topology.find(0, b"sentinels").unwrap()).next().unwrap();
+    let field = topology.find(first, b"refused").unwrap();
+    String::from_utf8_lossy(topology.bytes(field).unwrap_or_default()).into_owned()
+}
+
+#[test]
+fn each_question_that_a_user_may_not_ask_is_told_once_by_event_and_by_the_topology() {
+    for question in ["REPLICAS", "SENTINELS", "MYID"] {
+        let stage = stage(1, &[]);
+        let line = format!("NOPERM this user has no permissions to run the 'sentinel|{question}' command");
+        stage.watch[0].fault(&format!("SENTINEL {question}"), Fault::Error(line.clone()));
+        stage.polled();
+        stage.told.wait("it is told", SOON, |told| told.is(kind::SENTINEL, &[("reason", &line)]));
+        stage.polled();
+        assert_eq!(stage.told.count(|told| told.is(kind::SENTINEL, &[("reason", &line)])), 1);
+        assert_eq!(refused_by_first(&stage), line);
+    }
+}
+
+#[test]
+fn a_list_of_replicas_that_is_refused_is_the_reason_in_the_error_and_takes_nothing_back_that_was_known() {
+    const LINE: &str = "NOPERM this user has no permissions to run the 'sentinel|replicas' command";
+    let stage = stage(3, &[]);
+    stage.watch.iter().for_each(|one| one.fault("SENTINEL REPLICAS", Fault::Error(LINE.into())));
+    stage.polled();
+    let known: Vec<_> = stage.service().load().replicas.iter().map(|replica| replica.endpoint.to_string()).collect();
+    assert_eq!(known, [stage.r.addr()]);
+    // One that never knew any.
+    let addrs: Vec<String> = stage.watch.iter().map(|one| one.addr()).collect();
+    let sentinel = sentinel_at(&addrs, &[]);
+    let error = fails(Status::NoReplica, cmd(&to_replicas(&sentinel, &[("replica.fallback", "error")]), "GET k"));
+    assert!(error.message().contains(LINE) && !error.has(flags::RETRYABLE), "{error}");
+    let error = fails(Status::Config, cmd(&to_primary(&sentinel, &[("write.replicas", "all")]), "SET k v"));
+    assert!(error.message().contains(LINE), "{error}");
+    assert_eq!(stage.p.count("SET"), 0, "nothing was sent");
+    // One of them that does list them is enough.
+    stage.watch[2].clear_faults();
+    stage.polled();
+    sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).expect("the primary is there");
+}
+
+#[test]
+fn a_missing_permission_is_not_told_as_refused_credentials() {
+    let stage = stage(1, &[]);
+    let line = "NOPERM this user has no permissions to run the 'sentinel|master' command";
+    stage.watch[0].fault("SENTINEL MASTER", Fault::Error(line.into()));
+    let sentinel = sentinel_at(&[stage.watch[0].addr()], &[]);
+    let error = fails(Status::Auth, cmd(&to_primary(&sentinel, &[]), "GET k"));
+    assert!(error.message().contains("lacks a permission") && error.message().contains(line), "{error}");
+    assert!(!error.message().contains("sentinel.password"), "{error}");
 }

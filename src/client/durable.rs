@@ -33,8 +33,16 @@ impl Core {
         match (call.replicas(), configured) {
             (0, Replicas::None) => Ok(0),
             (0, Replicas::AtLeast(n)) => Ok(n),
-            (0, Replicas::All) => Ok(listed()),
-            (n, _) if n >= listed() => Ok(n),
+            (0, Replicas::All) => match &self.service.load().unlisted {
+                None => Ok(listed()),
+                Some(line) => {
+                    let text = format!(
+                        "write.replicas is all, and the Sentinels do not list the replicas to the ACL user of sentinel.username: {line}"
+                    );
+                    Err(Error::new(Status::Config, text))
+                }
+            },
+            (n, _) if n >= listed() && self.service.load().unlisted.is_none() => Ok(n),
             (n, _) => match self.sentinel.settings().sentinel.lacks_guard() {
                 None => Ok(n),
                 Some(missing) => {

@@ -356,7 +356,13 @@ impl Core {
             let why = unfit.or(lags.as_deref()).or(weighed.as_deref()).or(failed.as_deref()).unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", reader.pool.name()));
         }
-        Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE)
+        let Some(line) = &snapshot.unlisted else {
+            return Error::new(Status::NoReplica, text).with_flags(flags::RETRYABLE);
+        };
+        text.push_str(&format!(
+            "; the Sentinels do not list its replicas to the ACL user of sentinel.username: {line}"
+        ));
+        Error::new(Status::NoReplica, text)
     }
 }
 

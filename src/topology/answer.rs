@@ -29,6 +29,8 @@ pub struct Answer {
     pub peers: Vec<Peer>,
     /// The services that it watches, as far as it names them.
     pub services: Vec<String>,
+    /// What its user may not ask, in its own words.
+    pub refused: Vec<String>,
 }
 
 /// What a Sentinel knows of a service.
@@ -55,6 +57,8 @@ pub struct View {
     pub quorum: u64,
     /// The replicas.
     pub replicas: Vec<ReplicaAnswer>,
+    /// Why it does not list them, in its own words.
+    pub unlisted: Option<String>,
 }
 
 /// A replica in the eyes of one Sentinel.
@@ -172,12 +176,14 @@ pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
     let [address, primary, replicas, peers, id, info, older @ ..] = replies else {
         return Err(Error::new(Status::Protocol, "fewer answers than questions").with_endpoint(sentinel));
     };
+    let replicas = older.first().unwrap_or(replicas);
     Ok(Answer {
         id: read_id(id),
         tilt: is_in_tilt(info),
-        heard: heard(address, primary, older.first().unwrap_or(replicas), sentinel)?,
+        heard: heard(address, primary, replicas, sentinel)?,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
         services: info.bytes(0).map(services).unwrap_or_default(),
+        refused: [replicas, peers, id, info].into_iter().filter_map(not_permitted).collect(),
     })
 }
 
@@ -227,8 +233,15 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
             quorum: number(primary, 0, b"quorum").and_then(|quorum| u64::try_from(quorum).ok()).unwrap_or(0),
             flags: if stale { String::new() } else { text(primary, 0, b"flags").unwrap_or_default() },
             replicas: entries(replicas).filter_map(|entry| read_replica(replicas, entry)).collect(),
+            unlisted: not_permitted(replicas),
         })),
     }
+}
+
+/// The line of a question that the user may not ask.
+fn not_permitted(reply: &Reply) -> Option<String> {
+    let line = reply.error_line(0).filter(|line| line.starts_with(b"NOPERM"))?;
+    Some(String::from_utf8_lossy(line).into_owned())
 }
 
 /// Whether a flag is among those separated by commas.

@@ -32,6 +32,7 @@ fn told(text: &str) -> Told {
             epoch: 1,
             flags: "master".into(),
             quorum: 2,
+            unlisted: None,
             replicas: Vec::new(),
         }),
     };
@@ -41,7 +42,8 @@ fn told(text: &str) -> Told {
         Peer { endpoint: place(name), id: Some(id.to_owned()).filter(|id| !id.is_empty()), dead }
     };
     let id = Some(id.to_owned()).filter(|id| !id.is_empty());
-    let answer = Answer { id, tilt: false, heard, peers: words.map(peer).collect(), services: Vec::new() };
+    let answer =
+        Answer { id, tilt: false, heard, peers: words.map(peer).collect(), services: Vec::new(), refused: Vec::new() };
     Told { announced: place(name), given, answer }
 }
 

@@ -368,18 +368,22 @@ fn role_options(client: &ClientSettings) -> ConnectOptions {
 
 fn snapshot(winner: &Candidate, voices: &[Voice<'_>], asked: &[Asked], settings: &Settings) -> Snapshot {
     let map = &settings.client.address_map;
-    let best = winner.voices.iter().find_map(|index| voices.iter().find(|voice| voice.index == *index));
-    let quorum =
-        winner.voices.first().and_then(|index| asked[*index].answer()).map_or(0, |answer| match &answer.heard {
-            Heard::Known(view) => view.quorum,
-            _ => 0,
-        });
+    let view = |index: usize| match asked[index].answer().map(|answer| &answer.heard) {
+        Some(Heard::Known(view)) => Some(view),
+        _ => None,
+    };
+    let unlisted = |voice: &Voice<'_>| view(voice.index).and_then(|view| view.unlisted.clone());
+    let of_winner = || winner.voices.iter().filter_map(|index| voices.iter().find(|voice| voice.index == *index));
+    // One that does not list the replicas to this user says nothing of them.
+    let best = of_winner().find(|voice| unlisted(voice).is_none()).or_else(|| of_winner().next());
+    let quorum = winner.voices.first().and_then(|index| view(*index)).map_or(0, |view| view.quorum);
     Snapshot {
         primary: Some(map.apply(&winner.primary)),
         primary_announced: Some(winner.primary.clone()),
         epoch: winner.epoch,
         quorum,
         replicas: best.map_or_else(Vec::new, |best| replicas::merge(best, voices, &winner.primary, map)),
+        unlisted: best.and_then(unlisted),
         asked: Some(Instant::now()),
         ..Snapshot::default()
     }

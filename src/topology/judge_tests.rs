@@ -26,8 +26,15 @@ fn says(text: &str) -> Answer {
     let primary = at(words.next().unwrap());
     let epoch = words.next().unwrap().parse().unwrap();
     let flags = words.next().unwrap_or("master").to_owned();
-    let view = View { primary, epoch, flags, quorum: 2, replicas: words.map(replica).collect() };
-    Answer { id: None, tilt: false, heard: Heard::Known(view), peers: Vec::new(), services: Vec::new() }
+    let view = View { primary, epoch, flags, quorum: 2, replicas: words.map(replica).collect(), unlisted: None };
+    Answer {
+        id: None,
+        tilt: false,
+        heard: Heard::Known(view),
+        peers: Vec::new(),
+        services: Vec::new(),
+        refused: Vec::new(),
+    }
 }
 
 /// The voices of these, of so many that are known.

@@ -59,9 +59,19 @@ pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
     let failures = asked.iter().filter_map(|asked| asked.end.as_ref().and_then(|end| end.as_ref().err()));
     let silent = [Status::Connect, Status::Resolve, Status::Timeout, Status::Io];
     let mut reached = failures.filter(|error| !silent.contains(&error.status())).peekable();
-    if reached.peek().is_some() && reached.all(|error| error.status() == Status::Auth) {
-        let text = format!("the Sentinels refuse sentinel.username and sentinel.password {what}: {said}");
-        return Error::new(Status::Auth, text);
+    if reached.peek().is_some() {
+        let refusals: Vec<_> = reached.collect();
+        if refusals.iter().all(|error| error.status() == Status::Auth) {
+            // One that tells a missing permission has accepted the credentials.
+            let text = if refusals.iter().any(|error| error.server_code() != "NOPERM") {
+                format!("the Sentinels refuse sentinel.username and sentinel.password {what}: {said}")
+            } else {
+                format!(
+                    "the ACL user of sentinel.username lacks a permission at the Sentinels {what}; grant what they name: {said}"
+                )
+            };
+            return Error::new(Status::Auth, text);
+        }
     }
     Error::new(Status::NoSentinel, format!("no Sentinel answered {what}: {said}")).with_flags(flags::RETRYABLE)
 }
@@ -84,7 +94,8 @@ pub fn views(asked: &[Asked], strangers: &[usize]) -> Vec<SentinelView> {
             ("ok", text) if strangers.contains(&index) => ("stranger", format!("of another deployment: {text}")),
             state => state,
         };
-        SentinelView { endpoint: asked.endpoint.clone(), state, text, since }
+        let refused = asked.answer().map(|answer| answer.refused.join("; ")).filter(|lines| !lines.is_empty());
+        SentinelView { endpoint: asked.endpoint.clone(), state, text, refused, since }
     };
     asked.iter().enumerate().map(view).collect()
 }
@@ -151,6 +162,7 @@ fn sentinel(out: &mut ReplyBuilder, view: &SentinelView, deaf: Option<&String>) 
     out.map().text("addr").text(&view.endpoint.to_string()).text("state").text(view.state);
     out.text("text").text(&view.text).text("since_ms").int(millis(view.since));
     optional(out.text("events"), deaf);
+    optional(out.text("refused"), view.refused.as_ref());
     out.end();
 }
 

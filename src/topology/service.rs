@@ -371,6 +371,10 @@ impl Service {
             Ok(found) => (found, None),
             Err(error) => ((*before).clone(), Some(error)),
         };
+        if error.is_none() && snapshot.unlisted.is_some() {
+            let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
+            snapshot.replicas = before.replicas.iter().filter(of_before).cloned().collect();
+        }
         if flight.failover.is_lenient(Instant::now()) {
             be_lenient(&mut snapshot.replicas, &before.replicas);
         }
@@ -394,6 +398,7 @@ impl Service {
         self.heed_flags(&mut flight, &report.words, &report.presence, report.begun);
         self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
+        self.tell_refused(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
         flight.proposed = report.proposed;
@@ -499,6 +504,18 @@ impl Service {
         gone.filter(|replica| replica.unfit.is_none()).for_each(|replica| tell(replica, false, "not listed any more"));
     }
 
+    /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.
+    fn tell_refused(&self, before: &Snapshot, after: &Snapshot) {
+        for view in &after.sentinels {
+            let known = before.sentinels.iter().find(|known| known.endpoint == view.endpoint);
+            if let Some(reason) =
+                view.refused.clone().filter(|_| known.is_none_or(|known| known.refused != view.refused))
+            {
+                self.shared.tell(Happening::Sentinel { sentinel: view.endpoint.to_string(), up: None, reason });
+            }
+        }
+    }
+
     /// The version goes last: who sees it new finds the snapshot new.
     pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
@@ -584,6 +601,10 @@ fn failed(error: Error) -> Report {
 /// Since when each has been in its state.
 fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<SentinelView> {
     for view in &mut now {
+        if matches!(view.state, "failed" | "skipped") {
+            let old = before.iter().find(|old| old.endpoint == view.endpoint);
+            view.refused = old.and_then(|old| old.refused.clone());
+        }
         let same = |old: &&SentinelView| old.endpoint == view.endpoint && old.state == view.state;
         if let Some(old) = before.iter().find(same) {
             view.since = old.since;

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub quorum: u64,
     /// The replicas, fit or not.
     pub replicas: Vec<ReplicaView>,
+    /// Why no Sentinel lists the replicas, in their words: those known before are kept.
+    pub unlisted: Option<String>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
     /// When the primary was last confirmed.
@@ -60,6 +62,8 @@ pub struct SentinelView {
     pub state: &'static str,
     /// What it said, or what went wrong.
     pub text: String,
+    /// What its user may not ask, in its own words.
+    pub refused: Option<String>,
     /// Since when it has been in this state.
     pub since: Instant,
 }
