@@ -17,10 +17,12 @@ use vigie::client::{Budget, CallFlags, Client};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::Event;
 use vigie::resp::{Reply, encode};
+use vigie::time::Deadline;
 
 /// Longer than anything here takes on a loaded machine.
 const LONG: Budget = Budget::Ms(60_000);
 const MB: usize = 1 << 20;
+const NO_POLLS: (&str, &str) = ("monitor.interval", "60s");
 const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";
 
 /// VIGIE_CALL_REPLICAS of the header.
@@ -216,6 +218,79 @@ fn nobody_inherits_the_bad_luck_of_the_first_caller() {
     assert_eq!(ok(&client, "GET k"), "second");
     primary.clear_faults();
     assert!(join(&first).is_ok());
+}
+
+/// The first call of a client, of each kind.
+fn first_call(kind: &str, client: &Arc<Client>) {
+    match kind {
+        "call" => drop(ok(client, "SET k v")),
+        "session" => drop(ok(&client.session(None).expect("a session"), "SET k v")),
+        _ => {
+            let queue = queue(1);
+            let flags = CallFlags::from_bits(EACH).expect("flags");
+            client.cmds_submit(&list(&["SET k v"]), flags, LONG, &queue, 1).expect("room");
+            drain(&queue, 1)[0].outcome.as_ref().expect("it ran");
+        }
+    }
+}
+
+#[test]
+fn the_connection_that_verified_the_primary_is_the_first_of_the_pool() {
+    let options = [("db", "3"), ("client.name", "it"), ("client.no_evict", "true"), NO_POLLS];
+    for kind in ["call", "session", "submit"] {
+        let primary = Scripted::primary();
+        let watch = told(&primary.addr(), &[]);
+        let client = to_primary(&handle(&watch, &options), &[]);
+        first_call(kind, &client);
+        assert_eq!((primary.accepted(), primary.count("ROLE"), primary.sessions()[0].db), (1, 1, 3), "{kind}");
+        assert_eq!(primary_pool(&client).get("size"), 1, "{kind}");
+    }
+}
+
+#[test]
+fn a_connection_in_another_database_is_not_the_first() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[NO_POLLS]), &[("db", "4")]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    assert_eq!(primary.accepted(), 2);
+    eventually("the other one is closed", Duration::from_secs(5), || primary.connections() == 1);
+    assert_eq!(primary.sessions()[0].db, 4);
+}
+
+#[test]
+fn a_connection_on_which_something_was_refused_is_not_the_first() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    primary.fault_times("SELECT", 1, Fault::Error("ERR not now".into()));
+    let client = to_primary(&handle(&watch, &[("db", "3"), NO_POLLS]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let on = primary.log().iter().find(|entry| entry.text() == "SET k v").map(|entry| entry.conn);
+    assert_eq!((on, primary.accepted()), (Some(2), 2));
+}
+
+/// Types of replies differ between the protocols.
+#[test]
+fn all_connections_of_a_pool_speak_as_the_first_one_does() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    primary.fault_times("HELLO", 1, Fault::Error("ERR unknown command 'HELLO'".into()));
+    let client = to_primary(&handle(&watch, &[NO_POLLS]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let session = client.session(None).expect("a session");
+    assert_eq!((ok(&session, "GET k").as_str(), primary.accepted(), primary.count("HELLO")), ("v", 2, 1));
+    assert!(primary.sessions().iter().all(|session| session.protocol == 2));
+}
+
+#[test]
+fn a_client_that_nobody_calls_keeps_no_connection_of_a_discovery() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let sentinel = handle(&watch, &[NO_POLLS]);
+    let client = to_primary(&sentinel, &[]);
+    sentinel.service(SERVICE).verify(Deadline::after(Duration::from_secs(20))).expect("a primary");
+    assert!(primary.accepted() == 1 && pools(&client).iter().all(|pool| pool.get("size") == 0));
+    eventually("it is closed", Duration::from_secs(5), || primary.connections() == 0);
 }
 
 /// A primary that serves, but for one command at which the connection ends each time.

@@ -16,8 +16,9 @@ use peer::{Peer, Server, after, assert_text, eventually, pool_echo};
 use vigie::config::{Endpoint, PoolSettings};
 use vigie::error::{Error, Status, flags};
 use vigie::lane::{Bytes, Completion, Outcome, Unit};
+use vigie::net::Conn;
 use vigie::pool::{Loan, Pool, Traffic};
-use vigie::resp::Want;
+use vigie::resp::{Limits, Want};
 use vigie::time::Deadline;
 
 const MS: Duration = Duration::from_millis(1);
@@ -282,6 +283,58 @@ fn a_connection_ends_with_its_lifetime() {
     assert_eq!(pool.counts().idle, 0);
     assert_ne!(ask(&mut pool.loan(after(20_000)).unwrap()), first);
     eventually("the old lane is closed too", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
+}
+
+/// A connection that somebody else has opened, offered to a pool; whether it was kept.
+fn offer(server: &Server, pool: &Arc<Pool>) -> bool {
+    let options = peer::connect_options(Limits::default());
+    let conn = Conn::open(&server.endpoint, &options, after(20_000)).unwrap();
+    pool.offer(conn, &options).is_none()
+}
+
+#[test]
+fn what_was_offered_is_the_first_connection() {
+    for lends in [true, false] {
+        let server = numbered();
+        let pool = server.pool(pool_of(2));
+        assert!(offer(&server, &pool));
+        assert_eq!(pool.counts().total, 1);
+        let loan = lends.then(|| pool.loan(after(20_000)).unwrap());
+        if !lends {
+            assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
+        }
+        assert_eq!((pool.counts().total, server.accepted()), (1, 1));
+        assert!(!offer(&server, &pool), "it has one");
+        drop(loan);
+        let older = server.pool(pool_of(2));
+        assert!(offer(&server, &older));
+        eventually("the server has it", || server.open.load(Ordering::SeqCst) == 2);
+        older.retire(Error::new(Status::Io, "over"));
+        eventually("it ends with its pool", || server.open.load(Ordering::SeqCst) == 1);
+        assert!(!offer(&server, &older), "it has ended");
+    }
+}
+
+#[test]
+fn what_was_offered_and_is_not_taken_ends() {
+    let ends: [fn(&Arc<Pool>); 3] = [
+        |_| (),
+        |pool| pool.disconnect(),
+        |pool| pool.reconfigure(peer::connect_options(Limits { max_bytes: 1000, ..Limits::default() }), false),
+    ];
+    for end in ends {
+        let server = numbered();
+        let pool = server.pool(pool_of(2));
+        assert!(offer(&server, &pool));
+        end(&pool);
+        eventually("it is closed", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
+        drop(pool.loan(after(20_000)).unwrap());
+        assert_eq!(server.accepted(), 2);
+    }
+    let server = numbered();
+    let pool = server.pool(pool_of(2));
+    pool.reconfigure(peer::connect_options(Limits { max_bytes: 1000, ..Limits::default() }), false);
+    assert!(!offer(&server, &pool), "it would have opened another one");
 }
 
 #[test]

@@ -311,7 +311,9 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
             let error = fails(status, call());
             assert!(!error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{number}: {error:?}");
             assert!(error.message().contains("db=7: SELECT"), "{number}: {error}");
-            assert_eq!(asked(), before + 1, "{number}: {line}: tried once");
+            // The discovery before the first call selects the database too, and does not mind.
+            let tried = asked() - before - usize::from(number == 0);
+            assert_eq!(tried, 1, "{number}: {line}: tried once");
         }
     }
     // What passes by itself is waited for.

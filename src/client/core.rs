@@ -16,7 +16,7 @@ use super::route::View;
 use super::scan::Scans;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::net::Socket;
+use crate::net::{Conn, ConnectOptions, Socket};
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::apart::Apart;
 use crate::sys::random;
@@ -284,6 +284,20 @@ impl Child for Core {
         if service == self.service.name() {
             drop(self.current_view());
             self.lines.iter().for_each(Line::kick);
+        }
+    }
+
+    /// Only calls that are inside make a use of it sure.
+    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
+        let is_awaited = service == self.service.name()
+            && self.target != Target::Replica
+            && self.in_flight().load(Ordering::Acquire) > 0;
+        if !is_awaited {
+            return Some(conn);
+        }
+        match &self.current_view().primary {
+            Some(pool) => pool.offer(conn, options),
+            None => Some(conn),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::plan::{Plan, Scan};
 use super::{CallFlags, Target};
 use crate::config::{ClientSettings, Config, Endpoint, Fallback, Pick, Settings};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::net::{Admit, Agreed, ConnectOptions, Expect, HandshakeOptions};
+use crate::net::{Admit, ConnectOptions, Expect};
 use crate::pool::{Pool, Spec};
 use crate::sys::random;
 use crate::time::Deadline;
@@ -162,7 +162,7 @@ impl Core {
     fn spec(&self, endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
         Spec {
             endpoint: endpoint.clone(),
-            connect: connect_options(settings, expect),
+            connect: ConnectOptions::of_node(settings, expect),
             pool: settings.pool,
             lane: settings.lane,
             pause: self.service.pause_of(endpoint, expect == Expect::Primary),
@@ -210,7 +210,7 @@ impl Core {
         let moved = next.db != self.settings().db;
         for (pool, role) in view.pools_with_roles() {
             let expect = if role == "primary" { Expect::Primary } else { Expect::Replica };
-            pool.reconfigure(connect_options(&next, expect), moved);
+            pool.reconfigure(ConnectOptions::of_node(&next, expect), moved);
         }
         self.settings.store(Arc::new(next));
     }
@@ -363,26 +363,5 @@ impl Core {
             "; the Sentinels do not list its replicas to the ACL user of sentinel.username: {line}"
         ));
         Error::new(Status::NoReplica, text)
-    }
-}
-
-/// How a data node is connected to under these settings.
-fn connect_options(settings: &ClientSettings, expect: Expect) -> ConnectOptions {
-    ConnectOptions {
-        tcp: settings.tcp,
-        limits: settings.limits,
-        timeout_connect: settings.timeout_connect,
-        admit: None,
-        handshake: HandshakeOptions {
-            auth: settings.auth.clone(),
-            db: settings.db,
-            protocol: settings.protocol,
-            client_name: settings.client_name.clone(),
-            no_evict: settings.no_evict,
-            no_touch: settings.no_touch,
-            expect,
-            lineage: false,
-            agreed: Agreed::default(),
-        },
     }
 }

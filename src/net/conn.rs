@@ -4,9 +4,9 @@
 //! timeout's rounding; once anything went wrong in the middle of a reply it is broken and stays so. Leaves to others: what a
 //! failure means for the command that met it.
 
-use super::handshake::{Handshake, HandshakeOptions, ServerInfo, Step};
+use super::handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::socket::{Ready, Socket};
-use crate::config::{Endpoint, TcpSettings};
+use crate::config::{ClientSettings, Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::{Deadline, Gate};
@@ -32,6 +32,36 @@ pub struct ConnectOptions {
     pub timeout_connect: Duration,
     /// Who has the last word on the connection.
     pub admit: Option<Arc<dyn Admit>>,
+}
+
+impl ConnectOptions {
+    /// For a data node, under a client's settings.
+    pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
+        Self {
+            tcp: settings.tcp,
+            limits: settings.limits,
+            timeout_connect: settings.timeout_connect,
+            admit: None,
+            handshake: HandshakeOptions {
+                auth: settings.auth.clone(),
+                db: settings.db,
+                protocol: settings.protocol,
+                client_name: settings.client_name.clone(),
+                no_evict: settings.no_evict,
+                no_touch: settings.no_touch,
+                expect,
+                lineage: false,
+                agreed: Agreed::default(),
+            },
+        }
+    }
+
+    /// Whether a connection that was opened with `others` is as good as one that is opened with these.
+    pub fn would_have_opened(&self, conn: &Conn, others: &Self) -> bool {
+        (self.tcp, self.limits) == (others.tcp, others.limits)
+            && self.admit.is_none()
+            && self.handshake.would_have_got(&others.handshake, &conn.info)
+    }
 }
 
 /// Has the last word on a connection that has shaken hands, before anybody uses it.

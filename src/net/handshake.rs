@@ -29,6 +29,8 @@ pub enum Expect {
     Sentinel,
     /// Anybody who speaks RESP, a server that is still loading included.
     Any,
+    /// A server that others name as the primary: its role is to be learnt, and what it refuses is no error ([`ServerInfo::unmet`]).
+    Named,
 }
 
 /// What to say.
@@ -68,6 +70,11 @@ impl Agreed {
         self.0.compare_exchange(0, protocol, Ordering::AcqRel, Ordering::Acquire).err().unwrap_or(protocol)
     }
 
+    /// Whether a connection that was opened without it may be one of the node's: true for the first one, and for those that speak as it does.
+    fn admits(&self, protocol: u8) -> bool {
+        self.settle(protocol) == protocol
+    }
+
     /// Another server has come to this address.
     fn forget(&self) {
         self.0.store(0, Ordering::Release);
@@ -89,6 +96,16 @@ impl HandshakeOptions {
             agreed: Agreed::default(),
         }
     }
+
+    /// Whether a connection that was greeted with `others` is one that these could have been said on.
+    pub fn would_have_got(&self, others: &Self, info: &ServerInfo) -> bool {
+        let same = self.auth == others.auth
+            && self.db == others.db
+            && self.protocol == others.protocol
+            && self.client_name == others.client_name
+            && (self.no_evict, self.no_touch) == (others.no_evict, others.no_touch);
+        same && !info.unmet && (self.protocol != Protocol::Auto || self.agreed.admits(info.protocol))
+    }
 }
 
 /// What is known of the server afterwards.
@@ -106,12 +123,22 @@ pub struct ServerInfo {
     pub asked_info: bool,
     /// The number of this connection among all since the server was started; 0 where HELLO does not tell.
     pub id: u64,
+    /// Something that was asked for was refused, or the server cannot serve yet.
+    pub unmet: bool,
 }
 
 impl ServerInfo {
     /// Of a server that nothing is known of.
     pub fn unknown() -> Self {
-        Self { protocol: 2, role: Role::Unknown, tells: Tells::Nothing, replication: None, asked_info: false, id: 0 }
+        Self {
+            protocol: 2,
+            role: Role::Unknown,
+            tells: Tells::Nothing,
+            replication: None,
+            asked_info: false,
+            id: 0,
+            unmet: false,
+        }
     }
 }
 
@@ -401,7 +428,7 @@ impl Handshake {
     /// The last word: a wrong role is told first, because it often explains the rest.
     fn judge(&mut self, role: Role, tells: Tells) -> Result<Step> {
         let wanted = match (self.options.expect, &role) {
-            (Expect::Any, _)
+            (Expect::Any | Expect::Named, _)
             | (_, Role::Unknown)
             | (Expect::Replica, Role::Replica { .. })
             | (Expect::Sentinel, Role::Sentinel(_)) => None,
@@ -413,8 +440,10 @@ impl Handshake {
         if let Some(wanted) = wanted {
             return Err(wrong_role(wanted, &role));
         }
-        if let Some(error) = self.deferred.take() {
-            return Err(error);
+        match self.deferred.take() {
+            Some(_) if self.options.expect == Expect::Named => self.info.unmet = true,
+            Some(error) => return Err(error),
+            None => {}
         }
         let protocol = self.info.protocol;
         if self.options.protocol == Protocol::Auto && self.options.agreed.settle(protocol) != protocol {
@@ -670,6 +699,41 @@ mod tests {
 
     fn info(text: &str) -> String {
         format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    #[test]
+    fn what_a_named_primary_refuses_is_told_and_no_error() {
+        let mut named = options(Expect::Named);
+        (named.db, named.no_evict) = (3, true);
+        let with = |evict: &str, select: &str, ping: &str, role: &str| {
+            talk(named.clone(), &[HELLO, OK, OK, evict, select, ping, role]).1.unwrap()
+        };
+        let told = with(OK, OK, "+PONG\r\n", PRIMARY);
+        assert!(told.role.is_primary() && !told.unmet);
+        assert!(named.would_have_got(&named, &told));
+        let others: [fn(&mut HandshakeOptions); 5] = [
+            |other| other.db = 0,
+            |other| other.no_evict = false,
+            |other| other.client_name = Some("it".into()),
+            |other| other.auth = password("p"),
+            |other| other.protocol = Protocol::Resp2,
+        ];
+        for change in others {
+            let mut other = named.clone();
+            change(&mut other);
+            assert!(!other.would_have_got(&named, &told));
+        }
+        // All connections of a pool speak the same.
+        let two = ServerInfo { protocol: 2, ..told };
+        assert!(!named.would_have_got(&named, &two));
+        for told in [
+            with(UNKNOWN, OK, "+PONG\r\n", PRIMARY),
+            with(OK, "-ERR DB index is out of range\r\n", "+PONG\r\n", PRIMARY),
+            with(OK, OK, "-LOADING Redis is loading the dataset in memory\r\n", PRIMARY),
+        ] {
+            assert!(told.role.is_primary() && told.unmet && !named.would_have_got(&named, &told), "{told:?}");
+        }
+        assert!(!with(OK, OK, "+PONG\r\n", REPLICA).role.is_primary());
     }
 
     #[test]

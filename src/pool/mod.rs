@@ -28,6 +28,9 @@ pub use loans::Loan;
 use loans::Loans;
 pub use post::{Post, Traffic};
 
+/// How long a connection that somebody else has opened waits to be taken.
+const OFFERED: Duration = Duration::from_secs(1);
+
 /// What a pool is made from.
 #[derive(Clone)]
 pub struct Spec {
@@ -75,6 +78,8 @@ struct Inner {
     first: FirstLane,
     /// Lanes for one call at a time that nobody waits for.
     apart: Vec<Arc<Post>>,
+    /// One that somebody else has opened, for whoever opens the next one. It counts when it is taken.
+    offered: Option<Conn>,
     /// Every socket from before its handshake on.
     sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
@@ -156,8 +161,9 @@ impl Pool {
         // Under the lock, so that a round and the options of its connections belong together.
         self.connect.store(Arc::new(connect));
         let idle = at_once.then(|| self.renew(&mut inner));
+        let offered = inner.offered.take();
         drop(inner);
-        drop(idle);
+        drop((idle, offered));
     }
 
     /// Closes idle connections now and busy ones when they are done; the next call connects again.
@@ -171,9 +177,10 @@ impl Pool {
     /// Begins a new round of connections; what is returned is closed outside the lock.
     fn renew(&self, inner: &mut Inner) -> Vec<Conn> {
         self.drain_lanes(inner, |_| false);
-        let idle = inner.loans.renew();
+        let mut idle = inner.loans.renew();
         inner.total -= idle.len();
         self.serve_waiting(inner);
+        idle.extend(inner.offered.take());
         idle
     }
 
@@ -190,7 +197,9 @@ impl Pool {
         let idle = inner.loans.end();
         inner.total -= lanes.len() + draining.len() + idle.len();
         let sockets = std::mem::take(&mut inner.sockets);
+        let offered = inner.offered.take();
         drop(inner);
+        drop(offered);
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
         // After the lanes, whose waiters are to get this cause.
@@ -209,7 +218,7 @@ impl Pool {
         let inner = self.lock();
         let (idle, lent, waiting) = inner.loans.counts();
         Counts {
-            total: inner.total,
+            total: inner.total + usize::from(inner.offered.is_some()),
             lanes: lanes.len(),
             idle,
             lent,
@@ -230,13 +239,42 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Leaves a connection to whoever opens the next one, if the pool has none and would have opened it in the same way; else it comes back.
+    pub fn offer(self: &Arc<Self>, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
+        let mut inner = self.lock();
+        let is_free = inner.ended.is_none() && inner.total == 0 && *conn.endpoint() == self.endpoint;
+        if !is_free || !self.connect.load().would_have_opened(&conn, options) {
+            return Some(conn);
+        }
+        let before = inner.offered.replace(conn);
+        drop(inner);
+        drop(before);
+        // Which ends it if nobody comes.
+        self.start_upkeep();
+        None
+    }
+
+    /// Ends what was offered and is not taken.
+    fn close_offered(&self) {
+        let mut inner = self.lock();
+        let old = inner.offered.take_if(|conn| conn.opened().elapsed() >= OFFERED);
+        drop(inner);
+        drop(old);
+    }
+
     /// Opens a connection, and says in which round that began: one of an earlier round does not stay. A node that has just failed is left
     /// alone for a while: the error is then that of the last attempt.
     fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
-        let attempt = self.pause.attempt()?;
-        let inner = self.lock();
+        let mut inner = self.lock();
         let (round, options) = (inner.loans.round(), self.connect.load_full());
+        let offered = inner.offered.take();
         drop(inner);
+        if let Some(conn) = offered.filter(|conn| conn.opened().elapsed() < OFFERED && conn.is_quiet()) {
+            self.note(conn.socket());
+            self.census.count(conn.info().id, conn.opened());
+            return Ok((conn, round));
+        }
+        let attempt = self.pause.attempt()?;
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();
         let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);

@@ -30,6 +30,7 @@ impl Pool {
 
     fn look_after(self: &Arc<Self>) {
         self.grown.store(false, Ordering::Relaxed);
+        self.close_offered();
         self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.check());
         self.drop_dead_lanes();
         let draining = self.lock().draining.clone();

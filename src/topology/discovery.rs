@@ -16,8 +16,7 @@ use super::round::{self, Asked, Round};
 use super::snapshot::{SentinelView, Snapshot};
 use crate::config::{ClientSettings, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::{Agreed, Conn, ConnectOptions, Expect, HandshakeOptions, Pause, Role, ServerInfo};
-use crate::resp::Limits;
+use crate::net::{Conn, ConnectOptions, Expect, Pause, Role};
 use crate::time::Deadline;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -43,8 +42,8 @@ pub struct Report {
     pub tilt: bool,
     /// What they say, if some do not name the one that won, or none has won for that.
     pub dissent: Option<Views>,
-    /// What the primary told of itself, if it was asked.
-    pub verified: Option<ServerInfo>,
+    /// The connection on which the primary told of itself, if it was asked.
+    pub verified: Option<Verified>,
     /// Who is of another deployment, and what they name there.
     pub strangers: Option<Views>,
     /// Who has named the primary that was verified, and who is of another deployment.
@@ -76,6 +75,14 @@ impl Report {
             begun,
         }
     }
+}
+
+/// A connection to a primary that has said that it is one.
+pub struct Verified {
+    /// The connection.
+    pub conn: Conn,
+    /// How it was opened.
+    pub options: ConnectOptions,
 }
 
 /// Sentinels that name another primary.
@@ -135,8 +142,8 @@ pub(super) fn run(
     let mut joined = Vec::new();
     report.outcome = match verdict {
         Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), pauses, deadline)
-            .map(|(winner, told)| {
-                report.verified = told;
+            .map(|(winner, verified)| {
+                report.verified = verified;
                 report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
                 (report.reset, report.tilt) = (winner.reset, winner.tilt);
                 report.dissent = counted.dissent(Some(&winner.primary), judge::views(voices));
@@ -265,7 +272,7 @@ fn verify<'a>(
     voices: usize,
     pauses: &Pauses,
     deadline: Deadline,
-) -> Result<(&'a Candidate, Option<ServerInfo>)> {
+) -> Result<(&'a Candidate, Option<Verified>)> {
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
         let is_known = known.primary.as_ref() == Some(&candidate.primary) && known.epoch == candidate.epoch;
@@ -280,7 +287,7 @@ fn verify<'a>(
             return Ok((candidate, None));
         }
         let error = match ask_role(candidate, &endpoint, settings, &pause, deadline) {
-            Ok(told) => return Ok((candidate, Some(told))),
+            Ok(verified) => return Ok((candidate, Some(verified))),
             Err(error) => error,
         };
         let next_has_most = candidates.get(place + 1).is_some_and(|next| next.voices.len() * 2 > voices);
@@ -306,12 +313,13 @@ fn ask_role(
     settings: &Settings,
     pause: &Arc<Pause>,
     deadline: Deadline,
-) -> Result<ServerInfo> {
+) -> Result<Verified> {
     let named = format!("the primary that {} Sentinels name (epoch {})", candidate.voices.len(), candidate.epoch);
     let asked = pause.attempt().and_then(|attempt| {
-        let opened = Conn::open(endpoint, &role_options(&settings.client), deadline);
+        let options = role_options(&settings.client);
+        let opened = Conn::open(endpoint, &options, deadline);
         let asked = opened.and_then(|conn| match &conn.info().role {
-            role if role.is_primary() || (*role == Role::Unknown && !candidate.tilt) => Ok(conn.info().clone()),
+            role if role.is_primary() || (*role == Role::Unknown && !candidate.tilt) => Ok(Verified { conn, options }),
             role => {
                 let text = format!("{endpoint}, {named}, has the role {role}: a stale address");
                 Err(Error::new(Status::Role, text).with_endpoint(endpoint).with_flags(flags::RETRYABLE))
@@ -321,7 +329,7 @@ fn ask_role(
         asked
     });
     match asked {
-        Ok(told) => Ok(told),
+        Ok(verified) => Ok(verified),
         Err(error) => match error.status() {
             Status::Auth | Status::Tls | Status::Unsupported | Status::Role => Err(error),
             // What does not pass by itself.
@@ -344,26 +352,12 @@ fn unreachable(announced: &Endpoint) -> String {
     )
 }
 
-/// Only the role matters here: a server that is still loading is the primary all the same.
+/// As the clients of the service connect, so that one of them may go on with the connection. Only the role matters here: a server that is
+/// still loading is the primary all the same.
 fn role_options(client: &ClientSettings) -> ConnectOptions {
-    let limits = &client.limits;
-    ConnectOptions {
-        tcp: client.tcp,
-        limits: Limits { max_bytes: limits.max_bytes, max_depth: limits.max_depth, max_nodes: limits.max_nodes },
-        handshake: HandshakeOptions {
-            auth: client.auth.clone(),
-            db: 0,
-            protocol: client.protocol,
-            client_name: client.client_name.clone(),
-            no_evict: false,
-            no_touch: false,
-            expect: Expect::Any,
-            lineage: true,
-            agreed: Agreed::default(),
-        },
-        admit: None,
-        timeout_connect: client.timeout_connect,
-    }
+    let mut options = ConnectOptions::of_node(client, Expect::Named);
+    options.handshake.lineage = true;
+    options
 }
 
 fn snapshot(winner: &Candidate, voices: &[Voice<'_>], asked: &[Asked], settings: &Settings) -> Snapshot {

@@ -13,6 +13,7 @@ use super::service::Service;
 use super::watch::{Happening, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
+use crate::net::{Conn, ConnectOptions};
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::sys::seam::{self, Seam};
@@ -94,6 +95,11 @@ impl Shared {
         self.children().iter().for_each(|child| child.changed(service));
     }
 
+    /// Gives a connection to the first who has a use for it; else it is closed.
+    pub(super) fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) {
+        self.children().iter().try_fold(conn, |conn, child| child.offer(service, conn, options));
+    }
+
     pub(super) fn tell(&self, happening: Happening) {
         self.watchers.tell(&happening);
     }
@@ -127,6 +133,9 @@ pub trait Child: Send + Sync {
 
     /// The topology of this service may have changed. Does not wait for anything.
     fn changed(&self, service: &str);
+
+    /// A connection to the primary of this service is open, and nobody uses it; what is of no use comes back. Does not wait for anything.
+    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn>;
 }
 
 /// A deployment: its Sentinels and the services that they watch.

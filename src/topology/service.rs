@@ -5,7 +5,7 @@
 //! others: when to ask (client, pool), and what to do about an error.
 
 use super::deployment::Membership;
-use super::discovery::{self, Report, Views};
+use super::discovery::{self, Report, Verified, Views};
 use super::failover::{Failover, be_lenient};
 use super::follow::Following;
 use super::identity::Speaker;
@@ -16,7 +16,7 @@ use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::Happening;
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::net::{Pause, Role, ServerInfo};
+use crate::net::{Pause, Role};
 use crate::sys::seam::{self, Seam};
 use crate::sys::{panic, random};
 use crate::time::{Deadline, Gate};
@@ -363,7 +363,7 @@ impl Service {
             // that back. The next one judges by the new.
             (flight.running, flight.finished, flight.again) = (false, number, Some(Haste::Now));
             flight.last = Some((Instant::now(), None));
-            return self.fly_again(flight);
+            return self.fly_again(flight, None);
         }
         let before = self.snapshot();
         let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
@@ -391,7 +391,7 @@ impl Service {
         let after = self.publish(snapshot);
         if found {
             self.settle(&mut flight, &before, &after, &report);
-            self.note_verified(&after, report.verified);
+            self.note_verified(&after, report.verified.as_ref());
             self.forget_gone(&after);
         }
         self.note_views(&mut flight, report.dissent, report.strangers, error.as_ref());
@@ -407,17 +407,21 @@ impl Service {
             flight.suspicion = None;
             flight.failover.unreachable &= !found;
         }
-        self.fly_again(flight);
+        self.fly_again(flight, report.verified.filter(|_| found));
         // Also when nothing has changed: who waits without a thread has waited for that.
         self.shared.changed(&self.name);
     }
 
-    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait.
-    fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>) {
+    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
+    /// primary was verified in their pool.
+    fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>, verified: Option<Verified>) {
         if let Some(haste) = flight.again.take().filter(|_| !self.shared.is_closed()) {
             let _ = self.take_off(&mut flight, haste == Haste::Now);
         }
         drop(flight);
+        if let Some(Verified { conn, options }) = verified {
+            self.shared.offer(&self.name, conn, &options);
+        }
         self.landed.notify_all();
     }
 
@@ -470,10 +474,11 @@ impl Service {
     }
 
     /// What the primary told of itself when it was verified.
-    fn note_verified(&self, after: &Snapshot, verified: Option<ServerInfo>) {
-        let (Some(told), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
+    fn note_verified(&self, after: &Snapshot, verified: Option<&Verified>) {
+        let (Some(verified), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
             return;
         };
+        let told = verified.conn.info();
         if let Some(replication) = &told.replication {
             self.learn_lineage(announced, replication);
         }
