@@ -243,6 +243,7 @@ impl Core {
         }
     }
 
+    #[inline(always)]
     fn send(&self, plan: &Plan<'_>, unit: Unit<'_>, route: &Route, slow: bool, progress: &Progress) -> Outcome {
         let unit = Unit { gate: self.lease(plan), ..unit };
         let deadline = if slow { progress.deadline } else { route.share_of(progress.deadline) };
@@ -408,6 +409,7 @@ impl Progress {
     }
 
     /// The whole reply, if it came in parts.
+    #[inline]
     pub(super) fn whole(&mut self, last: Reply) -> Reply {
         if self.kept.is_empty() { last } else { join(&self.kept, &last) }
     }

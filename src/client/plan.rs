@@ -271,11 +271,15 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether an EXEC among the commands was answered with null.
+    #[inline]
     pub(super) fn was_aborted(&self, reply: &Reply) -> bool {
+        // EXEC belongs into a session: most calls have nothing of the kind.
+        self.state.is_some() && self.has_null_exec(reply)
+    }
+
+    fn has_null_exec(&self, reply: &Reply) -> bool {
         let is_null = |node: u32| reply.kind(node) == Kind::Null;
         match &self.what {
-            // Nothing of a transaction is in most lists.
-            What::List(_) if self.state.is_none() => false,
             What::List(list) => {
                 list.commands().zip(reply.children(0)).any(|(command, node)| is_null(node) && is_exec(command.name()))
             }

@@ -225,6 +225,7 @@ impl Core {
     }
 
     /// The pool for a call; `tried` are the replicas that failed it already.
+    #[inline(always)]
     pub(super) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
         match plan.scan {
             None => self.route_for(self.reads_from_replicas(plan, call), tried),
@@ -247,6 +248,7 @@ impl Core {
         if from_replicas { self.to_replica(&view, tried) } else { self.to_primary(&view) }
     }
 
+    #[inline(always)]
     pub(super) fn to_primary(&self, view: &View) -> Result<Route> {
         match &view.primary {
             Some(pool) => Ok(Route::to(pool, None, 0)),

@@ -104,6 +104,7 @@ pub enum Bytes<'a> {
 
 impl<'a> Bytes<'a> {
     /// Appends them to a buffer, unless there is no memory for them.
+    #[inline]
     pub fn append_to(&self, out: &mut Vec<u8>) -> Result<()> {
         match self {
             Bytes::Args(args) => encode::try_command(out, args),

@@ -250,6 +250,7 @@ impl Lane {
     }
 
     /// Nothing more will come: a list of which the server said that it understands no more is over.
+    #[cold]
     fn ended(&self, rd: &mut Rd, cause: Error) -> Read {
         if let Some(reply) = rd.decoder.refuse_rest() {
             rd.expect.pop_front();
@@ -310,6 +311,7 @@ impl Lane {
 
     /// Pops one entry for each complete reply, and hands the replies over; but while something is held back, the callers' are left to
     /// [`Lane::deliver_stranded`].
+    #[inline(always)]
     fn answer(&self, rd: &mut Rd) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {

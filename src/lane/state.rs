@@ -326,11 +326,14 @@ impl St {
         self.out_leased.clone()
     }
 
-    /// Takes out of the append buffer what may not be sent any more.
+    /// Whether a lease is over by which something in the append buffer was to be sent.
+    #[inline]
+    pub(super) fn is_lease_over(&self) -> bool {
+        self.leased.as_ref().is_some_and(|gate| gate.is_shut())
+    }
+
+    /// Takes out of the append buffer what may not be sent any more, because its lease is over.
     pub(super) fn take_back(&mut self) -> Vec<(u64, Waiter, usize)> {
-        if self.leased.as_ref().is_none_or(|gate| !gate.is_shut()) {
-            return Vec::new();
-        }
         self.leased = None;
         let boundary = self.appended - self.wbuf.len() as u64;
         self.abandon_where(|entry| entry.leased && entry.end - entry.len as u64 >= boundary)
@@ -367,6 +370,7 @@ impl St {
     }
 
     /// Takes the first entry that consumes something out of the ring: its number, and who is to be told.
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(u64, Option<Waiter>)> {
         loop {
             let entry = self.ring.pop_front()?;
@@ -379,6 +383,7 @@ impl St {
     }
 
     /// Notes that replies came: drops the marks that they answer and takes the round trip's measure.
+    #[inline(always)]
     pub(super) fn received(&mut self, now: Instant) {
         self.last_received = now;
         self.trim();

@@ -50,8 +50,8 @@ impl Lane {
         let own = call.map_or(NOBODY, |call| call.number);
         st.writer = Some(own);
         loop {
-            let late = st.take_back();
-            if !late.is_empty() {
+            if st.is_lease_over() {
+                let late = st.take_back();
                 st = self.give_back(st, late);
             }
             if st.dead.is_some() || (straight.is_none() && !st.has_unsent()) {
