@@ -337,6 +337,10 @@ mod tests {
         let owner = Arc::new(());
         let weak = Arc::downgrade(&owner);
         pool.schedule(due, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        // The one worker waits for the timer: with its first message still in the channel, the job would bring a second one.
+        while pool.state().idle == 0 || !pool.receiver.is_empty() {
+            std::thread::yield_now();
+        }
         let (tell, ended) = mpsc::channel();
         let lasts = move || {
             let end = due + Duration::from_secs(10);
