@@ -4,7 +4,6 @@
 //! and its brothers, though it inherits the memory of the generator. Leaves to others: what they are drawn for.
 
 use std::cell::RefCell;
-use std::time::SystemTime;
 
 use fastrand::Rng;
 
@@ -47,7 +46,10 @@ fn seed() -> u64 {
     if usize::try_from(drawn) == Ok(seed.len()) {
         return u64::from_ne_bytes(seed);
     }
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec of this frame. The monotonic clock, because nothing in the library reads the wall clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let nanos = (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64);
     let place = (&raw const seed) as u64;
     nanos ^ (u64::from(std::process::id()) << 32) ^ place.rotate_left(17)
 }
