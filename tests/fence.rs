@@ -923,7 +923,7 @@ fn row_105_monitor_disconnect_keeps_no_connection_between_polls() {
     ok(&to_primary(&sentinel, &[]), "SET k v");
     eventually("the subscription alone is left", SOON, || {
         let named = node.clients_named("listener");
-        named.len() == 1 && named[0].cmd == "psubscribe"
+        named.len() == 1 && named[0].listens()
     });
 }
 

@@ -251,7 +251,7 @@ fn row_68_the_event_stream_survives_lost_sentinels_and_rediscovery() {
     let (client, watch) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
     ok(&client, "SET k v");
     let listening = |node: &Node| {
-        node.is_serving() && node.clients_named("row68").iter().filter(|client| client.cmd == "psubscribe").count() == 1
+        node.is_serving() && node.clients_named("row68").iter().filter(|client| client.listens()).count() == 1
     };
     let all = d.sentinel_nodes();
     eventually("all are listened to", SOON, || all.iter().all(|node| listening(node)));

@@ -58,6 +58,13 @@ pub struct ClientInfo {
     pub fields: BTreeMap<String, String>,
 }
 
+impl ClientInfo {
+    /// Whether it listens to patterns, whatever it said last: a PING between messages is a command too.
+    pub fn listens(&self) -> bool {
+        self.fields.get("psub").is_some_and(|patterns| patterns != "0")
+    }
+}
+
 /// The server binary: `VIGIE_SERVER` (for example `valkey-server`), or `redis-server`.
 pub fn server_binary() -> String {
     std::env::var("VIGIE_SERVER").unwrap_or_else(|_| "redis-server".into())
