@@ -192,6 +192,10 @@ impl Node {
     pub fn info(&self, section: &str) -> BTreeMap<String, String> {
         parse_info(&self.cmd(&["INFO", section]).text())
     }
+    /// The same where the connection may be ended meanwhile.
+    pub fn try_info(&self, section: &str) -> io::Result<BTreeMap<String, String>> {
+        Ok(parse_info(&self.try_cmd(&["INFO", section])?.text()))
+    }
     /// First word of ROLE: `master`, `slave`, `sentinel`.
     #[track_caller]
     pub fn role_word(&self) -> String {

@@ -364,7 +364,8 @@ fn await_whole(stage: &Stage) {
         let primary = stage.primary();
         let nodes: Vec<Arc<Node>> = deployment.data_nodes(SERVICE);
         let follows = |node: &Arc<Node>| {
-            let info = node.info("replication");
+            // A Sentinel that demotes it ends all its connections, this one among them.
+            let Ok(info) = node.try_info("replication") else { return false };
             let is = |key: &str, value: &str| info.get(key).is_some_and(|found| found == value);
             is("role", "slave") && is("master_link_status", "up") && is("master_port", &primary.port().to_string())
         };
