@@ -18,6 +18,7 @@ mod reader;
 mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod unit;
 mod writer;
 
 use std::cell::Cell;
@@ -27,16 +28,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use crate::config::LaneSettings;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
-use crate::resp::Reply;
-use crate::resp::encode::{self, Pieces};
 use crate::sys::apart::Apart;
 use crate::sys::futex::Word;
 use crate::sys::panic;
 use crate::sys::slot::{self, Order, Seen, Slot};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
-use crate::time::{Deadline, Gate, Instant};
+use crate::time::{Deadline, Instant};
+
+pub use unit::{Bytes, Completion, Failure, Outcome, Tended, Unit};
 
 use reader::Rd;
 use state::{Entry, St, Waiter};
@@ -51,111 +52,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a caller that was stopped beyond its deadline waits for its reply at the most.
 const MOMENT: Duration = Duration::from_millis(100);
-
-/// What a unit ends with.
-pub type Outcome = std::result::Result<Reply, Failure>;
-
-/// Why there is no reply, and how much of the unit the server may have seen all the same.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// How many of its bytes were handed to the kernel, or may yet be: a command whose last byte is not among them was surely
-    /// not executed.
-    pub sent: usize,
-    /// What happened.
-    pub error: Error,
-    /// The other side ended the connection, or made it useless, while this unit's replies were the next that were due.
-    pub at_head: bool,
-}
-
-impl Failure {
-    /// A failure of which the connection is not the cause, or not for this unit's sake.
-    pub fn new(sent: usize, error: Error) -> Self {
-        Self { sent, error, at_head: false }
-    }
-
-    /// A failure before anything was sent.
-    pub fn unsent(error: Error) -> Self {
-        Self::new(0, error)
-    }
-}
-
-/// A unit: one call's bytes and the replies that it waits for.
-#[derive(Clone, Copy)]
-pub struct Unit<'a> {
-    /// What is sent.
-    pub bytes: Bytes<'a>,
-    /// `None`: one reply, as it is. `Some(n)`: n replies, as the children of one ARRAY.
-    pub list: Option<u32>,
-    /// It must not be sent a second time: before it goes out the end of the connection is looked for, however little time has
-    /// passed since the peer last said something.
-    pub once: bool,
-    /// It is sent only as long as this is open; what is taken back for it ends as unsent, with the status FENCED.
-    pub gate: Option<&'a Arc<Gate>>,
-}
-
-/// The bytes of a unit, encoded or still to be encoded.
-#[derive(Clone, Copy)]
-pub enum Bytes<'a> {
-    /// One command's arguments.
-    Args(&'a [&'a [u8]]),
-    /// RESP, one command after the other.
-    Raw(&'a [u8]),
-}
-
-impl<'a> Bytes<'a> {
-    /// Appends them to a buffer, unless there is no memory for them.
-    #[inline]
-    pub fn append_to(&self, out: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Bytes::Args(args) => encode::try_command(out, args),
-            Bytes::Raw(raw) => encode::try_encoded(out, raw),
-        }
-    }
-
-    /// For sending without a copy, if there is anything large.
-    pub fn pieces(&self) -> Option<Pieces<'a>> {
-        match self {
-            Bytes::Args(args) => Pieces::of(args),
-            Bytes::Raw(raw) => Pieces::encoded(raw),
-        }
-    }
-
-    /// How many they are.
-    pub fn len(&self) -> usize {
-        match self {
-            Bytes::Args(args) => encode::command_len(args),
-            Bytes::Raw(raw) => raw.len(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// A call that nobody waits for. What it does at its end must not wait, and must not come back to the lane that tells it.
-pub trait Completion: Send + Sync {
-    /// The call's unit is over.
-    fn complete(self: Arc<Self>, outcome: Outcome);
-    /// Whether it is the call that was started for this queue's owner under this number.
-    fn is(&self, owner: usize, token: u64) -> bool;
-}
-
-/// How a lane was left by who looked after it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tended {
-    /// Units that wait for replies.
-    pub in_flight: usize,
-    /// When a call has to be ended.
-    pub due: Option<Instant>,
-    /// The socket was full: there are bytes to send once it takes more.
-    pub wants_write: bool,
-    /// A caller reads.
-    pub led: bool,
-    /// It takes no more units.
-    pub dead: bool,
-}
 
 /// One shared connection.
 pub struct Lane {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Completion, Failure, Outcome};
+use super::unit::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::resp::Want;

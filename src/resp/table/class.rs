@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::{Flags, Spec, lookup, lookup2};
+use super::spec::{Flags, Spec};
+use super::{lookup, lookup2};
 
 /// How long a command may keep its connection waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

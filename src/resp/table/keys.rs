@@ -3,38 +3,8 @@
 //! Guarantees: total; an argument that is missing or malformed means fewer keys, as the server will refuse the command.
 //! Leaves to others: which shard a key is on.
 
-use super::{Flags, lookup, lookup2};
-
-/// Where the keys are among the arguments; the command's name is argument 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// There are none.
-    None,
-    /// From `first` to `last` (from the end when negative), every `step`-th.
-    Range {
-        /// The first key.
-        first: u8,
-        /// The last one.
-        last: i8,
-        /// The distance of two.
-        step: u8,
-    },
-    /// Argument `at` says how many follow it, `step` apart; one more at `front` unless that is 0.
-    Counted {
-        /// A key in front of the count.
-        front: u8,
-        /// The count.
-        at: u8,
-        /// The distance of two.
-        step: u8,
-    },
-    /// Behind STREAMS: the first half of what follows.
-    Streams,
-    /// The first argument, and what follows STORE or STOREDIST.
-    Store,
-    /// The third argument, or all behind KEYS when that is empty.
-    Migrate,
-}
+use super::spec::{Flags, Keys};
+use super::{lookup, lookup2};
 
 /// The indexes of the keys in a whole command.
 pub fn keys(args: &[&[u8]]) -> Vec<usize> {

@@ -3,8 +3,7 @@
 //! Guarantees: made at compile time. Sources: `COMMAND` of Redis 7.0, 8.0 and 8.2 and of Valkey 8.0 and 9.1, the manuals for modules and
 //! for what is newer.
 
-use super::keys::Keys;
-use super::{Flags, Spec};
+use super::spec::{Flags, Keys, Spec};
 
 /// The longest name.
 pub(super) const LONGEST: usize = 40;
