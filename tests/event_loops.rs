@@ -1,7 +1,7 @@
 //! The same program in each event loop: 100,000 submits whose completions are waited for by the queue's descriptor, beside a timer.
 //!
-//! Each program checks by itself that every completion came once and in order, that the server has all commands in order, that a
-//! full queue was met and drained, and that the loop's timer was never late by more than a second and a half; it prints its figures.
+//! Each program checks by itself that every completion came once and has the value of its turn, that the server has all commands in
+//! order, that a full queue was met and drained, and that the loop's timer was never late by more than 2.25 s; it prints its figures.
 //! The server keeps silent for three seconds first, with the queue full: a loop that waited for it inside the library would be found out.
 
 mod installed;

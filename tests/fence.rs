@@ -258,10 +258,9 @@ fn rule_6_the_fence_has_an_end_of_its_own() {
     stage.begin(0);
     let up = stage.told.wait_fence(true, "+try-failover");
     let asked = stage.watch[1].count("SENTINEL GET-MASTER-ADDR-BY-NAME");
-    let (held, took) = timed(|| cmd(&client, "SET k v"));
+    let held = takes_at_most("a write behind the fence", Duration::from_secs(2), || cmd(&client, "SET k v"));
     held.expect("it goes on with the old primary");
     let down = stage.told.wait_fence(false, "fence_expired");
-    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(down.at.duration_since(up.at) > Duration::from_millis(300), "{up:?} {down:?}");
     assert_eq!(down.get("reason"), "fence_expired");
     // Discovered again; the flag, which still stands, says nothing new of this failover.
@@ -285,9 +284,10 @@ fn rule_6_the_fence_is_gone_when_its_time_is_over() {
     let client = warm(&stage);
     stage.quiet();
     let ups = || stage.told.count(|told| told.is(kind::FENCE, &[ON]));
+    let downs = || stage.told.count(|told| told.is(kind::FENCE, &[("on", "0")]));
     let gone = |raise: &dyn Fn()| {
         for _ in 0..5 {
-            let before = ups();
+            let (before, ended) = (ups(), downs());
             let ((), took, pace) = paced(|| {
                 raise();
                 // On a busy machine it may be gone again by now.
@@ -296,6 +296,8 @@ fn rule_6_the_fence_is_gone_when_its_time_is_over() {
             });
             assert!(took >= MAX, "let through after {took:?}");
             pace.judge("the fence", took, MAX + Duration::from_millis(300));
+            // A caller sees by the clock that it is over; the next one is a new one only after its end was told.
+            eventually("its end is told", SOON, || downs() > ended);
         }
     };
     gone(&|| stage.begin(0));
@@ -324,11 +326,12 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
     stage.p.clear_log();
     for line in ["SET k v", "EVAL return 0", "FCALL f 0", "VIGIE.UNKNOWN k", "INCR n", "BLPOP l 0"] {
         for client in [&client, &split] {
-            let (outcome, took) = timed(|| within(client, line, 40));
+            let (outcome, took, pace) = paced(|| within(client, line, 40));
             let error = fails(Status::Fenced, outcome);
             assert!(error.has(flags::RETRYABLE) && error.has(flags::FAILOVER), "{line}: {error}");
             assert!(!error.has(flags::MAYBE_EXECUTED) && error.message().contains(SERVICE), "{line}: {error}");
-            assert!((40..300).contains(&took.as_millis()), "{line}: {took:?}");
+            assert!(took >= Duration::from_millis(40), "{line}: {took:?}");
+            pace.judge(line, took, Duration::from_millis(300));
         }
         assert_eq!(stage.p.count(line.split(' ').next().unwrap()), 0, "{line} was sent");
     }

@@ -534,7 +534,7 @@ fn held_bytes_go_out_at_the_end_of_the_hold_though_the_answer_before_them_is_lat
         assert_eq!(steps.hear(), b"held");
         let waited = begun.elapsed();
         assert!(waited > 300 * MS, "held for {waited:?}");
-        pacing.stop().judge("the hold", waited, hold + 50 * MS);
+        pacing.stop().judge("the hold", waited, hold + 100 * MS);
         steps.go.send(()).unwrap();
         assert_text(&first.join().unwrap(), b"first");
         assert_text(&held.join().unwrap(), b"held");
@@ -553,7 +553,7 @@ fn held_bytes_go_out_though_who_looked_after_them_has_given_up() {
         eventually("the first of those who are held", || lane.in_flight() == 2);
         let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
         assert_eq!(watcher.join().unwrap().unwrap_err().sent, 0);
-        takes_at_most("the rest of the hold", hold + 50 * MS, || assert_eq!(steps.hear(), b"held"));
+        takes_at_most("the rest of the hold", hold + 100 * MS, || assert_eq!(steps.hear(), b"held"));
         steps.go.send(()).unwrap();
         assert_text(&first.join().unwrap(), b"first");
         assert_text(&held.join().unwrap(), b"held");
@@ -569,7 +569,7 @@ fn a_reader_whose_own_bytes_are_held_sends_them_at_the_end_of_the_hold() {
         assert_eq!(failure.sent, echo_len(b"first"));
         assert_eq!(steps.hear(), b"first");
         // Nobody reads: this one takes the reader's role with its bytes still in the buffer.
-        let held = takes_at_most("the hold", hold + 50 * MS, || {
+        let held = takes_at_most("the hold", hold + 100 * MS, || {
             let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
             assert_eq!(steps.hear(), b"held");
             held

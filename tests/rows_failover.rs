@@ -66,11 +66,12 @@ fn row_63_a_killed_primary() {
     writer.wait(50);
     streaming(&d);
     old.kill();
-    let killed = Instant::now();
+    let (killed, pacing) = (Instant::now(), Pacing::start());
     let (_, promoted) = promotion(&replicas);
     let resumed = writer.wait_after(promoted);
-    assert!(resumed.duration_since(promoted) < Duration::from_secs(1), "{:?}", resumed.duration_since(promoted));
-    assert!(resumed.duration_since(killed) < Duration::from_secs(4), "{:?}", resumed.duration_since(killed));
+    let pace = pacing.stop();
+    pace.judge("writes after the promotion", resumed.duration_since(promoted), Duration::from_secs(1));
+    pace.judge("writes after the kill", resumed.duration_since(killed), Duration::from_secs(4));
     let written = writer.stop();
     // What was in flight, and nothing else: all others wait.
     assert!(written.errors.len() <= 1, "{:?}", written.errors);
@@ -98,7 +99,7 @@ fn row_64_forced_failover_with_healthy_old_primary() {
     let writer = Writer::start(&client, 5000);
     writer.wait(50);
     streaming(&d);
-    let (begun, watch) = (Instant::now(), Watch::on(&sentinel));
+    let (begun, watch, pacing) = (Instant::now(), Watch::on(&sentinel), Pacing::start());
     d.failover(SERVICE);
     let first = spawn(move || ears.remove(1).read().map(|_| Instant::now()));
     let announced = join(&first).expect("+switch-master");
@@ -106,12 +107,12 @@ fn row_64_forced_failover_with_healthy_old_primary() {
     writer.wait_after(announced + Duration::from_millis(700));
     assert_eq!(old.role_word(), "master", "it still takes writes");
     eventually("none of ours is left", Duration::from_secs(1), || named(&old, "row64") == 0);
-    let written = writer.stop();
+    let (written, pace) = (writer.stop(), pacing.stop());
     let lost: Vec<_> = written.missing(&new).iter().map(|at| at.duration_since(begun)).collect();
     let fences: Vec<_> = watch.all().into_iter().map(|told| (told.at.duration_since(begun), told)).collect();
     assert!(lost.is_empty(), "acknowledged before, during and after: all are there: {lost:?} {fences:?}");
     assert!(written.acknowledged.iter().any(|(_, at)| *at > announced + Duration::from_millis(500)));
-    assert!(written.longest_gap() < Duration::from_secs(3), "{:?}", written.longest_gap());
+    pace.judge("the longest gap", written.longest_gap(), Duration::from_secs(3));
     assert_eq!(written.doubled(&new), 0);
     for error in &written.errors {
         assert!(error.has(flags::MAYBE_EXECUTED) && error.has(flags::FAILOVER), "{error}");
@@ -147,10 +148,10 @@ fn row_65_switch_master_acted_on() {
     // It says primary: taken within 200 ms of the word.
     stage.quiet();
     stage.promote();
-    let word = Instant::now();
+    let (pacing, word) = (Pacing::start(), Instant::now());
     stage.watch[1].publish("+switch-master", &own);
     let switch = stage.told.wait("the switch", SOON, |told| told.is_switch());
-    assert!(switch.at.duration_since(word) < Duration::from_millis(200), "{:?}", switch.at.duration_since(word));
+    pacing.stop().judge("the switch after the word", switch.at.duration_since(word), Duration::from_millis(200));
     ok(&client, "SET k w");
     assert_eq!((stage.p.count("SET"), stage.r.count("SET"), primary_pool(&client).endpoint), (1, 1, stage.r.addr()));
 }
@@ -267,9 +268,7 @@ fn row_68_the_event_stream_survives_lost_sentinels_and_rediscovery() {
     watch.wait("the loss", SOON, |told| told.is(kind::DEGRADED, &[("on", "1")]));
     ok(&client, "SET k x");
     all.iter().for_each(|node| node.restart());
-    let back = Instant::now();
-    eventually("all are listened to again", SOON, || all.iter().all(|node| listening(node)));
-    assert!(back.elapsed() < Duration::from_secs(5));
+    eventually("all are listened to again", Duration::from_secs(5), || all.iter().all(|node| listening(node)));
     watch.wait("the end of it", SOON, |told| told.is(kind::DEGRADED, &[("on", "0")]));
 }
 
@@ -309,9 +308,8 @@ fn row_70_readonly_has_the_sentinels_asked() {
     assert_eq!((error.server_code(), stage.p.count("SET")), ("READONLY", 1));
     ok(&client, "GET k");
     // The Sentinels agree with it for ever: it ends with the deadline, and was not hammered.
-    let (outcome, took) = timed(|| within(&client, "SET k w", 700));
+    let outcome = takes_at_most("a refused write", Duration::from_millis(900), || within(&client, "SET k w", 700));
     assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
-    assert!(took < Duration::from_millis(900), "{took:?}");
     assert!((3..=12).contains(&stage.p.count("SET")), "{} times", stage.p.count("SET"));
     assert!(stage.asked() > before + 1, "and asked before each");
     // They tell of another one meanwhile: the command is answered there.
@@ -383,11 +381,12 @@ fn row_71_a_hung_primary() {
     ok(&client, "SET k v");
     let old = d.primary_node(SERVICE);
     old.stop();
-    let (outcome, took) = timed(|| within(&client, "SET k w", 300));
+    let (outcome, took, pace) = paced(|| within(&client, "SET k w", 300));
     let error = fails(Status::Timeout, outcome);
-    assert!(error.has(flags::MAYBE_EXECUTED) && (290..400).contains(&took.as_millis()), "{error} {took:?}");
-    let (outcome, took) = timed(|| within(&client, "GET k", 200));
-    assert!(outcome.is_err() && took < Duration::from_millis(300), "{took:?}");
+    assert!(error.has(flags::MAYBE_EXECUTED) && took >= Duration::from_millis(290), "{error} {took:?}");
+    pace.judge("a write to a hung primary", took, Duration::from_millis(400));
+    let read = takes_at_most("a read of it", Duration::from_millis(300), || within(&client, "GET k", 200));
+    assert!(read.is_err());
     let new = d.wait_switched(SERVICE, &old);
     ok(&client, "SET k new");
     assert_eq!(new.cmd(&["GET", "k"]).text(), "new");
@@ -421,17 +420,22 @@ fn row_72_commands_in_flight_end_with_the_switch() {
     eventually("it blocks", SOON, || old.info("clients")["blocked_clients"] == "1");
     old.stop();
     let lost = [blocked, call(&client, "INCR n"), call(&session, "SET s w")];
-    let read = call(&client, "GET k");
+    let (read, pacing) = (call(&client, "GET k"), Pacing::start());
     let switch = watch.wait("the switch", Duration::from_secs(10), |told| told.is_switch());
+    let mut ends = Vec::new();
     for call in &lost {
         let (outcome, at) = join(call);
         let error = fails(Status::Io, outcome);
         assert!(error.has(flags::MAYBE_EXECUTED) && error.has(flags::FAILOVER), "{error}");
-        assert!(at.saturating_duration_since(switch.at) < Duration::from_secs(1));
+        ends.push(at);
     }
     let (outcome, at) = join(&read);
     assert_eq!(text(&outcome.expect("a read is repeated")), "v");
-    assert!(at.saturating_duration_since(switch.at) < Duration::from_secs(1));
+    ends.push(at);
+    let pace = pacing.stop();
+    for at in ends {
+        pace.judge("the end of a call", at.saturating_duration_since(switch.at), Duration::from_secs(1));
+    }
     old.cont();
 }
 
@@ -481,15 +485,19 @@ fn row_74_retry_policy() {
     // Until the deadline, with pauses that grow, none like the other.
     let client = with(&[("retry.backoff_min", "100"), ("retry.backoff_max", "400")]);
     stage.p.fault("SET", Fault::Error("LOADING Redis is loading".into()));
-    let (outcome, took) = timed(|| within(&client, "SET k v", 1600));
+    let (outcome, took, pace) = paced(|| within(&client, "SET k v", 1600));
     assert_eq!(fails(Status::Server, outcome).server_code(), "LOADING");
-    assert!((1000..1750).contains(&took.as_millis()), "{took:?}");
+    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    pace.judge("a write that is refused again and again", took, Duration::from_millis(1750));
     let sets: Vec<Instant> =
         stage.p.log().iter().filter(|entry| entry.text().starts_with("SET")).map(|entry| entry.at).collect();
-    let pauses: Vec<u128> = sets.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_millis()).collect();
-    assert!((4..=10).contains(&pauses.len()) && pauses[0] < 60, "{} pauses, {:?}", pauses.len(), pauses.first());
-    for (pause, full) in pauses[1..].iter().zip([100, 200, 400, 400, 400, 400]) {
-        assert!((full / 2..=full + 150).contains(pause), "{pause} of {full}: {pauses:?}");
+    let pauses: Vec<Duration> = sets.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect();
+    assert!((4..=10).contains(&pauses.len()), "{pauses:?}");
+    pace.judge("the first repetition, without a pause,", pauses[0], Duration::from_millis(60));
+    for (pause, full) in pauses[1..].iter().zip([100, 200, 400, 400, 400, 400].map(Duration::from_millis)) {
+        // Taken where they arrive: one may be late and the next one not.
+        assert!(*pause + pace.allowance() >= full / 2, "{pause:?} of {full:?}: {pauses:?}");
+        pace.judge("a pause", *pause, full + Duration::from_millis(150));
     }
 }
 
@@ -568,13 +576,16 @@ fn row_77_election_gap() {
     // Known only to the Sentinels' flags: a client that knows nothing yet.
     let addrs: Vec<String> = stage.watch.iter().map(|one| one.addr()).collect();
     let fresh = to_primary(&sentinel_at(&addrs, &[("failover.fence", "off")]), &[]);
-    let (outcome, took) = timed(|| within(&fresh, "SET k v", 600));
+    let (outcome, took, pace) = paced(|| within(&fresh, "SET k v", 600));
     let error = fails(Status::NoPrimary, outcome);
-    assert!(error.has(flags::RETRYABLE) && (590..800).contains(&took.as_millis()), "{error} {took:?}");
-    let (outcome, took) = timed(|| within(&client, "SET k v", 500));
+    assert!(error.has(flags::RETRYABLE) && took >= Duration::from_millis(590), "{error} {took:?}");
+    pace.judge("a write of a client that knows nothing", took, Duration::from_millis(800));
+    let outcome =
+        takes_at_most("a write of one that did", Duration::from_millis(700), || within(&client, "SET k v", 500));
     let error = outcome.map(|_| ()).expect_err("there is no primary");
     assert!(matches!(error.status(), Status::NoPrimary | Status::Connect), "{error}");
-    assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED) && took < Duration::from_millis(700));
+    assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    let pacing = Pacing::start();
     let held: Vec<_> = [&client, &fresh]
         .map(|client| {
             let client = Arc::clone(client);
@@ -585,10 +596,12 @@ fn row_77_election_gap() {
     stage.r.wait_count("ROLE", 0, SOON);
     eventually("the gap is over", SOON, || gap.elapsed() > Duration::from_millis(1500));
     stage.switch_all();
-    for call in &held {
-        let (outcome, took) = join(call);
+    let held: Vec<_> = held.iter().map(join).collect();
+    let pace = pacing.stop();
+    for (outcome, took) in held {
         outcome.expect("it waited for the new primary");
-        assert!(took > Duration::from_millis(1400) && took < Duration::from_millis(3000), "{took:?}");
+        assert!(took > Duration::from_millis(1400), "{took:?}");
+        pace.judge("a write that waited", took, Duration::from_millis(3000));
     }
     assert_eq!(stage.r.count("INCR"), 2);
 }
@@ -601,14 +614,14 @@ fn row_78_all_sentinels_dead_connections_alive() {
     ok(&client, "SET k v");
     let (id, watch) = (client_id(&client), Watch::on(&sentinel));
     d.sentinel_nodes().iter().for_each(|node| node.kill());
-    let began = Instant::now();
+    let (pacing, began, mut longest) = (Pacing::start(), Instant::now(), Duration::ZERO);
     while began.elapsed() < Duration::from_secs(3) {
         for (client, line) in [(&client, "SET k v"), (&client, "GET k"), (&reader, "GET k")] {
-            let (outcome, took) = timed(|| cmd(client, line));
-            assert!(outcome.is_ok() && took < Duration::from_millis(250), "{line}: {took:?}");
+            longest = longest.max(timed(|| ok(client, line)).1);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    pacing.stop().judge("a call without Sentinels", longest, Duration::from_millis(250));
     assert_eq!(client_id(&client), id);
     watch.wait("the word of it", SOON, |told| told.is(kind::DEGRADED, &[("on", "1")]));
 }
@@ -625,20 +638,20 @@ fn row_79_all_sentinels_dead_and_the_connection_lost() {
     for _ in 0..3 {
         primary.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
         // The end of the connection may overtake the answer.
-        let (outcome, took) = timed(|| call(&client, "SET k w", CallFlags::IDEMPOTENT, Budget::Default));
-        assert!(outcome.is_ok() && took < Duration::from_millis(1000), "{took:?} {outcome:?}");
+        let limit = Duration::from_millis(1000);
+        let write = || call(&client, "SET k w", CallFlags::IDEMPOTENT, Budget::Default);
+        takes_at_most("a write that finds it again", limit, write).expect("it serves");
     }
     // Its ROLE is not master.
     let replica = d.node("mymaster-1");
     primary.cmd(&["REPLICAOF", replica.host(), &replica.port().to_string()]);
     primary.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
-    let (outcome, took) = timed(|| within(&client, "SET k x", 700));
-    let error = fails(Status::NoSentinel, outcome);
-    assert!(error.has(flags::RETRYABLE) && took < Duration::from_millis(1000), "{error} {took:?}");
+    let write = || within(&client, "SET k x", 700);
+    let error = fails(Status::NoSentinel, takes_at_most("a write to a replica", Duration::from_millis(1000), write));
+    assert!(error.has(flags::RETRYABLE), "{error}");
     // Gone altogether.
     primary.stop();
-    let (outcome, took) = timed(|| within(&client, "SET k x", 700));
-    assert!(outcome.is_err() && took < Duration::from_millis(1000), "{took:?}");
+    assert!(takes_at_most("a write to nobody", Duration::from_millis(1000), write).is_err());
     primary.kill();
     fails(Status::NoSentinel, within(&client, "SET k x", 700));
     // None known.

@@ -94,7 +94,12 @@ fn row_33_learned_peers_carry_on_when_the_only_given_one_dies() {
     seed.kill();
     let snapshot = discover(&sentinel).expect("found through learned ones");
     assert_eq!(primary(&snapshot), d.primary(SERVICE));
-    assert!(snapshot.sentinels.iter().filter(|view| view.state == "ok").count() == 2, "{:?}", snapshot.sentinels);
+    // One of them may be too slow for a discovery, and answers the next one.
+    eventually("both learned ones answer", Duration::from_secs(10), || {
+        let snapshot = discover(&sentinel).expect("found through learned ones");
+        assert_eq!(primary(&snapshot), d.primary(SERVICE));
+        snapshot.sentinels.iter().filter(|view| view.state == "ok").count() == 2
+    });
 }
 
 #[test]
@@ -119,9 +124,8 @@ fn scenario_28_a_blackholed_sentinel_in_front_costs_nothing() {
     let hole = blackhole();
     let all = [vec![hole.addr()], addrs(&fakes)].concat();
     for _ in 0..10 {
-        let begun = Instant::now();
-        assert_eq!(primary(&found(&all, &[])), node.addr());
-        assert!(begun.elapsed() < Duration::from_millis(150), "{:?}", begun.elapsed());
+        let found = takes_at_most("a discovery", Duration::from_millis(150), || found(&all, &[]));
+        assert_eq!(primary(&found), node.addr());
     }
 }
 
@@ -130,11 +134,11 @@ fn row_15_three_stalled_sentinels_cost_one_timeout() {
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(3, SERVICE, &node.addr());
     fakes.iter().for_each(|fake| fake.fault("*", Fault::Stall));
-    let begun = Instant::now();
-    let error = fails(&addrs(&fakes), &[("timeout.sentinel", "300")]);
+    let (error, took, pace) = paced(|| fails(&addrs(&fakes), &[("timeout.sentinel", "300")]));
     assert!(error.status() == Status::NoSentinel && error.has(flags::RETRYABLE), "{error:?}");
     assert!(fakes.iter().all(|fake| error.message().contains(&fake.addr())), "{error:?}");
-    assert!(begun.elapsed() >= Duration::from_millis(290) && begun.elapsed() < Duration::from_millis(450));
+    assert!(took >= Duration::from_millis(290), "{took:?}");
+    pace.judge("three that stall", took, Duration::from_millis(450));
     let sentinel = handle(&addrs(&fakes), &[("timeout.sentinel", "300")]);
     let error =
         sentinel.service(SERVICE).discover(0, Deadline::after(Duration::from_millis(50))).expect_err("too short");
@@ -233,9 +237,7 @@ fn names_and_older_words_work() {
         fake.service(SERVICE, |state| state.add_replica("127.0.0.1:7"));
     }
     let named: Vec<_> = fakes.iter().map(|fake| format!("localhost:{}", fake.port())).collect();
-    let begun = Instant::now();
-    let snapshot = found(&named, &[]);
-    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    let snapshot = takes_at_most("a discovery by names", Duration::from_millis(300), || found(&named, &[]));
     assert_eq!((primary(&snapshot), snapshot.replicas.len()), (node.addr(), 1));
 }
 
@@ -253,13 +255,10 @@ fn row_23_a_hung_sentinel_is_skipped() {
     let d = Deployment::new("topo-hung").start();
     let hung = &d.sentinel_nodes()[0];
     hung.stop();
-    let begun = Instant::now();
-    assert_eq!(primary(&found(&d.sentinel_addrs(), &[])), d.primary(SERVICE));
-    assert!(begun.elapsed() < Duration::from_millis(550), "{:?}", begun.elapsed());
-    let begun = Instant::now();
-    let error = fails(&[hung.addr()], &[]);
+    let found = takes_at_most("the others' answers", Duration::from_millis(550), || found(&d.sentinel_addrs(), &[]));
+    assert_eq!(primary(&found), d.primary(SERVICE));
+    let error = takes_at_most("the hung one alone", Duration::from_millis(650), || fails(&[hung.addr()], &[]));
     assert!(error.status() == Status::NoSentinel && error.message().contains("handshake within"), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_millis(650), "{:?}", begun.elapsed());
     hung.cont();
 }
 
@@ -312,11 +311,11 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     let refused = refuse();
     let lazy = config(&[refused.addr()], &[]);
     assert!(Sentinel::create(lazy.settings().expect("settings"), None).is_ok());
-    let begun = Instant::now();
-    let wait = Deadline::after(Duration::from_millis(200));
-    let error = Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody");
+    let error = takes_at_most("a creation that finds nobody", Duration::from_millis(400), || {
+        let wait = Deadline::after(Duration::from_millis(200));
+        Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody")
+    });
     assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
     let eager = config(&[vec![refused.addr()], addrs(&fakes)].concat(), &[]);
