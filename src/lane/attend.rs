@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::reader::Read;
+use super::role::NOBODY;
 use super::state::{Entry, Waiter};
-use super::{Completion, Failure, Lane, NOBODY, RoleGuard, TRUSTED, Tended, Unit};
+use super::{Completion, Failure, Lane, RoleGuard, TRUSTED, Tended, Unit};
 use crate::error::{Error, Result, Status};
 use crate::net::Socket;
 use crate::sys::slot::Order;
@@ -70,9 +71,9 @@ impl Lane {
     /// Reads and sends what can be without waiting, and ends the calls whose time is over.
     pub fn tend(&self) -> Tended {
         let mut st = self.lock();
-        let led = st.reader.is_some();
+        let led = !st.reader.is_free();
         if !led && st.dead.is_none() {
-            st.reader = Some(NOBODY);
+            st.reader.take(NOBODY);
             drop(st);
             self.pass_lead(self.read_all(), NOBODY);
             st = self.lock();
@@ -84,7 +85,7 @@ impl Lane {
         Tended {
             in_flight: st.in_flight(),
             due: st.next_due(),
-            wants_write: st.is_half_sent() && st.writer.is_none(),
+            wants_write: st.is_half_sent() && st.writer.is_free(),
             led,
             dead: st.dead.is_some(),
         }
@@ -122,7 +123,7 @@ impl Lane {
     /// Whether the socket was full, and nobody is at work to send the rest.
     pub fn wants_write(&self) -> bool {
         let st = self.lock();
-        st.is_half_sent() && st.writer.is_none() && st.dead.is_none()
+        st.is_half_sent() && st.writer.is_free() && st.dead.is_none()
     }
 
     /// With the reader's role: reads until nothing more is there.

@@ -15,6 +15,7 @@ mod attend;
 #[cfg(all(test, loom))]
 mod model_tests;
 mod reader;
+mod role;
 mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -31,6 +32,7 @@ use crate::config::LaneSettings;
 use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
 use crate::sys::apart::Apart;
+use crate::sys::fault::Fault;
 use crate::sys::futex::Word;
 use crate::sys::panic;
 use crate::sys::slot::{self, Order, Seen, Slot};
@@ -40,6 +42,7 @@ use crate::time::{Deadline, Instant};
 pub use unit::{Bytes, Completion, Failure, Outcome, Tended, Unit};
 
 use reader::Rd;
+use role::NOBODY;
 use state::{Entry, St, Waiter};
 
 /// Words that waiters sleep on; a waiter's place follows from its number in the ring.
@@ -149,7 +152,7 @@ impl Lane {
             call.fresh.set(Some(now));
             if straight.is_some() {
                 st = self.flush_with(st, Some(&call), straight);
-            } else if st.writer.is_some() || !st.may_flush_at(&self.settings, || now) {
+            } else if !st.writer.is_free() || !st.may_flush_at(&self.settings, || now) {
                 // For each sleeper an alarm of its own would cost as much as waking it does.
                 if !st.watched {
                     call.watch(&mut st, now);
@@ -242,7 +245,7 @@ impl Lane {
         }
         if st.is_quiet() {
             drop(self.look_at_idle(st));
-        } else if st.reader.is_none() {
+        } else if st.reader.is_free() {
             drop(self.read_for_nobody(st));
         } else {
             drop(self.kill_if_silent(st));
@@ -264,7 +267,7 @@ impl Lane {
     /// Replies of units that nobody waits for any more are consumed, so that the lane becomes idle again.
     fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
         let _guard = RoleGuard::new(self, Order::Lead);
-        st.reader = Some(NOBODY);
+        st.reader.take(NOBODY);
         drop(st);
         self.read_available();
         self.pass_lead(self.lock(), NOBODY);
@@ -295,7 +298,7 @@ impl Lane {
             self.glance.dead.store(true, Ordering::Relaxed);
             self.socket.shutdown();
         }
-        if st.writer.is_some() { st } else { self.bury(st) }
+        if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.bury(st) } else { st }
     }
 
     /// As [`Lane::kill`], because the other side has ended the connection, or made it useless.
@@ -346,24 +349,19 @@ impl Lane {
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
     fn pass_lead(&self, mut st: MutexGuard<'_, St>, but: u64) {
-        let next = if st.dead.is_none() { st.first_live(but) } else { None };
-        let asleep = next.filter(|(_, token)| token.order(Order::Lead)).map(|(number, _)| number);
-        st.reader = next.map(|(number, _)| number);
+        let asleep = st.pass_reader(but);
         drop(st);
         self.wake(asleep);
     }
 
     /// Wakes whoever was given an order in its sleep: not under the lock, which is the first thing that it takes.
     fn wake(&self, asleep: Option<u64>) {
-        if let Some(number) = asleep {
+        if let Some(number) = asleep.filter(|_| !Fault::NotWoken.is_made()) {
             let (word, bit) = self.word(number);
             word.wake(bit);
         }
     }
 }
-
-/// No entry of the ring.
-const NOBODY: u64 = u64::MAX;
 
 /// One caller's stay in the ring.
 struct Call<'a> {
@@ -405,7 +403,7 @@ impl<'a> Call<'a> {
             match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
                 Seen::Order(Order::Lead) => {
-                    self.look_after_own(&mut self.lane.lock());
+                    self.take_reader();
                     self.lane.lead(self);
                 }
                 Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
@@ -435,9 +433,10 @@ impl<'a> Call<'a> {
     /// Somebody must read as long as somebody waits: whoever comes back from writing looks. It may have been given the role
     /// while it wrote.
     fn lead_if_free(&self, mut st: MutexGuard<'_, St>) {
-        let free = st.dead.is_none() && st.reader.is_none() && !self.slot.is_settled();
+        let free =
+            st.dead.is_none() && st.reader.is_free() && !self.slot.is_settled() && !Fault::WriterDoesNotLook.is_made();
         if free {
-            st.reader = Some(self.number);
+            st.reader.take(self.number);
             self.look_after_own(&mut st);
         }
         drop(st);
@@ -451,7 +450,7 @@ impl<'a> Call<'a> {
     fn watch(&self, st: &mut St, now: Instant) {
         let end = st.hold_end(now);
         self.hold_end.set(Some(end));
-        self.held_until.set(Some(if st.writer.is_some() { end.min(now + LOOK_AGAIN) } else { end }));
+        self.held_until.set(Some(if st.writer.is_free() { end } else { end.min(now + LOOK_AGAIN) }));
         st.watched = true;
     }
 
@@ -460,6 +459,13 @@ impl<'a> Call<'a> {
         if self.held_until.get().is_none() && !st.is_sent(self.number) {
             self.watch(st, Instant::now());
         }
+    }
+
+    /// Takes the reader's role, as it was ordered to.
+    fn take_reader(&self) {
+        let mut st = self.lane.lock();
+        st.reader.take(self.number);
+        self.look_after_own(&mut st);
     }
 
     /// If the answer that was waited for is late its bytes go out now, or with the writer's next round; if not it looks again.
@@ -471,7 +477,7 @@ impl<'a> Call<'a> {
         }
         let now = Instant::now();
         let end = self.hold_end.get().filter(|end| now < *end);
-        if st.writer.is_some() {
+        if !st.writer.is_free() {
             // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
             st.overdue |= end.is_none();
             self.held_until.set(Some(now + LOOK_AGAIN));
@@ -489,12 +495,12 @@ impl<'a> Call<'a> {
     fn give_up(&self) -> Option<Failure> {
         let mut st = self.lane.lock();
         let abandoned = st.abandon(self.number);
-        if self.leads.take() {
+        if self.leads.take() && !Fault::LateReaderKeepsRole.is_made() {
             self.lane.pass_lead(st, NOBODY);
             st = self.lane.lock();
         }
         // Orders are given under the lock and only to entries in the ring that have a waiter: there can be no more.
-        while let Some(order) = self.slot.peek_order() {
+        while let Some(order) = self.slot.peek_order().filter(|_| !Fault::LateOrderOverlooked.is_made()) {
             match order {
                 Order::Lead => self.lane.pass_lead(st, NOBODY),
                 Order::Flush => drop(self.lane.pass_flush(st, NOBODY)),
@@ -523,7 +529,7 @@ impl<'a> Call<'a> {
             return st;
         }
         st.overdue = true;
-        if st.writer.is_none() { self.lane.flush(st, None) } else { st }
+        if st.writer.is_free() { self.lane.flush(st, None) } else { st }
     }
 
     fn lost(&self) -> Failure {
@@ -554,10 +560,10 @@ impl Drop for RoleGuard<'_> {
         let mut st = self.lane.lock();
         match self.role {
             Order::Flush => {
-                st.writer = None;
+                st.writer.give_up();
                 st.doubt_all();
             }
-            Order::Lead => st.reader = None,
+            Order::Lead => st.reader.give_up(),
         }
         let text = format!("a bug in libvigie: a panic while working for others on a connection{}", panic::behind());
         let cause = Error::new(Status::Internal, text);

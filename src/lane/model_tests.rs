@@ -5,8 +5,8 @@
 //! all sleep who can; a model without time knows no end of a wait, so that nothing in it can lean on a timeout.
 //! What is proven, for up to two, three or four preemptions: no caller is left without a reader or a writer (loom ends a run in which all sleep), each unit ends
 //! once and with its own answer, a caller whose deadline comes hands its roles on, what is told of a dead lane is true.
-//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Glance`. tests/loom.rs runs this, and then again over copies of
-//! the sources with a fault in each, which have to fail.
+//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Glance`. tests/loom.rs runs this, and then again with each of
+//! the faults that are named in the sources (sys/fault.rs), which have to be seen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use loom::thread;
 
+use super::role::Role;
 use super::{Bytes, Completion, Lane, Outcome, Unit};
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
@@ -97,11 +98,11 @@ fn pass(deadline: Deadline) {
 /// Nobody has a role, and nothing is in flight once one more caller has been served.
 fn assert_well(lane: &Lane) {
     let st = lane.lock();
-    assert_eq!((st.reader, st.writer), (None, None));
+    assert_eq!((st.reader, st.writer), (Role::Free, Role::Free));
     drop(st);
     assert_own('z', &call(lane, 'z', Deadline::never()));
     let st = lane.lock();
-    assert_eq!((st.in_flight(), st.reader, st.writer, st.has_unsent()), (0, None, None, false));
+    assert_eq!((st.in_flight(), st.reader, st.writer, st.has_unsent()), (0, Role::Free, Role::Free, false));
 }
 
 // ---- the slot ---------------------------------------------------------------------------------
@@ -380,7 +381,7 @@ fn the_end(end: fn(&Lane)) {
             }
         }
         let st = lane.lock();
-        assert_eq!((st.in_flight(), st.reader, st.writer), (0, None, None));
+        assert_eq!((st.in_flight(), st.reader, st.writer), (0, Role::Free, Role::Free));
         assert!(st.dead.is_some());
     });
 }

@@ -13,6 +13,7 @@ use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
 use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
+use crate::sys::fault::Fault;
 use crate::sys::slot::{Order, Token};
 use crate::sys::sync::{MutexGuard, PoisonError};
 use crate::time::Instant;
@@ -95,7 +96,8 @@ impl Lane {
             match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
-                    (st.reader, _) = (None, call.leads.take());
+                    call.leads.set(false);
+                    st.reader.give_up();
                     drop(self.hang_up(st, error));
                     return;
                 }
@@ -113,6 +115,9 @@ impl Lane {
             }
         }
         call.leads.set(false);
+        if Fault::ReaderPassesNothing.is_made() {
+            return self.lock().reader.give_up();
+        }
         self.pass_lead(self.lock(), call.number);
     }
 
@@ -163,7 +168,7 @@ impl Lane {
 
     /// What was held back goes out once the batch before it is answered.
     pub(super) fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
-        if st.writer.is_none() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
+        if st.writer.is_free() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
             self.flush(st, call)
         } else {
             st

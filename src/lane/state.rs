@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::role::Role;
 use super::unit::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::resp::Want;
-use crate::sys::slot::Token;
+use crate::sys::slot::{Order, Token};
 use crate::time::{Deadline, Gate, Instant};
 
 /// From here on bytes are sent whatever is in flight.
@@ -94,10 +95,8 @@ pub(super) struct St {
     ring: VecDeque<Entry>,
     /// The number of the ring's first entry.
     head: u64,
-    /// Whose unit's caller has the writer's role, or has been ordered to take it.
-    pub(super) writer: Option<u64>,
-    /// Whose unit's caller has the reader's role, or has been ordered to take it.
-    pub(super) reader: Option<u64>,
+    pub(super) writer: Role,
+    pub(super) reader: Role,
     /// The end of a hold came while a writer was at work: it must not leave without these bytes.
     pub(super) overdue: bool,
     /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
@@ -130,8 +129,8 @@ impl St {
             out_at: 0,
             ring: VecDeque::new(),
             head: 0,
-            writer: None,
-            reader: None,
+            writer: Role::Free,
+            reader: Role::Free,
             overdue: false,
             watched: false,
             careful: false,
@@ -176,7 +175,7 @@ impl St {
     /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
     pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings, now: Instant) -> bool {
         let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
-        self.writer.is_none()
+        self.writer.is_free()
             && self.leased.is_none()
             && in_order
             && (len >= PLENTY || self.may_flush_at(settings, || now))
@@ -203,7 +202,7 @@ impl St {
 
     /// Nothing in flight, nobody at work.
     pub(super) fn is_quiet(&self) -> bool {
-        self.ring.is_empty() && self.writer.is_none() && self.reader.is_none()
+        self.ring.is_empty() && self.writer.is_free() && self.reader.is_free()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
@@ -350,7 +349,7 @@ impl St {
         let from = self.head;
         let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
         live.map(|(at, entry)| (from + at as u64, entry))
-            .filter(|(number, _)| *number != but && Some(*number) != self.reader)
+            .filter(|(number, _)| *number != but && !self.reader.is_with(*number))
             .find_map(|(number, entry)| entry.token().map(|token| (number, token)))
     }
 
@@ -412,7 +411,25 @@ impl St {
         let live = (self.head..).zip(&self.ring).filter(|(number, _)| *number != but);
         let mut live = live.filter_map(|(number, entry)| entry.token().map(|token| (number, token)));
         let first = live.next()?;
-        if Some(first.0) == self.writer { Some(live.next().unwrap_or(first)) } else { Some(first) }
+        if self.writer.is_with(first.0) { Some(live.next().unwrap_or(first)) } else { Some(first) }
+    }
+
+    // ---- the roles --------------------------------------------------------------------------
+
+    /// Gives the reader's role to the first who still waits, or to nobody; whom to wake for it.
+    pub(super) fn pass_reader(&mut self, but: u64) -> Option<u64> {
+        let next = if self.dead.is_none() { self.first_live(but) } else { None };
+        let (role, asleep) = Role::given(next, Order::Lead);
+        self.reader = role;
+        asleep
+    }
+
+    /// Gives the writer's role to one whose bytes are not out yet; whom to wake for it. With nobody who waits for these bytes the next
+    /// caller sends them, in front of its own.
+    pub(super) fn pass_writer(&mut self, but: u64) -> Option<u64> {
+        let (role, asleep) = Role::given(self.last_unsent_live(but), Order::Flush);
+        self.writer = role;
+        asleep
     }
 
     // ---- the end of a wait, the end of a lane -----------------------------------------------
@@ -718,7 +735,7 @@ mod tests {
                 asked.push(st.last_unsent_live(numbers[but]).map(|(number, _)| number - numbers[0]));
             };
             ask(st, 0);
-            st.reader = Some(numbers[4]);
+            st.reader.take(numbers[4]);
             ask(st, 3);
             st.abandon(numbers[2]);
             st.abandon(numbers[3]);

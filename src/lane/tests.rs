@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
+use super::role::Role;
 use super::{Bytes, Lane, Outcome, Point, Unit};
 use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
@@ -220,11 +221,11 @@ fn a_reader_is_never_ordered_to_write() {
             let lane = lane.upgrade().unwrap();
             let other = lane.clone();
             std::thread::spawn(move || done.send(ping(&other)).unwrap());
-            while lane.lock().reader.is_none() {
+            while lane.lock().reader.is_free() {
                 std::thread::yield_now();
             }
             let st = lane.lock();
-            assert!(st.last_unsent_live(st.writer.unwrap()).is_none());
+            assert!(matches!(st.writer, Role::Held(writer) if st.last_unsent_live(writer).is_none()));
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
@@ -517,7 +518,7 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
         Point::Received => {
             if let Some(has_read) = reader.lock().unwrap().take() {
                 has_read.send(()).unwrap();
-                while lane.lock().writer.is_some() {
+                while !lane.lock().writer.is_free() {
                     std::thread::yield_now();
                 }
             }
@@ -527,7 +528,7 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
     assert!(lane.hook.set(Box::new(hook)).is_ok());
     scope(|threads| {
         let reader = threads.spawn(|| ping(&lane));
-        while lane.lock().reader.is_none() {
+        while lane.lock().reader.is_free() {
             std::thread::yield_now();
         }
         let outcome = set(&lane, &[b"SET", b"k", &vec![b'x'; 24 << 20]], Deadline::never());
@@ -665,9 +666,9 @@ fn a_lane_is_not_silent_with_something_to_read() {
         while lane.lock().silent_beyond(SILENT).is_none() {
             std::thread::yield_now();
         }
-        lane.lock().reader = Some(super::NOBODY);
+        lane.lock().reader.take(super::NOBODY);
         lane.check();
-        lane.lock().reader = None;
+        lane.lock().reader.give_up();
     };
     unasked();
     go.send(()).unwrap();

@@ -7,8 +7,9 @@ use std::io::{ErrorKind, IoSlice};
 use std::iter::once;
 use std::time::Duration;
 
+use super::role::NOBODY;
 use super::state::{St, Waiter};
-use super::{Call, Failure, Lane, NOBODY, RoleGuard};
+use super::{Call, Failure, Lane, RoleGuard};
 use crate::error::{Error, Status};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
@@ -48,7 +49,7 @@ impl Lane {
         let mut st = st;
         let mut rounds = 0;
         let own = call.map_or(NOBODY, |call| call.number);
-        st.writer = Some(own);
+        st.writer.take(own);
         loop {
             if st.is_lease_over() {
                 let late = st.take_back();
@@ -110,10 +111,7 @@ impl Lane {
         if st.dead.is_some() {
             return self.end_writing(st, None);
         }
-        // With nobody who waits for these bytes, the next caller sends them, in front of its own.
-        let next = st.last_unsent_live(but);
-        let asleep = next.filter(|(_, token)| token.order(Order::Flush)).map(|(number, _)| number);
-        st.writer = next.map(|(number, _)| number);
+        let asleep = st.pass_writer(but);
         self.publish(&st);
         drop(st);
         self.wake(asleep);
@@ -121,7 +119,7 @@ impl Lane {
     }
 
     fn end_writing<'a>(&'a self, mut st: MutexGuard<'a, St>, broken: Option<Error>) -> MutexGuard<'a, St> {
-        st.writer = None;
+        st.writer.give_up();
         match broken {
             Some(cause) => self.hang_up(st, cause),
             None if st.dead.is_some() => self.bury(st),
@@ -135,19 +133,21 @@ impl Lane {
     /// Sending has failed. What the server had said before that belongs to those who wait for it, and may say why: it is read first, by
     /// whoever reads, or here.
     fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, St>, own: u64, cause: Error) -> MutexGuard<'a, St> {
-        let mine = st.reader.is_none_or(|reader| reader == own && own != NOBODY);
-        if st.dead.is_some() || !mine {
+        let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
+        if st.dead.is_some() || !(free || reads) {
             // Who reads is woken by this, and ends the lane if there is not enough for it. With enough for all it ends at its next use.
             self.socket.shutdown();
-            st.writer = None;
+            st.writer.give_up();
             return if st.dead.is_some() { self.bury(st) } else { st };
         }
         let _guard = RoleGuard::new(self, Order::Lead);
-        let before = st.reader.replace(own);
+        st.reader.take(own);
         drop(st);
         self.read_rest();
         let mut st = self.lock();
-        st.reader = before;
+        if free {
+            st.reader.give_up();
+        }
         self.end_writing(st, Some(cause))
     }
 
@@ -212,9 +212,9 @@ impl Lane {
         }
         let leads = call.leads.get();
         let mut st = self.lock();
-        let reads = leads || st.reader.is_none();
-        if !leads && reads {
-            st.reader = Some(call.number);
+        let reads = leads || st.reader.is_free();
+        if reads {
+            st.reader.take(call.number);
         }
         drop(st);
         let left = call.deadline.left();

@@ -6,6 +6,7 @@
 
 use std::ptr::NonNull;
 
+use super::fault::Fault;
 use super::futex::Word;
 use super::sync::UnsafeCell;
 use super::sync::atomic::{AtomicU32, Ordering};
@@ -67,7 +68,7 @@ struct Outlive<'a, T>(&'a Slot<T>);
 impl<T> Drop for Outlive<'_, T> {
     fn drop(&mut self) {
         let mut spins = 0u32;
-        while self.0.state.load(Ordering::Acquire) & (DONE | RELEASED) == 0 {
+        while !Fault::SlotGoesFirst.is_made() && self.0.state.load(Ordering::Acquire) & (DONE | RELEASED) == 0 {
             spins += 1;
             pause(spins);
         }
@@ -89,6 +90,7 @@ impl<T> Slot<T> {
                 self.state.fetch_and(!PARKED, Ordering::Relaxed);
                 return Seen::Late;
             }
+            let ticket = if Fault::CountReadTooLate.is_made() { word.ticket() } else { ticket };
             word.wait(ticket, bits, end);
             slept = true;
         }
@@ -145,7 +147,8 @@ impl<T> Slot<T> {
             (0, _) => (Order::Flush, FLUSH),
             _ => (Order::Lead, LEAD),
         };
-        self.state.fetch_and(!(bit | PARKED), Ordering::AcqRel);
+        let taken = if Fault::OneOrderLost.is_made() { LEAD | FLUSH } else { bit };
+        self.state.fetch_and(!(taken | PARKED), Ordering::AcqRel);
         Some(order)
     }
 }
@@ -155,10 +158,11 @@ impl<T> Token<T> {
     pub fn deliver(self, value: T) -> bool {
         let slot = self.0;
         std::mem::forget(self);
+        let stored = if Fault::StoredWithoutRelease.is_made() { Ordering::Relaxed } else { Ordering::AcqRel };
         // SAFETY: the slot lives until DONE is seen; this token is the only writer, and the waiter reads only after DONE.
         unsafe {
             slot.as_ref().value.with_mut(|cell| *cell = Some(value));
-            slot.as_ref().state.fetch_or(DONE, Ordering::AcqRel) & PARKED != 0
+            slot.as_ref().state.fetch_or(DONE, stored) & PARKED != 0
         }
     }
 

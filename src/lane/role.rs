@@ -1,0 +1,54 @@
+//! A role of the lane, the reader's or the writer's: who has it, and how it changes hands. Everything here happens under the lane's lock.
+//!
+//! Guarantees: one holder at a time; whoever is given a role while it sleeps is told by an order in its slot, and [`Role::given`] says
+//! whom to wake. Leaves to others: who is next (state), and waking, which comes after the lock (the room's first file).
+
+use super::unit::Outcome;
+use crate::sys::fault::Fault;
+use crate::sys::slot::{Order, Token};
+
+/// Holds a role without a unit in the ring.
+pub(super) const NOBODY: u64 = u64::MAX;
+
+/// Who has a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nobody: the next caller takes it.
+    Free,
+    /// The caller of this unit was ordered to take it, and has not done so yet.
+    Ordered(u64),
+    /// The caller of this unit, or [`NOBODY`]: a thread that waits for none.
+    Held(u64),
+}
+
+impl Role {
+    pub(super) fn is_free(self) -> bool {
+        self == Self::Free
+    }
+
+    /// Whether the caller of this unit has it, or was ordered to take it.
+    pub(super) fn is_with(self, number: u64) -> bool {
+        matches!(self, Self::Ordered(holder) | Self::Held(holder) if holder == number)
+    }
+
+    /// Takes it: it is free, or was given to this holder before.
+    pub(super) fn take(&mut self, by: u64) {
+        debug_assert!(self.is_free() || self.is_with(by), "{by} takes a role that is {self:?}");
+        *self = Self::Held(by);
+    }
+
+    /// The role in the hands of the next one, and whom to wake for it.
+    pub(super) fn given(next: Option<(u64, &Token<Outcome>)>, order: Order) -> (Self, Option<u64>) {
+        let untold = match order {
+            Order::Lead => Fault::ReaderNotTold,
+            Order::Flush => Fault::WriterNotTold,
+        };
+        let asleep = next.filter(|(_, token)| !untold.is_made() && token.order(order)).map(|(number, _)| number);
+        (next.map_or(Self::Free, |(number, _)| Self::Ordered(number)), asleep)
+    }
+
+    /// Leaves it to whoever comes next.
+    pub(super) fn give_up(&mut self) {
+        *self = Self::Free;
+    }
+}
