@@ -225,7 +225,7 @@ typedef enum {
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
    * Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown.
+   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown, epoch_reset.
    */
   VIGIE_EVENT_NOTICE = (1 << 10),
 } vigie_event_kind;
@@ -653,7 +653,7 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
  * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
  * VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
  * reason is a Sentinel's word, and text who said it, or reason is role_unknown (the user may not ask the primary for
- * its role by ROLE, HELLO or INFO).
+ * its role by ROLE, HELLO or INFO) or epoch_reset (the Sentinels name the same primary under a lower epoch).
  * VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit
  * (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of), reason. Two
  * reasons come with service and text, and with the addresses of all that they are about in sentinel, separated by

@@ -1,4 +1,4 @@
-//! Fence, probe and epochs: the rules 3 and 5 to 9, and the two ways to do without the monitor's connections (row 105).
+//! Fence and probe: the rules 5 to 9, and the two ways to do without the monitor's connections (row 105).
 
 #[path = "support/calls.rs"]
 mod calls;
@@ -767,73 +767,6 @@ fn fence_off_still_asks_the_candidate() {
     stage.promote();
     doubtful(&fails(Status::Io, join(&write)));
     stage.wait_primary(&stage.r.addr());
-}
-
-#[test]
-fn rule_3_epochs_that_restart_are_followed_after_two_polls() {
-    let stage = stage(3, &[("monitor.interval", "300")]);
-    let client = warm(&stage);
-    stage.promote();
-    for one in &stage.watch {
-        one.service(SERVICE, |state| {
-            (state.port, state.epoch) = (stage.r.port(), 0);
-            state.replicas.clear();
-        });
-    }
-    let switch = stage.told.wait("a switch", SOON, |told| told.is_switch());
-    assert_eq!((switch.get("reason"), switch.get("epoch")), ("epoch_reset", "0"));
-    assert_eq!((switch.get("from"), switch.get("to")), (&*stage.p.addr(), &*stage.r.addr()));
-    ok(&client, "SET k new");
-    assert_eq!((stage.r.count("SET"), stage.p.count("SET")), (1, 0));
-}
-
-#[test]
-fn rule_3_a_lower_epoch_never_turns_back() {
-    let stage = stage(3, &[("monitor.interval", "200")]);
-    let client = warm(&stage);
-    let after_switch = |one: &FakeSentinel, epoch: u64, addr: &str| {
-        one.service(SERVICE, |state| {
-            state.port = addr.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-            state.epoch = epoch;
-        })
-    };
-    stage.switch_all();
-    stage.wait_primary(&stage.r.addr());
-    // The old primary is back and says that it is one; a stale Sentinel announces it again.
-    after_switch(&stage.watch[0], 5, &stage.p.addr());
-    stage.watch[0]
-        .publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {} 127.0.0.1 {}", stage.r.port(), stage.p.port()));
-    let polls = |count: u64| {
-        let from = stage.service().discovered();
-        eventually("some polls", SOON, || stage.service().discovered() >= from + count);
-    };
-    polls(4);
-    assert_eq!(at(&stage.service()), stage.r.addr());
-    // Two of three, while one that can be reached defends the known primary.
-    after_switch(&stage.watch[1], 5, &stage.p.addr());
-    polls(4);
-    assert_eq!(at(&stage.service()), stage.r.addr());
-    // The stale one alone can be reached: one of three is no majority.
-    after_switch(&stage.watch[1], 6, &stage.r.addr());
-    stage.watch[1].down();
-    stage.watch[2].down();
-    polls(4);
-    assert_eq!(at(&stage.service()), stage.r.addr());
-    ok(&client, "SET k new");
-    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.told.switches().len()), (1, 0, 1));
-}
-
-#[test]
-fn rule_3_a_sentinel_that_answers_late_defends_the_known_primary() {
-    let stage = stage(3, &[("monitor.interval", "200")]);
-    stage.promote();
-    stage.watch[0].service(SERVICE, |state| state.switch_to(&stage.r.addr()));
-    stage.wait_primary(&stage.r.addr());
-    // The others, who have not heard of it yet, are faster.
-    stage.watch[0].fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(150)));
-    let from = stage.service().discovered();
-    eventually("some polls", SOON, || stage.service().discovered() >= from + 5);
-    assert_eq!((at(&stage.service()), stage.told.switches().len()), (stage.r.addr(), 1));
 }
 
 #[test]

@@ -185,7 +185,7 @@ pub enum vigie_event_kind {
     /// A Sentinel came, went, is down or up, or names another primary than the others. The reply is a MAP.
     VIGIE_EVENT_SENTINEL = 1 << 9,
     /// Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown.
+    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown, epoch_reset.
     VIGIE_EVENT_NOTICE = 1 << 10,
 }
 

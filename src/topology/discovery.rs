@@ -141,16 +141,18 @@ pub(super) fn run(
     };
     let mut joined = Vec::new();
     report.outcome = match verdict {
-        Verdict::Candidates(candidates) => verify(&candidates, settings, known, voices.len(), pauses, deadline)
-            .map(|(winner, verified)| {
-                report.verified = verified;
-                report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
-                (report.reset, report.tilt) = (winner.reset, winner.tilt);
-                report.dissent = counted.dissent(Some(&winner.primary), judge::views(voices));
-                joined = counted.speakers(&counted.naming(&winner.primary));
-                snapshot(winner, voices, &asked, settings)
-            })
-            .map_err(|error| report::unverified(service, &asked, error)),
+        Verdict::Candidates(candidates, proposal) => {
+            verify(&candidates, settings, known, voices.len(), pauses, deadline)
+                .map(|(winner, verified)| {
+                    (report.verified, report.proposed) = (verified, proposal);
+                    report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
+                    (report.reset, report.tilt) = (winner.reset, winner.tilt);
+                    report.dissent = counted.dissent(Some(&winner.primary), judge::views(voices));
+                    joined = counted.speakers(&counted.naming(&winner.primary));
+                    snapshot(winner, voices, &asked, settings)
+                })
+                .map_err(|error| report::unverified(service, &asked, error))
+        }
         Verdict::Refused(status, why, proposal) => {
             if status == Status::SplitView {
                 report.dissent =

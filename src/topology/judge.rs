@@ -2,14 +2,20 @@
 //!
 //! Guarantees: no I/O, no clock, no memory. The highest epoch wins if its address was known as a replica or two Sentinels name it;
 //! equal epochs: the majority; an unknown address from a single Sentinel never wins where anything is known or anybody else answers
-//! otherwise; an epoch below the known one only when a majority agrees in two polls. Leaves to others: asking the
-//! candidate for its role, which has the last word.
+//! otherwise; an epoch below the known one only when a majority of all known Sentinels agrees in two polls that are as far apart as
+//! Sentinels need to hear of a switch, be it for another address or for the same. Leaves to others: asking the candidate for its role,
+//! which has the last word, and the time between two polls.
 
 use super::answer::{Answer, Heard, ReplicaAnswer, has_flag};
 use super::deployment::Membership;
 use crate::config::Endpoint;
 use crate::error::Status;
 use std::cmp::Ordering;
+use std::time::Duration;
+
+/// How far two polls are apart that put an epoch back (rule 3). Sentinels tell each other of a switch every 2 s: of those who name the
+/// primary before it, one that is slower in two polls within this time may be the only one to know.
+pub const APART: Duration = Duration::from_secs(2);
 
 /// One Sentinel that may be believed.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +43,8 @@ pub struct Known {
     pub epoch: u64,
     /// The replicas, as announced.
     pub replicas: Vec<Endpoint>,
-    /// What the last poll would have taken, had it not needed a second one to agree (rule 3).
-    pub proposed: Option<Proposal>,
+    /// What the last poll would have taken, had it not needed another one to agree (rule 3), and for how long polls have agreed on it.
+    pub proposed: Option<(Proposal, Duration)>,
     /// The primary was taken at its own word in a failover: no older epoch turns it back meanwhile.
     pub provisional: bool,
     /// Nothing has gone wrong with the primary since it said itself that it is one.
@@ -47,7 +53,16 @@ pub struct Known {
     pub membership: Membership,
 }
 
-/// An address under an epoch that goes back behind the known one.
+impl Known {
+    /// Whether the polls before said the same, for long enough where the epoch goes back.
+    fn has_agreed(&self, proposal: &Proposal) -> bool {
+        let back = self.primary.is_some() && proposal.epoch <= self.epoch;
+        let apart = if back { APART } else { Duration::ZERO };
+        self.proposed.as_ref().is_some_and(|(known, age)| known == proposal && *age >= apart)
+    }
+}
+
+/// An address, under an epoch that goes back behind the known one as a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
     /// The address.
@@ -81,9 +96,9 @@ impl Candidate {
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// These, in this order; never empty.
-    Candidates(Vec<Candidate>),
-    /// None, for this reason; and what a second poll may confirm.
+    /// These, in this order, never empty; and the lower epoch of the known primary that a later poll may confirm.
+    Candidates(Vec<Candidate>, Option<Proposal>),
+    /// None, for this reason; and what a later poll may confirm.
     Refused(Status, String, Option<Proposal>),
 }
 
@@ -127,9 +142,12 @@ pub fn is_settled(voices: &[Voice<'_>], decides: impl Fn(&Voice<'_>) -> bool, al
     })
 }
 
-/// Whether it names another primary than the known one under an epoch that is not newer.
+/// Whether it names another primary than the known one under an epoch that is not newer, or the known one under an older epoch.
 pub fn goes_back(voice: &Voice<'_>, known: &Known) -> bool {
-    known.primary.as_ref().is_some_and(|primary| primary != voice.primary) && voice.epoch <= known.epoch
+    known
+        .primary
+        .as_ref()
+        .is_some_and(|primary| voice.epoch < known.epoch || (voice.epoch == known.epoch && primary != voice.primary))
 }
 
 /// Whether the voices name one address, and enough of them do: then nobody else needs to be asked.
@@ -163,11 +181,12 @@ pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize)
             }
         }
     }
+    let restarts = eligible.iter().find_map(|group| group.restarts(known, all));
     match (candidates.first(), why) {
         (Some(best), _) if best.others() < min_others => few_others(best, min_others),
         (Some(best), _) => match down(best, voices, known) {
             Some(why) => refuse(Status::NoPrimary, why),
-            None => Verdict::Candidates(candidates),
+            None => Verdict::Candidates(candidates, restarts.filter(|proposal| !known.has_agreed(proposal))),
         },
         (None, Some(why)) => why,
         (None, None) => refuse(Status::NoPrimary, "no Sentinel's answer could be used"),
@@ -191,13 +210,17 @@ impl Group<'_> {
 
     /// Rule 3, and the same caution for an equal epoch: it may replace a known primary only with a newer epoch, or in a second poll.
     fn against(&self, known: &Known, voices: &[Voice<'_>], all: usize) -> Result<Candidate, Verdict> {
-        let newer = known.primary.is_none() || self.is_known_primary || self.epoch > known.epoch;
-        if newer {
-            return Ok(self.candidate(false));
+        if known.primary.is_none() || self.epoch > known.epoch {
+            return Ok(self.candidate(self.epoch, false));
+        }
+        if self.is_known_primary {
+            // With an older epoch it would yield to what was there between the two.
+            let restarts = self.restarts(known, all).is_some_and(|proposal| known.has_agreed(&proposal));
+            return Ok(self.candidate(if restarts { self.epoch } else { known.epoch }, restarts));
         }
         let defended = known.provisional || voices.iter().any(|voice| Some(voice.primary) == known.primary.as_ref());
         // Of all, not of those who answer: else one stale Sentinel that is alone for a moment could turn everything back.
-        if defended || self.voices.len() * 2 <= all.max(voices.len()) {
+        if defended || !self.has_most(all.max(voices.len())) {
             let text =
                 format!("stale: epoch {} is not above the known one, {}: {}", self.epoch, known.epoch, views(voices));
             return Err(refuse(Status::NoPrimary, text));
@@ -205,7 +228,22 @@ impl Group<'_> {
         self.twice(known, format!("goes back behind the known epoch {}", known.epoch))
     }
 
-    /// To be believed when the poll before said the same.
+    /// The lower epoch of the known primary that most of all known Sentinels name, and none of them its present one.
+    fn restarts(&self, known: &Known, all: usize) -> Option<Proposal> {
+        let lower = self.is_known_primary && self.voices[0].epoch < known.epoch && !known.provisional;
+        let believed = self.has_most(all) && !self.voices.iter().all(|voice| voice.tilt);
+        (lower && believed).then(|| self.proposal())
+    }
+
+    fn has_most(&self, all: usize) -> bool {
+        self.voices.len() * 2 > all
+    }
+
+    fn proposal(&self) -> Proposal {
+        Proposal { primary: self.primary.clone(), epoch: self.epoch }
+    }
+
+    /// To be believed when the polls before said the same.
     fn twice(&self, known: &Known, what: String) -> Result<Candidate, Verdict> {
         if self.voices.iter().all(|voice| voice.tilt) {
             return Err(refuse(
@@ -213,18 +251,18 @@ impl Group<'_> {
                 format!("{} {what}: not believed of Sentinels in TILT", self.primary),
             ));
         }
-        let proposal = Proposal { primary: self.primary.clone(), epoch: self.epoch };
-        if known.proposed.as_ref() == Some(&proposal) {
-            return Ok(self.candidate(true));
+        let proposal = self.proposal();
+        if known.has_agreed(&proposal) {
+            return Ok(self.candidate(self.epoch, true));
         }
-        let text = format!("{} under epoch {} {what}: to be confirmed by a second poll", self.primary, self.epoch);
+        let text = format!("{} under epoch {} {what}: to be confirmed by a later poll", self.primary, self.epoch);
         Err(Verdict::Refused(Status::NoPrimary, text, Some(proposal)))
     }
 
-    fn candidate(&self, reset: bool) -> Candidate {
+    fn candidate(&self, epoch: u64, reset: bool) -> Candidate {
         let voices = self.voices.iter().map(|voice| voice.index).collect();
         let tilt = self.voices.iter().all(|voice| voice.tilt);
-        Candidate { primary: self.primary.clone(), epoch: self.epoch, voices, reset, tilt }
+        Candidate { primary: self.primary.clone(), epoch, voices, reset, tilt }
     }
 }
 
@@ -280,7 +318,7 @@ fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, al
     if all == 1 {
         // There is nobody else to ask, ever: time takes the place of a second voice.
         return match group.twice(known, String::from("is unknown and named by the only Sentinel")) {
-            Ok(candidate) => Verdict::Candidates(vec![candidate]),
+            Ok(candidate) => Verdict::Candidates(vec![candidate], None),
             Err(refusal) => refusal,
         };
     }

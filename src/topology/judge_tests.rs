@@ -55,7 +55,7 @@ fn decide(texts: &[&str], known: &Known) -> Verdict {
 /// The candidates as "address epoch address epoch", or the name of the refusal.
 fn short(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Candidates(list) => {
+        Verdict::Candidates(list, _) => {
             let parts: Vec<_> = list
                 .iter()
                 .map(|one| format!("{} {}", one.primary.to_string().trim_end_matches(":6379"), one.epoch))
@@ -135,20 +135,58 @@ fn scenario_23_permanently_split_sentinels_two_win_against_one() {
 fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
     let mut before = known("a", 9, &["b"]);
     let Verdict::Refused(Status::NoPrimary, _, Some(proposal)) = decide(&["b 0", "b 0"], &before) else { panic!() };
-    before.proposed = Some(proposal.clone());
-    let Verdict::Candidates(second) = decide(&["b 0", "b 0"], &before) else { panic!() };
+    // Not within the time that Sentinels take to hear of a switch: the others may not have heard of this one's.
+    before.proposed = Some((proposal.clone(), APART - Duration::from_millis(1)));
+    let early = decide(&["b 0", "b 0"], &before);
+    assert!(matches!(&early, Verdict::Refused(Status::NoPrimary, _, Some(again)) if *again == proposal), "{early:?}");
+    before.proposed = Some((proposal, APART));
+    let Verdict::Candidates(second, None) = decide(&["b 0", "b 0"], &before) else { panic!() };
     assert!(second[0].reset && second[0].epoch == 0);
     // Not when the second poll says something else, one still names the known primary, or only a part agrees.
     check(&["b 1", "b 1"], &before, "NoPrimary");
     check(&["b 0", "b 0", "a 9"], &before, "a 9");
     check(&["b 0", "c 0", "b 0", "c 0"], &before, "SplitView");
+    // A majority of all that are known, not of those who answer.
+    assert_eq!(short(&judge(&heard(&[says("b 0"), says("b 0")], 4), &before, 4, 0)), "NoPrimary");
+    assert_eq!(short(&judge(&heard(&[says("b 0"), says("b 0")], 3), &before, 3, 0)), "b 0");
     // An equal epoch is no newer one.
     before = known("a", 9, &["b"]);
     check(&["b 9", "b 9"], &before, "NoPrimary");
-    before.proposed = Some(Proposal { primary: at("b"), epoch: 9 });
+    before.proposed = Some((Proposal { primary: at("b"), epoch: 9 }, APART));
     check(&["b 9", "b 9"], &before, "b 9");
-    // The same address under a lower epoch is no danger.
-    check(&["a 3", "a 3"], &before, "a 3");
+}
+
+#[test]
+fn rule_3_the_epoch_of_the_known_primary_goes_back_no_sooner() {
+    let mut before = known("a", 9, &["b"]);
+    let Verdict::Candidates(stays, Some(proposal)) = decide(&["a 3", "a 3"], &before) else { panic!() };
+    assert!(stays[0].epoch == 9 && !stays[0].reset);
+    before.proposed = Some((proposal.clone(), APART / 2));
+    check(&["a 3", "a 3"], &before, "a 9");
+    before.proposed = Some((proposal, APART));
+    let Verdict::Candidates(back, None) = decide(&["a 3", "a 3"], &before) else { panic!() };
+    assert!(back[0].epoch == 3 && back[0].reset);
+    // Not while one still names the present epoch, for less than a majority, on the word of TILT, or behind a candidate.
+    let stays = |answers: &[Answer], known: &Known, all| {
+        let verdict = judge(&heard(answers, all), known, all, 0);
+        assert!(
+            matches!(&verdict, Verdict::Candidates(all, None) if all[0].epoch == 9 && !all[0].reset),
+            "{verdict:?}"
+        );
+    };
+    stays(&[says("a 9"), says("a 3"), says("a 3")], &before, 3);
+    stays(&[says("a 3"), says("a 3")], &before, 4);
+    stays(&[tilted("a 3"), tilted("a 3")], &before, 3);
+    stays(&[says("a 3"), says("a 3")], &Known { provisional: true, ..before.clone() }, 3);
+}
+
+#[test]
+fn rule_3_what_was_there_and_back_stays_whoever_knows_of_half_of_it() {
+    // b under 8, and a again under 9: one knows all, one half of it, one nothing.
+    let before = known("a", 9, &["b"]);
+    check(&["a 9", "b 8", "a 7"], &before, "a 9");
+    check(&["b 8", "a 7"], &before, "a 9");
+    check(&["b 8", "b 8"], &before, "NoPrimary");
 }
 
 #[test]
@@ -159,7 +197,11 @@ fn an_unknown_address_from_a_single_sentinel_never_wins() {
     assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
     // Unless it is the only one of the deployment, and says so twice.
     let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
-    check(&["x 2"], &Known { proposed: Some(proposal), ..before }, "x 2");
+    check(&["x 2"], &Known { proposed: Some((proposal, Duration::ZERO)), ..before.clone() }, "x 2");
+    // Under an epoch that goes back not so soon.
+    let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 1"], &before) else { panic!() };
+    check(&["x 1"], &Known { proposed: Some((proposal.clone(), APART / 2)), ..before.clone() }, "NoPrimary");
+    check(&["x 1"], &Known { proposed: Some((proposal, APART)), ..before }, "x 1");
 }
 
 #[test]
@@ -250,7 +292,7 @@ fn tilt_counts_less_and_not_nothing() {
         short(&judge(&heard(answers, all), known, all, min_others))
     };
     assert_eq!(decide(&agree, &nothing, 3, 0), "a 1");
-    let Verdict::Candidates(found) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
+    let Verdict::Candidates(found, _) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
     assert!(found[0].tilt);
     // Not half of all that are known, not when they differ, not beside one that is sound.
     assert_eq!(decide(&agree, &nothing, 4, 0), "NoPrimary");
@@ -259,7 +301,7 @@ fn tilt_counts_less_and_not_nothing() {
     // Never for min_others, nor for an epoch that goes back.
     assert_eq!(decide(&agree, &nothing, 2, 1), "NoPrimary");
     let mut before = known("a", 9, &["b"]);
-    before.proposed = Some(Proposal { primary: at("b"), epoch: 0 });
+    before.proposed = Some((Proposal { primary: at("b"), epoch: 0 }, APART));
     assert_eq!(decide(&[says("b 0"), says("b 0")], &before, 2, 0), "b 0");
     assert_eq!(decide(&[tilted("b 0"), tilted("b 0")], &before, 2, 0), "NoPrimary");
     // They wait for one that is sound.

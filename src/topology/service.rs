@@ -101,7 +101,8 @@ pub(super) struct Flight {
     unverified: Option<u64>,
     /// What broke, until a discovery has ended that began after it.
     suspicion: Option<String>,
-    proposed: Option<Proposal>,
+    /// What the polls have agreed on so far, and since when (rule 3).
+    proposed: Option<(Proposal, Instant)>,
     /// Who counts, and who is of another deployment.
     membership: Membership,
     dissent: Dissent,
@@ -346,7 +347,7 @@ impl Service {
             primary: snapshot.primary_announced.clone(),
             epoch: snapshot.epoch,
             replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
-            proposed: flight.proposed.clone(),
+            proposed: flight.proposed.as_ref().map(|(proposal, since)| (proposal.clone(), since.elapsed())),
             provisional: flight.failover.provisional.is_some(),
             trusted: flight.suspicion.is_none()
                 && flight.unverified.is_none()
@@ -362,7 +363,7 @@ impl Service {
             // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
             // that back. The next one judges by the new.
             (flight.running, flight.finished, flight.again) = (false, number, Some(Haste::Now));
-            flight.last = Some((Instant::now(), None));
+            (flight.last, flight.proposed) = (Some((Instant::now(), None)), None);
             return self.fly_again(flight, None);
         }
         let before = self.snapshot();
@@ -401,7 +402,9 @@ impl Service {
         self.tell_refused(&before, &after);
         (flight.running, flight.finished) = (false, number);
         flight.last = Some((Instant::now(), error));
-        flight.proposed = report.proposed;
+        let since = flight.proposed.take().filter(|(known, _)| Some(known) == report.proposed.as_ref());
+        let since = since.map_or_else(Instant::now, |(_, since)| since);
+        flight.proposed = report.proposed.map(|proposal| (proposal, since));
         flight.unverified.take_if(|stale| number > *stale);
         if number > flight.outdated {
             flight.suspicion = None;
@@ -470,6 +473,9 @@ impl Service {
             if !report.tilt {
                 self.lower_fence(flight, "switched");
             }
+        } else if report.reset {
+            let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
+            self.notice("epoch_reset", text);
         }
     }
 
