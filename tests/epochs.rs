@@ -84,7 +84,7 @@ fn rule_3_two_polls_that_agree_count_only_when_none_between_them_says_otherwise(
 }
 
 #[test]
-fn rule_3_what_was_there_and_back_is_not_turned_by_those_who_know_of_half_of_it() {
+fn rule_3_after_a_switch_there_and_back_sentinels_that_lag_behind_turn_nothing_back() {
     let stage = stage(3, &[]);
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.add_replica(&stage.p.addr())));
     stage.promote();

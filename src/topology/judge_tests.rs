@@ -181,7 +181,7 @@ fn rule_3_the_epoch_of_the_known_primary_goes_back_no_sooner() {
 }
 
 #[test]
-fn rule_3_what_was_there_and_back_stays_whoever_knows_of_half_of_it() {
+fn rule_3_after_a_switch_there_and_back_sentinels_that_lag_behind_turn_nothing_back() {
     // b under 8, and a again under 9: one knows all, one half of it, one nothing.
     let before = known("a", 9, &["b"]);
     check(&["a 9", "b 8", "a 7"], &before, "a 9");

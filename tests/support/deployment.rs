@@ -477,6 +477,22 @@ impl Deployment {
         let found = self.data_nodes(service).into_iter().find(|node| ends_with_port(&addr, node.port()));
         found.unwrap_or_else(|| panic!("no node of {service} is {addr}"))
     }
+    /// The data node that says that it is a primary, if no other one does: also where the Sentinels do not agree.
+    pub fn lone_primary(&self, service: &str) -> Option<Arc<Node>> {
+        let says_master = |node: &Arc<Node>| {
+            let role = node.try_cmd(&["ROLE"]);
+            role.is_ok_and(|role| role.items().first().is_some_and(|word| word.text() == "master"))
+        };
+        let nodes = self.data_nodes(service);
+        let mut primaries = nodes.into_iter().filter(|node| node.is_serving() && says_master(node));
+        primaries.next().filter(|_| primaries.next().is_none())
+    }
+    /// How often a Sentinel has told a replica to be a primary, by the logs of all of them.
+    pub fn promotions(&self) -> usize {
+        let log = |node: &Arc<Node>| fs::read(node.log_path()).unwrap_or_default();
+        let count = |log: Vec<u8>| String::from_utf8_lossy(&log).matches("+failover-state-wait-promotion ").count();
+        self.sentinel_nodes().iter().map(log).map(count).sum()
+    }
     /// The data nodes that are not the primary, dead ones too.
     #[track_caller]
     pub fn replica_nodes(&self, service: &str) -> Vec<Arc<Node>> {

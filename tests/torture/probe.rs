@@ -201,6 +201,12 @@ impl Probe {
         self.stop_with(move || list_of(&deployment.primary_node(crate::calls::SERVICE), &key))
     }
 
+    /// The same with the list of this node.
+    pub fn stop_at(self, node: &Node) -> Seen {
+        let key = self.habits.key.clone();
+        self.stop_with(move || list_of(node, &key))
+    }
+
     /// Ends the probe and compares with the list that is fetched then.
     pub fn stop_with(mut self, list: impl FnOnce() -> Vec<u64>) -> Seen {
         self.stop.store(true, Ordering::Release);
