@@ -5,6 +5,8 @@ mod calls;
 #[path = "support/stage.rs"]
 mod stage;
 mod support;
+#[path = "support/writer.rs"]
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +157,46 @@ fn five_sentinels_of_which_two_are_cut_off_and_both_try() {
     ok(&client, "SET k v");
     stage.word(1, "+elected-leader");
     stage.told.wait_fence(true, "+elected-leader");
+}
+
+#[test]
+fn five_real_sentinels_of_which_two_are_cut_off_hold_writes_for_a_moment_in_each_attempt() {
+    if !netns::available() {
+        return;
+    }
+    let deployment = Deployment::new("cutoff").network(Layout::Apart).replicas(1).sentinels(5).quorum(2);
+    let deployment = deployment.down_after(500).failover_timeout(2000).start();
+    let sentinel = sentinel_of(&deployment, &[]);
+    let told = Watch::on(&sentinel);
+    let client = to_primary(&sentinel, &[]);
+    ok(&client, "SET k v");
+    for one in deployment.sentinel_nodes() {
+        let addr = one.addr();
+        told.wait("it is up", SOON, |told| told.is(kind::SENTINEL, &[("sentinel", &addr), ("up", "1")]));
+    }
+    let sentinels = deployment.sentinel_nodes();
+    let (cut, others) = sentinels.split_at(2);
+    let writer = writer::Writer::start(&client, 5000);
+    writer.wait(1);
+    // They agree with each other that the primary is down, and two votes of five elect nobody.
+    let attempts = || cut.iter().map(|one| one.logged("+try-failover ")).sum::<usize>();
+    let ((), _, pace) = paced(|| {
+        for one in cut {
+            let rest = others.iter().cloned().chain(deployment.data_nodes(SERVICE));
+            rest.for_each(|node| one.netns().cut_off(node.host()));
+        }
+        eventually("three attempts", deployment::PATIENCE, || attempts() >= 3);
+        let ended = || cut.iter().map(|one| one.logged("-failover-abort-not-elected ")).sum::<usize>();
+        eventually("the last of them ends", deployment::PATIENCE, || ended() >= 3);
+    });
+    let written = writer.stop();
+    assert!(written.errors.is_empty(), "{:?}", written.errors);
+    // At most 0.3 s on a quiet machine; without a lease it is the whole attempt, 2 s.
+    pace.judge("an attempt held writes back, which", written.longest_gap(), Duration::from_secs(1));
+    told.wait_fence(true, "+try-failover");
+    told.wait_fence(false, "on lease");
+    assert_eq!((told.switches().len(), deployment.promotions()), (0, 0));
+    assert!(written.missing(&deployment.primary_node(SERVICE)).is_empty());
 }
 
 #[test]

@@ -489,9 +489,7 @@ impl Deployment {
     }
     /// How often a Sentinel has told a replica to be a primary, by the logs of all of them.
     pub fn promotions(&self) -> usize {
-        let log = |node: &Arc<Node>| fs::read(node.log_path()).unwrap_or_default();
-        let count = |log: Vec<u8>| String::from_utf8_lossy(&log).matches("+failover-state-wait-promotion ").count();
-        self.sentinel_nodes().iter().map(log).map(count).sum()
+        self.sentinel_nodes().iter().map(|node| node.logged("+failover-state-wait-promotion ")).sum()
     }
     /// The data nodes that are not the primary, dead ones too.
     #[track_caller]

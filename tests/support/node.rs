@@ -229,6 +229,10 @@ impl Node {
         self.client_list().into_iter().filter(|info| info.name == name).collect()
     }
 
+    /// How often this stands in the log.
+    pub fn logged(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).matches(text).count()
+    }
     /// The last lines of the log.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = fs::read(self.log_path()).unwrap_or_default();
