@@ -90,7 +90,7 @@ fn a_call_takes_less_stack_than_the_header_says() {
     run_program(&program, &sentinels, &[("VIGIE_TEST_STACK", &(stated * 1024).to_string())]);
 }
 
-/// Stops a process for 5 s while its calls are in flight and are answered: it sees no silence, and keeps its connections.
+/// Stops a process for 6 s while its calls are in flight and are answered: it sees no silence, and keeps its connections.
 #[test]
 fn a_process_that_was_stopped_looks_before_it_judges() {
     let (deployment, sentinels) = deployment("process-stopped");
@@ -103,14 +103,9 @@ fn a_process_that_was_stopped_looks_before_it_judges() {
         };
         node.clients_named("stopped").iter().filter(stays).map(|client| client.id).collect()
     };
-    let mut command = Command::new(compile("stopped"));
-    command.env("VIGIE_TEST_SENTINELS", &sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
-    let mut child = Stopped(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts"));
-    let mut told = BufReader::new(child.0.stdout.take().expect("piped")).lines();
-    let mut say = child.0.stdin.take().expect("piped");
-    let mut step = |expected: &str| assert_eq!(told.next().and_then(Result::ok).as_deref(), Some(expected));
+    let mut program = Stoppable::start(&sentinels, &[]);
 
-    step("open");
+    program.tells("open");
     let blocked = |at_least| {
         let enough = || primary.info("clients")["blocked_clients"].parse::<u32>().is_ok_and(|all| all >= at_least);
         support::eventually("the calls have arrived", Duration::from_secs(30), enough);
@@ -119,33 +114,89 @@ fn a_process_that_was_stopped_looks_before_it_judges() {
     let before: Vec<_> = servers().map(|node| connections(&node)).collect();
     assert!(before.iter().filter(|ids| !ids.is_empty()).count() > 3, "the primary and each Sentinel: {before:?}");
     assert!(primary.cmd(&["CLIENT", "PAUSE", "600000", "WRITE"]).is_ok());
-    say.write_all(b"on\n").expect("it reads");
-    step("calling");
+    program.go_on();
+    program.tells("calling");
     // The shared lane and the submitted call's.
     blocked(3);
-    say.write_all(b"on\n").expect("it reads");
-    step("all calling");
-    support::proc::signal(child.0.id(), libc::SIGSTOP);
-    support::proc::await_stopped(child.0.id(), true);
+    program.go_on();
+    program.tells("all calling");
+    program.stop();
     assert!(primary.cmd(&["CLIENT", "UNPAUSE"]).is_ok());
     assert_eq!(primary.cmd(&["RPUSH", "stopped:list", "pushed"]).int(), Some(1));
-    std::thread::sleep(Duration::from_secs(5));
-    support::proc::signal(child.0.id(), libc::SIGCONT);
-    say.write_all(b"on\n").expect("it reads");
-    step("done");
+    std::thread::sleep(Duration::from_secs(6));
+    program.continues();
+    program.tells("done");
     let after: Vec<_> = servers().map(|node| connections(&node)).collect();
     assert_eq!(before, after, "the same connections at every server");
-    say.write_all(b"on\n").expect("it reads");
-    assert!(child.0.wait().expect("its end").success());
+    program.go_on();
+    program.ends_well();
 }
 
-/// Ends with the test.
-struct Stopped(Child);
+/// Stops a process while a Sentinel owes it an answer, and still owes it afterwards: it asks once more before it judges.
+#[test]
+fn a_process_that_was_stopped_asks_a_sentinel_once_more() {
+    let node = support::Scripted::primary();
+    let sentinels = support::Scripted::sentinels(2, SERVICE, &node.addr());
+    let addrs: Vec<String> = sentinels.iter().map(|one| one.addr()).collect();
+    let mut program = Stoppable::start(&addrs.join(","), &[("VIGIE_TEST_IDLE", "1")]);
+    program.tells("open");
+    sentinels[0].wait_count("PING", 1, Duration::from_secs(30));
+    sentinels[0].fault("PING", support::Fault::Stall);
+    sentinels[0].wait_count("PING", sentinels[0].count("PING") + 1, Duration::from_secs(30));
+    program.stop();
+    sentinels[0].clear_faults();
+    std::thread::sleep(Duration::from_secs(3));
+    program.continues();
+    program.ends_well();
+}
 
-impl Drop for Stopped {
+/// process_stopped.c; it ends with the test.
+struct Stoppable {
+    child: Child,
+    told: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    says: std::process::ChildStdin,
+}
+
+impl Stoppable {
+    fn start(sentinels: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(compile("stopped"));
+        command.env("VIGIE_TEST_SENTINELS", sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
+        command.envs(environment.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let told = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let says = child.stdin.take().expect("piped");
+        Self { child, told, says }
+    }
+
+    #[track_caller]
+    fn tells(&mut self, expected: &str) {
+        assert_eq!(self.told.next().and_then(Result::ok).as_deref(), Some(expected));
+    }
+
+    fn go_on(&mut self) {
+        self.says.write_all(b"on\n").expect("it reads");
+    }
+
+    fn stop(&self) {
+        support::proc::signal(self.child.id(), libc::SIGSTOP);
+        support::proc::await_stopped(self.child.id(), true);
+    }
+
+    fn continues(&mut self) {
+        support::proc::signal(self.child.id(), libc::SIGCONT);
+        self.go_on();
+    }
+
+    #[track_caller]
+    fn ends_well(mut self) {
+        assert!(self.child.wait().expect("its end").success());
+    }
+}
+
+impl Drop for Stoppable {
     fn drop(&mut self) {
         // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

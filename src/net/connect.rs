@@ -1,9 +1,10 @@
 //! From an endpoint to a connected socket: resolve, then try each address in turn.
 //!
-//! Guarantees: a lost packet costs an attempt no more than a quarter of a second; ends within the deadline, whatever the resolver and the network do; the time left is shared fairly between the addresses
+//! Guarantees: ends within the deadline, whatever the resolver and the network do; the time left is shared fairly between the addresses
 //! that are still to be tried; the error tells what happened with each. Leaves to others: whether the deadline was the call's or
 //! timeout.connect (a timeout is CONNECT with ETIMEDOUT here).
 
+use super::dial::Dial;
 use super::resolve;
 use super::socket::Socket;
 use crate::config::{Endpoint, TcpSettings};
@@ -16,8 +17,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After so long a second connection is begun beside the first one: the kernel sends its first packet again only after a second.
-const SECOND: Duration = Duration::from_millis(250);
 /// How long to wait before a Unix socket with a full backlog is tried again: it cannot be polled for.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
@@ -77,28 +76,16 @@ fn one(
     deadline: Deadline,
     note: &dyn Fn(&Arc<Socket>),
 ) -> io::Result<Arc<Socket>> {
-    let begin = || {
-        let socket = Socket::start(address, tcp).map(Arc::new)?;
-        note(&socket);
-        Ok::<_, io::Error>(socket)
-    };
-    let (mut begun, mut second_at) = (vec![begin()?], Some(Instant::now() + SECOND));
+    let mut dial = Dial::begin(*address, tcp, note)?;
     loop {
-        let until_second = second_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let left = [deadline.left(), until_second].into_iter().flatten().min();
-        let mut fds: Vec<PollFd> = begun.iter().map(|socket| PollFd::new(socket.fd(), false, true)).collect();
-        poll::wait(&mut fds, left)?;
-        // What one address answers to one of them it would answer to the other.
-        if let Some(at) = fds.iter().position(PollFd::writable) {
-            let socket = begun.swap_remove(at);
-            return socket.connect_result().map(|()| socket);
+        let until_next = dial.wakes_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let left = [deadline.left(), until_next].into_iter().flatten().min();
+        poll::wait(&mut dial.poll_fds().collect::<Vec<PollFd>>(), left)?;
+        if let Some(socket) = dial.advance(tcp, note)? {
+            return Ok(socket);
         }
         if deadline.is_over() {
             return Err(timed_out());
-        }
-        if second_at.take_if(|at| Instant::now() >= *at).is_some() {
-            // Without a descriptor for it the first one has to do.
-            begun.extend(begin());
         }
     }
 }
@@ -131,10 +118,10 @@ fn failed(endpoint: &Endpoint, cause: &io::Error, each: &str, deadline: Deadline
 
 #[cfg(test)]
 mod tests {
+    use super::super::dial::full_listener;
     use super::*;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
-    use std::time::Instant;
 
     fn tcp() -> TcpSettings {
         TcpSettings {
@@ -162,23 +149,9 @@ mod tests {
         assert!(error.has(flags::RETRYABLE) && error.message().contains("127.0.0.2"), "{error}");
     }
 
-    /// A listener that has no place for another connection, and those that have taken them all: a first packet gets no answer.
-    fn full() -> (socket2::Socket, SocketAddr, Vec<Arc<Socket>>) {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut held = Vec::new();
-        while let Ok(socket) = one(&address, &tcp(), Deadline::after(Duration::from_millis(80)), &|_| ()) {
-            held.push(socket);
-        }
-        (listener, address, held)
-    }
-
     #[test]
     fn a_lost_first_packet_costs_no_second() {
-        let (listener, address, _held) = full();
-        listener.set_nonblocking(true).unwrap();
+        let (listener, address, _held) = full_listener();
         let begun = std::sync::Mutex::new(Vec::new());
         let note = |socket: &Arc<Socket>| {
             begun.lock().unwrap().push(Arc::clone(socket));

@@ -12,6 +12,7 @@
 
 mod conn;
 mod connect;
+mod dial;
 mod handshake;
 mod pause;
 pub mod resolve;
@@ -20,6 +21,9 @@ mod socket;
 mod waker;
 
 pub use conn::{Admit, Conn, ConnectOptions, SendError};
+pub use dial::Dial;
+#[cfg(test)]
+pub(crate) use dial::full_listener;
 pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 pub use pause::Pause;
 pub use role::{Replication, Role, RoleReplica, Tells};

@@ -140,8 +140,8 @@ impl Asker {
     }
 
     /// What to poll for.
-    pub(super) fn poll_fd(&self) -> Option<PollFd> {
-        self.link.as_ref().and_then(|(link, _)| link.poll_fd())
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        self.link.iter().flat_map(|(link, _)| link.poll_fds())
     }
 
     /// When it wants to be driven though nothing happened.

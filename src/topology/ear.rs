@@ -287,11 +287,12 @@ impl Ear {
     }
 
     /// What to poll for.
-    pub(super) fn poll_fd(&self) -> Option<PollFd> {
-        match &self.state {
-            State::Coming { link, .. } | State::Listening { link, .. } => link.poll_fd(),
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        let link = match &self.state {
+            State::Coming { link, .. } | State::Listening { link, .. } => Some(link),
             State::Away { .. } => None,
-        }
+        };
+        link.into_iter().flat_map(Link::poll_fds)
     }
 
     /// When it wants to be driven though nothing happened.

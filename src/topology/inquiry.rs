@@ -145,8 +145,8 @@ impl Inquiry {
 
     /// What to poll for.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let seats = self.seats.iter().filter_map(|seat| seat.asker.poll_fd());
-        seats.chain(self.primary.as_ref().and_then(Probe::poll_fd))
+        let seats = self.seats.iter().flat_map(|seat| seat.asker.poll_fds());
+        seats.chain(self.primary.iter().flat_map(Probe::poll_fds))
     }
 
     /// When it wants to be driven though nothing happened.

@@ -6,7 +6,7 @@
 use crate::config::{ClientSettings, Credentials, Endpoint, Protocol, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::resolve::{self, Lookup};
-use crate::net::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Socket, Step, Waker};
+use crate::net::{Agreed, Dial, Expect, Handshake, HandshakeOptions, ServerInfo, Socket, Step, Waker};
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::sys::poll::PollFd;
 use crate::time::Deadline;
@@ -86,10 +86,10 @@ pub struct Link {
 
 enum State {
     Resolving(Lookup),
-    /// The socket, how long it may take, and the addresses after it.
-    Connecting(Socket, Instant, Vec<SocketAddr>),
-    Greeting(Socket, Box<Handshake>),
-    Ready(Socket),
+    /// To one address, how long that may take, and the addresses after it.
+    Connecting(Dial, Instant, Vec<SocketAddr>),
+    Greeting(Arc<Socket>, Box<Handshake>),
+    Ready(Arc<Socket>),
     Dead,
 }
 
@@ -120,15 +120,15 @@ impl Link {
         self.info.as_ref()
     }
 
-    /// What to poll for; `None` while a name is being resolved, and when the link is dead.
-    pub fn poll_fd(&self) -> Option<PollFd> {
-        match &self.state {
-            State::Resolving(_) | State::Dead => None,
-            State::Connecting(socket, ..) => Some(PollFd::new(socket.fd(), false, true)),
-            State::Greeting(socket, _) | State::Ready(socket) => {
-                Some(PollFd::new(socket.fd(), true, !self.unsent.is_empty()))
-            }
-        }
+    /// What to poll for; nothing while a name is being resolved, and when the link is dead.
+    pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        let (dial, socket) = match &self.state {
+            State::Resolving(_) | State::Dead => (None, None),
+            State::Connecting(dial, ..) => (Some(dial), None),
+            State::Greeting(socket, _) | State::Ready(socket) => (None, Some(socket)),
+        };
+        let connected = socket.map(|socket| PollFd::new(socket.fd(), true, !self.unsent.is_empty()));
+        dial.into_iter().flat_map(Dial::poll_fds).chain(connected)
     }
 
     /// When it wants to be driven though nothing happened.
@@ -139,7 +139,10 @@ impl Link {
                 let end = self.until.end().map(|end| end - self.patience() + Duration::from_millis(1));
                 end.filter(|at| *at > Instant::now())
             }
-            State::Connecting(_, until, rest) if !rest.is_empty() => Some(*until),
+            State::Connecting(dial, until, rest) => {
+                let next = (!rest.is_empty()).then_some(*until);
+                [dial.wakes_at(), next].into_iter().flatten().min()
+            }
             _ => None,
         }
     }
@@ -168,7 +171,7 @@ impl Link {
     fn advance(&mut self, events: &mut Vec<Event>) -> Result<bool> {
         match std::mem::replace(&mut self.state, State::Dead) {
             State::Resolving(lookup) => self.resolved(lookup),
-            State::Connecting(socket, until, rest) => self.connected(socket, until, rest),
+            State::Connecting(dial, until, rest) => self.connected(dial, until, rest),
             State::Greeting(socket, handshake) => {
                 self.state = State::Greeting(socket, handshake);
                 self.exchange(events)
@@ -207,10 +210,10 @@ impl Link {
     fn start(&mut self, mut addresses: Vec<SocketAddr>, mut last: io::Error) -> Result<bool> {
         while let Some(address) = addresses.pop() {
             let tries = u32::try_from(addresses.len()).map_or(u32::MAX, |rest| rest.saturating_add(1));
-            match Socket::start(&address, &self.options.tcp) {
-                Ok(socket) => {
+            match Dial::begin(address, &self.options.tcp, &|_| ()) {
+                Ok(dial) => {
                     let share = self.until.left_or(Duration::from_secs(60)) / tries;
-                    self.state = State::Connecting(socket, Instant::now() + share, addresses);
+                    self.state = State::Connecting(dial, Instant::now() + share, addresses);
                     return Ok(false);
                 }
                 Err(error) => last = error,
@@ -219,23 +222,21 @@ impl Link {
         Err(self.broken("cannot connect", &last))
     }
 
-    fn connected(&mut self, socket: Socket, until: Instant, rest: Vec<SocketAddr>) -> Result<bool> {
-        let ready = socket.wait(false, true, Some(Duration::ZERO)).map_err(|error| self.broken("poll", &error))?;
-        if ready.write {
-            return match socket.connect_result() {
-                Ok(()) => {
-                    let mut handshake = Box::new(self.options.handshake());
-                    self.unsent = handshake.first();
-                    self.state = State::Greeting(socket, handshake);
-                    Ok(true)
-                }
-                Err(error) => self.start(rest, error),
-            };
+    fn connected(&mut self, mut dial: Dial, until: Instant, rest: Vec<SocketAddr>) -> Result<bool> {
+        match dial.advance(&self.options.tcp, &|_| ()) {
+            Ok(Some(socket)) => {
+                let mut handshake = Box::new(self.options.handshake());
+                self.unsent = handshake.first();
+                self.state = State::Greeting(socket, handshake);
+                return Ok(true);
+            }
+            Ok(None) => {}
+            Err(error) => return self.start(rest, error),
         }
         if !rest.is_empty() && Instant::now() >= until {
             return self.start(rest, io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
-        self.state = State::Connecting(socket, until, rest);
+        self.state = State::Connecting(dial, until, rest);
         Ok(false)
     }
 
@@ -325,5 +326,38 @@ fn undecodable(error: DecodeError) -> Error {
     match error {
         DecodeError::Protocol(text) => Error::new(Status::Protocol, text),
         DecodeError::Limit(text) => Error::new(Status::Limit, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::sys::poll;
+
+    #[test]
+    fn a_lost_first_packet_costs_a_sentinel_no_second() {
+        let (listener, address, _held) = crate::net::full_listener();
+        let mut config = Config::new();
+        config.set("sentinel.addrs", &address.to_string()).unwrap();
+        let options = Arc::new(LinkOptions::new(&config.settings().unwrap().sentinel));
+        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
+        let mut link = Link::begin(endpoint, options, Deadline::after(Duration::from_secs(20)), None);
+        let mut events = Vec::new();
+        link.drive(&mut events).unwrap();
+        // Its first packet is lost by now; there is room for another.
+        while listener.accept().is_ok() {}
+        let mut begun = Vec::new();
+        while let State::Connecting(dial, ..) = &link.state {
+            begun = dial.begun();
+            let mut fds: Vec<PollFd> = link.poll_fds().collect();
+            assert_eq!(fds.len(), begun.len());
+            let next = link.wakes_at().map(|at| at.saturating_duration_since(Instant::now()));
+            poll::wait(&mut fds, Some(next.unwrap_or(Duration::from_secs(20)))).unwrap();
+            link.drive(&mut events).unwrap();
+        }
+        let State::Greeting(socket, _) = &link.state else { panic!("not connected") };
+        assert_eq!(begun.len(), 2);
+        assert!(Arc::ptr_eq(socket, &begun[1]), "the first one sends again only after a second");
     }
 }

@@ -176,10 +176,10 @@ impl Post {
     }
 
     fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let probes = self.services.values().filter_map(|charge| charge.probe.as_ref().and_then(Probe::poll_fd));
+        let probes = self.services.values().filter_map(|charge| charge.probe.as_ref()).flat_map(Probe::poll_fds);
         let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_ref());
-        let overhear = self.overhear.values().filter_map(Overhear::poll_fd);
-        let ears = self.ears.iter().filter_map(Ear::poll_fd).chain(overhear);
+        let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
+        let ears = self.ears.iter().flat_map(Ear::poll_fds).chain(overhear);
         ears.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 

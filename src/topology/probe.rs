@@ -77,8 +77,8 @@ impl Probe {
     }
 
     /// What to poll for.
-    pub(super) fn poll_fd(&self) -> Option<PollFd> {
-        self.asker.poll_fd()
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        self.asker.poll_fds()
     }
 
     /// When it wants to be driven though nothing happened.

@@ -102,7 +102,7 @@ impl Query {
 
     fn wait(&self, limit: Instant) {
         let waiting = || self.probes.iter().filter(|probe| !probe.done);
-        let mut fds: Vec<PollFd> = waiting().filter_map(|probe| probe.link.poll_fd()).collect();
+        let mut fds: Vec<PollFd> = waiting().flat_map(|probe| probe.link.poll_fds()).collect();
         if let Some(waker) = &self.waker {
             fds.push(PollFd::new(waker.fd(), true, false));
         }

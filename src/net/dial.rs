@@ -1,0 +1,88 @@
+//! One address, and up to two connections to it of which the first that is there is taken.
+//!
+//! Guarantees: never waits; a lost packet costs an attempt no more than a quarter of a second. Leaves to others: how long an attempt may
+//! take, and the addresses after this one.
+
+use super::socket::Socket;
+use crate::config::TcpSettings;
+use crate::sys::poll::{self, PollFd};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After so long a second connection is begun beside the first one: the kernel sends its first packet again only after a second.
+const SECOND: Duration = Duration::from_millis(250);
+
+/// A connection that is being made.
+pub struct Dial {
+    address: SocketAddr,
+    begun: Vec<Arc<Socket>>,
+    second_at: Option<Instant>,
+}
+
+impl Dial {
+    /// Begins. `note` sees each socket before it is waited for.
+    pub fn begin(address: SocketAddr, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -> io::Result<Self> {
+        let first = start(&address, tcp, note)?;
+        Ok(Self { address, begun: vec![first], second_at: Some(Instant::now() + SECOND) })
+    }
+
+    /// Does what can be done now: the connection, once there is one.
+    pub fn advance(&mut self, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -> io::Result<Option<Arc<Socket>>> {
+        let mut fds: Vec<PollFd> = self.poll_fds().collect();
+        poll::wait(&mut fds, Some(Duration::ZERO))?;
+        // What the server answers to one of them it would answer to the other.
+        if let Some(at) = fds.iter().position(PollFd::writable) {
+            let socket = self.begun.swap_remove(at);
+            return socket.connect_result().map(|()| Some(socket));
+        }
+        if self.second_at.take_if(|at| Instant::now() >= *at).is_some() {
+            // Without a descriptor for it the first one has to do.
+            self.begun.extend(start(&self.address, tcp, note));
+        }
+        Ok(None)
+    }
+
+    /// The connections that were begun, in their order.
+    #[cfg(test)]
+    pub(crate) fn begun(&self) -> Vec<Arc<Socket>> {
+        self.begun.clone()
+    }
+
+    /// What to poll for.
+    pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        self.begun.iter().map(|socket| PollFd::new(socket.fd(), false, true))
+    }
+
+    /// When it wants to be driven though nothing happened.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.second_at
+    }
+}
+
+fn start(address: &SocketAddr, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -> io::Result<Arc<Socket>> {
+    let socket = Socket::start(address, tcp).map(Arc::new)?;
+    note(&socket);
+    Ok(socket)
+}
+
+/// A listener that has no place for another connection, and those that have taken them all: a first packet gets no answer until they are
+/// accepted, which does not wait.
+#[cfg(test)]
+pub(crate) fn full_listener() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
+    let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = new();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut held = Vec::new();
+    loop {
+        let socket = new();
+        match socket.connect_timeout(&address.into(), Duration::from_millis(80)) {
+            Ok(()) => held.push(socket),
+            Err(_) => return (listener, address, held),
+        }
+    }
+}
