@@ -5,18 +5,25 @@ mod clib;
 mod installed;
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use support::Deployment;
 
 const SERVICE: &str = "orders";
 
-/// Compiles tests/c/process_NAME.c.
+/// Compiles tests/c/process_NAME.c, once: a program that runs cannot be written.
 fn compile(name: &str) -> PathBuf {
+    static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry(name.to_owned()).or_insert_with(|| compile_anew(name)).clone()
+}
+
+fn compile_anew(name: &str) -> PathBuf {
     let source = clib::root().join(format!("tests/c/process_{name}.c"));
     let program = clib::scratch("process").join(name);
     let library = clib::library();
@@ -141,7 +148,7 @@ fn a_process_that_was_stopped_asks_a_sentinel_once_more() {
     let mut program = Stoppable::start(&addrs.join(","), &[("VIGIE_TEST_IDLE", "1")]);
     program.tells("open");
     sentinels[0].wait_count("PING", 1, Duration::from_secs(30));
-    sentinels[0].fault("PING", support::Fault::Stall);
+    sentinels[0].fault("PING", support::Fault::Raw(Vec::new()));
     sentinels[0].wait_count("PING", sentinels[0].count("PING") + 1, Duration::from_secs(30));
     program.stop();
     sentinels[0].clear_faults();

@@ -307,3 +307,7 @@ impl Ear {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ear_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ mod completions;
 #[path = "../../tests/support/stage.rs"]
 mod stage;
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(super) mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -49,6 +49,8 @@ pub(super) struct Scope {
     /// Channels that stay refused, and in which words.
     refused: Vec<&'static str>,
     why: String,
+    /// What was not heard before all was asked for anew: true until that is answered.
+    before: Option<String>,
 }
 
 /// Where a subscription stands after an answer.
@@ -65,12 +67,12 @@ pub(super) enum Stands {
 impl Scope {
     pub(super) fn new() -> Self {
         let (refused, why) = (Vec::new(), String::new());
-        Self { wording: Wording::Everything, due: 0, granted: 0, refused, why }
+        Self { wording: Wording::Everything, due: 0, granted: 0, refused, why, before: None }
     }
 
     /// Everything from the beginning, on a connection that may be granted more by now.
     pub(super) fn renew(&mut self) {
-        *self = Self::new();
+        *self = Self { before: self.deaf(), ..Self::new() };
     }
 
     /// The question, in the words that were not refused before.
@@ -133,6 +135,9 @@ impl Scope {
 
     /// What is not heard, and why; `None`: all that is acted upon is.
     pub(super) fn deaf(&self) -> Option<String> {
+        if self.is_asking() && self.before.is_some() {
+            return self.before.clone();
+        }
         let all = self.granted == 0;
         (!self.refused.is_empty()).then(|| match all {
             true => format!("refused: {}", self.why),
@@ -170,6 +175,7 @@ mod tests {
             assert_eq!(String::from_utf8(scope.ask()).unwrap(), asked[times], "the next connection asks the same");
             scope.renew();
             assert_eq!(String::from_utf8(scope.ask()).unwrap(), asked[0]);
+            assert_eq!(scope.deaf(), None);
         }
         let (_, asked) = refused(3);
         assert!(asked[0].contains("\r\n*\r\n") && asked[1].contains("+*\r\n$2\r\n-*"));
@@ -181,7 +187,12 @@ mod tests {
         let (scope, _) = refused(3 + 2);
         assert_eq!(scope.refused, ["+try-failover", "+elected-leader"]);
         assert_eq!(scope.deaf().as_deref(), Some("refused: 2 of 21 channels: NOPERM no channels"));
-        let (scope, _) = refused(3 + CHANNELS.len());
-        assert_eq!(scope.deaf().as_deref(), Some("refused: NOPERM no channels"));
+        let (mut scope, _) = refused(3 + CHANNELS.len());
+        let deaf = Some("refused: NOPERM no channels".to_owned());
+        assert_eq!(scope.deaf(), deaf);
+        scope.renew();
+        let _ = scope.ask();
+        assert_eq!(scope.deaf(), deaf, "until it is answered");
+        assert_eq!((scope.grant(), scope.deaf()), (Stands::Done, None));
     }
 }

@@ -1,0 +1,107 @@
+//! What an ear asks for again, over a socket, by a clock that the test sets.
+
+use super::super::order_tests::support::{FakeSentinel, Fault, Scripted, eventually};
+use super::*;
+use crate::config::Config;
+
+const NOPERM: &str = "NOPERM this user has no permissions to access one of the channels used as arguments";
+const SOON: Duration = Duration::from_secs(20);
+
+/// An ear at a Sentinel, and what it has told.
+struct Set {
+    one: FakeSentinel,
+    ear: Ear,
+    options: Arc<LinkOptions>,
+    waker: Arc<Waker>,
+    news: Vec<News>,
+    ups: usize,
+}
+
+impl Set {
+    /// At a Sentinel that refuses commands that begin so.
+    fn refused(patterns: &[&str]) -> Self {
+        let one = Scripted::sentinel("mymaster", "127.0.0.1:1");
+        let mut config = Config::new();
+        config.set("sentinel.addrs", &one.addr()).unwrap();
+        let settings = config.settings().unwrap().sentinel;
+        let endpoint = settings.addrs[0].clone();
+        let (options, waker) = (Arc::new(LinkOptions::new(&settings)), Arc::new(Waker::new().unwrap()));
+        let ear = Ear::new(endpoint.clone(), endpoint);
+        let set = Self { one, ear, options, waker, news: Vec::new(), ups: 0 };
+        set.refuse(patterns);
+        set
+    }
+
+    fn refuse(&self, patterns: &[&str]) {
+        self.one.clear_faults();
+        patterns.iter().for_each(|pattern| self.one.fault(pattern, Fault::Error(NOPERM.into())));
+    }
+
+    fn drive_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        eventually(what, SOON, || {
+            let change = self.ear.drive(&self.options, SOON, &self.waker, &mut self.news);
+            match change {
+                Some(Change::Up) => self.ups += 1,
+                Some(Change::Down(error)) => panic!("{error}"),
+                None => {}
+            }
+            is_so(self)
+        });
+    }
+
+    fn pings(&self) -> usize {
+        self.one.count("PING")
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.one.count("PSUBSCRIBE *")
+    }
+
+    /// The minute is over.
+    fn a_minute_later(&mut self) {
+        let due = self.ear.renews.expect("it is asked for again");
+        assert!(due.saturating_duration_since(Instant::now()) <= RENEW);
+        self.ear.renews = Some(Instant::now());
+    }
+}
+
+#[test]
+fn what_was_refused_is_asked_for_again_after_a_minute_and_not_before() {
+    let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE"]);
+    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    assert_eq!((set.ups, set.subscriptions()), (1, 1));
+    // Granted meanwhile: that shows when it is asked for.
+    set.refuse(&[]);
+    let before = set.pings();
+    set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
+    assert_eq!((set.ups, set.subscriptions()), (1, 1), "nothing is asked for before its time");
+    assert!(set.ear.deaf().is_some());
+    set.a_minute_later();
+    set.drive_until("it hears", |set| set.ear.deaf().is_none());
+    assert_eq!((set.ups, set.subscriptions(), set.one.accepted()), (2, 2, 1), "told, and on the same connection");
+    assert!(set.ear.renews.is_none(), "there is nothing more to ask for");
+    set.one.publish("+try-failover", "master mymaster 127.0.0.1 1");
+    set.drive_until("the word came", |set| !set.news.is_empty());
+}
+
+#[test]
+fn what_is_refused_again_is_asked_for_after_another_minute() {
+    let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE"]);
+    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    for round in 2..4 {
+        set.a_minute_later();
+        set.drive_until("it was refused", |set| {
+            assert!(set.ear.deaf().is_some(), "the refusal stands until it is taken back");
+            set.subscriptions() == round && set.ear.renews.is_some()
+        });
+        assert!(set.ear.renews.is_some_and(|at| at > Instant::now() + RENEW / 2), "a minute from now");
+        assert_eq!((set.ups, set.one.accepted()), (1, 1), "nothing is new, and no connection is lost");
+    }
+    // A part of it is granted: that is news.
+    set.refuse(&["PSUBSCRIBE", "SUBSCRIBE +try-failover"]);
+    set.a_minute_later();
+    set.drive_until("most is heard", |set| set.ups == 2);
+    let deaf = set.ear.deaf().expect("one channel is refused");
+    assert!(deaf.starts_with("refused: 1 of "), "{deaf}");
+    assert!(set.ear.renews.is_some() && set.ear.is_listening());
+}
