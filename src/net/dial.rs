@@ -44,12 +44,6 @@ impl Dial {
         Ok(None)
     }
 
-    /// The connections that were begun, in their order.
-    #[cfg(test)]
-    pub(crate) fn begun(&self) -> Vec<Arc<Socket>> {
-        self.begun.clone()
-    }
-
     /// What to poll for.
     pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.begun.iter().map(|socket| PollFd::new(socket.fd(), false, true))
@@ -67,22 +61,33 @@ fn start(address: &SocketAddr, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -
     Ok(socket)
 }
 
-/// A listener that has no place for another connection, and those that have taken them all: a first packet gets no answer until they are
-/// accepted, which does not wait.
 #[cfg(test)]
-pub(crate) fn full_listener() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
-    let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let listener = new();
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    let mut held = Vec::new();
-    loop {
-        let socket = new();
-        match socket.connect_timeout(&address.into(), Duration::from_millis(80)) {
-            Ok(()) => held.push(socket),
-            Err(_) => return (listener, address, held),
+pub(crate) mod tests {
+    use super::*;
+
+    impl Dial {
+        /// The connections that were begun, in their order.
+        pub(crate) fn begun(&self) -> Vec<Arc<Socket>> {
+            self.begun.clone()
+        }
+    }
+
+    /// A listener that has no place for another connection, and those that have taken them all: a first packet gets no answer until they are
+    /// accepted, which does not wait.
+    pub(crate) fn full_listener() -> (socket2::Socket, SocketAddr, Vec<socket2::Socket>) {
+        let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let listener = new();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut held = Vec::new();
+        loop {
+            let socket = new();
+            match socket.connect_timeout(&address.into(), Duration::from_millis(80)) {
+                Ok(()) => held.push(socket),
+                Err(_) => return (listener, address, held),
+            }
         }
     }
 }

@@ -144,7 +144,7 @@ impl Ear {
             State::Away { .. } => return None,
         };
         let came = self.take(events, news);
-        match driven.and(came).and_then(|up| self.stay_alive(now, timeout, news).map(|()| up)) {
+        match driven.and(came).and_then(|up| Ok(self.stay_alive(now, timeout, news)? || up)) {
             Ok(true) => {
                 self.told_deaf = self.scope.deaf();
                 self.tell(true).then_some(Change::Up)
@@ -238,12 +238,13 @@ impl Ear {
         }
     }
 
-    fn stay_alive(&mut self, now: Instant, timeout: Duration, news: &mut Vec<News>) -> Result<(), Error> {
+    /// True when a subscription that was asked for again has been confirmed at once.
+    fn stay_alive(&mut self, now: Instant, timeout: Duration, news: &mut Vec<News>) -> Result<bool, Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
             State::Coming { until, .. } if until.is_missed() => {
                 *until = until.renewed(timeout * 2);
-                Ok(())
+                Ok(false)
             }
             State::Coming { link, until, .. } if until.end().is_some_and(|end| now >= end) => {
                 Err(link.timed_out(until.elapsed()))
@@ -267,9 +268,10 @@ impl Ear {
                 // Sending receives too: what came meanwhile will not come again.
                 let mut events = Vec::new();
                 let sent = link.send(&ping, &mut events);
-                self.take(events, news).and(sent)
+                let up = self.take(events, news)?;
+                sent.map(|()| up)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

@@ -71,6 +71,19 @@ static void await_runner(void) {
   CHECK(fgets(line, sizeof line, stdin) != NULL);
 }
 
+/* Until each Sentinel is listened to; what is told after that is told of the stop. */
+static void await_listening(vigie_queue *told) {
+  size_t missing = 1;
+  for (const char *at = environment("VIGIE_TEST_SENTINELS"); *at != '\0'; at++) missing += *at == ',';
+  while (missing > 0) {
+    vigie_event event;
+    CHECK(vigie_queue_drain(told, LONG_MS, &event, 1) == 1);
+    uint32_t up = vigie_reply_find(event.reply, VIGIE_ROOT, "up", 2);
+    missing -= event.kind == VIGIE_EVENT_SENTINEL && vigie_reply_int(event.reply, up, 0) == 1;
+    vigie_events_clear(&event, 1);
+  }
+}
+
 /* What would be judged wrongly is judged within two rounds of PINGs. */
 static void expect_no_event(vigie_queue *told) {
   vigie_event event;
@@ -104,10 +117,11 @@ int main(void) {
   GIVES(VIGIE_OK, vigie_sentinel_create(config, LONG_MS, &sentinel, &error));
   GIVES(VIGIE_OK, vigie_queue_create(16, &calls, &error));
   GIVES(VIGIE_OK, vigie_queue_create(256, &told, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, kinds, told, 0, &error));
   client = open_primary(sentinel);
   vigie_reply_free(RUN(client, "DEL", "stopped:list"));
   if (environment_number("VIGIE_TEST_IDLE", 0)) {
-    GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, kinds, told, 0, &error));
+    await_listening(told);
     tell("open");
     await_runner();
     expect_no_event(told);
@@ -120,11 +134,11 @@ int main(void) {
   /* After a stop threads go on in the order in which they were begun: those that judge before the one that reads. */
   for (size_t i = 0; i < FOLLOW; i++) CHECK(pthread_create(&followers[i], NULL, follow, (void *)(intptr_t)(i + 1)) == 0);
   await_all(&waiting);
+  await_listening(told);
   CHECK(pthread_create(&blocking, NULL, block, NULL) == 0);
   tell("open");
   await_runner();
 
-  GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, kinds, told, 0, &error));
   GIVES(VIGIE_OK, vigie_cmds_submit(client, submitted, strlen(submitted), VIGIE_CALL_EACH, LONG_MS, calls, 2, &error));
   CHECK(pthread_create(&leader, NULL, lead, NULL) == 0);
   tell("calling");
