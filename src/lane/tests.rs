@@ -704,3 +704,34 @@ fn a_lane_is_not_silent_while_its_peer_has_room_for_what_it_waits_for() {
     drop(lane.kill_if_silent(lane.lock()));
     assert!(!lane.is_dead(), "the peer takes what is sent");
 }
+
+/// As after a stop of the process: a caller finds its time long over, and the one who reads for it has not run yet.
+#[test]
+fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
+    let lane = lane_to(|mut stream| {
+        let mut byte = [0; PING.len()];
+        while stream.read_exact(&mut byte).is_ok() {
+            stream.write_all(PONG).unwrap();
+        }
+    });
+    let missed = Deadline::after(Duration::ZERO);
+    while !missed.is_missed() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // More than once: a machine that stands still for longer than that moment takes it away.
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+    let answered = (0..50).any(|_| {
+        lane.lock().reader.take(super::NOBODY);
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| lane.exec(unit(), missed));
+            await_answer(&lane);
+            // It has looked at the clock by now.
+            std::thread::sleep(Duration::from_millis(20));
+            lane.lock().reader.give_up();
+            lane.check();
+            call.join().unwrap().is_ok()
+        })
+    });
+    assert!(answered, "its answer was there");
+    assert!(!lane.is_dead());
+}

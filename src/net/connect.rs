@@ -118,7 +118,7 @@ fn failed(endpoint: &Endpoint, cause: &io::Error, each: &str, deadline: Deadline
 
 #[cfg(test)]
 mod tests {
-    use super::super::dial::tests::full_listener;
+    use super::super::dial::full_listener;
     use super::*;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;

@@ -62,7 +62,10 @@ fn start(address: &SocketAddr, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(crate) use tests::full_listener;
+
+#[cfg(test)]
+mod tests {
     use super::*;
 
     impl Dial {

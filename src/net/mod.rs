@@ -23,7 +23,7 @@ mod waker;
 pub use conn::{Admit, Conn, ConnectOptions, SendError};
 pub use dial::Dial;
 #[cfg(test)]
-pub(crate) use dial::tests::full_listener;
+pub(crate) use dial::full_listener;
 pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 pub use pause::Pause;
 pub use role::{Replication, Role, RoleReplica, Tells};
