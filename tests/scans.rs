@@ -96,6 +96,25 @@ fn a_scan_that_goes_on_leaves_no_cursor_behind() {
     assert_eq!((cursor(&client, "SCAN 17"), cursor(&client, "SCAN 23")), (5, 5));
 }
 
+/// As many cursors are kept as rule 15 says; of one that had to go nothing is known.
+#[test]
+fn four_thousand_and_ninety_six_cursors_are_kept() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    answers(&old, "17");
+    answers(&new, "0");
+    for n in 0..=4096 {
+        assert_eq!(cursor(&client, &format!("SCAN 0 MATCH {n}")), 17);
+    }
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    assert_eq!(cursor(&client, "SCAN 17 MATCH 0"), 0, "the oldest had to go");
+    interrupted(&client, "SCAN 17 MATCH 1", &old.addr());
+    interrupted(&client, "SCAN 17 MATCH 4096", &old.addr());
+}
+
 #[test]
 fn in_lists_and_in_what_is_submitted() {
     let (old, new) = (Scripted::primary(), Scripted::primary());

@@ -31,13 +31,14 @@ pub(super) struct Cursors {
 struct Entry {
     /// Each with how many scans are at this cursor there.
     givers: Vec<(Origin, u32)>,
+    /// 0: it has none yet.
     age: u64,
 }
 
 impl Cursors {
     pub(super) fn new(most: usize) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        Self { hashers, entries: HashMap::new(), ages: BTreeMap::new(), next: 0, most }
+        Self { hashers, entries: HashMap::new(), ages: BTreeMap::new(), next: 1, most }
     }
 
     /// The key of a cursor, which stands at this place among the arguments of a command or will take that place. How many elements are
@@ -184,10 +185,16 @@ mod tests {
         let mut cursors = Cursors::new(3);
         let keys: Vec<Key> = (0..5).map(|n| key(&cursors, &format!("SCAN {n}"), 1)).collect();
         keys[..3].iter().for_each(|key| cursors.give(*key, origin(1, "a")));
+        assert_eq!(cursors.len(), 3);
         // Given once more: it is the youngest.
         cursors.give(keys[0], origin(1, "a"));
         keys[3..].iter().for_each(|key| cursors.give(*key, origin(1, "a")));
         let known: Vec<bool> = keys.iter().map(|key| !generations(&cursors, key).is_empty()).collect();
         assert_eq!((known, cursors.len()), (vec![true, false, false, true, true], 3));
+        // The first of all is the oldest, too.
+        let mut cursors = Cursors::new(3);
+        keys[..4].iter().for_each(|key| cursors.give(*key, origin(1, "a")));
+        let known: Vec<bool> = keys[..4].iter().map(|key| !generations(&cursors, key).is_empty()).collect();
+        assert_eq!(known, [false, true, true, true]);
     }
 }
