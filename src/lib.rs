@@ -1,13 +1,15 @@
 //! vigie (French: a lookout): Redis and Valkey under Sentinel, dependable for every language that can call C.
 //!
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
-//! `ffi` > `client` > `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `resp`, `config` > `error`, `time` > `sys`.
+//! `ffi` > `client` > `submit` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `resp`, `config` > `error`, `time` > `sys`.
 
 // The kit of tests/support, which unit tests take in as well, calls the library by its name.
 #[cfg(test)]
 extern crate self as vigie;
 
 // Under `cfg(loom)` (src/lane/model_tests.rs) there is only what the lane stands on, over a scripted connection.
+#[cfg(not(loom))]
+mod call;
 #[cfg(not(loom))]
 pub mod client;
 pub mod config;
@@ -21,10 +23,16 @@ pub mod net;
 #[path = "net/scripted.rs"]
 pub mod net;
 #[cfg(not(loom))]
+pub mod plan;
+#[cfg(not(loom))]
 pub mod pool;
 #[cfg(not(loom))]
 pub mod queue;
 pub mod resp;
+#[cfg(not(loom))]
+mod route;
+#[cfg(not(loom))]
+mod submit;
 pub mod sys;
 pub mod time;
 #[cfg(not(loom))]

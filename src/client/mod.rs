@@ -1,132 +1,30 @@
-//! One call's life: where it goes, what it runs on, what its outcome means, whether it is sent again.
+//! The handles: a client and its sessions.
 //!
-//! Guarantees: a call returns at its deadline; what may have run is never sent again unless the rules allow it (rules 10 to
-//! 15), and the caller is told; a primary that is away is waited for. Leaves to others: who is primary (topology),
-//! connections (pool, lane), the commands' properties (resp).
+//! Guarantees: when the last handle of a client is gone its connections are too; a close ends what is under way at its deadline. Leaves to
+//! others: everything that happens to a call (call, submit). This room puts the rooms below together and decides nothing else.
 
-mod admit;
-mod core;
-mod cursors;
-mod durable;
-mod exec;
-mod hold;
-mod judge;
-mod lag;
-mod line;
-mod plan;
-mod route;
-mod scan;
 mod session;
-mod submit;
+mod shared;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::call::{blocking, judge};
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status};
+use crate::plan::{NO_TIME, Plan};
 use crate::pool::Pool;
+use crate::queue::Queue;
 use crate::resp::Reply;
-use crate::time::Deadline;
 use crate::topology::Sentinel;
 
-use self::core::Core;
-use plan::Plan;
 use session::Session;
+use shared::Shared;
 
-/// Where a client's commands go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// Everything to the primary.
-    Primary,
-    /// Reads to replicas; writes are refused.
-    Replica,
-    /// Reads to replicas, everything else to the primary.
-    Split,
-}
-
-/// What a caller says about one call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallFlags(u32);
-
-impl CallFlags {
-    /// Safe to send again after an unknown outcome.
-    pub const IDEMPOTENT: u32 = 1 << 1;
-    /// Send once.
-    pub const NO_RETRY: u32 = 1 << 2;
-    /// On a split client: this read goes to the primary.
-    pub const ON_PRIMARY: u32 = 1 << 4;
-    /// Each command of a list is a call of its own.
-    pub const EACH: u32 = 1 << 5;
-    /// Not on the lane that everybody shares.
-    pub const SLOW: u32 = 1 << 6;
-    /// Done only when so many replicas have it: in the highest byte.
-    const REPLICAS: u32 = 0xFF << 24;
-    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
-
-    /// Flags from the C interface; unknown ones are refused.
-    pub fn from_bits(bits: u32) -> Result<Self> {
-        match bits & !Self::KNOWN {
-            0 => Ok(Self(bits)),
-            unknown => Err(Error::new(Status::InvalidArg, format!("unknown call flags {unknown:#x}"))),
-        }
-    }
-
-    /// How many replicas must have a write; 0: as configured.
-    fn replicas(self) -> u32 {
-        self.0 >> 24
-    }
-
-    fn on_primary() -> Self {
-        Self(Self::ON_PRIMARY)
-    }
-
-    fn has(self, flag: u32) -> bool {
-        self.0 & flag != 0
-    }
-}
-
-/// Of a call with a timeout of 0 or less: -1 is no limit elsewhere.
-const NO_TIME: &str = "timeout_ms is 0 or less, which leaves no time (VIGIE_TIMEOUT_NONE: no limit; VIGIE_TIMEOUT_DEFAULT: the \
-                       option timeout.call)";
-
-/// How long a call may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Budget {
-    /// As configured.
-    Default,
-    /// No limit.
-    Unlimited,
-    /// Milliseconds.
-    Ms(u64),
-    /// Not at all: what would have to wait is not done.
-    DontWait,
-}
-
-impl Budget {
-    /// From the C interface's number.
-    pub fn from_ms(ms: i64) -> Self {
-        match ms {
-            -2_147_483_648 => Self::Default,
-            2_147_483_647 => Self::Unlimited,
-            ms if ms <= 0 => Self::DontWait,
-            ms => Self::Ms(ms as u64),
-        }
-    }
-
-    /// The deadline that follows, with this default.
-    pub fn deadline(self, default: Duration) -> Deadline {
-        match self {
-            Self::Default => Deadline::after(default),
-            Self::Unlimited => Deadline::never(),
-            Self::Ms(ms) => Deadline::after(Duration::from_millis(ms)),
-            Self::DontWait => Deadline::after(Duration::ZERO),
-        }
-    }
-}
+pub use crate::plan::{Budget, CallFlags, Target};
 
 /// Runs commands: for one service and target, or pinned to one connection of such a client.
 pub struct Client {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     session: Option<Session>,
 }
 
@@ -138,9 +36,9 @@ impl Client {
         target: Target,
         overrides: Option<&Config>,
     ) -> Result<Arc<Self>> {
-        let core = Core::new(sentinel, service, target, overrides)?;
-        let eager = core.settings().pool.eager;
-        let client = Arc::new(Self { core, session: None });
+        let shared = Shared::new(sentinel, service, target, overrides)?;
+        let eager = shared.context().settings().pool.eager;
+        let client = Arc::new(Self { shared, session: None });
         if eager {
             client.cmd_exec(&[b"PING"], CallFlags::default(), Budget::Default)?;
         }
@@ -152,12 +50,13 @@ impl Client {
         if self.session.is_some() {
             return Err(Error::new(Status::InvalidState, "a session cannot be made from a session"));
         }
-        self.core.check_open()?;
+        let context = self.shared.context();
+        context.check_open()?;
         let settings = match overrides {
-            Some(config) => config.overlay(&self.core.settings())?,
-            None => ClientSettings::clone(&self.core.settings()),
+            Some(config) => config.overlay(&context.settings())?,
+            None => ClientSettings::clone(&context.settings()),
         };
-        Ok(Arc::new(Self { core: Arc::clone(&self.core), session: Some(Session::new(settings)) }))
+        Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings)) }))
     }
 
     /// Runs one command; an error reply is an error.
@@ -172,7 +71,7 @@ impl Client {
     fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, budget: Budget) -> Result<Reply> {
         let (reply, pool) = self.exec(plan, flags, budget)?;
         match reply.error_line(0) {
-            Some(line) => Err(self.core.told(judge::error_of(plan, line, pool.name()))),
+            Some(line) => Err(self.shared.context().report(judge::error_of(plan, line, pool.name()))),
             None => Ok(reply),
         }
     }
@@ -197,41 +96,66 @@ impl Client {
     }
 
     fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, budget: Budget) -> Result<(Reply, Arc<Pool>)> {
-        let _inside = self.core.enter()?;
+        let context = self.shared.context();
+        let _admitted = context.enter()?;
         if budget == Budget::DontWait {
-            let text = format!("{} was not sent: {NO_TIME}", plan.name());
-            return Err(self.core.told(Error::new(Status::Timeout, text)));
+            return Err(context.report(no_time(&plan.name())));
         }
         let outcome = match &self.session {
-            Some(session) => session.exec(&self.core, plan, plan.deadline(budget, session.settings.timeout_call)),
+            Some(session) => {
+                session.exec(self.shared.router(), plan, plan.deadline(budget, session.settings.timeout_call))
+            }
             None => {
-                let settings = self.core.settings();
+                let settings = context.settings();
                 let (timeout, retry) = (settings.timeout_call, settings.retry);
                 drop(settings);
-                self.core.exec(plan, call_flags, plan.deadline(budget, timeout), retry)
+                blocking::exec(self.shared.router(), plan, call_flags, plan.deadline(budget, timeout), retry)
             }
         };
-        outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| self.core.told(error))
+        outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| context.report(error))
+    }
+
+    /// Copies a list of commands and runs it without waiting; its completion arrives on the queue. With `EACH` every command is a
+    /// call of its own. What is refused here is refused whole, and has no completion.
+    pub fn cmds_submit(
+        &self,
+        commands: &[u8],
+        call: CallFlags,
+        budget: Budget,
+        queue: &Arc<Queue>,
+        token: u64,
+    ) -> Result<()> {
+        if self.session.is_some() {
+            let text =
+                "a session runs its commands in call order on one connection: submit on the client it was made from";
+            return Err(Error::new(Status::Unsupported, text));
+        }
+        let context = self.shared.context();
+        if budget == Budget::DontWait {
+            return Err(context.report(no_time("the list")));
+        }
+        context.check_open()?;
+        self.shared.submit(commands, call, budget, queue, token)
     }
 
     /// Primary and replicas as known now, without network.
     pub fn topology(&self) -> Result<Reply> {
-        self.core.check_open()?;
-        self.core.topology()
+        self.shared.context().check_open()?;
+        self.shared.topology()
     }
 
     /// Counters and pools, without network.
     pub fn stats(&self) -> Result<Reply> {
-        self.core.check_open()?;
-        self.core.stats()
+        self.shared.context().check_open()?;
+        self.shared.stats()
     }
 
     /// Closes idle connections at once, busy ones when they are done; the next call connects again, perhaps to another replica.
     pub fn disconnect(&self) -> Result<()> {
-        self.core.check_open()?;
+        self.shared.context().check_open()?;
         match &self.session {
             Some(session) => session.give_back(),
-            None => self.core.disconnect(),
+            None => self.shared.router().disconnect(),
         }
         Ok(())
     }
@@ -244,7 +168,7 @@ impl Client {
                 session.close(budget.deadline(session.settings.timeout_call));
                 Ok(())
             }
-            None => self.core.close(budget.deadline(self.core.settings().timeout_call)),
+            None => self.shared.close(budget.deadline(self.shared.context().settings().timeout_call)),
         }
     }
 }
@@ -256,4 +180,9 @@ pub fn close_all(sentinel: &Arc<Sentinel>, budget: Budget) -> Result<()> {
     sentinel.close();
     let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
     closed.into_iter().collect()
+}
+
+/// A call with a timeout of 0 or less.
+fn no_time(what: &str) -> Error {
+    Error::new(Status::Timeout, format!("{what} was not sent: {NO_TIME}"))
 }

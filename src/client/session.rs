@@ -8,30 +8,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::core::{Core, lock};
-use super::exec::run_on_conn;
-use super::hold::Held;
-use super::judge::{is_final, shows_demotion_anywhere};
-use super::plan::Plan;
-use super::{CallFlags, Target};
+use crate::call::blocking::again;
+use crate::call::judge::{self, shows_demotion_anywhere};
+use crate::call::{Attempt, Held, Leg, Step, apply, gate, loaned, without_sentinels};
 use crate::config::ClientSettings;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::net::Socket;
+use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
-use crate::time::Deadline;
+use crate::route::{Router, lock};
+use crate::time::{Deadline, Instant};
 
 /// How long a close waits for what it has ended.
 const LAST: Duration = Duration::from_millis(100);
 
-/// What a session client has beside its parent's core.
+/// What a session has beside what it shares with its client.
 pub(super) struct Session {
     pub(super) settings: ClientSettings,
     pinned: Mutex<Pinned>,
     turns: Turns,
     closed: AtomicBool,
-    /// Whoever has the turn gives the connection back at its end.
+    /// The command under way gives the connection back at its end.
     gives_back: AtomicBool,
 }
 
@@ -75,19 +74,19 @@ impl Session {
         }
     }
 
-    pub(super) fn exec(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+    pub(super) fn exec(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
         plan.check_paired()?;
-        if core.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
+        if router.context.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
         let mut held = Held::default();
         loop {
-            core.hold_session_back(plan, &deadline, &mut held)?;
+            gate::wait_in_session(&router.context, plan, &deadline, &mut held)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
             let mut pinned = lock(&self.pinned);
             self.give_back_if_asked(&mut pinned);
-            let outcome = self.run(&mut pinned, &turn, core, plan, deadline, held);
+            let outcome = self.run(&mut pinned, &turn, router, plan, deadline, held);
             self.give_back_if_asked(&mut pinned);
             match outcome {
                 // The turn or the connection was waited for, and meanwhile the fence came up.
@@ -104,7 +103,7 @@ impl Session {
         &self,
         pinned: &mut Pinned,
         turn: &Turn<'_>,
-        core: &Core,
+        router: &Router,
         plan: &Plan<'_>,
         deadline: Deadline,
         held: Held,
@@ -117,9 +116,9 @@ impl Session {
         }
         let fresh = pinned.loan.is_none();
         if fresh {
-            pinned.take(self.pin(core, plan, deadline)?, self.settings.db, deadline)?;
+            pinned.take(self.pin(router, plan, deadline)?, self.settings.db, deadline)?;
         }
-        let doubts = core.check_session_held(plan, &deadline, held).inspect_err(|_| {
+        let failover_seq = gate::check_in_session(&router.context, plan, &deadline, held).inspect_err(|_| {
             if fresh {
                 *pinned = Pinned::default();
             }
@@ -131,39 +130,57 @@ impl Session {
             // It was closed before it could see this command.
             socket.shutdown();
         }
-        pinned.run(core, plan, doubts, deadline)
+        pinned.run(router, plan, failover_seq, deadline)
     }
 
     /// Takes the connection: waits for the primary as any call does.
-    fn pin(&self, core: &Core, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
-        let (mut stale, mut version, mut pause) = (0, 0, self.settings.retry.backoff_min);
+    fn pin(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
+        let context = &router.context;
+        let mut attempt = Attempt::new(self.settings.retry, deadline);
         loop {
-            let learnt = core.learn(stale, version, deadline);
-            // A switch from here on is news enough to try again.
-            version = core.service.version();
-            // On a split client a session is on the primary.
-            let found = learnt.and_then(|()| core.route(plan, CallFlags::on_primary(), &[]));
-            let loan = found.and_then(|route| {
-                let doubt = |error: &Error| {
-                    route.reader.iter().for_each(|reader| reader.rest(error));
-                    core.service.suspect(route.pool.endpoint(), error.message());
-                };
-                route.pool.loan(deadline).inspect_err(doubt)
-            });
-            let error = match loan {
+            let version = context.service.version();
+            let step = match Self::try_pin(router, plan, &mut attempt, deadline) {
                 Ok(loan) => return Ok(loan),
-                Err(error) => error,
+                Err(step) => step,
             };
-            if is_final(&error) || deadline.is_over() || core.is_closed() {
-                return Err(core
-                    .without_sentinels(error)
-                    .in_service("a session", core.service.name())
+            if let Err(error) = again(context, &mut attempt, version, step) {
+                return Err(without_sentinels(context, error)
+                    .in_service("a session", context.service.name())
                     .with_time(deadline.elapsed().as_millis(), ""));
             }
-            stale = core.service.discovered();
-            core.service.rest(deadline.left_or(core.service.pause(pause)), version, || core.is_closed());
-            pause = (pause * 2).min(self.settings.retry.backoff_max);
         }
+    }
+
+    fn try_pin(
+        router: &Router,
+        plan: &Plan<'_>,
+        attempt: &mut Attempt<Arc<Pool>>,
+        deadline: Deadline,
+    ) -> std::result::Result<Loan, Step> {
+        // On a split client a session is on the primary.
+        let call = CallFlags::on_primary();
+        let service = &router.context.service;
+        let (stale, version) = attempt.wanting();
+        router.ensure_topology(stale, version, deadline)?;
+        let version = service.version();
+        let route = router.route(plan, call, attempt.tried()).map_err(|error| {
+            attempt.unrouted(version, service.discovered());
+            Step::from(error)
+        })?;
+        route.pool.loan(deadline).map_err(|error| {
+            let leg = Leg {
+                node: &route.pool,
+                replica: route.replica.is_some(),
+                pinned: route.pinned,
+                doubted: false,
+                version,
+                discovered: service.discovered(),
+                now: Instant::now(),
+            };
+            let (step, effect) = attempt.conclude(plan, call, &leg, Err(Failure::unsent(error)));
+            effect.into_iter().for_each(|effect| apply(router, &route, effect));
+            step
+        })
     }
 
     /// Gives the connection back, or closes it if it is dirty, at the end of the command under way; the next command takes
@@ -246,7 +263,7 @@ impl Pinned {
             let select = [&b"SELECT"[..], text.as_bytes()];
             let unit = Unit { bytes: Bytes::Args(&select), list: None, once: false, gate: None };
             loan.spoil();
-            let reply = run_on_conn(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
+            let reply = loaned::exchange(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
                 return Err(Error::from_server(line, loan.pool().name()));
             }
@@ -272,8 +289,14 @@ impl Pinned {
         self.loan.as_mut().and_then(|loan| loan.conn()).map(|conn| Arc::clone(conn.socket()))
     }
 
-    /// `doubts`: the number under which it was found that nothing holds it back.
-    fn run(&mut self, core: &Core, plan: &Plan<'_>, doubts: u64, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+    /// `failover_seq`: the failover sequence when the gate was found open.
+    fn run(
+        &mut self,
+        router: &Router,
+        plan: &Plan<'_>,
+        failover_seq: u64,
+        deadline: Deadline,
+    ) -> Result<(Reply, Arc<Pool>)> {
         let Some(loan) = &mut self.loan else {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
@@ -283,17 +306,19 @@ impl Pinned {
         if is_broken || socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
             let text = format!("{} closed the connection while it was idle", loan.pool().name());
             let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
-            return Err(self.lose(core, plan, Failure::unsent(error), true));
+            return Err(self.lose(router, plan, Failure::unsent(error), true));
         }
         let blocking = socket.filter(|_| plan.blocks.is_some());
-        blocking.iter().for_each(|socket| core.note_blocking(socket));
-        let unit = Unit { gate: core.session_lease(plan), ..plan.unit(0) };
-        let outcome = core.doubt_answer(plan, doubts, run_on_conn(loan, unit, deadline));
-        blocking.iter().for_each(|socket| core.forget_blocking(socket));
+        blocking.iter().for_each(|socket| router.context.note_blocking(socket));
+        let unit = Unit { gate: gate::lease_in_session(&router.context, plan), ..plan.unit(0) };
+        let outcome = loaned::exchange(loan, unit, deadline);
+        let doubted = router.context.service.doubts() != failover_seq;
+        let outcome = if doubted { judge::doubt(plan, outcome) } else { outcome };
+        blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
                 if shows_demotion_anywhere(&reply) {
-                    core.doubt(loan.pool(), "it refused a write");
+                    router.doubt(loan.pool(), "it refused a write");
                 }
                 Ok((reply, Arc::clone(loan.pool())))
             }
@@ -302,18 +327,18 @@ impl Pinned {
                 self.changed = true;
                 Err(failure.error)
             }
-            Err(failure) if plan.is_ended_by_caller(&failure, deadline) => {
-                Err(self.lose(core, plan, Failure { error: plan.waited(failure.error), ..failure }, false))
+            Err(failure) if plan.is_ended_by_caller(&failure, deadline, Instant::now()) => {
+                Err(self.lose(router, plan, Failure { error: plan.waited(failure.error), ..failure }, false))
             }
-            Err(failure) => Err(self.lose(core, plan, failure, true)),
+            Err(failure) => Err(self.lose(router, plan, failure, true)),
         }
     }
 
     /// The connection is of no use any more, and the session's state is gone with it. `suspect`: the node may be the reason.
-    fn lose(&mut self, core: &Core, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
+    fn lose(&mut self, router: &Router, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
         if let Some(mut loan) = self.loan.take() {
             if suspect {
-                core.service.suspect(loan.pool().endpoint(), failure.error.message());
+                router.context.service.suspect(loan.pool().endpoint(), failure.error.message());
             }
             loan.spoil();
         }
@@ -323,7 +348,7 @@ impl Pinned {
             true => failure.error.with_status(Status::TxnAborted),
             false => failure.error,
         };
-        let error = error.in_service(format_args!("{} in a session", plan.name()), core.service.name());
+        let error = error.in_service(format_args!("{} in a session", plan.name()), router.context.service.name());
         let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
         if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
     }

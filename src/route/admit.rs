@@ -1,31 +1,38 @@
-//! Who may be read from, by its own word: weighs a replica on each connection to it that is opened.
+//! Whether a replica may be read from, by its own word: it is weighed on each connection to it that is opened.
 //!
 //! Guarantees: an ordinary replica costs no question beyond the handshake; what is asked is asked within the time that the connection has;
 //! a refusal says whether a broken link is all that is wrong. Leaves to others: the weighing itself (topology), and whether a replica
-//! is used that has nothing wrong but its link (route).
+//! is used that has nothing wrong but its link (choice).
 
 use std::fmt;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::core::Core;
 use crate::config::Endpoint;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Unit};
 use crate::net::{Admit, Conn, Replication};
+use crate::pool::Pool;
 use crate::resp::{Want, encode};
 use crate::time::Deadline;
-use crate::topology::{Told, Weighed};
+use crate::topology::{Service, Told, Weighed};
 
 /// How long the primary may take to tell its replication id.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// For so long a replica is taken with a broken link once a read has nobody better.
 const DESPERATE: Duration = Duration::from_secs(1);
 
-/// The gate before the connections to one replica.
-pub(super) struct Gate {
-    of: Weak<Core>,
+/// What a replica is weighed with.
+pub(super) trait Lineage: Send + Sync {
+    fn service(&self) -> &Arc<Service>;
+    /// The pool of the present primary.
+    fn primary(&self) -> Option<Arc<Pool>>;
+}
+
+/// Weighs each connection to one replica.
+pub(super) struct Admission {
+    of: Weak<dyn Lineage>,
     replica: Endpoint,
     born: Instant,
     /// Milliseconds since `born` until which a broken link does not count.
@@ -34,14 +41,14 @@ pub(super) struct Gate {
     refused_by_link: AtomicBool,
 }
 
-impl Gate {
-    pub(super) fn new(of: Weak<Core>, replica: Endpoint) -> Self {
+impl Admission {
+    pub(super) fn new(of: Weak<dyn Lineage>, replica: Endpoint) -> Self {
         let (desperate_until, refused_by_link) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { of, replica, born: Instant::now(), desperate_until, refused_by_link }
     }
 
     /// A read has nobody better: a broken link does not count for a moment.
-    pub(super) fn stand_open(&self) {
+    pub(super) fn accept_broken_link(&self) {
         let until = (self.born.elapsed() + DESPERATE).as_millis() as u64;
         self.desperate_until.store(until, Ordering::Relaxed);
     }
@@ -55,15 +62,15 @@ impl Gate {
         (self.born.elapsed().as_millis() as u64) < self.desperate_until.load(Ordering::Relaxed)
     }
 
-    fn weigh(&self, core: &Core, conn: &mut Conn, deadline: Deadline) -> Result<Weighed> {
-        let line = core.service.line_of(&self.replica, self.is_desperate());
+    fn weigh(&self, of: &dyn Lineage, conn: &mut Conn, deadline: Deadline) -> Result<Weighed> {
+        let line = of.service().line_of(&self.replica, self.is_desperate());
         let (info, mut primary) = (conn.info().clone(), None);
         let mut theirs = info.asked_info.then_some(info.replication);
         loop {
             let weighed = line.weigh(&info.role, told(&theirs), told(&primary));
             match weighed {
                 Weighed::AskReplica => theirs = Some(ask(conn, deadline)?),
-                Weighed::AskPrimary => primary = Some(core.ask_lineage(deadline)),
+                Weighed::AskPrimary => primary = Some(ask_primary(of, deadline)),
                 weighed => return Ok(weighed),
             }
         }
@@ -84,24 +91,21 @@ fn ask(conn: &mut Conn, deadline: Deadline) -> Result<Option<Replication>> {
     conn.request(&question, Want::One, deadline).map(|reply| Replication::parse(&reply))
 }
 
-impl Core {
-    /// The primary's replication id, asked of it now.
-    fn ask_lineage(&self, deadline: Deadline) -> Option<Replication> {
-        let announced = self.service.load().primary_announced.clone()?;
-        let pool = self.current_view().primary.clone()?;
-        let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, once: false, gate: None };
-        let told = Replication::parse(&pool.exec(unit, false, deadline.within(PATIENCE)).ok()?)?;
-        self.service.learn_lineage(&announced, &told);
-        Some(told)
-    }
+/// The primary's replication id, asked of it now.
+fn ask_primary(of: &dyn Lineage, deadline: Deadline) -> Option<Replication> {
+    let announced = of.service().load().primary_announced.clone()?;
+    let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, once: false, gate: None };
+    let told = Replication::parse(&of.primary()?.exec(unit, false, deadline.within(PATIENCE)).ok()?)?;
+    of.service().learn_lineage(&announced, &told);
+    Some(told)
 }
 
-impl Admit for Gate {
+impl Admit for Admission {
     fn admit(&self, conn: &mut Conn, deadline: Deadline) -> Result<()> {
-        let Some(core) = self.of.upgrade() else { return Ok(()) };
-        let weighed = self.weigh(&core, conn, deadline)?;
+        let Some(of) = self.of.upgrade() else { return Ok(()) };
+        let weighed = self.weigh(&*of, conn, deadline)?;
         self.refused_by_link.store(matches!(weighed, Weighed::Unfit(_, true)), Ordering::Relaxed);
-        core.service.note_weighed(&self.replica, &weighed);
+        of.service().note_weighed(&self.replica, &weighed);
         match weighed {
             Weighed::Unfit(why, _) => {
                 let text = format!("{} is not read from: {why}", self.replica);
@@ -112,8 +116,8 @@ impl Admit for Gate {
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gate({})", self.replica)
+        write!(f, "Admission({})", self.replica)
     }
 }

@@ -3,15 +3,14 @@
 //! Guarantees: what may have run is repeated only if it only reads or the caller said IDEMPOTENT; a refusal repeats only what
 //! the server surely did not run; whatever is not repeated says whether it may have been executed.
 
-use super::CallFlags;
-use super::plan::Plan;
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
 use crate::lane::{Failure, Outcome};
+use crate::plan::{CallFlags, Plan};
 use crate::resp::{Kind, Reply};
 
 /// What to do with an outcome.
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The call is over, with this reply. `ask`: it shows that the topology has changed.
     Done { reply: Reply, ask: bool },
     /// The call is over, with this error.
@@ -21,14 +20,14 @@ pub(super) enum Verdict {
 }
 
 /// What is to be sent again, and why.
-pub(super) struct Again {
-    pub(super) error: Error,
+pub(crate) struct Again {
+    pub(crate) error: Error,
     /// The node that was tried is in doubt: ask the Sentinels, or try another replica.
-    pub(super) suspect: bool,
+    pub(crate) suspect: bool,
     /// Replies that stand: of a list whose rest was refused.
-    pub(super) kept: Option<(Reply, usize)>,
+    pub(crate) kept: Option<(Reply, usize)>,
     /// It was sent: the caller who wants no repetition gets the error now.
-    pub(super) was_sent: bool,
+    pub(crate) was_sent: bool,
 }
 
 /// How a server refuses without having done anything.
@@ -40,8 +39,44 @@ enum Refusal {
     Later,
 }
 
+/// Whether an outcome needs no judgement: it is a reply without an error in it.
+#[inline]
+pub(crate) fn is_plain(plan: &Plan<'_>, reply: &Reply) -> bool {
+    let is_error = |node: u32| reply.kind(node) == Kind::Error;
+    if plan.is_list() { !reply.children(0).any(is_error) } else { !is_error(0) }
+}
+
+/// Rule 8: a write that was answered after the candidate had said that it is a primary, or after a switch, is not a success.
+pub(crate) fn doubt(plan: &Plan<'_>, outcome: Outcome) -> Outcome {
+    match outcome {
+        Ok(reply) if plan.reads || did_nothing(plan, &reply) => Ok(reply),
+        Ok(reply) => {
+            let text = "answered while another primary was taking over: the write may be lost";
+            let error = Error::new(Status::Io, text).with_flags(flags::FAILOVER).with_reply(reply);
+            Err(Failure::new(usize::MAX, error))
+        }
+        Err(failure) if failure.error.status() == Status::Io => {
+            Err(Failure { error: failure.error.with_flags(flags::FAILOVER), ..failure })
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether the server surely did nothing: it refused, or waited in vain, or aborted the transaction.
+fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
+    let is_nothing = |node: u32| match reply.kind(node) {
+        Kind::Error => true,
+        Kind::Null => plan.pops(),
+        _ => false,
+    };
+    match plan.is_list() {
+        true => reply.children(0).all(is_nothing),
+        false => is_nothing(0) || plan.was_aborted(reply),
+    }
+}
+
 /// Judges what became of a call that was sent from the command at `from` on.
-pub(super) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
+pub(crate) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
     match outcome {
         Err(failure) => judge_failure(plan, from, call, failure),
         Ok(reply) if plan.is_list() => judge_list(plan, retry, reply),
@@ -81,7 +116,7 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
 }
 
 /// Waiting changes nothing about these.
-pub(super) fn is_final(error: &Error) -> bool {
+pub(crate) fn is_final(error: &Error) -> bool {
     // A node's refusal to be connected to says itself whether it passes.
     if matches!(error.status(), Status::Server | Status::Connect) && !error.has(flags::RETRYABLE) {
         return true;
@@ -157,7 +192,7 @@ fn is_unblocked_by_demotion(line: &[u8]) -> bool {
 }
 
 /// A server's error as the caller gets it: what was refused whole, and only for a while, is worth trying again.
-pub(super) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
+pub(crate) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
     let all = RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() };
     // A transaction that was discarded did nothing, whatever is in it; the reason has a code of its own.
     let discarded = line.strip_prefix(b"EXECABORT ").and_then(|text| {
@@ -180,7 +215,7 @@ fn shows_demotion(line: &[u8]) -> bool {
 }
 
 /// The same of a reply, or of the replies to a list.
-pub(super) fn shows_demotion_anywhere(reply: &Reply) -> bool {
+pub(crate) fn shows_demotion_anywhere(reply: &Reply) -> bool {
     std::iter::once(0).chain(reply.children(0)).any(|node| reply.error_line(node).is_some_and(shows_demotion))
 }
 

@@ -1,38 +1,43 @@
-//! What is known of a call before a byte is queued (rule 19): its commands, and what they allow.
+//! What is known of a call before a byte is queued (rule 19): its commands, what they allow, and what the caller says about them.
 //!
-//! Guarantees: every list is parsed and every command looked up here; nothing malformed goes further.
+//! Guarantees: every list is parsed and every command looked up here; nothing malformed goes further. Leaves to others: where a call
+//! goes (route), and what its outcome means (call).
+
+mod options;
 
 use std::time::Duration;
 
-use super::Budget;
+pub(crate) use options::NO_TIME;
+pub use options::{Budget, CallFlags, Target};
+
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::resp::{Kind, Reply};
-use crate::time::Deadline;
+use crate::time::{Deadline, Instant};
 
 /// Units over this go where they keep nobody waiting (rule 20).
 const LARGE_BYTES: usize = 64 * 1024;
 const LARGE_COMMANDS: usize = 128;
 
 /// A call, looked up.
-pub(super) struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     what: What<'a>,
     /// All commands only read.
-    pub(super) reads: bool,
+    pub(crate) reads: bool,
     /// All commands may be sent again whatever became of them.
-    pub(super) repeatable: bool,
+    pub(crate) repeatable: bool,
     /// A script may have done something before it was refused.
-    pub(super) scripts: bool,
+    pub(crate) scripts: bool,
     /// The first command of the SCAN family, if its cursor begins a scan.
-    pub(super) scan: Option<Scan>,
-    pub(super) slow: bool,
-    pub(super) blocks: Option<Blocks>,
+    pub(crate) scan: Option<Scan>,
+    pub(crate) slow: bool,
+    pub(crate) blocks: Option<Blocks>,
     /// It reads what each node has for itself, and the primary's is meant.
-    pub(super) local: bool,
+    pub(crate) local: bool,
     /// WAIT or WAITAOF is among them, which ask about what their own connection has written.
-    pub(super) awaits: bool,
+    pub(crate) awaits: bool,
     /// The first command that belongs into a session.
     state: Option<String>,
     /// The first command that would break the pairing of commands and replies.
@@ -41,7 +46,7 @@ pub(super) struct Plan<'a> {
 
 /// Where a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scan {
+pub(crate) enum Scan {
     Begins,
     GoesOn,
 }
@@ -55,7 +60,7 @@ enum What<'a> {
 
 impl<'a> Plan<'a> {
     /// The plan for one command.
-    pub(super) fn command(args: &'a [&'a [u8]]) -> Result<Self> {
+    pub(crate) fn command(args: &'a [&'a [u8]]) -> Result<Self> {
         if args.first().is_none_or(|name| name.is_empty()) {
             return Err(Error::new(Status::InvalidArg, "a command needs a name"));
         }
@@ -66,7 +71,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan for one RESP-encoded command, whose reply is its own.
-    pub(super) fn one(bytes: &'a [u8]) -> Result<Self> {
+    pub(crate) fn one(bytes: &'a [u8]) -> Result<Self> {
         let list = list::parse(bytes)?;
         if list.len() != 1 {
             let text = format!("commands: {} of them, and VIGIE_CALL_EACH runs exactly one at a time here", list.len());
@@ -76,13 +81,13 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan for a list of RESP-encoded commands.
-    pub(super) fn list(bytes: &'a [u8]) -> Result<Self> {
+    pub(crate) fn list(bytes: &'a [u8]) -> Result<Self> {
         let list = list::parse(bytes)?;
         Self::of(list, What::List(list))
     }
 
     /// The plan for one command of a list that was parsed.
-    pub(super) fn single(command: &Command<'a>) -> Self {
+    pub(crate) fn single(command: &Command<'a>) -> Self {
         let mut plan = Self::new(What::One(command.alone()));
         plan.add(|| command.args());
         plan.slow |= command.range().len() > LARGE_BYTES;
@@ -151,7 +156,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A shared connection carries nothing that changes its state.
-    pub(super) fn check_shared(&self) -> Result<()> {
+    pub(crate) fn check_shared(&self) -> Result<()> {
         self.check_paired()?;
         match &self.state {
             Some(name) => {
@@ -164,7 +169,7 @@ impl<'a> Plan<'a> {
     }
 
     /// No connection of commands and replies carries what sends more or fewer replies than commands.
-    pub(super) fn check_paired(&self) -> Result<()> {
+    pub(crate) fn check_paired(&self) -> Result<()> {
         match &self.unpaired {
             Some(name) => {
                 let text = format!(
@@ -178,7 +183,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The unit to send, from the command at this place on.
-    pub(super) fn unit(&self, from: usize) -> Unit<'_> {
+    pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
         let once = !self.repeatable;
         match &self.what {
             What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, once, gate: None },
@@ -196,7 +201,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How many bytes, from the command at this place on, are its first command: nothing ran if fewer were sent.
-    pub(super) fn first_len(&self, from: usize) -> usize {
+    pub(crate) fn first_len(&self, from: usize) -> usize {
         match &self.what {
             What::Args(args) => Bytes::Args(args).len(),
             What::One(list) => list.bytes().len(),
@@ -206,7 +211,7 @@ impl<'a> Plan<'a> {
 
     /// The commands of the SCAN family from the command at this place on: each with its place, its arguments, and where among them its
     /// cursor stands.
-    pub(super) fn each_scan(&self, from: usize, mut look: impl FnMut(usize, &[&[u8]], usize)) {
+    pub(crate) fn each_scan(&self, from: usize, mut look: impl FnMut(usize, &[&[u8]], usize)) {
         let mut look = |index: usize, args: &[&[u8]]| {
             let is_scan = table::lookup(args[0]).is_some_and(|spec| spec.flags.has(Flags::SCAN));
             let at = if args[0].eq_ignore_ascii_case(b"SCAN") { 1 } else { 2 };
@@ -225,7 +230,7 @@ impl<'a> Plan<'a> {
     }
 
     /// How many commands there are.
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         match &self.what {
             What::Args(_) => 1,
             What::One(list) | What::List(list) => list.len() as u32,
@@ -233,12 +238,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether the reply is an ARRAY with one node for each command.
-    pub(super) fn is_list(&self) -> bool {
+    pub(crate) fn is_list(&self) -> bool {
         matches!(self.what, What::List(_))
     }
 
     /// Whether EXEC is among the commands.
-    pub(super) fn is_exec(&self) -> bool {
+    pub(crate) fn is_exec(&self) -> bool {
         match &self.what {
             What::Args(args) => matches!(args, [name] if is_exec(name)),
             What::One(list) | What::List(list) => list.commands().any(|command| is_exec(command.name())),
@@ -246,23 +251,26 @@ impl<'a> Plan<'a> {
     }
 
     /// The SCAN family, and nothing that writes: whatever became of it, it changed nothing, and may be run with the same cursor.
-    pub(super) fn only_scans(&self) -> bool {
+    pub(crate) fn only_scans(&self) -> bool {
         self.scan.is_some() && self.reads
     }
 
     /// The caller's time was over before the time for which a blocking command waits on the server: that it did not answer says nothing
     /// about the server.
-    pub(super) fn is_ended_by_caller(&self, failure: &Failure, deadline: Deadline) -> bool {
+    pub(crate) fn is_ended_by_caller(&self, failure: &Failure, deadline: Deadline, now: Instant) -> bool {
         let waits_longer = match (self.blocks, deadline.budget()) {
             (Some(Blocks::Forever), Some(_)) => true,
             (Some(Blocks::For(own)), Some(budget)) => budget <= own,
             _ => false,
         };
-        waits_longer && failure.error.status() == Status::Timeout && failure.sent > 0 && deadline.is_over()
+        waits_longer
+            && failure.error.status() == Status::Timeout
+            && failure.sent > 0
+            && deadline.end().is_some_and(|end| now >= end)
     }
 
     /// The error of a call that was ended so.
-    pub(super) fn waited(&self, error: Error) -> Error {
+    pub(crate) fn waited(&self, error: Error) -> Error {
         let text = format!(
             "{} had nothing to answer yet when the time of the call was over: a blocking command waits best with its own timeout",
             error.endpoint()
@@ -272,7 +280,7 @@ impl<'a> Plan<'a> {
 
     /// Whether an EXEC among the commands was answered with null.
     #[inline]
-    pub(super) fn was_aborted(&self, reply: &Reply) -> bool {
+    pub(crate) fn was_aborted(&self, reply: &Reply) -> bool {
         // EXEC belongs into a session: most calls have nothing of the kind.
         self.state.is_some() && self.has_null_exec(reply)
     }
@@ -288,12 +296,12 @@ impl<'a> Plan<'a> {
     }
 
     /// It waits for data, or for its own timeout, and for nothing else: a null says that it took nothing.
-    pub(super) fn pops(&self) -> bool {
+    pub(crate) fn pops(&self) -> bool {
         self.blocks.is_some() && !self.awaits
     }
 
     /// The commands' names: for a session, which keeps watch over its connection's state.
-    pub(super) fn each_name(&self, mut look: impl FnMut(&[u8])) {
+    pub(crate) fn each_name(&self, mut look: impl FnMut(&[u8])) {
         match &self.what {
             What::Args(args) => look(args[0]),
             What::One(list) | What::List(list) => list.commands().for_each(|command| look(command.name())),
@@ -301,7 +309,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What to call it in a message: names only, because arguments may be secret.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.what {
             What::Args(args) => short(args[0]),
             What::One(list) => list.commands().next().map(|command| short(command.name())).unwrap_or_default(),
@@ -313,7 +321,7 @@ impl<'a> Plan<'a> {
     }
 
     /// When the call has to be over. A blocking command's default is its own timeout and a grace.
-    pub(super) fn deadline(&self, budget: Budget, timeout: Duration) -> Deadline {
+    pub(crate) fn deadline(&self, budget: Budget, timeout: Duration) -> Deadline {
         match (budget, self.blocks) {
             (Budget::Default, Some(Blocks::Forever)) => Deadline::never(),
             (Budget::Default, Some(Blocks::For(own))) => Deadline::after(own.saturating_add(timeout)),

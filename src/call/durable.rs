@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CallFlags;
-use super::core::Core;
-use super::exec::{Progress, run_on};
-use super::plan::Plan;
+use super::attempt::Attempt;
+use super::{gate, loaned};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::plan::{CallFlags, Plan};
 use crate::pool::Pool;
 use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::route::Context;
 use crate::time::Deadline;
 
 /// How late a server may notice that the time of a WAIT is over, with `hz 10` and nothing else to do.
@@ -22,59 +22,64 @@ const LATE: Duration = Duration::from_millis(120);
 /// The longest WAIT: 24 days.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
-impl Core {
-    /// How many replicas must have this write; 0: none.
-    pub(super) fn replicas_needed(&self, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
-        if plan.reads || plan.blocks.is_some() {
-            return Ok(0);
-        }
-        let listed = || u32::try_from(self.service.load().replicas.len()).unwrap_or(u32::MAX);
-        let configured = self.settings().write.replicas;
-        match (call.replicas(), configured) {
-            (0, Replicas::None) => Ok(0),
-            (0, Replicas::AtLeast(n)) => Ok(n),
-            (0, Replicas::All) => match &self.service.load().unlisted {
-                None => Ok(listed()),
-                Some(line) => {
-                    let text = format!(
-                        "write.replicas is all, and the Sentinels do not list the replicas to the ACL user of sentinel.username: {line}"
-                    );
-                    Err(Error::new(Status::Config, text))
-                }
-            },
-            (n, _) if n >= listed() && self.service.load().unlisted.is_none() => Ok(n),
-            (n, _) => match self.sentinel.settings().sentinel.lacks_guard() {
-                None => Ok(n),
-                Some(missing) => {
-                    let what = "what they acknowledge may be lost";
-                    let text = format!("VIGIE_CALL_REPLICAS below all replicas needs {missing}: {what}");
-                    Err(Error::new(Status::Config, text))
-                }
-            },
-        }
+/// How many replicas must have this write; 0: none.
+#[inline]
+pub(crate) fn replicas_needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
+    if plan.reads || plan.blocks.is_some() {
+        return Ok(0);
     }
-
-    /// Sends a write and its WAIT as one unit.
-    pub(super) fn send_durably(
-        &self,
-        plan: &Plan<'_>,
-        pool: &Arc<Pool>,
-        replicas: u32,
-        progress: &Progress,
-    ) -> Outcome {
-        let (unit, gate, deadline) = (plan.unit(progress.from), self.lease(plan), progress.deadline);
-        let loan = pool.loan(deadline).map_err(Failure::unsent)?;
-        self.check_held(plan, &deadline, progress.held).map_err(Failure::unsent)?;
-        let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
-        let commands = unit.list.unwrap_or(1);
-        let outcome =
-            run_on(loan, Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true, gate }, deadline);
-        unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
+    match (call.replicas(), context.settings().write.replicas) {
+        (0, Replicas::None) => Ok(0),
+        (asked, configured) => weigh_replicas(context, asked, configured),
     }
 }
 
+fn weigh_replicas(context: &Context, asked: u32, configured: Replicas) -> Result<u32> {
+    let listed = || u32::try_from(context.service.load().replicas.len()).unwrap_or(u32::MAX);
+    match (asked, configured) {
+        (0, Replicas::None) => Ok(0),
+        (0, Replicas::AtLeast(n)) => Ok(n),
+        (0, Replicas::All) => match &context.service.load().unlisted {
+            None => Ok(listed()),
+            Some(line) => {
+                let text = format!(
+                    "write.replicas is all, and the Sentinels do not list the replicas to the ACL user of sentinel.username: {line}"
+                );
+                Err(Error::new(Status::Config, text))
+            }
+        },
+        (n, _) if n >= listed() && context.service.load().unlisted.is_none() => Ok(n),
+        (n, _) => match context.sentinel.settings().sentinel.lacks_guard() {
+            None => Ok(n),
+            Some(missing) => {
+                let what = "what they acknowledge may be lost";
+                let text = format!("VIGIE_CALL_REPLICAS below all replicas needs {missing}: {what}");
+                Err(Error::new(Status::Config, text))
+            }
+        },
+    }
+}
+
+/// Sends a write and its WAIT as one unit.
+pub(crate) fn send(
+    context: &Context,
+    plan: &Plan<'_>,
+    pool: &Arc<Pool>,
+    replicas: u32,
+    attempt: &Attempt<Arc<Pool>>,
+) -> Outcome {
+    let (unit, gate, deadline) = (plan.unit(attempt.from()), gate::lease(context, plan), attempt.deadline);
+    let loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    gate::check(context, plan, &deadline, attempt.held).map_err(Failure::unsent)?;
+    let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
+    let commands = unit.list.unwrap_or(1);
+    let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), once: true, gate };
+    let outcome = loaned::run(loan, unit_with_wait, deadline);
+    unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
+}
+
 /// A write and its WAIT, which ends before the deadline.
-pub(super) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Result<Vec<u8>> {
+pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let room = unit.bytes.len() + 48;
     bytes.try_reserve_exact(room).map_err(|_| Error::no_memory(room, "a command"))?;
@@ -85,7 +90,7 @@ pub(super) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Re
 }
 
 /// The outcome of the write alone, whose own bytes were so many.
-pub(super) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
+pub(crate) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
     judge_wait(&whole, list, replicas, node)
 }

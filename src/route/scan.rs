@@ -3,18 +3,17 @@
 //! Guarantees: a known cursor is used only on its own node, in the generation that gave it: since then the node has kept its role, and
 //! its server has not been started anew. Whether it has is asked (INFO server, in front of the scan, in one unit) only when a connection
 //! has been opened since it was asked last. Several scans do not disturb each other. Leaves to others: the table (`cursors`), and
-//! where a cursor goes that is not known (`route`).
+//! where a cursor goes that is not known (`choice`).
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use super::Target;
-use super::core::{Core, lock};
+use super::choice::Choice;
+use super::context::lock;
 use super::cursors::{Cursors, Key, Origin};
-use super::exec::Failed;
-use super::plan::Plan;
-use super::route::{Reader, Route, View};
+use super::view::{ReplicaTarget, Route};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::plan::{Plan, Target};
 use crate::pool::Pool;
 use crate::resp::{Body, Kind, Reply, ReplyBuilder, encode};
 
@@ -44,11 +43,21 @@ struct Node {
 }
 
 /// A scan on its way.
-pub(super) struct Trip {
+pub(crate) struct Trip {
     /// How many connections had been opened when it began.
     opened: u64,
     /// It asks the server first who it is.
-    pub(super) asks: bool,
+    pub(crate) asks: bool,
+}
+
+/// What came of a unit with scans.
+pub(crate) enum Landed {
+    /// Its outcome stands.
+    Outcome(Outcome),
+    /// It has to be sent again.
+    Again(Error),
+    /// A cursor is of no use any more.
+    Over(Error),
 }
 
 impl Default for Scans {
@@ -141,104 +150,101 @@ impl Node {
     }
 }
 
-impl Core {
-    /// The pool for a plan with scans.
-    pub(super) fn route_scan(&self, plan: &Plan<'_>, tried: &[String]) -> Result<Route> {
-        let view = self.current_view();
-        let mut scans = lock(&self.scans);
-        let known = scans.known(plan, 0);
-        if self.target != Target::Replica {
-            let route = self.to_primary(&view)?;
-            let lost = scans.strange(&known, scans.generation(&route.pool));
-            return if lost.is_empty() { Ok(route) } else { Err(scans.interrupt(&lost, route.pool.name())) };
-        }
-        if known.is_empty() {
-            return self.to_pinned(&view, plan.scan, tried, &mut scans.pin);
-        }
-        let own = |known: &[Key], pool: &Arc<Pool>| {
-            let generation = scans.generation(pool);
-            let was_tried = || tried.iter().any(|name| name == pool.name());
-            generation.is_some() && scans.strange(known, generation).is_empty() && !was_tried()
-        };
-        if let Some((pool, reader)) = self.serves_on(&view, |pool| own(&known, pool)) {
-            return Ok(Route { pinned: true, ..Route::to(pool, reader, 0) });
-        }
-        let serves = |key: &&Key| self.serves_on(&view, |pool| own(&[**key], pool)).is_some();
-        let lost: Vec<Key> = known.iter().filter(|key| !serves(key)).copied().collect();
-        if lost.is_empty() {
-            let text =
-                "the cursors of the list belong to different nodes: go on with each of them in a call of its own";
-            return Err(Error::new(Status::ScanInterrupted, text));
-        }
-        Err(scans.interrupt(&lost, ""))
+/// The route of a plan with scans.
+pub(super) fn route(scans: &Mutex<Scans>, choice: &Choice<'_>, plan: &Plan<'_>, tried: &[String]) -> Result<Route> {
+    let mut scans = lock(scans);
+    let known = scans.known(plan, 0);
+    if choice.context.target != Target::Replica {
+        let route = choice.primary()?;
+        let lost = scans.strange(&known, scans.generation(&route.pool));
+        return if lost.is_empty() { Ok(route) } else { Err(scans.interrupt(&lost, route.pool.name())) };
     }
+    if known.is_empty() {
+        return choice.pinned(plan.scan, tried, &mut scans.pin);
+    }
+    let own = |known: &[Key], pool: &Arc<Pool>| {
+        let generation = scans.generation(pool);
+        let was_tried = || tried.iter().any(|name| name == pool.name());
+        generation.is_some() && scans.strange(known, generation).is_empty() && !was_tried()
+    };
+    if let Some((pool, replica)) = serves_on(choice, |pool| own(&known, pool)) {
+        return Ok(Route { pinned: true, ..Route::to(pool, replica, 0) });
+    }
+    let serves = |key: &&Key| serves_on(choice, |pool| own(&[**key], pool)).is_some();
+    let lost: Vec<Key> = known.iter().filter(|key| !serves(key)).copied().collect();
+    if lost.is_empty() {
+        let text = "the cursors of the list belong to different nodes: go on with each of them in a call of its own";
+        return Err(Error::new(Status::ScanInterrupted, text));
+    }
+    Err(scans.interrupt(&lost, ""))
+}
 
-    /// The node among those which a replica client may read from, for a scan that began there.
-    fn serves_on<'a>(
-        &self,
-        view: &'a View,
-        own: impl Fn(&Arc<Pool>) -> bool,
-    ) -> Option<(&'a Arc<Pool>, Option<&'a Arc<Reader>>)> {
-        let replicas = view.replicas.iter().filter(|reader| self.is_fit(reader));
-        let replicas = replicas.map(|reader| (&reader.pool, Some(reader)));
-        replicas.chain(view.primary.iter().map(|pool| (pool, None))).find(|(pool, _)| own(pool))
-    }
+/// The node among those which a replica client may read from, for a scan that began there.
+fn serves_on<'a>(
+    choice: &Choice<'a>,
+    own: impl Fn(&Arc<Pool>) -> bool,
+) -> Option<(&'a Arc<Pool>, Option<&'a Arc<ReplicaTarget>>)> {
+    let replicas = choice.view.replicas.iter().filter(|replica| choice.is_fit(replica));
+    let replicas = replicas.map(|replica| (&replica.pool, Some(replica)));
+    replicas.chain(choice.view.primary.iter().map(|pool| (pool, None))).find(|(pool, _)| own(pool))
+}
 
-    /// A scan that is about to be sent to this node.
-    pub(super) fn begin_scan(&self, pool: &Arc<Pool>) -> Box<Trip> {
-        let opened = pool.opened();
-        let asks = lock(&self.scans).node(pool).is_none_or(|node| node.opened != opened);
-        Box::new(Trip { opened, asks })
-    }
+/// A scan that is about to be sent to this node.
+pub(super) fn begin(scans: &Mutex<Scans>, pool: &Arc<Pool>) -> Box<Trip> {
+    let opened = pool.opened();
+    let asks = lock(scans).node(pool).is_none_or(|node| node.opened != opened);
+    Box::new(Trip { opened, asks })
+}
 
-    /// The outcome of a plan with scans, unless its cursors turn out to be another generation's, or that is not known yet.
-    pub(super) fn land_scan(
-        &self,
-        plan: &Plan<'_>,
-        from: usize,
-        pool: &Arc<Pool>,
-        trip: &Trip,
-        outcome: Outcome,
-    ) -> std::result::Result<Outcome, Failed> {
-        let prefix = if trip.asks { encode::command_len(&ASK) } else { 0 };
-        let whole = match outcome {
-            Ok(reply) => reply,
-            Err(failure) => return Ok(Err(Failure { sent: failure.sent.saturating_sub(prefix), ..failure })),
-        };
-        let opened = pool.opened();
-        let mut scans = lock(&self.scans);
-        let (reply, origin) = match trip.asks {
-            true => {
-                let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));
-                // The first connection of all is the one that answered.
-                let as_of = if (trip.opened, opened) == (0, 1) { opened } else { trip.opened };
-                (without_first(&whole, plan.is_list()), scans.note(pool, run, as_of))
-            }
-            false if opened == trip.opened => match scans.node(pool) {
-                Some(node) => (whole, node.origin.clone()),
-                None => return Ok(Ok(whole)),
-            },
-            false if plan.reads => {
-                let text = "answered on a connection that was opened meanwhile: who is there is asked";
-                return Err(Failed::ForNow(Error::new(Status::Io, text).with_endpoint(pool.name())));
-            }
-            // What has written is not sent again; its cursors are of unknown origin.
-            false => return Ok(Ok(whole)),
-        };
-        let known = scans.known(plan, from);
-        let lost = scans.strange(&known, Some(origin.generation));
-        if !lost.is_empty() {
-            let error = scans.interrupt(&lost, pool.name());
-            let error = if plan.reads { error } else { error.with_flags(flags::MAYBE_EXECUTED).with_reply(reply) };
-            return Err(Failed::ForGood(error));
+/// The outcome of a plan with scans, unless its cursors turn out to be another generation's, or that is not known yet.
+pub(super) fn land(
+    scans: &Mutex<Scans>,
+    plan: &Plan<'_>,
+    from: usize,
+    pool: &Arc<Pool>,
+    trip: &Trip,
+    outcome: Outcome,
+) -> Landed {
+    let prefix = if trip.asks { encode::command_len(&ASK) } else { 0 };
+    let whole = match outcome {
+        Ok(reply) => reply,
+        Err(failure) => {
+            return Landed::Outcome(Err(Failure { sent: failure.sent.saturating_sub(prefix), ..failure }));
         }
-        scans.go_on(plan, from, &origin, &reply);
-        Ok(Ok(reply))
+    };
+    let opened = pool.opened();
+    let mut scans = lock(scans);
+    let (reply, origin) = match trip.asks {
+        true => {
+            let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));
+            // The first connection of all is the one that answered.
+            let as_of = if (trip.opened, opened) == (0, 1) { opened } else { trip.opened };
+            (without_first(&whole, plan.is_list()), scans.note(pool, run, as_of))
+        }
+        false if opened == trip.opened => match scans.node(pool) {
+            Some(node) => (whole, node.origin.clone()),
+            None => return Landed::Outcome(Ok(whole)),
+        },
+        false if plan.reads => {
+            let text = "answered on a connection that was opened meanwhile: who is there is asked";
+            return Landed::Again(Error::new(Status::Io, text).with_endpoint(pool.name()));
+        }
+        // What has written is not sent again; its cursors are of unknown origin.
+        false => return Landed::Outcome(Ok(whole)),
+    };
+    let known = scans.known(plan, from);
+    let lost = scans.strange(&known, Some(origin.generation));
+    if !lost.is_empty() {
+        let error = scans.interrupt(&lost, pool.name());
+        let error = if plan.reads { error } else { error.with_flags(flags::MAYBE_EXECUTED).with_reply(reply) };
+        return Landed::Over(error);
     }
+    scans.go_on(plan, from, &origin, &reply);
+    Landed::Outcome(Ok(reply))
 }
 
 /// A unit with the question in front.
-pub(super) fn asking(unit: Unit<'_>) -> Result<Vec<u8>> {
+pub(crate) fn asking(unit: Unit<'_>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &ASK);
     unit.bytes.append_to(&mut bytes)?;
@@ -246,7 +252,7 @@ pub(super) fn asking(unit: Unit<'_>) -> Result<Vec<u8>> {
 }
 
 /// The unit of these bytes.
-pub(super) fn with_question<'a>(bytes: &'a [u8], unit: Unit<'a>) -> Unit<'a> {
+pub(crate) fn with_question<'a>(bytes: &'a [u8], unit: Unit<'a>) -> Unit<'a> {
     Unit { bytes: Bytes::Raw(bytes), list: Some(unit.list.unwrap_or(1) + 1), ..unit }
 }
 

@@ -2,22 +2,21 @@
 //!
 //! Guarantees: with `replica.max_lag` a replica is read from only while it was within the bound at the last measurement; while the
 //! primary is away or being replaced, what was measured last counts (rule 32). One measurement at a time in the process, so that a
-//! frozen primary holds up one worker at the most. Begins with the first read, ends with the client. Leaves to others: the choice
-//! among those within the bound (route).
+//! frozen primary holds up at most one worker. The first read starts the measurements, and they end with the client. Leaves to others:
+//! the choice among those within the bound (choice).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use super::core::Core;
-use super::route::Reader;
 use crate::config::Endpoint;
 use crate::lane::{Bytes, Unit};
 use crate::net::{Replication, Role, RoleReplica};
+use crate::pool::Pool;
 use crate::sys::fork::PerProcess;
 use crate::sys::random;
 use crate::time::Deadline;
-use crate::topology::ReplicaView;
+use crate::topology::{ReplicaView, Service};
 use crate::worker;
 
 /// Between two measurements; a replica confirms its offset once a second, more often would tell nothing.
@@ -37,9 +36,18 @@ static TURN: PerProcess<Mutex<()>> = PerProcess::new();
 #[derive(Debug)]
 pub(super) struct Lag(AtomicI64);
 
+/// Whose replicas are measured.
+pub(super) trait Measured: Send + Sync + Sized + 'static {
+    fn measurements(&self) -> &Measurements<Self>;
+    /// The bound; `None` ends the measurements.
+    fn bound(&self) -> Option<u64>;
+    /// Measures all replicas once: whether anything could be learnt.
+    fn measure(&self, max: u64) -> bool;
+}
+
 /// The state of a client's measurements.
-pub(super) struct Watch {
-    of: Weak<Core>,
+pub(super) struct Measurements<M> {
+    of: Weak<M>,
     runs: AtomicBool,
     /// The last measurement gave nothing: replicas that were never measured need not wait for one.
     blind: AtomicBool,
@@ -51,13 +59,21 @@ impl Default for Lag {
     }
 }
 
-impl Watch {
-    pub(super) fn new(of: Weak<Core>) -> Self {
+impl<M: Measured> Measurements<M> {
+    pub(super) fn new(of: Weak<M>) -> Self {
         Self { of, runs: AtomicBool::new(false), blind: AtomicBool::new(false) }
     }
 
-    pub(super) fn core(&self) -> Weak<Core> {
-        Weak::clone(&self.of)
+    /// Sees to it that the replicas are measured from now on: whether those that were never measured pass for near enough.
+    pub(super) fn ensure(&self) -> bool {
+        if !self.runs.load(Ordering::Relaxed) && !self.runs.swap(true, Ordering::AcqRel) {
+            let of = Weak::clone(&self.of);
+            if worker::run(move || tick(&of)).is_err() {
+                // The next read tries again.
+                self.runs.store(false, Ordering::Release);
+            }
+        }
+        self.blind.load(Ordering::Relaxed)
     }
 }
 
@@ -72,7 +88,8 @@ impl Lag {
         }
     }
 
-    fn is_within(&self, max: u64, blind: bool) -> bool {
+    /// Whether it is within this bound; `blind`: it need not have been measured.
+    pub(super) fn is_within(&self, max: u64, blind: bool) -> bool {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => blind,
             lag => lag as u64 <= max,
@@ -87,49 +104,39 @@ impl Lag {
     }
 }
 
-impl Core {
-    /// Whether a replica is within the bound, if there is one; the first question starts the measurements.
-    pub(super) fn keeps_up(&self, reader: &Reader) -> bool {
-        let Some(max) = self.settings().replica.max_lag else { return true };
-        if !self.lag.runs.load(Ordering::Relaxed) && !self.lag.runs.swap(true, Ordering::AcqRel) {
-            let core = Weak::clone(&self.lag.of);
-            if worker::run(move || tick(&core)).is_err() {
-                // The next read tries again.
-                self.lag.runs.store(false, Ordering::Release);
-            }
-        }
-        reader.lag.is_within(max, self.lag.blind.load(Ordering::Relaxed))
+/// Asks the primary how far each of these replicas of its service is behind: whether it told.
+pub(super) fn measure<'a>(
+    primary: Option<&Arc<Pool>>,
+    replicas: impl Iterator<Item = (&'a Endpoint, &'a Lag)>,
+    service: &Service,
+    max: u64,
+) -> bool {
+    let Some((offset, listed)) = primary.and_then(ask_primary) else { return false };
+    let (lenient, snapshot) = (service.is_lenient(), service.load());
+    for (endpoint, lag) in replicas {
+        let replica = snapshot.replicas.iter().find(|replica| replica.endpoint == *endpoint);
+        let confirmed = replica.and_then(|replica| confirmed(replica, &listed));
+        let behind = confirmed.map_or(ABSENT, |confirmed| offset.saturating_sub(confirmed).max(0));
+        lag.note(behind, max, lenient);
     }
+    true
+}
 
-    fn measure(&self, max: u64) {
-        let view = self.current_view();
-        let Some((offset, listed)) = view.primary.as_ref().and_then(|pool| {
-            let ask = |args: &[&[u8]]| {
-                let unit = Unit { bytes: Bytes::Args(args), list: None, once: false, gate: None };
-                pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
-            };
-            let reply = ask(&[b"ROLE"])?;
-            // A user without ROLE may have INFO.
-            let role = match reply.error_line(0) {
-                None => Role::parse(&reply),
-                Some(_) => Replication::parse(&ask(&[b"INFO", b"replication"])?).map(|told| told.role),
-            };
-            match role {
-                Some(Role::Primary { offset, replicas }) => Some((offset, replicas)),
-                _ => None,
-            }
-        }) else {
-            return self.lag.blind.store(true, Ordering::Relaxed);
-        };
-        let lenient = self.service.is_lenient();
-        let snapshot = self.service.load();
-        for reader in &view.replicas {
-            let replica = snapshot.replicas.iter().find(|replica| replica.endpoint == *reader.pool.endpoint());
-            let confirmed = replica.and_then(|replica| confirmed(replica, &listed));
-            let lag = confirmed.map_or(ABSENT, |confirmed| offset.saturating_sub(confirmed).max(0));
-            reader.lag.note(lag, max, lenient);
-        }
-        self.lag.blind.store(false, Ordering::Relaxed);
+/// The primary's offset, and what its replicas have confirmed.
+fn ask_primary(pool: &Arc<Pool>) -> Option<(i64, Vec<RoleReplica>)> {
+    let ask = |args: &[&[u8]]| {
+        let unit = Unit { bytes: Bytes::Args(args), list: None, once: false, gate: None };
+        pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
+    };
+    let reply = ask(&[b"ROLE"])?;
+    // A user without ROLE may have INFO.
+    let role = match reply.error_line(0) {
+        None => Role::parse(&reply),
+        Some(_) => Replication::parse(&ask(&[b"INFO", b"replication"])?).map(|told| told.role),
+    };
+    match role {
+        Some(Role::Primary { offset, replicas }) => Some((offset, replicas)),
+        _ => None,
     }
 }
 
@@ -148,19 +155,23 @@ fn confirmed(replica: &ReplicaView, listed: &[RoleReplica]) -> Option<i64> {
     by_port.next().filter(|_| by_port.next().is_none()).and_then(|one| one.offset)
 }
 
-fn tick(core: &Weak<Core>) {
-    let Some(this) = core.upgrade().filter(|core| !core.is_closed()) else { return };
-    let Some(max) = this.settings().replica.max_lag else { return };
+fn tick<M: Measured>(of: &Weak<M>) {
+    let Some(this) = of.upgrade() else { return };
+    let measurements = this.measurements();
+    let Some(max) = this.bound() else {
+        // A bound that is set later starts them again.
+        return measurements.runs.store(false, Ordering::Release);
+    };
     let pause = match TURN.get_or_make(Mutex::default).try_lock() {
         Ok(_turn) => {
-            this.measure(max);
+            measurements.blind.store(!this.measure(max), Ordering::Relaxed);
             EVERY.mul_f64(0.9 + random::rng().f64() / 10.0)
         }
         Err(_) => Duration::from_millis(NEXT_TRY_MS + random::rng().u64(0..NEXT_TRY_MS)),
     };
-    let next = Weak::clone(core);
-    if worker::after(pause, Weak::clone(core), move || tick(&next)).is_err() {
-        this.lag.runs.store(false, Ordering::Release);
+    let next = Weak::clone(of);
+    if worker::after(pause, Weak::clone(of), move || tick(&next)).is_err() {
+        measurements.runs.store(false, Ordering::Release);
     }
 }
 

@@ -1,0 +1,427 @@
+//! The retry engine: what follows from each attempt of a call (rules 10 to 15). Pure: no clock, no chance, no socket.
+//!
+//! A blocking call sleeps on what it says, a submitted call queues on it, a session takes its connection with it. Each attempt goes
+//! through [`Attempt::may_begin`], is sent, is judged by [`Attempt::conclude`], and [`Attempt::next`] says what comes then.
+//!
+//! Guarantees: what may have run is sent again only if it only reads or the caller said IDEMPOTENT; nothing is sent after the deadline;
+//! without progress the pauses grow; the error at the end is the most telling one. A call that succeeds at once costs no memory here.
+//! Leaves to others: waiting, routing, sending, and what has to be told about nodes ([`Effect`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::held::Held;
+use super::judge::{self, Again, Verdict, is_final, join};
+use crate::config::RetrySettings;
+use crate::error::{Error, Status, flags};
+use crate::lane::{Failure, Outcome};
+use crate::plan::{CallFlags, Plan};
+use crate::pool::Pool;
+use crate::resp::Reply;
+use crate::time::{Deadline, Instant};
+
+/// A unit at which the connection has ended so often is not sent again: it is most likely the cause.
+const MOST_ENDS: u32 = 3;
+/// Pauses double at most so often.
+const MOST_DOUBLED: u32 = 16;
+
+/// A node as the engine knows it.
+pub(crate) trait Node: Clone {
+    fn name(&self) -> &str;
+    fn is(&self, other: &Self) -> bool;
+}
+
+impl Node for Arc<Pool> {
+    fn name(&self) -> &str {
+        Pool::name(self)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self, other)
+    }
+}
+
+/// Where a call stands between two attempts.
+pub(crate) struct Attempt<N> {
+    pub(crate) retry: RetrySettings,
+    pub(crate) deadline: Deadline,
+    /// It has been held back, by the fence or for want of a majority.
+    pub(crate) held: Held,
+    /// `None` before the first failure.
+    history: Option<Box<History<N>>>,
+}
+
+/// What earlier attempts have left.
+struct History<N> {
+    rounds: u32,
+    /// Topology of this discovery or an earlier one, or of this version, has been found wanting.
+    stale: u64,
+    version: u64,
+    /// The replicas that failed it.
+    tried: Vec<String>,
+    /// Replies to a list whose rest was refused, each with how many of them stand.
+    kept: Vec<(Reply, usize)>,
+    /// The first command that is sent again.
+    from: usize,
+    /// How often in a row the connection ended at this unit, and at which node: at another one it may fare better.
+    ends: u32,
+    ended_at: Option<N>,
+    /// The node that refused the rest.
+    refused_by: Option<N>,
+    /// An attempt may have run.
+    maybe_executed: bool,
+    /// The error that says best why the call has not succeeded yet.
+    telling: Option<Error>,
+}
+
+/// The way that an attempt went, and how the topology stands at its end.
+pub(crate) struct Leg<'a, N> {
+    pub(crate) node: &'a N,
+    /// It is a replica; no other one will do if it is pinned.
+    pub(crate) replica: bool,
+    pub(crate) pinned: bool,
+    /// A failover has begun or ended since the attempt began.
+    pub(crate) doubted: bool,
+    /// The version of the topology by which the node was chosen.
+    pub(crate) version: u64,
+    /// The number of the last discovery.
+    pub(crate) discovered: u64,
+    /// When it ended.
+    pub(crate) now: Instant,
+}
+
+/// What an attempt ended with.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The call is over, with this reply.
+    Done(Reply),
+    /// The call is over, with this error.
+    Over(Error),
+    /// It may be tried again, unless this is the last error.
+    Again(Error),
+}
+
+/// What has to be told about the node.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// It is not what it was: its connections serve nothing new, and the Sentinels are asked.
+    Doubt(String),
+    /// It did not answer as it should.
+    Suspect(String),
+    /// It is a replica that failed: others come first for a while.
+    CoolDown(Error),
+}
+
+/// How things stand for the caller when an attempt has failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    pub(crate) now: Instant,
+    /// The client is being closed.
+    pub(crate) closed: bool,
+    pub(crate) cancelled: bool,
+    /// A random number from 0 to 1: the pauses of many calls must not end together.
+    pub(crate) jitter: f64,
+}
+
+/// What comes after a failed attempt.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Another attempt, now.
+    Again,
+    /// Another attempt after this pause, or as soon as the topology has changed.
+    Wait(Duration),
+    /// No other attempt.
+    Over(Error),
+}
+
+/// The end of a call that did not succeed.
+#[derive(Debug)]
+pub(crate) enum End<N> {
+    /// The replies to a list, and the refusals of its rest, by this node.
+    Refused(Reply, N),
+    Failed(Error),
+}
+
+impl From<Error> for Step {
+    fn from(error: Error) -> Self {
+        if is_final(&error) { Self::Over(error) } else { Self::Again(error) }
+    }
+}
+
+impl<N> Default for History<N> {
+    fn default() -> Self {
+        Self {
+            rounds: 0,
+            stale: 0,
+            version: 0,
+            tried: Vec::new(),
+            kept: Vec::new(),
+            from: 0,
+            ends: 0,
+            ended_at: None,
+            refused_by: None,
+            maybe_executed: false,
+            telling: None,
+        }
+    }
+}
+
+impl<N: Node> Attempt<N> {
+    #[inline]
+    pub(crate) fn new(retry: RetrySettings, deadline: Deadline) -> Self {
+        Self { retry, deadline, held: Held::default(), history: None }
+    }
+
+    fn history(&mut self) -> &mut History<N> {
+        self.history.get_or_insert_default()
+    }
+
+    /// The first command to send.
+    #[inline]
+    pub(crate) fn from(&self) -> usize {
+        self.history.as_ref().map_or(0, |history| history.from)
+    }
+
+    /// The replicas that have failed it.
+    #[inline]
+    pub(crate) fn tried(&self) -> &[String] {
+        self.history.as_ref().map_or(&[], |history| &history.tried)
+    }
+
+    /// The topology that was found wanting: the number of its discovery (0: none was), and its version.
+    #[inline]
+    pub(crate) fn wanting(&self) -> (u64, u64) {
+        self.history.as_ref().map_or((0, 0), |history| (history.stale, history.version))
+    }
+
+    /// Whether the next attempt has a connection of its own, because it may cost others their answers.
+    #[inline]
+    pub(crate) fn goes_alone(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.ends > 0)
+    }
+
+    /// How many attempts there were before this one.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.rounds)
+    }
+
+    /// Whether any attempt has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.history.is_some()
+    }
+
+    /// Whether another attempt may begin; the error to end with, if the pause before it took the rest of the time.
+    pub(crate) fn may_begin(&mut self, now: Instant) -> std::result::Result<(), Error> {
+        let late = self.deadline.end().is_some_and(|end| now >= end);
+        match &self.history {
+            Some(history) if late && history.rounds > 0 => Err(history.telling.clone().unwrap_or_else(out_of_time)),
+            _ => Ok(()),
+        }
+    }
+
+    /// No node was found for it. With no replica left that has not failed it, the next attempt begins with fresh topology.
+    pub(crate) fn unrouted(&mut self, version: u64, discovered: u64) {
+        let history = self.history();
+        history.tried.clear();
+        (history.stale, history.version) = (discovered, version);
+    }
+
+    /// What an attempt's outcome means.
+    pub(crate) fn conclude(
+        &mut self,
+        plan: &Plan<'_>,
+        call: CallFlags,
+        leg: &Leg<'_, N>,
+        outcome: Outcome,
+    ) -> (Step, Option<Effect>) {
+        let ended_often = self.note_end(leg.node, &outcome);
+        let outcome = if leg.doubted { judge::doubt(plan, outcome) } else { outcome };
+        let by_caller = outcome.as_ref().is_err_and(|failure| plan.is_ended_by_caller(failure, self.deadline, leg.now));
+        let outcome = match by_caller {
+            true => outcome.map_err(|failure| Failure { error: plan.waited(failure.error), ..failure }),
+            false => outcome,
+        };
+        match judge::judge(plan, self.from(), call, &self.retry, outcome) {
+            Verdict::Done { reply, ask } => {
+                (Step::Done(reply), ask.then(|| Effect::Doubt("it refused a write".to_owned())))
+            }
+            Verdict::Failed(error) => {
+                let effect = effect_of_end(&error, by_caller);
+                (Step::Over(error), effect)
+            }
+            Verdict::Again(again) => {
+                let again = Again { suspect: again.suspect && !by_caller, ..again };
+                match self.note_failure(again, leg, call) {
+                    (Step::Again(error), effect) if ended_often => (Step::Over(ended_again(error)), effect),
+                    noted => noted,
+                }
+            }
+        }
+    }
+
+    /// Counts the ends of a connection at this unit; true when it has been tried often enough.
+    fn note_end(&mut self, node: &N, outcome: &Outcome) -> bool {
+        if !outcome.as_ref().is_err_and(|failure| failure.at_head) {
+            return false;
+        }
+        let history = self.history();
+        let same = history.ended_at.as_ref().is_some_and(|known| known.is(node));
+        history.ends = if same { history.ends + 1 } else { 1 };
+        history.ended_at = Some(node.clone());
+        history.ends >= MOST_ENDS
+    }
+
+    /// What follows from a failure for the next attempt.
+    fn note_failure(&mut self, again: Again, leg: &Leg<'_, N>, call: CallFlags) -> (Step, Option<Effect>) {
+        let error = match again.error.endpoint() {
+            "" => again.error.with_endpoint(leg.node.name()),
+            _ => again.error,
+        };
+        let history = self.history();
+        if let Some((reply, ran)) = again.kept {
+            history.from += ran;
+            history.kept.push((reply, ran));
+            history.refused_by = Some(leg.node.clone());
+        }
+        if again.was_sent && call.has(CallFlags::NO_RETRY) {
+            return (Step::Over(error), None);
+        }
+        history.maybe_executed |= error.has(flags::MAYBE_EXECUTED);
+        if !again.suspect {
+            return (Step::Again(error), None);
+        }
+        let effect = match leg.replica {
+            // The node itself may well be there: a cursor is lost only with the node.
+            true if leg.pinned && error.status() == Status::Io => None,
+            true => {
+                history.tried.push(leg.node.name().to_owned());
+                Some(Effect::CoolDown(error.clone()))
+            }
+            false => {
+                (history.stale, history.version) = (leg.discovered, leg.version);
+                // The primary that stood in for the replicas is gone as well: they are tried anew.
+                history.tried.clear();
+                let why = error.message().to_owned();
+                Some(if error.status() == Status::Server { Effect::Doubt(why) } else { Effect::Suspect(why) })
+            }
+        };
+        (Step::Again(error), effect)
+    }
+
+    /// What comes after an attempt that failed with this error, which is not final.
+    pub(crate) fn next(&mut self, error: Error, facts: Facts) -> Next {
+        let (retry, end) = (self.retry, self.deadline.end());
+        let history = self.history();
+        let error = history.most_telling(error);
+        if facts.cancelled {
+            return Next::Over(error.with_status(Status::Cancelled).without_flags(flags::RETRYABLE));
+        }
+        let out_of_retries = retry.max != 0 && history.rounds >= retry.max;
+        if facts.closed || out_of_retries || end.is_some_and(|end| facts.now >= end) {
+            return Next::Over(error);
+        }
+        history.rounds += 1;
+        // The first repetition follows at once, and so does each one at another replica.
+        if history.rounds == 1 || !history.tried.is_empty() {
+            return Next::Again;
+        }
+        let doubled = retry.backoff_min.saturating_mul(1 << (history.rounds - 2).min(MOST_DOUBLED));
+        let pause = doubled.min(retry.backoff_max).mul_f64(0.5 + facts.jitter / 2.0);
+        Next::Wait(end.map_or(pause, |end| pause.min(end.saturating_duration_since(facts.now))))
+    }
+
+    /// Which error to end with when this one comes last.
+    pub(crate) fn most_telling(&mut self, error: Error) -> Error {
+        self.history().most_telling(error)
+    }
+
+    /// The end of a call with this error: an error, or what is known of a list whose rest was refused to the end.
+    pub(crate) fn end(&mut self, plan: &Plan<'_>, error: Error) -> End<N> {
+        let Some(history) = self.history.as_mut() else { return End::Failed(as_seen(plan, error, false)) };
+        let refused = history.from > 0 || error.status() == Status::Server;
+        let known = !history.maybe_executed && !error.has(flags::MAYBE_EXECUTED);
+        match history.refused_by.take() {
+            Some(node) if refused && known => End::Refused(history.with_refusals(), node),
+            _ => {
+                let maybe_executed = history.maybe_executed;
+                End::Failed(as_seen(plan, history.with_kept(error), maybe_executed))
+            }
+        }
+    }
+
+    /// The whole reply, if it came in parts.
+    #[inline]
+    pub(crate) fn whole(&self, last: Reply) -> Reply {
+        match &self.history {
+            Some(history) if !history.kept.is_empty() => join(&history.kept, &last),
+            _ => last,
+        }
+    }
+}
+
+impl<N> History<N> {
+    /// An error, with the replies that stand in front of its own.
+    fn with_kept(&self, error: Error) -> Error {
+        if self.kept.is_empty() {
+            return error;
+        }
+        let whole = join(&self.kept, error.reply().unwrap_or(&Reply::null()));
+        error.with_reply(whole)
+    }
+
+    /// The replies that stand, and the refusals of the rest.
+    fn with_refusals(&self) -> Reply {
+        match self.kept.split_last() {
+            Some(((last, _), earlier)) => join(earlier, last),
+            None => Reply::null(),
+        }
+    }
+
+    /// That no replica was fit says more than that the last of them failed, and anything says more than that the deadline came during a
+    /// discovery.
+    fn most_telling(&mut self, error: Error) -> Error {
+        let was_sent = error.has(flags::MAYBE_EXECUTED);
+        let vague = match &self.telling {
+            None => false,
+            Some(_) if was_sent || matches!(error.status(), Status::NoReplica | Status::Server) => false,
+            Some(telling) => telling.status() == Status::NoReplica || error.status() == Status::Timeout,
+        };
+        if vague {
+            return self.telling.clone().unwrap_or(error);
+        }
+        self.telling = Some(error.clone());
+        error
+    }
+}
+
+/// What the end of a call tells about the node.
+fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
+    if error.has(flags::MAYBE_EXECUTED) {
+        return (!by_caller).then(|| Effect::Suspect(error.message().to_owned()));
+    }
+    let refused_wait = error.status() == Status::Replicas && !error.server_code().is_empty();
+    refused_wait.then(|| Effect::Doubt(error.message().to_owned()))
+}
+
+/// The flags that tell the caller whether it ran, and whether to try again.
+fn as_seen(plan: &Plan<'_>, error: Error, maybe_executed: bool) -> Error {
+    match plan.only_scans() {
+        true if is_final(&error) => error.without_flags(flags::MAYBE_EXECUTED),
+        true => error.without_flags(flags::MAYBE_EXECUTED).with_flags(flags::RETRYABLE),
+        false if maybe_executed && !plan.repeatable => error.with_flags(flags::MAYBE_EXECUTED),
+        false => error,
+    }
+}
+
+fn ended_again(error: Error) -> Error {
+    let note = format!("; the connection ended {MOST_ENDS} times at this command: it is not sent again");
+    error.with_note(note).without_flags(flags::RETRYABLE)
+}
+
+fn out_of_time() -> Error {
+    Error::new(Status::Timeout, "no time was left for an attempt").with_flags(flags::RETRYABLE)
+}
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

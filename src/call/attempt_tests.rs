@@ -1,0 +1,537 @@
+//! Rules 10 to 15 on the retry engine: a table of outcomes and what follows, and random histories against a model of a server.
+
+use std::time::Duration;
+
+use super::*;
+use crate::resp::{Kind, ReplyBuilder, encode};
+
+impl Node for &'static str {
+    fn name(&self) -> &str {
+        self
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+const I: u32 = CallFlags::IDEMPOTENT;
+const N: u32 = CallFlags::NO_RETRY;
+
+fn encoded(commands: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for command in commands.split("; ") {
+        let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        encode::command(&mut bytes, &args);
+    }
+    bytes
+}
+
+/// The plan of these commands: a list if there is a semicolon.
+fn plan<'a>(commands: &str, bytes: &'a [u8]) -> Plan<'a> {
+    if commands.contains(';') { Plan::list(bytes).unwrap() } else { Plan::one(bytes).unwrap() }
+}
+
+/// An outcome from a few words: `ok`, `null`, an error line, or of a list its replies with `|` between them; `cut`, `timeout` or a
+/// status, with how much was sent (`none`, `part`, `first`, `all`).
+fn outcome(plan: &Plan<'_>, from: usize, words: &str) -> Outcome {
+    let (what, sent) = words.split_once(' ').unwrap_or((words, ""));
+    let whole = plan.unit(from).bytes.len();
+    let sent = match sent.trim_end_matches(" head") {
+        "none" => 0,
+        "part" => plan.first_len(from) - 1,
+        "first" => plan.first_len(from),
+        _ => whole,
+    };
+    let failed = |status| {
+        let error = Error::new(status, "the attempt failed").with_endpoint("n");
+        Err(Failure { sent, error, at_head: words.ends_with("head") })
+    };
+    match what {
+        "cut" => failed(Status::Io),
+        "timeout" => failed(Status::Timeout),
+        "connect" => failed(Status::Connect).map_err(|failure| with_flag(failure, flags::RETRYABLE)),
+        "refused-for-good" => failed(Status::Connect),
+        "role" => failed(Status::Role),
+        "protocol" => failed(Status::Protocol),
+        "limit" => failed(Status::Limit),
+        "replicas" => failed(Status::Replicas),
+        _ => Ok(replies(plan, words)),
+    }
+}
+
+fn with_flag(failure: Failure, flag: u32) -> Failure {
+    Failure { error: failure.error.with_flags(flag), ..failure }
+}
+
+fn replies(plan: &Plan<'_>, words: &str) -> Reply {
+    let mut reply = ReplyBuilder::new();
+    let mut one = |reply: &mut ReplyBuilder, word: &str| {
+        _ = match word {
+            "ok" => reply.text("OK"),
+            "null" => reply.null(),
+            line => reply.error(line),
+        }
+    };
+    if !plan.is_list() {
+        one(&mut reply, words);
+        return reply.finish();
+    }
+    reply.array();
+    words.split('|').for_each(|word| one(&mut reply, word));
+    reply.end().finish()
+}
+
+fn leg(node: &'static &'static str) -> Leg<'static, &'static str> {
+    let now = Instant::now();
+    Leg { node, replica: false, pinned: false, doubted: false, version: 7, discovered: 3, now }
+}
+
+/// The step in a few words: `done`, `again` or `over STATUS`, then `maybe`, `retry`, and what is told about the node.
+fn in_words(step: &Step, effect: &Option<Effect>) -> String {
+    let flagged = |error: &Error| {
+        let maybe = if error.has(flags::MAYBE_EXECUTED) { " maybe" } else { "" };
+        let retry = if error.has(flags::RETRYABLE) { " retry" } else { "" };
+        format!("{maybe}{retry}")
+    };
+    let told = match effect {
+        None => "",
+        Some(Effect::Doubt(_)) => " +doubt",
+        Some(Effect::Suspect(_)) => " +suspect",
+        Some(Effect::CoolDown(_)) => " +cool",
+    };
+    match step {
+        Step::Done(_) => format!("done{told}"),
+        Step::Again(error) => format!("again{}{told}", flagged(error)),
+        Step::Over(error) => format!("over {:?}{}{told}", error.status(), flagged(error)),
+    }
+}
+
+const READONLY: &str = "READONLY You can't write against a read only replica.";
+const LOADING: &str = "LOADING Redis is loading the dataset in memory";
+const UNBLOCKED: &str = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+const IN_SCRIPT: &str = "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write";
+
+/// The rule, the commands, the call's flags, the outcome of its first attempt on the primary, and what follows.
+const TABLE: &[(&str, &str, u32, &str, &str)] = &[
+    // 10 a: what was surely not sent whole was surely not executed.
+    ("10a", "INCR k", 0, "cut none", "again retry +suspect"),
+    ("10a", "INCR k", 0, "cut part", "again retry +suspect"),
+    ("10a", "INCR k", 0, "timeout none", "again retry +suspect"),
+    ("10a", "INCR k", 0, "timeout part", "again retry +suspect"),
+    ("10a", "INCR k", 0, "connect none", "again retry +suspect"),
+    ("10a", "INCR k", 0, "role none", "again retry +suspect"),
+    ("10a", "INCR k", N, "cut part", "again retry +suspect"),
+    ("10a", "EVAL s 0", 0, "cut part", "again retry +suspect"),
+    ("10a", "SCAN 5", 0, "cut part", "again retry +suspect"),
+    ("10a", "INCR a; INCR b", 0, "cut part", "again retry +suspect"),
+    ("10a", "INCR k", 0, "refused-for-good none", "over Connect"),
+    ("10a", "INCR k", 0, "limit none", "over Limit"),
+    // 10: an unknown outcome of a write is the caller's.
+    ("10", "INCR k", 0, "cut all", "over Io maybe +suspect"),
+    ("10", "INCR k", 0, "timeout all", "over Timeout maybe +suspect"),
+    ("10", "INCR k", 0, "protocol all", "over Protocol maybe +suspect"),
+    ("10", "NEW.COMMAND k", 0, "cut all", "over Io maybe +suspect"),
+    ("10", "EVAL s 0", 0, "cut all", "over Io maybe +suspect"),
+    ("10", "INCR a; INCR b", 0, "cut all", "over Io maybe +suspect"),
+    ("10", "INCR a; INCR b", 0, "cut first", "over Io maybe +suspect"),
+    ("10", "GET a; INCR b", 0, "cut first", "over Io maybe +suspect"),
+    // 10 b: what only reads is sent again, the SCAN family excepted.
+    ("10b", "GET k", 0, "cut all", "again maybe retry +suspect"),
+    ("10b", "GET k", 0, "timeout all", "again maybe retry +suspect"),
+    ("10b", "GET k", 0, "protocol all", "again maybe retry"),
+    ("10b", "GET a; GET b", 0, "cut all", "again maybe retry +suspect"),
+    ("10b", "SCAN 5", 0, "cut all", "over Io maybe +suspect"),
+    ("10b", "HSCAN h 0", 0, "timeout all", "over Timeout maybe +suspect"),
+    ("10b", "SCAN 0; GET k", 0, "cut all", "over Io maybe +suspect"),
+    ("10b", "GET k", N, "cut all", "over Io maybe retry"),
+    // 10 c: the caller knows better.
+    ("10c", "INCR k", I, "cut all", "again maybe retry +suspect"),
+    ("10c", "EVAL s 0", I, "timeout all", "again maybe retry +suspect"),
+    ("10c", "SCAN 5", I, "cut all", "again maybe retry +suspect"),
+    ("10c", "INCR k", I | N, "cut all", "over Io maybe retry"),
+    ("10c", "INCR k", I, "limit all", "over Limit maybe +suspect"),
+    // 10 d: the server says that it did not run.
+    ("10d", "INCR k", 0, READONLY, "again retry +doubt"),
+    ("10d", "INCR k", 0, "MASTERDOWN Link with MASTER is down", "again retry +doubt"),
+    ("10d", "GET k", 0, "MASTERDOWN Link with MASTER is down", "again retry +doubt"),
+    ("10d", "INCR k", 0, LOADING, "again retry"),
+    ("10d", "INCR k", 0, "BUSY Redis is busy running a script.", "again retry"),
+    ("10d", "INCR k", 0, "NOREPLICAS Not enough good replicas to write.", "done"),
+    ("10d", "INCR k", 0, "MISCONF Redis is configured to save RDB snapshots", "done"),
+    ("10d", "INCR k", 0, "OOM command not allowed", "done"),
+    ("10d", "INCR k", 0, "WRONGTYPE Operation against a key", "done"),
+    ("10d", "INCR k", N, LOADING, "over Server retry"),
+    ("10d", "SCAN 5", 0, LOADING, "again retry"),
+    // Never of a script: what it did before the refusal did run.
+    ("10d", "EVAL s 0", 0, READONLY, "done +doubt"),
+    ("10d", "EVAL s 0", 0, IN_SCRIPT, "done +doubt"),
+    ("10d", "FCALL f 0", 0, LOADING, "done"),
+    ("10d", "EVAL s 0", I, READONLY, "done +doubt"),
+    ("10d", "EVAL s 0; INCR k", 0, "ok|READONLY no", "done +doubt"),
+    // Unblocked by a demotion: of commands that wait for data only, and never of WAIT.
+    ("10d", "BLPOP q 0", 0, UNBLOCKED, "again retry +doubt"),
+    ("10d", "BLPOP q 0", 0, "UNBLOCKED client unblocked via CLIENT UNBLOCK", "done"),
+    ("10d", "WAIT 1 0", 0, UNBLOCKED, "done +doubt"),
+    ("10d", "MODULE.BLOCKS k 0", 0, UNBLOCKED, "done +doubt"),
+    ("10d", "INCR k; GET k", 0, LOADING_BOTH, "again retry"),
+    // 11: of a list only a suffix of which nothing ran.
+    ("11", "INCR a; INCR b", 0, "ok|ok", "done"),
+    ("11", "INCR a; INCR b", 0, "ok|READONLY no", "again retry +doubt"),
+    ("11", "INCR a; INCR b", 0, "READONLY no|READONLY no", "again retry +doubt"),
+    ("11", "INCR a; INCR b", 0, "READONLY no|ok", "done +doubt"),
+    ("11", "INCR a; GET b; INCR c", 0, "READONLY no|ok|READONLY no", "again retry +doubt"),
+    ("11", "INCR a; INCR b", 0, "WRONGTYPE no|READONLY no", "again retry +doubt"),
+    ("11", "INCR a; INCR b", N, "ok|READONLY no", "over Server retry"),
+    // 16: too few replicas is known to have run.
+    ("16", "INCR k", 0, "replicas all", "over Replicas"),
+];
+
+const LOADING_BOTH: &str = "LOADING Redis is loading|LOADING Redis is loading";
+
+fn first_step(commands: &str, call: u32, leg: &Leg<'_, &'static str>, words: &str) -> String {
+    let bytes = encoded(commands);
+    let plan = plan(commands, &bytes);
+    let retry = crate::config::ClientSettings::default().retry;
+    let mut attempt = Attempt::new(retry, Deadline::after(Duration::from_secs(5)));
+    let outcome = outcome(&plan, 0, words);
+    let (step, effect) = attempt.conclude(&plan, CallFlags::from_bits(call).unwrap(), leg, outcome);
+    in_words(&step, &effect)
+}
+
+#[test]
+fn rules_10_to_16_what_follows_from_the_first_attempt() {
+    assert!(TABLE.len() >= 60, "{}", TABLE.len());
+    let mut wrong = Vec::new();
+    for (rule, commands, call, words, expected) in TABLE {
+        let found = first_step(commands, *call, &leg(&"n"), words);
+        if found != *expected {
+            wrong.push(format!("rule {rule}: {commands} ({call:#x}), {words}: {found}, not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rule_8_what_was_answered_during_a_failover_is_no_success() {
+    let doubted = || Leg { doubted: true, ..leg(&"n") };
+    for (commands, words, expected) in [
+        ("INCR k", "ok", "over Io maybe +suspect"),
+        ("GET k", "ok", "done"),
+        ("INCR k", "OOM command not allowed", "done"),
+        ("INCR k", READONLY, "again retry +doubt"),
+        ("INCR a; INCR b", "ok|ok", "over Io maybe +suspect"),
+        ("INCR a; INCR b", "ok|READONLY no", "over Io maybe +suspect"),
+        ("BLPOP q 1", "null", "done"),
+        ("EVAL s 0", "null", "over Io maybe +suspect"),
+        ("INCR k", "cut part", "again retry +suspect"),
+        ("INCR k", "cut all", "over Io maybe +suspect"),
+    ] {
+        assert_eq!(first_step(commands, 0, &doubted(), words), expected, "{commands}: {words}");
+    }
+}
+
+#[test]
+fn rule_15_a_replica_that_fails_makes_way_and_a_pinned_one_is_asked_again() {
+    let replica = || Leg { replica: true, ..leg(&"r") };
+    let pinned = || Leg { pinned: true, ..replica() };
+    assert_eq!(first_step("GET k", 0, &replica(), "cut all"), "again maybe retry +cool");
+    assert_eq!(first_step("GET k", 0, &replica(), "connect none"), "again retry +cool");
+    assert_eq!(first_step("SCAN 5", 0, &pinned(), "cut part"), "again retry");
+    assert_eq!(first_step("SCAN 5", 0, &pinned(), "connect none"), "again retry +cool");
+    assert_eq!(first_step("GET k", 0, &replica(), LOADING), "again retry");
+}
+
+fn get_attempt(budget: Option<Duration>) -> Attempt<&'static str> {
+    let deadline = budget.map_or_else(Deadline::never, Deadline::after);
+    Attempt::new(crate::config::ClientSettings::default().retry, deadline)
+}
+
+fn facts(jitter: f64) -> Facts {
+    Facts { now: Instant::now(), closed: false, cancelled: false, jitter }
+}
+
+fn cut() -> Error {
+    Error::new(Status::Io, "cut").with_flags(flags::RETRYABLE)
+}
+
+#[test]
+fn the_first_repetition_is_immediate_and_then_the_pauses_grow() {
+    let mut attempt = get_attempt(None);
+    assert!(matches!(attempt.next(cut(), facts(1.0)), Next::Again));
+    for ms in [10, 20, 40, 80, 160, 320, 500, 500] {
+        let Next::Wait(pause) = attempt.next(cut(), facts(1.0)) else { panic!("a pause") };
+        assert_eq!(pause, Duration::from_millis(ms));
+    }
+    let Next::Wait(pause) = attempt.next(cut(), facts(0.0)) else { panic!("a pause") };
+    assert_eq!(pause, Duration::from_millis(250), "the jitter takes up to half of it");
+}
+
+#[test]
+fn no_pause_is_longer_than_the_time_left() {
+    let mut attempt = get_attempt(Some(Duration::from_secs(1)));
+    let end = attempt.deadline.end().unwrap();
+    let late = Facts { now: end - Duration::from_millis(3), ..facts(1.0) };
+    assert!(matches!(attempt.next(cut(), late), Next::Again));
+    assert!(matches!(attempt.next(cut(), late), Next::Wait(pause) if pause == Duration::from_millis(3)));
+    assert!(attempt.may_begin(end - Duration::from_millis(1)).is_ok());
+    assert!(attempt.may_begin(end).is_err(), "the pause took the rest of the time");
+}
+
+#[test]
+fn what_ends_a_call_ends_it_with_what_is_known() {
+    let mut attempt = get_attempt(Some(Duration::from_secs(1)));
+    let over = Facts { now: attempt.deadline.end().unwrap(), ..facts(0.0) };
+    assert!(matches!(attempt.next(cut(), over), Next::Over(error) if error.status() == Status::Io));
+    let closed = Facts { closed: true, ..facts(0.0) };
+    assert!(matches!(get_attempt(None).next(cut(), closed), Next::Over(_)));
+    let cancelled = Facts { cancelled: true, ..facts(0.0) };
+    let Next::Over(error) = get_attempt(None).next(cut(), cancelled) else { panic!("it was cancelled") };
+    assert!(error.status() == Status::Cancelled && !error.has(flags::RETRYABLE));
+    let mut few = get_attempt(None);
+    few.retry.max = 2;
+    assert!(matches!(few.next(cut(), facts(0.0)), Next::Again));
+    assert!(matches!(few.next(cut(), facts(0.0)), Next::Wait(_)));
+    assert!(matches!(few.next(cut(), facts(0.0)), Next::Over(_)), "two repetitions");
+}
+
+#[test]
+fn the_most_telling_error_is_kept() {
+    let none = || Error::new(Status::NoReplica, "no fit replica").with_flags(flags::RETRYABLE);
+    let late = || Error::new(Status::Timeout, "no time was left").with_flags(flags::RETRYABLE);
+    let mut attempt = get_attempt(None);
+    assert_eq!(attempt.most_telling(none()).status(), Status::NoReplica);
+    assert_eq!(attempt.most_telling(cut()).status(), Status::NoReplica, "that one of them failed says less");
+    assert_eq!(attempt.most_telling(late()).status(), Status::NoReplica);
+    let sent = cut().with_flags(flags::MAYBE_EXECUTED);
+    assert_eq!(attempt.most_telling(sent).status(), Status::Io, "that it may have run says most");
+    assert_eq!(attempt.most_telling(late()).status(), Status::Io);
+}
+
+#[test]
+fn a_unit_at_which_the_connection_ends_three_times_is_the_cause() {
+    let bytes = encoded("GET k");
+    let plan = plan("GET k", &bytes);
+    let mut attempt = get_attempt(None);
+    let mut end_at = |node: &'static &'static str| {
+        let outcome = outcome(&plan, 0, "cut all head");
+        let (step, effect) = attempt.conclude(&plan, CallFlags::default(), &leg(node), outcome);
+        in_words(&step, &effect)
+    };
+    assert_eq!(end_at(&"a"), "again maybe retry +suspect");
+    assert_eq!(end_at(&"a"), "again maybe retry +suspect");
+    assert_eq!(end_at(&"b"), "again maybe retry +suspect", "another node may fare better");
+    assert_eq!(end_at(&"b"), "again maybe retry +suspect");
+    assert_eq!(end_at(&"b"), "over Io maybe +suspect");
+    assert!(attempt.goes_alone());
+}
+
+#[test]
+fn a_list_goes_on_behind_what_ran_and_comes_back_whole() {
+    let commands = "INCR a; INCR b; INCR c";
+    let bytes = encoded(commands);
+    let plan = plan(commands, &bytes);
+    let mut attempt = get_attempt(None);
+    let (step, _) =
+        attempt.conclude(&plan, CallFlags::default(), &leg(&"n"), Ok(replies(&plan, "ok|READONLY no|READONLY no")));
+    assert!(matches!(step, Step::Again(_)) && attempt.from() == 1);
+    let (step, _) = attempt.conclude(&plan, CallFlags::default(), &leg(&"m"), Ok(replies(&plan, "ok|ok")));
+    let Step::Done(rest) = step else { panic!("the rest ran") };
+    assert_eq!(attempt.whole(rest).count(0), 3);
+    // Refused to the end: what ran, and the refusals of the rest.
+    let mut attempt = get_attempt(None);
+    let (step, _) =
+        attempt.conclude(&plan, CallFlags::default(), &leg(&"n"), Ok(replies(&plan, "ok|LOADING no|LOADING no")));
+    let Step::Again(error) = step else { panic!("again") };
+    let End::Refused(reply, "n") = attempt.end(&plan, error) else { panic!("known to the command") };
+    let errors = reply.children(0).filter(|child| reply.kind(*child) == Kind::Error).count();
+    assert_eq!((reply.count(0), errors), (3, 2));
+}
+
+/// A server that executes, refuses, stalls and dies by chance, and counts what it executed.
+struct Model {
+    rng: fastrand::Rng,
+    start: Instant,
+    passed: Duration,
+    /// What it has executed of each command.
+    executed: Vec<u32>,
+    /// How often anything of the unit reached it.
+    sends: u32,
+    /// So many more attempts meet a fault.
+    faults: u32,
+}
+
+impl Model {
+    fn now(&self) -> Instant {
+        self.start + self.passed
+    }
+
+    fn pass(&mut self, most_ms: u64) {
+        self.passed += Duration::from_micros(1000 + self.rng.u64(0..most_ms * 1000));
+    }
+
+    fn run(&mut self, commands: std::ops::Range<usize>) {
+        commands.for_each(|at| self.executed[at] += 1);
+    }
+
+    /// What becomes of a unit, from the command at `from` on.
+    fn serve(&mut self, plan: &Plan<'_>, commands: &[String], from: usize) -> Outcome {
+        self.pass(50);
+        let faulty = self.faults > 0;
+        self.faults = self.faults.saturating_sub(1);
+        match if faulty { self.rng.u8(..6) } else { 5 } {
+            0 => outcome(plan, from, "connect none"),
+            1..=2 => self.cut(plan, commands, from),
+            3..=4 => self.refuse(plan, commands, from),
+            _ => {
+                self.sends += 1;
+                self.run(from..commands.len());
+                Ok(replies(plan, &vec!["ok"; commands.len() - from].join("|")))
+            }
+        }
+    }
+
+    /// Any part of the unit reaches it, and it executes any part of what reached it whole.
+    fn cut(&mut self, plan: &Plan<'_>, commands: &[String], from: usize) -> Outcome {
+        let sent = self.rng.usize(0..=plan.unit(from).bytes.len());
+        let (mut end, mut whole) = (0, from);
+        for command in &commands[from..] {
+            end += encoded(command).len();
+            whole += usize::from(end <= sent);
+        }
+        self.sends += u32::from(sent > 0);
+        let ran = self.rng.usize(from..=whole);
+        self.run(from..ran);
+        let status = if self.rng.bool() { Status::Io } else { Status::Timeout };
+        let at_head = sent > 0 && self.rng.bool();
+        Err(Failure { sent, error: Error::new(status, "cut").with_endpoint("n"), at_head })
+    }
+
+    /// From some command on it is a replica, which only reads, or it does nothing at all.
+    fn refuse(&mut self, plan: &Plan<'_>, commands: &[String], from: usize) -> Outcome {
+        self.sends += 1;
+        let demoted = self.rng.bool();
+        let at = if demoted { self.rng.usize(from..=commands.len()) } else { from };
+        let mut words = Vec::new();
+        for (place, command) in commands.iter().enumerate().skip(from) {
+            let reads = command.starts_with("GET") || command.starts_with("SCAN");
+            let runs = place < at || (demoted && reads);
+            if runs {
+                self.run(place..place + 1);
+            }
+            words.push(match (runs, demoted) {
+                (true, _) => "ok",
+                (false, true) => "READONLY You can't write",
+                (false, false) => "LOADING Redis is loading",
+            });
+        }
+        Ok(replies(plan, &words.join("|")))
+    }
+}
+
+/// One call from its beginning to its end; gives how often anything was sent.
+fn history(seed: u64) -> u32 {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let kinds = ["GET k", "INCR k", "EVAL s 0", "SCAN 5", "NEW.COMMAND k"];
+    let count = if rng.bool() { 1 } else { rng.usize(2..6) };
+    let commands: Vec<String> = (0..count).map(|_| rng.choice(kinds).unwrap().to_owned()).collect();
+    let text = commands.join("; ");
+    let bytes = encoded(&text);
+    let plan = plan(&text, &bytes);
+    let call = [0, 0, I, N, I | N][rng.usize(..5)];
+    let budget = rng.bool().then(|| Duration::from_millis(rng.u64(1..1500)));
+    let mut attempt = get_attempt(budget);
+    if rng.u8(..8) == 0 {
+        attempt.retry.max = rng.u32(1..4);
+    }
+    let faults = rng.u32(..12);
+    let start = attempt.deadline.end().map_or_else(Instant::now, |end| end - budget.unwrap_or_default());
+    let executed = vec![0; count];
+    let mut model = Model { rng, start, passed: Duration::ZERO, executed, sends: 0, faults };
+    let end = live(&plan, CallFlags::from_bits(call).unwrap(), &commands, &mut attempt, &mut model);
+    let allowed = |command: &str| call & I != 0 || command.starts_with("GET");
+    for (command, times) in commands.iter().zip(&model.executed) {
+        assert!(*times <= 1 || allowed(command), "{command} ran {times} times");
+    }
+    if call & N != 0 {
+        assert!(model.executed.iter().all(|times| *times <= 1), "it ran twice in spite of NO_RETRY");
+    }
+    check_truth(&plan, &commands, &model, &end);
+    model.sends
+}
+
+fn live(
+    plan: &Plan<'_>,
+    call: CallFlags,
+    commands: &[String],
+    attempt: &mut Attempt<&'static str>,
+    model: &mut Model,
+) -> std::result::Result<Reply, End<&'static str>> {
+    for _ in 0..10_000 {
+        if let Err(error) = attempt.may_begin(model.now()) {
+            return Err(attempt.end(plan, error));
+        }
+        let late = attempt.deadline.end().is_some_and(|end| model.now() >= end);
+        assert!(!late, "an attempt begins after the deadline");
+        let node = if model.rng.bool() { &"a" } else { &"b" };
+        let outcome = model.serve(plan, commands, attempt.from());
+        let doubted = model.faults > 0 && model.rng.u8(..8) == 0;
+        let leg = Leg { doubted, replica: plan.reads && model.rng.bool(), now: model.now(), ..leg(node) };
+        let error = match attempt.conclude(plan, call, &leg, outcome).0 {
+            Step::Done(reply) => return Ok(attempt.whole(reply)),
+            Step::Over(error) => return Err(attempt.end(plan, error)),
+            Step::Again(error) => error,
+        };
+        let facts = Facts { now: model.now(), closed: false, cancelled: false, jitter: model.rng.f64() };
+        match attempt.next(error, facts) {
+            Next::Again => {}
+            Next::Wait(pause) => model.passed += pause,
+            Next::Over(error) => return Err(attempt.end(plan, error)),
+        }
+    }
+    panic!("the call has no end");
+}
+
+/// What the caller is told is true.
+fn check_truth(
+    plan: &Plan<'_>,
+    commands: &[String],
+    model: &Model,
+    end: &std::result::Result<Reply, End<&'static str>>,
+) {
+    let check = |reply: &Reply, is_known: bool| {
+        let nodes: Vec<u32> = if plan.is_list() { reply.children(0).collect() } else { vec![0] };
+        assert_eq!(nodes.len(), commands.len(), "one reply for each command");
+        for (place, node) in nodes.into_iter().enumerate() {
+            match reply.kind(node) == Kind::Error {
+                true => {
+                    assert!(!is_known || model.executed[place] == 0, "{} ran, and is told as refused", commands[place])
+                }
+                false => assert!(model.executed[place] > 0, "{} did not run, and is told as done", commands[place]),
+            }
+        }
+    };
+    match end {
+        Ok(reply) => check(reply, model.sends == 1),
+        Err(End::Refused(reply, _)) => check(reply, true),
+        Err(End::Failed(error)) if !error.has(flags::MAYBE_EXECUTED) && !plan.reads => {
+            let kept = error.reply().map_or(0, |reply| reply.children(0).count());
+            let unknown = &model.executed[kept.min(commands.len())..];
+            assert!(unknown.iter().all(|times| *times == 0), "it ran, and {error} says that it did not: {unknown:?}");
+        }
+        Err(End::Failed(_)) => {}
+    }
+}
+
+#[test]
+fn rules_10_to_15_random_histories_never_run_twice_never_late_and_always_end() {
+    let mut sends = 0;
+    for seed in 0..10_000 {
+        let ran = std::panic::catch_unwind(|| history(seed));
+        match ran {
+            Ok(count) => sends += count,
+            Err(_) => panic!("seed {seed}"),
+        }
+    }
+    assert!(sends > 10_000, "the histories repeat: {sends} sends");
+}

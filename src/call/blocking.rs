@@ -1,0 +1,159 @@
+//! Calls whose caller waits: attempts on the caller's thread, until one succeeds or the engine says that it is enough.
+//!
+//! Guarantees: the call returns at its deadline; an attempt that succeeds at once allocates nothing here. Leaves to others: what follows
+//! from a failure (attempt).
+
+use std::sync::Arc;
+
+use super::attempt::{Attempt, Facts, Next, Step};
+use super::way::{self, Way};
+use super::{durable, gate, judge, loaned};
+use crate::config::RetrySettings;
+use crate::error::{Error, Result, Status};
+use crate::lane::{Failure, Outcome, Unit};
+use crate::plan::{CallFlags, Plan};
+use crate::pool::{Loan, Pool};
+use crate::resp::Reply;
+use crate::route::{Context, Router, asking, with_question};
+use crate::sys::random;
+use crate::time::{Deadline, Instant};
+
+/// Runs a call to its end: the reply, and the node that gave it.
+pub(crate) fn exec(
+    router: &Router,
+    plan: &Plan<'_>,
+    call: CallFlags,
+    deadline: Deadline,
+    retry: RetrySettings,
+) -> Result<(Reply, Arc<Pool>)> {
+    plan.check_shared()?;
+    router.context.check_target(plan)?;
+    let mut attempt = Attempt::new(retry, deadline);
+    loop {
+        let version = router.context.service.version();
+        let error = match once(router, plan, call, &mut attempt) {
+            Ok((reply, pool)) => return Ok((attempt.whole(reply), pool)),
+            Err(failed) => failed,
+        };
+        if let Err(error) = again(&router.context, &mut attempt, version, error) {
+            return way::end(&router.context, plan, &mut attempt, error);
+        }
+    }
+}
+
+/// After a failed attempt: waits before the next one, or gives the error to end with. `version`: of the topology when it began.
+#[cold]
+pub(crate) fn again(
+    context: &Context,
+    attempt: &mut Attempt<Arc<Pool>>,
+    version: u64,
+    step: Step,
+) -> std::result::Result<(), Error> {
+    let error = match step {
+        Step::Again(error) => error,
+        Step::Over(error) => return Err(error),
+        Step::Done(_) => return Ok(()),
+    };
+    let facts =
+        Facts { now: Instant::now(), closed: context.is_closed(), cancelled: false, jitter: random::rng().f64() };
+    match attempt.next(error, facts) {
+        Next::Again => {}
+        Next::Over(error) => return Err(error),
+        Next::Wait(pause) => {
+            let pause = attempt.deadline.left_or(context.service.pause(pause));
+            context.count_retry();
+            context.service.rest(pause, version, || context.is_closed());
+            return attempt.may_begin(Instant::now());
+        }
+    }
+    context.count_retry();
+    attempt.may_begin(Instant::now())
+}
+
+/// One attempt.
+#[inline]
+fn once(
+    router: &Router,
+    plan: &Plan<'_>,
+    call: CallFlags,
+    attempt: &mut Attempt<Arc<Pool>>,
+) -> std::result::Result<(Reply, Arc<Pool>), Step> {
+    let slow = plan.slow || call.has(CallFlags::SLOW);
+    loop {
+        let way = way::prepare(router, plan, call, attempt, attempt.deadline)?;
+        let outcome = match (way.replicas, &way.trip) {
+            (0, None) => send(router, plan, plan.unit(attempt.from()), &way, slow, attempt),
+            _ => send_extended(router, plan, &way, slow, attempt),
+        };
+        match outcome {
+            Ok(reply) if way.trip.is_none() && is_done(&router.context, plan, &way, &reply) => {
+                return Ok((reply, way.route.pool));
+            }
+            // The fence came up while it waited for a connection: it waits for that as well, as long as there is time.
+            Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => attempt.held.note(),
+            outcome => {
+                return match way::conclude(router, plan, call, attempt, &way, outcome) {
+                    Step::Done(reply) => Ok((reply, way.route.pool)),
+                    step => Err(step),
+                };
+            }
+        }
+    }
+}
+
+/// Whether a reply ends the call as it is.
+#[inline]
+fn is_done(context: &Context, plan: &Plan<'_>, way: &Way, reply: &Reply) -> bool {
+    (plan.reads || context.service.doubts() == way.failover_seq) && judge::is_plain(plan, reply)
+}
+
+/// Sends a unit that has something in front of it or behind it.
+#[cold]
+fn send_extended(router: &Router, plan: &Plan<'_>, way: &Way, slow: bool, attempt: &Attempt<Arc<Pool>>) -> Outcome {
+    let unit = plan.unit(attempt.from());
+    match (way.replicas, &way.trip) {
+        (0, Some(trip)) if trip.asks => {
+            let bytes = asking(unit).map_err(Failure::unsent)?;
+            send(router, plan, with_question(&bytes, unit), way, slow, attempt)
+        }
+        (0, _) => send(router, plan, unit, way, slow, attempt),
+        (n, _) => durable::send(&router.context, plan, &way.route.pool, n, attempt),
+    }
+}
+
+#[inline]
+fn send(
+    router: &Router,
+    plan: &Plan<'_>,
+    unit: Unit<'_>,
+    way: &Way,
+    slow: bool,
+    attempt: &Attempt<Arc<Pool>>,
+) -> Outcome {
+    let (context, route) = (&router.context, &way.route);
+    let unit = Unit { gate: gate::lease(context, plan), ..unit };
+    let deadline = if slow { attempt.deadline } else { route.share_of(attempt.deadline) };
+    let may_go = || gate::check(context, plan, &attempt.deadline, attempt.held);
+    if plan.blocks.is_some() {
+        let loan = route.pool.loan(deadline).map_err(Failure::unsent)?;
+        may_go().map_err(Failure::unsent)?;
+        return send_blocking(context, loan, unit, deadline);
+    }
+    if attempt.goes_alone() || (slow && plan.slow) {
+        if let Some(loan) = route.pool.loan_for_unit(deadline) {
+            may_go().map_err(Failure::unsent)?;
+            return loaned::run(loan, unit, deadline);
+        }
+    }
+    let slow = slow || attempt.goes_alone();
+    route.pool.exec_among(unit, slow, deadline, Some(context.active()), &may_go)
+}
+
+/// Runs a unit that blocks its connection, so that a close can end it.
+fn send_blocking(context: &Context, mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
+    socket.iter().for_each(|socket| context.note_blocking(socket));
+    let outcome = loaned::run(loan, unit, deadline);
+    socket.iter().for_each(|socket| context.forget_blocking(socket));
+    outcome
+}

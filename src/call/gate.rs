@@ -1,0 +1,167 @@
+//! The gate in front of the primary: the fence, the majority and the lease (rules 5 to 7 and 18).
+//!
+//! Guarantees: a held call waits inside its own deadline and was surely not sent; a call that had to wait for a connection passes the gate
+//! again; while writes pass on lease, whatever hands bytes to the kernel looks at the clock before. Leaves to others: what raises the
+//! fence (topology), and an answer that a failover makes doubtful (judge).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::held::{Held, Permit};
+use crate::error::{Error, Result, Status, flags};
+use crate::plan::{Plan, Target};
+use crate::route::Context;
+use crate::sys::seam::{self, Seam};
+use crate::time::{Deadline, Gate};
+
+/// How often a write that waits for a majority looks again, beside being woken.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until a call may be sent, as long as `patience` lasts; reads always may. Gives the failover sequence for its answer, read before
+/// the look that found the gate open: a failover that this look missed makes the answer doubtful.
+#[inline]
+pub(crate) fn wait(
+    context: &Context,
+    plan: &Plan<'_>,
+    patience: Deadline,
+    deadline: &Deadline,
+    held: &mut Held,
+) -> Result<u64> {
+    let failover_seq = read_failover_seq(context);
+    if plan.reads {
+        return Ok(failover_seq);
+    }
+    if !holds_writes(context) {
+        held.check(deadline)?;
+        seam::pass(Seam::NotHeld, &*context.service);
+        return Ok(failover_seq);
+    }
+    wait_shut(context, patience, deadline, held)
+}
+
+/// The same for a write that found the gate shut.
+#[cold]
+fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, held: &mut Held) -> Result<u64> {
+    loop {
+        wait_for_fence(context, patience, held)?;
+        let majority = context.settings().write.majority;
+        if let Some(limit) = majority {
+            wait_for_majority(context, limit, patience, deadline, held)?;
+        }
+        let failover_seq = read_failover_seq(context);
+        if !holds_writes(context) {
+            held.check(deadline)?;
+            seam::pass(Seam::NotHeld, &*context.service);
+            return Ok(failover_seq);
+        }
+    }
+}
+
+/// The failover sequence, for a call that looks at the fence next.
+pub(crate) fn read_failover_seq(context: &Context) -> u64 {
+    let failover_seq = context.service.doubts();
+    seam::pass(Seam::DoubtsRead, &*context.service);
+    failover_seq
+}
+
+/// As [`wait`] for a session: what it reads from a primary may decide what it writes (rule 7).
+pub(crate) fn wait_in_session(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: &mut Held) -> Result<()> {
+    if context.target != Target::Replica {
+        wait_for_fence(context, *deadline, held)?;
+        held.check(deadline)?;
+    }
+    wait(context, plan, *deadline, deadline, held).map(drop)
+}
+
+/// Whether a write has to wait: a glance, for a call that begins.
+#[inline]
+pub(crate) fn holds_writes(context: &Context) -> bool {
+    context.service.is_fenced() || lacks_majority(context)
+}
+
+fn lacks_majority(context: &Context) -> bool {
+    let is_young = |limit: Duration| context.service.confirmed().is_some_and(|confirmed| confirmed.elapsed() <= limit);
+    context.settings().write.majority.is_some_and(|limit| !is_young(limit))
+}
+
+/// Once more, without waiting, for a call that has waited for a connection meanwhile.
+pub(crate) fn check(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<()> {
+    if plan.reads {
+        return Ok(());
+    }
+    refuse_if(holds_writes(context))?;
+    held.check(deadline)
+}
+
+/// The same for a session; gives the failover sequence for the answer, as [`wait`].
+pub(crate) fn check_in_session(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<u64> {
+    let failover_seq = read_failover_seq(context);
+    refuse_if(context.target != Target::Replica && context.service.is_fenced())?;
+    held.check(deadline)?;
+    check(context, plan, deadline, held)?;
+    seam::pass(Seam::NotHeld, &*context.service);
+    Ok(failover_seq)
+}
+
+/// What this call may be sent by, while writes pass on lease.
+#[inline]
+pub(crate) fn lease<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
+    if plan.reads { None } else { context.service.lease() }
+}
+
+/// The same for a session.
+pub(crate) fn lease_in_session<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
+    if context.target == Target::Replica { lease(context, plan) } else { context.service.lease() }
+}
+
+fn wait_for_fence(context: &Context, patience: Deadline, held: &mut Held) -> Result<()> {
+    if context.service.is_fenced() {
+        held.note();
+        context.service.await_open(patience, || context.is_ended())?;
+        if context.is_ended() {
+            context.check_open()?;
+        }
+    }
+    Ok(())
+}
+
+/// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
+fn wait_for_majority(
+    context: &Context,
+    limit: Duration,
+    patience: Deadline,
+    deadline: &Deadline,
+    held: &mut Held,
+) -> Result<()> {
+    let service = &context.service;
+    // Of the last look that was in vain.
+    let mut missed = None;
+    loop {
+        let age = service.confirmed().map(|confirmed| confirmed.elapsed());
+        let confirmed = age.is_some_and(|age| age <= limit);
+        let permit = held.ask(confirmed, patience, deadline);
+        if permit == Permit::Go {
+            return Ok(());
+        }
+        if permit == Permit::Refuse || context.is_ended() {
+            let age = if confirmed { missed.flatten() } else { age };
+            let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
+            let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
+            let error = match service.split_view() {
+                Some(views) => Error::new(Status::SplitView, format!("{text}; they name {views}")),
+                None => Error::new(Status::Fenced, text),
+            };
+            return Err(error.with_flags(flags::RETRYABLE));
+        }
+        missed = Some(age);
+        service.freshen();
+        service.rest(patience.left_or(LOOK), service.version(), || context.is_ended());
+    }
+}
+
+fn refuse_if(held: bool) -> Result<()> {
+    match held {
+        true => Err(Error::new(Status::Fenced, "writes are held back").with_flags(flags::RETRYABLE)),
+        false => Ok(()),
+    }
+}

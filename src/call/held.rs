@@ -1,0 +1,102 @@
+//! Whether a call has been held back, and what follows when it asks again. Pure.
+//!
+//! Guarantees: a call that was held back is not sent once no time is left for an answer, whatever has come by then. Leaves to others:
+//! what holds it back (gate).
+
+use crate::error::{Error, Result, Status, flags};
+use crate::time::Deadline;
+
+/// Whether a call has been held back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held(bool);
+
+/// What follows for a call that asks whether it may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permit {
+    Go,
+    Wait,
+    Refuse,
+}
+
+impl Held {
+    /// The call has been held back.
+    pub(crate) fn note(&mut self) {
+        self.0 = true;
+    }
+
+    /// Whether there is still time to send it, before the call has to be over.
+    #[inline]
+    pub(crate) fn check(self, deadline: &Deadline) -> Result<()> {
+        if self.0 { check_time(deadline) } else { Ok(()) }
+    }
+
+    /// `open`: nothing holds it back at this moment. `patience`: how long it may wait here.
+    pub(super) fn ask(&mut self, open: bool, patience: Deadline, deadline: &Deadline) -> Permit {
+        if self.check(deadline).is_err() || (!open && patience.is_over()) {
+            return Permit::Refuse;
+        }
+        self.0 |= !open;
+        if open { Permit::Go } else { Permit::Wait }
+    }
+}
+
+fn check_time(deadline: &Deadline) -> Result<()> {
+    match deadline.is_all_but_over() {
+        true => {
+            let text = "held back until no time was left: it was not sent";
+            Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE))
+        }
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What follows with so much time left, and whether it counts as held from then on.
+    fn ask(was: bool, open: bool, left: Option<Duration>) -> (Permit, bool) {
+        let deadline = left.map_or(Deadline::never(), Deadline::after);
+        let mut held = Held(was);
+        (held.ask(open, deadline, &deadline), held.0)
+    }
+
+    #[test]
+    fn rule_18_what_was_held_goes_only_while_there_is_time_for_an_answer() {
+        let (plenty, none) = (Some(Duration::from_secs(9)), Some(Duration::ZERO));
+        let little = Some(Duration::from_micros(900));
+        // A call that was not held back may use its last microsecond.
+        for left in [None, plenty, little, none] {
+            assert_eq!(ask(false, true, left), (Permit::Go, false));
+        }
+        for left in [None, plenty] {
+            assert_eq!(ask(false, false, left), (Permit::Wait, true));
+            assert_eq!(ask(true, false, left), (Permit::Wait, true));
+            assert_eq!(ask(true, true, left), (Permit::Go, true), "what it waited for came in time");
+        }
+        assert_eq!(ask(false, false, none).0, Permit::Refuse);
+        for left in [little, none] {
+            assert_eq!(ask(true, true, left).0, Permit::Refuse, "what it waited for came too late");
+            assert_eq!(ask(true, false, left).0, Permit::Refuse);
+        }
+    }
+
+    #[test]
+    fn a_look_without_waiting_refuses_only_what_is_held_at_this_moment() {
+        let mut held = Held::default();
+        let (at_once, deadline) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(9)));
+        assert_eq!(held.ask(false, at_once, &deadline), Permit::Refuse);
+        held.note();
+        assert_eq!(held.ask(true, at_once, &deadline), Permit::Go);
+    }
+
+    #[test]
+    fn a_call_that_was_held_until_no_time_is_left_is_fenced_and_not_sent() {
+        let (mut held, deadline) = (Held::default(), Deadline::after(Duration::from_micros(500)));
+        assert!(held.check(&deadline).is_ok());
+        held.note();
+        let error = held.check(&deadline).unwrap_err();
+        assert!(error.status() == Status::Fenced && error.has(flags::RETRYABLE));
+    }
+}

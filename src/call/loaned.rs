@@ -1,0 +1,45 @@
+//! A unit on a connection of its own.
+//!
+//! Guarantees: a connection on which anything went wrong is discarded; with a gate no byte is handed to the kernel once it is shut.
+//! Leaves to others: which calls have such a connection (way, session).
+
+use std::io::IoSlice;
+
+use crate::error::{Error, Status};
+use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::pool::Loan;
+use crate::resp::Want;
+use crate::time::Deadline;
+
+/// Sends a unit on a loan and receives its replies; after a failure the loan's connection is discarded.
+pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let outcome = exchange(&mut loan, unit, deadline);
+    if outcome.is_err() {
+        loan.spoil();
+    }
+    outcome
+}
+
+/// As [`run`]; the loan stays as it is.
+pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let Some(conn) = loan.conn() else {
+        return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
+    };
+    let (want, gate) = (unit.list.map_or(Want::One, Want::List), unit.gate.map(|gate| &**gate));
+    let outcome = match (unit.bytes, unit.bytes.pieces()) {
+        (_, Some(pieces)) => {
+            conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, gate, deadline)
+        }
+        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, gate, deadline),
+        (args, None) => {
+            let mut encoded = Vec::new();
+            args.append_to(&mut encoded).map_err(Failure::unsent)?;
+            conn.exchange(&mut [IoSlice::new(&encoded)], want, gate, deadline)
+        }
+    };
+    outcome.map_err(|failed| {
+        // Nothing else is on it.
+        let at_head = failed.sent > 0 && matches!(failed.error.status(), Status::Io | Status::Protocol);
+        Failure { sent: failed.sent, error: failed.error, at_head }
+    })
+}

@@ -1,0 +1,22 @@
+//! One call's life: when it may be sent, what its outcome means, and whether it is sent again (rules 5 to 8, 10 to 18).
+//!
+//! Guarantees: a call returns at its deadline; what may have run is sent again only if the rules allow it, and the caller is told; a
+//! primary that is away is waited for. Leaves to others: which node it goes to (route), connections (pool, lane), calls without a waiting
+//! thread (submit).
+//!
+//! `judge`, `held` and `attempt` are pure: `attempt` is the one engine that decides what comes after a failed attempt, for a blocking
+//! call, a submitted one and a session. `gate` waits for the fence and the majority, `way` prepares and concludes an attempt, `blocking`
+//! runs attempts on the caller's thread, `durable` adds WAIT, `loaned` runs a unit on a connection of its own.
+
+mod attempt;
+pub(crate) mod blocking;
+pub(crate) mod durable;
+pub(crate) mod gate;
+mod held;
+pub(crate) mod judge;
+pub(crate) mod loaned;
+mod way;
+
+pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step};
+pub(crate) use held::Held;
+pub(crate) use way::{Way, apply, conclude, end, prepare, without_sentinels};

@@ -1,0 +1,140 @@
+//! An attempt's way: from the gate over the route to its outcome, for a caller that waits and for one that does not.
+//!
+//! Guarantees: the failover sequence is read before the gate, and the route is chosen after it; what an attempt tells about a node is
+//! told. Leaves to others: what follows (attempt), and sending (blocking, submit).
+
+use std::sync::Arc;
+
+use super::attempt::{Attempt, Effect, End, Leg, Step};
+use super::{durable, gate};
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::Outcome;
+use crate::plan::{CallFlags, Plan};
+use crate::pool::Pool;
+use crate::resp::Reply;
+use crate::route::{Context, Landed, Route, Router, Trip};
+use crate::time::{Deadline, Instant};
+
+/// The way of an attempt.
+pub(crate) struct Way {
+    pub(crate) route: Route,
+    /// How many replicas must have it.
+    pub(crate) replicas: u32,
+    /// The failover sequence when it began: another one makes its answer doubtful.
+    pub(crate) failover_seq: u64,
+    /// The version of the topology by which the node was chosen.
+    pub(crate) version: u64,
+    /// Of a plan with scans.
+    pub(crate) trip: Option<Box<Trip>>,
+}
+
+/// Finds the way of an attempt; waits for topology and at the gate until `patience` is over.
+#[inline]
+pub(crate) fn prepare(
+    router: &Router,
+    plan: &Plan<'_>,
+    call: CallFlags,
+    attempt: &mut Attempt<Arc<Pool>>,
+    patience: Deadline,
+) -> std::result::Result<Way, Step> {
+    let context = &router.context;
+    let (stale, version) = attempt.wanting();
+    router.ensure_topology(stale, version, patience)?;
+    // Before the route is chosen: what changes from here on makes the answer doubtful.
+    let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.held)?;
+    let replicas = durable::replicas_needed(context, plan, call)?;
+    let version = context.service.version();
+    match router.route(plan, call, attempt.tried()) {
+        Ok(route) => {
+            let scans = plan.scan.filter(|_| replicas == 0);
+            let trip = scans.map(|_| router.begin_scan(&route.pool));
+            Ok(Way { route, replicas, failover_seq, version, trip })
+        }
+        Err(error) => {
+            attempt.unrouted(version, context.service.discovered());
+            Err(Step::from(error))
+        }
+    }
+}
+
+/// What an attempt's outcome means; what it tells about the node is told.
+pub(crate) fn conclude(
+    router: &Router,
+    plan: &Plan<'_>,
+    call: CallFlags,
+    attempt: &mut Attempt<Arc<Pool>>,
+    way: &Way,
+    outcome: Outcome,
+) -> Step {
+    let outcome = match &way.trip {
+        None => outcome,
+        Some(trip) => match router.land_scan(plan, attempt.from(), &way.route.pool, trip, outcome) {
+            Landed::Outcome(outcome) => outcome,
+            Landed::Again(error) => return Step::Again(error),
+            Landed::Over(error) => return Step::Over(error),
+        },
+    };
+    let service = &router.context.service;
+    let leg = Leg {
+        node: &way.route.pool,
+        replica: way.route.replica.is_some(),
+        pinned: way.route.pinned,
+        doubted: service.doubts() != way.failover_seq,
+        version: way.version,
+        discovered: service.discovered(),
+        now: Instant::now(),
+    };
+    let (step, effect) = attempt.conclude(plan, call, &leg, outcome);
+    if let Some(effect) = effect {
+        apply(router, &way.route, effect);
+    }
+    step
+}
+
+/// Tells what an attempt told about a node.
+pub(crate) fn apply(router: &Router, route: &Route, effect: Effect) {
+    let (pool, service) = (&route.pool, &router.context.service);
+    match effect {
+        Effect::Doubt(why) => router.doubt(pool, &why),
+        Effect::Suspect(why) => service.suspect(pool.endpoint(), &why),
+        Effect::CoolDown(error) => {
+            route.replica.iter().for_each(|replica| replica.cool_down(&error));
+            service.suspect(pool.endpoint(), error.message());
+        }
+    }
+}
+
+/// The end of a call that did not succeed, as its caller gets it: what was tried, for which service, how often, for how long.
+pub(crate) fn end(
+    context: &Context,
+    plan: &Plan<'_>,
+    attempt: &mut Attempt<Arc<Pool>>,
+    error: Error,
+) -> Result<(Reply, Arc<Pool>)> {
+    let error = match attempt.end(plan, error) {
+        End::Refused(reply, node) => return Ok((reply, node)),
+        // A refusal that outlasted the deadline: the server's line stays unaltered.
+        End::Failed(error) if error.status() == Status::Server => return Err(error),
+        End::Failed(error) => error,
+    };
+    let again = match attempt.rounds() {
+        0 => String::new(),
+        rounds => format!(", {} attempts", rounds + 1),
+    };
+    let after = attempt.deadline.elapsed().as_millis();
+    Err(without_sentinels(context, error).in_service(plan.name(), context.service.name()).with_time(after, again))
+}
+
+/// Rule 34: when no Sentinel answers and no known node says that it is the primary, the Sentinels are what has to be mended.
+pub(crate) fn without_sentinels(context: &Context, error: Error) -> Error {
+    let gone = matches!(error.status(), Status::Connect | Status::Resolve | Status::Role | Status::NoPrimary);
+    if !gone || error.has(flags::MAYBE_EXECUTED) {
+        return error;
+    }
+    match context.service.last_error() {
+        Some(last) if last.status() == Status::NoSentinel => error
+            .with_status(Status::NoSentinel)
+            .in_context("no Sentinel answers, and the last known node does not serve"),
+        _ => error,
+    }
+}

@@ -1,0 +1,142 @@
+//! What a client and its sessions share: the router, the submitter, and what a sentinel handle may ask of them.
+//!
+//! Guarantees: a close lets nothing new in, ends blocking commands at once and everything else at its deadline. Leaves to others: each
+//! single call (call, submit).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use crate::config::Config;
+use crate::error::{Error, Result, Status, quoted};
+use crate::net::{Conn, ConnectOptions};
+use crate::plan::{Budget, CallFlags, Target};
+use crate::queue::Queue;
+use crate::resp::{Reply, ReplyBuilder};
+use crate::route::{Context, Router};
+use crate::submit::Submitter;
+use crate::time::Deadline;
+use crate::topology::{Child, Sentinel};
+
+/// What a client and its sessions share.
+pub(super) struct Shared {
+    router: Arc<Router>,
+    submitter: Submitter,
+    me: Weak<Self>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        sentinel: &Arc<Sentinel>,
+        service: Option<&str>,
+        target: Target,
+        overrides: Option<&Config>,
+    ) -> Result<Arc<Self>> {
+        let router = Router::new(sentinel, service, target, overrides)?;
+        let submitter = Submitter::new(&router);
+        let shared = Arc::new_cyclic(|me| Self { router, submitter, me: Weak::clone(me) });
+        let child: Weak<dyn Child> = Arc::downgrade(&shared) as Weak<dyn Child>;
+        sentinel.adopt(child);
+        Ok(shared)
+    }
+
+    #[inline]
+    pub(super) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    #[inline]
+    pub(super) fn context(&self) -> &Context {
+        &self.router.context
+    }
+
+    pub(super) fn submit(
+        &self,
+        commands: &[u8],
+        call: CallFlags,
+        budget: Budget,
+        queue: &Arc<Queue>,
+        token: u64,
+    ) -> Result<()> {
+        let Some(me) = self.me.upgrade() else {
+            return Err(Error::new(Status::Internal, "a submit on a client that is gone"));
+        };
+        self.submitter.submit(me, commands, call, budget, queue, token)
+    }
+
+    pub(super) fn close(&self, deadline: Deadline) -> Result<()> {
+        let context = self.context();
+        context.shut();
+        self.submitter.wake();
+        let running = context.await_idle(deadline);
+        self.router.end();
+        self.submitter.wake();
+        context.service.wake();
+        if running == 0 {
+            return Ok(());
+        }
+        let (name, after) = (quoted(context.service.name()), deadline.elapsed().as_millis());
+        let text = format!(
+            "closing the client of service {name}: {running} calls were running after {after} ms and were ended"
+        );
+        Err(Error::new(Status::Timeout, text))
+    }
+
+    pub(super) fn topology(&self) -> Result<Reply> {
+        let context = self.context();
+        context.sentinel.topology(Some(context.service.name()))
+    }
+
+    pub(super) fn stats(&self) -> Result<Reply> {
+        let mut map = ReplyBuilder::new();
+        let counted = self.context().counted();
+        map.map();
+        for (name, count) in [
+            ("calls", counted.calls),
+            ("retries", counted.retries),
+            ("errors", counted.errors),
+            ("maybe_executed", counted.maybe_executed),
+            ("fallbacks", counted.fallbacks),
+        ] {
+            map.text(name).int(count as i64);
+        }
+        map.text("pools").array();
+        self.router.each_pool(|pool, role| {
+            let counts = pool.counts();
+            map.map().text("endpoint").text(pool.name()).text("role").text(role);
+            for (name, value) in [
+                ("size", counts.total),
+                ("lanes", counts.lanes),
+                ("idle", counts.idle),
+                ("in_use", counts.lent),
+                ("waiting", counts.waiting),
+                ("in_flight", counts.in_flight),
+                ("served", counts.served),
+            ] {
+                map.text(name).int(value as i64);
+            }
+            map.text("srtt_us").int(pool.srtt().map_or(-1, |srtt| srtt.as_micros() as i64)).end();
+        });
+        map.end().end().try_finish()
+    }
+}
+
+impl Child for Shared {
+    fn close(&self, deadline: Deadline) -> Result<()> {
+        Shared::close(self, deadline)
+    }
+
+    fn changed(&self, service: &str) {
+        if service == self.context().service.name() {
+            self.router.renew();
+            self.submitter.wake();
+        }
+    }
+
+    /// Only calls that are admitted make it sure that the connection is used.
+    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
+        let is_awaited = service == self.context().service.name()
+            && self.context().target != Target::Replica
+            && self.context().active().load(Ordering::Acquire) > 0;
+        if is_awaited { self.router.offer(conn, options) } else { Some(conn) }
+    }
+}

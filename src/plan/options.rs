@@ -1,0 +1,99 @@
+//! What a caller says about a call beside its commands: target, flags, time.
+//!
+//! Guarantees: unknown flags are refused; each number of the C interface that stands for a time has one meaning.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result, Status};
+use crate::time::Deadline;
+
+/// Where a client's commands go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Everything to the primary.
+    Primary,
+    /// Reads to replicas; writes are refused.
+    Replica,
+    /// Reads to replicas, everything else to the primary.
+    Split,
+}
+
+/// What a caller says about one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallFlags(u32);
+
+impl CallFlags {
+    /// Safe to send again after an unknown outcome.
+    pub const IDEMPOTENT: u32 = 1 << 1;
+    /// Send once.
+    pub const NO_RETRY: u32 = 1 << 2;
+    /// On a split client: this read goes to the primary.
+    pub const ON_PRIMARY: u32 = 1 << 4;
+    /// Each command of a list is a call of its own.
+    pub const EACH: u32 = 1 << 5;
+    /// Not on a lane that is shared.
+    pub const SLOW: u32 = 1 << 6;
+    /// Done only when so many replicas have it: in the highest byte.
+    const REPLICAS: u32 = 0xFF << 24;
+    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
+
+    /// Flags from the C interface; unknown ones are refused.
+    pub fn from_bits(bits: u32) -> Result<Self> {
+        match bits & !Self::KNOWN {
+            0 => Ok(Self(bits)),
+            unknown => Err(Error::new(Status::InvalidArg, format!("unknown call flags {unknown:#x}"))),
+        }
+    }
+
+    /// How many replicas must have a write; 0: as configured.
+    pub(crate) fn replicas(self) -> u32 {
+        self.0 >> 24
+    }
+
+    pub(crate) fn on_primary() -> Self {
+        Self(Self::ON_PRIMARY)
+    }
+
+    pub(crate) fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// The reason why a call with a timeout of 0 or less is refused; elsewhere -1 means no limit.
+pub(crate) const NO_TIME: &str = "timeout_ms is 0 or less, which leaves no time (VIGIE_TIMEOUT_NONE: no limit; VIGIE_TIMEOUT_DEFAULT: the \
+                       option timeout.call)";
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// As configured.
+    Default,
+    /// No limit.
+    Unlimited,
+    /// Milliseconds.
+    Ms(u64),
+    /// Not at all: what would have to wait is not done.
+    DontWait,
+}
+
+impl Budget {
+    /// From the C interface's number.
+    pub fn from_ms(ms: i64) -> Self {
+        match ms {
+            -2_147_483_648 => Self::Default,
+            2_147_483_647 => Self::Unlimited,
+            ms if ms <= 0 => Self::DontWait,
+            ms => Self::Ms(ms as u64),
+        }
+    }
+
+    /// The deadline that follows, with this default.
+    pub fn deadline(self, default: Duration) -> Deadline {
+        match self {
+            Self::Default => Deadline::after(default),
+            Self::Unlimited => Deadline::never(),
+            Self::Ms(ms) => Deadline::after(Duration::from_millis(ms)),
+            Self::DontWait => Deadline::after(Duration::ZERO),
+        }
+    }
+}

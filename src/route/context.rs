@@ -1,0 +1,261 @@
+//! What everything that serves one client shares: its service, settings, counters, and whether it is open.
+//!
+//! Guarantees: a close admits nothing new, ends blocking commands at once, and waits for everything else until its deadline; no call is
+//! admitted unnoticed while a close begins. Leaves to others: pools (router), and ending what a close does not wait for (client).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::config::{ClientSettings, Config};
+use crate::error::{Error, Result, Status, flags, quoted};
+use crate::net::Socket;
+use crate::plan::{Plan, Target};
+use crate::sys::apart::Apart;
+use crate::time::Deadline;
+use crate::topology::{Sentinel, Service};
+
+/// How often a close looks again: a call that left just before it could see the close wakes nobody.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What everything that serves one client shares.
+pub(crate) struct Context {
+    pub(crate) sentinel: Arc<Sentinel>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) target: Target,
+    settings: ArcSwap<ClientSettings>,
+    /// What the client was opened with on top of the handle's settings.
+    pub(super) overrides: Option<Config>,
+    counters: Counters,
+    life: Life,
+}
+
+/// Whether the client is open, and how many calls it serves.
+#[derive(Default)]
+struct Life {
+    closed: AtomicBool,
+    /// The time of the close is over: nothing begins any more.
+    ended: AtomicBool,
+    calls: Apart<Calls>,
+    /// The sockets of blocking commands under way: a close ends them at once.
+    blocking: Mutex<Vec<Weak<Socket>>>,
+    idle: Mutex<()>,
+    changed: Condvar,
+}
+
+/// What each call writes to when it enters and when it leaves.
+#[derive(Default)]
+struct Calls {
+    active: AtomicUsize,
+    all: AtomicU64,
+}
+
+#[derive(Default)]
+struct Counters {
+    retries: AtomicU64,
+    errors: AtomicU64,
+    maybe_executed: AtomicU64,
+    fallbacks: AtomicU64,
+}
+
+/// The counters as they are at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) calls: u64,
+    pub(crate) retries: u64,
+    pub(crate) errors: u64,
+    pub(crate) maybe_executed: u64,
+    pub(crate) fallbacks: u64,
+}
+
+impl Context {
+    pub(super) fn new(
+        sentinel: &Arc<Sentinel>,
+        service: Option<&str>,
+        target: Target,
+        overrides: Option<&Config>,
+    ) -> Result<Self> {
+        if sentinel.is_closed() {
+            return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+        }
+        let base = sentinel.settings();
+        let settings = overrides.map_or_else(|| Ok(base.client.clone()), |config| config.overlay(&base.client))?;
+        settings.settle_with(&base.sentinel)?;
+        let name = service.or(base.service.as_deref()).unwrap_or_default();
+        if name.is_empty() {
+            let text = "no service: name it in the call, in the URI, or in the option \"service\"";
+            return Err(Error::new(Status::Config, text));
+        }
+        Ok(Self {
+            sentinel: Arc::clone(sentinel),
+            service: sentinel.service(name),
+            target,
+            settings: ArcSwap::from_pointee(settings),
+            overrides: overrides.cloned(),
+            counters: Counters::default(),
+            life: Life::default(),
+        })
+    }
+
+    pub(crate) fn settings(&self) -> Guard<Arc<ClientSettings>> {
+        self.settings.load()
+    }
+
+    pub(super) fn set_settings(&self, settings: ClientSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether a close is over, so that nothing may begin any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.life.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.is_closed() {
+            true => Err(Error::new(
+                Status::Closed,
+                format!("the client of service {} is closed", quoted(self.service.name())),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// A client for replicas carries no writes.
+    pub(crate) fn check_target(&self, plan: &Plan<'_>) -> Result<()> {
+        match self.target {
+            Target::Replica if !plan.reads => {
+                let text =
+                    format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
+                Err(Error::new(Status::ReadOnly, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Admits and counts a call for which the caller waits.
+    pub(crate) fn enter(&self) -> Result<CallGuard<'_>> {
+        let guard = self.admit()?;
+        self.count_call();
+        Ok(guard)
+    }
+
+    /// Admits a call, so that a close waits for it; [`Context::enter`] without counting it.
+    pub(crate) fn admit(&self) -> Result<CallGuard<'_>> {
+        self.admit_another();
+        let guard = CallGuard(self);
+        self.check_open()?;
+        Ok(guard)
+    }
+
+    /// Admits a call on behalf of one that was admitted. Whoever calls this calls [`Context::leave`] in the end.
+    pub(crate) fn admit_another(&self) {
+        self.life.calls.active.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The end of an admitted call.
+    pub(crate) fn leave(&self) {
+        if self.life.calls.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closed() {
+            drop(lock(&self.life.idle));
+            self.life.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn count_call(&self) {
+        self.life.calls.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_retry(&self) {
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_fallback(&self) {
+        self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counted(&self) -> Counted {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counted {
+            calls: of(&self.life.calls.all),
+            retries: of(&self.counters.retries),
+            errors: of(&self.counters.errors),
+            maybe_executed: of(&self.counters.maybe_executed),
+            fallbacks: of(&self.counters.fallbacks),
+        }
+    }
+
+    /// How many calls are admitted at this moment.
+    pub(crate) fn active(&self) -> &AtomicUsize {
+        &self.life.calls.active
+    }
+
+    /// Counts an error that a caller gets, and says CLOSED of what a close ended.
+    pub(crate) fn report(&self, error: Error) -> Error {
+        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        if error.has(flags::MAYBE_EXECUTED) {
+            self.counters.maybe_executed.fetch_add(1, Ordering::Relaxed);
+        }
+        let ended = self.is_closed() && error.status() != Status::Server;
+        if ended { error.with_status(Status::Closed).without_flags(flags::RETRYABLE) } else { error }
+    }
+
+    /// Notes the socket of a blocking command, so that a close can end it.
+    pub(crate) fn note_blocking(&self, socket: &Arc<Socket>) {
+        let mut blocking = lock(&self.life.blocking);
+        blocking.retain(|socket| socket.strong_count() > 0);
+        blocking.push(Arc::downgrade(socket));
+        drop(blocking);
+        if self.is_closed() {
+            socket.shutdown();
+        }
+    }
+
+    /// Its socket serves something else again.
+    pub(crate) fn forget_blocking(&self, socket: &Arc<Socket>) {
+        lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
+    }
+
+    /// Begins a close: admits nothing new, and ends blocking commands.
+    pub(crate) fn shut(&self) {
+        self.life.closed.store(true, Ordering::Release);
+        let blocking = std::mem::take(&mut *lock(&self.life.blocking));
+        blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
+    }
+
+    /// Waits until no call is admitted, or the deadline: how many are left.
+    pub(crate) fn await_idle(&self, deadline: Deadline) -> usize {
+        let mut idle = lock(&self.life.idle);
+        self.life.changed.notify_all();
+        self.service.wake();
+        while self.life.calls.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
+            let wait = deadline.left_or(LOOK);
+            idle = self.life.changed.wait_timeout(idle, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(idle);
+        self.life.calls.active.load(Ordering::Acquire)
+    }
+
+    /// Ends a close: nothing begins any more.
+    pub(super) fn end(&self) {
+        self.life.ended.store(true, Ordering::Release);
+    }
+}
+
+/// An admitted call.
+pub(crate) struct CallGuard<'a>(&'a Context);
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Nothing under these locks leaves a half-made state behind.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,305 @@
+//! The router of a client: keeps the view of its service up to date, and finds the node for each call.
+//!
+//! Guarantees: a view follows the topology's snapshot before the next call is routed; a pool whose node left the view is retired, and
+//! what waits in it is answered; when the last handle is gone the connections are too. Leaves to others: the choice itself (choice,
+//! scan).
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, Weak};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::admit::{Admission, Lineage};
+use super::choice::Choice;
+use super::context::{Context, lock};
+use super::lag::{self, Measured, Measurements};
+use super::scan::{self, Landed, Scans, Trip};
+use super::view::{ReplicaTarget, Route, View};
+use crate::config::{ClientSettings, Config, Endpoint, Settings};
+use crate::error::{Error, Result, Status, flags, quoted};
+use crate::lane::Outcome;
+use crate::net::{Admit, Conn, ConnectOptions, Expect};
+use crate::plan::{CallFlags, Plan, Target};
+use crate::pool::{Pool, Spec};
+use crate::sys::random;
+use crate::time::Deadline;
+use crate::topology::{Haste, ReplicaView, Service};
+
+/// The router of a client.
+pub(crate) struct Router {
+    pub(crate) context: Context,
+    view: ArcSwap<View>,
+    /// One thread at a time makes a new view.
+    renewal: Mutex<()>,
+    /// Counts the choices among replicas.
+    turn: AtomicUsize,
+    scans: Mutex<Scans>,
+    lag: Measurements<Self>,
+    me: Weak<Self>,
+}
+
+impl Router {
+    pub(crate) fn new(
+        sentinel: &Arc<crate::topology::Sentinel>,
+        service: Option<&str>,
+        target: Target,
+        overrides: Option<&Config>,
+    ) -> Result<Arc<Self>> {
+        let context = Context::new(sentinel, service, target, overrides)?;
+        Ok(Arc::new_cyclic(|me: &Weak<Self>| Self {
+            context,
+            view: ArcSwap::default(),
+            renewal: Mutex::default(),
+            turn: AtomicUsize::new(random::rng().usize(..)),
+            scans: Mutex::default(),
+            lag: Measurements::new(Weak::clone(me)),
+            me: Weak::clone(me),
+        }))
+    }
+
+    /// The view that fits the topology as known now.
+    pub(super) fn current_view(&self) -> Guard<Arc<View>> {
+        let view = self.view.load();
+        let context = &self.context;
+        let fits = |view: &View| {
+            view.version == context.service.version() && view.configured == context.sentinel.config_version()
+        };
+        // While a close waits for calls the client follows its service like any other.
+        if fits(&view) || context.is_ended() {
+            return view;
+        }
+        let _renewal = lock(&self.renewal);
+        let view = self.view.load();
+        if !fits(&view) && !context.is_ended() {
+            let next = self.next_view(&view);
+            drop(view);
+            let last = self.view.swap(Arc::new(next));
+            self.retire_lost(&last);
+        }
+        self.view.load()
+    }
+
+    /// Brings the view up to date.
+    pub(crate) fn renew(&self) {
+        drop(self.current_view());
+    }
+
+    fn next_view(&self, last: &View) -> View {
+        let configured = self.context.sentinel.config_version();
+        let settings = self.context.sentinel.settings();
+        if configured != last.configured {
+            self.reconfigure(last, &settings);
+        }
+        let snapshot = self.context.service.snapshot();
+        let client = self.context.settings();
+        let primary = snapshot.primary.as_ref().map(|endpoint| {
+            let kept = last.primary.iter().find(|pool| pool.endpoint() == endpoint && !pool.is_retired());
+            kept.cloned().unwrap_or_else(|| Pool::new(self.spec(endpoint, &client, Expect::Primary)))
+        });
+        let replicas = if self.context.target == Target::Primary { &[][..] } else { &snapshot.replicas };
+        let replicas = replicas.iter().map(|replica| self.replica_target(replica, last, &client)).collect();
+        View { version: snapshot.version, configured, primary, replicas }
+    }
+
+    fn spec(&self, endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
+        Spec {
+            endpoint: endpoint.clone(),
+            connect: ConnectOptions::of_node(settings, expect),
+            pool: settings.pool,
+            lane: settings.lane,
+            pause: self.context.service.pause_of(endpoint, expect == Expect::Primary),
+        }
+    }
+
+    fn replica_target(&self, replica: &ReplicaView, last: &View, client: &ClientSettings) -> Arc<ReplicaTarget> {
+        let same = |kept: &&Arc<ReplicaTarget>| kept.pool.endpoint() == &replica.endpoint && !kept.pool.is_retired();
+        let kept = last.replicas.iter().find(same);
+        let admission = kept.map(|kept| Arc::clone(&kept.admission)).unwrap_or_else(|| {
+            let me: Weak<dyn Lineage> = Weak::clone(&self.me) as Weak<dyn Lineage>;
+            Arc::new(Admission::new(me, replica.endpoint.clone()))
+        });
+        let pool = kept.map(|kept| Arc::clone(&kept.pool)).unwrap_or_else(|| {
+            let mut spec = self.spec(&replica.endpoint, client, Expect::Replica);
+            spec.connect.admit = Some(Arc::clone(&admission) as Arc<dyn Admit>);
+            Pool::new(spec)
+        });
+        if kept.is_some_and(|kept| kept.follows != replica.follows) && self.strays(replica) {
+            // It has been led elsewhere: its connections are weighed anew.
+            pool.disconnect();
+        }
+        ReplicaTarget::new(replica, pool, admission, kept)
+    }
+
+    /// Whether the Sentinels say that it replicates from a node from which it should not.
+    fn strays(&self, replica: &ReplicaView) -> bool {
+        let leaders = self.context.service.line_of(&replica.endpoint, false).leaders;
+        replica.follows.as_ref().is_some_and(|at| !leaders.contains(at))
+    }
+
+    /// Dynamic options changed: connections made from now on use them; another database moves those that exist too.
+    fn reconfigure(&self, view: &View, settings: &Arc<Settings>) {
+        let overlay = self.context.overrides.as_ref().map(|config: &Config| config.overlay(&settings.client));
+        let next = overlay.and_then(Result::ok).unwrap_or_else(|| settings.client.clone());
+        let moved = next.db != self.context.settings().db;
+        for (pool, role) in view.pools_with_roles() {
+            let expect = if role == "primary" { Expect::Primary } else { Expect::Replica };
+            pool.reconfigure(ConnectOptions::of_node(&next, expect), moved);
+        }
+        self.context.set_settings(next);
+    }
+
+    fn retire_lost(&self, last: &View) {
+        let view = self.view.load();
+        for lost in last.pools().filter(|pool| !view.pools().any(|kept| Arc::ptr_eq(kept, pool))) {
+            let text = format!("{} left its role in service {}", lost.name(), quoted(self.context.service.name()));
+            let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
+            lost.retire(cause.with_flags(flags::FAILOVER));
+        }
+    }
+
+    /// Whether the topology that is known has anything for this client.
+    pub(crate) fn serves(&self) -> bool {
+        self.current_view().serves(self.context.target)
+    }
+
+    fn choice<'a>(&'a self, view: &'a View) -> Choice<'a> {
+        let blind = self.context.settings().replica.max_lag.is_some() && self.lag.ensure();
+        Choice { context: &self.context, view, turn: &self.turn, blind }
+    }
+
+    /// The route of a call; `tried` are the replicas that failed it already.
+    #[inline(always)]
+    pub(crate) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
+        match plan.scan {
+            None => self.route_for(self.reads_from_replicas(plan, call), tried),
+            Some(_) => {
+                let view = self.current_view();
+                scan::route(&self.scans, &self.choice(&view), plan, tried)
+            }
+        }
+    }
+
+    /// Whether a call goes to the replicas first.
+    pub(crate) fn reads_from_replicas(&self, plan: &Plan<'_>, call: CallFlags) -> bool {
+        match self.context.target {
+            Target::Primary => false,
+            Target::Replica => true,
+            // Rule 15: a cursor belongs to its node, and the primary is the one that stays.
+            Target::Split => plan.reads && !plan.local && plan.scan.is_none() && !call.has(CallFlags::ON_PRIMARY),
+        }
+    }
+
+    /// The route of a call without scans.
+    #[inline(always)]
+    pub(crate) fn route_for(&self, from_replicas: bool, tried: &[String]) -> Result<Route> {
+        let view = self.current_view();
+        match from_replicas {
+            true => self.choice(&view).replica(tried),
+            // The choice needs nothing more: this is every write's way.
+            false => Choice { context: &self.context, view: &view, turn: &self.turn, blind: false }.primary(),
+        }
+    }
+
+    /// A scan that is about to be sent to this node.
+    pub(crate) fn begin_scan(&self, pool: &Arc<Pool>) -> Box<Trip> {
+        scan::begin(&self.scans, pool)
+    }
+
+    /// What came of a unit with scans, from the command at this place on.
+    pub(crate) fn land_scan(
+        &self,
+        plan: &Plan<'_>,
+        from: usize,
+        pool: &Arc<Pool>,
+        trip: &Trip,
+        outcome: Outcome,
+    ) -> Landed {
+        scan::land(&self.scans, plan, from, pool, trip, outcome)
+    }
+
+    /// The node is not what it was: its connections are not used for anything new, and the Sentinels are asked.
+    pub(crate) fn doubt(&self, pool: &Arc<Pool>, why: &str) {
+        pool.disconnect();
+        self.context.service.suspect(pool.endpoint(), why);
+        self.context.service.poke(Haste::Lazy);
+    }
+
+    /// Takes a connection to the primary that a discovery has made, if a call of this client waits for one; gives it back otherwise.
+    pub(crate) fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
+        match &self.current_view().primary {
+            Some(pool) => pool.offer(conn, options),
+            None => Some(conn),
+        }
+    }
+
+    /// Closes idle connections at once, busy ones when they are done.
+    pub(crate) fn disconnect(&self) {
+        self.view.load().pools().for_each(|pool| pool.disconnect());
+    }
+
+    /// Its pools, each with its node's role, as known now.
+    pub(crate) fn each_pool(&self, mut look: impl FnMut(&Arc<Pool>, &'static str)) {
+        self.view.load().pools_with_roles().for_each(|(pool, role)| look(pool, role));
+    }
+
+    /// Ends what is under way and all connections; nothing begins any more.
+    pub(crate) fn end(&self) {
+        let _renewal = lock(&self.renewal);
+        self.context.end();
+        let view = self.view.swap(Arc::default());
+        let service = quoted(self.context.service.name());
+        let cause = Error::new(Status::Closed, format!("the client of service {service} was closed"));
+        view.pools().for_each(|pool| pool.retire(cause.clone()));
+    }
+
+    /// Makes sure that the topology is newer than what was found wanting: the discovery `stale` or an earlier one, or this version.
+    pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<()> {
+        let service = &self.context.service;
+        let serves = self.serves();
+        let is_newer = || service.version() != version || service.discovered() > stale;
+        if serves && (stale == 0 || is_newer()) {
+            return Ok(());
+        }
+        if serves && self.context.sentinel.is_degraded() {
+            service.poke(Haste::Lazy);
+            return Ok(());
+        }
+        match service.discover_unless(stale, deadline, || self.context.is_closed()) {
+            // Without Sentinels the last known nodes serve: whatever is opened there is asked for its role first.
+            Err(error) if error.status() == Status::NoSentinel && self.serves() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl Measured for Router {
+    fn measurements(&self) -> &Measurements<Self> {
+        &self.lag
+    }
+
+    fn bound(&self) -> Option<u64> {
+        if self.context.is_closed() { None } else { self.context.settings().replica.max_lag }
+    }
+
+    fn measure(&self, max: u64) -> bool {
+        let view = self.current_view();
+        let replicas = view.replicas.iter().map(|replica| (replica.pool.endpoint(), &*replica.lag));
+        lag::measure(view.primary.as_ref(), replicas, &self.context.service, max)
+    }
+}
+
+impl Lineage for Router {
+    fn service(&self) -> &Arc<Service> {
+        &self.context.service
+    }
+
+    fn primary(&self) -> Option<Arc<Pool>> {
+        self.current_view().primary.clone()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

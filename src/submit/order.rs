@@ -1,0 +1,200 @@
+//! The order in which submitted calls of one class start (rule 23). Pure.
+//!
+//! Guarantees: a newer call for the primary never starts before an older one that did not run: not while the older one waits, has come back
+//! and is not judged yet, is being looked at, or is in flight on another connection. A call that waits for its connection keeps its place.
+//! What an operation costs does not grow with how many calls wait. Leaves to others: what starts a call, and when (pending).
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// The calls that share an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Everything for the primary: in order, on one connection at a time.
+    Primary,
+    /// Reads of replicas: any that can start does.
+    Replicas,
+    /// Calls that block a connection of their own: in order.
+    Blocking,
+}
+
+impl Class {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+}
+
+/// Calls of one class that wait (`W`), or came back from a connection (`L`) and are not judged yet (`B`).
+pub(super) struct Order<W, B, L> {
+    class: Class,
+    /// By the order of their submission.
+    waiting: BTreeMap<u64, W>,
+    back: VecDeque<B>,
+    /// One that waited or came back is being looked at: nothing may overtake it.
+    in_hand: bool,
+    /// Connections are being opened for these.
+    opening: Vec<u64>,
+    /// Calls up to this one in the order of submission were held back.
+    held_to: Option<u64>,
+    /// The connections that the last calls started on, one for each kind of traffic.
+    last: [Option<L>; 3],
+    /// Calls that were started and have neither ended nor come back.
+    in_flight: usize,
+}
+
+impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
+    pub(super) fn new(class: Class) -> Self {
+        Self {
+            class,
+            waiting: BTreeMap::new(),
+            back: VecDeque::new(),
+            in_hand: false,
+            opening: Vec::new(),
+            held_to: None,
+            last: [None, None, None],
+            in_flight: 0,
+        }
+    }
+
+    /// New calls are about to start on this connection: whether they may.
+    pub(super) fn begin_new(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
+        !self.has_older() && self.begin(on, traffic, calls)
+    }
+
+    /// Calls in whose front nothing waits are about to start: whether they may. Calls in flight elsewhere come first.
+    pub(super) fn begin(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
+        if self.class == Class::Primary {
+            let last = &mut self.last[traffic];
+            if last.as_ref() != Some(on) {
+                if self.in_flight > 0 {
+                    return false;
+                }
+                *last = Some(on.clone());
+            }
+        }
+        self.in_flight += calls;
+        true
+    }
+
+    /// So many calls have ended, have come back, or were not started after all: whether that is what others wait for.
+    pub(super) fn finish(&mut self, calls: usize) -> bool {
+        self.in_flight -= calls;
+        calls > 0 && self.in_flight == 0
+    }
+
+    /// Whether a new call has to wait. Reads of other replicas need not wait for one whose connection is being opened.
+    fn has_older(&self) -> bool {
+        let only_openings =
+            self.class == Class::Replicas && self.waiting.keys().all(|order| self.opening.contains(order));
+        self.in_hand || !self.back.is_empty() || !(self.waiting.is_empty() || only_openings)
+    }
+
+    /// Takes out the connections of which this is true.
+    pub(super) fn forget(&mut self, is_over: impl Fn(&L) -> bool) -> [Option<L>; 3] {
+        self.last.each_mut().map(|last| last.take_if(|last| is_over(last)))
+    }
+
+    pub(super) fn insert(&mut self, order: u64, call: W) {
+        self.waiting.insert(order, call);
+    }
+
+    pub(super) fn remove(&mut self, order: u64) -> Option<W> {
+        self.waiting.remove(&order)
+    }
+
+    pub(super) fn get_mut(&mut self, order: u64) -> Option<&mut W> {
+        self.waiting.get_mut(&order)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.waiting.values_mut()
+    }
+
+    pub(super) fn retain(&mut self, keep: impl FnMut(&u64, &mut W) -> bool) {
+        self.waiting.retain(keep);
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A call came back: it is judged before anything else starts.
+    pub(super) fn come_back(&mut self, call: B) {
+        self.back.push_back(call);
+    }
+
+    pub(super) fn returned(&self) -> impl Iterator<Item = &B> {
+        self.back.iter()
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.back.is_empty()
+    }
+
+    /// The next call to judge. [`Order::put_back`] follows.
+    pub(super) fn take_returned(&mut self) -> Option<B> {
+        let back = self.back.pop_front()?;
+        self.in_hand = true;
+        Some(back)
+    }
+
+    /// The next call that can start, and whether it was held back; `Err`: others have to be judged first, because they were submitted
+    /// earlier. [`Order::put_back`] follows, or [`Order::open`].
+    pub(super) fn take_next(&mut self) -> Result<Option<(u64, W, bool)>, Unjudged> {
+        if !self.back.is_empty() {
+            return Err(Unjudged);
+        }
+        let mut ready = self.waiting.keys().copied();
+        let order = match self.class {
+            Class::Replicas => ready.find(|order| !self.opening.contains(order)),
+            Class::Primary | Class::Blocking => ready.next().filter(|order| !self.opening.contains(order)),
+        };
+        let next = order.and_then(|order| Some((order, self.waiting.remove(&order)?, self.was_held(order))));
+        self.in_hand = next.is_some();
+        Ok(next)
+    }
+
+    /// The call in hand has been looked at; it goes on waiting, or it is over or in flight.
+    pub(super) fn put_back(&mut self, waits: Option<(u64, W)>) {
+        if let Some((order, call)) = waits {
+            self.insert(order, call);
+        }
+        self.in_hand = false;
+    }
+
+    /// A connection is being opened for the call in hand, which has been inserted again and keeps its place.
+    pub(super) fn open(&mut self, order: u64) {
+        self.opening.push(order);
+        self.in_hand = false;
+    }
+
+    pub(super) fn opened(&mut self, order: u64) {
+        self.opening.retain(|opening| *opening != order);
+    }
+
+    /// This call is held back, and with it all that wait behind it.
+    pub(super) fn hold(&mut self, order: u64) {
+        let last = self.waiting.last_key_value().map(|(order, _)| *order);
+        self.held_to = self.held_to.max(last).max(Some(order));
+    }
+
+    pub(super) fn was_held(&self, order: u64) -> bool {
+        Some(order) <= self.held_to
+    }
+
+    /// Everything that waits or came back, taken out.
+    pub(super) fn take_all(&mut self) -> (BTreeMap<u64, W>, VecDeque<B>) {
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.back))
+    }
+
+    /// What was in hand is lost: the thread that looked at it is gone.
+    pub(super) fn let_go(&mut self) {
+        self.in_hand = false;
+    }
+}
+
+/// Calls came back that have to be judged first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unjudged;
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

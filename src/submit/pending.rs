@@ -1,0 +1,676 @@
+//! The queue of submitted calls that cannot start at once: no primary, a shut gate, no connection yet, or an attempt failed and there is
+//! to be another one.
+//!
+//! Guarantees: calls start in the order that `order` keeps, also after a failure (rule 23). A call leaves at its deadline, when it is
+//! cancelled, and when the time of a close is over, whatever those before it wait for. Nothing here waits, and no two threads look after one queue.
+//! The cost of a call does not grow with how many wait. Leaves to others: what an outcome means, and when a write is held back (call),
+//! opening connections (opening).
+
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use super::call::{Call, Flight, attach};
+use super::opening::{self, Turn};
+use super::order::{Class, Order, Unjudged};
+use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
+use crate::error::{Error, Result, Status, flags};
+use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::plan::Plan;
+use crate::pool::{Pool, Post, Traffic};
+use crate::queue::{Source, Tended};
+use crate::route::{Context, Route, Router, asking, lock, with_question};
+use crate::sys::random;
+use crate::time::Deadline;
+use crate::worker;
+
+/// How often a queue that waits for a connection looks again.
+const LOOK: Duration = Duration::from_millis(5);
+/// The same of one that waits for a primary or at the gate, and is told when a discovery has ended or the fence has come down.
+const LOOK_TOLD: Duration = Duration::from_millis(50);
+/// The longest pause between two looks, because a timer that has become useless keeps a thread.
+const LONGEST: Duration = Duration::from_millis(500);
+/// A replica whose connection takes longer than this to open is passed over meanwhile.
+const SLUGGISH: Duration = Duration::from_millis(10);
+/// After so many starts a queue looks again which calls have no time left.
+const STARTS: usize = 256;
+
+/// Calls of one class that wait for their start, or for a judgement.
+pub(crate) struct PendingQueue {
+    router: Weak<Router>,
+    class: Class,
+    state: Mutex<State>,
+    me: Weak<Self>,
+}
+
+struct State {
+    order: Order<Waiting, Returned, Connection>,
+    /// The connections that are being opened.
+    openings: Vec<Opening>,
+    /// No call that waits has to be ended before this, unless one was cancelled.
+    next_end: Option<Instant>,
+    cancelled: bool,
+    /// A worker looks after the queue, and was asked to look again.
+    runs: bool,
+    again: bool,
+    /// When it is looked after next.
+    alarm: Option<Instant>,
+}
+
+/// An attempt that is over and not judged yet.
+type Returned = (Arc<Call>, Way, Outcome);
+
+/// The connection of calls in flight.
+#[derive(Clone)]
+struct Connection(Arc<Post>);
+
+struct Opening {
+    order: u64,
+    pool: Arc<Pool>,
+    since: Instant,
+}
+
+struct Waiting {
+    call: Arc<Call>,
+    /// Pause until then, or until the topology has another version.
+    pause: Option<(Instant, u64)>,
+    /// The connection that was opened for it.
+    opened: Option<Opened>,
+    cancelled: bool,
+}
+
+/// A connection that was opened for a call, which takes it unless the topology has changed meanwhile.
+struct Opened {
+    route: Route,
+    version: u64,
+    /// Given back if it is not taken.
+    post: Option<Arc<Post>>,
+    own: bool,
+}
+
+/// What became of a start.
+enum Start {
+    /// The call is in flight, or over.
+    Gone,
+    /// It has to wait, at most so long.
+    Later(Waiting, Duration),
+    /// A connection has to be opened for it.
+    Opens(Waiting, Way, Turn),
+}
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl PendingQueue {
+    pub(super) fn new(router: Weak<Router>, class: Class) -> Arc<Self> {
+        let state = State {
+            order: Order::new(class),
+            openings: Vec::new(),
+            next_end: None,
+            cancelled: false,
+            runs: false,
+            again: false,
+            alarm: None,
+        };
+        Arc::new_cyclic(|me| Self { router, class, state: Mutex::new(state), me: Weak::clone(me) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Counts calls that are about to start on this connection; false: others wait before them, or are in flight on another one whose
+    /// end must be known first.
+    pub(super) fn begin(&self, post: &Arc<Post>, traffic: Traffic, calls: usize) -> bool {
+        self.lock().order.begin_new(&Connection(Arc::clone(post)), traffic as usize, calls)
+    }
+
+    /// Calls that were counted have ended, have come back, or have not started after all.
+    pub(super) fn finish(self: &Arc<Self>, calls: usize) {
+        if calls == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        let all = state.order.finish(calls);
+        let waited_for = all && state.order.has_work();
+        // A lane that has ended must not keep its descriptor because it was the last one.
+        let ended = if all { state.order.forget(|last| last.0.lane().is_dead()) } else { Default::default() };
+        drop(state);
+        drop(ended);
+        if waited_for {
+            self.wake();
+        }
+    }
+
+    /// A call takes its place, by the order of submission.
+    pub(super) fn push(self: &Arc<Self>, call: Arc<Call>) {
+        let mut state = self.lock();
+        let end = call.deadline.end();
+        state.insert(call.order, Waiting::new(call));
+        let is_behind = state.order.waiting() > 1 && !state.cancelled && !state.runs && self.class != Class::Replicas;
+        let is_watched = end.is_none_or(|end| state.alarm.is_some_and(|alarm| alarm <= end));
+        // The next look after the first one is a look after this one too.
+        if !(is_behind && is_watched) {
+            self.look_after(state);
+        }
+    }
+
+    /// An attempt of a call is over.
+    pub(super) fn come_back(self: &Arc<Self>, call: Arc<Call>, way: Way, outcome: Outcome) {
+        let mut state = self.lock();
+        state.order.come_back((call, way, outcome));
+        self.look_after(state);
+    }
+
+    /// Has a worker look after the queue now.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        self.look_after(self.lock());
+    }
+
+    fn look_after(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.runs {
+            state.again = true;
+        } else if state.order.has_work() {
+            state.runs = true;
+            drop(state);
+            let queue = Arc::clone(self);
+            if let Err(error) = worker::run(move || queue.run()) {
+                self.give_up(&error);
+            }
+        }
+    }
+
+    /// Without a thread nothing can be tried again.
+    fn give_up(&self, error: &std::io::Error) {
+        let mut state = self.lock();
+        state.runs = false;
+        let (waiting, returned) = state.order.take_all();
+        state.next_end = None;
+        drop(state);
+        let error = || Error::from_io(Status::Io, "no thread to start a submitted call", error);
+        waiting.into_values().for_each(|waiting| over(&waiting.call, error().with_flags(flags::RETRYABLE)));
+        for (call, _, outcome) in returned {
+            let maybe = outcome.map_or_else(|failure| failure.sent > 0, |_| true);
+            over(&call, error().with_flags(if maybe { flags::MAYBE_EXECUTED } else { flags::RETRYABLE }));
+        }
+    }
+
+    /// A worker's visit: does what can be done, and comes back when there may be more.
+    fn run(self: &Arc<Self>) {
+        let unfinished = Unfinished(self);
+        loop {
+            let pause = match self.router.upgrade() {
+                Some(router) => self.round(&router),
+                None => None,
+            };
+            let mut state = self.lock();
+            if std::mem::take(&mut state.again) {
+                continue;
+            }
+            state.runs = false;
+            if let Some(pause) = pause {
+                self.set_alarm(state, Instant::now() + pause);
+            }
+            break;
+        }
+        std::mem::forget(unfinished);
+    }
+
+    fn set_alarm(self: &Arc<Self>, mut state: MutexGuard<'_, State>, at: Instant) {
+        if state.alarm.is_some_and(|alarm| alarm <= at) {
+            return;
+        }
+        state.alarm = Some(at);
+        drop(state);
+        let queue = Arc::clone(self);
+        let ring = move || {
+            let mut state = queue.lock();
+            if state.alarm == Some(at) {
+                state.alarm = None;
+            }
+            drop(state);
+            queue.wake();
+        };
+        let delay = at.saturating_duration_since(Instant::now());
+        // Without its client a queue does nothing more.
+        if let Err(error) = worker::after(delay, Weak::clone(&self.router), ring) {
+            self.give_up(&error);
+        }
+    }
+
+    /// Judges what came back, ends what is over, starts what can be started; how long to wait for the rest.
+    fn round(self: &Arc<Self>, router: &Arc<Router>) -> Option<Duration> {
+        while let Some((call, way, outcome)) = self.take_returned() {
+            let waiting = judge(router, call, way, outcome);
+            self.put_back(waiting);
+        }
+        self.take_over(&router.context).iter().for_each(|(call, held)| end_now(router, call, *held));
+        let (mut look, mut starts) = (None, 0);
+        while let Some((waiting, held)) = self.take_next() {
+            let pause = waiting.pause.filter(|(_, version)| *version == router.context.service.version());
+            let left = pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()));
+            let start = if left.is_zero() { self.start(router, waiting, held) } else { Start::Later(waiting, left) };
+            match start {
+                Start::Gone => self.put_back(None),
+                Start::Opens(waiting, way, turn) => self.open(waiting, way, turn),
+                Start::Later(waiting, left) => {
+                    self.put_back(Some(waiting));
+                    look = Some(left);
+                    break;
+                }
+            }
+            starts += 1;
+            if starts == STARTS {
+                self.lock().again = true;
+                break;
+            }
+        }
+        let end = self.lock().next_end;
+        let until_end = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let pause = [look, until_end].into_iter().flatten().min();
+        pause.map(|pause| pause.clamp(Duration::from_micros(100), LONGEST))
+    }
+
+    fn take_returned(&self) -> Option<Returned> {
+        self.lock().order.take_returned()
+    }
+
+    fn take_next(&self) -> Option<(Waiting, bool)> {
+        let mut state = self.lock();
+        match state.order.take_next() {
+            Ok(next) => {
+                state.note_removal();
+                next.map(|(_, waiting, held)| (waiting, held))
+            }
+            Err(Unjudged) => {
+                state.again = true;
+                None
+            }
+        }
+    }
+
+    fn put_back(&self, waiting: Option<Waiting>) {
+        let mut state = self.lock();
+        if let Some(waiting) = waiting {
+            state.insert(waiting.call.order, waiting);
+        }
+        state.order.put_back(None);
+    }
+
+    /// Takes out what has no time left, was cancelled, or belongs to a client whose close is over; each with whether it was held back.
+    fn take_over(&self, context: &Context) -> Vec<(Arc<Call>, bool)> {
+        // What blocks ends at once at a close, and the rest when its time is over.
+        let all = context.is_ended() || (self.class == Class::Blocking && context.is_closed());
+        let now = Instant::now();
+        let mut state = self.lock();
+        let cancelled = std::mem::take(&mut state.cancelled);
+        if !all && !cancelled && state.next_end.is_none_or(|end| end > now) {
+            return Vec::new();
+        }
+        let (mut next_end, mut over) = (None, Vec::new());
+        state.order.retain(|_, waiting| {
+            let end = waiting.call.deadline.end();
+            let ends = all || waiting.cancelled || end.is_some_and(|end| end <= now);
+            if ends {
+                over.push(Arc::clone(&waiting.call));
+            } else {
+                next_end = [next_end, end].into_iter().flatten().min();
+            }
+            !ends
+        });
+        state.next_end = next_end;
+        over.into_iter().map(|call| (Arc::clone(&call), state.order.was_held(call.order))).collect()
+    }
+
+    /// Tries to start a call.
+    fn start(self: &Arc<Self>, router: &Arc<Router>, mut waiting: Waiting, held: bool) -> Start {
+        let opened = waiting.opened.take();
+        let call = Arc::clone(&waiting.call);
+        let plan = match call.plan() {
+            Ok(plan) => plan,
+            Err(error) => {
+                call.end(Err(error));
+                return Start::Gone;
+            }
+        };
+        let mut attempt = call.take_attempt();
+        if held {
+            attempt.held.note();
+        }
+        if let Err(error) = attempt.may_begin(Instant::now()) {
+            call.end(end(&router.context, &plan, &mut attempt, error));
+            return Start::Gone;
+        }
+        let at_once = Deadline::after(Duration::ZERO);
+        let step = match prepare(router, &plan, call.flags, &mut attempt, at_once) {
+            Ok(way) => {
+                let (way, post) = Opened::take(opened, way, call.traffic());
+                let unit = Unit { gate: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
+                call.keep_attempt(attempt);
+                return match post {
+                    Some(post) => self.begin_waiting(router, waiting, unit, way, post),
+                    None => self.await_post(waiting, way),
+                };
+            }
+            Err(Step::Again(error)) if is_patient(&error) => {
+                if error.status() == Status::Fenced {
+                    self.lock().order.hold(call.order);
+                    // What holds it back may be the majority.
+                    router.context.service.attend_fence();
+                    router.context.service.freshen();
+                }
+                call.keep_attempt(attempt);
+                return Start::Later(waiting, LOOK_TOLD);
+            }
+            Err(step) => step,
+        };
+        match again_or_over(router, &call, &plan, attempt, step) {
+            Some(waiting) => Start::Later(waiting, Duration::ZERO),
+            None => Start::Gone,
+        }
+    }
+
+    /// There is no lane for a call: one has to be opened, or is being opened.
+    fn await_post(&self, waiting: Waiting, way: Way) -> Start {
+        let state = self.lock();
+        let opening = state.openings.iter().find(|opening| Arc::ptr_eq(&opening.pool, &way.route.pool));
+        if let Some(opening) = opening {
+            let is_sluggish = opening.since.elapsed() > SLUGGISH && way.route.alternatives > 0;
+            return match way.route.replica.filter(|_| is_sluggish) {
+                Some(replica) => {
+                    // The others have the reads meanwhile.
+                    let text = format!("no connection within {} ms", opening.since.elapsed().as_millis());
+                    replica.cool_down(&Error::new(Status::Connect, text));
+                    Start::Later(waiting, Duration::ZERO)
+                }
+                None => Start::Later(waiting, LOOK),
+            };
+        }
+        drop(state);
+        match Turn::take() {
+            Some(turn) => Start::Opens(waiting, way, turn),
+            None => Start::Later(waiting, LOOK),
+        }
+    }
+
+    /// Has a connection opened for a call, which keeps its place meanwhile.
+    fn open(self: &Arc<Self>, waiting: Waiting, way: Way, turn: Turn) {
+        let call = Arc::clone(&waiting.call);
+        let (order, pool, traffic) = (call.order, Arc::clone(&way.route.pool), call.traffic());
+        let mut state = self.lock();
+        state.openings.push(Opening { order, pool: Arc::clone(&pool), since: Instant::now() });
+        state.insert(order, waiting);
+        state.order.open(order);
+        drop(state);
+        // The connection is not for this call alone: its deadline ends the call, and not the opening.
+        let limit = call.router().context.settings().timeout_connect;
+        let queue = Arc::clone(self);
+        opening::open(pool, traffic, limit, turn, move |result| queue.opened(&call, way, result));
+    }
+
+    /// A connection was opened for a call, or not.
+    fn opened(self: &Arc<Self>, call: &Arc<Call>, way: Way, result: opening::Opened) {
+        let mut state = self.lock();
+        state.openings.retain(|opening| opening.order != call.order);
+        state.order.opened(call.order);
+        let unused = match result {
+            Ok(post) => {
+                let own = call.traffic() == Traffic::Apart;
+                let look = (Instant::now() + LOOK, way.version);
+                let opened = post.map(|post| Opened { route: way.route, version: way.version, post: Some(post), own });
+                match state.order.get_mut(call.order) {
+                    Some(waiting) => {
+                        // There was no place: later there may be one.
+                        waiting.pause = opened.is_none().then_some(look);
+                        waiting.opened = opened;
+                        None
+                    }
+                    None => opened,
+                }
+            }
+            Err(error) => {
+                if let Some(waiting) = state.order.remove(call.order) {
+                    state.note_removal();
+                    state.order.come_back((waiting.call, way, Err(Failure::unsent(error))));
+                }
+                None
+            }
+        };
+        self.look_after(state);
+        drop(unused);
+    }
+
+    /// Starts a call that waited, if it may start on this connection.
+    fn begin_waiting(
+        self: &Arc<Self>,
+        router: &Router,
+        waiting: Waiting,
+        unit: Unit<'_>,
+        way: Way,
+        post: Arc<Post>,
+    ) -> Start {
+        let call = &waiting.call;
+        let traffic = call.traffic();
+        if !self.lock().order.begin(&Connection(Arc::clone(&post)), traffic as usize, 1) {
+            // The end of the last one in flight wakes the queue.
+            return Start::Later(waiting, LOOK);
+        }
+        let address = call.address();
+        if let Some((queue, _)) = &address {
+            attach(queue, &post);
+        }
+        if call.facts.traffic == Traffic::Apart {
+            router.context.note_blocking(post.lane().socket());
+        }
+        if !send(call, unit, way, &post) {
+            if traffic == Traffic::Apart {
+                router.context.forget_blocking(post.lane().socket());
+                post.release(None);
+            }
+            self.lock().order.finish(1);
+            return Start::Later(waiting, Duration::ZERO);
+        }
+        if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
+            post.lane().cancel(queue.id(), token);
+        }
+        Start::Gone
+    }
+}
+
+/// Sends a call's unit, with what it needs in front of it or behind it; false: the lane took nothing.
+fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, post: &Arc<Post>) -> bool {
+    let deadline = call.share(&way.route);
+    let (replicas, asks) = (way.replicas, way.trip.as_ref().is_some_and(|trip| trip.asks));
+    let flight = Flight { way, post: Arc::clone(post), own: unit.bytes.len(), list: unit.list };
+    let extended = match (replicas, asks) {
+        (0, false) => return call.start(unit, deadline, flight, None),
+        (0, true) => asking(unit),
+        (n, _) => durable::with_wait(unit, n, deadline),
+    };
+    match extended {
+        Ok(bytes) if replicas > 0 => {
+            let list = Some(unit.list.unwrap_or(1) + 1);
+            call.start(Unit { bytes: Bytes::Raw(&bytes), list, ..unit }, deadline, flight, None)
+        }
+        Ok(bytes) => call.start(with_question(&bytes, unit), deadline, flight, None),
+        Err(error) => call.end_flight(flight, error),
+    }
+}
+
+impl Waiting {
+    fn new(call: Arc<Call>) -> Self {
+        Self { call, pause: None, opened: None, cancelled: false }
+    }
+}
+
+impl Opened {
+    /// The lane for a call that goes this way: the one that was opened for it, or one that is open; `None`: not yet.
+    fn take(opened: Option<Self>, way: Way, traffic: Traffic) -> (Way, Option<Arc<Post>>) {
+        let fits = |opened: &Self| opened.version == way.version && !opened.route.pool.is_retired();
+        if let Some(mut opened) = opened.filter(fits) {
+            let post = opened.post.take();
+            return (Way { route: opened.route.clone(), ..way }, post);
+        }
+        let post = way.route.pool.post(traffic);
+        (way, post)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(post) = self.post.take().filter(|_| self.own) {
+            post.release(None);
+        }
+    }
+}
+
+impl State {
+    fn insert(&mut self, order: u64, mut waiting: Waiting) {
+        // A cancellation is noted before it looks here: one of the two finds the other.
+        waiting.cancelled |= is_cancelled(&waiting.call);
+        self.cancelled |= waiting.cancelled;
+        self.next_end = [self.next_end, waiting.call.deadline.end()].into_iter().flatten().min();
+        self.order.insert(order, waiting);
+    }
+
+    /// A call that waited was taken out.
+    fn note_removal(&mut self) {
+        if self.order.waiting() == 0 {
+            self.next_end = None;
+        }
+    }
+}
+
+/// Judges an attempt that is over; gives what is to be tried again.
+fn judge(router: &Arc<Router>, call: Arc<Call>, way: Way, outcome: Outcome) -> Option<Waiting> {
+    let mut attempt = call.take_attempt();
+    let plan = match call.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            call.end(Err(error));
+            return None;
+        }
+    };
+    match conclude(router, &plan, call.flags, &mut attempt, &way, outcome) {
+        Step::Done(reply) => {
+            call.end(Ok((attempt.whole(reply), way.route.pool)));
+            None
+        }
+        step => again_or_over(router, &call, &plan, attempt, step),
+    }
+}
+
+/// What follows from a failed attempt.
+fn again_or_over(
+    router: &Router,
+    call: &Arc<Call>,
+    plan: &Plan<'_>,
+    mut attempt: Box<Attempt<Arc<Pool>>>,
+    step: Step,
+) -> Option<Waiting> {
+    let context = &router.context;
+    let next = match step {
+        Step::Again(error) => {
+            let (now, closed, cancelled) = (Instant::now(), context.is_closed(), is_cancelled(call));
+            attempt.next(error, Facts { now, closed, cancelled, jitter: random::rng().f64() })
+        }
+        Step::Over(error) => Next::Over(error),
+        Step::Done(_) => return None,
+    };
+    let pause = match next {
+        Next::Over(error) => {
+            call.end(end(context, plan, &mut attempt, error));
+            return None;
+        }
+        Next::Again => None,
+        Next::Wait(pause) => Some((Instant::now() + context.service.pause(pause), context.service.version())),
+    };
+    context.count_retry();
+    call.keep_attempt(attempt);
+    Some(Waiting { pause, ..Waiting::new(Arc::clone(call)) })
+}
+
+/// Ends a call that has not started: with what stood in its way, or what is known of earlier attempts.
+fn end_now(router: &Router, call: &Arc<Call>, held: bool) {
+    if is_cancelled(call) {
+        let error = Error::new(Status::Cancelled, "cancelled before it began").without_flags(flags::RETRYABLE);
+        return over(call, error);
+    }
+    if let Err(closed) = router.context.check_open() {
+        return over(call, closed);
+    }
+    let mut attempt = call.take_attempt();
+    if held {
+        attempt.held.note();
+    }
+    let deadline = call.deadline;
+    let result = call.plan().and_then(|plan| {
+        let error = match prepare(router, &plan, call.flags, &mut attempt, deadline) {
+            Err(Step::Over(error) | Step::Again(error)) => error,
+            Ok(_) | Err(Step::Done(_)) => {
+                let text = "not sent: no connection was free in time";
+                Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)
+            }
+        };
+        let error = attempt.most_telling(error);
+        end(&router.context, &plan, &mut attempt, error)
+    });
+    call.end(result);
+}
+
+/// Ends a call with an error, and with what is known of its earlier attempts.
+fn over(call: &Arc<Call>, error: Error) {
+    let mut attempt = call.take_attempt();
+    let result: Result<_> = call.plan().and_then(|plan| end(&call.router().context, &plan, &mut attempt, error));
+    call.end(result);
+}
+
+/// What a call waits out in its queue, until its own deadline.
+fn is_patient(error: &Error) -> bool {
+    matches!(error.status(), Status::Timeout | Status::Fenced)
+}
+
+fn is_cancelled(call: &Call) -> bool {
+    call.address().is_some_and(|(queue, token)| queue.is_cancelled(token))
+}
+
+/// If a visit panics the queue has to be looked after again.
+struct Unfinished<'a>(&'a Arc<PendingQueue>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.runs = false;
+        state.order.let_go();
+        drop(state);
+        self.0.wake();
+    }
+}
+
+impl Source for PendingQueue {
+    fn tend(&self) -> Tended {
+        Tended::Read
+    }
+
+    fn is_over(&self) -> bool {
+        self.router.strong_count() == 0
+    }
+
+    fn cancel(&self, queue: usize, token: u64) -> usize {
+        let mut state = self.lock();
+        let mut count = 0;
+        for waiting in state.order.values_mut().filter(|waiting| waiting.call.is_of(queue, token)) {
+            waiting.cancelled = true;
+            count += 1;
+        }
+        count += state.order.returned().filter(|(call, ..)| call.is_of(queue, token)).count();
+        state.cancelled |= count > 0;
+        drop(state);
+        if let Some(me) = self.me.upgrade().filter(|_| count > 0) {
+            me.wake();
+        }
+        count
+    }
+}
