@@ -59,8 +59,12 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         !self.has_older() && self.begin(on, traffic, calls)
     }
 
-    /// Calls in whose front nothing waits are about to start: whether they may. Calls in flight elsewhere come first.
+    /// Calls in whose front nothing waits are about to start: whether they may. Calls that came back meanwhile, or are in flight elsewhere,
+    /// come first.
     pub(super) fn begin(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
+        if self.class != Class::Replicas && !self.back.is_empty() {
+            return false;
+        }
         if self.class == Class::Primary {
             let last = &mut self.last[traffic];
             if last.as_ref() != Some(on) {

@@ -88,6 +88,7 @@ impl Model {
             self.order.put_back(again.then_some((order, ())));
         }
         loop {
+            self.maybe_arrive();
             let order = match self.order.take_next() {
                 Ok(Some((order, (), _))) => order,
                 Ok(None) => return,
@@ -95,6 +96,7 @@ impl Model {
             };
             assert!(!self.opening.contains(&order), "call {order} waits for its connection");
             self.maybe_submit();
+            self.maybe_arrive();
             match self.rng.u8(..4) {
                 0 => return self.order.put_back(Some((order, ()))),
                 1 => {
@@ -115,6 +117,12 @@ impl Model {
     fn maybe_submit(&mut self) {
         if self.rng.u8(..8) == 0 {
             self.submit();
+        }
+    }
+
+    fn maybe_arrive(&mut self) {
+        if self.rng.u8(..8) == 0 {
+            self.arrive();
         }
     }
 

@@ -454,7 +454,7 @@ impl PendingQueue {
         let call = &waiting.call;
         let traffic = call.traffic();
         if !self.lock().order.begin(&Connection(Arc::clone(&post)), traffic as usize, 1) {
-            // The end of the last one in flight wakes the queue.
+            // What has come back, or the end of the last one in flight, wakes the queue.
             return Start::Later(waiting, LOOK);
         }
         let address = call.address();
