@@ -66,7 +66,7 @@ fn with_flag(failure: Failure, flag: u32) -> Failure {
 
 fn replies(plan: &Plan<'_>, words: &str) -> Reply {
     let mut reply = ReplyBuilder::new();
-    let mut one = |reply: &mut ReplyBuilder, word: &str| {
+    let one = |reply: &mut ReplyBuilder, word: &str| {
         _ = match word {
             "ok" => reply.text("OK"),
             "null" => reply.null(),

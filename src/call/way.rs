@@ -39,12 +39,12 @@ pub(crate) fn prepare(
 ) -> std::result::Result<Way, Step> {
     let context = &router.context;
     let (stale, version) = attempt.wanting();
-    router.ensure_topology(stale, version, patience)?;
+    let seen = router.ensure_topology(stale, version, patience)?;
     // Before the route is chosen: what changes from here on makes the answer doubtful.
     let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.held)?;
     let replicas = durable::replicas_needed(context, plan, call)?;
     let version = context.service.version();
-    match router.route(plan, call, attempt.tried()) {
+    match router.route(seen, plan, call, attempt.tried()) {
         Ok(route) => {
             let scans = plan.scan.filter(|_| replicas == 0);
             let trip = scans.map(|_| router.begin_scan(&route.pool));

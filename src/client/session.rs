@@ -161,9 +161,9 @@ impl Session {
         let call = CallFlags::on_primary();
         let service = &router.context.service;
         let (stale, version) = attempt.wanting();
-        router.ensure_topology(stale, version, deadline)?;
+        let seen = router.ensure_topology(stale, version, deadline)?;
         let version = service.version();
-        let route = router.route(plan, call, attempt.tried()).map_err(|error| {
+        let route = router.route(seen, plan, call, attempt.tried()).map_err(|error| {
             attempt.unrouted(version, service.discovered());
             Step::from(error)
         })?;

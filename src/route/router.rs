@@ -38,6 +38,9 @@ pub(crate) struct Router {
     me: Weak<Self>,
 }
 
+/// The view of the topology that a call has begun with.
+pub(crate) struct Seen(Guard<Arc<View>>);
+
 impl Router {
     pub(crate) fn new(
         sentinel: &Arc<crate::topology::Sentinel>,
@@ -58,19 +61,26 @@ impl Router {
     }
 
     /// The view that fits the topology as known now.
-    pub(super) fn current_view(&self) -> Guard<Arc<View>> {
+    #[inline]
+    fn current_view(&self) -> Guard<Arc<View>> {
         let view = self.view.load();
-        let context = &self.context;
-        let fits = |view: &View| {
-            view.version == context.service.version() && view.configured == context.sentinel.config_version()
-        };
+        if self.fits(&view) { view } else { self.new_view(view) }
+    }
+
+    fn fits(&self, view: &View) -> bool {
+        view.version == self.context.service.version() && view.configured == self.context.sentinel.config_version()
+    }
+
+    #[cold]
+    fn new_view(&self, view: Guard<Arc<View>>) -> Guard<Arc<View>> {
         // While a close waits for calls the client follows its service like any other.
-        if fits(&view) || context.is_ended() {
+        if self.context.is_ended() {
             return view;
         }
+        drop(view);
         let _renewal = lock(&self.renewal);
         let view = self.view.load();
-        if !fits(&view) && !context.is_ended() {
+        if !self.fits(&view) && !self.context.is_ended() {
             let next = self.next_view(&view);
             drop(view);
             let last = self.view.swap(Arc::new(next));
@@ -158,7 +168,7 @@ impl Router {
     }
 
     /// Whether the topology that is known has anything for this client.
-    pub(crate) fn serves(&self) -> bool {
+    fn serves(&self) -> bool {
         self.current_view().serves(self.context.target)
     }
 
@@ -167,15 +177,13 @@ impl Router {
         Choice { context: &self.context, view, turn: &self.turn, blind }
     }
 
-    /// The route of a call; `tried` are the replicas that failed it already.
+    /// The route of a call; `tried` are the replicas that failed it already, and `seen` is what [`Router::ensure_topology`] gave.
     #[inline(always)]
-    pub(crate) fn route(&self, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
+    pub(crate) fn route(&self, seen: Seen, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
+        let view = if self.fits(&seen.0) { seen.0 } else { self.current_view() };
         match plan.scan {
-            None => self.route_for(self.reads_from_replicas(plan, call), tried),
-            Some(_) => {
-                let view = self.current_view();
-                scan::route(&self.scans, &self.choice(&view), plan, tried)
-            }
+            None => self.route_in(&view, self.reads_from_replicas(plan, call), tried),
+            Some(_) => scan::route(&self.scans, &self.choice(&view), plan, tried),
         }
     }
 
@@ -189,14 +197,18 @@ impl Router {
         }
     }
 
-    /// The route of a call without scans.
-    #[inline(always)]
-    pub(crate) fn route_for(&self, from_replicas: bool, tried: &[String]) -> Result<Route> {
+    /// The route of a call without scans that has not been tried yet, if the topology is known.
+    pub(crate) fn route_now(&self, from_replicas: bool) -> Option<Route> {
         let view = self.current_view();
+        view.serves(self.context.target).then(|| self.route_in(&view, from_replicas, &[]).ok()).flatten()
+    }
+
+    #[inline(always)]
+    fn route_in(&self, view: &View, from_replicas: bool, tried: &[String]) -> Result<Route> {
         match from_replicas {
-            true => self.choice(&view).replica(tried),
+            true => self.choice(view).replica(tried),
             // The choice needs nothing more: this is every write's way.
-            false => Choice { context: &self.context, view: &view, turn: &self.turn, blind: false }.primary(),
+            false => Choice { context: &self.context, view, turn: &self.turn, blind: false }.primary(),
         }
     }
 
@@ -253,13 +265,25 @@ impl Router {
     }
 
     /// Makes sure that the topology is newer than what was found wanting: the discovery `stale` or an earlier one, or this version.
-    pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<()> {
-        let service = &self.context.service;
-        let serves = self.serves();
-        let is_newer = || service.version() != version || service.discovered() > stale;
-        if serves && (stale == 0 || is_newer()) {
-            return Ok(());
+    #[inline]
+    pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<Seen> {
+        let view = self.current_view();
+        if view.serves(self.context.target) && (stale == 0 || self.is_newer(stale, version)) {
+            return Ok(Seen(view));
         }
+        let serves = view.serves(self.context.target);
+        drop(view);
+        self.renew_topology(serves, stale, deadline)?;
+        Ok(Seen(self.current_view()))
+    }
+
+    fn is_newer(&self, stale: u64, version: u64) -> bool {
+        self.context.service.version() != version || self.context.service.discovered() > stale
+    }
+
+    #[cold]
+    fn renew_topology(&self, serves: bool, stale: u64, deadline: Deadline) -> Result<()> {
+        let service = &self.context.service;
         if serves && self.context.sentinel.is_degraded() {
             service.poke(Haste::Lazy);
             return Ok(());

@@ -168,8 +168,7 @@ impl Submitter {
         }
         seam::pass(Seam::NotHeld, &*context.service);
         let version = context.service.version();
-        let route = self.router.serves().then(|| self.router.route_for(class == Class::Replicas, &[]).ok()).flatten();
-        let Some(route) = route else { return 0 };
+        let Some(route) = self.router.route_now(class == Class::Replicas) else { return 0 };
         let Some(post) = route.pool.post(Traffic::Plain) else { return 0 };
         let pending = self.pending(class);
         if !pending.begin(&post, Traffic::Plain, calls.len()) {

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Class, Order, Unjudged};
 
-/// Where each call is, by its order.
+/// Where each call is that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Waiting,
     /// On this connection.
     InFlight(u32),
     Back,
-    Over,
 }
 
 struct Model {
@@ -39,7 +38,6 @@ impl Model {
         }
         for (older, place) in self.places.range(..order) {
             let fine = match place {
-                Place::Over => true,
                 Place::InFlight(lane) => self.class == Class::Blocking || *lane == on,
                 Place::Waiting | Place::Back => false,
             };
@@ -73,7 +71,7 @@ impl Model {
             self.places.insert(order, Place::Back);
             self.order.come_back(order);
         } else {
-            self.places.insert(order, Place::Over);
+            self.places.remove(&order);
         }
         self.order.finish(1);
     }
@@ -84,7 +82,10 @@ impl Model {
             // What comes back meanwhile may not be overtaken either.
             self.maybe_submit();
             let again = self.rng.bool();
-            self.places.insert(order, if again { Place::Waiting } else { Place::Over });
+            match again {
+                true => _ = self.places.insert(order, Place::Waiting),
+                false => _ = self.places.remove(&order),
+            }
             self.order.put_back(again.then_some((order, ())));
         }
         loop {
@@ -143,7 +144,7 @@ impl Model {
     /// Whatever happened, everything comes to its end once nothing stands in its way.
     fn finish(mut self) {
         let mut rounds = 0;
-        while self.places.values().any(|place| *place != Place::Over) {
+        while !self.places.is_empty() {
             self.arrive();
             self.work();
             self.opening.iter().for_each(|order| self.order.opened(*order));
