@@ -156,16 +156,18 @@ fn demo_fails_when_an_acknowledged_write_is_missing() {
 fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
     let temporary = fresh_dir("demo-ctrl-c");
     let mut script = Command::new(root().join("scripts/demo"));
-    script.arg(&Prefix::shared().root).env("TMPDIR", &temporary).process_group(0);
+    // Long enough that the demo does not end by itself while a slow machine looks for a primary.
+    script.args([Prefix::shared().root.as_path(), "40".as_ref()]).env("TMPDIR", &temporary).process_group(0);
     script.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut script = script.spawn().expect("it starts");
     let mut lines = BufReader::new(script.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    // By then the primary has been killed.
+    assert!(lines.any(|line| line.contains("KILL")), "the primary was not killed");
     assert!(lines.any(|line| line.contains("1 of 2 replicas fit")), "the demo did not go on");
     let group = i32::try_from(script.id()).expect("a pid");
     // SAFETY: only signals the group of the child, which has not been waited for.
     assert_eq!(unsafe { libc::kill(-group, libc::SIGINT) }, 0);
-    assert_eq!(script.wait().expect("it ends").code(), Some(130));
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(script.wait().expect("it ends").code(), Some(130), "{rest:#?}");
     let mut noise = String::new();
     script.stderr.take().expect("piped").read_to_string(&mut noise).expect("text");
     assert_eq!(noise, "", "the shell says something");
