@@ -208,24 +208,24 @@ typedef enum {
 typedef enum {
   /** A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given. */
   VIGIE_EVENT_COMPLETION = (1 << 0),
-  /** A service has another primary, and for nothing else. The reply is a MAP: service, from, to, reason, epoch. */
+  /** A service has another primary, and for nothing else. The reply is a MAP, as of all that are watched: EVENTS.md has the keys. */
   VIGIE_EVENT_TOPOLOGY = (1 << 3),
   /** Events were lost here, because the queue was full. The reply is an INT: how many. */
   VIGIE_EVENT_DROPPED = (1 << 5),
-  /** Writes are held back, or no longer. The reply is a MAP: service, on, reason. */
+  /** Writes are held back, or no longer. */
   VIGIE_EVENT_FENCE = (1 << 6),
   /**
-   * No Sentinel's events are heard, because all are gone, or because the user may not subscribe to them (reason says which); or
-   * one is heard again. Meanwhile the Sentinels are asked instead, and a failover is noticed later. The reply is a MAP.
+   * All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, and a failover
+   * is noticed late.
    */
   VIGIE_EVENT_DEGRADED = (1 << 7),
-  /** A replica came in or went out. The reply is a MAP. */
+  /** A replica is read from from now on, or no longer, or was spoken of. */
   VIGIE_EVENT_REPLICA = (1 << 8),
-  /** A Sentinel came, went, is down or up, or names another primary than the others. The reply is a MAP. */
+  /** A Sentinel is heard from now on, or no longer, or was spoken of; or some name another primary than the others. */
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
-   * Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-   * Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown, epoch_reset.
+   * Something was said of a service that keeps its primary. cause is a Sentinel's word (+sdown, +odown, +reboot, ...) or the
+   * library's own: role_unknown, epoch_reset.
    */
   VIGIE_EVENT_NOTICE = (1 << 10),
 } vigie_event_kind;
@@ -613,7 +613,7 @@ vigie_status vigie_sentinel_create(const vigie_config *config,
 
 /**
  * What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
- * service NULL: all services that were asked for.
+ * service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
  * Blocks: no.
@@ -650,15 +650,10 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
 
 /**
  * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
- * event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
- * VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
- * reason is a Sentinel's word, and text who said it, or reason is role_unknown (the user may not ask the primary for
- * its role by ROLE, HELLO or INFO) or epoch_reset (the Sentinels name the same primary under a lower epoch).
- * VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit
- * (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of), reason. Two
- * reasons come with service and text, and with the addresses of all that they are about in sentinel, separated by
- * commas: split_view (they have named another primary than the others for 3 s, or no majority names one), strangers
- * (they are of another deployment). text is what they name.
+ * event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
+ * in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
+ * VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
+ * spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
  *
  * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
  * takes the place of the one before.
@@ -909,7 +904,8 @@ vigie_status vigie_cmds_submit(vigie_client *client,
                                vigie_error **err);
 
 /**
- * What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.
+ * What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas. TOPOLOGY.md
+ * lists the keys.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
  * Blocks: no.
@@ -920,7 +916,7 @@ vigie_status vigie_cmds_submit(vigie_client *client,
 VIGIE_MUST_USE vigie_status vigie_client_topology(vigie_client *client, vigie_reply **out, vigie_error **err);
 
 /**
- * What this client has done: a MAP of counters. Unknown keys must be ignored: more will come.
+ * What this client has done: a MAP of counters, whose keys STATISTICS.md lists. Unknown keys must be ignored: more will come.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
  * Blocks: no.
@@ -928,7 +924,10 @@ VIGIE_MUST_USE vigie_status vigie_client_topology(vigie_client *client, vigie_re
  * Errors: VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
-VIGIE_MUST_USE vigie_status vigie_client_stats(vigie_client *client, vigie_reply **out, vigie_error **err);
+VIGIE_MUST_USE
+vigie_status vigie_client_stats(vigie_client *client,
+                                vigie_reply **out,
+                                vigie_error **err);
 
 /**
  * Closes idle connections at once and busy ones when their calls end; the next call connects again, perhaps to

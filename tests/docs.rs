@@ -1,12 +1,17 @@
-//! CONFIGURATION.md and ERRORS.md are written from the tables in the source; this test fails when they drift.
+//! CONFIGURATION.md, ERRORS.md, STATISTICS.md, TOPOLOGY.md and EVENTS.md are written from the tables in the source; this test fails when
+//! they drift.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes them anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
+use vigie::client::stats_maps;
 use vigie::config::{Config, Described};
 use vigie::error::Status;
+use vigie::queue::kind;
+use vigie::resp::fields::{FieldInfo, MapInfo};
+use vigie::topology::{event_causes, event_maps, topology_maps};
 
 const CONFIGURATION_HEAD: &str = "\
 # Configuration
@@ -67,6 +72,44 @@ An error without `MAYBE_EXECUTED` means that the command surely did not run, tha
 or that it is a scan, which changes nothing: go on with the same cursor.
 ";
 
+/// What the three pages about maps say of all maps.
+const MAPS: &str = "\
+Keys may be added in later versions, and none is renamed or changes its type: ignore those that you do not know.
+Types are those of `vigie_reply_type()`: *int* is `VIGIE_TYPE_INT`, *bool* `VIGIE_TYPE_BOOL`, *text* `VIGIE_TYPE_STRING`,
+*null* `VIGIE_TYPE_NULL`. In JSON (`vigie_reply_json()`) they are numbers, `true` and `false`, strings, and `null`.
+";
+
+const STATISTICS_HEAD: &str = "\
+# Statistics
+
+<!-- Written from src/client/stats.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change the table, not this page. -->
+
+`vigie_client_stats()` gives a MAP of what a client has done since it was made, and of its connections as they are at this moment. It
+asks nobody and does not wait. Counters only grow; a session counts in the client that it was made from.
+";
+
+const TOPOLOGY_HEAD: &str = "\
+# Topology
+
+<!-- Written from src/topology/table.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change the table, not this page. -->
+
+`vigie_client_topology()` gives a MAP of what is known of the client's service; `vigie_sentinel_topology()` and
+`vigie_sentinel_refresh()` give the same for the service that is named, or, for NULL, a MAP from the name of each service that was asked
+for to such a map. Only `vigie_sentinel_refresh()` asks the Sentinels. [EVENTS.md](EVENTS.md) tells of changes.
+";
+
+const EVENTS_HEAD: &str = "\
+# Events
+
+<!-- Written from src/queue/mod.rs, src/topology/watch.rs and src/topology/cause.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change
+the tables, not this page. -->
+
+A queue (`vigie_queue_create()`) gives the completions of submitted calls, and, after `vigie_sentinel_watch()`, what happens to the
+services of a handle. The field `kind` of an event says which of the following it is. Every event of a watch has a MAP as its reply.
+
+Act on `cause`, which is a word with a fixed meaning; `reason` is for people, and its wording may change.
+";
+
 /// The ranges of numbers, each with what it is about.
 const RANGES: [(&str, std::ops::RangeInclusive<i32>); 5] = [
     ("The call itself: -1 to -99", -99..=-1),
@@ -113,6 +156,49 @@ fn errors() -> String {
     page
 }
 
+fn maps_page(head: &str, maps: &[MapInfo]) -> String {
+    let mut page = format!("{head}\n{MAPS}");
+    for map in maps {
+        let _ = write!(page, "\n## {}\n\n{}", map.name, map_table(map));
+    }
+    page
+}
+
+fn map_table(map: &MapInfo) -> String {
+    let mut table = String::from("| key | type | unit | what it says | since |\n|---|---|---|---|---|\n");
+    for FieldInfo { key, type_name, nullable, maps, unit, text, since } in &map.fields {
+        let kind = match maps {
+            Some(name) => format!("array of [{name}](#{name})"),
+            None if *nullable => format!("{type_name} or null"),
+            None => (*type_name).to_owned(),
+        };
+        let _ = writeln!(table, "| `{key}` | {kind} | {unit} | {text} | {since} |");
+    }
+    table
+}
+
+fn events() -> String {
+    let mut page = format!("{EVENTS_HEAD}\n{MAPS}");
+    let maps = event_maps();
+    for (kind, name, text) in kind::ALL {
+        let _ = write!(page, "\n## VIGIE_EVENT_{name} ({kind})\n\n{text}\n");
+        if let Some((_, map)) = maps.iter().find(|(of, _)| of == kind) {
+            let _ = write!(page, "\n{}", map_table(map));
+        }
+    }
+    page.push_str(
+        "\n## Causes\n\nWords that begin with `+` or `-` are channels of Sentinels: one has published a message there. NOTICE, REPLICA and \
+         SENTINEL give them for whatever is published about the service; FENCE for `+try-failover`, `+elected-leader`, \
+         `+failover-state-*`, `+selected-slave` and `+promoted-slave` (on), and for `-failover-abort-*` (off). The others are the \
+         library's own:\n\n| cause | events | meaning |\n|---|---|---|\n",
+    );
+    for cause in event_causes() {
+        let kinds: Vec<_> = kind::ALL.iter().filter(|(kind, ..)| cause.kinds & kind != 0).map(|kind| kind.1).collect();
+        let _ = writeln!(page, "| `{}` | {} | {} |", cause.word, kinds.join(", "), cause.text);
+    }
+    page
+}
+
 fn compare(name: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -130,6 +216,45 @@ fn configuration_md_is_what_the_option_table_says() {
 #[test]
 fn errors_md_is_what_the_status_table_says() {
     compare("ERRORS.md", &errors());
+}
+
+#[test]
+fn statistics_md_topology_md_and_events_md_are_what_the_tables_of_the_maps_say() {
+    compare("STATISTICS.md", &maps_page(STATISTICS_HEAD, &stats_maps()));
+    compare("TOPOLOGY.md", &maps_page(TOPOLOGY_HEAD, &topology_maps()));
+    compare("EVENTS.md", &events());
+}
+
+/// The kinds of the header are those of the table, and those with a map can be watched.
+#[test]
+fn each_kind_of_event_of_the_header_stands_on_its_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header = std::fs::read_to_string(root.join("include/vigie.h")).unwrap();
+    let in_header = header.lines().filter_map(|line| line.trim().strip_prefix("VIGIE_EVENT_")?.strip_suffix("),"));
+    let in_header: Vec<_> = in_header.map(str::to_owned).collect();
+    let mut kinds: Vec<_> = kind::ALL.iter().collect();
+    kinds.sort_by_key(|(kind, ..)| *kind);
+    let in_table: Vec<_> =
+        kinds.iter().map(|(kind, name, _)| format!("{name} = (1 << {}", kind.trailing_zeros())).collect();
+    assert_eq!(in_header, in_table);
+    let watched = event_maps().iter().fold(0, |mask, (kind, _)| mask | kind);
+    assert_eq!(watched, vigie::topology::WATCHABLE);
+}
+
+/// A cause that nothing gives would be a promise to nobody: each is named in the sources outside its own file.
+#[test]
+fn each_cause_is_given_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/topology");
+    let table = std::fs::read_to_string(root.join("cause.rs")).unwrap();
+    let files = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
+    let others = files.filter(|path| !path.ends_with("cause.rs"));
+    let others: String = others.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let names: Vec<_> =
+        table.split("row(").filter_map(|row| row.trim_start().strip_prefix("Self::")?.split(',').next()).collect();
+    assert_eq!(names.len(), event_causes().len());
+    for name in names {
+        assert!(others.contains(&format!("Cause::{name}")), "{name}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod session;
 mod shared;
+mod stats;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::topology::Sentinel;
 
 use session::Session;
 use shared::Shared;
+
+pub use stats::stats_maps;
 
 pub use crate::plan::{Budget, CallFlags, Target};
 

@@ -6,12 +6,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use super::stats;
 use crate::config::Config;
 use crate::error::{Error, Result, Status, quoted};
 use crate::net::{Conn, ConnectOptions};
 use crate::plan::{Budget, CallFlags, Target};
 use crate::queue::Queue;
-use crate::resp::{Reply, ReplyBuilder};
+use crate::resp::Reply;
 use crate::route::{Context, Router};
 use crate::submit::Submitter;
 use crate::time::Deadline;
@@ -87,36 +88,7 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> Result<Reply> {
-        let mut map = ReplyBuilder::new();
-        let counted = self.context().counted();
-        map.map();
-        for (name, count) in [
-            ("calls", counted.calls),
-            ("retries", counted.retries),
-            ("errors", counted.errors),
-            ("maybe_executed", counted.maybe_executed),
-            ("fallbacks", counted.fallbacks),
-        ] {
-            map.text(name).int(count as i64);
-        }
-        map.text("pools").array();
-        self.router.each_pool(|pool, role| {
-            let counts = pool.counts();
-            map.map().text("endpoint").text(pool.name()).text("role").text(role);
-            for (name, value) in [
-                ("size", counts.total),
-                ("lanes", counts.lanes),
-                ("idle", counts.idle),
-                ("in_use", counts.lent),
-                ("waiting", counts.waiting),
-                ("in_flight", counts.in_flight),
-                ("served", counts.served),
-            ] {
-                map.text(name).int(value as i64);
-            }
-            map.text("srtt_us").int(pool.srtt().map_or(-1, |srtt| srtt.as_micros() as i64)).end();
-        });
-        map.end().end().try_finish()
+        stats::of(&self.router)
     }
 }
 

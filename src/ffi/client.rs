@@ -343,7 +343,8 @@ pub(super) unsafe fn submit_list(
     client.cmds_submit(commands, flags, Budget::from_ms(timeout_ms), &queue.0, token)
 }
 
-/// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas.
+/// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas. TOPOLOGY.md
+/// lists the keys.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.
@@ -367,7 +368,7 @@ pub unsafe extern "C" fn vigie_client_topology(
     }
 }
 
-/// What this client has done: a MAP of counters. Unknown keys must be ignored: more will come.
+/// What this client has done: a MAP of counters, whose keys STATISTICS.md lists. Unknown keys must be ignored: more will come.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.

@@ -67,7 +67,7 @@ pub unsafe extern "C" fn vigie_sentinel_create(
 }
 
 /// What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
-/// service NULL: all services that were asked for.
+/// service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: no.
@@ -129,15 +129,10 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
 }
 
 /// Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
-/// event's reply is a MAP. VIGIE_EVENT_TOPOLOGY: service, from, to, reason, epoch: another primary, and nothing else.
-/// VIGIE_EVENT_NOTICE: service, primary, reason, text, epoch: something was said of a service that keeps its primary;
-/// reason is a Sentinel's word, and text who said it, or reason is role_unknown (the user may not ask the primary for
-/// its role by ROLE, HELLO or INFO) or epoch_reset (the Sentinels name the same primary under a lower epoch).
-/// VIGIE_EVENT_FENCE: service, on, reason. VIGIE_EVENT_DEGRADED: on, reason. VIGIE_EVENT_REPLICA: service, replica, fit
-/// (NULL: it was only spoken of), reason. VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of), reason. Two
-/// reasons come with service and text, and with the addresses of all that they are about in sentinel, separated by
-/// commas: split_view (they have named another primary than the others for 3 s, or no majority names one), strangers
-/// (they are of another deployment). text is what they name.
+/// event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
+/// in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
+/// VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
+/// spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
 ///
 /// Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
 /// takes the place of the one before.

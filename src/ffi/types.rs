@@ -171,21 +171,21 @@ pub enum vigie_call_flag {
 pub enum vigie_event_kind {
     /// A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given.
     VIGIE_EVENT_COMPLETION = 1 << 0,
-    /// A service has another primary, and for nothing else. The reply is a MAP: service, from, to, reason, epoch.
+    /// A service has another primary, and for nothing else. The reply is a MAP, as of all that are watched: EVENTS.md has the keys.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
     /// Events were lost here, because the queue was full. The reply is an INT: how many.
     VIGIE_EVENT_DROPPED = 1 << 5,
-    /// Writes are held back, or no longer. The reply is a MAP: service, on, reason.
+    /// Writes are held back, or no longer.
     VIGIE_EVENT_FENCE = 1 << 6,
-    /// No Sentinel's events are heard, because all are gone, or because the user may not subscribe to them (reason says which); or
-    /// one is heard again. Meanwhile the Sentinels are asked instead, and a failover is noticed later. The reply is a MAP.
+    /// All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, and a failover
+    /// is noticed late.
     VIGIE_EVENT_DEGRADED = 1 << 7,
-    /// A replica came in or went out. The reply is a MAP.
+    /// A replica is read from from now on, or no longer, or was spoken of.
     VIGIE_EVENT_REPLICA = 1 << 8,
-    /// A Sentinel came, went, is down or up, or names another primary than the others. The reply is a MAP.
+    /// A Sentinel is heard from now on, or no longer, or was spoken of; or some name another primary than the others.
     VIGIE_EVENT_SENTINEL = 1 << 9,
-    /// Something was said of a service that keeps its primary. The reply is a MAP: service, primary, reason, text, epoch. reason is a
-    /// Sentinel's word (+sdown, +odown, +reboot, ...) or the library's own: role_unknown, epoch_reset.
+    /// Something was said of a service that keeps its primary. cause is a Sentinel's word (+sdown, +odown, +reboot, ...) or the
+    /// library's own: role_unknown, epoch_reset.
     VIGIE_EVENT_NOTICE = 1 << 10,
 }
 

@@ -55,6 +55,34 @@ pub mod kind {
     pub const SENTINEL: u32 = 1 << 9;
     /// Something was said of a service that keeps its primary.
     pub const NOTICE: u32 = 1 << 10;
+
+    /// Each kind with its name in the header and what it tells, as EVENTS.md has them.
+    pub const ALL: &[(u32, &str, &str)] = &[
+        (
+            COMPLETION,
+            "COMPLETION",
+            "A call of vigie_cmds_submit() is over. The reply is the call's own, and the error that of vigie_cmds_exec(); no map.",
+        ),
+        (TOPOLOGY, "TOPOLOGY", "A service has another primary. It comes for nothing else."),
+        (
+            DROPPED,
+            "DROPPED",
+            "Events were lost here, because the queue was full. The reply is an INT: how many; no map.",
+        ),
+        (FENCE, "FENCE", "Writes of a service are held back because of a failover, or no longer."),
+        (
+            DEGRADED,
+            "DEGRADED",
+            "All Sentinels are gone, or one is back. Meanwhile the primary that is known is used, and a failover is noticed late.",
+        ),
+        (REPLICA, "REPLICA", "A replica is read from from now on, or no longer, or a Sentinel spoke of it."),
+        (
+            SENTINEL,
+            "SENTINEL",
+            "A Sentinel is heard from now on, or no longer, or was spoken of; or Sentinels name another primary than the others.",
+        ),
+        (NOTICE, "NOTICE", "Something was said of a service that keeps its primary."),
+    ];
 }
 
 /// One thing that happened.

@@ -8,6 +8,7 @@ mod decode;
 #[cfg(test)]
 mod decode_tests;
 pub mod encode;
+pub mod fields;
 mod head;
 mod json;
 pub mod list;

@@ -12,6 +12,7 @@ use crate::config::{ClientSettings, Endpoint, Fallback, Pick};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::plan::Scan;
 use crate::sys::random;
+use crate::topology::Why;
 
 /// Among replicas chosen by latency every 64th call goes to another one, so that their figures stay fresh.
 const EXPLORE: usize = 64;
@@ -126,10 +127,14 @@ impl Choice<'_> {
         for replica in &self.view.replicas {
             let failed = tried.iter().any(|name| name == replica.pool.name()).then(|| replica.last_failure());
             let known = snapshot.replicas.iter().find(|known| &known.endpoint == replica.pool.endpoint());
-            let unfit = known.map_or(replica.unfit.as_deref(), |known| known.unfit.as_deref());
+            let unfit = known.map_or(replica.unfit.as_deref(), |known| known.unfit.as_ref().map(Why::text));
             let lags = self.context.settings().replica.max_lag.and_then(|max| replica.lag.objection(max));
             let weighed = service.objection_to(replica.pool.endpoint());
-            let why = unfit.or(lags.as_deref()).or(weighed.as_deref()).or(failed.as_deref()).unwrap_or("not tried");
+            let why = unfit
+                .or(lags.as_deref())
+                .or(weighed.as_ref().map(Why::text))
+                .or(failed.as_deref())
+                .unwrap_or("not tried");
             text.push_str(&format!("; {}: {why}", replica.pool.name()));
         }
         let Some(line) = &snapshot.unlisted else {

@@ -84,7 +84,7 @@ impl ReplicaTarget {
         Arc::new(Self {
             pool,
             announced: replica.announced.clone(),
-            unfit: replica.unfit.clone(),
+            unfit: replica.unfit.as_ref().map(ToString::to_string),
             unfit_by_link: replica.unfit_by_link,
             follows: replica.follows.clone(),
             admission,

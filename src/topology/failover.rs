@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::answer::Shown;
+use super::cause::{Cause, Why};
 use super::discovery::Word;
 use super::fence::{Fence, Holder};
 use super::identity::{Identity, Speaker};
@@ -19,7 +20,7 @@ use super::monitor;
 use super::presence::Presence;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
-use super::watch::Happening;
+use super::watch::{FenceChange, Happening, Switch};
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::seam::{self, Seam};
@@ -157,7 +158,7 @@ impl Service {
                 true => flight.failover.fence.attempt(from, now),
                 false => flight.failover.fence.lead(from, now),
             }
-            self.set_fence(&mut flight, &format!("{word} by {}", from.announced));
+            self.set_fence(&mut flight, &Why::said(word, format!("{word} by {}", from.announced)));
         }
     }
 
@@ -172,7 +173,7 @@ impl Service {
     pub(super) fn release_fence(&self, from: &Speaker, word: &str) {
         let mut flight = self.flight();
         flight.failover.fence.release(&from.identity, None);
-        self.set_fence(&mut flight, &format!("{word} by {}", from.announced));
+        self.set_fence(&mut flight, &Why::said(word, format!("{word} by {}", from.announced)));
     }
 
     /// What the Sentinels that hold the fence call to be asked, and when that will have changed.
@@ -196,12 +197,16 @@ impl Service {
         let known = self.identities();
         let Failover { fence, witnesses, .. } = &mut flight.failover;
         for leader in fence.note_all_gone(|leader| witnesses.say_gone(leader, &known, now)) {
-            reason = Some(format!("{leader}, which led the failover, is gone, and its candidate is a replica"));
+            let text = format!("{leader}, which led the failover, is gone, and its candidate is a replica");
+            reason = Some(Why::own(Cause::LeaderGone, text));
         }
-        let reason = reason.as_deref();
-        let passage = self.set_fence_at(&mut flight, now, &|passage| match passage {
-            Passage::Until(_) => "on lease: the failover waits for its election, and the primary is up".into(),
-            Passage::Shut | Passage::Open => reason.unwrap_or("the lease is over").into(),
+        let passage = self.set_fence_at(&mut flight, now, &|passage| match (passage, &reason) {
+            (Passage::Until(_), _) => {
+                Why::own(Cause::OnLease, "on lease: the failover waits for its election, and the primary is up")
+            }
+            (_, Some(why)) => why.clone(),
+            (Passage::Shut, None) => Why::own(Cause::LeaseOver, "the lease is over"),
+            (Passage::Open, None) => Why::own(Cause::FailoverOver, "no Sentinel holds it any more"),
         });
         drop(flight);
         if is_back {
@@ -214,7 +219,7 @@ impl Service {
     }
 
     /// What is told of it, if the fence moves by it.
-    fn take_finding(&self, failover: &mut Failover, finding: Finding) -> Option<String> {
+    fn take_finding(&self, failover: &mut Failover, finding: Finding) -> Option<Why> {
         let Failover { fence, witnesses, .. } = failover;
         match finding {
             // What it says of another primary is about another failover; that it shows none any more is found by the next poll, which
@@ -228,7 +233,8 @@ impl Service {
                 let state = shown.failover_state.as_deref().unwrap_or("unknown");
                 let waits = state == "wait_start";
                 fence.testify(&sentinel, sent, waits);
-                return (!waits).then(|| format!("the failover is in the state {state}"));
+                return (!waits)
+                    .then(|| Why::own(Cause::ElectionOver, format!("the failover is in the state {state}")));
             }
             Finding::Witness(witness) => witnesses.hear(witness),
             Finding::Primary(asked, is_master) => witnesses.note_primary(asked, is_master),
@@ -236,7 +242,7 @@ impl Service {
             Finding::Back(sentinel) => {
                 witnesses.note_back(&sentinel);
                 fence.note_back(&sentinel);
-                return Some("the leader of the failover is back".into());
+                return Some(Why::own(Cause::LeaderBack, "the leader of the failover is back"));
             }
         }
         None
@@ -254,7 +260,8 @@ impl Service {
             let in_failover = shown.has("failover_in_progress");
             if in_failover && fences {
                 flight.failover.fence.flagged(from, Instant::now());
-                self.set_fence(&mut flight, &format!("the flag failover_in_progress at {}", from.announced));
+                let text = format!("the flag failover_in_progress at {}", from.announced);
+                self.set_fence(&mut flight, &Why::own(Cause::FailoverInProgress, text));
             }
             // What takes something back is for a discovery, which knows whether it is in TILT.
             let was_down = flight.failover.missed.iter().any(|known| known.identity == from.identity);
@@ -290,18 +297,18 @@ impl Service {
             return Some(end);
         }
         flight.failover.fence.expire();
-        self.set_fence(&mut flight, "fence_expired");
+        self.set_fence(&mut flight, &Why::word(Cause::FenceExpired));
         drop(flight);
         self.poke(Haste::Now);
         None
     }
 
-    fn set_fence(&self, flight: &mut Flight, reason: &str) {
-        self.set_fence_at(flight, Instant::now(), &|_| reason.to_owned());
+    fn set_fence(&self, flight: &mut Flight, why: &Why) {
+        self.set_fence_at(flight, Instant::now(), &|_| why.clone());
     }
 
     /// Opens or shuts the gate as those who hold the fence want it, and tells of it when that is a change.
-    fn set_fence_at(&self, flight: &mut Flight, now: Instant, reason: &dyn Fn(Passage) -> String) -> Passage {
+    fn set_fence_at(&self, flight: &mut Flight, now: Instant, why: &dyn Fn(Passage) -> Why) -> Passage {
         let known = self.identities();
         let Failover { fence, witnesses, told_shut, .. } = &mut flight.failover;
         let passage = fence.judge(witnesses, &known, now);
@@ -321,7 +328,7 @@ impl Service {
             let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
             let _ = worker::run(move || shared.changed(&name));
         }
-        self.shared.tell(Happening::Fence { service: self.name.clone(), on, reason: reason(passage) });
+        self.shared.tell(Happening::Fence(FenceChange { service: self.name.clone(), on, why: why(passage) }));
         passage
     }
 
@@ -367,7 +374,8 @@ impl Service {
         self.end_pauses();
         // The fence first: who reads the raised number finds it up, also where it was down on lease.
         flight.failover.fence.promoted();
-        self.set_fence(&mut flight, "the candidate says that it is a primary");
+        let why = Why::own(Cause::CandidateIsPrimary, "the candidate says that it is a primary");
+        self.set_fence(&mut flight, &why);
         self.raise_doubts();
         let taken = match policy {
             ProbePolicy::Eager => true,
@@ -375,7 +383,7 @@ impl Service {
             ProbePolicy::Off => false,
         };
         if taken {
-            self.take_candidate(&mut flight, announced);
+            self.take_candidate(&mut flight, announced, why);
         }
         drop(flight);
         if taken {
@@ -385,7 +393,7 @@ impl Service {
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
-    fn take_candidate(&self, flight: &mut Flight, announced: &Endpoint) {
+    fn take_candidate(&self, flight: &mut Flight, announced: &Endpoint, why: Why) {
         let before = self.snapshot();
         let now = Instant::now();
         let snapshot = Snapshot {
@@ -399,13 +407,13 @@ impl Service {
         };
         flight.failover.provisional = Some(now);
         let after = self.publish(snapshot);
-        self.switched(flight, &before, &after, "the candidate says that it is a primary");
-        self.lower_fence(flight, "switched");
+        self.switched(flight, &before, &after, why);
+        self.lower_fence(flight);
         self.landed.notify_all();
     }
 
     /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence may come down.
-    pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, reason: &str) {
+    pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, why: Why) {
         self.raise_doubts();
         self.end_pauses();
         flight.failover.switched = Some(Instant::now());
@@ -414,20 +422,20 @@ impl Service {
         flight.failover.missed.clear();
         flight.failover.unreachable = false;
         flight.failover.says_primary = None;
-        self.shared.tell(Happening::Topology {
+        self.shared.tell(Happening::Topology(Switch {
             service: self.name.clone(),
             from: before.primary.clone(),
             to: after.primary.clone(),
-            reason: reason.to_owned(),
+            why,
             epoch: after.epoch,
-        });
+        }));
     }
 
     /// Brings the fence down after a switch, whoever holds it.
-    pub(super) fn lower_fence(&self, flight: &mut Flight, reason: &str) {
+    pub(super) fn lower_fence(&self, flight: &mut Flight) {
         flight.failover.fence.clear();
         flight.failover.witnesses = Witnesses::default();
-        self.set_fence(flight, reason);
+        self.set_fence(flight, &Why::word(Cause::Switched));
     }
 
     /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
@@ -448,7 +456,10 @@ impl Service {
         }
         flight.failover.note_left(presence, asked);
         let was_shut = flight.failover.told_shut;
-        self.set_fence(flight, "the flag failover_in_progress");
+        self.set_fence_at(flight, now, &|passage| {
+            let cause = if passage == Passage::Shut { Cause::FailoverInProgress } else { Cause::FailoverOver };
+            Why::own(cause, "the flag failover_in_progress")
+        });
         if flight.failover.told_shut != was_shut {
             // The one who ends it when its time is over, or asks what could, may sleep for longer than that.
             monitor::nudge();

@@ -5,9 +5,10 @@
 //! refused, the Sentinels' word does, and that is told. While the primary is down or new a broken link counts for nothing, but data of
 //! another history do (rule 32). Leaves to others: asking the nodes (client), and what Sentinels say of them (replicas).
 
+use super::cause::{Cause, Why};
 use super::service::Service;
 use super::snapshot::Snapshot;
-use super::watch::Happening;
+use super::watch::{Happening, ReplicaChange};
 use crate::config::Endpoint;
 use crate::net::{Replication, Role};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,9 +46,9 @@ pub enum Weighed {
     /// It may be read from.
     Fit,
     /// It may be read from, on the word of others, for this reason.
-    Unproven(String),
+    Unproven(Why),
     /// It must not be read from, for this reason; and whether that is its link alone.
-    Unfit(String, bool),
+    Unfit(Why, bool),
     /// Its replication id is needed.
     AskReplica,
     /// The primary's replication id is needed.
@@ -70,7 +71,8 @@ impl Line {
         if follows && connected {
             return Weighed::Fit;
         }
-        let broken = || Weighed::Unfit(format!("its link to the primary is down ({state})"), true);
+        let unfit = |cause, text: String| Weighed::Unfit(Why::own(cause, text), cause == Cause::LinkDown);
+        let broken = || unfit(Cause::LinkDown, format!("its link to the primary is down ({state})"));
         if follows && !self.lenient {
             return broken();
         }
@@ -82,8 +84,8 @@ impl Line {
         let other = || {
             let (at, primary) = (named(at.as_ref()), named(self.leaders.first()));
             match follows {
-                true => Weighed::Unfit(format!("its data are not those of the primary {primary}"), false),
-                false => Weighed::Unfit(format!("it follows {at}, not the primary {primary}"), false),
+                true => unfit(Cause::OtherData, format!("its data are not those of the primary {primary}")),
+                false => unfit(Cause::OtherPrimary, format!("it follows {at}, not the primary {primary}")),
             }
         };
         let lent = |id: &String| self.lenient && *id == theirs.id;
@@ -106,14 +108,12 @@ impl Line {
         let stands = matches!(state, "" | "connected") || self.lenient;
         match &self.listed {
             Some((follows, link_ok)) if stands && (*link_ok || self.lenient) && (at.is_none() || *follows == at) => {
-                Weighed::Unproven(format!("{why}: the Sentinels' word for it is taken"))
+                Weighed::Unproven(Why::own(Cause::Unproven, format!("{why}: the Sentinels' word for it is taken")))
             }
             _ => {
                 let at = named(at.as_ref());
-                Weighed::Unfit(
-                    format!("{why}, it follows {at} (link: {state}), and the Sentinels say otherwise"),
-                    false,
-                )
+                let text = format!("{why}, it follows {at} (link: {state}), and the Sentinels say otherwise");
+                Weighed::Unfit(Why::own(Cause::Contradicted, text), false)
             }
         }
     }
@@ -139,7 +139,7 @@ struct State {
 #[derive(Debug)]
 struct Remark {
     node: Endpoint,
-    text: String,
+    why: Why,
     fit: bool,
 }
 
@@ -183,7 +183,7 @@ impl State {
     }
 
     /// Whether this is said of the node for the first time.
-    fn remark(&mut self, node: &Endpoint, remark: Option<(String, bool)>) -> bool {
+    fn remark(&mut self, node: &Endpoint, remark: Option<(Why, bool)>) -> bool {
         let known = self.remarks.iter().position(|one| one.node == *node);
         match (known, remark) {
             (None, None) => false,
@@ -191,13 +191,13 @@ impl State {
                 self.remarks.remove(at);
                 true
             }
-            (Some(at), Some((text, fit))) => {
-                let is_new = self.remarks[at].text != text;
-                self.remarks[at] = Remark { node: node.clone(), text, fit };
+            (Some(at), Some((why, fit))) => {
+                let is_new = self.remarks[at].why != why;
+                self.remarks[at] = Remark { node: node.clone(), why, fit };
                 is_new
             }
-            (None, Some((text, fit))) => {
-                self.remarks.push(Remark { node: node.clone(), text, fit });
+            (None, Some((why, fit))) => {
+                self.remarks.push(Remark { node: node.clone(), why, fit });
                 true
             }
         }
@@ -240,10 +240,10 @@ impl Service {
             Weighed::Unfit(why, _) => Some((why.clone(), false)),
             _ => None,
         };
-        let (fit, reason) = remark.clone().map_or((true, "fit".to_owned()), |(why, fit)| (fit, why));
+        let (fit, why) = remark.clone().map_or_else(|| (true, Why::word(Cause::Fit)), |(why, fit)| (fit, why));
         if self.following.state().remark(replica, remark) {
             let (service, replica) = (self.name.clone(), replica.to_string());
-            self.shared.tell(Happening::Replica { service, replica, fit: Some(fit), reason });
+            self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit: Some(fit), why }));
         }
     }
 
@@ -257,10 +257,10 @@ impl Service {
     }
 
     /// Why a replica was found unfit when it was last weighed.
-    pub fn objection_to(&self, replica: &Endpoint) -> Option<String> {
+    pub fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
         let state = self.following.state();
         let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
-        remark.map(|remark| remark.text.clone())
+        remark.map(|remark| remark.why.clone())
     }
 
     /// A discovery has ended: what was said of nodes that it does not know is history.
@@ -270,12 +270,13 @@ impl Service {
 
     /// Whether the primary's own word could be had; told when that changes for the worse.
     pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) {
-        let why = format!(
+        let text = format!(
             "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
         );
+        let why = Why::own(Cause::RoleUnknown, text);
         let is_new = self.following.state().remark(primary, unproven.then(|| (why.clone(), true)));
         if is_new && unproven {
-            self.notice("role_unknown", why);
+            self.notice(why);
         }
     }
 }
@@ -308,7 +309,7 @@ mod tests {
 
     fn unfit(weighed: Weighed) -> (String, bool) {
         match weighed {
-            Weighed::Unfit(why, by_link) => (why, by_link),
+            Weighed::Unfit(why, by_link) => (why.to_string(), by_link),
             other => panic!("{other:?}"),
         }
     }
@@ -409,7 +410,7 @@ mod tests {
     #[test]
     fn a_remark_is_told_once() {
         let mut state = State::default();
-        let say = |text: &str| Some((text.to_owned(), false));
+        let say = |text: &str| Some((Why::own(Cause::OtherPrimary, text), false));
         assert!(!state.remark(&at("r"), None));
         assert!(state.remark(&at("r"), say("x")) && !state.remark(&at("r"), say("x")));
         assert!(state.remark(&at("r"), say("y")) && state.remark(&at("r"), None) && !state.remark(&at("r"), None));

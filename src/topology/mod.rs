@@ -11,6 +11,7 @@
 
 mod answer;
 mod asker;
+mod cause;
 mod deployment;
 mod discovery;
 mod ear;
@@ -39,11 +40,14 @@ mod scope;
 mod sentinel;
 mod service;
 mod snapshot;
+mod table;
 mod watch;
 
+pub use cause::{CauseInfo, Why};
 pub use follow::{Told, Weighed};
 pub use sentinel::{Child, Sentinel};
 pub(crate) use service::Haste;
 pub use service::Service;
 pub use snapshot::{ReplicaView, SentinelView, Snapshot};
-pub use watch::WATCHABLE;
+pub use table::topology_maps;
+pub use watch::{WATCHABLE, event_causes, event_maps};

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::cause::{Cause, Why};
 use super::ear::{Change, Ear};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
@@ -19,8 +20,9 @@ use super::overhear::{Crowd, Overhear};
 use super::probe::Probe;
 use super::sentinel::Sentinel;
 use super::service::{Haste, Service};
-use super::watch::Happening;
+use super::watch::{Happening, ReplicaChange, SentinelChange};
 use crate::config::{Endpoint, Monitor as Mode};
+use crate::error::Status;
 use crate::net::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
@@ -262,21 +264,25 @@ impl Post {
             let change = ear.drive(&options, timeout, waker, &mut news);
             heard.extend(news.into_iter().map(|news| (ear.speaker(), news)));
             let Some(change) = change else { continue };
-            let (up, reason) = match change {
+            let (up, why) = match change {
                 Change::Up => {
                     let deaf = ear.deaf();
                     sentinel.shared().note_deaf(ear.endpoint(), deaf.as_deref());
-                    (true, deaf.map_or_else(|| "listening".to_owned(), |why| format!("events: {why}")))
+                    let refused = |why| Why::own(Cause::EventsRefused, format!("events: {why}"));
+                    (true, deaf.map_or_else(|| Why::word(Cause::Listening), refused))
                 }
-                Change::Down(error) => (false, error.message().to_owned()),
+                Change::Down(error) => {
+                    let cause = if error.status() == Status::Auth { Cause::Refused } else { Cause::Lost };
+                    (false, Why::own(cause, error.message()))
+                }
             };
             came_up |= up;
             let name = ear.endpoint().to_string();
-            sentinel.shared().tell(Happening::Sentinel { sentinel: name, up: Some(up), reason: reason.clone() });
-            last_words = Some(reason);
+            sentinel.shared().tell(Happening::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
+            last_words = Some(why);
         }
-        if let Some(reason) = last_words {
-            sentinel.shared().set_degraded(self.ears.iter().all(Ear::is_lost), &reason);
+        if let Some(why) = last_words {
+            sentinel.shared().set_degraded(self.ears.iter().all(Ear::is_lost), &why);
         }
         for (from, news) in heard {
             self.act(sentinel, &from, &news);
@@ -364,15 +370,15 @@ impl Post {
         if !self.is_new(from, news) {
             return;
         }
-        let reason = news.channel.clone();
+        let why = Why::said(&news.channel, &*news.channel);
         let happening = match &news.what {
             What::Switched(..) => return,
             What::Replica | What::Selected(_) | What::Promoted(_) => {
                 let (service, replica) = (news.service.clone(), news.about.clone());
-                Happening::Replica { service, replica, fit: None, reason }
+                Happening::Replica(ReplicaChange { service, replica, fit: None, why })
             }
-            What::Peers => Happening::Sentinel { sentinel: news.about.clone(), up: None, reason },
-            _ => return service.notice(&news.channel, format!("said by {from}")),
+            What::Peers => Happening::Sentinel(SentinelChange::of(news.about.clone(), None, why)),
+            _ => return service.notice(Why::said(&news.channel, format!("said by {from}"))),
         };
         sentinel.shared().tell(happening);
     }

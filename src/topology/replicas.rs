@@ -4,6 +4,7 @@
 //! reason is kept. Leaves to others: ROLE and lag (pool, client), and the choice among fit ones.
 
 use super::answer::{ReplicaAnswer, has_flag};
+use super::cause::{Cause, Why};
 use super::judge::Voice;
 use super::snapshot::ReplicaView;
 use crate::config::{AddressMap, Endpoint};
@@ -42,7 +43,7 @@ fn opinion<'a>(voice: &Voice<'a>, announced: &Endpoint) -> Option<&'a ReplicaAns
 }
 
 /// Why most of them hold it for unfit, and whether all of these name its link alone.
-fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(String, bool)> {
+fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(Why, bool)> {
     let bad = |opinion: &ReplicaAnswer| {
         let flag = ["o_down", "s_down", "disconnected"].into_iter().find(|flag| has_flag(&opinion.flags, flag));
         flag.or((!opinion.link_ok).then_some(BROKEN_LINK))
@@ -52,7 +53,14 @@ fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(String, bool)> {
         return None;
     }
     let by_link = reasons.iter().all(|reason| *reason == BROKEN_LINK);
-    Some((format!("{} in the eyes of {} of {} Sentinels", reasons[0], reasons.len(), opinions.len()), by_link))
+    let text = format!("{} in the eyes of {} of {} Sentinels", reasons[0], reasons.len(), opinions.len());
+    let cause = match reasons[0] {
+        "o_down" => Cause::ObjectivelyDown,
+        "s_down" => Cause::SubjectivelyDown,
+        "disconnected" => Cause::Disconnected,
+        _ => Cause::LinkDown,
+    };
+    Some((Why::own(cause, text), by_link))
 }
 
 #[cfg(test)]
@@ -81,12 +89,15 @@ mod tests {
         let merged = merge(&voices[0], &voices, &primary, &AddressMap::default());
         assert_eq!(merged[0].unfit, None);
         assert!(
-            merged[1].unfit.as_deref().is_some_and(|why| why.contains("link") && why.contains("3 of 3")),
+            merged[1].unfit.as_ref().is_some_and(|why| why.text().contains("link") && why.text().contains("3 of 3")),
             "{merged:?}"
         );
         assert!(merged[1].unfit_by_link && !merged[0].unfit_by_link, "{merged:?}");
         let alone = merge(&voices[0], &voices[..1], &primary, &AddressMap::default());
-        assert!(alone[0].unfit.as_deref().is_some_and(|why| why.contains("s_down")), "{alone:?}");
+        assert!(
+            alone[0].unfit.as_ref().is_some_and(|why| why.text().contains("s_down") && why.cause() == "s_down"),
+            "{alone:?}"
+        );
         assert!(!alone[0].unfit_by_link, "{alone:?}");
     }
 

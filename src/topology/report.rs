@@ -1,15 +1,14 @@
-//! What the Sentinels said, for people: errors that name each of them, and the topology as a reply.
+//! What the Sentinels said, for people: errors that name each of them, and a line for each.
 //!
 //! Guarantees: "nobody answered", "nobody knows the name" and "no usable primary" are different errors; each tells what every Sentinel
 //! said, up to a bound. No I/O.
 
 use super::answer::{Answer, Heard};
 use super::round::Asked;
-use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use super::snapshot::SentinelView;
 use crate::error::{Error, Status, flags, quoted};
-use crate::resp::ReplyBuilder;
 use crate::time::Deadline;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Sentinels that an error quotes.
@@ -114,69 +113,4 @@ fn state(asked: &Asked) -> (&'static str, String) {
             Heard::Known(view) => ("ok", format!("{} (epoch {}, flags {})", view.primary, view.epoch, view.flags)),
         },
     }
-}
-
-/// What is wrong with a service.
-pub struct State {
-    /// Why the last discovery failed.
-    pub error: Option<Error>,
-    /// What broke since.
-    pub suspicion: Option<String>,
-    /// What the Sentinels name, while they do not agree.
-    pub split_view: Option<String>,
-    /// What is not heard of which Sentinel.
-    pub deaf: BTreeMap<String, String>,
-}
-
-/// One service as a MAP.
-pub fn service(out: &mut ReplyBuilder, name: &str, snapshot: &Snapshot, state: &State) {
-    out.map().text("name").text(name);
-    optional(out.text("primary"), snapshot.primary.as_ref());
-    optional(out.text("announced"), snapshot.primary_announced.as_ref());
-    out.text("epoch").int(number(snapshot.epoch)).text("quorum").int(number(snapshot.quorum));
-    out.text("replicas").array();
-    snapshot.replicas.iter().for_each(|view| replica(out, view));
-    out.end().text("sentinels").array();
-    snapshot.sentinels.iter().for_each(|view| sentinel(out, view, state.deaf.get(&view.endpoint.to_string())));
-    out.end().text("age_ms");
-    match snapshot.asked {
-        Some(asked) => out.int(millis(asked)),
-        None => out.null(),
-    };
-    out.text("discoveries").int(number(snapshot.discovery));
-    optional(out.text("error"), state.error.as_ref().map(Error::message));
-    optional(out.text("suspected"), state.suspicion.as_ref());
-    optional(out.text("split_view"), state.split_view.as_ref());
-    out.end();
-}
-
-fn replica(out: &mut ReplyBuilder, view: &ReplicaView) {
-    out.map().text("addr").text(&view.endpoint.to_string()).text("announced").text(&view.announced.to_string());
-    out.text("flags").text(&view.flags).text("link_ok").bool(view.link_ok);
-    out.text("offset").int(view.offset).text("priority").int(view.priority);
-    optional(out.text("unfit"), view.unfit.as_ref());
-    out.end();
-}
-
-fn sentinel(out: &mut ReplyBuilder, view: &SentinelView, deaf: Option<&String>) {
-    out.map().text("addr").text(&view.endpoint.to_string()).text("state").text(view.state);
-    out.text("text").text(&view.text).text("since_ms").int(millis(view.since));
-    optional(out.text("events"), deaf);
-    optional(out.text("refused"), view.refused.as_ref());
-    out.end();
-}
-
-fn optional<T: ToString + ?Sized>(out: &mut ReplyBuilder, value: Option<&T>) {
-    match value {
-        Some(value) => out.text(&value.to_string()),
-        None => out.null(),
-    };
-}
-
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn millis(since: Instant) -> i64 {
-    i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,6 +3,7 @@
 //! Guarantees: one [`Service`] per name, whoever asks; settings are replaced as a whole, and their version grows with each change. Leaves
 //! to others: everything about one service (service), and the handle's counting and fork check (ffi).
 
+use super::cause::Why;
 use super::link::LinkOptions;
 use super::monitor;
 use super::peers::SentinelList;
@@ -10,7 +11,8 @@ use super::query::{Outcome, Query};
 use super::report;
 use super::round::Asked;
 use super::service::Service;
-use super::watch::{Happening, WATCHABLE, Watchers};
+use super::table::{self, Shown};
+use super::watch::{Degraded, Happening, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::net::{Conn, ConnectOptions};
@@ -119,9 +121,9 @@ impl Shared {
     }
 
     /// All Sentinels are gone, or one is back.
-    pub(super) fn set_degraded(&self, on: bool, reason: &str) {
+    pub(super) fn set_degraded(&self, on: bool, why: &Why) {
         if self.degraded.swap(on, Ordering::AcqRel) != on {
-            self.tell(Happening::Degraded { on, reason: reason.to_owned() });
+            self.tell(Happening::Degraded(Degraded { on, why: why.clone() }));
         }
     }
 }
@@ -312,8 +314,8 @@ fn closed() -> Error {
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
-    let deaf = service.shared.deaf();
-    report::service(out, service.name(), &service.shown(), &report::State { error, suspicion, split_view, deaf });
+    let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
+    table::service(out, &Shown { name, snapshot, error, suspicion, split_view, deaf });
 }
 
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.

@@ -4,6 +4,7 @@
 //! deadline ends its own wait and nothing else; whoever waited for a discovery that failed gets its error. Leaves to
 //! others: when to ask (client, pool), and what to do about an error.
 
+use super::cause::{Cause, Why};
 use super::deployment::Membership;
 use super::discovery::{self, Report, Verified, Views};
 use super::failover::{Failover, be_lenient};
@@ -13,7 +14,7 @@ use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
-use super::watch::Happening;
+use super::watch::{Happening, Notice, ReplicaChange, SentinelChange};
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role};
@@ -432,22 +433,25 @@ impl Service {
     fn note_silence(&self, error: Option<&Error>) {
         if self.shared.settings().sentinel.monitor.mode != Monitor::On {
             let silent = error.filter(|error| error.status() == Status::NoSentinel);
-            self.shared.set_degraded(silent.is_some(), silent.map_or("answered", Error::message));
+            let lost = |error: &Error| Why::own(Cause::Lost, error.message());
+            self.shared.set_degraded(silent.is_some(), &silent.map_or_else(|| Why::word(Cause::Answered), lost));
         }
     }
 
     /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
     fn note_views(&self, flight: &mut Flight, dissent: Option<Views>, strangers: Option<Views>, error: Option<&Error>) {
         let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
-        for (noted, views, reason) in
-            [(&mut flight.dissent, dissent, "split_view"), (&mut flight.strangers, strangers, "strangers")]
-        {
+        let both =
+            [(&mut flight.dissent, dissent, Cause::SplitView), (&mut flight.strangers, strangers, Cause::Strangers)];
+        for (noted, views, cause) in both {
             if (says_nothing && views.is_none()) || !noted.note(views.as_ref()) {
                 continue;
             }
             if let Some(Views { sentinels, text }) = views {
-                let (service, reason) = (self.name.clone(), reason.to_owned());
-                self.shared.tell(Happening::Disagree { service, sentinels, reason, text });
+                let named: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
+                let (service, text, why) = (Some(self.name.clone()), Some(text), Why::word(cause));
+                let change = SentinelChange { sentinel: named.join(","), up: None, why, service, text };
+                self.shared.tell(Happening::Sentinel(change));
             }
         }
     }
@@ -458,24 +462,27 @@ impl Service {
     }
 
     /// Tells something that leaves the primary what it is.
-    pub(super) fn notice(&self, reason: &str, text: String) {
-        let (service, reason, snapshot) = (self.name.clone(), reason.to_owned(), self.snapshot());
+    pub(super) fn notice(&self, why: Why) {
+        let (service, snapshot) = (self.name.clone(), self.snapshot());
         let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
-        self.shared.tell(Happening::Notice { service, primary, reason, text, epoch });
+        self.shared.tell(Happening::Notice(Notice { service, primary, why, epoch }));
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
     fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, report: &Report) {
         flight.failover.provisional = None;
         if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
-            let reason = if report.reset { "epoch_reset" } else { "the Sentinels agree" };
-            self.switched(flight, before, after, reason);
+            let why = match report.reset {
+                true => Why::word(Cause::EpochReset),
+                false => Why::own(Cause::SentinelsAgree, "the Sentinels agree"),
+            };
+            self.switched(flight, before, after, why);
             if !report.tilt {
-                self.lower_fence(flight, "switched");
+                self.lower_fence(flight);
             }
         } else if report.reset {
             let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
-            self.notice("epoch_reset", text);
+            self.notice(Why::own(Cause::EpochReset, text));
         }
     }
 
@@ -493,9 +500,9 @@ impl Service {
 
     /// Tells which replicas came in and went out.
     fn tell_replicas(&self, before: &Snapshot, after: &Snapshot) {
-        let tell = |replica: &ReplicaView, fit: bool, reason: &str| {
+        let tell = |replica: &ReplicaView, fit: bool, why: Why| {
             let (service, replica) = (self.name.clone(), replica.endpoint.to_string());
-            self.shared.tell(Happening::Replica { service, replica, fit: Some(fit), reason: reason.to_owned() });
+            self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit: Some(fit), why }));
         };
         let find = |snapshot: &'_ Snapshot, endpoint: &Endpoint| {
             snapshot
@@ -506,23 +513,25 @@ impl Service {
         };
         for replica in &after.replicas {
             match (find(before, &replica.endpoint), &replica.unfit) {
-                (None | Some(false), None) => tell(replica, true, "fit"),
-                (Some(true), Some(why)) => tell(replica, false, why),
+                (None | Some(false), None) => tell(replica, true, Why::word(Cause::Fit)),
+                (Some(true), Some(why)) => tell(replica, false, why.clone()),
                 _ => {}
             }
         }
         let gone = before.replicas.iter().filter(|replica| find(after, &replica.endpoint).is_none());
-        gone.filter(|replica| replica.unfit.is_none()).for_each(|replica| tell(replica, false, "not listed any more"));
+        let why = || Why::own(Cause::NotListed, "not listed any more");
+        gone.filter(|replica| replica.unfit.is_none()).for_each(|replica| tell(replica, false, why()));
     }
 
     /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.
     fn tell_refused(&self, before: &Snapshot, after: &Snapshot) {
         for view in &after.sentinels {
             let known = before.sentinels.iter().find(|known| known.endpoint == view.endpoint);
-            if let Some(reason) =
+            if let Some(lines) =
                 view.refused.clone().filter(|_| known.is_none_or(|known| known.refused != view.refused))
             {
-                self.shared.tell(Happening::Sentinel { sentinel: view.endpoint.to_string(), up: None, reason });
+                let (sentinel, why) = (view.endpoint.to_string(), Why::own(Cause::QuestionsRefused, lines));
+                self.shared.tell(Happening::Sentinel(SentinelChange::of(sentinel, None, why)));
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Guarantees: a snapshot never changes; its version differs from the one before when something that matters to a connection did.
 
+use super::cause::Why;
 use crate::config::{AddressMap, Endpoint};
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ pub struct ReplicaView {
     /// Its priority for promotion.
     pub priority: i64,
     /// Why it must not be read from; `None`: it may.
-    pub unfit: Option<String>,
+    pub unfit: Option<Why>,
     /// That it is unfit has no other reason than its link to the primary.
     pub unfit_by_link: bool,
 }

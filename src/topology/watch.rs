@@ -1,157 +1,206 @@
 //! What a program that watches is told: changes of the topology as events on its queue.
 //!
-//! Guarantees: nothing is called back; an event is built once for all who watch; a queue that is full counts what it loses. Keys of the
-//! maps may be added, never changed.
+//! Guarantees: nothing is called back; an event is built once for all who watch; a queue that is full counts what it loses. EVENTS.md is
+//! written from the tables of the maps; keys may be added, never changed.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::cause::{Cause, CauseInfo, Why};
 use crate::config::Endpoint;
 use crate::queue::{Event, Queue, kind};
+use crate::resp::fields::{
+    self, Field, MapInfo,
+    Value::{Bool, BoolOrNull, Int, Text, TextOrNull},
+    field,
+};
 use crate::resp::{Reply, ReplyBuilder};
 
 /// Something that a program may want to know.
 #[derive(Debug, Clone)]
-pub enum Happening {
+pub(super) enum Happening {
     /// The primary of a service changed.
-    Topology {
-        /// The service.
-        service: String,
-        /// The primary before.
-        from: Option<Endpoint>,
-        /// The primary now.
-        to: Option<Endpoint>,
-        /// Why.
-        reason: String,
-        /// The configuration epoch.
-        epoch: u64,
-    },
+    Topology(Switch),
     /// Something was said of a service that keeps its primary.
-    Notice {
-        /// The service.
-        service: String,
-        /// Its primary.
-        primary: Option<Endpoint>,
-        /// One word: a Sentinel's, or the library's own.
-        reason: String,
-        /// Who said it, or what there is to know.
-        text: String,
-        /// The configuration epoch.
-        epoch: u64,
-    },
+    Notice(Notice),
     /// Writes are held back, or not any more.
-    Fence {
-        /// The service.
-        service: String,
-        /// Whether they are.
-        on: bool,
-        /// Whose word it was.
-        reason: String,
-    },
-    /// All Sentinels are gone, or back.
-    Degraded {
-        /// Whether they are gone.
-        on: bool,
-        /// What was said last.
-        reason: String,
-    },
+    Fence(FenceChange),
+    /// All Sentinels are gone, or one is back.
+    Degraded(Degraded),
     /// A replica came in, went out, or was spoken of.
-    Replica {
-        /// The service.
-        service: String,
-        /// The replica, where the service has many.
-        replica: String,
-        /// Whether it is read from; `None`: it was only spoken of.
-        fit: Option<bool>,
-        /// Why.
-        reason: String,
-    },
-    /// Sentinels have named another primary than the others for seconds.
-    Disagree {
-        /// The service.
-        service: String,
-        /// They.
-        sentinels: Vec<Endpoint>,
-        /// One word.
-        reason: String,
-        /// What is named.
-        text: String,
-    },
-    /// A Sentinel is up, down, or was spoken of.
-    Sentinel {
-        /// The Sentinel.
-        sentinel: String,
-        /// Whether it is heard; `None`: it was only spoken of.
-        up: Option<bool>,
-        /// Why.
-        reason: String,
-    },
+    Replica(ReplicaChange),
+    /// A Sentinel is up, down, or was spoken of; or some name another primary than the others.
+    Sentinel(SentinelChange),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Switch {
+    pub(super) service: String,
+    pub(super) from: Option<Endpoint>,
+    pub(super) to: Option<Endpoint>,
+    pub(super) why: Why,
+    pub(super) epoch: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Notice {
+    pub(super) service: String,
+    pub(super) primary: Option<Endpoint>,
+    pub(super) why: Why,
+    pub(super) epoch: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct FenceChange {
+    pub(super) service: String,
+    pub(super) on: bool,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Degraded {
+    pub(super) on: bool,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ReplicaChange {
+    pub(super) service: String,
+    pub(super) replica: String,
+    pub(super) fit: Option<bool>,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct SentinelChange {
+    pub(super) sentinel: String,
+    pub(super) up: Option<bool>,
+    pub(super) why: Why,
+    pub(super) service: Option<String>,
+    pub(super) text: Option<String>,
+}
+
+impl SentinelChange {
+    /// About one Sentinel, and about no service.
+    pub(super) fn of(sentinel: String, up: Option<bool>, why: Why) -> Self {
+        Self { sentinel, up, why, service: None, text: None }
+    }
+}
+
+const REASON: &str = "Why, as a sentence, for people and logs.";
+const CAUSE: &str = "Why, as a word that programs can act on: one of those below.";
+
+const TOPOLOGY: &[Field<Switch>] = &[
+    field("service", Text(|of| (&*of.service).into()), "", "The service."),
+    field("from", TextOrNull(|of| address(of.from.as_ref())), "", "The primary before."),
+    field("to", TextOrNull(|of| address(of.to.as_ref())), "", "The primary now."),
+    field("reason", Text(|of| of.why.text().into()), "", REASON),
+    field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which it was named."),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+const NOTICE: &[Field<Notice>] = &[
+    field("service", Text(|of| (&*of.service).into()), "", "The service."),
+    field("primary", TextOrNull(|of| address(of.primary.as_ref())), "", "Its primary, which stays what it is."),
+    field("reason", Text(|of| of.why.cause().into()), "", "The cause once more."),
+    field("text", Text(|of| of.why.text().into()), "", "Who said it, or what there is to know, as a sentence."),
+    field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which the primary was named."),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+const FENCE: &[Field<FenceChange>] = &[
+    field("service", Text(|of| (&*of.service).into()), "", "The service."),
+    field("on", Bool(|of| of.on), "", "Whether writes are held back from now on."),
+    field("reason", Text(|of| of.why.text().into()), "", REASON),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+const DEGRADED: &[Field<Degraded>] = &[
+    field("on", Bool(|of| of.on), "", "Whether all Sentinels are gone."),
+    field("reason", Text(|of| of.why.text().into()), "", "What the last of them said, or what went wrong with it."),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+const REPLICA: &[Field<ReplicaChange>] = &[
+    field("service", Text(|of| (&*of.service).into()), "", "The service."),
+    field("replica", Text(|of| (&*of.replica).into()), "", "The replica: `host:port`."),
+    field("fit", BoolOrNull(|of| of.fit), "", "Whether it is read from from now on. NULL: it was only spoken of."),
+    field("reason", Text(|of| of.why.text().into()), "", REASON),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+const SENTINEL: &[Field<SentinelChange>] = &[
+    field(
+        "sentinel",
+        Text(|of| (&*of.sentinel).into()),
+        "",
+        "The Sentinel: `host:port`. With `split_view` and `strangers`: all that it is about, with commas between.",
+    ),
+    field("up", BoolOrNull(|of| of.up), "", "Whether it is heard from now on. NULL: it was only spoken of."),
+    field("reason", Text(|of| of.why.text().into()), "", REASON),
+    field(
+        "service",
+        TextOrNull(|of| of.service.as_deref().map(Into::into)),
+        "",
+        "The service, with `split_view` and `strangers`. NULL: it is about no single one.",
+    ),
+    field(
+        "text",
+        TextOrNull(|of| of.text.as_deref().map(Into::into)),
+        "",
+        "What each of them names, with `split_view` and `strangers`.",
+    ),
+    field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+];
+
+/// The maps of the events that can be watched, each with its kind, as EVENTS.md has them.
+pub fn event_maps() -> Vec<(u32, MapInfo)> {
+    vec![
+        (kind::TOPOLOGY, fields::describe("TOPOLOGY", TOPOLOGY)),
+        (kind::NOTICE, fields::describe("NOTICE", NOTICE)),
+        (kind::FENCE, fields::describe("FENCE", FENCE)),
+        (kind::DEGRADED, fields::describe("DEGRADED", DEGRADED)),
+        (kind::REPLICA, fields::describe("REPLICA", REPLICA)),
+        (kind::SENTINEL, fields::describe("SENTINEL", SENTINEL)),
+    ]
+}
+
+/// The library's own causes; all others are channels of Sentinels, and begin with `+` or `-`.
+pub fn event_causes() -> &'static [CauseInfo] {
+    Cause::TABLE
 }
 
 impl Happening {
     fn kind(&self) -> u32 {
         match self {
-            Self::Topology { .. } => kind::TOPOLOGY,
-            Self::Notice { .. } => kind::NOTICE,
-            Self::Fence { .. } => kind::FENCE,
-            Self::Degraded { .. } => kind::DEGRADED,
-            Self::Replica { .. } => kind::REPLICA,
-            Self::Sentinel { .. } | Self::Disagree { .. } => kind::SENTINEL,
+            Self::Topology(_) => kind::TOPOLOGY,
+            Self::Notice(_) => kind::NOTICE,
+            Self::Fence(_) => kind::FENCE,
+            Self::Degraded(_) => kind::DEGRADED,
+            Self::Replica(_) => kind::REPLICA,
+            Self::Sentinel(_) => kind::SENTINEL,
         }
     }
 
     fn reply(&self) -> Reply {
-        let mut map = ReplyBuilder::new();
-        map.map();
+        let mut out = ReplyBuilder::new();
         match self {
-            Self::Topology { service, from, to, reason, epoch } => {
-                map.text("service").text(service);
-                address(map.text("from"), from.as_ref());
-                address(map.text("to"), to.as_ref());
-                map.text("reason").text(reason).text("epoch").int(i64::try_from(*epoch).unwrap_or(i64::MAX));
-            }
-            Self::Notice { service, primary, reason, text, epoch } => {
-                map.text("service").text(service);
-                address(map.text("primary"), primary.as_ref());
-                map.text("reason").text(reason).text("text").text(text);
-                map.text("epoch").int(i64::try_from(*epoch).unwrap_or(i64::MAX));
-            }
-            Self::Fence { service, on, reason } => {
-                map.text("service").text(service).text("on").bool(*on).text("reason").text(reason);
-            }
-            Self::Degraded { on, reason } => {
-                map.text("on").bool(*on).text("reason").text(reason);
-            }
-            Self::Replica { service, replica, fit, reason } => {
-                map.text("service").text(service).text("replica").text(replica);
-                either(map.text("fit"), *fit).text("reason").text(reason);
-            }
-            Self::Disagree { service, sentinels, reason, text } => {
-                let sentinels: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
-                map.text("sentinel").text(&sentinels.join(","));
-                either(map.text("up"), None).text("reason").text(reason);
-                map.text("service").text(service).text("text").text(text);
-            }
-            Self::Sentinel { sentinel, up, reason } => {
-                map.text("sentinel").text(sentinel);
-                either(map.text("up"), *up).text("reason").text(reason);
-            }
+            Self::Topology(of) => fields::write(&mut out, TOPOLOGY, of),
+            Self::Notice(of) => fields::write(&mut out, NOTICE, of),
+            Self::Fence(of) => fields::write(&mut out, FENCE, of),
+            Self::Degraded(of) => fields::write(&mut out, DEGRADED, of),
+            Self::Replica(of) => fields::write(&mut out, REPLICA, of),
+            Self::Sentinel(of) => fields::write(&mut out, SENTINEL, of),
         }
-        map.end().finish()
+        out.finish()
     }
 }
 
-fn address(map: &mut ReplyBuilder, endpoint: Option<&Endpoint>) {
-    match endpoint {
-        Some(endpoint) => map.text(&endpoint.to_string()),
-        None => map.null(),
-    };
+fn address(endpoint: Option<&Endpoint>) -> Option<std::borrow::Cow<'_, str>> {
+    endpoint.map(|endpoint| endpoint.to_string().into())
 }
 
-fn either(map: &mut ReplyBuilder, value: Option<bool>) -> &mut ReplyBuilder {
-    match value {
-        Some(value) => map.bool(value),
-        None => map.null(),
-    }
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// The kinds that can be watched.

@@ -3,10 +3,14 @@
 //! Not part of the kit, which never uses the library under test: test files take it in with `#[path]`.
 #![allow(dead_code)]
 
+#[path = "tables.rs"]
+pub mod tables;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::tables::{Seen, check_event};
 use super::calls::{SERVICE, sentinel_at};
 use super::support::{FakeNode, FakeSentinel, Scripted, eventually, eventually_some};
 use vigie::queue::{Event, Queue, kind};
@@ -30,7 +34,9 @@ pub struct Told {
 }
 
 impl Told {
+    #[track_caller]
     fn of(event: Event) -> Told {
+        check_event(&event, &mut Seen::default());
         let fields = event.outcome.ok().flatten().map(|reply| fields(&reply)).unwrap_or_default();
         Told { kind: event.kind, token: event.token, at: Instant::now(), fields }
     }

@@ -1,0 +1,253 @@
+//! Why something is told: a stable word for programs, and a sentence for people.
+//!
+//! Guarantees: a word keeps its meaning in all versions; each word that is not a Sentinel's own stands in [`Cause::TABLE`], from which
+//! EVENTS.md is written. Leaves to others: when something is told (service, failover, follow, monitor).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::queue::kind::{DEGRADED, FENCE, NOTICE, REPLICA, SENTINEL, TOPOLOGY};
+
+/// The library's own causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    SentinelsAgree,
+    EpochReset,
+    CandidateIsPrimary,
+    FailoverInProgress,
+    ElectionOver,
+    LeaderBack,
+    LeaseOver,
+    OnLease,
+    LeaderGone,
+    FailoverOver,
+    FenceExpired,
+    Switched,
+    Listening,
+    EventsRefused,
+    Lost,
+    Refused,
+    Answered,
+    QuestionsRefused,
+    SplitView,
+    Strangers,
+    Fit,
+    Unproven,
+    NotListed,
+    SubjectivelyDown,
+    ObjectivelyDown,
+    Disconnected,
+    LinkDown,
+    OtherPrimary,
+    OtherData,
+    Contradicted,
+    RoleUnknown,
+}
+
+/// A cause as the pages and the tests see it.
+#[derive(Debug, Clone, Copy)]
+pub struct CauseInfo {
+    cause: Cause,
+    /// The word.
+    pub word: &'static str,
+    /// The kinds of events that give it, as a mask.
+    pub kinds: u32,
+    /// What it means.
+    pub text: &'static str,
+}
+
+const fn row(cause: Cause, word: &'static str, kinds: u32, text: &'static str) -> CauseInfo {
+    CauseInfo { cause, word, kinds, text }
+}
+
+impl Cause {
+    /// Every cause, in the order of the enum.
+    pub(crate) const TABLE: &[CauseInfo] = &[
+        row(
+            Self::SentinelsAgree,
+            "sentinels_agree",
+            TOPOLOGY,
+            "The Sentinels name this primary, and it says itself that it is one.",
+        ),
+        row(
+            Self::EpochReset,
+            "epoch_reset",
+            TOPOLOGY | NOTICE,
+            "A majority of the Sentinels names this primary under a lower epoch than before: they were set up anew.",
+        ),
+        row(
+            Self::CandidateIsPrimary,
+            "candidate_is_primary",
+            TOPOLOGY | FENCE,
+            "The replica that was chosen for promotion says that it is a primary. TOPOLOGY: it is used before the Sentinels \
+             agree on it (`failover.probe`). FENCE, on: the old primary must not be written to.",
+        ),
+        row(
+            Self::FailoverInProgress,
+            "failover_in_progress",
+            FENCE,
+            "On: a Sentinel that was asked shows the flag of this name.",
+        ),
+        row(
+            Self::ElectionOver,
+            "election_over",
+            FENCE,
+            "On: the Sentinel that tries the failover does not wait for its election any more.",
+        ),
+        row(
+            Self::LeaderBack,
+            "leader_back",
+            FENCE,
+            "On: the Sentinel that led the failover had gone and is there again.",
+        ),
+        row(Self::LeaseOver, "lease_over", FENCE, "On: what `on_lease` says does not hold any more."),
+        row(
+            Self::OnLease,
+            "on_lease",
+            FENCE,
+            "Off: the failover waits for its election and the primary is up; the fence comes back when that ends.",
+        ),
+        row(
+            Self::LeaderGone,
+            "leader_gone",
+            FENCE,
+            "Off: the Sentinel that led the failover is gone, and its candidate is a replica still.",
+        ),
+        row(
+            Self::FailoverOver,
+            "failover_over",
+            FENCE,
+            "Off: no Sentinel that was asked shows the flag `failover_in_progress` any more.",
+        ),
+        row(Self::FenceExpired, "fence_expired", FENCE, "Off: it was on for `failover.fence_max`."),
+        row(Self::Switched, "switched", FENCE, "Off: the service has another primary, which was verified."),
+        row(
+            Self::Listening,
+            "listening",
+            SENTINEL | DEGRADED,
+            "SENTINEL, up: its events are heard. DEGRADED, off: those of this one.",
+        ),
+        row(
+            Self::EventsRefused,
+            "events_refused",
+            SENTINEL | DEGRADED,
+            "SENTINEL, up, or DEGRADED, off: it answers, but the user may not listen to all of its events; it is asked instead.",
+        ),
+        row(
+            Self::Lost,
+            "lost",
+            SENTINEL | DEGRADED,
+            "SENTINEL, down: it cannot be reached, or does not answer. DEGRADED, on: the last one.",
+        ),
+        row(
+            Self::Refused,
+            "refused",
+            SENTINEL | DEGRADED,
+            "SENTINEL, down: it refuses the credentials, or a command that is needed. DEGRADED, on: the last one.",
+        ),
+        row(Self::Answered, "answered", DEGRADED, "Off: a Sentinel answers again (`monitor` is not `on`)."),
+        row(
+            Self::QuestionsRefused,
+            "questions_refused",
+            SENTINEL,
+            "The user may not run commands that the library asks it by; `reason` has its answers.",
+        ),
+        row(
+            Self::SplitView,
+            "split_view",
+            SENTINEL,
+            "These Sentinels have named another primary than the others for 3 s, or no majority names one.",
+        ),
+        row(Self::Strangers, "strangers", SENTINEL, "These Sentinels are of another deployment, and do not count."),
+        row(Self::Fit, "fit", REPLICA, "Fit: it is read from."),
+        row(
+            Self::Unproven,
+            "unproven",
+            REPLICA,
+            "Fit: it is read from on the word of the Sentinels, because it does not tell its role or its replication id.",
+        ),
+        row(Self::NotListed, "not_listed", REPLICA, "Not fit: the Sentinels do not list it any more."),
+        row(Self::SubjectivelyDown, "s_down", REPLICA, "Not fit: most Sentinels hold it for down."),
+        row(Self::ObjectivelyDown, "o_down", REPLICA, "Not fit: most Sentinels hold it for objectively down."),
+        row(Self::Disconnected, "disconnected", REPLICA, "Not fit: most Sentinels have no connection to it."),
+        row(
+            Self::LinkDown,
+            "link_down",
+            REPLICA,
+            "Not fit: its link to the primary is down, in the eyes of most Sentinels or by its own word.",
+        ),
+        row(Self::OtherPrimary, "other_primary", REPLICA, "Not fit: it follows another node than the primary."),
+        row(Self::OtherData, "other_data", REPLICA, "Not fit: its data are not those of the primary."),
+        row(
+            Self::Contradicted,
+            "contradicted",
+            REPLICA,
+            "Not fit: it does not tell all about itself, and the Sentinels do not confirm it.",
+        ),
+        row(
+            Self::RoleUnknown,
+            "role_unknown",
+            NOTICE,
+            "The user may not ask the primary for its role by ROLE, HELLO or INFO; the Sentinels' word is taken.",
+        ),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::TABLE.iter().find(|row| row.cause == self).map_or("", |row| row.word)
+    }
+}
+
+/// Why something is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    word: Cow<'static, str>,
+    text: String,
+}
+
+impl Why {
+    /// For a reason of the library's own.
+    pub(crate) fn own(cause: Cause, text: impl Into<String>) -> Self {
+        Self { word: Cow::Borrowed(cause.word()), text: text.into() }
+    }
+
+    /// For a cause that says it all.
+    pub(crate) fn word(cause: Cause) -> Self {
+        Self::own(cause, cause.word())
+    }
+
+    /// Because a Sentinel published something on this channel.
+    pub(crate) fn said(channel: &str, text: impl Into<String>) -> Self {
+        Self { word: Cow::Owned(channel.to_owned()), text: text.into() }
+    }
+
+    /// The word: a cause of the table, or a Sentinel's channel.
+    pub fn cause(&self) -> &str {
+        &self.word
+    }
+
+    /// The sentence.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_row_of_its_own_in_the_order_of_the_enum() {
+        for (place, row) in Cause::TABLE.iter().enumerate() {
+            assert_eq!(row.cause as usize, place, "{}", row.word);
+            assert_eq!(Cause::TABLE.iter().filter(|other| other.word == row.word).count(), 1, "{}", row.word);
+            assert!(row.kinds != 0 && row.word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.word);
+        }
+        assert_eq!(Cause::RoleUnknown as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
+    }
+}

@@ -1,0 +1,195 @@
+//! The topology as a reply: the maps of `vigie_sentinel_topology` and `vigie_client_topology`, by their tables.
+//!
+//! Guarantees: TOPOLOGY.md is written from the same tables; keys may be added, never changed. No I/O.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use crate::error::Error;
+use crate::resp::ReplyBuilder;
+use crate::resp::fields::{
+    self, Field, MapInfo,
+    Value::{Bool, Int, IntOrNull, Maps, Text, TextOrNull},
+    field,
+};
+
+/// What is known of a service, and what is wrong with it.
+pub(super) struct Shown {
+    /// Its name.
+    pub(super) name: String,
+    /// What is known.
+    pub(super) snapshot: Snapshot,
+    /// Why the last discovery failed.
+    pub(super) error: Option<Error>,
+    /// What broke since.
+    pub(super) suspicion: Option<String>,
+    /// What the Sentinels name, while they do not agree.
+    pub(super) split_view: Option<String>,
+    /// What is not heard of which Sentinel.
+    pub(super) deaf: BTreeMap<String, String>,
+}
+
+/// A Sentinel, and what is not heard of it.
+struct SentinelRow {
+    view: SentinelView,
+    deaf: Option<String>,
+}
+
+const SERVICE: &[Field<Shown>] = &[
+    field("name", Text(|of| (&*of.name).into()), "", "The service; `service` in events."),
+    field(
+        "primary",
+        TextOrNull(|of| of.snapshot.primary.as_ref().map(|at| at.to_string().into())),
+        "",
+        "Where the primary is dialled: `host:port`. NULL: none is known.",
+    ),
+    field(
+        "announced",
+        TextOrNull(|of| of.snapshot.primary_announced.as_ref().map(|at| at.to_string().into())),
+        "",
+        "The primary as the Sentinels announce it, before `address.map`.",
+    ),
+    field(
+        "epoch",
+        Int(|of| number(of.snapshot.epoch)),
+        "",
+        "The configuration epoch under which it was named; 0: none.",
+    ),
+    field(
+        "quorum",
+        Int(|of| number(of.snapshot.quorum)),
+        "Sentinels",
+        "How many must agree that the primary is down before it is replaced.",
+    ),
+    field(
+        "replicas",
+        Maps("replica", |of, out| of.snapshot.replicas.iter().for_each(|view| fields::write(out, REPLICA, view))),
+        "",
+        "The replicas, fit or not.",
+    ),
+    field(
+        "sentinels",
+        Maps("sentinel", write_sentinels),
+        "",
+        "The Sentinels, and what each said when it was asked last.",
+    ),
+    field(
+        "age_ms",
+        IntOrNull(|of| of.snapshot.asked.map(millis)),
+        "ms",
+        "For how long nobody has confirmed the primary. NULL: nobody ever did.",
+    ),
+    field(
+        "discoveries",
+        Int(|of| number(of.snapshot.discovery)),
+        "",
+        "How often the Sentinels were asked for this service.",
+    ),
+    field(
+        "error",
+        TextOrNull(|of| of.error.as_ref().map(|error| error.message().into())),
+        "",
+        "Why the last discovery failed; what was known before is used meanwhile. NULL: it did not.",
+    ),
+    field(
+        "suspected",
+        TextOrNull(|of| of.suspicion.as_deref().map(Into::into)),
+        "",
+        "What went wrong with the primary since the last discovery, so that the next is due at once. NULL: nothing.",
+    ),
+    field(
+        "split_view",
+        TextOrNull(|of| of.split_view.as_deref().map(Into::into)),
+        "",
+        "What the Sentinels name, while they do not agree. NULL: they agree.",
+    ),
+];
+
+const REPLICA: &[Field<ReplicaView>] = &[
+    field("addr", Text(|of| of.endpoint.to_string().into()), "", "Where it is dialled: `host:port`."),
+    field(
+        "announced",
+        Text(|of| of.announced.to_string().into()),
+        "",
+        "As the Sentinels announce it, before `address.map`.",
+    ),
+    field(
+        "flags",
+        Text(|of| (&*of.flags).into()),
+        "",
+        "Its flags at the Sentinel that was believed, as that writes them.",
+    ),
+    field(
+        "link_ok",
+        Bool(|of| of.link_ok),
+        "",
+        "Whether its link to the primary stands, as that Sentinel saw it last.",
+    ),
+    field("offset", Int(|of| of.offset), "bytes", "Its replication offset, up to 10 s old."),
+    field("priority", Int(|of| of.priority), "", "Its priority for a promotion (`replica-priority`); 0: never."),
+    field(
+        "unfit",
+        TextOrNull(|of| of.unfit.as_ref().map(|why| why.text().into())),
+        "",
+        "Why it is not read from, as a sentence. NULL: it may be read from.",
+    ),
+    field(
+        "unfit_cause",
+        TextOrNull(|of| of.unfit.as_ref().map(|why| why.cause().into())),
+        "",
+        "The same as a word: a cause of the event REPLICA ([EVENTS.md](EVENTS.md)).",
+    ),
+];
+
+const SENTINEL: &[Field<SentinelRow>] = &[
+    field("addr", Text(|of| of.view.endpoint.to_string().into()), "", "Where it is asked: `host:port`."),
+    field(
+        "state",
+        Text(|of| of.view.state.into()),
+        "",
+        "`ok`: its answer counts. `unknown`: it does not know the service. `unused`: its answer does not count (TILT, or \
+         no usable address). `stranger`: it is of another deployment. `failed`: it cannot be reached, or refuses. `skipped`: \
+         its answer was not waited for.",
+    ),
+    field("text", Text(|of| (&*of.view.text).into()), "", "What it said, or what went wrong, as a sentence."),
+    field("since_ms", Int(|of| millis(of.view.since)), "ms", "For how long it has been in this state."),
+    field(
+        "events",
+        TextOrNull(|of| of.deaf.as_deref().map(Into::into)),
+        "",
+        "Which of its events the user may not listen to, and in which words that was refused. NULL: none are known.",
+    ),
+    field(
+        "refused",
+        TextOrNull(|of| of.view.refused.as_deref().map(Into::into)),
+        "",
+        "What the user may not ask it, in its own words. NULL: nothing.",
+    ),
+];
+
+fn write_sentinels(of: &Shown, out: &mut ReplyBuilder) {
+    for view in &of.snapshot.sentinels {
+        let deaf = of.deaf.get(&view.endpoint.to_string()).cloned();
+        fields::write(out, SENTINEL, &SentinelRow { view: view.clone(), deaf });
+    }
+}
+
+/// One service as a MAP.
+pub(super) fn service(out: &mut ReplyBuilder, of: &Shown) {
+    fields::write(out, SERVICE, of);
+}
+
+/// The maps, as TOPOLOGY.md has them.
+pub fn topology_maps() -> Vec<MapInfo> {
+    let sentinel = fields::describe("sentinel", SENTINEL);
+    vec![fields::describe("service", SERVICE), fields::describe("replica", REPLICA), sentinel]
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn millis(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
