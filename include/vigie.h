@@ -53,6 +53,9 @@
 /* A call flag: done only when n replicas have the write, n from 1 to 255 (VIGIE_ERR_REPLICAS); 0: as configured. */
 #define VIGIE_CALL_REPLICAS(n) ((uint32_t)((uint32_t)(n) & 0xFFu) << 24)
 
+/* All kinds of events that vigie_sentinel_watch() takes today. */
+#define VIGIE_EVENT_ALL ((uint32_t)(VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_NOTICE | VIGIE_EVENT_FENCE | VIGIE_EVENT_DEGRADED | VIGIE_EVENT_REPLICA | VIGIE_EVENT_SENTINEL))
+
 #if defined(__GNUC__) || defined(__clang__)
 #define VIGIE_MUST_USE __attribute__((warn_unused_result))
 #else

@@ -121,7 +121,7 @@ statuses! {
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
         "The write may be lost in a failover: repeat it only if it is idempotent. What it answered is at vigie_error_reply().";
-    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this one as it was before it was started anew or changed its role.",
+    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this one as it was before it was started anew or changed its role, or this client has not given it.",
         "Begin the scan anew with cursor 0.";
 }
 
@@ -190,7 +190,7 @@ impl Error {
 
     /// An error of the system, with its errno and text behind the sentence.
     pub fn from_io(status: Status, what: impl fmt::Display, cause: &std::io::Error) -> Self {
-        let mut error = Self::new(status, format!("{what}: {cause}"));
+        let mut error = Self::new(status, format!("{what}: {}", system_text(cause)));
         error.0.errno = cause.raw_os_error().unwrap_or(0);
         error
     }
@@ -258,7 +258,7 @@ impl Error {
     /// The same with what was tried for a service in front, which is named once.
     pub fn in_service(self, tried: impl fmt::Display, service: &str) -> Self {
         let service = format!("service {}", quoted(service));
-        if self.message().starts_with(&service) {
+        if self.message().contains(&service) {
             return self.in_context(tried);
         }
         self.in_context(format_args!("{tried} for {service}"))
@@ -277,6 +277,11 @@ impl Error {
     /// The first word of the server's error, or "".
     pub fn server_code(&self) -> &str {
         &self.0.server_code
+    }
+
+    /// Whether the sentence is the server's line and nothing else.
+    pub fn is_server_line(&self) -> bool {
+        self.status() == Status::Server && self.message().starts_with(self.server_code())
     }
 
     /// The server that it happened with, or "".
@@ -330,6 +335,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What the system says of an error, without the number that std puts behind it: that is [`Error::errno`].
+pub fn system_text(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
+}
 
 /// A name as a message shows it: in quotes, escaped, and cut.
 pub fn quoted(name: &str) -> String {

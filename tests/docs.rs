@@ -58,7 +58,8 @@ const ERRORS_HEAD: &str = "\
 
 A function that can fail returns a `vigie_status`: 0 (`VIGIE_OK`) or one of the negative numbers below, which are never
 used for anything else again. The error object has a sentence that says what was tried, where, what happened and after
-how long; for `VIGIE_ERR_SERVER` it is the server's own line, unaltered.
+how long; for `VIGIE_ERR_SERVER` it is the server's own line, unaltered (where a server refuses a new connection, what was tried
+stands in front of it).
 
 `vigie_error_flags()` says what may be done about it:
 

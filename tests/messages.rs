@@ -6,10 +6,11 @@ mod vigie_kit;
 
 use std::time::Duration;
 
-use support::{Deployment, Scripted, refuse};
+use support::{Deployment, Fault, Scripted, Value, refuse};
 use vigie::client::{Budget, CallFlags, Client, Target};
-use vigie::error::{Error, Status};
-use vigie::queue::Queue;
+use vigie::config::Config;
+use vigie::error::{Error, Status, flags};
+use vigie::queue::{Queue, kind};
 use vigie_kit::*;
 
 #[track_caller]
@@ -39,7 +40,7 @@ fn an_unknown_service_is_named_once_and_so_are_those_that_there_are() {
     let sentinel = connect(&uri, &[]);
     let stranger = Client::open(&sentinel, Some(&name), Target::Primary, None).unwrap();
     let error = fails(&stranger, &["GET", "k"], Budget::Ms(20_000));
-    says(&error, Status::UnknownService, &["GET for service", "they know 'orders', 'users'", "ord\\u{1b}[31mres"]);
+    says(&error, Status::UnknownService, &["GET: no Sentinel", "they know 'orders', 'users'", "ord\\u{1b}[31mres"]);
     assert!(!error.message().contains(&"x".repeat(100)) && !error.message().contains('\u{1b}'), "{error:?}");
     assert_eq!(times(&error, "(after "), 1, "{error:?}");
 }
@@ -114,4 +115,99 @@ fn a_full_queue_is_worth_another_try_and_one_that_is_too_small_is_not() {
     says(&full, Status::QueueFull, &["no room for 2 more"]);
     assert!(full.has(vigie::error::flags::RETRYABLE), "{full:?}");
     primary.close(Budget::Ms(Duration::from_secs(5).as_millis() as u64)).ok();
+}
+
+/// The number that Rust's standard library puts behind the system's words is at vigie_error_errno().
+#[test]
+fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
+    let nowhere = refuse();
+    let error = fails(&client(&connect(&uri(&[nowhere.addr()]), &[]), Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::NoSentinel, &["GET", "service 'mymaster'", "Connection refused", &nowhere.addr()]);
+    assert_eq!(
+        (times(&error, "os error"), times(&error, "(after "), times(&error, "service '")),
+        (0, 1, 1),
+        "{error:?}"
+    );
+    let node = Scripted::primary();
+    node.fault("GET", Fault::Stall);
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(200));
+    says(&error, Status::Timeout, &["GET for service 'mymaster'", &node.addr(), "(after "]);
+    assert_eq!(times(&error, "after "), 1, "{error:?}");
+}
+
+#[test]
+fn refused_credentials_name_their_options_and_nothing_else_is_told() {
+    let node = Scripted::primary();
+    node.fault("HELLO", Fault::Error("WRONGPASS invalid username-password pair or user is disabled.".into()));
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr()), Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[("auth.password", "wrong")]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(20_000));
+    says(&error, Status::Auth, &["GET", "WRONGPASS", &node.addr(), "correct auth.username and auth.password"]);
+    assert_eq!((times(&error, "epoch"), times(&error, "service '")), (0, 1), "{error:?}");
+}
+
+/// What a handshake meets is told with what was tried, also under a code whose message is the server's line otherwise.
+#[test]
+fn a_server_that_cannot_greet_yet_is_told_with_the_command() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[("db", "7")]);
+    node.fault("SELECT", Fault::Error("LOADING Redis is loading the dataset in memory".into()));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::Server, &["GET for service 'mymaster'", "db=7: SELECT: LOADING", &node.addr(), "(after "]);
+    assert!(error.has(flags::RETRYABLE) && error.server_code() == "LOADING", "{error:?}");
+}
+
+#[test]
+fn a_cursor_that_this_client_has_not_given_is_told_as_such() {
+    let (node, replica) = (Scripted::primary(), Scripted::replica(&Scripted::primary().addr()));
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    sentinels[0].service(SERVICE, |service| service.add_replica(&replica.addr()));
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    for cursor in ["77", "abc"] {
+        let error = fails(&client(&sentinel, Target::Replica), &["SCAN", cursor], Budget::Ms(20_000));
+        let parts = ["SCAN for service 'mymaster'", "this client has not given that cursor", "begin with cursor 0"];
+        says(&error, Status::ScanInterrupted, &parts);
+        assert!(!error.message().contains("none"), "{error:?}");
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_what_to_do() {
+    let lonely = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let primary = client(&lonely, Target::Primary);
+    let queue = Queue::create(4).unwrap();
+    let words = ["VIGIE_EVENT_TOPOLOGY", "VIGIE_EVENT_SENTINEL", "VIGIE_EVENT_ALL", "0x7ffff837"];
+    says(&lonely.watch(u32::MAX >> 1, &queue, 1).unwrap_err(), Status::InvalidArg, &words);
+    lonely.watch(kind::TOPOLOGY | kind::SENTINEL, &queue, 1).unwrap();
+    let reply = fails(&primary, &["CLIENT", "REPLY", "OFF"], Budget::Default);
+    says(&reply, Status::Unsupported, &["CLIENT REPLY is not answered"]);
+    for (key, value, parts) in [
+        ("sentinel.addrs", "redis-sentinel://h1:26379,h2/mymaster", &["option \"uri\"", "host:port"][..]),
+        ("timeout.call", "off", &["VIGIE_TIMEOUT_NONE", "\"off\""]),
+        ("uri", "redis-sentinel://::1:26379/m", &["\"::1:26379\"", "brackets"]),
+    ] {
+        says(&Config::new().set(key, value).unwrap_err(), Status::Config, parts);
+    }
+}
+
+#[test]
+fn held_back_writes_full_pools_and_missing_replicas_name_the_remedy() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let options = [("pool.max", "2"), ("pool.wait", "50"), ("write.majority_ms", "off")];
+    let sentinel = connect(&uri_of(&sentinels), &options);
+    let primary = client(&sentinel, Target::Primary);
+    let session = primary.session(None).unwrap();
+    cmd(&session, &["GET", "k"]);
+    let full = fails(&primary.session(None).unwrap(), &["GET", "k"], Budget::Ms(20_000));
+    says(&full, Status::PoolTimeout, &["raise pool.max", "for a shorter time"]);
+    assert_eq!(times(&full, "(after "), 1, "{full:?}");
+    drop(session);
+    node.fault("WAIT", Fault::Reply(Value::Int(2)));
+    let call = CallFlags::from_bits(5 << 24).unwrap();
+    let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Budget::Ms(1000)).unwrap_err();
+    says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
 }

@@ -146,7 +146,7 @@ fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
         assert_eq!(error.status(), Status::PoolTimeout, "{error:?}");
         assert!(took >= MS * limit, "{took:?}");
         pace.judge("the wait", took, MS * limit + 50 * MS);
-        assert!(error.message().contains("waited") && error.message().contains("in_use 1"), "{}", error.message());
+        assert!(error.message().contains("(after ") && error.message().contains("in_use 1"), "{}", error.message());
     }
     assert_eq!(pool.counts().waiting, 0);
 }

@@ -290,7 +290,7 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
     let watch = told(&p.addr(), &[r.addr()]);
     let select = |line: &str| [&p, &r].iter().for_each(|node| node.fault("SELECT", Fault::Error(line.into())));
     for (line, status) in [
-        ("ERR DB index is out of range", Status::Server),
+        ("ERR DB index is out of range", Status::Config),
         ("NOPERM this user has no permissions to run the 'select' command", Status::Auth),
         ("ERR unknown command 'SELECT', with args beginning with: '7'", Status::Unsupported),
     ] {
@@ -310,7 +310,12 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
             let before = asked();
             let error = fails(status, call());
             assert!(!error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{number}: {error:?}");
-            assert!(error.message().contains("db=7: SELECT"), "{number}: {error}");
+            let tried =
+                ["SET for service 'mymaster'", "GET for service 'mymaster'", "(SET, ...) for service", "a session for"]
+                    [number];
+            assert!(error.message().contains(tried) && error.message().contains("db=7: SELECT"), "{number}: {error}");
+            let remedies = ["choose a database", "leave the option out"];
+            assert!(remedies.iter().any(|remedy| error.message().contains(remedy)), "{number}: {error}");
             // The discovery before the first call selects the database too, and does not mind.
             let tried = asked() - before - usize::from(number == 0);
             assert_eq!(tried, 1, "{number}: {line}: tried once");

@@ -108,8 +108,10 @@ fn databases_of_sessions() {
     assert_eq!(ok(&next, "GET where"), "one", "nobody inherits it");
     assert_ne!(client_id(&next), id);
     let far = client.session(Some(&config(&[("db", "99")]))).expect("the server knows how many there are");
-    let error = fails(Status::Server, cmd(&far, "PING"));
-    assert!(error.message().contains("DB index"), "{error}");
+    let error = fails(Status::Config, cmd(&far, "PING"));
+    for part in ["a session for service 'mymaster'", "db=99", "DB index", "choose a database"] {
+        assert!(error.message().contains(part), "{part}: {error}");
+    }
     let error = client.session(Some(&config(&[("client.name", "x")]))).err().expect("not for sessions");
     assert_eq!(error.status(), Status::Config);
 }
@@ -388,4 +390,26 @@ fn a_session_waits_for_a_primary_and_never_moves() {
     assert_eq!((second.count("INCR"), first.count("INCR")), (0, 2), "it did not move, nothing was repeated");
     own.disconnect().expect("given back");
     assert_eq!(number(&own, "INCR n"), 1, "now it is on the new primary");
+}
+
+/// The flag tells a loop that another primary is the reason, on every call and for the transaction as well.
+#[test]
+fn a_session_that_a_failover_ended_says_so_each_time() {
+    let d = Deployment::new("session-failover").start();
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let own = session(&client);
+    ok(&own, "WATCH k");
+    let old = d.failover(SERVICE);
+    d.wait_switched(SERVICE, &old);
+    ok(&client, "SET k v");
+    for (line, status) in [("GET k", Status::Io), ("EXEC", Status::TxnAborted), ("SET k w", Status::Io)] {
+        let error = fails(status, cmd(&own, line));
+        assert_eq!(error.flags(), flags::FAILOVER, "{line}: {error:?}");
+        assert!(error.message().contains("new session"), "{line}: {error}");
+    }
+    // The next one begins without a past: its connection is lost for another reason.
+    own.disconnect().expect("given back");
+    ok(&own, "GET k");
+    kill(&d.primary_node(SERVICE), client_id(&own));
+    assert_eq!(fails(Status::Io, cmd(&own, "GET k")).flags(), 0);
 }

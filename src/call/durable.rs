@@ -89,6 +89,17 @@ pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Re
     Ok(bytes)
 }
 
+/// What the caller of a write may do about too few replicas.
+pub(crate) fn explain(context: &Context, error: Error) -> Error {
+    if !error.server_code().is_empty() {
+        return error;
+    }
+    let listed = context.service.load().replicas.len();
+    error.with_note(format_args!(
+        "; it stands, and may be lost in a failover; the Sentinels list {listed} replicas: ask for no more than there are"
+    ))
+}
+
 /// The outcome of the write alone, whose own bytes were so many.
 pub(crate) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;

@@ -146,7 +146,10 @@ fn wait_for_majority(
         if permit == Permit::Refuse || context.is_ended() {
             let age = if confirmed { missed.flatten() } else { age };
             let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
-            let text = format!("no majority of the Sentinels has named the primary {since}: writes are refused");
+            let text = format!(
+                "no majority of the Sentinels has named the primary {since}, as the option write.majority_ms asks: nothing was sent, try again when \
+                 they are reachable"
+            );
             let error = match service.split_view() {
                 Some(views) => Error::new(Status::SplitView, format!("{text}; they name {views}")),
                 None => Error::new(Status::Fenced, text),

@@ -43,7 +43,7 @@ impl Held {
 fn check_time(deadline: &Deadline) -> Result<()> {
     match deadline.is_all_but_over() {
         true => {
-            let text = "held back until no time was left: it was not sent";
+            let text = "held back until no time was left: it was not sent, try again, or give the call more time";
             Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE))
         }
         false => Ok(()),

@@ -113,8 +113,9 @@ pub(crate) fn end(
 ) -> Result<(Reply, Arc<Pool>)> {
     let error = match attempt.end(plan, error) {
         End::Refused(reply, node) => return Ok((reply, node)),
-        // A refusal that outlasted the deadline: the server's line stays unaltered.
-        End::Failed(error) if error.status() == Status::Server => return Err(error),
+        // A refusal that outlasted the deadline: the server's line stays unaltered. That of a handshake is told with what was tried.
+        End::Failed(error) if error.is_server_line() => return Err(error),
+        End::Failed(error) if error.status() == Status::Replicas => durable::explain(context, error),
         End::Failed(error) => error,
     };
     let again = match attempt.rounds() {

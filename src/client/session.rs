@@ -14,7 +14,7 @@ use crate::call::{Attempt, Held, Leg, Step, apply, gate, loaned, without_sentine
 use crate::config::ClientSettings;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
-use crate::net::Socket;
+use crate::net::{Socket, no_database};
 use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
@@ -61,6 +61,8 @@ struct Pinned {
     watches: bool,
     /// Something that giving it back does not undo.
     changed: bool,
+    /// The failover sequence when it was sound last.
+    answered: u64,
 }
 
 impl Session {
@@ -112,17 +114,23 @@ impl Session {
             return Err(Error::new(Status::Closed, "the session is closed"));
         }
         if let Some(cause) = &pinned.lost {
-            return Err(lost(plan, cause));
+            return Err(lost(plan, cause).with_flags(pinned.failover(router)));
         }
         let fresh = pinned.loan.is_none();
         if fresh {
-            pinned.take(self.pin(router, plan, deadline)?, self.settings.db, deadline)?;
+            pinned.take(self.pin(router, plan, deadline)?, self.settings.db, deadline).map_err(|error| {
+                let error = error.in_service("a session", router.context.service.name());
+                error.with_time(deadline.elapsed().as_millis(), "")
+            })?;
         }
         let failover_seq = gate::check_in_session(&router.context, plan, &deadline, held).inspect_err(|_| {
             if fresh {
                 *pinned = Pinned::default();
             }
         })?;
+        if fresh {
+            pinned.answered = failover_seq;
+        }
         pinned.note(plan);
         let socket = pinned.socket();
         turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
@@ -265,7 +273,7 @@ impl Pinned {
             loan.spoil();
             let reply = loaned::exchange(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
-                return Err(Error::from_server(line, loan.pool().name()));
+                return Err(no_database(db, line).with_endpoint(loan.pool().name()));
             }
         }
         self.loan = Some(loan);
@@ -320,7 +328,9 @@ impl Pinned {
                 if shows_demotion_anywhere(&reply) {
                     router.doubt(loan.pool(), "it refused a write");
                 }
-                Ok((reply, Arc::clone(loan.pool())))
+                let pool = Arc::clone(loan.pool());
+                self.answered = failover_seq;
+                Ok((reply, pool))
             }
             // Held back before a byte was sent: the connection and its state are as they were, but what was noted of EXEC is not.
             Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {
@@ -334,6 +344,13 @@ impl Pinned {
         }
     }
 
+    /// The flag of what happens in a failover, if one is under way or has been since the connection was sound.
+    fn failover(&self, router: &Router) -> u32 {
+        let service = &router.context.service;
+        let in_failover = service.is_fenced() || service.doubts() != self.answered;
+        if in_failover { flags::FAILOVER } else { 0 }
+    }
+
     /// The connection is of no use any more, and the session's state is gone with it. `suspect`: the node may be the reason.
     fn lose(&mut self, router: &Router, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
         if let Some(mut loan) = self.loan.take() {
@@ -342,6 +359,7 @@ impl Pinned {
             }
             loan.spoil();
         }
+        let failure = Failure { error: failure.error.with_flags(self.failover(router)), ..failure };
         self.lost = Some(failure.error.clone());
         let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads;
         let error = match plan.is_exec() && !maybe {
@@ -368,7 +386,7 @@ impl Drop for Pinned {
 fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
     let status = if plan.is_exec() { Status::TxnAborted } else { Status::Io };
     let text = format!("{}: the session lost its connection: {}{}", plan.name(), cause.message(), remedy(plan));
-    Error::new(status, text).with_endpoint(cause.endpoint())
+    Error::new(status, text).with_endpoint(cause.endpoint()).with_flags(cause.flags() & flags::FAILOVER)
 }
 
 /// What to do about a lost connection.

@@ -130,6 +130,7 @@ fn sentinel_uri(number: usize, scheme: &str, rest: &str) -> Result<(Endpoint, Op
         "rediss" => {
             return Err(ListFault(Status::Unsupported, fault(&"TLS is not in this build").1));
         }
+        "redis-sentinel" => return Err(fault(&"a whole URI belongs in the option \"uri\"; here stands host:port")),
         _ => return Err(fault(&"it is none of host, host:port, [ipv6]:port, redis://[user][:password]@host:port")),
     }
     let address = plain(host.strip_suffix('/').unwrap_or(host)).map_err(|cause| fault(&cause))?;

@@ -172,7 +172,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "5000",
         Kind::Duration(1, DAY, |s, v| s.client.timeout_call = v),
         "The budget of a call that brings none: waiting, connecting, discovery, sending, retrying and \
-         reading together.",
+         reading together. A call without a limit is given `VIGIE_TIMEOUT_NONE`.",
     )
     .per_client(),
     opt(
@@ -477,6 +477,9 @@ fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// How to do what no value of `timeout.call` does.
+const NO_LIMIT: &str = "; for a call without a limit give VIGIE_TIMEOUT_NONE as its timeout_ms";
+
 /// What other clients call an option that no letter would lead to.
 const MEANT: [(&str, &str); 3] =
     [("pool.size", "pool.max"), ("max.connections", "pool.max"), ("timeout.command", "timeout.call")];
@@ -534,7 +537,10 @@ impl Opt {
                 n => set(settings, Replicas::AtLeast(n)),
             }),
             Kind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
-            Kind::Duration(min, max, set) => value::duration(text, *min, *max).map(|v| set(settings, v)),
+            Kind::Duration(min, max, set) => {
+                let done = value::duration(text, *min, *max).map(|v| set(settings, v));
+                done.map_err(|what| if self.key == "timeout.call" { what + NO_LIMIT } else { what })
+            }
             Kind::Seconds(min, max, set) => seconds(text, *min, *max).map(|v| set(settings, v)),
             Kind::DurationOrOff(_, _, set) if text == "off" => {
                 set(settings, None);

@@ -4,7 +4,7 @@
 //! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use zeroize::Zeroizing;
 
@@ -151,6 +151,10 @@ fn read_query(query: &str, parts: &mut Vec<Part>) -> Result<()> {
 /// so is whatever follows an address.
 pub(super) fn without_password(entry: &str) -> Cow<'_, str> {
     const LONGEST_PORT: usize = 6;
+    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    if is_ipv6(entry) || entry.rsplit_once(':').is_some_and(|(host, _)| is_ipv6(host)) {
+        return Cow::Borrowed(entry);
+    }
     let colon = if entry.starts_with('[') { None } else { entry.find(':') };
     let Some(colon) = colon else { return Cow::Borrowed(entry) };
     let (name, behind) = (&entry[..colon], &entry[colon + 1..]);
@@ -248,6 +252,8 @@ mod tests {
             ("redis-sentinel://127.0.0.1:x/s", "\"127.0.0.1:x\""),
             ("redis-sentinel://[::1]:x/s", "\"[::1]:x\""),
             ("redis-sentinel://::1:26379/s", "brackets"),
+            ("redis-sentinel://::1:26379/s", "\"::1:26379\""),
+            ("redis-sentinel://2001:db8::7:26379/s", "\"2001:db8::7:26379\""),
             ("redis-sentinel://h:pw/s", "\"h:***\""),
             ("redis-sentinel://a:b@h1:1,c:d@h2:2/s", "two users or passwords"),
             ("redis-sentinel://a:b@h1,a:b@h2/s", "two users or passwords"),

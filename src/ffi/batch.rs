@@ -22,7 +22,7 @@ impl Noun for vigie_batch {
 /// mistake.
 const MARK: &str = "!vigie batch: ";
 /// What a thread gets that reads a batch while another one uses it.
-const SHARED: &str = "!vigie batch: batch is used by two threads at the same time\r\n";
+const SHARED: &str = "!vigie batch: batch is used by two threads at the same time: clear it with vigie_batch_clear(), and give each thread a batch of its own\r\n";
 
 /// The encoded list.
 #[derive(Default)]
@@ -293,7 +293,7 @@ mod tests {
             drop(other);
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
             let error = refuse_misused(data(batch)).unwrap_err();
-            assert_eq!(error.message(), "batch is used by two threads at the same time");
+            assert_eq!(error.message(), &SHARED[MARK.len()..SHARED.len() - 2]);
             assert_eq!(error.status(), Status::InvalidState);
             assert_eq!(with_list(batch, |_| Ok(())).unwrap_err().status(), Status::InvalidState);
             vigie_batch_clear(batch);

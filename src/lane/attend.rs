@@ -159,7 +159,7 @@ impl Lane {
         for (number, waiter, sent) in late {
             let text = match sent {
                 0 => format!("not sent to {}: the connection was busy", self.endpoint),
-                _ => format!("no answer from {} in time", self.endpoint),
+                _ => format!("no answer from {}", self.endpoint),
             };
             let error = Error::new(Status::Timeout, text).with_endpoint(&self.endpoint);
             self.fail(number, waiter, Failure::new(sent, error));

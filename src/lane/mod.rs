@@ -516,8 +516,8 @@ impl<'a> Call<'a> {
         drop(st);
         let (endpoint, waited) = (&self.lane.endpoint, self.deadline.elapsed().as_millis());
         let text = match sent {
-            0 => format!("not sent to {endpoint}: the connection was busy for {waited} ms"),
-            _ => format!("no answer from {endpoint} after {waited} ms"),
+            0 => format!("not sent to {endpoint}: the connection was busy (after {waited} ms)"),
+            _ => format!("no answer from {endpoint} (after {waited} ms)"),
         };
         Some(Failure::new(sent, Error::new(Status::Timeout, text).with_endpoint(endpoint)))
     }

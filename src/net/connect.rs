@@ -8,7 +8,7 @@ use super::dial::Dial;
 use super::resolve;
 use super::socket::Socket;
 use crate::config::{Endpoint, TcpSettings};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status, flags, system_text};
 use crate::sys::poll::{self, PollFd};
 use crate::time::Deadline;
 use std::io;
@@ -60,7 +60,7 @@ fn in_turn(
             Ok(socket) => return Ok(socket),
             Err(error) => {
                 if addresses.len() > 1 {
-                    earlier.push_str(&format!("; {address}: {error}"));
+                    earlier.push_str(&format!("; {address}: {}", system_text(&error)));
                 }
                 last = error;
             }

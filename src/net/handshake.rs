@@ -333,7 +333,9 @@ impl Handshake {
             return Err(self.wants_password());
         }
         if let Some(error) = refusal(line) {
-            return Err(error);
+            let of_node = error.status() == Status::Auth && self.options.expect != Expect::Sentinel;
+            // What the Sentinels refuse is told once for all of them.
+            return Err(if of_node { error.with_note("; correct auth.username and auth.password") } else { error });
         }
         let transient = is_transient(line);
         match asked {
@@ -355,7 +357,7 @@ impl Handshake {
                 Ok(self.defer(unmet(&option, "CLIENT SETNAME", line)))
             }
             Asked::Ping => Ok(self.defer(server_error("PING", line))),
-            Asked::Select => Ok(self.defer(unmet(&format!("db={}", self.options.db), "SELECT", line))),
+            Asked::Select => Ok(self.defer(no_database(self.options.db, line))),
         }
     }
 
@@ -504,14 +506,30 @@ fn server_error(what: &str, line: &[u8]) -> Error {
     if is_transient(line) { error.with_flags(flags::RETRYABLE) } else { error }
 }
 
+/// The database that the option asks for is refused.
+pub fn no_database(db: u32, line: &[u8]) -> Error {
+    unmet(&format!("db={db}"), "SELECT", line)
+}
+
 /// What an option asks for and the server refuses.
 fn unmet(option: &str, command: &str, line: &[u8]) -> Error {
     let error = server_error(command, line).in_context(option);
+    if is_transient(line) {
+        return error;
+    }
     if line.starts_with(b"NOPERM") {
         let note = format!("; the user needs the permission for {command}, or leave the option out");
         return error.with_status(Status::Auth).with_note(note);
     }
-    if is_unknown(line) { error.with_status(Status::Unsupported) } else { error }
+    if is_unknown(line) {
+        let note = format!("; the server does not know {command}: leave the option out");
+        return error.with_status(Status::Unsupported).with_note(note);
+    }
+    let remedy = match command {
+        "SELECT" => "; choose a database that the server has (its own option \"databases\" says how many)",
+        _ => "; correct the option, or leave it out",
+    };
+    error.with_status(Status::Config).with_note(remedy)
 }
 
 #[cfg(test)]
@@ -671,7 +689,7 @@ mod tests {
         let error = fails(wanted.clone(), &[HELLO, OK, OK, unknown, range, "+PONG\r\n", PRIMARY]);
         assert!(error.status() == Status::Unsupported && error.message().contains("client.no_touch=true"), "{error}");
         let select = |line: &str| fails(wanted.clone(), &[HELLO, OK, OK, OK, line, "+PONG\r\n", PRIMARY]);
-        for (line, status) in [(range, Status::Server), (noperm, Status::Auth), (UNKNOWN, Status::Unsupported)] {
+        for (line, status) in [(range, Status::Config), (noperm, Status::Auth), (UNKNOWN, Status::Unsupported)] {
             let error = select(line);
             assert_eq!(error.status(), status);
             assert!(error.message().contains("db=99: SELECT") && !error.has(flags::RETRYABLE), "{error:?}");

@@ -24,7 +24,7 @@ pub use conn::{Admit, Conn, ConnectOptions, SendError};
 pub use dial::Dial;
 #[cfg(test)]
 pub(crate) use dial::full_listener;
-pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step, no_database};
 pub use pause::Pause;
 pub use role::{Replication, Role, RoleReplica, Tells};
 pub use socket::{Ready, Socket};

@@ -151,7 +151,7 @@ impl<'a> Plan<'a> {
         self.awaits |= class.blocks.is_some() && (is(0, b"WAIT") || is(0, b"WAITAOF"));
         let silences = is(0, b"CLIENT") && is(1, b"REPLY");
         if flags.has(Flags::SUBSCRIBE) || is(0, b"MONITOR") || is(0, b"SYNC") || is(0, b"PSYNC") || silences {
-            self.unpaired.get_or_insert_with(name);
+            self.unpaired.get_or_insert_with(|| if silences { "CLIENT REPLY".into() } else { name() });
         }
     }
 

@@ -360,7 +360,7 @@ impl Pool {
                 self.open_loan(deadline)
             }
             None => {
-                let text = format!("{}, waited {} ms", self.all_taken(&inner), begun.elapsed().as_millis());
+                let text = format!("{} (after {} ms)", self.all_taken(&inner), begun.elapsed().as_millis());
                 Err(Error::new(Status::PoolTimeout, text).with_endpoint(&self.name).with_flags(flags::RETRYABLE))
             }
         }
@@ -369,7 +369,8 @@ impl Pool {
     fn all_taken(&self, inner: &Inner) -> String {
         let (idle, lent, waiting) = inner.loans.counts();
         format!(
-            "no connection of one's own to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}",
+            "no connection of one's own to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}; \
+             raise pool.max, or hold sessions and blocking commands for a shorter time",
             self.name,
             inner.total,
             inner.total - inner.loans.opening,

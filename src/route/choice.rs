@@ -103,9 +103,14 @@ impl Choice<'_> {
             }
         }
         if goes_on {
-            let node = pin.take().unwrap_or_else(|| "none".to_owned());
-            let text =
-                format!("the cursor belongs to a node that is not read from any more ({node}): begin with cursor 0");
+            let text = match pin.take() {
+                Some(node) => {
+                    format!("the cursor belongs to a node that is not read from any more ({node}): begin with cursor 0")
+                }
+                None => "this client has not given that cursor, or has forgotten it; a cursor goes on only in the client that \
+                         gave it: begin with cursor 0"
+                    .to_owned(),
+            };
             return Err(Error::new(Status::ScanInterrupted, text));
         }
         let route = self.replica(tried)?;

@@ -333,7 +333,7 @@ fn ask_role(
     match asked {
         Ok(verified) => Ok(verified),
         Err(error) => match error.status() {
-            Status::Auth | Status::Tls | Status::Unsupported | Status::Role => Err(error),
+            Status::Auth | Status::Tls | Status::Unsupported | Status::Config | Status::Role => Err(error),
             // What does not pass by itself.
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {

@@ -120,7 +120,8 @@ impl Service {
             if late || deadline.is_over() {
                 let after = deadline.elapsed().as_millis();
                 let text = format!(
-                    "a failover of service {} is under way: writes are held back (after {after} ms)",
+                    "a failover of service {} is under way, and writes are held back: nothing was sent, try again, or give \
+                     the call more time (after {after} ms)",
                     self.name
                 );
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE | flags::FAILOVER));

@@ -46,11 +46,14 @@ fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer>) -> String {
     format!("they know {}", shown.join(", "))
 }
 
-/// The error when no candidate's own word could be had.
+/// The error when no candidate's own word could be had. What the Sentinels said explains a wrong or an unreachable node, and no
+/// refusal of one that was reached.
 pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
-    error
-        .in_context(format_args!("service {}", quoted(service)))
-        .with_note(format_args!("; the Sentinels: {}", said(asked)))
+    let error = error.in_context(format_args!("service {}", quoted(service)));
+    match error.status() {
+        Status::NoPrimary | Status::Role => error.with_note(format_args!("; the Sentinels: {}", said(asked))),
+        _ => error,
+    }
 }
 
 /// The error when no Sentinel answered: refused credentials are another matter than silence.

@@ -172,7 +172,13 @@ impl Sentinel {
                 self.shared.attend();
                 Ok(())
             }
-            unknown => Err(Error::new(Status::InvalidArg, format!("unknown or unwatchable event kinds {unknown:#x}"))),
+            unknown => Err(Error::new(
+                Status::InvalidArg,
+                format!(
+                    "event_kinds: {unknown:#x} cannot be watched; VIGIE_EVENT_TOPOLOGY, VIGIE_EVENT_NOTICE, VIGIE_EVENT_FENCE, \
+                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL)"
+                ),
+            )),
         }
     }
 

@@ -267,7 +267,7 @@ impl Service {
     fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
         let after = deadline.elapsed();
         let text = format!(
-            "the primary of service {} is still being looked for after {} ms",
+            "the primary of service {} is still being looked for (after {} ms)",
             quoted(&self.name),
             after.as_millis()
         );
