@@ -31,7 +31,7 @@ pub fn generate(root: &Path, version: &str) -> String {
     with_titles(root, &header)
 }
 
-/// Comments of one sentence on one line; none in the style of C++, which C89 refuses.
+/// Comments of one sentence on one line; none in the style of C++, and no comma behind the last value of an enum: C89 refuses both.
 fn plain_c(header: &str) -> String {
     let mut out = String::new();
     let mut lines = header.trim_start().lines().peekable();
@@ -52,7 +52,7 @@ fn plain_c(header: &str) -> String {
             _ => out += &format!("{}\n", line.trim_end()),
         }
     }
-    out
+    out.replace(",\n}", "\n}")
 }
 
 fn source(root: &Path, file: &str) -> std::path::PathBuf {

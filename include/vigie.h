@@ -62,8 +62,15 @@
 #define VIGIE_MUST_USE
 #endif
 
-/* vigie_cmd_exec(client, VIGIE_CMD("SET", "k", "v"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err): texts only; for bytes use argvlen. */
-#if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
+/* vigie_cmd_exec(client, VIGIE_CMD("SET", "k", "v"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err): texts only; for bytes use argvlen. From C99
+ * and from C++11 on. */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+extern "C++" {
+#include <initializer_list>
+template <typename... Texts> char (&vigie_count_of(const Texts &...))[sizeof...(Texts)];
+}
+#define VIGIE_CMD(...) sizeof(vigie_count_of(__VA_ARGS__)), std::initializer_list<const char *>{__VA_ARGS__}.begin(), NULL
+#elif !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
 #define VIGIE_CMD(...) (sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *)), (const char *[]){__VA_ARGS__}, NULL
 #endif
 
@@ -139,7 +146,7 @@ typedef enum {
   /** The server: executed, but fewer replicas have it than asked: see vigie_error_count(). */
   VIGIE_ERR_REPLICAS = -403,
   /** The server: the cursor belongs to a node that is no longer read from here. */
-  VIGIE_ERR_SCAN_INTERRUPTED = -404,
+  VIGIE_ERR_SCAN_INTERRUPTED = -404
 } vigie_status_code;
 
 /** Bits of vigie_error_flags(). More may come. */
@@ -149,7 +156,7 @@ typedef enum {
   /** Bytes were sent and no answer came: it may have run. */
   VIGIE_EF_MAYBE_EXECUTED = (1 << 1),
   /** It happened while the topology was changing. */
-  VIGIE_EF_FAILOVER = (1 << 2),
+  VIGIE_EF_FAILOVER = (1 << 2)
 } vigie_error_flag;
 
 /**
@@ -172,7 +179,7 @@ typedef enum {
    * Expected to take long: not on a connection that other calls share. Submits keep their order, and so their connection; only
    * the time that a read has on one replica is then the whole of it.
    */
-  VIGIE_CALL_SLOW = (1 << 6),
+  VIGIE_CALL_SLOW = (1 << 6)
 } vigie_call_flag;
 
 /** Values of vigie_reply_type() and of the field type of vigie_node. More may come. */
@@ -204,7 +211,7 @@ typedef enum {
   /** A set of nodes. */
   VIGIE_TYPE_SET = 12,
   /** An out-of-band message. */
-  VIGIE_TYPE_PUSH = 13,
+  VIGIE_TYPE_PUSH = 13
 } vigie_type;
 
 /** The field kind of vigie_event: one bit each, so that they serve as a mask. More may come. */
@@ -230,7 +237,7 @@ typedef enum {
    * Something was said of a service that keeps its primary. cause is a Sentinel's word (+sdown, +odown, +reboot, ...) or the
    * library's own: role_unknown, epoch_reset.
    */
-  VIGIE_EVENT_NOTICE = (1 << 10),
+  VIGIE_EVENT_NOTICE = (1 << 10)
 } vigie_event_kind;
 
 /**
@@ -597,7 +604,8 @@ void vigie_config_free(vigie_config *config);
  * like.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
- * asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
+ * asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time. One that refuses the
+ * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
  * Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
  * afterwards.
  * Blocks: up to timeout_ms.
@@ -632,7 +640,8 @@ vigie_status vigie_sentinel_topology(vigie_sentinel *sentinel,
                                      vigie_error **err);
 
 /**
- * Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology().
+ * Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology(). service NULL: all services that
+ * were asked for, and the one of the configuration. From then on the service is followed.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
  * limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
@@ -652,8 +661,9 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
- * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
- * event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
+ * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. A service is
+ * followed from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
+ * is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
  * in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
  * VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
  * spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
@@ -1242,7 +1252,7 @@ int vigie_queue_fd(const vigie_queue *queue);
  *
  * Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
  * rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
- * value <= 0: takes what is there.
+ * value <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
  * Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
  * Blocks: up to timeout_ms.
  * Threads: [T].

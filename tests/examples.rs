@@ -41,6 +41,16 @@ fn hello_says_what_it_wrote() {
     assert_eq!(primary.calls("get"), 1, "only the test itself asked the primary");
 }
 
+#[test]
+fn the_readme_names_every_example() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    for entry in std::fs::read_dir(root().join("examples-c")).expect("examples-c") {
+        let name = entry.expect("an entry").file_name().into_string().expect("text");
+        let shown = name == "hello.c" || readme.contains(&format!("`{name}`"));
+        assert!(shown || !name.ends_with(".c"), "README.md does not name {name}");
+    }
+}
+
 /// What a reader copies first must be right.
 #[test]
 fn the_program_of_the_readme_runs() {
@@ -88,7 +98,6 @@ fn threads_get_their_own_answers() {
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "threads:7"]).text(), "500");
 }
 
-/// Without a primary to kill the demo is a short load, and says that nothing was lost.
 #[test]
 fn submit_gets_each_completion() {
     let deployment = Deployment::new("submit").start();
@@ -96,6 +105,23 @@ fn submit_gets_each_completion() {
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
 }
 
+/// It has no client: what it asks for itself must be enough to be told of the failover.
+#[test]
+fn events_tells_of_a_failover() {
+    let deployment = Deployment::new("events").start();
+    let mut program = Command::new(compiled("events"));
+    let mut program = program.arg(deployment.sentinel_uri()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == "watching"), "it ended before that");
+    let old = deployment.failover("mymaster");
+    let switched = format!("topology  mymaster: {} -> ", old.addr());
+    let told: Vec<String> = lines.collect();
+    assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
+    assert!(told.last().is_some_and(|line| line.starts_with(&switched)), "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("fence     mymaster: writes are held back")), "{told:?}");
+}
+
+/// Without a primary to kill the demo is a short load, and says that nothing was lost.
 #[test]
 fn demo_runs_without_a_kill() {
     let deployment = Deployment::new("demo-calm").start();
@@ -183,6 +209,7 @@ fn examples_explain_what_is_wrong() {
         ("split", "nonsense", "VIGIE_ERR_CONFIG: "),
         ("pipeline", "redis-sentinel://127.0.0.1:99999/mymaster", "VIGIE_ERR_CONFIG: "),
         ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
     ] {
         let output = Command::new(compiled(name)).arg(uri).output().expect("it starts");

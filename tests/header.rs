@@ -168,18 +168,57 @@ fn every_standard_compiles_it_without_a_warning() {
     let macros = "#include \"vigie.h\"\nint run(vigie_client *c); int run(vigie_client *c) {\n\
                   return vigie_cmd_exec(c, VIGIE_CMD(\"SET\", \"k\", \"v\"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, NULL); }\n";
     let dir = clib::scratch("header");
-    let compilers =
-        [("cc", "gcc", "c", &["c99", "c11", "c17"][..]), ("c++", "g++", "cc", &["c++11", "c++14", "c++17", "c++20"])];
+    let compilers = [
+        ("cc", "gcc", "c", &["c89", "c99", "c11", "c17"][..]),
+        ("c++", "g++", "cc", &["c++11", "c++14", "c++17", "c++20"]),
+    ];
     for (compiler, package, ending, standards) in compilers {
-        let macros = if ending == "c" { macros } else { "" };
         let file = dir.join("standards").with_extension(ending);
-        std::fs::write(&file, format!("{use_it}{macros}")).expect("the program can be written");
         for standard in standards {
+            let macros = if *standard == "c89" { "" } else { macros };
+            std::fs::write(&file, format!("{use_it}{macros}")).expect("the program can be written");
             let mut cc = Command::new(compiler);
             cc.arg(format!("-std={standard}")).args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]);
             cc.arg("-fsyntax-only").arg("-I").arg(clib::root().join("include")).arg(&file);
             clib::succeed(&mut cc, package);
         }
+    }
+}
+
+/// Also where the whole header is in an extern "C" block, and where an argument must not be evaluated twice.
+#[test]
+fn vigie_cmd_gives_the_same_in_c_and_in_cpp() {
+    let code = r#"
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "vigie.h"
+#ifdef __cplusplus
+}
+#endif
+#include <stdio.h>
+#include <string.h>
+static int asked = 0;
+static const char *key(void) { ++asked; return "k"; }
+static int right(size_t argc, const char *const *argv, const size_t *argvlen) {
+  return argc == 3 && argvlen == NULL && !strcmp(argv[0], "SET") && !strcmp(argv[1], "k") && !strcmp(argv[2], "value");
+}
+int main(void) {
+  char value[] = "value";
+  int fine = right(VIGIE_CMD("SET", key(), value));
+  printf("%d %d", fine, asked);
+  return 0;
+}
+"#;
+    let dir = clib::scratch("header");
+    for (compiler, package, ending, standard) in [("cc", "gcc", "c", "c99"), ("c++", "g++", "cc", "c++11")] {
+        let (file, program) = (dir.join("cmd").with_extension(ending), dir.join(format!("cmd-{ending}")));
+        std::fs::write(&file, code).expect("the program can be written");
+        let mut cc = Command::new(compiler);
+        cc.arg(format!("-std={standard}")).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-I"]);
+        cc.arg(clib::root().join("include")).arg(&file).arg("-o").arg(&program);
+        clib::succeed(&mut cc, package);
+        assert_eq!(clib::succeed(&mut Command::new(program), "a C compiler"), "1 1", "{standard}");
     }
 }
 

@@ -129,7 +129,7 @@ pub unsafe extern "C" fn vigie_queue_fd(queue: *const vigie_queue) -> c_int {
 ///
 /// Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
 /// rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
-/// value <= 0: takes what is there.
+/// value <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
 /// Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].

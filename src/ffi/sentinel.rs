@@ -32,7 +32,8 @@ fn deadline(timeout_ms: i64, configured: Duration) -> Deadline {
 /// like.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
-/// asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time.
+/// asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time. One that refuses the
+/// connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
 /// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
 /// afterwards.
 /// Blocks: up to timeout_ms.
@@ -95,7 +96,8 @@ pub unsafe extern "C" fn vigie_sentinel_topology(
     }
 }
 
-/// Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology().
+/// Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology(). service NULL: all services that
+/// were asked for, and the one of the configuration. From then on the service is followed.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
 /// limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
@@ -128,8 +130,9 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
     }
 }
 
-/// Watches the services of this handle from now on: what happens arrives on the queue as events with this token. Every
-/// event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
+/// Watches the services of this handle from now on: what happens arrives on the queue as events with this token. A service is
+/// followed from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
+/// is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
 /// in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
 /// VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
 /// spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).

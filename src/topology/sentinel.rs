@@ -259,11 +259,15 @@ impl Sentinel {
         out.try_finish()
     }
 
-    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services: an error only when none could be found.
+    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services, that of the settings included: an error only
+    /// when none could be found.
     pub fn refresh(self: &Arc<Self>, service: Option<&str>, deadline: Deadline) -> Result<Reply> {
         if let Some(name) = service {
             self.service(name).verify(deadline)?;
             return self.topology(Some(name));
+        }
+        if let Some(name) = &self.settings().service {
+            self.service(name);
         }
         let outcomes: Vec<_> = self.all().iter().map(|service| service.verify(deadline)).collect();
         let found = outcomes.iter().any(Result::is_ok);
