@@ -12,7 +12,7 @@ use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Lane, Outcome, Unit};
 use crate::time::Deadline;
-use crate::worker;
+use crate::worker::{self, Host};
 
 /// An attempt at the first lane that takes longer may have met with bad luck: another caller makes a second one beside it.
 const SLOW: Duration = Duration::from_millis(250);
@@ -121,7 +121,7 @@ impl Pool {
             return;
         }
         let pool = Arc::downgrade(self);
-        let begun = worker::run(move || {
+        let begun = worker::dial(Host::of(self.name()), false, move || {
             let Some(pool) = pool.upgrade() else { return };
             let mut done = pool.reserve();
             if done {

@@ -8,6 +8,7 @@ mod census;
 mod lanes;
 mod loans;
 mod post;
+mod sweep;
 mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -62,6 +63,8 @@ pub struct Pool {
     growing: AtomicBool,
     /// No further lane could be had; not before the next tick it is tried again.
     grown: AtomicBool,
+    /// A job opens what `pool.min` and `pool.lifetime` ask for.
+    opening: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
     served: Apart<AtomicUsize>,
@@ -83,7 +86,8 @@ struct Inner {
     /// Every socket from before its handshake on.
     sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
-    upkeep_runs: bool,
+    /// While it is looked after.
+    upkeep: Option<Arc<sweep::Needed>>,
 }
 
 /// The opening of the first lane: a caller opens, the others wait for it.
@@ -131,6 +135,7 @@ impl Pool {
             load: AtomicU32::new(0),
             growing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
+            opening: AtomicBool::new(false),
             inner: Mutex::default(),
             first_opened: Condvar::new(),
             served: Apart::default(),
@@ -191,6 +196,7 @@ impl Pool {
             return;
         }
         inner.ended = Some(cause.clone());
+        inner.upkeep = None;
         let lanes = self.lanes.swap(Arc::default());
         self.drain_posts(&mut inner, |_| false);
         let draining = std::mem::take(&mut inner.draining);

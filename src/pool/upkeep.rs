@@ -1,19 +1,19 @@
-//! What keeps a pool in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones found and
+//! What keeps pools in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones found and
 //! replaced.
 //!
-//! Guarantees: begins with the first connection, ends with the pool; runs on a worker, one tick at a time.
+//! Guarantees: begins with the first connection, ends with the pool. It never waits: what has to be opened is opened by a job of its own.
+//! Leaves to others: when a pool is looked after (sweep).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Pool;
+use super::sweep::{self, Swept};
 use crate::lane::Lane;
 use crate::time::Deadline;
-use crate::worker;
+use crate::worker::{self, Host};
 
-/// How often a pool is looked after: a lost connection is replaced within a second.
-const TICK: Duration = Duration::from_millis(500);
 /// A connection that was silent for so long is asked for a sign of life: a host that vanished sends no reset.
 const SILENT: Duration = Duration::from_secs(2);
 
@@ -21,27 +21,38 @@ impl Pool {
     /// Begins to look after the pool, once: now, and then at every tick.
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let mut inner = self.lock();
-        if inner.upkeep_runs || inner.ended.is_some() {
+        if inner.upkeep.is_some() || inner.ended.is_some() {
+            return;
+        }
+        let pool: Weak<dyn Swept> = Arc::downgrade(self) as Weak<dyn Swept>;
+        inner.upkeep = sweep::add(pool);
+        drop(inner);
+        self.open_what_lacks();
+    }
+
+    /// Has successors of old lanes opened, and connections up to `pool.min`, if any are needed.
+    fn open_what_lacks(self: &Arc<Self>) {
+        let lacks = self.lock().total < self.settings.min
+            || self.lanes.load().iter().chain(&self.own_posts()).any(|lane| self.is_old(lane));
+        if !lacks || self.opening.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::downgrade(self);
-        inner.upkeep_runs = worker::run(move || tick(&pool)).is_ok();
+        let begun = worker::dial(Host::of(self.name()), false, move || {
+            let Some(pool) = pool.upgrade() else { return };
+            let _done = Opening(&pool);
+            pool.replace_old();
+            pool.refill();
+        });
+        if begun.is_err() {
+            self.opening.store(false, Ordering::Release);
+        }
     }
 
-    fn look_after(self: &Arc<Self>) {
-        self.grown.store(false, Ordering::Relaxed);
-        self.close_offered();
-        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.check());
-        self.drop_dead_lanes();
-        let draining = self.lock().draining.clone();
-        draining.iter().for_each(|lane| lane.check());
-        drop(draining);
-        self.drop_drained(&mut self.lock());
-        self.replace_old();
-        self.close_idle();
-        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.ask_for_life(SILENT));
-        self.close_lifeless();
-        self.refill();
+    /// Whether a lane is too old, and always in use.
+    fn is_old(&self, lane: &Lane) -> bool {
+        let over = |lifetime: Duration| lane.born().elapsed() > lifetime;
+        self.settings.lifetime.is_some_and(over) && !lane.is_dead() && lane.idle_for().is_zero()
     }
 
     /// Closes what has been idle for too long, down to `pool.min`, and what is too old.
@@ -70,9 +81,7 @@ impl Pool {
     /// Opens successors of lanes that are too old and always in use, one after the other; without a place for one an old lane ends when it
     /// is idle.
     fn replace_old(self: &Arc<Self>) {
-        let Some(lifetime) = self.settings.lifetime else { return };
-        let is_old = |lane: &Lane| lane.born().elapsed() > lifetime && !lane.is_dead() && lane.idle_for().is_zero();
-        for old in self.lanes.load().iter().filter(|lane| is_old(lane)) {
+        for old in self.lanes.load().iter().filter(|lane| self.is_old(lane)) {
             if !self.reserve() {
                 return;
             }
@@ -81,7 +90,7 @@ impl Pool {
                 return;
             }
         }
-        self.replace_old_posts(is_old);
+        self.replace_old_posts(|lane| self.is_old(lane));
     }
 
     /// Closes idle loans that were asked for a sign of life and gave none, and asks those that have been silent.
@@ -111,18 +120,36 @@ impl Pool {
     }
 }
 
-fn tick(pool: &Weak<Pool>) {
-    let Some(this) = pool.upgrade() else { return };
-    if this.is_retired() {
-        return;
+/// A job that opens what the pool lacks; however it ends there may be another one.
+struct Opening<'a>(&'a Pool);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.store(false, Ordering::Release);
     }
-    this.look_after();
-    let next = Weak::clone(pool);
-    drop(this);
-    if worker::after(TICK, Weak::clone(pool), move || tick(&next)).is_err() {
-        // No thread could be started: the next connection that is opened begins anew.
-        if let Some(this) = pool.upgrade() {
-            this.lock().upkeep_runs = false;
-        }
+}
+
+impl Swept for Pool {
+    fn look_after(self: Arc<Self>) {
+        self.grown.store(false, Ordering::Relaxed);
+        self.close_offered();
+        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.check());
+        self.drop_dead_lanes();
+        let draining = self.lock().draining.clone();
+        draining.iter().for_each(|lane| lane.check());
+        drop(draining);
+        self.drop_drained(&mut self.lock());
+        self.close_idle();
+        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.ask_for_life(SILENT));
+        self.close_lifeless();
+        self.open_what_lacks();
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_retired()
+    }
+
+    fn forgotten(&self) {
+        self.lock().upkeep = None;
     }
 }

@@ -17,7 +17,7 @@ use crate::sys::fork::PerProcess;
 use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service};
-use crate::worker;
+use crate::worker::{self, Host};
 
 /// Between two measurements; a replica confirms its offset once a second, more often would tell nothing.
 const EVERY: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl<M: Measured> Measurements<M> {
     pub(super) fn ensure(&self) -> bool {
         if !self.runs.load(Ordering::Relaxed) && !self.runs.swap(true, Ordering::AcqRel) {
             let of = Weak::clone(&self.of);
-            if worker::run(move || tick(&of)).is_err() {
+            if worker::dial(host_of(&self.of), false, move || tick(&of)).is_err() {
                 // The next read tries again.
                 self.runs.store(false, Ordering::Release);
             }
@@ -170,9 +170,20 @@ fn tick<M: Measured>(of: &Weak<M>) {
         Err(_) => Duration::from_millis(NEXT_TRY_MS + random::rng().u64(0..NEXT_TRY_MS)),
     };
     let next = Weak::clone(of);
-    if worker::after(pause, Weak::clone(of), move || tick(&next)).is_err() {
+    let again = move || {
+        let of = Weak::clone(&next);
+        if let (Err(_), Some(this)) = (worker::dial(host_of(&of), false, move || tick(&of)), next.upgrade()) {
+            this.measurements().runs.store(false, Ordering::Release);
+        }
+    };
+    if worker::after(pause, Weak::clone(of), again).is_err() {
         measurements.runs.store(false, Ordering::Release);
     }
+}
+
+/// The primary of each client stands for itself: which node that is changes.
+fn host_of<M>(of: &Weak<M>) -> Host {
+    Host::of(("lag", of.as_ptr().addr()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Flight, attach};
-use super::opening::{self, Turn};
+use super::opening;
 use super::order::{Class, Order, Unjudged};
 use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
 use crate::error::{Error, Result, Status, flags};
@@ -94,7 +94,7 @@ enum Start {
     /// It has to wait, at most so long.
     Later(Waiting, Duration),
     /// A connection has to be opened for it.
-    Opens(Waiting, Way, Turn),
+    Opens(Waiting, Way),
 }
 
 impl PartialEq for Connection {
@@ -254,7 +254,7 @@ impl PendingQueue {
             let start = if left.is_zero() { self.start(router, waiting, held) } else { Start::Later(waiting, left) };
             match start {
                 Start::Gone => self.put_back(None),
-                Start::Opens(waiting, way, turn) => self.open(waiting, way, turn),
+                Start::Opens(waiting, way) => self.open(waiting, way),
                 Start::Later(waiting, left) => {
                     self.put_back(Some(waiting));
                     look = Some(left);
@@ -388,15 +388,11 @@ impl PendingQueue {
                 None => Start::Later(waiting, LOOK),
             };
         }
-        drop(state);
-        match Turn::take() {
-            Some(turn) => Start::Opens(waiting, way, turn),
-            None => Start::Later(waiting, LOOK),
-        }
+        Start::Opens(waiting, way)
     }
 
     /// Has a connection opened for a call, which keeps its place meanwhile.
-    fn open(self: &Arc<Self>, waiting: Waiting, way: Way, turn: Turn) {
+    fn open(self: &Arc<Self>, waiting: Waiting, way: Way) {
         let call = Arc::clone(&waiting.call);
         let (order, pool, traffic) = (call.order, Arc::clone(&way.route.pool), call.traffic());
         let mut state = self.lock();
@@ -407,7 +403,7 @@ impl PendingQueue {
         // The connection is not for this call alone: its deadline ends the call, and not the opening.
         let limit = call.router().context.settings().timeout_connect;
         let queue = Arc::clone(self);
-        opening::open(pool, traffic, limit, turn, move |result| queue.opened(&call, way, result));
+        opening::open(pool, traffic, limit, move |result| queue.opened(&call, way, result));
     }
 
     /// A connection was opened for a call, or not.

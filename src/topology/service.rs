@@ -21,7 +21,7 @@ use crate::net::{Pause, Role};
 use crate::sys::seam::{self, Seam};
 use crate::sys::{panic, random};
 use crate::time::{Deadline, Gate};
-use crate::worker;
+use crate::worker::{self, Host};
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -332,11 +332,16 @@ impl Service {
             let version = service.version();
             Landing { service, number, version, report: None }.fly();
         };
-        let started = if delay.is_zero() { worker::run(job) } else { worker::after(delay, waits, job) };
-        started.map_err(|error| {
-            let what = format!("no thread to look for the primary of service {}", quoted(&self.name));
-            Error::from_io(Status::Io, what, &error).with_flags(flags::RETRYABLE)
-        })?;
+        let host = Host::of(std::ptr::from_ref(&**self).addr());
+        let started = match delay.is_zero() {
+            true => worker::dial(host, urgent, job),
+            false => worker::after(delay, Weak::clone(&waits), move || {
+                if let (Err(error), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
+                    service.land(number, service.version(), failed(no_thread(&service.name, &error)));
+                }
+            }),
+        };
+        started.map_err(|error| no_thread(&self.name, &error))?;
         flight.running = true;
         Ok(())
     }
@@ -612,6 +617,11 @@ impl Drop for Landing {
         });
         self.service.land(self.number, self.version, report);
     }
+}
+
+fn no_thread(service: &str, error: &std::io::Error) -> Error {
+    let what = format!("no thread to look for the primary of service {}", quoted(service));
+    Error::from_io(Status::Io, what, error).with_flags(flags::RETRYABLE)
 }
 
 fn failed(error: Error) -> Report {

@@ -1,0 +1,89 @@
+//! The sweep: one timer that looks after all pools of the process.
+//!
+//! Guarantees: the timer runs as long as a pool is looked after, and keeps no thread after that; a pool is looked after by one thread at a
+//! time. Leaves to others: what looking after a pool means (upkeep).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::sys::fork::PerProcess;
+use crate::worker;
+
+/// How often the pools are looked after: a lost connection is replaced within a second.
+const TICK: Duration = Duration::from_millis(500);
+
+static SWEEP: PerProcess<Sweep> = PerProcess::new();
+
+/// What is looked after.
+pub(super) trait Swept: Send + Sync {
+    fn look_after(self: Arc<Self>);
+    /// It needs nothing any more.
+    fn is_over(&self) -> bool;
+    /// It is not looked after any more, because no thread could be had.
+    fn forgotten(&self);
+}
+
+/// That something is looked after: whatever is holds it.
+pub(super) struct Needed;
+
+#[derive(Default)]
+struct Sweep(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    all: Vec<Weak<dyn Swept>>,
+    /// Alive as long as anything is looked after.
+    needed: Weak<Needed>,
+}
+
+/// Looks after this from now on; `None`: no thread could be had.
+pub(super) fn add(what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
+    SWEEP.get_or_make(Sweep::default).add(what)
+}
+
+impl Sweep {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&'static self, what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
+        let mut state = self.state();
+        let needed = match state.needed.upgrade() {
+            Some(needed) => needed,
+            None => {
+                let needed = Arc::new(Needed);
+                let weak = Arc::downgrade(&needed);
+                worker::after(TICK, Arc::downgrade(&needed), move || self.tick(&weak)).ok()?;
+                state.needed = Arc::downgrade(&needed);
+                needed
+            }
+        };
+        state.all.push(what);
+        Some(needed)
+    }
+
+    fn tick(&'static self, needed: &Weak<Needed>) {
+        let all = self.state().all.clone();
+        let mut over = Vec::new();
+        for weak in &all {
+            match weak.upgrade().filter(|swept| !swept.is_over()) {
+                Some(swept) => swept.look_after(),
+                None => over.push(weak.as_ptr().cast::<()>()),
+            }
+        }
+        if !over.is_empty() {
+            // Not under the lock: a pool that is locked locks the sweep.
+            over.sort_unstable();
+            self.state().all.retain(|weak| over.binary_search(&weak.as_ptr().cast::<()>()).is_err());
+        }
+        let again = Weak::clone(needed);
+        if worker::after(TICK, Weak::clone(needed), move || self.tick(&again)).is_err() {
+            // The next connection of each begins anew.
+            let mut state = self.state();
+            state.needed = Weak::new();
+            let all = std::mem::take(&mut state.all);
+            drop(state);
+            all.iter().filter_map(Weak::upgrade).for_each(|swept| swept.forgotten());
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! Threads for what no caller should wait for: two crews, one for jobs that never wait on a network, one for those that do.
+//!
+//! Guarantees: a job that dials never delays one that does not, nor a timer; threads start on demand and retire when idle, at most
+//! [`MOST`] and [`MOST_DIALS`] for the whole process; a timer whose owner is gone keeps no thread; a job that panics ends alone; a forked
+//! child has crews of its own. Idle threads sleep in the kernel, and one of them keeps the clock. Leaves to others: which dials go first
+//! (dials), bounding how long one takes.
+
+mod dials;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use dials::Dials;
+
+pub use dials::Host;
+
+use crate::sys::fork::PerProcess;
+use crate::sys::{panic, thread};
+
+/// Threads for jobs that never wait on a network, and for timers, at most.
+pub const MOST: usize = 4;
+/// Threads for jobs that wait on a network, at most: so many only while that many hosts hang.
+pub const MOST_DIALS: usize = 40;
+/// How long a thread without work stays.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long one stays that stands by while another is idle too.
+const SPARE: Duration = Duration::from_millis(300);
+/// A timer this near must not wait for a job: the pauses between discoveries are shorter, the ticks of pools are longer.
+const CLOSE: Duration = Duration::from_millis(100);
+
+/// How often an idle thread looks, during a dismissal, whether timers still need it.
+const GLANCE: Duration = Duration::from_millis(5);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+static POOL: PerProcess<Pool> = PerProcess::new();
+
+/// Runs a job that never waits on a network. An error (no thread could be started, and none is there) means that it will not run.
+pub fn run(job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pool().push(Box::new(job))
+}
+
+/// Runs a job that talks to this host and may wait for it; an urgent one goes before others. Errors as those of [`run`].
+pub fn dial(host: Host, urgent: bool, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pool().push_dial(host, urgent, Box::new(job))
+}
+
+/// Runs a job that never waits on a network, not before `delay` has passed, and not at all if its owner is gone by then.
+pub fn after<T: Send + Sync + 'static>(
+    delay: Duration,
+    owner: Weak<T>,
+    job: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    pool().schedule(Instant::now() + delay, owner, Box::new(job))
+}
+
+/// While it lives, threads without work end at once instead of lingering.
+pub struct Dismissal(&'static Pool);
+
+/// Begins a dismissal.
+pub fn dismiss() -> Dismissal {
+    let pool = pool();
+    let mut state = pool.state();
+    state.dismissals += 1;
+    pool.wake_all();
+    Dismissal(pool)
+}
+
+impl Drop for Dismissal {
+    fn drop(&mut self) {
+        self.0.state().dismissals -= 1;
+    }
+}
+
+/// For a job that lasts, which must ask again at the time that this gives: a timer that is due while every thread is busy gets one
+/// more. Without it timers would wait for the end of the job.
+pub fn keep_the_clock() -> Option<Instant> {
+    pool().keep_the_clock()
+}
+
+fn pool() -> &'static Pool {
+    POOL.get_or_make(Pool::new)
+}
+
+struct Pool {
+    state: Mutex<State>,
+    /// Wakes the idle thread that keeps the clock.
+    clock: Condvar,
+    /// Wakes another idle thread.
+    ready: Condvar,
+    /// Wakes an idle thread that dials.
+    dial_ready: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    crew: Crew,
+    jobs: VecDeque<Job>,
+    /// An idle thread sleeps until the next timer.
+    clock_kept: bool,
+    timers: BinaryHeap<Reverse<Timer>>,
+    next_timer: u64,
+    dialers: Crew,
+    dials: Dials<Job>,
+    dismissals: usize,
+}
+
+/// How many threads there are of a kind.
+#[derive(Default)]
+struct Crew {
+    threads: usize,
+    /// Those of them that sleep.
+    idle: usize,
+    /// Those of them that have been started, and have not looked for a job yet.
+    starting: usize,
+}
+
+struct Timer {
+    due: Instant,
+    number: u64,
+    owner: Weak<dyn Send + Sync>,
+    job: Job,
+}
+
+impl Pool {
+    fn new() -> Self {
+        Self { state: Mutex::default(), clock: Condvar::new(), ready: Condvar::new(), dial_ready: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&'static self, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        state.jobs.push_back(job);
+        let staffed = self.staff(&mut state);
+        if staffed.is_err() {
+            // What will not run now must not run later.
+            state.jobs.pop_back();
+        }
+        staffed
+    }
+
+    fn push_dial(&'static self, host: Host, urgent: bool, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        state.dials.push(host, urgent, job);
+        let staffed = self.staff_dials(&mut state);
+        if staffed.is_err() {
+            state.dials.take_back();
+        }
+        staffed
+    }
+
+    fn schedule(&'static self, due: Instant, owner: Weak<dyn Send + Sync>, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        let number = state.next_timer;
+        state.next_timer += 1;
+        state.timers.push(Reverse(Timer { due, number, owner, job }));
+        let is_next = state.timers.peek().is_some_and(|Reverse(timer)| timer.number == number);
+        if !is_next {
+            return Ok(());
+        }
+        if state.clock_kept {
+            // It sleeps until what was next before.
+            self.clock.notify_one();
+            return Ok(());
+        }
+        if state.crew.idle > 0 {
+            self.ready.notify_one();
+            return Ok(());
+        }
+        let close = due.saturating_duration_since(Instant::now()) < CLOSE;
+        if !close && state.crew.threads > 0 {
+            return Ok(());
+        }
+        let hired = self.hire(&mut state);
+        if hired.is_err() {
+            state.timers.retain(|Reverse(timer)| timer.number != number);
+        }
+        hired
+    }
+
+    /// Before a thread is busy: another one must keep the clock for the next timer, if it is close. One further away may come late by
+    /// what a job may take at most; a thread that only waits for it would be one too many.
+    fn stand_in(&'static self, state: &mut State) {
+        let close = |timer: &Timer| timer.due.saturating_duration_since(Instant::now()) < CLOSE;
+        if state.clock_kept || !state.timers.peek().is_some_and(|Reverse(timer)| close(timer)) {
+            return;
+        }
+        if state.crew.idle > 0 {
+            self.ready.notify_one();
+        } else {
+            let _ = self.hire(state);
+        }
+    }
+
+    fn keep_the_clock(&'static self) -> Option<Instant> {
+        let mut state = self.state();
+        let due = state.timers.peek().map(|Reverse(timer)| timer.due)?;
+        if state.crew.idle > 0 {
+            return None;
+        }
+        if due > Instant::now() {
+            return Some(due);
+        }
+        // One that has been called is enough.
+        if state.crew.starting == 0 {
+            let _ = self.hire(&mut state);
+        }
+        None
+    }
+
+    /// Wakes an idle thread, or starts one, for a job that was pushed; an error means that there is none at all.
+    fn staff(&'static self, state: &mut State) -> io::Result<()> {
+        // Rather one that does not keep the clock.
+        match state.crew.idle > usize::from(state.clock_kept) {
+            true => self.ready.notify_one(),
+            false => self.clock.notify_one(),
+        }
+        if state.crew.idle + state.crew.starting >= state.jobs.len() {
+            return Ok(());
+        }
+        self.hire(state)
+    }
+
+    fn wake_all(&self) {
+        self.clock.notify_all();
+        self.ready.notify_all();
+        self.dial_ready.notify_all();
+    }
+
+    /// Starts a thread, if there may be one more; an error means that there is none at all.
+    fn hire(&'static self, state: &mut State) -> io::Result<()> {
+        if state.crew.threads >= MOST {
+            return Ok(());
+        }
+        match thread::spawn("vigie-worker", || self.work()) {
+            Ok(_) => {
+                state.crew.threads += 1;
+                state.crew.starting += 1;
+                Ok(())
+            }
+            Err(error) if state.crew.threads == 0 => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn staff_dials(&'static self, state: &mut State) -> io::Result<()> {
+        self.dial_ready.notify_one();
+        let called = state.dialers.idle + state.dialers.starting;
+        if !state.dials.has_ready(called) || state.dialers.threads >= MOST_DIALS {
+            return Ok(());
+        }
+        match thread::spawn("vigie-dialer", || self.work_on_dials()) {
+            Ok(_) => {
+                state.dialers.threads += 1;
+                state.dialers.starting += 1;
+                Ok(())
+            }
+            Err(error) if state.dialers.threads == 0 => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn work(&'static self) {
+        let mut state = self.state();
+        state.crew.starting -= 1;
+        let mut asleep_since = Instant::now();
+        loop {
+            let now = Instant::now();
+            if state.dismissals > 0 {
+                state.timers.retain(|Reverse(timer)| timer.is_wanted());
+            }
+            if let Some(job) = state.next_job(now) {
+                self.stand_in(&mut state);
+                drop(state);
+                guarded(job);
+                state = self.state();
+                asleep_since = Instant::now();
+                continue;
+            }
+            if state.is_dispensable() && (state.dismissals > 0 || now - asleep_since >= state.patience()) {
+                state.crew.threads -= 1;
+                return;
+            }
+            state = self.sleep(state, now);
+        }
+    }
+
+    /// Sleeps until a job comes, a timer is due, or the thread has been idle for long.
+    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>, now: Instant) -> MutexGuard<'a, State> {
+        let keeps = !std::mem::replace(&mut state.clock_kept, true);
+        let most = if state.dismissals > 0 { GLANCE } else { state.patience() };
+        let next = state.timers.peek().filter(|_| keeps).map(|Reverse(timer)| timer.due.saturating_duration_since(now));
+        let time = next.map_or(most, |next| next.min(most));
+        let bell = if keeps { &self.clock } else { &self.ready };
+        state.crew.idle += 1;
+        state = bell.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+        state.crew.idle -= 1;
+        if keeps {
+            state.clock_kept = false;
+        }
+        state
+    }
+
+    fn work_on_dials(&'static self) {
+        let mut state = self.state();
+        state.dialers.starting -= 1;
+        let mut asleep_since = Instant::now();
+        loop {
+            if let Some((running, job)) = state.dials.take() {
+                // What came at the same time has another thread.
+                if state.dials.has_ready(0) {
+                    let _ = self.staff_dials(&mut state);
+                }
+                drop(state);
+                let began = Instant::now();
+                guarded(job);
+                asleep_since = Instant::now();
+                state = self.state();
+                state.dials.end(running, asleep_since - began);
+                continue;
+            }
+            let most = if state.dialers.idle > 0 { SPARE } else { LINGER };
+            let over = asleep_since.elapsed() >= most || state.dismissals > 0;
+            if over && (state.dials.is_empty() || state.dialers.threads > 1) {
+                state.dialers.threads -= 1;
+                return;
+            }
+            state.dialers.idle += 1;
+            state = self.dial_ready.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+            state.dialers.idle -= 1;
+        }
+    }
+}
+
+impl State {
+    /// A timer that is due, or else the next job.
+    fn next_job(&mut self, now: Instant) -> Option<Job> {
+        while self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
+            let Reverse(timer) = self.timers.pop()?;
+            if timer.is_wanted() {
+                return Some(timer.job);
+            }
+        }
+        self.jobs.pop_front()
+    }
+
+    /// How long an idle thread stays.
+    fn patience(&self) -> Duration {
+        if self.crew.idle > 0 { SPARE } else { LINGER }
+    }
+
+    /// Whether a thread that is not busy has nothing to stay for: the last one stays as long as a timer needs it.
+    fn is_dispensable(&self) -> bool {
+        self.jobs.is_empty() && (self.crew.idle > 0 || self.timers.is_empty())
+    }
+}
+
+impl Timer {
+    fn is_wanted(&self) -> bool {
+        self.owner.strong_count() > 0
+    }
+}
+
+/// The job's owner sees that its work was not done.
+fn guarded(job: Job) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+        // Told by who was dropped; forgotten for the next job.
+        panic::describe(&*panic);
+    }
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.number).cmp(&(other.due, other.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, mpsc};
+
+    /// The owner of timers that are wanted until the end.
+    fn owner() -> Weak<()> {
+        static OWNER: std::sync::LazyLock<Arc<()>> = std::sync::LazyLock::new(Arc::default);
+        Arc::downgrade(&OWNER)
+    }
+
+    #[test]
+    fn jobs_run_timers_keep_their_order_and_a_panic_harms_nobody() {
+        let (sender, receiver) = mpsc::channel();
+        for (delay, name) in [(900, "later"), (300, "sooner")] {
+            let sender = sender.clone();
+            after(Duration::from_millis(delay), owner(), move || sender.send(name).unwrap()).unwrap();
+        }
+        run(|| std::panic::resume_unwind(Box::new("on purpose"))).unwrap();
+        run(move || sender.send("now").unwrap()).unwrap();
+        let seen: Vec<_> = receiver.iter().collect();
+        assert_eq!(seen, ["now", "sooner", "later"]);
+    }
+
+    #[test]
+    fn a_blocked_timer_does_not_hold_up_the_next() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::channel();
+        after(Duration::from_millis(20), owner(), move || sender.send(()).unwrap()).unwrap();
+        after(Duration::from_millis(5), owner(), move || blocked.recv().unwrap()).unwrap();
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        release.send(()).unwrap();
+    }
+
+    #[test]
+    fn a_job_that_lasts_holds_up_no_timer() {
+        // A pool of its own, in which nobody else is idle.
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let (sender, receiver) = mpsc::channel();
+        let due = Instant::now() + 3 * CLOSE;
+        let owner = Arc::new(());
+        let weak = Arc::downgrade(&owner);
+        pool.schedule(due, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        // The one thread sleeps until the timer.
+        while pool.state().crew.idle == 0 {
+            std::thread::yield_now();
+        }
+        let (tell, ended) = mpsc::channel();
+        let lasts = move || {
+            let end = due + Duration::from_secs(10);
+            let mut next = None;
+            while receiver.try_recv().is_err() && Instant::now() < end {
+                next = next.max(pool.keep_the_clock());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            tell.send((Instant::now() < end, next)).unwrap();
+        };
+        pool.push(Box::new(lasts)).unwrap();
+        assert_eq!(ended.recv().unwrap(), (true, Some(due)));
+    }
+
+    #[test]
+    fn a_blocked_job_does_not_hold_up_the_next() {
+        let (release, blocked) = mpsc::channel::<()>();
+        let (sender, receiver) = mpsc::channel();
+        run(move || blocked.recv().unwrap()).unwrap();
+        run(move || sender.send(()).unwrap()).unwrap();
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        release.send(()).unwrap();
+    }
+
+    #[test]
+    fn jobs_that_dial_hold_up_neither_other_jobs_nor_timers_nor_other_hosts() {
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let release = Arc::new((Mutex::new(false), Condvar::new()));
+        let hangs = || {
+            let release = Arc::clone(&release);
+            Box::new(move || drop(release.1.wait_while(release.0.lock().unwrap(), |over| !*over).unwrap()))
+        };
+        // Eight services of one host that vanished, and more hosts than there are threads for slow ones.
+        (0..8).for_each(|_| pool.push_dial(Host::of("gone"), true, hangs()).unwrap());
+        (0..20).for_each(|number| pool.push_dial(Host::of(number), true, hangs()).unwrap());
+        let (sender, receiver) = mpsc::channel();
+        let tell = |name: &'static str| {
+            let sender = sender.clone();
+            Box::new(move || sender.send(name).unwrap())
+        };
+        pool.push_dial(Host::of("healthy"), false, tell("dial")).unwrap();
+        pool.push(tell("job")).unwrap();
+        let owner = Arc::new(());
+        let weak = Arc::downgrade(&owner);
+        pool.schedule(Instant::now() + Duration::from_millis(5), weak, tell("timer")).unwrap();
+        let mut seen: Vec<_> = (0..3).map(|_| receiver.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, ["dial", "job", "timer"]);
+        *release.0.lock().unwrap() = true;
+        release.1.notify_all();
+    }
+
+    #[test]
+    fn idle_threads_end_and_the_last_one_stays_for_a_timer() {
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let owner = Arc::new(());
+        let (sender, receiver) = mpsc::channel();
+        let weak = Arc::downgrade(&owner);
+        pool.schedule(Instant::now() + 3 * LINGER / 2, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        (0..3).for_each(|_| pool.push(Box::new(|| ())).unwrap());
+        pool.push_dial(Host::of(0), false, Box::new(|| ())).unwrap();
+        receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(owner);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let threads = || {
+            let state = pool.state();
+            (state.crew.threads, state.dialers.threads)
+        };
+        while Instant::now() < deadline && threads() != (0, 0) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(threads(), (0, 0));
+    }
+}
