@@ -6,7 +6,7 @@
 mod calls;
 #[path = "../tests/support/mod.rs"]
 mod support;
-#[path = "../tests/torture/mod.rs"]
+#[path = "../tests/it/torture/mod.rs"]
 #[macro_use]
 mod torture;
 

@@ -1,4 +1,4 @@
-//! Faults that the model of the lane makes on purpose, one in each run, to show that it sees them (tests/loom.rs).
+//! Faults that the model of the lane makes on purpose, one in each run, to show that it sees them (tests/it/loom.rs).
 //!
 //! Guarantees: outside of the model no fault is ever made, and asking for one costs nothing. Leaves to others: doing the wrong thing,
 //! at the place that the fault is named after.

@@ -40,7 +40,7 @@ static inline void gives(const char *file, int line, const char *call, vigie_sta
 static inline const char *environment(const char *name) {
   const char *value = getenv(name);
   if (value == NULL) {
-    fprintf(stderr, "%s is not set: run this program through `cargo test --test c_api`\n", name);
+    fprintf(stderr, "%s is not set: run this program through `cargo test --test it c_api::`\n", name);
     _Exit(1);
   }
   return value;

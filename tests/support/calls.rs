@@ -240,8 +240,15 @@ pub fn back_to(start: (usize, usize, usize)) {
     }
 }
 
-/// Runs a test in a process of its own, because it counts what the process holds.
+/// A test as the harness knows it, which leaves the crate out: `concat!(module_path!(), "::the_test")`.
+pub fn test_name(path: &str) -> &str {
+    path.split_once("::").map_or(path, |(_, rest)| rest)
+}
+
+/// Runs a test, given as for [`test_name`], in a process of its own, because it changes or counts what the process holds.
+#[track_caller]
 pub fn alone(test: &str, body: impl FnOnce()) {
+    let test = test_name(test);
     const MARK: &str = "VIGIE_TEST_ALONE";
     if std::env::var(MARK).is_ok_and(|name| name == test) {
         return body();
@@ -249,6 +256,6 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     let mut command = std::process::Command::new(std::env::current_exe().expect("the test's own path"));
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(MARK, test);
     let output = command.output().expect("the test starts again");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{test} in a process of its own:\n{told}");
+    let [said, told] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success() && said.contains("1 passed"), "{test} in a process of its own:\n{said}{told}");
 }

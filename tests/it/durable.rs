@@ -1,0 +1,287 @@
+//! Durable writes: the rules 16 to 18, on real servers.
+
+use crate::calls;
+use crate::stage;
+use crate::support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use calls::*;
+use stage::SOON;
+use support::*;
+use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::error::{Error, Result, Status, flags};
+use vigie::topology::Sentinel;
+
+/// VIGIE_CALL_REPLICAS of the header.
+const fn replicas(n: u32) -> u32 {
+    (n & 0xFF) << 24
+}
+
+fn durable(sentinel: &Arc<Sentinel>, replicas: &str) -> Arc<Client> {
+    to_primary(sentinel, &[("write.replicas", replicas)])
+}
+
+/// Waits until both replicas follow: in the second after a full sync nothing is sent to them yet.
+fn streaming(client: &Client) {
+    call(client, "SET streaming yes", replicas(2), Budget::Default).expect("both replicas are there");
+}
+
+/// Executed, but too few have it: nothing to try again, nothing in doubt.
+#[track_caller]
+fn too_few<T>(outcome: Result<T>, count: i64, primary: &Node) -> Error {
+    let error = fails(Status::Replicas, outcome);
+    assert_eq!((error.count(), error.endpoint()), (count, primary.addr().as_str()), "{error}");
+    assert!(!error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    error
+}
+
+#[test]
+fn rule_17_a_write_is_done_when_enough_replicas_have_it() {
+    let d = Deployment::new("durable").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let (primary, nodes) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE));
+    let plain = to_primary(&sentinel, &[]);
+    for n in ["1", "2", "all"] {
+        let waits = primary.calls("wait");
+        let client = durable(&sentinel, n);
+        assert_eq!((ok(&client, &format!("SET k{n} v")), primary.calls("wait")), ("OK".into(), waits + 1));
+        assert_eq!(ok(&client, &format!("GET k{n}")), "v");
+        assert_eq!(primary.calls("wait"), waits + 1, "a read waits for nobody");
+        let has = nodes.iter().filter(|node| node.cmd(&["EXISTS", &format!("k{n}")]).int() == Some(1)).count();
+        assert!(has >= n.parse().unwrap_or(2), "{n}: {has} have it");
+    }
+    for n in [1, 2] {
+        call(&plain, "SET k v", replicas(n), Budget::Default).expect("both replicas are there");
+    }
+    // Asked for by the call in place of the option; 0 is the option.
+    too_few(call(&durable(&sentinel, "1"), "INCR more", replicas(3), Budget::Ms(300)), 2, &primary);
+    let waits = primary.calls("wait");
+    call(&plain, "SET k v", replicas(0), Budget::Default).expect("as configured");
+    assert_eq!((primary.calls("wait"), ok(&plain, "GET more")), (waits, "1".into()));
+}
+
+#[test]
+fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
+    let d = Deployment::new("durable-few").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let (primary, stopped) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE).remove(0));
+    let (two, all, plain) = (durable(&sentinel, "2"), durable(&sentinel, "all"), to_primary(&sentinel, &[]));
+    ok(&two, "SET text v");
+    streaming(&all);
+    stopped.stop();
+    let (outcome, took, pace) = paced(|| within(&two, "INCR n", 400));
+    too_few(outcome, 1, &primary);
+    assert!(took >= Duration::from_millis(270), "it waits for as long as it may: {took:?}");
+    pace.judge("a write that too few have", took, Duration::from_millis(450));
+    too_few(call(&two, "INCR n", CallFlags::IDEMPOTENT, Budget::Ms(200)), 1, &primary);
+    too_few(within(&all, "INCR n", 200), 1, &primary);
+    too_few(call(&plain, "INCR n", replicas(2), Budget::Ms(200)), 1, &primary);
+    assert_eq!((ok(&plain, "GET n").as_str(), primary.calls("incr")), ("4", 4), "each ran once");
+    // Enough for one.
+    ok(&durable(&sentinel, "1"), "INCR n");
+    call(&two, "INCR n", replicas(1), Budget::Ms(400)).expect("one has it");
+    // Lists: one WAIT behind them; the replies are lost with the error, the effects are not.
+    let incrs = list(&["INCR a", "INCR b"]);
+    too_few(two.cmds_exec(&incrs, CallFlags::default(), Budget::Ms(200)), 1, &primary);
+    let waits = primary.calls("wait");
+    let reply = two.cmds_exec(&incrs, CallFlags::from_bits(replicas(1)).unwrap(), Budget::Ms(400)).expect("one has it");
+    assert_eq!((json(&reply), primary.calls("wait")), ("[2,2]".into(), waits + 1));
+    // What was refused needs no replicas.
+    let error = fails(Status::Server, within(&two, "INCR text", 400));
+    assert!(error.message().starts_with("ERR value is not an integer"), "{error}");
+    let refused = two.cmds_exec(&list(&["INCR text", "LPUSH text x"]), CallFlags::default(), Budget::Ms(400));
+    assert_eq!(refused.expect("an answer for each").count(0), 2);
+    too_few(two.cmds_exec(&list(&["INCR text", "INCR a"]), CallFlags::default(), Budget::Ms(200)), 1, &primary);
+    // A session does its own waiting.
+    let (session, waits) = (two.session(None).expect("a session"), primary.calls("wait"));
+    let outcome = takes_at_most("a session's write", Duration::from_millis(1000), || within(&session, "SET s v", 2000));
+    outcome.expect("it does not wait");
+    run(&session, &["MULTI", "SET s w", "EXEC"]).expect("a transaction");
+    assert_eq!(
+        (
+            primary.calls("wait"),
+            session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Budget::Default).expect("a count").int(0)
+        ),
+        (waits, Some(1))
+    );
+    // A reader, and a write that blocks, wait for nobody.
+    assert!(within(&two, "GET n", 300).is_ok() && within(&two, "RPUSH l x", 200).is_err());
+    assert!(within(&two, "BLPOP l 1", 2000).is_ok());
+    stopped.cont();
+    eventually("both are there again", SOON, || within(&two, "SET k v", 300).is_ok());
+}
+
+#[test]
+fn rule_17_who_waits_holds_up_nobody() {
+    let d = Deployment::new("durable-lane").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let client = to_primary(&sentinel, &[]);
+    streaming(&client);
+    d.replica_nodes(SERVICE)[0].stop();
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let client = Arc::clone(&client);
+            spawn(move || call(&client, "INCR n", replicas(2), Budget::Ms(900)))
+        })
+        .collect();
+    let primary = d.primary_node(SERVICE);
+    eventually("all four wait", SOON, || primary.client_list().iter().filter(|one| one.cmd == "wait").count() == 4);
+    for _ in 0..20 {
+        takes_at_most("a write beside them", Duration::from_millis(300), || ok(&client, "SET k v"));
+    }
+    waiting.iter().for_each(|call| drop(too_few(join(call), 1, &primary)));
+    assert_eq!((ok(&client, "GET n").as_str(), primary_pool(&client).get("lanes")), ("4", 1));
+}
+
+#[test]
+fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
+    let refused = |pairs: &[(&str, &str)], names: &[&str]| {
+        let mut all = config(&[("sentinel.addrs", "127.0.0.1:1"), ("service", SERVICE)]);
+        pairs.iter().for_each(|(key, value)| all.set(key, value).expect("valid by itself"));
+        let error = fails(Status::Config, all.settings());
+        assert!(names.iter().all(|name| error.message().contains(name)), "{error}");
+    };
+    let accepted = |pairs: &[(&str, &str)]| drop(sentinel_at(&["127.0.0.1:1".into()], pairs));
+    refused(&[("failover.fence", "off"), ("write.replicas", "1")], &["write.replicas", "failover.fence"]);
+    for mode in ["off", "disconnect"] {
+        refused(&[("monitor", mode), ("write.replicas", "1")], &["write.replicas", "\"monitor\" on"]);
+        accepted(&[("monitor", mode), ("write.replicas", "all")]);
+    }
+    accepted(&[("failover.fence", "off"), ("write.replicas", "all")]);
+    accepted(&[("write.replicas", "1")]);
+    refused(&[("write.majority_ms", "9999")], &["write.majority_ms", "monitor.interval", "9999", "5000"]);
+    refused(&[("write.majority_ms", "20000"), ("monitor", "off")], &["write.majority_ms", "monitor"]);
+    accepted(&[("write.majority_ms", "10000")]);
+    accepted(&[("write.majority_ms", "10000"), ("monitor", "disconnect")]);
+    // For a client as for the handle.
+    let opened = |handle: &[(&str, &str)], client: &[(&str, &str)]| {
+        let sentinel = sentinel_at(&["127.0.0.1:1".into()], handle);
+        Client::open(&sentinel, None, Target::Primary, Some(&config(client)))
+    };
+    fails(Status::Config, opened(&[("failover.fence", "off")], &[("write.replicas", "2")]));
+    fails(Status::Config, opened(&[("monitor", "disconnect")], &[("write.replicas", "2")]));
+    fails(Status::Config, opened(&[("monitor", "off")], &[("write.majority_ms", "60000")]));
+    fails(Status::Config, opened(&[], &[("write.majority_ms", "5000")]));
+    opened(&[("failover.fence", "off")], &[("write.replicas", "all")]).expect("all is safe by itself");
+}
+
+#[test]
+fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
+    let (p, watch) = (Scripted::primary(), Scripted::primary());
+    let sentinel = told(&p.addr(), &[watch.addr(), format!("127.0.0.1:{}", watch.port() + 1)]);
+    for (option, value) in [("monitor", "off"), ("monitor", "disconnect"), ("failover.fence", "off")] {
+        let client = to_primary(&handle(&sentinel, &[(option, value)]), &[]);
+        let error = fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
+        assert!(error.message().contains("VIGIE_CALL_REPLICAS") && error.message().contains(option), "{error}");
+    }
+    let client = to_primary(&handle(&sentinel, &[("failover.fence", "off")]), &[]);
+    ok(&client, "SET k v");
+    fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
+    assert_eq!((p.count("SET"), p.count("WAIT")), (1, 0), "nothing was sent");
+    // All that are listed: sent, with a WAIT that is never without an end.
+    p.fault("WAIT", Fault::Reply(Value::Int(2)));
+    call(&client, "SET k w", replicas(2), Budget::Ms(1000)).expect("both have it");
+    p.fault("WAIT", Fault::Reply(Value::Int(0)));
+    let error = fails(Status::Replicas, call(&client, "SET k w", replicas(2), Budget::Unlimited));
+    assert_eq!(error.count(), 0);
+    let waits: Vec<_> = p.commands().into_iter().filter(|command| command.starts_with("WAIT")).collect();
+    let patience = |wait: &str| wait.rsplit(' ').next().and_then(|ms| ms.parse::<u64>().ok()).expect("a number");
+    assert!(waits.len() == 2 && waits.iter().all(|wait| wait.starts_with("WAIT 2 ")), "{waits:?}");
+    assert!((1..=1000).contains(&patience(&waits[0])), "{waits:?}");
+    // Without a limit: for long, but never 0, which would be for ever.
+    assert!(patience(&waits[1]) > 1_000_000, "{waits:?}");
+}
+
+/// Writes until `stop`; what was acknowledged, in order.
+fn write_on(client: &Client, stop: &AtomicBool) -> Vec<u64> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        match within(client, &format!("RPUSH seq {number}"), 2500) {
+            Ok(_) => acknowledged.push(number),
+            // A pause, so that what fails at once does not fill the list.
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
+    let services = ["fenced", "all"];
+    let d = Arc::new(Deployment::new("durable-failover").services(services).start());
+    let options = [("fenced", "on", "1"), ("all", "off", "all")];
+    let running: Vec<_> = options
+        .map(|(service, fence, n)| {
+            let d = Arc::clone(&d);
+            spawn(move || {
+                let sentinel = sentinel_of(&d, &[("failover.fence", fence), ("service", service)]);
+                let client = durable(&sentinel, n);
+                // Without the fence only "all" may be asked for: that is two here.
+                streaming(&client);
+                let stop = Arc::new(AtomicBool::new(false));
+                let (writing, over) = (Arc::clone(&client), Arc::clone(&stop));
+                let writer = spawn(move || write_on(&writing, &over));
+                let old = d.failover(service);
+                let new = d.wait_switched(service, &old);
+                let length = || new.cmd(&["LLEN", "seq"]).int().unwrap_or(0);
+                let before = length();
+                eventually("writes go to the new primary", SOON, || length() > before);
+                stop.store(true, Ordering::Release);
+                let acknowledged = join(&writer);
+                let kept = new.cmd(&["LRANGE", "seq", "0", "-1"]);
+                let kept: Vec<u64> = kept.items().iter().filter_map(|item| item.text().parse().ok()).collect();
+                let lost = acknowledged.iter().filter(|number| !kept.contains(number)).count();
+                assert!(!acknowledged.is_empty(), "{service}: {} acknowledged", acknowledged.len());
+                assert_eq!(lost, 0, "{service}: of {} acknowledged", acknowledged.len());
+            })
+        })
+        .into();
+    running.iter().for_each(join);
+}
+
+#[test]
+fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
+    let d = Deployment::new("durable-majority").start();
+    let sentinel = sentinel_of(&d, &[("monitor.interval", "200"), ("write.majority_ms", "1000")]);
+    let client = to_primary(&sentinel, &[]);
+    let primary = d.primary_node(SERVICE);
+    let session = client.session(None).expect("a session");
+    ok(&session, "SET s v");
+    // While the majority is there, nothing is held up, however long ago the last poll was.
+    let (began, pacing, mut longest) = (Instant::now(), Pacing::start(), Duration::ZERO);
+    while began.elapsed() < Duration::from_millis(1500) {
+        longest = longest.max(timed(|| ok(&client, "SET k v")).1);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    pacing.stop().judge("a write with a majority", longest, Duration::from_millis(500));
+    let sentinels = d.sentinel_nodes();
+    sentinels[0].kill();
+    sentinels[1].stop();
+    let gone = Instant::now();
+    eventually("writes are refused", SOON, || {
+        within(&client, "SET k v", 20).is_err_and(|error| error.status() == Status::Fenced)
+    });
+    assert!(gone.elapsed() > Duration::from_millis(300), "not at once: {:?}", gone.elapsed());
+    let sets = primary.calls("set");
+    for client in [&client, &session] {
+        let error = fails(Status::Fenced, within(client, "SET k refused", 300));
+        assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+        assert!(error.message().contains("majority"), "{error}");
+    }
+    assert_eq!((ok(&client, "GET k").as_str(), primary.calls("set")), ("v", sets), "reads go on, nothing was sent");
+    // A client without the option is not concerned.
+    ok(&to_primary(&sentinel, &[("write.majority_ms", "off")]), "SET other v");
+    let held = {
+        let client = Arc::clone(&client);
+        spawn(move || within(&client, "SET k held", 10_000))
+    };
+    sentinels[1].cont();
+    join(&held).expect("two of three are a majority again");
+    assert_eq!(ok(&client, "GET k"), "held");
+}

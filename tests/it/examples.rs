@@ -1,0 +1,220 @@
+//! The examples of examples-c/, compiled against the installed library and run against real deployments.
+
+use crate::installed;
+use crate::support;
+
+use installed::{Prefix, fresh_dir, root, run};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use support::Deployment;
+
+/// Each test has its own copy: they run at the same time.
+fn compiled(name: &str) -> PathBuf {
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let out = fresh_dir(&format!("example-{}", COPIES.fetch_add(1, Ordering::Relaxed))).join(name);
+    Prefix::shared().compile(&root().join("examples-c").join(name).with_extension("c"), &out);
+    out
+}
+
+/// Runs an example; its output, which must come with status 0 and without a word on stderr.
+#[track_caller]
+fn output_of(name: &str, uri: &str) -> String {
+    let output = run(Command::new(compiled(name)).arg(uri));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn hello_says_what_it_wrote() {
+    let deployment = Deployment::new("hello").start();
+    // The first run may be ahead of replication, and says so; what a replica has is there in the second.
+    let first = output_of("hello", &deployment.sentinel_uri());
+    assert!(first.starts_with("the replica says: "), "{first}");
+    let primary = deployment.primary_node("mymaster");
+    assert_eq!(primary.cmd(&["WAIT", "2", "5000"]), support::Value::Int(2));
+    assert_eq!(output_of("hello", &deployment.sentinel_uri()), "the replica says: hello\n");
+    assert_eq!(primary.cmd(&["GET", "greeting"]).text(), "hello");
+    assert_eq!(primary.calls("get"), 1, "only the test itself asked the primary");
+}
+
+#[test]
+fn the_readme_names_every_example() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    for entry in std::fs::read_dir(root().join("examples-c")).expect("examples-c") {
+        let name = entry.expect("an entry").file_name().into_string().expect("text");
+        let shown = name == "hello.c" || readme.contains(&format!("`{name}`"));
+        assert!(shown || !name.ends_with(".c"), "README.md does not name {name}");
+    }
+}
+
+/// What a reader copies first must be right.
+#[test]
+fn the_program_of_the_readme_runs() {
+    let deployment = Deployment::new("readme").start();
+    let text = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let program =
+        text.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program in the README");
+    let dir = fresh_dir("readme");
+    std::fs::write(dir.join("hello.c"), program).expect("the directory is ours");
+    Prefix::shared().compile(&dir.join("hello.c"), &dir.join("hello"));
+    let output = run(Command::new(dir.join("hello")).arg(deployment.sentinel_uri()));
+    assert!(output.stdout.starts_with(b"the replica says: "), "{output:?}");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "greeting"]).text(), "hello");
+    let failed =
+        Command::new(dir.join("hello")).arg("redis-sentinel://127.0.0.1:1/mymaster").output().expect("it starts");
+    assert_eq!(failed.status.code(), Some(1), "a failure is told to the shell");
+}
+
+#[test]
+fn split_reads_from_a_replica_and_writes_to_the_primary() {
+    let deployment = Deployment::new("split").start();
+    let output = output_of("split", &deployment.sentinel_uri());
+    assert!(output.starts_with("visit number 1\na replica says: "), "{output}");
+    assert!(output.ends_with("\nthe primary says: 1 visits\n"), "{output}");
+    assert_eq!(deployment.primary_node("mymaster").calls("get"), 1);
+    let on_replicas: u64 = deployment.replica_nodes("mymaster").iter().map(|node| node.calls("get")).sum();
+    assert_eq!(on_replicas, 1);
+}
+
+#[test]
+fn pipeline_prints_every_answer() {
+    let deployment = Deployment::new("pipeline").start();
+    let output = output_of("pipeline", &deployment.sentinel_uri());
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 5, "{output}");
+    assert_eq!(lines[..3], ["int 0", "int 3", "array one two three"]);
+    assert!(lines[3].starts_with("error WRONGTYPE "), "{output}");
+    assert_eq!(lines[4], "null");
+}
+
+#[test]
+fn threads_get_their_own_answers() {
+    let deployment = Deployment::new("threads").start();
+    assert_eq!(output_of("threads", &deployment.sentinel_uri()), "16 threads, 501 calls each, 0 wrong\n");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "threads:7"]).text(), "500");
+}
+
+#[test]
+fn submit_gets_each_completion() {
+    let deployment = Deployment::new("submit").start();
+    assert_eq!(output_of("submit", &deployment.sentinel_uri()), "10000 calls, 0 failed\n");
+    assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
+}
+
+/// It has no client: what it asks for itself must be enough to be told of the failover.
+#[test]
+fn events_tells_of_a_failover() {
+    let deployment = Deployment::new("events").start();
+    let mut program = Command::new(compiled("events"));
+    let mut program = program.arg(deployment.sentinel_uri()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == "watching"), "it ended before that");
+    let old = deployment.failover("mymaster");
+    let switched = format!("topology  mymaster: {} -> ", old.addr());
+    let told: Vec<String> = lines.collect();
+    assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
+    assert!(told.last().is_some_and(|line| line.starts_with(&switched)), "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("fence     mymaster: writes are held back")), "{told:?}");
+}
+
+/// Without a primary to kill the demo is a short load, and says that nothing was lost.
+#[test]
+fn demo_runs_without_a_kill() {
+    let deployment = Deployment::new("demo-calm").start();
+    let output = run(Command::new(compiled("demo")).arg(deployment.sentinel_uri()).arg("3"));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        text.contains("\n  lost                    0\n") && text.contains("\n  executed twice          0\n"),
+        "{text}"
+    );
+    assert!(text.contains("progress") && text.contains(&deployment.primary("mymaster")), "{text}");
+}
+
+#[test]
+fn demo_survives_the_kill_of_the_primary() {
+    let deployment = Deployment::new("demo-kill").start();
+    let victim = deployment.primary_node("mymaster");
+    let mut demo = Command::new(compiled("demo"));
+    let output = run(demo.arg(deployment.sentinel_uri()).arg("12").arg(victim.pid().to_string()));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("KILL") && text.contains("service back"), "{text}");
+    let successor = deployment.wait_switched("mymaster", &victim);
+    assert!(text.contains(&format!("primary {}", successor.addr())), "the new address was not shown:\n{text}");
+    assert!(text.contains(", 1 of "), "the replica that follows the new primary was not noticed:\n{text}");
+}
+
+/// The demo's verdict is worth something only if it can be bad.
+#[test]
+fn demo_fails_when_the_service_does_not_come_back() {
+    let deployment = Deployment::new("demo-gone").replicas(0).start();
+    let victim = deployment.primary_node("mymaster").pid().to_string();
+    let output =
+        Command::new(compiled("demo")).args([&deployment.sentinel_uri(), "4", &victim]).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FAILED: the service did not come back") || text.contains("could not be read back"),
+        "{text}"
+    );
+}
+
+#[test]
+fn demo_fails_when_an_acknowledged_write_is_missing() {
+    let deployment = Deployment::new("demo-lost").start();
+    let mut demo = Command::new(compiled("demo"));
+    let demo = demo.args([&deployment.sentinel_uri(), "3"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let primary = deployment.primary_node("mymaster");
+    let written = || primary.cmd(&["LLEN", "demo:2"]).int().is_some_and(|count| count > 100);
+    support::eventually("the demo's writes", Duration::from_secs(20), written);
+    primary.cmd(&["DEL", "demo:2"]);
+    let output = demo.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("FAILED: acknowledged writes are missing"), "{text}");
+}
+
+/// Ctrl-C reaches the whole group of processes, as in a terminal.
+#[test]
+fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
+    let temporary = fresh_dir("demo-ctrl-c");
+    let mut script = Command::new(root().join("scripts/demo"));
+    // Long enough that the demo does not end by itself while a slow machine looks for a primary.
+    script.args([Prefix::shared().root.as_path(), "40".as_ref()]).env("TMPDIR", &temporary).process_group(0);
+    script.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut script = script.spawn().expect("it starts");
+    let mut lines = BufReader::new(script.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("KILL")), "the primary was not killed");
+    assert!(lines.any(|line| line.contains("1 of 2 replicas fit")), "the demo did not go on");
+    let group = i32::try_from(script.id()).expect("a pid");
+    // SAFETY: only signals the group of the child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(-group, libc::SIGINT) }, 0);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(script.wait().expect("it ends").code(), Some(130), "{rest:#?}");
+    let mut noise = String::new();
+    script.stderr.take().expect("piped").read_to_string(&mut noise).expect("text");
+    assert_eq!(noise, "", "the shell says something");
+    assert_eq!(std::fs::read_dir(&temporary).expect("it is ours").count(), 0, "files are left in {temporary:?}");
+    // SAFETY: signal 0 only asks whether anybody is left in the group.
+    assert_eq!(unsafe { libc::kill(-group, 0) }, -1, "processes are left");
+}
+
+#[test]
+fn examples_explain_what_is_wrong() {
+    for (name, uri, word) in [
+        ("hello", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("split", "nonsense", "VIGIE_ERR_CONFIG: "),
+        ("pipeline", "redis-sentinel://127.0.0.1:99999/mymaster", "VIGIE_ERR_CONFIG: "),
+        ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("demo", "", "VIGIE_ERR_CONFIG: "),
+    ] {
+        let output = Command::new(compiled(name)).arg(uri).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name} {uri}: {text}");
+        assert!(text.contains(word), "{name} {uri}: {text}");
+    }
+}

@@ -1,0 +1,904 @@
+//! Fence and probe: the rules 5 to 9, and the two ways to do without the monitor's connections (row 105).
+
+use crate::calls;
+use crate::completions;
+use crate::stage;
+use crate::support;
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use calls::*;
+use stage::{SOON, Stage, Watch, at, stage};
+use support::*;
+use vigie::client::{Budget, CallFlags, Client};
+use vigie::error::{Error, Result, Status, flags};
+use vigie::queue::kind;
+use vigie::resp::Reply;
+use vigie::time::Deadline;
+
+const ON: (&str, &str) = ("on", "1");
+
+/// A call on a thread of its own.
+fn later(client: &Arc<Client>, line: &'static str) -> Receiver<Result<Reply>> {
+    let client = Arc::clone(client);
+    spawn(move || cmd(&client, line))
+}
+
+#[track_caller]
+fn join_ok(call: &Receiver<Result<Reply>>) -> String {
+    text(&join(call).unwrap_or_else(|error| panic!("{:?} {error}", error.status())))
+}
+
+/// A client whose connections stand, and all Sentinels listened to.
+fn warm(stage: &Stage) -> Arc<Client> {
+    let client = to_primary(&stage.sentinel, &[]);
+    ok(&client, "SET k before");
+    stage.listened();
+    stage.p.clear_log();
+    client
+}
+
+/// What a write that may be lost looks like.
+#[track_caller]
+fn doubtful(error: &Error) {
+    let all = flags::MAYBE_EXECUTED | flags::FAILOVER;
+    assert!(error.status() == Status::Io && error.has(flags::MAYBE_EXECUTED) && error.has(flags::FAILOVER), "{error}");
+    assert_eq!(error.flags() & all, all);
+}
+
+/// A write has reached the primary and is not answered.
+fn in_flight(stage: &Stage, client: &Arc<Client>) -> Receiver<Result<Reply>> {
+    stage.p.fault("SET", Fault::Stall);
+    let write = later(client, "SET k late");
+    stage.p.wait_count("SET", 1, SOON);
+    write
+}
+
+fn speaks(stage: &Stage, doubts: u64) {
+    let service = stage.service();
+    eventually("the candidate has said that it is a primary", SOON, || service.doubts() != doubts);
+}
+
+#[test]
+fn rule_5_the_fence_is_held_by_each_sentinel_that_tries() {
+    let stage = stage(3, &[]);
+    let (client, service) = (warm(&stage), stage.service());
+    stage.begin(0);
+    let on = stage.told.wait_fence(true, "+try-failover by ");
+    assert!(on.get("reason").ends_with(&stage.watch[0].addr()), "{on:?}");
+    stage.begin(1);
+    stage.word(1, "+elected-leader");
+    stage.told.wait_word("+elected-leader");
+    let write = later(&client, "SET k held");
+    stage.abort(0, "not-elected");
+    stage.told.wait_word("-failover-abort-not-elected");
+    assert!(service.is_fenced(), "the other one still tries");
+    assert_eq!(stage.p.count("SET"), 0);
+    stage.abort(1, "slave-timeout");
+    stage.told.wait_fence(false, "-failover-abort-slave-timeout");
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.p.count("SET"), at(&service)), (1, stage.p.addr()));
+    let fences: Vec<_> = stage.told.all().into_iter().filter(|told| told.kind == kind::FENCE).collect();
+    assert_eq!(fences.len(), 2, "once up, once down: {fences:?}");
+}
+
+#[test]
+fn rule_5_the_flag_tells_of_a_failover_whose_words_were_missed() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    // No discovery of the start is left that could find it instead.
+    stage.quiet();
+    let asked = stage.asked();
+    // Missed while the connection was away, and found at the next subscription.
+    stage.flags(1, "master,failover_in_progress");
+    assert!(stage.asked() == asked && !stage.service().is_fenced(), "nobody has looked yet");
+    stage.watch[1].close_all();
+    stage.told.wait_fence(true, "failover_in_progress");
+    let write = later(&client, "SET k held");
+    // The end is missed too: found by a poll.
+    stage.watch[1].wait_count("SENTINEL MASTER", stage.watch[1].count("SENTINEL MASTER") + 1, SOON);
+    assert!(stage.service().is_fenced() && stage.p.count("SET") == 0);
+    stage.flags(1, "master");
+    stage.told.wait_fence(false, "failover_in_progress");
+    assert_eq!(join_ok(&write), "OK");
+}
+
+#[test]
+fn rule_5_a_poll_finds_the_flag() {
+    let stage = stage(3, &[("monitor.interval", "200")]);
+    let client = warm(&stage);
+    stage.flags(2, "master,failover_in_progress");
+    stage.told.wait_fence(true, "failover_in_progress");
+    stage.flags(2, "master");
+    stage.told.wait_fence(false, "failover_in_progress");
+    ok(&client, "SET k after");
+}
+
+/// What a Sentinel says of a failover, in the order in which sentinel.c says it, and whether it is about the replica.
+const WORDS: [(&str, bool); 8] = [
+    ("+try-failover", false),
+    ("+elected-leader", false),
+    ("+failover-state-select-slave", false),
+    ("+selected-slave", true),
+    ("+failover-state-send-slaveof-noone", true),
+    ("+failover-state-wait-promotion", true),
+    ("+promoted-slave", true),
+    ("+failover-state-reconf-slaves", false),
+];
+
+#[test]
+fn rule_5_each_word_alone_raises_the_fence() {
+    for (word, of_replica) in WORDS {
+        // No poll, and no flag either: the word is all that is known.
+        let stage = stage(2, &[]);
+        let client = warm(&stage);
+        stage.quiet();
+        if of_replica {
+            stage.word_of_replica(0, word);
+        } else {
+            stage.word(0, word);
+        }
+        let up = stage.told.wait_fence(true, word);
+        assert!(up.get("reason").ends_with(&stage.watch[0].addr()), "{up:?}");
+        assert_eq!(stage.p.count("SET"), 0);
+        stage.abort(0, "not-elected");
+        stage.told.wait_fence(false, "");
+        ok(&client, "SET k after");
+    }
+}
+
+#[test]
+fn rule_5_words_about_the_primary_before_a_switch_raise_nothing() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    let fences = |on: &str| stage.told.count(|told| told.is(kind::FENCE, &[("on", on)]));
+    let before = fences("1");
+    for (word, of_replica) in WORDS {
+        for one in 0..3 {
+            if of_replica {
+                stage.word_of_replica(one, word);
+            } else {
+                stage.word(one, word);
+            }
+        }
+    }
+    for (one, last) in ["+kit-0", "+kit-1", "+kit-2"].into_iter().enumerate() {
+        stage.word(one, last);
+        stage.told.wait_word(last);
+    }
+    assert_eq!((fences("1"), stage.service().is_fenced()), (before, false));
+    ok(&client, "SET k new");
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
+}
+
+#[test]
+fn rule_5_each_abort_releases_the_fence_and_writes_go_on_where_they_were() {
+    let stage = stage(2, &[]);
+    let client = warm(&stage);
+    let id = client_id(&client);
+    for (turn, why) in ["not-elected", "no-good-slave", "slave-timeout"].into_iter().enumerate() {
+        stage.begin(turn % 2);
+        eventually("the fence is up", SOON, || stage.service().is_fenced());
+        let write = later(&client, "INCR n");
+        assert!(fails(Status::Fenced, within(&client, "SET k v", 30)).has(flags::RETRYABLE));
+        stage.abort(turn % 2, why);
+        assert_eq!(join_ok(&write), (turn + 1).to_string());
+    }
+    assert_eq!((client_id(&client), stage.p.count("SET")), (id, 0));
+    assert_eq!((stage.r.count("INCR"), stage.told.switches().len()), (0, 0));
+}
+
+#[test]
+fn who_was_held_until_no_time_is_left_is_not_let_through() {
+    let stage = stage(2, &[]);
+    let (_client, service) = (warm(&stage), stage.service());
+    for _ in 0..20 {
+        stage.begin(0);
+        eventually("the fence is up", SOON, || service.is_fenced());
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let held = spawn({
+            let service = Arc::clone(&service);
+            move || (deadline.left(), service.await_open(deadline, || false))
+        });
+        while deadline.left() > Some(Duration::from_micros(700)) {
+            std::hint::spin_loop();
+        }
+        stage.abort(0, "not-elected");
+        // A thread that the machine let run only now waited for nothing.
+        match join(&held) {
+            (left, Ok(())) => {
+                assert!(left < Some(Duration::from_millis(25)), "let through, begun {left:?} before its end")
+            }
+            (_, outcome) => assert!(fails(Status::Fenced, outcome).has(flags::RETRYABLE)),
+        }
+        eventually("the fence is down", SOON, || !service.is_fenced());
+    }
+}
+
+#[test]
+fn rule_5_a_write_that_waited_for_its_connection_is_held_by_a_fence_that_came_up_meanwhile() {
+    for (mode, overrides) in [("lane", vec![]), ("loan", vec![("write.replicas", "1")]), ("session", vec![])] {
+        let stage = stage(2, &[]);
+        let client = to_primary(&stage.sentinel, &overrides);
+        ok(&client, "GET k");
+        stage.listened();
+        stage.p.fault("WAIT", Fault::Reply(Value::Int(1)));
+        // The next connection is on its way.
+        stage.p.close_all();
+        stage.p.clear_log();
+        stage.p.fault("ROLE", Fault::Stall);
+        let caller = if mode == "session" { client.session(None).expect("a session") } else { Arc::clone(&client) };
+        let write = later(&caller, "SET k v");
+        stage.p.wait_count("ROLE", 1, SOON);
+        stage.begin(0);
+        eventually("the fence is up", SOON, || stage.service().is_fenced());
+        stage.p.clear_faults();
+        stage.p.fault("WAIT", Fault::Reply(Value::Int(1)));
+        ok(&client, "GET k");
+        let begun = std::time::Instant::now();
+        eventually("time enough to send it", SOON, || begun.elapsed() > Duration::from_millis(50));
+        assert!(stage.service().is_fenced() && stage.p.count("SET") == 0, "{mode}: {:?}", stage.p.commands());
+        stage.abort(0, "not-elected");
+        assert_eq!(join_ok(&write), "OK", "{mode}");
+        assert_eq!(stage.p.count("SET"), 1, "{mode}");
+    }
+}
+
+#[test]
+fn rule_6_the_fence_has_an_end_of_its_own() {
+    let stage = stage(2, &[("failover.fence_max", "400")]);
+    let client = warm(&stage);
+    stage.begin(0);
+    let up = stage.told.wait_fence(true, "+try-failover");
+    let asked = stage.watch[1].count("SENTINEL GET-MASTER-ADDR-BY-NAME");
+    let held = takes_at_most("a write behind the fence", Duration::from_secs(2), || cmd(&client, "SET k v"));
+    held.expect("it goes on with the old primary");
+    let down = stage.told.wait_fence(false, "fence_expired");
+    assert!(down.at.duration_since(up.at) > Duration::from_millis(300), "{up:?} {down:?}");
+    assert_eq!(down.get("reason"), "fence_expired");
+    // Discovered again; the flag, which still stands, says nothing new of this failover.
+    stage.watch[1].wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
+    let discovered = stage.service().discovered();
+    for _ in 0..2 {
+        stage.sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
+    }
+    assert!(stage.service().discovered() >= discovered + 2 && !stage.service().is_fenced());
+    assert_eq!((at(&stage.service()), stage.told.switches().len()), (stage.p.addr(), 0));
+    // A new word does.
+    stage.begin(0);
+    eventually("it is up again", SOON, || stage.told.count(|told| told.is(kind::FENCE, &[ON])) == 2);
+}
+
+/// At most 300 ms later and never sooner, every time: nothing else wakes the one who watches the time, no poll and hardly a PING.
+#[test]
+fn rule_6_the_fence_is_gone_when_its_time_is_over() {
+    const MAX: Duration = Duration::from_millis(110);
+    let stage = stage(1, &[("failover.fence_max", "110")]);
+    let client = warm(&stage);
+    stage.quiet();
+    let ups = || stage.told.count(|told| told.is(kind::FENCE, &[ON]));
+    let downs = || stage.told.count(|told| told.is(kind::FENCE, &[("on", "0")]));
+    let gone = |raise: &dyn Fn()| {
+        for _ in 0..5 {
+            let (before, ended) = (ups(), downs());
+            let (up, took, pace) = paced(|| {
+                raise();
+                // On a busy machine it may be gone again by now.
+                let told = || stage.told.all().into_iter().filter(|told| told.is(kind::FENCE, &[ON])).nth(before);
+                let up = eventually_some("the fence was up", SOON, told);
+                ok(&client, "SET k v");
+                up.at.elapsed()
+            });
+            assert!(took >= MAX, "let through after {took:?}");
+            // Without the time in which it was raised, which takes several discoveries.
+            pace.judge("the fence", up, MAX + Duration::from_millis(300));
+            // A caller sees by the clock that it is over; the next one is a new one only after its end was told.
+            eventually("its end is told", SOON, || downs() > ended);
+        }
+    };
+    gone(&|| stage.begin(0));
+    // The same of one that nobody announced.
+    stage.flags(0, "master");
+    stage.quiet();
+    gone(&|| {
+        // An expired flag says nothing new before it was gone.
+        for flags in ["master", "master,failover_in_progress"] {
+            stage.flags(0, flags);
+            stage.polled();
+        }
+    });
+}
+
+#[test]
+fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let (reader, split) = (to_replicas(&stage.sentinel, &[]), open(&stage.sentinel, vigie::client::Target::Split, &[]));
+    let session = client.session(None).expect("a session");
+    ok(&session, "GET k");
+    ok(&reader, "GET k");
+    stage.begin(2);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.p.clear_log();
+    for line in ["SET k v", "EVAL return 0", "FCALL f 0", "VIGIE.UNKNOWN k", "INCR n", "BLPOP l 0"] {
+        for client in [&client, &split] {
+            let (outcome, took, pace) = paced(|| within(client, line, 40));
+            let error = fails(Status::Fenced, outcome);
+            assert!(error.has(flags::RETRYABLE) && error.has(flags::FAILOVER), "{line}: {error}");
+            assert!(!error.has(flags::MAYBE_EXECUTED) && error.message().contains(SERVICE), "{line}: {error}");
+            assert!(took >= Duration::from_millis(40), "{line}: {took:?}");
+            pace.judge(line, took, Duration::from_millis(300));
+        }
+        assert_eq!(stage.p.count(line.split(' ').next().unwrap()), 0, "{line} was sent");
+    }
+    fails(Status::Fenced, session.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
+    fails(Status::Fenced, client.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
+    for line in ["SET k v", "WATCH k", "GET k"] {
+        fails(Status::Fenced, within(&session, line, 40));
+    }
+    assert_eq!((stage.p.count("SET"), stage.p.count("WATCH"), stage.p.count("GET")), (0, 0, 0));
+    // Reads: of the primary, of replicas, on both kinds of clients, single and in lists.
+    assert_eq!(ok(&client, "GET k"), "before");
+    run(&client, &["GET k", "GET k"]).expect("a list that only reads");
+    let before = stage.r.count("GET");
+    ok(&reader, "GET k");
+    ok(&split, "GET k");
+    ok(&reader.session(None).expect("a session"), "GET k");
+    assert_eq!((stage.r.count("GET"), stage.p.count("GET")), (before + 3, 3));
+    assert!(stage.service().is_fenced());
+}
+
+/// What a session reads may decide what it writes: it is held back as well, also when the fence comes up while it waits for its
+/// connection.
+#[test]
+fn rule_7_a_session_that_waited_for_its_connection_does_not_read_under_the_fence() {
+    let stage = stage(2, &[]);
+    let client = warm(&stage);
+    let session = client.session(None).expect("a session");
+    stage.p.fault("ROLE", Fault::Stall);
+    let read = later(&session, "GET own");
+    stage.p.wait_count("ROLE", 1, SOON);
+    stage.begin(0);
+    eventually("the fence is up", SOON, || stage.service().is_fenced());
+    stage.p.clear_faults();
+    let begun = std::time::Instant::now();
+    eventually("time enough to send it", SOON, || begun.elapsed() > Duration::from_millis(50));
+    assert!(stage.service().is_fenced() && stage.p.count("GET own") == 0, "{:?}", stage.p.commands());
+    stage.abort(0, "not-elected");
+    assert_eq!((join_ok(&read).as_str(), stage.p.count("GET own")), ("null", 1));
+}
+
+#[test]
+fn rule_7_whoever_waits_goes_to_the_new_primary() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let session = client.session(None).expect("a session");
+    stage.begin(0);
+    stage.told.wait_fence(true, "+try-failover");
+    let held: Vec<_> = (0..10).map(|_| later(&client, "INCR n")).collect();
+    let of_session = later(&session, "SET s v");
+    stage.switch_all();
+    let mut numbers: Vec<_> = held.iter().map(join_ok).collect();
+    numbers.sort_by_key(|number| number.parse::<u32>().unwrap_or(0));
+    assert_eq!(numbers, (1..=10).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!((join_ok(&of_session).as_str(), stage.r.count("INCR"), stage.r.count("SET s")), ("OK", 10, 1));
+    assert_eq!((stage.p.count("INCR"), stage.p.count("SET")), (0, 0));
+    stage.told.wait_fence(false, "switched");
+}
+
+#[test]
+fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
+    for probe in ["auto", "off"] {
+        let stage = stage(3, &[("failover.probe", probe)]);
+        let client = warm(&stage);
+        let write = in_flight(&stage, &client);
+        let doubts = stage.service().doubts();
+        stage.begin(0);
+        stage.select(0);
+        stage.told.wait_fence(true, "+try-failover");
+        stage.r.wait_count("ROLE", 2, SOON);
+        assert_eq!(stage.service().doubts(), doubts, "it still says that it is a replica");
+        stage.promote();
+        speaks(&stage, doubts);
+        stage.p.clear_faults();
+        doubtful(&fails(Status::Io, join(&write)));
+        assert_eq!(at(&stage.service()), stage.p.addr(), "{probe}: not taken at its word");
+        assert!(stage.p.state(|state| state.data[&b"k".to_vec()] == b"late"), "it was executed, and will be lost");
+        // Reads of the primary go on until the switch.
+        assert_eq!(ok(&client, "GET k"), "late");
+    }
+}
+
+/// The candidate says that it is a primary while this call waits for its answer, which comes afterwards.
+fn answered_after_the_candidate_spoke<T>(stage: &Stage, name: &str, call: impl FnOnce() -> T) -> T {
+    stage.p.fault(name, Fault::Stall);
+    let call = call();
+    stage.p.wait_count(name, 1, SOON);
+    let doubts = stage.service().doubts();
+    stage.begin(0);
+    stage.select(0);
+    stage.promote();
+    speaks(stage, doubts);
+    stage.p.clear_faults();
+    call
+}
+
+#[test]
+fn rule_8_holds_for_what_was_submitted() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let queue = completions::queue(4);
+    let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+    let submit = |line: &str| client.cmds_submit(&list(&[line]), each, Budget::Default, &queue, 1).expect("taken");
+    // Its connection stands.
+    submit("SET k before");
+    completions::one(&queue).1.expect("no failover yet");
+    stage.p.clear_log();
+    answered_after_the_candidate_spoke(&stage, "SET", || submit("SET k late"));
+    doubtful(&fails(Status::Io, completions::one(&queue).1));
+    assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
+}
+
+#[test]
+fn rule_8_holds_in_a_session() {
+    let stage = stage(3, &[]);
+    let session = warm(&stage).session(None).expect("a session");
+    ok(&session, "SET k before");
+    stage.p.clear_log();
+    let write = answered_after_the_candidate_spoke(&stage, "SET", || later(&session, "SET k late"));
+    doubtful(&fails(Status::Io, join(&write)));
+    assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
+}
+
+/// A part of it ran: the refusal of the rest says nothing about that part.
+#[test]
+fn rule_8_holds_for_a_list_of_which_a_part_was_refused() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let lists = answered_after_the_candidate_spoke(&stage, "INCR b", || {
+        let client = Arc::clone(&client);
+        let lists = spawn(move || run(&client, &["INCR a", "INCR b"]));
+        stage.p.wait_count("INCR b", 1, SOON);
+        // The first one has run.
+        stage.p.state(|state| state.readonly = true);
+        lists
+    });
+    let error = fails(Status::Io, join(&lists));
+    doubtful(&error);
+    let kept = error.reply().map(json).unwrap_or_default();
+    assert!(kept.starts_with(r#"[1,{"error":"READONLY "#), "{kept}");
+    assert_eq!((stage.p.count("INCR"), stage.r.count("INCR")), (2, 0), "nothing is sent again");
+}
+
+/// Answers in the moment in which the candidate has said that it is a primary.
+fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.state(|state| {
+        keys.iter().for_each(|key| _ = state.data.insert(key.as_bytes().to_vec(), b"data".to_vec()));
+    });
+    let name = lines[0].split(' ').next().expect("a name").to_owned();
+    let flags = if lines.len() > 1 { 0 } else { CallFlags::EACH };
+    let flags = CallFlags::from_bits(flags).expect("known");
+    let commands = list(lines);
+    let call = || spawn(move || client.cmds_exec(&commands, flags, Budget::Default));
+    join(&answered_after_the_candidate_spoke(&stage, &name, call))
+}
+
+#[test]
+fn rule_8_a_pop_that_timed_out_has_taken_nothing() {
+    let null = answered_late(&["BLPOP q 1"], &[]).expect("a null is a null");
+    assert_eq!(json(&null), "null");
+    // A null that has written.
+    doubtful(&answered_late(&["SET new v GET"], &[]).expect_err("it is written"));
+}
+
+#[test]
+fn rule_8_what_a_doubtful_answer_carried_is_kept() {
+    for (lines, kept) in [
+        (&["BLPOP q 1"][..], r#"["q","data"]"#),
+        (&["LPOP q"], r#""data""#),
+        (&["LPOP q", "GET q"], r#"["data",null]"#),
+    ] {
+        let error = answered_late(lines, &["q"]).expect_err("the pop may be lost with the primary");
+        doubtful(&error);
+        assert_eq!(error.reply().map(json).as_deref(), Some(kept), "{lines:?}");
+    }
+}
+
+#[test]
+fn rule_8_an_answer_before_the_candidate_spoke_is_a_success() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let write = in_flight(&stage, &client);
+    stage.begin(0);
+    stage.select(0);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.r.wait_count("ROLE", 2, SOON);
+    stage.p.clear_faults();
+    assert_eq!(join_ok(&write), "OK");
+}
+
+/// What a server refused it did not do, in a list neither: nothing is in doubt then, and the whole list runs on the next primary.
+#[test]
+fn rule_8_a_list_that_was_refused_whole_is_not_in_doubt() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.fault("INCR", Fault::Stall);
+    let other = Arc::clone(&client);
+    let lists = spawn(move || run(&other, &["INCR a", "INCR b"]));
+    stage.p.wait_count("INCR", 1, SOON);
+    let doubts = stage.service().doubts();
+    stage.begin(0);
+    stage.select(0);
+    stage.promote();
+    speaks(&stage, doubts);
+    stage.p.state(|state| state.readonly = true);
+    stage.p.clear_faults();
+    eventually("the refusals were read", SOON, || counter(&client, "retries") >= 1);
+    stage.switch_all();
+    assert_eq!(json(&join(&lists).expect("it runs on the next primary")), "[1,1]");
+}
+
+#[test]
+fn rule_8_what_is_in_flight_at_the_switch_ends_with_it() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let write = in_flight(&stage, &client);
+    stage.begin(0);
+    stage.switch_all();
+    // Without another call, and without an answer.
+    doubtful(&fails(Status::Io, join(&write)));
+    assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
+    ok(&client, "SET k next");
+    assert_eq!(stage.r.count("SET"), 1);
+}
+
+#[test]
+fn rule_9_eager_takes_the_candidate_at_its_word() {
+    let stage = stage(3, &[("failover.probe", "eager")]);
+    let client = warm(&stage);
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.r.wait_count("ROLE", 3, SOON);
+    let write = later(&client, "SET k new");
+    assert_eq!((stage.told.switches().len(), stage.p.count("SET")), (0, 0));
+    stage.promote();
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
+    let switch = stage.told.wait("a switch", SOON, |told| told.is_switch());
+    assert_eq!((switch.get("from"), switch.get("to")), (&*stage.p.addr(), &*stage.r.addr()));
+    // The Sentinels, which still name the old one, do not turn it back; when they follow, it is no second switch.
+    stage.sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).ok();
+    assert_eq!(at(&stage.service()), stage.r.addr());
+    stage.switch_all();
+    stage.sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).expect("they agree");
+    ok(&client, "SET k newer");
+    assert_eq!((stage.told.switches().len(), stage.r.count("SET"), stage.p.count("SET")), (1, 2, 0));
+    assert_eq!(stage.service().load().epoch, 6);
+}
+
+/// It was taken under a newer epoch than the Sentinels name the old one by: however often they do, and however alive that one is, the
+/// way does not lead back.
+#[test]
+fn rule_9_what_the_sentinels_still_name_does_not_turn_the_candidate_back() {
+    let stage = stage(3, &[("failover.probe", "eager")]);
+    let client = warm(&stage);
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.promote();
+    stage.wait_primary(&stage.r.addr());
+    for poll in 1..=3 {
+        let _ = stage.sentinel.refresh(Some(SERVICE), Deadline::after(SOON));
+        assert_eq!(at(&stage.service()), stage.r.addr(), "turned back by poll {poll}");
+        ok(&client, &format!("SET k {poll}"));
+    }
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.told.switches().len()), (3, 0, 1));
+}
+
+#[test]
+fn rule_9_a_question_under_way_does_not_turn_the_candidate_back() {
+    let stage = stage(3, &[("failover.probe", "eager"), ("timeout.sentinel", "3000")]);
+    let client = warm(&stage);
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.r.wait_count("ROLE", 2, SOON);
+    // The Sentinels are asked while the old primary stands, and answer when it has been left.
+    let asked: Vec<_> = stage.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).collect();
+    stage.watch.iter().for_each(|one| one.fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(300))));
+    let service = stage.service();
+    spawn(move || drop(service.discover(service.discovered(), vigie::time::Deadline::after(SOON))));
+    for (one, asked) in stage.watch.iter().zip(asked) {
+        one.wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
+    }
+    let discovered = stage.service().discovered();
+    stage.promote();
+    stage.wait_primary(&stage.r.addr());
+    eventually("the question is over", SOON, || stage.service().discovered() > discovered);
+    assert_eq!(at(&stage.service()), stage.r.addr());
+    assert!(!stage.service().is_fenced(), "the flag of the failover that is over");
+    ok(&client, "SET k new");
+    assert_eq!((stage.told.switches().len(), stage.r.count("SET"), stage.p.count("SET")), (1, 1, 0));
+}
+
+#[test]
+fn rule_9_auto_waits_for_the_leader_when_the_primary_lives() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let doubts = stage.service().doubts();
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "+try-failover");
+    let write = later(&client, "SET k new");
+    stage.promote();
+    speaks(&stage, doubts);
+    assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0));
+    assert!(stage.service().is_fenced());
+    // The leader alone is committed; the two others still name the old one.
+    stage.commit(1);
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
+    assert_eq!(stage.told.switches().len(), 1);
+}
+
+#[test]
+fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
+    // Announced as an event, and found as a flag by a poll.
+    for announced in [true, false] {
+        let stage = stage(3, &[]);
+        let client = warm(&stage);
+        stage.p.down();
+        stage.flags(1, "master,s_down,o_down");
+        if announced {
+            stage.word(1, "+sdown");
+            stage.word(1, "+odown");
+        } else {
+            let discovered = stage.service().discovered();
+            let service = stage.service();
+            spawn(move || drop(service.discover(service.discovered(), vigie::time::Deadline::after(SOON))));
+            eventually("a poll is over", SOON, || stage.service().discovered() > discovered);
+        }
+        stage.begin(1);
+        stage.select(1);
+        stage.told.wait_fence(true, "");
+        let write = later(&client, "SET k new");
+        stage.promote();
+        assert_eq!(join_ok(&write), "OK");
+        assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()), "announced: {announced}");
+    }
+}
+
+#[test]
+fn rule_9_auto_takes_the_candidate_when_its_leader_and_we_have_lost_the_primary() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.p.down();
+    stage.flags(1, "master,s_down");
+    stage.word(1, "+sdown");
+    let write = later(&client, "SET k new");
+    eventually("it is out of reach", SOON, || stage.service().suspicion().is_some());
+    stage.begin(1);
+    stage.flags(1, "master,s_down,failover_in_progress");
+    stage.select(1);
+    stage.told.wait_fence(true, "");
+    stage.promote();
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
+}
+
+/// A primary that was lost for a moment and found again is not lost: what its leader says of it alone does not make it dead.
+#[test]
+fn rule_9_auto_waits_for_the_leader_when_a_lost_primary_was_found_again() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    let service = stage.service();
+    stage.p.down();
+    let write = later(&client, "SET k lost");
+    eventually("it is out of reach", SOON, || service.suspicion().is_some());
+    stage.p.up();
+    assert_eq!(join_ok(&write), "OK");
+    eventually("it is found again", SOON, || service.suspicion().is_none());
+    stage.flags(1, "master,s_down");
+    stage.word(1, "+sdown");
+    stage.told.wait_word("+sdown");
+    let doubts = service.doubts();
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "");
+    let write = later(&client, "SET k new");
+    stage.promote();
+    speaks(&stage, doubts);
+    assert_eq!((at(&service), stage.r.count("SET")), (stage.p.addr(), 0), "not before the leader is committed");
+    stage.commit(1);
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!((stage.r.count("SET"), at(&service)), (1, stage.r.addr()));
+}
+
+#[test]
+fn rule_9_off_waits_for_what_the_sentinels_agree_on() {
+    let stage = stage(3, &[("failover.probe", "off")]);
+    let client = warm(&stage);
+    let doubts = stage.service().doubts();
+    stage.word(0, "+odown");
+    stage.begin(0);
+    stage.select(0);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.promote();
+    speaks(&stage, doubts);
+    assert_eq!(at(&stage.service()), stage.p.addr());
+    fails(Status::Fenced, within(&client, "SET k v", 50));
+    stage.switch_all();
+    ok(&client, "SET k new");
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.told.switches().len()), (1, 0, 1));
+}
+
+#[test]
+fn fence_off_holds_nothing_back_and_still_switches() {
+    let stage = stage(3, &[("failover.fence", "off")]);
+    let client = warm(&stage);
+    stage.begin(0);
+    stage.told.wait_word("+try-failover");
+    ok(&client, "SET k meanwhile");
+    assert_eq!((stage.p.count("SET"), stage.service().is_fenced()), (1, false));
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    ok(&client, "SET k after");
+    assert_eq!((stage.r.count("SET"), stage.told.count(|told| told.kind == kind::FENCE)), (1, 0));
+}
+
+#[test]
+fn fence_off_still_asks_the_candidate() {
+    let stage = stage(3, &[("failover.fence", "off"), ("failover.probe", "eager")]);
+    let client = warm(&stage);
+    let write = in_flight(&stage, &client);
+    stage.begin(0);
+    stage.select(0);
+    stage.r.wait_count("ROLE", 4, SOON);
+    stage.promote();
+    doubtful(&fails(Status::Io, join(&write)));
+    stage.wait_primary(&stage.r.addr());
+}
+
+#[test]
+fn the_same_address_may_become_primary_again() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    ok(&client, "SET k one");
+    stage.p.state(|state| state.role = FakeRole::replica_of(&stage.r.addr()));
+    stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.add_replica(&stage.p.addr())));
+    stage.sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).expect("they agree");
+    stage.p.state(|state| state.role = FakeRole::Primary);
+    stage.r.state(|state| state.role = FakeRole::replica_of(&stage.p.addr()));
+    for one in &stage.watch {
+        one.switch_master(SERVICE, &stage.p.addr());
+    }
+    stage.wait_primary(&stage.p.addr());
+    ok(&client, "SET k two");
+    assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.service().load().epoch), (1, 1, 7));
+    // Its fence works as before.
+    stage.begin(0);
+    stage.told.wait_fence(true, "+try-failover");
+    fails(Status::Fenced, within(&client, "SET k three", 40));
+}
+
+#[test]
+fn monitor_off_asks_only_when_something_fails() {
+    let p = Scripted::primary();
+    let watch = Scripted::sentinels(2, SERVICE, &p.addr());
+    let addrs: Vec<String> = watch.iter().map(|one| one.addr()).collect();
+    let sentinel = sentinel_at(&addrs, &[("monitor", "off"), ("monitor.interval", "100")]);
+    let client = to_primary(&sentinel, &[]);
+    ok(&client, "SET k v");
+    eventually("no connection is left", SOON, || watch.iter().all(|one| one.connections() == 0));
+    let asked = || watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).sum::<usize>();
+    let (before, began) = (asked(), std::time::Instant::now());
+    while began.elapsed() < Duration::from_millis(600) {
+        ok(&client, "SET k v");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((asked(), watch.iter().map(|one| one.count("PSUBSCRIBE")).sum::<usize>()), (before, 0));
+    // The primary changes without a word: the first failure has the Sentinels asked.
+    let r = Scripted::primary();
+    p.down();
+    for one in &watch {
+        one.switch_master(SERVICE, &r.addr());
+    }
+    ok(&client, "SET k new");
+    assert!(asked() > before && r.count("SET") == 1);
+    eventually("no connection is left", SOON, || watch.iter().all(|one| one.connections() == 0));
+}
+
+/// Nothing fails while writes wait, so that nothing but the waiting call can ask.
+#[test]
+fn rule_6_without_a_monitor_the_waiting_call_ends_the_fence() {
+    for (fence_max, flag_stays) in [("60000", false), ("1500", true)] {
+        let p = Scripted::primary();
+        let watch = Scripted::sentinels(2, SERVICE, &p.addr());
+        let addrs: Vec<String> = watch.iter().map(|one| one.addr()).collect();
+        let sentinel = sentinel_at(&addrs, &[("monitor", "off"), ("failover.fence_max", fence_max)]);
+        watch[0].service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
+        let client = to_primary(&sentinel, &[]);
+        // On a slow machine a discovery takes longer than the call that is to be held has.
+        sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
+        fails(Status::Fenced, within(&client, "SET k early", 200));
+        if !flag_stays {
+            watch[0].service(SERVICE, |state| state.flags = "master".into());
+        }
+        cmd(&client, "SET k called").expect("the fence has come down");
+        assert_eq!(p.count("SET"), 1);
+    }
+}
+
+#[test]
+fn row_105_monitor_disconnect_keeps_no_connection_between_polls() {
+    let deployment = single("disconnect");
+    let node = deployment.node("sentinel-0");
+    let options = [("monitor", "disconnect"), ("monitor.interval", "400"), ("client.name", "seldom")];
+    let sentinel = sentinel_of(&deployment, &options);
+    let client = to_primary(&sentinel, &[]);
+    ok(&client, "SET k v");
+    let service = sentinel.service(SERVICE);
+    let mut empty = 0;
+    for _ in 0..3 {
+        let polled = service.discovered();
+        eventually("the next poll", SOON, || service.discovered() > polled);
+        eventually("CLIENT LIST is empty", Duration::from_millis(300), || node.clients_named("seldom").is_empty());
+        empty += 1;
+    }
+    assert_eq!(empty, 3);
+    assert!(node.calls("psubscribe") == 0 && node.client_list().iter().all(|client| client.name != "seldom"));
+    // The same with events: one connection.
+    let sentinel = sentinel_of(&deployment, &[("client.name", "listener")]);
+    ok(&to_primary(&sentinel, &[]), "SET k v");
+    eventually("the subscription alone is left", SOON, || {
+        let named = node.clients_named("listener");
+        named.len() == 1 && named[0].listens()
+    });
+}
+
+#[test]
+fn row_105_monitor_disconnect_follows_a_switch_by_its_polls() {
+    let p = Scripted::primary();
+    let r = Scripted::replica(&p.addr());
+    let watch = told(&p.addr(), &[r.addr()]);
+    let sentinel = handle(&watch, &[("monitor", "disconnect"), ("monitor.interval", "150")]);
+    let (client, events) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
+    ok(&client, "SET k v");
+    watch.service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
+    events.wait_fence(true, "failover_in_progress");
+    fails(Status::Fenced, within(&client, "SET k v", 40));
+    r.state(|state| state.role = FakeRole::Primary);
+    watch.service(SERVICE, |state| {
+        state.flags = "master".into();
+        state.switch_to(&r.addr());
+    });
+    events.wait("a switch", SOON, |told| told.is_switch());
+    ok(&client, "SET k new");
+    assert_eq!((p.count("SET"), r.count("SET"), watch.count("PSUBSCRIBE")), (1, 1, 0));
+}
+
+#[test]
+fn rule_5_the_flag_of_a_sentinel_in_tilt_raises_the_fence_and_its_silence_does_not_lower_it() {
+    let stage = stage(3, &[("monitor.interval", "200")]);
+    let client = warm(&stage);
+    stage.watch[2].state(|state| state.tilt = true);
+    stage.flags(2, "master,failover_in_progress");
+    stage.told.wait_fence(true, "failover_in_progress");
+    let write = later(&client, "SET k held");
+    stage.flags(2, "master");
+    let asked = stage.watch[2].count("SENTINEL REPLICAS");
+    stage.watch[2].wait_count("SENTINEL REPLICAS", asked + 2, SOON);
+    assert!(stage.service().is_fenced() && stage.p.count("SET") == 0, "{:?}", stage.told.all());
+    stage.watch[2].state(|state| state.tilt = false);
+    stage.told.wait_fence(false, "failover_in_progress");
+    assert_eq!(join_ok(&write), "OK");
+}

@@ -1,0 +1,212 @@
+//! What errors say, line by line: what was tried, where, what happened, and what to do about it.
+
+use crate::api as vigie_kit;
+use crate::support;
+
+use std::time::Duration;
+
+use support::{Deployment, Fault, Scripted, Value, refuse};
+use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::config::Config;
+use vigie::error::{Error, Status, flags};
+use vigie::queue::{Queue, kind};
+use vigie_kit::*;
+
+#[track_caller]
+fn says(error: &Error, status: Status, parts: &[&str]) {
+    assert_eq!(error.status(), status, "{error:?}");
+    for part in parts {
+        assert!(error.message().contains(part), "{part:?} is not in: {}", error.message());
+    }
+}
+
+/// How often a text stands in an error.
+fn times(error: &Error, text: &str) -> usize {
+    error.message().matches(text).count()
+}
+
+fn encoded(list: &[&[&[u8]]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    list.iter().for_each(|args| vigie::resp::encode::command(&mut bytes, args));
+    bytes
+}
+
+#[test]
+fn an_unknown_service_is_named_once_and_so_are_those_that_there_are() {
+    let deployment = Deployment::new("messages-services").services(["orders", "users"]).start();
+    let uri = format!("redis-sentinel://{}/", deployment.sentinel_addrs().join(","));
+    let name = format!("ord\u{1b}[31mres{}", "x".repeat(500));
+    let sentinel = connect(&uri, &[]);
+    let stranger = Client::open(&sentinel, Some(&name), Target::Primary, None).unwrap();
+    let error = fails(&stranger, &["GET", "k"], Budget::Ms(20_000));
+    says(&error, Status::UnknownService, &["GET: no Sentinel", "they know 'orders', 'users'", "ord\\u{1b}[31mres"]);
+    assert!(!error.message().contains(&"x".repeat(100)) && !error.message().contains('\u{1b}'), "{error:?}");
+    assert_eq!(times(&error, "(after "), 1, "{error:?}");
+}
+
+#[test]
+fn a_primary_that_cannot_be_reached_is_told_as_it_was_announced() {
+    let nowhere = refuse();
+    let sentinels = [Scripted::sentinel(SERVICE, &nowhere.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(
+        &error,
+        Status::NoPrimary,
+        &["the Sentinels announce", &nowhere.addr(), "address.map", "GET: service 'mymaster'"],
+    );
+    assert_eq!((times(&error, "(after "), times(&error, "service '")), (1, 1), "{error:?}");
+}
+
+#[test]
+fn a_replica_that_failed_says_how() {
+    let nowhere = refuse();
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    sentinels[0].service(SERVICE, |service| service.add_replica(&nowhere.addr()));
+    let sentinel = connect(&uri_of(&sentinels), &[("replica.fallback", "error")]);
+    let error = fails(&client(&sentinel, Target::Replica), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::NoReplica, &["failed just now: ", "cannot connect to"]);
+}
+
+#[test]
+fn a_call_without_time_names_the_words_for_no_limit() {
+    let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let primary = client(&sentinel, Target::Primary);
+    let queue = Queue::create(4).unwrap();
+    let parts = ["was not sent", "timeout_ms", "VIGIE_TIMEOUT_NONE", "VIGIE_TIMEOUT_DEFAULT"];
+    says(&fails(&primary, &["GET", "k"], Budget::from_ms(-1)), Status::Timeout, &parts);
+    let list = encoded(&[&[b"GET", b"k"]]);
+    let error = primary.cmds_submit(&list, CallFlags::default(), Budget::from_ms(-1), &queue, 1).unwrap_err();
+    says(&error, Status::Timeout, &parts);
+}
+
+#[test]
+fn what_cannot_go_this_way_names_the_one_that_is_open() {
+    let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let primary = client(&sentinel, Target::Primary);
+    let queue = Queue::create(4).unwrap();
+    let submit = |command: &[&[u8]]| {
+        let list = encoded(&[command]);
+        primary.cmds_submit(&list, CallFlags::default(), Budget::Default, &queue, 1).unwrap_err()
+    };
+    says(&submit(&[b"MULTI"]), Status::Unsupported, &["MULTI", "vigie_session_for()", "a session cannot be submitted"]);
+    for error in [submit(&[b"SUBSCRIBE", b"c"]), fails(&primary, &["SUBSCRIBE", "c"], Budget::Default)] {
+        says(&error, Status::Unsupported, &["SUBSCRIBE", "another client"]);
+    }
+}
+
+#[test]
+fn a_full_queue_is_worth_another_try_and_one_that_is_too_small_is_not() {
+    let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let primary = client(&sentinel, Target::Primary);
+    let queue = Queue::create(4).unwrap();
+    let submit = |commands: usize| {
+        let list = encoded(&vec![&[&b"GET"[..], b"k"][..]; commands]);
+        let each = CallFlags::from_bits(CallFlags::EACH).unwrap();
+        primary.cmds_submit(&list, each, Budget::Ms(60_000), &queue, 1)
+    };
+    let never = submit(5).unwrap_err();
+    says(&never, Status::QueueFull, &["5 calls never fit into a queue of 4"]);
+    assert!(!never.has(vigie::error::flags::RETRYABLE), "{never:?}");
+    submit(3).unwrap();
+    let full = submit(2).unwrap_err();
+    says(&full, Status::QueueFull, &["no room for 2 more"]);
+    assert!(full.has(vigie::error::flags::RETRYABLE), "{full:?}");
+    primary.close(Budget::Ms(Duration::from_secs(5).as_millis() as u64)).ok();
+}
+
+/// The number that Rust's standard library puts behind the system's words is at vigie_error_errno().
+#[test]
+fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
+    let nowhere = refuse();
+    let error = fails(&client(&connect(&uri(&[nowhere.addr()]), &[]), Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::NoSentinel, &["GET", "service 'mymaster'", "Connection refused", &nowhere.addr()]);
+    assert_eq!(
+        (times(&error, "os error"), times(&error, "(after "), times(&error, "service '")),
+        (0, 1, 1),
+        "{error:?}"
+    );
+    let node = Scripted::primary();
+    node.fault("GET", Fault::Stall);
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(200));
+    says(&error, Status::Timeout, &["GET for service 'mymaster'", &node.addr(), "(after "]);
+    assert_eq!(times(&error, "after "), 1, "{error:?}");
+}
+
+#[test]
+fn refused_credentials_name_their_options_and_nothing_else_is_told() {
+    let node = Scripted::primary();
+    node.fault("HELLO", Fault::Error("WRONGPASS invalid username-password pair or user is disabled.".into()));
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr()), Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[("auth.password", "wrong")]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(20_000));
+    says(&error, Status::Auth, &["GET", "WRONGPASS", &node.addr(), "correct auth.username and auth.password"]);
+    assert_eq!((times(&error, "epoch"), times(&error, "service '")), (0, 1), "{error:?}");
+}
+
+/// What a handshake meets is told with what was tried, also under a code whose message is the server's line otherwise.
+#[test]
+fn a_server_that_cannot_greet_yet_is_told_with_the_command() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[("db", "7")]);
+    node.fault("SELECT", Fault::Error("LOADING Redis is loading the dataset in memory".into()));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::Server, &["GET for service 'mymaster'", "db=7: SELECT: LOADING", &node.addr(), "(after "]);
+    assert!(error.has(flags::RETRYABLE) && error.server_code() == "LOADING", "{error:?}");
+}
+
+#[test]
+fn a_cursor_that_this_client_has_not_given_is_told_as_such() {
+    let (node, replica) = (Scripted::primary(), Scripted::replica(&Scripted::primary().addr()));
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    sentinels[0].service(SERVICE, |service| service.add_replica(&replica.addr()));
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    for cursor in ["77", "abc"] {
+        let error = fails(&client(&sentinel, Target::Replica), &["SCAN", cursor], Budget::Ms(20_000));
+        let parts = ["SCAN for service 'mymaster'", "this client has not given that cursor", "begin with cursor 0"];
+        says(&error, Status::ScanInterrupted, &parts);
+        assert!(!error.message().contains("none"), "{error:?}");
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_what_to_do() {
+    let lonely = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let primary = client(&lonely, Target::Primary);
+    let queue = Queue::create(4).unwrap();
+    let words = ["VIGIE_EVENT_TOPOLOGY", "VIGIE_EVENT_SENTINEL", "VIGIE_EVENT_ALL", "0x7ffff837"];
+    says(&lonely.watch(u32::MAX >> 1, &queue, 1).unwrap_err(), Status::InvalidArg, &words);
+    lonely.watch(kind::TOPOLOGY | kind::SENTINEL, &queue, 1).unwrap();
+    let reply = fails(&primary, &["CLIENT", "REPLY", "OFF"], Budget::Default);
+    says(&reply, Status::Unsupported, &["CLIENT REPLY is not answered"]);
+    for (key, value, parts) in [
+        ("sentinel.addrs", "redis-sentinel://h1:26379,h2/mymaster", &["option \"uri\"", "host:port"][..]),
+        ("timeout.call", "off", &["VIGIE_TIMEOUT_NONE", "\"off\""]),
+        ("uri", "redis-sentinel://::1:26379/m", &["\"::1:26379\"", "brackets"]),
+    ] {
+        says(&Config::new().set(key, value).unwrap_err(), Status::Config, parts);
+    }
+}
+
+#[test]
+fn held_back_writes_full_pools_and_missing_replicas_name_the_remedy() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let options = [("pool.max", "2"), ("pool.wait", "50"), ("write.majority_ms", "off")];
+    let sentinel = connect(&uri_of(&sentinels), &options);
+    let primary = client(&sentinel, Target::Primary);
+    let session = primary.session(None).unwrap();
+    cmd(&session, &["GET", "k"]);
+    let full = fails(&primary.session(None).unwrap(), &["GET", "k"], Budget::Ms(20_000));
+    says(&full, Status::PoolTimeout, &["raise pool.max", "for a shorter time"]);
+    assert_eq!(times(&full, "(after "), 1, "{full:?}");
+    drop(session);
+    node.fault("WAIT", Fault::Reply(Value::Int(2)));
+    let call = CallFlags::from_bits(5 << 24).unwrap();
+    let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Budget::Ms(1000)).unwrap_err();
+    says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
+}

@@ -1,0 +1,350 @@
+//! Connections of one's own: what is sent and received on them at the same time, and what a caller is told when a server cuts one.
+
+use crate::calls;
+use crate::completions;
+use crate::support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use calls::*;
+use completions::*;
+use support::*;
+use vigie::client::{Budget, CallFlags, Client};
+use vigie::error::{Error, Result, Status, flags};
+use vigie::queue::Event;
+use vigie::resp::{Reply, encode};
+use vigie::time::Deadline;
+
+/// Longer than anything here takes on a loaded machine.
+const LONG: Budget = Budget::Ms(60_000);
+const MB: usize = 1 << 20;
+const NO_POLLS: (&str, &str) = ("monitor.interval", "60s");
+const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";
+
+/// VIGIE_CALL_REPLICAS of the header.
+const ONE_REPLICA: u32 = 1 << 24;
+
+/// So many ECHO of 2000 bytes.
+fn echoes(count: usize) -> Vec<u8> {
+    let (text, mut list) = ([b'x'; 2000], Vec::new());
+    (0..count).for_each(|_| encode::command(&mut list, &[b"ECHO", &text]));
+    list
+}
+
+fn run_list(client: &Client, list: &[u8], flags: u32) -> Result<Reply> {
+    client.cmds_exec(list, CallFlags::from_bits(flags).expect("known flags"), LONG)
+}
+
+#[track_caller]
+fn all_echoed(outcome: Result<Reply>, count: u32) {
+    let reply = outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(reply.count(0), count);
+    assert!(reply.children(0).all(|child| reply.bytes(child).is_some_and(|text| text.len() == 2000)));
+}
+
+#[test]
+fn a_long_list_is_read_while_it_is_written() {
+    let d = Deployment::new("both-ways").replicas(1).sentinels(1).quorum(1).start();
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    call(&client, "SET streaming yes", ONE_REPLICA, LONG).expect("the replica is there");
+    let list = echoes(10_000);
+    // The server cuts a client that lets 4 MB of its replies lie.
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "client-output-buffer-limit", "normal 4mb 0 0"]);
+    all_echoed(run_list(&client, &list, 0), 10_000);
+    all_echoed(run_list(&client.session(None).expect("a session"), &list, 0), 10_000);
+    let mut durable = list.clone();
+    encode::command(&mut durable, &[b"SET", b"k", b"v"]);
+    let reply = run_list(&client, &durable, ONE_REPLICA).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((reply.count(0), reply.bytes(reply.child(0, 10_000).expect("the last"))), (10_001, Some(&b"OK"[..])));
+    let queue = queue(10_001);
+    client.cmds_submit(&list, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 7).expect("room for all");
+    assert!(drain(&queue, 10_000).iter().all(|event| event.outcome.is_ok()));
+    assert_eq!(counter(&client, "retries"), 0);
+}
+
+/// The server's own line, and nothing else; the command surely did not run.
+#[track_caller]
+fn is_refused(outcome: Result<Reply>) -> Error {
+    let error = fails(Status::Server, outcome);
+    assert_eq!((error.message(), error.server_code()), (TOO_LONG, "ERR"));
+    assert!(!error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
+    error
+}
+
+#[test]
+fn what_the_server_said_before_it_cut_the_connection_is_told() {
+    let d = Deployment::new("last-words").replicas(1).sentinels(1).quorum(1).start();
+    let sentinel = sentinel_of(&d, &[]);
+    let client = to_primary(&sentinel, &[]);
+    call(&client, "SET streaming yes", ONE_REPLICA, LONG).expect("the replica is there");
+    let primary = d.primary_node(SERVICE);
+    primary.cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]);
+    let value = vec![b'x'; 20 * MB];
+    let set = |client: &Arc<Client>, flags: u32| {
+        let flags = CallFlags::from_bits(flags).expect("known flags");
+        client.cmd_exec(&[b"SET", b"k", &value], flags, LONG)
+    };
+    is_refused(set(&client, 0));
+    is_refused(set(&client, CallFlags::IDEMPOTENT));
+    is_refused(set(&client, ONE_REPLICA));
+    let own = client.session(None).expect("a session");
+    is_refused(set(&own, 0));
+    // The connection is gone, and with it the session.
+    fails(Status::Io, cmd(&own, "PING"));
+    // A lane, because there is no place for a connection of one's own.
+    let narrow = to_primary(&sentinel, &[("pool.max", "2"), ("lane.max", "1")]);
+    ok(&narrow, "PING");
+    let _taken = narrow.session(None).map(|own| (ok(&own, "PING"), own)).expect("a session");
+    is_refused(set(&narrow, 0));
+    // A submitted one.
+    let (queue, mut bytes) = (queue(10), Vec::new());
+    encode::command(&mut bytes, &[b"SET", b"k", &value]);
+    client.cmds_submit(&bytes, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 9).expect("room");
+    is_refused(one(&queue).1);
+    assert_eq!(counter(&client, "retries") + counter(&narrow, "retries"), 0);
+    assert_eq!(ok(&client, "EXISTS k"), "0");
+}
+
+#[test]
+fn of_a_list_that_the_server_cut_what_ran_is_known() {
+    let d = single("cut-list");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]);
+    let (mut list, value) = (Vec::new(), vec![b'x'; 20 * MB]);
+    for command in [&[&b"INCR"[..], b"a"][..], &[b"SET", b"k", &value], &[b"INCR", b"b"]] {
+        encode::command(&mut list, command);
+    }
+    let reply = run_list(&client, &list, 0).unwrap_or_else(|error| panic!("{error}"));
+    let line = Some(TOO_LONG.as_bytes());
+    assert_eq!((reply.count(0), reply.int(1), reply.error_line(2), reply.error_line(3)), (3, Some(1), line, line));
+    assert_eq!(
+        (ok(&client, "GET a"), ok(&client, "EXISTS k b"), counter(&client, "retries")),
+        ("1".into(), "0".into(), 0)
+    );
+}
+
+/// How many connections 64 threads make in 5 s to a primary that does not serve any more, by a change that leaves it in its place.
+fn made_meanwhile(change: impl FnOnce(&FakeNode), status: &[Status]) -> u64 {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    change(&primary);
+    let before = primary.accepted();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let client = client.clone();
+            spawn(move || within(&client, "SET k v", 5000))
+        })
+        .collect();
+    for call in &calls {
+        let error = join(call).expect_err("it does not serve");
+        assert!(status.contains(&error.status()) && !error.has(flags::MAYBE_EXECUTED), "{error:?}");
+    }
+    let made = primary.accepted() - before;
+    // It serves again: nobody has to wait for long.
+    primary.state(|state| (state.role, state.loading) = (FakeRole::Primary, false));
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    made
+}
+
+#[test]
+fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
+    let demoted = |node: &FakeNode| node.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
+    let made = made_meanwhile(demoted, &[Status::Role, Status::NoPrimary]);
+    assert!((5..40).contains(&made), "{made} connections to a primary that was demoted");
+    let loading = |node: &FakeNode| {
+        node.state(|state| state.loading = true);
+        node.close_all();
+    };
+    let made = made_meanwhile(loading, &[Status::Server]);
+    assert!((5..40).contains(&made), "{made} connections to a primary that loads its data");
+}
+
+#[test]
+fn a_word_about_the_nodes_ends_the_pause() {
+    let (primary, replica) = (Scripted::primary(), Scripted::replica("127.0.0.1:1"));
+    let watch = told(&primary.addr(), &[replica.addr()]);
+    let slow = [("retry.backoff_min", "60s"), ("retry.backoff_max", "60s"), ("monitor.interval", "60s")];
+    let client = to_primary(&handle(&watch, &slow), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let (p, r) = (primary.port(), replica.port());
+    let about = format!("master {SERVICE} 127.0.0.1 {p}");
+    let chosen = format!("slave 127.0.0.1:{r} 127.0.0.1 {r} @ {SERVICE} 127.0.0.1 {p}");
+    for (channel, payload) in [("+reboot", &about), ("+selected-slave", &chosen)] {
+        let dialled = primary.count("ROLE");
+        primary.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
+        primary.close_all();
+        let call = {
+            let client = client.clone();
+            spawn(move || within(&client, "GET k", 50_000))
+        };
+        primary.wait_count("ROLE", dialled + 1, Duration::from_secs(5));
+        // Left alone from now on, for longer than anybody waits here.
+        let error = within(&client, "GET k", 300).expect_err("a replica");
+        assert!([Status::Role, Status::NoPrimary, Status::Timeout].contains(&error.status()), "{error:?}");
+        let dialled = primary.count("ROLE");
+        primary.state(|state| state.role = FakeRole::Primary);
+        within(&client, "GET k", 300).expect_err("it is left alone");
+        assert_eq!(primary.count("ROLE"), dialled);
+        eventually("somebody listens", Duration::from_secs(5), || watch.publish(channel, payload) > 0);
+        assert_eq!(text(&join(&call).expect("it is dialled again")), "v");
+    }
+}
+
+#[test]
+fn nobody_inherits_the_bad_luck_of_the_first_caller() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let sentinel = handle(&watch, &[("timeout.connect", "60s")]);
+    // The discovery is made by another client: the next connection is that of the first caller.
+    ok(&to_primary(&sentinel, &[]), "PING");
+    let client = to_primary(&sentinel, &[]);
+    let begun = primary.accepted();
+    primary.fault_times("HELLO", 1, Fault::Stall);
+    let call = |line: &'static str| {
+        let client = client.clone();
+        spawn(move || within(&client, line, 50_000))
+    };
+    let first = call("SET k first");
+    eventually("its handshake is stalled", Duration::from_secs(5), || primary.accepted() > begun);
+    let second = call("SET k second");
+    assert!(join(&second).is_ok(), "a connection of its own luck");
+    assert!(first.try_recv().is_err(), "the first one is still at its handshake");
+    assert_eq!(ok(&client, "GET k"), "second");
+    primary.clear_faults();
+    assert!(join(&first).is_ok());
+}
+
+/// The first call of a client, of each kind.
+fn first_call(kind: &str, client: &Arc<Client>) {
+    match kind {
+        "call" => drop(ok(client, "SET k v")),
+        "session" => drop(ok(&client.session(None).expect("a session"), "SET k v")),
+        _ => {
+            let queue = queue(1);
+            let flags = CallFlags::from_bits(EACH).expect("flags");
+            client.cmds_submit(&list(&["SET k v"]), flags, LONG, &queue, 1).expect("room");
+            drain(&queue, 1)[0].outcome.as_ref().expect("it ran");
+        }
+    }
+}
+
+#[test]
+fn the_connection_that_verified_the_primary_is_the_first_of_the_pool() {
+    let options = [("db", "3"), ("client.name", "it"), ("client.no_evict", "true"), NO_POLLS];
+    for kind in ["call", "session", "submit"] {
+        let primary = Scripted::primary();
+        let watch = told(&primary.addr(), &[]);
+        let client = to_primary(&handle(&watch, &options), &[]);
+        first_call(kind, &client);
+        assert_eq!((primary.accepted(), primary.count("ROLE"), primary.sessions()[0].db), (1, 1, 3), "{kind}");
+        assert_eq!(primary_pool(&client).get("size"), 1, "{kind}");
+    }
+}
+
+#[test]
+fn a_connection_in_another_database_is_not_the_first() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[NO_POLLS]), &[("db", "4")]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    assert_eq!(primary.accepted(), 2);
+    eventually("the other one is closed", Duration::from_secs(5), || primary.connections() == 1);
+    assert_eq!(primary.sessions()[0].db, 4);
+}
+
+#[test]
+fn a_connection_on_which_something_was_refused_is_not_the_first() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    primary.fault_times("SELECT", 1, Fault::Error("ERR not now".into()));
+    let client = to_primary(&handle(&watch, &[("db", "3"), NO_POLLS]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let on = primary.log().iter().find(|entry| entry.text() == "SET k v").map(|entry| entry.conn);
+    assert_eq!((on, primary.accepted()), (Some(2), 2));
+}
+
+/// Types of replies differ between the protocols.
+#[test]
+fn all_connections_of_a_pool_speak_as_the_first_one_does() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    primary.fault_times("HELLO", 1, Fault::Error("ERR unknown command 'HELLO'".into()));
+    let client = to_primary(&handle(&watch, &[NO_POLLS]), &[]);
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let session = client.session(None).expect("a session");
+    assert_eq!((ok(&session, "GET k").as_str(), primary.accepted(), primary.count("HELLO")), ("v", 2, 1));
+    assert!(primary.sessions().iter().all(|session| session.protocol == 2));
+}
+
+#[test]
+fn a_client_that_nobody_calls_keeps_no_connection_of_a_discovery() {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let sentinel = handle(&watch, &[NO_POLLS]);
+    let client = to_primary(&sentinel, &[]);
+    sentinel.service(SERVICE).verify(Deadline::after(Duration::from_secs(20))).expect("a primary");
+    assert!(primary.accepted() == 1 && pools(&client).iter().all(|pool| pool.get("size") == 0));
+    eventually("it is closed", Duration::from_secs(5), || primary.connections() == 0);
+}
+
+/// A primary that serves, but for one command at which the connection ends each time.
+fn with_a_bad_command(fault: Fault) -> (FakeNode, FakeSentinel, Arc<Client>) {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[("lane.max", "1")]);
+    assert_eq!(ok(&client, "SET n 0"), "OK");
+    primary.fault("GET bad", fault);
+    (primary, watch, client)
+}
+
+/// Sent three times, first on the lane that others use and then on connections of its own.
+#[track_caller]
+fn sent_thrice(primary: &FakeNode) {
+    let log = primary.log();
+    let on = |line: &str| log.iter().filter(|entry| entry.text() == line).map(|entry| entry.conn).collect::<Vec<_>>();
+    let bad = on("GET bad");
+    assert_eq!(bad.len(), 3, "{bad:?}");
+    assert!(bad[1..].iter().all(|conn| bad.iter().filter(|other| *other == conn).count() == 1), "{bad:?}");
+    let others = on("INCR n");
+    assert!(!others.is_empty() && bad[1..].iter().all(|conn| !others.contains(conn)), "{bad:?} {others:?}");
+}
+
+#[test]
+fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
+    for (fault, status) in [(Fault::Lost, Status::Io), (Fault::Raw(b"rubbish\r\n".to_vec()), Status::Protocol)] {
+        let (primary, _watch, client) = with_a_bad_command(fault);
+        // Others use the lane all the time. Only the first end can cost one of them its answer.
+        let over = Arc::new(AtomicBool::new(false));
+        let others = {
+            let (client, over) = (client.clone(), over.clone());
+            spawn(move || {
+                let mut lost = 0;
+                while !over.load(Ordering::Acquire) {
+                    lost += usize::from(call(&client, "INCR n", 0, LONG).is_err());
+                }
+                lost
+            })
+        };
+        primary.wait_count("INCR n", 10, Duration::from_secs(5));
+        let error = fails(status, call(&client, "GET bad", 0, LONG));
+        assert!(error.message().contains("ended 3 times") && !error.has(flags::RETRYABLE), "{error}");
+        over.store(true, Ordering::Release);
+        assert!(join(&others) <= 1);
+        sent_thrice(&primary);
+        // The same of a submitted one; those behind it go on.
+        primary.clear_log();
+        let queue = queue(10);
+        let lines = list(&["GET bad", "INCR n", "INCR n"]);
+        client.cmds_submit(&lines, CallFlags::from_bits(EACH).expect("flags"), LONG, &queue, 1).expect("room");
+        let events = drain(&queue, 3);
+        let is_told =
+            |event: &Event| event.outcome.as_ref().is_err_and(|error| error.message().contains("ended 3 times"));
+        assert_eq!(events.iter().filter(|event| is_told(event)).count(), 1);
+        ok(&client, "INCR n");
+        sent_thrice(&primary);
+    }
+}

@@ -1,0 +1,286 @@
+//! Scans (rule 15): whose a cursor is, on every kind of client, for several scans at a time; a cursor that is of no use says so.
+
+use crate::calls;
+use crate::completions;
+use crate::support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use calls::*;
+use support::*;
+use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::error::{Status, flags};
+use vigie::time::Deadline;
+use vigie::topology::Sentinel;
+
+const SOON: Duration = Duration::from_secs(5);
+const KINDS: [&str; 4] = ["SCAN", "HSCAN h", "SSCAN s", "ZSCAN z"];
+
+/// Answers every scan with this cursor.
+fn answers(node: &FakeNode, cursor: &str) {
+    let reply = Value::Array(vec![Value::bulk(cursor), Value::Array(Vec::new())]);
+    for kind in KINDS {
+        let name = kind.split(' ').next().expect("a name");
+        node.fault(name, Fault::Reply(reply.clone()));
+    }
+}
+
+fn refresh(sentinel: &Arc<Sentinel>) {
+    sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
+}
+
+#[track_caller]
+fn interrupted(client: &Client, line: &str, node: &str) {
+    let error = fails(Status::ScanInterrupted, cmd(client, line));
+    assert!(error.message().contains(node) && error.message().contains("cursor 0"), "{line}: {error}");
+    assert!(!error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{line}: {error}");
+}
+
+/// The cursor in a reply of a scan.
+fn cursor(client: &Client, line: &str) -> i64 {
+    let reply = cmd(client, line).unwrap_or_else(|error| panic!("{line}: {:?} {error}", error.status()));
+    reply.child(0, 0).and_then(|id| reply.int(id)).expect("a cursor")
+}
+
+#[test]
+fn a_cursor_of_an_old_primary_is_told() {
+    for target in [Target::Primary, Target::Split] {
+        let (old, new) = (Scripted::primary(), Scripted::primary());
+        let watch = told(&old.addr(), &[new.addr()]);
+        let sentinel = handle(&watch, &[]);
+        let client = open(&sentinel, target, &[]);
+        answers(&old, "17");
+        answers(&new, "0");
+        for kind in KINDS {
+            assert_eq!(cursor(&client, &format!("{kind} 0 COUNT 10")), 17);
+        }
+        // Two more: one that has gone on, and one whose next step fails.
+        assert_eq!(cursor(&client, "SCAN 0 MATCH a*"), 17);
+        old.fault("SCAN 17 MATCH b*", Fault::Error("ERR for once".into()));
+        assert_eq!(cursor(&client, "SCAN 0 MATCH b*"), 17);
+        fails(Status::Server, cmd(&client, "SCAN 17 MATCH b*"));
+        assert_eq!(old.count("INFO server"), 1, "asked once: {:?}", old.commands());
+        watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+        refresh(&sentinel);
+        for kind in KINDS {
+            interrupted(&client, &format!("{kind} 17 COUNT 20"), &old.addr());
+            // It is told once; from then on the cursor is one like any other that is not known.
+            assert_eq!(cursor(&client, &format!("{kind} 17")), 0);
+        }
+        interrupted(&client, "SCAN 17 MATCH a*", &old.addr());
+        interrupted(&client, "SCAN 17 MATCH b*", &old.addr());
+        assert_eq!(cursor(&client, "SCAN 99"), 0, "nothing is known of it");
+        assert_eq!((new.count("INFO server"), new.count("SCAN 17 MATCH a*")), (1, 0));
+    }
+}
+
+#[test]
+fn a_scan_that_goes_on_leaves_no_cursor_behind() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    answers(&old, "17");
+    assert_eq!(cursor(&client, "SCAN 0"), 17);
+    answers(&old, "23");
+    assert_eq!(cursor(&client, "SCAN 17"), 23);
+    answers(&old, "0");
+    assert_eq!(cursor(&client, "SCAN 23"), 0);
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    answers(&new, "5");
+    // The scan is over: what comes now is somebody else's.
+    assert_eq!((cursor(&client, "SCAN 17"), cursor(&client, "SCAN 23")), (5, 5));
+}
+
+/// As many cursors are kept as rule 15 says; of one that had to go nothing is known.
+#[test]
+fn four_thousand_and_ninety_six_cursors_are_kept() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    answers(&old, "17");
+    answers(&new, "0");
+    for n in 0..=4096 {
+        assert_eq!(cursor(&client, &format!("SCAN 0 MATCH {n}")), 17);
+    }
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    assert_eq!(cursor(&client, "SCAN 17 MATCH 0"), 0, "the oldest had to go");
+    interrupted(&client, "SCAN 17 MATCH 1", &old.addr());
+    interrupted(&client, "SCAN 17 MATCH 4096", &old.addr());
+}
+
+#[test]
+fn in_lists_and_in_what_is_submitted() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    let queue = completions::queue(8);
+    let submit = |lines: &[&str], flags: u32| {
+        let flags = CallFlags::from_bits(flags).expect("known");
+        client.cmds_submit(&list(lines), flags, Budget::Default, &queue, 1).expect("taken");
+        completions::one(&queue).1
+    };
+    answers(&old, "17");
+    answers(&new, "0");
+    // The question who answers leaves no trace in the replies.
+    let of_list = run(&client, &["ECHO a", "SCAN 0", "HSCAN h 0", "ECHO b"]).expect("a list");
+    assert_eq!(json(&of_list), r#"["a",["17",[]],["17",[]],"b"]"#);
+    assert_eq!(json(&submit(&["SSCAN s 0"], CallFlags::EACH).expect("a call")), r#"["17",[]]"#);
+    assert_eq!(json(&submit(&["ZSCAN z 0", "ECHO c"], 0).expect("a list")), r#"[["17",[]],"c"]"#);
+    assert_eq!(json(&submit(&["SET k v", "HSCAN i 0"], 0).expect("a list")), r#"["OK",["17",[]]]"#);
+    assert_eq!(old.count("INFO server"), 2, "once for each connection: what is submitted has its own");
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    // By whatever way a cursor has come, and by whatever way it is used.
+    fails(Status::ScanInterrupted, submit(&["SCAN 17"], CallFlags::EACH));
+    fails(Status::ScanInterrupted, submit(&["ECHO a", "HSCAN h 17"], 0));
+    fails(Status::ScanInterrupted, run(&client, &["SET k w", "SSCAN s 17"]));
+    interrupted(&client, "ZSCAN z 17", &old.addr());
+    interrupted(&client, "HSCAN i 17", &old.addr());
+    assert_eq!(new.count("SET"), 0, "a list with such a cursor is not begun");
+    assert_eq!(json(&run(&client, &["SCAN 0", "SSCAN s 17"]).expect("unknown now")), r#"[["0",[]],["0",[]]]"#);
+}
+
+/// The same address, and another server: its cursors mean something else.
+#[test]
+fn a_server_that_was_started_anew_is_another_one() {
+    for info in [true, false] {
+        let d = Deployment::new("started-anew").replicas(0).sentinels(0).start();
+        let node = d.node("mymaster-0");
+        let watch = told(&node.addr(), &[]);
+        let client = to_primary(&handle(&watch, &[]), &[]);
+        let fill = || {
+            // The numbers of connections that follow are higher than those after a start.
+            (0..60).for_each(|n| _ = node.cmd(&["SET", &format!("key-{n}"), "v"]));
+            if !info {
+                assert!(node.cmd(&["ACL", "SETUSER", "default", "-info"]).is_ok());
+            }
+        };
+        fill();
+        let at = cursor(&client, "SCAN 0 COUNT 10");
+        let other = cursor(&client, "SCAN 0 MATCH key* COUNT 20");
+        assert!(at != 0 && other != 0);
+        // Another connection to the same server is no other server.
+        let next = cursor(&client, &format!("SCAN {at} COUNT 10"));
+        client.disconnect().expect("an open client");
+        let after = cursor(&client, &format!("SCAN {next} COUNT 10"));
+        assert!(next != 0 && after != 0);
+        node.restart();
+        // Where INFO tells nothing the numbers of the connections have gone back; where it does they need not have.
+        let connections = if info { 200 } else { 5 };
+        (0..connections).for_each(|n| _ = node.cmd(&["SET", &format!("key-{}", n % 5), "v"]));
+        if !info {
+            assert!(node.cmd(&["ACL", "SETUSER", "default", "-info"]).is_ok());
+        }
+        interrupted(&client, &format!("SCAN {after} COUNT 10"), &node.addr());
+        interrupted(&client, &format!("SCAN {other} MATCH key*"), &node.addr());
+        assert_eq!(cursor(&client, "SCAN 0 COUNT 100"), 0, "from the beginning");
+    }
+}
+
+#[test]
+fn a_replica_client_goes_on_where_the_cursor_came_from() {
+    let primary = Scripted::primary();
+    let replicas = [Scripted::replica(&primary.addr()), Scripted::replica(&primary.addr())];
+    let watch = told(&primary.addr(), &replicas.each_ref().map(|node| node.addr()));
+    let sentinel = handle(&watch, &[]);
+    let readers = to_replicas(&sentinel, &[]);
+    answers(&replicas[0], "17");
+    answers(&replicas[1], "23");
+    let first = cursor(&readers, "SCAN 0");
+    let (own, other) = if first == 17 { (0, 1) } else { (1, 0) };
+    let flags = |at: usize, flags: &str| {
+        watch.service(SERVICE, |state| state.replicas[at].flags = flags.into());
+        refresh(&sentinel);
+    };
+    // Its replica is not fit: what begins now begins on the other one.
+    flags(own, "s_down,slave");
+    let second = cursor(&readers, "SCAN 0");
+    assert_ne!(second, first);
+    // Fit again: each goes on where it was.
+    flags(own, "slave");
+    assert_eq!(cursor(&readers, &format!("SCAN {first}")), first);
+    assert_eq!(cursor(&readers, &format!("SCAN {second}")), second);
+    let counts = || replicas.each_ref().map(|node| node.count("SCAN"));
+    assert_eq!(counts(), [2, 2]);
+    // Two of different nodes cannot be one list; that takes nothing from either.
+    fails(Status::ScanInterrupted, run(&readers, &[&format!("SCAN {first}"), &format!("SCAN {second}")]));
+    assert_eq!((cursor(&readers, &format!("SCAN {first}")), counts()[own]), (first, 3));
+    let (first, second) = (cursor(&readers, "HSCAN h 0"), cursor(&readers, "SSCAN s 0"));
+    assert_eq!((first, second), (if other == 0 { 17 } else { 23 }, if other == 0 { 17 } else { 23 }), "the last pin");
+    flags(other, "s_down,slave");
+    interrupted(&readers, &format!("HSCAN h {first}"), &replicas[other].addr());
+    interrupted(&readers, &format!("SSCAN s {second}"), &replicas[other].addr());
+    assert_eq!(primary.count("SCAN") + primary.count("HSCAN"), 0);
+}
+
+#[test]
+fn many_scans_at_a_time_find_all_there_is() {
+    let d = single("many-scans");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    for n in 0..500 {
+        ok(&client, &format!("SET key-{n} v"));
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                for turn in 0..5 {
+                    let (mut at, mut keys) = (0, 0);
+                    loop {
+                        let line = format!("SCAN {at} MATCH key-* COUNT {}", 10 + thread + turn);
+                        let reply = cmd(client, &line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                        keys += reply.child(0, 1).map_or(0, |id| reply.count(id));
+                        at = reply.child(0, 0).and_then(|id| reply.int(id)).expect("a cursor");
+                        if at == 0 {
+                            break;
+                        }
+                    }
+                    assert_eq!(keys, 500);
+                }
+            });
+        }
+    });
+}
+
+/// A scan changes nothing: its failure is told as one that the same call may mend, whatever was sent.
+#[test]
+fn a_failed_scan_never_asks_whether_it_ran() {
+    let primary = Scripted::primary();
+    let replica = Scripted::replica(&primary.addr());
+    let watch = told(&primary.addr(), &[replica.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let queue = completions::queue(8);
+    for (target, node) in [(Target::Replica, &replica), (Target::Primary, &primary)] {
+        let client = open(&sentinel, target, &[]);
+        answers(node, "17");
+        assert_eq!(cursor(&client, "SCAN 0"), 17);
+        let flagged = |what: &str, error: &vigie::error::Error| {
+            let good = error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED);
+            assert!(good, "{what} of {target:?}: {:?} {} {error}", error.status(), error.flags());
+        };
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        flagged("closed", &fails(Status::Io, cmd(&client, "SCAN 17")));
+        assert_eq!(cursor(&client, "SCAN 17"), 17, "the same call, and it goes on");
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        flagged("a list", &fails(Status::Io, run(&client, &["ECHO a", "SCAN 17"])));
+        node.fault_times("SCAN 17", 1, Fault::Close);
+        let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+        client.cmds_submit(&list(&["SCAN 17"]), each, Budget::Default, &queue, 1).expect("taken");
+        flagged("submitted", &fails(Status::Io, completions::one(&queue).1));
+        node.fault_times("SCAN 17", 1, Fault::Stall);
+        flagged("stalled", &fails(Status::Timeout, within(&client, "SCAN 17", 60)));
+    }
+    // Its node is gone: the call that goes on says so.
+    let readers = to_replicas(&sentinel, &[]);
+    assert_eq!(cursor(&readers, "SCAN 0"), 17);
+    replica.down();
+    watch.service(SERVICE, |state| state.replicas[0].flags = "s_down,slave".into());
+    refresh(&sentinel);
+    interrupted(&readers, "SCAN 17", &replica.addr());
+}
