@@ -231,7 +231,8 @@ fn statistics_md_topology_md_and_events_md_are_what_the_tables_of_the_maps_say()
 fn each_kind_of_event_of_the_header_stands_on_its_page() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let header = std::fs::read_to_string(root.join("include/vigie.h")).unwrap();
-    let in_header = header.lines().filter_map(|line| line.trim().strip_prefix("VIGIE_EVENT_")?.strip_suffix("),"));
+    let values = header.lines().map(|line| line.trim().trim_end_matches(','));
+    let in_header = values.filter_map(|line| line.strip_prefix("VIGIE_EVENT_")?.strip_suffix(')'));
     let in_header: Vec<_> = in_header.map(str::to_owned).collect();
     let mut kinds: Vec<_> = kind::ALL.iter().collect();
     kinds.sort_by_key(|(kind, ..)| *kind);
