@@ -164,7 +164,7 @@ impl Cause {
             Self::Unproven,
             "unproven",
             REPLICA,
-            "Fit: it is read from on the word of the Sentinels, because it does not tell its role or its replication id.",
+            "Spoken of: it is read from on the word of the Sentinels, because it does not tell its role or its replication id.",
         ),
         row(Self::NotListed, "not_listed", REPLICA, "Not fit: the Sentinels do not list it any more."),
         row(Self::SubjectivelyDown, "s_down", REPLICA, "Not fit: most Sentinels hold it for down."),

@@ -134,6 +134,8 @@ struct State {
     id: Option<String>,
     older: Vec<String>,
     remarks: Vec<Remark>,
+    /// What those who watch were told last: whether it is fit.
+    told: Vec<(Endpoint, bool)>,
 }
 
 #[derive(Debug)]
@@ -174,6 +176,15 @@ impl State {
             }
         }
         self.of = Some(primary.clone());
+    }
+
+    fn told(&self, replica: &Endpoint) -> Option<bool> {
+        self.told.iter().find(|(node, _)| node == replica).map(|(_, fit)| *fit)
+    }
+
+    /// Whether a replica was unfit by its own word when it was last weighed.
+    fn objects_to(&self, replica: &Endpoint) -> bool {
+        self.remarks.iter().any(|remark| remark.node == *replica && !remark.fit)
     }
 
     /// Forgets what was said of nodes that are gone.
@@ -233,18 +244,63 @@ impl Service {
         self.following.state().learn(primary, told);
     }
 
-    /// What came of weighing a replica; told to those who watch when it is new.
+    /// What came of weighing a replica; what is new in that is told to those who watch.
     pub fn note_weighed(&self, replica: &Endpoint, weighed: &Weighed) {
         let remark = match weighed {
             Weighed::Unproven(why) => Some((why.clone(), true)),
             Weighed::Unfit(why, _) => Some((why.clone(), false)),
             _ => None,
         };
-        let (fit, why) = remark.clone().map_or_else(|| (true, Why::word(Cause::Fit)), |(why, fit)| (fit, why));
-        if self.following.state().remark(replica, remark) {
-            let (service, replica) = (self.name.clone(), replica.to_string());
-            self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit: Some(fit), why }));
+        let mut state = self.following.state();
+        let snapshot = self.load();
+        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
+        let is_new = state.remark(replica, remark);
+        match (weighed, listed) {
+            (_, None) => {}
+            (Weighed::Unfit(why, _), Some(_)) => self.tell_fit(&mut state, replica, false, why.clone()),
+            (_, Some(view)) if view.unfit.is_none() => self.tell_fit(&mut state, replica, true, Why::word(Cause::Fit)),
+            // The Sentinels' word stands against it.
+            (_, Some(_)) => {}
         }
+        if let (Weighed::Unproven(why), true) = (weighed, is_new) {
+            self.tell_replica(replica, None, why.clone());
+        }
+    }
+
+    /// Tells what a discovery changes for the replicas.
+    pub(super) fn tell_replicas(&self, before: &Snapshot, after: &Snapshot) {
+        let is_in = |snapshot: &Snapshot, node: &Endpoint| snapshot.replicas.iter().any(|view| view.endpoint == *node);
+        let mut state = self.following.state();
+        for replica in &after.replicas {
+            let node = &replica.endpoint;
+            match &replica.unfit {
+                None if state.objects_to(node) => {}
+                None => self.tell_fit(&mut state, node, true, Why::word(Cause::Fit)),
+                Some(why) if state.told(node) == Some(true) => self.tell_fit(&mut state, node, false, why.clone()),
+                Some(_) => {}
+            }
+        }
+        for gone in before.replicas.iter().map(|view| &view.endpoint).filter(|node| !is_in(after, node)) {
+            if state.told(gone) == Some(true) {
+                self.tell_fit(&mut state, gone, false, Why::own(Cause::NotListed, "not listed any more"));
+            }
+            state.told.retain(|(node, _)| node != gone);
+        }
+    }
+
+    /// Tells whether a replica is read from from now on, unless this was told last. The state stays locked: what is told last is true.
+    fn tell_fit(&self, state: &mut State, replica: &Endpoint, fit: bool, why: Why) {
+        if state.told(replica) == Some(fit) {
+            return;
+        }
+        state.told.retain(|(node, _)| node != replica);
+        state.told.push((replica.clone(), fit));
+        self.tell_replica(replica, Some(fit), why);
+    }
+
+    fn tell_replica(&self, replica: &Endpoint, fit: Option<bool>, why: Why) {
+        let (service, replica) = (self.name.clone(), replica.to_string());
+        self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit, why }));
     }
 
     /// What is known now, for people: what a replica was refused for by its own word included.

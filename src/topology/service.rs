@@ -14,7 +14,7 @@ use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
-use super::watch::{Happening, Notice, ReplicaChange, SentinelChange};
+use super::watch::{Happening, Notice, SentinelChange};
 use crate::config::{AddressMap, Endpoint, Monitor};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role};
@@ -501,31 +501,6 @@ impl Service {
             self.learn_lineage(announced, replication);
         }
         self.note_primary(at, told.role == Role::Unknown);
-    }
-
-    /// Tells which replicas came in and went out.
-    fn tell_replicas(&self, before: &Snapshot, after: &Snapshot) {
-        let tell = |replica: &ReplicaView, fit: bool, why: Why| {
-            let (service, replica) = (self.name.clone(), replica.endpoint.to_string());
-            self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit: Some(fit), why }));
-        };
-        let find = |snapshot: &'_ Snapshot, endpoint: &Endpoint| {
-            snapshot
-                .replicas
-                .iter()
-                .find(|replica| replica.endpoint == *endpoint)
-                .map(|replica| replica.unfit.is_none())
-        };
-        for replica in &after.replicas {
-            match (find(before, &replica.endpoint), &replica.unfit) {
-                (None | Some(false), None) => tell(replica, true, Why::word(Cause::Fit)),
-                (Some(true), Some(why)) => tell(replica, false, why.clone()),
-                _ => {}
-            }
-        }
-        let gone = before.replicas.iter().filter(|replica| find(after, &replica.endpoint).is_none());
-        let why = || Why::own(Cause::NotListed, "not listed any more");
-        gone.filter(|replica| replica.unfit.is_none()).for_each(|replica| tell(replica, false, why()));
     }
 
     /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.

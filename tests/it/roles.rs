@@ -120,6 +120,42 @@ fn who_may_ask_for_no_role_at_all_is_served_and_told() {
     assert_eq!(seen.count(unproven), 1, "once");
     let of_replica = |told: &stage::Told| told.kind == kind::REPLICA && told.get("reason").contains("Sentinels' word");
     assert_eq!(seen.count(of_replica), 2, "once for each");
+    for node in [&r, &q] {
+        assert_eq!(fits(&seen, &node.addr()), ["1", ""], "it comes in, and is spoken of");
+    }
+}
+
+/// What was told of a replica: whether it is fit, in order.
+fn fits(seen: &Watch, replica: &str) -> Vec<String> {
+    let of_it = |told: &stage::Told| told.kind == kind::REPLICA && told.get("replica") == replica;
+    seen.all().into_iter().filter(of_it).map(|told| told.get("fit").to_owned()).collect()
+}
+
+/// The Sentinels' word and the replica's own may change at the same time: who watches is told what follows from both.
+#[test]
+fn that_a_replica_came_in_or_went_out_is_told_once() {
+    let (p, [r, q], watch) = three();
+    let sentinel = handle(&watch, &[NO_POLLS]);
+    let seen = Watch::on(&sentinel);
+    let reader = to_replicas(&sentinel, &[]);
+    let flags = |flags: &str| watch.service(SERVICE, |state| state.replicas[0].flags = flags.into());
+    let told = || fits(&seen, &r.addr());
+    assert_eq!(reads(&reader, &[&r, &q]), [3, 3]);
+    assert_eq!(told(), ["1"]);
+    // Its own word, then the Sentinels', which changes nothing; and back.
+    r.state(|node| node.role = FakeRole::replica_linked(&p.addr(), "sync"));
+    r.close_all();
+    eventually("it is out by its own word", SOON, || reads(&reader, &[&r, &q])[0] == 0 && told().len() == 2);
+    for word in ["slave,s_down", "slave", "slave,s_down"] {
+        flags(word);
+        refresh(&sentinel);
+    }
+    assert_eq!(told(), ["1", "0"]);
+    flags("slave");
+    r.state(|node| node.role = FakeRole::replica_of(&p.addr()));
+    refresh(&sentinel);
+    eventually("it is back", SOON, || reads(&reader, &[&r, &q])[0] > 0);
+    assert_eq!(told(), ["1", "0", "1"]);
 }
 
 #[test]
@@ -255,8 +291,9 @@ fn where_ids_are_refused_the_sentinels_word_decides_and_that_is_told() {
     let seen = Watch::on(&sentinel);
     let reader = to_replicas(&sentinel, &[STRICT]);
     assert_eq!(reads(&reader, &[&r, &q]), [6, 0], "of the other one the Sentinels say something else");
-    let taken = |told: &stage::Told| told.is(kind::REPLICA, &[("replica", &r.addr()), ("fit", "1")]);
-    seen.wait("it is told", SOON, |told| taken(told) && told.get("reason").contains("Sentinels' word"));
+    let spoken_of =
+        |told: &stage::Told| told.is(kind::REPLICA, &[("replica", &r.addr()), ("fit", ""), ("cause", "unproven")]);
+    seen.wait("it is told", SOON, |told| spoken_of(told) && told.get("reason").contains("Sentinels' word"));
     watch.service(SERVICE, |state| state.replicas[0].link = "err".into());
     q.state(|node| node.role = FakeRole::replica_of(&p.addr()));
     refresh(&sentinel);
