@@ -244,7 +244,7 @@ static void watches(vigie_queue *queue) {
   REFUSED("queue is NULL", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, NULL, 0, &error));
   REFUSED("queue is", NO_OUT, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, (vigie_queue *)rubbish, 0, &error));
   for (size_t i = 0; i < sizeof unwatchable / sizeof *unwatchable; i++)
-    REFUSED("event kinds", NO_OUT, vigie_sentinel_watch(sentinel, unwatchable[i], queue, 0, &error));
+    REFUSED("event_kinds", NO_OUT, vigie_sentinel_watch(sentinel, unwatchable[i], queue, 0, &error));
   CHECK(vigie_sentinel_watch(NULL, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
   GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, 0, queue, 0, &error));
   GIVES(VIGIE_OK, vigie_sentinel_watch(sentinel, VIGIE_EVENT_FENCE, queue, UINT64_MAX, NULL));
