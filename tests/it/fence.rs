@@ -61,6 +61,17 @@ fn speaks(stage: &Stage, doubts: u64) {
     eventually("the candidate has said that it is a primary", SOON, || service.doubts() != doubts);
 }
 
+/// A write that was held back: it was not sent, and the message says so, and what to do.
+#[track_caller]
+fn held_back<T>(outcome: Result<T>) -> Error {
+    let error = fails(Status::Fenced, outcome);
+    let told = |words: &str| error.message().contains(words);
+    assert!((told("nothing was sent") || told("not sent")) && told("try again"), "{error:?}");
+    assert_eq!(error.message().matches("(after ").count(), 1, "{error:?}");
+    assert!(error.has(flags::RETRYABLE), "{error:?}");
+    error
+}
+
 #[test]
 fn rule_5_the_fence_is_held_by_each_sentinel_that_tries() {
     let stage = stage(3, &[]);
@@ -184,7 +195,7 @@ fn rule_5_each_abort_releases_the_fence_and_writes_go_on_where_they_were() {
         stage.begin(turn % 2);
         eventually("the fence is up", SOON, || stage.service().is_fenced());
         let write = later(&client, "INCR n");
-        assert!(fails(Status::Fenced, within(&client, "SET k v", 30)).has(flags::RETRYABLE));
+        assert!(held_back(within(&client, "SET k v", 30)).has(flags::RETRYABLE));
         stage.abort(turn % 2, why);
         assert_eq!(join_ok(&write), (turn + 1).to_string());
     }
@@ -213,7 +224,7 @@ fn who_was_held_until_no_time_is_left_is_not_let_through() {
             (left, Ok(())) => {
                 assert!(left < Some(Duration::from_millis(25)), "let through, begun {left:?} before its end")
             }
-            (_, outcome) => assert!(fails(Status::Fenced, outcome).has(flags::RETRYABLE)),
+            (_, outcome) => assert!(held_back(outcome).has(flags::RETRYABLE)),
         }
         eventually("the fence is down", SOON, || !service.is_fenced());
     }
@@ -327,7 +338,7 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
     for line in ["SET k v", "EVAL return 0", "FCALL f 0", "VIGIE.UNKNOWN k", "INCR n", "BLPOP l 0"] {
         for client in [&client, &split] {
             let (outcome, took, pace) = paced(|| within(client, line, 40));
-            let error = fails(Status::Fenced, outcome);
+            let error = held_back(outcome);
             assert!(error.has(flags::RETRYABLE) && error.has(flags::FAILOVER), "{line}: {error}");
             assert!(!error.has(flags::MAYBE_EXECUTED) && error.message().contains(SERVICE), "{line}: {error}");
             assert!(took >= Duration::from_millis(40), "{line}: {took:?}");
@@ -335,10 +346,10 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
         }
         assert_eq!(stage.p.count(line.split(' ').next().unwrap()), 0, "{line} was sent");
     }
-    fails(Status::Fenced, session.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
-    fails(Status::Fenced, client.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
+    held_back(session.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
+    held_back(client.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
     for line in ["SET k v", "WATCH k", "GET k"] {
-        fails(Status::Fenced, within(&session, line, 40));
+        held_back(within(&session, line, 40));
     }
     assert_eq!((stage.p.count("SET"), stage.p.count("WATCH"), stage.p.count("GET")), (0, 0, 0));
     // Reads: of the primary, of replicas, on both kinds of clients, single and in lists.
@@ -733,7 +744,7 @@ fn rule_9_off_waits_for_what_the_sentinels_agree_on() {
     stage.promote();
     speaks(&stage, doubts);
     assert_eq!(at(&stage.service()), stage.p.addr());
-    fails(Status::Fenced, within(&client, "SET k v", 50));
+    held_back(within(&client, "SET k v", 50));
     stage.switch_all();
     ok(&client, "SET k new");
     assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.told.switches().len()), (1, 0, 1));
@@ -787,7 +798,7 @@ fn the_same_address_may_become_primary_again() {
     // Its fence works as before.
     stage.begin(0);
     stage.told.wait_fence(true, "+try-failover");
-    fails(Status::Fenced, within(&client, "SET k three", 40));
+    held_back(within(&client, "SET k three", 40));
 }
 
 #[test]
@@ -829,7 +840,7 @@ fn rule_6_without_a_monitor_the_waiting_call_ends_the_fence() {
         let client = to_primary(&sentinel, &[]);
         // On a slow machine a discovery takes longer than the call that is to be held has.
         sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
-        fails(Status::Fenced, within(&client, "SET k early", 200));
+        held_back(within(&client, "SET k early", 200));
         if !flag_stays {
             watch[0].service(SERVICE, |state| state.flags = "master".into());
         }
@@ -875,7 +886,7 @@ fn row_105_monitor_disconnect_follows_a_switch_by_its_polls() {
     ok(&client, "SET k v");
     watch.service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
     events.wait_fence(true, "failover_in_progress");
-    fails(Status::Fenced, within(&client, "SET k v", 40));
+    held_back(within(&client, "SET k v", 40));
     r.state(|state| state.role = FakeRole::Primary);
     watch.service(SERVICE, |state| {
         state.flags = "master".into();
