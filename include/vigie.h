@@ -225,8 +225,8 @@ typedef enum {
   /** Writes are held back, or no longer. */
   VIGIE_EVENT_FENCE = (1 << 6),
   /**
-   * All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, and a failover
-   * is noticed late.
+   * All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, a failover
+   * is noticed late, and nothing holds writes back before it: what the old primary acknowledges then may be lost.
    */
   VIGIE_EVENT_DEGRADED = (1 << 7),
   /** A replica is read from from now on, or no longer, or was spoken of. */
@@ -451,8 +451,8 @@ vigie_status vigie_threads_join(int64_t timeout_ms);
 vigie_status vigie_error_status(const vigie_error *error);
 
 /**
- * What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered. Never
- * NULL.
+ * What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered; where
+ * a server refuses a new connection it stands behind what was tried. Never NULL.
  *
  * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
  * Blocks: no.
@@ -668,8 +668,8 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
  * VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
  * spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
  *
- * Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
- * takes the place of the one before.
+ * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle and
+ * queue: a new one takes the place of the one before.
  * Ownership: nothing changes hands; the watch ends when the queue is freed.
  * Blocks: no.
  * Threads: [T].
@@ -821,10 +821,10 @@ vigie_status vigie_session_for(vigie_client *client,
  * and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover breaks it off: one that
  * may take something (BLPOP) is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken and
  * the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new primary
- * as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
- * one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
- * the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at
- * vigie_error_reply().
+ * as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered
+ * null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the call waits for the next one,
+ * within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by the old
+ * primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at vigie_error_reply().
  *
  * Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
  * each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.

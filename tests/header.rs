@@ -135,6 +135,7 @@ fn agreement() -> String {
     same("VIGIE_EVENT_TOPOLOGY", i64::from(vigie::queue::kind::TOPOLOGY));
     same("VIGIE_EVENT_NOTICE", i64::from(vigie::queue::kind::NOTICE));
     same("VIGIE_EVENT_SENTINEL", i64::from(vigie::queue::kind::SENTINEL));
+    same("VIGIE_EVENT_ALL", i64::from(vigie::topology::WATCHABLE));
     let fields = ["kind", "", "token", "reply", "error", "nodes", "data", "node_count", "data_len"];
     same("offsetof(vigie_event, status)", 4);
     same("sizeof(vigie_packed_event)", 64);
@@ -183,6 +184,31 @@ fn every_standard_compiles_it_without_a_warning() {
             clib::succeed(&mut cc, package);
         }
     }
+}
+
+/// What those who only read the header would get wrong without it.
+#[test]
+fn what_readers_have_missed_is_said() {
+    let header = header();
+    let all = functions(&header);
+    for (name, words) in [
+        ("vigie_queue_drain", "-1 too, which means no limit to poll()"),
+        ("vigie_sentinel_create", "that is no Sentinel, is tried again until the time is over"),
+        ("vigie_sentinel_watch", "before that nothing of it is told"),
+        ("vigie_sentinel_watch", "VIGIE_EVENT_ALL"),
+        ("vigie_replica_for", "cursor"),
+        ("vigie_cmds_exec", "VIGIE_ERR_SERVER only with VIGIE_CALL_EACH"),
+        ("vigie_cmd_exec", "timeout.call (5 s) as a grace"),
+        ("vigie_cmd_exec", "or no Sentinel tells of one, the call waits"),
+        ("vigie_error_message", "where a server refuses a new connection"),
+    ] {
+        let (_, _, comment) = all.iter().find(|(known, ..)| known == name).expect("a function");
+        let comment = comment.replace("\n *", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(comment.contains(words), "{name} does not say {words:?}: {comment}");
+    }
+    let (before, _) = header.split_once("VIGIE_EVENT_DEGRADED =").expect("a kind");
+    let comment = before.rsplit("/**").next().unwrap_or_default();
+    assert!(comment.contains("nothing holds writes back"), "{comment}");
 }
 
 /// Also where the whole header is in an extern "C" block, and where an argument must not be evaluated twice.

@@ -176,10 +176,10 @@ pub unsafe extern "C" fn vigie_session_for(
 /// and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover breaks it off: one that
 /// may take something (BLPOP) is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken and
 /// the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new primary
-/// as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary the call waits for the next
-/// one, within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by
-/// the old primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at
-/// vigie_error_reply().
+/// as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered
+/// null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the call waits for the next one,
+/// within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by the old
+/// primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at vigie_error_reply().
 ///
 /// Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
 /// each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.

@@ -58,8 +58,8 @@ pub unsafe extern "C" fn vigie_error_status(error: *const vigie_error) -> vigie_
     total(OK, || unsafe { handle::peek(error) }.map(|texts| texts.error.status().code()))
 }
 
-/// What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered. Never
-/// NULL.
+/// What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered; where
+/// a server refuses a new connection it stands behind what was tried. Never NULL.
 ///
 /// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
 /// Blocks: no.

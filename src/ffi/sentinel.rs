@@ -137,8 +137,8 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
 /// VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
 /// spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
 ///
-/// Lengths: event_kinds are VIGIE_EVENT_* bits; 0 ends the watch. There is one watch per handle and queue: a new one
-/// takes the place of the one before.
+/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle and
+/// queue: a new one takes the place of the one before.
 /// Ownership: nothing changes hands; the watch ends when the queue is freed.
 /// Blocks: no.
 /// Threads: [T].

@@ -177,8 +177,8 @@ pub enum vigie_event_kind {
     VIGIE_EVENT_DROPPED = 1 << 5,
     /// Writes are held back, or no longer.
     VIGIE_EVENT_FENCE = 1 << 6,
-    /// All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, and a failover
-    /// is noticed late.
+    /// All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, a failover
+    /// is noticed late, and nothing holds writes back before it: what the old primary acknowledges then may be lost.
     VIGIE_EVENT_DEGRADED = 1 << 7,
     /// A replica is read from from now on, or no longer, or was spoken of.
     VIGIE_EVENT_REPLICA = 1 << 8,

@@ -167,6 +167,38 @@ fn the_users_of_the_page_are_refused_nothing() {
     }
 }
 
+/// Everything that the library sends by itself has a row with what happens without it.
+#[test]
+fn each_command_of_the_library_has_a_row_with_what_happens_without_it() {
+    let (_, rest) = PAGE.split_once("\n## With less\n").expect("a section of the page");
+    let section = rest.split("\n## ").next().unwrap_or_default().replace('\\', "");
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).collect();
+    for command in [
+        "role",
+        "info",
+        "ping",
+        "select",
+        "wait",
+        "subscribe",
+        "psubscribe",
+        "client|setname",
+        "client|setinfo",
+        "client|no-evict",
+        "client|no-touch",
+        "sentinel|myid",
+        "sentinel|get-master-addr-by-name",
+        "sentinel|master",
+        "sentinel|replicas",
+        "sentinel|sentinels",
+    ] {
+        let name = format!("`+{command}`");
+        let row = rows.iter().find(|row| row.split(" | ").next().is_some_and(|cell| cell.contains(&name)));
+        let what = row.unwrap_or_else(|| panic!("{name} has no row")).split(" | ").nth(1).unwrap_or_default();
+        assert!(what.len() > 10, "{name}: {what}");
+    }
+    assert!(section.contains("HELLO and AUTH need no permission"));
+}
+
 fn number_of(client: &Client) -> i64 {
     within(client, "DBSIZE", 2000).ok().and_then(|reply| reply.int(0)).unwrap_or_default()
 }
