@@ -193,10 +193,10 @@ fn who_is_refused_is_told_what_to_do() {
 }
 
 #[test]
-fn held_back_writes_full_pools_and_missing_replicas_name_the_remedy() {
+fn full_pools_and_missing_replicas_name_the_remedy() {
     let node = Scripted::primary();
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
-    let options = [("pool.max", "2"), ("pool.wait", "50"), ("write.majority_ms", "off")];
+    let options = [("pool.max", "2"), ("pool.wait", "50")];
     let sentinel = connect(&uri_of(&sentinels), &options);
     let primary = client(&sentinel, Target::Primary);
     let session = primary.session(None).unwrap();
