@@ -35,6 +35,7 @@ mod exports;
 mod failover;
 mod fence;
 mod install;
+mod isolation;
 mod kit;
 mod lane_hazards;
 mod languages;
