@@ -207,10 +207,12 @@ pub(crate) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
     if worth_it { error.with_flags(flags::RETRYABLE) } else { error }
 }
 
-/// A script's refusal is wrapped differently by each version: `-READONLY ... script: ...`, `-ERR Error running script ... -READONLY`.
+/// The server's own words for a demotion: as the code of the error, or passed on by a script or by EXEC, which put words of their own
+/// before it (`-ERR Error running script ... -READONLY You can't write against ...`). A script's own text shows nothing.
 fn shows_demotion(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b"READONLY ").is_some()
-        || line.starts_with(b"MASTERDOWN")
+    let code = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(code, b"READONLY" | b"MASTERDOWN")
+        || memchr::memmem::find(line, b"READONLY You can't write").is_some()
         || is_unblocked_by_demotion(line)
 }
 
@@ -285,6 +287,31 @@ mod tests {
             Verdict::Done { ask: false, .. }
         ));
         assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply("OOM command")), Verdict::Done { .. }));
+    }
+
+    #[test]
+    fn only_the_servers_own_words_show_a_demotion() {
+        // Recorded from redis 7.0.15 on a replica, but for the second, which is redis 6's form.
+        for line in [
+            "READONLY You can't write against a read only replica. script: d223ed8c, on @user_script:1.",
+            "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't write against a read only replica.",
+            "ERR user_script:1: READONLY You can't write against a read only replica. script: 3b28a20c, on @user_script:1.",
+            "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        ] {
+            assert!(shows_demotion(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "ERR it is READONLY here",
+            "my READONLY word",
+            "READONLYISH word",
+            "ERR user_script:1: READONLY own script: 31a4364d, on @user_script:1.",
+            "ERR Write commands are not allowed from read-only scripts. script: 34c8c9d3, on @user_script:2.",
+            "MASTERDOWNS own word",
+        ] {
+            assert!(!shows_demotion(line.as_bytes()), "{line}");
+        }
     }
 
     #[test]
