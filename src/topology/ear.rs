@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(1600);
 const STOPPED: Duration = Duration::from_millis(1200);
 /// What was refused is asked for again after so long.
 const RENEW: Duration = Duration::from_secs(60);
+/// A subscription that has stood for so long was no failure; one that ends before makes the next pause longer.
+const STOOD: Duration = Duration::from_secs(3);
 /// Pauses before it is tried again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -61,9 +63,12 @@ enum State {
     },
     Listening {
         link: Link,
+        since: Instant,
         pinged: Instant,
         /// Nothing has come since it was pinged then.
         unanswered: Option<Instant>,
+        /// PINGs without an answer so far. A refusal does not say which question it answers, so there is none while a subscription is asked for.
+        pings: usize,
     },
 }
 
@@ -193,11 +198,17 @@ impl Ear {
                 self.scope.refuse(&String::from_utf8_lossy(line))
             }
             // The right to PING may be lacking too: an answer is an answer.
-            Some(line) if line.starts_with(b"NOPERM") && self.is_listening() => return Ok(false),
+            Some(line) if line.starts_with(b"NOPERM") && self.is_listening() => {
+                self.answered_ping();
+                return Ok(false);
+            }
             Some(line) => return Err(Error::from_server(line, &self.endpoint)),
             None => {
                 let word = reply.child(0, 0).and_then(|node| reply.bytes(node));
                 if !matches!(word, Some(b"psubscribe" | b"subscribe")) {
+                    if !matches!(word, Some(b"pmessage" | b"message")) {
+                        self.answered_ping();
+                    }
                     news.extend(news::read(reply).filter(|_| self.is_listening()));
                     return Ok(false);
                 }
@@ -217,14 +228,19 @@ impl Ear {
         }
     }
 
+    fn answered_ping(&mut self) {
+        if let State::Listening { pings, .. } = &mut self.state {
+            *pings = pings.saturating_sub(1);
+        }
+    }
+
     /// All answers to the subscription are there; true when it has just come about.
     fn subscribed(&mut self) -> bool {
         let now = Instant::now();
         self.renews = self.scope.deaf().map(|_| now + RENEW);
         match std::mem::replace(&mut self.state, State::Away { until: now }) {
             State::Coming { link, .. } => {
-                self.state = State::Listening { link, pinged: now, unanswered: None };
-                self.pause = PAUSES.0;
+                self.state = State::Listening { link, since: now, pinged: now, unanswered: None, pings: 0 };
                 true
             }
             other => {
@@ -254,20 +270,29 @@ impl Ear {
             {
                 Err(link.timed_out(now.saturating_duration_since(*asked)))
             }
-            State::Listening { link, pinged, unanswered } if now.saturating_duration_since(*pinged) >= PING => {
+            State::Listening { link, pinged, unanswered, pings, .. }
+                if now.saturating_duration_since(*pinged) >= PING =>
+            {
                 *pinged = now;
                 // After a stop the question before it counts no more.
                 *unanswered = if stopped { Some(now) } else { unanswered.or(Some(now)) };
-                let mut ping = Vec::new();
-                encode::command(&mut ping, &[b"PING"]);
-                if self.renews.is_some_and(|at| now >= at) {
-                    self.scope.renew();
-                    self.renews = None;
-                    ping.extend(self.scope.ask());
+                let mut question = Vec::new();
+                match (self.renews.is_some_and(|at| now >= at), *pings) {
+                    (true, 0) => {
+                        self.scope.renew();
+                        self.renews = None;
+                        question = self.scope.ask();
+                    }
+                    (true, _) => {}
+                    (false, _) if self.scope.is_asking() => {}
+                    (false, _) => {
+                        *pings += 1;
+                        encode::command(&mut question, &[b"PING"]);
+                    }
                 }
                 // Sending receives too: what came meanwhile will not come again.
                 let mut events = Vec::new();
-                let sent = link.send(&ping, &mut events);
+                let sent = link.send(&question, &mut events);
                 let up = self.take(events, news)?;
                 sent.map(|()| up)
             }
@@ -276,6 +301,9 @@ impl Ear {
     }
 
     fn lose(&mut self, now: Instant) {
+        if matches!(self.state, State::Listening { since, .. } if now.saturating_duration_since(since) >= STOOD) {
+            self.pause = PAUSES.0;
+        }
         let jitter = self.pause.mul_f64(0.5 + random::rng().f64());
         self.state = State::Away { until: now + jitter };
         self.pause = (self.pause * 2).min(PAUSES.1);

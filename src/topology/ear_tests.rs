@@ -57,6 +57,12 @@ impl Set {
         self.one.count("PSUBSCRIBE *")
     }
 
+    /// The subscription was confirmed then.
+    fn stands_since(&mut self, then: Instant) {
+        let State::Listening { since, .. } = &mut self.ear.state else { panic!("it does not listen") };
+        *since = then;
+    }
+
     /// The minute is over.
     fn a_minute_later(&mut self) {
         let due = self.ear.renews.expect("it is asked for again");
@@ -104,4 +110,41 @@ fn what_is_refused_again_is_asked_for_after_another_minute() {
     let deaf = set.ear.deaf().expect("one channel is refused");
     assert!(deaf.starts_with("refused: 1 of "), "{deaf}");
     assert!(set.ear.renews.is_some() && set.ear.is_listening());
+}
+
+#[test]
+fn a_refused_ping_is_not_taken_for_the_subscription_that_is_asked_for_again() {
+    let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE", "PING"]);
+    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    let before = set.pings();
+    set.drive_until("it was asked whether it is there", |set| set.pings() > before);
+    set.refuse(&["PING"]);
+    set.a_minute_later();
+    set.drive_until("it hears", |set| set.ear.deaf().is_none());
+    // Another refused PING later, all answers to the subscription have come.
+    let before = set.pings();
+    set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
+    assert_eq!(set.one.count("PSUBSCRIBE +*"), 1, "at the first time; now all was granted at once");
+    assert_eq!((set.ups, set.subscriptions(), set.one.accepted()), (2, 2, 1));
+}
+
+#[test]
+fn a_subscription_that_ends_at_once_is_a_failure_and_makes_the_next_pause_longer() {
+    let mut set = Set::refused(&[]);
+    // The last one has stood.
+    for (stood, milliseconds) in
+        [200, 400, 800, 1600, 2000, 2000].map(|pause| (false, pause)).into_iter().chain([(true, 200)])
+    {
+        // The pause is over.
+        set.ear.state = State::Away { until: Instant::now() };
+        set.drive_until("it listens", |set| set.ear.is_listening());
+        set.stands_since(if stood { Instant::now() - STOOD } else { Instant::now() + SOON });
+        set.one.close_all();
+        eventually("it has gone", SOON, || {
+            let change = set.ear.drive(&set.options, SOON, &set.waker, &mut set.news);
+            matches!(change, Some(Change::Down(_)))
+        });
+        assert_eq!(set.ear.pause, Duration::from_millis(milliseconds));
+    }
+    assert_eq!((set.ups, set.one.accepted()), (7, 7), "one connection and one event for each coming");
 }
