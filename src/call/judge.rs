@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn only_the_servers_own_words_show_a_demotion() {
-        // Recorded from redis 7.0.15 on a replica, but for the second, which is redis 6's form.
+        // What scripts give was recorded on a replica with redis 7.0.15 (their hashes are cut), but for `Error running script`, the form of
+        // redis 6, which was not run. The lines without a script are written by hand.
         for line in [
             "READONLY You can't write against a read only replica. script: d223ed8c, on @user_script:1.",
             "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't write against a read only replica.",
