@@ -105,7 +105,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// It is not what it was: its connections serve nothing new, and the Sentinels are asked.
-    Doubt(String),
+    Doubt(Error),
     /// It did not answer as it should.
     Suspect(String),
     /// It is a replica that failed: others come first for a while.
@@ -242,9 +242,7 @@ impl<N: Node> Attempt<N> {
             false => outcome,
         };
         match judge::judge(plan, self.from(), call, &self.retry, outcome) {
-            Verdict::Done { reply, ask } => {
-                (Step::Done(reply), ask.then(|| Effect::Doubt("it refused a write".to_owned())))
-            }
+            Verdict::Done { reply, demotion } => (Step::Done(reply), demotion.map(Effect::Doubt)),
             Verdict::Failed(error) => {
                 let effect = effect_of_end(&error, by_caller);
                 (Step::Over(error), effect)
@@ -301,8 +299,10 @@ impl<N: Node> Attempt<N> {
                 (history.stale, history.version) = (leg.discovered, leg.version);
                 // The primary that stood in for the replicas is gone as well: they are tried anew.
                 history.tried.clear();
-                let why = error.message().to_owned();
-                Some(if error.status() == Status::Server { Effect::Doubt(why) } else { Effect::Suspect(why) })
+                Some(match error.status() {
+                    Status::Server => Effect::Doubt(error.clone()),
+                    _ => Effect::Suspect(error.message().to_owned()),
+                })
             }
         };
         (Step::Again(error), effect)
@@ -400,7 +400,7 @@ fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
         return (!by_caller).then(|| Effect::Suspect(error.message().to_owned()));
     }
     let refused_wait = error.status() == Status::Replicas && !error.server_code().is_empty();
-    refused_wait.then(|| Effect::Doubt(error.message().to_owned()))
+    refused_wait.then(|| Effect::Doubt(Error::new(Status::Role, error.message()).with_flags(flags::RETRYABLE)))
 }
 
 /// The flags that tell the caller whether it ran, and whether to try again.

@@ -110,7 +110,8 @@ fn in_words(step: &Step, effect: &Option<Effect>) -> String {
 const READONLY: &str = "READONLY You can't write against a read only replica.";
 const LOADING: &str = "LOADING Redis is loading the dataset in memory";
 const UNBLOCKED: &str = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
-const IN_SCRIPT: &str = "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write";
+const IN_SCRIPT: &str =
+    "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.";
 
 /// The rule, the commands, the call's flags, the outcome of its first attempt on the primary, and what follows.
 const TABLE: &[(&str, &str, u32, &str, &str)] = &[

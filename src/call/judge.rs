@@ -11,8 +11,8 @@ use crate::resp::{Kind, Reply};
 
 /// What to do with an outcome.
 pub(crate) enum Verdict {
-    /// The call is over, with this reply. `ask`: it shows that the topology has changed.
-    Done { reply: Reply, ask: bool },
+    /// The call is over, with this reply; and what shows that the node is not what it was.
+    Done { reply: Reply, demotion: Option<Error> },
     /// The call is over, with this error.
     Failed(Error),
     /// Not over: it, or what is left of it, may be sent again.
@@ -139,7 +139,7 @@ pub(crate) fn is_final(error: &Error) -> bool {
 }
 
 fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
-    let Some(line) = reply.error_line(0) else { return Verdict::Done { reply, ask: false } };
+    let Some(line) = reply.error_line(0) else { return Verdict::Done { reply, demotion: None } };
     match refusal(plan, line, retry) {
         Some(refusal) if may_repeat(plan) => Verdict::Again(Again {
             error: Error::from_server(line, "").with_flags(flags::RETRYABLE),
@@ -147,7 +147,7 @@ fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict 
             kept: None,
             was_sent: true,
         }),
-        _ => Verdict::Done { ask: shows_demotion(line), reply },
+        _ => Verdict::Done { demotion: demotion(line), reply },
     }
 }
 
@@ -156,7 +156,6 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(plan, line, retry));
     let children: Vec<u32> = reply.children(0).collect();
     let ran = children.iter().rposition(|child| refused(*child).is_none()).map_or(0, |last| last + 1);
-    let ask = shows_demotion_anywhere(&reply);
     match children.get(ran) {
         Some(first) if may_repeat(plan) => {
             let line = reply.error_line(*first).unwrap_or_default();
@@ -164,7 +163,7 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
             let suspect = refused(*first) == Some(Refusal::Moved);
             Verdict::Again(Again { error, suspect, kept: Some((reply, ran)), was_sent: true })
         }
-        _ => Verdict::Done { reply, ask },
+        _ => Verdict::Done { demotion: shown_demotion(&reply), reply },
     }
 }
 
@@ -216,9 +215,13 @@ fn shows_demotion(line: &[u8]) -> bool {
         || is_unblocked_by_demotion(line)
 }
 
-/// The same of a reply, or of the replies to a list.
-pub(crate) fn shows_demotion_anywhere(reply: &Reply) -> bool {
-    std::iter::once(0).chain(reply.children(0)).any(|node| reply.error_line(node).is_some_and(shows_demotion))
+fn demotion(line: &[u8]) -> Option<Error> {
+    shows_demotion(line).then(|| Error::from_server(line, "").with_flags(flags::RETRYABLE))
+}
+
+/// What a reply, or one of the replies to a list, shows of a node that is no primary any more.
+pub(crate) fn shown_demotion(reply: &Reply) -> Option<Error> {
+    std::iter::once(0).chain(reply.children(0)).find_map(|node| reply.error_line(node).and_then(demotion))
 }
 
 /// The replies of a list that was sent in several parts, as one.
@@ -276,15 +279,18 @@ mod tests {
     fn a_refusal_is_repeated_but_not_a_scripts() {
         let readonly = "READONLY You can't write against a read only replica.";
         assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply(readonly)), Verdict::Again(again) if again.suspect));
-        assert!(matches!(judged(&["EVAL", "s", "0"], 0, error_reply(readonly)), Verdict::Done { ask: true, .. }));
+        assert!(matches!(
+            judged(&["EVAL", "s", "0"], 0, error_reply(readonly)),
+            Verdict::Done { demotion: Some(_), .. }
+        ));
         let old = "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write";
-        assert!(matches!(judged(&["EVAL", "s", "0"], 0, error_reply(old)), Verdict::Done { ask: true, .. }));
+        assert!(matches!(judged(&["EVAL", "s", "0"], 0, error_reply(old)), Verdict::Done { demotion: Some(_), .. }));
         assert!(
             matches!(judged(&["GET", "k"], 0, error_reply("LOADING Redis is loading")), Verdict::Again(again) if !again.suspect)
         );
         assert!(matches!(
             judged(&["SET", "k", "v"], 0, error_reply("NOREPLICAS Not enough")),
-            Verdict::Done { ask: false, .. }
+            Verdict::Done { demotion: None, .. }
         ));
         assert!(matches!(judged(&["SET", "k", "v"], 0, error_reply("OOM command")), Verdict::Done { .. }));
     }
@@ -340,14 +346,17 @@ mod tests {
         for line in ["WAIT 1 0", "WAITAOF 1 0 0", "MODULE.BLOCKS k 0", "FCALL f 0", "EVAL s 0"] {
             let args: Vec<&str> = line.split(' ').collect();
             assert!(
-                matches!(judged(&args, 0, error_reply(DEMOTED)), Verdict::Done { ask: true, .. }),
+                matches!(judged(&args, 0, error_reply(DEMOTED)), Verdict::Done { demotion: Some(_), .. }),
                 "{line}: the caller's, and the Sentinels are asked"
             );
             let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
             assert!(!error_of(&Plan::command(&args).unwrap(), DEMOTED.as_bytes(), "n").has(flags::RETRYABLE), "{line}");
         }
         let unblocked = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
-        assert!(matches!(judged(&["BLPOP", "q", "0"], 0, error_reply(unblocked)), Verdict::Done { ask: false, .. }));
+        assert!(matches!(
+            judged(&["BLPOP", "q", "0"], 0, error_reply(unblocked)),
+            Verdict::Done { demotion: None, .. }
+        ));
         let pop = Plan::command(&[b"BLPOP", b"q", b"0"]).unwrap();
         assert!(!error_of(&pop, unblocked.as_bytes(), "n").has(flags::RETRYABLE));
         assert!(error_of(&pop, DEMOTED.as_bytes(), "n").has(flags::RETRYABLE));
@@ -388,6 +397,6 @@ mod tests {
         assert_eq!((whole.count(0), whole.int(1), whole.int(2)), (2, Some(1), Some(7)));
         let reply = ReplyBuilder::new().array().error("READONLY no").int(2).end().finish();
         let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
-        assert!(matches!(verdict, Verdict::Done { ask: true, .. }));
+        assert!(matches!(verdict, Verdict::Done { demotion: Some(_), .. }));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::call::blocking::again;
-use crate::call::judge::{self, shows_demotion_anywhere};
+use crate::call::judge;
 use crate::call::{Attempt, Held, Leg, Step, apply, gate, loaned, without_sentinels};
 use crate::config::ClientSettings;
 use crate::error::{Error, Result, Status, flags};
@@ -325,8 +325,8 @@ impl Pinned {
         blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                if shows_demotion_anywhere(&reply) {
-                    router.doubt(loan.pool(), "it refused a write");
+                if let Some(demotion) = judge::shown_demotion(&reply) {
+                    router.doubt(loan.pool(), &demotion);
                 }
                 let pool = Arc::clone(loan.pool());
                 self.answered = failover_seq;

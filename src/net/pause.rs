@@ -1,8 +1,9 @@
 //! How long a node is left alone after it could not be connected to, or was not what it was taken for.
 //!
 //! Guarantees: all who share a pause dial a node that fails one after the other, and not before the pause is over, however many they are;
-//! it grows with each failure, with jitter, and ends with the first success. Leaves to others: which node and generation it
-//! belongs to, and when something has happened that ends it (topology).
+//! it grows with each failure, with jitter, and ends with the first success. A node that can be connected to and refuses what it is asked
+//! to do has a pause of its own, which no connection ends. Leaves to others: which node and generation it belongs to, and when
+//! something has happened that ends it (topology).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use crate::sys::random;
 
 /// The first pause and the longest.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// How often whoever waits for another's attempt looks again.
+/// A node that has not refused anything for so long begins with the first pause again.
+const FORGOTTEN: Duration = Duration::from_secs(2);
+/// How often a caller that waits for another's attempt looks again.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The pause of one node.
@@ -30,9 +33,33 @@ struct State {
     /// When the last of them was noted: what had begun before says the same.
     noted: Option<Instant>,
     error: Option<Error>,
+    /// The last of them was that of a connection which was to serve calls: one that only asks for the role says nothing about it.
+    of_service: bool,
     /// One tries whether it is over.
     tried: bool,
+    refusal: Option<Refusal>,
     generation: u64,
+}
+
+/// What a node refused that had been connected to.
+struct Refusal {
+    /// How often in a row.
+    times: u32,
+    until: Instant,
+    error: Error,
+}
+
+impl State {
+    /// Why it is left alone at this moment, because it failed.
+    fn failure(&self, now: Instant) -> Option<&Error> {
+        self.error.as_ref().filter(|_| self.tried || self.until.is_some_and(|until| now < until))
+    }
+
+    /// The same, or because it refused what it was asked to do.
+    fn reason(&self, now: Instant) -> Option<&Error> {
+        let refusal = self.refusal.as_ref().filter(|refusal| now < refusal.until);
+        self.failure(now).or_else(|| refusal.map(|refusal| &refusal.error))
+    }
 }
 
 /// The right to dial. Whoever has it tells how it went; without a word nothing is concluded.
@@ -41,6 +68,7 @@ pub struct Attempt {
     begun: Instant,
     generation: u64,
     tries: bool,
+    of_service: bool,
 }
 
 impl Default for Pause {
@@ -55,28 +83,52 @@ impl Pause {
         Self { first, longest, state: Mutex::default() }
     }
 
-    /// Asks to dial; while the node is left alone, why it is.
+    /// Asks to dial for calls; while the node is left alone, why it is.
     pub fn attempt(self: &Arc<Self>) -> Result<Attempt, Error> {
+        self.begin(true)
+    }
+
+    /// Asks to dial for its role alone: that a node refuses what it is asked to do is a reason to ask.
+    pub fn attempt_to_ask(self: &Arc<Self>) -> Result<Attempt, Error> {
+        self.begin(false)
+    }
+
+    fn begin(self: &Arc<Self>, of_service: bool) -> Result<Attempt, Error> {
         let now = Instant::now();
         let mut state = self.lock();
-        if let Some(error) =
-            state.error.as_ref().filter(|_| state.tried || state.until.is_some_and(|until| now < until))
-        {
+        if let Some(error) = if of_service { state.reason(now) } else { state.failure(now) } {
             return Err(error.clone());
         }
         state.tried = state.error.is_some();
-        Ok(Attempt { pause: Arc::clone(self), begun: now, generation: state.generation, tries: state.tried })
+        let (pause, generation, tries) = (Arc::clone(self), state.generation, state.tried);
+        Ok(Attempt { pause, begun: now, generation, tries, of_service })
     }
 
     /// How long it is still left alone; `None`: it may be dialled.
     pub fn left(&self) -> Option<Duration> {
-        let state = self.lock();
-        let left = state.until?.saturating_duration_since(Instant::now());
+        let (state, now) = (self.lock(), Instant::now());
+        let ends = [state.until, state.refusal.as_ref().map(|refusal| refusal.until)];
+        let left = ends.into_iter().flatten().map(|until| until.saturating_duration_since(now)).max()?;
         match (left.is_zero(), state.tried) {
             (false, _) => Some(left),
             (true, true) => Some(LOOK),
             (true, false) => None,
         }
+    }
+
+    /// The node refused what only a node in its role does, on a connection that it had accepted: it is left alone for a while. Whether that
+    /// begins now; while it is left alone, what it has refused before says nothing more.
+    pub fn refuse(&self, error: &Error) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.reason(now).is_some() {
+            return false;
+        }
+        let before = state.refusal.as_ref().filter(|refusal| now.saturating_duration_since(refusal.until) < FORGOTTEN);
+        let times = before.map_or(0, |refusal| refusal.times);
+        let until = now + self.pause_after(times);
+        state.refusal = Some(Refusal { times: times.saturating_add(1), until, error: error.clone() });
+        true
     }
 
     /// Why it failed the last time, unless it has served since then.
@@ -94,9 +146,13 @@ impl Pause {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pause_after(&self, failures: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << failures.min(16));
+        doubled.min(self.longest).mul_f64(0.75 + random::rng().f64() / 4.0)
+    }
+
     fn note(&self, state: &mut State, error: &Error) {
-        let doubled = self.first.saturating_mul(1 << state.failures.min(16));
-        let pause = doubled.min(self.longest).mul_f64(0.75 + random::rng().f64() / 4.0);
+        let pause = self.pause_after(state.failures);
         let now = Instant::now();
         state.failures = state.failures.saturating_add(1);
         (state.until, state.noted, state.error) = (Some(now + pause), Some(now), Some(error.clone()));
@@ -104,18 +160,23 @@ impl Pause {
 }
 
 impl Attempt {
-    /// How it went. Only what says something about the node counts: not a caller's deadline, and not what no waiting mends.
+    /// How it went. Only what says something about the node counts: not a caller's deadline, and not what no waiting mends. That the role
+    /// was told does not end the pause of connections that are to serve calls.
     pub fn told<T>(self, outcome: &Result<T, Error>) {
         let mut state = self.pause.lock();
         if state.generation != self.generation {
             return;
         }
         match outcome {
-            Ok(_) => *state = State { generation: state.generation, ..State::default() },
+            Ok(_) if self.of_service || !state.of_service => {
+                let refusal = state.refusal.take();
+                *state = State { generation: state.generation, refusal, ..State::default() };
+            }
             Err(error) if says_something(error) && state.noted.is_none_or(|noted| noted < self.begun) => {
                 self.pause.note(&mut state, error);
+                state.of_service = self.of_service;
             }
-            Err(_) => {}
+            _ => {}
         }
     }
 }
@@ -147,6 +208,47 @@ mod tests {
 
     fn patient() -> Arc<Pause> {
         Arc::new(Pause::new(HOUR, HOUR))
+    }
+
+    #[test]
+    fn what_a_node_refuses_is_a_pause_that_grows_and_that_no_connection_ends() {
+        let pause = patient();
+        let refused = Error::new(Status::Server, "READONLY").with_flags(flags::RETRYABLE);
+        assert!(pause.refuse(&refused) && !pause.refuse(&refused), "the second says nothing more");
+        assert_eq!(pause.attempt().err().map(|error| error.status()), Some(Status::Server));
+        let short = Arc::new(Pause::new(Duration::from_millis(1), HOUR));
+        for longest in [1, 2, 4] {
+            assert!(short.refuse(&refused));
+            let left = short.left().unwrap_or_default();
+            assert!(left <= Duration::from_millis(longest), "{left:?}");
+            while short.left().is_some() {
+                std::thread::yield_now();
+            }
+            short.attempt().unwrap().told(&Ok::<(), Error>(()));
+        }
+        assert_eq!(short.lock().refusal.as_ref().map(|refusal| refusal.times), Some(3));
+        assert!(pause.attempt_to_ask().is_ok(), "its role may be asked");
+        pause.clear();
+        assert!(pause.attempt().is_ok());
+    }
+
+    #[test]
+    fn a_role_that_is_told_does_not_end_the_pause_of_those_that_serve() {
+        let pause = Arc::new(Pause::new(Duration::from_nanos(1), Duration::from_nanos(1)));
+        pause.attempt().unwrap().told(&failed(Status::Io));
+        while pause.left().is_some() {
+            std::thread::yield_now();
+        }
+        pause.attempt_to_ask().unwrap().told(&Ok::<(), Error>(()));
+        assert_eq!(pause.reason().map(|error| error.status()), Some(Status::Io));
+        pause.attempt().unwrap().told(&Ok::<(), Error>(()));
+        assert!(pause.reason().is_none());
+        pause.attempt_to_ask().unwrap().told(&failed(Status::Role));
+        while pause.left().is_some() {
+            std::thread::yield_now();
+        }
+        pause.attempt_to_ask().unwrap().told(&Ok::<(), Error>(()));
+        assert!(pause.reason().is_none());
     }
 
     #[test]

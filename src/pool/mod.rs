@@ -308,6 +308,12 @@ impl Pool {
         self.pause.left()
     }
 
+    /// The node refused what only a node in its role does: its connections serve nothing new, and it is left alone for a while.
+    pub fn refuse(&self, error: &Error) {
+        self.pause.refuse(error);
+        self.disconnect();
+    }
+
     /// Remembers a socket that is about to be connected: the end of the pool must not wait for its handshake.
     fn note(&self, socket: &Arc<Socket>) {
         let mut inner = self.lock();

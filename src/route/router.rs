@@ -229,10 +229,11 @@ impl Router {
         scan::land(&self.scans, plan, from, pool, trip, outcome)
     }
 
-    /// The node is not what it was: its connections are not used for anything new, and the Sentinels are asked.
-    pub(crate) fn doubt(&self, pool: &Arc<Pool>, why: &str) {
-        pool.disconnect();
-        self.context.service.suspect(pool.endpoint(), why);
+    /// The node is not what it was: its connections are not used for anything new, it is left alone for a while, and the Sentinels are
+    /// asked.
+    pub(crate) fn doubt(&self, pool: &Pool, why: &Error) {
+        pool.refuse(why);
+        self.context.service.suspect(pool.endpoint(), why.message());
         self.context.service.poke(Haste::Lazy);
     }
 

@@ -219,7 +219,7 @@ impl Call {
         }
         let Ok(plan) = self.plan() else { return false };
         let verdict = judge(&plan, 0, self.flags, &self.router().context.settings().retry, Ok(reply.clone()));
-        matches!(verdict, Verdict::Done { ask: false, .. })
+        matches!(verdict, Verdict::Done { demotion: None, .. })
     }
 }
 

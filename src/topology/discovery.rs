@@ -317,7 +317,7 @@ fn ask_role(
     deadline: Deadline,
 ) -> Result<Verified> {
     let named = format!("the primary that {} Sentinels name (epoch {})", candidate.voices.len(), candidate.epoch);
-    let asked = pause.attempt().and_then(|attempt| {
+    let asked = pause.attempt_to_ask().and_then(|attempt| {
         let options = role_options(&settings.client);
         let opened = Conn::open(endpoint, &options, deadline);
         let asked = opened.and_then(|conn| match &conn.info().role {

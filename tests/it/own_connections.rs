@@ -126,10 +126,10 @@ fn of_a_list_that_the_server_cut_what_ran_is_known() {
 }
 
 /// How many connections 64 threads make in 5 s to a primary that does not serve any more, by a change that leaves it in its place.
-fn made_meanwhile(change: impl FnOnce(&FakeNode), status: &[Status]) -> u64 {
+fn made_meanwhile(change: impl FnOnce(&FakeNode), options: &[(&str, &str)], status: &[Status]) -> u64 {
     let primary = Scripted::primary();
     let watch = told(&primary.addr(), &[]);
-    let client = to_primary(&handle(&watch, &[]), &[]);
+    let client = to_primary(&handle(&watch, options), &[]);
     assert_eq!(ok(&client, "SET k v"), "OK");
     change(&primary);
     let before = primary.accepted();
@@ -145,6 +145,7 @@ fn made_meanwhile(change: impl FnOnce(&FakeNode), status: &[Status]) -> u64 {
     }
     let made = primary.accepted() - before;
     // It serves again: nobody has to wait for long.
+    primary.clear_faults();
     primary.state(|state| (state.role, state.loading) = (FakeRole::Primary, false));
     assert_eq!(ok(&client, "SET k v"), "OK");
     made
@@ -153,14 +154,30 @@ fn made_meanwhile(change: impl FnOnce(&FakeNode), status: &[Status]) -> u64 {
 #[test]
 fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
     let demoted = |node: &FakeNode| node.state(|state| state.role = FakeRole::replica_of("127.0.0.1:1"));
-    let made = made_meanwhile(demoted, &[Status::Role, Status::NoPrimary]);
+    let made = made_meanwhile(demoted, &[], &[Status::Role, Status::NoPrimary]);
     assert!((5..40).contains(&made), "{made} connections to a primary that was demoted");
     let loading = |node: &FakeNode| {
         node.state(|state| state.loading = true);
         node.close_all();
     };
-    let made = made_meanwhile(loading, &[Status::Server]);
+    let made = made_meanwhile(loading, &[], &[Status::Server]);
     assert!((5..40).contains(&made), "{made} connections to a primary that loads its data");
+}
+
+/// A node whose role is that of a primary, and which does not serve as one: that a discovery can ask it for its role ends no pause.
+#[test]
+fn all_callers_share_the_pause_of_a_primary_that_refuses_what_it_is_asked_to_do() {
+    for line in ["READONLY You can't write against a read only replica.", "MASTERDOWN Link with MASTER is down"] {
+        let refusing = |node: &FakeNode| node.fault("SET", Fault::Error(line.into()));
+        let made = made_meanwhile(refusing, &[], &[Status::Server, Status::NoPrimary]);
+        assert!((3..40).contains(&made), "{made} connections to a primary that answers {line}");
+    }
+    let closing = |node: &FakeNode| {
+        node.fault("SELECT", Fault::Close);
+        node.close_all();
+    };
+    let made = made_meanwhile(closing, &[("db", "3")], &[Status::Io, Status::Connect, Status::NoPrimary]);
+    assert!((3..40).contains(&made), "{made} connections to a primary that closes at SELECT");
 }
 
 #[test]
