@@ -133,9 +133,17 @@ pub(crate) fn without_sentinels(context: &Context, error: Error) -> Error {
         return error;
     }
     match context.service.last_error() {
-        Some(last) if last.status() == Status::NoSentinel => error
-            .with_status(Status::NoSentinel)
-            .in_context("no Sentinel answers, and the last known node does not serve"),
+        Some(last) if last.status() == Status::NoSentinel => {
+            let silent = match context.service.hears_strangers() {
+                true => {
+                    "no Sentinel of this deployment answers, those that answer belong to another one and are not believed"
+                }
+                false => "no Sentinel answers",
+            };
+            error
+                .with_status(Status::NoSentinel)
+                .in_context(format_args!("{silent}, and the last known node does not serve"))
+        }
         _ => error,
     }
 }

@@ -337,7 +337,9 @@ fn ask_role(
             // What does not pass by itself.
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {
-                let unreached = matches!(error.status(), Status::Connect | Status::Timeout | Status::Resolve);
+                let silent = matches!(error.status(), Status::Connect | Status::Timeout | Status::Resolve);
+                // One that ends the connection has been reached.
+                let unreached = silent && !matches!(error.errno(), 0 | libc::ECONNRESET | libc::EPIPE);
                 let context = format!("cannot verify {endpoint}, {named}");
                 let error = error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE);
                 Err(if unreached { error.with_note(unreachable(&candidate.primary)) } else { error })

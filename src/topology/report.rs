@@ -64,13 +64,16 @@ pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
     if reached.peek().is_some() {
         let refusals: Vec<_> = reached.collect();
         if refusals.iter().all(|error| error.status() == Status::Auth) {
-            // One that tells a missing permission has accepted the credentials.
-            let text = if refusals.iter().any(|error| error.server_code() != "NOPERM") {
-                format!("the Sentinels refuse sentinel.username and sentinel.password {what}: {said}")
-            } else {
+            let all = |code: &str| refusals.iter().all(|error| error.server_code() == code);
+            // One that tells a missing permission has accepted the credentials, and one that asks for a password was given none.
+            let text = if all("NOPERM") {
                 format!(
                     "the ACL user of sentinel.username lacks a permission at the Sentinels {what}; grant what they name: {said}"
                 )
+            } else if all("NOAUTH") {
+                format!("the Sentinels want a password {what}; set the option sentinel.password: {said}")
+            } else {
+                format!("the Sentinels refuse sentinel.username and sentinel.password {what}: {said}")
             };
             return Error::new(Status::Auth, text);
         }

@@ -466,6 +466,11 @@ impl Service {
         self.flight().dissent.views()
     }
 
+    /// Whether Sentinels answer that are not believed, because they belong to another deployment.
+    pub fn hears_strangers(&self) -> bool {
+        self.flight().strangers.views().is_some()
+    }
+
     /// Tells something that leaves the primary what it is.
     pub(super) fn notice(&self, why: Why) {
         let (service, snapshot) = (self.name.clone(), self.snapshot());

@@ -129,6 +129,10 @@ fn a_running_client_stays_with_the_deployment_that_it_has_joined() {
         disagree("strangers")(told) && told.get("text").contains(&two.b.addr())
     });
     assert_eq!((two.a.count("SET"), told.switches().len()), (3, 0));
+    // With their primary gone as well, the error does not say that nobody answers.
+    two.a.down();
+    let error = fails(Status::NoSentinel, within(&client, "GET k", 2000));
+    assert!(error.message().contains("belong to another one and are not believed"), "{error}");
     two.b_is_left_alone();
 }
 

@@ -58,6 +58,28 @@ fn a_primary_that_cannot_be_reached_is_told_as_it_was_announced() {
     assert_eq!((times(&error, "(after "), times(&error, "service '")), (1, 1), "{error:?}");
 }
 
+/// It was reached: that its address might be another one from here explains nothing.
+#[test]
+fn a_primary_that_hangs_up_is_not_told_as_one_that_cannot_be_reached() {
+    let node = Scripted::primary();
+    node.fault("*", Fault::Close);
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    says(&error, Status::NoPrimary, &[&node.addr()]);
+    assert_eq!(times(&error, "address.map"), 0, "{error:?}");
+}
+
+#[test]
+fn sentinels_that_want_a_password_are_told_as_such() {
+    let sentinels = [Scripted::sentinel(SERVICE, "127.0.0.1:1")];
+    sentinels[0].fault("*", Fault::Error("NOAUTH Authentication required.".into()));
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(5000));
+    says(&error, Status::Auth, &["want a password", "set the option sentinel.password"]);
+    assert_eq!(times(&error, "refuse sentinel.username"), 0, "{error:?}");
+}
+
 #[test]
 fn a_replica_that_failed_says_how() {
     let nowhere = refuse();
