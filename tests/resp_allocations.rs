@@ -1,15 +1,21 @@
-//! How often the decoder asks for memory: once for a small reply, three times for a list of any length.
+//! How often the decoder asks for memory: once for a small reply, three times for a list of any length. And what it does when it gets none.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use vigie::resp::{Decoded, Decoder, Limits, Reply, Want, table};
+use vigie::resp::{Decoded, Decoder, Limits, Reply, ReplyBuilder, Want, table};
 
 struct Counting;
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
     static BYTES: Cell<usize> = const { Cell::new(0) };
+    /// Blocks above this size are not to be had.
+    static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn is_refused(bytes: usize) -> bool {
+    LARGEST.try_with(|largest| bytes > largest.get()).unwrap_or(false)
 }
 
 fn count(bytes: usize) {
@@ -18,16 +24,22 @@ fn count(bytes: usize) {
     let _ = BYTES.try_with(|total| total.set(total.get() + bytes));
 }
 
-// SAFETY: every call goes to the system's allocator unchanged.
+// SAFETY: every call goes to the system's allocator unchanged, or gives the null that says that there is no memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
+        if is_refused(layout.size()) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
+        if is_refused(size) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: as promised by the caller.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -45,6 +57,14 @@ fn counted<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = COUNT.get();
     let result = run();
     (result, COUNT.get() - before)
+}
+
+/// Runs this with no block larger than so many bytes to be had.
+fn without_blocks_above<T>(largest: usize, run: impl FnOnce() -> T) -> T {
+    LARGEST.set(largest);
+    let result = run();
+    LARGEST.set(usize::MAX);
+    result
 }
 
 fn decode(decoder: &mut Decoder, mut input: &[u8], piece: usize) -> Reply {
@@ -95,6 +115,32 @@ fn an_announcement_reserves_little() {
         assert!(matches!(decoder.decode(input.as_bytes(), Want::One), Ok((_, None))));
     }
     assert!(BYTES.get() - before < 8 << 20, "{} bytes", BYTES.get() - before);
+}
+
+/// What is announced is reserved for 65,536 nodes; beyond them the table grows with what comes, and that can be refused, too.
+#[test]
+fn without_memory_for_its_nodes_a_reply_is_refused_and_the_process_goes_on() {
+    const MANY: usize = 150_000;
+    let numbers = format!("*{MANY}\r\n{}", ":1\r\n".repeat(MANY));
+    let texts = format!("*{MANY}\r\n{}", "$1\r\nx\r\n".repeat(MANY));
+    let doubles = format!("*{MANY}\r\n{}", ",0.5\r\n".repeat(MANY));
+    let nested = format!("*{MANY}\r\n{}*1\r\n:2\r\n", ":1\r\n".repeat(MANY - 1));
+    let deep = format!("*1\r\n{nested}");
+    for (name, input) in
+        [("numbers", &numbers), ("texts", &texts), ("doubles", &doubles), ("nested", &nested), ("deep", &deep)]
+    {
+        let mut decoder = Decoder::new(Limits::default());
+        let refused = without_blocks_above(2 << 20, || decoder.decode(input.as_bytes(), Want::One).map(|_| ()));
+        let error = refused.expect_err(name).to_string();
+        assert!(error.contains("no memory"), "{name}: {error}");
+        // With memory it is a reply like any other.
+        let reply = decode(&mut Decoder::new(Limits::default()), input.as_bytes(), usize::MAX);
+        assert_eq!(reply.children(0).len(), if name == "deep" { 1 } else { MANY }, "{name}");
+        let (mut whole, mut part) = (ReplyBuilder::new(), ReplyBuilder::new());
+        assert_eq!(part.part(&reply, 0).try_finish().expect(name).children(0).len(), reply.children(0).len());
+        let copied = without_blocks_above(2 << 20, || whole.array().part(&reply, 0).end().try_finish().map(|_| ()));
+        assert!(copied.expect_err(name).message().contains("no memory"), "{name}");
+    }
 }
 
 #[test]

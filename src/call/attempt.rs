@@ -211,7 +211,7 @@ impl<N: Node> Attempt<N> {
     }
 
     /// Whether another attempt may begin; the error to end with, if the pause before it took the rest of the time.
-    pub(crate) fn may_begin(&mut self, now: Instant) -> std::result::Result<(), Error> {
+    pub(crate) fn may_begin(&mut self, now: Instant) -> Result<(), Error> {
         let late = self.deadline.end().is_some_and(|end| now >= end);
         match &self.history {
             Some(history) if late && history.rounds > 0 => Err(history.telling.clone().unwrap_or_else(out_of_time)),
@@ -341,7 +341,10 @@ impl<N: Node> Attempt<N> {
         let refused = history.from > 0 || error.status() == Status::Server;
         let known = !history.maybe_executed && !error.has(flags::MAYBE_EXECUTED);
         match history.refused_by.take() {
-            Some(node) if refused && known => End::Refused(history.with_refusals(), node),
+            Some(node) if refused && known => match history.with_refusals() {
+                Ok(reply) => End::Refused(reply, node),
+                Err(error) => End::Failed(as_seen(plan, error, history.from > 0)),
+            },
             _ => {
                 let maybe_executed = history.maybe_executed;
                 End::Failed(as_seen(plan, history.with_kept(error), maybe_executed))
@@ -349,12 +352,15 @@ impl<N: Node> Attempt<N> {
         }
     }
 
-    /// The whole reply, if it came in parts.
+    /// The whole reply, if it came in parts. Without memory for it the error says that what writes was executed.
     #[inline]
-    pub(crate) fn whole(&self, last: Reply) -> Reply {
+    pub(crate) fn whole(&self, plan: &Plan<'_>, last: Reply) -> Result<Reply, Error> {
         match &self.history {
-            Some(history) if !history.kept.is_empty() => join(&history.kept, &last),
-            _ => last,
+            Some(history) if !history.kept.is_empty() => join(&history.kept, &last).map_err(|error| match plan.reads {
+                true => error,
+                false => error.with_flags(flags::MAYBE_EXECUTED),
+            }),
+            _ => Ok(last),
         }
     }
 }
@@ -365,15 +371,18 @@ impl<N> History<N> {
         if self.kept.is_empty() {
             return error;
         }
-        let whole = join(&self.kept, error.reply().unwrap_or(&Reply::null()));
-        error.with_reply(whole)
+        // Without memory for what is known of it the error stands alone.
+        match join(&self.kept, error.reply().unwrap_or(&Reply::null())) {
+            Ok(whole) => error.with_reply(whole),
+            Err(_) => error,
+        }
     }
 
     /// The replies that stand, and the refusals of the rest.
-    fn with_refusals(&self) -> Reply {
+    fn with_refusals(&self) -> Result<Reply, Error> {
         match self.kept.split_last() {
             Some(((last, _), earlier)) => join(earlier, last),
-            None => Reply::null(),
+            None => Ok(Reply::null()),
         }
     }
 

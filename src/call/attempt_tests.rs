@@ -338,7 +338,7 @@ fn a_list_goes_on_behind_what_ran_and_comes_back_whole() {
     assert!(matches!(step, Step::Again(_)) && attempt.from() == 1);
     let (step, _) = attempt.conclude(&plan, CallFlags::default(), &leg(&"m"), Ok(replies(&plan, "ok|ok")));
     let Step::Done(rest) = step else { panic!("the rest ran") };
-    assert_eq!(attempt.whole(rest).count(0), 3);
+    assert_eq!(attempt.whole(&plan, rest).unwrap().count(0), 3);
     // Refused to the end: what ran, and the refusals of the rest.
     let mut attempt = get_attempt(None);
     let (step, _) =
@@ -479,7 +479,7 @@ fn live(
         let doubted = model.faults > 0 && model.rng.u8(..8) == 0;
         let leg = Leg { doubted, replica: plan.reads && model.rng.bool(), now: model.now(), ..leg(node) };
         let error = match attempt.conclude(plan, call, &leg, outcome).0 {
-            Step::Done(reply) => return Ok(attempt.whole(reply)),
+            Step::Done(reply) => return Ok(attempt.whole(plan, reply).unwrap()),
             Step::Over(error) => return Err(attempt.end(plan, error)),
             Step::Again(error) => error,
         };

@@ -32,7 +32,7 @@ pub(crate) fn exec(
     loop {
         let version = router.context.service.version();
         let error = match once(router, plan, call, &mut attempt) {
-            Ok((reply, pool)) => return Ok((attempt.whole(reply), pool)),
+            Ok((reply, pool)) => return attempt.whole(plan, reply).map(|reply| (reply, pool)),
             Err(failed) => failed,
         };
         if let Err(error) = again(&router.context, &mut attempt, version, error) {

@@ -117,17 +117,17 @@ fn patience(left: Option<Duration>) -> Duration {
 /// Takes the reply and the count of WAIT apart.
 fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let commands = list.unwrap_or(1);
-    let reply = match list {
-        None => whole.subtree(whole.child(0, 0).unwrap_or_default()),
+    let mut own = ReplyBuilder::new();
+    match list {
+        None => _ = own.part(whole, whole.child(0, 0).unwrap_or_default()),
         Some(_) => {
-            let mut own = ReplyBuilder::new();
             own.array();
-            for child in whole.children(0).take(commands as usize) {
-                own.reply(&whole.subtree(child));
-            }
-            own.end().finish()
+            whole.children(0).take(commands as usize).for_each(|child| _ = own.part(whole, child));
+            own.end();
         }
-    };
+    }
+    // It was executed, whether or not there is memory to tell.
+    let reply = own.try_finish().map_err(|error| Failure::new(usize::MAX, error.with_endpoint(node)))?;
     let did_something = match list {
         None => reply.error_line(0).is_none(),
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),

@@ -224,21 +224,17 @@ pub(crate) fn shown_demotion(reply: &Reply) -> Option<Error> {
     std::iter::once(0).chain(reply.children(0)).find_map(|node| reply.error_line(node).and_then(demotion))
 }
 
-/// The replies of a list that was sent in several parts, as one.
-pub(super) fn join(parts: &[(Reply, usize)], last: &Reply) -> Reply {
+/// The replies of a list that was sent in several parts, as one; an error when there is no memory for them.
+pub(super) fn join(parts: &[(Reply, usize)], last: &Reply) -> Result<Reply, Error> {
     let mut whole = crate::resp::ReplyBuilder::new();
     whole.array();
     for (part, kept) in parts {
-        for child in part.children(0).take(*kept) {
-            whole.reply(&part.subtree(child));
-        }
+        part.children(0).take(*kept).for_each(|child| _ = whole.part(part, child));
     }
     if last.kind(0) == Kind::Array {
-        for child in last.children(0) {
-            whole.reply(&last.subtree(child));
-        }
+        last.children(0).for_each(|child| _ = whole.part(last, child));
     }
-    whole.end().finish()
+    whole.end().try_finish()
 }
 
 #[cfg(test)]
@@ -393,7 +389,7 @@ mod tests {
         let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
         let Verdict::Again(Again { kept: Some((reply, 1)), .. }) = verdict else { panic!("the rest is sent again") };
         let rest = ReplyBuilder::new().array().int(7).end().finish();
-        let whole = join(&[(reply, 1)], &rest);
+        let whole = join(&[(reply, 1)], &rest).unwrap();
         assert_eq!((whole.count(0), whole.int(1), whole.int(2)), (2, Some(1), Some(7)));
         let reply = ReplyBuilder::new().array().error("READONLY no").int(2).end().finish();
         let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));

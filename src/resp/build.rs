@@ -3,7 +3,7 @@
 //! Guarantees: any order of calls gives a well-formed reply. Leaves to others: its contents.
 
 use super::node::{Kind, Node};
-use super::reply::Reply;
+use super::reply::{Body, Reply};
 use super::tree::Tree;
 use crate::error::{Error, Result, Status};
 
@@ -130,8 +130,13 @@ impl ReplyBuilder {
     }
 
     /// A copy of a whole reply as one value.
-    pub fn reply(&mut self, reply: &Reply) -> &mut Self {
-        let root: std::ops::Range<u32> = 0..1;
+    pub fn reply(&mut self, reply: &Body) -> &mut Self {
+        self.part(reply, 0)
+    }
+
+    /// A copy of a node and of all that is below it as one value.
+    pub fn part(&mut self, reply: &Body, id: u32) -> &mut Self {
+        let root: std::ops::Range<u32> = id..id.saturating_add(1);
         let mut open = vec![root];
         while let Some(ids) = open.last_mut() {
             match ids.next() {
@@ -151,7 +156,7 @@ impl ReplyBuilder {
         self
     }
 
-    fn copy(&mut self, reply: &Reply, id: u32) {
+    fn copy(&mut self, reply: &Body, id: u32) {
         match (reply.bytes(id), reply.nodes().get(id as usize)) {
             (Some(text), _) => self.text_of(reply.kind(id), text),
             (None, Some(node)) => self.add(*node),
@@ -165,6 +170,7 @@ impl ReplyBuilder {
             self.end();
         }
         self.has_root = false;
+        self.incomplete |= self.tree.is_starved();
         if self.incomplete {
             self.tree.clear();
         }

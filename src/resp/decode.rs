@@ -194,6 +194,9 @@ impl Decoder {
         }
         // They share one text.
         (0..left).for_each(|_| unit.tree.add(last));
+        if unit.tree.is_starved() {
+            return None;
+        }
         self.is_begun = false;
         Some(self.unit.tree.finish())
     }
@@ -227,6 +230,7 @@ impl Decoder {
             match step {
                 Step::More => return Ok((input.len(), None)),
                 Step::Goes(used) => at += used,
+                Step::Ends(_) if self.unit.tree.is_starved() => return Err(no_memory(self.unit.nodes, "nodes")),
                 Step::Ends(used) => return Ok((at + used, Some(self.end()))),
                 Step::Whole(used, reply) => {
                     self.is_begun = false;

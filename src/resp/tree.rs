@@ -35,6 +35,8 @@ pub(super) struct Tree {
     pending: Vec<Node>,
     pub(super) data: Vec<u8>,
     open: Vec<Level>,
+    /// There was no memory for a node: what is added from then on is dropped.
+    starved: bool,
 }
 
 impl Tree {
@@ -44,6 +46,9 @@ impl Tree {
             None => self.nodes.clear(),
             Some(parent) if parent.in_place => {
                 let start = self.pending.len();
+                if self.pending.try_reserve(self.nodes.len() - parent.start).is_err() {
+                    return false;
+                }
                 self.pending.extend_from_slice(&self.nodes[parent.start..]);
                 self.nodes.truncate(parent.start);
                 (parent.start, parent.in_place) = (start, false);
@@ -73,14 +78,20 @@ impl Tree {
     /// Adds a complete value to the innermost open aggregate, or makes it the root.
     #[inline]
     pub(super) fn add(&mut self, node: Node) {
-        match self.open.last() {
-            Some(level) if level.in_place => self.nodes.push(node),
-            Some(_) => self.pending.push(node),
+        let list = match self.open.last() {
+            Some(level) if level.in_place => &mut self.nodes,
+            Some(_) => &mut self.pending,
             None => {
                 self.nodes.clear();
-                self.nodes.push(node);
+                &mut self.nodes
             }
-        }
+        };
+        if has_room(list) { list.push(node) } else { self.starved = true }
+    }
+
+    /// Whether there was no memory for a part of what was added.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// Adds texts and whole numbers that are wholly in the input; gives how many, and the bytes they took.
@@ -96,6 +107,10 @@ impl Tree {
         let room = data.capacity().min(max_bytes);
         let (mut count, mut rest) = (0, input);
         while count < most {
+            if !has_room(list) {
+                self.starved = true;
+                break;
+            }
             let (node, used) = match rest.first() {
                 Some(b'$') => {
                     let Some((text, used)) = head::whole_text(rest) else { break };
@@ -126,7 +141,12 @@ impl Tree {
             (level.start, self.nodes.len() - level.start)
         } else {
             let first = self.nodes.len();
-            self.nodes.extend_from_slice(&self.pending[level.start..]);
+            let children = self.pending.get(level.start..).unwrap_or_default();
+            if self.nodes.try_reserve(children.len()).is_ok() {
+                self.nodes.extend_from_slice(children);
+            } else {
+                self.starved = true;
+            }
             self.pending.truncate(level.start);
             (first, self.nodes.len() - first)
         };
@@ -210,7 +230,14 @@ impl Tree {
         if self.pending.capacity() > SCRATCH {
             self.pending = Vec::new();
         }
+        self.starved = false;
     }
+}
+
+/// Makes room for one more node. False when there is no memory.
+#[inline]
+fn has_room(list: &mut Vec<Node>) -> bool {
+    list.len() < list.capacity() || list.try_reserve(1).is_ok()
 }
 
 /// Appends the text that `from` begins with, and a NUL.

@@ -219,7 +219,12 @@ pub(super) fn land(
             let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));
             // The first connection of all is the one that answered.
             let as_of = if (trip.opened, opened) == (0, 1) { opened } else { trip.opened };
-            (without_first(&whole, plan.is_list()), scans.note(pool, run, as_of))
+            match without_first(&whole, plan.is_list()) {
+                Ok(reply) => (reply, scans.note(pool, run, as_of)),
+                Err(error) => {
+                    return Landed::Outcome(Err(Failure::new(usize::MAX, error.with_endpoint(pool.name()))));
+                }
+            }
         }
         false if opened == trip.opened => match scans.node(pool) {
             Some(node) => (whole, node.origin.clone()),
@@ -257,14 +262,17 @@ pub(crate) fn with_question<'a>(bytes: &'a [u8], unit: Unit<'a>) -> Unit<'a> {
 }
 
 /// The replies of a unit without that to the question in front.
-fn without_first(whole: &Reply, list: bool) -> Reply {
-    if !list {
-        return whole.subtree(whole.child(0, 1).unwrap_or_default());
-    }
+fn without_first(whole: &Reply, list: bool) -> Result<Reply> {
     let mut rest = ReplyBuilder::new();
-    rest.array();
-    whole.children(0).skip(1).for_each(|child| _ = rest.reply(&whole.subtree(child)));
-    rest.end().finish()
+    match list {
+        true => {
+            rest.array();
+            whole.children(0).skip(1).for_each(|child| _ = rest.part(whole, child));
+            rest.end();
+        }
+        false => _ = rest.part(whole, whole.child(0, 1).unwrap_or_default()),
+    }
+    rest.try_finish()
 }
 
 /// In the text of INFO; `None` if that was refused.
@@ -300,9 +308,9 @@ mod tests {
     fn the_question_in_front_leaves_no_trace() {
         let whole =
             ReplyBuilder::new().array().text("run_id:a").array().text("17").array().end().end().int(3).end().finish();
-        let list = without_first(&whole, true);
+        let list = without_first(&whole, true).unwrap();
         assert_eq!((list.count(0), list.child(0, 1).and_then(|node| list.int(node))), (2, Some(3)));
-        let one = without_first(&whole, false);
+        let one = without_first(&whole, false).unwrap();
         assert_eq!(one.child(0, 0).and_then(|node| cursor(&one, node)), Some(b"17".to_vec()));
         let args: [&[u8]; 2] = [b"SCAN", b"0"];
         let unit = Unit { bytes: Bytes::Args(&args), list: None, once: true, gate: None };

@@ -551,7 +551,7 @@ fn judge(router: &Arc<Router>, call: Arc<Call>, way: Way, outcome: Outcome) -> O
     };
     match conclude(router, &plan, call.flags, &mut attempt, &way, outcome) {
         Step::Done(reply) => {
-            call.end(Ok((attempt.whole(reply), way.route.pool)));
+            call.end(attempt.whole(&plan, reply).map(|reply| (reply, way.route.pool)));
             None
         }
         step => again_or_over(router, &call, &plan, attempt, step),
