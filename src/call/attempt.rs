@@ -128,7 +128,7 @@ pub(crate) struct Facts {
 pub(crate) enum Next {
     /// Another attempt, now.
     Again,
-    /// Another attempt after this pause, or as soon as the topology has changed.
+    /// Another attempt after this pause, or that of the node if it is left alone, or as soon as the topology has changed.
     Wait(Duration),
     /// No other attempt.
     Over(Error),
@@ -321,9 +321,13 @@ impl<N: Node> Attempt<N> {
             return Next::Over(error);
         }
         history.rounds += 1;
-        // The first repetition follows at once, and so does each one at another replica.
-        if history.rounds == 1 || !history.tried.is_empty() {
+        // Another replica is tried at once.
+        if !history.tried.is_empty() {
             return Next::Again;
+        }
+        // The first repetition waits for nothing, unless the node is left alone for longer.
+        if history.rounds == 1 {
+            return Next::Wait(Duration::ZERO);
         }
         let doubled = retry.backoff_min.saturating_mul(1 << (history.rounds - 2).min(MOST_DOUBLED));
         let pause = doubled.min(retry.backoff_max).mul_f64(0.5 + facts.jitter / 2.0);

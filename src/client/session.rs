@@ -151,8 +151,10 @@ impl Session {
                 Ok(loan) => return Ok(loan),
                 Err(step) => step,
             };
+            // What came last says best why there is no connection.
+            let last = if let Step::Again(error) = &step { Some(error.clone()) } else { None };
             if let Err(error) = again(context, &mut attempt, version, step) {
-                return Err(without_sentinels(context, error)
+                return Err(without_sentinels(context, last.unwrap_or(error))
                     .in_service("a session", context.service.name())
                     .with_time(deadline.elapsed().as_millis(), ""));
             }

@@ -131,6 +131,12 @@ impl Pause {
         true
     }
 
+    /// How long it is still left alone because it refused what it was asked to do.
+    pub fn refused(&self) -> Option<Duration> {
+        let left = self.lock().refusal.as_ref()?.until.saturating_duration_since(Instant::now());
+        Some(left).filter(|left| !left.is_zero())
+    }
+
     /// Why it failed the last time, unless it has served since then.
     pub fn reason(&self) -> Option<Error> {
         self.lock().error.clone()

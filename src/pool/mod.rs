@@ -101,6 +101,9 @@ struct FirstLane {
     failure: Option<Error>,
 }
 
+/// How often an attempt that waits out a refusal looks whether it still has to.
+const REFUSAL_LOOK: Duration = Duration::from_millis(20);
+
 /// A pool in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -280,6 +283,7 @@ impl Pool {
             self.census.count(conn.info().id, conn.opened());
             return Ok((conn, round));
         }
+        self.wait_out_refusal(deadline);
         let attempt = self.pause.attempt()?;
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();
@@ -291,6 +295,18 @@ impl Pool {
         // Before anything is sent on it.
         opened.iter().for_each(|conn| self.census.count(conn.info().id, begun));
         opened.map(|conn| (conn, round))
+    }
+
+    /// A node that refuses what it is asked to do could be dialled: an attempt waits, and does not count as made.
+    fn wait_out_refusal(&self, deadline: Deadline) {
+        if self.pause.refused().is_none() {
+            return;
+        }
+        let mut inner = self.lock();
+        while let Some(left) = self.pause.refused().filter(|_| inner.ended.is_none() && !deadline.is_over()) {
+            let wait = deadline.left_or(left.min(REFUSAL_LOOK));
+            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// How many connections have been opened: as long as this stands still, whoever answers is the server that answered before.

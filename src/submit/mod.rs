@@ -27,7 +27,7 @@ use crate::plan::{Budget, CallFlags, Plan};
 use crate::pool::Traffic;
 use crate::queue::{Queue, Source};
 use crate::resp::list;
-use crate::route::Router;
+use crate::route::{Route, Router};
 use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Instant};
 use crate::topology::Child;
@@ -149,30 +149,31 @@ impl Submitter {
 
     /// Starts calls that go the same way, if that can be done now; else they take their places in the queue.
     fn begin(&self, calls: &[Arc<Call>], queue: &Queue) {
-        let started = self.start_now(calls, queue);
+        let (started, chosen) = self.start_now(calls, queue);
         if started < calls.len() {
             let pending = self.pending(calls[0].facts.class);
             let source: Arc<dyn Source> = Arc::clone(pending) as Arc<dyn Source>;
             queue.attach(&source);
-            calls[started..].iter().for_each(|call| pending.push(Arc::clone(call)));
+            calls[started..].iter().for_each(|call| pending.push(Arc::clone(call), chosen.clone()));
         }
     }
 
-    /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started.
-    fn start_now(&self, calls: &[Arc<Call>], queue: &Queue) -> usize {
+    /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started; and the node
+    /// that was chosen, with the version of the topology, if only a connection to it is lacking.
+    fn start_now(&self, calls: &[Arc<Call>], queue: &Queue) -> (usize, Option<(Route, u64)>) {
         let Facts { reads, scans, traffic, class, .. } = calls[0].facts;
         let context = &self.router.context;
         let failover_seq = gate::read_failover_seq(context);
         if traffic != Traffic::Plain || scans || (!reads && gate::holds_writes(context)) {
-            return 0;
+            return (0, None);
         }
         seam::pass(Seam::NotHeld, &*context.service);
         let version = context.service.version();
-        let Some(route) = self.router.route_now(class == Class::Replicas) else { return 0 };
-        let Some(post) = route.pool.post(Traffic::Plain) else { return 0 };
+        let Some(route) = self.router.route_now(class == Class::Replicas) else { return (0, None) };
+        let Some(post) = route.pool.post(Traffic::Plain) else { return (0, Some((route, version))) };
         let pending = self.pending(class);
         if !pending.begin(&post, Traffic::Plain, calls.len()) {
-            return 0;
+            return (0, None);
         }
         attach(queue, &post);
         let (now, once) = (Instant::now(), !reads);
@@ -194,7 +195,7 @@ impl Submitter {
         }
         post.send();
         pending.finish(calls.len() - started);
-        started
+        (started, None)
     }
 }
 

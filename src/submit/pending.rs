@@ -44,6 +44,8 @@ pub(crate) struct PendingQueue {
 
 struct State {
     order: Order<Waiting, Returned, Connection>,
+    /// The call that is being looked at: it neither waits nor has come back.
+    in_hand: Option<Arc<Call>>,
     /// The connections that are being opened.
     openings: Vec<Opening>,
     /// No call that waits has to be ended before this, unless one was cancelled.
@@ -73,6 +75,8 @@ struct Waiting {
     call: Arc<Call>,
     /// Pause until then, or until the topology has another version.
     pause: Option<(Instant, u64)>,
+    /// The node that was chosen when it was submitted, and the version of the topology: only a connection to it was lacking.
+    chosen: Option<(Route, u64)>,
     /// The connection that was opened for it.
     opened: Option<Opened>,
     cancelled: bool,
@@ -107,6 +111,7 @@ impl PendingQueue {
     pub(super) fn new(router: Weak<Router>, class: Class) -> Arc<Self> {
         let state = State {
             order: Order::new(class),
+            in_hand: None,
             openings: Vec::new(),
             next_end: None,
             cancelled: false,
@@ -144,11 +149,11 @@ impl PendingQueue {
         }
     }
 
-    /// A call takes its place, by the order of submission.
-    pub(super) fn push(self: &Arc<Self>, call: Arc<Call>) {
+    /// A call takes its place, by the order of submission. `chosen`: the node that was chosen for it, and the version of the topology.
+    pub(super) fn push(self: &Arc<Self>, call: Arc<Call>, chosen: Option<(Route, u64)>) {
         let mut state = self.lock();
         let end = call.deadline.end();
-        state.insert(call.order, Waiting::new(call));
+        state.insert(call.order, Waiting { chosen, ..Waiting::new(call) });
         let is_behind = state.order.waiting() > 1 && !state.cancelled && !state.runs && self.class != Class::Replicas;
         let is_watched = end.is_none_or(|end| state.alarm.is_some_and(|alarm| alarm <= end));
         // The next look after the first one is a look after this one too.
@@ -274,7 +279,10 @@ impl PendingQueue {
     }
 
     fn take_returned(&self) -> Option<Returned> {
-        self.lock().order.take_returned()
+        let mut state = self.lock();
+        let returned = state.order.take_returned()?;
+        state.in_hand = Some(Arc::clone(&returned.0));
+        Some(returned)
     }
 
     fn take_next(&self) -> Option<(Waiting, bool)> {
@@ -282,6 +290,7 @@ impl PendingQueue {
         match state.order.take_next() {
             Ok(next) => {
                 state.note_removal();
+                state.in_hand = next.as_ref().map(|(_, waiting, _)| Arc::clone(&waiting.call));
                 next.map(|(_, waiting, held)| (waiting, held))
             }
             Err(Unjudged) => {
@@ -297,6 +306,9 @@ impl PendingQueue {
             state.insert(waiting.call.order, waiting);
         }
         state.order.put_back(None);
+        let looked_at = state.in_hand.take();
+        drop(state);
+        drop(looked_at);
     }
 
     /// Takes out what has no time left, was cancelled, or belongs to a client whose close is over; each with whether it was held back.
@@ -326,7 +338,7 @@ impl PendingQueue {
 
     /// Tries to start a call.
     fn start(self: &Arc<Self>, router: &Arc<Router>, mut waiting: Waiting, held: bool) -> Start {
-        let opened = waiting.opened.take();
+        let (opened, chosen) = (waiting.opened.take(), waiting.chosen.take());
         let call = Arc::clone(&waiting.call);
         let plan = match call.plan() {
             Ok(plan) => plan,
@@ -346,6 +358,11 @@ impl PendingQueue {
         let at_once = Deadline::after(Duration::ZERO);
         let step = match prepare(router, &plan, call.flags, &mut attempt, at_once) {
             Ok(way) => {
+                let fits = |(route, version): &(Route, u64)| *version == way.version && !route.pool.is_retired();
+                let way = match chosen.filter(fits) {
+                    Some((route, _)) => Way { route, ..way },
+                    None => way,
+                };
                 let (way, post) = Opened::take(opened, way, call.traffic());
                 let unit = Unit { gate: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
                 call.keep_attempt(attempt);
@@ -399,6 +416,7 @@ impl PendingQueue {
         state.openings.push(Opening { order, pool: Arc::clone(&pool), since: Instant::now() });
         state.insert(order, waiting);
         state.order.open(order);
+        state.in_hand = None;
         drop(state);
         // The connection is not for this call alone: its deadline ends the call, and not the opening.
         let limit = call.router().context.settings().timeout_connect;
@@ -497,7 +515,7 @@ fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, post: &Arc<Post>) -> bool {
 
 impl Waiting {
     fn new(call: Arc<Call>) -> Self {
-        Self { call, pause: None, opened: None, cancelled: false }
+        Self { call, pause: None, chosen: None, opened: None, cancelled: false }
     }
 }
 
@@ -640,6 +658,7 @@ impl Drop for Unfinished<'_> {
         let mut state = self.0.lock();
         state.runs = false;
         state.order.let_go();
+        state.in_hand = None;
         drop(state);
         self.0.wake();
     }
@@ -662,6 +681,7 @@ impl Source for PendingQueue {
             count += 1;
         }
         count += state.order.returned().filter(|(call, ..)| call.is_of(queue, token)).count();
+        count += state.in_hand.iter().filter(|call| call.is_of(queue, token)).count();
         state.cancelled |= count > 0;
         drop(state);
         if let Some(me) = self.me.upgrade().filter(|_| count > 0) {
