@@ -45,8 +45,11 @@ struct State {
 struct Refusal {
     /// How often in a row.
     times: u32,
+    begun: Instant,
     until: Instant,
     error: Error,
+    /// It has been asked for its role since then, and has it.
+    has_role: bool,
 }
 
 impl State {
@@ -127,7 +130,8 @@ impl Pause {
         let before = state.refusal.as_ref().filter(|refusal| now.saturating_duration_since(refusal.until) < FORGOTTEN);
         let times = before.map_or(0, |refusal| refusal.times);
         let until = now + self.pause_after(times);
-        state.refusal = Some(Refusal { times: times.saturating_add(1), until, error: error.clone() });
+        state.refusal =
+            Some(Refusal { times: times.saturating_add(1), begun: now, until, error: error.clone(), has_role: false });
         true
     }
 
@@ -135,6 +139,18 @@ impl Pause {
     pub fn refused(&self) -> Option<Duration> {
         let left = self.lock().refusal.as_ref()?.until.saturating_duration_since(Instant::now());
         Some(left).filter(|left| !left.is_zero())
+    }
+
+    /// Whether it has refused lately what it was asked to do, so that more connections than one would be wasted.
+    pub fn has_refused(&self) -> bool {
+        let now = Instant::now();
+        self.lock().refusal.as_ref().is_some_and(|refusal| now.saturating_duration_since(refusal.until) < FORGOTTEN)
+    }
+
+    /// Whether it has told its role since it refused what it was asked to do: to ask again would tell nothing.
+    pub fn has_told_role(&self) -> bool {
+        let now = Instant::now();
+        self.lock().refusal.as_ref().is_some_and(|refusal| refusal.has_role && now < refusal.until)
     }
 
     /// Why it failed the last time, unless it has served since then.
@@ -172,6 +188,9 @@ impl Attempt {
         let mut state = self.pause.lock();
         if state.generation != self.generation {
             return;
+        }
+        if let (Ok(_), false, Some(refusal)) = (outcome, self.of_service, &mut state.refusal) {
+            refusal.has_role |= self.begun > refusal.begun;
         }
         match outcome {
             Ok(_) if self.of_service || !state.of_service => {

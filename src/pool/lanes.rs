@@ -117,7 +117,7 @@ impl Pool {
     /// Opens one more lane in the background, if there may be one.
     fn grow(self: &Arc<Self>, lanes: usize) {
         let enough = lanes >= self.lanes_at_most() || self.grown.load(Ordering::Relaxed);
-        if enough || self.growing.swap(true, Ordering::AcqRel) {
+        if enough || self.pause.has_refused() || self.growing.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::downgrade(self);

@@ -274,6 +274,7 @@ impl Pool {
     /// Opens a connection, and says in which round that began: one of an earlier round does not stay. A node that has just failed is left
     /// alone for a while: the error is then that of the last attempt.
     fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
+        self.wait_out_refusal(deadline);
         let mut inner = self.lock();
         let (round, options) = (inner.loans.round(), self.connect.load_full());
         let offered = inner.offered.take();
@@ -283,7 +284,6 @@ impl Pool {
             self.census.count(conn.info().id, conn.opened());
             return Ok((conn, round));
         }
-        self.wait_out_refusal(deadline);
         let attempt = self.pause.attempt()?;
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();

@@ -284,7 +284,8 @@ fn verify<'a>(
         }
         let endpoint = settings.client.address_map.apply(&candidate.primary);
         let pause = pauses.of_primary(&endpoint, candidate.epoch, &settings.client.retry);
-        if is_known && pause.reason().is_some_and(|error| error.status() == Status::Server) {
+        let cannot_serve = || pause.reason().is_some_and(|error| error.status() == Status::Server);
+        if is_known && (cannot_serve() || pause.has_told_role()) {
             // It has the role, and cannot serve at the moment: those who want to use it ask it often enough.
             return Ok((candidate, None));
         }
