@@ -789,7 +789,8 @@ fn a_hundred_threads_never_get_each_others_replies_from_redis() {
             });
         }
     });
-    assert_eq!(pool.counts().in_flight, 0);
+    // The upkeep may ask a quiet lane for a sign of life at this moment.
+    support::eventually("everything was answered", Duration::from_secs(20), || pool.counts().in_flight == 0);
     assert!(pool.counts().total <= 4);
 }
 
