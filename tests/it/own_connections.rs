@@ -141,7 +141,9 @@ fn made_meanwhile(change: impl FnOnce(&FakeNode), options: &[(&str, &str)], stat
         .collect();
     for call in &calls {
         let error = join(call).expect_err("it does not serve");
-        assert!(status.contains(&error.status()) && !error.has(flags::MAYBE_EXECUTED), "{error:?}");
+        // One that was sent in the last moment cannot know what became of it.
+        let late = error.status() == Status::Timeout;
+        assert!(status.contains(&error.status()) && (late || !error.has(flags::MAYBE_EXECUTED)), "{error:?}");
     }
     let made = primary.accepted() - before;
     // It serves again: nobody has to wait for long.
@@ -169,7 +171,7 @@ fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
 fn all_callers_share_the_pause_of_a_primary_that_refuses_what_it_is_asked_to_do() {
     for line in ["READONLY You can't write against a read only replica.", "MASTERDOWN Link with MASTER is down"] {
         let refusing = |node: &FakeNode| node.fault("SET", Fault::Error(line.into()));
-        let made = made_meanwhile(refusing, &[], &[Status::Server, Status::NoPrimary]);
+        let made = made_meanwhile(refusing, &[], &[Status::Server, Status::NoPrimary, Status::Timeout]);
         assert!((3..40).contains(&made), "{made} connections to a primary that answers {line}");
     }
     let closing = |node: &FakeNode| {
