@@ -1,7 +1,7 @@
-//! A role of the lane, the reader's or the writer's: who has it, and how it changes hands. Everything here happens under the lane's lock.
+//! A role of the lane, the reader's or the writer's: its holder, and how it passes to another. The lane's lock protects all of it.
 //!
-//! Guarantees: one holder at a time; whoever is given a role while it sleeps is told by an order in its slot, and [`Role::given`] says
-//! whom to wake. Leaves to others: who is next (state), and waking, which comes after the lock (the room's first file).
+//! Guarantees: one holder at a time; a sleeping caller learns of its role by an order in its slot, and [`Role::given`] names the unit
+//! whose caller has to be woken. Leaves to others: the choice of the next holder (state), and waking, which follows the lock (the room's first file).
 
 use super::unit::Outcome;
 use crate::sys::fault::Fault;
@@ -10,7 +10,7 @@ use crate::sys::slot::{Order, Token};
 /// Holds a role without a unit in the ring.
 pub(super) const NOBODY: u64 = u64::MAX;
 
-/// Who has a role.
+/// The holder of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// Nobody: the next caller takes it.
@@ -37,7 +37,7 @@ impl Role {
         *self = Self::Held(by);
     }
 
-    /// The role in the hands of the next one, and whom to wake for it.
+    /// The role of the next holder, and the unit whose caller has to be woken for it.
     pub(super) fn given(next: Option<(u64, &Token<Outcome>)>, order: Order) -> (Self, Option<u64>) {
         let untold = match order {
             Order::Lead => Fault::ReaderNotTold,
@@ -47,7 +47,7 @@ impl Role {
         (next.map_or(Self::Free, |(number, _)| Self::Ordered(number)), asleep)
     }
 
-    /// Leaves it to whoever comes next.
+    /// Leaves it free: the next caller takes it.
     pub(super) fn give_up(&mut self) {
         *self = Self::Free;
     }

@@ -416,7 +416,7 @@ impl St {
 
     // ---- the roles --------------------------------------------------------------------------
 
-    /// Gives the reader's role to the first who still waits, or to nobody; whom to wake for it.
+    /// Passes the reader's role to the first unit with a waiting caller, or frees it. Gives the unit whose caller has to be woken.
     pub(super) fn pass_reader(&mut self, but: u64) -> Option<u64> {
         let next = if self.dead.is_none() { self.first_live(but) } else { None };
         let (role, asleep) = Role::given(next, Order::Lead);
@@ -424,8 +424,8 @@ impl St {
         asleep
     }
 
-    /// Gives the writer's role to one whose bytes are not out yet; whom to wake for it. With nobody who waits for these bytes the next
-    /// caller sends them, in front of its own.
+    /// Passes the writer's role to a unit with a waiting caller and unsent bytes, or frees it: the next caller then sends those bytes in front
+    /// of its own. Gives the unit whose caller has to be woken.
     pub(super) fn pass_writer(&mut self, but: u64) -> Option<u64> {
         let (role, asleep) = Role::given(self.last_unsent_live(but), Order::Flush);
         self.writer = role;

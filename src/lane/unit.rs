@@ -91,7 +91,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A call that nobody waits for. What it does at its end must not wait, and must not come back to the lane that tells it.
+/// A submitted call. Its completion must not wait, and must not call the lane that runs it.
 pub trait Completion: Send + Sync {
     /// The call's unit is over.
     fn complete(self: Arc<Self>, outcome: Outcome);

@@ -153,7 +153,7 @@ impl Context {
         Ok(guard)
     }
 
-    /// Admits a call on behalf of one that was admitted. Whoever calls this calls [`Context::leave`] in the end.
+    /// Admits a call on behalf of one that was admitted. The caller has to call [`Context::leave`] in the end.
     pub(crate) fn admit_another(&self) {
         self.life.calls.active.fetch_add(1, Ordering::AcqRel);
     }

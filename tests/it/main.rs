@@ -42,6 +42,7 @@ mod languages;
 mod lease;
 mod loom;
 mod messages;
+mod moving;
 mod own_connections;
 mod peer;
 mod permissions;

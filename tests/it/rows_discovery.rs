@@ -1,13 +1,13 @@
 //! Feature rows 22 to 37: how the primary is found, whom the library believes, and what it keeps off.
 
 use crate::api;
+use crate::moving;
 use crate::support;
 
 use api::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -501,53 +501,9 @@ fn both_sides_work(d: &Deployment) {
     assert_eq!(replica.calls("exists"), 1);
 }
 
-const MOVING: &str = "moving.vigie.test";
-
-/// Answers for one name from a file, so that the name can move without a name server.
-const RESOLVER: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-typedef int ask(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    ask *real = (ask *)dlsym(RTLD_NEXT, "getaddrinfo");
-    char address[64] = "";
-    if (name == NULL || strcmp(name, "moving.vigie.test") != 0) return real(name, service, hints, found);
-    FILE *file = fopen(getenv("VIGIE_ROW_34"), "r");
-    if (file == NULL) return EAI_AGAIN;
-    if (fgets(address, sizeof address, file) == NULL) address[0] = 0;
-    fclose(file);
-    return address[0] ? real(address, service, hints, found) : EAI_NONAME;
-}
-"#;
-
-/// Runs itself again in a process whose resolver answers from a file.
 #[test]
 fn row_34_names_are_resolved_at_each_reconnect() {
-    if let Ok(path) = std::env::var("VIGIE_ROW_34") {
-        return follow_a_moving_name(&path);
-    }
-    let dir = std::env::temp_dir().join(format!("vigie-row34-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a directory");
-    let (source, library, answer) = (dir.join("names.c"), dir.join("names.so"), dir.join("answer"));
-    std::fs::write(&source, RESOLVER).expect("written");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").output();
-    let built = built.expect("a C compiler");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let mut again = Command::new(std::env::current_exe().expect("this program"));
-    again.args([
-        "--exact",
-        crate::calls::test_name(concat!(module_path!(), "::row_34_names_are_resolved_at_each_reconnect")),
-        "--nocapture",
-    ]);
-    let output = again.env("LD_PRELOAD", &library).env("VIGIE_ROW_34", &answer).output().expect("it runs");
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (said(&output.stdout), said(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-    std::fs::remove_dir_all(&dir).expect("the directory is ours");
+    moving::run(concat!(module_path!(), "::row_34_names_are_resolved_at_each_reconnect"), follow_a_moving_name);
 }
 
 fn follow_a_moving_name(answer: &str) {
@@ -555,7 +511,7 @@ fn follow_a_moving_name(answer: &str) {
     let ips = ["127.0.0.21", "127.0.0.22"];
     let door = Door::open(&[(ips[0], nodes[0].addr()), (ips[1], nodes[1].addr())]);
     let fakes = three("127.0.0.1:1");
-    each(&fakes, |state| (state.host, state.port) = (MOVING.into(), door.port.number));
+    each(&fakes, |state| (state.host, state.port) = (moving::NAME.into(), door.port.number));
     std::fs::write(answer, ips[0]).expect("written");
     let client = client(&connect(&uri_of(&fakes), &[]), Target::Primary);
     cmd(&client, &["GET", "k"]);
@@ -568,7 +524,7 @@ fn follow_a_moving_name(answer: &str) {
         // A read: it may be repeated when the end of the connection overtakes its answer.
         let (_, took) = timed(|| cmd(&client, &["GET", "k"]));
         assert_eq!(here.count("GET"), 1, "round {round}: the name was resolved anew after {took:?}");
-        assert_eq!(primary(&client.topology().expect("known")), format!("{MOVING}:{}", door.port.number));
+        assert_eq!(primary(&client.topology().expect("known")), format!("{}:{}", moving::NAME, door.port.number));
         there.up();
     }
 }

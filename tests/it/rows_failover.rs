@@ -1,6 +1,7 @@
 //! Feature rows 63 to 81: failovers.
 
 use crate::calls;
+use crate::moving;
 use crate::stage;
 use crate::support;
 use crate::writer;
@@ -671,57 +672,10 @@ fn row_79_all_sentinels_dead_and_the_connection_lost() {
     join(&held).expect("it recovers by itself");
 }
 
-const MOVING: &str = "moving.vigie.test";
-
-/// Answers for one name from a file, so that the name can move without a name server.
-const RESOLVER: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-typedef int ask(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    ask *real = (ask *)dlsym(RTLD_NEXT, "getaddrinfo");
-    char address[64] = "";
-    if (name == NULL || strcmp(name, "moving.vigie.test") != 0) return real(name, service, hints, found);
-    FILE *file = fopen(getenv("VIGIE_ROW_79"), "r");
-    if (file == NULL) return EAI_AGAIN;
-    if (fgets(address, sizeof address, file) == NULL) address[0] = 0;
-    fclose(file);
-    return address[0] ? real(address, service, hints, found) : EAI_NONAME;
-}
-"#;
-
-/// Runs itself again in a process whose resolver answers from a file.
 #[test]
 fn row_79_a_sentinel_returns_at_a_new_address_of_the_same_name() {
-    if let Ok(path) = std::env::var("VIGIE_ROW_79") {
-        return follow_a_moving_sentinel(&path);
-    }
-    let dir = std::env::temp_dir().join(format!("vigie-row79-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a directory");
-    let (source, library, answer) = (dir.join("names.c"), dir.join("names.so"), dir.join("answer"));
-    std::fs::write(&source, RESOLVER).expect("written");
-    let mut cc = std::process::Command::new("cc");
-    let built = cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").output();
-    let built = built.expect("a C compiler: install gcc");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let mut again = std::process::Command::new(std::env::current_exe().expect("this program"));
-    again.args([
-        "--exact",
-        crate::calls::test_name(concat!(
-            module_path!(),
-            "::row_79_a_sentinel_returns_at_a_new_address_of_the_same_name"
-        )),
-        "--nocapture",
-    ]);
-    let output = again.env("LD_PRELOAD", &library).env("VIGIE_ROW_79", &answer).output().expect("it runs");
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (said(&output.stdout), said(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-    std::fs::remove_dir_all(&dir).expect("the directory is ours");
+    let name = concat!(module_path!(), "::row_79_a_sentinel_returns_at_a_new_address_of_the_same_name");
+    moving::run(name, follow_a_moving_sentinel);
 }
 
 fn follow_a_moving_sentinel(answer: &str) {
@@ -729,7 +683,7 @@ fn follow_a_moving_sentinel(answer: &str) {
     let (old, new) = (told(&p.addr(), &[r.addr()]), told(&p.addr(), &[r.addr()]));
     new.service(SERVICE, |state| state.switch_to(&r.addr()));
     std::fs::write(answer, "127.0.0.1").expect("written");
-    let sentinel = sentinel_at(&[format!("{MOVING}:{}", old.port())], &[NO_POLLS]);
+    let sentinel = sentinel_at(&[format!("{}:{}", moving::NAME, old.port())], &[NO_POLLS]);
     let (client, watch) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
     ok(&client, "SET k v");
     stage::heard(&old);
