@@ -104,7 +104,7 @@ fn once(
 /// Whether a reply ends the call as it is.
 #[inline]
 fn is_done(context: &Context, plan: &Plan<'_>, way: &Way, reply: &Reply) -> bool {
-    (plan.reads || context.service.doubts() == way.failover_seq) && judge::is_plain(plan, reply)
+    (plan.reads || context.service.failover_seq() == way.failover_seq) && judge::is_plain(plan, reply)
 }
 
 /// Sends a unit that has something in front of it or behind it.

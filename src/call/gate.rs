@@ -59,8 +59,8 @@ fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, held: &
 
 /// The failover sequence, for a call that looks at the fence next.
 pub(crate) fn read_failover_seq(context: &Context) -> u64 {
-    let failover_seq = context.service.doubts();
-    seam::pass(Seam::DoubtsRead, &*context.service);
+    let failover_seq = context.service.failover_seq();
+    seam::pass(Seam::FailoverSeqRead, &*context.service);
     failover_seq
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn conclude(
         node: &way.route.pool,
         replica: way.route.replica.is_some(),
         pinned: way.route.pinned,
-        doubted: service.doubts() != way.failover_seq,
+        doubted: service.failover_seq() != way.failover_seq,
         version: way.version,
         discovered: service.discovered(),
         now: Instant::now(),

@@ -322,7 +322,7 @@ impl Pinned {
         blocking.iter().for_each(|socket| router.context.note_blocking(socket));
         let unit = Unit { gate: gate::lease_in_session(&router.context, plan), ..plan.unit(0) };
         let outcome = loaned::exchange(loan, unit, deadline);
-        let doubted = router.context.service.doubts() != failover_seq;
+        let doubted = router.context.service.failover_seq() != failover_seq;
         let outcome = if doubted { judge::doubt(plan, outcome) } else { outcome };
         blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
@@ -349,7 +349,7 @@ impl Pinned {
     /// The flag of what happens in a failover, if one is under way or has been since the connection was sound.
     fn failover(&self, router: &Router) -> u32 {
         let service = &router.context.service;
-        let in_failover = service.is_fenced() || service.doubts() != self.answered;
+        let in_failover = service.is_fenced() || service.failover_seq() != self.answered;
         if in_failover { flags::FAILOVER } else { 0 }
     }
 

@@ -11,9 +11,9 @@
 //! TLS will stand between `St::out` and the socket (rule 24): the writer drains ciphertext in order, the reader feeds
 //! ciphertext to the session before it decodes; offsets and entries stay as they are.
 
-mod attend;
 #[cfg(all(test, loom))]
 mod model_tests;
+mod nonblocking;
 mod reader;
 mod role;
 mod state;
@@ -39,7 +39,7 @@ use crate::sys::slot::{self, Order, Seen, Slot};
 use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
 use crate::time::{Deadline, Instant};
 
-pub use unit::{Bytes, Completion, Failure, Outcome, Tended, Unit};
+pub use unit::{Bytes, Completion, Driven, Failure, Outcome, Unit};
 
 use reader::Rd;
 use role::NOBODY;

@@ -330,7 +330,7 @@ fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
         assert!(lane.start(unit, Deadline::after(HOUR), told.clone(), None).is_ok());
         then(&lane);
         while told.ended.load(Ordering::Relaxed) == 0 {
-            lane.tend();
+            lane.drive();
             thread::yield_now();
         }
         assert_own('a', &a.join().unwrap());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
-use crate::time::{Gate, Instant};
+use crate::time::Gate;
 
 /// What a unit ends with.
 pub type Outcome = std::result::Result<Reply, Failure>;
@@ -99,17 +99,11 @@ pub trait Completion: Send + Sync {
     fn is(&self, owner: usize, token: u64) -> bool;
 }
 
-/// How a lane was left by who looked after it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tended {
-    /// Units that wait for replies.
-    pub in_flight: usize,
-    /// When a call has to be ended.
-    pub due: Option<Instant>,
-    /// The socket was full: there are bytes to send once it takes more.
-    pub wants_write: bool,
-    /// A caller reads.
-    pub led: bool,
-    /// It takes no more units.
-    pub dead: bool,
+/// What driving a lane found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    /// What there was has been read.
+    Read,
+    /// A caller has the reader's role.
+    Busy,
 }

@@ -182,7 +182,7 @@ impl Pool {
                 inner.draining.push(std::mem::replace(&mut lanes[at], lane));
                 self.lanes.store(Arc::new(lanes));
                 // Submitted calls may have shared the older one.
-                self.drain_posts(&mut inner, |_| true);
+                self.drain_submit_lanes(&mut inner, |_| true);
                 true
             }
             _ => {
@@ -209,7 +209,7 @@ impl Pool {
             self.lanes.store(Arc::new(kept));
             inner.draining.extend(gone);
         }
-        self.drain_posts(inner, keep);
+        self.drain_submit_lanes(inner, keep);
         self.drop_drained(inner);
     }
 

@@ -7,7 +7,7 @@
 mod census;
 mod lanes;
 mod loans;
-mod post;
+mod submit_lane;
 mod sweep;
 mod upkeep;
 
@@ -27,7 +27,7 @@ use crate::time::Deadline;
 use census::Census;
 pub use loans::Loan;
 use loans::Loans;
-pub use post::{Post, Traffic};
+pub use submit_lane::{SubmitLane, Traffic};
 
 /// How long a connection that somebody else has opened waits to be taken.
 const OFFERED: Duration = Duration::from_secs(1);
@@ -56,8 +56,8 @@ pub struct Pool {
     lane_settings: LaneSettings,
     pause: Arc<Pause>,
     lanes: ArcSwap<Vec<Arc<Lane>>>,
-    /// The lanes of calls that nobody waits for: ordinary ones, and writes with their WAIT.
-    posts: [ArcSwapOption<Post>; 2],
+    /// The lanes of submitted calls: of ordinary ones, and of writes with their WAIT.
+    submit_lanes: [ArcSwapOption<SubmitLane>; 2],
     /// The mean number of calls in flight, times 256.
     load: AtomicU32,
     growing: AtomicBool,
@@ -79,8 +79,8 @@ struct Inner {
     /// Lanes that take no more calls but have not answered all of them; they count until they have.
     draining: Vec<Arc<Lane>>,
     first: FirstLane,
-    /// Lanes for one call at a time that nobody waits for.
-    apart: Vec<Arc<Post>>,
+    /// Lanes for one submitted call at a time.
+    dedicated: Vec<Arc<SubmitLane>>,
     /// One that somebody else has opened, for whoever opens the next one. It counts when it is taken.
     offered: Option<Conn>,
     /// Every socket from before its handshake on.
@@ -134,7 +134,7 @@ impl Pool {
             lane_settings: spec.lane,
             pause: spec.pause,
             lanes: ArcSwap::default(),
-            posts: Default::default(),
+            submit_lanes: Default::default(),
             load: AtomicU32::new(0),
             growing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
@@ -201,7 +201,7 @@ impl Pool {
         inner.ended = Some(cause.clone());
         inner.upkeep = None;
         let lanes = self.lanes.swap(Arc::default());
-        self.drain_posts(&mut inner, |_| false);
+        self.drain_submit_lanes(&mut inner, |_| false);
         let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
         inner.total -= lanes.len() + draining.len() + idle.len();
@@ -223,7 +223,7 @@ impl Pool {
     /// The pool in numbers.
     pub fn counts(&self) -> Counts {
         let lanes = self.lanes.load();
-        let posted = self.own_posts().iter().map(|lane| lane.in_flight() as usize).sum::<usize>();
+        let on_submit_lanes = self.own_submit_lanes().iter().map(|lane| lane.in_flight() as usize).sum::<usize>();
         let inner = self.lock();
         let (idle, lent, waiting) = inner.loans.counts();
         Counts {
@@ -232,7 +232,7 @@ impl Pool {
             idle,
             lent,
             waiting,
-            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>() + posted,
+            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>() + on_submit_lanes,
             served: self.served.load(Ordering::Relaxed),
         }
     }

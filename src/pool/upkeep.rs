@@ -33,7 +33,7 @@ impl Pool {
     /// Has successors of old lanes opened, and connections up to `pool.min`, if any are needed.
     fn open_what_lacks(self: &Arc<Self>) {
         let lacks = self.lock().total < self.settings.min
-            || self.lanes.load().iter().chain(&self.own_posts()).any(|lane| self.is_old(lane));
+            || self.lanes.load().iter().chain(&self.own_submit_lanes()).any(|lane| self.is_old(lane));
         if !lacks || self.opening.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -90,7 +90,7 @@ impl Pool {
                 return;
             }
         }
-        self.replace_old_posts(|lane| self.is_old(lane));
+        self.replace_old_submit_lanes(|lane| self.is_old(lane));
     }
 
     /// Closes idle loans that were asked for a sign of life and gave none, and asks those that have been silent.
@@ -133,14 +133,14 @@ impl Swept for Pool {
     fn look_after(self: Arc<Self>) {
         self.grown.store(false, Ordering::Relaxed);
         self.close_offered();
-        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.check());
+        self.lanes.load().iter().chain(&self.own_submit_lanes()).for_each(|lane| lane.check());
         self.drop_dead_lanes();
         let draining = self.lock().draining.clone();
         draining.iter().for_each(|lane| lane.check());
         drop(draining);
         self.drop_drained(&mut self.lock());
         self.close_idle();
-        self.lanes.load().iter().chain(&self.own_posts()).for_each(|lane| lane.ask_for_life(SILENT));
+        self.lanes.load().iter().chain(&self.own_submit_lanes()).for_each(|lane| lane.ask_for_life(SILENT));
         self.close_lifeless();
         self.open_what_lacks();
     }

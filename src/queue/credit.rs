@@ -1,7 +1,7 @@
-//! Room for completions, taken before a call is begun: so each call that was accepted has a place for its end.
+//! Room for completions. It is reserved before a call is started, so the completion of an accepted call is never refused.
 //!
-//! Guarantees: a call ends with exactly one completion, also when its owner forgets it; a call that was not begun gives its
-//! room back and ends with none. Leaves to others: when a call is over, and with what.
+//! Guarantees: a call ends with exactly one completion, even if its owner drops it; a call that was not started gives its
+//! room back and has no completion. Leaves to others: when a call is over, and with what.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
 use crate::sys::panic;
 
-/// Room for several calls, given out one by one; what is left at the end goes back.
+/// Room for several calls, which is given out one by one. When it is dropped the rest goes back to the queue.
 #[must_use]
 pub struct Credits {
     queue: Arc<Queue>,
@@ -24,7 +24,7 @@ impl Credits {
         Self { queue, token, left, bytes }
     }
 
-    /// The next call, which takes so many of the bytes; its token is one above that of the call before.
+    /// Room for the next call, which takes `bytes` of the reserved bytes. Its token is one above that of the call before.
     pub fn next_of(&mut self, bytes: usize) -> Option<Reservation> {
         self.left = self.left.checked_sub(1)?;
         let (token, bytes) = (self.token, bytes.min(self.bytes));
@@ -34,7 +34,7 @@ impl Credits {
     }
 }
 
-/// The next call; its token is one above that of the call before.
+/// Room for the next call. Its token is one above that of the call before.
 impl Iterator for Credits {
     type Item = Reservation;
 
@@ -51,7 +51,7 @@ impl Drop for Credits {
     }
 }
 
-/// The place of one call's completion.
+/// Room for one call's completion.
 #[must_use]
 pub struct Reservation {
     queue: Arc<Queue>,
@@ -61,17 +61,17 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The queue that it is in.
+    /// The queue that the completion goes to.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
-    /// The number that the application gave.
+    /// The token that the application gave.
     pub fn token(&self) -> u64 {
         self.token
     }
 
-    /// Ends the call. On a queue that was closed nobody is told.
+    /// Ends the call. A queue that was closed drops the completion.
     pub fn complete(mut self, outcome: Result<Option<Reply>>) {
         self.end(outcome);
     }

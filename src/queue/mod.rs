@@ -1,15 +1,15 @@
 //! The queue: completions and events for the application, with a descriptor that an event loop can wait for.
 //!
-//! Guarantees: each event that was accepted is drained exactly once, in the order of acceptance; what is outstanding and what is
-//! undrained are together never more than the capacity; what a full queue could not take is counted, and told in its place.
+//! Guarantees: each event that was accepted is drained exactly once, in the order of acceptance; outstanding calls and undrained events
+//! together never exceed the capacity; events that a full queue could not take are counted, and the count is reported in their place.
 //! The descriptor is readable while something is due, and nothing here waits except a drain. Leaves to others: what an event
 //! says, and who may send it.
 //!
-//! Drains wait in one place (`Queue::wait`), apart from the taking. One of them at a time reads the sockets of the calls that are
-//! outstanding (`source`), so that a thread that submits and drains needs no other.
+//! Drains wait in one place (`Queue::wait`), apart from the taking. One of them at a time runs the reactor (`source`), which reads the
+//! sockets of outstanding calls: a thread that submits and drains needs no other thread.
 
-mod bell;
 mod credit;
+mod ready_fd;
 mod source;
 mod state;
 #[cfg(test)]
@@ -24,14 +24,14 @@ use crate::resp::Reply;
 use crate::sys::pipe::Pipe;
 use crate::time::Deadline;
 
-use bell::Bell;
-use source::Watch;
+use ready_fd::ReadyFd;
+use source::Reactor;
 use state::State;
 
 pub use credit::{Credits, Reservation};
-pub use source::{Source, Tended};
+pub use source::{Driven, Source};
 
-/// How soon a drain looks again at a source that somebody else is reading.
+/// How soon a drain looks again at a source that another thread is reading.
 const NUDGE: Duration = Duration::from_millis(1);
 
 /// The most that a queue may be asked to hold.
@@ -100,23 +100,23 @@ pub struct Event {
 pub struct Queue {
     capacity: usize,
     state: Mutex<State>,
-    /// For drains that wait: something is due to one of them.
+    /// Drains wait on it. Notified when something is due to one of them.
     changed: Condvar,
 }
 
 impl Queue {
-    /// An empty queue for so many events, outstanding calls included.
+    /// An empty queue for up to `capacity` events, outstanding calls included.
     pub fn create(capacity: usize) -> Result<Arc<Self>> {
         if !(1..=MAX_CAPACITY).contains(&capacity) {
             let text = format!("capacity is {capacity}, not 1 to {MAX_CAPACITY}");
             return Err(Error::new(Status::InvalidArg, text));
         }
         let pipe = Pipe::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
-        let state = Mutex::new(State::new(Bell::new(pipe)));
+        let state = Mutex::new(State::new(ReadyFd::new(pipe)));
         Ok(Arc::new(Self { capacity, state, changed: Condvar::new() }))
     }
 
-    /// Adds an event that nobody reserved room for. False: refused, because the queue is full (it is counted then) or closed.
+    /// Adds an event for which no room was reserved. False: the queue is full, and counts the event as lost, or is closed.
     pub fn push(&self, event: Event) -> bool {
         let mut state = self.lock();
         if state.is_closed() {
@@ -132,13 +132,13 @@ impl Queue {
         taken
     }
 
-    /// Keeps room for the completions of `n` calls, whose tokens are `token` and the numbers that follow it. All or nothing.
+    /// Reserves room for the completions of `n` calls, whose tokens are `token` and the numbers that follow it. All or nothing.
     pub fn reserve(self: &Arc<Self>, token: u64, n: usize) -> Result<Credits> {
         self.reserve_bytes(token, n, 0, usize::MAX)
     }
 
-    /// The same for calls that take so many bytes together, if what is outstanding and undrained then stays within `most`. With
-    /// nothing outstanding any size goes through, because no draining could make more room.
+    /// As [`Queue::reserve`], for calls that take `bytes` together, if the outstanding and undrained bytes then stay within `most`. With
+    /// nothing outstanding any size is accepted, because draining could not make more room.
     pub fn reserve_bytes(self: &Arc<Self>, token: u64, n: usize, bytes: usize, most: usize) -> Result<Credits> {
         let mut state = self.lock();
         if state.is_closed() {
@@ -166,7 +166,7 @@ impl Queue {
         Ok(Credits::new(Arc::clone(self), token, n, bytes))
     }
 
-    /// Drains that wait look after this source from now on, until it is over. Without a descriptor for it others have to.
+    /// Drains that wait drive this source from now on, until it is over. A source without a descriptor is driven by other threads.
     pub fn attach(&self, source: &Arc<dyn Source>) {
         let mut state = self.lock();
         let before = state.attach(source);
@@ -174,7 +174,7 @@ impl Queue {
         drop(before);
     }
 
-    /// Ends the calls of this token, wherever they are: their completions come as those of all calls. How many were found under way.
+    /// Ends the calls with this token, wherever they are. Their completions arrive as usual. Returns how many calls were found.
     pub fn cancel(&self, token: u64) -> usize {
         let mut state = self.lock();
         state.note_cancelled(token);
@@ -183,18 +183,18 @@ impl Queue {
         sources.iter().map(|source| source.cancel(self.id(), token)).sum()
     }
 
-    /// Whether a call of this token, which was between two places when it was cancelled, has to be ended.
+    /// Whether this token was cancelled, for a call that was moving from one source to another at that moment.
     pub fn is_cancelled(&self, token: u64) -> bool {
         self.lock().is_cancelled(token)
     }
 
-    /// What tells this queue from others.
+    /// Identifies this queue among others.
     pub fn id(&self) -> usize {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Takes up to `most` events, oldest first, and says how many. Waits until there is one, a wake-up, the close, or the end
-    /// of the time. A drain that comes back full leaves the wake-up to the next one: its caller looks again anyway.
+    /// Takes up to `most` events, oldest first, and returns how many. Waits until there is an event or a wake-up, the queue is closed, or
+    /// the deadline comes. A drain that takes `most` events leaves a wake-up to the next drain, because its caller drains again anyway.
     pub fn drain(&self, deadline: Deadline, out: &mut Vec<Event>, most: usize) -> usize {
         if most == 0 {
             return 0;
@@ -207,11 +207,11 @@ impl Queue {
         count
     }
 
-    /// The same for as long as each event fits, one after the other. The first one that does not stays, and all behind it: false.
-    /// `fits` is asked under the lock: it only reckons.
+    /// As [`Queue::drain`], until an event does not fit: that event and those behind it stay, and the result is false. `fits` is called
+    /// under the lock, so it only computes.
     pub fn drain_while(&self, deadline: Deadline, out: &mut Vec<Event>, fits: impl FnMut(&Event) -> bool) -> bool {
         let all = self.drain_by(deadline, |state| state.take_while(out, fits));
-        // What stays may fit a drain that waits, and this one has taken its notice.
+        // An event that stays may fit another drain that waits, and this drain has taken the notification.
         if !all && self.lock().needs_notice() {
             self.changed.notify_one();
         }
@@ -226,51 +226,51 @@ impl Queue {
             state = self.wait(state, deadline);
         }
         let all = take(&mut state);
-        state.leave(waits, all);
+        state.end_drain(waits, all);
         drop(state);
         drop(over);
         all
     }
 
-    /// The descriptor to poll for reading; -1 once closed. It belongs to the queue. Whoever never asks for it does not pay for it.
+    /// The descriptor to poll for reading; -1 once closed. It belongs to the queue, and costs nothing until it is asked for.
     pub fn fd(&self) -> RawFd {
-        self.lock().watch()
+        self.lock().fd()
     }
 
-    /// Makes one drain return: one that waits now, or else the next one.
+    /// Makes one drain return: one that waits now, or the next one.
     pub fn wakeup(&self) {
         let mut state = self.lock();
         state.add_wakeup();
         self.announce(state);
     }
 
-    /// Closes the descriptor and refuses what is new; drains return at once from now on. What was accepted can still be drained.
+    /// Closes the descriptor and refuses new events and calls. Drains return at once from now on, with events that were accepted before.
     pub fn close(&self) {
         let mut state = self.lock();
-        let (bell, sources) = (state.close(), state.detach_all());
-        state.sound_alarm();
+        let (ready_fd, sources) = (state.close(), state.detach_all());
+        state.wake_reactor();
         drop(state);
         self.changed.notify_all();
-        drop((bell, sources));
+        drop((ready_fd, sources));
     }
 
     fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
-        state.come();
+        state.begin_wait();
         while !state.is_due_to_waiter() {
             if deadline.is_over() {
                 break;
             }
             if let Some(over) = state.detach_over() {
-                // A connection that has ended can always be read: with it nobody would sleep.
+                // A connection that has ended is always readable: with it among the sources no drain would sleep.
                 drop(state);
                 drop(over);
                 state = self.lock();
                 continue;
             }
-            state = match state.take_watch() {
-                Some(watch) => {
+            state = match state.take_reactor() {
+                Some(reactor) => {
                     drop(state);
-                    self.read_sources(watch, deadline)
+                    self.run_reactor(reactor, deadline)
                 }
                 None => self.sleep(state, deadline.left()),
             };
@@ -285,48 +285,48 @@ impl Queue {
         }
     }
 
-    /// Waits for the sources once, and looks after those that are ready; for the one drain that has the watch.
-    fn read_sources(&self, watch: Watch, deadline: Deadline) -> MutexGuard<'_, State> {
-        let on_watch = OnWatch { queue: self, watch };
-        // Most likely something has come already, while its caller was at work.
-        on_watch.watch.tend_all();
+    /// Waits for the sources once, and drives those that are ready.
+    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> MutexGuard<'_, State> {
+        let guard = ReactorGuard { queue: self, reactor };
+        // Most likely replies have come already, while the caller of this drain was at work.
+        guard.reactor.drive_all();
         let due = self.lock().is_due_to_waiter();
-        let ready = if due { Vec::new() } else { on_watch.watch.wait(deadline.left()) };
+        let ready = if due { Vec::new() } else { guard.reactor.wait(deadline.left()) };
         self.lock().wake_up();
-        let idle = on_watch.watch.tend(&ready);
-        drop(on_watch);
+        let idle = guard.reactor.drive(&ready);
+        drop(guard);
         let state = self.lock();
-        // A source that another thread is reading stays ready: its replies come as events.
+        // A source that another thread is reading stays ready; its replies arrive as events.
         if idle && !state.is_due_to_waiter() { self.sleep(state, Some(NUDGE)) } else { state }
     }
 
-    /// Tells of something new. One drain is enough for it; the others look again when their own thing comes.
+    /// Announces something new. One drain is notified; that is enough for one event or wake-up.
     fn announce(&self, mut state: MutexGuard<'_, State>) {
-        state.ring();
-        let somebody_waits = state.needs_notice();
+        state.set_ready();
+        let notify = state.needs_notice();
         drop(state);
-        if somebody_waits {
+        if notify {
             self.changed.notify_one();
         }
     }
 
-    /// No foreign code runs under the lock, so that a panic cannot have left a torn state.
+    /// No foreign code runs under the lock, so a poisoned lock protects a whole state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The drain that looks after the sources, until it is dropped: then another one may.
-struct OnWatch<'a> {
+/// Runs the reactor for one drain; when it is dropped another drain may run it.
+struct ReactorGuard<'a> {
     queue: &'a Queue,
-    watch: Watch,
+    reactor: Reactor,
 }
 
-impl Drop for OnWatch<'_> {
+impl Drop for ReactorGuard<'_> {
     fn drop(&mut self) {
-        self.watch.leave();
+        self.reactor.end();
         let mut state = self.queue.lock();
-        state.end_watch();
+        state.put_reactor_back();
         let others = state.others_wait();
         drop(state);
         if others {

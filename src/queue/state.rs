@@ -1,74 +1,74 @@
-//! What is under the queue's lock: events in order, room that is reserved, wake-ups, and who waits.
+//! What the queue's lock protects: events in order, reserved room, wake-ups, and the drains that wait.
 //!
 //! Guarantees: nothing here waits. Leaves to others: the capacity, the condition variable.
 //!
-//! **Wake-ups.** One for each call: up to `waiting` of them belong to the drains that wait, the rest to the next ones that
-//! come. So a newcomer cannot take the wake-up of a drain that waits, and each drain that finds less than it asked for uses up
-//! one at most: whoever drains until that is so uses up one.
+//! **Wake-ups.** Each call of `vigie_queue_wakeup()` adds one. Up to `waiting` of them belong to the drains that wait, the rest to drains
+//! that begin later: a new drain cannot take the wake-up of one that waits. A drain that finds less than it asked for uses up one wake-up,
+//! so a thread that drains until that happens uses up one.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::bell::Bell;
-use super::source::{Source, Watch};
+use super::ready_fd::ReadyFd;
+use super::source::{Reactor, Source};
 use super::{Event, kind};
 use crate::resp::ReplyBuilder;
 use crate::sys::pipe::Pipe;
 
-/// What a queue keeps after a burst, in entries.
+/// How much room a queue keeps after a burst, in items.
 const KEPT: usize = 1024;
-/// So many of the latest cancellations are remembered: of calls that are over, or never were, there may be any number.
+/// At least this many of the latest cancellations are remembered. There is no limit to those of calls that are over or never existed.
 const NOTES: usize = 4096;
 
-enum Entry {
+enum Item {
     Event(Event),
-    /// So many events are missing here. It takes no room: there is at most one behind each event.
+    /// This many events are missing here. It takes no room: at most one follows each event.
     Lost(i64),
 }
 
 pub(super) struct State {
-    entries: VecDeque<Entry>,
-    /// Entries that take room.
+    items: VecDeque<Item>,
+    /// How many of them take room.
     events: usize,
-    /// Room of calls that are not over.
+    /// Room for the completions of outstanding calls.
     reserved: usize,
-    /// What calls that are not over and replies that are not drained take, about.
+    /// The memory of outstanding calls and undrained replies, about.
     bytes: usize,
-    /// Tokens that were cancelled while calls of theirs may have been between two places.
+    /// Cancelled tokens whose calls may have been moving from one source to another at that moment.
     cancelled: HashSet<u64>,
-    /// The same from before the last [`NOTES`] of them.
+    /// Older ones: those before the last [`NOTES`].
     cancelled_before: HashSet<u64>,
     sources: Arc<Vec<Arc<dyn Source>>>,
-    /// Wakes the drain that has the watch; made with the first source.
-    alarm: Option<Arc<Pipe>>,
-    /// A drain looks after the sources.
-    watched: bool,
-    /// It sleeps in poll, and has not been woken yet.
+    /// Wakes the drain that runs the reactor; made with the first source.
+    waker: Option<Arc<Pipe>>,
+    /// A drain runs the reactor.
+    reactor_runs: bool,
+    /// That drain sleeps in poll, and has not been woken yet.
     asleep: bool,
     wakeups: usize,
     waiting: usize,
     closed: bool,
-    bell: Option<Bell>,
+    ready_fd: Option<ReadyFd>,
 }
 
 impl State {
-    pub(super) fn new(bell: Bell) -> Self {
+    pub(super) fn new(ready_fd: ReadyFd) -> Self {
         Self {
-            entries: VecDeque::new(),
+            items: VecDeque::new(),
             events: 0,
             reserved: 0,
             bytes: 0,
             cancelled: HashSet::new(),
             cancelled_before: HashSet::new(),
             sources: Arc::default(),
-            alarm: None,
-            watched: false,
+            waker: None,
+            reactor_runs: false,
             asleep: false,
             wakeups: 0,
             waiting: 0,
             closed: false,
-            bell: Some(bell),
+            ready_fd: Some(ready_fd),
         }
     }
 
@@ -76,12 +76,12 @@ impl State {
         self.closed
     }
 
-    pub(super) fn close(&mut self) -> Option<Bell> {
+    pub(super) fn close(&mut self) -> Option<ReadyFd> {
         self.closed = true;
-        self.bell.take()
+        self.ready_fd.take()
     }
 
-    /// How much of the capacity is in use.
+    /// How much of the capacity is taken.
     pub(super) fn used(&self) -> usize {
         self.events + self.reserved
     }
@@ -92,14 +92,14 @@ impl State {
 
     pub(super) fn add(&mut self, event: Event) {
         self.bytes += weight(&event);
-        self.entries.push_back(Entry::Event(event));
+        self.items.push_back(Item::Event(event));
         self.events += 1;
     }
 
     pub(super) fn count_lost(&mut self) {
-        match self.entries.back_mut() {
-            Some(Entry::Lost(count)) => *count += 1,
-            _ => self.entries.push_back(Entry::Lost(1)),
+        match self.items.back_mut() {
+            Some(Item::Lost(count)) => *count += 1,
+            _ => self.items.push_back(Item::Lost(1)),
         }
     }
 
@@ -108,7 +108,7 @@ impl State {
         self.bytes += bytes;
     }
 
-    /// Gives room back that a call no longer needs, or is about to use.
+    /// Gives back room that a call does not need any more, or is about to use.
     pub(super) fn release(&mut self, n: usize, bytes: usize) {
         self.reserved -= n;
         self.bytes -= bytes;
@@ -118,23 +118,23 @@ impl State {
     }
 
     pub(super) fn take(&mut self, out: &mut Vec<Event>, most: usize) -> usize {
-        let count = most.min(self.entries.len());
+        let count = most.min(self.items.len());
         out.reserve(count);
         out.extend((0..count).map_while(|_| self.next()));
         self.shrink();
         count
     }
 
-    /// Takes events for as long as each of them fits, one after the other. True: that was all there is.
+    /// Takes events, oldest first, until one does not fit. True: all were taken.
     pub(super) fn take_while(&mut self, out: &mut Vec<Event>, mut fits: impl FnMut(&Event) -> bool) -> bool {
-        out.reserve(self.entries.len().min(KEPT));
-        while let Some(entry) = self.entries.front() {
-            let told;
-            let event = match entry {
-                Entry::Event(event) => event,
-                Entry::Lost(count) => {
-                    told = dropped(*count);
-                    &told
+        out.reserve(self.items.len().min(KEPT));
+        while let Some(item) = self.items.front() {
+            let notice;
+            let event = match item {
+                Item::Event(event) => event,
+                Item::Lost(count) => {
+                    notice = dropped(*count);
+                    &notice
                 }
             };
             if !fits(event) {
@@ -147,19 +147,19 @@ impl State {
     }
 
     fn next(&mut self) -> Option<Event> {
-        Some(match self.entries.pop_front()? {
-            Entry::Event(event) => {
+        Some(match self.items.pop_front()? {
+            Item::Event(event) => {
                 self.events -= 1;
                 self.bytes -= weight(&event);
                 event
             }
-            Entry::Lost(count) => dropped(count),
+            Item::Lost(count) => dropped(count),
         })
     }
 
     fn shrink(&mut self) {
-        if self.entries.is_empty() {
-            self.entries.shrink_to(KEPT);
+        if self.items.is_empty() {
+            self.items.shrink_to(KEPT);
         }
     }
 
@@ -168,20 +168,20 @@ impl State {
     }
 
     pub(super) fn is_due_to_newcomer(&self) -> bool {
-        self.closed || !self.entries.is_empty() || self.wakeups > self.waiting
+        self.closed || !self.items.is_empty() || self.wakeups > self.waiting
     }
 
     pub(super) fn is_due_to_waiter(&self) -> bool {
-        self.closed || !self.entries.is_empty() || self.wakeups > 0
+        self.closed || !self.items.is_empty() || self.wakeups > 0
     }
 
     /// A drain begins to wait.
-    pub(super) fn come(&mut self) {
+    pub(super) fn begin_wait(&mut self) {
         self.waiting += 1;
     }
 
-    /// A drain is over, and found all there was or not. It uses up a wake-up that was due to it.
-    pub(super) fn leave(&mut self, waited: bool, found_all: bool) {
+    /// A drain ends. If it took all there was it uses up a wake-up that was due to it.
+    pub(super) fn end_drain(&mut self, waited: bool, found_all: bool) {
         let was_due = waited || self.wakeups > self.waiting;
         self.waiting -= usize::from(waited);
         if was_due && found_all {
@@ -190,15 +190,15 @@ impl State {
         self.settle();
     }
 
-    /// Whether drains wait beside the one that asks, which counts as one.
+    /// Whether other drains wait beside the one that asks, which is counted.
     pub(super) fn others_wait(&self) -> bool {
         self.waiting > 1
     }
 
-    /// Whether a drain has to be told of something new; the one with the watch is woken here, or looks by itself.
+    /// Whether a drain has to be notified of something new. One that runs the reactor is woken here, or is awake and will look.
     pub(super) fn needs_notice(&mut self) -> bool {
-        if self.watched {
-            self.sound_alarm();
+        if self.reactor_runs {
+            self.wake_reactor();
             return false;
         }
         self.waiting > 0
@@ -206,24 +206,24 @@ impl State {
 
     // ---- sources ----------------------------------------------------------------------------
 
-    /// Adds a source, unless it is there; what is returned is dropped outside the lock, as below.
+    /// Adds a source unless it is known. The caller drops what is returned outside the lock.
     pub(super) fn attach(&mut self, source: &Arc<dyn Source>) -> Option<Arc<Vec<Arc<dyn Source>>>> {
         let is_same = |other: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(source));
         if self.closed || self.sources.iter().any(is_same) {
             return None;
         }
-        if self.alarm.is_none() {
-            // Without a pipe for it drains sleep, and others read.
-            self.alarm = Pipe::new().ok().map(Arc::new);
+        if self.waker.is_none() {
+            // Without a pipe drains only sleep, and other threads read.
+            self.waker = Pipe::new().ok().map(Arc::new);
         }
         let mut sources: Vec<_> = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
         sources.push(Arc::clone(source));
-        // A drain that looks after the others has to look after this one too.
-        self.sound_alarm();
+        // A drain that drives the others has to drive this one, too.
+        self.wake_reactor();
         Some(std::mem::replace(&mut self.sources, Arc::new(sources)))
     }
 
-    /// Lets go of sources that are over, and of their descriptors; what is returned is dropped outside the lock.
+    /// Removes sources that are over. The caller drops what is returned, and with it their descriptors, outside the lock.
     pub(super) fn detach_over(&mut self) -> Option<Arc<Vec<Arc<dyn Source>>>> {
         self.sources.iter().any(|source| source.is_over()).then(|| {
             let kept = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
@@ -239,31 +239,31 @@ impl State {
         Arc::clone(&self.sources)
     }
 
-    /// The watch over the sources, if there are any and no other drain has it.
-    pub(super) fn take_watch(&mut self) -> Option<Watch> {
-        if self.watched || self.closed {
+    /// The reactor, if there are sources and no other drain runs it.
+    pub(super) fn take_reactor(&mut self) -> Option<Reactor> {
+        if self.reactor_runs || self.closed {
             return None;
         }
-        let alarm = self.alarm.as_ref().filter(|_| !self.sources.is_empty())?;
-        (self.watched, self.asleep) = (true, true);
-        Some(Watch::new(Arc::clone(&self.sources), Arc::clone(alarm)))
+        let waker = self.waker.as_ref().filter(|_| !self.sources.is_empty())?;
+        (self.reactor_runs, self.asleep) = (true, true);
+        Some(Reactor::new(Arc::clone(&self.sources), Arc::clone(waker)))
     }
 
-    pub(super) fn end_watch(&mut self) {
-        (self.watched, self.asleep) = (false, false);
+    pub(super) fn put_reactor_back(&mut self) {
+        (self.reactor_runs, self.asleep) = (false, false);
     }
 
-    pub(super) fn sound_alarm(&mut self) {
-        if let (true, Some(alarm)) = (self.asleep, &self.alarm) {
+    pub(super) fn wake_reactor(&mut self) {
+        if let (true, Some(waker)) = (self.asleep, &self.waker) {
             self.asleep = false;
-            alarm.put();
+            waker.put();
         }
     }
 
-    /// The drain with the watch is awake again. If it was sounded, the alarm's byte is in the pipe.
+    /// The drain that runs the reactor is awake again. If it was woken, a byte is in the pipe.
     pub(super) fn wake_up(&mut self) {
-        if let (Some(alarm), false) = (&self.alarm, self.asleep) {
-            alarm.take();
+        if let (Some(waker), false) = (&self.waker, self.asleep) {
+            waker.take();
         }
         self.asleep = false;
     }
@@ -287,7 +287,7 @@ impl State {
         self.has_notes() && (self.cancelled.contains(&token) || self.cancelled_before.contains(&token))
     }
 
-    /// New calls with tokens that were cancelled before are new calls.
+    /// New calls are not ended by a cancellation that came before them.
     pub(super) fn forget_cancelled(&mut self, token: u64, n: usize) {
         if !self.has_notes() {
             return;
@@ -301,33 +301,31 @@ impl State {
         }
     }
 
-    pub(super) fn watch(&mut self) -> RawFd {
+    pub(super) fn fd(&mut self) -> RawFd {
         let due = self.is_due();
-        self.bell.as_mut().map_or(-1, |bell| {
-            bell.watch(due);
-            bell.fd()
-        })
+        self.ready_fd.as_mut().map_or(-1, |ready_fd| ready_fd.fd(due))
     }
 
-    pub(super) fn ring(&mut self) {
-        if let Some(bell) = &mut self.bell {
-            bell.ring();
+    /// Makes the descriptor readable.
+    pub(super) fn set_ready(&mut self) {
+        if let Some(ready_fd) = &mut self.ready_fd {
+            ready_fd.set();
         }
     }
 
     fn settle(&mut self) {
         let due = self.is_due();
-        if let Some(bell) = &mut self.bell {
-            bell.settle(due);
+        if let Some(ready_fd) = &mut self.ready_fd {
+            ready_fd.settle(due);
         }
     }
 
     fn is_due(&self) -> bool {
-        !self.entries.is_empty() || self.wakeups > 0
+        !self.items.is_empty() || self.wakeups > 0
     }
 }
 
-/// What an event takes, about.
+/// The memory that an event takes, about.
 fn weight(event: &Event) -> usize {
     match &event.outcome {
         Ok(Some(reply)) => reply.weight(),
@@ -355,6 +353,6 @@ impl State {
     }
 
     pub(super) fn room_kept(&self) -> usize {
-        self.entries.capacity()
+        self.items.capacity()
     }
 }

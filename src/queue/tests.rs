@@ -68,18 +68,18 @@ fn as_many_drains_return_as_were_woken_waiting_or_not() {
 fn a_newcomer_leaves_the_wakeup_of_a_waiting_drain_alone() {
     let queue = queue();
     let mut state = queue.lock();
-    state.come();
+    state.begin_wait();
     state.add_wakeup();
     assert!(!state.is_due_to_newcomer());
-    state.leave(false, true);
+    state.end_drain(false, true);
     assert!(state.is_due_to_waiter());
-    state.leave(true, true);
+    state.end_drain(true, true);
     assert_eq!((state.waiting(), state.wakeups()), (0, 0));
     state.add_wakeup();
     assert!(state.is_due_to_newcomer());
-    state.leave(false, false);
+    state.end_drain(false, false);
     assert!(state.is_due_to_newcomer(), "a full drain leaves it");
-    state.leave(false, true);
+    state.end_drain(false, true);
     assert!(!state.is_due_to_newcomer());
 }
 
@@ -151,9 +151,9 @@ impl Source for Ended {
         Some(self.pipe.fd())
     }
 
-    fn tend(&self) -> Tended {
+    fn drive(&self) -> Driven {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        Tended::Read
+        Driven::Read
     }
 
     fn is_over(&self) -> bool {

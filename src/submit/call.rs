@@ -13,10 +13,10 @@ use super::pending::PendingQueue;
 use crate::call::judge::{self, Verdict, judge};
 use crate::call::{Attempt, Way, durable};
 use crate::error::{Error, Result, Status};
-use crate::lane::{Completion, Failure, Outcome, Unit};
+use crate::lane::{self, Completion, Failure, Outcome, Unit};
 use crate::plan::{CallFlags, Plan};
-use crate::pool::{Pool, Post, Traffic};
-use crate::queue::{Queue, Reservation, Source, Tended};
+use crate::pool::{Pool, SubmitLane, Traffic};
+use crate::queue::{Driven, Queue, Reservation, Source};
 use crate::resp::{Kind, Reply};
 use crate::route::{Route, Router, lock};
 use crate::time::{Deadline, Instant};
@@ -101,15 +101,15 @@ impl State {
 /// An attempt that is under way.
 pub(super) struct Flight {
     pub(super) way: Way,
-    pub(super) post: Arc<Post>,
+    pub(super) submit_lane: Arc<SubmitLane>,
     /// Of a durable write: how many bytes are its own, before WAIT, and how many commands.
     pub(super) own: usize,
     pub(super) list: Option<u32>,
 }
 
 /// Has the drains of a queue look after a lane.
-pub(super) fn attach(queue: &Queue, post: &Arc<Post>) {
-    let source: Arc<dyn Source> = Arc::clone(post) as Arc<dyn Source>;
+pub(super) fn attach(queue: &Queue, submit_lane: &Arc<SubmitLane>) {
+    let source: Arc<dyn Source> = Arc::clone(submit_lane) as Arc<dyn Source>;
     queue.attach(&source);
 }
 
@@ -155,9 +155,9 @@ impl Call {
         flight: Flight,
         of_list: Option<Instant>,
     ) -> bool {
-        let post = Arc::clone(&flight.post);
+        let submit_lane = Arc::clone(&flight.submit_lane);
         self.lock().flight = Some(flight);
-        let started = post.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
+        let started = submit_lane.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
         let Err(cause) = started else { return true };
         let flight = self.lock().flight.take();
         match flight {
@@ -176,7 +176,7 @@ impl Call {
 
     /// What it goes with.
     pub(super) fn traffic(&self) -> Traffic {
-        if self.lock().alone { Traffic::Apart } else { self.facts.traffic }
+        if self.lock().alone { Traffic::Dedicated } else { self.facts.traffic }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -210,7 +210,7 @@ impl Call {
 
     /// Whether a reply ends the call as it is: nothing happened since it was begun, and what errors there are in it are final.
     fn is_final(&self, reply: &Reply, failover_seq: u64) -> bool {
-        if !self.facts.reads && self.router().context.service.doubts() != failover_seq {
+        if !self.facts.reads && self.router().context.service.failover_seq() != failover_seq {
             return false;
         }
         let is_error = |node: u32| reply.kind(node) == Kind::Error;
@@ -248,9 +248,9 @@ impl Completion for Call {
 impl Flight {
     /// The attempt is over: its lane is given back if it was for it alone, and the answer of WAIT is taken off.
     fn arrive(&self, call: &Call, outcome: Outcome) -> Outcome {
-        if call.traffic() == Traffic::Apart {
-            call.router().context.forget_blocking(self.post.lane().socket());
-            self.post.release(outcome.as_ref().err().map(|failure| failure.error.clone()));
+        if call.traffic() == Traffic::Dedicated {
+            call.router().context.forget_blocking(self.submit_lane.lane().socket());
+            self.submit_lane.release(outcome.as_ref().err().map(|failure| failure.error.clone()));
         }
         match self.way.replicas {
             0 => outcome,
@@ -259,17 +259,17 @@ impl Flight {
     }
 }
 
-impl Source for Post {
+impl Source for SubmitLane {
     fn fd(&self) -> Option<RawFd> {
-        Some(Post::fd(self))
+        Some(SubmitLane::fd(self))
     }
 
-    fn enter(&self) {
-        Post::enter(self);
+    fn begin_drain(&self) {
+        SubmitLane::begin_drain(self);
     }
 
-    fn leave(&self) {
-        Post::leave(self);
+    fn end_drain(&self) {
+        SubmitLane::end_drain(self);
     }
 
     fn wants_write(&self) -> bool {
@@ -280,8 +280,11 @@ impl Source for Post {
         self.lane().next_due()
     }
 
-    fn tend(&self) -> Tended {
-        if self.lane().tend().led { Tended::Busy } else { Tended::Read }
+    fn drive(&self) -> Driven {
+        match self.lane().drive() {
+            lane::Driven::Read => Driven::Read,
+            lane::Driven::Busy => Driven::Busy,
+        }
     }
 
     fn is_over(&self) -> bool {

@@ -131,7 +131,7 @@ impl Submitter {
         self.router.context.check_target(plan)?;
         let from_replicas = self.router.reads_from_replicas(plan, call);
         let traffic = match plan.blocks {
-            Some(_) => Traffic::Apart,
+            Some(_) => Traffic::Dedicated,
             // Where writes are durable by configuration everything for the primary goes the same way, so that it starts in order.
             None if !from_replicas && (durable || durable::replicas_needed(&self.router.context, plan, call)? > 0) => {
                 Traffic::Durable
@@ -139,7 +139,7 @@ impl Submitter {
             None => Traffic::Plain,
         };
         let class = match traffic {
-            Traffic::Apart => Class::Blocking,
+            Traffic::Dedicated => Class::Blocking,
             _ if from_replicas => Class::Replicas,
             _ => Class::Primary,
         };
@@ -170,30 +170,35 @@ impl Submitter {
         seam::pass(Seam::NotHeld, &*context.service);
         let version = context.service.version();
         let Some(route) = self.router.route_now(class == Class::Replicas) else { return (0, None) };
-        let Some(post) = route.pool.post(Traffic::Plain) else { return (0, Some((route, version))) };
+        let Some(submit_lane) = route.pool.submit_lane(Traffic::Plain) else { return (0, Some((route, version))) };
         let pending = self.pending(class);
-        if !pending.begin(&post, Traffic::Plain, calls.len()) {
+        if !pending.begin(&submit_lane, Traffic::Plain, calls.len()) {
             return (0, None);
         }
-        attach(queue, &post);
+        attach(queue, &submit_lane);
         let (now, once) = (Instant::now(), !reads);
         let gate = if reads { None } else { context.service.lease() };
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
             let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once, gate };
             let way = Way { route: route.clone(), replicas: 0, failover_seq, version, trip: None };
-            call.start(unit, call.share(&route), Flight { way, post: Arc::clone(&post), own: 0, list }, Some(now))
+            call.start(
+                unit,
+                call.share(&route),
+                Flight { way, submit_lane: Arc::clone(&submit_lane), own: 0, list },
+                Some(now),
+            )
         };
         // The server begins with the first half while the second one is written.
         let half = if calls.len() >= HALVED { calls.len() / 2 } else { 0 };
         let mut started = calls[..half].iter().take_while(|call| start(call)).count();
         if half > 0 {
-            post.send();
+            submit_lane.send();
         }
         if started == half {
             started += calls[half..].iter().take_while(|call| start(call)).count();
         }
-        post.send();
+        submit_lane.send();
         pending.finish(calls.len() - started);
         (started, None)
     }

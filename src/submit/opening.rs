@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::pool::{Pool, Post, Traffic};
+use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
 /// What came of an opening; `None`: the pool has no place.
-pub(super) type Opened = Result<Option<Arc<Post>>>;
+pub(super) type Opened = Result<Option<Arc<SubmitLane>>>;
 
 /// Opens a connection within `limit`, and tells what came of it.
 pub(super) fn open<F: FnOnce(Opened) + Send + 'static>(pool: Arc<Pool>, traffic: Traffic, limit: Duration, tell: F) {
@@ -28,7 +28,7 @@ struct Job<F: FnOnce(Opened)> {
 
 impl<F: FnOnce(Opened)> Job<F> {
     fn run(mut self, pool: &Arc<Pool>, traffic: Traffic, limit: Duration) {
-        self.opened = Some(pool.open_post(traffic, Deadline::after(limit)));
+        self.opened = Some(pool.open_submit_lane(traffic, Deadline::after(limit)));
     }
 }
 

@@ -16,8 +16,8 @@ use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate,
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::plan::Plan;
-use crate::pool::{Pool, Post, Traffic};
-use crate::queue::{Source, Tended};
+use crate::pool::{Pool, SubmitLane, Traffic};
+use crate::queue::{Driven, Source};
 use crate::route::{Context, Route, Router, asking, lock, with_question};
 use crate::sys::random;
 use crate::time::Deadline;
@@ -63,7 +63,7 @@ type Returned = (Arc<Call>, Way, Outcome);
 
 /// The connection of calls in flight.
 #[derive(Clone)]
-struct Connection(Arc<Post>);
+struct Connection(Arc<SubmitLane>);
 
 struct Opening {
     order: u64,
@@ -87,7 +87,7 @@ struct Opened {
     route: Route,
     version: u64,
     /// Given back if it is not taken.
-    post: Option<Arc<Post>>,
+    submit_lane: Option<Arc<SubmitLane>>,
     own: bool,
 }
 
@@ -128,8 +128,8 @@ impl PendingQueue {
 
     /// Counts calls that are about to start on this connection; false: others wait before them, or are in flight on another one whose
     /// end must be known first.
-    pub(super) fn begin(&self, post: &Arc<Post>, traffic: Traffic, calls: usize) -> bool {
-        self.lock().order.begin_new(&Connection(Arc::clone(post)), traffic as usize, calls)
+    pub(super) fn begin(&self, submit_lane: &Arc<SubmitLane>, traffic: Traffic, calls: usize) -> bool {
+        self.lock().order.begin_new(&Connection(Arc::clone(submit_lane)), traffic as usize, calls)
     }
 
     /// Calls that were counted have ended, have come back, or have not started after all.
@@ -363,12 +363,12 @@ impl PendingQueue {
                     Some((route, _)) => Way { route, ..way },
                     None => way,
                 };
-                let (way, post) = Opened::take(opened, way, call.traffic());
+                let (way, submit_lane) = Opened::take(opened, way, call.traffic());
                 let unit = Unit { gate: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
                 call.keep_attempt(attempt);
-                return match post {
-                    Some(post) => self.begin_waiting(router, waiting, unit, way, post),
-                    None => self.await_post(waiting, way),
+                return match submit_lane {
+                    Some(submit_lane) => self.begin_waiting(router, waiting, unit, way, submit_lane),
+                    None => self.await_lane(waiting, way),
                 };
             }
             Err(Step::Again(error)) if is_patient(&error) => {
@@ -390,7 +390,7 @@ impl PendingQueue {
     }
 
     /// There is no lane for a call: one has to be opened, or is being opened.
-    fn await_post(&self, waiting: Waiting, way: Way) -> Start {
+    fn await_lane(&self, waiting: Waiting, way: Way) -> Start {
         let state = self.lock();
         let opening = state.openings.iter().find(|opening| Arc::ptr_eq(&opening.pool, &way.route.pool));
         if let Some(opening) = opening {
@@ -430,10 +430,15 @@ impl PendingQueue {
         state.openings.retain(|opening| opening.order != call.order);
         state.order.opened(call.order);
         let unused = match result {
-            Ok(post) => {
-                let own = call.traffic() == Traffic::Apart;
+            Ok(submit_lane) => {
+                let own = call.traffic() == Traffic::Dedicated;
                 let look = (Instant::now() + LOOK, way.version);
-                let opened = post.map(|post| Opened { route: way.route, version: way.version, post: Some(post), own });
+                let opened = submit_lane.map(|submit_lane| Opened {
+                    route: way.route,
+                    version: way.version,
+                    submit_lane: Some(submit_lane),
+                    own,
+                });
                 match state.order.get_mut(call.order) {
                     Some(waiting) => {
                         // There was no place: later there may be one.
@@ -463,41 +468,41 @@ impl PendingQueue {
         waiting: Waiting,
         unit: Unit<'_>,
         way: Way,
-        post: Arc<Post>,
+        submit_lane: Arc<SubmitLane>,
     ) -> Start {
         let call = &waiting.call;
         let traffic = call.traffic();
-        if !self.lock().order.begin(&Connection(Arc::clone(&post)), traffic as usize, 1) {
+        if !self.lock().order.begin(&Connection(Arc::clone(&submit_lane)), traffic as usize, 1) {
             // What has come back, or the end of the last one in flight, wakes the queue.
             return Start::Later(waiting, LOOK);
         }
         let address = call.address();
         if let Some((queue, _)) = &address {
-            attach(queue, &post);
+            attach(queue, &submit_lane);
         }
-        if call.facts.traffic == Traffic::Apart {
-            router.context.note_blocking(post.lane().socket());
+        if call.facts.traffic == Traffic::Dedicated {
+            router.context.note_blocking(submit_lane.lane().socket());
         }
-        if !send(call, unit, way, &post) {
-            if traffic == Traffic::Apart {
-                router.context.forget_blocking(post.lane().socket());
-                post.release(None);
+        if !send(call, unit, way, &submit_lane) {
+            if traffic == Traffic::Dedicated {
+                router.context.forget_blocking(submit_lane.lane().socket());
+                submit_lane.release(None);
             }
             self.lock().order.finish(1);
             return Start::Later(waiting, Duration::ZERO);
         }
         if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
-            post.lane().cancel(queue.id(), token);
+            submit_lane.lane().cancel(queue.id(), token);
         }
         Start::Gone
     }
 }
 
 /// Sends a call's unit, with what it needs in front of it or behind it; false: the lane took nothing.
-fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, post: &Arc<Post>) -> bool {
+fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, submit_lane: &Arc<SubmitLane>) -> bool {
     let deadline = call.share(&way.route);
     let (replicas, asks) = (way.replicas, way.trip.as_ref().is_some_and(|trip| trip.asks));
-    let flight = Flight { way, post: Arc::clone(post), own: unit.bytes.len(), list: unit.list };
+    let flight = Flight { way, submit_lane: Arc::clone(submit_lane), own: unit.bytes.len(), list: unit.list };
     let extended = match (replicas, asks) {
         (0, false) => return call.start(unit, deadline, flight, None),
         (0, true) => asking(unit),
@@ -521,21 +526,21 @@ impl Waiting {
 
 impl Opened {
     /// The lane for a call that goes this way: the one that was opened for it, or one that is open; `None`: not yet.
-    fn take(opened: Option<Self>, way: Way, traffic: Traffic) -> (Way, Option<Arc<Post>>) {
+    fn take(opened: Option<Self>, way: Way, traffic: Traffic) -> (Way, Option<Arc<SubmitLane>>) {
         let fits = |opened: &Self| opened.version == way.version && !opened.route.pool.is_retired();
         if let Some(mut opened) = opened.filter(fits) {
-            let post = opened.post.take();
-            return (Way { route: opened.route.clone(), ..way }, post);
+            let submit_lane = opened.submit_lane.take();
+            return (Way { route: opened.route.clone(), ..way }, submit_lane);
         }
-        let post = way.route.pool.post(traffic);
-        (way, post)
+        let submit_lane = way.route.pool.submit_lane(traffic);
+        (way, submit_lane)
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if let Some(post) = self.post.take().filter(|_| self.own) {
-            post.release(None);
+        if let Some(submit_lane) = self.submit_lane.take().filter(|_| self.own) {
+            submit_lane.release(None);
         }
     }
 }
@@ -665,8 +670,8 @@ impl Drop for Unfinished<'_> {
 }
 
 impl Source for PendingQueue {
-    fn tend(&self) -> Tended {
-        Tended::Read
+    fn drive(&self) -> Driven {
+        Driven::Read
     }
 
     fn is_over(&self) -> bool {

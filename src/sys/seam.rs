@@ -6,14 +6,14 @@
 /// The places. Each names the step that was done last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seam {
-    /// A call has read the number of doubts, and looks at the fence next.
-    DoubtsRead,
+    /// A call has read the failover sequence, and looks at the fence next.
+    FailoverSeqRead,
     /// A call was not held back, and chooses its route next.
     NotHeld,
     /// A snapshot can be loaded; its version is the one before.
     SnapshotStored,
-    /// A switch is known to those who compare doubts.
-    DoubtsRaised,
+    /// The failover sequence has changed: replies to writes that were sent before are doubtful.
+    FailoverSeqRaised,
     /// The fence is up or down for those who glance at it; those who wait sleep still.
     FenceMoved,
     /// Whether a word is about the primary of now was answered; what follows from it comes next.

@@ -98,13 +98,13 @@ impl Service {
 
     /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read
     /// under another number than it was sent under may come from a primary that is being replaced (rule 8).
-    pub fn doubts(&self) -> u64 {
-        self.doubts.load(Ordering::Acquire)
+    pub fn failover_seq(&self) -> u64 {
+        self.failover_seq.load(Ordering::Acquire)
     }
 
-    fn raise_doubts(&self) {
-        self.doubts.fetch_add(1, Ordering::AcqRel);
-        seam::pass(Seam::DoubtsRaised, self);
+    fn raise_failover_seq(&self) {
+        self.failover_seq.fetch_add(1, Ordering::AcqRel);
+        seam::pass(Seam::FailoverSeqRaised, self);
     }
 
     /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
@@ -377,7 +377,7 @@ impl Service {
         flight.failover.fence.promoted();
         let why = Why::own(Cause::CandidateIsPrimary, "the candidate says that it is a primary");
         self.set_fence(&mut flight, &why);
-        self.raise_doubts();
+        self.raise_failover_seq();
         let taken = match policy {
             ProbePolicy::Eager => true,
             ProbePolicy::Auto => flight.failover.is_dead(),
@@ -415,7 +415,7 @@ impl Service {
 
     /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence may come down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, why: Why) {
-        self.raise_doubts();
+        self.raise_failover_seq();
         self.end_pauses();
         flight.failover.switched = Some(Instant::now());
         flight.failover.previous = before.primary_announced.clone();

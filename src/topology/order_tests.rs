@@ -63,7 +63,7 @@ fn the_snapshot_is_there_before_its_version_and_the_doubts_and_all_of_them_befor
         let (stage, _client) = fenced(&[("failover.probe", probe)]);
         let (service, new) = (stage.service(), stage.r.addr());
         let sights: Arc<Mutex<Vec<Sight>>> = Arc::default();
-        let hooks = [Seam::SnapshotStored, Seam::DoubtsRaised, Seam::FenceMoved].map(|seam| {
+        let hooks = [Seam::SnapshotStored, Seam::FailoverSeqRaised, Seam::FenceMoved].map(|seam| {
             let (seen, of, new) = (Arc::clone(&sights), Arc::clone(&service), new.clone());
             seam::on(seam, &*service, move || {
                 let snapshot = of.snapshot();
@@ -81,15 +81,15 @@ fn the_snapshot_is_there_before_its_version_and_the_doubts_and_all_of_them_befor
         drop(hooks);
         let sights = sights.lock().unwrap_or_else(PoisonError::into_inner);
         // What belongs to the switch: before it discoveries find the old primary, after it the new one.
-        let is_of_it = |sight: &&Sight| sight.is_new || !sight.is_fenced || sight.seam == Seam::DoubtsRaised;
+        let is_of_it = |sight: &&Sight| sight.is_new || !sight.is_fenced || sight.seam == Seam::FailoverSeqRaised;
         let moves = |sight: &&Sight| sight.seam != Seam::FenceMoved || !sight.is_fenced;
         let sights: Vec<&Sight> = sights.iter().filter(is_of_it).filter(moves).collect();
         let sight = |seam, is_new, is_fenced, is_versioned| Sight { seam, is_new, is_fenced, is_versioned };
         let wanted = [
             // The candidate has spoken, and is not taken yet.
-            sight(Seam::DoubtsRaised, false, true, true),
+            sight(Seam::FailoverSeqRaised, false, true, true),
             sight(Seam::SnapshotStored, true, true, false),
-            sight(Seam::DoubtsRaised, true, true, true),
+            sight(Seam::FailoverSeqRaised, true, true, true),
             sight(Seam::FenceMoved, true, false, true),
         ];
         let wanted: Vec<&Sight> = wanted.iter().skip(usize::from(probe == "off")).collect();
@@ -169,11 +169,11 @@ fn the_fence_is_up_again_when_the_candidate_is_doubted() {
     let (service, open) = (stage.service(), Arc::<AtomicBool>::default());
     let hook = {
         let (of, open) = (Arc::clone(&service), Arc::clone(&open));
-        seam::on(Seam::DoubtsRaised, &*service, move || open.store(!of.is_fenced(), Ordering::Relaxed))
+        seam::on(Seam::FailoverSeqRaised, &*service, move || open.store(!of.is_fenced(), Ordering::Relaxed))
     };
-    let doubts = service.doubts();
+    let failover_seq = service.failover_seq();
     stage.promote();
-    eventually("the candidate has spoken", SOON, || service.doubts() != doubts);
+    eventually("the candidate has spoken", SOON, || service.failover_seq() != failover_seq);
     drop(hook);
     assert!(!open.load(Ordering::Relaxed), "a write could have passed, and been told as a success");
 }
@@ -232,7 +232,7 @@ const WAYS: [Way; 5] = [
 /// that it is one: whatever it had looked at before, it is no success.
 #[test]
 fn a_failover_between_any_two_looks_of_a_write_makes_its_answer_doubtful() {
-    for seam in [Seam::DoubtsRead, Seam::NotHeld] {
+    for seam in [Seam::FailoverSeqRead, Seam::NotHeld] {
         for way in WAYS {
             assert!(fails_over_at(seam, 0, way), "{} passes {seam:?}", way.0);
             // A session looks once more when it has its turn.
@@ -278,12 +278,12 @@ fn fails_over_at(seam: Seam, time: usize, (name, write): Way) -> bool {
 /// A failover up to the word of the candidate, which is not taken at it.
 fn fail_over(stage: &Stage) {
     let service = stage.service();
-    let doubts = service.doubts();
+    let failover_seq = service.failover_seq();
     stage.begin(0);
     eventually("the fence is up", SOON, || service.is_fenced());
     stage.select(0);
     stage.promote();
-    eventually("the candidate has said that it is a primary", SOON, || service.doubts() != doubts);
+    eventually("the candidate has said that it is a primary", SOON, || service.failover_seq() != failover_seq);
 }
 
 /// A seam of one object says nothing to another, and nothing any more when the hook is gone.
@@ -296,7 +296,7 @@ fn hooks_are_for_one_object_and_end_with_their_guard() {
     });
     seam::pass(Seam::NotHeld, &one);
     seam::pass(Seam::NotHeld, &other);
-    seam::pass(Seam::DoubtsRead, &one);
+    seam::pass(Seam::FailoverSeqRead, &one);
     drop(hook);
     seam::pass(Seam::NotHeld, &one);
     assert_eq!(*count.lock().unwrap_or_else(PoisonError::into_inner), 1);

@@ -80,7 +80,7 @@ pub struct Service {
     version: AtomicU64,
     /// The fence's state for a glance.
     pub(super) gate: Arc<Gate>,
-    pub(super) doubts: AtomicU64,
+    pub(super) failover_seq: AtomicU64,
     flight: Mutex<Flight>,
     pub(super) landed: Condvar,
     pub(super) following: Following,
@@ -122,7 +122,7 @@ impl Service {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             version: AtomicU64::new(0),
             gate: Arc::default(),
-            doubts: AtomicU64::new(0),
+            failover_seq: AtomicU64::new(0),
             flight: Mutex::default(),
             landed: Condvar::new(),
             following: Following::default(),

@@ -56,9 +56,9 @@ fn in_flight(stage: &Stage, client: &Arc<Client>) -> Receiver<Result<Reply>> {
     write
 }
 
-fn speaks(stage: &Stage, doubts: u64) {
+fn speaks(stage: &Stage, failover_seq: u64) {
     let service = stage.service();
-    eventually("the candidate has said that it is a primary", SOON, || service.doubts() != doubts);
+    eventually("the candidate has said that it is a primary", SOON, || service.failover_seq() != failover_seq);
 }
 
 /// A write that was held back: it was not sent, and the message says so, and what to do.
@@ -407,14 +407,14 @@ fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
         let stage = stage(3, &[("failover.probe", probe)]);
         let client = warm(&stage);
         let write = in_flight(&stage, &client);
-        let doubts = stage.service().doubts();
+        let failover_seq = stage.service().failover_seq();
         stage.begin(0);
         stage.select(0);
         stage.told.wait_fence(true, "+try-failover");
         stage.r.wait_count("ROLE", 2, SOON);
-        assert_eq!(stage.service().doubts(), doubts, "it still says that it is a replica");
+        assert_eq!(stage.service().failover_seq(), failover_seq, "it still says that it is a replica");
         stage.promote();
-        speaks(&stage, doubts);
+        speaks(&stage, failover_seq);
         stage.p.clear_faults();
         doubtful(&fails(Status::Io, join(&write)));
         assert_eq!(at(&stage.service()), stage.p.addr(), "{probe}: not taken at its word");
@@ -429,11 +429,11 @@ fn answered_after_the_candidate_spoke<T>(stage: &Stage, name: &str, call: impl F
     stage.p.fault(name, Fault::Stall);
     let call = call();
     stage.p.wait_count(name, 1, SOON);
-    let doubts = stage.service().doubts();
+    let failover_seq = stage.service().failover_seq();
     stage.begin(0);
     stage.select(0);
     stage.promote();
-    speaks(stage, doubts);
+    speaks(stage, failover_seq);
     stage.p.clear_faults();
     call
 }
@@ -543,11 +543,11 @@ fn rule_8_a_list_that_was_refused_whole_is_not_in_doubt() {
     let other = Arc::clone(&client);
     let lists = spawn(move || run(&other, &["INCR a", "INCR b"]));
     stage.p.wait_count("INCR", 1, SOON);
-    let doubts = stage.service().doubts();
+    let failover_seq = stage.service().failover_seq();
     stage.begin(0);
     stage.select(0);
     stage.promote();
-    speaks(&stage, doubts);
+    speaks(&stage, failover_seq);
     stage.p.state(|state| state.readonly = true);
     stage.p.clear_faults();
     eventually("the refusals were read", SOON, || counter(&client, "retries") >= 1);
@@ -643,13 +643,13 @@ fn rule_9_a_question_under_way_does_not_turn_the_candidate_back() {
 fn rule_9_auto_waits_for_the_leader_when_the_primary_lives() {
     let stage = stage(3, &[]);
     let client = warm(&stage);
-    let doubts = stage.service().doubts();
+    let failover_seq = stage.service().failover_seq();
     stage.begin(1);
     stage.select(1);
     stage.told.wait_fence(true, "+try-failover");
     let write = later(&client, "SET k new");
     stage.promote();
-    speaks(&stage, doubts);
+    speaks(&stage, failover_seq);
     assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0));
     assert!(stage.service().is_fenced());
     // The leader alone is committed; the two others still name the old one.
@@ -719,13 +719,13 @@ fn rule_9_auto_waits_for_the_leader_when_a_lost_primary_was_found_again() {
     stage.flags(1, "master,s_down");
     stage.word(1, "+sdown");
     stage.told.wait_word("+sdown");
-    let doubts = service.doubts();
+    let failover_seq = service.failover_seq();
     stage.begin(1);
     stage.select(1);
     stage.told.wait_fence(true, "");
     let write = later(&client, "SET k new");
     stage.promote();
-    speaks(&stage, doubts);
+    speaks(&stage, failover_seq);
     assert_eq!((at(&service), stage.r.count("SET")), (stage.p.addr(), 0), "not before the leader is committed");
     stage.commit(1);
     assert_eq!(join_ok(&write), "OK");
@@ -736,13 +736,13 @@ fn rule_9_auto_waits_for_the_leader_when_a_lost_primary_was_found_again() {
 fn rule_9_off_waits_for_what_the_sentinels_agree_on() {
     let stage = stage(3, &[("failover.probe", "off")]);
     let client = warm(&stage);
-    let doubts = stage.service().doubts();
+    let failover_seq = stage.service().failover_seq();
     stage.word(0, "+odown");
     stage.begin(0);
     stage.select(0);
     stage.told.wait_fence(true, "+try-failover");
     stage.promote();
-    speaks(&stage, doubts);
+    speaks(&stage, failover_seq);
     assert_eq!(at(&stage.service()), stage.p.addr());
     held_back(within(&client, "SET k v", 50));
     stage.switch_all();

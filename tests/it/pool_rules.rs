@@ -582,9 +582,9 @@ fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     let args: [&[u8]; 2] = [b"ECHO", text];
     // A lane that is renewed in this moment takes no more calls.
     eventually("a lane takes it", || {
-        let post = pool.open_post(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
+        let submit_lane = pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
         let unit = Unit { bytes: Bytes::Args(&args), list: None, once: false, gate: None };
-        post.start(unit, after(20_000), seen.clone(), None).is_ok()
+        submit_lane.start(unit, after(20_000), seen.clone(), None).is_ok()
     });
     seen
 }
@@ -611,7 +611,7 @@ fn what_a_full_socket_left_of_a_submitted_call_follows_as_soon_as_it_takes_more(
     std::thread::sleep(20 * MS); // the worker has gone to sleep in poll
     let large = vec![b'x'; 8 << 20];
     let seen = start_echo(&pool, &large);
-    assert!(pool.post(Traffic::Plain).unwrap().lane().wants_write(), "the socket is full");
+    assert!(pool.submit_lane(Traffic::Plain).unwrap().lane().wants_write(), "the socket is full");
     go.send(()).unwrap();
     // The worker's sleep ends by itself after two seconds.
     takes_at_most("the rest", 1000 * MS, || await_echo(&seen, &large));
@@ -623,12 +623,12 @@ fn the_place_of_a_submit_lane_that_ended_is_given_back_when_the_first_lane_takes
     let pool = server.pool(PoolSettings { max: 2, ..PoolSettings::default() });
     assert_text(&pool_echo(&pool, b"first", after(20_000)), b"first");
     await_echo(&start_echo(&pool, b"own"), b"own");
-    let post = pool.post(Traffic::Plain).unwrap();
+    let submit_lane = pool.submit_lane(Traffic::Plain).unwrap();
     assert_eq!(pool.counts().total, 2);
-    post.lane().shut(Error::new(Status::Io, "on purpose"));
+    submit_lane.lane().shut(Error::new(Status::Io, "on purpose"));
     await_echo(&start_echo(&pool, b"again"), b"again");
     pool.disconnect();
-    drop(post);
+    drop(submit_lane);
     eventually("all places are free", || pool.counts().total == 0);
 }
 
@@ -637,10 +637,10 @@ fn a_submit_lane_that_was_idle_for_long_is_closed_though_others_still_know_it() 
     let server = Server::echo();
     let pool = server.pool(PoolSettings { idle: Some(100 * MS), ..PoolSettings::default() });
     await_echo(&start_echo(&pool, b"x"), b"x");
-    let post = pool.post(Traffic::Plain).unwrap();
+    let submit_lane = pool.submit_lane(Traffic::Plain).unwrap();
     eventually("its place is free", || pool.counts().total == 0);
     eventually("its connection is closed", || server.open.load(Ordering::SeqCst) == 0);
-    drop(post);
+    drop(submit_lane);
 }
 
 /// A server that answers WHO with the number of the connection, "slow" when the test goes on, and everything else with the last argument.
@@ -673,15 +673,15 @@ fn a_lane_that_is_always_in_use_ends_with_its_lifetime() {
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        let posted = start_echo(&pool, b"slow");
-        let old = pool.post(Traffic::Plain).unwrap();
+        let on_submit_lanes = start_echo(&pool, b"slow");
+        let old = pool.submit_lane(Traffic::Plain).unwrap();
         eventually("its successor is open", || who(&pool, 50).is_some_and(|number| number != b"0"));
         eventually("and so is that of submitted calls", || {
-            pool.post(Traffic::Plain).is_some_and(|post| !Arc::ptr_eq(&post, &old))
+            pool.submit_lane(Traffic::Plain).is_some_and(|submit_lane| !Arc::ptr_eq(&submit_lane, &old))
         });
         go.store(true, Ordering::SeqCst);
         assert_text(&slow.join().unwrap(), b"slow");
-        await_echo(&posted, b"slow");
+        await_echo(&on_submit_lanes, b"slow");
         eventually("the old ones are closed", || old.lane().is_dead());
     });
     assert!(server.most_open.load(Ordering::SeqCst) <= 4);
@@ -741,7 +741,7 @@ fn pool_max_holds_however_often_all_connections_are_renewed() {
                 while Instant::now() < end {
                     match random.u32(..20) {
                         0 => pool.disconnect(),
-                        1 => drop(pool.open_post(Traffic::Plain, after(20_000)).unwrap()),
+                        1 => drop(pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap()),
                         2..8 => drop(ask(&mut pool.loan(after(20_000)).unwrap())),
                         _ => assert_text(&pool_echo(pool, b"x", after(20_000)), b"x"),
                     }

@@ -314,7 +314,7 @@ fn replicas_of_the_candidate_are_read_from_during_a_failover() {
     s.promote();
     // The leader leads the other one to the candidate before it tells anybody.
     q.state(|node| node.role = FakeRole::replica_of(&s.r.addr()));
-    eventually("the candidate has spoken", SOON, || s.service().doubts() > 0);
+    eventually("the candidate has spoken", SOON, || s.service().failover_seq() > 0);
     assert!((0..6).all(|_| within(&reader, "GET k", 2000).is_ok()) && q.count("GET") > 0);
 }
 

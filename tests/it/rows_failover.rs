@@ -186,11 +186,11 @@ fn row_66_odown_acted_on() {
     // Of a replica: it is no word about the primary, which does not count as dead.
     stage.word_of_replica(0, "+odown");
     stage.told.wait_word("+odown");
-    let doubts = stage.service().doubts();
+    let failover_seq = stage.service().failover_seq();
     stage.begin(0);
     stage.select(0);
     stage.promote();
-    eventually("the candidate has spoken", SOON, || stage.service().doubts() != doubts);
+    eventually("the candidate has spoken", SOON, || stage.service().failover_seq() != failover_seq);
     assert_eq!((at(&stage.service()), client_id(&client)), (stage.p.addr(), id));
     stage.abort(0, "not-elected");
     eventually("the fence is down", SOON, || !stage.service().is_fenced());

@@ -1,8 +1,8 @@
-//! Calls that nobody waits for: how they begin on a lane, and how it is looked after from outside.
+//! Submitted calls on a lane: how they start, and how the lane is driven without a caller that waits.
 //!
-//! Guarantees: nothing here waits. A call that was accepted is completed exactly once: with its reply, at its deadline, at the lane's
-//! end, or because it was cancelled. Leaves to others: looking after the lane when its socket is ready and when a deadline comes
-//! (pool, queue), and what a completion means (client).
+//! Guarantees: nothing here waits. A call that was accepted is completed exactly once: with its reply, at its deadline, at the end of
+//! the lane, or because it was cancelled. Leaves to others: driving the lane when its socket is ready and when a deadline comes
+//! (pool, queue), and what a completion means (submit).
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use std::sync::atomic::Ordering;
 use super::reader::Read;
 use super::role::NOBODY;
 use super::state::{Entry, Waiter};
-use super::{Completion, Failure, Lane, RoleGuard, TRUSTED, Tended, Unit};
+use super::{Completion, Driven, Failure, Lane, RoleGuard, TRUSTED, Unit};
 use crate::error::{Error, Result, Status};
 use crate::net::Socket;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
 use crate::time::{Deadline, Instant};
 
-/// How many buffers are read at one go: others have something to say too.
+/// How many buffers are read in one go: other lanes have to be driven, too.
 const BUFFERS: u32 = 16;
 
 impl Lane {
-    /// Appends a unit that nobody waits for, and sends it if that can be done now. Refused only by a dead lane: nothing was sent then,
-    /// and the call is not completed. Says when somebody has to look after the lane for its sake. Of a list, whose beginning is
-    /// given, it is sent by [`Lane::send_now`] together with the others.
+    /// Appends the unit of a submitted call, and sends it if that is possible now. Only a dead lane refuses it: then nothing was sent,
+    /// and the call is not completed. Returns when the lane has to be driven for this call. `of_list`: when the list that the call
+    /// belongs to was started; its calls are sent together by [`Lane::send_now`].
     pub fn start(
         &self,
         unit: Unit<'_>,
@@ -55,46 +55,38 @@ impl Lane {
         Ok(filled.or(due))
     }
 
-    /// Sends what waits, unless it is held until the batch before it is answered. Says when somebody has to look after the lane for
-    /// its sake, as [`Lane::start`].
+    /// Sends what waits in the buffer, unless it is held until the batch before it is answered. Returns when the lane has to be driven
+    /// for it, as [`Lane::start`] does.
     pub fn send_now(&self) -> Option<Instant> {
         self.send_on(self.lock())
     }
 
-    /// At once, if this has filled the socket: whoever polls it meanwhile does so for reading alone.
+    /// Sends what is due. The lane has to be driven at once if this has filled the socket: until now it was polled for reading only.
     fn send_on(&self, st: MutexGuard<'_, super::St>) -> Option<Instant> {
         let was_full = st.is_half_sent();
         let st = self.flush_if_due(st, None);
         (!was_full && st.is_half_sent()).then(Instant::now)
     }
 
-    /// Reads and sends what can be without waiting, and ends the calls whose time is over.
-    pub fn tend(&self) -> Tended {
+    /// Reads and sends what can be read and sent without waiting, and ends the calls whose deadline has come.
+    pub fn drive(&self) -> Driven {
         let mut st = self.lock();
-        let led = !st.reader.is_free();
-        if !led && st.dead.is_none() {
+        let driven = if st.reader.is_free() { Driven::Read } else { Driven::Busy };
+        if driven == Driven::Read && st.dead.is_none() {
             st.reader.take(NOBODY);
             drop(st);
             self.pass_lead(self.read_all(), NOBODY);
             st = self.lock();
         }
-        let st = self.flush_if_due(st, None);
-        drop(st);
+        drop(self.flush_if_due(st, None));
         self.expire();
-        let st = self.lock();
-        Tended {
-            in_flight: st.in_flight(),
-            due: st.next_due(),
-            wants_write: st.is_half_sent() && st.writer.is_free(),
-            led,
-            dead: st.dead.is_some(),
-        }
+        driven
     }
 
-    /// Ends the calls of this owner and number; how many there were.
-    pub fn cancel(&self, owner: usize, token: u64) -> usize {
+    /// Ends the calls of this queue and token, and returns how many there were.
+    pub fn cancel(&self, queue: usize, token: u64) -> usize {
         let mut st = self.lock();
-        let cancelled = st.cancel(|call| call.is(owner, token));
+        let cancelled = st.cancel(|call| call.is(queue, token));
         self.publish(&st);
         drop(st);
         let count = cancelled.len();
@@ -110,29 +102,29 @@ impl Lane {
         &self.socket
     }
 
-    /// Its descriptor, for poll.
+    /// The socket's descriptor, for poll.
     pub fn fd(&self) -> RawFd {
         self.socket.fd()
     }
 
-    /// When a call has to be ended at the earliest.
+    /// The earliest deadline of a submitted call.
     pub fn next_due(&self) -> Option<Instant> {
         self.lock().next_due()
     }
 
-    /// Whether the socket was full, and nobody is at work to send the rest.
+    /// Whether the socket was full, and no writer is at work on the rest.
     pub fn wants_write(&self) -> bool {
         let st = self.lock();
         st.is_half_sent() && st.writer.is_free() && st.dead.is_none()
     }
 
-    /// With the reader's role: reads until nothing more is there.
+    /// Reads until nothing more is there. The caller has the reader's role.
     fn read_all(&self) -> MutexGuard<'_, super::St> {
         let _guard = RoleGuard::new(self, Order::Lead);
         for _ in 0..BUFFERS {
             let taken = self.take_in(Some(Instant::now()), None);
             if taken.held {
-                // The server goes on with what was held back while the replies are looked at here.
+                // The server works on what was held back while the replies are handled here.
                 drop(self.flush_if_due(self.lock(), None));
                 self.deliver_stranded();
             }
