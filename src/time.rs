@@ -3,8 +3,10 @@
 //! Guarantees: only the monotonic clock is read; a deadline never moves once made. A wall clock that jumps changes nothing.
 
 mod gate;
+mod timeout;
 
 pub use gate::{Gate, Passage};
+pub use timeout::Timeout;
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use vigie::error::Status;
 use vigie::ffi::types;
+use vigie::time::Timeout;
 
 fn header() -> String {
     std::fs::read_to_string(clib::root().join("include/vigie.h")).expect("include/vigie.h can be read")
@@ -117,8 +118,8 @@ fn agreement() -> String {
         same(&format!("VIGIE_VERSION_{part}"), number.expect("the version has three numbers"));
     }
     same("VIGIE_OK", 0);
-    same("VIGIE_TIMEOUT_DEFAULT", types::TIMEOUT_DEFAULT);
-    same("VIGIE_TIMEOUT_NONE", types::TIMEOUT_NONE);
+    same("VIGIE_TIMEOUT_DEFAULT", Timeout::DEFAULT_MS);
+    same("VIGIE_TIMEOUT_NONE", Timeout::NONE_MS);
     same("VIGIE_NONE", i64::from(types::NO_NODE));
     same("VIGIE_EF_MAYBE_EXECUTED", i64::from(vigie::error::flags::MAYBE_EXECUTED));
     same("VIGIE_EVENT_COMPLETION", i64::from(vigie::queue::kind::COMPLETION));

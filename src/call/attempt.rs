@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::held::Held;
+use super::gate_wait::GateWait;
 use super::judge::{self, Again, Verdict, is_final, join};
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
@@ -46,7 +46,7 @@ pub(crate) struct Attempt<N> {
     pub(crate) retry: RetrySettings,
     pub(crate) deadline: Deadline,
     /// It has been held back, by the fence or for want of a majority.
-    pub(crate) held: Held,
+    pub(crate) gate_wait: GateWait,
     /// `None` before the first failure.
     history: Option<Box<History<N>>>,
 }
@@ -169,7 +169,7 @@ impl<N> Default for History<N> {
 impl<N: Node> Attempt<N> {
     #[inline]
     pub(crate) fn new(retry: RetrySettings, deadline: Deadline) -> Self {
-        Self { retry, deadline, held: Held::default(), history: None }
+        Self { retry, deadline, gate_wait: GateWait::default(), history: None }
     }
 
     fn history(&mut self) -> &mut History<N> {

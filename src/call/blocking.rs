@@ -31,7 +31,7 @@ pub(crate) fn exec(
     let mut attempt = Attempt::new(retry, deadline);
     loop {
         let version = router.context.service.version();
-        let error = match once(router, plan, call, &mut attempt) {
+        let error = match attempt_once(router, plan, call, &mut attempt) {
             Ok((reply, pool)) => return attempt.whole(plan, reply).map(|reply| (reply, pool)),
             Err(failed) => failed,
         };
@@ -62,7 +62,7 @@ pub(crate) fn again(
         Next::Wait(pause) => {
             let pause = attempt.deadline.left_or(context.service.pause(pause));
             context.count_retry();
-            context.service.rest(pause, version, || context.is_closed());
+            context.service.wait_for_change(pause, version, || context.is_closed());
             return attempt.may_begin(Instant::now());
         }
     }
@@ -72,7 +72,7 @@ pub(crate) fn again(
 
 /// One attempt.
 #[inline]
-fn once(
+fn attempt_once(
     router: &Router,
     plan: &Plan<'_>,
     call: CallFlags,
@@ -90,7 +90,7 @@ fn once(
                 return Ok((reply, way.route.pool));
             }
             // The fence came up while it waited for a connection: it waits for that as well, as long as there is time.
-            Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => attempt.held.note(),
+            Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => attempt.gate_wait.note(),
             outcome => {
                 return match way::conclude(router, plan, call, attempt, &way, outcome) {
                     Step::Done(reply) => Ok((reply, way.route.pool)),
@@ -133,7 +133,7 @@ fn send(
     let (context, route) = (&router.context, &way.route);
     let unit = Unit { gate: gate::lease(context, plan), ..unit };
     let deadline = if slow { attempt.deadline } else { route.share_of(attempt.deadline) };
-    let may_go = || gate::check(context, plan, &attempt.deadline, attempt.held);
+    let may_go = || gate::check(context, plan, &attempt.deadline, attempt.gate_wait);
     if plan.blocks.is_some() {
         let loan = route.pool.loan(deadline).map_err(Failure::unsent)?;
         may_go().map_err(Failure::unsent)?;

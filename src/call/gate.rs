@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::held::{Held, Permit};
+use super::gate_wait::{GateWait, Permit};
 use crate::error::{Error, Result, Status, flags};
 use crate::plan::{Plan, Target};
 use crate::route::Context;
@@ -25,33 +25,33 @@ pub(crate) fn wait(
     plan: &Plan<'_>,
     patience: Deadline,
     deadline: &Deadline,
-    held: &mut Held,
+    gate_wait: &mut GateWait,
 ) -> Result<u64> {
     let failover_seq = read_failover_seq(context);
     if plan.reads {
         return Ok(failover_seq);
     }
-    if !holds_writes(context) {
-        held.check(deadline)?;
-        seam::pass(Seam::NotHeld, &*context.service);
+    if !is_shut(context) {
+        gate_wait.check(deadline)?;
+        seam::pass(Seam::GatePassed, &*context.service);
         return Ok(failover_seq);
     }
-    wait_shut(context, patience, deadline, held)
+    wait_shut(context, patience, deadline, gate_wait)
 }
 
 /// The same for a write that found the gate shut.
 #[cold]
-fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, held: &mut Held) -> Result<u64> {
+fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, gate_wait: &mut GateWait) -> Result<u64> {
     loop {
-        wait_for_fence(context, patience, held)?;
+        wait_for_fence(context, patience, gate_wait)?;
         let majority = context.settings().write.majority;
         if let Some(limit) = majority {
-            wait_for_majority(context, limit, patience, deadline, held)?;
+            wait_for_majority(context, limit, patience, deadline, gate_wait)?;
         }
         let failover_seq = read_failover_seq(context);
-        if !holds_writes(context) {
-            held.check(deadline)?;
-            seam::pass(Seam::NotHeld, &*context.service);
+        if !is_shut(context) {
+            gate_wait.check(deadline)?;
+            seam::pass(Seam::GatePassed, &*context.service);
             return Ok(failover_seq);
         }
     }
@@ -65,17 +65,22 @@ pub(crate) fn read_failover_seq(context: &Context) -> u64 {
 }
 
 /// As [`wait`] for a session: what it reads from a primary may decide what it writes (rule 7).
-pub(crate) fn wait_in_session(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: &mut Held) -> Result<()> {
+pub(crate) fn wait_in_session(
+    context: &Context,
+    plan: &Plan<'_>,
+    deadline: &Deadline,
+    gate_wait: &mut GateWait,
+) -> Result<()> {
     if context.target != Target::Replica {
-        wait_for_fence(context, *deadline, held)?;
-        held.check(deadline)?;
+        wait_for_fence(context, *deadline, gate_wait)?;
+        gate_wait.check(deadline)?;
     }
-    wait(context, plan, *deadline, deadline, held).map(drop)
+    wait(context, plan, *deadline, deadline, gate_wait).map(drop)
 }
 
 /// Whether a write has to wait: a glance, for a call that begins.
 #[inline]
-pub(crate) fn holds_writes(context: &Context) -> bool {
+pub(crate) fn is_shut(context: &Context) -> bool {
     context.service.is_fenced() || lacks_majority(context)
 }
 
@@ -85,21 +90,26 @@ fn lacks_majority(context: &Context) -> bool {
 }
 
 /// Once more, without waiting, for a call that has waited for a connection meanwhile.
-pub(crate) fn check(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<()> {
+pub(crate) fn check(context: &Context, plan: &Plan<'_>, deadline: &Deadline, gate_wait: GateWait) -> Result<()> {
     if plan.reads {
         return Ok(());
     }
-    refuse_if(holds_writes(context))?;
-    held.check(deadline)
+    refuse_if(is_shut(context))?;
+    gate_wait.check(deadline)
 }
 
 /// The same for a session; gives the failover sequence for the answer, as [`wait`].
-pub(crate) fn check_in_session(context: &Context, plan: &Plan<'_>, deadline: &Deadline, held: Held) -> Result<u64> {
+pub(crate) fn check_in_session(
+    context: &Context,
+    plan: &Plan<'_>,
+    deadline: &Deadline,
+    gate_wait: GateWait,
+) -> Result<u64> {
     let failover_seq = read_failover_seq(context);
     refuse_if(context.target != Target::Replica && context.service.is_fenced())?;
-    held.check(deadline)?;
-    check(context, plan, deadline, held)?;
-    seam::pass(Seam::NotHeld, &*context.service);
+    gate_wait.check(deadline)?;
+    check(context, plan, deadline, gate_wait)?;
+    seam::pass(Seam::GatePassed, &*context.service);
     Ok(failover_seq)
 }
 
@@ -114,9 +124,9 @@ pub(crate) fn lease_in_session<'a>(context: &'a Context, plan: &Plan<'_>) -> Opt
     if context.target == Target::Replica { lease(context, plan) } else { context.service.lease() }
 }
 
-fn wait_for_fence(context: &Context, patience: Deadline, held: &mut Held) -> Result<()> {
+fn wait_for_fence(context: &Context, patience: Deadline, gate_wait: &mut GateWait) -> Result<()> {
     if context.service.is_fenced() {
-        held.note();
+        gate_wait.note();
         context.service.await_open(patience, || context.is_ended())?;
         if context.is_ended() {
             context.check_open()?;
@@ -131,7 +141,7 @@ fn wait_for_majority(
     limit: Duration,
     patience: Deadline,
     deadline: &Deadline,
-    held: &mut Held,
+    gate_wait: &mut GateWait,
 ) -> Result<()> {
     let service = &context.service;
     // Of the last look that was in vain.
@@ -139,7 +149,7 @@ fn wait_for_majority(
     loop {
         let age = service.confirmed().map(|confirmed| confirmed.elapsed());
         let confirmed = age.is_some_and(|age| age <= limit);
-        let permit = held.ask(confirmed, patience, deadline);
+        let permit = gate_wait.ask(confirmed, patience, deadline);
         if permit == Permit::Go {
             return Ok(());
         }
@@ -158,12 +168,12 @@ fn wait_for_majority(
         }
         missed = Some(age);
         service.freshen();
-        service.rest(patience.left_or(LOOK), service.version(), || context.is_ended());
+        service.wait_for_change(patience.left_or(LOOK), service.version(), || context.is_ended());
     }
 }
 
-fn refuse_if(held: bool) -> Result<()> {
-    match held {
+fn refuse_if(is_shut: bool) -> Result<()> {
+    match is_shut {
         true => Err(Error::new(Status::Fenced, "writes are held back").with_flags(flags::RETRYABLE)),
         false => Ok(()),
     }

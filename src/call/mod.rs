@@ -12,11 +12,11 @@ mod attempt;
 pub(crate) mod blocking;
 pub(crate) mod durable;
 pub(crate) mod gate;
-mod held;
+mod gate_wait;
 pub(crate) mod judge;
 pub(crate) mod loaned;
 mod way;
 
 pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step};
-pub(crate) use held::Held;
+pub(crate) use gate_wait::GateWait;
 pub(crate) use way::{Way, apply, conclude, end, prepare, without_sentinels};

@@ -41,7 +41,7 @@ pub(crate) fn prepare(
     let (stale, version) = attempt.wanting();
     let seen = router.ensure_topology(stale, version, patience)?;
     // Before the route is chosen: what changes from here on makes the answer doubtful.
-    let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.held)?;
+    let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.gate_wait)?;
     let replicas = durable::replicas_needed(context, plan, call)?;
     let version = context.service.version();
     match router.route(seen, plan, call, attempt.tried()) {

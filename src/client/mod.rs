@@ -16,6 +16,7 @@ use crate::plan::{NO_TIME, Plan};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::resp::Reply;
+use crate::submit::Submission;
 use crate::topology::Sentinel;
 
 use session::Session;
@@ -23,7 +24,8 @@ use shared::Shared;
 
 pub use stats::stats_maps;
 
-pub use crate::plan::{Budget, CallFlags, Target};
+pub use crate::plan::{CallFlags, Target};
+pub use crate::time::Timeout;
 
 /// Runs commands: for one service and target, or pinned to one connection of such a client.
 pub struct Client {
@@ -43,7 +45,7 @@ impl Client {
         let eager = shared.context().settings().pool.eager;
         let client = Arc::new(Self { shared, session: None });
         if eager {
-            client.cmd_exec(&[b"PING"], CallFlags::default(), Budget::Default)?;
+            client.cmd_exec(&[b"PING"], CallFlags::default(), Timeout::Default)?;
         }
         Ok(client)
     }
@@ -63,16 +65,16 @@ impl Client {
     }
 
     /// Runs one command; an error reply is an error.
-    pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, budget: Budget) -> Result<Reply> {
+    pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH) {
             let text = "flags: VIGIE_CALL_EACH is for lists of commands";
             return Err(Error::new(Status::InvalidArg, text));
         }
-        self.exec_one(&Plan::command(args)?, flags, budget)
+        self.exec_one(&Plan::command(args)?, flags, timeout)
     }
 
-    fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, budget: Budget) -> Result<Reply> {
-        let (reply, pool) = self.exec(plan, flags, budget)?;
+    fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+        let (reply, pool) = self.exec(plan, flags, timeout)?;
         match reply.error_line(0) {
             Some(line) => Err(self.shared.context().report(judge::error_of(plan, line, pool.name()))),
             None => Ok(reply),
@@ -81,11 +83,11 @@ impl Client {
 
     /// Runs a list of commands, RESP-encoded one after the other; the reply is an ARRAY with one node for each. With `EACH`
     /// it is one command, whose reply is its own and whose error is an error.
-    pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, budget: Budget) -> Result<Reply> {
+    pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH) {
-            return self.exec_one(&Plan::one(list)?, flags, budget);
+            return self.exec_one(&Plan::one(list)?, flags, timeout);
         }
-        self.exec(&Plan::list(list)?, flags, budget).map(|(reply, _)| reply)
+        self.exec(&Plan::list(list)?, flags, timeout).map(|(reply, _)| reply)
     }
 
     /// The reply, unless a transaction in it was not executed.
@@ -98,33 +100,33 @@ impl Client {
         Err(if plan.is_list() { error.with_reply(reply) } else { error })
     }
 
-    fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, budget: Budget) -> Result<(Reply, Arc<Pool>)> {
+    fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
         let context = self.shared.context();
         let _admitted = context.enter()?;
-        if budget == Budget::DontWait {
+        if timeout == Timeout::DontWait {
             return Err(context.report(no_time(&plan.name())));
         }
         let outcome = match &self.session {
             Some(session) => {
-                session.exec(self.shared.router(), plan, plan.deadline(budget, session.settings.timeout_call))
+                session.exec(self.shared.router(), plan, plan.deadline(timeout, session.settings.timeout_call))
             }
             None => {
                 let settings = context.settings();
-                let (timeout, retry) = (settings.timeout_call, settings.retry);
+                let (deadline, retry) = (plan.deadline(timeout, settings.timeout_call), settings.retry);
                 drop(settings);
-                blocking::exec(self.shared.router(), plan, call_flags, plan.deadline(budget, timeout), retry)
+                blocking::exec(self.shared.router(), plan, call_flags, deadline, retry)
             }
         };
         outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| context.report(error))
     }
 
-    /// Copies a list of commands and runs it without waiting; its completion arrives on the queue. With `EACH` every command is a
-    /// call of its own. What is refused here is refused whole, and has no completion.
+    /// Copies a list of commands and runs it without waiting. Its completion arrives on the queue. With `EACH` every command is a
+    /// call of its own. What is refused here is refused as a whole, and has no completion.
     pub fn cmds_submit(
         &self,
         commands: &[u8],
-        call: CallFlags,
-        budget: Budget,
+        flags: CallFlags,
+        timeout: Timeout,
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
@@ -134,11 +136,11 @@ impl Client {
             return Err(Error::new(Status::Unsupported, text));
         }
         let context = self.shared.context();
-        if budget == Budget::DontWait {
+        if timeout == Timeout::DontWait {
             return Err(context.report(no_time("the list")));
         }
         context.check_open()?;
-        self.shared.submit(commands, call, budget, queue, token)
+        self.shared.submit(Submission { commands, flags, timeout, queue, token })
     }
 
     /// Primary and replicas as known now, without network.
@@ -165,20 +167,20 @@ impl Client {
 
     /// Refuses new work, ends blocking commands at once, lets the others finish within the budget, then ends them too. On a
     /// session: gives its connection back.
-    pub fn close(&self, budget: Budget) -> Result<()> {
+    pub fn close(&self, timeout: Timeout) -> Result<()> {
         match &self.session {
             Some(session) => {
-                session.close(budget.deadline(session.settings.timeout_call));
+                session.close(timeout.deadline(session.settings.timeout_call));
                 Ok(())
             }
-            None => self.shared.close(budget.deadline(self.shared.context().settings().timeout_call)),
+            None => self.shared.close(timeout.deadline(self.shared.context().settings().timeout_call)),
         }
     }
 }
 
 /// Closes a sentinel handle and all clients made from it.
-pub fn close_all(sentinel: &Arc<Sentinel>, budget: Budget) -> Result<()> {
-    let deadline = budget.deadline(sentinel.settings().client.timeout_call);
+pub fn close_all(sentinel: &Arc<Sentinel>, timeout: Timeout) -> Result<()> {
+    let deadline = timeout.deadline(sentinel.settings().client.timeout_call);
     // Nothing new begins while the clients are closed one after the other.
     sentinel.close();
     let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::call::blocking::again;
 use crate::call::judge;
-use crate::call::{Attempt, Held, Leg, Step, apply, gate, loaned, without_sentinels};
+use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, without_sentinels};
 use crate::config::ClientSettings;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
@@ -82,17 +82,17 @@ impl Session {
             let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
             return Err(Error::new(Status::ReadOnly, text));
         }
-        let mut held = Held::default();
+        let mut gate_wait = GateWait::default();
         loop {
-            gate::wait_in_session(&router.context, plan, &deadline, &mut held)?;
+            gate::wait_in_session(&router.context, plan, &deadline, &mut gate_wait)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
             let mut pinned = lock(&self.pinned);
             self.give_back_if_asked(&mut pinned);
-            let outcome = self.run(&mut pinned, &turn, router, plan, deadline, held);
+            let outcome = self.run(&mut pinned, &turn, router, plan, deadline, gate_wait);
             self.give_back_if_asked(&mut pinned);
             match outcome {
                 // The turn or the connection was waited for, and meanwhile the fence came up.
-                Err(error) if error.status() == Status::Fenced => held.note(),
+                Err(error) if error.status() == Status::Fenced => gate_wait.note(),
                 Err(error) if error.status() != Status::Server && self.closed.load(Ordering::Acquire) => {
                     return Err(error.with_status(Status::Closed));
                 }
@@ -108,7 +108,7 @@ impl Session {
         router: &Router,
         plan: &Plan<'_>,
         deadline: Deadline,
-        held: Held,
+        gate_wait: GateWait,
     ) -> Result<(Reply, Arc<Pool>)> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Status::Closed, "the session is closed"));
@@ -123,7 +123,7 @@ impl Session {
                 error.with_time(deadline.elapsed().as_millis(), "")
             })?;
         }
-        let failover_seq = gate::check_in_session(&router.context, plan, &deadline, held).inspect_err(|_| {
+        let failover_seq = gate::check_in_session(&router.context, plan, &deadline, gate_wait).inspect_err(|_| {
             if fresh {
                 *pinned = Pinned::default();
             }
@@ -271,7 +271,7 @@ impl Pinned {
         if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
-            let unit = Unit { bytes: Bytes::Args(&select), list: None, once: false, gate: None };
+            let unit = Unit { bytes: Bytes::Args(&select), list: None, at_most_once: false, gate: None };
             loan.spoil();
             let reply = loaned::exchange(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
@@ -334,7 +334,7 @@ impl Pinned {
                 self.answered = failover_seq;
                 Ok((reply, pool))
             }
-            // Held back before a byte was sent: the connection and its state are as they were, but what was noted of EXEC is not.
+            // GateWait back before a byte was sent: the connection and its state are as they were, but what was noted of EXEC is not.
             Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {
                 self.changed = true;
                 Err(failure.error)

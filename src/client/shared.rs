@@ -10,11 +10,10 @@ use super::stats;
 use crate::config::Config;
 use crate::error::{Error, Result, Status, quoted};
 use crate::net::{Conn, ConnectOptions};
-use crate::plan::{Budget, CallFlags, Target};
-use crate::queue::Queue;
+use crate::plan::Target;
 use crate::resp::Reply;
 use crate::route::{Context, Router};
-use crate::submit::Submitter;
+use crate::submit::{Submission, Submitter};
 use crate::time::Deadline;
 use crate::topology::{Child, Sentinel};
 
@@ -50,18 +49,11 @@ impl Shared {
         &self.router.context
     }
 
-    pub(super) fn submit(
-        &self,
-        commands: &[u8],
-        call: CallFlags,
-        budget: Budget,
-        queue: &Arc<Queue>,
-        token: u64,
-    ) -> Result<()> {
+    pub(super) fn submit(&self, submission: Submission<'_>) -> Result<()> {
         let Some(me) = self.me.upgrade() else {
             return Err(Error::new(Status::Internal, "a submit on a client that is gone"));
         };
-        self.submitter.submit(me, commands, call, budget, queue, token)
+        self.submitter.submit(me, submission)
     }
 
     pub(super) fn close(&self, deadline: Deadline) -> Result<()> {

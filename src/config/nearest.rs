@@ -1,4 +1,4 @@
-//! The known option that an unknown one most resembles.
+//! The known option that an unknown one most resembles, by Levenshtein's distance.
 //!
 //! Guarantees: nothing is suggested that has little in common with what was written. Leaves to others: the sentence around it.
 
@@ -6,15 +6,16 @@
 pub(super) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 64;
     let wrong = plain(wrong);
-    if wrong.is_empty() || wrong.len() > LONGEST {
+    let length = wrong.chars().count();
+    if length == 0 || length > LONGEST {
         return None;
     }
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates {
         let known = plain(candidate);
-        let distance = distance(&wrong, &known);
-        let part = wrong.len() > 2 && contains(&known, &wrong);
-        let near = part || distance * 2 <= wrong.len().max(2);
+        let distance = strsim::levenshtein(&wrong, &known);
+        let part = length > 2 && known.contains(&wrong);
+        let near = part || distance * 2 <= length.max(2);
         if near && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
@@ -23,26 +24,8 @@ pub(super) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>
 }
 
 /// Lower case, and one separator: `tcp_keepalive` and `tcp.keepalive` differ in nothing that matters here.
-fn plain(text: &str) -> Vec<char> {
+fn plain(text: &str) -> String {
     text.chars().map(|c| if matches!(c, '_' | '-') { '.' } else { c.to_ascii_lowercase() }).collect()
-}
-
-fn contains(whole: &[char], part: &[char]) -> bool {
-    whole.windows(part.len()).any(|window| window == part)
-}
-
-/// Levenshtein's distance, with one row of memory.
-fn distance(left: &[char], right: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in right.iter().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]
@@ -71,13 +54,5 @@ mod tests {
         for wrong in ["", "zzzz", "x", "colour", &"p".repeat(1000)] {
             assert_eq!(nearest(wrong, KEYS.into_iter()), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_distance_counts_single_changes() {
-        let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        assert_eq!(distance(&chars("kitten"), &chars("sitting")), 3);
-        assert_eq!(distance(&chars(""), &chars("abc")), 3);
-        assert_eq!(distance(&chars("abc"), &chars("abc")), 0);
     }
 }

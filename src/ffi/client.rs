@@ -7,7 +7,7 @@ use super::args::{self, Argv};
 use super::handle::{self, Noun};
 use super::types::{vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
 use super::{batch, config, dispose, guard, reply};
-use crate::client::{Budget, CallFlags, Client, Target};
+use crate::client::{CallFlags, Client, Target, Timeout};
 use crate::config::Config;
 use crate::error::Result;
 
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn vigie_cmd_exec(
             let flags = CallFlags::from_bits(flags)?;
             let reply = Argv { argc, argv, argvlen }.with(|args| {
                 panic_on_request(args);
-                client.cmd_exec(args, flags, Budget::from_ms(timeout_ms))
+                client.cmd_exec(args, flags, Timeout::from_ms(timeout_ms))
             })?;
             reply::put(out, reply);
             Ok(())
@@ -281,7 +281,7 @@ pub(super) unsafe fn exec_list(
     unsafe {
         let client = handle::borrow(client, "client")?;
         let flags = CallFlags::from_bits(flags)?;
-        reply::put(out, client.cmds_exec(commands, flags, Budget::from_ms(timeout_ms))?);
+        reply::put(out, client.cmds_exec(commands, flags, Timeout::from_ms(timeout_ms))?);
     }
     Ok(())
 }
@@ -340,7 +340,7 @@ pub(super) unsafe fn submit_list(
     // SAFETY: as for this function.
     let (client, queue) = unsafe { (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?) };
     let flags = CallFlags::from_bits(flags)?;
-    client.cmds_submit(commands, flags, Budget::from_ms(timeout_ms), &queue.0, token)
+    client.cmds_submit(commands, flags, Timeout::from_ms(timeout_ms), &queue.0, token)
 }
 
 /// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas. TOPOLOGY.md
@@ -427,7 +427,9 @@ pub unsafe extern "C" fn vigie_client_close(
     err: *mut *mut vigie_error,
 ) -> vigie_status {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
-    unsafe { guard("vigie_client_close", err, || handle::borrow(client, "client")?.close(Budget::from_ms(timeout_ms))) }
+    unsafe {
+        guard("vigie_client_close", err, || handle::borrow(client, "client")?.close(Timeout::from_ms(timeout_ms)))
+    }
 }
 
 /// Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client

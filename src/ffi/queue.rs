@@ -3,17 +3,14 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::handle::{self, Noun};
-use super::types::{
-    OK, TIMEOUT_DEFAULT, TIMEOUT_NONE, vigie_error, vigie_event, vigie_node, vigie_queue, vigie_reply, vigie_status,
-};
+use super::types::{OK, vigie_error, vigie_event, vigie_node, vigie_queue, vigie_reply, vigie_status};
 use super::{args, cancel, dispose, error, guard, let_go, packed, total};
 use crate::error::{Error, Result, Status};
 use crate::queue::{Event, Queue};
 use crate::resp::Reply;
-use crate::time::Deadline;
+use crate::time::{Deadline, Timeout};
 
 impl Noun for vigie_queue {
     type Value = Owned;
@@ -29,13 +26,6 @@ impl Drop for Owned {
         self.0.close();
         // Nobody can take these any more; a sender may hold the queue for long.
         self.0.drain(Deadline::never(), &mut Vec::new(), usize::MAX);
-    }
-}
-
-fn deadline(timeout_ms: i64) -> Deadline {
-    match timeout_ms {
-        TIMEOUT_DEFAULT | TIMEOUT_NONE => Deadline::never(),
-        ms => Deadline::after(Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
     }
 }
 
@@ -149,7 +139,7 @@ pub unsafe extern "C" fn vigie_queue_drain(
         // SAFETY: the caller keeps the contract of ffi/mod.rs.
         let queue = unsafe { handle::borrow(queue, "queue") }?;
         // SAFETY: as above.
-        count = unsafe { fill(&queue.0, deadline(timeout_ms), events, capacity) }?;
+        count = unsafe { fill(&queue.0, Timeout::from_ms(timeout_ms).deadline_or_never(), events, capacity) }?;
         Ok(())
     };
     // SAFETY: there is no output for the error.
@@ -205,7 +195,9 @@ pub unsafe extern "C" fn vigie_queue_drain_packed(
         // SAFETY: the caller keeps the contract of ffi/mod.rs.
         let queue = unsafe { handle::borrow(queue, "queue") }?;
         // SAFETY: as above.
-        count = unsafe { pack(&queue.0, deadline(timeout_ms), buf.cast(), buf_len, &mut bytes) }?;
+        count = unsafe {
+            pack(&queue.0, Timeout::from_ms(timeout_ms).deadline_or_never(), buf.cast(), buf_len, &mut bytes)
+        }?;
         Ok(())
     };
     // SAFETY: there is no output for the error.

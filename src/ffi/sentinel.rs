@@ -7,25 +7,14 @@ use std::time::Duration;
 use super::handle::{self, Noun};
 use super::types::{vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
 use super::{args, config, dispose, guard, reply};
-use crate::client::{self, Budget};
+use crate::client::{self, Timeout};
 use crate::config::Config;
-use crate::time::Deadline;
 use crate::topology::Sentinel;
 
 impl Noun for vigie_sentinel {
     type Value = Arc<Sentinel>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.sent");
     const PLAIN: bool = false;
-}
-
-/// The deadline of a call on the Sentinels; `configured` stands for VIGIE_TIMEOUT_DEFAULT.
-fn deadline(timeout_ms: i64, configured: Duration) -> Deadline {
-    match Budget::from_ms(timeout_ms) {
-        Budget::Default => Deadline::after(configured),
-        Budget::Unlimited => Deadline::never(),
-        Budget::Ms(ms) => Deadline::after(Duration::from_millis(ms)),
-        Budget::DontWait => Deadline::after(Duration::ZERO),
-    }
 }
 
 /// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
@@ -57,9 +46,9 @@ pub unsafe extern "C" fn vigie_sentinel_create(
         guard("vigie_sentinel_create", err, || {
             args::wanted(out)?;
             let settings = config::read(config, "config", Config::settings)?;
-            let wait = match Budget::from_ms(timeout_ms) {
-                Budget::Default | Budget::DontWait => None,
-                Budget::Unlimited | Budget::Ms(_) => Some(deadline(timeout_ms, Duration::ZERO)),
+            let wait = match Timeout::from_ms(timeout_ms) {
+                Timeout::Default | Timeout::DontWait => None,
+                timeout => Some(timeout.deadline(Duration::ZERO)),
             };
             args::put(out, Sentinel::create(settings, wait)?);
             Ok(())
@@ -123,7 +112,7 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
         guard("vigie_sentinel_refresh", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
             let service = args::optional(service, "service")?;
-            let deadline = deadline(timeout_ms, sentinel.settings().client.timeout_call);
+            let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
             reply::put(out, sentinel.refresh(service, deadline)?);
             Ok(())
         })
@@ -212,7 +201,7 @@ pub unsafe extern "C" fn vigie_sentinel_close(
     unsafe {
         guard("vigie_sentinel_close", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
-            client::close_all(&sentinel, Budget::from_ms(timeout_ms))
+            client::close_all(&sentinel, Timeout::from_ms(timeout_ms))
         })
     }
 }

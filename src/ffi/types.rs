@@ -338,9 +338,5 @@ const _: () = {
 
 /// `VIGIE_OK` in the type that functions return.
 pub(super) const OK: vigie_status = vigie_status_code::VIGIE_OK as vigie_status;
-/// `VIGIE_TIMEOUT_DEFAULT` of the header.
-pub const TIMEOUT_DEFAULT: i64 = i32::MIN as i64;
-/// `VIGIE_TIMEOUT_NONE` of the header.
-pub const TIMEOUT_NONE: i64 = i32::MAX as i64;
 /// `VIGIE_NONE` of the header: no such node.
 pub const NO_NODE: u32 = u32::MAX;

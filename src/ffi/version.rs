@@ -1,13 +1,12 @@
 //! The library as a whole: its version, its features, its status codes, its threads.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::time::Duration;
 
-use super::types::{OK, TIMEOUT_NONE, vigie_status};
+use super::types::{OK, vigie_status};
 use super::{guard, total};
 use crate::error::{Error, Status};
 use crate::sys::thread;
-use crate::time::Deadline;
+use crate::time::Timeout;
 use crate::worker;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
@@ -134,10 +133,7 @@ pub unsafe extern "C" fn vigie_status_list(codes: *mut *const vigie_status) -> u
 #[unsafe(no_mangle)]
 pub extern "C" fn vigie_threads_join(timeout_ms: i64) -> vigie_status {
     let body = || {
-        let deadline = match timeout_ms {
-            super::types::TIMEOUT_DEFAULT | TIMEOUT_NONE => Deadline::never(),
-            ms => Deadline::after(Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
-        };
+        let deadline = Timeout::from_ms(timeout_ms).deadline_or_never();
         let _dismissal = worker::dismiss();
         if thread::join_all(deadline) { Ok(()) } else { Err(Error::new(Status::Timeout, "threads are left")) }
     };

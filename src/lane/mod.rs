@@ -28,10 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
 use crate::net::{Conn, Socket};
-use crate::sys::apart::Apart;
 use crate::sys::fault::Fault;
 use crate::sys::futex::Word;
 use crate::sys::panic;
@@ -65,8 +66,8 @@ pub struct Lane {
     state: Mutex<St>,
     /// What belongs to the reader's role; whoever has the role is the only one who locks it.
     reader: Mutex<Rd>,
-    words: Apart<[Word; WORDS]>,
-    glance: Apart<Glance>,
+    words: CachePadded<[Word; WORDS]>,
+    glance: CachePadded<Glance>,
     #[cfg(test)]
     hook: std::sync::OnceLock<Hook>,
 }
@@ -102,7 +103,7 @@ impl Lane {
             state: Mutex::new(St::new()),
             reader: Mutex::new(Rd::new(decoder, &rest)),
             words: Default::default(),
-            glance: Apart::default(),
+            glance: CachePadded::default(),
             #[cfg(test)]
             hook: Default::default(),
         };
@@ -133,7 +134,7 @@ impl Lane {
                 return Err(Failure::unsent(cause.clone()));
             }
             st.unused_since = None;
-            st.careful |= unit.once && !looked;
+            st.check_peer_first |= unit.at_most_once && !looked;
             let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
             let straight = pieces.as_ref().filter(|_| unit.gate.is_none());
@@ -213,7 +214,7 @@ impl Lane {
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
         // Without time to wait it is sent, and its answer consumed by whoever reads next.
-        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
         if self.pushes() == pushes.wrapping_add(1) {

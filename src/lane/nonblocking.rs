@@ -45,7 +45,7 @@ impl Lane {
             return Err(cause.clone());
         }
         st.unused_since = None;
-        st.careful |= unit.once && !looked;
+        st.check_peer_first |= unit.at_most_once && !looked;
         let entry = Entry::new(Waiter::Call(call), unit.list, deadline);
         st.push_leased(entry, unit.gate, |wbuf| unit.bytes.append_to(wbuf))?;
         self.glance.pushes.fetch_add(1, Ordering::Relaxed);

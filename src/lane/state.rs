@@ -102,7 +102,7 @@ pub(super) struct St {
     /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
     pub(super) watched: bool,
     /// Something waits to be sent that must not be sent twice.
-    pub(super) careful: bool,
+    pub(super) check_peer_first: bool,
     /// Something in the append buffer, or in the writer's, is sent only as long as this is open.
     leased: Option<Arc<Gate>>,
     out_leased: Option<Arc<Gate>>,
@@ -133,7 +133,7 @@ impl St {
             reader: Role::Free,
             overdue: false,
             watched: false,
-            careful: false,
+            check_peer_first: false,
             leased: None,
             out_leased: None,
             appended: 0,
@@ -315,8 +315,8 @@ impl St {
     /// Whether there is something among what was swapped out that must not be sent twice.
     pub(super) fn take_care(&mut self) -> bool {
         // What did not fit behind a half-sent batch is looked after when its turn comes.
-        let careful = self.careful;
-        self.careful &= !self.wbuf.is_empty();
+        let careful = self.check_peer_first;
+        self.check_peer_first &= !self.wbuf.is_empty();
         careful
     }
 

@@ -54,7 +54,7 @@ fn lane_of(spin: Duration, silent: Duration, talk: impl FnOnce(TcpStream) + Send
 }
 
 fn ping(lane: &Lane) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None }, Deadline::never())
+    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None }, Deadline::never())
 }
 
 /// Reads until so many PINGs are there.
@@ -285,7 +285,7 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     scope(|threads| {
         let first = threads.spawn(|| {
-            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
             lane.exec(unit, Deadline::after(Duration::from_millis(300)))
         });
         until(&lane, 1);
@@ -316,7 +316,7 @@ fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
 }
 
 fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(args), list: None, once: false, gate: None }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, gate: None }, deadline)
 }
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
@@ -437,7 +437,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, patience: Duration) -> (Outco
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
     let outcome = lane.exec_among(unit, Deadline::never(), Some(&AtomicUsize::new(calls)));
     (outcome, looked.load(Ordering::Relaxed))
 }
@@ -461,7 +461,7 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     let lane_spins = |spin| {
         let begun = Instant::now();
         let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
         let deadline = Deadline::after(Duration::from_millis(60));
         let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
         assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
@@ -541,7 +541,7 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
 
 /// A PING that is sent only as long as the gate is open.
 fn leased_ping(lane: &Lane, gate: &Arc<Gate>) -> Outcome {
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: true, gate: Some(gate) };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: true, gate: Some(gate) };
     lane.exec(unit, Deadline::never())
 }
 
@@ -625,7 +625,7 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
         let (lane, gate) = (&lane, &gate);
         let call = scope.spawn(move || {
             let args: [&[u8]; 3] = [b"SET", b"k", &large];
-            let unit = Unit { bytes: Bytes::Args(&args), list: None, once: true, gate: Some(gate) };
+            let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, gate: Some(gate) };
             lane.exec(unit, Deadline::never())
         });
         let begun = Instant::now();
@@ -659,7 +659,7 @@ fn a_lane_is_not_silent_with_something_to_read() {
         let _ = stream.read(&mut [0; 64]);
     });
     let unasked = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
         assert_eq!(lane.exec(unit, Deadline::after(Duration::ZERO)).unwrap_err().sent, PING.len());
     };
     let judged_after_silence = || {
@@ -719,7 +719,7 @@ fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // More than once: a machine that stands still for longer than that moment takes it away.
-    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, once: false, gate: None };
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
     let answered = (0..50).any(|_| {
         lane.lock().reader.take(super::NOBODY);
         std::thread::scope(|scope| {

@@ -45,7 +45,7 @@ pub struct Unit<'a> {
     pub list: Option<u32>,
     /// It must not be sent a second time: before it goes out the end of the connection is looked for, however little time has
     /// passed since the peer last said something.
-    pub once: bool,
+    pub at_most_once: bool,
     /// It is sent only as long as this is open; what is taken back for it ends as unsent, with the status FENCED.
     pub gate: Option<&'a Arc<Gate>>,
 }

@@ -22,11 +22,11 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Pause {
     first: Duration,
     longest: Duration,
-    state: Mutex<State>,
+    state: Mutex<PauseState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PauseState {
     /// Failures in a row.
     failures: u32,
     until: Option<Instant>,
@@ -52,7 +52,7 @@ struct Refusal {
     has_role: bool,
 }
 
-impl State {
+impl PauseState {
     /// Why it is left alone at this moment, because it failed.
     fn failure(&self, now: Instant) -> Option<&Error> {
         self.error.as_ref().filter(|_| self.tried || self.until.is_some_and(|until| now < until))
@@ -66,7 +66,7 @@ impl State {
 }
 
 /// The right to dial. Whoever has it tells how it went; without a word nothing is concluded.
-pub struct Attempt {
+pub struct DialAttempt {
     pause: Arc<Pause>,
     begun: Instant,
     generation: u64,
@@ -87,16 +87,16 @@ impl Pause {
     }
 
     /// Asks to dial for calls; while the node is left alone, why it is.
-    pub fn attempt(self: &Arc<Self>) -> Result<Attempt, Error> {
+    pub fn attempt(self: &Arc<Self>) -> Result<DialAttempt, Error> {
         self.begin(true)
     }
 
     /// Asks to dial for its role alone: that a node refuses what it is asked to do is a reason to ask.
-    pub fn attempt_to_ask(self: &Arc<Self>) -> Result<Attempt, Error> {
+    pub fn attempt_to_ask(self: &Arc<Self>) -> Result<DialAttempt, Error> {
         self.begin(false)
     }
 
-    fn begin(self: &Arc<Self>, of_service: bool) -> Result<Attempt, Error> {
+    fn begin(self: &Arc<Self>, of_service: bool) -> Result<DialAttempt, Error> {
         let now = Instant::now();
         let mut state = self.lock();
         if let Some(error) = if of_service { state.reason(now) } else { state.failure(now) } {
@@ -104,7 +104,7 @@ impl Pause {
         }
         state.tried = state.error.is_some();
         let (pause, generation, tries) = (Arc::clone(self), state.generation, state.tried);
-        Ok(Attempt { pause, begun: now, generation, tries, of_service })
+        Ok(DialAttempt { pause, begun: now, generation, tries, of_service })
     }
 
     /// How long it is still left alone; `None`: it may be dialled.
@@ -161,10 +161,10 @@ impl Pause {
     /// Something has happened since it failed: it may be dialled at once.
     pub fn clear(&self) {
         let mut state = self.lock();
-        *state = State { generation: state.generation + 1, ..State::default() };
+        *state = PauseState { generation: state.generation + 1, ..PauseState::default() };
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PauseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,7 +173,7 @@ impl Pause {
         doubled.min(self.longest).mul_f64(0.75 + random::rng().f64() / 4.0)
     }
 
-    fn note(&self, state: &mut State, error: &Error) {
+    fn note(&self, state: &mut PauseState, error: &Error) {
         let pause = self.pause_after(state.failures);
         let now = Instant::now();
         state.failures = state.failures.saturating_add(1);
@@ -181,7 +181,7 @@ impl Pause {
     }
 }
 
-impl Attempt {
+impl DialAttempt {
     /// How it went. Only what says something about the node counts: not a caller's deadline, and not what no waiting mends. That the role
     /// was told does not end the pause of connections that are to serve calls.
     pub fn told<T>(self, outcome: &Result<T, Error>) {
@@ -195,7 +195,7 @@ impl Attempt {
         match outcome {
             Ok(_) if self.of_service || !state.of_service => {
                 let refusal = state.refusal.take();
-                *state = State { generation: state.generation, refusal, ..State::default() };
+                *state = PauseState { generation: state.generation, refusal, ..PauseState::default() };
             }
             Err(error) if says_something(error) && state.noted.is_none_or(|noted| noted < self.begun) => {
                 self.pause.note(&mut state, error);
@@ -206,7 +206,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for DialAttempt {
     fn drop(&mut self) {
         let mut state = self.pause.lock();
         if self.tries && state.generation == self.generation {

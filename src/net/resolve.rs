@@ -50,7 +50,7 @@ fn ask_system(host: &str) -> Found {
 /// One question, perhaps shared with others.
 pub struct Lookup {
     resolver: &'static Resolver,
-    flight: Arc<Flight>,
+    resolution: Arc<Resolution>,
     host: String,
     port: u16,
     since: Instant,
@@ -59,7 +59,7 @@ pub struct Lookup {
 impl Lookup {
     /// The answer, if it is there; after `patience` the last good addresses count as one.
     pub fn poll(&self, patience: Duration) -> Option<Result<Vec<SocketAddr>>> {
-        let found = lock(&self.flight.progress).found.clone();
+        let found = lock(&self.resolution.progress).found.clone();
         match found {
             Some(Ok(addresses)) => Some(Ok(self.with_port(addresses))),
             Some(Err(why)) => Some(self.last_good().ok_or_else(|| self.error(&why))),
@@ -78,12 +78,12 @@ impl Lookup {
             if deadline.is_over() {
                 return Err(self.error("no answer from the system's resolver"));
             }
-            let progress = lock(&self.flight.progress);
+            let progress = lock(&self.resolution.progress);
             if progress.found.is_none() {
                 let patience_left = patience.saturating_sub(self.since.elapsed());
                 let step =
                     if patience_left.is_zero() { deadline.left() } else { Some(deadline.left_or(patience_left)) };
-                self.flight.sleep(progress, step);
+                self.resolution.sleep(progress, step);
             }
         }
     }
@@ -114,9 +114,9 @@ impl Lookup {
 }
 
 /// One run of getaddrinfo and those who wait for it.
-struct Flight {
+struct Resolution {
     progress: Mutex<Progress>,
-    landed: Condvar,
+    done: Condvar,
 }
 
 #[derive(Default)]
@@ -125,28 +125,28 @@ struct Progress {
     wakers: Vec<Arc<Waker>>,
 }
 
-impl Flight {
+impl Resolution {
     fn new(found: Option<Found>) -> Arc<Self> {
-        Arc::new(Self { progress: Mutex::new(Progress { found, wakers: Vec::new() }), landed: Condvar::new() })
+        Arc::new(Self { progress: Mutex::new(Progress { found, wakers: Vec::new() }), done: Condvar::new() })
     }
 
     fn sleep(&self, progress: MutexGuard<'_, Progress>, time: Option<Duration>) {
         match time {
-            Some(time) => drop(self.landed.wait_timeout(progress, time).unwrap_or_else(PoisonError::into_inner)),
-            None => drop(self.landed.wait(progress).unwrap_or_else(PoisonError::into_inner)),
+            Some(time) => drop(self.done.wait_timeout(progress, time).unwrap_or_else(PoisonError::into_inner)),
+            None => drop(self.done.wait(progress).unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
-    fn land(&self, found: Found) {
+    fn finish(&self, found: Found) {
         let mut progress = lock(&self.progress);
         progress.found = Some(found);
         let wakers = std::mem::take(&mut progress.wakers);
         drop(progress);
-        self.landed.notify_all();
+        self.done.notify_all();
         wakers.iter().for_each(|waker| waker.wake());
     }
 
-    fn wake_when_landed(&self, waker: &Arc<Waker>) {
+    fn wake_when_done(&self, waker: &Arc<Waker>) {
         let mut progress = lock(&self.progress);
         if progress.found.is_some() {
             waker.wake();
@@ -158,19 +158,19 @@ impl Flight {
 
 struct Resolver {
     ask: Ask,
-    state: Mutex<State>,
+    state: Mutex<ResolverState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ResolverState {
     names: HashMap<String, Name>,
-    queue: VecDeque<(String, Arc<Flight>)>,
+    queue: VecDeque<(String, Arc<Resolution>)>,
     threads: usize,
 }
 
 struct Name {
     /// The last question for it, answered or not.
-    flight: Arc<Flight>,
+    resolution: Arc<Resolution>,
     answered: Option<Instant>,
     good: Vec<SocketAddr>,
 }
@@ -178,7 +178,7 @@ struct Name {
 impl Name {
     /// Whether one more asker may take part in the last question.
     fn may_share(&self) -> bool {
-        let found = lock(&self.flight.progress);
+        let found = lock(&self.resolution.progress);
         match &found.found {
             None => true,
             Some(found) => found.is_ok() && self.answered.is_some_and(|at| at.elapsed() < SHARED),
@@ -192,39 +192,39 @@ impl Resolver {
     }
 
     fn begin(&'static self, host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
-        let flight = match host.parse::<IpAddr>() {
-            Ok(ip) => Flight::new(Some(Ok(vec![SocketAddr::new(ip, 0)]))),
-            Err(_) => self.flight(host),
+        let resolution = match host.parse::<IpAddr>() {
+            Ok(ip) => Resolution::new(Some(Ok(vec![SocketAddr::new(ip, 0)]))),
+            Err(_) => self.resolution(host),
         };
         if let Some(waker) = waker {
-            flight.wake_when_landed(waker);
+            resolution.wake_when_done(waker);
         }
-        Lookup { resolver: self, flight, host: host.to_owned(), port, since: Instant::now() }
+        Lookup { resolver: self, resolution, host: host.to_owned(), port, since: Instant::now() }
     }
 
     /// The question that is under way for this host, or a new one.
-    fn flight(&'static self, host: &str) -> Arc<Flight> {
+    fn resolution(&'static self, host: &str) -> Arc<Resolution> {
         let mut state = lock(&self.state);
         if let Some(name) = state.names.get(host) {
             if name.may_share() {
-                return Arc::clone(&name.flight);
+                return Arc::clone(&name.resolution);
             }
         }
-        let flight = Flight::new(None);
-        state.remember(host, Arc::clone(&flight));
-        state.queue.push_back((host.to_owned(), Arc::clone(&flight)));
+        let resolution = Resolution::new(None);
+        state.remember(host, Arc::clone(&resolution));
+        state.queue.push_back((host.to_owned(), Arc::clone(&resolution)));
         if state.threads < THREADS {
             self.start_thread(&mut state);
         }
-        flight
+        resolution
     }
 
-    fn start_thread(&'static self, state: &mut State) {
+    fn start_thread(&'static self, state: &mut ResolverState) {
         match thread::spawn("vigie-resolver", || self.work()) {
             Ok(()) => state.threads += 1,
             Err(error) if state.threads == 0 => {
-                for (_, flight) in state.queue.drain(..) {
-                    flight.land(Err(format!("no thread to resolve it: {error}")));
+                for (_, resolution) in state.queue.drain(..) {
+                    resolution.finish(Err(format!("no thread to resolve it: {error}")));
                 }
             }
             Err(_) => {}
@@ -235,7 +235,7 @@ impl Resolver {
     fn work(&self) {
         loop {
             let mut state = lock(&self.state);
-            let Some((host, flight)) = state.queue.pop_front() else {
+            let Some((host, resolution)) = state.queue.pop_front() else {
                 state.threads -= 1;
                 return;
             };
@@ -250,22 +250,22 @@ impl Resolver {
                     name.good.clone_from(addresses);
                 }
             }
-            flight.land(found);
+            resolution.finish(found);
         }
     }
 }
 
-impl State {
-    fn remember(&mut self, host: &str, flight: Arc<Flight>) {
+impl ResolverState {
+    fn remember(&mut self, host: &str, resolution: Arc<Resolution>) {
         if let Some(name) = self.names.get_mut(host) {
-            name.flight = flight;
+            name.resolution = resolution;
             return;
         }
         if self.names.len() >= NAMES {
             let oldest = self.names.iter().min_by_key(|(_, name)| name.answered).map(|(host, _)| host.clone());
             oldest.map(|host| self.names.remove(&host));
         }
-        self.names.insert(host.to_owned(), Name { flight, answered: None, good: Vec::new() });
+        self.names.insert(host.to_owned(), Name { resolution, answered: None, good: Vec::new() });
     }
 }
 

@@ -8,14 +8,14 @@ mod options;
 use std::time::Duration;
 
 pub(crate) use options::NO_TIME;
-pub use options::{Budget, CallFlags, Target};
+pub use options::{CallFlags, Target};
 
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::resp::{Kind, Reply};
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Instant, Timeout};
 
 /// Units over this go where they keep nobody waiting (rule 20).
 const LARGE_BYTES: usize = 64 * 1024;
@@ -184,16 +184,16 @@ impl<'a> Plan<'a> {
 
     /// The unit to send, from the command at this place on.
     pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
-        let once = !self.repeatable;
+        let at_most_once = !self.repeatable;
         match &self.what {
-            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, once, gate: None },
-            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, once, gate: None },
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, at_most_once, gate: None },
+            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, at_most_once, gate: None },
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
                 Unit {
                     bytes: Bytes::Raw(&list.bytes()[start..]),
                     list: Some((list.len() - from) as u32),
-                    once,
+                    at_most_once,
                     gate: None,
                 }
             }
@@ -321,11 +321,11 @@ impl<'a> Plan<'a> {
     }
 
     /// When the call has to be over. A blocking command's default is its own timeout and a grace.
-    pub(crate) fn deadline(&self, budget: Budget, timeout: Duration) -> Deadline {
-        match (budget, self.blocks) {
-            (Budget::Default, Some(Blocks::Forever)) => Deadline::never(),
-            (Budget::Default, Some(Blocks::For(own))) => Deadline::after(own.saturating_add(timeout)),
-            _ => budget.deadline(timeout),
+    pub(crate) fn deadline(&self, timeout: Timeout, configured: Duration) -> Deadline {
+        match (timeout, self.blocks) {
+            (Timeout::Default, Some(Blocks::Forever)) => Deadline::never(),
+            (Timeout::Default, Some(Blocks::For(own))) => Deadline::after(own.saturating_add(configured)),
+            _ => timeout.deadline(configured),
         }
     }
 }
@@ -382,7 +382,7 @@ mod tests {
         assert!(!plan.reads && !plan.repeatable);
         assert_eq!(plan.first_len(0), 20);
         assert_eq!(plan.unit(1).list, Some(1));
-        assert!(plan.unit(0).once && !Plan::list(&list[..20]).unwrap().unit(0).once);
+        assert!(plan.unit(0).at_most_once && !Plan::list(&list[..20]).unwrap().unit(0).at_most_once);
         assert_eq!(plan.unit(1).bytes.len(), list.len() - 20);
         assert!(Plan::list(b"").is_err());
     }
@@ -390,8 +390,8 @@ mod tests {
     #[test]
     fn a_blocking_command_brings_its_own_time() {
         let grace = Duration::from_secs(5);
-        assert_eq!(plan(&["BLPOP", "k", "0"], |plan| plan.deadline(Budget::Default, grace).budget()), None);
-        let budget = plan(&["BLPOP", "k", "2"], |plan| plan.deadline(Budget::Default, grace).budget());
+        assert_eq!(plan(&["BLPOP", "k", "0"], |plan| plan.deadline(Timeout::Default, grace).budget()), None);
+        let budget = plan(&["BLPOP", "k", "2"], |plan| plan.deadline(Timeout::Default, grace).budget());
         assert_eq!(budget, Some(Duration::from_secs(7)));
     }
 }

@@ -1,11 +1,8 @@
-//! What a caller says about a call beside its commands: target, flags, time.
+//! What a caller says about a call beside its commands and its timeout: target and flags.
 //!
-//! Guarantees: unknown flags are refused; each number of the C interface that stands for a time has one meaning.
-
-use std::time::Duration;
+//! Guarantees: unknown flags are refused.
 
 use crate::error::{Error, Result, Status};
-use crate::time::Deadline;
 
 /// Where a client's commands go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,38 +59,3 @@ impl CallFlags {
 /// The reason why a call with a timeout of 0 or less is refused; elsewhere -1 means no limit.
 pub(crate) const NO_TIME: &str = "timeout_ms is 0 or less, which leaves no time (VIGIE_TIMEOUT_NONE: no limit; VIGIE_TIMEOUT_DEFAULT: the \
                        option timeout.call)";
-
-/// How long a call may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Budget {
-    /// As configured.
-    Default,
-    /// No limit.
-    Unlimited,
-    /// Milliseconds.
-    Ms(u64),
-    /// Not at all: what would have to wait is not done.
-    DontWait,
-}
-
-impl Budget {
-    /// From the C interface's number.
-    pub fn from_ms(ms: i64) -> Self {
-        match ms {
-            -2_147_483_648 => Self::Default,
-            2_147_483_647 => Self::Unlimited,
-            ms if ms <= 0 => Self::DontWait,
-            ms => Self::Ms(ms as u64),
-        }
-    }
-
-    /// The deadline that follows, with this default.
-    pub fn deadline(self, default: Duration) -> Deadline {
-        match self {
-            Self::Default => Deadline::after(default),
-            Self::Unlimited => Deadline::never(),
-            Self::Ms(ms) => Deadline::after(Duration::from_millis(ms)),
-            Self::DontWait => Deadline::after(Duration::ZERO),
-        }
-    }
-}

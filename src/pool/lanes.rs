@@ -265,7 +265,7 @@ impl Pool {
                 self.drop_idle(inner);
                 (inner.total >= self.settings.max).then_some(LOOK)
             }
-            0 if unlucky => self.rests(),
+            0 if unlucky => self.pause_left(),
             0 => None,
             1 if slow_in.is_zero() && inner.total < self.settings.max => None,
             1 if !slow_in.is_zero() => Some(slow_in),

@@ -16,12 +16,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam_utils::CachePadded;
 
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
 use crate::net::{Conn, ConnectOptions, Pause, Socket};
-use crate::sys::apart::Apart;
 use crate::time::Deadline;
 
 use census::Census;
@@ -67,7 +67,7 @@ pub struct Pool {
     opening: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
-    served: Apart<AtomicUsize>,
+    served: CachePadded<AtomicUsize>,
     census: Census,
 }
 
@@ -141,7 +141,7 @@ impl Pool {
             opening: AtomicBool::new(false),
             inner: Mutex::default(),
             first_opened: Condvar::new(),
-            served: Apart::default(),
+            served: CachePadded::default(),
             census: Census::default(),
         })
     }
@@ -320,7 +320,7 @@ impl Pool {
     }
 
     /// How long the node is still left alone, because it could not be connected to.
-    pub fn rests(&self) -> Option<Duration> {
+    pub fn pause_left(&self) -> Option<Duration> {
         self.pause.left()
     }
 

@@ -27,10 +27,10 @@ pub(super) trait Swept: Send + Sync {
 pub(super) struct Needed;
 
 #[derive(Default)]
-struct Sweep(Mutex<State>);
+struct Sweep(Mutex<SweepState>);
 
 #[derive(Default)]
-struct State {
+struct SweepState {
     all: Vec<Weak<dyn Swept>>,
     /// Alive as long as anything is looked after.
     needed: Weak<Needed>,
@@ -42,7 +42,7 @@ pub(super) fn add(what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
 }
 
 impl Sweep {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SweepState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,7 +26,7 @@ use crate::time::Deadline;
 
 use ready_fd::ReadyFd;
 use source::Reactor;
-use state::State;
+use state::QueueState;
 
 pub use credit::{Credits, Reservation};
 pub use source::{Driven, Source};
@@ -99,7 +99,7 @@ pub struct Event {
 /// Completions and events on their way to the application.
 pub struct Queue {
     capacity: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Drains wait on it. Notified when something is due to one of them.
     changed: Condvar,
 }
@@ -112,7 +112,7 @@ impl Queue {
             return Err(Error::new(Status::InvalidArg, text));
         }
         let pipe = Pipe::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
-        let state = Mutex::new(State::new(ReadyFd::new(pipe)));
+        let state = Mutex::new(QueueState::new(ReadyFd::new(pipe)));
         Ok(Arc::new(Self { capacity, state, changed: Condvar::new() }))
     }
 
@@ -218,7 +218,7 @@ impl Queue {
         all
     }
 
-    fn drain_by(&self, deadline: Deadline, take: impl FnOnce(&mut State) -> bool) -> bool {
+    fn drain_by(&self, deadline: Deadline, take: impl FnOnce(&mut QueueState) -> bool) -> bool {
         let mut state = self.lock();
         let over = state.detach_over();
         let waits = !state.is_due_to_newcomer() && !deadline.is_over();
@@ -254,7 +254,7 @@ impl Queue {
         drop((ready_fd, sources));
     }
 
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, deadline: Deadline) -> MutexGuard<'a, State> {
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, QueueState>, deadline: Deadline) -> MutexGuard<'a, QueueState> {
         state.begin_wait();
         while !state.is_due_to_waiter() {
             if deadline.is_over() {
@@ -278,7 +278,7 @@ impl Queue {
         state
     }
 
-    fn sleep<'a>(&'a self, state: MutexGuard<'a, State>, left: Option<Duration>) -> MutexGuard<'a, State> {
+    fn sleep<'a>(&'a self, state: MutexGuard<'a, QueueState>, left: Option<Duration>) -> MutexGuard<'a, QueueState> {
         match left {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -286,7 +286,7 @@ impl Queue {
     }
 
     /// Waits for the sources once, and drives those that are ready.
-    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> MutexGuard<'_, State> {
+    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> MutexGuard<'_, QueueState> {
         let guard = ReactorGuard { queue: self, reactor };
         // Most likely replies have come already, while the caller of this drain was at work.
         guard.reactor.drive_all();
@@ -301,7 +301,7 @@ impl Queue {
     }
 
     /// Announces something new. One drain is notified; that is enough for one event or wake-up.
-    fn announce(&self, mut state: MutexGuard<'_, State>) {
+    fn announce(&self, mut state: MutexGuard<'_, QueueState>) {
         state.set_ready();
         let notify = state.needs_notice();
         drop(state);
@@ -311,7 +311,7 @@ impl Queue {
     }
 
     /// No foreign code runs under the lock, so a poisoned lock protects a whole state.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ enum Item {
     Lost(i64),
 }
 
-pub(super) struct State {
+pub(super) struct QueueState {
     items: VecDeque<Item>,
     /// How many of them take room.
     events: usize,
@@ -52,7 +52,7 @@ pub(super) struct State {
     ready_fd: Option<ReadyFd>,
 }
 
-impl State {
+impl QueueState {
     pub(super) fn new(ready_fd: ReadyFd) -> Self {
         Self {
             items: VecDeque::new(),
@@ -339,7 +339,7 @@ fn dropped(count: i64) -> Event {
 }
 
 #[cfg(test)]
-impl State {
+impl QueueState {
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }

@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use crossbeam_utils::CachePadded;
 
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
 use crate::plan::{Plan, Target};
-use crate::sys::apart::Apart;
 use crate::time::Deadline;
 use crate::topology::{Sentinel, Service};
 
@@ -38,7 +38,7 @@ struct Life {
     closed: AtomicBool,
     /// The time of the close is over: nothing begins any more.
     ended: AtomicBool,
-    calls: Apart<Calls>,
+    calls: CachePadded<Calls>,
     /// The sockets of blocking commands under way: a close ends them at once.
     blocking: Mutex<Vec<Weak<Socket>>>,
     idle: Mutex<()>,

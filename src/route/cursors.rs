@@ -20,7 +20,7 @@ pub(super) struct Origin {
 /// Cursors, and who gave them.
 pub(super) struct Cursors {
     hashers: [RandomState; 2],
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<Key, Cursor>,
     /// By the order in which they were given last.
     ages: BTreeMap<u64, Key>,
     next: u64,
@@ -28,7 +28,7 @@ pub(super) struct Cursors {
 }
 
 #[derive(Default)]
-struct Entry {
+struct Cursor {
     /// Each with how many scans are at this cursor there.
     givers: Vec<(Origin, u32)>,
     /// 0: it has none yet.

@@ -65,13 +65,13 @@ pub(super) struct Call {
     pub(super) deadline: Deadline,
     /// Its place among the calls of this client.
     pub(super) order: u64,
-    pub(super) facts: Facts,
-    pub(super) state: Mutex<State>,
+    pub(super) profile: CallProfile,
+    pub(super) state: Mutex<CallState>,
 }
 
 /// What is known of a call without looking at its bytes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct CallProfile {
     pub(super) reads: bool,
     /// It has scans: where they go on has to be found out.
     pub(super) scans: bool,
@@ -83,23 +83,23 @@ pub(super) struct Facts {
 
 /// What changes while a call is under way.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct CallState {
     credit: Option<Reservation>,
-    flight: Option<Flight>,
+    in_flight: Option<InFlight>,
     /// A connection has ended at it: it gets one of its own.
     alone: bool,
     /// Kept when an attempt has failed.
     attempt: Option<Box<Attempt<Arc<Pool>>>>,
 }
 
-impl State {
+impl CallState {
     pub(super) fn new(credit: Option<Reservation>) -> Self {
         Self { credit, ..Self::default() }
     }
 }
 
 /// An attempt that is under way.
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) way: Way,
     pub(super) submit_lane: Arc<SubmitLane>,
     /// Of a durable write: how many bytes are its own, before WAIT, and how many commands.
@@ -133,7 +133,7 @@ impl Call {
 
     /// How long an attempt may take: a stalled replica must leave time for the others, what is slow needs it.
     pub(super) fn share(&self, route: &Route) -> Deadline {
-        let whole = self.facts.slow || self.facts.traffic != Traffic::Plain;
+        let whole = self.profile.slow || self.profile.traffic != Traffic::Plain;
         if whole { self.deadline } else { route.share_of(self.deadline) }
     }
 
@@ -152,34 +152,34 @@ impl Call {
         self: &Arc<Self>,
         unit: Unit<'_>,
         deadline: Deadline,
-        flight: Flight,
+        in_flight: InFlight,
         of_list: Option<Instant>,
     ) -> bool {
-        let submit_lane = Arc::clone(&flight.submit_lane);
-        self.lock().flight = Some(flight);
+        let submit_lane = Arc::clone(&in_flight.submit_lane);
+        self.lock().in_flight = Some(in_flight);
         let started = submit_lane.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
         let Err(cause) = started else { return true };
-        let flight = self.lock().flight.take();
-        match flight {
+        let in_flight = self.lock().in_flight.take();
+        match in_flight {
             // Another lane has no more memory for it.
-            Some(flight) if cause.status() == Status::Limit => self.end_flight(flight, cause),
+            Some(in_flight) if cause.status() == Status::Limit => self.fail_unstarted(in_flight, cause),
             _ => false,
         }
     }
 
     /// An attempt that was not begun is over, and counts as one that was.
-    pub(super) fn end_flight(self: &Arc<Self>, flight: Flight, cause: Error) -> bool {
-        self.lock().flight = Some(flight);
+    pub(super) fn fail_unstarted(self: &Arc<Self>, in_flight: InFlight, cause: Error) -> bool {
+        self.lock().in_flight = Some(in_flight);
         Arc::clone(self).complete(Err(Failure::unsent(cause)));
         true
     }
 
     /// What it goes with.
     pub(super) fn traffic(&self) -> Traffic {
-        if self.lock().alone { Traffic::Dedicated } else { self.facts.traffic }
+        if self.lock().alone { Traffic::Dedicated } else { self.profile.traffic }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, CallState> {
         lock(&self.state)
     }
 
@@ -210,7 +210,7 @@ impl Call {
 
     /// Whether a reply ends the call as it is: nothing happened since it was begun, and what errors there are in it are final.
     fn is_final(&self, reply: &Reply, failover_seq: u64) -> bool {
-        if !self.facts.reads && self.router().context.service.failover_seq() != failover_seq {
+        if !self.profile.reads && self.router().context.service.failover_seq() != failover_seq {
             return false;
         }
         let is_error = |node: u32| reply.kind(node) == Kind::Error;
@@ -226,16 +226,16 @@ impl Call {
 impl Completion for Call {
     fn complete(self: Arc<Self>, outcome: Outcome) {
         let mut state = self.lock();
-        let (flight, retried) = (state.flight.take(), state.attempt.is_some());
+        let (in_flight, retried) = (state.in_flight.take(), state.attempt.is_some());
         drop(state);
-        let Some(flight) = flight else { return };
+        let Some(in_flight) = in_flight else { return };
         let pending = Arc::clone(&self.pending);
-        let outcome = flight.arrive(&self, outcome);
+        let outcome = in_flight.arrive(&self, outcome);
         match outcome {
-            Ok(reply) if !retried && !self.facts.scans && self.is_final(&reply, flight.way.failover_seq) => {
-                self.end(Ok((reply, flight.way.route.pool)));
+            Ok(reply) if !retried && !self.profile.scans && self.is_final(&reply, in_flight.way.failover_seq) => {
+                self.end(Ok((reply, in_flight.way.route.pool)));
             }
-            outcome => pending.come_back(self, flight.way, outcome),
+            outcome => pending.come_back(self, in_flight.way, outcome),
         }
         pending.finish(1);
     }
@@ -245,7 +245,7 @@ impl Completion for Call {
     }
 }
 
-impl Flight {
+impl InFlight {
     /// The attempt is over: its lane is given back if it was for it alone, and the answer of WAIT is taken off.
     fn arrive(&self, call: &Call, outcome: Outcome) -> Outcome {
         if call.traffic() == Traffic::Dedicated {

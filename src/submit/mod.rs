@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use call::{Call, Facts, Flight, State, SubmitGuard, attach};
+use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
 use order::Class;
 use pending::PendingQueue;
 
@@ -23,13 +23,13 @@ use crate::call::{Way, durable, gate};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit};
-use crate::plan::{Budget, CallFlags, Plan};
+use crate::plan::{CallFlags, Plan};
 use crate::pool::Traffic;
 use crate::queue::{Queue, Source};
 use crate::resp::list;
 use crate::route::{Route, Router};
 use crate::sys::seam::{self, Seam};
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Instant, Timeout};
 use crate::topology::Child;
 
 /// Whether there is memory for so many bytes is tried before they are copied.
@@ -37,6 +37,26 @@ const TRIED: usize = 64 * 1024;
 
 /// So many calls of one list are sent in two halves.
 const HALVED: usize = 32;
+
+/// What a caller submits: a list of commands, and where its completion goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Submission<'a> {
+    /// RESP-encoded, one after the other.
+    pub(crate) commands: &'a [u8],
+    pub(crate) flags: CallFlags,
+    pub(crate) timeout: Timeout,
+    pub(crate) queue: &'a Arc<Queue>,
+    /// Of its completion; with `EACH` that of the first command, and the next command has the next number.
+    pub(crate) token: u64,
+}
+
+/// One call of a submission.
+struct Part {
+    range: Range<usize>,
+    commands: u32,
+    profile: CallProfile,
+    deadline: Deadline,
+}
 
 /// Takes the submitted calls of a client.
 pub(crate) struct Submitter {
@@ -62,31 +82,53 @@ impl Submitter {
         self.pending.iter().for_each(PendingQueue::wake);
     }
 
-    /// Copies a list of commands and runs it without waiting, on behalf of this client; its completion arrives on the queue. With `EACH`
-    /// every command is a call of its own. What is refused here is refused whole, and has no completion.
-    pub(crate) fn submit(
-        &self,
-        client: Arc<dyn Child>,
-        commands: &[u8],
-        call: CallFlags,
-        budget: Budget,
-        queue: &Arc<Queue>,
-        token: u64,
-    ) -> Result<()> {
+    /// Copies a list of commands and runs it without waiting, on behalf of this client. Its completion arrives on the queue. With `EACH`
+    /// every command is a call of its own. What is refused here is refused as a whole, and has no completion.
+    pub(crate) fn submit(&self, client: Arc<dyn Child>, submission: Submission<'_>) -> Result<()> {
+        let Submission { commands, flags, queue, .. } = submission;
+        let (parts, most_bytes) = self.parts(submission)?;
+        let guard = SubmitGuard::new(&self.router, client)?;
+        let mut credits = queue.reserve_bytes(submission.token, parts.len(), commands.len(), most_bytes)?;
+        let (list, bare) = (copy(commands)?, flags.has(CallFlags::EACH));
+        let make = |part: Part| {
+            Arc::new(Call {
+                guard: guard.clone(),
+                pending: Arc::clone(self.pending(part.profile.class)),
+                list: Arc::clone(&list),
+                state: Mutex::new(CallState::new(credits.next_of(part.range.len()))),
+                part: part.range,
+                bare,
+                commands: part.commands,
+                flags,
+                deadline: part.deadline,
+                order: self.next.fetch_add(1, Ordering::Relaxed),
+                profile: part.profile,
+            })
+        };
+        let calls: Vec<Arc<Call>> = parts.into_iter().map(make).collect();
+        // Calls that go the same way are started together; reads are spread over the replicas one by one.
+        let together = |a: &Arc<Call>, b: &Arc<Call>| a.profile == b.profile && a.profile.class == Class::Primary;
+        calls.chunk_by(together).for_each(|calls| self.begin(calls, queue));
+        Ok(())
+    }
+
+    /// The calls of a submission, looked up; and how many bytes may be outstanding.
+    fn parts(&self, submission: Submission<'_>) -> Result<(Vec<Part>, usize)> {
+        let Submission { commands, flags, timeout, .. } = submission;
         let settings = self.router.context.settings();
-        let (timeout, most) = (settings.timeout_call, settings.submit_bytes);
+        let (configured, most_bytes) = (settings.timeout_call, settings.submit_bytes);
         let durable = settings.write.replicas != Replicas::None;
         drop(settings);
-        let (each, deadline) = (call.has(CallFlags::EACH), budget.deadline(timeout));
-        let mut parts: Vec<(Range<usize>, u32, Facts, Deadline)> = Vec::new();
-        let mut add = |plan: &Plan<'_>, part: Range<usize>| {
-            let own = plan.blocks.map_or(deadline, |_| plan.deadline(budget, timeout));
-            let part = (part, plan.count(), self.facts(plan, call, durable)?, own);
+        let shared = timeout.deadline(configured);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut add = |plan: &Plan<'_>, range: Range<usize>| {
+            let deadline = plan.blocks.map_or(shared, |_| plan.deadline(timeout, configured));
+            let profile = self.profile(plan, flags, durable)?;
             parts.try_reserve(1).map_err(|_| Error::no_memory(commands.len(), "submitted commands"))?;
-            parts.push(part);
+            parts.push(Part { range, commands: plan.count(), profile, deadline });
             Ok::<_, Error>(())
         };
-        if each {
+        if flags.has(CallFlags::EACH) {
             list::commands(commands).try_for_each(|command| {
                 let command = command?;
                 add(&Plan::single(&command), command.range())
@@ -97,36 +139,11 @@ impl Submitter {
         if parts.is_empty() {
             return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
-        let guard = SubmitGuard::new(&self.router, client)?;
-        let mut credits = queue.reserve_bytes(token, parts.len(), commands.len(), most)?;
-        let list = copy(commands)?;
-        let make = |(part, commands, facts, deadline): (Range<usize>, u32, Facts, Deadline)| {
-            let state = Mutex::new(State::new(credits.next_of(part.len())));
-            let (guard, list, order) = (guard.clone(), Arc::clone(&list), self.next.fetch_add(1, Ordering::Relaxed));
-            let pending = Arc::clone(self.pending(facts.class));
-            Arc::new(Call {
-                guard,
-                pending,
-                list,
-                part,
-                bare: each,
-                commands,
-                flags: call,
-                deadline,
-                order,
-                facts,
-                state,
-            })
-        };
-        let calls: Vec<Arc<Call>> = parts.into_iter().map(make).collect();
-        // What goes the same way is begun together; of reads each replica gets its share.
-        let together = |a: &Arc<Call>, b: &Arc<Call>| a.facts == b.facts && a.facts.class == Class::Primary;
-        calls.chunk_by(together).for_each(|calls| self.begin(calls, queue));
-        Ok(())
+        Ok((parts, most_bytes))
     }
 
     /// Looks a call up, and refuses what cannot be submitted.
-    fn facts(&self, plan: &Plan<'_>, call: CallFlags, durable: bool) -> Result<Facts> {
+    fn profile(&self, plan: &Plan<'_>, call: CallFlags, durable: bool) -> Result<CallProfile> {
         plan.check_shared().map_err(|error| error.with_note("; a session cannot be submitted: its calls wait"))?;
         self.router.context.check_target(plan)?;
         let from_replicas = self.router.reads_from_replicas(plan, call);
@@ -144,14 +161,14 @@ impl Submitter {
             _ => Class::Primary,
         };
         let slow = from_replicas && (plan.slow || call.has(CallFlags::SLOW));
-        Ok(Facts { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, class })
+        Ok(CallProfile { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, class })
     }
 
     /// Starts calls that go the same way, if that can be done now; else they take their places in the queue.
     fn begin(&self, calls: &[Arc<Call>], queue: &Queue) {
         let (started, chosen) = self.start_now(calls, queue);
         if started < calls.len() {
-            let pending = self.pending(calls[0].facts.class);
+            let pending = self.pending(calls[0].profile.class);
             let source: Arc<dyn Source> = Arc::clone(pending) as Arc<dyn Source>;
             queue.attach(&source);
             calls[started..].iter().for_each(|call| pending.push(Arc::clone(call), chosen.clone()));
@@ -161,13 +178,13 @@ impl Submitter {
     /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started; and the node
     /// that was chosen, with the version of the topology, if only a connection to it is lacking.
     fn start_now(&self, calls: &[Arc<Call>], queue: &Queue) -> (usize, Option<(Route, u64)>) {
-        let Facts { reads, scans, traffic, class, .. } = calls[0].facts;
+        let CallProfile { reads, scans, traffic, class, .. } = calls[0].profile;
         let context = &self.router.context;
         let failover_seq = gate::read_failover_seq(context);
-        if traffic != Traffic::Plain || scans || (!reads && gate::holds_writes(context)) {
+        if traffic != Traffic::Plain || scans || (!reads && gate::is_shut(context)) {
             return (0, None);
         }
-        seam::pass(Seam::NotHeld, &*context.service);
+        seam::pass(Seam::GatePassed, &*context.service);
         let version = context.service.version();
         let Some(route) = self.router.route_now(class == Class::Replicas) else { return (0, None) };
         let Some(submit_lane) = route.pool.submit_lane(Traffic::Plain) else { return (0, Some((route, version))) };
@@ -176,16 +193,16 @@ impl Submitter {
             return (0, None);
         }
         attach(queue, &submit_lane);
-        let (now, once) = (Instant::now(), !reads);
+        let (now, at_most_once) = (Instant::now(), !reads);
         let gate = if reads { None } else { context.service.lease() };
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, once, gate };
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once, gate };
             let way = Way { route: route.clone(), replicas: 0, failover_seq, version, trip: None };
             call.start(
                 unit,
                 call.share(&route),
-                Flight { way, submit_lane: Arc::clone(&submit_lane), own: 0, list },
+                InFlight { way, submit_lane: Arc::clone(&submit_lane), own: 0, list },
                 Some(now),
             )
         };

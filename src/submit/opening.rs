@@ -12,27 +12,32 @@ use crate::time::Deadline;
 use crate::worker::{self, Host};
 
 /// What came of an opening; `None`: the pool has no place.
-pub(super) type Opened = Result<Option<Arc<SubmitLane>>>;
+pub(super) type OpenResult = Result<Option<Arc<SubmitLane>>>;
 
 /// Opens a connection within `limit`, and tells what came of it.
-pub(super) fn open<F: FnOnce(Opened) + Send + 'static>(pool: Arc<Pool>, traffic: Traffic, limit: Duration, tell: F) {
+pub(super) fn open<F: FnOnce(OpenResult) + Send + 'static>(
+    pool: Arc<Pool>,
+    traffic: Traffic,
+    limit: Duration,
+    tell: F,
+) {
     let job = Job { tell: Some(tell), opened: None };
     // Without a thread for it the job is dropped, and tells that itself.
     let _ = worker::dial(Host::of(pool.name()), true, move || job.run(&pool, traffic, limit));
 }
 
-struct Job<F: FnOnce(Opened)> {
+struct Job<F: FnOnce(OpenResult)> {
     tell: Option<F>,
-    opened: Option<Opened>,
+    opened: Option<OpenResult>,
 }
 
-impl<F: FnOnce(Opened)> Job<F> {
+impl<F: FnOnce(OpenResult)> Job<F> {
     fn run(mut self, pool: &Arc<Pool>, traffic: Traffic, limit: Duration) {
         self.opened = Some(pool.open_submit_lane(traffic, Deadline::after(limit)));
     }
 }
 
-impl<F: FnOnce(Opened)> Drop for Job<F> {
+impl<F: FnOnce(OpenResult)> Drop for Job<F> {
     fn drop(&mut self) {
         if let Some(tell) = self.tell.take() {
             tell(self.opened.take().unwrap_or(Ok(None)));

@@ -33,7 +33,7 @@ pub(super) struct Order<W, B, L> {
     /// Connections are being opened for these.
     opening: Vec<u64>,
     /// Calls up to this one in the order of submission were held back.
-    held_to: Option<u64>,
+    gated_to: Option<u64>,
     /// The connections that the last calls started on, one for each kind of traffic.
     last: [Option<L>; 3],
     /// Calls that were started and have neither ended nor come back.
@@ -48,7 +48,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
             back: VecDeque::new(),
             in_hand: false,
             opening: Vec::new(),
-            held_to: None,
+            gated_to: None,
             last: [None, None, None],
             in_flight: 0,
         }
@@ -151,7 +151,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
             Class::Replicas => ready.find(|order| !self.opening.contains(order)),
             Class::Primary | Class::Blocking => ready.next().filter(|order| !self.opening.contains(order)),
         };
-        let next = order.and_then(|order| Some((order, self.waiting.remove(&order)?, self.was_held(order))));
+        let next = order.and_then(|order| Some((order, self.waiting.remove(&order)?, self.was_gated(order))));
         self.in_hand = next.is_some();
         Ok(next)
     }
@@ -175,13 +175,13 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
     }
 
     /// This call is held back, and with it all that wait behind it.
-    pub(super) fn hold(&mut self, order: u64) {
+    pub(super) fn note_gated(&mut self, order: u64) {
         let last = self.waiting.last_key_value().map(|(order, _)| *order);
-        self.held_to = self.held_to.max(last).max(Some(order));
+        self.gated_to = self.gated_to.max(last).max(Some(order));
     }
 
-    pub(super) fn was_held(&self, order: u64) -> bool {
-        Some(order) <= self.held_to
+    pub(super) fn was_gated(&self, order: u64) -> bool {
+        Some(order) <= self.gated_to
     }
 
     /// Everything that waits or came back, taken out.

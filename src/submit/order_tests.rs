@@ -189,6 +189,6 @@ fn reads_of_replicas_pass_one_whose_connection_is_being_opened() {
 fn what_waits_behind_a_held_call_was_held_too() {
     let mut order: Order<(), u64, u32> = Order::new(Class::Primary);
     [3, 4].into_iter().for_each(|number| order.insert(number, ()));
-    order.hold(2);
-    assert!(order.was_held(2) && order.was_held(4) && !order.was_held(5));
+    order.note_gated(2);
+    assert!(order.was_gated(2) && order.was_gated(4) && !order.was_gated(5));
 }

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use super::call::{Call, Flight, attach};
+use super::call::{Call, InFlight, attach};
 use super::opening;
 use super::order::{Class, Order, Unjudged};
 use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
@@ -38,11 +38,11 @@ const STARTS: usize = 256;
 pub(crate) struct PendingQueue {
     router: Weak<Router>,
     class: Class,
-    state: Mutex<State>,
+    state: Mutex<PendingState>,
     me: Weak<Self>,
 }
 
-struct State {
+struct PendingState {
     order: Order<Waiting, Returned, Connection>,
     /// The call that is being looked at: it neither waits nor has come back.
     in_hand: Option<Arc<Call>>,
@@ -109,7 +109,7 @@ impl PartialEq for Connection {
 
 impl PendingQueue {
     pub(super) fn new(router: Weak<Router>, class: Class) -> Arc<Self> {
-        let state = State {
+        let state = PendingState {
             order: Order::new(class),
             in_hand: None,
             openings: Vec::new(),
@@ -122,7 +122,7 @@ impl PendingQueue {
         Arc::new_cyclic(|me| Self { router, class, state: Mutex::new(state), me: Weak::clone(me) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PendingState> {
         lock(&self.state)
     }
 
@@ -174,7 +174,7 @@ impl PendingQueue {
         self.look_after(self.lock());
     }
 
-    fn look_after(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn look_after(self: &Arc<Self>, mut state: MutexGuard<'_, PendingState>) {
         if state.runs {
             state.again = true;
         } else if state.order.has_work() {
@@ -223,7 +223,7 @@ impl PendingQueue {
         std::mem::forget(unfinished);
     }
 
-    fn set_alarm(self: &Arc<Self>, mut state: MutexGuard<'_, State>, at: Instant) {
+    fn set_alarm(self: &Arc<Self>, mut state: MutexGuard<'_, PendingState>, at: Instant) {
         if state.alarm.is_some_and(|alarm| alarm <= at) {
             return;
         }
@@ -251,12 +251,12 @@ impl PendingQueue {
             let waiting = judge(router, call, way, outcome);
             self.put_back(waiting);
         }
-        self.take_over(&router.context).iter().for_each(|(call, held)| end_now(router, call, *held));
+        self.take_over(&router.context).iter().for_each(|(call, gated)| end_now(router, call, *gated));
         let (mut look, mut starts) = (None, 0);
-        while let Some((waiting, held)) = self.take_next() {
+        while let Some((waiting, gated)) = self.take_next() {
             let pause = waiting.pause.filter(|(_, version)| *version == router.context.service.version());
             let left = pause.map_or(Duration::ZERO, |(until, _)| until.saturating_duration_since(Instant::now()));
-            let start = if left.is_zero() { self.start(router, waiting, held) } else { Start::Later(waiting, left) };
+            let start = if left.is_zero() { self.start(router, waiting, gated) } else { Start::Later(waiting, left) };
             match start {
                 Start::Gone => self.put_back(None),
                 Start::Opens(waiting, way) => self.open(waiting, way),
@@ -291,7 +291,7 @@ impl PendingQueue {
             Ok(next) => {
                 state.note_removal();
                 state.in_hand = next.as_ref().map(|(_, waiting, _)| Arc::clone(&waiting.call));
-                next.map(|(_, waiting, held)| (waiting, held))
+                next.map(|(_, waiting, gated)| (waiting, gated))
             }
             Err(Unjudged) => {
                 state.again = true;
@@ -333,11 +333,11 @@ impl PendingQueue {
             !ends
         });
         state.next_end = next_end;
-        over.into_iter().map(|call| (Arc::clone(&call), state.order.was_held(call.order))).collect()
+        over.into_iter().map(|call| (Arc::clone(&call), state.order.was_gated(call.order))).collect()
     }
 
     /// Tries to start a call.
-    fn start(self: &Arc<Self>, router: &Arc<Router>, mut waiting: Waiting, held: bool) -> Start {
+    fn start(self: &Arc<Self>, router: &Arc<Router>, mut waiting: Waiting, gated: bool) -> Start {
         let (opened, chosen) = (waiting.opened.take(), waiting.chosen.take());
         let call = Arc::clone(&waiting.call);
         let plan = match call.plan() {
@@ -348,8 +348,8 @@ impl PendingQueue {
             }
         };
         let mut attempt = call.take_attempt();
-        if held {
-            attempt.held.note();
+        if gated {
+            attempt.gate_wait.note();
         }
         if let Err(error) = attempt.may_begin(Instant::now()) {
             call.end(end(&router.context, &plan, &mut attempt, error));
@@ -373,7 +373,7 @@ impl PendingQueue {
             }
             Err(Step::Again(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
-                    self.lock().order.hold(call.order);
+                    self.lock().order.note_gated(call.order);
                     // What holds it back may be the majority.
                     router.context.service.attend_fence();
                     router.context.service.freshen();
@@ -425,7 +425,7 @@ impl PendingQueue {
     }
 
     /// A connection was opened for a call, or not.
-    fn opened(self: &Arc<Self>, call: &Arc<Call>, way: Way, result: opening::Opened) {
+    fn opened(self: &Arc<Self>, call: &Arc<Call>, way: Way, result: opening::OpenResult) {
         let mut state = self.lock();
         state.openings.retain(|opening| opening.order != call.order);
         state.order.opened(call.order);
@@ -480,7 +480,7 @@ impl PendingQueue {
         if let Some((queue, _)) = &address {
             attach(queue, &submit_lane);
         }
-        if call.facts.traffic == Traffic::Dedicated {
+        if call.profile.traffic == Traffic::Dedicated {
             router.context.note_blocking(submit_lane.lane().socket());
         }
         if !send(call, unit, way, &submit_lane) {
@@ -502,19 +502,19 @@ impl PendingQueue {
 fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, submit_lane: &Arc<SubmitLane>) -> bool {
     let deadline = call.share(&way.route);
     let (replicas, asks) = (way.replicas, way.trip.as_ref().is_some_and(|trip| trip.asks));
-    let flight = Flight { way, submit_lane: Arc::clone(submit_lane), own: unit.bytes.len(), list: unit.list };
+    let in_flight = InFlight { way, submit_lane: Arc::clone(submit_lane), own: unit.bytes.len(), list: unit.list };
     let extended = match (replicas, asks) {
-        (0, false) => return call.start(unit, deadline, flight, None),
+        (0, false) => return call.start(unit, deadline, in_flight, None),
         (0, true) => asking(unit),
         (n, _) => durable::with_wait(unit, n, deadline),
     };
     match extended {
         Ok(bytes) if replicas > 0 => {
             let list = Some(unit.list.unwrap_or(1) + 1);
-            call.start(Unit { bytes: Bytes::Raw(&bytes), list, ..unit }, deadline, flight, None)
+            call.start(Unit { bytes: Bytes::Raw(&bytes), list, ..unit }, deadline, in_flight, None)
         }
-        Ok(bytes) => call.start(with_question(&bytes, unit), deadline, flight, None),
-        Err(error) => call.end_flight(flight, error),
+        Ok(bytes) => call.start(with_question(&bytes, unit), deadline, in_flight, None),
+        Err(error) => call.fail_unstarted(in_flight, error),
     }
 }
 
@@ -545,7 +545,7 @@ impl Drop for Opened {
     }
 }
 
-impl State {
+impl PendingState {
     fn insert(&mut self, order: u64, mut waiting: Waiting) {
         // A cancellation is noted before it looks here: one of the two finds the other.
         waiting.cancelled |= is_cancelled(&waiting.call);
@@ -612,7 +612,7 @@ fn again_or_over(
 }
 
 /// Ends a call that has not started: with what stood in its way, or what is known of earlier attempts.
-fn end_now(router: &Router, call: &Arc<Call>, held: bool) {
+fn end_now(router: &Router, call: &Arc<Call>, gated: bool) {
     if is_cancelled(call) {
         let error = Error::new(Status::Cancelled, "cancelled before it began").without_flags(flags::RETRYABLE);
         return over(call, error);
@@ -621,8 +621,8 @@ fn end_now(router: &Router, call: &Arc<Call>, held: bool) {
         return over(call, closed);
     }
     let mut attempt = call.take_attempt();
-    if held {
-        attempt.held.note();
+    if gated {
+        attempt.gate_wait.note();
     }
     let deadline = call.deadline;
     let result = call.plan().and_then(|plan| {

@@ -2,7 +2,6 @@
 //!
 //! Guarantees: together with `ffi` the only room with `unsafe`; each block says why it is sound. Nothing here knows Redis.
 
-pub mod apart;
 pub mod fault;
 pub mod fork;
 pub mod futex;

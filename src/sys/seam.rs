@@ -9,7 +9,7 @@ pub(crate) enum Seam {
     /// A call has read the failover sequence, and looks at the fence next.
     FailoverSeqRead,
     /// A call was not held back, and chooses its route next.
-    NotHeld,
+    GatePassed,
     /// A snapshot can be loaded; its version is the one before.
     SnapshotStored,
     /// The failover sequence has changed: replies to writes that were sent before are doubtful.

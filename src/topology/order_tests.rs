@@ -14,7 +14,7 @@ pub(super) mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::client::{Budget, CallFlags, Client};
+use crate::client::{CallFlags, Client, Timeout};
 use crate::config::Endpoint;
 use crate::error::{Result, Status, flags};
 use crate::resp::Reply;
@@ -222,17 +222,17 @@ const WAYS: [Way; 5] = [
     ("session", |_, session| cmd(session, "SET k late")),
     ("submit", |client, _| {
         let queue = completions::queue(10);
-        client.cmds_submit(&list(&["SET k late"]), CallFlags::default(), Budget::Default, &queue, 1)?;
+        client.cmds_submit(&list(&["SET k late"]), CallFlags::default(), Timeout::Default, &queue, 1)?;
         completions::one(&queue).1
     }),
-    ("durable", |client, _| call(client, "SET k late", 0, Budget::Default)),
+    ("durable", |client, _| call(client, "SET k late", 0, Timeout::Default)),
 ];
 
 /// A write that was on its way past the fence when a failover began, and is answered by the old primary after the candidate has said
 /// that it is one: whatever it had looked at before, it is no success.
 #[test]
 fn a_failover_between_any_two_looks_of_a_write_makes_its_answer_doubtful() {
-    for seam in [Seam::FailoverSeqRead, Seam::NotHeld] {
+    for seam in [Seam::FailoverSeqRead, Seam::GatePassed] {
         for way in WAYS {
             assert!(fails_over_at(seam, 0, way), "{} passes {seam:?}", way.0);
             // A session looks once more when it has its turn.
@@ -290,14 +290,14 @@ fn fail_over(stage: &Stage) {
 #[test]
 fn hooks_are_for_one_object_and_end_with_their_guard() {
     let (one, other, count) = (1, 1, Arc::new(Mutex::new(0)));
-    let hook = seam::on(Seam::NotHeld, &one, {
+    let hook = seam::on(Seam::GatePassed, &one, {
         let count = Arc::clone(&count);
         move || *count.lock().unwrap_or_else(PoisonError::into_inner) += 1
     });
-    seam::pass(Seam::NotHeld, &one);
-    seam::pass(Seam::NotHeld, &other);
+    seam::pass(Seam::GatePassed, &one);
+    seam::pass(Seam::GatePassed, &other);
     seam::pass(Seam::FailoverSeqRead, &one);
     drop(hook);
-    seam::pass(Seam::NotHeld, &one);
+    seam::pass(Seam::GatePassed, &one);
     assert_eq!(*count.lock().unwrap_or_else(PoisonError::into_inner), 1);
 }

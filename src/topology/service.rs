@@ -295,7 +295,7 @@ impl Service {
 
     /// Waits a while, but not longer than until the topology changes from this version, the pauses are ended, or `stop` says so when it
     /// is woken.
-    pub fn rest(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
+    pub fn wait_for_change(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
         let end = Instant::now() + pause;
         let mut flight = self.flight();
         let ended = self.pauses.ended();

@@ -37,16 +37,16 @@ const GLANCE: Duration = Duration::from_millis(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-static POOL: PerProcess<Pool> = PerProcess::new();
+static WORKERS: PerProcess<Workers> = PerProcess::new();
 
 /// Runs a job that never waits on a network. An error (no thread could be started, and none is there) means that it will not run.
 pub fn run(job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    pool().push(Box::new(job))
+    workers().push(Box::new(job))
 }
 
 /// Runs a job that talks to this host and may wait for it; an urgent one goes before others. Errors as those of [`run`].
 pub fn dial(host: Host, urgent: bool, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    pool().push_dial(host, urgent, Box::new(job))
+    workers().push_dial(host, urgent, Box::new(job))
 }
 
 /// Runs a job that never waits on a network, not before `delay` has passed, and not at all if its owner is gone by then.
@@ -55,19 +55,19 @@ pub fn after<T: Send + Sync + 'static>(
     owner: Weak<T>,
     job: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    pool().schedule(Instant::now() + delay, owner, Box::new(job))
+    workers().schedule(Instant::now() + delay, owner, Box::new(job))
 }
 
 /// While it lives, threads without work end at once instead of lingering.
-pub struct Dismissal(&'static Pool);
+pub struct Dismissal(&'static Workers);
 
 /// Begins a dismissal.
 pub fn dismiss() -> Dismissal {
-    let pool = pool();
-    let mut state = pool.state();
+    let workers = workers();
+    let mut state = workers.state();
     state.dismissals += 1;
-    pool.wake_all();
-    Dismissal(pool)
+    workers.wake_all();
+    Dismissal(workers)
 }
 
 impl Drop for Dismissal {
@@ -79,15 +79,15 @@ impl Drop for Dismissal {
 /// For a job that lasts, which must ask again at the time that this gives: a timer that is due while every thread is busy gets one
 /// more. Without it timers would wait for the end of the job.
 pub fn keep_the_clock() -> Option<Instant> {
-    pool().keep_the_clock()
+    workers().keep_the_clock()
 }
 
-fn pool() -> &'static Pool {
-    POOL.get_or_make(Pool::new)
+fn workers() -> &'static Workers {
+    WORKERS.get_or_make(Workers::new)
 }
 
-struct Pool {
-    state: Mutex<State>,
+struct Workers {
+    state: Mutex<WorkerState>,
     /// Wakes the idle thread that keeps the clock.
     clock: Condvar,
     /// Wakes another idle thread.
@@ -97,7 +97,7 @@ struct Pool {
 }
 
 #[derive(Default)]
-struct State {
+struct WorkerState {
     crew: Crew,
     jobs: VecDeque<Job>,
     /// An idle thread sleeps until the next timer.
@@ -126,12 +126,12 @@ struct Timer {
     job: Job,
 }
 
-impl Pool {
+impl Workers {
     fn new() -> Self {
         Self { state: Mutex::default(), clock: Condvar::new(), ready: Condvar::new(), dial_ready: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorkerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,7 +187,7 @@ impl Pool {
 
     /// Before a thread is busy: another one must keep the clock for the next timer, if it is close. One further away may come late by
     /// what a job may take at most; a thread that only waits for it would be one too many.
-    fn stand_in(&'static self, state: &mut State) {
+    fn stand_in(&'static self, state: &mut WorkerState) {
         let close = |timer: &Timer| timer.due.saturating_duration_since(Instant::now()) < CLOSE;
         if state.clock_kept || !state.timers.peek().is_some_and(|Reverse(timer)| close(timer)) {
             return;
@@ -216,7 +216,7 @@ impl Pool {
     }
 
     /// Wakes an idle thread, or starts one, for a job that was pushed; an error means that there is none at all.
-    fn staff(&'static self, state: &mut State) -> io::Result<()> {
+    fn staff(&'static self, state: &mut WorkerState) -> io::Result<()> {
         // Rather one that does not keep the clock.
         match state.crew.idle > usize::from(state.clock_kept) {
             true => self.ready.notify_one(),
@@ -235,7 +235,7 @@ impl Pool {
     }
 
     /// Starts a thread, if there may be one more; an error means that there is none at all.
-    fn hire(&'static self, state: &mut State) -> io::Result<()> {
+    fn hire(&'static self, state: &mut WorkerState) -> io::Result<()> {
         if state.crew.threads >= MOST {
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl Pool {
         }
     }
 
-    fn staff_dials(&'static self, state: &mut State) -> io::Result<()> {
+    fn staff_dials(&'static self, state: &mut WorkerState) -> io::Result<()> {
         self.dial_ready.notify_one();
         let called = state.dialers.idle + state.dialers.starting;
         if !state.dials.has_ready(called) || state.dialers.threads >= MOST_DIALS {
@@ -293,14 +293,14 @@ impl Pool {
     }
 
     /// Sleeps until a job comes, a timer is due, or the thread has been idle for long.
-    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>, now: Instant) -> MutexGuard<'a, State> {
+    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, WorkerState>, now: Instant) -> MutexGuard<'a, WorkerState> {
         let keeps = !std::mem::replace(&mut state.clock_kept, true);
         let most = if state.dismissals > 0 { GLANCE } else { state.patience() };
         let next = state.timers.peek().filter(|_| keeps).map(|Reverse(timer)| timer.due.saturating_duration_since(now));
         let time = next.map_or(most, |next| next.min(most));
-        let bell = if keeps { &self.clock } else { &self.ready };
+        let condvar = if keeps { &self.clock } else { &self.ready };
         state.crew.idle += 1;
-        state = bell.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+        state = condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
         state.crew.idle -= 1;
         if keeps {
             state.clock_kept = false;
@@ -339,7 +339,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl WorkerState {
     /// A timer that is due, or else the next job.
     fn next_job(&mut self, now: Instant) -> Option<Job> {
         while self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
@@ -432,15 +432,15 @@ mod tests {
 
     #[test]
     fn a_job_that_lasts_holds_up_no_timer() {
-        // A pool of its own, in which nobody else is idle.
-        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        // Workers of its own, of which no other test has idle ones.
+        let workers: &'static Workers = Box::leak(Box::new(Workers::new()));
         let (sender, receiver) = mpsc::channel();
         let due = Instant::now() + 3 * CLOSE;
         let owner = Arc::new(());
         let weak = Arc::downgrade(&owner);
-        pool.schedule(due, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        workers.schedule(due, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
         // The one thread sleeps until the timer.
-        while pool.state().crew.idle == 0 {
+        while workers.state().crew.idle == 0 {
             std::thread::yield_now();
         }
         let (tell, ended) = mpsc::channel();
@@ -448,12 +448,12 @@ mod tests {
             let end = due + Duration::from_secs(10);
             let mut next = None;
             while receiver.try_recv().is_err() && Instant::now() < end {
-                next = next.max(pool.keep_the_clock());
+                next = next.max(workers.keep_the_clock());
                 std::thread::sleep(Duration::from_millis(5));
             }
             tell.send((Instant::now() < end, next)).unwrap();
         };
-        pool.push(Box::new(lasts)).unwrap();
+        workers.push(Box::new(lasts)).unwrap();
         assert_eq!(ended.recv().unwrap(), (true, Some(due)));
     }
 
@@ -469,25 +469,25 @@ mod tests {
 
     #[test]
     fn jobs_that_dial_hold_up_neither_other_jobs_nor_timers_nor_other_hosts() {
-        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let workers: &'static Workers = Box::leak(Box::new(Workers::new()));
         let release = Arc::new((Mutex::new(false), Condvar::new()));
         let hangs = || {
             let release = Arc::clone(&release);
             Box::new(move || drop(release.1.wait_while(release.0.lock().unwrap(), |over| !*over).unwrap()))
         };
         // Eight services of one host that vanished, and more hosts than there are threads for slow ones.
-        (0..8).for_each(|_| pool.push_dial(Host::of("gone"), true, hangs()).unwrap());
-        (0..20).for_each(|number| pool.push_dial(Host::of(number), true, hangs()).unwrap());
+        (0..8).for_each(|_| workers.push_dial(Host::of("gone"), true, hangs()).unwrap());
+        (0..20).for_each(|number| workers.push_dial(Host::of(number), true, hangs()).unwrap());
         let (sender, receiver) = mpsc::channel();
         let tell = |name: &'static str| {
             let sender = sender.clone();
             Box::new(move || sender.send(name).unwrap())
         };
-        pool.push_dial(Host::of("healthy"), false, tell("dial")).unwrap();
-        pool.push(tell("job")).unwrap();
+        workers.push_dial(Host::of("healthy"), false, tell("dial")).unwrap();
+        workers.push(tell("job")).unwrap();
         let owner = Arc::new(());
         let weak = Arc::downgrade(&owner);
-        pool.schedule(Instant::now() + Duration::from_millis(5), weak, tell("timer")).unwrap();
+        workers.schedule(Instant::now() + Duration::from_millis(5), weak, tell("timer")).unwrap();
         let mut seen: Vec<_> = (0..3).map(|_| receiver.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
         seen.sort_unstable();
         assert_eq!(seen, ["dial", "job", "timer"]);
@@ -497,18 +497,18 @@ mod tests {
 
     #[test]
     fn idle_threads_end_and_the_last_one_stays_for_a_timer() {
-        let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
+        let workers: &'static Workers = Box::leak(Box::new(Workers::new()));
         let owner = Arc::new(());
         let (sender, receiver) = mpsc::channel();
         let weak = Arc::downgrade(&owner);
-        pool.schedule(Instant::now() + 3 * LINGER / 2, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
-        (0..3).for_each(|_| pool.push(Box::new(|| ())).unwrap());
-        pool.push_dial(Host::of(0), false, Box::new(|| ())).unwrap();
+        workers.schedule(Instant::now() + 3 * LINGER / 2, weak, Box::new(move || sender.send(()).unwrap())).unwrap();
+        (0..3).for_each(|_| workers.push(Box::new(|| ())).unwrap());
+        workers.push_dial(Host::of(0), false, Box::new(|| ())).unwrap();
         receiver.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(owner);
         let deadline = Instant::now() + Duration::from_secs(60);
         let threads = || {
-            let state = pool.state();
+            let state = workers.state();
             (state.crew.threads, state.dialers.threads)
         };
         while Instant::now() < deadline && threads() != (0, 0) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::topology::Sentinel;
@@ -95,7 +95,7 @@ fn bad_commands_and_lists() {
     let client = to_primary(&handle(&watch, &[]), &[]);
     let plain = CallFlags::default();
     for args in [&[][..], &[&b""[..]], &[b"", b"x"]] {
-        fails(Status::InvalidArg, client.cmd_exec(args, plain, Budget::Default));
+        fails(Status::InvalidArg, client.cmd_exec(args, plain, Timeout::Default));
     }
     for bytes in [
         "PING\r\n",
@@ -114,11 +114,11 @@ fn bad_commands_and_lists() {
         "\r\n",
         "\0",
     ] {
-        let run = || client.cmds_exec(bytes.as_bytes(), plain, Budget::Default);
+        let run = || client.cmds_exec(bytes.as_bytes(), plain, Timeout::Default);
         fails(Status::InvalidArg, takes_at_most(&format!("{bytes:?}"), 50 * MS, run));
     }
     assert_eq!((node.accepted(), node.log().len()), (0, 0), "nothing of it went out");
-    let error = fails(Status::Timeout, client.cmd_exec(&[b"GET", b"k"], plain, Budget::DontWait));
+    let error = fails(Status::Timeout, client.cmd_exec(&[b"GET", b"k"], plain, Timeout::DontWait));
     assert_eq!(error.flags(), 0, "the same call fails again: {error}");
     assert_eq!(json(&run(&client, &["SET k v", "GET k"]).expect("it goes on")), r#"["OK","v"]"#);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use calls::*;
 use stage::SOON;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::topology::Sentinel;
 
@@ -26,7 +26,7 @@ fn durable(sentinel: &Arc<Sentinel>, replicas: &str) -> Arc<Client> {
 
 /// Waits until both replicas follow: in the second after a full sync nothing is sent to them yet.
 fn streaming(client: &Client) {
-    call(client, "SET streaming yes", replicas(2), Budget::Default).expect("both replicas are there");
+    call(client, "SET streaming yes", replicas(2), Timeout::Default).expect("both replicas are there");
 }
 
 /// Executed, but too few have it: nothing to try again, nothing in doubt.
@@ -54,12 +54,12 @@ fn rule_17_a_write_is_done_when_enough_replicas_have_it() {
         assert!(has >= n.parse().unwrap_or(2), "{n}: {has} have it");
     }
     for n in [1, 2] {
-        call(&plain, "SET k v", replicas(n), Budget::Default).expect("both replicas are there");
+        call(&plain, "SET k v", replicas(n), Timeout::Default).expect("both replicas are there");
     }
     // Asked for by the call in place of the option; 0 is the option.
-    too_few(call(&durable(&sentinel, "1"), "INCR more", replicas(3), Budget::Ms(300)), 2, &primary);
+    too_few(call(&durable(&sentinel, "1"), "INCR more", replicas(3), Timeout::Ms(300)), 2, &primary);
     let waits = primary.calls("wait");
-    call(&plain, "SET k v", replicas(0), Budget::Default).expect("as configured");
+    call(&plain, "SET k v", replicas(0), Timeout::Default).expect("as configured");
     assert_eq!((primary.calls("wait"), ok(&plain, "GET more")), (waits, "1".into()));
 }
 
@@ -76,25 +76,26 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     too_few(outcome, 1, &primary);
     assert!(took >= Duration::from_millis(270), "it waits for as long as it may: {took:?}");
     pace.judge("a write that too few have", took, Duration::from_millis(450));
-    too_few(call(&two, "INCR n", CallFlags::IDEMPOTENT, Budget::Ms(200)), 1, &primary);
+    too_few(call(&two, "INCR n", CallFlags::IDEMPOTENT, Timeout::Ms(200)), 1, &primary);
     too_few(within(&all, "INCR n", 200), 1, &primary);
-    too_few(call(&plain, "INCR n", replicas(2), Budget::Ms(200)), 1, &primary);
+    too_few(call(&plain, "INCR n", replicas(2), Timeout::Ms(200)), 1, &primary);
     assert_eq!((ok(&plain, "GET n").as_str(), primary.calls("incr")), ("4", 4), "each ran once");
     // Enough for one.
     ok(&durable(&sentinel, "1"), "INCR n");
-    call(&two, "INCR n", replicas(1), Budget::Ms(400)).expect("one has it");
+    call(&two, "INCR n", replicas(1), Timeout::Ms(400)).expect("one has it");
     // Lists: one WAIT behind them; the replies are lost with the error, the effects are not.
     let incrs = list(&["INCR a", "INCR b"]);
-    too_few(two.cmds_exec(&incrs, CallFlags::default(), Budget::Ms(200)), 1, &primary);
+    too_few(two.cmds_exec(&incrs, CallFlags::default(), Timeout::Ms(200)), 1, &primary);
     let waits = primary.calls("wait");
-    let reply = two.cmds_exec(&incrs, CallFlags::from_bits(replicas(1)).unwrap(), Budget::Ms(400)).expect("one has it");
+    let reply =
+        two.cmds_exec(&incrs, CallFlags::from_bits(replicas(1)).unwrap(), Timeout::Ms(400)).expect("one has it");
     assert_eq!((json(&reply), primary.calls("wait")), ("[2,2]".into(), waits + 1));
     // What was refused needs no replicas.
     let error = fails(Status::Server, within(&two, "INCR text", 400));
     assert!(error.message().starts_with("ERR value is not an integer"), "{error}");
-    let refused = two.cmds_exec(&list(&["INCR text", "LPUSH text x"]), CallFlags::default(), Budget::Ms(400));
+    let refused = two.cmds_exec(&list(&["INCR text", "LPUSH text x"]), CallFlags::default(), Timeout::Ms(400));
     assert_eq!(refused.expect("an answer for each").count(0), 2);
-    too_few(two.cmds_exec(&list(&["INCR text", "INCR a"]), CallFlags::default(), Budget::Ms(200)), 1, &primary);
+    too_few(two.cmds_exec(&list(&["INCR text", "INCR a"]), CallFlags::default(), Timeout::Ms(200)), 1, &primary);
     // A session does its own waiting.
     let (session, waits) = (two.session(None).expect("a session"), primary.calls("wait"));
     let outcome = takes_at_most("a session's write", Duration::from_millis(1000), || within(&session, "SET s v", 2000));
@@ -103,7 +104,7 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     assert_eq!(
         (
             primary.calls("wait"),
-            session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Budget::Default).expect("a count").int(0)
+            session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Timeout::Default).expect("a count").int(0)
         ),
         (waits, Some(1))
     );
@@ -124,7 +125,7 @@ fn rule_17_who_waits_holds_up_nobody() {
     let waiting: Vec<_> = (0..4)
         .map(|_| {
             let client = Arc::clone(&client);
-            spawn(move || call(&client, "INCR n", replicas(2), Budget::Ms(900)))
+            spawn(move || call(&client, "INCR n", replicas(2), Timeout::Ms(900)))
         })
         .collect();
     let primary = d.primary_node(SERVICE);
@@ -174,18 +175,18 @@ fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
     let sentinel = told(&p.addr(), &[watch.addr(), format!("127.0.0.1:{}", watch.port() + 1)]);
     for (option, value) in [("monitor", "off"), ("monitor", "disconnect"), ("failover.fence", "off")] {
         let client = to_primary(&handle(&sentinel, &[(option, value)]), &[]);
-        let error = fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
+        let error = fails(Status::Config, call(&client, "SET k w", replicas(1), Timeout::Default));
         assert!(error.message().contains("VIGIE_CALL_REPLICAS") && error.message().contains(option), "{error}");
     }
     let client = to_primary(&handle(&sentinel, &[("failover.fence", "off")]), &[]);
     ok(&client, "SET k v");
-    fails(Status::Config, call(&client, "SET k w", replicas(1), Budget::Default));
+    fails(Status::Config, call(&client, "SET k w", replicas(1), Timeout::Default));
     assert_eq!((p.count("SET"), p.count("WAIT")), (1, 0), "nothing was sent");
     // All that are listed: sent, with a WAIT that is never without an end.
     p.fault("WAIT", Fault::Reply(Value::Int(2)));
-    call(&client, "SET k w", replicas(2), Budget::Ms(1000)).expect("both have it");
+    call(&client, "SET k w", replicas(2), Timeout::Ms(1000)).expect("both have it");
     p.fault("WAIT", Fault::Reply(Value::Int(0)));
-    let error = fails(Status::Replicas, call(&client, "SET k w", replicas(2), Budget::Unlimited));
+    let error = fails(Status::Replicas, call(&client, "SET k w", replicas(2), Timeout::Unlimited));
     assert_eq!(error.count(), 0);
     let waits: Vec<_> = p.commands().into_iter().filter(|command| command.starts_with("WAIT")).collect();
     let patience = |wait: &str| wait.rsplit(' ').next().and_then(|ms| ms.parse::<u64>().ok()).expect("a number");

@@ -243,7 +243,7 @@ fn a_write_finds_its_way_while_the_sentinels_are_stopped_and_connections_are_kil
         eventually("they are silent", PATIENCE, || !known || scene.sentinel.is_degraded());
         scene.old.fault_times("INCR", 1, Fault::Close);
         let outcome = takes_at_most(&format!("known to be silent: {known}"), Duration::from_millis(most), || {
-            calls::call(&client, "INCR n", flags, vigie::client::Budget::Default)
+            calls::call(&client, "INCR n", flags, vigie::client::Timeout::Default)
         });
         outcome.expect("it is repeated");
     }

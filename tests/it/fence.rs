@@ -12,7 +12,7 @@ use std::time::Duration;
 use calls::*;
 use stage::{SOON, Stage, Watch, at, stage};
 use support::*;
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::kind;
 use vigie::resp::Reply;
@@ -346,8 +346,8 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
         }
         assert_eq!(stage.p.count(line.split(' ').next().unwrap()), 0, "{line} was sent");
     }
-    held_back(session.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
-    held_back(client.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Budget::Ms(40)));
+    held_back(session.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Timeout::Ms(40)));
+    held_back(client.cmds_exec(&list(&["GET k", "SET k v"]), Default::default(), Timeout::Ms(40)));
     for line in ["SET k v", "WATCH k", "GET k"] {
         held_back(within(&session, line, 40));
     }
@@ -444,7 +444,7 @@ fn rule_8_holds_for_what_was_submitted() {
     let client = warm(&stage);
     let queue = completions::queue(4);
     let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
-    let submit = |line: &str| client.cmds_submit(&list(&[line]), each, Budget::Default, &queue, 1).expect("taken");
+    let submit = |line: &str| client.cmds_submit(&list(&[line]), each, Timeout::Default, &queue, 1).expect("taken");
     // Its connection stands.
     submit("SET k before");
     completions::one(&queue).1.expect("no failover yet");
@@ -496,7 +496,7 @@ fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
     let flags = if lines.len() > 1 { 0 } else { CallFlags::EACH };
     let flags = CallFlags::from_bits(flags).expect("known");
     let commands = list(lines);
-    let call = || spawn(move || client.cmds_exec(&commands, flags, Budget::Default));
+    let call = || spawn(move || client.cmds_exec(&commands, flags, Timeout::Default));
     join(&answered_after_the_candidate_spoke(&stage, &name, call))
 }
 

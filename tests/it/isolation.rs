@@ -11,7 +11,7 @@ use std::time::Duration;
 use calls::*;
 use completions::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::Status;
 use vigie::queue::Queue;
 use vigie::time::Deadline;
@@ -19,9 +19,9 @@ use vigie::time::Deadline;
 const LONG: Duration = Duration::from_secs(300);
 const HANGING: usize = 8;
 
-fn submit(client: &Client, line: &str, budget: Budget, queue: &Arc<Queue>, token: u64) {
+fn submit(client: &Client, line: &str, timeout: Timeout, queue: &Arc<Queue>, token: u64) {
     let flags = CallFlags::from_bits(EACH).expect("known flags");
-    client.cmds_submit(&list(&[line]), flags, budget, queue, token).expect("taken");
+    client.cmds_submit(&list(&[line]), flags, timeout, queue, token).expect("taken");
 }
 
 /// Discoveries of eight handles whose Sentinel hangs, and of eight services whose primaries are on a host that hangs. All of them are
@@ -52,10 +52,10 @@ fn discoveries_submits_and_timers_wait_for_no_host_that_hangs() {
         for round in 0..5 {
             let service = healthy.service(SERVICE);
             service.discover(service.discovered(), Deadline::after(LONG)).expect("the healthy one is found");
-            submit(&client, "SET k v", Budget::Default, &queue, round);
+            submit(&client, "SET k v", Timeout::Default, &queue, round);
             assert_eq!(said(&drain(&queue, 1)[0]), "OK");
             // It cannot start, so that a timer ends it.
-            submit(&gone, "SET k v", Budget::Ms(20), &queue, round);
+            submit(&gone, "SET k v", Timeout::Ms(20), &queue, round);
             fails(Status::Timeout, one(&queue).1);
         }
         let under_way = |job: &std::sync::mpsc::Receiver<_>| matches!(job.try_recv(), Err(TryRecvError::Empty));

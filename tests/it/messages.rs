@@ -6,7 +6,7 @@ use crate::support;
 use std::time::Duration;
 
 use support::{Deployment, Fault, Scripted, Value, refuse};
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::queue::{Queue, kind};
@@ -38,7 +38,7 @@ fn an_unknown_service_is_named_once_and_so_are_those_that_there_are() {
     let name = format!("ord\u{1b}[31mres{}", "x".repeat(500));
     let sentinel = connect(&uri, &[]);
     let stranger = Client::open(&sentinel, Some(&name), Target::Primary, None).unwrap();
-    let error = fails(&stranger, &["GET", "k"], Budget::Ms(20_000));
+    let error = fails(&stranger, &["GET", "k"], Timeout::Ms(20_000));
     says(&error, Status::UnknownService, &["GET: no Sentinel", "they know 'orders', 'users'", "ord\\u{1b}[31mres"]);
     assert!(!error.message().contains(&"x".repeat(100)) && !error.message().contains('\u{1b}'), "{error:?}");
     assert_eq!(times(&error, "(after "), 1, "{error:?}");
@@ -49,7 +49,7 @@ fn a_primary_that_cannot_be_reached_is_told_as_it_was_announced() {
     let nowhere = refuse();
     let sentinels = [Scripted::sentinel(SERVICE, &nowhere.addr())];
     let sentinel = connect(&uri_of(&sentinels), &[]);
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(300));
     says(
         &error,
         Status::NoPrimary,
@@ -65,7 +65,7 @@ fn a_primary_that_hangs_up_is_not_told_as_one_that_cannot_be_reached() {
     node.fault("*", Fault::Close);
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
     let sentinel = connect(&uri_of(&sentinels), &[]);
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(300));
     says(&error, Status::NoPrimary, &[&node.addr()]);
     assert_eq!(times(&error, "address.map"), 0, "{error:?}");
 }
@@ -75,7 +75,7 @@ fn sentinels_that_want_a_password_are_told_as_such() {
     let sentinels = [Scripted::sentinel(SERVICE, "127.0.0.1:1")];
     sentinels[0].fault("*", Fault::Error("NOAUTH Authentication required.".into()));
     let sentinel = connect(&uri_of(&sentinels), &[]);
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(5000));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(5000));
     says(&error, Status::Auth, &["want a password", "set the option sentinel.password"]);
     assert_eq!(times(&error, "refuse sentinel.username"), 0, "{error:?}");
 }
@@ -87,7 +87,7 @@ fn a_replica_that_failed_says_how() {
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
     sentinels[0].service(SERVICE, |service| service.add_replica(&nowhere.addr()));
     let sentinel = connect(&uri_of(&sentinels), &[("replica.fallback", "error")]);
-    let error = fails(&client(&sentinel, Target::Replica), &["GET", "k"], Budget::Ms(300));
+    let error = fails(&client(&sentinel, Target::Replica), &["GET", "k"], Timeout::Ms(300));
     says(&error, Status::NoReplica, &["failed just now: ", "cannot connect to"]);
 }
 
@@ -97,9 +97,9 @@ fn a_call_without_time_names_the_words_for_no_limit() {
     let primary = client(&sentinel, Target::Primary);
     let queue = Queue::create(4).unwrap();
     let parts = ["was not sent", "timeout_ms", "VIGIE_TIMEOUT_NONE", "VIGIE_TIMEOUT_DEFAULT"];
-    says(&fails(&primary, &["GET", "k"], Budget::from_ms(-1)), Status::Timeout, &parts);
+    says(&fails(&primary, &["GET", "k"], Timeout::from_ms(-1)), Status::Timeout, &parts);
     let list = encoded(&[&[b"GET", b"k"]]);
-    let error = primary.cmds_submit(&list, CallFlags::default(), Budget::from_ms(-1), &queue, 1).unwrap_err();
+    let error = primary.cmds_submit(&list, CallFlags::default(), Timeout::from_ms(-1), &queue, 1).unwrap_err();
     says(&error, Status::Timeout, &parts);
 }
 
@@ -110,10 +110,10 @@ fn what_cannot_go_this_way_names_the_one_that_is_open() {
     let queue = Queue::create(4).unwrap();
     let submit = |command: &[&[u8]]| {
         let list = encoded(&[command]);
-        primary.cmds_submit(&list, CallFlags::default(), Budget::Default, &queue, 1).unwrap_err()
+        primary.cmds_submit(&list, CallFlags::default(), Timeout::Default, &queue, 1).unwrap_err()
     };
     says(&submit(&[b"MULTI"]), Status::Unsupported, &["MULTI", "vigie_session_for()", "a session cannot be submitted"]);
-    for error in [submit(&[b"SUBSCRIBE", b"c"]), fails(&primary, &["SUBSCRIBE", "c"], Budget::Default)] {
+    for error in [submit(&[b"SUBSCRIBE", b"c"]), fails(&primary, &["SUBSCRIBE", "c"], Timeout::Default)] {
         says(&error, Status::Unsupported, &["SUBSCRIBE", "another client"]);
     }
 }
@@ -126,7 +126,7 @@ fn a_full_queue_is_worth_another_try_and_one_that_is_too_small_is_not() {
     let submit = |commands: usize| {
         let list = encoded(&vec![&[&b"GET"[..], b"k"][..]; commands]);
         let each = CallFlags::from_bits(CallFlags::EACH).unwrap();
-        primary.cmds_submit(&list, each, Budget::Ms(60_000), &queue, 1)
+        primary.cmds_submit(&list, each, Timeout::Ms(60_000), &queue, 1)
     };
     let never = submit(5).unwrap_err();
     says(&never, Status::QueueFull, &["5 calls never fit into a queue of 4"]);
@@ -135,14 +135,15 @@ fn a_full_queue_is_worth_another_try_and_one_that_is_too_small_is_not() {
     let full = submit(2).unwrap_err();
     says(&full, Status::QueueFull, &["no room for 2 more"]);
     assert!(full.has(vigie::error::flags::RETRYABLE), "{full:?}");
-    primary.close(Budget::Ms(Duration::from_secs(5).as_millis() as u64)).ok();
+    primary.close(Timeout::Ms(Duration::from_secs(5).as_millis() as u64)).ok();
 }
 
 /// The number that Rust's standard library puts behind the system's words is at vigie_error_errno().
 #[test]
 fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
     let nowhere = refuse();
-    let error = fails(&client(&connect(&uri(&[nowhere.addr()]), &[]), Target::Primary), &["GET", "k"], Budget::Ms(300));
+    let error =
+        fails(&client(&connect(&uri(&[nowhere.addr()]), &[]), Target::Primary), &["GET", "k"], Timeout::Ms(300));
     says(&error, Status::NoSentinel, &["GET", "service 'mymaster'", "Connection refused", &nowhere.addr()]);
     assert_eq!(
         (times(&error, "os error"), times(&error, "(after "), times(&error, "service '")),
@@ -153,7 +154,7 @@ fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
     node.fault("GET", Fault::Stall);
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
     let sentinel = connect(&uri_of(&sentinels), &[]);
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(200));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(200));
     says(&error, Status::Timeout, &["GET for service 'mymaster'", &node.addr(), "(after "]);
     assert_eq!(times(&error, "after "), 1, "{error:?}");
 }
@@ -164,7 +165,7 @@ fn refused_credentials_name_their_options_and_nothing_else_is_told() {
     node.fault("HELLO", Fault::Error("WRONGPASS invalid username-password pair or user is disabled.".into()));
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr()), Scripted::sentinel(SERVICE, &node.addr())];
     let sentinel = connect(&uri_of(&sentinels), &[("auth.password", "wrong")]);
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(20_000));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(20_000));
     says(&error, Status::Auth, &["GET", "WRONGPASS", &node.addr(), "correct auth.username and auth.password"]);
     assert_eq!((times(&error, "epoch"), times(&error, "service '")), (0, 1), "{error:?}");
 }
@@ -176,7 +177,7 @@ fn a_server_that_cannot_greet_yet_is_told_with_the_command() {
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
     let sentinel = connect(&uri_of(&sentinels), &[("db", "7")]);
     node.fault("SELECT", Fault::Error("LOADING Redis is loading the dataset in memory".into()));
-    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Budget::Ms(300));
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(300));
     says(&error, Status::Server, &["GET for service 'mymaster'", "db=7: SELECT: LOADING", &node.addr(), "(after "]);
     assert!(error.has(flags::RETRYABLE) && error.server_code() == "LOADING", "{error:?}");
 }
@@ -188,7 +189,7 @@ fn a_cursor_that_this_client_has_not_given_is_told_as_such() {
     sentinels[0].service(SERVICE, |service| service.add_replica(&replica.addr()));
     let sentinel = connect(&uri_of(&sentinels), &[]);
     for cursor in ["77", "abc"] {
-        let error = fails(&client(&sentinel, Target::Replica), &["SCAN", cursor], Budget::Ms(20_000));
+        let error = fails(&client(&sentinel, Target::Replica), &["SCAN", cursor], Timeout::Ms(20_000));
         let parts = ["SCAN for service 'mymaster'", "this client has not given that cursor", "begin with cursor 0"];
         says(&error, Status::ScanInterrupted, &parts);
         assert!(!error.message().contains("none"), "{error:?}");
@@ -203,7 +204,7 @@ fn who_is_refused_is_told_what_to_do() {
     let words = ["VIGIE_EVENT_TOPOLOGY", "VIGIE_EVENT_SENTINEL", "VIGIE_EVENT_ALL", "0x7ffff837"];
     says(&lonely.watch(u32::MAX >> 1, &queue, 1).unwrap_err(), Status::InvalidArg, &words);
     lonely.watch(kind::TOPOLOGY | kind::SENTINEL, &queue, 1).unwrap();
-    let reply = fails(&primary, &["CLIENT", "REPLY", "OFF"], Budget::Default);
+    let reply = fails(&primary, &["CLIENT", "REPLY", "OFF"], Timeout::Default);
     says(&reply, Status::Unsupported, &["CLIENT REPLY is not answered"]);
     for (key, value, parts) in [
         ("sentinel.addrs", "redis-sentinel://h1:26379,h2/mymaster", &["option \"uri\"", "host:port"][..]),
@@ -223,12 +224,12 @@ fn full_pools_and_missing_replicas_name_the_remedy() {
     let primary = client(&sentinel, Target::Primary);
     let session = primary.session(None).unwrap();
     cmd(&session, &["GET", "k"]);
-    let full = fails(&primary.session(None).unwrap(), &["GET", "k"], Budget::Ms(20_000));
+    let full = fails(&primary.session(None).unwrap(), &["GET", "k"], Timeout::Ms(20_000));
     says(&full, Status::PoolTimeout, &["raise pool.max", "for a shorter time"]);
     assert_eq!(times(&full, "(after "), 1, "{full:?}");
     drop(session);
     node.fault("WAIT", Fault::Reply(Value::Int(2)));
     let call = CallFlags::from_bits(5 << 24).unwrap();
-    let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Budget::Ms(1000)).unwrap_err();
+    let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Timeout::Ms(1000)).unwrap_err();
     says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use calls::*;
 use completions::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::Event;
 use vigie::resp::{Reply, encode};
 use vigie::time::Deadline;
 
 /// Longer than anything here takes on a loaded machine.
-const LONG: Budget = Budget::Ms(60_000);
+const LONG: Timeout = Timeout::Ms(60_000);
 const MB: usize = 1 << 20;
 const NO_POLLS: (&str, &str) = ("monitor.interval", "60s");
 const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";

@@ -12,7 +12,7 @@ use std::time::Duration;
 use calls::*;
 use stage::Watch;
 use support::*;
-use vigie::client::{Budget, Client, Target};
+use vigie::client::{Client, Target, Timeout};
 use vigie::queue::kind;
 use vigie::topology::Sentinel;
 use writer::Writer;
@@ -120,7 +120,7 @@ fn the_users_of_the_page_are_refused_nothing() {
     let use_all = |round: i64| {
         for (client, (sentinel, told)) in primaries.iter().zip(&handles) {
             let line = if Arc::ptr_eq(client, &primaries[1]) { "GET k".to_owned() } else { format!("SET k {round}") };
-            call(client, &line, 0, Budget::Ms(20_000)).unwrap_or_else(|error| panic!("{line}: {error}"));
+            call(client, &line, 0, Timeout::Ms(20_000)).unwrap_or_else(|error| panic!("{line}: {error}"));
             hears(sentinel, told);
         }
         let read = |client, line: &str| within(client, line, 2000).is_ok_and(|reply| text(&reply) == round.to_string());

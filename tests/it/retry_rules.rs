@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target, close_all};
+use vigie::client::{CallFlags, Client, Target, Timeout, close_all};
 use vigie::error::{Status, flags};
 use vigie::topology::Sentinel;
 
@@ -87,13 +87,13 @@ fn rule_10_a_lost_read_and_an_idempotent_write_are_repeated() {
         assert_eq!(ok(&client, "GET k"), "v");
     }
     stage.proxy.trap("INCR", Trap::LoseReply);
-    let again = call(&client, "INCR n", IDEMPOTENT, Budget::Default).expect("it is sent again");
+    let again = call(&client, "INCR n", IDEMPOTENT, Timeout::Default).expect("it is sent again");
     assert_eq!((again.int(0), counter(&client, "maybe_executed")), (Some(2), 0));
     stage.proxy.trap("INCR", Trap::LoseReply);
-    let once = call(&client, "INCR n", IDEMPOTENT | NO_RETRY, Budget::Default);
+    let once = call(&client, "INCR n", IDEMPOTENT | NO_RETRY, Timeout::Default);
     assert!(fails(Status::Io, once).has(flags::MAYBE_EXECUTED));
     stage.proxy.trap("GET", Trap::LoseReply);
-    fails(Status::Io, call(&client, "GET n", NO_RETRY, Budget::Default));
+    fails(Status::Io, call(&client, "GET n", NO_RETRY, Timeout::Default));
     assert_eq!((ok(&client, "GET n"), stage.proxy.traps_left()), ("3".into(), 0));
 }
 
@@ -104,7 +104,7 @@ fn rule_10_what_an_earlier_attempt_may_have_done_is_not_forgotten() {
     ok(&client, "PING");
     stage.node.fault_times("INCR", 1, Fault::Lost);
     stage.node.fault("ROLE", Fault::Close);
-    let error = call(&client, "INCR n", IDEMPOTENT, Budget::Ms(300)).expect_err("no primary can be reached again");
+    let error = call(&client, "INCR n", IDEMPOTENT, Timeout::Ms(300)).expect_err("no primary can be reached again");
     assert!(error.has(flags::MAYBE_EXECUTED), "the first attempt was executed: {error}");
     assert_eq!(stage.node.count("INCR"), 1);
 }
@@ -149,10 +149,10 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
             let list = list(&[&format!("APPEND {own} {value}")]);
             let args = [b"APPEND".to_vec(), own.to_string().into_bytes(), value.into_bytes()];
             spawn(move || match own {
-                true => client.cmds_exec(&list, CallFlags::default(), Budget::Default).map(drop),
+                true => client.cmds_exec(&list, CallFlags::default(), Timeout::Default).map(drop),
                 false => {
                     let args: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
-                    client.cmd_exec(&args, CallFlags::default(), Budget::Default).map(drop)
+                    client.cmd_exec(&args, CallFlags::default(), Timeout::Default).map(drop)
                 }
             })
         };
@@ -268,14 +268,14 @@ fn rule_10_no_retry_sends_once_but_waits_for_a_primary() {
     stage.watch.service(SERVICE, |state| state.flags = "s_down,o_down,master".into());
     let waits = {
         let client = client.clone();
-        spawn(move || call(&client, "INCR n", NO_RETRY, Budget::Default).map(|reply| reply.int(0)))
+        spawn(move || call(&client, "INCR n", NO_RETRY, Timeout::Default).map(|reply| reply.int(0)))
     };
     eventually("it looked for a primary in vain", SOON, || counter(&client, "retries") > 1);
     assert_eq!(stage.node.count("INCR"), 0);
     stage.watch.service(SERVICE, |state| state.flags = "master".into());
     assert_eq!(join(&waits).expect("there is a primary now"), Some(1));
     stage.node.fault("INCR", refusal("READONLY"));
-    let outcome = takes_at_most("a refusal", 200 * MS, || call(&client, "INCR n", NO_RETRY, Budget::Default));
+    let outcome = takes_at_most("a refusal", 200 * MS, || call(&client, "INCR n", NO_RETRY, Timeout::Default));
     assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
     assert_eq!(stage.node.count("INCR"), 2);
 }
@@ -291,7 +291,7 @@ fn rule_10_a_pop_whose_primary_is_demoted_waits_at_the_next_one() {
     let queue = completions::queue(4);
     let submit = |line: &str, token| {
         let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
-        client.cmds_submit(&list(&[line]), each, Budget::Default, &queue, token).expect("taken");
+        client.cmds_submit(&list(&[line]), each, Timeout::Default, &queue, token).expect("taken");
     };
     let pops = {
         let client = client.clone();
@@ -338,7 +338,7 @@ fn rule_10_a_wait_whose_primary_is_demoted_is_not_repeated() {
     let asked = watch.count("SENTINEL GET-MASTER-ADDR-BY-NAME");
     let durable = {
         let client = client.clone();
-        spawn(move || call(&client, "INCR n", 1 << 24, Budget::Default).map(drop))
+        spawn(move || call(&client, "INCR n", 1 << 24, Timeout::Default).map(drop))
     };
     let waits = spawn(move || cmd(&own, "WAIT 1 0").map(drop));
     eventually("both wait", SOON, || node.info("clients")["blocked_clients"] == "2");
@@ -401,7 +401,7 @@ fn rule_11_a_list_refused_to_the_end_says_what_ran() {
     let list = list(&lines);
     for flags in [0, NO_RETRY] {
         let flags = CallFlags::from_bits(flags).expect("known");
-        let reply = client.cmds_exec(&list, flags, Budget::Default).expect("what ran is told");
+        let reply = client.cmds_exec(&list, flags, Timeout::Default).expect("what ran is told");
         assert!(json(&reply).ends_with(&format!(",{refused},{refused}]")), "{}", json(&reply));
         assert_eq!((reply.count(0), reply.int(1)), (3, Some(stage.node.count("INCR a") as i64)));
     }
@@ -474,7 +474,7 @@ fn rule_14_a_caller_without_a_limit_keeps_no_silent_lane_open() {
     stage.node.fault_times("GET", 1, Fault::Stall);
     let patient = {
         let client = client.clone();
-        spawn(move || call(&client, "GET k", 0, Budget::Unlimited).map(|reply| text(&reply)))
+        spawn(move || call(&client, "GET k", 0, Timeout::Unlimited).map(|reply| text(&reply)))
     };
     stage.node.wait_count("GET", 1, SOON);
     let began = Instant::now();
@@ -591,7 +591,7 @@ fn close_ends_blocking_commands_at_once_and_gives_the_others_time() {
     eventually("a call is under way", SOON, || primary_pool(&client).get("in_flight") == 1);
     let closing = {
         let client = client.clone();
-        spawn(move || client.close(Budget::Ms(15_000)).expect("it closes"))
+        spawn(move || client.close(Timeout::Ms(15_000)).expect("it closes"))
     };
     for call in &blocked {
         let (outcome, _) = join(call);
@@ -603,7 +603,7 @@ fn close_ends_blocking_commands_at_once_and_gives_the_others_time() {
     fails(Status::Closed, cmd(&client, "GET k"));
     fails(Status::Closed, cmd(&session, "GET k"));
     assert!(client.stats().is_err() && client.session(None).is_err());
-    client.close(Budget::Default).expect("twice is nothing");
+    client.close(Timeout::Default).expect("twice is nothing");
     eventually("no connection is left", SOON, || stage.proxy.connections() == 0);
 }
 
@@ -630,7 +630,7 @@ fn close_ends_what_has_not_ended_in_its_time() {
     calls.push(job("GET turn", true));
     eventually("one waits for its turn", SOON, || primary_pool(&client).get("waiting") == 1);
     let pacing = Pacing::start();
-    let (told, took) = timed(|| client.close(Budget::Ms(100)).expect_err("calls were running").status());
+    let (told, took) = timed(|| client.close(Timeout::Ms(100)).expect_err("calls were running").status());
     let closed = Instant::now();
     let ends: Vec<_> = calls.iter().map(join).collect();
     let pace = pacing.stop();
@@ -657,8 +657,8 @@ fn close_ends_what_waits_for_the_sentinels() {
         eventually("the Sentinel was asked", SOON, || stage.watch.accepted() > 0);
         let pacing = Pacing::start();
         match whole {
-            false => client.close(Budget::Ms(50)).expect("it closes"),
-            true => close_all(&stage.sentinel, Budget::Ms(50)).expect("it closes"),
+            false => client.close(Timeout::Ms(50)).expect("it closes"),
+            true => close_all(&stage.sentinel, Timeout::Ms(50)).expect("it closes"),
         }
         let closed = Instant::now();
         let (outcome, end) = join(&waits);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use calls::*;
 use support::door::Door;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Status, flags};
 use vigie::resp::Kind;
 
@@ -24,7 +24,7 @@ fn with_replicas(name: &str) -> Deployment {
 
 /// A value there and back, by one command and by a list, in which it is a part of a key, too.
 fn set_and_get(client: &Client, key: &[u8], value: &[u8]) {
-    let (plain, budget) = (CallFlags::default(), Budget::Default);
+    let (plain, budget) = (CallFlags::default(), Timeout::Default);
     let set = client.cmd_exec(&[b"SET", key, value], plain, budget).expect("SET runs");
     assert_eq!(set.kind(0), Kind::Status);
     let got = client.cmd_exec(&[b"GET", key], plain, budget).expect("GET runs");
@@ -192,7 +192,7 @@ fn row_38_read_pool_separate_from_write_pool() {
     assert!(replicas.iter().all(|node| node.calls("get") == 50), "each has its share");
     let primary = d.primary_node(SERVICE);
     assert_eq!((primary.calls("get"), primary.calls("incr")), (0, 50));
-    let on_primary = call(&split, "GET k", CallFlags::ON_PRIMARY, Budget::Default).expect("it runs");
+    let on_primary = call(&split, "GET k", CallFlags::ON_PRIMARY, Timeout::Default).expect("it runs");
     assert_eq!((text(&on_primary).as_str(), primary.calls("get")), ("v", 1));
     assert!(pools(&readers).iter().all(|pool| (pool.role == "primary") == (pool.get("size") == 0)));
 }
@@ -205,7 +205,7 @@ fn row_38_a_loaded_script_is_run_on_the_primary() {
     let split = open(&sentinel, Target::Split, &[]);
     let run = |words: &[&str]| {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        split.cmd_exec(&words, CallFlags::default(), Budget::Default).map(|reply| text(&reply))
+        split.cmd_exec(&words, CallFlags::default(), Timeout::Default).map(|reply| text(&reply))
     };
     let sha = run(&["SCRIPT", "LOAD", "return 'loaded'"]).expect("it is loaded");
     let function = "#!lua name=f\nredis.register_function{function_name='f', callback=function() return 'f' end, \
@@ -328,7 +328,7 @@ fn row_43_failing_or_stalled_replica_next_one() {
     pace.judge("half of the reads, elsewhere within the connect timeout,", took[2], 440 * MS);
     pace.judge("the slowest read", took[4], 500 * MS);
     // Connections that were there before: within the call's deadline.
-    (0..4).for_each(|_| drop(call(&client, "GET k", 0, Budget::Ms(3000)).expect("another replica answers in time")));
+    (0..4).for_each(|_| drop(call(&client, "GET k", 0, Timeout::Ms(3000)).expect("another replica answers in time")));
     replicas[0].cont();
     replicas[0].kill();
     for _ in 0..100 {
@@ -449,7 +449,7 @@ fn row_56_the_same_service_twice() {
     let ids = BTreeSet::from([client_id(&one), client_id(&two)]);
     assert_eq!(ids.len(), 2);
     ok(&one, "SET k v");
-    one.close(Budget::Default).expect("closed");
+    one.close(Timeout::Default).expect("closed");
     fails(Status::Closed, cmd(&one, "GET k"));
     assert_eq!((ok(&two, "GET k"), ids.contains(&client_id(&two))), ("v".into(), true));
     drop(one);
@@ -466,7 +466,7 @@ fn row_57_reopen_after_closing_one_handle() {
     for _ in 0..3 {
         let reads = to_replicas(&sentinel, &[]);
         eventually("the replica has it", SOON, || ok(&reads, "GET k") == "v");
-        reads.close(Budget::Default).expect("closed");
+        reads.close(Timeout::Default).expect("closed");
         fails(Status::Closed, cmd(&reads, "GET k"));
         assert_eq!(ok(&writes, "GET k"), "v", "the others go on");
     }

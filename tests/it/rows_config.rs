@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use support::*;
-use vigie::client::{Budget, Client, Target};
+use vigie::client::{Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
-const SHORT: Budget = Budget::Ms(700);
+const SHORT: Timeout = Timeout::Ms(700);
 
 /// A primary with a Sentinel of its own, no more.
 fn small(name: &str) -> deployment::Builder {
@@ -220,7 +220,7 @@ fn row_7_data_node_password() {
         for target in [Target::Primary, Target::Replica] {
             // Opening is lazy; the first use tells, and at once: waiting would not help.
             let client = client(&sentinel, target);
-            let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Budget::Default));
+            let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Timeout::Default));
             assert_eq!(error.status(), Status::Auth, "{login} {target:?}: {error:?}");
             assert!(!error.has(flags::RETRYABLE) && !error.message().contains("wrong:"), "{error:?}");
             pace.judge("a refused login", took, Duration::from_secs(1));
@@ -272,11 +272,11 @@ fn row_14_command_timeout() {
     let node = d.primary_node(SERVICE);
     node.stop();
     for (args, budget, ms, may_have_run) in [
-        (&["SET", "k", "w"][..], Budget::Default, 500, Some(true)),
+        (&["SET", "k", "w"][..], Timeout::Default, 500, Some(true)),
         // A read may be sent again when the silent connection is given up, and then it does not matter.
-        (&["GET", "k"], Budget::Default, 500, None),
+        (&["GET", "k"], Timeout::Default, 500, None),
         // By now it was given up, and another one cannot be made: this one surely did not run.
-        (&["SET", "k", "x"], Budget::Ms(300), 300, Some(false)),
+        (&["SET", "k", "x"], Timeout::Ms(300), 300, Some(false)),
     ] {
         let (error, took, pace) = paced(|| fails(&client, args, budget));
         assert_eq!(error.status(), Status::Timeout, "{args:?}: {error:?}");
@@ -286,7 +286,7 @@ fn row_14_command_timeout() {
         assert!(may_have_run.is_none_or(|may| may == flagged), "{args:?}: {error:?}");
     }
     node.cont();
-    eventually("the client goes on", Duration::from_secs(5), || try_cmd(&client, &["PING"], Budget::Default).is_ok());
+    eventually("the client goes on", Duration::from_secs(5), || try_cmd(&client, &["PING"], Timeout::Default).is_ok());
 }
 
 #[test]
@@ -300,10 +300,10 @@ fn row_15_whole_discovery_has_one_deadline() {
         assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
         assert!(fakes.iter().all(|fake| error.message().contains(&fake.addr())), "{error:?}");
         let client = client(&sentinel, Target::Primary);
-        let error = at_most(1100, || fails(&client, &["GET", "k"], Budget::Ms(1000)));
+        let error = at_most(1100, || fails(&client, &["GET", "k"], Timeout::Ms(1000)));
         assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
         // Less time than one Sentinel may take: the call's own deadline counts all the same.
-        let error = at_most(220, || fails(&client, &["GET", "k"], Budget::Ms(200)));
+        let error = at_most(220, || fails(&client, &["GET", "k"], Timeout::Ms(200)));
         assert!([Status::Timeout, Status::NoSentinel].contains(&error.status()), "{error:?}");
         fakes.iter().for_each(|fake| fake.clear_faults());
     }
@@ -407,7 +407,7 @@ fn row_21_missing_service_is_distinct() {
     let sentinel = connect(&d.sentinel_uri(), &[]);
     for target in [Target::Primary, Target::Replica, Target::Split] {
         let client = Client::open(&sentinel, Some("nobody"), target, None).expect("a client");
-        let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Budget::Default));
+        let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Timeout::Default));
         assert!(error.status() == Status::UnknownService && error.message().contains("nobody"), "{error:?}");
         pace.judge("what waiting would not help", took, Duration::from_millis(500));
     }

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::fake_sentinel::ServiceState;
 use support::*;
-use vigie::client::{Budget, Client, Target};
+use vigie::client::{Client, Target, Timeout};
 use vigie::error::{Status, flags};
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
-const SHORT: Budget = Budget::Ms(700);
+const SHORT: Timeout = Timeout::Ms(700);
 
 /// One port on all loopback addresses: connections are taken in the order in which they were made, noted by the address that
 /// they were made to, and led on from there (or closed, where nothing is behind an address).
@@ -410,7 +410,7 @@ fn row_32_one_discovery_at_a_time() {
     node.down();
     std::thread::scope(|scope| {
         let calls: Vec<_> =
-            (0..100).map(|_| scope.spawn(|| try_cmd(&client, &["GET", "k"], Budget::Default))).collect();
+            (0..100).map(|_| scope.spawn(|| try_cmd(&client, &["GET", "k"], Timeout::Default))).collect();
         fakes[0].wait_count("INFO sentinel", 4, Duration::from_secs(5));
         node.up();
         for call in calls {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target, close_all};
+use vigie::client::{CallFlags, Client, Target, Timeout, close_all};
 use vigie::config::Config;
 use vigie::error::{Error, Result, Status, flags};
 use vigie::resp::Reply;
@@ -39,14 +39,14 @@ fn of_the_caller() -> Vec<Case> {
     let sentinel = handle(&watch, &[]);
     let (client, plain) = (to_primary(&sentinel, &[]), CallFlags::default());
     let mut cases = vec![
-        case(Status::InvalidArg, client.cmd_exec(&[], plain, Budget::Default), &["name"]),
-        case(Status::InvalidArg, client.cmds_exec(b"*1\r\n$9\r\nGE", plain, Budget::Default), &["byte"]),
+        case(Status::InvalidArg, client.cmd_exec(&[], plain, Timeout::Default), &["name"]),
+        case(Status::InvalidArg, client.cmds_exec(b"*1\r\n$9\r\nGE", plain, Timeout::Default), &["byte"]),
         case(Status::Config, Config::new().set("pool.maxi", "3"), &["pool.maxi", "pool.max"]),
         case(Status::Unsupported, cmd(&client, "SELECT 1"), &["SELECT", "vigie_session_for"]),
         case(Status::InvalidState, client.session(None).and_then(|own| own.session(None)), &["session"]),
         case(Status::ReadOnly, cmd(&to_replicas(&sentinel, &[]), "SET k v"), &["SET", "replica"]),
     ];
-    client.close(Budget::DontWait).expect("closed");
+    client.close(Timeout::DontWait).expect("closed");
     cases.push(case(Status::Closed, cmd(&client, "GET k"), &["closed", SERVICE]));
     cases
 }
@@ -239,7 +239,7 @@ fn row_148_lifetimes_in_every_order_leave_nothing_behind() {
                 eventually("all call", Duration::from_secs(10), || {
                     clients.iter().all(|client| counter(client, "calls") > 3)
                 });
-                close_all(&sentinel, Budget::Ms(20_000)).expect("closed");
+                close_all(&sentinel, Timeout::Ms(20_000)).expect("closed");
             });
         }
         back_to(empty);
@@ -297,7 +297,7 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
         let (primary, replicas) = (to_primary(&sentinel, &[]), to_replicas(&sentinel, &[]));
         let queue = completions::queue(4);
         let submit = || {
-            primary.cmds_submit(&list(&["SET k v"]), CallFlags::default(), Budget::Ms(30_000), &queue, 1)?;
+            primary.cmds_submit(&list(&["SET k v"]), CallFlags::default(), Timeout::Ms(30_000), &queue, 1)?;
             completions::one(&queue).1
         };
         let in_session = || cmd(&*primary.session(None)?, "GET k");

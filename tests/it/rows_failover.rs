@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use calls::*;
 use stage::{SOON, Stage, Watch, at, stage};
 use support::*;
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Status, flags};
 use vigie::queue::kind;
 use vigie::time::Deadline;
@@ -302,7 +302,7 @@ fn row_70_readonly_has_the_sentinels_asked() {
     stage.p.state(|state| state.readonly = true);
     // By policy: once.
     let before = stage.asked();
-    let error = fails(Status::Server, call(&client, "SET k w", CallFlags::NO_RETRY, Budget::Default));
+    let error = fails(Status::Server, call(&client, "SET k w", CallFlags::NO_RETRY, Timeout::Default));
     assert_eq!((error.server_code(), stage.p.count("SET")), ("READONLY", 1));
     ok(&client, "GET k");
     // The Sentinels agree with it for ever: it ends with the deadline, and was not hammered.
@@ -356,7 +356,7 @@ fn row_70_readonly_inside_lists_scripts_and_transactions() {
     drop(session);
     eventually("its connections are closed", SOON, || named(&node, "row70") <= 1);
     // A pipeline and a script: the refused part is known, what a script did before is not repeated.
-    let refused = |lines: &[&str]| client.cmds_exec(&list(lines), CallFlags::default(), Budget::Ms(300));
+    let refused = |lines: &[&str]| client.cmds_exec(&list(lines), CallFlags::default(), Timeout::Ms(300));
     let error = fails(Status::Role, refused(&["GET k", "SET k w"]));
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "a replica is not written to: {error}");
     // The Sentinel follows: everything is answered by the new one.
@@ -366,7 +366,7 @@ fn row_70_readonly_inside_lists_scripts_and_transactions() {
     node.cmd(&["REPLICAOF", "NO", "ONE"]);
     other.cmd(&["REPLICAOF", node.host(), &node.port().to_string()]);
     let words: [&[u8]; 4] = [b"EVAL", b"return redis.call('SET', KEYS[1], 'x')", b"1", b"k"];
-    let error = fails(Status::Server, client.cmd_exec(&words, CallFlags::default(), Budget::Default));
+    let error = fails(Status::Server, client.cmd_exec(&words, CallFlags::default(), Timeout::Default));
     assert!(error.message().contains("READONLY"), "{error}");
     assert!(service.suspicion().is_some_and(|why| why.contains(&other.addr())));
 }
@@ -412,7 +412,7 @@ fn row_72_commands_in_flight_end_with_the_switch() {
     let old = d.primary_node(SERVICE);
     let call = |client: &Arc<Client>, line: &'static str| {
         let client = Arc::clone(client);
-        spawn(move || (call(&client, line, 0, Budget::Unlimited), Instant::now()))
+        spawn(move || (call(&client, line, 0, Timeout::Unlimited), Instant::now()))
     };
     let blocked = call(&client, "BLPOP l 0");
     eventually("it blocks", SOON, || old.info("clients")["blocked_clients"] == "1");
@@ -451,7 +451,7 @@ fn row_73_the_outcome_of_a_write_is_told() {
     }
     assert_eq!(ok(&client, "GET n"), "2", "each at most once");
     proxy.trap("INCR", Trap::LoseReply);
-    let repeated = call(&client, "INCR n", CallFlags::IDEMPOTENT, Budget::Default).expect("by the caller's word");
+    let repeated = call(&client, "INCR n", CallFlags::IDEMPOTENT, Timeout::Default).expect("by the caller's word");
     assert_eq!(repeated.int(0), Some(4));
     // Not sent at all: another code, and no doubt.
     proxy.refuse();
@@ -477,7 +477,7 @@ fn row_74_retry_policy() {
     stage.quiet();
     let before = stage.asked();
     stage.p.fault("SET", Fault::Close);
-    fails(Status::Io, call(&client, "SET k v", CallFlags::IDEMPOTENT, Budget::Default));
+    fails(Status::Io, call(&client, "SET k v", CallFlags::IDEMPOTENT, Timeout::Default));
     assert_eq!((stage.p.count("SET"), counter(&client, "retries")), (2, 1));
     assert!(stage.asked() > before, "{} questions", stage.asked() - before);
     // Until the deadline, with pauses that grow, none like the other.
@@ -644,7 +644,7 @@ fn row_79_all_sentinels_dead_and_the_connection_lost() {
         primary.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
         // The end of the connection may overtake the answer.
         let limit = Duration::from_millis(1000);
-        let write = || call(&client, "SET k w", CallFlags::IDEMPOTENT, Budget::Default);
+        let write = || call(&client, "SET k w", CallFlags::IDEMPOTENT, Timeout::Default);
         takes_at_most("a write that finds it again", limit, write).expect("it serves");
     }
     // Its ROLE is not master.
@@ -753,7 +753,7 @@ fn row_80_a_sleeping_primary_is_left() {
     sleeper.send(&["DEBUG", "SLEEP", "60"]).expect("sent");
     eventually("it sleeps", SOON, || within(&client, "GET k", 100).is_err());
     // It may have been sent before the switch.
-    call(&client, "SET k new", CallFlags::IDEMPOTENT, Budget::Ms(30_000)).expect("on another address");
+    call(&client, "SET k new", CallFlags::IDEMPOTENT, Timeout::Ms(30_000)).expect("on another address");
     let new = d.wait_switched(SERVICE, &old);
     assert_eq!((at(&sentinel.service(SERVICE)), new.cmd(&["GET", "k"]).text()), (new.addr(), "new".into()));
 }

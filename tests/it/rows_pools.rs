@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::config::Config;
 use vigie::error::{Status, flags};
 
@@ -158,7 +158,7 @@ fn row_51_pool_exhausted_bounded_wait_or_fail_fast() {
     eventually("the third waits", SOON, || primary_pool(&client).get("waiting") == 1);
     assert_eq!(ok(&client, "PING"), "PONG", "ordinary calls do not wait for loans");
     let released = busy.pop().expect("two sessions");
-    released.close(Budget::Default).expect("it is given back");
+    released.close(Timeout::Default).expect("it is given back");
     assert_eq!(join(&waits), ids[1], "it gets the one that was freed");
     let again = client.session(None).expect("a session");
     assert_eq!(client_id(&again), ids[1]);
@@ -209,8 +209,8 @@ fn row_52_released_connections_are_reused_dirty_ones_are_not() {
     ok(session, "INCR n");
     assert_eq!(json(&cmd(session, "EXEC").expect("EXEC runs")), "[1]");
     // Twice, and once more by the drop: a clean connection comes back once.
-    session.close(Budget::Default).expect("given back");
-    session.close(Budget::Default).expect("a second time does nothing");
+    session.close(Timeout::Default).expect("given back");
+    session.close(Timeout::Default).expect("a second time does nothing");
     fails(Status::Closed, cmd(session, "PING"));
     drop(first);
     let mut last = ids[0];
@@ -371,7 +371,7 @@ fn ten_thousand(client: &Client, thread: usize) {
         let mut pair = Vec::with_capacity(96);
         vigie::resp::encode::command(&mut pair, &[b"SET", key.as_bytes(), value.as_bytes()]);
         vigie::resp::encode::command(&mut pair, &[b"GET", key.as_bytes()]);
-        let reply = client.cmds_exec(&pair, CallFlags::default(), Budget::Default).expect("the pair runs");
+        let reply = client.cmds_exec(&pair, CallFlags::default(), Timeout::Default).expect("the pair runs");
         assert_eq!(reply.bytes(2), Some(value.as_bytes()));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Status, flags};
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
@@ -122,7 +122,7 @@ fn in_lists_and_in_what_is_submitted() {
     let queue = completions::queue(8);
     let submit = |lines: &[&str], flags: u32| {
         let flags = CallFlags::from_bits(flags).expect("known");
-        client.cmds_submit(&list(lines), flags, Budget::Default, &queue, 1).expect("taken");
+        client.cmds_submit(&list(lines), flags, Timeout::Default, &queue, 1).expect("taken");
         completions::one(&queue).1
     };
     answers(&old, "17");
@@ -271,7 +271,7 @@ fn a_failed_scan_never_asks_whether_it_ran() {
         flagged("a list", &fails(Status::Io, run(&client, &["ECHO a", "SCAN 17"])));
         node.fault_times("SCAN 17", 1, Fault::Close);
         let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
-        client.cmds_submit(&list(&["SCAN 17"]), each, Budget::Default, &queue, 1).expect("taken");
+        client.cmds_submit(&list(&["SCAN 17"]), each, Timeout::Default, &queue, 1).expect("taken");
         flagged("submitted", &fails(Status::Io, completions::one(&queue).1));
         node.fault_times("SCAN 17", 1, Fault::Stall);
         flagged("stalled", &fails(Status::Timeout, within(&client, "SCAN 17", 60)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{Budget, Client, Target, close_all};
+use vigie::client::{Client, Target, Timeout, close_all};
 use vigie::error::{Status, flags};
 use vigie::resp::Kind;
 
@@ -288,7 +288,7 @@ fn a_session_is_closed_and_given_back_under_the_hands_of_another_thread() {
     assert_eq!(join(&waits).expect("the command under way ends by itself"), Kind::Null);
     assert_eq!(client_id(&own), id, "the connection was clean: it was given back, and taken again");
     let waits = pop(0);
-    let close = || own.close(Budget::Ms(20_000)).expect("closed");
+    let close = || own.close(Timeout::Ms(20_000)).expect("closed");
     takes_at_most("the end of a blocking command", 100 * MS, close);
     fails(Status::Closed, join(&waits));
     fails(Status::Closed, cmd(&own, "PING"));
@@ -304,7 +304,7 @@ fn the_end_of_a_session_in_dirty_states() {
     type End = fn(Arc<Client>);
     let ends: [End; 3] = [
         |own| own.disconnect().expect("given back"),
-        |own| own.close(Budget::Default).expect("closed"),
+        |own| own.close(Timeout::Default).expect("closed"),
         |own| drop(own),
     ];
     for end in ends {
@@ -326,7 +326,7 @@ fn the_end_of_a_session_in_dirty_states() {
     drop(own);
     drop(session(&client));
     let closed = session(&client);
-    closed.close(Budget::Default).expect("closed before its first command");
+    closed.close(Timeout::Default).expect("closed before its first command");
     fails(Status::Closed, cmd(&closed, "PING"));
     let pool = primary_pool(&client);
     assert_eq!((pool.get("in_use"), pool.get("waiting")), (0, 0));
@@ -340,7 +340,7 @@ fn the_end_of_its_client_is_the_end_of_a_session() {
     let client = to_primary(&sentinel, &[]);
     let (own, idle) = (session(&client), session(&client));
     ok(&own, "WATCH k");
-    client.close(Budget::Ms(50)).expect("closed");
+    client.close(Timeout::Ms(50)).expect("closed");
     fails(Status::Closed, cmd(&own, "GET k"));
     fails(Status::Closed, cmd(&idle, "GET k"));
     eventually("no connection is left", SOON, || named(&d.primary_node(SERVICE), "parents") == 0);
@@ -349,7 +349,7 @@ fn the_end_of_its_client_is_the_end_of_a_session() {
     let own = session(&client);
     drop(client);
     assert_eq!(ok(&own, "PING"), "PONG");
-    close_all(&sentinel, Budget::Ms(50)).expect("closed");
+    close_all(&sentinel, Timeout::Ms(50)).expect("closed");
     fails(Status::Closed, cmd(&own, "PING"));
     eventually("no connection is left", SOON, || named(&d.primary_node(SERVICE), "parents") == 0);
 }

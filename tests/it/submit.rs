@@ -15,7 +15,7 @@ use calls::*;
 use completions::*;
 use stage::{SOON, stage};
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::{Event, Queue};
 use vigie::resp::Kind;
@@ -26,16 +26,16 @@ fn submit_with(
     client: &Client,
     lines: &[&str],
     flags: u32,
-    budget: Budget,
+    timeout: Timeout,
     queue: &Arc<Queue>,
     token: u64,
 ) -> Result<()> {
-    client.cmds_submit(&list(lines), CallFlags::from_bits(flags).expect("known flags"), budget, queue, token)
+    client.cmds_submit(&list(lines), CallFlags::from_bits(flags).expect("known flags"), timeout, queue, token)
 }
 
 #[track_caller]
 fn submit(client: &Client, lines: &[&str], queue: &Arc<Queue>, token: u64) {
-    submit_with(client, lines, EACH, Budget::Default, queue, token).expect("taken");
+    submit_with(client, lines, EACH, Timeout::Default, queue, token).expect("taken");
 }
 
 fn nothing_more(queue: &Queue) {
@@ -79,7 +79,7 @@ fn a_list_completes_as_one_array_and_each_command_alone_with_its_own_error() {
     let client = to_primary(&sentinel_of(&d, &[]), &[]);
     let queue = queue(16);
     let lines = ["SET k v", "INCR k", "GET k"];
-    submit_with(&client, &lines, 0, Budget::Default, &queue, 7).expect("taken");
+    submit_with(&client, &lines, 0, Timeout::Default, &queue, 7).expect("taken");
     let (token, reply) = one(&queue);
     let reply = reply.expect("a list is no error");
     assert_eq!((token, reply.kind(0), reply.count(0)), (7, Kind::Array, 3));
@@ -93,10 +93,10 @@ fn a_list_completes_as_one_array_and_each_command_alone_with_its_own_error() {
     assert_eq!((error.status(), error.endpoint()), (Status::Server, d.primary(SERVICE).as_str()));
     // The same form of vigie_cmds_exec().
     let each = CallFlags::from_bits(EACH).expect("a known flag");
-    assert_eq!(text(&client.cmds_exec(&list(&["GET k"]), each, Budget::Default).expect("one command")), "v");
-    fails(Status::Server, client.cmds_exec(&list(&["INCR k"]), each, Budget::Default));
-    fails(Status::InvalidArg, client.cmds_exec(&list(&["GET k", "GET k"]), each, Budget::Default));
-    fails(Status::InvalidArg, client.cmd_exec(&[b"GET", b"k"], each, Budget::Default));
+    assert_eq!(text(&client.cmds_exec(&list(&["GET k"]), each, Timeout::Default).expect("one command")), "v");
+    fails(Status::Server, client.cmds_exec(&list(&["INCR k"]), each, Timeout::Default));
+    fails(Status::InvalidArg, client.cmds_exec(&list(&["GET k", "GET k"]), each, Timeout::Default));
+    fails(Status::InvalidArg, client.cmd_exec(&[b"GET", b"k"], each, Timeout::Default));
 }
 
 #[test]
@@ -105,19 +105,22 @@ fn what_is_refused_is_refused_whole_and_has_no_completion() {
     let sentinel = sentinel_of(&d, &[]);
     let client = to_primary(&sentinel, &[]);
     let queue = queue(8);
-    let refused = |lines: &[&str], budget| submit_with(&client, lines, EACH, budget, &queue, 1);
-    fails(Status::QueueFull, refused(&["INCR n"; 9], Budget::Default));
-    fails(Status::Unsupported, refused(&["INCR n", "SELECT 1"], Budget::Default));
-    assert_eq!(fails(Status::Timeout, refused(&["INCR n"], Budget::DontWait)).flags(), 0, "the same call fails again");
-    fails(Status::InvalidArg, refused(&[], Budget::Default));
-    fails(Status::InvalidArg, client.cmds_submit(b"*1\r\n$4\r\nPIN", CallFlags::default(), Budget::Default, &queue, 1));
-    fails(Status::ReadOnly, submit_with(&to_replicas(&sentinel, &[]), &["INCR n"], EACH, Budget::Default, &queue, 1));
+    let refused = |lines: &[&str], timeout| submit_with(&client, lines, EACH, timeout, &queue, 1);
+    fails(Status::QueueFull, refused(&["INCR n"; 9], Timeout::Default));
+    fails(Status::Unsupported, refused(&["INCR n", "SELECT 1"], Timeout::Default));
+    assert_eq!(fails(Status::Timeout, refused(&["INCR n"], Timeout::DontWait)).flags(), 0, "the same call fails again");
+    fails(Status::InvalidArg, refused(&[], Timeout::Default));
+    fails(
+        Status::InvalidArg,
+        client.cmds_submit(b"*1\r\n$4\r\nPIN", CallFlags::default(), Timeout::Default, &queue, 1),
+    );
+    fails(Status::ReadOnly, submit_with(&to_replicas(&sentinel, &[]), &["INCR n"], EACH, Timeout::Default, &queue, 1));
     let session = client.session(None).expect("a session");
-    fails(Status::Unsupported, submit_with(&session, &["INCR n"], EACH, Budget::Default, &queue, 1));
+    fails(Status::Unsupported, submit_with(&session, &["INCR n"], EACH, Timeout::Default, &queue, 1));
     nothing_more(&queue);
     // Room that was given back is there: the capacity is as it was.
     submit(&client, &["INCR n"; 8], &queue, 1);
-    fails(Status::QueueFull, refused(&["INCR n"], Budget::Default));
+    fails(Status::QueueFull, refused(&["INCR n"], Timeout::Default));
     let events = drain(&queue, 8);
     assert_eq!(said(&events[7]), "8", "nothing of what was refused has run");
     submit(&client, &["GET n"], &queue, 2);
@@ -132,12 +135,12 @@ fn a_queue_holds_so_many_bytes_and_no_more() {
     let big = format!("SET k {}", "x".repeat(60_000));
     submit(&client, &[&big], &queue, 1);
     // The reply of a SET is small: when it is drained the room is there again.
-    let full = || submit_with(&client, &[&big], EACH, Budget::Default, &queue, 2);
+    let full = || submit_with(&client, &[&big], EACH, Timeout::Default, &queue, 2);
     eventually("the first one is over", SOON, || full().is_ok());
     drain(&queue, 2);
     submit(&client, &["GET k"], &queue, 3);
     eventually("an undrained reply counts", SOON, || {
-        let outcome = submit_with(&client, &["GET k"], EACH, Budget::Default, &queue, 4);
+        let outcome = submit_with(&client, &["GET k"], EACH, Timeout::Default, &queue, 4);
         outcome.is_err_and(|error| error.status() == Status::QueueFull && error.message().contains("bytes"))
     });
     let mut events = Vec::new();
@@ -182,7 +185,7 @@ fn many_threads_submit_and_drain_and_nothing_is_lost_or_doubled() {
             scope.spawn(move || {
                 for i in 0..total / 4 {
                     while let Err(error) =
-                        submit_with(client, &["INCR n"], EACH, Budget::Default, queue, thread << 32 | i)
+                        submit_with(client, &["INCR n"], EACH, Timeout::Default, queue, thread << 32 | i)
                     {
                         assert_eq!(error.status(), Status::QueueFull, "{error}");
                         std::thread::yield_now();
@@ -224,7 +227,7 @@ fn a_deadline_ends_a_call_with_the_truth_and_shifts_no_reply() {
     assert_eq!(said(&drain(&queue, 1)[0]), "OK");
     s.p.fault("GET", Fault::Stall);
     let begun = Instant::now();
-    submit_with(&client, &["GET k"], EACH, Budget::Ms(80), &queue, 1).expect("taken");
+    submit_with(&client, &["GET k"], EACH, Timeout::Ms(80), &queue, 1).expect("taken");
     submit(&client, &["ECHO after"], &queue, 2);
     let (token, outcome) = one(&queue);
     let error = fails(Status::Timeout, outcome);
@@ -234,7 +237,7 @@ fn a_deadline_ends_a_call_with_the_truth_and_shifts_no_reply() {
     assert_eq!(one(&queue).1.map(|reply| text(&reply)).expect("its own reply"), "after");
     // A write that was sent may have run.
     s.p.fault("INCR", Fault::Stall);
-    submit_with(&client, &["INCR n"], EACH, Budget::Ms(50), &queue, 3).expect("taken");
+    submit_with(&client, &["INCR n"], EACH, Timeout::Ms(50), &queue, 3).expect("taken");
     assert!(fails(Status::Timeout, one(&queue).1).has(flags::MAYBE_EXECUTED));
     s.p.clear_faults();
 }
@@ -248,7 +251,7 @@ fn a_deadline_is_kept_when_nobody_drains() {
     submit(&client, &["SET k v"], &queue, 0);
     drain(&queue, 1);
     s.p.fault("INCR", Fault::Stall);
-    submit_with(&client, &["INCR n"], EACH, Budget::Ms(60), &queue, 1).expect("taken");
+    submit_with(&client, &["INCR n"], EACH, Timeout::Ms(60), &queue, 1).expect("taken");
     let mut fds = [PollFd::new(fd, true, false)];
     assert_eq!(wait(&mut fds, Some(SOON)).expect("poll"), 1);
     fails(Status::Timeout, one(&queue).1);
@@ -313,7 +316,7 @@ fn rule_7_writes_wait_behind_the_fence_in_order_and_run_on_the_new_primary() {
     for i in 0..1000 {
         submit(&client, &["INCR n"], &queue, 10 + i);
     }
-    submit_with(&client, &["INCR late"], EACH, Budget::Ms(50), &queue, 5).expect("taken");
+    submit_with(&client, &["INCR late"], EACH, Timeout::Ms(50), &queue, 5).expect("taken");
     let (token, outcome) = one(&queue);
     assert_eq!((token, fails(Status::Fenced, outcome).has(flags::RETRYABLE)), (5, true));
     nothing_more(&queue);
@@ -347,7 +350,7 @@ fn rule_10_refused_calls_are_repeated_in_order() {
     assert_eq!(s.r.state(|state| state.data[&b"n"[..]].clone()), b"300", "each ran once, on the new primary");
     // The caller who wants no repetition is told.
     s.r.state(|state| state.readonly = true);
-    submit_with(&client, &["INCR n"], EACH | CallFlags::NO_RETRY, Budget::Default, &queue, 9).expect("taken");
+    submit_with(&client, &["INCR n"], EACH | CallFlags::NO_RETRY, Timeout::Default, &queue, 9).expect("taken");
     let error = fails(Status::Server, one(&queue).1);
     assert!(error.message().starts_with("READONLY"), "{error}");
 }
@@ -446,7 +449,7 @@ fn blocking_commands_hold_up_nobody_and_end_with_the_client() {
     assert_eq!(queue.cancel(0), 1);
     assert!(fails(Status::Cancelled, one(&queue).1).has(flags::MAYBE_EXECUTED));
     eventually("what was cancelled takes nothing any more", SOON, || blocked(&primary) == 1);
-    client.close(Budget::Ms(5000)).expect("blocking commands end at once");
+    client.close(Timeout::Ms(5000)).expect("blocking commands end at once");
     let (token, outcome) = one(&queue);
     assert_eq!((token, fails(Status::Closed, outcome).has(flags::RETRYABLE)), (3, false));
 }
@@ -463,9 +466,9 @@ fn rule_17_durable_writes_wait_for_replicas_on_a_lane_of_their_own() {
         assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
     }
     assert_eq!(primary.calls("wait"), 50);
-    submit_with(&client, &["INCR n", "INCR n"], 0, Budget::Default, &queue, 1).expect("taken");
+    submit_with(&client, &["INCR n", "INCR n"], 0, Timeout::Default, &queue, 1).expect("taken");
     assert_eq!(json(&one(&queue).1.expect("a list")), "[51,52]");
-    submit_with(&plain, &["INCR n"], EACH | 9 << 24, Budget::Ms(400), &queue, 2).expect("taken");
+    submit_with(&plain, &["INCR n"], EACH | 9 << 24, Timeout::Ms(400), &queue, 2).expect("taken");
     let error = fails(Status::Replicas, one(&queue).1);
     assert_eq!((error.count(), number(&plain, "INCR n")), (2, 54), "executed, and not repeated");
 }
@@ -484,7 +487,7 @@ fn rule_18_a_submitted_write_waits_for_a_majority_and_not_longer() {
     eventually("writes are held back", SOON, || {
         within(&client, "INCR m", 20).is_err_and(|error| error.status() == Status::Fenced)
     });
-    submit_with(&client, &["INCR n"], EACH, Budget::Ms(100), &queue, 30).expect("taken");
+    submit_with(&client, &["INCR n"], EACH, Timeout::Ms(100), &queue, 30).expect("taken");
     let error = fails(Status::Fenced, one(&queue).1);
     assert!(error.message().contains("majority") && !error.has(flags::MAYBE_EXECUTED), "{error}");
     submit(&client, &["GET n"], &queue, 31);
@@ -519,9 +522,9 @@ fn reads_go_to_the_replicas_and_to_the_next_one_when_one_stalls() {
     assert!(replicas.iter().all(|replica| seen(replica, "GET k") >= 40), "both take their turns");
     assert_eq!(seen(&primary, "GET k"), 0);
     replicas[0].fault("GET", Fault::Stall);
-    submit_with(&client, &["GET k"; 10], EACH, Budget::Ms(3000), &queue, 0).expect("taken");
+    submit_with(&client, &["GET k"; 10], EACH, Timeout::Ms(3000), &queue, 0).expect("taken");
     assert!(drain(&queue, 10).iter().all(|event| said(event) == "r"), "the next replica answers inside the deadline");
-    submit_with(&client, &["GET k"], EACH | CallFlags::ON_PRIMARY, Budget::Default, &queue, 1).expect("taken");
+    submit_with(&client, &["GET k"], EACH | CallFlags::ON_PRIMARY, Timeout::Default, &queue, 1).expect("taken");
     assert_eq!(said(&drain(&queue, 1)[0]), "v");
     replicas[0].clear_faults();
 }
@@ -540,11 +543,11 @@ fn a_close_ends_all_and_a_freed_client_finishes_what_it_took() {
     s.p.fault("INCR", Fault::Stall);
     submit(&client, &["INCR n"; 100], &queue, 0);
     s.p.wait_count("INCR", 1, SOON);
-    let close = || client.close(Budget::Ms(100));
+    let close = || client.close(Timeout::Ms(100));
     fails(Status::Timeout, takes_at_most("a close within 100 ms", Duration::from_millis(200), close));
     let events = drain(&queue, 100);
     assert!(events.iter().all(|event| event.outcome.as_ref().is_err_and(|error| error.status() == Status::Closed)));
-    fails(Status::Closed, submit_with(&client, &["INCR n"], EACH, Budget::Default, &queue, 1));
+    fails(Status::Closed, submit_with(&client, &["INCR n"], EACH, Timeout::Default, &queue, 1));
     s.p.clear_faults();
 }
 
@@ -577,7 +580,7 @@ fn threads_and_descriptors_go_home() {
             }
             submit(&client, &["INCR n"; 200], &queue, 0);
             drain(&queue, 200);
-            client.close(Budget::Ms(5000)).expect("nothing runs");
+            client.close(Timeout::Ms(5000)).expect("nothing runs");
         }
         back_to(start);
     });
@@ -612,7 +615,7 @@ fn submitted_calls_are_counted_once() {
     let queue = queue(16);
     submit(&client, &["INCR n"; 10], &queue, 0);
     drain(&queue, 10);
-    submit_with(&client, &["INCR n"; 3], 0, Budget::Default, &queue, 0).expect("taken");
+    submit_with(&client, &["INCR n"; 3], 0, Timeout::Default, &queue, 0).expect("taken");
     drain(&queue, 1);
     assert_eq!(counter(&client, "calls"), 11);
 }
@@ -628,7 +631,7 @@ fn a_slow_read_has_the_whole_time_on_one_replica() {
     let queue = queue(16);
     replicas.iter().for_each(|replica| replica.fault("GET", Fault::Delay(Duration::from_millis(900))));
     for sent in 1..=3 {
-        submit_with(&client, &["GET k"], EACH | CallFlags::SLOW, Budget::Ms(2000), &queue, 0).expect("taken");
+        submit_with(&client, &["GET k"], EACH | CallFlags::SLOW, Timeout::Ms(2000), &queue, 0).expect("taken");
         one(&queue).1.expect("a reply");
         assert_eq!(replicas.iter().map(|replica| seen(replica, "GET k")).sum::<usize>(), sent);
     }

@@ -12,7 +12,7 @@ use calls::*;
 use completions::*;
 use stage::{SOON, Stage, stage};
 use support::*;
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Status, flags};
 use vigie::queue::Queue;
 use vigie::time::Deadline;
@@ -20,9 +20,9 @@ use vigie::time::Deadline;
 const MS: Duration = Duration::from_millis(1);
 
 #[track_caller]
-fn submit(client: &Client, lines: &[&str], flags: u32, budget: Budget, queue: &Arc<Queue>, token: u64) {
+fn submit(client: &Client, lines: &[&str], flags: u32, timeout: Timeout, queue: &Arc<Queue>, token: u64) {
     let flags = CallFlags::from_bits(flags).expect("known flags");
-    client.cmds_submit(&list(lines), flags, budget, queue, token).expect("taken");
+    client.cmds_submit(&list(lines), flags, timeout, queue, token).expect("taken");
 }
 
 /// A stage on which writes are held back.
@@ -40,15 +40,15 @@ fn a_deadline_is_kept_while_a_connection_is_being_opened() {
     let client = to_primary(&s.sentinel, &[]);
     let queue = queue(16);
     s.p.fault("HELLO", Fault::Stall);
-    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    submit(&client, &["SET k v"], EACH, Timeout::Default, &queue, 0);
     s.p.wait_count("HELLO", 1, SOON);
     let (token, outcome) = takes_at_most("a deadline of 50 ms", 200 * MS, || {
-        submit(&client, &["SET k w"], EACH, Budget::Ms(50), &queue, 1);
+        submit(&client, &["SET k w"], EACH, Timeout::Ms(50), &queue, 1);
         one(&queue)
     });
     let error = fails(Status::Timeout, outcome);
     assert!(token == 1 && error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
-    submit(&client, &["SET k x"], EACH, Budget::Default, &queue, 2);
+    submit(&client, &["SET k x"], EACH, Timeout::Default, &queue, 2);
     let token = takes_at_most("the end of a cancelled call", 200 * MS, || {
         assert_eq!(queue.cancel(2), 1);
         one(&queue).0
@@ -68,14 +68,14 @@ fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
     let client = open(&handle(&sentinel, &[("timeout.connect", "3000")]), Target::Replica, &[]);
     let queue = queue(1000);
     // The first calls find both.
-    submit(&client, &["PING"; 4], EACH, Budget::Default, &queue, 0);
+    submit(&client, &["PING"; 4], EACH, Timeout::Default, &queue, 0);
     drain(&queue, 4);
     replicas[0].fault("HELLO", Fault::Stall);
     replicas[0].reset_all();
     let hellos = replicas[0].count("HELLO");
     let (mut token, mut asked) = (1, false);
     while !asked {
-        submit(&client, &["GET k"], EACH, Budget::Default, &queue, token);
+        submit(&client, &["GET k"], EACH, Timeout::Default, &queue, token);
         token += 1;
         asked = replicas[0].count("HELLO") > hellos;
         std::thread::sleep(Duration::from_millis(2));
@@ -84,7 +84,7 @@ fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
     let (pacing, begun, mut longest) = (Pacing::start(), Instant::now(), Duration::ZERO);
     while begun.elapsed() < 500 * MS {
         let sent = Instant::now();
-        submit(&client, &["ECHO x"; 10], EACH, Budget::Default, &queue, 10_000);
+        submit(&client, &["ECHO x"; 10], EACH, Timeout::Default, &queue, 10_000);
         let mut left = 10;
         while left > 0 {
             let mut events = Vec::new();
@@ -103,18 +103,18 @@ fn what_was_submitted_before_a_close_has_the_time_of_the_close() {
     let client = to_primary(&s.sentinel, &[]);
     let queue = queue(16);
     s.p.fault("HELLO", Fault::Delay(Duration::from_millis(100)));
-    submit(&client, &["SET k v", "GET k"], EACH, Budget::Default, &queue, 0);
-    client.close(Budget::Ms(10_000)).expect("all have ended");
+    submit(&client, &["SET k v", "GET k"], EACH, Timeout::Default, &queue, 0);
+    client.close(Timeout::Ms(10_000)).expect("all have ended");
     let events = drain(&queue, 2);
     assert_eq!((said(&events[0]), said(&events[1])), ("OK".into(), "v".into()));
     // What has not begun by then ends with CLOSED, and at once.
     let s = fenced();
     let client = to_primary(&s.sentinel, &[]);
-    submit(&client, &["INCR n"], EACH, Budget::Unlimited, &queue, 2);
+    submit(&client, &["INCR n"], EACH, Timeout::Unlimited, &queue, 2);
     let other = Arc::clone(&client);
-    let waits = spawn(move || call(&other, "INCR n", 0, Budget::Unlimited));
+    let waits = spawn(move || call(&other, "INCR n", 0, Timeout::Unlimited));
     eventually("both are inside", SOON, || counter(&client, "calls") >= 2);
-    let (closed, took, pace) = paced(|| client.close(Budget::Ms(150)));
+    let (closed, took, pace) = paced(|| client.close(Timeout::Ms(150)));
     fails(Status::Timeout, closed);
     assert!(took >= 149 * MS, "{took:?}");
     pace.judge("a close within 150 ms", took, 250 * MS);
@@ -132,12 +132,12 @@ fn what_waits_while_a_client_is_being_closed_goes_to_the_next_primary() {
     let client = to_primary(&s.sentinel, &[]);
     assert_eq!(cmd(&client, "GET k").map(|reply| json(&reply)).expect("reads go on"), "null");
     let queue = queue(16);
-    submit(&client, &["INCR n"], EACH, Budget::Ms(15_000), &queue, 0);
+    submit(&client, &["INCR n"], EACH, Timeout::Ms(15_000), &queue, 0);
     let other = Arc::clone(&client);
     let waits = spawn(move || within(&other, "INCR n", 15_000));
     eventually("both are inside", SOON, || counter(&client, "calls") >= 3);
     let other = Arc::clone(&client);
-    let close = spawn(move || other.close(Budget::Ms(15_000)));
+    let close = spawn(move || other.close(Timeout::Ms(15_000)));
     eventually("the close has begun", SOON, || client.stats().is_err());
     s.switch_all();
     join(&close).expect("all have ended");
@@ -151,12 +151,12 @@ fn what_may_have_run_is_told_so_when_the_client_is_closed() {
     let s = stage(1, &[("retry.backoff_min", "5000"), ("retry.backoff_max", "5000")]);
     let client = to_primary(&s.sentinel, &[]);
     let queue = queue(16);
-    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    submit(&client, &["SET k v"], EACH, Timeout::Default, &queue, 0);
     drain(&queue, 1);
     s.p.fault("INCR", Fault::Lost);
-    submit(&client, &["INCR n"], EACH | CallFlags::IDEMPOTENT, Budget::Unlimited, &queue, 1);
+    submit(&client, &["INCR n"], EACH | CallFlags::IDEMPOTENT, Timeout::Unlimited, &queue, 1);
     eventually("it waits for its third attempt", SOON, || seen(&s.p, "INCR n") >= 2);
-    let _ = client.close(Budget::DontWait);
+    let _ = client.close(Timeout::DontWait);
     assert!(fails(Status::Closed, one(&queue).1).has(flags::MAYBE_EXECUTED));
 }
 
@@ -166,9 +166,9 @@ fn a_list_of_which_a_part_ran_says_so_when_the_client_is_closed() {
     let client = to_primary(&s.sentinel, &[]);
     let queue = queue(16);
     s.p.fault("INCR b", Fault::Error("READONLY You can't write against a read only replica.".into()));
-    submit(&client, &["INCR a", "INCR b"], 0, Budget::Unlimited, &queue, 1);
+    submit(&client, &["INCR a", "INCR b"], 0, Timeout::Unlimited, &queue, 1);
     eventually("the rest is refused again and again", SOON, || seen(&s.p, "INCR b") >= 3);
-    let _ = client.close(Budget::DontWait);
+    let _ = client.close(Timeout::DontWait);
     let reply = one(&queue).1.expect("what is known of it");
     assert_eq!((reply.count(0), reply.int(1), seen(&s.p, "INCR a")), (2, Some(1), 1));
     assert!(reply.error_line(2).is_some_and(|line| line.starts_with(b"READONLY")));
@@ -182,7 +182,7 @@ fn retry_max_holds_for_what_was_submitted() {
     let refused = |max: &str| {
         let client = to_primary(&s.sentinel, &[("retry.max", max)]);
         s.p.clear_log();
-        submit(&client, &["INCR n"], EACH, Budget::Unlimited, &queue, 1);
+        submit(&client, &["INCR n"], EACH, Timeout::Unlimited, &queue, 1);
         assert_eq!(fails(Status::Server, one(&queue).1).server_code(), "READONLY");
         seen(&s.p, "INCR n")
     };
@@ -197,7 +197,7 @@ fn what_is_cancelled_on_one_queue_goes_on_on_another() {
         let s = stage(1, &[]);
         let client = to_primary(&s.sentinel, &[]);
         let queues = [queue(4), queue(4)];
-        submit(&client, &["SET k v"], EACH, Budget::Default, &queues[0], 0);
+        submit(&client, &["SET k v"], EACH, Timeout::Default, &queues[0], 0);
         drain(&queues[0], 1);
         if in_line {
             s.listened();
@@ -206,7 +206,7 @@ fn what_is_cancelled_on_one_queue_goes_on_on_another() {
         } else {
             s.p.fault("INCR", Fault::Stall);
         }
-        queues.iter().for_each(|queue| submit(&client, &["INCR n"], EACH, Budget::Default, queue, 7));
+        queues.iter().for_each(|queue| submit(&client, &["INCR n"], EACH, Timeout::Default, queue, 7));
         if !in_line {
             s.p.wait_count("INCR n", 1, SOON);
         }
@@ -228,13 +228,13 @@ fn what_follows_a_disconnect_starts_after_what_is_in_flight() {
     let s = stage(1, &[]);
     let client = to_primary(&s.sentinel, &[]);
     let queue = queue(4);
-    submit(&client, &["SET k v"], EACH, Budget::Default, &queue, 0);
+    submit(&client, &["SET k v"], EACH, Timeout::Default, &queue, 0);
     drain(&queue, 1);
     s.p.fault("INCR", Fault::Stall);
-    submit(&client, &["INCR n"], EACH, Budget::Default, &queue, 1);
+    submit(&client, &["INCR n"], EACH, Timeout::Default, &queue, 1);
     s.p.wait_count("INCR n", 1, SOON);
     client.disconnect().expect("an open client");
-    submit(&client, &["GET n"], EACH, Budget::Default, &queue, 2);
+    submit(&client, &["GET n"], EACH, Timeout::Default, &queue, 2);
     let begun = Instant::now();
     eventually("time enough to start it", SOON, || begun.elapsed() > Duration::from_millis(100));
     assert_eq!(seen(&s.p, "GET n"), 0, "the first one has not ended");
@@ -251,7 +251,7 @@ fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
     let client = to_primary(&s.sentinel, &[("submit.max_bytes", "1000000000")]);
     let queue = queue(CALLS);
     for at in (0..CALLS).step_by(100) {
-        submit(&client, &["INCR n"; 100], EACH, Budget::Unlimited, &queue, at as u64);
+        submit(&client, &["INCR n"; 100], EACH, Timeout::Unlimited, &queue, at as u64);
     }
     s.switch_all();
     // Thirty seconds are plenty, and were too few when each start looked at all that wait.
@@ -274,7 +274,7 @@ fn the_lines_of_many_clients_cost_little_while_they_wait() {
         let clients: Vec<_> = (0..400).map(|_| to_primary(&s.sentinel, &[])).collect();
         let queue = queue(1000);
         for (at, client) in clients.iter().enumerate() {
-            submit(client, &["INCR n"], EACH, Budget::Unlimited, &queue, at as u64);
+            submit(client, &["INCR n"], EACH, Timeout::Unlimited, &queue, at as u64);
         }
         let start = ticks();
         assert_eq!(queue.drain(Deadline::after(Duration::from_secs(1)), &mut Vec::new(), 9), 0);

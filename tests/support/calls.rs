@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::support::{Deployment, FakeNode, FakeSentinel, Node, Scripted, proc};
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Result, Status};
 use vigie::resp::Reply;
@@ -71,17 +71,17 @@ pub fn to_replicas(sentinel: &Arc<Sentinel>, overrides: &[(&str, &str)]) -> Arc<
 
 /// A command of words, with the default budget.
 pub fn cmd(client: &Client, line: &str) -> Result<Reply> {
-    call(client, line, 0, Budget::Default)
+    call(client, line, 0, Timeout::Default)
 }
 
 /// A command of words within so many milliseconds.
 pub fn within(client: &Client, line: &str, ms: u64) -> Result<Reply> {
-    call(client, line, 0, Budget::Ms(ms))
+    call(client, line, 0, Timeout::Ms(ms))
 }
 
-pub fn call(client: &Client, line: &str, flags: u32, budget: Budget) -> Result<Reply> {
+pub fn call(client: &Client, line: &str, flags: u32, timeout: Timeout) -> Result<Reply> {
     let words: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
-    client.cmd_exec(&words, CallFlags::from_bits(flags).expect("known flags"), budget)
+    client.cmd_exec(&words, CallFlags::from_bits(flags).expect("known flags"), timeout)
 }
 
 /// A command of words that must succeed: its reply as text.
@@ -121,7 +121,7 @@ pub fn list(lines: &[&str]) -> Vec<u8> {
 
 /// Runs a list of commands of words.
 pub fn run(client: &Client, lines: &[&str]) -> Result<Reply> {
-    client.cmds_exec(&list(lines), CallFlags::default(), Budget::Default)
+    client.cmds_exec(&list(lines), CallFlags::default(), Timeout::Default)
 }
 
 /// The error of a call that must fail with this status.

@@ -4,7 +4,7 @@
 use crate::support::{Deployment, FakeSentinel, eventually};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Result};
 use vigie::resp::{Kind, Reply};
@@ -45,17 +45,17 @@ pub fn client(sentinel: &Arc<Sentinel>, target: Target) -> Arc<Client> {
 
 /// One command within the configured time.
 pub fn cmd(client: &Client, args: &[&str]) -> Reply {
-    try_cmd(client, args, Budget::Default).unwrap_or_else(|error| panic!("{}: {error:?}", args.join(" ")))
+    try_cmd(client, args, Timeout::Default).unwrap_or_else(|error| panic!("{}: {error:?}", args.join(" ")))
 }
 
-pub fn try_cmd(client: &Client, args: &[&str], budget: Budget) -> Result<Reply> {
+pub fn try_cmd(client: &Client, args: &[&str], timeout: Timeout) -> Result<Reply> {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
-    client.cmd_exec(&args, CallFlags::default(), budget)
+    client.cmd_exec(&args, CallFlags::default(), timeout)
 }
 
 /// The error of a command that must fail.
-pub fn fails(client: &Client, args: &[&str], budget: Budget) -> Error {
-    match try_cmd(client, args, budget) {
+pub fn fails(client: &Client, args: &[&str], timeout: Timeout) -> Error {
+    match try_cmd(client, args, timeout) {
         Ok(reply) => panic!("{} was answered with {:?}", args.join(" "), text(&reply, 0)),
         Err(error) => error,
     }
@@ -112,7 +112,7 @@ pub fn sentinels(topology: &Reply) -> Vec<Told> {
 #[track_caller]
 pub fn wait_served_by(client: &Client, port: u16) {
     eventually(&format!("commands land on port {port}"), Duration::from_secs(10), || {
-        let info = try_cmd(client, &["INFO", "server"], Budget::Ms(1000));
+        let info = try_cmd(client, &["INFO", "server"], Timeout::Ms(1000));
         info.is_ok_and(|info| text(&info, 0).contains(&format!("tcp_port:{port}\r\n")))
     });
 }

@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, CallFlags, Client, Target};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Error, Status, flags};
 use vigie::queue::kind;
 use vigie::resp::encode;
@@ -142,7 +142,7 @@ fn planned_eager(rig: &Rig) -> Outcome {
 
 fn planned_hasty(rig: &Rig) -> Outcome {
     let stage = rig.stage(rig.deployment("hasty"), &[]);
-    let habits = Habits { budget: Budget::Ms(50), ..Habits::default() };
+    let habits = Habits { timeout: Timeout::Ms(50), ..Habits::default() };
     let (mut outcome, _) = plan_and_switch(stage, rig, habits, (1.0, 5.0));
     outcome.expect_errors(100, |kind| kind.retryable() || kind.maybe());
     outcome.expect_longest(60.0);
@@ -568,7 +568,7 @@ fn load(
             while !stop.load(Ordering::Acquire) {
                 let first = next.fetch_add(commands, Ordering::AcqRel);
                 let list = pushes(first..first + commands, ballast);
-                let (outcome, took) = calls::timed(|| client.cmds_exec(&list, CallFlags::default(), Budget::Ms(5000)));
+                let (outcome, took) = calls::timed(|| client.cmds_exec(&list, CallFlags::default(), Timeout::Ms(5000)));
                 ends.lock().expect("no panic under the lock").note(first..first + commands, outcome, took);
                 // A pace at which one list of all numbers stays small enough to compare.
                 std::thread::sleep(Duration::from_millis(100));
@@ -682,7 +682,7 @@ fn reply_lost(rig: &Rig) -> Outcome {
     }
     let count = node.cmd(&["GET", "torture-count"]).int().unwrap_or(0);
     door.trap("torture-set", Trap::LoseReply);
-    let repeated = calls::call(&client, "SET torture-set 1", CallFlags::IDEMPOTENT, Budget::Default);
+    let repeated = calls::call(&client, "SET torture-set 1", CallFlags::IDEMPOTENT, Timeout::Default);
     let traps = door.traps_left();
     drop(client);
     let mut outcome = stage.close();
@@ -744,7 +744,7 @@ fn readonly_inside(rig: &Rig) -> Outcome {
     let client = stage.client().clone();
     let service = stage.handle.sentinel.service(SERVICE);
     let script: [&[u8]; 4] = [b"EVAL", b"return redis.call('INCR', KEYS[1])", b"1", b"torture-script"];
-    let run = || client.cmd_exec(&script, CallFlags::default(), Budget::Ms(2000));
+    let run = || client.cmd_exec(&script, CallFlags::default(), Timeout::Ms(2000));
     run().expect("a primary");
     let session = client.session(None).expect("an open client");
     calls::ok(&session, "MULTI");

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, CallFlags, Target};
+use vigie::client::{CallFlags, Target, Timeout};
 use vigie::error::Status;
 use vigie::queue::kind;
 use vigie::time::Deadline;
@@ -183,7 +183,7 @@ fn majority_silent(rig: &Rig) -> Outcome {
 }
 
 fn refuse_writes(rig: &Rig, stage: Stage, cut: impl FnOnce(), heal: impl FnOnce()) -> Outcome {
-    let habits = Habits { budget: Budget::Ms(700), ..Habits::default() };
+    let habits = Habits { timeout: Timeout::Ms(700), ..Habits::default() };
     let mut probe = stage.probe_with(habits);
     probe.run_for(millis(600));
     probe.fault();
@@ -486,7 +486,7 @@ fn many_clients(rig: &Rig) -> Outcome {
             calls::spawn(move || {
                 let (mut good, mut bad) = (0, Vec::new());
                 while !stop.load(Ordering::Acquire) {
-                    match client.cmd_exec(&[b"INCR", b"n"], CallFlags::default(), Budget::Ms(5000)) {
+                    match client.cmd_exec(&[b"INCR", b"n"], CallFlags::default(), Timeout::Ms(5000)) {
                         Ok(_) => good += 1,
                         Err(error) if error.has(vigie::error::flags::MAYBE_EXECUTED) => {}
                         Err(error) => bad.push(error.message().to_owned()),

@@ -7,7 +7,7 @@ use crate::calls::{self, SERVICE};
 use crate::support::{FakeNode, Fault, Layout, Node, Proxy, Scripted, Value, Way, eventually};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, Client, Target};
+use vigie::client::{Client, Target, Timeout};
 use vigie::error::Status;
 use vigie::queue::kind;
 
@@ -31,7 +31,7 @@ const READ_MS: u64 = 1000;
 
 /// Writes to the primary, reads from the replicas.
 fn readers(stage: &Stage, overrides: &[(&str, &str)]) -> (Arc<Client>, Probe) {
-    readers_with(stage, overrides, Habits { budget: Budget::Ms(READ_MS), ..Habits::default() })
+    readers_with(stage, overrides, Habits { timeout: Timeout::Ms(READ_MS), ..Habits::default() })
 }
 
 fn readers_with(stage: &Stage, overrides: &[(&str, &str)], habits: Habits) -> (Arc<Client>, Probe) {

@@ -9,7 +9,7 @@ use crate::support::{Deployment, Node, Proxy, eventually, proc};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, Client, Target};
+use vigie::client::{Client, Target, Timeout};
 use vigie::error::Status;
 
 scenarios! {
@@ -189,7 +189,7 @@ fn credentials(rig: &Rig) -> Outcome {
     let first = began.elapsed();
     let told = calls::json(&late.topology(Some(SERVICE)).expect("an open handle"));
     let named = told.contains(&odd.addr()) && told.contains("WRONGPASS");
-    drop(vigie::client::close_all(&late, Budget::Ms(500)));
+    drop(vigie::client::close_all(&late, Timeout::Ms(500)));
     probe.run_for(Duration::from_millis(rig.pick(2000, 10_000)));
     let refused: u64 = refused_logins(&ask(&["ACL", "LOG", "128"]));
     let seconds = probe.since_fault().as_secs_f64();
@@ -247,7 +247,7 @@ fn old_server(rig: &Rig) -> Outcome {
     let liar = calls::handle(&lying, &[]);
     let refused = calls::within(&calls::to_primary(&liar, &[]), "PING", 300);
     let status = refused.err().map(|error| error.status());
-    drop(vigie::client::close_all(&liar, Budget::Ms(500)));
+    drop(vigie::client::close_all(&liar, Timeout::Ms(500)));
     drop(lying);
     let mut outcome = two_switches(rig, stage);
     outcome.must("a replica is not taken for a primary", status == Some(Status::Role), format!("{status:?}"));
@@ -291,7 +291,7 @@ fn connection_storm(rig: &Rig) -> Outcome {
     drop(stop);
     crowd.into_iter().for_each(|thread| thread.join().expect("the crowd does not panic"));
     for (sentinel, _) in &others {
-        drop(vigie::client::close_all(sentinel, Budget::Ms(500)));
+        drop(vigie::client::close_all(sentinel, Timeout::Ms(500)));
     }
     drop(others);
     // Only now there is a place for one who asks.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, Target};
+use vigie::client::{Target, Timeout};
 use vigie::queue::kind;
 
 scenarios! {
@@ -34,7 +34,7 @@ const fn replicas(n: u32) -> u32 {
 /// A planned failover under writes that count only when replicas have them: none that was acknowledged may be lost.
 fn durable(rig: &Rig, options: &[(&str, &str)], flags: u32) -> Outcome {
     let stage = rig.stage(rig.deployment("durable"), options);
-    let habits = Habits { budget: Budget::Ms(rig.pick(400, 2000)), flags, ..Habits::default() };
+    let habits = Habits { timeout: Timeout::Ms(rig.pick(400, 2000)), flags, ..Habits::default() };
     let mut probe = stage.probe_with(habits);
     probe.run_for(Duration::from_millis(500));
     probe.fault();
@@ -101,7 +101,7 @@ fn kill_ours(node: &Node) {
 
 fn hasty(rig: &Rig, stage: Stage, break_it: &dyn Fn(&Stage), heal: &dyn Fn(&Stage)) -> Outcome {
     let client = stage.handle.client(Target::Split, &[]);
-    let habits = Habits { budget: Budget::Ms(50), pace: Duration::from_millis(5), ..Habits::default() };
+    let habits = Habits { timeout: Timeout::Ms(50), pace: Duration::from_millis(5), ..Habits::default() };
     let mut probe = Probe::start(&client, habits);
     probe.run_for(Duration::from_millis(300));
     let old = stage.primary();

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, CallFlags, Client};
+use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Error, Status, flags};
 
 /// An error as the table counts it.
@@ -67,7 +67,7 @@ pub struct Habits {
     pub key: String,
     /// Between the end of a call and the next one.
     pub pace: Duration,
-    pub budget: Budget,
+    pub timeout: Timeout,
     pub flags: u32,
     pub reads: bool,
 }
@@ -75,7 +75,7 @@ pub struct Habits {
 impl Default for Habits {
     fn default() -> Self {
         let (key, pace) = ("torture".to_owned(), Duration::from_millis(2));
-        Habits { key, pace, budget: Budget::Ms(5000), flags: 0, reads: true }
+        Habits { key, pace, timeout: Timeout::Ms(5000), flags: 0, reads: true }
     }
 }
 
@@ -151,8 +151,8 @@ impl Probe {
                 let read: [&[u8]; 2] = [b"GET", b"torture-reads"];
                 let began = Instant::now();
                 let outcome = match writes {
-                    true => client.cmd_exec(&args, call_flags, habits.budget),
-                    false => client.cmd_exec(&read, CallFlags::default(), habits.budget),
+                    true => client.cmd_exec(&args, call_flags, habits.timeout),
+                    false => client.cmd_exec(&read, CallFlags::default(), habits.timeout),
                 };
                 let ended = Instant::now();
                 let outcome = outcome.map(drop).map_err(|error| (Kind::of(&error), error.message().to_owned()));

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vigie::client::{Budget, Client, Target, close_all};
+use vigie::client::{Client, Target, Timeout, close_all};
 use vigie::queue::{Queue, kind};
 use vigie::resp::Reply;
 use vigie::time::Deadline;
@@ -179,7 +179,7 @@ impl Handle {
     }
     /// Ends the client and all that was made from the handle.
     pub fn close(&mut self) {
-        let _ = close_all(&self.sentinel, Budget::Ms(500));
+        let _ = close_all(&self.sentinel, Timeout::Ms(500));
         if let Some(listener) = self.listener.take() {
             // Pushed as a completion, which no watch gives.
             let stop = vigie::queue::Event { kind: kind::COMPLETION, token: STOP, outcome: Ok(None) };
@@ -226,7 +226,7 @@ impl Stage {
         let sampler = Sampler::start();
         let start = held();
         let handle = Handle::open(addrs, options);
-        handle.client.cmd_exec(&[b"PING"], Default::default(), Budget::Default).expect("a primary that answers");
+        handle.client.cmd_exec(&[b"PING"], Default::default(), Timeout::Default).expect("a primary that answers");
         eventually("an ear at every Sentinel", Duration::from_secs(5), || {
             let listening = |heard: &Heard| heard.kind == kind::SENTINEL && word(&heard.text, "up") == "true";
             let off = options.iter().any(|(key, value)| *key == "monitor" && *value != "on");

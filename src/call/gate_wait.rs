@@ -8,7 +8,7 @@ use crate::time::Deadline;
 
 /// Whether a call has been held back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Held(bool);
+pub(crate) struct GateWait(bool);
 
 /// What follows for a call that asks whether it may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum Permit {
     Refuse,
 }
 
-impl Held {
+impl GateWait {
     /// The call has been held back.
     pub(crate) fn note(&mut self) {
         self.0 = true;
@@ -58,8 +58,8 @@ mod tests {
     /// What follows with so much time left, and whether it counts as held from then on.
     fn ask(was: bool, open: bool, left: Option<Duration>) -> (Permit, bool) {
         let deadline = left.map_or(Deadline::never(), Deadline::after);
-        let mut held = Held(was);
-        (held.ask(open, deadline, &deadline), held.0)
+        let mut gate_wait = GateWait(was);
+        (gate_wait.ask(open, deadline, &deadline), gate_wait.0)
     }
 
     #[test]
@@ -84,19 +84,19 @@ mod tests {
 
     #[test]
     fn a_look_without_waiting_refuses_only_what_is_held_at_this_moment() {
-        let mut held = Held::default();
+        let mut gate_wait = GateWait::default();
         let (at_once, deadline) = (Deadline::after(Duration::ZERO), Deadline::after(Duration::from_secs(9)));
-        assert_eq!(held.ask(false, at_once, &deadline), Permit::Refuse);
-        held.note();
-        assert_eq!(held.ask(true, at_once, &deadline), Permit::Go);
+        assert_eq!(gate_wait.ask(false, at_once, &deadline), Permit::Refuse);
+        gate_wait.note();
+        assert_eq!(gate_wait.ask(true, at_once, &deadline), Permit::Go);
     }
 
     #[test]
     fn a_call_that_was_held_until_no_time_is_left_is_fenced_and_not_sent() {
-        let (mut held, deadline) = (Held::default(), Deadline::after(Duration::from_micros(500)));
-        assert!(held.check(&deadline).is_ok());
-        held.note();
-        let error = held.check(&deadline).unwrap_err();
+        let (mut gate_wait, deadline) = (GateWait::default(), Deadline::after(Duration::from_micros(500)));
+        assert!(gate_wait.check(&deadline).is_ok());
+        gate_wait.note();
+        let error = gate_wait.check(&deadline).unwrap_err();
         assert!(error.status() == Status::Fenced && error.has(flags::RETRYABLE));
     }
 }
