@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use vigie::config::{ClientSettings, Endpoint, LaneSettings};
 use vigie::lane::{Bytes, Lane, Unit};
-use vigie::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
+use vigie::net::{Conn, ConnectOptions, Expect};
 use vigie::queue::{Event, Queue, kind};
 use vigie::resp::{Decoded, Decoder, Limits, Want, encode, list};
 use vigie::time::Deadline;
@@ -96,17 +96,10 @@ fn lane() -> Lane {
         answer_pings(stream);
     });
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port };
-    let handshake = HandshakeOptions::plain(Expect::Any);
-    let tcp = ClientSettings::default().tcp;
-    let options = ConnectOptions {
-        tcp,
-        limits: Limits::default(),
-        handshake,
-        admit: None,
-        timeout_connect: Duration::from_secs(5),
-    };
+    let settings = ClientSettings { timeout_connect: Duration::from_secs(5), ..ClientSettings::default() };
+    let options = ConnectOptions::of_node(&settings, Expect::Any);
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).expect("it opens");
-    Lane::new(conn, endpoint.to_string(), LaneSettings::default())
+    Lane::new(conn.into_wire(), endpoint.to_string(), LaneSettings::default())
 }
 
 fn ping(lane: &Lane) {

@@ -17,10 +17,6 @@ pub mod error;
 #[cfg(not(loom))]
 pub mod ffi;
 pub mod lane;
-#[cfg(not(loom))]
-pub mod net;
-#[cfg(loom)]
-#[path = "net/scripted.rs"]
 pub mod net;
 #[cfg(not(loom))]
 pub mod plan;

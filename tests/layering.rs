@@ -66,6 +66,10 @@ const SOCKET_WRITES: &[&str] = &[
     "UnixStream",
     "socket2",
 ];
+/// What moves bytes over a socket stands behind the wire, where TLS will be; other rooms cannot call it, the other files of its room must not.
+/// A waker is a pair of sockets of this process.
+const SOCKET_USERS: &[&str] = &["net/socket.rs", "net/scripted.rs", "net/wire.rs", "net/waker.rs"];
+const SOCKET_MOVES: &[&str] = &["send_parts", "send_now", "recv_into", "recv_append", "recv_now", "peek_byte"];
 const THREAD_STARTS: &[&str] = &["spawn", "Builder", "scope"];
 const RANDOM: &str = "sys/random.rs";
 /// What a first use waits for: in a child that was forked amid the first use, for ever. sys/fork.rs has what serves instead.
@@ -133,6 +137,8 @@ fn each_rule_sees_its_breach() {
         ("ffi/a.rs", "unsafe impl Send for X {}", "without a SAFETY"),
         ("net/a.rs", "fn f() { let _ = libc::send(1); }", "writes to a socket"),
         ("lane/a.rs", "use std::net::TcpStream;", "writes to a socket"),
+        ("net/conn.rs", "fn f() { self.socket.send_parts(parts); }", "beside the wire"),
+        ("net/link.rs", "fn f() { self.wire.socket().recv_into(&mut buffer, None); }", "beside the wire"),
         ("worker.rs", "use std::thread;\nfn f() { thread::spawn(g); }", "starts a thread"),
         ("worker.rs", "use std::{io, thread};\nfn f() { thread::scope(g); }", "starts a thread"),
         ("worker.rs", "use std::thread::{Builder, ThreadId};", "starts a thread"),
@@ -299,6 +305,11 @@ fn judge_words(name: &str, code: &str, found: &mut Vec<String>) {
         for word in SOCKET_WRITES {
             if name != SOCKET_WRITER && !words_after(line, word).is_empty() {
                 breach(format!("{word}: writes to a socket outside of {SOCKET_WRITER}"));
+            }
+        }
+        if room_of(name) == "net" && !SOCKET_USERS.contains(&name) {
+            for word in SOCKET_MOVES.iter().filter(|word| !words_after(line, word).is_empty()) {
+                breach(format!("{word}: moves bytes over a socket beside the wire"));
             }
         }
         if name != THREAD_STARTER && THREAD_STARTS.iter().any(|word| starts_thread(line, word, imported)) {

@@ -312,8 +312,7 @@ impl Pinned {
         };
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
         // What was closed while it was idle has surely not run what is not sent.
-        let is_broken = loan.conn().is_none_or(|conn| conn.is_broken());
-        if is_broken || socket.as_ref().is_some_and(|socket| socket.is_closed_by_peer()) {
+        if loan.conn().is_none_or(|conn| conn.is_broken() || conn.is_closed_by_peer()) {
             let text = format!("{} closed the connection while it was idle", loan.pool().name());
             let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
             return Err(self.lose(router, plan, Failure::unsent(error), true));

@@ -8,8 +8,9 @@
 //! of it was sent; a caller returns at its deadline; one caller's deadline costs the others nothing. No lock is held
 //! during a system call. Leaves to others: which lane to use (pool), what may be sent again (client).
 //!
-//! TLS will stand between `St::out` and the socket (rule 24): the writer drains ciphertext in order, the reader feeds
-//! ciphertext to the session before it decodes; offsets and entries stay as they are.
+//! A lane's connection is a [`Wire`] in its three parts: the wire itself, which both roles use at once without a lock; its `In`, under the
+//! reader's lock; its `Out`, under the lane's lock, from which the writer takes it while it sends. TLS will stand in the wire (rule 24):
+//! offsets and entries count plaintext and stay as they are.
 
 #[cfg(all(test, loom))]
 mod model_tests;
@@ -24,7 +25,6 @@ mod writer;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
-use crate::net::{Conn, Socket};
+use crate::net::{In, Wire};
 use crate::sys::fault::Fault;
 use crate::sys::futex::Word;
 use crate::sys::panic;
@@ -59,10 +59,9 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 /// One shared connection.
 pub struct Lane {
-    socket: Arc<Socket>,
+    wire: Wire,
     endpoint: String,
     settings: LaneSettings,
-    born: Instant,
     state: Mutex<St>,
     /// What belongs to the reader's role; whoever has the role is the only one who locks it.
     reader: Mutex<Rd>,
@@ -87,27 +86,25 @@ struct Glance {
 
 impl Lane {
     /// A lane over a connection that has shaken hands and has nothing in flight.
-    pub fn new(conn: Conn, endpoint: String, settings: LaneSettings) -> Self {
-        let born = conn.opened();
-        let (socket, decoder, rest) = conn.into_parts();
+    pub fn new((wire, input): (Wire, In), endpoint: String, settings: LaneSettings) -> Self {
+        let surplus = input.first().is_some_and(|first| first != b'>');
         // On a single processor whoever looks keeps the server from answering.
         let processors =
             if settings.spin.is_zero() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
         let settings = LaneSettings { spin, ..settings };
         let lane = Self {
-            socket,
+            wire,
             endpoint,
             settings,
-            born,
             state: Mutex::new(St::new()),
-            reader: Mutex::new(Rd::new(decoder, &rest)),
+            reader: Mutex::new(Rd::new(input)),
             words: Default::default(),
             glance: CachePadded::default(),
             #[cfg(test)]
             hook: Default::default(),
         };
-        if rest.first().is_some_and(|first| *first != b'>') {
+        if surplus {
             lane.shut(Error::new(Status::Protocol, format!("{} said more than it was asked for", lane.endpoint)));
         }
         lane
@@ -190,12 +187,12 @@ impl Lane {
     pub fn is_busy(&self) -> bool {
         let head = self.glance.head_sent.load(Ordering::Relaxed);
         let limit = (8 * self.srtt()).max(Duration::from_millis(1));
-        head != 0 && self.born.elapsed().saturating_sub(Duration::from_micros(head - 1)) > limit
+        head != 0 && self.born().elapsed().saturating_sub(Duration::from_micros(head - 1)) > limit
     }
 
     /// When its connection was opened.
     pub fn born(&self) -> Instant {
-        self.born
+        self.wire.opened()
     }
 
     /// How long nothing has been in flight; zero while something is.
@@ -256,7 +253,7 @@ impl Lane {
     /// On a lane with nothing in flight, the end of the connection or bytes that nobody asked for end it, before a new unit
     /// could take them for its reply. What is sent out of band may wait for the next reader.
     fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
-        let (status, what) = match self.socket.peek() {
+        let (status, what) = match self.wire.peek() {
             Ok(Some(b'>')) => return st,
             Ok(Some(_)) => (Status::Protocol, "sent a reply that nobody had asked for"),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return st,
@@ -286,7 +283,7 @@ impl Lane {
 
     fn publish(&self, st: &St) {
         self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
-        let head = st.head_sent().map_or(0, |sent| sent.saturating_duration_since(self.born).as_micros() as u64 + 1);
+        let head = st.head_sent().map_or(0, |sent| sent.saturating_duration_since(self.born()).as_micros() as u64 + 1);
         self.glance.head_sent.store(head, Ordering::Relaxed);
         self.glance.srtt_us.store(st.srtt_us() as u32, Ordering::Relaxed);
     }
@@ -297,7 +294,7 @@ impl Lane {
         if st.dead.is_none() {
             st.dead = Some(cause.with_endpoint(&self.endpoint));
             self.glance.dead.store(true, Ordering::Relaxed);
-            self.socket.shutdown();
+            self.wire.shutdown();
         }
         if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.bury(st) } else { st }
     }
@@ -344,8 +341,8 @@ impl Lane {
 
     /// Whether there is something to read, or the peer has made room for what it has not been sent yet.
     fn has_signs_of_life(&self, st: &St) -> bool {
-        let takes_more = || self.socket.wait(false, true, Some(Duration::ZERO)).is_ok_and(|ready| ready.write);
-        matches!(self.socket.peek(), Ok(Some(_))) || (!st.is_head_sent() && takes_more())
+        let takes_more = || self.wire.wait(false, true, Some(Duration::ZERO)).is_ok_and(|ready| ready.write);
+        matches!(self.wire.peek(), Ok(Some(_))) || (!st.is_head_sent() && takes_more())
     }
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
@@ -557,6 +554,9 @@ impl Drop for RoleGuard<'_> {
     fn drop(&mut self) {
         if self.panicked_before || !std::thread::panicking() {
             return;
+        }
+        if self.role == Order::Lead {
+            self.lane.stop_reading();
         }
         let mut st = self.lane.lock();
         match self.role {

@@ -18,7 +18,8 @@ use super::role::Role;
 use super::{Bytes, Completion, Lane, Outcome, Unit};
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
-use crate::net::{ANSWER, COMMAND, Conn, Script};
+use crate::net::{ANSWER, COMMAND, In, Script, Socket, Wire};
+use crate::resp::Limits;
 use crate::sys::futex;
 use crate::sys::slot::{self, Order, Seen};
 use crate::time::{Deadline, Instant};
@@ -52,7 +53,8 @@ fn try_all(preemptions: usize, time: bool, model: impl Fn() + Send + Sync + 'sta
 
 fn lane(script: Script) -> Arc<Lane> {
     let settings = LaneSettings { hold_rtt: Duration::ZERO, silent: 100 * HOUR, ..LaneSettings::default() };
-    Arc::new(Lane::new(Conn::scripted(script), "server".to_owned(), settings))
+    let wire = Wire::new(Arc::new(Socket::scripted(script)));
+    Arc::new(Lane::new((wire, In::new(Limits::default(), 16 * 1024)), "server".to_owned(), settings))
 }
 
 const ECHO: Script = Script { room: usize::MAX, silent: false };
@@ -220,9 +222,9 @@ fn two_callers_whose_answers_come_in_pieces() {
         let lane = lane(SILENT);
         let a = caller(&lane, 'a', Deadline::never());
         let b = caller(&lane, 'b', Deadline::never());
-        lane.socket.say(ANSWER - 2);
-        lane.socket.say(ANSWER);
-        lane.socket.speak();
+        lane.socket().say(ANSWER - 2);
+        lane.socket().say(ANSWER);
+        lane.socket().speak();
         assert_own('a', &a.join().unwrap());
         assert_own('b', &b.join().unwrap());
         assert_well(&lane);
@@ -236,9 +238,9 @@ fn a_caller_whose_deadline_comes_hands_on_what_it_had() {
         let hour = Deadline::after(HOUR);
         let a = caller(&lane, 'a', hour);
         let b = caller(&lane, 'b', Deadline::never());
-        lane.socket.say(ANSWER - 2);
+        lane.socket().say(ANSWER - 2);
         pass(hour);
-        lane.socket.speak();
+        lane.socket().speak();
         assert_own_or_late('a', &a.join().unwrap());
         assert_own('b', &b.join().unwrap());
         assert_well(&lane);
@@ -253,7 +255,7 @@ fn a_writer_whose_deadline_comes_hands_its_role_on() {
         let a = caller(&lane, 'a', hour);
         let b = caller(&lane, 'b', Deadline::never());
         pass(hour);
-        lane.socket.make_room(usize::MAX);
+        lane.socket().make_room(usize::MAX);
         assert_own_or_late('a', &a.join().unwrap());
         assert_own('b', &b.join().unwrap());
         assert_well(&lane);
@@ -273,7 +275,7 @@ fn a_writer_leaves_its_role_to_one_that_is_not_the_reader() {
         thread::yield_now();
         pass(hour);
         thread::yield_now();
-        lane.socket.make_room(usize::MAX);
+        lane.socket().make_room(usize::MAX);
         assert_own_or_late('a', &a.join().unwrap());
         assert_own('b', &b.join().unwrap());
         assert_own('c', &c.join().unwrap());
@@ -289,10 +291,10 @@ fn both_deadlines_come() {
         let a = caller(&lane, 'a', hour);
         let b = caller(&lane, 'b', hour);
         pass(hour);
-        lane.socket.make_room(usize::MAX);
+        lane.socket().make_room(usize::MAX);
         assert_own_or_late('a', &a.join().unwrap());
         assert_own_or_late('b', &b.join().unwrap());
-        lane.socket.speak();
+        lane.socket().speak();
         assert_well(&lane);
     });
 }
@@ -349,7 +351,7 @@ fn a_call_is_started_beside_a_caller() {
 fn a_call_is_started_that_is_late() {
     let then = |lane: &Lane| {
         futex::pass_time(Instant::now() + HOUR);
-        lane.socket.speak();
+        lane.socket().speak();
     };
     started(true, SILENT, then, None);
 }
@@ -372,7 +374,7 @@ fn the_end(end: fn(&Lane)) {
         let b = caller(&lane, 'b', Deadline::never());
         end(&lane);
         let outcomes = [('a', a.join().unwrap()), ('b', b.join().unwrap())];
-        let heard = lane.socket.heard();
+        let heard = lane.socket().heard();
         for (letter, outcome) in outcomes {
             match outcome {
                 Ok(_) => assert_own(letter, &outcome),
@@ -388,7 +390,7 @@ fn the_end(end: fn(&Lane)) {
 
 #[test]
 fn the_server_ends_it() {
-    the_end(|lane| lane.socket.shutdown());
+    the_end(|lane| lane.socket().shutdown());
 }
 
 #[test]

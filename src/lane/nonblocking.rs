@@ -99,12 +99,12 @@ impl Lane {
 
     /// The socket.
     pub fn socket(&self) -> &Arc<Socket> {
-        &self.socket
+        self.wire.socket()
     }
 
     /// The socket's descriptor, for poll.
     pub fn fd(&self) -> RawFd {
-        self.socket.fd()
+        self.wire.fd()
     }
 
     /// The earliest deadline of a submitted call.

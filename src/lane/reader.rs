@@ -12,15 +12,14 @@ use std::sync::atomic::Ordering;
 use super::state::Waiter;
 use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
 use crate::error::{Error, Status};
-use crate::resp::{DecodeError, Decoded, Decoder, Reply, Want};
+use crate::net::{Filled, In};
+use crate::resp::{DecodeError, Decoded, Reply, Want};
 use crate::sys::fault::Fault;
 use crate::sys::slot::{Order, Token};
 use crate::sys::sync::{MutexGuard, PoisonError};
 use crate::time::Instant;
 
-/// The receive buffer begins small, because most connections never need more.
-const FIRST_BUFFER: usize = 16 * 1024;
-/// The largest piece that is received for others at once.
+/// The most that is received for others at once: the buffer begins smaller, because most connections never need more.
 const LAST_BUFFER: usize = 64 * 1024;
 
 /// So many calls sleep after one looked for its reply in vain.
@@ -31,8 +30,7 @@ pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
 
 /// What belongs to the reader's role.
 pub(super) struct Rd {
-    decoder: Decoder,
-    buffer: Vec<u8>,
+    input: In,
     /// What the units in the ring consume, as far as copied.
     expect: VecDeque<Want>,
     copied: u64,
@@ -43,21 +41,18 @@ pub(super) struct Rd {
     finished: Finished,
     /// Bytes wait to be sent, and the callers' replies to be handed over after that.
     held: bool,
-    early: Vec<u8>,
 }
 
 impl Rd {
-    pub(super) fn new(decoder: Decoder, early: &[u8]) -> Self {
+    pub(super) fn new(input: In) -> Self {
         Self {
-            decoder,
-            buffer: vec![0; FIRST_BUFFER],
+            input,
             expect: VecDeque::new(),
             copied: 0,
             complete: Vec::new(),
             deliveries: Vec::new(),
             finished: Vec::new(),
             held: false,
-            early: early.to_vec(),
         }
     }
 }
@@ -180,6 +175,11 @@ impl Lane {
         self.deliver(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// A reader has panicked: nothing tells how far it came with what was received.
+    pub(super) fn stop_reading(&self) {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).input.close();
+    }
+
     /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
         if let Read::Broken(error) = self.read(Some(Instant::now()), None) {
@@ -223,11 +223,11 @@ impl Lane {
     }
 
     fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
-        let early = std::mem::take(&mut rd.early);
-        let received = if early.is_empty() { self.receive(rd, end, now) } else { Ok((early.len(), false)) };
-        let (n, straight) = match received {
-            Ok((0, _)) => return self.ended(rd, self.closed()),
-            Ok(received) => received,
+        // What was received before the connection became a lane comes first.
+        let filled = if rd.input.is_empty() { self.receive(rd, end, now) } else { Ok(Filled::Part) };
+        let filled = match filled {
+            Ok(Filled::Closed) => return self.ended(rd, self.closed()),
+            Ok(filled) => filled,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Read::Nothing,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Read::Nothing,
             Err(error) => {
@@ -235,29 +235,27 @@ impl Lane {
                 return self.ended(rd, Error::from_io(Status::Io, what, &error));
             }
         };
-        let buffer = std::mem::take(&mut rd.buffer);
         #[cfg(test)]
         self.at(super::Point::Received);
-        let input = match (early.is_empty(), straight) {
-            (false, _) => &early[..],
-            (true, false) => &buffer[..n],
-            (true, true) => &[],
-        };
-        let decoded = self.decode(rd, input);
-        rd.buffer = buffer;
+        let decoded = self.decode(rd);
         self.answer(rd);
-        // Of a large text there is most likely more.
-        let full = straight || n == rd.buffer.len();
-        if !straight && full && n < LAST_BUFFER {
-            rd.buffer.resize(LAST_BUFFER, 0);
+        if filled == Filled::Full {
+            rd.input.widen(LAST_BUFFER);
         }
-        decoded.map_or_else(Read::Broken, |()| if full { Read::Full } else { Read::Some })
+        match decoded {
+            Err(error) => {
+                rd.input.close();
+                Read::Broken(error)
+            }
+            Ok(()) if filled == Filled::Part => Read::Some,
+            Ok(()) => Read::Full,
+        }
     }
 
     /// Nothing more will come: a list of which the server said that it understands no more is over.
     #[cold]
     fn ended(&self, rd: &mut Rd, cause: Error) -> Read {
-        if let Some(reply) = rd.decoder.refuse_rest() {
+        if let Some(reply) = rd.input.refuse_rest() {
             rd.expect.pop_front();
             rd.complete.push(Some(reply));
             self.answer(rd);
@@ -265,18 +263,13 @@ impl Lane {
         Read::Broken(cause)
     }
 
-    /// Receives into the buffer, or (then true) straight into the reply what a large text still lacks.
-    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<(usize, bool)> {
+    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<Filled> {
         let left = end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now)));
-        match rd.decoder.receive(|data, most| self.socket.recv_append(data, most, left)) {
-            Some(received) => received.map(|n| (n, true)),
-            None => self.socket.recv(&mut rd.buffer, left).map(|n| (n, false)),
-        }
+        self.wire.fill(&mut rd.input, left)
     }
 
-    /// Decodes all complete replies of the input; what is incomplete stays in the decoder.
-    fn decode(&self, rd: &mut Rd, mut input: &[u8]) -> Result<(), Error> {
-        // What was received straight into a reply is completed without input.
+    /// Decodes all complete replies that were received; what is incomplete stays in the decoder.
+    fn decode(&self, rd: &mut Rd) -> Result<(), Error> {
         loop {
             let want = match rd.expect.front() {
                 Some(want) => *want,
@@ -286,11 +279,10 @@ impl Lane {
                     rd.expect.front().copied().unwrap_or(Want::One)
                 }
             };
-            let (used, decoded) = rd.decoder.decode(input, want).map_err(|error| self.not_resp(error))?;
-            input = &input[used..];
-            let reply = match decoded {
-                None | Some(Decoded::Push(_)) if input.is_empty() => return Ok(()),
-                None | Some(Decoded::Push(_)) => continue,
+            let reply = match rd.input.drain(want).map_err(|error| self.not_resp(error))? {
+                None => return Ok(()),
+                Some(Decoded::Push(_)) if rd.input.is_empty() => return Ok(()),
+                Some(Decoded::Push(_)) => continue,
                 Some(Decoded::Reply(reply)) => Some(reply),
                 Some(Decoded::Skipped) => None,
             };
@@ -299,7 +291,7 @@ impl Lane {
                 return Err(Error::new(Status::Protocol, text));
             }
             rd.complete.push(reply);
-            if input.is_empty() {
+            if rd.input.is_empty() {
                 return Ok(());
             }
         }

@@ -11,6 +11,7 @@ use super::role::Role;
 use super::unit::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
+use crate::net::Out;
 use crate::resp::Want;
 use crate::sys::slot::{Order, Token};
 use crate::time::{Deadline, Gate, Instant};
@@ -20,8 +21,6 @@ const PLENTY: usize = 64 * 1024;
 /// What it costs the two sides at the least to send a call by itself. Holding pays as long as the round trip is shorter than what the
 /// calls in flight would cost so, however it came to its length: with hundreds of callers it is their own work that makes it long.
 const ALONE_US: f32 = 4.0;
-/// A buffer that grew beyond this is given back once it is empty.
-const KEEP: usize = 256 * 1024;
 
 /// Who is told of a unit's end.
 pub(super) enum Waiter {
@@ -89,9 +88,8 @@ impl Entry {
 pub(super) struct St {
     /// Bytes of callers that wait for a writer.
     wbuf: Vec<u8>,
-    /// Bytes that a writer has swapped out, from `out_at` on still to be sent.
-    pub(super) out: Vec<u8>,
-    pub(super) out_at: usize,
+    /// Bytes that a writer has swapped out.
+    pub(super) out: Out,
     ring: VecDeque<Entry>,
     /// The number of the ring's first entry.
     head: u64,
@@ -125,8 +123,7 @@ impl St {
     pub(super) fn new() -> Self {
         Self {
             wbuf: Vec::new(),
-            out: Vec::new(),
-            out_at: 0,
+            out: Out::default(),
             ring: VecDeque::new(),
             head: 0,
             writer: Role::Free,
@@ -174,7 +171,7 @@ impl St {
 
     /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
     pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings, now: Instant) -> bool {
-        let in_order = self.wbuf.is_empty() || self.out_at == self.out.len();
+        let in_order = self.wbuf.is_empty() || self.out.is_empty();
         self.writer.is_free()
             && self.leased.is_none()
             && in_order
@@ -206,7 +203,7 @@ impl St {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.wbuf.len() + self.out.len() > self.out_at
+        !self.wbuf.is_empty() || !self.out.is_empty()
     }
 
     /// Whether the entry's last byte has been handed to the kernel.
@@ -254,7 +251,7 @@ impl St {
 
     /// The socket was full: the rest of a batch must go out whatever is in flight.
     pub(super) fn is_half_sent(&self) -> bool {
-        self.out_at < self.out.len()
+        !self.out.is_empty()
     }
 
     /// Until when what waits now may be held (rule 21).
@@ -298,15 +295,10 @@ impl St {
 
     /// Makes waiting bytes the writer's own, if it has none left.
     pub(super) fn swap_out(&mut self, now: Instant) {
-        if self.out_at < self.out.len() || self.wbuf.is_empty() {
+        if !self.out.is_empty() || self.wbuf.is_empty() {
             return;
         }
-        self.out.clear();
-        self.out_at = 0;
-        if self.out.capacity() > KEEP {
-            self.out = Vec::new();
-        }
-        std::mem::swap(&mut self.out, &mut self.wbuf);
+        self.out.refill(&mut self.wbuf);
         self.out_leased = self.leased.take();
         (self.overdue, self.watched) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
@@ -665,7 +657,7 @@ mod tests {
         with_units(2, &mut st, &mut |st, numbers| {
             st.swap_out(Instant::now());
             assert_eq!(st.abandon(numbers[0]), Some(10));
-            assert_eq!(st.out.len(), 20);
+            assert_eq!(st.out.rest().len(), 20);
             let (mut copied, mut wants) = (0, VecDeque::new());
             st.expect(&mut copied, &mut wants);
             assert_eq!(wants, [Want::Skip(1), Want::One]);
@@ -698,7 +690,7 @@ mod tests {
             with_units(3, &mut st, &mut |st, _| {
                 may.push(st.may_flush(&settings));
                 st.swap_out(sent.unwrap_or(now));
-                st.out_at = st.out.len();
+                st.out.took(st.out.rest().len());
                 may.push(st.may_flush(&settings));
                 st.overdue = true;
                 may.push(st.may_flush(&settings));
@@ -717,7 +709,7 @@ mod tests {
             let mut may = Vec::new();
             with_units(calls, &mut st, &mut |st, _| {
                 st.swap_out(Instant::now() + Duration::from_secs(60));
-                st.out_at = st.out.len();
+                st.out.took(st.out.rest().len());
                 may.push(st.may_flush(&settings));
             });
             assert_eq!(may, [!held], "{calls} calls in flight");

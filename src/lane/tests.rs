@@ -12,8 +12,7 @@ use super::role::Role;
 use super::{Bytes, Lane, Outcome, Point, Unit};
 use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
-use crate::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
-use crate::resp::Limits;
+use crate::net::{Conn, ConnectOptions, Expect};
 use crate::time::{Deadline, Gate, Passage};
 
 const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
@@ -39,18 +38,15 @@ fn lane_of(spin: Duration, silent: Duration, talk: impl FnOnce(TcpStream) + Send
         stream.write_all(GREETING).unwrap();
         talk(stream);
     });
-    let handshake = HandshakeOptions::plain(Expect::Any);
-    let tcp = ClientSettings::default().tcp;
-    let options = ConnectOptions {
-        tcp,
-        limits: Limits::default(),
-        handshake,
-        admit: None,
-        timeout_connect: Duration::from_secs(5),
-    };
+    let settings = ClientSettings { timeout_connect: Duration::from_secs(5), ..ClientSettings::default() };
+    let options = ConnectOptions::of_node(&settings, Expect::Any);
     let conn = Conn::open(&endpoint, &options, Deadline::after(Duration::from_secs(5))).unwrap();
     let hold_rtt = Duration::ZERO;
-    Lane::new(conn, endpoint.to_string(), LaneSettings { hold_rtt, spin, silent, ..LaneSettings::default() })
+    Lane::new(
+        conn.into_wire(),
+        endpoint.to_string(),
+        LaneSettings { hold_rtt, spin, silent, ..LaneSettings::default() },
+    )
 }
 
 fn ping(lane: &Lane) -> Outcome {
@@ -629,7 +625,7 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
             lane.exec(unit, Deadline::never())
         });
         let begun = Instant::now();
-        while lane.socket.wait(false, true, Some(Duration::ZERO)).unwrap().write || lane.in_flight() == 0 {
+        while lane.wire.wait(false, true, Some(Duration::ZERO)).unwrap().write || lane.in_flight() == 0 {
             assert!(begun.elapsed() < Duration::from_secs(10), "the socket is never full");
             std::thread::yield_now();
         }
@@ -643,7 +639,7 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
 
 /// Waits until the peer's answer is there.
 fn await_answer(lane: &Lane) {
-    assert!(lane.socket.wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
+    assert!(lane.wire.wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
 }
 
 /// As after a stop of the process: the clock has gone on, what came meanwhile is still in the socket, and its reader has not run yet.
@@ -697,7 +693,7 @@ fn a_lane_is_not_silent_while_its_peer_has_room_for_what_it_waits_for() {
     let failure = set(&lane, &[b"SET", b"k", &text], Deadline::after(Duration::ZERO)).unwrap_err();
     assert!(failure.sent > 0);
     go.send(()).unwrap();
-    assert!(lane.socket.wait(false, true, Some(Duration::from_secs(20))).unwrap().write);
+    assert!(lane.wire.wait(false, true, Some(Duration::from_secs(20))).unwrap().write);
     while lane.lock().silent_beyond(SILENT).is_none() {
         std::thread::yield_now();
     }

@@ -11,6 +11,7 @@ use super::role::NOBODY;
 use super::state::{St, Waiter};
 use super::{Call, Failure, Lane, RoleGuard};
 use crate::error::{Error, Status};
+use crate::net::{Out, Sending};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
@@ -61,31 +62,30 @@ impl Lane {
             st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
             let (careful, lease) = (st.take_care(), st.lease());
             let lease = lease.as_deref();
-            let (mut buffer, from) = (std::mem::take(&mut st.out), st.out_at);
+            let mut out = std::mem::take(&mut st.out);
             drop(st);
             let (taken, mut round) = match straight {
                 // What is sent into a connection that the peer has closed could not be told from what it has read.
-                _ if careful && self.socket.is_closed_by_peer() => (0, Round::Broken(self.closed())),
-                None => self.send(&mut [IoSlice::new(&buffer[from..])], lease, call),
-                Some(pieces) => self.send(&mut in_parts(&buffer[from..], pieces), lease, call),
+                _ if careful && self.wire.is_closed_by_peer() => (0, Round::Broken(self.closed())),
+                None => self.send(&mut [IoSlice::new(out.rest())], lease, call),
+                Some(pieces) => self.send(&mut in_parts(out.rest(), pieces), lease, call),
             };
-            let mut at = from + taken;
+            out.took(taken);
             if let Some(pieces) = straight.take() {
                 match round {
                     Round::Broken(_) => {}
-                    Round::Sent | Round::Late => match keep_rest(&mut buffer, at, pieces) {
-                        Ok(begin) => at = begin,
-                        // The rest of the unit is nowhere but with its caller, who may leave: the stream cannot go on.
-                        Err(error) => round = Round::Broken(error),
-                    },
+                    Round::Sent | Round::Late => {
+                        // The rest of the unit is nowhere but with its caller, who may leave: without it the stream cannot go on.
+                        out.keep_rest(pieces).unwrap_or_else(|error| round = Round::Broken(error));
+                    }
                 }
                 if matches!(round, Round::Broken(_)) {
-                    (buffer, at) = (Vec::new(), 0);
+                    out = Out::default();
                 }
             }
             st = self.lock();
             st.sent += taken as u64;
-            (st.out, st.out_at) = (buffer, at);
+            st.out = out;
             if let (Some(call), true) = (call, st.has_unsent()) {
                 call.fresh.set(None);
             }
@@ -136,7 +136,7 @@ impl Lane {
         let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
         if st.dead.is_some() || !(free || reads) {
             // Who reads is woken by this, and ends the lane if there is not enough for it. With enough for all it ends at its next use.
-            self.socket.shutdown();
+            self.wire.shutdown();
             st.writer.give_up();
             return if st.dead.is_some() { self.bury(st) } else { st };
         }
@@ -169,38 +169,40 @@ impl Lane {
 
     /// Sends until all is taken, the deadline comes, or the connection breaks. With a lease the clock is looked at before any byte goes:
     /// what was swapped out cannot be taken back, so that the connection ends with the lease.
-    fn send(&self, mut rest: &mut [IoSlice<'_>], lease: Option<&Gate>, call: Option<&Call<'_>>) -> (usize, Round) {
+    fn send(&self, parts: &mut [IoSlice<'_>], lease: Option<&Gate>, call: Option<&Call<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
-        let mut taken = 0;
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
+        let mut sending = Sending::new(parts);
+        let round = self.send_until_done(&mut sending, lease, call);
+        (sending.sent(), round)
+    }
+
+    fn send_until_done(&self, sending: &mut Sending<'_, '_>, lease: Option<&Gate>, call: Option<&Call<'_>>) -> Round {
+        while !sending.is_done() {
             if lease.is_some_and(Gate::is_shut) {
                 let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);
-                return (taken, Round::Broken(Error::new(Status::Io, text)));
+                return Round::Broken(Error::new(Status::Io, text));
             }
-            match self.socket.send_parts(rest) {
-                Ok(n) => {
-                    taken += n;
-                    IoSlice::advance_slices(&mut rest, n);
+            match self.wire.send(sending) {
+                Ok(()) => {
                     #[cfg(test)]
                     self.at(super::Point::Sent);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let Some(call) = call.filter(|call| !call.deadline.is_over()) else {
-                        return (taken, Round::Late);
+                        return Round::Late;
                     };
                     if let Err(error) = self.wait_for_room(call) {
-                        return (taken, Round::Broken(error));
+                        return Round::Broken(error);
                     }
                 }
                 Err(error) => {
                     let what = format!("sending to {}", self.endpoint);
-                    return (taken, Round::Broken(Error::from_io(Status::Io, what, &error)));
+                    return Round::Broken(Error::from_io(Status::Io, what, &error));
                 }
             }
         }
-        (taken, Round::Sent)
+        Round::Sent
     }
 
     /// Waits until the socket takes more. A server that waits for us to read its replies must not be waited for: when there
@@ -219,7 +221,7 @@ impl Lane {
         drop(st);
         let left = call.deadline.left();
         let limit = if reads { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
-        let ready = self.socket.wait(reads, true, limit);
+        let ready = self.wire.wait(reads, true, limit);
         if reads && matches!(&ready, Ok(ready) if ready.read) {
             self.read_available();
         }
@@ -235,17 +237,4 @@ impl Lane {
 
 fn in_parts<'a>(before: &'a [u8], pieces: &'a Pieces<'_>) -> Vec<IoSlice<'a>> {
     once(before).chain(pieces.iter()).map(IoSlice::new).collect()
-}
-
-/// Copies what the kernel did not take of a unit behind the buffer, so that the stream stays whole; gives where what is still
-/// to be sent begins. `at` counts from the buffer's beginning over the unit behind it.
-fn keep_rest(buffer: &mut Vec<u8>, at: usize, pieces: &Pieces<'_>) -> Result<usize, Error> {
-    let gone = at.saturating_sub(buffer.len());
-    if gone == 0 {
-        pieces.append_from(0, buffer)?;
-        return Ok(at);
-    }
-    buffer.clear();
-    pieces.append_from(gone, buffer)?;
-    Ok(0)
 }

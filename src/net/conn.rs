@@ -4,11 +4,12 @@
 //! timeout's rounding; once anything went wrong in the middle of a reply it is broken and stays so. Leaves to others: what a
 //! failure means for the command that met it.
 
-use super::handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::socket::{Ready, Socket};
+use super::wire::{Filled, In, Sending, Wire};
 use crate::config::{ClientSettings, Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
-use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
+use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
 use crate::time::{Deadline, Gate};
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -40,19 +41,9 @@ impl ConnectOptions {
         Self {
             tcp: settings.tcp,
             limits: settings.limits,
+            handshake: HandshakeOptions::of_node(settings, expect),
             timeout_connect: settings.timeout_connect,
             admit: None,
-            handshake: HandshakeOptions {
-                auth: settings.auth.clone(),
-                db: settings.db,
-                protocol: settings.protocol,
-                client_name: settings.client_name.clone(),
-                no_evict: settings.no_evict,
-                no_touch: settings.no_touch,
-                expect,
-                lineage: false,
-                agreed: Agreed::default(),
-            },
         }
     }
 
@@ -81,15 +72,11 @@ pub struct SendError {
 
 /// An open connection that belongs to one caller at a time.
 pub struct Conn {
-    socket: Arc<Socket>,
+    wire: Wire,
     // Boxes: a connection is moved through many frames of a caller's stack.
-    decoder: Box<Decoder>,
-    received: Vec<u8>,
-    start: usize,
-    end: usize,
+    input: Box<In>,
     info: Box<ServerInfo>,
     endpoint: Endpoint,
-    opened: Instant,
     broken: AtomicBool,
 }
 
@@ -117,16 +104,11 @@ impl Conn {
         deadline: Deadline,
         note: &dyn Fn(&Arc<Socket>),
     ) -> Result<Self> {
-        let socket = Socket::connect(endpoint, &options.tcp, deadline, note)?;
         let mut conn = Self {
-            socket,
-            decoder: Box::new(Decoder::new(options.limits)),
-            received: vec![0; RECEIVE],
-            start: 0,
-            end: 0,
+            wire: Wire::new(Socket::connect(endpoint, &options.tcp, deadline, note)?),
+            input: Box::new(In::new(options.limits, RECEIVE)),
             info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
-            opened: Instant::now(),
             broken: AtomicBool::new(false),
         };
         let talked = conn.shake_hands(&options.handshake, deadline);
@@ -178,26 +160,21 @@ impl Conn {
 
     /// Sends all of it. The deadline is looked at only when the kernel takes no more.
     pub fn send_all(&self, bytes: &[u8], deadline: Deadline) -> std::result::Result<(), SendError> {
-        self.send_parts(&mut [IoSlice::new(bytes)], deadline)
+        self.send_all_parts(&mut [IoSlice::new(bytes)], deadline)
     }
 
     /// As [`Conn::send_all`], from several places in order.
-    pub fn send_parts(&self, mut rest: &mut [IoSlice<'_>], deadline: Deadline) -> std::result::Result<(), SendError> {
-        let mut sent = 0;
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let outcome = match self.socket.send_parts(rest) {
-                Ok(taken) => {
-                    sent += taken;
-                    IoSlice::advance_slices(&mut rest, taken);
-                    Ok(())
-                }
+    pub fn send_all_parts(&self, parts: &mut [IoSlice<'_>], deadline: Deadline) -> std::result::Result<(), SendError> {
+        let mut sending = Sending::new(parts);
+        while !sending.is_done() {
+            let outcome = match self.wire.send(&mut sending) {
+                Ok(()) => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(deadline),
                 Err(error) => Err(self.failed("send to", &error, deadline)),
             };
             if let Err(error) = outcome {
                 self.broken.store(true, Ordering::Relaxed);
-                return Err(SendError { sent, error });
+                return Err(SendError { sent: sending.sent(), error });
             }
         }
         Ok(())
@@ -207,7 +184,7 @@ impl Conn {
         if deadline.is_over() {
             return Err(self.timed_out("takes no more bytes", deadline));
         }
-        let waited = self.socket.wait(false, true, deadline.left());
+        let waited = self.wire.wait(false, true, deadline.left());
         waited.map(|_| ()).map_err(|error| self.failed("send to", &error, deadline))
     }
 
@@ -217,23 +194,19 @@ impl Conn {
     /// is shut: FENCED while nothing had been; after that the connection is broken.
     pub fn exchange(
         &mut self,
-        mut rest: &mut [IoSlice<'_>],
+        parts: &mut [IoSlice<'_>],
         want: Want,
         gate: Option<&Gate>,
         deadline: Deadline,
     ) -> std::result::Result<Reply, SendError> {
-        let mut sent = 0;
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
+        let mut sending = Sending::new(parts);
+        while !sending.is_done() {
             if gate.is_some_and(Gate::is_shut) {
-                return Err(self.held_back(sent));
+                return Err(self.held_back(sending.sent()));
             }
-            let early = match self.socket.send_parts(rest) {
-                Ok(taken) => {
-                    sent += taken;
-                    IoSlice::advance_slices(&mut rest, taken);
-                    if rest.is_empty() { Ok(None) } else { self.read_or_wait(want, deadline) }
-                }
+            let early = match self.wire.send(&mut sending) {
+                Ok(()) if sending.is_done() => Ok(None),
+                Ok(()) => self.read_or_wait(want, deadline),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read_or_wait(want, deadline),
                 Err(error) => {
                     let heard = self.try_recv(want).ok().flatten();
@@ -243,11 +216,12 @@ impl Conn {
             let ended = match early {
                 Ok(None) => continue,
                 Ok(Some(reply)) => Ok(reply),
-                Err(error) => Err(SendError { sent, error }),
+                Err(error) => Err(SendError { sent: sending.sent(), error }),
             };
             self.broken.store(true, Ordering::Relaxed);
             return ended;
         }
+        let sent = sending.sent();
         self.recv(want, deadline).map_err(|error| SendError { sent, error })
     }
 
@@ -271,7 +245,7 @@ impl Conn {
             // What came while this process was stopped is taken; nothing more is sent.
             return self.try_recv(want)?.map(Some).ok_or_else(|| self.timed_out("takes no more bytes", deadline));
         }
-        let ready = self.socket.wait(true, true, deadline.left());
+        let ready = self.wire.wait(true, true, deadline.left());
         match ready.map_err(|error| self.failed("send to", &error, deadline))? {
             Ready { read: true, .. } => self.try_recv(want),
             _ => Ok(None),
@@ -291,12 +265,10 @@ impl Conn {
     pub fn try_recv(&mut self, want: Want) -> Result<Option<Reply>> {
         loop {
             match self.decoded(want) {
-                Ok(None) if self.socket.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read) => {
-                    return Ok(None);
-                }
+                Ok(None) if !self.wire.has_input() => return Ok(None),
                 Ok(None) => match self.fill(Deadline::after(Duration::ZERO)) {
                     Ok(()) => {}
-                    Err(error) => return self.decoder.refuse_rest().map(Some).ok_or(error),
+                    Err(error) => return self.input.refuse_rest().map(Some).ok_or(error),
                 },
                 other => return other,
             }
@@ -310,25 +282,19 @@ impl Conn {
             }
             if let Err(error) = self.fill(deadline) {
                 self.broken.store(true, Ordering::Relaxed);
-                return self.decoder.refuse_rest().ok_or(error);
+                return self.input.refuse_rest().ok_or(error);
             }
         }
     }
 
     /// What the received bytes hold.
     fn decoded(&mut self, want: Want) -> Result<Option<Reply>> {
-        // What was received straight into a reply is completed without input.
         loop {
-            let (used, decoded) = self
-                .decoder
-                .decode(&self.received[self.start..self.end], want)
-                .map_err(|error| self.undecodable(error))?;
-            self.start += used;
-            match decoded {
+            match self.input.drain(want).map_err(|error| self.undecodable(&error))? {
                 Some(Decoded::Reply(reply)) => return Ok(Some(reply)),
                 Some(Decoded::Skipped) => return Ok(Some(Reply::null())),
-                None if self.start == self.end => return Ok(None),
-                Some(Decoded::Push(_)) | None => {}
+                Some(Decoded::Push(_)) => {}
+                None => return Ok(None),
             }
         }
     }
@@ -336,21 +302,14 @@ impl Conn {
     fn fill(&mut self, deadline: Deadline) -> Result<()> {
         loop {
             // By the clock as it was before the look: a process that was stopped takes what came meanwhile.
-            let (socket, left) = (&self.socket, deadline.left());
-            let received = match self.decoder.receive(|data, most| socket.recv_append(data, most, left)) {
-                Some(received) => received.map(|n| (n, 0)),
-                None => socket.recv(&mut self.received, left).map(|n| (n, n)),
-            };
-            match received {
-                Ok((0, _)) => {
+            let left = deadline.left();
+            match self.wire.fill(&mut self.input, left) {
+                Ok(Filled::Closed) => {
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
                     let what = format!("connection closed by {}", self.endpoint);
                     return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
                 }
-                Ok((_, buffered)) => {
-                    (self.start, self.end) = (0, buffered);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if left == Some(Duration::ZERO) {
                         return Err(self.timed_out("has not answered", deadline));
@@ -379,29 +338,32 @@ impl Conn {
 
     /// When it was opened.
     pub fn opened(&self) -> Instant {
-        self.opened
+        self.wire.opened()
     }
 
     /// The socket, for whoever must shut it down from outside.
     pub fn socket(&self) -> &Arc<Socket> {
-        &self.socket
+        self.wire.socket()
     }
 
     /// Whether something went wrong on it, or replies are left over: then it is of no further use.
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed) || !self.decoder.is_idle()
+        self.broken.load(Ordering::Relaxed) || !self.input.is_between_units()
+    }
+
+    /// Whether the peer has ended it, as far as the kernel knows by now.
+    pub fn is_closed_by_peer(&self) -> bool {
+        self.wire.is_closed_by_peer()
     }
 
     /// Whether it looks alive while nothing is due: no bytes, no end, no error. What comes unasked for is taken as the end of it.
     pub fn is_quiet(&self) -> bool {
-        let nothing_due = !self.is_broken() && self.start == self.end;
-        nothing_due && self.socket.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read)
+        !self.is_broken() && self.input.is_empty() && !self.wire.has_input()
     }
 
-    /// Its parts, for a lane: the socket, the decoder, and bytes received but not decoded yet.
-    pub fn into_parts(self) -> (Arc<Socket>, Decoder, Vec<u8>) {
-        let leftover = self.received[self.start..self.end].to_vec();
-        (self.socket, *self.decoder, leftover)
+    /// Its wire, for a lane; what was received and is not decoded yet comes along.
+    pub fn into_wire(self) -> (Wire, In) {
+        (self.wire, *self.input)
     }
 
     fn failed(&self, what: &str, cause: &io::Error, deadline: Deadline) -> Error {
@@ -416,12 +378,8 @@ impl Conn {
         Error::new(Status::Timeout, text).with_endpoint(&self.endpoint)
     }
 
-    fn undecodable(&self, error: DecodeError) -> Error {
-        let (status, text) = match error {
-            DecodeError::Protocol(text) => (Status::Protocol, text),
-            DecodeError::Limit(text) => (Status::Limit, text),
-        };
-        Error::new(status, format!("reply of {}: {text}", self.endpoint)).with_endpoint(&self.endpoint)
+    fn undecodable(&self, error: &DecodeError) -> Error {
+        Error::new(error.status(), format!("reply of {}: {error}", self.endpoint)).with_endpoint(&self.endpoint)
     }
 }
 
@@ -442,13 +400,8 @@ mod tests {
     const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 
     fn options(timeout_connect: u64) -> ConnectOptions {
-        ConnectOptions {
-            tcp: TcpSettings::default(),
-            limits: Limits::default(),
-            handshake: HandshakeOptions::plain(Expect::Any),
-            timeout_connect: Duration::from_millis(timeout_connect),
-            admit: None,
-        }
+        let timeout_connect = Duration::from_millis(timeout_connect);
+        ConnectOptions { timeout_connect, ..ConnectOptions::of_node(&ClientSettings::default(), Expect::Any) }
     }
 
     /// A server that runs this with its only connection.
@@ -477,7 +430,7 @@ mod tests {
         assert!(conn.is_quiet());
         let reply = conn.request(b"*1\r\n$4\r\nPING\r\n", Want::One, Deadline::after(Duration::from_secs(5))).unwrap();
         assert_eq!(reply.bytes(0), Some(b"PONG".as_slice()));
-        assert!(!conn.is_broken() && conn.into_parts().2.is_empty());
+        assert!(!conn.is_broken() && conn.into_wire().1.is_empty());
     }
 
     #[test]
@@ -546,7 +499,7 @@ mod tests {
         });
         let mut conn = open(&endpoint, 5000, 5000).unwrap();
         let deadline = Deadline::after(Duration::from_secs(20));
-        conn.send_parts(&mut slices, deadline).unwrap();
+        conn.send_all_parts(&mut slices, deadline).unwrap();
         assert_eq!(conn.recv(Want::One, deadline).unwrap().bytes(0), Some(&b"same"[..]));
     }
 
@@ -653,7 +606,7 @@ mod tests {
         let mut conn = open(&endpoint, 5000, 5000).unwrap();
         let over = Deadline::after(Duration::ZERO);
         conn.send_all(b"*1\r\n$4\r\nPING\r\n", over).unwrap();
-        assert!(conn.socket().wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
+        assert!(conn.wire.wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
         assert_eq!(conn.recv(Want::One, over).unwrap().bytes(0), Some(&b"PONG"[..]));
         assert_eq!(conn.recv(Want::One, over).unwrap_err().status(), Status::Timeout);
     }

@@ -11,7 +11,7 @@
 //! PING goes along because every other command of the flight answers while a server is loading its data: it does not.
 
 use super::role::{Replication, Role, Tells};
-use crate::config::{Credentials, Protocol};
+use crate::config::{ClientSettings, Credentials, Protocol, SentinelSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Kind, Reply, encode};
 use std::collections::VecDeque;
@@ -95,6 +95,34 @@ impl HandshakeOptions {
             lineage: false,
             agreed: Agreed::default(),
         }
+    }
+
+    /// On a connection to a data node that runs commands: all that the settings ask for.
+    pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
+        Self {
+            db: settings.db,
+            protocol: settings.protocol,
+            no_evict: settings.no_evict,
+            no_touch: settings.no_touch,
+            ..Self::of_inquiry(settings, expect)
+        }
+    }
+
+    /// On a connection to a data node that only asks what the node is.
+    pub fn of_inquiry(settings: &ClientSettings, expect: Expect) -> Self {
+        let (auth, client_name) = (settings.auth.clone(), settings.client_name.clone());
+        Self { auth, client_name, ..Self::plain(expect) }
+    }
+
+    /// On a connection to a Sentinel.
+    pub fn of_sentinel(settings: &SentinelSettings) -> Self {
+        let (auth, client_name) = (settings.auth.clone(), settings.client_name.clone());
+        Self { auth, client_name, ..Self::plain(Expect::Sentinel) }
+    }
+
+    /// The same for a node that settles on a protocol by itself.
+    pub fn for_another_node(&self) -> Self {
+        Self { agreed: Agreed::default(), ..self.clone() }
     }
 
     /// Whether a connection that was greeted with `others` is one that these could have been said on.

@@ -1,31 +1,52 @@
 //! Addresses, sockets, handshakes: from an endpoint in the configuration to a connection whose server has shown its role.
 //!
-//! Guarantees: everything happens within a deadline; only `socket.rs` writes to a socket; a connection that leaves this room has
-//! been authenticated, named, set to its database and asked for its ROLE. Leaves to others: who should be connected to (topology),
-//! how many connections there are (pool), and what an error means for a call (client).
+//! Guarantees: everything happens within a deadline; only `socket.rs` writes to a socket, and after the dial only `wire.rs` uses it for
+//! that; a connection that leaves this room has been authenticated, named, set to its database and asked for its ROLE. Leaves to
+//! others: who should be connected to (topology), how many connections there are (pool), and what an error means for a call (client).
 //!
-//! Where TLS goes in: [`Socket`] moves wire bytes and nothing else, and nobody above it looks at wire bytes: [`Conn`] and the lanes
-//! append plaintext to a buffer and decode plaintext from one. The two directions of a TLS session share state, so the session sits
-//! beside the socket (not around one direction of it), under the lock of its owner: what goes out is sealed into ciphertext before
-//! `Socket::send`, what `Socket::recv` brought is opened before the decoder, and reading may leave ciphertext to send.
-//! Those are the two places in `Conn::send_all` and `Conn::recv`; the handshake above and the socket below stay as they are.
+//! From below: `socket`; `dial` and `connect` make one; `wire` moves the bytes of one that stands, and is where TLS will be; on a wire stand
+//! `conn`, which waits until a deadline, `link`, which is polled, and the lanes (their own room). `handshake` does no I/O: `conn` and
+//! `link` both run it.
+//!
+//! Under `cfg(loom)` (src/lane/model_tests.rs) the room is the wire alone, over a scripted socket.
 
+#[cfg(not(loom))]
 mod conn;
+#[cfg(not(loom))]
 mod connect;
+#[cfg(not(loom))]
 mod dial;
+#[cfg(not(loom))]
 mod handshake;
+#[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
 mod pause;
+#[cfg(not(loom))]
 pub mod resolve;
+#[cfg(not(loom))]
 mod role;
+#[cfg_attr(loom, path = "scripted.rs")]
 mod socket;
+#[cfg(not(loom))]
 mod waker;
+mod wire;
 
+#[cfg(not(loom))]
 pub use conn::{Admit, Conn, ConnectOptions, SendError};
-pub use dial::Dial;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) use dial::full_listener;
+#[cfg(not(loom))]
 pub use handshake::{Agreed, Expect, Handshake, HandshakeOptions, ServerInfo, Step, no_database};
+#[cfg(not(loom))]
+pub use link::{Link, LinkEvent, LinkOptions};
+#[cfg(not(loom))]
 pub use pause::Pause;
+#[cfg(not(loom))]
 pub use role::{Replication, Role, RoleReplica, Tells};
+#[cfg(loom)]
+pub use socket::{ANSWER, COMMAND, Script};
 pub use socket::{Ready, Socket};
+#[cfg(not(loom))]
 pub use waker::Waker;
+pub use wire::{Filled, In, Out, Sending, Wire};

@@ -1,15 +1,14 @@
-//! The room's place in a model (`cfg(loom)`): a connection in memory whose other end does what the model says.
+//! The socket of a model (`cfg(loom)`): a connection in memory whose other end does what the model says.
 //!
 //! Commands are of the form `*1 $1 x`, 11 bytes each; the server answers `+x`. Guarantees: what [`Socket`] offers here means what it means over
 //! a real socket, and each call of it is one step that loom may put before or after any other.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resp::{Decoder, Limits};
 use crate::sys::futex::Word;
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::time::Instant;
@@ -41,7 +40,7 @@ pub struct Script {
 }
 
 #[derive(Default)]
-struct Wire {
+struct Ends {
     heard: Vec<u8>,
     unsaid: VecDeque<u8>,
     ready: VecDeque<u8>,
@@ -52,34 +51,34 @@ struct Wire {
 
 /// A connection in memory.
 pub struct Socket {
-    wire: Mutex<Wire>,
+    ends: Mutex<Ends>,
     word: Word,
 }
 
 impl Socket {
-    fn new(script: Script) -> Self {
-        let wire = Wire { room: script.room, silent: script.silent, ..Wire::default() };
-        Self { wire: Mutex::new(wire), word: Word::default() }
+    /// One whose other end follows this script.
+    pub fn scripted(script: Script) -> Self {
+        let ends = Ends { room: script.room, silent: script.silent, ..Ends::default() };
+        Self { ends: Mutex::new(ends), word: Word::default() }
     }
 
-    /// Takes as many bytes as there is room for.
-    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut wire = self.wire();
-        let taken = bytes.len().min(wire.room);
-        match (wire.closed, taken) {
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut ends = self.ends();
+        let taken = bytes.len().min(ends.room);
+        match (ends.closed, taken) {
             (true, _) => return Err(ErrorKind::BrokenPipe.into()),
             (false, 0) => return Err(ErrorKind::WouldBlock.into()),
             _ => {}
         }
-        wire.room -= taken;
-        let complete = wire.heard.len() / COMMAND;
-        wire.heard.extend_from_slice(&bytes[..taken]);
-        for at in complete..wire.heard.len() / COMMAND {
-            let letter = wire.heard[at * COMMAND + 8];
-            wire.unsaid.extend([b'+', letter, b'\r', b'\n']);
+        ends.room -= taken;
+        let complete = ends.heard.len() / COMMAND;
+        ends.heard.extend_from_slice(&bytes[..taken]);
+        for at in complete..ends.heard.len() / COMMAND {
+            let letter = ends.heard[at * COMMAND + 8];
+            ends.unsaid.extend([b'+', letter, b'\r', b'\n']);
         }
-        if !wire.silent {
-            self.say_of(wire, usize::MAX);
+        if !ends.silent {
+            self.say_of(ends, usize::MAX);
         }
         Ok(taken)
     }
@@ -92,43 +91,37 @@ impl Socket {
     /// Receives behind the end of a vector: at most so much.
     pub fn recv_append(&self, into: &mut Vec<u8>, most: usize, timeout: Option<Duration>) -> io::Result<usize> {
         let mut buffer = vec![0; most];
-        let n = self.recv(&mut buffer, timeout)?;
+        let n = self.recv_into(&mut buffer, timeout)?;
         into.extend_from_slice(&buffer[..n]);
         Ok(n)
     }
 
     /// Receives, waiting until this time is over.
-    pub fn recv(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+    pub fn recv_into(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             let ticket = self.word.ticket();
-            match self.try_recv(buf) {
+            match self.recv_now(buf) {
                 Err(_) if end.is_none_or(|end| Instant::now() < end) => self.word.wait(ticket, READ, end),
                 got => return got,
             }
         }
     }
 
-    /// Receives what is there.
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.wire();
-        let n = wire.ready.len().min(buf.len());
-        if n == 0 && !wire.closed {
+    fn recv_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut ends = self.ends();
+        let n = ends.ready.len().min(buf.len());
+        if n == 0 && !ends.closed {
             return Err(ErrorKind::WouldBlock.into());
         }
-        wire.ready.drain(..n).zip(buf).for_each(|(byte, place)| *place = byte);
+        ends.ready.drain(..n).zip(buf).for_each(|(byte, place)| *place = byte);
         Ok(n)
     }
 
-    /// Whether the other end is gone, with nothing left to receive.
-    pub fn is_closed_by_peer(&self) -> bool {
-        matches!(self.peek(), Ok(None))
-    }
-
     /// The first byte that a receive would bring.
-    pub fn peek(&self) -> io::Result<Option<u8>> {
-        let wire = self.wire();
-        match (wire.ready.front(), wire.closed) {
+    pub fn peek_byte(&self) -> io::Result<Option<u8>> {
+        let ends = self.ends();
+        match (ends.ready.front(), ends.closed) {
             (None, false) => Err(ErrorKind::WouldBlock.into()),
             (first, _) => Ok(first.copied()),
         }
@@ -139,12 +132,12 @@ impl Socket {
         let end = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             let ticket = self.word.ticket();
-            let wire = self.wire();
+            let ends = self.ends();
             let ready = Ready {
-                read: read && (wire.closed || !wire.ready.is_empty()),
-                write: write && (wire.closed || wire.room > 0),
+                read: read && (ends.closed || !ends.ready.is_empty()),
+                write: write && (ends.closed || ends.room > 0),
             };
-            drop(wire);
+            drop(ends);
             if ready.read || ready.write || end.is_some_and(|end| Instant::now() >= end) {
                 return Ok(ready);
             }
@@ -154,7 +147,7 @@ impl Socket {
 
     /// Ends the connection from this side.
     pub fn shutdown(&self) {
-        self.wire().closed = true;
+        self.ends().closed = true;
         self.word.wake(READ | WRITE);
     }
 
@@ -165,21 +158,21 @@ impl Socket {
 
     /// The server says so many bytes of its answers.
     pub fn say(&self, bytes: usize) {
-        self.say_of(self.wire(), bytes);
+        self.say_of(self.ends(), bytes);
     }
 
     /// The server says all that is due, and answers at once from now on.
     pub fn speak(&self) {
-        let mut wire = self.wire();
-        wire.silent = false;
-        self.say_of(wire, usize::MAX);
+        let mut ends = self.ends();
+        ends.silent = false;
+        self.say_of(ends, usize::MAX);
     }
 
-    fn say_of(&self, mut wire: MutexGuard<'_, Wire>, bytes: usize) {
-        let n = wire.unsaid.len().min(bytes);
-        let said: Vec<u8> = wire.unsaid.drain(..n).collect();
-        wire.ready.extend(said);
-        drop(wire);
+    fn say_of(&self, mut ends: MutexGuard<'_, Ends>, bytes: usize) {
+        let n = ends.unsaid.len().min(bytes);
+        let said: Vec<u8> = ends.unsaid.drain(..n).collect();
+        ends.ready.extend(said);
+        drop(ends);
         if n > 0 {
             self.word.wake(READ);
         }
@@ -187,38 +180,24 @@ impl Socket {
 
     /// The server reads: there is room for so many more bytes.
     pub fn make_room(&self, bytes: usize) {
-        let mut wire = self.wire();
-        wire.room = wire.room.saturating_add(bytes);
-        drop(wire);
+        let mut ends = self.ends();
+        ends.room = ends.room.saturating_add(bytes);
+        drop(ends);
         self.word.wake(WRITE);
     }
 
     /// The commands that the server has heard completely.
     pub fn heard(&self) -> Vec<char> {
-        self.wire().heard.chunks_exact(COMMAND).map(|command| char::from(command[8])).collect()
+        self.ends().heard.chunks_exact(COMMAND).map(|command| char::from(command[8])).collect()
     }
 
-    fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.wire.lock().expect("no panic under this lock")
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().expect("no panic under this lock")
     }
 }
 
-/// A connection that has shaken hands.
-pub struct Conn(Arc<Socket>);
-
-impl Conn {
-    /// One whose other end follows this script.
-    pub fn scripted(script: Script) -> Self {
-        Self(Arc::new(Socket::new(script)))
-    }
-
-    /// When it was opened.
-    pub fn opened(&self) -> Instant {
-        Instant::now()
-    }
-
-    /// What a lane needs of it.
-    pub fn into_parts(self) -> (Arc<Socket>, Decoder, Vec<u8>) {
-        (self.0, Decoder::new(Limits::default()), Vec::new())
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket(scripted)")
     }
 }

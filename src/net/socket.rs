@@ -1,7 +1,8 @@
-//! A socket, TCP (v4, v6) or Unix: the only place in the library that writes to one.
+//! A socket, TCP (v4, v6) or Unix: the only place in the library that writes to one. After the dial only the wire calls it for that; who
+//! else has it may shut it down.
 //!
 //! Guarantees: no send ever raises SIGPIPE; no descriptor is inherited by an exec'd program; TCP sockets carry NODELAY, keepalive and
-//! TCP_USER_TIMEOUT as configured; `recv` waits at most about as long as told, `send` and `try_recv` never wait. One thread may
+//! TCP_USER_TIMEOUT as configured; a receive waits at most about as long as told, a send never. One thread may
 //! receive while another sends and a third shuts down. Leaves to others: deadlines (the clock is the caller's), and closing: the
 //! descriptor lives as long as the last owner, because its number may be reused at once.
 
@@ -73,7 +74,7 @@ impl Socket {
     }
 
     /// Two sockets joined to each other, to wake a thread that waits in poll.
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
         let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
         let wrap = |inner| Self { inner, receive_timeout: AtomicU64::new(0), peer: String::from("wake-up") };
         Ok((wrap(a), wrap(b)))
@@ -93,12 +94,12 @@ impl Socket {
     }
 
     /// Hands bytes to the kernel, as many as it takes now. `WouldBlock`: none.
-    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.send_parts(&[IoSlice::new(bytes)])
     }
 
-    /// As [`Socket::send`], from several places in order.
-    pub fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// As [`Socket::send_now`], from several places in order.
+    pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let sent = match parts {
                 [one] => self.inner.send_with_flags(one, SEND_FLAGS),
@@ -113,12 +114,12 @@ impl Socket {
 
     /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller looks at its clock, because
     /// the kernel may return early or late, and a timeout is rounded down so that most receives need not set it anew.
-    pub fn recv(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+    pub(super) fn recv_into(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
         self.recv_by(timeout, |flags| recv::recv(self.inner.as_fd(), buf, flags))
     }
 
-    /// As [`Socket::recv`], behind the end of a vector: at most so much, and no more than it has reserved.
-    pub fn recv_append(&self, into: &mut Vec<u8>, most: usize, timeout: Option<Duration>) -> io::Result<usize> {
+    /// As [`Socket::recv_into`], behind the end of a vector: at most so much, and no more than it has reserved.
+    pub(super) fn recv_append(&self, into: &mut Vec<u8>, most: usize, timeout: Option<Duration>) -> io::Result<usize> {
         self.recv_by(timeout, |flags| recv::recv_append(self.inner.as_fd(), into, most, flags))
     }
 
@@ -145,27 +146,19 @@ impl Socket {
     }
 
     /// Receives what is there. `WouldBlock`: nothing is.
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.recv(buf, Some(Duration::ZERO))
-    }
-
-    /// Whether the peer has closed or broken the connection, as far as the kernel knows by now; nothing is taken out.
-    pub fn is_closed_by_peer(&self) -> bool {
-        match self.peek() {
-            Ok(first) => first.is_none(),
-            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
-        }
+    pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.recv_into(buf, Some(Duration::ZERO))
     }
 
     /// The first byte that a receive would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
-    pub fn peek(&self) -> io::Result<Option<u8>> {
+    pub(super) fn peek_byte(&self) -> io::Result<Option<u8>> {
         let mut one = [0];
         let got = recv::recv(self.inner.as_fd(), &mut one, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
         Ok((got > 0).then_some(one[0]))
     }
 
     /// Waits until one of these directions is ready, or about this long.
-    pub fn wait(&self, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<Ready> {
+    pub(super) fn wait(&self, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<Ready> {
         let mut fds = [PollFd::new(self.fd(), read, write)];
         poll::wait(&mut fds, timeout)?;
         Ok(Ready { read: read && fds[0].readable(), write: write && fds[0].writable() })
@@ -287,10 +280,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = connected(&listener);
         let begun = Instant::now();
-        let error = socket.recv(&mut [0; 8], Some(Duration::from_millis(40))).unwrap_err();
+        let error = socket.recv_into(&mut [0; 8], Some(Duration::from_millis(40))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
-        assert_eq!(socket.try_recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(socket.recv_now(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -298,10 +291,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = connected(&listener);
         drop(listener.accept().unwrap());
-        assert_eq!(socket.recv(&mut [0; 8], None).unwrap(), 0);
+        assert_eq!(socket.recv_into(&mut [0; 8], None).unwrap(), 0);
         let mut failed = false;
         for _ in 0..1000 {
-            failed |= socket.send(b"x").is_err();
+            failed |= socket.send_now(b"x").is_err();
             if failed {
                 break;
             }
@@ -315,7 +308,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = connected(&listener);
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| socket.recv(&mut [0; 8], None));
+            let receiver = scope.spawn(|| socket.recv_into(&mut [0; 8], None));
             socket.shutdown();
             assert_eq!(receiver.join().unwrap().unwrap(), 0);
         });

@@ -23,13 +23,13 @@ impl Waker {
     /// Makes [`Waker::fd`] readable.
     pub fn wake(&self) {
         // A full buffer already wakes; nothing else can fail while both ends are ours.
-        let _ = self.wake.send(&[0]);
+        let _ = self.wake.send_now(&[0]);
     }
 
     /// Takes all wake-ups so far.
     pub fn clear(&self) {
         let mut bytes = [0; 64];
-        while matches!(self.polled.try_recv(&mut bytes), Ok(got) if got == bytes.len()) {}
+        while matches!(self.polled.recv_now(&mut bytes), Ok(got) if got == bytes.len()) {}
     }
 
     /// The descriptor to poll for reading.

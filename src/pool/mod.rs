@@ -341,7 +341,7 @@ impl Pool {
     }
 
     fn new_lane(&self, conn: Conn) -> Arc<Lane> {
-        Arc::new(Lane::new(conn, self.name.clone(), self.lane_settings))
+        Arc::new(Lane::new(conn.into_wire(), self.name.clone(), self.lane_settings))
     }
 
     fn lanes_at_most(&self) -> usize {

@@ -195,7 +195,7 @@ impl Pool {
         let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
         self.start_upkeep();
         let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
-        let lane = Arc::new(Lane::new(conn, self.name.clone(), settings));
+        let lane = Arc::new(Lane::new(conn.into_wire(), self.name.clone(), settings));
         self.place(SubmitLane::new(lane, true), traffic, round)
     }
 

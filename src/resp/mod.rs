@@ -22,6 +22,7 @@ pub use decode::{Decoded, Decoder, Want};
 pub use node::{Kind, Node};
 pub use reply::{Body, Held, Reply};
 
+use crate::error::Status;
 use std::fmt;
 
 /// How large a reply may become.
@@ -49,6 +50,16 @@ pub enum DecodeError {
     Protocol(String),
     /// RESP, but more of it than the limits allow.
     Limit(String),
+}
+
+impl DecodeError {
+    /// The status of the error that is made of it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Protocol(_) => Status::Protocol,
+            Self::Limit(_) => Status::Limit,
+        }
+    }
 }
 
 impl fmt::Display for DecodeError {

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{Event, Link, LinkOptions};
 use crate::config::Endpoint;
-use crate::net::{ServerInfo, Waker};
+use crate::net::{Link, LinkEvent, LinkOptions, ServerInfo, Waker};
 use crate::resp::Reply;
 use crate::sys::poll::PollFd;
 use crate::time::Deadline;
@@ -103,16 +102,16 @@ impl Asker {
         came
     }
 
-    fn take(&mut self, events: Vec<Event>) -> Came {
+    fn take(&mut self, events: Vec<LinkEvent>) -> Came {
         let mut came = Came::Nothing;
         for event in events {
             match event {
-                Event::Ready => (self.ready, came) = (true, Came::Ready),
-                Event::Reply(reply) if self.due > 0 => {
+                LinkEvent::Ready => (self.ready, came) = (true, Came::Ready),
+                LinkEvent::Reply(reply) if self.due > 0 => {
                     self.replies.push(reply);
                     self.due -= 1;
                 }
-                Event::Reply(_) | Event::Push(_) => {}
+                LinkEvent::Reply(_) | LinkEvent::Push(_) => {}
             }
         }
         match self.asked {

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::answer;
 use super::identity::{Identity, Speaker};
-use super::link::{Event, Link, LinkOptions};
 use super::news::{self, News};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
 use crate::error::Error;
-use crate::net::Waker;
+use crate::net::{Link, LinkEvent, LinkOptions, Waker};
 use crate::resp::{Reply, encode};
 use crate::sys::poll::PollFd;
 use crate::sys::random;
@@ -163,13 +162,13 @@ impl Ear {
     }
 
     /// True when the subscription has just been confirmed.
-    fn take(&mut self, events: Vec<Event>, news: &mut Vec<News>) -> Result<bool, Error> {
+    fn take(&mut self, events: Vec<LinkEvent>, news: &mut Vec<News>) -> Result<bool, Error> {
         let mut up = false;
         let mut more = Vec::new();
         for event in events {
             let reply = match event {
-                Event::Reply(reply) | Event::Push(reply) => reply,
-                Event::Ready => {
+                LinkEvent::Reply(reply) | LinkEvent::Push(reply) => reply,
+                LinkEvent::Ready => {
                     let mut opening = Vec::new();
                     encode::command(&mut opening, &[b"SENTINEL", b"MYID"]);
                     opening.extend(self.scope.ask());

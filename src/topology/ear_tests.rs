@@ -25,7 +25,7 @@ impl Set {
         config.set("sentinel.addrs", &one.addr()).unwrap();
         let settings = config.settings().unwrap().sentinel;
         let endpoint = settings.addrs[0].clone();
-        let (options, waker) = (Arc::new(LinkOptions::new(&settings)), Arc::new(Waker::new().unwrap()));
+        let (options, waker) = (Arc::new(LinkOptions::of_sentinel(&settings)), Arc::new(Waker::new().unwrap()));
         let ear = Ear::new(endpoint.clone(), endpoint);
         let set = Self { one, ear, options, waker, news: Vec::new(), ups: 0 };
         set.refuse(patterns);

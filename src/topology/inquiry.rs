@@ -12,11 +12,10 @@ use super::asker::{Asker, Came, Question};
 use super::fence::{Holder, Stage};
 use super::identity::{Identity, Speaker};
 use super::lease::{FROM, Witness};
-use super::link::LinkOptions;
 use super::peers::SentinelList;
 use super::probe::Probe;
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::Waker;
+use crate::net::{LinkOptions, Waker};
 use crate::resp::Reply;
 use crate::sys::poll::PollFd;
 

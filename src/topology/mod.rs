@@ -5,7 +5,7 @@
 //! that lies, hangs or lags costs nothing while the others answer. Leaves to others: connections to the data nodes (pool), and
 //! what a call does meanwhile (client).
 //!
-//! `link` talks to one Sentinel, `query` to all of them, `round` asks until enough was said, `answer` reads what one said, `deployment`
+//! `asker` and `ear` talk to one Sentinel, `query` to all of them, `round` asks until enough was said, `answer` reads what one said, `deployment`
 //! finds out who counts and `judge` decides (and both do nothing else),
 //! `discovery` puts these together, `service` runs one discovery for all who wait.
 
@@ -22,7 +22,6 @@ mod identity;
 mod inquiry;
 mod judge;
 mod lease;
-mod link;
 mod monitor;
 mod news;
 #[cfg(test)]

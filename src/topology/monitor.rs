@@ -14,7 +14,6 @@ use super::cause::{Cause, Why};
 use super::ear::{Change, Ear};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
-use super::link::LinkOptions;
 use super::news::{News, What};
 use super::overhear::{Crowd, Overhear};
 use super::probe::Probe;
@@ -23,7 +22,7 @@ use super::service::{Haste, Service};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
 use crate::config::{Endpoint, Monitor as Mode};
 use crate::error::Status;
-use crate::net::Waker;
+use crate::net::{LinkOptions, Waker};
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::random;
@@ -195,7 +194,7 @@ impl Post {
         let settings = sentinel.settings();
         if self.configured != sentinel.config_version() || self.options.is_none() {
             self.configured = sentinel.config_version();
-            self.options = Some(Arc::new(LinkOptions::new(&settings.sentinel)));
+            self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
             self.ears.clear();
             self.overhear.clear();
             self.services.values_mut().for_each(|charge| charge.inquiry = None);

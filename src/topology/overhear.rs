@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Shown};
 use super::asker::{Asker, Came, Question};
-use super::link::LinkOptions;
 use crate::config::Endpoint;
-use crate::net::Waker;
+use crate::net::{LinkOptions, Waker};
 use crate::resp::encode;
 use crate::sys::poll::PollFd;
 

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::asker::{Asker, Came, Question};
-use super::link::LinkOptions;
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::{Expect, Role, Tells, Waker};
+use crate::net::{Expect, LinkOptions, Role, Tells, Waker};
 use crate::sys::poll::PollFd;
 
 /// Between two questions to a candidate.
@@ -38,7 +37,7 @@ impl Probe {
     /// A node that is asked as long as this lives.
     pub(super) fn new(announced: Endpoint, settings: &ClientSettings, every: Duration) -> Self {
         let endpoint = settings.address_map.apply(&announced);
-        let asker = Asker::new(endpoint, Arc::new(LinkOptions::for_node(settings, Expect::Any)));
+        let asker = Asker::new(endpoint, Arc::new(LinkOptions::of_node(settings, Expect::Any)));
         let (begun, says_primary, says_replica) = (Instant::now(), false, None);
         Self { announced, asker, every, once: false, begun, says_primary, says_replica }
     }

@@ -4,10 +4,9 @@
 //! delay nobody else. A query that is dropped closes its connections. Leaves to others: what the answers mean, when enough have
 //! come, and the limit for all of it.
 
-use super::link::{Event, Link, LinkOptions};
 use crate::config::Endpoint;
 use crate::error::{Error, Result};
-use crate::net::Waker;
+use crate::net::{Link, LinkEvent, LinkOptions, Waker};
 use crate::resp::Reply;
 use crate::sys::poll::{self, PollFd};
 use crate::time::Deadline;
@@ -118,7 +117,7 @@ impl Probe {
     fn finish(
         &mut self,
         mut driven: Result<()>,
-        events: Vec<Event>,
+        events: Vec<LinkEvent>,
         flight: &[u8],
         timeout: Duration,
         now: Instant,
@@ -126,13 +125,13 @@ impl Probe {
         let mut more = Vec::new();
         for event in events {
             match event {
-                Event::Ready => driven = driven.and_then(|()| self.link.send(flight, &mut more)),
-                Event::Reply(reply) => self.keep(reply),
-                Event::Push(_) => {}
+                LinkEvent::Ready => driven = driven.and_then(|()| self.link.send(flight, &mut more)),
+                LinkEvent::Reply(reply) => self.keep(reply),
+                LinkEvent::Push(_) => {}
             }
         }
         for event in more {
-            if let Event::Reply(reply) = event {
+            if let LinkEvent::Reply(reply) = event {
                 self.keep(reply);
             }
         }

@@ -8,11 +8,11 @@ use super::answer::{self, Answer, Heard};
 use super::deployment::{self, Choice, Seat};
 use super::identity::{Identity, Speaker};
 use super::judge::{self, Known, Voice};
-use super::link::LinkOptions;
 use super::peers::{Member, Met, SentinelList};
 use super::query::{Outcome, Query};
 use crate::config::{Endpoint, Settings};
 use crate::error::Result;
+use crate::net::LinkOptions;
 use crate::resp::Reply;
 use crate::time::Deadline;
 use std::collections::HashSet;
@@ -113,7 +113,8 @@ impl<'a> Round<'a> {
         is_wanted: &dyn Fn() -> bool,
     ) -> Vec<Asked> {
         let (flight, replies) = answer::questions(service);
-        let query = Query::new(LinkOptions::new(&settings.sentinel), flight, replies, settings.sentinel.timeout);
+        let query =
+            Query::new(LinkOptions::of_sentinel(&settings.sentinel), flight, replies, settings.sentinel.timeout);
         let (asked, answered, learned) = (Vec::new(), 0, Vec::new());
         let mut round = Round { service, settings, list, known, query, asked, answered, learned };
         for member in list.members() {

@@ -4,7 +4,6 @@
 //! to others: everything about one service (service), and the handle's counting and fork check (ffi).
 
 use super::cause::Why;
-use super::link::LinkOptions;
 use super::monitor;
 use super::peers::SentinelList;
 use super::query::{Outcome, Query};
@@ -15,7 +14,7 @@ use super::table::{self, Shown};
 use super::watch::{Degraded, Happening, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
-use crate::net::{Conn, ConnectOptions};
+use crate::net::{Conn, ConnectOptions, LinkOptions};
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::sys::seam::{self, Seam};
@@ -349,7 +348,7 @@ fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
     let mut ping = Vec::new();
     encode::command(&mut ping, &[b"PING"]);
     let timeout = deadline.left_or(settings.sentinel.timeout);
-    let mut query = Query::new(LinkOptions::new(&settings.sentinel), ping, 1, timeout);
+    let mut query = Query::new(LinkOptions::of_sentinel(&settings.sentinel), ping, 1, timeout);
     let mut asked = Vec::new();
     for member in shared.list.members() {
         let endpoint: Endpoint = settings.sentinel.address_map.apply(&member.endpoint);

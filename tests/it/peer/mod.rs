@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use vigie::config::{ClientSettings, Endpoint, LaneSettings, PoolSettings};
 use vigie::lane::{Bytes, Lane, Outcome, Unit};
-use vigie::net::{Conn, ConnectOptions, Expect, HandshakeOptions};
+use vigie::net::{Conn, ConnectOptions, Expect};
 use vigie::pool::{Pool, Spec};
 use vigie::resp::Limits;
 use vigie::time::Deadline;
@@ -211,7 +211,7 @@ impl Server {
 
     pub fn lane(&self, settings: LaneSettings) -> Lane {
         let conn = Conn::open(&self.endpoint, &connect_options(Limits::default()), after(20_000)).unwrap();
-        Lane::new(conn, self.endpoint.to_string(), settings)
+        Lane::new(conn.into_wire(), self.endpoint.to_string(), settings)
     }
 
     pub fn spec(&self, pool: PoolSettings) -> Spec {
@@ -230,13 +230,8 @@ impl Server {
 }
 
 pub fn connect_options(limits: Limits) -> ConnectOptions {
-    ConnectOptions {
-        tcp: ClientSettings::default().tcp,
-        limits,
-        handshake: HandshakeOptions::plain(Expect::Any),
-        admit: None,
-        timeout_connect: Duration::from_secs(20),
-    }
+    let timeout_connect = Duration::from_secs(20);
+    ConnectOptions::of_node(&ClientSettings { limits, timeout_connect, ..ClientSettings::default() }, Expect::Any)
 }
 
 pub fn after(ms: u64) -> Deadline {

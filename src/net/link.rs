@@ -1,13 +1,17 @@
-//! A connection to one Sentinel that never waits: connect, shake hands, send, decode.
+//! A connection that never waits: resolve, connect, shake hands, send, decode, each when poll says that it can be done.
 //!
-//! Guarantees: [`Link::drive`] does what can be done now and returns; the Sentinel's own credentials are the only ones sent; ROLE has said
-//! sentinel before anything else is asked. Leaves to others: what is asked, when to poll, and how long to wait.
+//! Guarantees: [`Link::drive`] does what can be done now and returns; the server has shown the role that is expected before anything
+//! else is asked; to a Sentinel only the credentials for Sentinels are sent. Leaves to others: what is asked, when to poll, and how long to
+//! wait.
 
-use crate::config::{ClientSettings, Credentials, Endpoint, Protocol, SentinelSettings, TcpSettings};
+use super::dial::Dial;
+use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+use super::resolve::{self, Lookup};
+use super::waker::Waker;
+use super::wire::{Filled, In, Out, Wire};
+use crate::config::{ClientSettings, Endpoint, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::resolve::{self, Lookup};
-use crate::net::{Agreed, Dial, Expect, Handshake, HandshakeOptions, ServerInfo, Socket, Step, Waker};
-use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
+use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
 use crate::sys::poll::PollFd;
 use crate::time::Deadline;
 use std::io;
@@ -15,57 +19,35 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes taken from a socket at a time.
+/// Room for what one receive brings: answers of Sentinels are short.
 const RECEIVE: usize = 2 * 1024;
 
-/// How to reach Sentinels.
+/// How to open a link.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
     tcp: TcpSettings,
     limits: Limits,
-    auth: Credentials,
-    client_name: Option<String>,
-    expect: Expect,
+    handshake: HandshakeOptions,
 }
 
 impl LinkOptions {
-    /// To a data node, as the settings say.
-    pub fn for_node(settings: &ClientSettings, expect: Expect) -> Self {
-        let (tcp, limits, auth) = (settings.tcp, settings.limits, settings.auth.clone());
-        Self { tcp, limits, auth, client_name: settings.client_name.clone(), expect }
+    /// To a data node that is asked what it is, under a client's settings.
+    pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
+        let handshake = HandshakeOptions::of_inquiry(settings, expect);
+        Self { tcp: settings.tcp, limits: settings.limits, handshake }
     }
 
-    /// To a Sentinel, as the settings say.
-    pub fn new(settings: &SentinelSettings) -> Self {
-        let limits = &settings.limits;
-        Self {
-            tcp: settings.tcp,
-            limits: Limits { max_bytes: limits.max_bytes, max_depth: limits.max_depth, max_nodes: limits.max_nodes },
-            auth: settings.auth.clone(),
-            client_name: settings.client_name.clone(),
-            expect: Expect::Sentinel,
-        }
-    }
-
-    fn handshake(&self) -> Handshake {
-        Handshake::new(HandshakeOptions {
-            auth: self.auth.clone(),
-            db: 0,
-            protocol: Protocol::Auto,
-            client_name: self.client_name.clone(),
-            no_evict: false,
-            no_touch: false,
-            expect: self.expect,
-            lineage: false,
-            agreed: Agreed::default(),
-        })
+    /// To a Sentinel, under the settings for Sentinels.
+    pub fn of_sentinel(settings: &SentinelSettings) -> Self {
+        let handshake = HandshakeOptions::of_sentinel(settings);
+        Self { tcp: settings.tcp, limits: settings.limits, handshake }
     }
 }
 
 /// What came of driving a link.
 #[derive(Debug)]
-pub enum Event {
-    /// The handshake is over: the Sentinel may be asked.
+pub enum LinkEvent {
+    /// The handshake is over: the server may be asked.
     Ready,
     /// A reply.
     Reply(Reply),
@@ -73,14 +55,14 @@ pub enum Event {
     Push(Reply),
 }
 
-/// A connection to one Sentinel.
+/// A connection that is polled.
 pub struct Link {
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
     state: State,
     until: Deadline,
-    decoder: Decoder,
-    unsent: Vec<u8>,
+    input: In,
+    output: Out,
     info: Option<ServerInfo>,
 }
 
@@ -88,22 +70,22 @@ enum State {
     Resolving(Lookup),
     /// To one address, how long that may take, and the addresses after it.
     Connecting(Dial, Instant, Vec<SocketAddr>),
-    Greeting(Arc<Socket>, Box<Handshake>),
-    Ready(Arc<Socket>),
+    Greeting(Wire, Box<Handshake>),
+    Ready(Wire),
     Dead,
 }
 
 impl Link {
-    /// Begins to connect; `until` is when the Sentinel must have answered. The waker is woken when its name is resolved.
+    /// Begins to connect; `until` is when the server must have answered. The waker is woken when its name is resolved.
     pub fn begin(endpoint: Endpoint, options: Arc<LinkOptions>, until: Deadline, waker: Option<&Arc<Waker>>) -> Self {
-        let decoder = Decoder::new(options.limits);
+        let input = In::new(options.limits, RECEIVE);
         let (host, port) = match &endpoint {
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
             // The configuration has none for Sentinels; address.map might lead to one.
             Endpoint::Unix(_) => ("", 0),
         };
         let state = State::Resolving(resolve::begin(host, port, waker));
-        Self { endpoint, options, state, until, decoder, unsent: Vec::new(), info: None }
+        Self { endpoint, options, state, until, input, output: Out::default(), info: None }
     }
 
     /// How far it has come: connecting, greeting, ready.
@@ -122,13 +104,16 @@ impl Link {
 
     /// What to poll for; nothing while a name is being resolved, and when the link is dead.
     pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let (dial, socket) = match &self.state {
-            State::Resolving(_) | State::Dead => (None, None),
-            State::Connecting(dial, ..) => (Some(dial), None),
-            State::Greeting(socket, _) | State::Ready(socket) => (None, Some(socket)),
-        };
-        let connected = socket.map(|socket| PollFd::new(socket.fd(), true, !self.unsent.is_empty()));
+        let dial = if let State::Connecting(dial, ..) = &self.state { Some(dial) } else { None };
+        let connected = self.wire().map(|wire| PollFd::new(wire.fd(), true, !self.output.is_empty()));
         dial.into_iter().flat_map(Dial::poll_fds).chain(connected)
+    }
+
+    fn wire(&self) -> Option<&Wire> {
+        match &self.state {
+            State::Greeting(wire, _) | State::Ready(wire) => Some(wire),
+            State::Resolving(_) | State::Connecting(..) | State::Dead => None,
+        }
     }
 
     /// When it wants to be driven though nothing happened.
@@ -147,14 +132,14 @@ impl Link {
         }
     }
 
-    /// Sends bytes as soon as the Sentinel takes them.
-    pub fn send(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
-        self.unsent.extend_from_slice(bytes);
+    /// Sends bytes as soon as the server takes them; not before [`LinkEvent::Ready`].
+    pub fn send(&mut self, bytes: &[u8], events: &mut Vec<LinkEvent>) -> Result<()> {
+        self.output.push(bytes);
         self.drive(events)
     }
 
     /// Does what can be done without waiting. After an error the link is dead.
-    pub fn drive(&mut self, events: &mut Vec<Event>) -> Result<()> {
+    pub fn drive(&mut self, events: &mut Vec<LinkEvent>) -> Result<()> {
         loop {
             match self.advance(events) {
                 Ok(true) => {}
@@ -168,16 +153,12 @@ impl Link {
     }
 
     /// One transition; false when there is nothing to do but wait.
-    fn advance(&mut self, events: &mut Vec<Event>) -> Result<bool> {
+    fn advance(&mut self, events: &mut Vec<LinkEvent>) -> Result<bool> {
         match std::mem::replace(&mut self.state, State::Dead) {
             State::Resolving(lookup) => self.resolved(lookup),
             State::Connecting(dial, until, rest) => self.connected(dial, until, rest),
-            State::Greeting(socket, handshake) => {
-                self.state = State::Greeting(socket, handshake);
-                self.exchange(events)
-            }
-            State::Ready(socket) => {
-                self.state = State::Ready(socket);
+            connected @ (State::Greeting(..) | State::Ready(_)) => {
+                self.state = connected;
                 self.exchange(events)
             }
             State::Dead => Err(Error::new(Status::Io, "the connection is closed")),
@@ -225,9 +206,10 @@ impl Link {
     fn connected(&mut self, mut dial: Dial, until: Instant, rest: Vec<SocketAddr>) -> Result<bool> {
         match dial.advance(&self.options.tcp, &|_| ()) {
             Ok(Some(socket)) => {
-                let mut handshake = Box::new(self.options.handshake());
-                self.unsent = handshake.first();
-                self.state = State::Greeting(socket, handshake);
+                let mut handshake = Box::new(Handshake::new(self.options.handshake.for_another_node()));
+                self.output = Out::default();
+                self.output.push(&handshake.first());
+                self.state = State::Greeting(Wire::new(socket), handshake);
                 return Ok(true);
             }
             Ok(None) => {}
@@ -241,63 +223,53 @@ impl Link {
     }
 
     /// Sends what is left, receives what is there.
-    fn exchange(&mut self, events: &mut Vec<Event>) -> Result<bool> {
+    fn exchange(&mut self, events: &mut Vec<LinkEvent>) -> Result<bool> {
         self.flush()?;
-        let mut bytes = [0; RECEIVE];
-        let (State::Greeting(socket, _) | State::Ready(socket)) = &self.state else { return Ok(false) };
-        match socket.try_recv(&mut bytes) {
-            Ok(0) => Err(self.broken("connection closed", &io::Error::from_raw_os_error(libc::ECONNRESET))),
-            Ok(got) => self.decode(&bytes[..got], events).map(|()| true),
+        let (State::Greeting(wire, _) | State::Ready(wire)) = &self.state else { return Ok(false) };
+        match wire.fill(&mut self.input, Some(Duration::ZERO)) {
+            Ok(Filled::Closed) => {
+                Err(self.broken("connection closed", &io::Error::from_raw_os_error(libc::ECONNRESET)))
+            }
+            Ok(_) => self.decode(events).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(self.broken("receive", &error)),
         }
     }
 
     fn flush(&mut self) -> Result<()> {
-        let (State::Greeting(socket, _) | State::Ready(socket)) = &self.state else { return Ok(()) };
-        let mut sent = 0;
-        while sent < self.unsent.len() {
-            match socket.send(&self.unsent[sent..]) {
-                Ok(taken) => sent += taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(self.broken("send", &error)),
-            }
-        }
-        self.unsent.drain(..sent);
-        Ok(())
+        let (State::Greeting(wire, _) | State::Ready(wire)) = &self.state else { return Ok(()) };
+        wire.flush(&mut self.output).map_err(|error| self.broken("send", &error))
     }
 
-    fn decode(&mut self, mut bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
-        while !bytes.is_empty() {
-            let (used, decoded) = self.decoder.decode(bytes, Want::One).map_err(undecodable)?;
-            bytes = &bytes[used..];
+    fn decode(&mut self, events: &mut Vec<LinkEvent>) -> Result<()> {
+        while let Some(decoded) = self.input.drain(Want::One).map_err(|error| undecodable(&error))? {
             match decoded {
-                Some(Decoded::Reply(reply)) => self.take(reply, events)?,
-                Some(Decoded::Push(reply)) => events.push(Event::Push(reply)),
-                Some(Decoded::Skipped) | None => {}
+                Decoded::Reply(reply) => self.take(reply, events)?,
+                Decoded::Push(reply) => events.push(LinkEvent::Push(reply)),
+                Decoded::Skipped => {}
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, reply: Reply, events: &mut Vec<Event>) -> Result<()> {
+    fn take(&mut self, reply: Reply, events: &mut Vec<LinkEvent>) -> Result<()> {
         match std::mem::replace(&mut self.state, State::Dead) {
-            State::Greeting(socket, mut handshake) => match handshake.feed(&reply)? {
-                Step::More => self.state = State::Greeting(socket, handshake),
+            State::Greeting(wire, mut handshake) => match handshake.feed(&reply)? {
+                Step::More => self.state = State::Greeting(wire, handshake),
                 Step::Send(bytes) => {
-                    self.unsent.extend_from_slice(&bytes);
-                    self.state = State::Greeting(socket, handshake);
+                    self.output.push(&bytes);
+                    self.state = State::Greeting(wire, handshake);
                     self.flush()?;
                 }
                 Step::Done(info) => {
                     self.info = Some(info);
-                    self.state = State::Ready(socket);
-                    events.push(Event::Ready);
+                    self.state = State::Ready(wire);
+                    events.push(LinkEvent::Ready);
                 }
             },
             other => {
                 self.state = other;
-                events.push(Event::Reply(reply));
+                events.push(LinkEvent::Reply(reply));
             }
         }
         Ok(())
@@ -322,11 +294,8 @@ impl Link {
     }
 }
 
-fn undecodable(error: DecodeError) -> Error {
-    match error {
-        DecodeError::Protocol(text) => Error::new(Status::Protocol, text),
-        DecodeError::Limit(text) => Error::new(Status::Limit, text),
-    }
+fn undecodable(error: &DecodeError) -> Error {
+    Error::new(error.status(), error.to_string())
 }
 
 #[cfg(test)]
@@ -337,10 +306,10 @@ mod tests {
 
     #[test]
     fn a_lost_first_packet_costs_a_sentinel_no_second() {
-        let (listener, address, _held) = crate::net::full_listener();
+        let (listener, address, _held) = super::super::full_listener();
         let mut config = Config::new();
         config.set("sentinel.addrs", &address.to_string()).unwrap();
-        let options = Arc::new(LinkOptions::new(&config.settings().unwrap().sentinel));
+        let options = Arc::new(LinkOptions::of_sentinel(&config.settings().unwrap().sentinel));
         let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
         let mut link = Link::begin(endpoint, options, Deadline::after(Duration::from_secs(20)), None);
         let mut events = Vec::new();
@@ -356,8 +325,8 @@ mod tests {
             poll::wait(&mut fds, Some(next.unwrap_or(Duration::from_secs(20)))).unwrap();
             link.drive(&mut events).unwrap();
         }
-        let State::Greeting(socket, _) = &link.state else { panic!("not connected") };
+        let State::Greeting(wire, _) = &link.state else { panic!("not connected") };
         assert_eq!(begun.len(), 2);
-        assert!(Arc::ptr_eq(socket, &begun[1]), "the first one sends again only after a second");
+        assert!(Arc::ptr_eq(wire.socket(), &begun[1]), "the first one sends again only after a second");
     }
 }

@@ -1,0 +1,404 @@
+//! The bytes of one connection, below everything that talks on one: [`super::Conn`] waits for them, [`super::Link`] is polled, and the callers
+//! of a lane share them.
+//!
+//! A wire has three parts, because one thread may send while another receives. [`Wire`] is the connection itself and is shared; [`In`] holds
+//! what was received and the decoder, and belongs to the thread that reads; [`Out`] holds what is still to be sent, and belongs to the
+//! thread that writes. A connection with one user holds all three; a lane keeps `In` and `Out` under two locks.
+//!
+//! Guarantees: after the dial only this file sends and receives over a connection; what the kernel took is counted to the byte; only
+//! [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told. Leaves to others: deadlines, what an error means and how it is
+//! worded, and when to send.
+//!
+//! TLS is added here, once for all three. Its session stands in [`Wire`], beside the socket and under a lock of its own, because the two
+//! directions share state: `Wire::put` encrypts what it is given and hands ciphertext to the socket; [`Wire::fill`] decrypts what the socket
+//! received before the decoder sees it, and sends what the session answers; [`Wire::peek`] and [`Wire::wait`] look first at what
+//! is decrypted already. `In`, `Out` and all counts remain those of the plaintext.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::socket::{Ready, Socket};
+use crate::error::Result;
+use crate::resp::encode::Pieces;
+use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
+use crate::time::Instant;
+
+/// A send buffer that grew beyond this is given back once it is empty.
+const KEEP: usize = 256 * 1024;
+
+/// A connection, as far as both directions share it.
+#[derive(Debug)]
+pub struct Wire {
+    socket: Arc<Socket>,
+    opened: Instant,
+}
+
+/// What a receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// The peer has ended the connection.
+    Closed,
+    /// Less than there was room for.
+    Part,
+    /// As much as there was room for: there may be more.
+    Full,
+    /// A piece of a large text, put straight into its reply: most likely there is more.
+    Straight,
+}
+
+impl Wire {
+    /// Over a socket that has just been connected.
+    pub fn new(socket: Arc<Socket>) -> Self {
+        Self { socket, opened: Instant::now() }
+    }
+
+    /// When it was connected.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// The socket, to shut it down from outside.
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// The descriptor, for poll.
+    pub fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    /// Receives once, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came. What was received before must have been
+    /// decoded; what a large text still lacks goes straight into its reply.
+    #[inline]
+    pub fn fill(&self, input: &mut In, timeout: Option<Duration>) -> io::Result<Filled> {
+        debug_assert!(input.is_empty(), "what was received before is not decoded yet");
+        if let Some(received) = input.decoder.receive(|text, most| self.socket.recv_append(text, most, timeout)) {
+            return received.map(|got| if got == 0 { Filled::Closed } else { Filled::Straight });
+        }
+        let got = self.socket.recv_into(&mut input.buffer, timeout)?;
+        (input.start, input.end) = (0, got);
+        Ok(match got {
+            0 => Filled::Closed,
+            got if got == input.buffer.len() => Filled::Full,
+            _ => Filled::Part,
+        })
+    }
+
+    /// Hands bytes to the kernel, as many as it takes now. `WouldBlock`: none.
+    #[inline]
+    pub fn send(&self, sending: &mut Sending<'_, '_>) -> io::Result<()> {
+        let taken = self.put(sending.rest)?;
+        sending.sent += taken;
+        IoSlice::advance_slices(&mut sending.rest, taken);
+        Ok(())
+    }
+
+    /// Sends what is in the buffer, as far as the kernel takes it now.
+    pub fn flush(&self, output: &mut Out) -> io::Result<()> {
+        while !output.is_empty() {
+            match self.put(&[IoSlice::new(output.rest())]) {
+                Ok(taken) => output.took(taken),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.send_parts(parts)
+    }
+
+    /// Waits until one of these directions is ready, or about this long.
+    pub fn wait(&self, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<Ready> {
+        self.socket.wait(read, write, timeout)
+    }
+
+    /// Whether there is something to receive at this moment, the end of the connection included.
+    pub fn has_input(&self) -> bool {
+        !self.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read)
+    }
+
+    /// The first byte that [`Wire::fill`] would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
+    pub fn peek(&self) -> io::Result<Option<u8>> {
+        self.socket.peek_byte()
+    }
+
+    /// Whether the peer has ended or broken the connection, as far as the kernel knows by now; nothing is taken out.
+    pub fn is_closed_by_peer(&self) -> bool {
+        match self.peek() {
+            Ok(first) => first.is_none(),
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// Ends both directions: whoever waits on the connection is woken, and the peer is told.
+    pub fn shutdown(&self) {
+        self.socket.shutdown();
+    }
+}
+
+/// What was received on a connection, and the decoder that makes units of it.
+#[derive(Debug)]
+pub struct In {
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    /// What is not decoded yet.
+    start: usize,
+    end: usize,
+}
+
+impl In {
+    /// Of a new connection, with room for so many bytes of one receive.
+    pub fn new(limits: Limits, room: usize) -> Self {
+        Self { decoder: Decoder::new(limits), buffer: vec![0; room], start: 0, end: 0 }
+    }
+
+    /// Makes room for more bytes of one receive.
+    pub fn widen(&mut self, room: usize) {
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+    }
+
+    /// Decodes the next unit of what was received; `None` when all is decoded and no unit is complete. To be called after each
+    /// [`Wire::fill`] even if there is nothing: a text that was received straight into its reply is completed here.
+    #[inline]
+    pub fn drain(&mut self, want: Want) -> std::result::Result<Option<Decoded>, DecodeError> {
+        let (used, decoded) = self.decoder.decode(&self.buffer[self.start..self.end], want)?;
+        self.start += used;
+        Ok(decoded)
+    }
+
+    /// Whether all that was received is decoded.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The first byte that is not decoded.
+    pub fn first(&self) -> Option<u8> {
+        self.buffer[self.start..self.end].first().copied()
+    }
+
+    /// Takes nothing in any more: what is not decoded is forgotten, and the next [`Wire::fill`] finds the connection ended.
+    pub fn close(&mut self) {
+        (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
+    }
+
+    /// Whether the decoder is between two units, and has met no error.
+    pub fn is_between_units(&self) -> bool {
+        self.decoder.is_idle()
+    }
+
+    /// The list that is complete because the connection has ended, see [`Decoder::refuse_rest`].
+    pub fn refuse_rest(&mut self) -> Option<Reply> {
+        self.decoder.refuse_rest()
+    }
+}
+
+/// Bytes that are to be sent on a connection.
+#[derive(Debug, Default)]
+pub struct Out {
+    bytes: Vec<u8>,
+    /// How many of them the kernel has taken; more than there are when it has taken some of what was sent behind them too.
+    taken: usize,
+}
+
+impl Out {
+    /// Whether the kernel has taken all.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.taken >= self.bytes.len()
+    }
+
+    /// What the kernel has not taken yet.
+    #[inline]
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Adds bytes at the end.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Counts bytes that the kernel took from [`Out::rest`], and from what was sent behind it.
+    #[inline]
+    pub fn took(&mut self, count: usize) {
+        self.taken += count;
+    }
+
+    /// Takes over the bytes of another buffer, which gets the memory of this one. All that was here has been taken.
+    pub fn refill(&mut self, from: &mut Vec<u8>) {
+        self.bytes.clear();
+        self.taken = 0;
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+        }
+        std::mem::swap(&mut self.bytes, from);
+    }
+
+    /// Copies what the kernel has not taken of pieces that were sent behind these bytes, so that the stream stays whole.
+    pub fn keep_rest(&mut self, pieces: &Pieces<'_>) -> Result<()> {
+        match self.taken.saturating_sub(self.bytes.len()) {
+            0 => pieces.append_from(0, &mut self.bytes),
+            gone => {
+                self.bytes.clear();
+                self.taken = 0;
+                pieces.append_from(gone, &mut self.bytes)
+            }
+        }
+    }
+}
+
+/// Bytes on their way, from one place or several in order.
+pub struct Sending<'p, 'b> {
+    rest: &'p mut [IoSlice<'b>],
+    sent: usize,
+}
+
+impl<'p, 'b> Sending<'p, 'b> {
+    /// Nothing of it is sent yet.
+    #[inline]
+    pub fn new(parts: &'p mut [IoSlice<'b>]) -> Self {
+        let mut rest = parts;
+        // Empty parts at the beginning count as sent.
+        IoSlice::advance_slices(&mut rest, 0);
+        Self { rest, sent: 0 }
+    }
+
+    /// How many bytes the kernel took.
+    #[inline]
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Whether it took all.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Two ends of one connection.
+    fn pair() -> (Wire, Wire) {
+        let (a, b) = Socket::pair().unwrap();
+        (Wire::new(Arc::new(a)), Wire::new(Arc::new(b)))
+    }
+
+    fn received(wire: &Wire, into: &mut Vec<u8>) -> usize {
+        let before = into.len();
+        into.reserve(1 << 20);
+        while wire.socket.recv_append(into, 1 << 16, Some(Duration::ZERO)).is_ok_and(|got| got > 0) {}
+        into.len() - before
+    }
+
+    fn numbers(count: usize) -> Vec<u8> {
+        (0..count).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_stays_and_goes_out_in_order() {
+        let (near, far) = pair();
+        let (all, mut out, mut heard) = (numbers(4 << 20), Out::default(), Vec::new());
+        let (first, second) = all.split_at(3 << 20);
+        out.push(first);
+        near.flush(&mut out).unwrap();
+        assert!(!out.is_empty() && out.rest().len() < first.len(), "the socket is full");
+        out.push(second);
+        while !out.is_empty() {
+            assert!(received(&far, &mut heard) > 0);
+            near.flush(&mut out).unwrap();
+        }
+        received(&far, &mut heard);
+        assert!(heard == all && out.rest().is_empty());
+        drop(far);
+        out.push(b"x");
+        assert!(near.flush(&mut out).is_err() && out.rest() == b"x");
+    }
+
+    #[test]
+    fn of_what_is_sent_behind_the_buffer_the_rest_is_kept() {
+        let text = numbers(50_000);
+        let args: [&[u8]; 2] = [b"ECHO", &text];
+        let pieces = Pieces::of(&args).unwrap();
+        let whole: Vec<u8> = pieces.iter().flatten().copied().collect();
+        // Within the buffer, at its end, within a piece, and all of it.
+        for taken in [0, 3, 10, 17, 10 + 40_000, 10 + whole.len()] {
+            let mut out = Out::default();
+            out.refill(&mut b"0123456789".to_vec());
+            out.took(taken);
+            out.keep_rest(&pieces).unwrap();
+            assert!(out.rest() == &[&b"0123456789"[..], &whole].concat()[taken..], "{taken}");
+        }
+    }
+
+    #[test]
+    fn parts_are_sent_to_the_end_and_counted() {
+        let (near, far) = pair();
+        let mut parts = [&b""[..], b"ab", b"", b"cde"].map(IoSlice::new);
+        let mut sending = Sending::new(&mut parts);
+        while !sending.is_done() {
+            near.send(&mut sending).unwrap();
+        }
+        assert_eq!(sending.sent(), 5);
+        let mut heard = Vec::new();
+        received(&far, &mut heard);
+        assert_eq!(heard, b"abcde");
+        assert!(Sending::new(&mut [IoSlice::new(b"")]).is_done());
+    }
+
+    #[test]
+    fn units_come_out_however_the_bytes_came() {
+        let (near, far) = pair();
+        let large = numbers(200_000);
+        let mut out = Out::default();
+        out.push(&[b"+a\r\n>1\r\n+p\r\n$200000\r\n", &large[..], b"\r\n:7\r\n"].concat());
+        let (mut input, mut units, mut ways) = (In::new(Limits::default(), 64), Vec::new(), Vec::new());
+        while units.len() < 4 {
+            far.flush(&mut out).unwrap();
+            ways.push(near.fill(&mut input, Some(Duration::from_secs(20))).unwrap());
+            while let Some(unit) = input.drain(Want::One).unwrap() {
+                units.push(unit);
+            }
+            assert!(input.is_empty() && input.first().is_none());
+        }
+        let [Decoded::Reply(a), Decoded::Push(_), Decoded::Reply(text), Decoded::Reply(seven)] = &units[..] else {
+            panic!("{units:?}")
+        };
+        assert!(a.bytes(0) == Some(b"a") && text.bytes(0) == Some(&large[..]) && seven.int(0) == Some(7));
+        assert!(ways[0] == Filled::Full && ways.contains(&Filled::Straight) && ways.last() == Some(&Filled::Part));
+        assert!(input.is_between_units() && !near.has_input() && !near.is_closed_by_peer());
+        let silent = near.fill(&mut input, Some(Duration::ZERO)).unwrap_err();
+        assert_eq!(silent.kind(), ErrorKind::WouldBlock);
+        drop(far);
+        assert!(near.has_input() && near.is_closed_by_peer());
+        assert_eq!(near.fill(&mut input, None).unwrap(), Filled::Closed);
+    }
+
+    #[test]
+    fn what_is_closed_takes_nothing_in_any_more() {
+        let (near, far) = pair();
+        let (mut input, mut out) = (In::new(Limits::default(), 64), Out::default());
+        out.push(b"+a\r\n+b\r\n");
+        far.flush(&mut out).unwrap();
+        near.fill(&mut input, None).unwrap();
+        assert!(input.drain(Want::One).unwrap().is_some());
+        assert_eq!(input.first(), Some(b'+'));
+        input.close();
+        out.push(b"+c\r\n");
+        far.flush(&mut out).unwrap();
+        assert!(input.drain(Want::One).unwrap().is_none());
+        assert_eq!(near.fill(&mut input, Some(Duration::ZERO)).unwrap(), Filled::Closed);
+    }
+}
