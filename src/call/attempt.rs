@@ -1,11 +1,13 @@
-//! The retry engine: what follows from each attempt of a call (rules 10 to 15). Pure: no clock, no chance, no socket.
+//! The retry engine: what follows each attempt of a call (rules 10 to 15). Pure: no clock, no randomness, no socket.
 //!
-//! A blocking call sleeps on what it says, a submitted call queues on it, a session takes its connection with it. Each attempt goes
-//! through [`Attempt::may_begin`], is sent, is judged by [`Attempt::conclude`], and [`Attempt::next`] says what comes then.
+//! A blocking call sleeps as the engine says, a submitted call waits in its queue, a session takes its connection by it. Each
+//! attempt goes through [`Attempt::may_begin`], is sent, and is judged by [`Attempt::conclude`]; [`Attempt::next`] then says what
+//! follows.
 //!
-//! Guarantees: what may have run is sent again only if it only reads or the caller said IDEMPOTENT; nothing is sent after the deadline;
-//! without progress the pauses grow; the error at the end is the most telling one. A call that succeeds at once costs no memory here.
-//! Leaves to others: waiting, routing, sending, and what has to be told about nodes ([`Effect`]).
+//! Guarantees: what may have run is sent again only if it only reads or the caller said IDEMPOTENT; nothing is sent after the
+//! deadline; the pauses between attempts grow as long as none succeeds; the error at the end is the most informative one. A call
+//! whose first attempt succeeds allocates nothing here. Leaves to others: waiting, routing, sending, and acting on what an attempt
+//! shows about a node ([`Effect`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +22,12 @@ use crate::pool::Pool;
 use crate::resp::Reply;
 use crate::time::{Deadline, Instant};
 
-/// A unit at which the connection has ended so often is not sent again: it is most likely the cause.
+/// A unit at which the connection has ended this often is not sent again: most likely it is the cause.
 const MOST_ENDS: u32 = 3;
-/// Pauses double at most so often.
+/// A pause is doubled at most this often.
 const MOST_DOUBLED: u32 = 16;
 
-/// A node as the engine knows it.
+/// A node, as far as the engine needs to know it.
 pub(crate) trait Node: Clone {
     fn name(&self) -> &str;
     fn is(&self, other: &Self) -> bool;
@@ -45,42 +47,42 @@ impl Node for Arc<Pool> {
 pub(crate) struct Attempt<N> {
     pub(crate) retry: RetrySettings,
     pub(crate) deadline: Deadline,
-    /// It has been held back, by the fence or for want of a majority.
+    /// Whether it has had to wait at the gate.
     pub(crate) gate_wait: GateWait,
     /// `None` before the first failure.
     history: Option<Box<History<N>>>,
 }
 
-/// What earlier attempts have left.
+/// What is known from earlier attempts.
 struct History<N> {
     rounds: u32,
-    /// Topology of this discovery or an earlier one, or of this version, has been found wanting.
+    /// The topology was found outdated: that of this discovery or an earlier one, or of this version.
     stale: u64,
     version: u64,
-    /// The replicas that failed it.
+    /// The replicas at which an attempt failed.
     tried: Vec<String>,
-    /// Replies to a list whose rest was refused, each with how many of them stand.
+    /// Replies to a list of which the rest was refused, each with the number of its first replies that are final.
     kept: Vec<(Reply, usize)>,
     /// The first command that is sent again.
     from: usize,
-    /// How often in a row the connection ended at this unit, and at which node: at another one it may fare better.
+    /// How often in a row the connection ended at this unit, and on which node: another node may be able to answer it.
     ends: u32,
     ended_at: Option<N>,
-    /// The node that refused the rest.
+    /// The node that refused the rest of the list.
     refused_by: Option<N>,
     /// An attempt may have run.
     maybe_executed: bool,
-    /// The error that says best why the call has not succeeded yet.
+    /// The most informative error so far.
     telling: Option<Error>,
 }
 
-/// The way that an attempt went, and how the topology stands at its end.
+/// The node that an attempt was made on, and the state of the topology at its end.
 pub(crate) struct Leg<'a, N> {
     pub(crate) node: &'a N,
-    /// It is a replica; no other one will do if it is pinned.
+    /// The node is a replica; with `pinned` no other node will do.
     pub(crate) replica: bool,
     pub(crate) pinned: bool,
-    /// A failover has begun or ended since the attempt began.
+    /// The failover sequence has changed since the attempt began.
     pub(crate) doubted: bool,
     /// The version of the topology by which the node was chosen.
     pub(crate) version: u64,
@@ -101,10 +103,10 @@ pub(crate) enum Step {
     Again(Error),
 }
 
-/// What has to be told about the node.
+/// What has to be reported about the node.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// It is not what it was: its connections serve nothing new, and the Sentinels are asked.
+    /// It has lost its role: its connections serve nothing new, and the Sentinels are asked.
     Doubt(Error),
     /// It did not answer as it should.
     Suspect(String),
@@ -112,23 +114,23 @@ pub(crate) enum Effect {
     CoolDown(Error),
 }
 
-/// How things stand for the caller when an attempt has failed.
+/// The caller's situation when an attempt has failed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) now: Instant,
     /// The client is being closed.
     pub(crate) closed: bool,
     pub(crate) cancelled: bool,
-    /// A random number from 0 to 1: the pauses of many calls must not end together.
+    /// A random number from 0 to 1, so that the pauses of many calls do not end together.
     pub(crate) jitter: f64,
 }
 
-/// What comes after a failed attempt.
+/// What follows a failed attempt.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Another attempt, now.
     Again,
-    /// Another attempt after this pause, or that of the node if it is left alone, or as soon as the topology has changed.
+    /// Another attempt after this pause, or after the node's own pause if it has one, or as soon as the topology has changed.
     Wait(Duration),
     /// No other attempt.
     Over(Error),
@@ -137,7 +139,7 @@ pub(crate) enum Next {
 /// The end of a call that did not succeed.
 #[derive(Debug)]
 pub(crate) enum End<N> {
-    /// The replies to a list, and the refusals of its rest, by this node.
+    /// The final replies to a list and the refusals of its rest, which this node gave.
     Refused(Reply, N),
     Failed(Error),
 }
@@ -182,25 +184,25 @@ impl<N: Node> Attempt<N> {
         self.history.as_ref().map_or(0, |history| history.from)
     }
 
-    /// The replicas that have failed it.
+    /// The replicas at which an attempt failed.
     #[inline]
     pub(crate) fn tried(&self) -> &[String] {
         self.history.as_ref().map_or(&[], |history| &history.tried)
     }
 
-    /// The topology that was found wanting: the number of its discovery (0: none was), and its version.
+    /// The topology that was found outdated: the number of its discovery (0: none was), and its version.
     #[inline]
     pub(crate) fn wanting(&self) -> (u64, u64) {
         self.history.as_ref().map_or((0, 0), |history| (history.stale, history.version))
     }
 
-    /// Whether the next attempt has a connection of its own, because it may cost others their answers.
+    /// Whether the next attempt gets a connection of its own, because it may end the connection and cost other calls their answers.
     #[inline]
     pub(crate) fn goes_alone(&self) -> bool {
         self.history.as_ref().is_some_and(|history| history.ends > 0)
     }
 
-    /// How many attempts there were before this one.
+    /// How many attempts were made before this one.
     pub(crate) fn rounds(&self) -> u32 {
         self.history.as_ref().map_or(0, |history| history.rounds)
     }
@@ -210,7 +212,7 @@ impl<N: Node> Attempt<N> {
         self.history.is_some()
     }
 
-    /// Whether another attempt may begin; the error to end with, if the pause before it took the rest of the time.
+    /// Whether another attempt may begin. An error if the pause before it took the rest of the time.
     pub(crate) fn may_begin(&mut self, now: Instant) -> Result<(), Error> {
         let late = self.deadline.end().is_some_and(|end| now >= end);
         match &self.history {
@@ -219,7 +221,7 @@ impl<N: Node> Attempt<N> {
         }
     }
 
-    /// No node was found for it. With no replica left that has not failed it, the next attempt begins with fresh topology.
+    /// No node was found for the call. When no untried replica is left, the next attempt begins with fresh topology.
     pub(crate) fn unrouted(&mut self, version: u64, discovered: u64) {
         let history = self.history();
         history.tried.clear();
@@ -257,7 +259,7 @@ impl<N: Node> Attempt<N> {
         }
     }
 
-    /// Counts the ends of a connection at this unit; true when it has been tried often enough.
+    /// Counts how often the connection ended at this unit. True when that has happened often enough.
     fn note_end(&mut self, node: &N, outcome: &Outcome) -> bool {
         if !outcome.as_ref().is_err_and(|failure| failure.at_head) {
             return false;
@@ -269,7 +271,7 @@ impl<N: Node> Attempt<N> {
         history.ends >= MOST_ENDS
     }
 
-    /// What follows from a failure for the next attempt.
+    /// Notes what a failure means for the next attempt.
     fn note_failure(&mut self, again: Again, leg: &Leg<'_, N>, call: CallFlags) -> (Step, Option<Effect>) {
         let error = match again.error.endpoint() {
             "" => again.error.with_endpoint(leg.node.name()),
@@ -289,7 +291,7 @@ impl<N: Node> Attempt<N> {
             return (Step::Again(error), None);
         }
         let effect = match leg.replica {
-            // The node itself may well be there: a cursor is lost only with the node.
+            // The node may still be there, and a cursor is lost only together with its node.
             true if leg.pinned && error.status() == Status::Io => None,
             true => {
                 history.tried.push(leg.node.name().to_owned());
@@ -297,7 +299,7 @@ impl<N: Node> Attempt<N> {
             }
             false => {
                 (history.stale, history.version) = (leg.discovered, leg.version);
-                // The primary that stood in for the replicas is gone as well: they are tried anew.
+                // The primary that was read in place of the replicas has failed as well: the replicas are tried again.
                 history.tried.clear();
                 Some(match error.status() {
                     Status::Server => Effect::Doubt(error.clone()),
@@ -308,7 +310,7 @@ impl<N: Node> Attempt<N> {
         (Step::Again(error), effect)
     }
 
-    /// What comes after an attempt that failed with this error, which is not final.
+    /// What follows an attempt that failed with this error, which is not final.
     pub(crate) fn next(&mut self, error: Error, facts: Facts) -> Next {
         let (retry, end) = (self.retry, self.deadline.end());
         let history = self.history();
@@ -321,11 +323,11 @@ impl<N: Node> Attempt<N> {
             return Next::Over(error);
         }
         history.rounds += 1;
-        // Another replica is tried at once.
+        // Another replica is tried without a pause.
         if !history.tried.is_empty() {
             return Next::Again;
         }
-        // The first repetition waits for nothing, unless the node is left alone for longer.
+        // The first repetition follows without a pause of its own; the node may have a pause.
         if history.rounds == 1 {
             return Next::Wait(Duration::ZERO);
         }
@@ -334,12 +336,13 @@ impl<N: Node> Attempt<N> {
         Next::Wait(end.map_or(pause, |end| pause.min(end.saturating_duration_since(facts.now))))
     }
 
-    /// Which error to end with when this one comes last.
+    /// The error to end with, when this is the last one.
     pub(crate) fn most_telling(&mut self, error: Error) -> Error {
         self.history().most_telling(error)
     }
 
-    /// The end of a call with this error: an error, or what is known of a list whose rest was refused to the end.
+    /// Ends a call with this error. If the server has refused the rest of a list to the end, the result is what is known of the
+    /// list.
     pub(crate) fn end(&mut self, plan: &Plan<'_>, error: Error) -> End<N> {
         let Some(history) = self.history.as_mut() else { return End::Failed(as_seen(plan, error, false)) };
         let refused = history.from > 0 || error.status() == Status::Server;
@@ -356,7 +359,7 @@ impl<N: Node> Attempt<N> {
         }
     }
 
-    /// The whole reply, if it came in parts. Without memory for it the error says that what writes was executed.
+    /// The whole reply, which may have come in parts. If there is no memory for it, the error says of a write that it was executed.
     #[inline]
     pub(crate) fn whole(&self, plan: &Plan<'_>, last: Reply) -> Result<Reply, Error> {
         match &self.history {
@@ -370,19 +373,19 @@ impl<N: Node> Attempt<N> {
 }
 
 impl<N> History<N> {
-    /// An error, with the replies that stand in front of its own.
+    /// Adds the final replies of earlier attempts to an error.
     fn with_kept(&self, error: Error) -> Error {
         if self.kept.is_empty() {
             return error;
         }
-        // Without memory for what is known of it the error stands alone.
+        // Without memory for the replies the error stands alone.
         match join(&self.kept, error.reply().unwrap_or(&Reply::null())) {
             Ok(whole) => error.with_reply(whole),
             Err(_) => error,
         }
     }
 
-    /// The replies that stand, and the refusals of the rest.
+    /// The final replies, and the refusals of the rest.
     fn with_refusals(&self) -> Result<Reply, Error> {
         match self.kept.split_last() {
             Some(((last, _), earlier)) => join(earlier, last),
@@ -390,8 +393,8 @@ impl<N> History<N> {
         }
     }
 
-    /// That no replica was fit says more than that the last of them failed, and anything says more than that the deadline came during a
-    /// discovery.
+    /// Chooses between this error and the one kept so far. "No fit replica" says more than the failure of the last replica, and any
+    /// error says more than a deadline that came during a discovery.
     fn most_telling(&mut self, error: Error) -> Error {
         let was_sent = error.has(flags::MAYBE_EXECUTED);
         let vague = match &self.telling {
@@ -407,7 +410,7 @@ impl<N> History<N> {
     }
 }
 
-/// What the end of a call tells about the node.
+/// What the last error of a call shows about the node.
 fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
     if error.has(flags::MAYBE_EXECUTED) {
         return (!by_caller).then(|| Effect::Suspect(error.message().to_owned()));
@@ -416,7 +419,7 @@ fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
     refused_wait.then(|| Effect::Doubt(Error::new(Status::Role, error.message()).with_flags(flags::RETRYABLE)))
 }
 
-/// The flags that tell the caller whether it ran, and whether to try again.
+/// Sets the flags that tell the caller whether the call may have run, and whether to try again.
 fn as_seen(plan: &Plan<'_>, error: Error, maybe_executed: bool) -> Error {
     match plan.only_scans() {
         true if is_final(&error) => error.without_flags(flags::MAYBE_EXECUTED),

@@ -1,7 +1,7 @@
-//! Calls whose caller waits: attempts on the caller's thread, until one succeeds or the engine says that it is enough.
+//! Blocking calls: attempts on the caller's thread, until one succeeds or the engine ends the call.
 //!
-//! Guarantees: the call returns at its deadline; an attempt that succeeds at once allocates nothing here. Leaves to others: what follows
-//! from a failure (attempt).
+//! Guarantees: the call returns at its deadline; a call whose first attempt succeeds allocates nothing here. Leaves to others: what
+//! follows a failed attempt (attempt).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::route::{Context, Router, asking, with_question};
 use crate::sys::random;
 use crate::time::{Deadline, Instant};
 
-/// Runs a call to its end: the reply, and the node that gave it.
+/// Runs a call to its end. Returns the reply and the node that gave it.
 pub(crate) fn exec(
     router: &Router,
     plan: &Plan<'_>,
@@ -41,7 +41,8 @@ pub(crate) fn exec(
     }
 }
 
-/// After a failed attempt: waits before the next one, or gives the error to end with. `version`: of the topology when it began.
+/// Waits before the attempt that follows a failed one, or returns the error that ends the call. `version`: that of the topology
+/// when the failed attempt began.
 #[cold]
 pub(crate) fn again(
     context: &Context,
@@ -89,7 +90,8 @@ fn attempt_once(
             Ok(reply) if way.trip.is_none() && is_done(&router.context, plan, &way, &reply) => {
                 return Ok((reply, way.route.pool));
             }
-            // The fence came up while it waited for a connection: it waits for that as well, as long as there is time.
+            // The fence was raised while the call waited for a connection. The call waits for the fence, too, as long as there is
+            // time.
             Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => attempt.gate_wait.note(),
             outcome => {
                 return match way::conclude(router, plan, call, attempt, &way, outcome) {
@@ -101,13 +103,13 @@ fn attempt_once(
     }
 }
 
-/// Whether a reply ends the call as it is.
+/// Whether a reply ends the call without being judged.
 #[inline]
 fn is_done(context: &Context, plan: &Plan<'_>, way: &Way, reply: &Reply) -> bool {
     (plan.reads || context.service.failover_seq() == way.failover_seq) && judge::is_plain(plan, reply)
 }
 
-/// Sends a unit that has something in front of it or behind it.
+/// Sends a unit that has a question in front of it, or WAIT behind it.
 #[cold]
 fn send_extended(router: &Router, plan: &Plan<'_>, way: &Way, slow: bool, attempt: &Attempt<Arc<Pool>>) -> Outcome {
     let unit = plan.unit(attempt.from());
@@ -149,7 +151,7 @@ fn send(
     route.pool.exec_among(unit, slow, deadline, Some(context.active()), &may_go)
 }
 
-/// Runs a unit that blocks its connection, so that a close can end it.
+/// Runs a unit that blocks its connection. A close can end it.
 fn send_blocking(context: &Context, mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
     socket.iter().for_each(|socket| context.note_blocking(socket));

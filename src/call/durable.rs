@@ -1,7 +1,8 @@
-//! Writes that count as done only when enough replicas have them (rules 16 and 17).
+//! Writes that succeed only when enough replicas have acknowledged them (rules 16 and 17).
 //!
-//! Guarantees: write and WAIT are one unit on a connection of their own; too few replicas is an error that says how many have it, and is
-//! never repeated. Leaves to others: the fence, without which an acknowledgement of "some" replicas is worth nothing.
+//! Guarantees: the write and its WAIT are one unit on a connection of their own; too few replicas is an error with the number of
+//! those that have the write, and is never repeated. Leaves to others: the fence. Without it an acknowledgement by some of the
+//! replicas would not survive a failover.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,12 @@ use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::route::Context;
 use crate::time::Deadline;
 
-/// How late a server may notice that the time of a WAIT is over, with `hz 10` and nothing else to do.
+/// How late a server may notice that the timeout of a WAIT is over, with `hz 10` and nothing else to do.
 const LATE: Duration = Duration::from_millis(120);
 /// The longest WAIT: 24 days.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// How many replicas must have this write; 0: none.
+/// How many replicas must acknowledge this write; 0: none.
 #[inline]
 pub(crate) fn replicas_needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
     if plan.reads || plan.blocks.is_some() {
@@ -78,7 +79,7 @@ pub(crate) fn send(
     unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
 }
 
-/// A write and its WAIT, which ends before the deadline.
+/// Encodes a write and its WAIT, whose timeout ends before the deadline.
 pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let room = unit.bytes.len() + 48;
@@ -89,7 +90,7 @@ pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Re
     Ok(bytes)
 }
 
-/// What the caller of a write may do about too few replicas.
+/// Adds to the error of too few replicas what the caller can do about it.
 pub(crate) fn explain(context: &Context, error: Error) -> Error {
     if !error.server_code().is_empty() {
         return error;
@@ -100,21 +101,21 @@ pub(crate) fn explain(context: &Context, error: Error) -> Error {
     ))
 }
 
-/// The outcome of the write alone, whose own bytes were so many.
+/// The outcome of the write without its WAIT. `own`: how many bytes belong to the write.
 pub(crate) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
     judge_wait(&whole, list, replicas, node)
 }
 
-/// How long WAIT may take, so that its answer comes before the deadline: an idle server looks at the time only every 100 ms.
+/// The timeout of WAIT. It leaves time for the answer before the deadline: an idle server checks the time only every 100 ms.
 fn patience(left: Option<Duration>) -> Duration {
-    // 0 would mean for ever, also to a server whose client is gone.
+    // 0 would mean forever, even after the client is gone.
     let Some(left) = left else { return LONGEST };
     let margin = (left / 10).max(LATE.min(left / 2));
     (left - margin).clamp(Duration::from_millis(1), LONGEST)
 }
 
-/// Takes the reply and the count of WAIT apart.
+/// Separates the reply of the write from the count of WAIT, and judges the count.
 fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let commands = list.unwrap_or(1);
     let mut own = ReplyBuilder::new();
@@ -126,7 +127,7 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
             own.end();
         }
     }
-    // It was executed, whether or not there is memory to tell.
+    // The write was executed, even if there is no memory for its reply.
     let reply = own.try_finish().map_err(|error| Failure::new(usize::MAX, error.with_endpoint(node)))?;
     let did_something = match list {
         None => reply.error_line(0).is_none(),

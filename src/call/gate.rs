@@ -1,8 +1,8 @@
-//! The gate in front of the primary: the fence, the majority and the lease (rules 5 to 7 and 18).
+//! The gate in front of the primary: where writes wait for the fence, the majority and the lease (rules 5 to 7 and 18).
 //!
-//! Guarantees: a held call waits inside its own deadline and was surely not sent; a call that had to wait for a connection passes the gate
-//! again; while writes pass on lease, whatever hands bytes to the kernel looks at the clock before. Leaves to others: what raises the
-//! fence (topology), and an answer that a failover makes doubtful (judge).
+//! Guarantees: a write that waits here does so within its own deadline, and has not been sent; a call that had to wait for a
+//! connection passes the gate again; a write that passes under a lease is sent only as long as the lease lasts. Leaves to others:
+//! what raises the fence (topology), and an answer that a failover makes doubtful (judge).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,12 @@ use crate::route::Context;
 use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Gate};
 
-/// How often a write that waits for a majority looks again, beside being woken.
+/// How often a write that waits for a majority looks again when it is not woken.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Waits until a call may be sent, as long as `patience` lasts; reads always may. Gives the failover sequence for its answer, read before
-/// the look that found the gate open: a failover that this look missed makes the answer doubtful.
+/// Waits until a call may be sent, for as long as `patience` allows; reads need not wait. Returns the failover sequence that the
+/// call's answer is compared with. It is read before the gate is found open, so a failover that this check missed makes the answer
+/// doubtful.
 #[inline]
 pub(crate) fn wait(
     context: &Context,
@@ -39,7 +40,7 @@ pub(crate) fn wait(
     wait_shut(context, patience, deadline, gate_wait)
 }
 
-/// The same for a write that found the gate shut.
+/// As [`wait`], for a write that found the gate shut.
 #[cold]
 fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, gate_wait: &mut GateWait) -> Result<u64> {
     loop {
@@ -57,14 +58,14 @@ fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, gate_wa
     }
 }
 
-/// The failover sequence, for a call that looks at the fence next.
+/// The failover sequence, for a call that checks the fence next.
 pub(crate) fn read_failover_seq(context: &Context) -> u64 {
     let failover_seq = context.service.failover_seq();
     seam::pass(Seam::FailoverSeqRead, &*context.service);
     failover_seq
 }
 
-/// As [`wait`] for a session: what it reads from a primary may decide what it writes (rule 7).
+/// As [`wait`], for a session. Its reads wait as well, because what it reads from a primary may decide what it writes (rule 7).
 pub(crate) fn wait_in_session(
     context: &Context,
     plan: &Plan<'_>,
@@ -78,7 +79,7 @@ pub(crate) fn wait_in_session(
     wait(context, plan, *deadline, deadline, gate_wait).map(drop)
 }
 
-/// Whether a write has to wait: a glance, for a call that begins.
+/// Whether a write has to wait.
 #[inline]
 pub(crate) fn is_shut(context: &Context) -> bool {
     context.service.is_fenced() || lacks_majority(context)
@@ -89,7 +90,7 @@ fn lacks_majority(context: &Context) -> bool {
     context.settings().write.majority.is_some_and(|limit| !is_young(limit))
 }
 
-/// Once more, without waiting, for a call that has waited for a connection meanwhile.
+/// Checks the gate again, without waiting, for a call that has waited for a connection.
 pub(crate) fn check(context: &Context, plan: &Plan<'_>, deadline: &Deadline, gate_wait: GateWait) -> Result<()> {
     if plan.reads {
         return Ok(());
@@ -98,7 +99,7 @@ pub(crate) fn check(context: &Context, plan: &Plan<'_>, deadline: &Deadline, gat
     gate_wait.check(deadline)
 }
 
-/// The same for a session; gives the failover sequence for the answer, as [`wait`].
+/// As [`check`], for a session. Returns the failover sequence for the answer, as [`wait`] does.
 pub(crate) fn check_in_session(
     context: &Context,
     plan: &Plan<'_>,
@@ -113,13 +114,13 @@ pub(crate) fn check_in_session(
     Ok(failover_seq)
 }
 
-/// What this call may be sent by, while writes pass on lease.
+/// The lease under which this call is sent, if writes pass on lease at the moment.
 #[inline]
 pub(crate) fn lease<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
     if plan.reads { None } else { context.service.lease() }
 }
 
-/// The same for a session.
+/// As [`lease`], for a session.
 pub(crate) fn lease_in_session<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
     if context.target == Target::Replica { lease(context, plan) } else { context.service.lease() }
 }
@@ -135,7 +136,7 @@ fn wait_for_fence(context: &Context, patience: Deadline, gate_wait: &mut GateWai
     Ok(())
 }
 
-/// Rule 18: no writes while no majority of the Sentinels has named the primary for so long.
+/// Rule 18: a write waits if the last time that a majority of the Sentinels named the primary is longer ago than `limit`.
 fn wait_for_majority(
     context: &Context,
     limit: Duration,
@@ -144,7 +145,7 @@ fn wait_for_majority(
     gate_wait: &mut GateWait,
 ) -> Result<()> {
     let service = &context.service;
-    // Of the last look that was in vain.
+    // The age of the confirmation when it was last found too old.
     let mut missed = None;
     loop {
         let age = service.confirmed().map(|confirmed| confirmed.elapsed());

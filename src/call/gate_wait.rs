@@ -1,16 +1,16 @@
-//! Whether a call has been held back, and what follows when it asks again. Pure.
+//! Whether a call has had to wait at the gate, and what follows when it asks again. Pure.
 //!
-//! Guarantees: a call that was held back is not sent once no time is left for an answer, whatever has come by then. Leaves to others:
-//! what holds it back (gate).
+//! Guarantees: a call that had to wait at the gate is not sent when no time is left for an answer, even if the gate is open by
+//! then. Leaves to others: what it waits for (gate).
 
 use crate::error::{Error, Result, Status, flags};
 use crate::time::Deadline;
 
-/// Whether a call has been held back.
+/// Whether a call has had to wait at the gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct GateWait(bool);
 
-/// What follows for a call that asks whether it may be sent.
+/// The answer to a call that asks whether it may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Permit {
     Go,
@@ -19,18 +19,18 @@ pub(super) enum Permit {
 }
 
 impl GateWait {
-    /// The call has been held back.
+    /// The call has to wait.
     pub(crate) fn note(&mut self) {
         self.0 = true;
     }
 
-    /// Whether there is still time to send it, before the call has to be over.
+    /// An error if the call has waited and no time is left for an answer.
     #[inline]
     pub(crate) fn check(self, deadline: &Deadline) -> Result<()> {
         if self.0 { check_time(deadline) } else { Ok(()) }
     }
 
-    /// `open`: nothing holds it back at this moment. `patience`: how long it may wait here.
+    /// Asks whether the call may be sent. `open`: the gate is open at this moment. `patience`: how long the call may wait here.
     pub(super) fn ask(&mut self, open: bool, patience: Deadline, deadline: &Deadline) -> Permit {
         if self.check(deadline).is_err() || (!open && patience.is_over()) {
             return Permit::Refuse;
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What follows with so much time left, and whether it counts as held from then on.
+    /// The answer with so much time left, and whether the call counts as one that had to wait from then on.
     fn ask(was: bool, open: bool, left: Option<Duration>) -> (Permit, bool) {
         let deadline = left.map_or(Deadline::never(), Deadline::after);
         let mut gate_wait = GateWait(was);

@@ -1,7 +1,7 @@
 //! What an outcome means: done, failed for good, or to be tried again (rules 10 to 15). No I/O.
 //!
-//! Guarantees: what may have run is repeated only if it only reads or the caller said IDEMPOTENT; a refusal repeats only what
-//! the server surely did not run; whatever is not repeated says whether it may have been executed.
+//! Guarantees: what may have run is repeated only if it only reads or the caller said IDEMPOTENT; after a refusal only what the
+//! server has certainly not run is repeated; the error of what is not repeated says whether it may have been executed.
 
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
@@ -11,42 +11,42 @@ use crate::resp::{Kind, Reply};
 
 /// What to do with an outcome.
 pub(crate) enum Verdict {
-    /// The call is over, with this reply; and what shows that the node is not what it was.
+    /// The call is over, with this reply. `demotion`: the reply shows that the node has lost its role.
     Done { reply: Reply, demotion: Option<Error> },
     /// The call is over, with this error.
     Failed(Error),
-    /// Not over: it, or what is left of it, may be sent again.
+    /// The call, or what is left of it, may be sent again.
     Again(Again),
 }
 
 /// What is to be sent again, and why.
 pub(crate) struct Again {
     pub(crate) error: Error,
-    /// The node that was tried is in doubt: ask the Sentinels, or try another replica.
+    /// The node is in doubt: the Sentinels are asked, or another replica is tried.
     pub(crate) suspect: bool,
-    /// Replies that stand: of a list whose rest was refused.
+    /// Final replies of a list of which the rest was refused, and how many they are.
     pub(crate) kept: Option<(Reply, usize)>,
-    /// It was sent: the caller who wants no repetition gets the error now.
+    /// It was sent: with NO_RETRY the caller gets the error now.
     pub(crate) was_sent: bool,
 }
 
-/// How a server refuses without having done anything.
+/// The ways in which a server refuses a command without executing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// The node is not what it was: READONLY, MASTERDOWN.
+    /// The node has lost its role: READONLY, MASTERDOWN.
     Moved,
-    /// The node cannot at the moment: LOADING, BUSY, and by option NOREPLICAS, MISCONF.
+    /// The node cannot execute it at the moment: LOADING, BUSY, and by option NOREPLICAS, MISCONF.
     Later,
 }
 
-/// Whether an outcome needs no judgement: it is a reply without an error in it.
+/// Whether a reply needs no judgement: it has no error in it.
 #[inline]
 pub(crate) fn is_plain(plan: &Plan<'_>, reply: &Reply) -> bool {
     let is_error = |node: u32| reply.kind(node) == Kind::Error;
     if plan.is_list() { !reply.children(0).any(is_error) } else { !is_error(0) }
 }
 
-/// Rule 8: a write that was answered after the candidate had said that it is a primary, or after a switch, is not a success.
+/// Rule 8: a write that was answered after the candidate said that it is a primary, or after a switch, is not a success.
 pub(crate) fn doubt(plan: &Plan<'_>, outcome: Outcome) -> Outcome {
     match outcome {
         Ok(reply) if plan.reads || did_nothing(plan, &reply) => Ok(reply),
@@ -62,7 +62,7 @@ pub(crate) fn doubt(plan: &Plan<'_>, outcome: Outcome) -> Outcome {
     }
 }
 
-/// Whether the server surely did nothing: it refused, or waited in vain, or aborted the transaction.
+/// Whether the server has certainly done nothing: it refused, its wait timed out, or it aborted the transaction.
 fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
     let is_nothing = |node: u32| match reply.kind(node) {
         Kind::Error => true,
@@ -75,7 +75,7 @@ fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
     }
 }
 
-/// Judges what became of a call that was sent from the command at `from` on.
+/// Judges the outcome of a call that was sent from the command at `from` on.
 pub(crate) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
     match outcome {
         Err(failure) => judge_failure(plan, from, call, failure),
@@ -103,7 +103,7 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
         };
     }
     if failure.error.status() == Status::Replicas {
-        // It was executed, that is known; the rest is what the count says.
+        // The write was executed; the count says how many replicas have it.
         return Verdict::Failed(failure.error);
     }
     let error = failure.error.with_flags(flags::MAYBE_EXECUTED);
@@ -115,9 +115,9 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
     }
 }
 
-/// Waiting changes nothing about these.
+/// Whether waiting cannot change this error.
 pub(crate) fn is_final(error: &Error) -> bool {
-    // A node's refusal to be connected to says itself whether it passes.
+    // A refused connection carries the flag RETRYABLE if the reason may pass.
     if matches!(error.status(), Status::Server | Status::Connect) && !error.has(flags::RETRYABLE) {
         return true;
     }
@@ -167,8 +167,8 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     }
 }
 
-/// What a script did before it was refused did run (rule 10 d). And a WAIT asks about the writes of its connection: on another one
-/// its answer would be about nothing.
+/// A script may have written before it was refused (rule 10 d). A WAIT asks about the writes of its own connection: on another one
+/// its answer would mean nothing.
 fn may_repeat(plan: &Plan<'_>) -> bool {
     !plan.scripts && !plan.awaits
 }
@@ -176,7 +176,7 @@ fn may_repeat(plan: &Plan<'_>) -> bool {
 fn refusal(plan: &Plan<'_>, line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
     match line.split(|byte| *byte == b' ').next().unwrap_or_default() {
         b"READONLY" | b"MASTERDOWN" => Some(Refusal::Moved),
-        // The write of a WAIT, or what a module or a script did before it blocked, has run.
+        // The write of a WAIT, or what a module or a script did before it blocked, has been executed.
         b"UNBLOCKED" if plan.pops() && is_unblocked_by_demotion(line) => Some(Refusal::Moved),
         b"LOADING" | b"BUSY" => Some(Refusal::Later),
         b"NOREPLICAS" if retry.noreplicas => Some(Refusal::Later),
@@ -185,15 +185,15 @@ fn refusal(plan: &Plan<'_>, line: &[u8], retry: &RetrySettings) -> Option<Refusa
     }
 }
 
-/// The server stopped waiting because it is to be a replica of another primary. CLIENT UNBLOCK answers otherwise.
+/// Whether the server ended the wait because it becomes a replica of another primary. CLIENT UNBLOCK gives another text.
 fn is_unblocked_by_demotion(line: &[u8]) -> bool {
     line.starts_with(b"UNBLOCKED ") && memchr::memmem::find(line, b"instance state changed").is_some()
 }
 
-/// A server's error as the caller gets it: what was refused whole, and only for a while, is worth trying again.
+/// A server's error as the caller gets it. It is RETRYABLE if the whole command was refused, and the reason may pass.
 pub(crate) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
     let all = RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() };
-    // A transaction that was discarded did nothing, whatever is in it; the reason has a code of its own.
+    // A discarded transaction has executed nothing, whatever is in it; the reason has a code of its own.
     let discarded = line.strip_prefix(b"EXECABORT ").and_then(|text| {
         let because = b"because of: ";
         memchr::memmem::find(text, because).map(|at| &text[at + because.len()..])
@@ -206,8 +206,9 @@ pub(crate) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
     if worth_it { error.with_flags(flags::RETRYABLE) } else { error }
 }
 
-/// The server's own words for a demotion: as the code of the error, or passed on by a script or by EXEC, which put words of their own
-/// before it (`-ERR Error running script ... -READONLY You can't write against ...`). A script's own text shows nothing.
+/// Whether a line has the server's own words for a demotion: as the code of the error, or passed on by a script or by EXEC, which
+/// put their own words in front (`-ERR Error running script ... -READONLY You can't write against ...`). The text of a script
+/// itself shows nothing.
 fn shows_demotion(line: &[u8]) -> bool {
     let code = line.split(|byte| *byte == b' ').next().unwrap_or_default();
     matches!(code, b"READONLY" | b"MASTERDOWN")
@@ -219,12 +220,12 @@ fn demotion(line: &[u8]) -> Option<Error> {
     shows_demotion(line).then(|| Error::from_server(line, "").with_flags(flags::RETRYABLE))
 }
 
-/// What a reply, or one of the replies to a list, shows of a node that is no primary any more.
+/// The error in a reply, or in one of the replies to a list, that shows that the node is no longer a primary.
 pub(crate) fn shown_demotion(reply: &Reply) -> Option<Error> {
     std::iter::once(0).chain(reply.children(0)).find_map(|node| reply.error_line(node).and_then(demotion))
 }
 
-/// The replies of a list that was sent in several parts, as one; an error when there is no memory for them.
+/// Joins the replies of a list that was sent in several parts. An error when there is no memory for them.
 pub(super) fn join(parts: &[(Reply, usize)], last: &Reply) -> Result<Reply, Error> {
     let mut whole = crate::resp::ReplyBuilder::new();
     whole.array();

@@ -1,7 +1,7 @@
 //! A unit on a connection of its own.
 //!
-//! Guarantees: a connection on which anything went wrong is discarded; with a gate no byte is handed to the kernel once it is shut.
-//! Leaves to others: which calls have such a connection (way, session).
+//! Guarantees: a connection on which anything went wrong is discarded; under a lease no byte is handed to the kernel once the lease
+//! is over. Leaves to others: which calls have such a connection (blocking, session).
 
 use std::io::IoSlice;
 
@@ -11,7 +11,7 @@ use crate::pool::Loan;
 use crate::resp::Want;
 use crate::time::Deadline;
 
-/// Sends a unit on a loan and receives its replies; after a failure the loan's connection is discarded.
+/// Sends a unit on a loan and receives its replies. After a failure the connection is discarded.
 pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let outcome = exchange(&mut loan, unit, deadline);
     if outcome.is_err() {
@@ -20,7 +20,7 @@ pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome
     outcome
 }
 
-/// As [`run`]; the loan stays as it is.
+/// As [`run`], on a loan that is kept, even after a failure.
 pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
@@ -38,7 +38,7 @@ pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> O
         }
     };
     outcome.map_err(|failed| {
-        // Nothing else is on it.
+        // No other unit is on this connection.
         let at_head = failed.sent > 0 && matches!(failed.error.status(), Status::Io | Status::Protocol);
         Failure { sent: failed.sent, error: failed.error, at_head }
     })

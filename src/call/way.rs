@@ -1,7 +1,7 @@
-//! An attempt's way: from the gate over the route to its outcome, for a caller that waits and for one that does not.
+//! The way of an attempt: through the gate and over the route to its outcome, for blocking and for submitted calls.
 //!
-//! Guarantees: the failover sequence is read before the gate, and the route is chosen after it; what an attempt tells about a node is
-//! told. Leaves to others: what follows (attempt), and sending (blocking, submit).
+//! Guarantees: the failover sequence is read before the gate is passed, and the route is chosen after that; what an attempt shows
+//! about a node is reported. Leaves to others: what follows (attempt), and sending (blocking, submit).
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::time::{Deadline, Instant};
 /// The way of an attempt.
 pub(crate) struct Way {
     pub(crate) route: Route,
-    /// How many replicas must have it.
+    /// How many replicas must have the write.
     pub(crate) replicas: u32,
-    /// The failover sequence when it began: another one makes its answer doubtful.
+    /// The failover sequence when the attempt began. If it has changed by the end, the answer is doubtful.
     pub(crate) failover_seq: u64,
     /// The version of the topology by which the node was chosen.
     pub(crate) version: u64,
-    /// Of a plan with scans.
+    /// Set for a plan with scans.
     pub(crate) trip: Option<Box<Trip>>,
 }
 
-/// Finds the way of an attempt; waits for topology and at the gate until `patience` is over.
+/// Finds the way of an attempt. Waits for the topology and at the gate until `patience` is over.
 #[inline]
 pub(crate) fn prepare(
     router: &Router,
@@ -40,7 +40,7 @@ pub(crate) fn prepare(
     let context = &router.context;
     let (stale, version) = attempt.wanting();
     let seen = router.ensure_topology(stale, version, patience)?;
-    // Before the route is chosen: what changes from here on makes the answer doubtful.
+    // Before the route is chosen: any change from here on makes the answer doubtful.
     let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.gate_wait)?;
     let replicas = durable::replicas_needed(context, plan, call)?;
     let version = context.service.version();
@@ -57,7 +57,7 @@ pub(crate) fn prepare(
     }
 }
 
-/// What an attempt's outcome means; what it tells about the node is told.
+/// Judges an attempt's outcome, and reports what it shows about the node.
 pub(crate) fn conclude(
     router: &Router,
     plan: &Plan<'_>,
@@ -91,7 +91,7 @@ pub(crate) fn conclude(
     step
 }
 
-/// Tells what an attempt told about a node.
+/// Reports what an attempt has shown about a node.
 pub(crate) fn apply(router: &Router, route: &Route, effect: Effect) {
     let (pool, service) = (&route.pool, &router.context.service);
     match effect {
@@ -104,7 +104,8 @@ pub(crate) fn apply(router: &Router, route: &Route, effect: Effect) {
     }
 }
 
-/// The end of a call that did not succeed, as its caller gets it: what was tried, for which service, how often, for how long.
+/// The result of a call that did not succeed, as its caller gets it: the error says what was tried, for which service, how often,
+/// and for how long.
 pub(crate) fn end(
     context: &Context,
     plan: &Plan<'_>,
@@ -113,7 +114,8 @@ pub(crate) fn end(
 ) -> Result<(Reply, Arc<Pool>)> {
     let error = match attempt.end(plan, error) {
         End::Refused(reply, node) => return Ok((reply, node)),
-        // A refusal that outlasted the deadline: the server's line stays unaltered. That of a handshake is told with what was tried.
+        // A refusal until the deadline: the server's line stays unaltered. The refusal of a handshake is reported with what was
+        // tried.
         End::Failed(error) if error.is_server_line() => return Err(error),
         End::Failed(error) if error.status() == Status::Replicas => durable::explain(context, error),
         End::Failed(error) => error,
@@ -126,7 +128,8 @@ pub(crate) fn end(
     Err(without_sentinels(context, error).in_service(plan.name(), context.service.name()).with_time(after, again))
 }
 
-/// Rule 34: when no Sentinel answers and no known node says that it is the primary, the Sentinels are what has to be mended.
+/// Rule 34: when no Sentinel answers and no known node is a primary, the error names the Sentinels, because they are what has to be
+/// repaired.
 pub(crate) fn without_sentinels(context: &Context, error: Error) -> Error {
     let gone = matches!(error.status(), Status::Connect | Status::Resolve | Status::Role | Status::NoPrimary);
     if !gone || error.has(flags::MAYBE_EXECUTED) {
