@@ -1,7 +1,7 @@
-//! A submitted call: what it consists of, how an attempt of it starts, how it ends.
+//! A submitted call: its parts, how an attempt of it starts, and how it ends.
 //!
-//! Guarantees: nothing here waits, connects or resolves. A call that was accepted is completed exactly once, by the same rules as a call
-//! whose caller waits. Leaves to others: reading (lane, pool, queue), what an outcome means (call), calls that cannot start at once
+//! Guarantees: nothing here waits, connects or resolves. An accepted call is completed exactly once, by the same rules as a
+//! blocking call. Leaves to others: reading (lane, pool, queue), what an outcome means (call), calls that cannot start at once
 //! (pending).
 
 use std::ops::Range;
@@ -22,8 +22,8 @@ use crate::route::{Route, Router, lock};
 use crate::time::{Deadline, Instant};
 use crate::topology::Child;
 
-/// A submitted call that a client has admitted, and which keeps it open to news and to a close. Each copy counts as a call; the first one
-/// is the submit itself.
+/// Keeps a client open for a submitted call, as [`Context::enter`](crate::route::Context::enter) does for a blocking one. Each
+/// clone counts as a call; the first one stands for the submit itself.
 pub(super) struct SubmitGuard {
     router: Arc<Router>,
     client: Arc<dyn Child>,
@@ -53,42 +53,42 @@ impl Drop for SubmitGuard {
 /// A submitted call.
 pub(super) struct Call {
     pub(super) guard: SubmitGuard,
-    /// Where it waits if it cannot start at once.
+    /// Where it waits while it cannot start.
     pub(super) pending: Arc<PendingQueue>,
-    /// The list that it was submitted with, and its part of it.
+    /// The submitted list, and the part of it that is this call.
     pub(super) list: Arc<[u8]>,
     pub(super) part: Range<usize>,
-    /// One command, whose reply is its own.
+    /// A single command, whose reply is not wrapped in an ARRAY.
     pub(super) bare: bool,
     pub(super) commands: u32,
     pub(super) flags: CallFlags,
     pub(super) deadline: Deadline,
-    /// Its place among the calls of this client.
+    /// Its number, in the order of submission.
     pub(super) order: u64,
     pub(super) profile: CallProfile,
     pub(super) state: Mutex<CallState>,
 }
 
-/// What is known of a call without looking at its bytes again.
+/// What is known of a call without parsing its bytes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CallProfile {
     pub(super) reads: bool,
-    /// It has scans: where they go on has to be found out.
+    /// It has scans, which have to be routed by their cursors.
     pub(super) scans: bool,
-    /// It reads from a replica and takes its time there.
+    /// It reads from a replica, and may take long there.
     pub(super) slow: bool,
     pub(super) traffic: Traffic,
     pub(super) class: Class,
 }
 
-/// What changes while a call is under way.
+/// What changes during a call.
 #[derive(Default)]
 pub(super) struct CallState {
     credit: Option<Reservation>,
     in_flight: Option<InFlight>,
-    /// A connection has ended at it: it gets one of its own.
+    /// A connection has ended at this call, so it gets a connection of its own.
     alone: bool,
-    /// Kept when an attempt has failed.
+    /// The state of the retry engine, once an attempt has failed.
     attempt: Option<Box<Attempt<Arc<Pool>>>>,
 }
 
@@ -98,16 +98,16 @@ impl CallState {
     }
 }
 
-/// An attempt that is under way.
+/// An attempt in flight.
 pub(super) struct InFlight {
     pub(super) way: Way,
     pub(super) submit_lane: Arc<SubmitLane>,
-    /// Of a durable write: how many bytes are its own, before WAIT, and how many commands.
+    /// Of a durable write: how many bytes and commands are its own, before WAIT.
     pub(super) own: usize,
     pub(super) list: Option<u32>,
 }
 
-/// Has the drains of a queue look after a lane.
+/// Has the drains of a queue drive a lane.
 pub(super) fn attach(queue: &Queue, submit_lane: &Arc<SubmitLane>) {
     let source: Arc<dyn Source> = Arc::clone(submit_lane) as Arc<dyn Source>;
     queue.attach(&source);
@@ -118,20 +118,20 @@ impl Call {
         &self.guard.router
     }
 
-    /// How its attempts stand.
+    /// Takes the state of the retry engine, or makes a new one.
     pub(super) fn take_attempt(&self) -> Box<Attempt<Arc<Pool>>> {
         let kept = self.lock().attempt.take();
         kept.unwrap_or_else(|| Box::new(Attempt::new(self.router().context.settings().retry, self.deadline)))
     }
 
-    /// Keeps how its attempts stand, if one has failed.
+    /// Keeps the state of the retry engine, if an attempt has failed.
     pub(super) fn keep_attempt(&self, attempt: Box<Attempt<Arc<Pool>>>) {
         let mut state = self.lock();
         state.alone = attempt.goes_alone();
         state.attempt = Some(attempt).filter(|attempt| attempt.has_failed());
     }
 
-    /// How long an attempt may take: a stalled replica must leave time for the others, what is slow needs it.
+    /// The deadline of an attempt. A replica that stalls must leave time for the others; a slow call gets all of its time.
     pub(super) fn share(&self, route: &Route) -> Deadline {
         let whole = self.profile.slow || self.profile.traffic != Traffic::Plain;
         if whole { self.deadline } else { route.share_of(self.deadline) }
@@ -141,13 +141,13 @@ impl Call {
         &self.list[self.part.clone()]
     }
 
-    /// Its plan, looked up again: for what happens rarely.
+    /// Parses the call again. Needed only when an attempt fails or the call waits.
     pub(super) fn plan(&self) -> Result<Plan<'_>> {
         if self.bare { Plan::one(self.bytes()) } else { Plan::list(self.bytes()) }
     }
 
-    /// Begins an attempt; false: the lane took nothing. With the time of a list, more calls of it follow, and what they send goes out
-    /// behind the last of them.
+    /// Starts an attempt; false: the lane took nothing. `of_list`: more calls of the same list follow, and the bytes are sent
+    /// together behind the last of them.
     pub(super) fn start(
         self: &Arc<Self>,
         unit: Unit<'_>,
@@ -161,20 +161,20 @@ impl Call {
         let Err(cause) = started else { return true };
         let in_flight = self.lock().in_flight.take();
         match in_flight {
-            // Another lane has no more memory for it.
+            // Another lane would have no memory for it, either.
             Some(in_flight) if cause.status() == Status::Limit => self.fail_unstarted(in_flight, cause),
             _ => false,
         }
     }
 
-    /// An attempt that was not begun is over, and counts as one that was.
+    /// Ends an attempt that could not be started. It counts as one that failed before anything was sent.
     pub(super) fn fail_unstarted(self: &Arc<Self>, in_flight: InFlight, cause: Error) -> bool {
         self.lock().in_flight = Some(in_flight);
         Arc::clone(self).complete(Err(Failure::unsent(cause)));
         true
     }
 
-    /// What it goes with.
+    /// The kind of lane that it needs.
     pub(super) fn traffic(&self) -> Traffic {
         if self.lock().alone { Traffic::Dedicated } else { self.profile.traffic }
     }
@@ -183,7 +183,7 @@ impl Call {
         lock(&self.state)
     }
 
-    /// Its queue and number, while it is not over.
+    /// Its queue and token, until it is over.
     pub(super) fn address(&self) -> Option<(Arc<Queue>, u64)> {
         let state = self.lock();
         state.credit.as_ref().map(|credit| (Arc::clone(credit.queue()), credit.token()))
@@ -195,7 +195,7 @@ impl Call {
         state.credit.as_ref().is_some_and(|credit| credit.token() == token && credit.queue().id() == queue)
     }
 
-    /// The call is over.
+    /// Completes the call.
     pub(super) fn end(&self, result: Result<(Reply, Arc<Pool>)>) {
         let reply = result.and_then(|(reply, pool)| match reply.error_line(0).filter(|_| self.bare) {
             Some(line) => Err(self.plan().map_or_else(|error| error, |plan| judge::error_of(&plan, line, pool.name()))),
@@ -208,7 +208,8 @@ impl Call {
         }
     }
 
-    /// Whether a reply ends the call as it is: nothing happened since it was begun, and what errors there are in it are final.
+    /// Whether a reply ends the call: the failover sequence has not changed since the call began, and the errors in the reply are
+    /// final.
     fn is_final(&self, reply: &Reply, failover_seq: u64) -> bool {
         if !self.profile.reads && self.router().context.service.failover_seq() != failover_seq {
             return false;
@@ -246,7 +247,7 @@ impl Completion for Call {
 }
 
 impl InFlight {
-    /// The attempt is over: its lane is given back if it was for it alone, and the answer of WAIT is taken off.
+    /// Ends an attempt: releases a dedicated lane, and takes off the answer to WAIT.
     fn arrive(&self, call: &Call, outcome: Outcome) -> Outcome {
         if call.traffic() == Traffic::Dedicated {
             call.router().context.forget_blocking(self.submit_lane.lane().socket());

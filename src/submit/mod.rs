@@ -1,10 +1,10 @@
-//! Calls that are submitted: they run without a thread that waits for them.
+//! Submitted calls: they run without a thread that waits for them.
 //!
-//! Guarantees: a submit never waits. What was accepted is completed exactly once; calls for the primary start in the order of their
+//! Guarantees: a submit never waits. An accepted call is completed exactly once; calls for the primary start in the order of their
 //! submission, also after a failure. Leaves to others: attempts and what they mean (call), completions and drains (queue).
 //!
-//! `order` is the pure order of starts, `pending` the queue of calls that cannot start at once, `opening` opens connections for them, `call`
-//! is one call.
+//! `order` decides which call may start (pure), `pending` is the queue of calls that cannot start at once, `opening` opens
+//! connections for them, `call` is one call.
 
 mod call;
 mod opening;
@@ -32,10 +32,10 @@ use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Instant, Timeout};
 use crate::topology::Child;
 
-/// Whether there is memory for so many bytes is tried before they are copied.
+/// Copies of at least this size are tried first, so that a lack of memory is an error.
 const TRIED: usize = 64 * 1024;
 
-/// So many calls of one list are sent in two halves.
+/// A list of at least this many calls is sent in two halves.
 const HALVED: usize = 32;
 
 /// What a caller submits: a list of commands, and where its completion goes.
@@ -62,7 +62,7 @@ struct Part {
 pub(crate) struct Submitter {
     router: Arc<Router>,
     pending: [Arc<PendingQueue>; Class::COUNT],
-    /// The place of the next call among all of this client.
+    /// The number of the next call, in the order of submission.
     next: AtomicU64,
 }
 
@@ -77,7 +77,7 @@ impl Submitter {
         &self.pending[class as usize]
     }
 
-    /// Something has changed: what waits is looked at again.
+    /// Has the pending calls looked at again, because something has changed.
     pub(crate) fn wake(&self) {
         self.pending.iter().for_each(PendingQueue::wake);
     }
@@ -142,14 +142,14 @@ impl Submitter {
         Ok((parts, most_bytes))
     }
 
-    /// Looks a call up, and refuses what cannot be submitted.
+    /// Describes a call, and refuses what cannot be submitted.
     fn profile(&self, plan: &Plan<'_>, call: CallFlags, durable: bool) -> Result<CallProfile> {
         plan.check_shared().map_err(|error| error.with_note("; a session cannot be submitted: its calls wait"))?;
         self.router.context.check_target(plan)?;
         let from_replicas = self.router.reads_from_replicas(plan, call);
         let traffic = match plan.blocks {
             Some(_) => Traffic::Dedicated,
-            // Where writes are durable by configuration everything for the primary goes the same way, so that it starts in order.
+            // Where writes are durable by configuration, all calls for the primary share a lane, so that they start in order.
             None if !from_replicas && (durable || durable::replicas_needed(&self.router.context, plan, call)? > 0) => {
                 Traffic::Durable
             }
@@ -164,7 +164,7 @@ impl Submitter {
         Ok(CallProfile { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, class })
     }
 
-    /// Starts calls that go the same way, if that can be done now; else they take their places in the queue.
+    /// Starts calls that go the same way, if that is possible now. The others are queued.
     fn begin(&self, calls: &[Arc<Call>], queue: &Queue) {
         let (started, chosen) = self.start_now(calls, queue);
         if started < calls.len() {
@@ -175,8 +175,9 @@ impl Submitter {
         }
     }
 
-    /// The short way: nothing waits before them, the primary is known and not fenced, the lane is open. How many were started; and the node
-    /// that was chosen, with the version of the topology, if only a connection to it is lacking.
+    /// Starts calls at once: nothing waits before them, the primary is known, the gate is open, and the lane is open. Returns how
+    /// many were started. If only a connection is lacking it also returns the node that was chosen, with the version of the
+    /// topology.
     fn start_now(&self, calls: &[Arc<Call>], queue: &Queue) -> (usize, Option<(Route, u64)>) {
         let CallProfile { reads, scans, traffic, class, .. } = calls[0].profile;
         let context = &self.router.context;
@@ -206,7 +207,7 @@ impl Submitter {
                 Some(now),
             )
         };
-        // The server begins with the first half while the second one is written.
+        // The server works on the first half while the second one is written.
         let half = if calls.len() >= HALVED { calls.len() / 2 } else { 0 };
         let mut started = calls[..half].iter().take_while(|call| start(call)).count();
         if half > 0 {
@@ -221,7 +222,7 @@ impl Submitter {
     }
 }
 
-/// A copy in one block of its own. There is no such block that can be refused: a large one is tried first.
+/// Copies the commands into one shared block. Its allocation cannot fail gracefully, so that of a large one is tried first.
 fn copy(commands: &[u8]) -> Result<Arc<[u8]>> {
     if commands.len() >= TRIED && Vec::<u8>::new().try_reserve_exact(commands.len() + TRIED).is_err() {
         return Err(Error::no_memory(commands.len(), "submitted commands"));

@@ -1,7 +1,7 @@
-//! Connections that are opened for submitted calls, on threads that dial.
+//! Opens connections for submitted calls, on threads that may wait for the network.
 //!
-//! Guarantees: a host that vanished holds up no other one (worker); whatever becomes of an opening, a panic included, the one who asked is
-//! told. Leaves to others: which call gets the connection (pending).
+//! Guarantees: a host that does not answer delays no other host (worker); the result of an opening is always delivered, even after
+//! a panic. Leaves to others: which call gets the connection (pending).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
-/// What came of an opening; `None`: the pool has no place.
+/// The result of an opening; `None`: the pool has no place.
 pub(super) type OpenResult = Result<Option<Arc<SubmitLane>>>;
 
-/// Opens a connection within `limit`, and tells what came of it.
+/// Opens a connection within `limit`, and calls `tell` with the result.
 pub(super) fn open<F: FnOnce(OpenResult) + Send + 'static>(
     pool: Arc<Pool>,
     traffic: Traffic,
@@ -22,7 +22,7 @@ pub(super) fn open<F: FnOnce(OpenResult) + Send + 'static>(
     tell: F,
 ) {
     let job = Job { tell: Some(tell), opened: None };
-    // Without a thread for it the job is dropped, and tells that itself.
+    // Without a thread for it the job is dropped, which calls `tell`.
     let _ = worker::dial(Host::of(pool.name()), true, move || job.run(&pool, traffic, limit));
 }
 

@@ -1,8 +1,9 @@
 //! The order in which submitted calls of one class start (rule 23). Pure.
 //!
-//! Guarantees: a newer call for the primary never starts before an older one that did not run: not while the older one waits, has come back
-//! and is not judged yet, is being looked at, or is in flight on another connection. A call that waits for its connection keeps its place.
-//! What an operation costs does not grow with how many calls wait. Leaves to others: what starts a call, and when (pending).
+//! Guarantees: a newer call for the primary never starts before an older one that did not run: not while the older one is waiting,
+//! has come back and is not judged yet, is being handled, or is in flight on another connection. A call that waits for its
+//! connection keeps its place. The cost of an operation does not grow with the number of waiting calls. Leaves to others: what
+//! starts a call, and when (pending).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,19 +23,19 @@ impl Class {
     pub(crate) const COUNT: usize = 3;
 }
 
-/// Calls of one class that wait (`W`), or came back from a connection (`L`) and are not judged yet (`B`).
+/// The calls of one class that wait (`W`), or that came back from a connection (`L`) and are not judged yet (`B`).
 pub(super) struct Order<W, B, L> {
     class: Class,
     /// By the order of their submission.
     waiting: BTreeMap<u64, W>,
     back: VecDeque<B>,
-    /// One that waited or came back is being looked at: nothing may overtake it.
+    /// A call that waited or came back is being handled: no other call may overtake it.
     in_hand: bool,
-    /// Connections are being opened for these.
+    /// Calls for which connections are being opened.
     opening: Vec<u64>,
-    /// Calls up to this one in the order of submission were held back.
+    /// Calls up to this number had to wait at the gate.
     gated_to: Option<u64>,
-    /// The connections that the last calls started on, one for each kind of traffic.
+    /// The connections on which the last calls were started, one for each kind of traffic.
     last: [Option<L>; 3],
     /// Calls that were started and have neither ended nor come back.
     in_flight: usize,
@@ -54,13 +55,13 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         }
     }
 
-    /// New calls are about to start on this connection: whether they may.
+    /// Counts new calls that are about to start on this connection. False: they may not.
     pub(super) fn begin_new(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
         !self.has_older() && self.begin(on, traffic, calls)
     }
 
-    /// Calls in whose front nothing waits are about to start: whether they may. Calls that came back meanwhile, or are in flight elsewhere,
-    /// come first.
+    /// Counts calls that are about to start, and before which no call waits. False: calls that have come back, or that are in
+    /// flight on another connection, come first.
     pub(super) fn begin(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
         if self.class != Class::Replicas && !self.back.is_empty() {
             return false;
@@ -78,20 +79,21 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         true
     }
 
-    /// So many calls have ended, have come back, or were not started after all: whether that is what others wait for.
+    /// Counts calls that have ended, have come back, or were not started. True: no call is in flight any more, which others may be
+    /// waiting for.
     pub(super) fn finish(&mut self, calls: usize) -> bool {
         self.in_flight -= calls;
         calls > 0 && self.in_flight == 0
     }
 
-    /// Whether a new call has to wait. Reads of other replicas need not wait for one whose connection is being opened.
+    /// Whether a new call has to wait. Reads do not wait for a call whose connection to another replica is being opened.
     fn has_older(&self) -> bool {
         let only_openings =
             self.class == Class::Replicas && self.waiting.keys().all(|order| self.opening.contains(order));
         self.in_hand || !self.back.is_empty() || !(self.waiting.is_empty() || only_openings)
     }
 
-    /// Takes out the connections of which this is true.
+    /// Forgets the connections for which this is true, and returns them.
     pub(super) fn forget(&mut self, is_over: impl Fn(&L) -> bool) -> [Option<L>; 3] {
         self.last.each_mut().map(|last| last.take_if(|last| is_over(last)))
     }
@@ -120,7 +122,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         self.waiting.len()
     }
 
-    /// A call came back: it is judged before anything else starts.
+    /// Adds a call that came back. It is judged before any other call starts.
     pub(super) fn come_back(&mut self, call: B) {
         self.back.push_back(call);
     }
@@ -140,8 +142,8 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         Some(back)
     }
 
-    /// The next call that can start, and whether it was held back; `Err`: others have to be judged first, because they were submitted
-    /// earlier. [`Order::put_back`] follows, or [`Order::open`].
+    /// The next call that can start, and whether it has had to wait at the gate. `Err`: calls that came back have to be judged
+    /// first, because they are older. [`Order::put_back`] or [`Order::open`] follows.
     pub(super) fn take_next(&mut self) -> Result<Option<(u64, W, bool)>, Unjudged> {
         if !self.back.is_empty() {
             return Err(Unjudged);
@@ -156,7 +158,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         Ok(next)
     }
 
-    /// The call in hand has been looked at; it goes on waiting, or it is over or in flight.
+    /// The call in hand has been handled: it goes on waiting, is over, or is in flight.
     pub(super) fn put_back(&mut self, waits: Option<(u64, W)>) {
         if let Some((order, call)) = waits {
             self.insert(order, call);
@@ -164,7 +166,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         self.in_hand = false;
     }
 
-    /// A connection is being opened for the call in hand, which has been inserted again and keeps its place.
+    /// Notes that a connection is being opened for the call in hand, which has been inserted again and keeps its place.
     pub(super) fn open(&mut self, order: u64) {
         self.opening.push(order);
         self.in_hand = false;
@@ -174,7 +176,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         self.opening.retain(|opening| *opening != order);
     }
 
-    /// This call is held back, and with it all that wait behind it.
+    /// Notes that this call waits at the gate, and with it all calls behind it.
     pub(super) fn note_gated(&mut self, order: u64) {
         let last = self.waiting.last_key_value().map(|(order, _)| *order);
         self.gated_to = self.gated_to.max(last).max(Some(order));
@@ -184,18 +186,18 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         Some(order) <= self.gated_to
     }
 
-    /// Everything that waits or came back, taken out.
+    /// Takes out all calls that wait or came back.
     pub(super) fn take_all(&mut self) -> (BTreeMap<u64, W>, VecDeque<B>) {
         (std::mem::take(&mut self.waiting), std::mem::take(&mut self.back))
     }
 
-    /// What was in hand is lost: the thread that looked at it is gone.
+    /// Drops the call in hand: the thread that handled it has panicked.
     pub(super) fn let_go(&mut self) {
         self.in_hand = false;
     }
 }
 
-/// Calls came back that have to be judged first.
+/// Calls have come back and have to be judged first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unjudged;
 

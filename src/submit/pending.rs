@@ -1,10 +1,10 @@
-//! The queue of submitted calls that cannot start at once: no primary, a shut gate, no connection yet, or an attempt failed and there is
-//! to be another one.
+//! The queue of submitted calls that cannot start at once: there is no primary, the gate is shut, there is no connection yet, or an
+//! attempt has failed and another one follows.
 //!
-//! Guarantees: calls start in the order that `order` keeps, also after a failure (rule 23). A call leaves at its deadline, when it is
-//! cancelled, and when the time of a close is over, whatever those before it wait for. Nothing here waits, and no two threads look after one queue.
-//! The cost of a call does not grow with how many wait. Leaves to others: what an outcome means, and when a write is held back (call),
-//! opening connections (opening).
+//! Guarantees: calls start in the order that `order` keeps, also after a failure (rule 23). A call ends at its deadline, when it is
+//! cancelled, and when the time of a close is over, whatever the calls before it wait for. Nothing here waits, and one thread at a
+//! time runs a queue. The cost of a call does not grow with the number of waiting calls. Leaves to others: what an outcome means,
+//! and when writes wait (call), opening connections (opening).
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -23,18 +23,19 @@ use crate::sys::random;
 use crate::time::Deadline;
 use crate::worker;
 
-/// How often a queue that waits for a connection looks again.
+/// How often a queue that waits for a connection is run.
 const LOOK: Duration = Duration::from_millis(5);
-/// The same of one that waits for a primary or at the gate, and is told when a discovery has ended or the fence has come down.
+/// How often a queue that waits for a primary or at the gate is run. It is also woken when a discovery ends and when the fence
+/// comes down.
 const LOOK_TOLD: Duration = Duration::from_millis(50);
-/// The longest pause between two looks, because a timer that has become useless keeps a thread.
+/// The longest pause between two runs, because a timer that is no longer needed still keeps a thread.
 const LONGEST: Duration = Duration::from_millis(500);
-/// A replica whose connection takes longer than this to open is passed over meanwhile.
+/// A replica whose connection takes longer to open is skipped in the meantime.
 const SLUGGISH: Duration = Duration::from_millis(10);
-/// After so many starts a queue looks again which calls have no time left.
+/// After this many starts a run ends the calls whose deadline has come before it goes on.
 const STARTS: usize = 256;
 
-/// Calls of one class that wait for their start, or for a judgement.
+/// Calls of one class that wait to be started or judged.
 pub(crate) struct PendingQueue {
     router: Weak<Router>,
     class: Class,
@@ -44,17 +45,17 @@ pub(crate) struct PendingQueue {
 
 struct PendingState {
     order: Order<Waiting, Returned, Connection>,
-    /// The call that is being looked at: it neither waits nor has come back.
+    /// The call that is being handled: it neither waits nor has come back.
     in_hand: Option<Arc<Call>>,
     /// The connections that are being opened.
     openings: Vec<Opening>,
-    /// No call that waits has to be ended before this, unless one was cancelled.
+    /// No waiting call has to be ended before this, unless one was cancelled.
     next_end: Option<Instant>,
     cancelled: bool,
-    /// A worker looks after the queue, and was asked to look again.
+    /// A worker runs the queue, and was asked to run it again.
     runs: bool,
     again: bool,
-    /// When it is looked after next.
+    /// When the queue is run next.
     alarm: Option<Instant>,
 }
 
@@ -73,29 +74,29 @@ struct Opening {
 
 struct Waiting {
     call: Arc<Call>,
-    /// Pause until then, or until the topology has another version.
+    /// Not started before this, unless the topology has another version.
     pause: Option<(Instant, u64)>,
-    /// The node that was chosen when it was submitted, and the version of the topology: only a connection to it was lacking.
+    /// The node that was chosen at its submission, and the version of the topology: only a connection was lacking.
     chosen: Option<(Route, u64)>,
     /// The connection that was opened for it.
     opened: Option<Opened>,
     cancelled: bool,
 }
 
-/// A connection that was opened for a call, which takes it unless the topology has changed meanwhile.
+/// A connection that was opened for a call, which uses it unless the topology has changed.
 struct Opened {
     route: Route,
     version: u64,
-    /// Given back if it is not taken.
+    /// Released if it is not used.
     submit_lane: Option<Arc<SubmitLane>>,
     own: bool,
 }
 
-/// What became of a start.
+/// The result of trying to start a call.
 enum Start {
     /// The call is in flight, or over.
     Gone,
-    /// It has to wait, at most so long.
+    /// It has to wait, at most this long.
     Later(Waiting, Duration),
     /// A connection has to be opened for it.
     Opens(Waiting, Way),
@@ -126,13 +127,13 @@ impl PendingQueue {
         lock(&self.state)
     }
 
-    /// Counts calls that are about to start on this connection; false: others wait before them, or are in flight on another one whose
-    /// end must be known first.
+    /// Counts calls that are about to start on this connection. False: other calls wait before them, or are in flight on another
+    /// connection and have to end first.
     pub(super) fn begin(&self, submit_lane: &Arc<SubmitLane>, traffic: Traffic, calls: usize) -> bool {
         self.lock().order.begin_new(&Connection(Arc::clone(submit_lane)), traffic as usize, calls)
     }
 
-    /// Calls that were counted have ended, have come back, or have not started after all.
+    /// Counts calls that have ended, have come back, or were not started after all.
     pub(super) fn finish(self: &Arc<Self>, calls: usize) {
         if calls == 0 {
             return;
@@ -140,7 +141,7 @@ impl PendingQueue {
         let mut state = self.lock();
         let all = state.order.finish(calls);
         let waited_for = all && state.order.has_work();
-        // A lane that has ended must not keep its descriptor because it was the last one.
+        // A lane that has ended must not keep its descriptor only because it was the last one used.
         let ended = if all { state.order.forget(|last| last.0.lane().is_dead()) } else { Default::default() };
         drop(state);
         drop(ended);
@@ -149,27 +150,27 @@ impl PendingQueue {
         }
     }
 
-    /// A call takes its place, by the order of submission. `chosen`: the node that was chosen for it, and the version of the topology.
+    /// Adds a call, in the order of submission. `chosen`: the node that was chosen for it, and the version of the topology.
     pub(super) fn push(self: &Arc<Self>, call: Arc<Call>, chosen: Option<(Route, u64)>) {
         let mut state = self.lock();
         let end = call.deadline.end();
         state.insert(call.order, Waiting { chosen, ..Waiting::new(call) });
         let is_behind = state.order.waiting() > 1 && !state.cancelled && !state.runs && self.class != Class::Replicas;
         let is_watched = end.is_none_or(|end| state.alarm.is_some_and(|alarm| alarm <= end));
-        // The next look after the first one is a look after this one too.
+        // The run that the first waiting call is due for serves this one as well.
         if !(is_behind && is_watched) {
             self.look_after(state);
         }
     }
 
-    /// An attempt of a call is over.
+    /// Adds a call whose attempt is over and has to be judged.
     pub(super) fn come_back(self: &Arc<Self>, call: Arc<Call>, way: Way, outcome: Outcome) {
         let mut state = self.lock();
         state.order.come_back((call, way, outcome));
         self.look_after(state);
     }
 
-    /// Has a worker look after the queue now.
+    /// Has a worker run the queue now.
     pub(crate) fn wake(self: &Arc<Self>) {
         self.look_after(self.lock());
     }
@@ -187,7 +188,7 @@ impl PendingQueue {
         }
     }
 
-    /// Without a thread nothing can be tried again.
+    /// Ends all calls, because there is no thread to try them again.
     fn give_up(&self, error: &std::io::Error) {
         let mut state = self.lock();
         state.runs = false;
@@ -202,7 +203,7 @@ impl PendingQueue {
         }
     }
 
-    /// A worker's visit: does what can be done, and comes back when there may be more.
+    /// Runs the queue on a worker: does what can be done now, and sets a timer for the rest.
     fn run(self: &Arc<Self>) {
         let unfinished = Unfinished(self);
         loop {
@@ -239,13 +240,14 @@ impl PendingQueue {
             queue.wake();
         };
         let delay = at.saturating_duration_since(Instant::now());
-        // Without its client a queue does nothing more.
+        // The timer is dropped together with the client.
         if let Err(error) = worker::after(delay, Weak::clone(&self.router), ring) {
             self.give_up(&error);
         }
     }
 
-    /// Judges what came back, ends what is over, starts what can be started; how long to wait for the rest.
+    /// Judges calls that came back, ends calls that are over, and starts those that can be started. Returns how long to wait for
+    /// the rest.
     fn round(self: &Arc<Self>, router: &Arc<Router>) -> Option<Duration> {
         while let Some((call, way, outcome)) = self.take_returned() {
             let waiting = judge(router, call, way, outcome);
@@ -311,9 +313,10 @@ impl PendingQueue {
         drop(looked_at);
     }
 
-    /// Takes out what has no time left, was cancelled, or belongs to a client whose close is over; each with whether it was held back.
+    /// Takes out the calls whose deadline has come, that were cancelled, or whose client's close is over. Each comes with whether
+    /// it had to wait at the gate.
     fn take_over(&self, context: &Context) -> Vec<(Arc<Call>, bool)> {
-        // What blocks ends at once at a close, and the rest when its time is over.
+        // A close ends blocking calls at once, and the others when its time is over.
         let all = context.is_ended() || (self.class == Class::Blocking && context.is_closed());
         let now = Instant::now();
         let mut state = self.lock();
@@ -374,7 +377,7 @@ impl PendingQueue {
             Err(Step::Again(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
                     self.lock().order.note_gated(call.order);
-                    // What holds it back may be the majority.
+                    // The gate may be shut for want of a majority.
                     router.context.service.attend_fence();
                     router.context.service.freshen();
                 }
@@ -389,7 +392,7 @@ impl PendingQueue {
         }
     }
 
-    /// There is no lane for a call: one has to be opened, or is being opened.
+    /// There is no lane for a call yet: it has to be opened, or is being opened.
     fn await_lane(&self, waiting: Waiting, way: Way) -> Start {
         let state = self.lock();
         let opening = state.openings.iter().find(|opening| Arc::ptr_eq(&opening.pool, &way.route.pool));
@@ -397,7 +400,7 @@ impl PendingQueue {
             let is_sluggish = opening.since.elapsed() > SLUGGISH && way.route.alternatives > 0;
             return match way.route.replica.filter(|_| is_sluggish) {
                 Some(replica) => {
-                    // The others have the reads meanwhile.
+                    // Other replicas get the reads in the meantime.
                     let text = format!("no connection within {} ms", opening.since.elapsed().as_millis());
                     replica.cool_down(&Error::new(Status::Connect, text));
                     Start::Later(waiting, Duration::ZERO)
@@ -408,7 +411,7 @@ impl PendingQueue {
         Start::Opens(waiting, way)
     }
 
-    /// Has a connection opened for a call, which keeps its place meanwhile.
+    /// Has a connection opened for a call. The call keeps its place.
     fn open(self: &Arc<Self>, waiting: Waiting, way: Way) {
         let call = Arc::clone(&waiting.call);
         let (order, pool, traffic) = (call.order, Arc::clone(&way.route.pool), call.traffic());
@@ -418,13 +421,13 @@ impl PendingQueue {
         state.order.open(order);
         state.in_hand = None;
         drop(state);
-        // The connection is not for this call alone: its deadline ends the call, and not the opening.
+        // Other calls may use the connection, too: the call's deadline ends the call, and not the opening.
         let limit = call.router().context.settings().timeout_connect;
         let queue = Arc::clone(self);
         opening::open(pool, traffic, limit, move |result| queue.opened(&call, way, result));
     }
 
-    /// A connection was opened for a call, or not.
+    /// Takes the result of an opening.
     fn opened(self: &Arc<Self>, call: &Arc<Call>, way: Way, result: opening::OpenResult) {
         let mut state = self.lock();
         state.openings.retain(|opening| opening.order != call.order);
@@ -441,7 +444,7 @@ impl PendingQueue {
                 });
                 match state.order.get_mut(call.order) {
                     Some(waiting) => {
-                        // There was no place: later there may be one.
+                        // The pool had no place. There may be one later.
                         waiting.pause = opened.is_none().then_some(look);
                         waiting.opened = opened;
                         None
@@ -461,7 +464,7 @@ impl PendingQueue {
         drop(unused);
     }
 
-    /// Starts a call that waited, if it may start on this connection.
+    /// Starts a call that has waited, if it may start on this connection.
     fn begin_waiting(
         self: &Arc<Self>,
         router: &Router,
@@ -473,7 +476,7 @@ impl PendingQueue {
         let call = &waiting.call;
         let traffic = call.traffic();
         if !self.lock().order.begin(&Connection(Arc::clone(&submit_lane)), traffic as usize, 1) {
-            // What has come back, or the end of the last one in flight, wakes the queue.
+            // The queue is woken by a call that comes back, and by the end of the last call in flight.
             return Start::Later(waiting, LOOK);
         }
         let address = call.address();
@@ -498,7 +501,7 @@ impl PendingQueue {
     }
 }
 
-/// Sends a call's unit, with what it needs in front of it or behind it; false: the lane took nothing.
+/// Sends a call's unit, with the question in front of it or the WAIT behind it that it needs. False: the lane took nothing.
 fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, submit_lane: &Arc<SubmitLane>) -> bool {
     let deadline = call.share(&way.route);
     let (replicas, asks) = (way.replicas, way.trip.as_ref().is_some_and(|trip| trip.asks));
@@ -525,7 +528,8 @@ impl Waiting {
 }
 
 impl Opened {
-    /// The lane for a call that goes this way: the one that was opened for it, or one that is open; `None`: not yet.
+    /// The lane for a call that goes this way: the one that was opened for the call, or one that is open; `None`: there is none
+    /// yet.
     fn take(opened: Option<Self>, way: Way, traffic: Traffic) -> (Way, Option<Arc<SubmitLane>>) {
         let fits = |opened: &Self| opened.version == way.version && !opened.route.pool.is_retired();
         if let Some(mut opened) = opened.filter(fits) {
@@ -547,14 +551,14 @@ impl Drop for Opened {
 
 impl PendingState {
     fn insert(&mut self, order: u64, mut waiting: Waiting) {
-        // A cancellation is noted before it looks here: one of the two finds the other.
+        // A cancellation is noted before the queue is searched, so the call is found by one of the two.
         waiting.cancelled |= is_cancelled(&waiting.call);
         self.cancelled |= waiting.cancelled;
         self.next_end = [self.next_end, waiting.call.deadline.end()].into_iter().flatten().min();
         self.order.insert(order, waiting);
     }
 
-    /// A call that waited was taken out.
+    /// Follows the removal of a waiting call.
     fn note_removal(&mut self) {
         if self.order.waiting() == 0 {
             self.next_end = None;
@@ -562,7 +566,7 @@ impl PendingState {
     }
 }
 
-/// Judges an attempt that is over; gives what is to be tried again.
+/// Judges an attempt that is over. Returns the call if it is tried again.
 fn judge(router: &Arc<Router>, call: Arc<Call>, way: Way, outcome: Outcome) -> Option<Waiting> {
     let mut attempt = call.take_attempt();
     let plan = match call.plan() {
@@ -581,7 +585,7 @@ fn judge(router: &Arc<Router>, call: Arc<Call>, way: Way, outcome: Outcome) -> O
     }
 }
 
-/// What follows from a failed attempt.
+/// Acts on a failed attempt. Returns the call if it is tried again.
 fn again_or_over(
     router: &Router,
     call: &Arc<Call>,
@@ -611,7 +615,7 @@ fn again_or_over(
     Some(Waiting { pause, ..Waiting::new(Arc::clone(call)) })
 }
 
-/// Ends a call that has not started: with what stood in its way, or what is known of earlier attempts.
+/// Ends a call that could not be started, with the reason, or with what is known of earlier attempts.
 fn end_now(router: &Router, call: &Arc<Call>, gated: bool) {
     if is_cancelled(call) {
         let error = Error::new(Status::Cancelled, "cancelled before it began").without_flags(flags::RETRYABLE);
@@ -646,7 +650,7 @@ fn over(call: &Arc<Call>, error: Error) {
     call.end(result);
 }
 
-/// What a call waits out in its queue, until its own deadline.
+/// Whether a call waits in its queue until its own deadline, rather than fail with this error.
 fn is_patient(error: &Error) -> bool {
     matches!(error.status(), Status::Timeout | Status::Fenced)
 }
@@ -655,7 +659,7 @@ fn is_cancelled(call: &Call) -> bool {
     call.address().is_some_and(|(queue, token)| queue.is_cancelled(token))
 }
 
-/// If a visit panics the queue has to be looked after again.
+/// Has the queue run again after a panic.
 struct Unfinished<'a>(&'a Arc<PendingQueue>);
 
 impl Drop for Unfinished<'_> {
