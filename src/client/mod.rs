@@ -1,7 +1,8 @@
 //! The handles: a client and its sessions.
 //!
-//! Guarantees: when the last handle of a client is gone its connections are too; a close ends what is under way at its deadline. Leaves to
-//! others: everything that happens to a call (call, submit). This room puts the rooms below together and decides nothing else.
+//! Guarantees: the connections of a client are closed with its last handle; a close ends the calls that are running at its
+//! deadline. Leaves to others: everything that happens to a call (call, submit). This room puts the rooms below together and
+//! decides nothing itself.
 
 mod session;
 mod shared;
@@ -27,14 +28,14 @@ pub use stats::stats_maps;
 pub use crate::plan::{CallFlags, Target};
 pub use crate::time::Timeout;
 
-/// Runs commands: for one service and target, or pinned to one connection of such a client.
+/// Runs commands: for one service and target, or pinned to one connection.
 pub struct Client {
     shared: Arc<Shared>,
     session: Option<Session>,
 }
 
 impl Client {
-    /// A client for a service. No socket is opened before the first command, unless `pool.eager` says so.
+    /// A client for a service. It connects with its first command, unless `pool.eager` is on.
     pub fn open(
         sentinel: &Arc<Sentinel>,
         service: Option<&str>,
@@ -50,7 +51,8 @@ impl Client {
         Ok(client)
     }
 
-    /// A client pinned to one connection, taken at its first command. On a split client that is the primary's.
+    /// A client pinned to one connection, which it takes with its first command. On a split client the connection is to the
+    /// primary.
     pub fn session(self: &Arc<Self>, overrides: Option<&Config>) -> Result<Arc<Self>> {
         if self.session.is_some() {
             return Err(Error::new(Status::InvalidState, "a session cannot be made from a session"));
@@ -64,7 +66,7 @@ impl Client {
         Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings)) }))
     }
 
-    /// Runs one command; an error reply is an error.
+    /// Runs one command. An error reply is an error.
     pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH) {
             let text = "flags: VIGIE_CALL_EACH is for lists of commands";
@@ -81,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Runs a list of commands, RESP-encoded one after the other; the reply is an ARRAY with one node for each. With `EACH`
-    /// it is one command, whose reply is its own and whose error is an error.
+    /// Runs a list of commands, RESP-encoded one after the other. The reply is an ARRAY with one node for each command. With `EACH`
+    /// the list is one command: the reply is its own, and an error reply is an error.
     pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH) {
             return self.exec_one(&Plan::one(list)?, flags, timeout);
@@ -90,7 +92,7 @@ impl Client {
         self.exec(&Plan::list(list)?, flags, timeout).map(|(reply, _)| reply)
     }
 
-    /// The reply, unless a transaction in it was not executed.
+    /// The reply, or an error if a transaction in it was not executed.
     fn executed(plan: &Plan<'_>, (reply, pool): (Reply, Arc<Pool>)) -> Result<(Reply, Arc<Pool>)> {
         if !plan.was_aborted(&reply) {
             return Ok((reply, pool));
@@ -143,7 +145,7 @@ impl Client {
         self.shared.submit(Submission { commands, flags, timeout, queue, token })
     }
 
-    /// Primary and replicas as known now, without network.
+    /// The primary and the replicas as they are known now, without network.
     pub fn topology(&self) -> Result<Reply> {
         self.shared.context().check_open()?;
         self.shared.topology()
@@ -155,7 +157,7 @@ impl Client {
         self.shared.stats()
     }
 
-    /// Closes idle connections at once, busy ones when they are done; the next call connects again, perhaps to another replica.
+    /// Closes idle connections at once, and busy ones when they are done. The next call connects again, perhaps to another replica.
     pub fn disconnect(&self) -> Result<()> {
         self.shared.context().check_open()?;
         match &self.session {
@@ -165,7 +167,7 @@ impl Client {
         Ok(())
     }
 
-    /// Refuses new work, ends blocking commands at once, lets the others finish within the budget, then ends them too. On a
+    /// Refuses new calls, ends blocking commands at once, lets other calls finish within the timeout, then ends them, too. On a
     /// session: gives its connection back.
     pub fn close(&self, timeout: Timeout) -> Result<()> {
         match &self.session {
@@ -181,13 +183,13 @@ impl Client {
 /// Closes a sentinel handle and all clients made from it.
 pub fn close_all(sentinel: &Arc<Sentinel>, timeout: Timeout) -> Result<()> {
     let deadline = timeout.deadline(sentinel.settings().client.timeout_call);
-    // Nothing new begins while the clients are closed one after the other.
+    // No call begins while the clients are closed one after the other.
     sentinel.close();
     let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
     closed.into_iter().collect()
 }
 
-/// A call with a timeout of 0 or less.
+/// The error of a call with a timeout of 0 or less.
 fn no_time(what: &str) -> Error {
     Error::new(Status::Timeout, format!("{what} was not sent: {NO_TIME}"))
 }

@@ -1,8 +1,9 @@
 //! A client pinned to one connection: for WATCH, MULTI by hand, SELECT, CLIENT.
 //!
-//! Guarantees: commands run in call order on one connection, which never moves to another node; once it is lost, EXEC, alone or in a
-//! list, gives TXN_ABORTED and anything else IO, and nothing is RETRYABLE, because it cannot succeed on this session; nobody after it
-//! sees its state. Threads that share a session take turns, each within its own deadline.
+//! Guarantees: commands run in call order on one connection, which never moves to another node. Once the connection is lost, EXEC,
+//! alone or in a list, gives TXN_ABORTED and anything else gives IO; neither is RETRYABLE, because nothing can succeed on this
+//! session. The connection's next user does not see its state. Threads that share a session take turns, each within its own
+//! deadline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,20 +22,20 @@ use crate::resp::Reply;
 use crate::route::{Router, lock};
 use crate::time::{Deadline, Instant};
 
-/// How long a close waits for what it has ended.
+/// How long a close waits for a command that it has ended.
 const LAST: Duration = Duration::from_millis(100);
 
-/// What a session has beside what it shares with its client.
+/// What belongs to a session alone.
 pub(super) struct Session {
     pub(super) settings: ClientSettings,
     pinned: Mutex<Pinned>,
     turns: Turns,
     closed: AtomicBool,
-    /// The command under way gives the connection back at its end.
+    /// The running command gives the connection back when it ends.
     gives_back: AtomicBool,
 }
 
-/// Whose turn it is: a lock whose waiters have deadlines.
+/// A lock whose waiters have deadlines.
 #[derive(Default)]
 struct Turns {
     now: Mutex<Now>,
@@ -44,24 +45,24 @@ struct Turns {
 #[derive(Default)]
 struct Now {
     taken: bool,
-    /// The connection of the command under way, and whether it blocks.
+    /// The connection of the running command, and whether the command blocks.
     socket: Option<(Arc<Socket>, bool)>,
 }
 
 /// The right to use the connection.
 struct Turn<'a>(&'a Turns);
 
-/// The connection, and what was done to it.
+/// The connection and its state.
 #[derive(Default)]
 struct Pinned {
     loan: Option<Loan>,
-    /// It had a connection and lost it.
+    /// Why the connection was lost.
     lost: Option<Error>,
     in_multi: bool,
     watches: bool,
-    /// Something that giving it back does not undo.
+    /// Its state was changed in a way that cannot be undone, so the connection is closed in the end.
     changed: bool,
-    /// The failover sequence when it was sound last.
+    /// The failover sequence at the last good reply.
     answered: u64,
 }
 
@@ -91,7 +92,7 @@ impl Session {
             let outcome = self.run(&mut pinned, &turn, router, plan, deadline, gate_wait);
             self.give_back_if_asked(&mut pinned);
             match outcome {
-                // The turn or the connection was waited for, and meanwhile the fence came up.
+                // The fence was raised while the command waited for its turn or for the connection.
                 Err(error) if error.status() == Status::Fenced => gate_wait.note(),
                 Err(error) if error.status() != Status::Server && self.closed.load(Ordering::Acquire) => {
                     return Err(error.with_status(Status::Closed));
@@ -135,13 +136,13 @@ impl Session {
         let socket = pinned.socket();
         turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
         if let (true, Some(socket)) = (self.closed.load(Ordering::Acquire), socket) {
-            // It was closed before it could see this command.
+            // The session was closed before the close could see this command.
             socket.shutdown();
         }
         pinned.run(router, plan, failover_seq, deadline)
     }
 
-    /// Takes the connection: waits for the primary as any call does.
+    /// Takes the connection. Waits for the primary as any call does.
     fn pin(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
         let context = &router.context;
         let mut attempt = Attempt::new(self.settings.retry, deadline);
@@ -151,7 +152,7 @@ impl Session {
                 Ok(loan) => return Ok(loan),
                 Err(step) => step,
             };
-            // What came last says best why there is no connection.
+            // The last error is the most informative one here.
             let last = if let Step::Again(error) = &step { Some(error.clone()) } else { None };
             if let Err(error) = again(context, &mut attempt, version, step) {
                 return Err(without_sentinels(context, last.unwrap_or(error))
@@ -167,7 +168,7 @@ impl Session {
         attempt: &mut Attempt<Arc<Pool>>,
         deadline: Deadline,
     ) -> std::result::Result<Loan, Step> {
-        // On a split client a session is on the primary.
+        // A session of a split client is on the primary.
         let call = CallFlags::on_primary();
         let service = &router.context.service;
         let (stale, version) = attempt.wanting();
@@ -193,8 +194,8 @@ impl Session {
         })
     }
 
-    /// Gives the connection back, or closes it if it is dirty, at the end of the command under way; the next command takes
-    /// another.
+    /// Gives the connection back, or closes it if its state was changed, when the running command ends. The next command takes
+    /// another one.
     pub(super) fn give_back(&self) {
         self.gives_back.store(true, Ordering::Release);
         if let Ok(_turn) = self.turns.take(Deadline::after(Duration::ZERO)) {
@@ -208,13 +209,13 @@ impl Session {
         }
     }
 
-    /// Ends a blocking command at once, lets another end until the deadline, and gives the connection back.
+    /// Ends a blocking command at once, lets another one run until the deadline, and gives the connection back.
     pub(super) fn close(&self, deadline: Deadline) {
         self.closed.store(true, Ordering::Release);
         self.turns.shut(true);
         let turn = self.turns.take(deadline).or_else(|_| {
             self.turns.shut(false);
-            // What waits for its turn sees the end when it has it; what opens a connection ends with its own deadline.
+            // A command that waits for its turn finds the session closed; one that opens a connection ends at its own deadline.
             self.turns.take(Deadline::after(LAST))
         });
         match turn {
@@ -242,7 +243,7 @@ impl Turns {
         Ok(Turn(self))
     }
 
-    /// Shuts down the connection of the command under way.
+    /// Shuts down the connection of the running command.
     fn shut(&self, only_blocking: bool) {
         match &lock(&self.now).socket {
             Some((socket, blocks)) if *blocks || !only_blocking => socket.shutdown(),
@@ -252,7 +253,7 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Says which connection is in use.
+    /// Notes which connection is in use.
     fn announce(&self, socket: Option<(Arc<Socket>, bool)>) {
         lock(&self.0.now).socket = socket;
     }
@@ -266,7 +267,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Pinned {
-    /// Makes a connection the session's own, in the session's database.
+    /// Takes a connection, and selects the session's database on it.
     fn take(&mut self, mut loan: Loan, db: u32, deadline: Deadline) -> Result<()> {
         if loan.db() != Some(db) {
             let text = db.to_string();
@@ -282,7 +283,8 @@ impl Pinned {
         Ok(())
     }
 
-    /// Notes what the commands do to the connection, before they are sent: afterwards it may be too late to know.
+    /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
+    /// may be lost.
     fn note(&mut self, plan: &Plan<'_>) {
         let Self { in_multi, watches, changed, .. } = self;
         let is_plain = plan.check_shared().is_ok();
@@ -299,7 +301,7 @@ impl Pinned {
         self.loan.as_mut().and_then(|loan| loan.conn()).map(|conn| Arc::clone(conn.socket()))
     }
 
-    /// `failover_seq`: the failover sequence when the gate was found open.
+    /// `failover_seq`: read before the gate was found open.
     fn run(
         &mut self,
         router: &Router,
@@ -311,7 +313,7 @@ impl Pinned {
             return Err(Error::new(Status::Internal, "a session without a connection"));
         };
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
-        // What was closed while it was idle has surely not run what is not sent.
+        // A command on a connection that was closed while idle has certainly not run, if it is not sent.
         if loan.conn().is_none_or(|conn| conn.is_broken() || conn.is_closed_by_peer()) {
             let text = format!("{} closed the connection while it was idle", loan.pool().name());
             let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
@@ -333,7 +335,8 @@ impl Pinned {
                 self.answered = failover_seq;
                 Ok((reply, pool))
             }
-            // GateWait back before a byte was sent: the connection and its state are as they were, but what was noted of EXEC is not.
+            // The lease ended before a byte was sent: the connection and its state are unchanged, except for what was noted of
+            // EXEC.
             Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {
                 self.changed = true;
                 Err(failure.error)
@@ -345,14 +348,14 @@ impl Pinned {
         }
     }
 
-    /// The flag of what happens in a failover, if one is under way or has been since the connection was sound.
+    /// FAILOVER, if a failover is in progress or has happened since the last good reply.
     fn failover(&self, router: &Router) -> u32 {
         let service = &router.context.service;
         let in_failover = service.is_fenced() || service.failover_seq() != self.answered;
         if in_failover { flags::FAILOVER } else { 0 }
     }
 
-    /// The connection is of no use any more, and the session's state is gone with it. `suspect`: the node may be the reason.
+    /// Gives up the connection, and with it the state of the session. `suspect`: the node may be the cause.
     fn lose(&mut self, router: &Router, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
         if let Some(mut loan) = self.loan.take() {
             if suspect {
@@ -383,14 +386,14 @@ impl Drop for Pinned {
     }
 }
 
-/// What a command gets after the connection was lost: nothing was sent, and on this session it never will be.
+/// The error of a command after the connection was lost. Nothing was sent, and nothing will be on this session.
 fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
     let status = if plan.is_exec() { Status::TxnAborted } else { Status::Io };
     let text = format!("{}: the session lost its connection: {}{}", plan.name(), cause.message(), remedy(plan));
     Error::new(status, text).with_endpoint(cause.endpoint()).with_flags(cause.flags() & flags::FAILOVER)
 }
 
-/// What to do about a lost connection.
+/// What the caller can do about a lost connection.
 fn remedy(plan: &Plan<'_>) -> &'static str {
     match plan.is_exec() {
         true => "; its WATCH and its MULTI are gone: begin the transaction anew, in a new session",

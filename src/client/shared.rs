@@ -1,6 +1,6 @@
-//! What a client and its sessions share: the router, the submitter, and what a sentinel handle may ask of them.
+//! What a client and its sessions share: the router, the submitter, and what a sentinel handle asks of its clients.
 //!
-//! Guarantees: a close lets nothing new in, ends blocking commands at once and everything else at its deadline. Leaves to others: each
+//! Guarantees: a close admits no new call, ends blocking commands at once and other calls at its deadline. Leaves to others: each
 //! single call (call, submit).
 
 use std::sync::atomic::Ordering;
@@ -96,7 +96,7 @@ impl Child for Shared {
         }
     }
 
-    /// Only calls that are admitted make it sure that the connection is used.
+    /// A connection is taken only while calls are running, because they are certain to use it.
     fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
         let is_awaited = service == self.context().service.name()
             && self.context().target != Target::Replica

@@ -1,4 +1,4 @@
-//! The statistics of a client as a reply, by their tables.
+//! The statistics of a client as a reply, written by their tables.
 //!
 //! Guarantees: STATISTICS.md is written from the same tables; keys may be added, never changed. Leaves to others: the counting (route,
 //! pool).
@@ -15,7 +15,7 @@ use crate::resp::fields::{
 use crate::resp::{Reply, ReplyBuilder};
 use crate::route::{Counted, Router};
 
-/// What a client has done, and its pools.
+/// The counters of a client, and its pools.
 struct Stats {
     counted: Counted,
     pools: Vec<PoolStats>,
