@@ -1,8 +1,8 @@
-//! Whether a replica may be read from, by its own word: it is weighed on each connection to it that is opened.
+//! Whether a replica may be read from, by its own account. It is checked on each new connection to the replica.
 //!
-//! Guarantees: an ordinary replica costs no question beyond the handshake; what is asked is asked within the time that the connection has;
-//! a refusal says whether a broken link is all that is wrong. Leaves to others: the weighing itself (topology), and whether a replica
-//! is used that has nothing wrong but its link (choice).
+//! Guarantees: an ordinary replica is not asked anything beyond the handshake; further questions are asked within the time that the
+//! connection has; a refusal says whether a broken link is the only reason. Leaves to others: the rules (topology), and whether a
+//! replica with nothing wrong but its link is used (choice).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,26 +18,26 @@ use crate::resp::{Want, encode};
 use crate::time::Deadline;
 use crate::topology::{Service, Told, Weighed};
 
-/// How long the primary may take to tell its replication id.
+/// How long the primary may take to answer with its replication id.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// For so long a replica is taken with a broken link once a read has nobody better.
+/// How long a broken link does not count, once a read has no better replica.
 const DESPERATE: Duration = Duration::from_secs(1);
 
-/// What a replica is weighed with.
+/// What a replica is compared with.
 pub(super) trait Lineage: Send + Sync {
     fn service(&self) -> &Arc<Service>;
     /// The pool of the present primary.
     fn primary(&self) -> Option<Arc<Pool>>;
 }
 
-/// Weighs each connection to one replica.
+/// Checks each connection to one replica.
 pub(super) struct Admission {
     of: Weak<dyn Lineage>,
     replica: Endpoint,
     born: Instant,
     /// Milliseconds since `born` until which a broken link does not count.
     desperate_until: AtomicU64,
-    /// The last connection was refused for its link alone.
+    /// The last connection was refused for the link alone.
     refused_by_link: AtomicBool,
 }
 
@@ -47,13 +47,13 @@ impl Admission {
         Self { of, replica, born: Instant::now(), desperate_until, refused_by_link }
     }
 
-    /// A read has nobody better: a broken link does not count for a moment.
+    /// A read has no better replica: a broken link does not count for a moment.
     pub(super) fn accept_broken_link(&self) {
         let until = (self.born.elapsed() + DESPERATE).as_millis() as u64;
         self.desperate_until.store(until, Ordering::Relaxed);
     }
 
-    /// Whether nothing but its link was wrong when it was last refused.
+    /// Whether the last refusal was for the link alone.
     pub(super) fn has_refused_by_link(&self) -> bool {
         self.refused_by_link.load(Ordering::Relaxed)
     }
@@ -91,7 +91,7 @@ fn ask(conn: &mut Conn, deadline: Deadline) -> Result<Option<Replication>> {
     conn.request(&question, Want::One, deadline).map(|reply| Replication::parse(&reply))
 }
 
-/// The primary's replication id, asked of it now.
+/// Asks the primary for its replication id.
 fn ask_primary(of: &dyn Lineage, deadline: Deadline) -> Option<Replication> {
     let announced = of.service().load().primary_announced.clone()?;
     let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, at_most_once: false, gate: None };

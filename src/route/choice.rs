@@ -1,7 +1,7 @@
 //! The choice of a node: the primary, or one among the replicas.
 //!
-//! Guarantees: a replica that is unfit, lags or failed just now is passed over while there is a better one; the error that finds none
-//! says of each why. Leaves to others: what makes a replica unfit (topology), its lag (lag).
+//! Guarantees: a replica that is unfit, lags or has just failed is skipped as long as there is a better one; the error of a call
+//! that finds none gives the reason for each replica. Leaves to others: what makes a replica unfit (topology), its lag (lag).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use crate::plan::Scan;
 use crate::sys::random;
 use crate::topology::Why;
 
-/// Among replicas chosen by latency every 64th call goes to another one, so that their figures stay fresh.
+/// When replicas are chosen by latency every 64th call goes to another one, so that the figures of all stay fresh.
 const EXPLORE: usize = 64;
 
-/// What the choice of a call's node depends on.
+/// What the choice of a node depends on.
 pub(super) struct Choice<'a> {
     pub(super) context: &'a Context,
     pub(super) view: &'a View,
     /// Counts the choices among replicas.
     pub(super) turn: &'a AtomicUsize,
-    /// Replicas that were never measured pass for near enough.
+    /// Replicas that were never measured count as near enough.
     pub(super) blind: bool,
 }
 
@@ -36,7 +36,7 @@ impl Choice<'_> {
         }
     }
 
-    /// A replica, or the primary in its place; `tried` have failed this call already.
+    /// A replica, or the primary in its place. `tried`: the replicas at which the call has failed.
     pub(super) fn replica(&self, tried: &[String]) -> Result<Route> {
         let (view, service) = (self.view, &self.context.service);
         if view.replicas.is_empty() || view.replicas.iter().any(|replica| replica.unfit.is_some()) {
@@ -55,7 +55,7 @@ impl Choice<'_> {
             self.context.count_fallback();
             return self.primary();
         }
-        // Rule 32: while the primary changes every replica's link is broken, and its data are better than an error.
+        // Rule 32: during a failover the link of every replica is broken, and its data are better than an error.
         let unlinked: Vec<_> = view.replicas.iter().filter(|replica| replica.lacks_only_its_link(tried)).collect();
         if let Some(replica) = self.pick(&unlinked, &settings) {
             replica.admission.accept_broken_link();
@@ -75,7 +75,7 @@ impl Choice<'_> {
             Pick::RoundRobin => in_turn(choice),
             Pick::Random => Some(choice[random::rng().usize(..choice.len())]),
             Pick::Latency if turn % EXPLORE == 0 => in_turn(choice),
-            // One without a figure comes first, so that it gets one.
+            // A replica without a figure comes first, so that it gets one.
             Pick::Latency => choice.iter().copied().min_by_key(|replica| replica.pool.srtt().unwrap_or_default()),
             Pick::Preferred => {
                 let preferred = &settings.replica.preferred;
@@ -91,7 +91,8 @@ impl Choice<'_> {
         }
     }
 
-    /// Scans of a replica client begin on one replica as long as it is fit; a cursor of which nothing is known goes there too.
+    /// A node for scans. The scans of a replica client begin on one replica as long as it is fit, and an unknown cursor goes there,
+    /// too.
     pub(super) fn pinned(&self, scan: Option<Scan>, tried: &[String], pin: &mut Option<String>) -> Result<Route> {
         let goes_on = scan == Some(Scan::GoesOn);
         let pinned =
@@ -127,7 +128,7 @@ impl Choice<'_> {
     fn no_replica(&self, tried: &[String]) -> Error {
         let service = &self.context.service;
         let mut text = format!("no fit replica of service {}", quoted(service.name()));
-        // The view is not made anew when only a reason has changed; the snapshot has it.
+        // A new reason alone makes no new view; the snapshot has it.
         let snapshot = service.load();
         for replica in &self.view.replicas {
             let failed = tried.iter().any(|name| name == replica.pool.name()).then(|| replica.last_failure());

@@ -1,7 +1,8 @@
-//! What everything that serves one client shares: its service, settings, counters, and whether it is open.
+//! What all parts of a client share: its service, settings, counters, and whether it is open.
 //!
-//! Guarantees: a close admits nothing new, ends blocking commands at once, and waits for everything else until its deadline; no call is
-//! admitted unnoticed while a close begins. Leaves to others: pools (router), and ending what a close does not wait for (client).
+//! Guarantees: a close admits no new call, ends blocking commands at once, and waits for other calls until its deadline; a call
+//! that begins at the same moment is either refused or waited for. Leaves to others: pools (router), and ending the calls that a
+//! close does not wait for (client).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,16 +18,16 @@ use crate::plan::{Plan, Target};
 use crate::time::Deadline;
 use crate::topology::{Sentinel, Service};
 
-/// How often a close looks again: a call that left just before it could see the close wakes nobody.
+/// How often a close looks again. A call that ended before it could see the close wakes nobody.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What everything that serves one client shares.
+/// What all parts of a client share.
 pub(crate) struct Context {
     pub(crate) sentinel: Arc<Sentinel>,
     pub(crate) service: Arc<Service>,
     pub(crate) target: Target,
     settings: ArcSwap<ClientSettings>,
-    /// What the client was opened with on top of the handle's settings.
+    /// The options that the client was opened with, which override the handle's settings.
     pub(super) overrides: Option<Config>,
     counters: Counters,
     life: Life,
@@ -36,16 +37,16 @@ pub(crate) struct Context {
 #[derive(Default)]
 struct Life {
     closed: AtomicBool,
-    /// The time of the close is over: nothing begins any more.
+    /// The time of the close is over: no attempt begins any more.
     ended: AtomicBool,
     calls: CachePadded<Calls>,
-    /// The sockets of blocking commands under way: a close ends them at once.
+    /// The sockets of running blocking commands: a close shuts them down.
     blocking: Mutex<Vec<Weak<Socket>>>,
     idle: Mutex<()>,
     changed: Condvar,
 }
 
-/// What each call writes to when it enters and when it leaves.
+/// The counters that each call writes at its beginning and its end.
 #[derive(Default)]
 struct Calls {
     active: AtomicUsize,
@@ -111,7 +112,7 @@ impl Context {
         self.life.closed.load(Ordering::Acquire)
     }
 
-    /// Whether a close is over, so that nothing may begin any more.
+    /// Whether the time of a close is over, so that no attempt may begin.
     pub(crate) fn is_ended(&self) -> bool {
         self.life.ended.load(Ordering::Acquire)
     }
@@ -126,7 +127,7 @@ impl Context {
         }
     }
 
-    /// A client for replicas carries no writes.
+    /// Refuses a write on a client for replicas.
     pub(crate) fn check_target(&self, plan: &Plan<'_>) -> Result<()> {
         match self.target {
             Target::Replica if !plan.reads => {
@@ -138,7 +139,7 @@ impl Context {
         }
     }
 
-    /// Admits and counts a call for which the caller waits.
+    /// Admits and counts a blocking call.
     pub(crate) fn enter(&self) -> Result<CallGuard<'_>> {
         let guard = self.admit()?;
         self.count_call();
@@ -153,7 +154,7 @@ impl Context {
         Ok(guard)
     }
 
-    /// Admits a call on behalf of one that was admitted. The caller has to call [`Context::leave`] in the end.
+    /// Admits a call on behalf of one that was admitted. [`Context::leave`] has to follow.
     pub(crate) fn admit_another(&self) {
         self.life.calls.active.fetch_add(1, Ordering::AcqRel);
     }
@@ -194,7 +195,7 @@ impl Context {
         &self.life.calls.active
     }
 
-    /// Counts an error that a caller gets, and says CLOSED of what a close ended.
+    /// Counts an error that a caller gets. Its status becomes CLOSED if a close ended the call.
     pub(crate) fn report(&self, error: Error) -> Error {
         self.counters.errors.fetch_add(1, Ordering::Relaxed);
         if error.has(flags::MAYBE_EXECUTED) {
@@ -215,7 +216,7 @@ impl Context {
         }
     }
 
-    /// Its socket serves something else again.
+    /// Forgets the socket, because the blocking command is over.
     pub(crate) fn forget_blocking(&self, socket: &Arc<Socket>) {
         lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
     }
@@ -227,7 +228,7 @@ impl Context {
         blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
     }
 
-    /// Waits until no call is admitted, or the deadline: how many are left.
+    /// Waits until no call is running, or until the deadline. Returns how many are running.
     pub(crate) fn await_idle(&self, deadline: Deadline) -> usize {
         let mut idle = lock(&self.life.idle);
         self.life.changed.notify_all();
@@ -240,7 +241,7 @@ impl Context {
         self.life.calls.active.load(Ordering::Acquire)
     }
 
-    /// Ends a close: nothing begins any more.
+    /// Ends a close: no attempt begins any more.
     pub(super) fn end(&self) {
         self.life.ended.store(true, Ordering::Release);
     }
@@ -255,7 +256,7 @@ impl Drop for CallGuard<'_> {
     }
 }
 
-/// Nothing under these locks leaves a half-made state behind.
+/// Locks, even after a panic: nothing under these locks leaves a torn state behind.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,23 +1,24 @@
-//! Which nodes gave the cursors of the scans that are under way. Pure.
+//! Which node gave each cursor of the scans in progress. Pure.
 //!
-//! Guarantees: at most so many cursors, and the oldest go first; a cursor that was used makes room for the next one of its scan; the
-//! arguments themselves are not kept. Leaves to others: what a node is, and what follows from a cursor that is not its own (`scan`).
+//! Guarantees: the number of cursors is limited, and the oldest are dropped first; a used cursor is replaced by the next one of its
+//! scan; the arguments themselves are not kept. Leaves to others: what a node is, and what follows when a cursor belongs to another
+//! one (`scan`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
-/// A cursor of a command with its key and its other arguments, as a number that no other one has.
+/// Identifies a cursor together with the command's key and its other arguments.
 pub(super) type Key = [u64; 2];
 
-/// A node as it was between two changes of its role, and two starts of its server.
+/// A node between two changes of its role, and between two starts of its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) generation: u64,
     pub(super) node: Arc<str>,
 }
 
-/// Cursors, and who gave them.
+/// Cursors, and the nodes that gave them.
 pub(super) struct Cursors {
     hashers: [RandomState; 2],
     entries: HashMap<Key, Cursor>,
@@ -29,9 +30,9 @@ pub(super) struct Cursors {
 
 #[derive(Default)]
 struct Cursor {
-    /// Each with how many scans are at this cursor there.
+    /// The nodes, each with the number of its scans that are at this cursor.
     givers: Vec<(Origin, u32)>,
-    /// 0: it has none yet.
+    /// 0: not given yet.
     age: u64,
 }
 
@@ -41,8 +42,8 @@ impl Cursors {
         Self { hashers, entries: HashMap::new(), ages: BTreeMap::new(), next: 1, most }
     }
 
-    /// The key of a cursor, which stands at this place among the arguments of a command or will take that place. How many elements are
-    /// asked for at a time does not matter: COUNT may change from call to call.
+    /// The key of a cursor that is at position `at` among the arguments of a command, or will be there. COUNT does not matter,
+    /// because it may change from call to call.
     pub(super) fn key(&self, args: &[&[u8]], at: usize, cursor: &[u8]) -> Key {
         self.hashers.each_ref().map(|hasher| {
             let mut hasher = hasher.build_hasher();
@@ -59,19 +60,19 @@ impl Cursors {
         })
     }
 
-    /// Who gave this cursor; nobody, if it is not known.
+    /// The nodes that gave this cursor; none if it is unknown.
     pub(super) fn givers(&self, key: &Key) -> impl Iterator<Item = &Origin> {
         self.entries.get(key).into_iter().flat_map(|entry| entry.givers.iter().map(|(origin, _)| origin))
     }
 
-    /// A scan got this cursor from this node.
+    /// Notes that a scan got this cursor from this node.
     pub(super) fn give(&mut self, key: Key, origin: Origin) {
         let entry = self.entries.entry(key).or_default();
         self.ages.remove(&entry.age);
         entry.age = self.next;
         self.ages.insert(self.next, key);
         self.next += 1;
-        // What the node gave in an earlier generation could not be told from this.
+        // A cursor of an earlier generation of the node could not be told from this one.
         entry.givers.retain(|(other, _)| other.node != origin.node || other.generation == origin.generation);
         match entry.givers.iter_mut().find(|(other, _)| *other == origin) {
             Some((_, scans)) => *scans += 1,
@@ -83,7 +84,7 @@ impl Cursors {
         }
     }
 
-    /// A scan went on from this cursor on the node that had given it.
+    /// Notes that a scan continued from this cursor on the node that gave it.
     pub(super) fn take(&mut self, key: &Key, generation: u64) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         for (origin, scans) in &mut entry.givers {
@@ -95,7 +96,7 @@ impl Cursors {
         }
     }
 
-    /// This cursor is of no use any more.
+    /// Drops a cursor that is no longer valid.
     pub(super) fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
             self.ages.remove(&entry.age);

@@ -1,9 +1,10 @@
-//! How far the replicas are behind: measured by ROLE on the primary, because what Sentinels tell of it is up to ten seconds old.
+//! How far the replicas are behind. Measured by ROLE on the primary, because what the Sentinels say about it is up to ten seconds
+//! old.
 //!
-//! Guarantees: with `replica.max_lag` a replica is read from only while it was within the bound at the last measurement; while the
-//! primary is away or being replaced, what was measured last counts (rule 32). One measurement at a time in the process, so that a
-//! frozen primary holds up at most one worker. The first read starts the measurements, and they end with the client. Leaves to others:
-//! the choice among those within the bound (choice).
+//! Guarantees: with `replica.max_lag` a replica is read from only if it was within the bound at the last measurement; while the
+//! primary is away or being replaced the last measurement counts (rule 32). There is one measurement at a time in the process, so
+//! that a frozen primary blocks at most one worker. The first read starts the measurements, and they end with the client. Leaves to
+//! others: the choice among the replicas within the bound (choice).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -19,9 +20,9 @@ use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service};
 use crate::worker::{self, Host};
 
-/// Between two measurements; a replica confirms its offset once a second, more often would tell nothing.
+/// The time between two measurements. A replica confirms its offset once a second, so measuring more often would show nothing new.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long the primary may take.
+/// How long the primary may take to answer.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// When to look again while another client's measurement is under way.
 const NEXT_TRY_MS: u64 = 20;
@@ -29,7 +30,7 @@ const NEXT_TRY_MS: u64 = 20;
 const UNKNOWN: i64 = -1;
 const ABSENT: i64 = i64::MAX;
 
-/// One at a time: see above.
+/// One measurement at a time.
 static TURN: PerProcess<Mutex<()>> = PerProcess::new();
 
 /// How far one replica is behind.
@@ -41,7 +42,7 @@ pub(super) trait Measured: Send + Sync + Sized + 'static {
     fn measurements(&self) -> &Measurements<Self>;
     /// The bound; `None` ends the measurements.
     fn bound(&self) -> Option<u64>;
-    /// Measures all replicas once: whether anything could be learnt.
+    /// Measures all replicas once. False: the primary did not answer.
     fn measure(&self, max: u64) -> bool;
 }
 
@@ -49,7 +50,7 @@ pub(super) trait Measured: Send + Sync + Sized + 'static {
 pub(super) struct Measurements<M> {
     of: Weak<M>,
     runs: AtomicBool,
-    /// The last measurement gave nothing: replicas that were never measured need not wait for one.
+    /// The last measurement failed: replicas that were never measured need not wait for one.
     blind: AtomicBool,
 }
 
@@ -64,7 +65,7 @@ impl<M: Measured> Measurements<M> {
         Self { of, runs: AtomicBool::new(false), blind: AtomicBool::new(false) }
     }
 
-    /// Sees to it that the replicas are measured from now on: whether those that were never measured pass for near enough.
+    /// Starts the measurements. Returns whether replicas that were never measured count as near enough.
     pub(super) fn ensure(&self) -> bool {
         if !self.runs.load(Ordering::Relaxed) && !self.runs.swap(true, Ordering::AcqRel) {
             let of = Weak::clone(&self.of);
@@ -78,7 +79,7 @@ impl<M: Measured> Measurements<M> {
 }
 
 impl Lag {
-    /// Why the replica must not be read from under this bound.
+    /// Why the replica must not be read from with this bound.
     pub(super) fn objection(&self, max: u64) -> Option<String> {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => Some("its lag is not known yet".to_owned()),
@@ -88,7 +89,7 @@ impl Lag {
         }
     }
 
-    /// Whether it is within this bound; `blind`: it need not have been measured.
+    /// Whether it is within this bound. `blind`: it need not have been measured.
     pub(super) fn is_within(&self, max: u64, blind: bool) -> bool {
         match self.0.load(Ordering::Relaxed) {
             UNKNOWN => blind,
@@ -96,7 +97,8 @@ impl Lag {
         }
     }
 
-    /// Takes a measurement; a worse one than before does not count while the primary is being replaced.
+    /// Takes a measurement. With `lenient`, while the primary is being replaced, a value above the bound does not replace one
+    /// within it.
     fn note(&self, lag: i64, max: u64, lenient: bool) {
         if !(lenient && self.is_within(max, false)) {
             self.0.store(lag, Ordering::Relaxed);
@@ -104,7 +106,7 @@ impl Lag {
     }
 }
 
-/// Asks the primary how far each of these replicas of its service is behind: whether it told.
+/// Asks the primary how far each of these replicas is behind. False: it did not answer.
 pub(super) fn measure<'a>(
     primary: Option<&Arc<Pool>>,
     replicas: impl Iterator<Item = (&'a Endpoint, &'a Lag)>,
@@ -129,7 +131,7 @@ fn ask_primary(pool: &Arc<Pool>) -> Option<(i64, Vec<RoleReplica>)> {
         pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
     };
     let reply = ask(&[b"ROLE"])?;
-    // A user without ROLE may have INFO.
+    // A user that may not call ROLE may be allowed INFO.
     let role = match reply.error_line(0) {
         None => Role::parse(&reply),
         Some(_) => Replication::parse(&ask(&[b"INFO", b"replication"])?).map(|told| told.role),
@@ -140,8 +142,8 @@ fn ask_primary(pool: &Arc<Pool>) -> Option<(i64, Vec<RoleReplica>)> {
     }
 }
 
-/// What a replica has confirmed to its primary. Where it announces a name the Sentinels may know it by its address: then the port
-/// tells, if it is the only one.
+/// The offset that a replica has confirmed to its primary. If the Sentinels announce a name and the primary lists an address, or
+/// the other way round, the port identifies the replica, provided that no other one has the same port.
 fn confirmed(replica: &ReplicaView, listed: &[RoleReplica]) -> Option<i64> {
     let Endpoint::Tcp { host, port } = &replica.announced else { return None };
     let same = |one: &&RoleReplica| {
@@ -181,7 +183,7 @@ fn tick<M: Measured>(of: &Weak<M>) {
     }
 }
 
-/// The primary of each client stands for itself: which node that is changes.
+/// Each client's primary counts as a host of its own, because it is another node after a failover.
 fn host_of<M>(of: &Weak<M>) -> Host {
     Host::of(("lag", of.as_ptr().addr()))
 }

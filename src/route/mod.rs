@@ -1,11 +1,11 @@
 //! From a service to the connection pools of its nodes: which node a call goes to.
 //!
-//! Guarantees: a call is routed by the newest snapshot of the topology; a pool whose node lost its role is retired, and what waits in it
-//! is answered; a cursor goes back to the node that gave it. Leaves to others: when a call may be sent, and what its outcome means
-//! (call).
+//! Guarantees: a call is routed by the newest snapshot of the topology; when a node loses its role its pool is retired, and the
+//! calls that wait in the pool are answered; a cursor goes back to the node that gave it. Leaves to others: when a call may be
+//! sent, and what its outcome means (call).
 //!
-//! `context` is what all of a client share and knows nothing above it. `view` is the service as pools, `choice` picks among them, `lag`,
-//! `admit` and `scan` (with `cursors`) know what the choice depends on. `router` puts these together.
+//! `context` is shared by all parts of a client and uses none of them. `view` is the service as pools, `choice` picks among them;
+//! `lag`, `admit` and `scan` (with `cursors`) provide what the choice depends on. `router` puts these together.
 
 mod admit;
 mod choice;

@@ -1,8 +1,8 @@
 //! The router of a client: keeps the view of its service up to date, and finds the node for each call.
 //!
-//! Guarantees: a view follows the topology's snapshot before the next call is routed; a pool whose node left the view is retired, and
-//! what waits in it is answered; when the last handle is gone the connections are too. Leaves to others: the choice itself (choice,
-//! scan).
+//! Guarantees: a view follows the topology's snapshot before the next call is routed; a pool whose node has left the view is
+//! retired, and the calls that wait in it are answered; the connections are closed with the client's last handle. Leaves to others:
+//! the choice itself (choice, scan).
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
@@ -38,7 +38,7 @@ pub(crate) struct Router {
     me: Weak<Self>,
 }
 
-/// The view of the topology that a call has begun with.
+/// The view of the topology that a call was started with.
 pub(crate) struct Seen(Guard<Arc<View>>);
 
 impl Router {
@@ -73,7 +73,7 @@ impl Router {
 
     #[cold]
     fn new_view(&self, view: Guard<Arc<View>>) -> Guard<Arc<View>> {
-        // While a close waits for calls the client follows its service like any other.
+        // While a close waits for calls the client still follows its service.
         if self.context.is_ended() {
             return view;
         }
@@ -134,19 +134,20 @@ impl Router {
             Pool::new(spec)
         });
         if kept.is_some_and(|kept| kept.follows != replica.follows) && self.strays(replica) {
-            // It has been led elsewhere: its connections are weighed anew.
+            // It follows another node now: its connections are checked again.
             pool.disconnect();
         }
         ReplicaTarget::new(replica, pool, admission, kept)
     }
 
-    /// Whether the Sentinels say that it replicates from a node from which it should not.
+    /// Whether the Sentinels say that the replica follows a node that it should not follow.
     fn strays(&self, replica: &ReplicaView) -> bool {
         let leaders = self.context.service.line_of(&replica.endpoint, false).leaders;
         replica.follows.as_ref().is_some_and(|at| !leaders.contains(at))
     }
 
-    /// Dynamic options changed: connections made from now on use them; another database moves those that exist too.
+    /// Applies changed options to connections that are made from now on. A change of the database replaces existing connections,
+    /// too.
     fn reconfigure(&self, view: &View, settings: &Arc<Settings>) {
         let overlay = self.context.overrides.as_ref().map(|config: &Config| config.overlay(&settings.client));
         let next = overlay.and_then(Result::ok).unwrap_or_else(|| settings.client.clone());
@@ -167,7 +168,7 @@ impl Router {
         }
     }
 
-    /// Whether the topology that is known has anything for this client.
+    /// Whether the known topology has a node for this client.
     fn serves(&self) -> bool {
         self.current_view().serves(self.context.target)
     }
@@ -177,7 +178,7 @@ impl Router {
         Choice { context: &self.context, view, turn: &self.turn, blind }
     }
 
-    /// The route of a call; `tried` are the replicas that failed it already, and `seen` is what [`Router::ensure_topology`] gave.
+    /// The route of a call. `tried`: the replicas at which it has failed. `seen`: what [`Router::ensure_topology`] returned.
     #[inline(always)]
     pub(crate) fn route(&self, seen: Seen, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
         let view = if self.fits(&seen.0) { seen.0 } else { self.current_view() };
@@ -207,17 +208,17 @@ impl Router {
     fn route_in(&self, view: &View, from_replicas: bool, tried: &[String]) -> Result<Route> {
         match from_replicas {
             true => self.choice(view).replica(tried),
-            // The choice needs nothing more: this is every write's way.
+            // Every write goes this way: the choice of the primary needs nothing more.
             false => Choice { context: &self.context, view, turn: &self.turn, blind: false }.primary(),
         }
     }
 
-    /// A scan that is about to be sent to this node.
+    /// Begins a scan that is about to be sent to this node.
     pub(crate) fn begin_scan(&self, pool: &Arc<Pool>) -> Box<Trip> {
         scan::begin(&self.scans, pool)
     }
 
-    /// What came of a unit with scans, from the command at this place on.
+    /// Judges the outcome of a unit with scans, which began with the command at `from`.
     pub(crate) fn land_scan(
         &self,
         plan: &Plan<'_>,
@@ -229,7 +230,7 @@ impl Router {
         scan::land(&self.scans, plan, from, pool, trip, outcome)
     }
 
-    /// The node is not what it was: its connections are not used for anything new, it is left alone for a while, and the Sentinels are
+    /// The node may have lost its role: its connections serve nothing new, it is not dialled for a while, and the Sentinels are
     /// asked.
     pub(crate) fn doubt(&self, pool: &Pool, why: &Error) {
         pool.refuse(why);
@@ -237,7 +238,7 @@ impl Router {
         self.context.service.poke(Haste::Lazy);
     }
 
-    /// Takes a connection to the primary that a discovery has made, if a call of this client waits for one; gives it back otherwise.
+    /// Takes a connection to the primary that a discovery has made, unless the pool does not need it: then it is returned.
     pub(crate) fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
         match &self.current_view().primary {
             Some(pool) => pool.offer(conn, options),
@@ -245,17 +246,17 @@ impl Router {
         }
     }
 
-    /// Closes idle connections at once, busy ones when they are done.
+    /// Closes idle connections at once, and busy ones when they are done.
     pub(crate) fn disconnect(&self) {
         self.view.load().pools().for_each(|pool| pool.disconnect());
     }
 
-    /// Its pools, each with its node's role, as known now.
+    /// Visits the pools, each with its node's role.
     pub(crate) fn each_pool(&self, mut look: impl FnMut(&Arc<Pool>, &'static str)) {
         self.view.load().pools_with_roles().for_each(|(pool, role)| look(pool, role));
     }
 
-    /// Ends what is under way and all connections; nothing begins any more.
+    /// Ends all calls and connections. No attempt begins any more.
     pub(crate) fn end(&self) {
         let _renewal = lock(&self.renewal);
         self.context.end();
@@ -265,7 +266,8 @@ impl Router {
         view.pools().for_each(|pool| pool.retire(cause.clone()));
     }
 
-    /// Makes sure that the topology is newer than what was found wanting: the discovery `stale` or an earlier one, or this version.
+    /// Makes sure that the topology is newer than the one that was found outdated: that of the discovery `stale` or an earlier one,
+    /// or of this version.
     #[inline]
     pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<Seen> {
         let view = self.current_view();
@@ -290,7 +292,7 @@ impl Router {
             return Ok(());
         }
         match service.discover_unless(stale, deadline, || self.context.is_closed()) {
-            // Without Sentinels the last known nodes serve: whatever is opened there is asked for its role first.
+            // Without Sentinels the last known nodes serve. A new connection to one of them verifies its role first.
             Err(error) if error.status() == Status::NoSentinel && self.serves() => Ok(()),
             other => other.map(drop),
         }

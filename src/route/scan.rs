@@ -1,9 +1,9 @@
-//! Scans: a cursor goes back to the node that gave it, or is told to be of no use any more (rule 15).
+//! Scans: a cursor goes back to the node that gave it, or is reported as invalid (rule 15).
 //!
-//! Guarantees: a known cursor is used only on its own node, in the generation that gave it: since then the node has kept its role, and
-//! its server has not been started anew. Whether it has is asked (INFO server, in front of the scan, in one unit) only when a connection
-//! has been opened since it was asked last. Several scans do not disturb each other. Leaves to others: the table (`cursors`), and
-//! where a cursor goes that is not known (`choice`).
+//! Guarantees: a known cursor is used only on its own node, and only in the generation that gave it: the node has kept its role,
+//! and its server has not been restarted. The server is asked for that (INFO server, in front of the scan, in one unit) only if a
+//! connection has been opened since the last question. Concurrent scans do not disturb each other. Leaves to others: the table
+//! (`cursors`), and where an unknown cursor goes (`choice`).
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -17,12 +17,12 @@ use crate::plan::{Plan, Target};
 use crate::pool::Pool;
 use crate::resp::{Body, Kind, Reply, ReplyBuilder, encode};
 
-/// So many cursors are kept.
+/// How many cursors are kept.
 const MOST: usize = 4096;
 
 const ASK: [&[u8]; 2] = [b"INFO", b"server"];
 
-/// What is known of the scans of a client.
+/// What is known about the scans of a client.
 pub(super) struct Scans {
     cursors: Cursors,
     nodes: Vec<Node>,
@@ -35,28 +35,28 @@ pub(super) struct Scans {
 struct Node {
     pool: Weak<Pool>,
     origin: Origin,
-    /// Its server's run_id; `None` if it does not tell.
+    /// Its server's run_id; `None` if the server does not give it.
     run: Option<Vec<u8>>,
-    /// How often the ids of its clients had gone back, and how many connections had been opened, when that was asked.
+    /// How often its client ids had gone back, and how many connections had been opened, when it was asked.
     restarts: u64,
     opened: u64,
 }
 
-/// A scan on its way.
+/// A scan that is being sent.
 pub(crate) struct Trip {
     /// How many connections had been opened when it began.
     opened: u64,
-    /// It asks the server first who it is.
+    /// It asks the server for its run_id first.
     pub(crate) asks: bool,
 }
 
-/// What came of a unit with scans.
+/// What follows from the outcome of a unit with scans.
 pub(crate) enum Landed {
     /// Its outcome stands.
     Outcome(Outcome),
     /// It has to be sent again.
     Again(Error),
-    /// A cursor is of no use any more.
+    /// A cursor is no longer valid.
     Over(Error),
 }
 
@@ -75,7 +75,7 @@ impl Scans {
         self.node(pool).map(|node| node.origin.generation)
     }
 
-    /// The known cursors from which scans of a plan go on.
+    /// The known cursors that the scans of a plan continue from.
     fn known(&self, plan: &Plan<'_>, from: usize) -> Vec<Key> {
         let mut known = Vec::new();
         plan.each_scan(from, |_, args, at| {
@@ -87,13 +87,14 @@ impl Scans {
         known
     }
 
-    /// Those of these cursors that are not this generation's.
+    /// The cursors among these that another generation gave.
     fn strange(&self, known: &[Key], generation: Option<u64>) -> Vec<Key> {
         let is_own = |key: &&Key| self.cursors.givers(key).any(|origin| Some(origin.generation) == generation);
         known.iter().filter(|key| !is_own(key)).copied().collect()
     }
 
-    /// These cursors, of which there is one at least, are of no use any more: the node that scans would go to is `now`.
+    /// Forgets cursors that are no longer valid, of which there is at least one, and makes the error. `now`: the node that the
+    /// scans would go to.
     fn interrupt(&mut self, lost: &[Key], now: &str) -> Error {
         let node = lost.first().and_then(|key| self.cursors.givers(key).next()).map(|origin| Arc::clone(&origin.node));
         let node = node.unwrap_or_else(|| "none".into());
@@ -106,7 +107,7 @@ impl Scans {
         Error::new(Status::ScanInterrupted, text).with_endpoint(node)
     }
 
-    /// The server has said who it is: the generation of its node.
+    /// Notes which run_id the server gave. Returns the generation of its node.
     fn note(&mut self, pool: &Arc<Pool>, run: Option<Vec<u8>>, opened: u64) -> Origin {
         let restarts = pool.restarts();
         self.nodes.retain(|node| node.pool.strong_count() > 0);
@@ -127,7 +128,7 @@ impl Scans {
         origin
     }
 
-    /// The scans of a plan went on: their cursors make room for those that came.
+    /// Replaces the cursors of a plan by the ones in its reply.
     fn go_on(&mut self, plan: &Plan<'_>, from: usize, origin: &Origin, reply: &Reply) {
         plan.each_scan(from, |index, args, at| {
             let place = if plan.is_list() { reply.child(0, (index - from) as u32) } else { Some(0) };
@@ -179,7 +180,7 @@ pub(super) fn route(scans: &Mutex<Scans>, choice: &Choice<'_>, plan: &Plan<'_>, 
     Err(scans.interrupt(&lost, ""))
 }
 
-/// The node among those which a replica client may read from, for a scan that began there.
+/// The node that a replica client may read from and on which a scan began.
 fn serves_on<'a>(
     choice: &Choice<'a>,
     own: impl Fn(&Arc<Pool>) -> bool,
@@ -189,14 +190,14 @@ fn serves_on<'a>(
     replicas.chain(choice.view.primary.iter().map(|pool| (pool, None))).find(|(pool, _)| own(pool))
 }
 
-/// A scan that is about to be sent to this node.
+/// Begins a scan that is about to be sent to this node.
 pub(super) fn begin(scans: &Mutex<Scans>, pool: &Arc<Pool>) -> Box<Trip> {
     let opened = pool.opened();
     let asks = lock(scans).node(pool).is_none_or(|node| node.opened != opened);
     Box::new(Trip { opened, asks })
 }
 
-/// The outcome of a plan with scans, unless its cursors turn out to be another generation's, or that is not known yet.
+/// Judges the outcome of a plan with scans: its cursors may belong to another generation, or that may be unknown yet.
 pub(super) fn land(
     scans: &Mutex<Scans>,
     plan: &Plan<'_>,
@@ -217,7 +218,7 @@ pub(super) fn land(
     let (reply, origin) = match trip.asks {
         true => {
             let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));
-            // The first connection of all is the one that answered.
+            // The very first connection is the one that answered.
             let as_of = if (trip.opened, opened) == (0, 1) { opened } else { trip.opened };
             match without_first(&whole, plan.is_list()) {
                 Ok(reply) => (reply, scans.note(pool, run, as_of)),
@@ -234,7 +235,7 @@ pub(super) fn land(
             let text = "answered on a connection that was opened meanwhile: who is there is asked";
             return Landed::Again(Error::new(Status::Io, text).with_endpoint(pool.name()));
         }
-        // What has written is not sent again; its cursors are of unknown origin.
+        // A plan that has written is not sent again. The origin of its cursors is unknown.
         false => return Landed::Outcome(Ok(whole)),
     };
     let known = scans.known(plan, from);
@@ -248,7 +249,7 @@ pub(super) fn land(
     Landed::Outcome(Ok(reply))
 }
 
-/// A unit with the question in front.
+/// Encodes a unit with the question in front.
 pub(crate) fn asking(unit: Unit<'_>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &ASK);
@@ -261,7 +262,7 @@ pub(crate) fn with_question<'a>(bytes: &'a [u8], unit: Unit<'a>) -> Unit<'a> {
     Unit { bytes: Bytes::Raw(bytes), list: Some(unit.list.unwrap_or(1) + 1), ..unit }
 }
 
-/// The replies of a unit without that to the question in front.
+/// The replies of a unit, without the answer to the question in front.
 fn without_first(whole: &Reply, list: bool) -> Result<Reply> {
     let mut rest = ReplyBuilder::new();
     match list {
@@ -275,7 +276,7 @@ fn without_first(whole: &Reply, list: bool) -> Result<Reply> {
     rest.try_finish()
 }
 
-/// In the text of INFO; `None` if that was refused.
+/// The run_id in the text of INFO; `None` if INFO was refused.
 fn run_id(reply: &Body, node: u32) -> Option<Vec<u8>> {
     let text = reply.bytes(node).filter(|_| reply.kind(node) != Kind::Error)?;
     let mut lines = text.split(|byte| *byte == b'\n');
@@ -283,7 +284,7 @@ fn run_id(reply: &Body, node: u32) -> Option<Vec<u8>> {
     Some(id.trim_ascii().to_vec()).filter(|id| !id.is_empty())
 }
 
-/// A cursor is a text, of the filters a number.
+/// The next cursor in a reply: a text, or a number for Bloom filters.
 fn cursor(reply: &Body, node: u32) -> Option<Vec<u8>> {
     match reply.kind(node) {
         Kind::Int => reply.int(node).map(|cursor| cursor.to_string().into_bytes()),

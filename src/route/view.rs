@@ -1,6 +1,7 @@
-//! A service as connection pools: one for the primary, one for each replica; and the route of a call to one of them.
+//! A service as connection pools: one for the primary, and one for each replica. And the route of a call to one of them.
 //!
-//! Guarantees: data, and what a replica keeps from view to view. Leaves to others: making views (router), and the choice (choice).
+//! Guarantees: this is data; a replica keeps its lag and its pause from view to view. Leaves to others: making views (router), and
+//! the choice (choice).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use crate::pool::Pool;
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
 
-/// How long a replica that failed is passed over.
+/// How long a replica that failed is skipped.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 
 /// A service as pools.
@@ -36,13 +37,13 @@ pub(crate) struct ReplicaTarget {
     pub(super) announced: Endpoint,
     pub(super) unfit: Option<String>,
     unfit_by_link: bool,
-    /// The node that it replicates from, by the Sentinels' word.
+    /// The node that it follows, as the Sentinels say.
     pub(super) follows: Option<Endpoint>,
     pub(super) admission: Arc<Admission>,
     pub(super) lag: Arc<Lag>,
-    /// Milliseconds since `born` until which it is passed over.
+    /// Milliseconds since `born` until which it is skipped.
     cools_until: AtomicU64,
-    /// Its last failure.
+    /// The message of its last failure.
     failure: Mutex<String>,
     born: Instant,
 }
@@ -51,11 +52,11 @@ pub(crate) struct ReplicaTarget {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) pool: Arc<Pool>,
-    /// The replica that it is; `None`: the primary.
+    /// The replica; `None`: the primary.
     pub(crate) replica: Option<Arc<ReplicaTarget>>,
     /// How many other nodes could be tried after this one.
     pub(crate) alternatives: usize,
-    /// No other node will do: a cursor belongs to it.
+    /// No other node will do, because a cursor belongs to this one.
     pub(crate) pinned: bool,
 }
 
@@ -64,7 +65,7 @@ impl Route {
         Self { pool: Arc::clone(pool), replica: replica.cloned(), alternatives, pinned: false }
     }
 
-    /// How long an attempt may take: a stalled replica must leave time for the others.
+    /// The deadline of an attempt: a replica that stalls must leave time for the others.
     pub(crate) fn share_of(&self, deadline: Deadline) -> Deadline {
         match self.alternatives {
             0 => deadline,
@@ -95,7 +96,7 @@ impl ReplicaTarget {
         })
     }
 
-    /// It failed: it is passed over for a while.
+    /// Skips it for a while, because it failed.
     pub(crate) fn cool_down(&self, why: &Error) {
         why.message().clone_into(&mut lock(&self.failure));
         let until = (self.born.elapsed() + COOL_DOWN).as_millis() as u64;
@@ -111,7 +112,8 @@ impl ReplicaTarget {
         format!("failed just now: {}", lock(&self.failure))
     }
 
-    /// Whether its link is all that is wrong, and this call has not found it wanting for that: it serves where nothing better does.
+    /// Whether nothing is wrong but its link, and this call has not failed at it for that reason. Such a replica serves if there is
+    /// no better one.
     pub(super) fn lacks_only_its_link(&self, tried: &[String]) -> bool {
         let times = tried.iter().filter(|name| *name == self.pool.name()).count();
         (self.unfit_by_link && times == 0) || (self.admission.has_refused_by_link() && times < 2)
@@ -124,7 +126,7 @@ impl View {
         self.primary.iter().chain(self.replicas.iter().map(|replica| &replica.pool))
     }
 
-    /// Whether it has anything for a client of this target.
+    /// Whether it has a node for a client of this target.
     pub(super) fn serves(&self, target: Target) -> bool {
         self.primary.is_some() || (target != Target::Primary && !self.replicas.is_empty())
     }
