@@ -1,7 +1,7 @@
-//! What is known of a call before a byte is queued (rule 19): its commands, what they allow, and what the caller says about them.
+//! What is known of a call before a byte is sent (rule 19): its commands, what they allow, and the caller's flags.
 //!
-//! Guarantees: every list is parsed and every command looked up here; nothing malformed goes further. Leaves to others: where a call
-//! goes (route), and what its outcome means (call).
+//! Guarantees: every list is parsed and every command is looked up here; a malformed call gets no further. Leaves to others: where
+//! a call goes (route), and what its outcome means (call).
 
 mod options;
 
@@ -17,7 +17,7 @@ use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::resp::{Kind, Reply};
 use crate::time::{Deadline, Instant, Timeout};
 
-/// Units over this go where they keep nobody waiting (rule 20).
+/// Larger units do not use a lane that other calls share (rule 20).
 const LARGE_BYTES: usize = 64 * 1024;
 const LARGE_COMMANDS: usize = 128;
 
@@ -26,19 +26,19 @@ pub(crate) struct Plan<'a> {
     what: What<'a>,
     /// All commands only read.
     pub(crate) reads: bool,
-    /// All commands may be sent again whatever became of them.
+    /// All commands may be sent again, whatever the outcome of the first attempt.
     pub(crate) repeatable: bool,
-    /// A script may have done something before it was refused.
+    /// A script may have written before it was refused.
     pub(crate) scripts: bool,
-    /// The first command of the SCAN family, if its cursor begins a scan.
+    /// Whether a command of the SCAN family is among them, and whether its cursor begins a scan.
     pub(crate) scan: Option<Scan>,
     pub(crate) slow: bool,
     pub(crate) blocks: Option<Blocks>,
-    /// It reads what each node has for itself, and the primary's is meant.
+    /// It reads data that each node keeps for itself, and means the primary's.
     pub(crate) local: bool,
-    /// WAIT or WAITAOF is among them, which ask about what their own connection has written.
+    /// WAIT or WAITAOF is among them: they ask about the writes of their own connection.
     pub(crate) awaits: bool,
-    /// The first command that belongs into a session.
+    /// The first command that needs a session.
     state: Option<String>,
     /// The first command that would break the pairing of commands and replies.
     unpaired: Option<String>,
@@ -155,7 +155,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A shared connection carries nothing that changes its state.
+    /// Refuses what changes the state of the connection, which other calls share.
     pub(crate) fn check_shared(&self) -> Result<()> {
         self.check_paired()?;
         match &self.state {
@@ -168,7 +168,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// No connection of commands and replies carries what sends more or fewer replies than commands.
+    /// Refuses commands that get more or fewer replies than one.
     pub(crate) fn check_paired(&self) -> Result<()> {
         match &self.unpaired {
             Some(name) => {
@@ -182,7 +182,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The unit to send, from the command at this place on.
+    /// The unit to send, beginning with the command at `from`.
     pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
         let at_most_once = !self.repeatable;
         match &self.what {
@@ -200,7 +200,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// How many bytes, from the command at this place on, are its first command: nothing ran if fewer were sent.
+    /// The length of the command at `from`: if fewer bytes were sent nothing was executed.
     pub(crate) fn first_len(&self, from: usize) -> usize {
         match &self.what {
             What::Args(args) => Bytes::Args(args).len(),
@@ -209,8 +209,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The commands of the SCAN family from the command at this place on: each with its place, its arguments, and where among them its
-    /// cursor stands.
+    /// Visits the commands of the SCAN family from the command at `from` on: each with its position, its arguments, and the
+    /// position of the cursor among them.
     pub(crate) fn each_scan(&self, from: usize, mut look: impl FnMut(usize, &[&[u8]], usize)) {
         let mut look = |index: usize, args: &[&[u8]]| {
             let is_scan = table::lookup(args[0]).is_some_and(|spec| spec.flags.has(Flags::SCAN));
@@ -250,13 +250,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The SCAN family, and nothing that writes: whatever became of it, it changed nothing, and may be run with the same cursor.
+    /// Whether it scans and writes nothing. Then it may be run again with the same cursor, whatever the outcome.
     pub(crate) fn only_scans(&self) -> bool {
         self.scan.is_some() && self.reads
     }
 
-    /// The caller's time was over before the time for which a blocking command waits on the server: that it did not answer says nothing
-    /// about the server.
+    /// Whether the caller's deadline came before the timeout of a blocking command. Then a missing answer says nothing about the
+    /// server.
     pub(crate) fn is_ended_by_caller(&self, failure: &Failure, deadline: Deadline, now: Instant) -> bool {
         let waits_longer = match (self.blocks, deadline.budget()) {
             (Some(Blocks::Forever), Some(_)) => true,
@@ -269,7 +269,7 @@ impl<'a> Plan<'a> {
             && deadline.end().is_some_and(|end| now >= end)
     }
 
-    /// The error of a call that was ended so.
+    /// The error of such a call.
     pub(crate) fn waited(&self, error: Error) -> Error {
         let text = format!(
             "{} had nothing to answer yet when the time of the call was over: a blocking command waits best with its own timeout",
@@ -281,7 +281,7 @@ impl<'a> Plan<'a> {
     /// Whether an EXEC among the commands was answered with null.
     #[inline]
     pub(crate) fn was_aborted(&self, reply: &Reply) -> bool {
-        // EXEC belongs into a session: most calls have nothing of the kind.
+        // EXEC needs a session, so most calls need no further look.
         self.state.is_some() && self.has_null_exec(reply)
     }
 
@@ -295,12 +295,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// It waits for data, or for its own timeout, and for nothing else: a null says that it took nothing.
+    /// Whether it waits for data and for nothing else. Then a null means that it took nothing.
     pub(crate) fn pops(&self) -> bool {
         self.blocks.is_some() && !self.awaits
     }
 
-    /// The commands' names: for a session, which keeps watch over its connection's state.
+    /// Visits the names of the commands, for a session that tracks the state of its connection.
     pub(crate) fn each_name(&self, mut look: impl FnMut(&[u8])) {
         match &self.what {
             What::Args(args) => look(args[0]),
@@ -308,7 +308,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What to call it in a message: names only, because arguments may be secret.
+    /// Its name in a message. Arguments are left out, because they may be secret.
     pub(crate) fn name(&self) -> String {
         match &self.what {
             What::Args(args) => short(args[0]),
@@ -320,7 +320,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// When the call has to be over. A blocking command's default is its own timeout and a grace.
+    /// The deadline of the call. The default of a blocking command is its own timeout plus the configured one.
     pub(crate) fn deadline(&self, timeout: Timeout, configured: Duration) -> Deadline {
         match (timeout, self.blocks) {
             (Timeout::Default, Some(Blocks::Forever)) => Deadline::never(),

@@ -15,7 +15,7 @@ pub enum Target {
     Split,
 }
 
-/// What a caller says about one call.
+/// The flags of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallFlags(u32);
 
@@ -28,9 +28,9 @@ impl CallFlags {
     pub const ON_PRIMARY: u32 = 1 << 4;
     /// Each command of a list is a call of its own.
     pub const EACH: u32 = 1 << 5;
-    /// Not on a lane that is shared.
+    /// Not on a lane that other calls share.
     pub const SLOW: u32 = 1 << 6;
-    /// Done only when so many replicas have it: in the highest byte.
+    /// How many replicas must have it before it counts as done: in the highest byte.
     const REPLICAS: u32 = 0xFF << 24;
     const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
 
