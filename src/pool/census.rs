@@ -1,29 +1,29 @@
-//! How many connections to a node have been opened, and whether its server has begun to count them anew.
+//! Counts the connections to a node, and notices when its server begins to number them anew.
 //!
-//! Guarantees: connections that are opened side by side are no sign of anything, in whichever order they are counted.
+//! Guarantees: connections that are opened concurrently may be counted in any order without looking like a restart.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The connections to a node, in numbers.
+/// The count of a node's connections.
 #[derive(Default)]
 pub(super) struct Census {
     opened: AtomicU64,
     numbers: Mutex<Numbers>,
 }
 
-/// What the server called its connections; 0 where it does not tell.
+/// The numbers that the server gave to its connections (CLIENT ID); 0 where it gives none.
 #[derive(Default)]
 struct Numbers {
     highest: u64,
-    /// When the connection with that number was there.
+    /// When the connection with that number had been opened.
     since: Option<Instant>,
     restarts: u64,
 }
 
 impl Census {
-    /// A connection has been opened whose dial began then, and which the server gave this number.
+    /// Counts a connection whose dial began at `begun`, and to which the server gave this number.
     pub(super) fn count(&self, number: u64, begun: Instant) {
         if number > 0 {
             let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! Choosing a lane: exclusive ones while few calls are in flight, one shared by all above that.
+//! The choice of a lane: one for each call while few calls are in flight, and a shared one above that.
 //!
-//! Guarantees: a call never waits for a connection that could be shared; the first lane is opened by the caller that needs it
-//! (the others wait for that attempt and share its error, unless it takes long), further ones by a worker. The thresholds were fitted by
-//! measurement and are options (`lane.*`).
+//! Guarantees: a call does not wait for a new connection if there is one that it can share; the first lane is opened by the caller
+//! that needs it (the others wait for that attempt and share its error, unless it takes long), and further lanes by a worker. The
+//! thresholds were found by measurement, and are options (`lane.*`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -14,24 +14,26 @@ use crate::lane::{Failure, Lane, Outcome, Unit};
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
-/// An attempt at the first lane that takes longer may have met with bad luck: another caller makes a second one beside it.
+/// If an attempt at the first lane takes longer, a packet may have been lost: another caller makes a second attempt beside it.
 const SLOW: Duration = Duration::from_millis(250);
-/// The longest wait for something that is told.
+/// The longest wait for an attempt that will notify.
 const LONG: Duration = Duration::from_secs(60);
-/// How often a caller that waits for a place for the first lane looks whether one has come free.
+/// How often a caller that waits for a place for the first lane looks for one.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The load is measured at every so manieth call of a lane: reading foreign counters costs more than the call's own lock.
+/// The load is measured at every 16th call of a lane, because reading the counters of other lanes costs more than the call's own
+/// lock.
 const SAMPLE_EVERY: u32 = 16;
 
 impl Pool {
-    /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it keeps off the lane that all share.
-    /// A lane that turns out dead before a byte was sent is replaced by another one.
+    /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it avoids the lane that other calls share. A lane
+    /// that turns out to be dead before a byte was sent is replaced by another one.
     pub fn exec(self: &Arc<Self>, unit: Unit<'_>, slow: bool, deadline: Deadline) -> Outcome {
         self.exec_among(unit, slow, deadline, None, &|| Ok(()))
     }
 
-    /// As [`Pool::exec`], for one of so many calls that the client has in flight; `may_go` is asked if a connection had to be waited for.
+    /// As [`Pool::exec`]. `calls`: the number of calls that the client has in flight. `may_go` is called if the call had to wait
+    /// for a connection.
     pub fn exec_among(
         self: &Arc<Self>,
         unit: Unit<'_>,
@@ -47,7 +49,7 @@ impl Pool {
             match lane.exec_among(unit, deadline, calls) {
                 Err(failure) if lane.is_dead() => {
                     self.drop_dead_lanes();
-                    // All idle lanes may have been closed at once: each is found dead before a byte was sent.
+                    // The server may have closed all idle lanes at once: each is found dead before a byte was sent.
                     if failure.sent > 0 || lanes_left == 0 || deadline.is_over() {
                         return Err(failure);
                     }
@@ -99,7 +101,7 @@ impl Pool {
         }
     }
 
-    /// What is known to be slow goes to the last lane; with a single one a second is opened for the next time.
+    /// A slow call uses the last lane. If there is only one a second is opened for the next time.
     fn slow_lane(self: &Arc<Self>, lanes: &[Arc<Lane>]) -> Arc<Lane> {
         if lanes.len() == 1 {
             self.grow(1);
@@ -125,7 +127,7 @@ impl Pool {
             let Some(pool) = pool.upgrade() else { return };
             let mut done = pool.reserve();
             if done {
-                // A failure here costs nobody anything: calls go on with the lanes that there are.
+                // A failure has no consequences: calls go on with the lanes that there are.
                 let opened = pool.open(Deadline::after(pool.connect.load().timeout_connect));
                 done = pool.settle(opened.ok().map(|(conn, round)| (pool.new_lane(conn), round)));
             }
@@ -137,7 +139,7 @@ impl Pool {
         }
     }
 
-    /// Counts a connection that is about to be opened, if there is room for it.
+    /// Counts a connection that is about to be opened. False: there is no room for it.
     pub(super) fn reserve(&self) -> bool {
         let mut inner = self.lock();
         let room = inner.ended.is_none() && self.has_room(&inner);
@@ -145,13 +147,13 @@ impl Pool {
         room
     }
 
-    /// Whether there is a place for another connection. One is kept for the first lane, also while lanes drain.
+    /// Whether there is room for another connection. One place is kept for the first lane, also while lanes drain.
     pub(super) fn has_room(&self, inner: &Inner) -> bool {
         let kept = usize::from(inner.first.opening == 0 && self.lanes.load().is_empty());
         inner.total + kept < self.settings.max
     }
 
-    /// Adds the lane that was opened in a reserved place, or gives the place back; false if it did.
+    /// Adds a lane that was opened in a reserved place. False: it is not kept, and the place was given back.
     fn settle(&self, opened: Option<(Arc<Lane>, u64)>) -> bool {
         let mut inner = self.lock();
         let lanes = self.lanes.load_full();
@@ -171,7 +173,7 @@ impl Pool {
         }
     }
 
-    /// Puts a lane that was opened in a reserved place where an older one was, which ends when it has answered everything; false if the
+    /// Replaces an older lane, which ends when it has answered everything, by one that was opened in a reserved place. False: the
     /// place was given back.
     pub(super) fn succeed(&self, old: &Arc<Lane>, opened: Option<(Arc<Lane>, u64)>) -> bool {
         let mut inner = self.lock();
@@ -192,12 +194,12 @@ impl Pool {
         }
     }
 
-    /// Takes dead lanes out of the choice.
+    /// Removes dead lanes from the choice.
     pub(super) fn drop_dead_lanes(&self) {
         self.keep_lanes(|lane| !lane.is_dead());
     }
 
-    /// Keeps some lanes in the choice; the others end when nothing is in flight on them any more.
+    /// Keeps some lanes in the choice. The others end when nothing is in flight on them any more.
     pub(super) fn keep_lanes(&self, keep: impl Fn(&Lane) -> bool) {
         self.drain_lanes(&mut self.lock(), keep);
     }
@@ -213,8 +215,8 @@ impl Pool {
         self.drop_drained(inner);
     }
 
-    /// Ends and forgets lanes that were taken out of the choice, as soon as they have answered everything. Queues and lines of submitted
-    /// calls may know of them for longer: a connection that counts no more must not stay open for that.
+    /// Ends and forgets lanes that were removed from the choice, as soon as they have answered everything. Queues and submitted
+    /// calls may hold them for longer, but a connection that no longer counts must not stay open for that.
     pub(super) fn drop_drained(&self, inner: &mut Inner) {
         let before = inner.draining.len();
         let unused =
@@ -242,7 +244,7 @@ impl Pool {
             let wait = deadline.left_or(wait);
             inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
             match &inner.first.failure {
-                // Another caller's deadline, or a packet that got lost, says nothing about the node.
+                // Another caller's deadline, or a lost packet, says nothing about the node.
                 Some(error) if inner.first.attempts > attempt && !is_late(error) => return Err(error.clone()),
                 _ => unlucky |= inner.first.attempts > attempt,
             }
@@ -255,12 +257,13 @@ impl Pool {
         self.first_done(opened)
     }
 
-    /// How long a caller has to wait before it may open the first lane; `None`: it may now. `unlucky`: it has waited for an attempt in vain.
+    /// How long a caller has to wait before it may open the first lane; `None`: it may now. `unlucky`: it has waited for an attempt
+    /// that failed.
     fn before_opening(&self, inner: &mut Inner, unlucky: bool) -> Option<Duration> {
         let slow_in = inner.first.since.map_or(Duration::ZERO, |since| SLOW.saturating_sub(since.elapsed()));
         match inner.first.opening {
             0 if inner.total >= self.settings.max => {
-                // What is left of earlier lanes and loans has all the places.
+                // Earlier lanes and loans take all places.
                 self.drop_drained(inner);
                 self.drop_idle(inner);
                 (inner.total >= self.settings.max).then_some(LOOK)
@@ -285,7 +288,7 @@ impl Pool {
         let ended = inner.check();
         drop(inner);
         self.first_opened.notify_all();
-        // Another caller, or a worker, may have been luckier meanwhile, or have filled all places for lanes.
+        // Another caller or a worker may have opened a lane in the meantime, or taken all places for lanes.
         let instead = if placed { None } else { self.lanes.load().first().cloned() };
         let lane = match (opened, instead) {
             (Ok((lane, _)), None) => lane,
@@ -302,15 +305,15 @@ impl Pool {
     }
 }
 
-/// Whether an attempt came to nothing because of the time.
+/// Whether an attempt failed for lack of time.
 fn is_late(error: &Error) -> bool {
     error.status() == Status::Timeout || error.errno() == libc::ETIMEDOUT
 }
 
-/// A small number for the calling thread, so that threads keep to lanes of their own while there are enough.
+/// A small number for the calling thread. With it threads keep to lanes of their own as long as there are enough.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    // A thread that is ending has no number any more.
+    // A thread that is ending has lost its number.
     NUMBER.try_with(|number| *number).unwrap_or(0)
 }

@@ -1,7 +1,7 @@
-//! Connections of one's own, on loan: for sessions, blocking commands, and lists too large for a lane.
+//! Loans: connections that serve one user at a time, for sessions, blocking commands, and lists too large for a lane.
 //!
-//! Guarantees: taken in turn, given out first come, first served; a connection that was spoiled, or is too old, never comes
-//! back; a waiter gets a connection, a place to open one, or an error that has the numbers.
+//! Guarantees: waiters are served first come, first served; a connection that was discarded, or is too old, is not lent again; a
+//! waiter gets a connection, a place to open one, or an error with the numbers of the pool.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
@@ -19,9 +19,9 @@ use crate::time::Deadline;
 #[derive(Default)]
 pub(super) struct Loans {
     idle: VecDeque<Idle>,
-    /// The sockets of those in use, so that they can be shut down from outside.
+    /// The sockets of those in use, so that the end of the pool can shut them down.
     lent: Vec<(u64, Arc<Socket>)>,
-    /// How many of those in use carry one unit only, and come back soon.
+    /// How many of those in use carry a single unit, and come back soon.
     units: usize,
     opening: usize,
     /// Connections and places on their way to a waiter.
@@ -37,7 +37,7 @@ struct Idle {
     since: Instant,
     /// When it last gave a sign of life.
     alive: Instant,
-    /// When it was asked for one that has not come yet.
+    /// When it was asked for one, if it has not answered yet.
     asked: Option<Instant>,
 }
 
@@ -47,12 +47,12 @@ impl Idle {
         Self { conn, since: now, alive: now, asked: None }
     }
 
-    /// Whether it may be lent: what it was asked is answered, and nothing else is due.
+    /// Whether it may be lent: it has answered, and nothing else is due.
     fn is_ready(&mut self) -> bool {
         self.hears() && self.asked.is_none() && self.conn.is_quiet()
     }
 
-    /// Takes the answer if it is there; false when the connection is of no use any more.
+    /// Reads the answer if it is there. False: the connection is broken.
     fn hears(&mut self) -> bool {
         if self.asked.is_some() {
             match self.conn.try_recv(Want::One) {
@@ -64,12 +64,12 @@ impl Idle {
         true
     }
 
-    /// Whether nothing is wrong with it, as far as can be seen.
+    /// Whether nothing is known to be wrong with it.
     fn is_sound(&mut self) -> bool {
         self.hears() && (self.asked.is_some() || self.conn.is_quiet())
     }
 
-    /// False when it was asked and has been silent for `limit`; asks when it has been silent for `silent`.
+    /// False when it was asked and has not answered for `limit`. Asks when it has been silent for `silent`.
     fn is_alive(&mut self, silent: Duration, limit: Duration) -> bool {
         if !self.hears() || self.asked.is_some_and(|asked| asked.elapsed() >= limit) {
             return false;
@@ -82,9 +82,9 @@ impl Idle {
     }
 }
 
-/// So many units wait for each connection that carries one.
+/// How many units may wait for each connection that carries a single one.
 const TURNS: usize = 4;
-/// How long a unit waits at most for a connection of its own; half of its time, if that is less.
+/// The longest wait of a unit for a connection of its own; half of its time, if that is less.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -116,13 +116,13 @@ impl Loan {
         &self.pool
     }
 
-    /// The database that it is in, unless its user changed that; `None` if it is from before a change of the options.
+    /// The database that is selected on it, unless its user has changed that; `None` if it was opened before the options changed.
     pub fn db(&self) -> Option<u32> {
         let inner = self.pool.lock();
         (self.round == inner.loans.round).then(|| self.pool.connect.load().handshake.db)
     }
 
-    /// Its state is not as it was: it is closed when it is given back.
+    /// Discards the connection: it is closed when it is given back.
     pub fn spoil(&mut self) {
         self.spoiled = true;
     }
@@ -146,25 +146,25 @@ impl Loans {
         self.round
     }
 
-    /// Begins a new round: what is idle goes, what is lent goes when it comes back.
+    /// Begins a new round: returns the idle connections. Lent ones are closed when they come back.
     pub(super) fn renew(&mut self) -> Vec<Conn> {
         self.round += 1;
         self.idle.drain(..).map(|idle| idle.conn).collect()
     }
 
-    /// Shuts down what is lent and forgets the waiters, who learn of it by that.
+    /// Shuts down lent connections and drops the waiters, who learn of the end by that.
     pub(super) fn end(&mut self) -> Vec<Conn> {
         self.waiting.clear();
         self.lent.iter().for_each(|(_, socket)| socket.shutdown());
         self.renew()
     }
 
-    /// Takes out the idle ones that are of no use any more, or that `stays` does not keep.
+    /// Takes out the idle connections that are broken, or that `stays` does not keep.
     pub(super) fn sweep(&mut self, stays: impl Fn(&Conn, Duration) -> bool) -> Vec<Conn> {
         self.keep(|idle| idle.is_sound() && stays(&idle.conn, idle.since.elapsed()))
     }
 
-    /// Takes out the idle ones that were asked for a sign of life and gave none for `limit`, and asks those silent for `silent`.
+    /// Takes out the idle connections that were asked and have not answered for `limit`, and asks those silent for `silent`.
     pub(super) fn ask_for_life(&mut self, silent: Duration, limit: Duration) -> Vec<Conn> {
         self.keep(|idle| idle.is_alive(silent, limit))
     }
@@ -181,7 +181,7 @@ impl Loans {
         gone
     }
 
-    /// Hands something to the first waiter, or gives it back when nobody waits.
+    /// Hands something to the first waiter, or returns it if there is none.
     fn hand(&mut self, mut what: Handed) -> Option<Handed> {
         while let Some((_, waiter)) = self.waiting.pop_front() {
             match waiter.send(what) {
@@ -195,7 +195,7 @@ impl Loans {
         Some(what)
     }
 
-    /// Gives a connection to the first waiter, or keeps it for the next who comes.
+    /// Gives a connection to the first waiter, or keeps it for the next one.
     fn offer(&mut self, conn: Conn) {
         if let Some(Handed::Conn(conn, _)) = self.hand(Handed::Conn(Box::new(conn), self.round)) {
             self.idle.push_back(Idle::new(*conn));
@@ -214,7 +214,7 @@ impl Loans {
 }
 
 impl Pool {
-    /// A connection of one's own: an idle one, a new one, or the next that comes free.
+    /// Lends a connection: an idle one, a new one, or the next that comes free.
     pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let inner = self.lock();
         inner.check()?;
@@ -232,8 +232,8 @@ impl Pool {
         self.wait_for_loan(waiting, deadline)
     }
 
-    /// A connection of one's own for one unit that goes over a lane otherwise, behind all that are there already. It is waited for only
-    /// if enough are out that carry one unit, because those come back soon: else who has one would always be faster than who has none.
+    /// Lends a connection for a single unit that would otherwise use a lane, after all waiters that are there already. It waits
+    /// only if enough loans carry single units, because those come back soon; otherwise the unit is sent sooner on a lane.
     pub fn loan_for_unit(self: &Arc<Self>, deadline: Deadline) -> Option<Loan> {
         let inner = self.lock();
         if inner.ended.is_some() {
@@ -260,7 +260,7 @@ impl Pool {
         Some(loan)
     }
 
-    /// An idle one, or a new one in a free place, if nobody waits; else the lock as it was.
+    /// Lends an idle connection, or opens one in a free place, if no caller waits. Otherwise returns the lock.
     fn loan_at_once<'a>(
         self: &'a Arc<Self>,
         mut inner: MutexGuard<'a, Inner>,
@@ -281,7 +281,7 @@ impl Pool {
         Ok(self.open_loan(deadline))
     }
 
-    /// One place is kept for the first lane, whatever is on loan.
+    /// One place is kept for the first lane, however many are on loan.
     fn loans_at_most(&self) -> usize {
         self.settings.max.saturating_sub(self.lanes.load().len().max(1))
     }
@@ -290,7 +290,7 @@ impl Pool {
         inner.loans.count() < self.loans_at_most() && self.has_room(inner)
     }
 
-    /// Counts a place for a connection that is to be lent, if there is room for it.
+    /// Counts a connection that is to be opened for lending. False: there is no room for it.
     pub(super) fn reserve_loan(&self) -> bool {
         let mut inner = self.lock();
         let room = inner.ended.is_none() && self.has_room_for_loan(&inner);
@@ -316,7 +316,7 @@ impl Pool {
         Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false, of_unit: false }
     }
 
-    /// Opens a connection in a place that is counted already.
+    /// Opens a connection in a place that was reserved.
     fn open_loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let opened = self.open(deadline);
         let mut inner = self.lock();
@@ -394,25 +394,25 @@ impl Pool {
         inner.loans.offer(conn);
     }
 
-    /// Closes what is idle, because its places are needed.
+    /// Closes idle connections, because their places are needed.
     pub(super) fn drop_idle(&self, inner: &mut Inner) {
         inner.total -= inner.loans.sweep(|_, _| false).len();
     }
 
-    /// A place came free.
+    /// Gives a place back.
     pub(super) fn free_place(&self, inner: &mut Inner) {
         inner.total -= 1;
         self.serve_waiting(inner);
     }
 
-    /// As long as there is room, the next who wait may open connections in it.
+    /// Lets the next waiters open connections, as long as there is room.
     pub(super) fn serve_waiting(&self, inner: &mut Inner) {
         while !inner.loans.waiting.is_empty() && self.has_room_for_loan(inner) {
             inner.total += usize::from(inner.loans.hand(Handed::Place).is_none());
         }
     }
 
-    /// Adds a connection that was opened in a reserved place to keep `pool.min` warm.
+    /// Adds a connection that was opened in a reserved place, to keep `pool.min` warm.
     pub(super) fn keep_warm(&self, opened: Result<(Conn, u64)>) -> bool {
         let mut inner = self.lock();
         inner.loans.opening -= 1;
@@ -433,7 +433,7 @@ impl Pool {
     }
 }
 
-/// A place in the queue of those who wait.
+/// Joins the queue of the waiters.
 fn queue_up(inner: &mut Inner) -> (u64, Receiver<Handed>) {
     let (sender, receiver) = bounded(1);
     inner.loans.next += 1;

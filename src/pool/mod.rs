@@ -1,8 +1,8 @@
-//! All connections to one node: lanes that everybody shares, and loans for those who need a connection of their own.
+//! All connections to one node: lanes, which calls share, and loans, which serve one user at a time.
 //!
-//! Guarantees: never more than `pool.max` connections, with one place kept for the first lane, so that ordinary calls never
-//! wait for loans; a retired pool ends all it has and answers everything with the cause; after the first use `pool.min`
-//! connections are kept warm. Leaves to others: which node this is (topology), what to do about an error (client).
+//! Guarantees: there are never more than `pool.max` connections, and one place is kept for the first lane, so that ordinary calls
+//! never wait for loans; a retired pool closes all its connections and answers every call with the cause; after the first use
+//! `pool.min` connections are kept warm. Leaves to others: which node this is (topology), what to do about an error (call).
 
 mod census;
 mod lanes;
@@ -29,7 +29,7 @@ pub use loans::Loan;
 use loans::Loans;
 pub use submit_lane::{SubmitLane, Traffic};
 
-/// How long a connection that somebody else has opened waits to be taken.
+/// How long a connection that a discovery has opened is kept for the next caller.
 const OFFERED: Duration = Duration::from_secs(1);
 
 /// What a pool is made from.
@@ -43,7 +43,7 @@ pub struct Spec {
     pub pool: PoolSettings,
     /// How the shared ones behave.
     pub lane: LaneSettings,
-    /// What all who connect to the node in this role have in common when that fails.
+    /// The pause after a failure, which all who connect to the node in this role share.
     pub pause: Arc<Pause>,
 }
 
@@ -61,9 +61,9 @@ pub struct Pool {
     /// The mean number of calls in flight, times 256.
     load: AtomicU32,
     growing: AtomicBool,
-    /// No further lane could be had; not before the next tick it is tried again.
+    /// No further lane could be opened. The next attempt is made after the next tick.
     grown: AtomicBool,
-    /// A job opens what `pool.min` and `pool.lifetime` ask for.
+    /// A job is opening what `pool.min` and `pool.lifetime` ask for.
     opening: AtomicBool,
     inner: Mutex<Inner>,
     first_opened: Condvar,
@@ -74,26 +74,26 @@ pub struct Pool {
 #[derive(Default)]
 struct Inner {
     loans: Loans,
-    /// Lanes, idle and lent connections, and those that are being opened.
+    /// The number of lanes, of idle and lent connections, and of those that are being opened.
     total: usize,
-    /// Lanes that take no more calls but have not answered all of them; they count until they have.
+    /// Lanes that take no new calls but have not answered all old ones. They count until they have.
     draining: Vec<Arc<Lane>>,
     first: FirstLane,
     /// Lanes for one submitted call at a time.
     dedicated: Vec<Arc<SubmitLane>>,
-    /// One that somebody else has opened, for whoever opens the next one. It counts when it is taken.
+    /// A connection that a discovery has opened, for the next caller that opens one. It counts when it is taken.
     offered: Option<Conn>,
-    /// Every socket from before its handshake on.
+    /// Every socket, from before its handshake on.
     sockets: Vec<Weak<Socket>>,
     ended: Option<Error>,
-    /// While it is looked after.
+    /// Held while the sweep looks after the pool.
     upkeep: Option<Arc<sweep::Needed>>,
 }
 
-/// The opening of the first lane: a caller opens, the others wait for it.
+/// The opening of the first lane: one caller opens it, the others wait for it.
 #[derive(Default)]
 struct FirstLane {
-    /// How many do so: a second one if the first takes long.
+    /// How many callers are opening it: a second one does if the first takes long.
     opening: usize,
     /// When the last of these attempts began.
     since: Option<Instant>,
@@ -101,13 +101,13 @@ struct FirstLane {
     failure: Option<Error>,
 }
 
-/// How often an attempt that waits out a refusal looks whether it still has to.
+/// How often an attempt that waits until a refusal has passed looks again.
 const REFUSAL_LOOK: Duration = Duration::from_millis(20);
 
 /// A pool in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections, those that are being opened included.
+    /// All connections, including those that are being opened.
     pub total: usize,
     /// Shared ones.
     pub lanes: usize,
@@ -124,7 +124,7 @@ pub struct Counts {
 }
 
 impl Pool {
-    /// A pool without connections: the first call opens the first.
+    /// A pool without connections. The first call opens the first one.
     pub fn new(spec: Spec) -> Arc<Self> {
         Arc::new(Self {
             name: spec.endpoint.to_string(),
@@ -156,17 +156,17 @@ impl Pool {
         &self.name
     }
 
-    /// Connections that are opened from now on use these options. With `at_once` those that exist are replaced too: idle ones
-    /// now, busy ones when they are done.
+    /// Uses these options for connections that are opened from now on. With `at_once` existing connections are replaced, too: idle
+    /// ones now, busy ones when they are done.
     pub fn reconfigure(&self, mut connect: ConnectOptions, at_once: bool) {
         let mut inner = self.lock();
         let before = self.connect.load();
         connect.admit.clone_from(&before.admit);
-        // Those that exist go on as they are: new ones must speak as they do.
+        // Existing connections stay, and new ones must speak the same protocol.
         if !at_once && connect.handshake.protocol == before.handshake.protocol {
             connect.handshake.agreed = before.handshake.agreed.clone();
         }
-        // Under the lock, so that a round and the options of its connections belong together.
+        // Under the lock, so that a round and its options belong together.
         self.connect.store(Arc::new(connect));
         let idle = at_once.then(|| self.renew(&mut inner));
         let offered = inner.offered.take();
@@ -174,7 +174,7 @@ impl Pool {
         drop((idle, offered));
     }
 
-    /// Closes idle connections now and busy ones when they are done; the next call connects again.
+    /// Closes idle connections now, and busy ones when they are done. The next call connects again.
     pub fn disconnect(&self) {
         let mut inner = self.lock();
         let idle = self.renew(&mut inner);
@@ -182,7 +182,7 @@ impl Pool {
         drop(idle);
     }
 
-    /// Begins a new round of connections; what is returned is closed outside the lock.
+    /// Begins a new round of connections. The caller closes what is returned, outside the lock.
     fn renew(&self, inner: &mut Inner) -> Vec<Conn> {
         self.drain_lanes(inner, |_| false);
         let mut idle = inner.loans.renew();
@@ -192,7 +192,7 @@ impl Pool {
         idle
     }
 
-    /// Ends everything now: connections are shut down, whoever waits is answered with the cause, and so is every later call.
+    /// Ends everything now: connections are shut down, and waiting and later calls are answered with the cause.
     pub fn retire(&self, cause: Error) {
         let mut inner = self.lock();
         if inner.ended.is_some() {
@@ -211,7 +211,7 @@ impl Pool {
         drop(offered);
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
-        // After the lanes, whose waiters are to get this cause.
+        // After the lanes, so that their waiters get this cause.
         sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
     }
 
@@ -244,11 +244,12 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing under this lock can panic half-way: what a poisoned one protects is whole.
+        // No code under this lock panics half-way, so a poisoned lock protects a whole state.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a connection to whoever opens the next one, if the pool has none and would have opened it in the same way; else it comes back.
+    /// Keeps a connection for the next caller that opens one, if the pool has none and would have opened it in the same way.
+    /// Otherwise it is returned.
     pub fn offer(self: &Arc<Self>, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
         let mut inner = self.lock();
         let is_free = inner.ended.is_none() && inner.total == 0 && *conn.endpoint() == self.endpoint;
@@ -258,12 +259,12 @@ impl Pool {
         let before = inner.offered.replace(conn);
         drop(inner);
         drop(before);
-        // Which ends it if nobody comes.
+        // The upkeep closes it if it is not taken.
         self.start_upkeep();
         None
     }
 
-    /// Ends what was offered and is not taken.
+    /// Closes a connection that was offered and not taken.
     fn close_offered(&self) {
         let mut inner = self.lock();
         let old = inner.offered.take_if(|conn| conn.opened().elapsed() >= OFFERED);
@@ -271,8 +272,8 @@ impl Pool {
         drop(old);
     }
 
-    /// Opens a connection, and says in which round that began: one of an earlier round does not stay. A node that has just failed is left
-    /// alone for a while: the error is then that of the last attempt.
+    /// Opens a connection, and returns the round in which that began: a connection of an earlier round is not kept. A node that has
+    /// just failed is not dialled for a while; the error is then that of the last attempt.
     fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
         self.wait_out_refusal(deadline);
         let mut inner = self.lock();
@@ -288,7 +289,7 @@ impl Pool {
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();
         let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
-        // Whoever ends the pool ends what is being opened: that is no fault of the node.
+        // Retiring the pool ends the attempt: that is no fault of the node.
         if opened.is_ok() || !self.is_retired() {
             attempt.told(&opened);
         }
@@ -297,7 +298,8 @@ impl Pool {
         opened.map(|conn| (conn, round))
     }
 
-    /// A node that refuses what it is asked to do could be dialled: an attempt waits, and does not count as made.
+    /// Waits until a node that was connected to and refused what it was asked has had its pause. Such a wait does not count as an
+    /// attempt.
     fn wait_out_refusal(&self, deadline: Deadline) {
         if self.pause.refused().is_none() {
             return;
@@ -309,28 +311,28 @@ impl Pool {
         }
     }
 
-    /// How many connections have been opened: as long as this stands still, whoever answers is the server that answered before.
+    /// How many connections have been opened. As long as the number stays the same the answers come from the same server.
     pub fn opened(&self) -> u64 {
         self.census.opened()
     }
 
-    /// How often the server has been seen to count its connections anew.
+    /// How often the server's connection numbers have gone back, which shows a restart.
     pub fn restarts(&self) -> u64 {
         self.census.restarts()
     }
 
-    /// How long the node is still left alone, because it could not be connected to.
+    /// For how long the node is not dialled, because it could not be connected to.
     pub fn pause_left(&self) -> Option<Duration> {
         self.pause.left()
     }
 
-    /// The node refused what only a node in its role does: its connections serve nothing new, and it is left alone for a while.
+    /// The node refused what a node in its role does: its connections serve nothing new, and it is not dialled for a while.
     pub fn refuse(&self, error: &Error) {
         self.pause.refuse(error);
         self.disconnect();
     }
 
-    /// Remembers a socket that is about to be connected: the end of the pool must not wait for its handshake.
+    /// Remembers a socket before it is connected, because the end of the pool must not wait for its handshake.
     fn note(&self, socket: &Arc<Socket>) {
         let mut inner = self.lock();
         inner.sockets.retain(|socket| socket.strong_count() > 0);

@@ -1,7 +1,7 @@
 //! The sweep: one timer that looks after all pools of the process.
 //!
-//! Guarantees: the timer runs as long as a pool is looked after, and keeps no thread after that; a pool is looked after by one thread at a
-//! time. Leaves to others: what looking after a pool means (upkeep).
+//! Guarantees: the timer runs as long as there is a pool to look after, and keeps no thread after that; one thread at a time looks
+//! after a pool. Leaves to others: what that means (upkeep).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use crate::sys::fork::PerProcess;
 use crate::worker;
 
-/// How often the pools are looked after: a lost connection is replaced within a second.
+/// How often the pools are looked after, so that a lost connection is replaced within a second.
 const TICK: Duration = Duration::from_millis(500);
 
 static SWEEP: PerProcess<Sweep> = PerProcess::new();
 
-/// What is looked after.
+/// Something that the sweep looks after.
 pub(super) trait Swept: Send + Sync {
     fn look_after(self: Arc<Self>);
-    /// It needs nothing any more.
+    /// Whether it needs no more upkeep.
     fn is_over(&self) -> bool;
-    /// It is not looked after any more, because no thread could be had.
+    /// Told when the sweep ends, because there was no thread for it.
     fn forgotten(&self);
 }
 
-/// That something is looked after: whatever is holds it.
+/// Keeps the sweep alive: everything that it looks after holds one.
 pub(super) struct Needed;
 
 #[derive(Default)]
@@ -32,11 +32,11 @@ struct Sweep(Mutex<SweepState>);
 #[derive(Default)]
 struct SweepState {
     all: Vec<Weak<dyn Swept>>,
-    /// Alive as long as anything is looked after.
+    /// Alive as long as there is anything to look after.
     needed: Weak<Needed>,
 }
 
-/// Looks after this from now on; `None`: no thread could be had.
+/// Looks after this from now on; `None`: there is no thread.
 pub(super) fn add(what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
     SWEEP.get_or_make(Sweep::default).add(what)
 }
@@ -72,13 +72,13 @@ impl Sweep {
             }
         }
         if !over.is_empty() {
-            // Not under the lock: a pool that is locked locks the sweep.
+            // Not under the lock, because a thread that has locked a pool locks the sweep.
             over.sort_unstable();
             self.state().all.retain(|weak| over.binary_search(&weak.as_ptr().cast::<()>()).is_err());
         }
         let again = Weak::clone(needed);
         if worker::after(TICK, Weak::clone(needed), move || self.tick(&again)).is_err() {
-            // The next connection of each begins anew.
+            // The next connection of each pool begins the sweep again.
             let mut state = self.state();
             state.needed = Weak::new();
             let all = std::mem::take(&mut state.all);

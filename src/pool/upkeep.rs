@@ -1,8 +1,7 @@
-//! What keeps pools in shape while nobody looks: warm connections up to `pool.min`, idle and old ones closed, dead ones found and
-//! replaced.
+//! The upkeep of a pool: keeps connections warm up to `pool.min`, closes idle and old ones, finds dead ones and replaces them.
 //!
-//! Guarantees: begins with the first connection, ends with the pool. It never waits: what has to be opened is opened by a job of its own.
-//! Leaves to others: when a pool is looked after (sweep).
+//! Guarantees: it begins with the first connection and ends with the pool. It never waits: connections are opened by jobs of their
+//! own. Leaves to others: when a pool is looked after (sweep).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -14,11 +13,11 @@ use crate::lane::Lane;
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
-/// A connection that was silent for so long is asked for a sign of life: a host that vanished sends no reset.
+/// A connection that was silent for this long is sent a PING, because a host that vanished sends no reset.
 const SILENT: Duration = Duration::from_secs(2);
 
 impl Pool {
-    /// Begins to look after the pool, once: now, and then at every tick.
+    /// Begins the upkeep, once: now, and then at every tick.
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let mut inner = self.lock();
         if inner.upkeep.is_some() || inner.ended.is_some() {
@@ -30,7 +29,7 @@ impl Pool {
         self.open_what_lacks();
     }
 
-    /// Has successors of old lanes opened, and connections up to `pool.min`, if any are needed.
+    /// Has successors of old lanes and connections up to `pool.min` opened, if any are needed.
     fn open_what_lacks(self: &Arc<Self>) {
         let lacks = self.lock().total < self.settings.min
             || self.lanes.load().iter().chain(&self.own_submit_lanes()).any(|lane| self.is_old(lane));
@@ -49,13 +48,13 @@ impl Pool {
         }
     }
 
-    /// Whether a lane is too old, and always in use.
+    /// Whether a lane is too old, and in use.
     fn is_old(&self, lane: &Lane) -> bool {
         let over = |lifetime: Duration| lane.born().elapsed() > lifetime;
         self.settings.lifetime.is_some_and(over) && !lane.is_dead() && lane.idle_for().is_zero()
     }
 
-    /// Closes what has been idle for too long, down to `pool.min`, and what is too old.
+    /// Closes connections that have been idle for too long, down to `pool.min`, and those that are too old.
     fn close_idle(&self) {
         let spare = self.lock().total.saturating_sub(self.settings.min);
         let spare = std::cell::Cell::new(spare);
@@ -78,8 +77,8 @@ impl Pool {
         drop(gone);
     }
 
-    /// Opens successors of lanes that are too old and always in use, one after the other; without a place for one an old lane ends when it
-    /// is idle.
+    /// Opens successors of lanes that are too old and in use, one after the other. Without a place for a successor an old lane ends
+    /// when it is idle.
     fn replace_old(self: &Arc<Self>) {
         for old in self.lanes.load().iter().filter(|lane| self.is_old(lane)) {
             if !self.reserve() {
@@ -93,7 +92,7 @@ impl Pool {
         self.replace_old_submit_lanes(|lane| self.is_old(lane));
     }
 
-    /// Closes idle loans that were asked for a sign of life and gave none, and asks those that have been silent.
+    /// Closes idle loans that were asked for a sign of life and have not answered, and asks those that have been silent.
     fn close_lifeless(&self) {
         let limit = self.lane_settings.silent;
         let mut inner = self.lock();
@@ -104,7 +103,7 @@ impl Pool {
         drop(gone);
     }
 
-    /// Opens connections until `pool.min` are there; the first failure ends it until the next tick.
+    /// Opens connections until there are `pool.min`. A failure ends it until the next tick.
     fn refill(self: &Arc<Self>) {
         while self.lock().total < self.settings.min {
             let deadline = Deadline::after(self.connect.load().timeout_connect);
@@ -120,7 +119,7 @@ impl Pool {
     }
 }
 
-/// A job that opens what the pool lacks; however it ends there may be another one.
+/// Marks the job that opens what the pool lacks. When it ends, also by a panic, another one may begin.
 struct Opening<'a>(&'a Pool);
 
 impl Drop for Opening<'_> {
