@@ -117,7 +117,8 @@ fn memory_of_a_burst_is_given_back() {
     assert!(queue.lock().room_kept() < 5000);
 }
 
-/// Who cancels each call behind its end (as a context does in Go) costs neither room nor time while another call is under way.
+/// An application may cancel each call after its end, as a context in Go does. That costs neither memory nor time while another
+/// call is running.
 #[test]
 fn cancellations_of_calls_that_are_over_do_not_pile_up() {
     let queue = queue();
@@ -140,7 +141,7 @@ fn cancellations_of_calls_that_are_over_do_not_pile_up() {
     assert!(!queue.is_cancelled(9));
 }
 
-/// A source that can always be read, as a connection that has ended; it is over once somebody has found that out.
+/// A source that is always readable, as a connection that has ended. It is over once it was driven.
 struct Ended {
     pipe: Pipe,
     looks: AtomicUsize,
