@@ -1,30 +1,30 @@
-//! Which of the jobs that wait for a network runs next. Pure.
+//! Decides which of the jobs that wait for the network runs next. Pure.
 //!
-//! Guarantees: jobs of one host take at most two threads; hosts that were slow last time, and hosts of which nothing is known, leave
-//! threads for the others; within that urgent jobs go first, then those of hosts that were quick, then the oldest. Leaves to others: threads
+//! Guarantees: the jobs of one host take at most two threads; hosts that were slow last time, and unknown hosts, leave threads for
+//! the others; within these limits urgent jobs go first, then those of quick hosts, then the oldest. Leaves to others: threads
 //! (worker).
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-/// Jobs of one host that run at the same time.
+/// How many jobs of one host may run at the same time.
 const PER_HOST: u32 = 2;
-/// Threads that hosts may take which were slow last time.
+/// How many threads slow hosts may take.
 const SLOW_MOST: usize = 16;
-/// Threads that hosts may take which were slow or never tried.
+/// How many threads slow and unknown hosts may take together.
 const UNTRIED_MOST: usize = 32;
-/// A job that takes longer than this shows its host as slow.
+/// A host whose job takes longer than this is slow.
 const SLOW: Duration = Duration::from_millis(100);
-/// So many hosts are remembered.
+/// How many hosts are remembered.
 const REMEMBERED: usize = 1024;
 
-/// What a job talks to: jobs of one host share their bound.
+/// The host that a job talks to. The jobs of one host share a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Host(u64);
 
 impl Host {
-    /// The host of this name, or any other thing that tells hosts apart.
+    /// The host with this name, or with any other key that distinguishes hosts.
     pub fn of(name: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
@@ -32,11 +32,11 @@ impl Host {
     }
 }
 
-/// Jobs that wait for their turn, and the hosts of those that run.
+/// Waiting jobs, and the hosts of running ones.
 pub(super) struct Dials<J> {
     waiting: VecDeque<Waiting<J>>,
     hosts: HashMap<Host, Known>,
-    /// How many run, by what was known of their host.
+    /// How many jobs run, by what was known of their host.
     running: [usize; 3],
 }
 
@@ -79,7 +79,7 @@ impl<J> Dials<J> {
         self.waiting.push_back(Waiting { host, urgent, job });
     }
 
-    /// Takes the job back that was pushed last.
+    /// Takes back the job that was pushed last.
     pub(super) fn take_back(&mut self) {
         self.waiting.pop_back();
     }
@@ -93,7 +93,7 @@ impl<J> Dials<J> {
         self.waiting.iter().filter(|waiting| self.may_run(waiting.host)).nth(more_than).is_some()
     }
 
-    /// The job that runs next; [`Dials::end`] follows.
+    /// Takes the job that runs next. [`Dials::end`] follows.
     pub(super) fn take(&mut self) -> Option<(Running, J)> {
         let ready = self.waiting.iter().enumerate().filter(|(_, waiting)| self.may_run(waiting.host));
         let best = ready.min_by_key(|(place, waiting)| (!waiting.urgent, self.speed(waiting.host), *place))?.0;
@@ -105,7 +105,7 @@ impl<J> Dials<J> {
         Some((Running { host, as_if }, job))
     }
 
-    /// A job is over, and has taken so long.
+    /// Notes that a job is over, and how long it took.
     pub(super) fn end(&mut self, job: Running, took: Duration) {
         self.running[job.as_if as usize] -= 1;
         if let Some(known) = self.hosts.get_mut(&job.host) {

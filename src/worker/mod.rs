@@ -1,9 +1,9 @@
-//! Threads for what no caller should wait for: two crews, one for jobs that never wait on a network, one for those that do.
+//! Worker threads, in two classes: one for jobs that never wait for the network, one for jobs that do.
 //!
-//! Guarantees: a job that dials never delays one that does not, nor a timer; threads start on demand and retire when idle, at most
-//! [`MOST`] and [`MOST_DIALS`] for the whole process; a timer whose owner is gone keeps no thread; a job that panics ends alone; a forked
-//! child has crews of its own. Idle threads sleep in the kernel, and one of them keeps the clock. Leaves to others: which dials go first
-//! (dials), bounding how long one takes.
+//! Guarantees: a job that dials never delays one that does not, nor a timer; threads start on demand and retire when idle, and
+//! there are at most [`MOST`] and [`MOST_DIALS`] in the whole process; a timer whose owner is gone keeps no thread; a panic ends
+//! only its own job; a forked child has its own threads. Idle threads sleep in the kernel, and one of them keeps the clock. Leaves
+//! to others: which dials go first (dials), limiting the time of a dial.
 
 mod dials;
 
@@ -21,35 +21,36 @@ pub use dials::Host;
 use crate::sys::fork::PerProcess;
 use crate::sys::{panic, thread};
 
-/// Threads for jobs that never wait on a network, and for timers, at most.
+/// The most threads for jobs that never wait for the network, and for timers.
 pub const MOST: usize = 4;
-/// Threads for jobs that wait on a network, at most: so many only while that many hosts hang.
+/// The most threads for jobs that wait for the network. There are that many only while as many hosts hang.
 pub const MOST_DIALS: usize = 40;
 /// How long a thread without work stays.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long one stays that stands by while another is idle too.
+/// How long it stays while another thread is idle, too.
 const SPARE: Duration = Duration::from_millis(300);
-/// A timer this near must not wait for a job: the pauses between discoveries are shorter, the ticks of pools are longer.
+/// A timer that is due this soon must not wait for a job to end. The pauses between discoveries are shorter, the ticks of pools are
+/// longer.
 const CLOSE: Duration = Duration::from_millis(100);
 
-/// How often an idle thread looks, during a dismissal, whether timers still need it.
+/// How often an idle thread checks, during a dismissal, whether timers still need it.
 const GLANCE: Duration = Duration::from_millis(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 static WORKERS: PerProcess<Workers> = PerProcess::new();
 
-/// Runs a job that never waits on a network. An error (no thread could be started, and none is there) means that it will not run.
+/// Runs a job that never waits for the network. An error means that it will not run: there is no thread, and none could be started.
 pub fn run(job: impl FnOnce() + Send + 'static) -> io::Result<()> {
     workers().push(Box::new(job))
 }
 
-/// Runs a job that talks to this host and may wait for it; an urgent one goes before others. Errors as those of [`run`].
+/// Runs a job that talks to this host and may wait for it. An urgent job goes before others. Errors as for [`run`].
 pub fn dial(host: Host, urgent: bool, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
     workers().push_dial(host, urgent, Box::new(job))
 }
 
-/// Runs a job that never waits on a network, not before `delay` has passed, and not at all if its owner is gone by then.
+/// Runs a job that never waits for the network when `delay` has passed, unless its owner is gone by then.
 pub fn after<T: Send + Sync + 'static>(
     delay: Duration,
     owner: Weak<T>,
@@ -58,7 +59,7 @@ pub fn after<T: Send + Sync + 'static>(
     workers().schedule(Instant::now() + delay, owner, Box::new(job))
 }
 
-/// While it lives, threads without work end at once instead of lingering.
+/// While it exists threads without work end at once.
 pub struct Dismissal(&'static Workers);
 
 /// Begins a dismissal.
@@ -76,8 +77,8 @@ impl Drop for Dismissal {
     }
 }
 
-/// For a job that lasts, which must ask again at the time that this gives: a timer that is due while every thread is busy gets one
-/// more. Without it timers would wait for the end of the job.
+/// For a long job, which has to call it again at the returned time. If a timer is due while every thread is busy, another thread is
+/// started. Otherwise timers would wait until the job ends.
 pub fn keep_the_clock() -> Option<Instant> {
     workers().keep_the_clock()
 }
@@ -109,13 +110,13 @@ struct WorkerState {
     dismissals: usize,
 }
 
-/// How many threads there are of a kind.
+/// The threads of one class.
 #[derive(Default)]
 struct Crew {
     threads: usize,
-    /// Those of them that sleep.
+    /// How many of them sleep.
     idle: usize,
-    /// Those of them that have been started, and have not looked for a job yet.
+    /// How many of them have been started and have not looked for a job yet.
     starting: usize,
 }
 
@@ -140,7 +141,7 @@ impl Workers {
         state.jobs.push_back(job);
         let staffed = self.staff(&mut state);
         if staffed.is_err() {
-            // What will not run now must not run later.
+            // A job that was refused must not run later.
             state.jobs.pop_back();
         }
         staffed
@@ -166,7 +167,7 @@ impl Workers {
             return Ok(());
         }
         if state.clock_kept {
-            // It sleeps until what was next before.
+            // It sleeps until the timer that was next before.
             self.clock.notify_one();
             return Ok(());
         }
@@ -185,8 +186,8 @@ impl Workers {
         hired
     }
 
-    /// Before a thread is busy: another one must keep the clock for the next timer, if it is close. One further away may come late by
-    /// what a job may take at most; a thread that only waits for it would be one too many.
+    /// Called before a thread runs a job: another thread has to keep the clock if the next timer is close. A timer further away may
+    /// be late by the length of a job; a thread that only waits for it would be one too many.
     fn stand_in(&'static self, state: &mut WorkerState) {
         let close = |timer: &Timer| timer.due.saturating_duration_since(Instant::now()) < CLOSE;
         if state.clock_kept || !state.timers.peek().is_some_and(|Reverse(timer)| close(timer)) {
@@ -208,16 +209,16 @@ impl Workers {
         if due > Instant::now() {
             return Some(due);
         }
-        // One that has been called is enough.
+        // One that is starting is enough.
         if state.crew.starting == 0 {
             let _ = self.hire(&mut state);
         }
         None
     }
 
-    /// Wakes an idle thread, or starts one, for a job that was pushed; an error means that there is none at all.
+    /// Wakes an idle thread, or starts one, for a job that was pushed. An error means that there is no thread at all.
     fn staff(&'static self, state: &mut WorkerState) -> io::Result<()> {
-        // Rather one that does not keep the clock.
+        // Preferably one that does not keep the clock.
         match state.crew.idle > usize::from(state.clock_kept) {
             true => self.ready.notify_one(),
             false => self.clock.notify_one(),
@@ -234,7 +235,7 @@ impl Workers {
         self.dial_ready.notify_all();
     }
 
-    /// Starts a thread, if there may be one more; an error means that there is none at all.
+    /// Starts a thread, if there may be one more. An error means that there is no thread at all.
     fn hire(&'static self, state: &mut WorkerState) -> io::Result<()> {
         if state.crew.threads >= MOST {
             return Ok(());
@@ -314,7 +315,7 @@ impl Workers {
         let mut asleep_since = Instant::now();
         loop {
             if let Some((running, job)) = state.dials.take() {
-                // What came at the same time has another thread.
+                // Jobs that came at the same time get other threads.
                 if state.dials.has_ready(0) {
                     let _ = self.staff_dials(&mut state);
                 }
@@ -340,7 +341,7 @@ impl Workers {
 }
 
 impl WorkerState {
-    /// A timer that is due, or else the next job.
+    /// A timer that is due, or the next job.
     fn next_job(&mut self, now: Instant) -> Option<Job> {
         while self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
             let Reverse(timer) = self.timers.pop()?;
@@ -356,7 +357,7 @@ impl WorkerState {
         if self.crew.idle > 0 { SPARE } else { LINGER }
     }
 
-    /// Whether a thread that is not busy has nothing to stay for: the last one stays as long as a timer needs it.
+    /// Whether an idle thread may end. The last one stays as long as a timer needs it.
     fn is_dispensable(&self) -> bool {
         self.jobs.is_empty() && (self.crew.idle > 0 || self.timers.is_empty())
     }
@@ -368,10 +369,10 @@ impl Timer {
     }
 }
 
-/// The job's owner sees that its work was not done.
+/// The job's owner notices that its work was not done.
 fn guarded(job: Job) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-        // Told by who was dropped; forgotten for the next job.
+        // Reported by what the panic dropped; forgotten before the next job.
         panic::describe(&*panic);
     }
 }
