@@ -2,10 +2,10 @@
 //!
 //! Guarantees: only the monotonic clock is read; a deadline never moves once made. A wall clock that jumps changes nothing.
 
-mod gate;
+mod lease;
 mod timeout;
 
-pub use gate::{Gate, Passage};
+pub use lease::{Passage, WriteLease};
 pub use timeout::Timeout;
 
 use std::time::Duration;

@@ -133,7 +133,7 @@ fn send(
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
     let (context, route) = (&router.context, &way.route);
-    let unit = Unit { gate: gate::lease(context, plan), ..unit };
+    let unit = Unit { lease: gate::lease(context, plan), ..unit };
     let deadline = if slow { attempt.deadline } else { route.share_of(attempt.deadline) };
     let may_go = || gate::check(context, plan, &attempt.deadline, attempt.gate_wait);
     if plan.blocks.is_some() {

@@ -69,12 +69,12 @@ pub(crate) fn send(
     replicas: u32,
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
-    let (unit, gate, deadline) = (plan.unit(attempt.from()), gate::lease(context, plan), attempt.deadline);
+    let (unit, lease, deadline) = (plan.unit(attempt.from()), gate::lease(context, plan), attempt.deadline);
     let loan = pool.loan(deadline).map_err(Failure::unsent)?;
     gate::check(context, plan, &deadline, attempt.gate_wait).map_err(Failure::unsent)?;
     let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
     let commands = unit.list.unwrap_or(1);
-    let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), at_most_once: true, gate };
+    let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), at_most_once: true, lease };
     let outcome = loaned::run(loan, unit_with_wait, deadline);
     unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
 }

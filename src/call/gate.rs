@@ -12,7 +12,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::plan::{Plan, Target};
 use crate::route::Context;
 use crate::sys::seam::{self, Seam};
-use crate::time::{Deadline, Gate};
+use crate::time::{Deadline, WriteLease};
 
 /// How often a write that waits for a majority looks again when it is not woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -116,12 +116,12 @@ pub(crate) fn check_in_session(
 
 /// The lease under which this call is sent, if writes pass on lease at the moment.
 #[inline]
-pub(crate) fn lease<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
+pub(crate) fn lease<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<WriteLease>> {
     if plan.reads { None } else { context.service.lease() }
 }
 
 /// As [`lease`], for a session.
-pub(crate) fn lease_in_session<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<Gate>> {
+pub(crate) fn lease_in_session<'a>(context: &'a Context, plan: &Plan<'_>) -> Option<&'a Arc<WriteLease>> {
     if context.target == Target::Replica { lease(context, plan) } else { context.service.lease() }
 }
 

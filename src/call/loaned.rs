@@ -15,7 +15,7 @@ use crate::time::Deadline;
 pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let outcome = exchange(&mut loan, unit, deadline);
     if outcome.is_err() {
-        loan.spoil();
+        loan.discard();
     }
     outcome
 }
@@ -25,16 +25,16 @@ pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> O
     let Some(conn) = loan.conn() else {
         return Err(Failure::unsent(Error::new(Status::Internal, "a loan without a connection")));
     };
-    let (want, gate) = (unit.list.map_or(Want::One, Want::List), unit.gate.map(|gate| &**gate));
+    let (want, lease) = (unit.list.map_or(Want::One, Want::List), unit.lease.map(|lease| &**lease));
     let outcome = match (unit.bytes, unit.bytes.pieces()) {
         (_, Some(pieces)) => {
-            conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, gate, deadline)
+            conn.exchange(&mut pieces.iter().map(IoSlice::new).collect::<Vec<_>>(), want, lease, deadline)
         }
-        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, gate, deadline),
+        (Bytes::Raw(raw), None) => conn.exchange(&mut [IoSlice::new(raw)], want, lease, deadline),
         (args, None) => {
             let mut encoded = Vec::new();
             args.append_to(&mut encoded).map_err(Failure::unsent)?;
-            conn.exchange(&mut [IoSlice::new(&encoded)], want, gate, deadline)
+            conn.exchange(&mut [IoSlice::new(&encoded)], want, lease, deadline)
         }
     };
     outcome.map_err(|failed| {

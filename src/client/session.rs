@@ -272,8 +272,8 @@ impl Pinned {
         if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
-            let unit = Unit { bytes: Bytes::Args(&select), list: None, at_most_once: false, gate: None };
-            loan.spoil();
+            let unit = Unit { bytes: Bytes::Args(&select), list: None, at_most_once: false, lease: None };
+            loan.discard();
             let reply = loaned::exchange(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
                 return Err(no_database(db, line).with_endpoint(loan.pool().name()));
@@ -321,7 +321,7 @@ impl Pinned {
         }
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| router.context.note_blocking(socket));
-        let unit = Unit { gate: gate::lease_in_session(&router.context, plan), ..plan.unit(0) };
+        let unit = Unit { lease: gate::lease_in_session(&router.context, plan), ..plan.unit(0) };
         let outcome = loaned::exchange(loan, unit, deadline);
         let doubted = router.context.service.failover_seq() != failover_seq;
         let outcome = if doubted { judge::doubt(plan, outcome) } else { outcome };
@@ -361,7 +361,7 @@ impl Pinned {
             if suspect {
                 router.context.service.suspect(loan.pool().endpoint(), failure.error.message());
             }
-            loan.spoil();
+            loan.discard();
         }
         let failure = Failure { error: failure.error.with_flags(self.failover(router)), ..failure };
         self.lost = Some(failure.error.clone());
@@ -380,7 +380,7 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(loan) = &mut self.loan {
             if self.in_multi || self.watches || self.changed {
-                loan.spoil();
+                loan.discard();
             }
         }
     }

@@ -42,9 +42,9 @@ use crate::time::{Deadline, Instant};
 
 pub use unit::{Bytes, Completion, Driven, Failure, Outcome, Unit};
 
-use reader::Rd;
+use reader::ReaderState;
 use role::NOBODY;
-use state::{Entry, St, Waiter};
+use state::{Entry, LaneState, Waiter};
 
 /// Words that waiters sleep on; a waiter's place follows from its number in the ring.
 const WORDS: usize = 32;
@@ -62,18 +62,18 @@ pub struct Lane {
     wire: Wire,
     endpoint: String,
     settings: LaneSettings,
-    state: Mutex<St>,
+    state: Mutex<LaneState>,
     /// What belongs to the reader's role; whoever has the role is the only one who locks it.
-    reader: Mutex<Rd>,
+    reader: Mutex<ReaderState>,
     words: CachePadded<[Word; WORDS]>,
-    glance: CachePadded<Glance>,
+    hints: CachePadded<Hints>,
     #[cfg(test)]
     hook: std::sync::OnceLock<Hook>,
 }
 
 /// Copies of the state for choosing a lane without taking its lock.
 #[derive(Default)]
-struct Glance {
+struct Hints {
     in_flight: AtomicU32,
     /// When the oldest unanswered batch was sent: microseconds after birth, plus one; 0 with none.
     head_sent: AtomicU64,
@@ -81,7 +81,7 @@ struct Glance {
     pushes: AtomicU32,
     dead: AtomicBool,
     /// Calls that sleep before one looks for its reply again, see [`LaneSettings::spin`].
-    spin_rests: AtomicU32,
+    spin_pauses: AtomicU32,
 }
 
 impl Lane {
@@ -97,10 +97,10 @@ impl Lane {
             wire,
             endpoint,
             settings,
-            state: Mutex::new(St::new()),
-            reader: Mutex::new(Rd::new(input)),
+            state: Mutex::new(LaneState::new()),
+            reader: Mutex::new(ReaderState::new(input)),
             words: Default::default(),
-            glance: CachePadded::default(),
+            hints: CachePadded::default(),
             #[cfg(test)]
             hook: Default::default(),
         };
@@ -119,7 +119,7 @@ impl Lane {
     /// sleeping.
     pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
         let pieces = unit.bytes.pieces();
-        slot::scope(|slot, token| {
+        slot::scope(|slot, completer| {
             // Before the lock, because others wait for it meanwhile.
             let now = Instant::now();
             let mut st = self.lock();
@@ -132,28 +132,28 @@ impl Lane {
             }
             st.unused_since = None;
             st.check_peer_first |= unit.at_most_once && !looked;
-            let entry = Entry::new(Waiter::Caller(token), unit.list, deadline);
+            let entry = Entry::new(Waiter::Caller(completer), unit.list, deadline);
             // What is large is copied only if another thread has to send it.
-            let straight = pieces.as_ref().filter(|_| unit.gate.is_none());
+            let straight = pieces.as_ref().filter(|_| unit.lease.is_none());
             let straight = straight.filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
             let number = match straight {
                 Some(pieces) => st.push_straight(entry, pieces.len(), now),
-                None => match st.push_leased(entry, unit.gate, |wbuf| unit.bytes.append_to(wbuf)) {
+                None => match st.push_leased(entry, unit.lease, |wbuf| unit.bytes.append_to(wbuf)) {
                     Ok(number) => number,
                     Err(cause) => return Err(Failure::unsent(cause)),
                 },
             };
-            self.glance.pushes.fetch_add(1, Ordering::Relaxed);
-            self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
-            let mut call = Call::new(self, slot, number, deadline);
+            self.hints.pushes.fetch_add(1, Ordering::Relaxed);
+            self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
+            let mut call = Caller::new(self, slot, number, deadline);
             call.calls = calls;
             call.fresh.set(Some(now));
             if straight.is_some() {
                 st = self.flush_with(st, Some(&call), straight);
             } else if !st.writer.is_free() || !st.may_flush_at(&self.settings, || now) {
                 // For each sleeper an alarm of its own would cost as much as waking it does.
-                if !st.watched {
-                    call.watch(&mut st, now);
+                if !st.timed {
+                    call.keep_timer(&mut st, now);
                 }
                 self.publish(&st);
             } else {
@@ -165,27 +165,27 @@ impl Lane {
 
     /// Whether the lane takes no more units.
     pub fn is_dead(&self) -> bool {
-        self.glance.dead.load(Ordering::Relaxed)
+        self.hints.dead.load(Ordering::Relaxed)
     }
 
     /// Units that wait for replies.
     pub fn in_flight(&self) -> u32 {
-        self.glance.in_flight.load(Ordering::Relaxed)
+        self.hints.in_flight.load(Ordering::Relaxed)
     }
 
     /// Units ever pushed, wrapping.
     pub fn pushes(&self) -> u32 {
-        self.glance.pushes.load(Ordering::Relaxed)
+        self.hints.pushes.load(Ordering::Relaxed)
     }
 
     /// The smoothed round trip; zero before the first.
     pub fn srtt(&self) -> Duration {
-        Duration::from_micros(u64::from(self.glance.srtt_us.load(Ordering::Relaxed)))
+        Duration::from_micros(u64::from(self.hints.srtt_us.load(Ordering::Relaxed)))
     }
 
     /// Whether the oldest unanswered unit is so old that new calls should go elsewhere.
     pub fn is_busy(&self) -> bool {
-        let head = self.glance.head_sent.load(Ordering::Relaxed);
+        let head = self.hints.head_sent.load(Ordering::Relaxed);
         let limit = (8 * self.srtt()).max(Duration::from_millis(1));
         head != 0 && self.born().elapsed().saturating_sub(Duration::from_micros(head - 1)) > limit
     }
@@ -211,7 +211,7 @@ impl Lane {
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
         // Without time to wait it is sent, and its answer consumed by whoever reads next.
-        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
         if self.pushes() == pushes.wrapping_add(1) {
@@ -252,7 +252,7 @@ impl Lane {
 
     /// On a lane with nothing in flight, the end of the connection or bytes that nobody asked for end it, before a new unit
     /// could take them for its reply. What is sent out of band may wait for the next reader.
-    fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+    fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         let (status, what) = match self.wire.peek() {
             Ok(Some(b'>')) => return st,
             Ok(Some(_)) => (Status::Protocol, "sent a reply that nobody had asked for"),
@@ -263,16 +263,16 @@ impl Lane {
     }
 
     /// Replies of units that nobody waits for any more are consumed, so that the lane becomes idle again.
-    fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
-        let _guard = RoleGuard::new(self, Order::Lead);
+    fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+        let _guard = RoleGuard::new(self, Order::TakeReader);
         st.reader.take(NOBODY);
         drop(st);
         self.read_available();
-        self.pass_lead(self.lock(), NOBODY);
+        self.pass_reader(self.lock(), NOBODY);
         self.kill_if_silent(self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, St> {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
         // A panic under the lock is answered by the role guards, which end the lane; the state stays readable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,33 +281,33 @@ impl Lane {
         (&self.words[(number / 32) as usize % WORDS], 1 << (number % 32))
     }
 
-    fn publish(&self, st: &St) {
-        self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
+    fn publish(&self, st: &LaneState) {
+        self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let head = st.head_sent().map_or(0, |sent| sent.saturating_duration_since(self.born()).as_micros() as u64 + 1);
-        self.glance.head_sent.store(head, Ordering::Relaxed);
-        self.glance.srtt_us.store(st.srtt_us() as u32, Ordering::Relaxed);
+        self.hints.head_sent.store(head, Ordering::Relaxed);
+        self.hints.srtt_us.store(st.srtt_us() as u32, Ordering::Relaxed);
     }
 
     /// Marks the lane dead and shuts the connection down; the ring is sorted now, or by the writer when it comes back
     /// (rule 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
-    fn kill<'a>(&'a self, mut st: MutexGuard<'a, St>, cause: Error) -> MutexGuard<'a, St> {
+    fn kill<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
         if st.dead.is_none() {
             st.dead = Some(cause.with_endpoint(&self.endpoint));
-            self.glance.dead.store(true, Ordering::Relaxed);
+            self.hints.dead.store(true, Ordering::Relaxed);
             self.wire.shutdown();
         }
-        if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.bury(st) } else { st }
+        if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.fail_all(st) } else { st }
     }
 
     /// As [`Lane::kill`], because the other side has ended the connection, or made it useless.
-    fn hang_up<'a>(&'a self, mut st: MutexGuard<'a, St>, cause: Error) -> MutexGuard<'a, St> {
+    fn hang_up<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
         st.hung_up |= st.dead.is_none();
         self.kill(st, cause)
     }
 
     /// Answers everybody who still waits on a dead lane.
-    fn bury<'a>(&'a self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
-        let ended = st.bury();
+    fn fail_all<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+        let ended = st.fail_all();
         self.publish(&st);
         drop(st);
         ended.into_iter().for_each(|(number, waiter, failure)| self.fail(number, waiter, failure));
@@ -317,8 +317,8 @@ impl Lane {
     /// Tells who waits for a unit that it has failed.
     fn fail(&self, number: u64, waiter: Waiter, failure: Failure) {
         match waiter {
-            Waiter::Caller(token) => {
-                if token.deliver(Err(failure)) {
+            Waiter::Caller(completer) => {
+                if completer.deliver(Err(failure)) {
                     let (word, bit) = self.word(number);
                     word.wake(bit);
                 }
@@ -329,7 +329,7 @@ impl Lane {
 
     /// Rule 14: a lane is closed only when it was silent for long with replies due. The socket is looked at first: after a stop of this
     /// process what came meanwhile is still in there.
-    fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
+    fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         match st.silent_beyond(self.settings.silent) {
             Some(silent) if st.dead.is_none() && !self.has_signs_of_life(&st) => {
                 let text = format!("{} sent nothing for {} ms with replies due", self.endpoint, silent.as_millis());
@@ -340,13 +340,13 @@ impl Lane {
     }
 
     /// Whether there is something to read, or the peer has made room for what it has not been sent yet.
-    fn has_signs_of_life(&self, st: &St) -> bool {
+    fn has_signs_of_life(&self, st: &LaneState) -> bool {
         let takes_more = || self.wire.wait(false, true, Some(Duration::ZERO)).is_ok_and(|ready| ready.write);
         matches!(self.wire.peek(), Ok(Some(_))) || (!st.is_head_sent() && takes_more())
     }
 
     /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
-    fn pass_lead(&self, mut st: MutexGuard<'_, St>, but: u64) {
+    fn pass_reader(&self, mut st: MutexGuard<'_, LaneState>, but: u64) {
         let asleep = st.pass_reader(but);
         drop(st);
         self.wake(asleep);
@@ -362,36 +362,36 @@ impl Lane {
 }
 
 /// One caller's stay in the ring.
-struct Call<'a> {
+struct Caller<'a> {
     lane: &'a Lane,
     slot: &'a Slot<Outcome>,
     number: u64,
     deadline: Deadline,
     /// It looks after bytes that wait for a writer, or are held back until the batch before them is answered: not longer than this.
-    held_until: Cell<Option<Instant>>,
+    corked_until: Cell<Option<Instant>>,
     /// When those bytes go out at the latest, if it is not known yet that they have gone.
-    hold_end: Cell<Option<Instant>>,
+    cork_end: Cell<Option<Instant>>,
     /// It has the reader's role.
-    leads: Cell<bool>,
+    is_reader: Cell<bool>,
     /// How many calls its client has in flight, if that is known.
     calls: Option<&'a AtomicUsize>,
     /// The clock as it was read when the call began, as long as nothing was waited for: each look costs as much as a lock.
     fresh: Cell<Option<Instant>>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> Caller<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
-        let (held_until, hold_end, fresh) = Default::default();
-        Self { lane, slot, number, deadline, held_until, hold_end, leads: Cell::new(false), calls: None, fresh }
+        let (corked_until, cork_end, fresh) = Default::default();
+        Self { lane, slot, number, deadline, corked_until, cork_end, is_reader: Cell::new(false), calls: None, fresh }
     }
 
     /// Waits for the outcome; takes roles as they come.
-    fn wait(&mut self, st: MutexGuard<'a, St>) -> Outcome {
+    fn wait(&mut self, st: MutexGuard<'a, LaneState>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
-        self.lead_if_free(st);
+        self.read_if_free(st);
         self.fresh.set(None);
         loop {
-            if self.leads.get() {
+            if self.is_reader.get() {
                 // Its deadline came while it led.
                 if let Some(failure) = self.give_up() {
                     return Err(failure);
@@ -400,13 +400,13 @@ impl<'a> Call<'a> {
             }
             match self.slot.wait(word, bit, self.next_look()) {
                 Seen::Done(outcome) => return outcome,
-                Seen::Order(Order::Lead) => {
+                Seen::Order(Order::TakeReader) => {
                     self.take_reader();
-                    self.lane.lead(self);
+                    self.lane.read_until_done(self);
                 }
-                Seen::Order(Order::Flush) => self.lead_if_free(self.lane.flush(self.lane.lock(), Some(self))),
+                Seen::Order(Order::TakeWriter) => self.read_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
-                Seen::Late if !self.deadline.is_over() => self.lead_if_free(self.end_hold()),
+                Seen::Late if !self.deadline.is_over() => self.read_if_free(self.uncork()),
                 // Whoever reads was stopped too, with the reply in the socket.
                 Seen::Late if self.deadline.is_missed() => self.deadline = self.deadline.renewed(MOMENT),
                 Seen::Late => {
@@ -414,7 +414,7 @@ impl<'a> Call<'a> {
                         return Err(failure);
                     }
                     // Popped already: only the store is still to come.
-                    (self.deadline, self.held_until) = (Deadline::never(), Cell::new(None));
+                    (self.deadline, self.corked_until) = (Deadline::never(), Cell::new(None));
                 }
             }
         }
@@ -422,7 +422,7 @@ impl<'a> Call<'a> {
 
     /// When there is something to do even if nothing comes: at its deadline, or at the end of the hold.
     fn next_look(&self) -> Option<Instant> {
-        match (self.held_until.get(), self.deadline.end()) {
+        match (self.corked_until.get(), self.deadline.end()) {
             (Some(hold), Some(end)) => Some(hold.min(end)),
             (hold, end) => hold.or(end),
         }
@@ -430,7 +430,7 @@ impl<'a> Call<'a> {
 
     /// Somebody must read as long as somebody waits: whoever comes back from writing looks. It may have been given the role
     /// while it wrote.
-    fn lead_if_free(&self, mut st: MutexGuard<'_, St>) {
+    fn read_if_free(&self, mut st: MutexGuard<'_, LaneState>) {
         let free =
             st.dead.is_none() && st.reader.is_free() && !self.slot.is_settled() && !Fault::WriterDoesNotLook.is_made();
         if free {
@@ -438,24 +438,24 @@ impl<'a> Call<'a> {
             self.look_after_own(&mut st);
         }
         drop(st);
-        if free || self.leads.get() {
-            self.lane.lead(self);
+        if free || self.is_reader.get() {
+            self.lane.read_until_done(self);
         }
     }
 
     /// Looks after the bytes that wait in the append buffer. A writer at work may leave them behind, and not find anybody whom it could
     /// ask to send them.
-    fn watch(&self, st: &mut St, now: Instant) {
-        let end = st.hold_end(now);
-        self.hold_end.set(Some(end));
-        self.held_until.set(Some(if st.writer.is_free() { end } else { end.min(now + LOOK_AGAIN) }));
-        st.watched = true;
+    fn keep_timer(&self, st: &mut LaneState, now: Instant) {
+        let end = st.cork_end(now);
+        self.cork_end.set(Some(end));
+        self.corked_until.set(Some(if st.writer.is_free() { end } else { end.min(now + LOOK_AGAIN) }));
+        st.timed = true;
     }
 
     /// A reader hears no order to send: as long as its own bytes wait it looks after them, whoever else does.
-    fn look_after_own(&self, st: &mut St) {
-        if self.held_until.get().is_none() && !st.is_sent(self.number) {
-            self.watch(st, Instant::now());
+    fn look_after_own(&self, st: &mut LaneState) {
+        if self.corked_until.get().is_none() && !st.is_sent(self.number) {
+            self.keep_timer(st, Instant::now());
         }
     }
 
@@ -467,23 +467,23 @@ impl<'a> Call<'a> {
     }
 
     /// If the answer that was waited for is late its bytes go out now, or with the writer's next round; if not it looks again.
-    fn end_hold(&self) -> MutexGuard<'a, St> {
+    fn uncork(&self) -> MutexGuard<'a, LaneState> {
         let mut st = self.lane.lock();
-        self.held_until.set(None);
+        self.corked_until.set(None);
         if st.dead.is_some() || st.is_sent(self.number) {
             return st;
         }
         let now = Instant::now();
-        let end = self.hold_end.get().filter(|end| now < *end);
+        let end = self.cork_end.get().filter(|end| now < *end);
         if !st.writer.is_free() {
             // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
             st.overdue |= end.is_none();
-            self.held_until.set(Some(now + LOOK_AGAIN));
+            self.corked_until.set(Some(now + LOOK_AGAIN));
             return st;
         }
         // The writer that was at work has left; what it left behind is held like anything else.
         if end.is_some() && !st.may_flush_at(&self.lane.settings, || now) {
-            self.held_until.set(end);
+            self.corked_until.set(end);
             return st;
         }
         self.lane.flush(st, Some(self))
@@ -493,21 +493,21 @@ impl<'a> Call<'a> {
     fn give_up(&self) -> Option<Failure> {
         let mut st = self.lane.lock();
         let abandoned = st.abandon(self.number);
-        if self.leads.take() && !Fault::LateReaderKeepsRole.is_made() {
-            self.lane.pass_lead(st, NOBODY);
+        if self.is_reader.take() && !Fault::LateReaderKeepsRole.is_made() {
+            self.lane.pass_reader(st, NOBODY);
             st = self.lane.lock();
         }
         // Orders are given under the lock and only to entries in the ring that have a waiter: there can be no more.
         while let Some(order) = self.slot.peek_order().filter(|_| !Fault::LateOrderOverlooked.is_made()) {
             match order {
-                Order::Lead => self.lane.pass_lead(st, NOBODY),
-                Order::Flush => drop(self.lane.pass_flush(st, NOBODY)),
+                Order::TakeReader => self.lane.pass_reader(st, NOBODY),
+                Order::TakeWriter => drop(self.lane.pass_writer(st, NOBODY)),
             }
             st = self.lane.lock();
         }
         let sent = abandoned?;
-        if sent == 0 && self.held_until.take().is_some() {
-            st = self.leave_watch(st);
+        if sent == 0 && self.corked_until.take().is_some() {
+            st = self.drop_timer(st);
         }
         st = self.lane.kill_if_silent(st);
         self.lane.publish(&st);
@@ -521,8 +521,8 @@ impl<'a> Call<'a> {
     }
 
     /// It looked after bytes of others, and goes: they are sent now, or by the writer who is at work.
-    fn leave_watch(&self, mut st: MutexGuard<'a, St>) -> MutexGuard<'a, St> {
-        st.watched = false;
+    fn drop_timer(&self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+        st.timed = false;
         if st.dead.is_some() || !st.has_unsent() {
             return st;
         }
@@ -555,16 +555,16 @@ impl Drop for RoleGuard<'_> {
         if self.panicked_before || !std::thread::panicking() {
             return;
         }
-        if self.role == Order::Lead {
+        if self.role == Order::TakeReader {
             self.lane.stop_reading();
         }
         let mut st = self.lane.lock();
         match self.role {
-            Order::Flush => {
+            Order::TakeWriter => {
                 st.writer.give_up();
                 st.doubt_all();
             }
-            Order::Lead => st.reader.give_up(),
+            Order::TakeReader => st.reader.give_up(),
         }
         let text = format!("a bug in libvigie: a panic while working for others on a connection{}", panic::behind());
         let cause = Error::new(Status::Internal, text);

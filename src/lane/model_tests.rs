@@ -5,7 +5,7 @@
 //! all sleep who can; a model without time knows no end of a wait, so that nothing in it can lean on a timeout.
 //! What is proven, for up to two, three or four preemptions: no caller is left without a reader or a writer (loom ends a run in which all sleep), each unit ends
 //! once and with its own answer, a caller whose deadline comes hands its roles on, what is told of a dead lane is true.
-//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Glance`. tests/it/loom.rs runs this, and then again with each of
+//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Hints`. tests/it/loom.rs runs this, and then again with each of
 //! the faults that are named in the sources (sys/fault.rs), which have to be seen.
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ const SILENT: Script = Script { room: usize::MAX, silent: true };
 
 fn call(lane: &Lane, letter: char, deadline: Deadline) -> Outcome {
     lane.exec(
-        Unit { bytes: Bytes::Args(&[letter.to_string().as_bytes()]), list: None, at_most_once: false, gate: None },
+        Unit { bytes: Bytes::Args(&[letter.to_string().as_bytes()]), list: None, at_most_once: false, lease: None },
         deadline,
     )
 }
@@ -124,17 +124,17 @@ fn a_waiter_sees(steps: &'static [Does]) {
         let word = Arc::new(futex::Word::default());
         let end = Instant::now() + HOUR;
         let clock = thread::spawn(move || futex::pass_time(end));
-        let seen = slot::scope(|slot, token| {
+        let seen = slot::scope(|slot, completer| {
             let theirs = word.clone();
             thread::spawn(move || {
-                let mut token = Some(token);
+                let mut completer = Some(completer);
                 for step in steps {
                     let wake = match step {
-                        Does::Lead => token.as_ref().unwrap().order(Order::Lead),
-                        Does::Flush => token.as_ref().unwrap().order(Order::Flush),
-                        Does::Deliver => token.take().unwrap().deliver('v'),
+                        Does::Lead => completer.as_ref().unwrap().order(Order::TakeReader),
+                        Does::Flush => completer.as_ref().unwrap().order(Order::TakeWriter),
+                        Does::Deliver => completer.take().unwrap().deliver('v'),
                         Does::Drop => {
-                            drop(token.take());
+                            drop(completer.take());
                             true
                         }
                     };
@@ -146,8 +146,8 @@ fn a_waiter_sees(steps: &'static [Does]) {
             let (mut end, mut seen) = (Some(end), Vec::new());
             loop {
                 match slot.wait(&word, 2, end) {
-                    Seen::Order(Order::Lead) => seen.push(Does::Lead),
-                    Seen::Order(Order::Flush) => seen.push(Does::Flush),
+                    Seen::Order(Order::TakeReader) => seen.push(Does::Lead),
+                    Seen::Order(Order::TakeWriter) => seen.push(Does::Flush),
                     Seen::Done(value) => {
                         assert_eq!(value, 'v');
                         seen.push(Does::Deliver);
@@ -185,7 +185,7 @@ fn a_slot_learns_that_its_token_is_gone() {
 #[test]
 fn a_slot_outlives_its_token_though_nobody_waits() {
     try_all(3, false, || {
-        let handle = slot::scope(|_, token| thread::spawn(move || token.deliver('v')));
+        let handle = slot::scope(|_, completer| thread::spawn(move || completer.deliver('v')));
         assert!(!handle.join().unwrap(), "nobody slept");
     });
 }
@@ -328,7 +328,7 @@ fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
         let lane = lane(script);
         let a = caller(&lane, 'a', Deadline::never());
         let told = Arc::new(Told::default());
-        let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None, at_most_once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None, at_most_once: false, lease: None };
         assert!(lane.start(unit, Deadline::after(HOUR), told.clone(), None).is_ok());
         then(&lane);
         while told.ended.load(Ordering::Relaxed) == 0 {

@@ -47,9 +47,9 @@ impl Lane {
         st.unused_since = None;
         st.check_peer_first |= unit.at_most_once && !looked;
         let entry = Entry::new(Waiter::Call(call), unit.list, deadline);
-        st.push_leased(entry, unit.gate, |wbuf| unit.bytes.append_to(wbuf))?;
-        self.glance.pushes.fetch_add(1, Ordering::Relaxed);
-        self.glance.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
+        st.push_leased(entry, unit.lease, |wbuf| unit.bytes.append_to(wbuf))?;
+        self.hints.pushes.fetch_add(1, Ordering::Relaxed);
+        self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let due = st.next_due();
         let filled = if of_list.is_none() || st.has_plenty() { self.send_on(st) } else { None };
         Ok(filled.or(due))
@@ -62,7 +62,7 @@ impl Lane {
     }
 
     /// Sends what is due. The lane has to be driven at once if this has filled the socket: until now it was polled for reading only.
-    fn send_on(&self, st: MutexGuard<'_, super::St>) -> Option<Instant> {
+    fn send_on(&self, st: MutexGuard<'_, super::LaneState>) -> Option<Instant> {
         let was_full = st.is_half_sent();
         let st = self.flush_if_due(st, None);
         (!was_full && st.is_half_sent()).then(Instant::now)
@@ -75,7 +75,7 @@ impl Lane {
         if driven == Driven::Read && st.dead.is_none() {
             st.reader.take(NOBODY);
             drop(st);
-            self.pass_lead(self.read_all(), NOBODY);
+            self.pass_reader(self.read_all(), NOBODY);
             st = self.lock();
         }
         drop(self.flush_if_due(st, None));
@@ -119,11 +119,11 @@ impl Lane {
     }
 
     /// Reads until nothing more is there. The caller has the reader's role.
-    fn read_all(&self) -> MutexGuard<'_, super::St> {
-        let _guard = RoleGuard::new(self, Order::Lead);
+    fn read_all(&self) -> MutexGuard<'_, super::LaneState> {
+        let _guard = RoleGuard::new(self, Order::TakeReader);
         for _ in 0..BUFFERS {
             let taken = self.take_in(Some(Instant::now()), None);
-            if taken.held {
+            if taken.corked {
                 // The server works on what was held back while the replies are handled here.
                 drop(self.flush_if_due(self.lock(), None));
                 self.deliver_stranded();

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::state::Waiter;
-use super::{Call, Completion, Lane, Outcome, RoleGuard, St};
+use super::{Caller, Completion, Lane, LaneState, Outcome, RoleGuard};
 use crate::error::{Error, Status};
 use crate::net::{Filled, In};
 use crate::resp::{DecodeError, Decoded, Reply, Want};
 use crate::sys::fault::Fault;
-use crate::sys::slot::{Order, Token};
+use crate::sys::slot::{Completer, Order};
 use crate::sys::sync::{MutexGuard, PoisonError};
 use crate::time::Instant;
 
@@ -23,27 +23,27 @@ use crate::time::Instant;
 const LAST_BUFFER: usize = 64 * 1024;
 
 /// So many calls sleep after one looked for its reply in vain.
-const REST: u32 = 63;
+const SPIN_PAUSES: u32 = 63;
 
 /// Calls that nobody waits for, with their replies.
 pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
 
 /// What belongs to the reader's role.
-pub(super) struct Rd {
+pub(super) struct ReaderState {
     input: In,
     /// What the units in the ring consume, as far as copied.
     expect: VecDeque<Want>,
     copied: u64,
     /// Complete replies of this buffer (`None`: skipped).
     complete: Vec<Option<Reply>>,
-    deliveries: Vec<(u64, Token<Outcome>, Reply)>,
+    deliveries: Vec<(u64, Completer<Outcome>, Reply)>,
     /// Calls that nobody waits for, with their replies: they are told once this state is unlocked.
     finished: Finished,
     /// Bytes wait to be sent, and the callers' replies to be handed over after that.
-    held: bool,
+    corked: bool,
 }
 
-impl Rd {
+impl ReaderState {
     pub(super) fn new(input: In) -> Self {
         Self {
             input,
@@ -52,7 +52,7 @@ impl Rd {
             complete: Vec::new(),
             deliveries: Vec::new(),
             finished: Vec::new(),
-            held: false,
+            corked: false,
         }
     }
 }
@@ -62,7 +62,7 @@ pub(super) struct Taken {
     pub(super) read: Read,
     pub(super) finished: Finished,
     /// What was held back is to be sent, then [`Lane::deliver_stranded`] called.
-    pub(super) held: bool,
+    pub(super) corked: bool,
 }
 
 /// How a stretch of reading ended.
@@ -77,21 +77,21 @@ pub(super) enum Read {
 impl Lane {
     /// Reads until the call's own outcome is there, then hands the role on; the caller looks at its slot afterwards. When
     /// the deadline comes first the call keeps the role, until it has given up.
-    pub(super) fn lead(&self, call: &Call<'_>) {
-        let _guard = RoleGuard::new(self, Order::Lead);
-        call.leads.set(true);
-        if call.slot.take(Order::Flush) {
+    pub(super) fn read_until_done(&self, call: &Caller<'_>) {
+        let _guard = RoleGuard::new(self, Order::TakeReader);
+        call.is_reader.set(true);
+        if call.slot.take(Order::TakeWriter) {
             drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
             // What is sent needs no second look before the deadline; a receive that may take long is the cheaper one.
-            if call.held_until.get().is_some() && self.lock().is_sent(call.number) {
-                call.held_until.set(None);
+            if call.corked_until.get().is_some() && self.lock().is_sent(call.number) {
+                call.corked_until.set(None);
             }
             match self.read_for(call) {
                 Read::Broken(error) => {
                     let mut st = self.lock();
-                    call.leads.set(false);
+                    call.is_reader.set(false);
                     st.reader.give_up();
                     drop(self.hang_up(st, error));
                     return;
@@ -103,20 +103,20 @@ impl Lane {
                         return;
                     }
                 }
-                Read::Nothing if call.held_until.get().is_none_or(|end| Instant::now() < end) => {}
-                Read::Nothing => drop(call.end_hold()),
+                Read::Nothing if call.corked_until.get().is_none_or(|end| Instant::now() < end) => {}
+                Read::Nothing => drop(call.uncork()),
                 Read::Some | Read::Full if call.slot.is_settled() => {}
                 Read::Some | Read::Full => drop(self.flush_if_due(self.lock(), Some(call))),
             }
         }
-        call.leads.set(false);
+        call.is_reader.set(false);
         if Fault::ReaderPassesNothing.is_made() {
             return self.lock().reader.give_up();
         }
-        self.pass_lead(self.lock(), call.number);
+        self.pass_reader(self.lock(), call.number);
     }
 
-    fn read_for(&self, call: &Call<'_>) -> Read {
+    fn read_for(&self, call: &Caller<'_>) -> Read {
         if !self.settings.spin.is_zero() && self.is_alone(call) && self.spin_pays() {
             if let Some(read) = self.spin(call) {
                 return read;
@@ -127,12 +127,12 @@ impl Lane {
     }
 
     /// Looks again and again for the reply, for as long as the option says.
-    fn spin(&self, call: &Call<'_>) -> Option<Read> {
+    fn spin(&self, call: &Caller<'_>) -> Option<Read> {
         let begun = Instant::now();
         loop {
             let now = Instant::now();
             if now - begun >= self.settings.spin || call.next_look().is_some_and(|end| now >= end) {
-                self.glance.spin_rests.store(REST, Ordering::Relaxed);
+                self.hints.spin_pauses.store(SPIN_PAUSES, Ordering::Relaxed);
                 return None;
             }
             match self.read(Some(now), Some(now)) {
@@ -146,7 +146,7 @@ impl Lane {
     }
 
     /// Whether looking again and again for the reply keeps nobody from working.
-    fn is_alone(&self, call: &Call<'_>) -> bool {
+    fn is_alone(&self, call: &Caller<'_>) -> bool {
         let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
         calls <= 1 && self.in_flight() <= 1
     }
@@ -154,15 +154,19 @@ impl Lane {
     /// Not after it was in vain a short while ago. The round trip does not tell: whoever sleeps measures how long the system takes to
     /// wake it, which may be several times what the server takes.
     fn spin_pays(&self) -> bool {
-        let rests = self.glance.spin_rests.load(Ordering::Relaxed);
+        let rests = self.hints.spin_pauses.load(Ordering::Relaxed);
         if rests > 0 {
-            self.glance.spin_rests.store(rests - 1, Ordering::Relaxed);
+            self.hints.spin_pauses.store(rests - 1, Ordering::Relaxed);
         }
         rests == 0
     }
 
     /// What was held back goes out once the batch before it is answered.
-    pub(super) fn flush_if_due<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
+    pub(super) fn flush_if_due<'a>(
+        &'a self,
+        st: MutexGuard<'a, LaneState>,
+        call: Option<&Caller<'_>>,
+    ) -> MutexGuard<'a, LaneState> {
         if st.writer.is_free() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
             self.flush(st, call)
         } else {
@@ -195,7 +199,7 @@ impl Lane {
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
         let taken = self.take_in(end, now);
-        if taken.held {
+        if taken.corked {
             // The server goes on while the callers are woken here.
             drop(self.flush_if_due(self.lock(), None));
             self.deliver_stranded();
@@ -219,10 +223,10 @@ impl Lane {
     pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> Taken {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.receive_and_answer(&mut rd, end, now);
-        Taken { read, finished: std::mem::take(&mut rd.finished), held: std::mem::take(&mut rd.held) }
+        Taken { read, finished: std::mem::take(&mut rd.finished), corked: std::mem::take(&mut rd.corked) }
     }
 
-    fn receive_and_answer(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> Read {
+    fn receive_and_answer(&self, rd: &mut ReaderState, end: Option<Instant>, now: Option<Instant>) -> Read {
         // What was received before the connection became a lane comes first.
         let filled = if rd.input.is_empty() { self.receive(rd, end, now) } else { Ok(Filled::Part) };
         let filled = match filled {
@@ -254,7 +258,7 @@ impl Lane {
 
     /// Nothing more will come: a list of which the server said that it understands no more is over.
     #[cold]
-    fn ended(&self, rd: &mut Rd, cause: Error) -> Read {
+    fn ended(&self, rd: &mut ReaderState, cause: Error) -> Read {
         if let Some(reply) = rd.input.refuse_rest() {
             rd.expect.pop_front();
             rd.complete.push(Some(reply));
@@ -263,13 +267,13 @@ impl Lane {
         Read::Broken(cause)
     }
 
-    fn receive(&self, rd: &mut Rd, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<Filled> {
+    fn receive(&self, rd: &mut ReaderState, end: Option<Instant>, now: Option<Instant>) -> std::io::Result<Filled> {
         let left = end.map(|end| end.saturating_duration_since(now.unwrap_or_else(Instant::now)));
         self.wire.fill(&mut rd.input, left)
     }
 
     /// Decodes all complete replies that were received; what is incomplete stays in the decoder.
-    fn decode(&self, rd: &mut Rd) -> Result<(), Error> {
+    fn decode(&self, rd: &mut ReaderState) -> Result<(), Error> {
         loop {
             let want = match rd.expect.front() {
                 Some(want) => *want,
@@ -309,13 +313,13 @@ impl Lane {
     /// Pops one entry for each complete reply, and hands the replies over; but while something is held back, the callers' are left to
     /// [`Lane::deliver_stranded`].
     #[inline(always)]
-    fn answer(&self, rd: &mut Rd) {
+    fn answer(&self, rd: &mut ReaderState) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
             // A unit that was abandoned while its reply was being decoded has no waiter; a skipped one has no reply.
             match (st.pop(), reply) {
-                (Some((number, Some(Waiter::Caller(token)))), Some(reply)) => {
-                    rd.deliveries.push((number, token, reply));
+                (Some((number, Some(Waiter::Caller(completer)))), Some(reply)) => {
+                    rd.deliveries.push((number, completer, reply));
                 }
                 (Some((_, Some(Waiter::Call(call)))), Some(reply)) => rd.finished.push((call, reply)),
                 _ => {}
@@ -323,20 +327,20 @@ impl Lane {
         }
         st.received(Instant::now());
         self.publish(&st);
-        rd.held = st.has_unsent();
+        rd.corked = st.has_unsent();
         drop(st);
         #[cfg(test)]
         self.at(super::Point::Popped);
-        if !rd.held {
+        if !rd.corked {
             self.deliver(rd);
         }
     }
 
     /// Stores the replies, and wakes whoever sleeps: one call for up to 32 of them.
-    fn deliver(&self, rd: &mut Rd) {
+    fn deliver(&self, rd: &mut ReaderState) {
         let mut due = (0, 0);
-        for (number, token, reply) in rd.deliveries.drain(..) {
-            if !token.deliver(Ok(reply)) {
+        for (number, completer, reply) in rd.deliveries.drain(..) {
+            if !completer.deliver(Ok(reply)) {
                 continue;
             }
             if due.0 / 32 != number / 32 && due.1 != 0 {

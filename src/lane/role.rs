@@ -5,7 +5,7 @@
 
 use super::unit::Outcome;
 use crate::sys::fault::Fault;
-use crate::sys::slot::{Order, Token};
+use crate::sys::slot::{Completer, Order};
 
 /// Holds a role without a unit in the ring.
 pub(super) const NOBODY: u64 = u64::MAX;
@@ -18,7 +18,7 @@ pub(super) enum Role {
     /// The caller of this unit was ordered to take it, and has not done so yet.
     Ordered(u64),
     /// The caller of this unit, or [`NOBODY`]: a thread that waits for none.
-    Held(u64),
+    Taken(u64),
 }
 
 impl Role {
@@ -28,22 +28,23 @@ impl Role {
 
     /// Whether the caller of this unit has it, or was ordered to take it.
     pub(super) fn is_with(self, number: u64) -> bool {
-        matches!(self, Self::Ordered(holder) | Self::Held(holder) if holder == number)
+        matches!(self, Self::Ordered(holder) | Self::Taken(holder) if holder == number)
     }
 
     /// Takes it: it is free, or was given to this holder before.
     pub(super) fn take(&mut self, by: u64) {
         debug_assert!(self.is_free() || self.is_with(by), "{by} takes a role that is {self:?}");
-        *self = Self::Held(by);
+        *self = Self::Taken(by);
     }
 
     /// The role of the next holder, and the unit whose caller has to be woken for it.
-    pub(super) fn given(next: Option<(u64, &Token<Outcome>)>, order: Order) -> (Self, Option<u64>) {
+    pub(super) fn given(next: Option<(u64, &Completer<Outcome>)>, order: Order) -> (Self, Option<u64>) {
         let untold = match order {
-            Order::Lead => Fault::ReaderNotTold,
-            Order::Flush => Fault::WriterNotTold,
+            Order::TakeReader => Fault::ReaderNotTold,
+            Order::TakeWriter => Fault::WriterNotTold,
         };
-        let asleep = next.filter(|(_, token)| !untold.is_made() && token.order(order)).map(|(number, _)| number);
+        let asleep =
+            next.filter(|(_, completer)| !untold.is_made() && completer.order(order)).map(|(number, _)| number);
         (next.map_or(Self::Free, |(number, _)| Self::Ordered(number)), asleep)
     }
 

@@ -13,8 +13,8 @@ use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::net::Out;
 use crate::resp::Want;
-use crate::sys::slot::{Order, Token};
-use crate::time::{Deadline, Gate, Instant};
+use crate::sys::slot::{Completer, Order};
+use crate::time::{Deadline, Instant, WriteLease};
 
 /// From here on bytes are sent whatever is in flight.
 const PLENTY: usize = 64 * 1024;
@@ -25,15 +25,15 @@ const ALONE_US: f32 = 4.0;
 /// Who is told of a unit's end.
 pub(super) enum Waiter {
     /// A thread that waits in its call.
-    Caller(Token<Outcome>),
+    Caller(Completer<Outcome>),
     /// A call that nobody waits for.
     Call(Arc<dyn Completion>),
 }
 
 impl Waiter {
-    fn token(&self) -> Option<&Token<Outcome>> {
+    fn completer(&self) -> Option<&Completer<Outcome>> {
         match self {
-            Waiter::Caller(token) => Some(token),
+            Waiter::Caller(completer) => Some(completer),
             Waiter::Call(_) => None,
         }
     }
@@ -49,7 +49,7 @@ pub(super) struct Entry {
     budget: Option<Duration>,
     /// When a call that nobody waits for has to be ended.
     due: Option<Instant>,
-    /// It may be sent only as long as [`St::leased`] is open.
+    /// It may be sent only as long as [`LaneState::leased`] is open.
     leased: bool,
 }
 
@@ -64,13 +64,13 @@ enum EntryWant {
 
 impl Entry {
     pub(super) fn new(waiter: Waiter, list: Option<u32>, deadline: Deadline) -> Self {
-        let due = if waiter.token().is_some() { None } else { deadline.end() };
+        let due = if waiter.completer().is_some() { None } else { deadline.end() };
         let want = list.map_or(EntryWant::One, EntryWant::List);
         Self { waiter: Some(waiter), want, len: 0, end: 0, budget: deadline.budget(), due, leased: false }
     }
 
-    fn token(&self) -> Option<&Token<Outcome>> {
-        self.waiter.as_ref().and_then(Waiter::token)
+    fn completer(&self) -> Option<&Completer<Outcome>> {
+        self.waiter.as_ref().and_then(Waiter::completer)
     }
 
     fn want(&self) -> Option<Want> {
@@ -85,7 +85,7 @@ impl Entry {
 }
 
 /// The state of a lane.
-pub(super) struct St {
+pub(super) struct LaneState {
     /// Bytes of callers that wait for a writer.
     wbuf: Vec<u8>,
     /// Bytes that a writer has swapped out.
@@ -98,12 +98,12 @@ pub(super) struct St {
     /// The end of a hold came while a writer was at work: it must not leave without these bytes.
     pub(super) overdue: bool,
     /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
-    pub(super) watched: bool,
+    pub(super) timed: bool,
     /// Something waits to be sent that must not be sent twice.
     pub(super) check_peer_first: bool,
     /// Something in the append buffer, or in the writer's, is sent only as long as this is open.
-    leased: Option<Arc<Gate>>,
-    out_leased: Option<Arc<Gate>>,
+    leased: Option<Arc<WriteLease>>,
+    out_leased: Option<Arc<WriteLease>>,
     appended: u64,
     pub(super) sent: u64,
     /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
@@ -119,7 +119,7 @@ pub(super) struct St {
     pub(super) hung_up: bool,
 }
 
-impl St {
+impl LaneState {
     pub(super) fn new() -> Self {
         Self {
             wbuf: Vec::new(),
@@ -129,7 +129,7 @@ impl St {
             writer: Role::Free,
             reader: Role::Free,
             overdue: false,
-            watched: false,
+            timed: false,
             check_peer_first: false,
             leased: None,
             out_leased: None,
@@ -145,16 +145,16 @@ impl St {
         }
     }
 
-    /// Appends a unit's bytes and its entry; the entry's number. With a gate they are sent only as long as it is open.
+    /// Appends a unit's bytes and its entry; the entry's number. Under a lease they are sent only as long as it lasts.
     pub(super) fn push_leased(
         &mut self,
         mut entry: Entry,
-        gate: Option<&Arc<Gate>>,
+        lease: Option<&Arc<WriteLease>>,
         append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
     ) -> Result<u64> {
-        if let Some(gate) = gate {
+        if let Some(lease) = lease {
             entry.leased = true;
-            self.leased = Some(Arc::clone(gate));
+            self.leased = Some(Arc::clone(lease));
         }
         self.push(entry, append)
     }
@@ -229,17 +229,17 @@ impl St {
         self.may_flush_at(settings, Instant::now)
     }
 
-    /// As [`St::may_flush`], by a clock that is only looked at when it matters.
+    /// As [`LaneState::may_flush`], by a clock that is only looked at when it matters.
     pub(super) fn may_flush_at(&self, settings: &LaneSettings, now: impl FnOnce() -> Instant) -> bool {
-        let held = self.marks.len() >= settings.hold_batches.max(1)
+        let corked = self.marks.len() >= settings.hold_batches.max(1)
             && self.ring.len() >= settings.hold_calls as usize
             && self.srtt_us > 0.0
-            && self.srtt_us < self.hold_rtt_us(settings);
-        !held || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
+            && self.srtt_us < self.cork_rtt_us(settings);
+        !corked || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
     }
 
     /// Up to which round trip bytes are held back; zero: never.
-    fn hold_rtt_us(&self, settings: &LaneSettings) -> f32 {
+    fn cork_rtt_us(&self, settings: &LaneSettings) -> f32 {
         let least = settings.hold_rtt.as_micros() as f32;
         if least > 0.0 { least.max(ALONE_US * self.ring.len() as f32) } else { 0.0 }
     }
@@ -255,7 +255,7 @@ impl St {
     }
 
     /// Until when what waits now may be held (rule 21).
-    pub(super) fn hold_end(&self, now: Instant) -> Instant {
+    pub(super) fn cork_end(&self, now: Instant) -> Instant {
         now + Duration::from_micros((self.srtt_us * 4.0) as u64).max(Duration::from_millis(1))
     }
 
@@ -300,27 +300,27 @@ impl St {
         }
         self.out.refill(&mut self.wbuf);
         self.out_leased = self.leased.take();
-        (self.overdue, self.watched) = (false, false);
+        (self.overdue, self.timed) = (false, false);
         self.marks.push_back((self.tail() - 1, now));
     }
 
     /// Whether there is something among what was swapped out that must not be sent twice.
-    pub(super) fn take_care(&mut self) -> bool {
+    pub(super) fn take_peer_check(&mut self) -> bool {
         // What did not fit behind a half-sent batch is looked after when its turn comes.
-        let careful = self.check_peer_first;
+        let check_peer_first = self.check_peer_first;
         self.check_peer_first &= !self.wbuf.is_empty();
-        careful
+        check_peer_first
     }
 
     /// What the bytes that a writer swapped out may be sent by, if there is anything of the kind among them.
-    pub(super) fn lease(&self) -> Option<Arc<Gate>> {
+    pub(super) fn lease(&self) -> Option<Arc<WriteLease>> {
         self.out_leased.clone()
     }
 
     /// Whether a lease is over by which something in the append buffer was to be sent.
     #[inline]
     pub(super) fn is_lease_over(&self) -> bool {
-        self.leased.as_ref().is_some_and(|gate| gate.is_shut())
+        self.leased.as_ref().is_some_and(|lease| lease.is_over())
     }
 
     /// Takes out of the append buffer what may not be sent any more, because its lease is over.
@@ -337,12 +337,12 @@ impl St {
 
     /// The last who waits and whose bytes are not out yet: it has most reason to write. Not the reader: it sleeps in a receive,
     /// where no order reaches it; it looks after its own bytes itself.
-    pub(super) fn last_unsent_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
+    pub(super) fn last_unsent_live(&self, but: u64) -> Option<(u64, &Completer<Outcome>)> {
         let from = self.head;
         let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
         live.map(|(at, entry)| (from + at as u64, entry))
             .filter(|(number, _)| *number != but && !self.reader.is_with(*number))
-            .find_map(|(number, entry)| entry.token().map(|token| (number, token)))
+            .find_map(|(number, entry)| entry.completer().map(|completer| (number, completer)))
     }
 
     // ---- the reader's side ------------------------------------------------------------------
@@ -399,9 +399,9 @@ impl St {
     }
 
     /// The first who still waits; the writer, who is busy, only if nobody else does.
-    pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Token<Outcome>)> {
+    pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Completer<Outcome>)> {
         let live = (self.head..).zip(&self.ring).filter(|(number, _)| *number != but);
-        let mut live = live.filter_map(|(number, entry)| entry.token().map(|token| (number, token)));
+        let mut live = live.filter_map(|(number, entry)| entry.completer().map(|completer| (number, completer)));
         let first = live.next()?;
         if self.writer.is_with(first.0) { Some(live.next().unwrap_or(first)) } else { Some(first) }
     }
@@ -411,7 +411,7 @@ impl St {
     /// Passes the reader's role to the first unit with a waiting caller, or frees it. Gives the unit whose caller has to be woken.
     pub(super) fn pass_reader(&mut self, but: u64) -> Option<u64> {
         let next = if self.dead.is_none() { self.first_live(but) } else { None };
-        let (role, asleep) = Role::given(next, Order::Lead);
+        let (role, asleep) = Role::given(next, Order::TakeReader);
         self.reader = role;
         asleep
     }
@@ -419,7 +419,7 @@ impl St {
     /// Passes the writer's role to a unit with a waiting caller and unsent bytes, or frees it: the next caller then sends those bytes in front
     /// of its own. Gives the unit whose caller has to be woken.
     pub(super) fn pass_writer(&mut self, but: u64) -> Option<u64> {
-        let (role, asleep) = Role::given(self.last_unsent_live(but), Order::Flush);
+        let (role, asleep) = Role::given(self.last_unsent_live(but), Order::TakeWriter);
         self.writer = role;
         asleep
     }
@@ -465,7 +465,7 @@ impl St {
         self.abandon_where(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
     }
 
-    /// As [`St::abandon`] for many at once, in one pass: who is to be told, and how many of its bytes are sent or will be.
+    /// As [`LaneState::abandon`] for many at once, in one pass: who is to be told, and how many of its bytes are sent or will be.
     fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Waiter, usize)> {
         let boundary = self.appended - self.wbuf.len() as u64;
         let (mut abandoned, mut shift, mut kept) = (Vec::new(), 0, Vec::new());
@@ -497,7 +497,7 @@ impl St {
     }
 
     /// Sorts the ring of a dead lane: what was not completely sent was not executed, the rest may have been.
-    pub(super) fn bury(&mut self) -> Vec<(u64, Waiter, Failure)> {
+    pub(super) fn fail_all(&mut self) -> Vec<(u64, Waiter, Failure)> {
         let Some(cause) = self.dead.clone() else { return Vec::new() };
         let (head, sent) = (self.head, self.sent);
         self.head = self.tail();
@@ -556,13 +556,18 @@ mod tests {
     use crate::sys::slot::{self, Seen};
 
     /// Pushes n units of 10 bytes each and gives their slots to `test`.
-    fn with_units(n: usize, st: &mut St, test: &mut dyn FnMut(&mut St, &mut Vec<u64>)) {
-        fn nest(n: usize, st: &mut St, numbers: &mut Vec<u64>, test: &mut dyn FnMut(&mut St, &mut Vec<u64>)) {
+    fn with_units(n: usize, st: &mut LaneState, test: &mut dyn FnMut(&mut LaneState, &mut Vec<u64>)) {
+        fn nest(
+            n: usize,
+            st: &mut LaneState,
+            numbers: &mut Vec<u64>,
+            test: &mut dyn FnMut(&mut LaneState, &mut Vec<u64>),
+        ) {
             if n == 0 {
                 return test(st, numbers);
             }
-            slot::scope(|slot, token| {
-                let entry = Entry::new(Waiter::Caller(token), None, Deadline::never());
+            slot::scope(|slot, completer| {
+                let entry = Entry::new(Waiter::Caller(completer), None, Deadline::never());
                 let append = |buf: &mut Vec<u8>| {
                     buf.extend_from_slice(b"0123456789");
                     Ok(())
@@ -578,19 +583,19 @@ mod tests {
     }
 
     /// Drops the tokens also when a test fails: a slot waits for its token, and would wait for ever.
-    struct Burial<'a>(&'a mut St);
+    struct Burial<'a>(&'a mut LaneState);
 
     impl Drop for Burial<'_> {
         fn drop(&mut self) {
             self.0.dead.get_or_insert(Error::new(Status::Closed, "end of test"));
-            self.0.bury();
+            self.0.fail_all();
         }
     }
 
     #[test]
     fn a_test_that_fails_ends() {
         let failing = std::panic::AssertUnwindSafe(|| {
-            with_units(3, &mut St::new(), &mut |_, _| std::panic::resume_unwind(Box::new("on purpose")));
+            with_units(3, &mut LaneState::new(), &mut |_, _| std::panic::resume_unwind(Box::new("on purpose")));
         });
         assert!(std::panic::catch_unwind(failing).is_err());
     }
@@ -608,7 +613,7 @@ mod tests {
 
     #[test]
     fn calls_are_taken_out_one_after_the_other() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         let mut start = |token, len: usize| {
             let entry = Entry::new(Waiter::Call(Arc::new(Numbered(token))), None, Deadline::after(Duration::ZERO));
             let append = |buf: &mut Vec<u8>| {
@@ -622,7 +627,7 @@ mod tests {
         };
         // Each is longer than all before it; the first one has left, so that those behind it stay in the ring.
         [1, 20, 300, 4000, 50_000].into_iter().enumerate().for_each(|(token, len)| start(token as u64, len));
-        let taken_out = |st: &mut St, token| {
+        let taken_out = |st: &mut LaneState, token| {
             let cancelled = st.cancel(|call| call.is(0, token));
             cancelled.into_iter().map(|(_, _, sent)| sent).collect::<Vec<_>>()
         };
@@ -637,7 +642,7 @@ mod tests {
 
     #[test]
     fn what_is_still_in_the_buffer_is_taken_out_and_later_offsets_move() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         with_units(3, &mut st, &mut |st, numbers| {
             assert_eq!(st.abandon(numbers[1]), Some(0));
             assert_eq!(st.wbuf.len(), 20);
@@ -653,7 +658,7 @@ mod tests {
 
     #[test]
     fn what_was_swapped_out_stays_and_consumes_its_reply() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         with_units(2, &mut st, &mut |st, numbers| {
             st.swap_out(Instant::now());
             assert_eq!(st.abandon(numbers[0]), Some(10));
@@ -666,7 +671,7 @@ mod tests {
 
     #[test]
     fn the_reader_expects_nothing_that_may_still_be_taken_out() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         with_units(1, &mut st, &mut |st, _| {
             let (mut copied, mut wants) = (0, VecDeque::new());
             st.expect(&mut copied, &mut wants);
@@ -683,8 +688,9 @@ mod tests {
         let now = Instant::now();
         let (soon, long_ago) = (now + Duration::from_secs(60), now.checked_sub(Duration::from_millis(20)));
         // A round trip of 50 us, or of 1 ms, which is too long to hold for; the batch before was sent then.
-        for (srtt_us, sent, held) in [(50.0, Some(soon), true), (50.0, long_ago, false), (1000.0, Some(soon), false)] {
-            let mut st = St::new();
+        for (srtt_us, sent, corked) in [(50.0, Some(soon), true), (50.0, long_ago, false), (1000.0, Some(soon), false)]
+        {
+            let mut st = LaneState::new();
             st.set_srtt_us(srtt_us);
             let mut may = Vec::new();
             with_units(3, &mut st, &mut |st, _| {
@@ -696,15 +702,15 @@ mod tests {
                 may.push(st.may_flush(&settings));
             });
             // With nothing unanswered; behind that batch; at the end of the hold.
-            assert_eq!(may, [true, !held, true], "{srtt_us} us");
+            assert_eq!(may, [true, !corked, true], "{srtt_us} us");
         }
     }
 
     #[test]
     fn a_round_trip_that_many_calls_make_long_is_no_reason_not_to_hold() {
-        for (rtt_us, calls, held) in [(150, 40, false), (150, 300, true), (0, 300, false)] {
+        for (rtt_us, calls, corked) in [(150, 40, false), (150, 300, true), (0, 300, false)] {
             let settings = LaneSettings { hold_rtt: Duration::from_micros(rtt_us), ..LaneSettings::default() };
-            let mut st = St::new();
+            let mut st = LaneState::new();
             st.set_srtt_us(1000.0);
             let mut may = Vec::new();
             with_units(calls, &mut st, &mut |st, _| {
@@ -712,18 +718,18 @@ mod tests {
                 st.out.took(st.out.rest().len());
                 may.push(st.may_flush(&settings));
             });
-            assert_eq!(may, [!held], "{calls} calls in flight");
+            assert_eq!(may, [!corked], "{calls} calls in flight");
         }
     }
 
     #[test]
     fn the_last_who_waits_for_his_bytes_is_asked_to_write_and_never_the_reader() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         let mut asked = Vec::new();
         with_units(5, &mut st, &mut |st, numbers| {
             st.swap_out(Instant::now());
             st.sent = 15;
-            let mut ask = |st: &St, but: usize| {
+            let mut ask = |st: &LaneState, but: usize| {
                 asked.push(st.last_unsent_live(numbers[but]).map(|(number, _)| number - numbers[0]));
             };
             ask(st, 0);
@@ -740,12 +746,12 @@ mod tests {
 
     #[test]
     fn death_sorts_by_what_the_kernel_took() {
-        let mut st = St::new();
+        let mut st = LaneState::new();
         with_units(3, &mut st, &mut |st, _| {
             st.swap_out(Instant::now());
             st.sent = 15;
             st.dead = Some(Error::new(Status::Io, "cut"));
-            let reached: Vec<usize> = st.bury().iter().map(|(_, _, failure)| failure.sent).collect();
+            let reached: Vec<usize> = st.fail_all().iter().map(|(_, _, failure)| failure.sent).collect();
             assert_eq!(reached, [10, 5, 0]);
         });
     }
@@ -753,14 +759,14 @@ mod tests {
     #[test]
     fn at_the_head_was_who_is_due_next_and_only_if_the_other_side_hung_up() {
         for (hung_up, sent, heads) in [(true, 15, vec![1]), (true, 10, vec![]), (false, 30, vec![])] {
-            let mut st = St::new();
+            let mut st = LaneState::new();
             with_units(3, &mut st, &mut |st, numbers| {
                 // The first was answered.
                 st.swap_out(Instant::now());
                 drop(st.pop());
                 (st.sent, st.hung_up) = (sent, hung_up);
                 st.dead = Some(Error::new(Status::Io, "cut"));
-                let ended = st.bury();
+                let ended = st.fail_all();
                 let at_head = ended.iter().filter(|(_, _, failure)| failure.at_head);
                 assert_eq!(at_head.map(|(number, ..)| number - numbers[0]).collect::<Vec<_>>(), heads);
             });

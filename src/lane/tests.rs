@@ -13,7 +13,7 @@ use super::{Bytes, Lane, Outcome, Point, Unit};
 use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
 use crate::net::{Conn, ConnectOptions, Expect};
-use crate::time::{Deadline, Gate, Passage};
+use crate::time::{Deadline, Passage, WriteLease};
 
 const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -50,7 +50,7 @@ fn lane_of(spin: Duration, silent: Duration, talk: impl FnOnce(TcpStream) + Send
 }
 
 fn ping(lane: &Lane) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None }, Deadline::never())
+    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None }, Deadline::never())
 }
 
 /// Reads until so many PINGs are there.
@@ -140,13 +140,16 @@ fn a_panic_of_the_writer_leaves_everybody_in_doubt_whose_bytes_it_had() {
 
 #[test]
 fn half_a_command_is_never_left_in_the_buffer() {
-    let mut st = super::St::new();
+    let mut st = super::LaneState::new();
     let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        super::slot::scope(|_, token| {
-            st.push(super::Entry::new(super::Waiter::Caller(token), None, crate::time::Deadline::never()), |buffer| {
-                buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
-                panic!("on purpose");
-            })
+        super::slot::scope(|_, completer| {
+            st.push(
+                super::Entry::new(super::Waiter::Caller(completer), None, crate::time::Deadline::never()),
+                |buffer| {
+                    buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
+                    panic!("on purpose");
+                },
+            )
         })
     }));
     assert!(pushed.is_err() && !st.has_unsent() && st.in_flight() == 0);
@@ -221,7 +224,7 @@ fn a_reader_is_never_ordered_to_write() {
                 std::thread::yield_now();
             }
             let st = lane.lock();
-            assert!(matches!(st.writer, Role::Held(writer) if st.last_unsent_live(writer).is_none()));
+            assert!(matches!(st.writer, Role::Taken(writer) if st.last_unsent_live(writer).is_none()));
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
@@ -281,7 +284,7 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     scope(|threads| {
         let first = threads.spawn(|| {
-            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
             lane.exec(unit, Deadline::after(Duration::from_millis(300)))
         });
         until(&lane, 1);
@@ -312,7 +315,7 @@ fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
 }
 
 fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, gate: None }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, lease: None }, deadline)
 }
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
@@ -422,7 +425,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, patience: Duration) -> (Outco
         let _ = stream.write_all(PONG);
         let _ = stream.read(&mut [0; 64]);
     });
-    lane.glance.spin_rests.store(rests, Ordering::Relaxed);
+    lane.hints.spin_pauses.store(rests, Ordering::Relaxed);
     let looked = Arc::new(AtomicUsize::new(0));
     let hook = {
         let (looked, go) = (looked.clone(), std::sync::Mutex::new(go));
@@ -433,7 +436,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, patience: Duration) -> (Outco
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
     let outcome = lane.exec_among(unit, Deadline::never(), Some(&AtomicUsize::new(calls)));
     (outcome, looked.load(Ordering::Relaxed))
 }
@@ -457,12 +460,12 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     let lane_spins = |spin| {
         let begun = Instant::now();
         let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
         let deadline = Deadline::after(Duration::from_millis(60));
         let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
         assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
         assert!(begun.elapsed() >= Duration::from_millis(60) && begun.elapsed() < Duration::from_secs(10));
-        assert!(lane.glance.spin_rests.load(Ordering::Relaxed) > 0, "it was in vain");
+        assert!(lane.hints.spin_pauses.load(Ordering::Relaxed) > 0, "it was in vain");
     };
     lane_spins(Duration::from_secs(100));
     lane_spins(Duration::from_millis(5));
@@ -535,16 +538,16 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
     assert!(lane.is_dead() && lane.in_flight() == 0);
 }
 
-/// A PING that is sent only as long as the gate is open.
-fn leased_ping(lane: &Lane, gate: &Arc<Gate>) -> Outcome {
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: true, gate: Some(gate) };
+/// A PING that is sent only as long as the lease lasts.
+fn leased_ping(lane: &Lane, lease: &Arc<WriteLease>) -> Outcome {
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: true, lease: Some(lease) };
     lane.exec(unit, Deadline::never())
 }
 
-fn lease() -> Arc<Gate> {
-    let gate = Arc::new(Gate::default());
-    gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
-    gate
+fn a_lease() -> Arc<WriteLease> {
+    let lease = Arc::new(WriteLease::default());
+    lease.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+    lease
 }
 
 #[test]
@@ -556,8 +559,8 @@ fn what_waits_for_a_writer_when_its_lease_ends_is_taken_back_and_the_rest_goes_o
         }
         let _ = stream.read(&mut [0; 64]);
     });
-    let gate = lease();
-    assert!(leased_ping(&lane, &gate).is_ok());
+    let lease = a_lease();
+    assert!(leased_ping(&lane, &lease).is_ok());
     // The first writer is at work until the others have appended and the lease is over.
     let (entered, enter) = channel();
     let (leave, left) = channel::<()>();
@@ -572,13 +575,13 @@ fn what_waits_for_a_writer_when_its_lease_ends_is_taken_back_and_the_rest_goes_o
     scope(|scope| {
         let writer = scope.spawn(|| ping(&lane));
         enter.recv().unwrap();
-        let leased: Vec<_> = (0..2).map(|_| scope.spawn(|| leased_ping(&lane, &gate))).collect();
+        let leased: Vec<_> = (0..2).map(|_| scope.spawn(|| leased_ping(&lane, &lease))).collect();
         let other = scope.spawn(|| ping(&lane));
         until(&lane, 4);
-        gate.set(Passage::Shut);
+        lease.set(Passage::Shut);
         leave.send(()).unwrap();
-        for held in leased {
-            let failure = held.join().unwrap().unwrap_err();
+        for fenced in leased {
+            let failure = fenced.join().unwrap().unwrap_err();
             assert_eq!((failure.sent, failure.error.status()), (0, Status::Fenced));
         }
         assert!(writer.join().unwrap().is_ok() && other.join().unwrap().is_ok());
@@ -595,13 +598,13 @@ fn bytes_on_a_lease_that_is_renewed_or_needed_no_more_are_sent() {
         }
         let _ = stream.read(&mut [0; 64]);
     });
-    let gate = lease();
-    gate.set(Passage::Until(Instant::now()));
-    let failure = leased_ping(&lane, &gate).unwrap_err();
+    let lease = a_lease();
+    lease.set(Passage::Until(Instant::now()));
+    let failure = leased_ping(&lane, &lease).unwrap_err();
     assert_eq!((failure.sent, failure.error.status()), (0, Status::Fenced));
     for passage in [Passage::Until(Instant::now() + Duration::from_secs(60)), Passage::Open] {
-        gate.set(passage);
-        assert!(leased_ping(&lane, &gate).is_ok(), "{passage:?}");
+        lease.set(passage);
+        assert!(leased_ping(&lane, &lease).is_ok(), "{passage:?}");
     }
     assert!(!lane.is_dead());
 }
@@ -615,13 +618,13 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
         let () = shutting.recv().unwrap();
         while stream.read(&mut [0; 65_536]).is_ok_and(|n| n > 0) {}
     });
-    let gate = lease();
+    let lease = a_lease();
     scope(|scope| {
         let large = vec![b'x'; 40_000_000];
-        let (lane, gate) = (&lane, &gate);
+        let (lane, lease) = (&lane, &lease);
         let call = scope.spawn(move || {
             let args: [&[u8]; 3] = [b"SET", b"k", &large];
-            let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, gate: Some(gate) };
+            let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, lease: Some(lease) };
             lane.exec(unit, Deadline::never())
         });
         let begun = Instant::now();
@@ -629,7 +632,7 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
             assert!(begun.elapsed() < Duration::from_secs(10), "the socket is never full");
             std::thread::yield_now();
         }
-        gate.set(Passage::Shut);
+        lease.set(Passage::Shut);
         shut.send(()).unwrap();
         let failure = call.join().unwrap().unwrap_err();
         assert!(failure.sent < 40_000_000 && failure.error.status() == Status::Io, "{failure:?}");
@@ -655,7 +658,7 @@ fn a_lane_is_not_silent_with_something_to_read() {
         let _ = stream.read(&mut [0; 64]);
     });
     let unasked = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
         assert_eq!(lane.exec(unit, Deadline::after(Duration::ZERO)).unwrap_err().sent, PING.len());
     };
     let judged_after_silence = || {
@@ -715,7 +718,7 @@ fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // More than once: a machine that stands still for longer than that moment takes it away.
-    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, gate: None };
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
     let answered = (0..50).any(|_| {
         lane.lock().reader.take(super::NOBODY);
         std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
-use crate::time::Gate;
+use crate::time::WriteLease;
 
 /// What a unit ends with.
 pub type Outcome = std::result::Result<Reply, Failure>;
@@ -47,7 +47,7 @@ pub struct Unit<'a> {
     /// passed since the peer last said something.
     pub at_most_once: bool,
     /// It is sent only as long as this is open; what is taken back for it ends as unsent, with the status FENCED.
-    pub gate: Option<&'a Arc<Gate>>,
+    pub lease: Option<&'a Arc<WriteLease>>,
 }
 
 /// The bytes of a unit, encoded or still to be encoded.

@@ -8,21 +8,21 @@ use std::iter::once;
 use std::time::Duration;
 
 use super::role::NOBODY;
-use super::state::{St, Waiter};
-use super::{Call, Failure, Lane, RoleGuard};
+use super::state::{LaneState, Waiter};
+use super::{Caller, Failure, Lane, RoleGuard};
 use crate::error::{Error, Status};
 use crate::net::{Out, Sending};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
-use crate::time::{Gate, Instant};
+use crate::time::{Instant, WriteLease};
 
 /// Rounds for others, after one's own bytes are out.
 const ROUNDS: u32 = 4;
 /// Rounds at the most, when there is nobody who could take the role at once.
 const MOST_ROUNDS: u32 = 16;
 /// While another reads, a writer that waits for room looks this often whether it has become the reader.
-const GLANCE: Duration = Duration::from_millis(5);
+const ROLE_CHECK: Duration = Duration::from_millis(5);
 
 /// How one round of sending ended.
 enum Round {
@@ -34,18 +34,22 @@ enum Round {
 
 impl Lane {
     /// Takes the writer's role (or has been given it) and sends until nothing may be sent. Without a call of its own it never waits.
-    pub(super) fn flush<'a>(&'a self, st: MutexGuard<'a, St>, call: Option<&Call<'_>>) -> MutexGuard<'a, St> {
+    pub(super) fn flush<'a>(
+        &'a self,
+        st: MutexGuard<'a, LaneState>,
+        call: Option<&Caller<'_>>,
+    ) -> MutexGuard<'a, LaneState> {
         self.flush_with(st, call, None)
     }
 
     /// As [`Lane::flush`], with a unit that is in no buffer: it comes after all that is there at the beginning.
     pub(super) fn flush_with<'a>(
         &'a self,
-        st: MutexGuard<'a, St>,
-        call: Option<&Call<'_>>,
+        st: MutexGuard<'a, LaneState>,
+        call: Option<&Caller<'_>>,
         mut straight: Option<&Pieces<'_>>,
-    ) -> MutexGuard<'a, St> {
-        let _guard = RoleGuard::new(self, Order::Flush);
+    ) -> MutexGuard<'a, LaneState> {
+        let _guard = RoleGuard::new(self, Order::TakeWriter);
         // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
         let mut st = st;
         let mut rounds = 0;
@@ -60,13 +64,13 @@ impl Lane {
                 return self.end_writing(st, None);
             }
             st.swap_out(call.and_then(|call| call.fresh.get()).unwrap_or_else(Instant::now));
-            let (careful, lease) = (st.take_care(), st.lease());
+            let (check_peer_first, lease) = (st.take_peer_check(), st.lease());
             let lease = lease.as_deref();
             let mut out = std::mem::take(&mut st.out);
             drop(st);
             let (taken, mut round) = match straight {
                 // What is sent into a connection that the peer has closed could not be told from what it has read.
-                _ if careful && self.wire.is_closed_by_peer() => (0, Round::Broken(self.closed())),
+                _ if check_peer_first && self.wire.is_closed_by_peer() => (0, Round::Broken(self.closed())),
                 None => self.send(&mut [IoSlice::new(out.rest())], lease, call),
                 Some(pieces) => self.send(&mut in_parts(out.rest(), pieces), lease, call),
             };
@@ -91,7 +95,7 @@ impl Lane {
             }
             match round {
                 Round::Broken(error) => return self.hear_out(st, own, error),
-                Round::Late => return self.pass_flush(st, own),
+                Round::Late => return self.pass_writer(st, own),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
                 Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
                 // What an earlier writer left unsent may have gone before one's own bytes.
@@ -101,13 +105,13 @@ impl Lane {
             }
             // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
             if rounds > ROUNDS && st.last_unsent_live(own).is_some() || rounds > MOST_ROUNDS {
-                return self.pass_flush(st, own);
+                return self.pass_writer(st, own);
             }
         }
     }
 
     /// Hands the writer's role to another whose bytes are not out yet.
-    pub(super) fn pass_flush<'a>(&'a self, mut st: MutexGuard<'a, St>, but: u64) -> MutexGuard<'a, St> {
+    pub(super) fn pass_writer<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, but: u64) -> MutexGuard<'a, LaneState> {
         if st.dead.is_some() {
             return self.end_writing(st, None);
         }
@@ -118,11 +122,15 @@ impl Lane {
         self.lock()
     }
 
-    fn end_writing<'a>(&'a self, mut st: MutexGuard<'a, St>, broken: Option<Error>) -> MutexGuard<'a, St> {
+    fn end_writing<'a>(
+        &'a self,
+        mut st: MutexGuard<'a, LaneState>,
+        broken: Option<Error>,
+    ) -> MutexGuard<'a, LaneState> {
         st.writer.give_up();
         match broken {
             Some(cause) => self.hang_up(st, cause),
-            None if st.dead.is_some() => self.bury(st),
+            None if st.dead.is_some() => self.fail_all(st),
             None => {
                 self.publish(&st);
                 st
@@ -132,15 +140,15 @@ impl Lane {
 
     /// Sending has failed. What the server had said before that belongs to those who wait for it, and may say why: it is read first, by
     /// whoever reads, or here.
-    fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, St>, own: u64, cause: Error) -> MutexGuard<'a, St> {
+    fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, own: u64, cause: Error) -> MutexGuard<'a, LaneState> {
         let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
         if st.dead.is_some() || !(free || reads) {
             // Who reads is woken by this, and ends the lane if there is not enough for it. With enough for all it ends at its next use.
             self.wire.shutdown();
             st.writer.give_up();
-            return if st.dead.is_some() { self.bury(st) } else { st };
+            return if st.dead.is_some() { self.fail_all(st) } else { st };
         }
-        let _guard = RoleGuard::new(self, Order::Lead);
+        let _guard = RoleGuard::new(self, Order::TakeReader);
         st.reader.take(own);
         drop(st);
         self.read_rest();
@@ -156,7 +164,11 @@ impl Lane {
     }
 
     /// Answers units that were taken back: they were not sent.
-    fn give_back<'a>(&'a self, st: MutexGuard<'a, St>, late: Vec<(u64, Waiter, usize)>) -> MutexGuard<'a, St> {
+    fn give_back<'a>(
+        &'a self,
+        st: MutexGuard<'a, LaneState>,
+        late: Vec<(u64, Waiter, usize)>,
+    ) -> MutexGuard<'a, LaneState> {
         self.publish(&st);
         drop(st);
         for (number, waiter, sent) in late {
@@ -169,7 +181,7 @@ impl Lane {
 
     /// Sends until all is taken, the deadline comes, or the connection breaks. With a lease the clock is looked at before any byte goes:
     /// what was swapped out cannot be taken back, so that the connection ends with the lease.
-    fn send(&self, parts: &mut [IoSlice<'_>], lease: Option<&Gate>, call: Option<&Call<'_>>) -> (usize, Round) {
+    fn send(&self, parts: &mut [IoSlice<'_>], lease: Option<&WriteLease>, call: Option<&Caller<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
         let mut sending = Sending::new(parts);
@@ -177,9 +189,14 @@ impl Lane {
         (sending.sent(), round)
     }
 
-    fn send_until_done(&self, sending: &mut Sending<'_, '_>, lease: Option<&Gate>, call: Option<&Call<'_>>) -> Round {
+    fn send_until_done(
+        &self,
+        sending: &mut Sending<'_, '_>,
+        lease: Option<&WriteLease>,
+        call: Option<&Caller<'_>>,
+    ) -> Round {
         while !sending.is_done() {
-            if lease.is_some_and(Gate::is_shut) {
+            if lease.is_some_and(WriteLease::is_over) {
                 let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);
                 return Round::Broken(Error::new(Status::Io, text));
             }
@@ -207,26 +224,26 @@ impl Lane {
 
     /// Waits until the socket takes more. A server that waits for us to read its replies must not be waited for: when there
     /// is something to read and nobody else reads, read first.
-    fn wait_for_room(&self, call: &Call<'_>) -> Result<(), Error> {
+    fn wait_for_room(&self, call: &Caller<'_>) -> Result<(), Error> {
         call.fresh.set(None);
-        if call.slot.take(Order::Lead) {
-            call.leads.set(true);
+        if call.slot.take(Order::TakeReader) {
+            call.is_reader.set(true);
         }
-        let leads = call.leads.get();
+        let is_reader = call.is_reader.get();
         let mut st = self.lock();
-        let reads = leads || st.reader.is_free();
+        let reads = is_reader || st.reader.is_free();
         if reads {
             st.reader.take(call.number);
         }
         drop(st);
         let left = call.deadline.left();
-        let limit = if reads { left } else { Some(left.map_or(GLANCE, |left| left.min(GLANCE))) };
+        let limit = if reads { left } else { Some(left.map_or(ROLE_CHECK, |left| left.min(ROLE_CHECK))) };
         let ready = self.wire.wait(reads, true, limit);
         if reads && matches!(&ready, Ok(ready) if ready.read) {
             self.read_available();
         }
-        if reads && !leads {
-            self.pass_lead(self.lock(), call.number);
+        if reads && !is_reader {
+            self.pass_reader(self.lock(), call.number);
         }
         match ready {
             Ok(_) => Ok(()),

@@ -10,7 +10,7 @@ use super::wire::{Filled, In, Sending, Wire};
 use crate::config::{ClientSettings, Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
-use crate::time::{Deadline, Gate};
+use crate::time::{Deadline, WriteLease};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -116,8 +116,8 @@ impl Conn {
             let after = deadline.elapsed().as_millis();
             error.in_context(format_args!("handshake with {endpoint}")).with_time(after, "")
         })?;
-        if let Some(gate) = &options.admit {
-            gate.admit(&mut conn, deadline)?;
+        if let Some(check) = &options.admit {
+            check.admit(&mut conn, deadline)?;
         }
         Ok(conn)
     }
@@ -190,18 +190,18 @@ impl Conn {
 
     /// Sends a unit and receives its replies, both at once: a server that waits for us to take its replies, or counts how many we let
     /// lie, is read while the rest goes out. What it said before it cut the connection counts more than how that showed here.
-    /// A unit that was answered before all of it was sent leaves the connection broken. With a gate nothing is handed to the kernel once that
-    /// is shut: FENCED while nothing had been; after that the connection is broken.
+    /// A unit that was answered before all of it was sent leaves the connection broken. Under a lease nothing is handed to the kernel once that
+    /// is over: FENCED while nothing had been; after that the connection is broken.
     pub fn exchange(
         &mut self,
         parts: &mut [IoSlice<'_>],
         want: Want,
-        gate: Option<&Gate>,
+        lease: Option<&WriteLease>,
         deadline: Deadline,
     ) -> std::result::Result<Reply, SendError> {
         let mut sending = Sending::new(parts);
         while !sending.is_done() {
-            if gate.is_some_and(Gate::is_shut) {
+            if lease.is_some_and(WriteLease::is_over) {
                 return Err(self.held_back(sending.sent()));
             }
             let early = match self.wire.send(&mut sending) {
@@ -225,7 +225,7 @@ impl Conn {
         self.recv(want, deadline).map_err(|error| SendError { sent, error })
     }
 
-    /// The gate was shut before all was sent.
+    /// The lease ended before all was sent.
     fn held_back(&self, sent: usize) -> SendError {
         let error = match sent {
             0 => Error::new(Status::Fenced, format!("not sent to {}: writes are held back", self.endpoint))
@@ -553,9 +553,9 @@ mod tests {
     #[test]
     fn nothing_is_handed_to_the_kernel_once_the_gate_is_shut() {
         let deadline = Deadline::after(Duration::from_secs(20));
-        let gate = Arc::new(Gate::default());
-        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
-        let (shut, read_on) = (Arc::clone(&gate), std::sync::mpsc::channel::<usize>());
+        let lease = Arc::new(WriteLease::default());
+        lease.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        let (shut, read_on) = (Arc::clone(&lease), std::sync::mpsc::channel::<usize>());
         let (heard, all) = (read_on.0, read_on.1);
         let endpoint = server(move |mut stream| {
             let _ = stream.read(&mut [0; 4096]).unwrap();
@@ -571,9 +571,9 @@ mod tests {
         });
         let mut conn = open(&endpoint, 5000, 5000).unwrap();
         let ping = b"*1\r\n$4\r\nPING\r\n";
-        assert!(conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&gate), deadline).is_ok());
+        assert!(conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&lease), deadline).is_ok());
         let large = vec![b'x'; 64 << 20];
-        let failed = conn.exchange(&mut [IoSlice::new(&large)], Want::One, Some(&gate), deadline).unwrap_err();
+        let failed = conn.exchange(&mut [IoSlice::new(&large)], Want::One, Some(&lease), deadline).unwrap_err();
         assert_eq!(failed.error.status(), Status::Io, "{}", failed.error);
         assert!(failed.sent < large.len() && conn.is_broken(), "{} bytes", failed.sent);
         drop(conn);
@@ -589,7 +589,7 @@ mod tests {
             5000,
         )
         .unwrap();
-        let failed = conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&gate), deadline).unwrap_err();
+        let failed = conn.exchange(&mut [IoSlice::new(ping)], Want::One, Some(&lease), deadline).unwrap_err();
         assert_eq!((failed.sent, failed.error.status()), (0, Status::Fenced));
         assert!(failed.error.has(flags::RETRYABLE) && !conn.is_broken(), "it can serve others");
     }

@@ -186,15 +186,15 @@ impl<'a> Plan<'a> {
     pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
         let at_most_once = !self.repeatable;
         match &self.what {
-            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, at_most_once, gate: None },
-            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, at_most_once, gate: None },
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, at_most_once, lease: None },
+            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, at_most_once, lease: None },
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
                 Unit {
                     bytes: Bytes::Raw(&list.bytes()[start..]),
                     list: Some((list.len() - from) as u32),
                     at_most_once,
-                    gate: None,
+                    lease: None,
                 }
             }
         }

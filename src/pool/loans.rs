@@ -100,7 +100,7 @@ pub struct Loan {
     conn: Option<Conn>,
     id: u64,
     round: u64,
-    spoiled: bool,
+    discarded: bool,
     /// It carries one unit only.
     of_unit: bool,
 }
@@ -123,15 +123,15 @@ impl Loan {
     }
 
     /// Discards the connection: it is closed when it is given back.
-    pub fn spoil(&mut self) {
-        self.spoiled = true;
+    pub fn discard(&mut self) {
+        self.discarded = true;
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            self.pool.give_back(conn, self.id, self.round, self.spoiled, self.of_unit);
+            self.pool.give_back(conn, self.id, self.round, self.discarded, self.of_unit);
         }
     }
 }
@@ -313,7 +313,7 @@ impl Pool {
 
     fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn, round: u64) -> Loan {
         let id = inner.loans.lend(&conn);
-        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, spoiled: false, of_unit: false }
+        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, discarded: false, of_unit: false }
     }
 
     /// Opens a connection in a place that was reserved.
@@ -378,11 +378,11 @@ impl Pool {
         )
     }
 
-    fn give_back(&self, conn: Conn, id: u64, round: u64, spoiled: bool, of_unit: bool) {
+    fn give_back(&self, conn: Conn, id: u64, round: u64, discarded: bool, of_unit: bool) {
         let mut inner = self.lock();
         inner.loans.lent.retain(|(lent, _)| *lent != id);
         inner.loans.units -= usize::from(of_unit);
-        let fit = !spoiled
+        let fit = !discarded
             && round == inner.loans.round
             && inner.ended.is_none()
             && !self.is_too_old(&conn)

@@ -195,10 +195,10 @@ impl Submitter {
         }
         attach(queue, &submit_lane);
         let (now, at_most_once) = (Instant::now(), !reads);
-        let gate = if reads { None } else { context.service.lease() };
+        let lease = if reads { None } else { context.service.lease() };
         let start = |call: &Arc<Call>| {
             let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once, gate };
+            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once, lease };
             let way = Way { route: route.clone(), replicas: 0, failover_seq, version, trip: None };
             call.start(
                 unit,

@@ -367,7 +367,7 @@ impl PendingQueue {
                     None => way,
                 };
                 let (way, submit_lane) = Opened::take(opened, way, call.traffic());
-                let unit = Unit { gate: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
+                let unit = Unit { lease: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
                 call.keep_attempt(attempt);
                 return match submit_lane {
                     Some(submit_lane) => self.begin_waiting(router, waiting, unit, way, submit_lane),

@@ -16,8 +16,8 @@ use crate::time::Instant;
 const PARKED: u32 = 1;
 const DONE: u32 = 2;
 const RELEASED: u32 = 4;
-const LEAD: u32 = 8;
-const FLUSH: u32 = 16;
+const READER: u32 = 8;
+const WRITER: u32 = 16;
 
 /// Where a thread waits for its value. Two cache lines apart from anything else.
 #[repr(align(128))]
@@ -27,18 +27,18 @@ pub struct Slot<T> {
 }
 
 /// The other side: fills the slot once, or is dropped.
-pub struct Token<T>(NonNull<Slot<T>>);
+pub struct Completer<T>(NonNull<Slot<T>>);
 
 // SAFETY: the token is a unique right to write the value once; the slot is alive until the token is gone (see `scope`).
-unsafe impl<T: Send> Send for Token<T> {}
+unsafe impl<T: Send> Send for Completer<T> {}
 
 /// What a waiter is asked to do for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Take the reader's role.
-    Lead,
+    TakeReader,
     /// Take the writer's role.
-    Flush,
+    TakeWriter,
 }
 
 /// What a waiter finds when it looks.
@@ -55,10 +55,10 @@ pub enum Seen<T> {
 }
 
 /// Makes a slot and its token, and runs `wait` with both; returns only after the token is gone.
-pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Token<T>) -> R) -> R {
+pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Completer<T>) -> R) -> R {
     let slot = Slot { state: AtomicU32::new(0), value: UnsafeCell::new(None) };
     let outlive = Outlive(&slot);
-    let result = wait(outlive.0, Token(NonNull::from(&slot)));
+    let result = wait(outlive.0, Completer(NonNull::from(&slot)));
     drop(outlive);
     result
 }
@@ -103,7 +103,7 @@ impl<T> Slot<T> {
 
     /// An order that was given and not seen yet.
     pub fn peek_order(&self) -> Option<Order> {
-        match self.state.load(Ordering::Acquire) & (LEAD | FLUSH) {
+        match self.state.load(Ordering::Acquire) & (READER | WRITER) {
             0 => None,
             orders => self.take_order(orders),
         }
@@ -135,25 +135,25 @@ impl<T> Slot<T> {
 
 fn bit(order: Order) -> u32 {
     match order {
-        Order::Lead => LEAD,
-        Order::Flush => FLUSH,
+        Order::TakeReader => READER,
+        Order::TakeWriter => WRITER,
     }
 }
 
 impl<T> Slot<T> {
     fn take_order(&self, state: u32) -> Option<Order> {
-        let (order, bit) = match (state & LEAD, state & FLUSH) {
+        let (order, bit) = match (state & READER, state & WRITER) {
             (0, 0) => return None,
-            (0, _) => (Order::Flush, FLUSH),
-            _ => (Order::Lead, LEAD),
+            (0, _) => (Order::TakeWriter, WRITER),
+            _ => (Order::TakeReader, READER),
         };
-        let taken = if Fault::OneOrderLost.is_made() { LEAD | FLUSH } else { bit };
+        let taken = if Fault::OneOrderLost.is_made() { READER | WRITER } else { bit };
         self.state.fetch_and(!(taken | PARKED), Ordering::AcqRel);
         Some(order)
     }
 }
 
-impl<T> Token<T> {
+impl<T> Completer<T> {
     /// Hands the value over; true when the waiter is asleep and has to be woken.
     pub fn deliver(self, value: T) -> bool {
         let slot = self.0;
@@ -173,7 +173,7 @@ impl<T> Token<T> {
     }
 }
 
-impl<T> Drop for Token<T> {
+impl<T> Drop for Completer<T> {
     fn drop(&mut self) {
         // SAFETY: the slot lives until RELEASED is seen, and is not touched after.
         unsafe { self.0.as_ref().state.fetch_or(RELEASED, Ordering::AcqRel) };
@@ -190,18 +190,18 @@ mod tests {
     #[test]
     fn a_value_reaches_a_sleeping_waiter() {
         let word = Word::default();
-        let (sender, receiver) = mpsc::channel::<Token<String>>();
+        let (sender, receiver) = mpsc::channel::<Completer<String>>();
         std::thread::scope(|threads| {
             threads.spawn(|| {
-                for token in receiver {
-                    if token.deliver("value".to_owned()) {
+                for completer in receiver {
+                    if completer.deliver("value".to_owned()) {
                         word.wake(1);
                     }
                 }
             });
             for _ in 0..1000 {
-                let seen = scope(|slot, token| {
-                    sender.send(token).unwrap();
+                let seen = scope(|slot, completer| {
+                    sender.send(completer).unwrap();
                     slot.wait(&word, 1, None)
                 });
                 assert_eq!(seen, Seen::Done("value".to_owned()));
@@ -212,13 +212,13 @@ mod tests {
 
     #[test]
     fn an_order_is_seen_before_the_value_that_came_after_it() {
-        scope(|slot, token: Token<u8>| {
-            assert!(!token.order(Order::Flush));
-            assert!(!token.order(Order::Lead));
-            token.deliver(7);
-            assert_eq!(slot.peek(), Some(Seen::Order(Order::Lead)));
-            assert!(!slot.take(Order::Lead));
-            assert_eq!(slot.peek(), Some(Seen::Order(Order::Flush)));
+        scope(|slot, completer: Completer<u8>| {
+            assert!(!completer.order(Order::TakeWriter));
+            assert!(!completer.order(Order::TakeReader));
+            completer.deliver(7);
+            assert_eq!(slot.peek(), Some(Seen::Order(Order::TakeReader)));
+            assert!(!slot.take(Order::TakeReader));
+            assert_eq!(slot.peek(), Some(Seen::Order(Order::TakeWriter)));
             assert_eq!(slot.peek(), Some(Seen::Done(7)));
         });
     }
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn a_waiter_gives_up_and_a_dropped_token_is_told() {
         let word = Word::default();
-        scope(|slot, token: Token<u8>| {
+        scope(|slot, completer: Completer<u8>| {
             let end = Instant::now() + Duration::from_millis(2);
             assert_eq!(slot.wait(&word, 1, Some(end)), Seen::Late);
-            drop(token);
+            drop(completer);
             assert_eq!(slot.wait(&word, 1, None), Seen::Released);
         });
     }

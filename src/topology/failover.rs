@@ -24,7 +24,7 @@ use super::watch::{FenceChange, Happening, Switch};
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::seam::{self, Seam};
-use crate::time::{Deadline, Gate, Passage};
+use crate::time::{Deadline, Passage, WriteLease};
 use crate::worker;
 
 /// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
@@ -88,12 +88,12 @@ impl Failover {
 impl Service {
     /// Whether writes are held back. Who finds that they are not sees what was published before the fence came down.
     pub fn is_fenced(&self) -> bool {
-        self.gate.is_shut()
+        self.write_lease.is_over()
     }
 
     /// What writes may pass by, while that ends by the clock; `None`: there is nothing to look at.
-    pub fn lease(&self) -> Option<&Arc<Gate>> {
-        self.gate.is_leased().then_some(&self.gate)
+    pub fn lease(&self) -> Option<&Arc<WriteLease>> {
+        self.write_lease.is_limited().then_some(&self.write_lease)
     }
 
     /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read
@@ -308,14 +308,14 @@ impl Service {
         self.set_fence_at(flight, Instant::now(), &|_| why.clone());
     }
 
-    /// Opens or shuts the gate as those who hold the fence want it, and tells of it when that is a change.
+    /// Sets the write lease as those who hold the fence want it, and tells of it when that is a change.
     fn set_fence_at(&self, flight: &mut Flight, now: Instant, why: &dyn Fn(Passage) -> Why) -> Passage {
         let known = self.identities();
         let Failover { fence, witnesses, told_shut, .. } = &mut flight.failover;
         let passage = fence.judge(witnesses, &known, now);
         // Not only with an event: a lease that the clock had ended may be renewed.
-        let was_shut = self.gate.is_shut();
-        self.gate.set(passage);
+        let was_shut = self.write_lease.is_over();
+        self.write_lease.set(passage);
         seam::pass(Seam::FenceMoved, self);
         if was_shut && passage != Passage::Shut {
             self.landed.notify_all();

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role};
 use crate::sys::seam::{self, Seam};
 use crate::sys::{panic, random};
-use crate::time::{Deadline, Gate};
+use crate::time::{Deadline, WriteLease};
 use crate::worker::{self, Host};
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
@@ -79,7 +79,7 @@ pub struct Service {
     snapshot: ArcSwap<Snapshot>,
     version: AtomicU64,
     /// The fence's state for a glance.
-    pub(super) gate: Arc<Gate>,
+    pub(super) write_lease: Arc<WriteLease>,
     pub(super) failover_seq: AtomicU64,
     flight: Mutex<Flight>,
     pub(super) landed: Condvar,
@@ -121,7 +121,7 @@ impl Service {
             shared,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             version: AtomicU64::new(0),
-            gate: Arc::default(),
+            write_lease: Arc::default(),
             failover_seq: AtomicU64::new(0),
             flight: Mutex::default(),
             landed: Condvar::new(),

@@ -74,7 +74,7 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
                     ask(&mut loan);
                     assert!(pool.counts().total <= 7);
                     if random.u32(..200) == 0 {
-                        loan.spoil();
+                        loan.discard();
                     }
                     loans.fetch_add(1, Ordering::Relaxed);
                 }
@@ -166,7 +166,7 @@ fn who_comes_first_is_served_first() {
                 ask(&mut loan);
                 if n % 3 == 0 {
                     // The next opens a connection in this place.
-                    loan.spoil();
+                    loan.discard();
                 }
             });
             eventually("it waits", || pool.counts().waiting == n + 1);
@@ -205,7 +205,7 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
     let pool = server.pool(pool_of(4));
     let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"0");
-    loan.spoil();
+    loan.discard();
     drop(loan);
     assert_eq!(pool.counts().total, 0);
     let mut loan = pool.loan(after(20_000)).unwrap();
@@ -434,7 +434,7 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
         })
     };
     let pool = server.pool(pool_of(3));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, at_most_once: false, gate: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, at_most_once: false, lease: None };
     // The first call opens the first lane; the second asks for another.
     (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(20_000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
@@ -505,7 +505,7 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
     spec.lane.silent = Duration::from_secs(60);
     let pool = Pool::new(spec);
     let slow = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, at_most_once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, at_most_once: false, lease: None };
         let reply = pool.exec(unit, true, after(60_000)).unwrap();
         reply.bytes(0).unwrap().to_vec()
     };
@@ -583,7 +583,7 @@ fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     // A lane that is renewed in this moment takes no more calls.
     eventually("a lane takes it", || {
         let submit_lane = pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
-        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, gate: None };
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None };
         submit_lane.start(unit, after(20_000), seen.clone(), None).is_ok()
     });
     seen

@@ -12,7 +12,7 @@ const SHUT: u64 = u64::MAX;
 
 /// A gate; open at first.
 #[derive(Debug)]
-pub struct Gate {
+pub struct WriteLease {
     born: Instant,
     /// [`OPEN`], [`SHUT`], or when the lease ends: microseconds after birth, plus one.
     word: AtomicU64,
@@ -29,13 +29,13 @@ pub enum Passage {
     Shut,
 }
 
-impl Default for Gate {
+impl Default for WriteLease {
     fn default() -> Self {
         Self { born: Instant::now(), word: AtomicU64::new(OPEN) }
     }
 }
 
-impl Gate {
+impl WriteLease {
     /// Sets it.
     pub fn set(&self, passage: Passage) {
         let word = match passage {
@@ -48,20 +48,20 @@ impl Gate {
     }
 
     /// Whether nothing may pass now.
-    pub fn is_shut(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         match self.word.load(Ordering::Acquire) {
             OPEN => false,
-            word => self.is_over(word),
+            word => self.has_ended(word),
         }
     }
 
     /// Whether it is open on lease, or was until the clock ended it.
-    pub fn is_leased(&self) -> bool {
+    pub fn is_limited(&self) -> bool {
         !matches!(self.word.load(Ordering::Acquire), OPEN | SHUT)
     }
 
     #[cold]
-    fn is_over(&self, end: u64) -> bool {
+    fn has_ended(&self, end: u64) -> bool {
         end == SHUT || micros(self.born.elapsed()) >= end
     }
 }
@@ -77,17 +77,17 @@ mod tests {
 
     #[test]
     fn a_lease_ends_by_the_clock_and_can_be_renewed() {
-        let gate = Gate::default();
-        assert!(!gate.is_shut() && !gate.is_leased());
-        gate.set(Passage::Shut);
-        assert!(gate.is_shut() && !gate.is_leased());
-        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
-        assert!(!gate.is_shut() && gate.is_leased());
-        gate.set(Passage::Until(Instant::now()));
-        assert!(gate.is_shut() && gate.is_leased());
-        gate.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
-        assert!(!gate.is_shut());
-        gate.set(Passage::Open);
-        assert!(!gate.is_shut());
+        let lease = WriteLease::default();
+        assert!(!lease.is_over() && !lease.is_limited());
+        lease.set(Passage::Shut);
+        assert!(lease.is_over() && !lease.is_limited());
+        lease.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        assert!(!lease.is_over() && lease.is_limited());
+        lease.set(Passage::Until(Instant::now()));
+        assert!(lease.is_over() && lease.is_limited());
+        lease.set(Passage::Until(Instant::now() + Duration::from_secs(60)));
+        assert!(!lease.is_over());
+        lease.set(Passage::Open);
+        assert!(!lease.is_over());
     }
 }
