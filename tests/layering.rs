@@ -67,9 +67,8 @@ const SOCKET_WRITES: &[&str] = &[
     "socket2",
 ];
 /// What moves bytes over a socket stands behind the wire, where TLS will be; other rooms cannot call it, the other files of its room must not.
-/// A waker is a pair of sockets of this process.
-const SOCKET_USERS: &[&str] = &["net/socket.rs", "net/scripted.rs", "net/wire.rs", "net/waker.rs"];
-const SOCKET_MOVES: &[&str] = &["send_parts", "send_now", "recv_into", "recv_append", "recv_now", "peek_byte"];
+const SOCKET_USERS: &[&str] = &["net/socket.rs", "net/scripted.rs", "net/wire.rs"];
+const SOCKET_MOVES: &[&str] = &["send_parts", "recv_into", "recv_append", "peek_byte"];
 const THREAD_STARTS: &[&str] = &["spawn", "Builder", "scope"];
 const RANDOM: &str = "sys/random.rs";
 /// What a first use waits for: in a child that was forked amid the first use, for ever. sys/fork.rs has what serves instead.

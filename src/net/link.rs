@@ -7,12 +7,12 @@
 use super::dial::Dial;
 use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::resolve::{self, Lookup};
-use super::waker::Waker;
 use super::wire::{Filled, In, Out, Wire};
 use crate::config::{ClientSettings, Endpoint, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
 use crate::sys::poll::PollFd;
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use std::io;
 use std::net::SocketAddr;

@@ -28,8 +28,6 @@ pub mod resolve;
 mod role;
 #[cfg_attr(loom, path = "scripted.rs")]
 mod socket;
-#[cfg(not(loom))]
-mod waker;
 mod wire;
 
 #[cfg(not(loom))]
@@ -47,6 +45,4 @@ pub use role::{Replication, Role, RoleReplica, Tells};
 #[cfg(loom)]
 pub use socket::{ANSWER, COMMAND, Script};
 pub use socket::{Ready, Socket};
-#[cfg(not(loom))]
-pub use waker::Waker;
 pub use wire::{Filled, In, Out, Sending, Wire};

@@ -5,10 +5,10 @@
 //! served when the resolver hangs or fails. Names are asked for again at every connect (one answer serves [`SHARED`] at most),
 //! so that a name that moves is followed. Leaves to others: the choice among addresses.
 
-use super::waker::Waker;
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

@@ -73,13 +73,6 @@ impl Socket {
         Ok(Self { inner, receive_timeout: AtomicU64::new(0), peer: format!("unix:{}", path.display()) })
     }
 
-    /// Two sockets joined to each other, to wake a thread that waits in poll.
-    pub(super) fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-        let wrap = |inner| Self { inner, receive_timeout: AtomicU64::new(0), peer: String::from("wake-up") };
-        Ok((wrap(a), wrap(b)))
-    }
-
     /// The outcome of a connection that was begun: to be asked once the socket is writable.
     pub fn connect_result(&self) -> io::Result<()> {
         if let Some(error) = self.inner.take_error()? {
@@ -93,12 +86,7 @@ impl Socket {
         self.inner.set_nonblocking(false)
     }
 
-    /// Hands bytes to the kernel, as many as it takes now. `WouldBlock`: none.
-    pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.send_parts(&[IoSlice::new(bytes)])
-    }
-
-    /// As [`Socket::send_now`], from several places in order.
+    /// Hands bytes to the kernel, from several places in order, as many as it takes now. `WouldBlock`: none.
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let sent = match parts {
@@ -143,11 +131,6 @@ impl Socket {
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })
-    }
-
-    /// Receives what is there. `WouldBlock`: nothing is.
-    pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.recv_into(buf, Some(Duration::ZERO))
     }
 
     /// The first byte that a receive would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
@@ -247,6 +230,15 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Instant;
 
+    impl Socket {
+        /// Two sockets joined to each other.
+        pub(in super::super) fn pair() -> io::Result<(Self, Self)> {
+            let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+            let wrap = |inner| Self { inner, receive_timeout: AtomicU64::new(0), peer: String::from("pair") };
+            Ok((wrap(a), wrap(b)))
+        }
+    }
+
     fn tcp() -> TcpSettings {
         TcpSettings {
             keepalive_idle: Duration::from_secs(1),
@@ -283,7 +275,7 @@ mod tests {
         let error = socket.recv_into(&mut [0; 8], Some(Duration::from_millis(40))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
-        assert_eq!(socket.recv_now(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(socket.recv_into(&mut [0; 8], Some(Duration::ZERO)).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -294,7 +286,7 @@ mod tests {
         assert_eq!(socket.recv_into(&mut [0; 8], None).unwrap(), 0);
         let mut failed = false;
         for _ in 0..1000 {
-            failed |= socket.send_now(b"x").is_err();
+            failed |= socket.send_parts(&[IoSlice::new(b"x")]).is_err();
             if failed {
                 break;
             }

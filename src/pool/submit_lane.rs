@@ -15,9 +15,9 @@ use super::{Inner, Pool};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::lane::{Completion, Driven, Lane, Unit};
-use crate::net::Waker;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::waker::Waker;
 use crate::time::{Deadline, Instant};
 use crate::worker;
 

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
-use crate::sys::pipe::Pipe;
 use crate::time::Deadline;
 
 use ready_fd::ReadyFd;
@@ -111,8 +110,8 @@ impl Queue {
             let text = format!("capacity is {capacity}, not 1 to {MAX_CAPACITY}");
             return Err(Error::new(Status::InvalidArg, text));
         }
-        let pipe = Pipe::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
-        let state = Mutex::new(QueueState::new(ReadyFd::new(pipe)));
+        let ready = ReadyFd::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
+        let state = Mutex::new(QueueState::new(ready));
         Ok(Arc::new(Self { capacity, state, changed: Condvar::new() }))
     }
 

@@ -4,12 +4,15 @@
 //! matter who reads the byte (a stream of Node does so itself): the next drain finds the pipe empty, and puts a new byte in if it leaves
 //! something behind.
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use crate::sys::pipe::Pipe;
+use crate::sys::waker::Waker;
 
 pub(super) struct ReadyFd {
-    pipe: Pipe,
+    waker: Waker,
+    /// What the application polls: if it is closed there, in spite of what the header says, writing to the pipe is no SIGPIPE.
+    given: OwnedFd,
     /// The application has asked for the descriptor. Before that a byte would be a system call for nothing.
     is_used: bool,
     /// A byte was put in, and no drain has taken it.
@@ -17,8 +20,9 @@ pub(super) struct ReadyFd {
 }
 
 impl ReadyFd {
-    pub(super) fn new(pipe: Pipe) -> Self {
-        Self { pipe, is_used: false, is_set: false }
+    pub(super) fn new() -> io::Result<Self> {
+        let waker = Waker::new()?;
+        Ok(Self { given: waker.share()?, waker, is_used: false, is_set: false })
     }
 
     /// The descriptor, for an application that polls it from now on.
@@ -27,21 +31,21 @@ impl ReadyFd {
         if due {
             self.set();
         }
-        self.pipe.fd()
+        self.given.as_raw_fd()
     }
 
     /// Makes it readable: something is due.
     pub(super) fn set(&mut self) {
         if self.is_used && !self.is_set {
             self.is_set = true;
-            self.pipe.put();
+            self.waker.wake();
         }
     }
 
     /// Follows a drain. For what is left a new byte is put in, so that a poll that waits for a change (EPOLLET) sees one.
     pub(super) fn settle(&mut self, due: bool) {
         if self.is_set {
-            self.pipe.take();
+            self.waker.clear();
             self.is_set = false;
         }
         if due {

@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sys::pipe::Pipe;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::waker::Waker;
 
 /// Where completions come from.
 pub trait Source: Send + Sync {
@@ -48,11 +48,11 @@ pub enum Driven {
 /// The sources, and what wakes the drain that drives them.
 pub(super) struct Reactor {
     sources: Arc<Vec<Arc<dyn Source>>>,
-    waker: Arc<Pipe>,
+    waker: Arc<Waker>,
 }
 
 impl Reactor {
-    pub(super) fn new(sources: Arc<Vec<Arc<dyn Source>>>, waker: Arc<Pipe>) -> Self {
+    pub(super) fn new(sources: Arc<Vec<Arc<dyn Source>>>, waker: Arc<Waker>) -> Self {
         sources.iter().for_each(|source| source.begin_drain());
         Self { sources, waker }
     }

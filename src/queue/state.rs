@@ -14,7 +14,7 @@ use super::ready_fd::ReadyFd;
 use super::source::{Reactor, Source};
 use super::{Event, kind};
 use crate::resp::ReplyBuilder;
-use crate::sys::pipe::Pipe;
+use crate::sys::waker::Waker;
 
 /// How much room a queue keeps after a burst, in items.
 const KEPT: usize = 1024;
@@ -41,7 +41,7 @@ pub(super) struct QueueState {
     cancelled_before: HashSet<u64>,
     sources: Arc<Vec<Arc<dyn Source>>>,
     /// Wakes the drain that runs the reactor; made with the first source.
-    waker: Option<Arc<Pipe>>,
+    waker: Option<Arc<Waker>>,
     /// A drain runs the reactor.
     reactor_runs: bool,
     /// That drain sleeps in poll, and has not been woken yet.
@@ -213,8 +213,8 @@ impl QueueState {
             return None;
         }
         if self.waker.is_none() {
-            // Without a pipe drains only sleep, and other threads read.
-            self.waker = Pipe::new().ok().map(Arc::new);
+            // Without a waker drains only sleep, and other threads read.
+            self.waker = Waker::new().ok().map(Arc::new);
         }
         let mut sources: Vec<_> = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
         sources.push(Arc::clone(source));
@@ -256,14 +256,14 @@ impl QueueState {
     pub(super) fn wake_reactor(&mut self) {
         if let (true, Some(waker)) = (self.asleep, &self.waker) {
             self.asleep = false;
-            waker.put();
+            waker.wake();
         }
     }
 
     /// The drain that runs the reactor is awake again. If it was woken, a byte is in the pipe.
     pub(super) fn wake_up(&mut self) {
         if let (Some(waker), false) = (&self.waker, self.asleep) {
-            waker.take();
+            waker.clear();
         }
         self.asleep = false;
     }

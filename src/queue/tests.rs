@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::sys::waker::Waker;
 
 fn queue() -> Arc<Queue> {
     Queue::create(8).unwrap()
@@ -143,13 +144,13 @@ fn cancellations_of_calls_that_are_over_do_not_pile_up() {
 
 /// A source that is always readable, as a connection that has ended. It is over once it was driven.
 struct Ended {
-    pipe: Pipe,
+    waker: Waker,
     looks: AtomicUsize,
 }
 
 impl Source for Ended {
     fn fd(&self) -> Option<RawFd> {
-        Some(self.pipe.fd())
+        Some(self.waker.fd())
     }
 
     fn drive(&self) -> Driven {
@@ -168,9 +169,9 @@ impl Source for Ended {
 
 #[test]
 fn a_drain_that_waits_lets_go_of_a_connection_that_ends_meanwhile() {
-    let (queue, pipe) = (queue(), Pipe::new().unwrap());
-    pipe.put();
-    let ended = Arc::new(Ended { pipe, looks: AtomicUsize::new(0) });
+    let (queue, waker) = (queue(), Waker::new().unwrap());
+    waker.wake();
+    let ended = Arc::new(Ended { waker, looks: AtomicUsize::new(0) });
     let source: Arc<dyn Source> = ended.clone();
     queue.attach(&source);
     drop(source);

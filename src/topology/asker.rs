@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Endpoint;
-use crate::net::{Link, LinkEvent, LinkOptions, ServerInfo, Waker};
+use crate::net::{Link, LinkEvent, LinkOptions, ServerInfo};
 use crate::resp::Reply;
 use crate::sys::poll::PollFd;
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
 /// Somebody who is asked.

@@ -13,10 +13,11 @@ use super::news::{self, News};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
 use crate::error::Error;
-use crate::net::{Link, LinkEvent, LinkOptions, Waker};
+use crate::net::{Link, LinkEvent, LinkOptions};
 use crate::resp::{Reply, encode};
 use crate::sys::poll::PollFd;
 use crate::sys::random;
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
 /// How often a Sentinel is pinged.

@@ -15,9 +15,10 @@ use super::lease::{FROM, Witness};
 use super::peers::SentinelList;
 use super::probe::Probe;
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::{LinkOptions, Waker};
+use crate::net::LinkOptions;
 use crate::resp::Reply;
 use crate::sys::poll::PollFd;
+use crate::sys::waker::Waker;
 
 /// Between two questions to a Sentinel that holds the fence.
 const HOLDER: Duration = Duration::from_millis(20);

@@ -22,11 +22,12 @@ use super::service::{Haste, Service};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
 use crate::config::{Endpoint, Monitor as Mode};
 use crate::error::Status;
-use crate::net::{LinkOptions, Waker};
+use crate::net::LinkOptions;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::random;
 use crate::sys::thread;
+use crate::sys::waker::Waker;
 
 /// The longest sleep: members of the list of Sentinels come and go without waking anybody.
 const NAP: Duration = Duration::from_millis(500);

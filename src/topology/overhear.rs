@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use super::answer::{self, Shown};
 use super::asker::{Asker, Came, Question};
 use crate::config::Endpoint;
-use crate::net::{LinkOptions, Waker};
+use crate::net::LinkOptions;
 use crate::resp::encode;
 use crate::sys::poll::PollFd;
+use crate::sys::waker::Waker;
 
 const EVERY: Duration = Duration::from_millis(100);
 const MOST: u32 = 100;

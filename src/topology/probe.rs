@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::asker::{Asker, Came, Question};
 use crate::config::{ClientSettings, Endpoint};
-use crate::net::{Expect, LinkOptions, Role, Tells, Waker};
+use crate::net::{Expect, LinkOptions, Role, Tells};
 use crate::sys::poll::PollFd;
+use crate::sys::waker::Waker;
 
 /// Between two questions to a candidate.
 pub(super) const EVERY: Duration = Duration::from_millis(12);

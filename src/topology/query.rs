@@ -6,9 +6,10 @@
 
 use crate::config::Endpoint;
 use crate::error::{Error, Result};
-use crate::net::{Link, LinkEvent, LinkOptions, Waker};
+use crate::net::{Link, LinkEvent, LinkOptions};
 use crate::resp::Reply;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
