@@ -243,7 +243,7 @@ impl Handshake {
             return Ok(self.feed_void());
         }
         match reply.error_line(0) {
-            Some(line) => self.refused(asked, line),
+            Some(line) => self.refused(asked, &without_secrets(line, &self.options.auth)),
             None => self.accepted(asked, reply),
         }
     }
@@ -517,6 +517,26 @@ fn refusal(line: &[u8]) -> Option<Error> {
 }
 
 /// Refusals that pass by themselves.
+/// What a server says of a command that it does not know quotes the arguments, cut short. AUTH and HELLO have the password among them.
+fn without_secrets(line: &[u8], auth: &Credentials) -> Vec<u8> {
+    const QUOTES: &[u8] = b"with args beginning with";
+    let end = memchr::memmem::find(line, QUOTES).map_or(line.len(), |at| at + QUOTES.len());
+    let mut shown = line[..end].to_vec();
+    if end < line.len() {
+        shown.extend_from_slice(b" ***");
+    }
+    let Some(password) = auth.password.as_ref().filter(|password| !password.is_empty()) else { return shown };
+    // The code in front is the server's own word.
+    let code = shown.iter().position(|byte| *byte == b' ').unwrap_or(shown.len());
+    let password = password.expose().as_bytes();
+    let mut from = code;
+    while let Some(at) = memchr::memmem::find(&shown[from..], password) {
+        shown.splice(from + at..from + at + password.len(), *b"***");
+        from += at + 3;
+    }
+    shown
+}
+
 fn is_transient(line: &[u8]) -> bool {
     ["LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN"].iter().any(|code| line.starts_with(code.as_bytes()))
 }
@@ -692,6 +712,31 @@ mod tests {
             assert_eq!((error.status(), error.server_code()), (Status::Auth, "NOAUTH"));
             assert!(error.message().contains("none is set") && error.message().contains(option), "{error}");
             assert!(!error.message().contains("<proto>"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_the_server_quotes_is_not_told() {
+        let secret = "sEcReTpw".repeat(20);
+        // Redis cuts each argument after 128 bytes.
+        let quoted = format!("with args beginning with: '3' 'AUTH' 'default' '{}' ", &secret[..128]);
+        let lines = [
+            format!("-ERR unknown command 'HELLO', {quoted}\r\n"),
+            format!("-ERR unknown command 'AUTH', {quoted}\r\n"),
+            format!("-ERR '{secret}' is not the password, '{secret}' is wrong\r\n"),
+            format!("-WRONGPASS {secret}\r\n"),
+            format!("-LOADING {secret}\r\n"),
+        ];
+        for expect in [Expect::Primary, Expect::Sentinel] {
+            for protocol in [Protocol::Resp2, Protocol::Resp3] {
+                for line in &lines {
+                    let password = Some(Secret::new(secret.clone()));
+                    let auth = Credentials { username: None, password };
+                    let error = fails(HandshakeOptions { auth, protocol, ..options(expect) }, &[line]);
+                    assert!(!error.message().contains("sEcReTpw"), "{error}");
+                    assert!(error.message().contains("***"), "what was left out is marked: {error}");
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! of that Sentinel and of nobody else. Leaves to others: whom to believe (judge).
 
 use crate::config::Endpoint;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, quoted};
 use crate::resp::{Kind, Reply, encode};
 use std::ops::Range;
 
@@ -226,7 +226,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     // The leader of a failover names the new primary while it still describes the old one.
     let stale = address_of(primary, 0).is_some_and(|described| Some(described) != endpoint(&host, port));
     match endpoint(&host, port) {
-        None => Ok(Heard::NoAddress(format!("names '{host}' port {port}, which is no address"))),
+        None => Ok(Heard::NoAddress(format!("names {} port {port}, which is no address", quoted(&host)))),
         Some(announced) => Ok(Heard::Known(View {
             primary: announced,
             epoch: u64::try_from(epoch).unwrap_or(0),
