@@ -20,7 +20,8 @@
  *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
  *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
  *  - Stack: a call takes less than 12 KB of the caller's.
- *  - Without memory for a copy of its arguments, for a list, a reply or JSON a call fails with VIGIE_ERR_LIMIT.
+ *  - Without memory for a copy of its arguments, for a list, a reply or JSON a call fails with VIGIE_ERR_LIMIT. Without
+ *    memory for its own small objects (some hundred bytes each) the process is aborted, with a line on stderr.
  *  - Thread safety: [T] any thread, concurrently. [C] immutable: concurrent readers. [X] one thread at a time (a
  *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour; for what vigie_batch_data() gave see there).
  *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be

@@ -134,7 +134,7 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
     };
     let of_wait = whole.child(0, commands);
-    let count = of_wait.and_then(|node| whole.int(node)).unwrap_or(0);
+    let count = of_wait.and_then(|node| whole.int(node)).unwrap_or(0).max(0);
     if !did_something || count >= i64::from(replicas) {
         return Ok(reply);
     }
@@ -153,6 +153,13 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_replicas_that_cannot_be_is_none() {
+        let whole = ReplyBuilder::new().array().text("OK").int(-5).end().finish();
+        let failure = judge_wait(&whole, None, 1, "n").unwrap_err();
+        assert_eq!(failure.error.count(), 0, "{}", failure.error);
+    }
 
     #[test]
     fn too_few_replicas_is_an_error_with_their_number() {

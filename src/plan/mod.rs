@@ -100,8 +100,14 @@ impl<'a> Plan<'a> {
         if commands == 0 {
             return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
-        let mut plan = Self::new(what);
-        list.commands().for_each(|command| plan.add(|| command.args()));
+        let (mut plan, mut nameless) = (Self::new(what), false);
+        for command in list.commands() {
+            nameless |= command.args().next().is_none_or(<[u8]>::is_empty);
+            plan.add(|| command.args());
+        }
+        if nameless {
+            return Err(Error::new(Status::InvalidArg, "commands: a command needs a name"));
+        }
         if commands > 1 && plan.blocks.is_some() {
             let text = "a blocking command cannot be part of a list: run it by itself";
             return Err(Error::new(Status::Unsupported, text));

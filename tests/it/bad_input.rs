@@ -113,6 +113,8 @@ fn bad_commands_and_lists() {
         "*1\r\n$4\r\nPING\r\nrest",
         "\r\n",
         "\0",
+        "*1\r\n$0\r\n\r\n",
+        "*1\r\n$4\r\nPING\r\n*2\r\n$0\r\n\r\n$1\r\nx\r\n",
     ] {
         let run = || client.cmds_exec(bytes.as_bytes(), plain, Timeout::Default);
         fails(Status::InvalidArg, takes_at_most(&format!("{bytes:?}"), 50 * MS, run));
