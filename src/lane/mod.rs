@@ -1,12 +1,12 @@
-//! One shared connection: many callers, one ring of units that wait for their replies, two roles.
+//! A lane: one multiplexed connection, which many callers share. It has a ring of units that wait for their replies, and two roles.
 //!
-//! There is no I/O thread. A caller appends its bytes and an entry to the ring; whoever finds no writer sends for everybody,
-//! whoever finds no reader receives for everybody and hands the role on once its own reply has come. A lone caller therefore
-//! encodes, sends, receives and returns on its own thread.
+//! There is no I/O thread. A caller appends its bytes and an entry to the ring. If there is no writer it sends for everybody; if
+//! there is no reader it receives for everybody, and passes the role on once its own reply has come. So a lone caller encodes,
+//! sends, receives and returns on its own thread.
 //!
-//! Guarantees: every unit that was accepted ends exactly once, with its reply or with a [`Failure`] that says how much
-//! of it was sent; a caller returns at its deadline; one caller's deadline costs the others nothing. No lock is held
-//! during a system call. Leaves to others: which lane to use (pool), what may be sent again (client).
+//! Guarantees: every accepted unit ends exactly once, with its reply or with a [`Failure`] that says how much of it was sent; a
+//! caller returns at its deadline; the deadline of one caller does not affect the others. No lock is held during a system call,
+//! except for a quick look at the socket. Leaves to others: which lane to use (pool), what may be sent again (call).
 //!
 //! A lane's connection is a [`Wire`] in its three parts: the wire itself, which both roles use at once without a lock; its `In`, under the
 //! reader's lock; its `Out`, under the lane's lock, from which the writer takes it while it sends. TLS will stand in the wire (rule 24):
@@ -46,24 +46,24 @@ use reader::ReaderState;
 use role::NOBODY;
 use state::{Entry, LaneState, Waiter};
 
-/// Words that waiters sleep on; a waiter's place follows from its number in the ring.
+/// Words that waiters sleep on. The number of a unit determines its word and its bit.
 const WORDS: usize = 32;
-/// An idle lane is looked at before it is used again after so long: the peer may have closed it.
+/// A lane that has been idle for longer is checked before it is used again, because the peer may have closed it.
 const TRUSTED: Duration = Duration::from_micros(100);
 
-/// How often a caller whose bytes wait for a writer looks whether there still is one.
+/// How often a caller whose bytes wait for a writer checks that there still is one.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a caller that was stopped beyond its deadline waits for its reply at the most.
+/// How long a caller whose process was stopped beyond its deadline still waits for its reply.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// One shared connection.
+/// A multiplexed connection.
 pub struct Lane {
     wire: Wire,
     endpoint: String,
     settings: LaneSettings,
     state: Mutex<LaneState>,
-    /// What belongs to the reader's role; whoever has the role is the only one who locks it.
+    /// The state of the reader's role. Only the holder of the role locks it.
     reader: Mutex<ReaderState>,
     words: CachePadded<[Word; WORDS]>,
     hints: CachePadded<Hints>,
@@ -71,7 +71,7 @@ pub struct Lane {
     hook: std::sync::OnceLock<Hook>,
 }
 
-/// Copies of the state for choosing a lane without taking its lock.
+/// Copies of the state, for choosing a lane without taking its lock.
 #[derive(Default)]
 struct Hints {
     in_flight: AtomicU32,
@@ -80,7 +80,7 @@ struct Hints {
     srtt_us: AtomicU32,
     pushes: AtomicU32,
     dead: AtomicBool,
-    /// Calls that sleep before one looks for its reply again, see [`LaneSettings::spin`].
+    /// How many more calls sleep before one spins again, see [`LaneSettings::spin`].
     spin_pauses: AtomicU32,
 }
 
@@ -88,7 +88,7 @@ impl Lane {
     /// A lane over a connection that has shaken hands and has nothing in flight.
     pub fn new((wire, input): (Wire, In), endpoint: String, settings: LaneSettings) -> Self {
         let surplus = input.first().is_some_and(|first| first != b'>');
-        // On a single processor whoever looks keeps the server from answering.
+        // On a single processor a caller that spins keeps the server from answering.
         let processors =
             if settings.spin.is_zero() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
@@ -115,12 +115,11 @@ impl Lane {
         self.exec_among(unit, deadline, None)
     }
 
-    /// As [`Lane::exec`], for one of so many calls that its client has in flight: a lone one may look for its reply without
-    /// sleeping.
+    /// As [`Lane::exec`]. `calls`: how many calls the client has in flight; a lone call may spin for its reply instead of sleeping.
     pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
         let pieces = unit.bytes.pieces();
         slot::scope(|slot, completer| {
-            // Before the lock, because others wait for it meanwhile.
+            // Before the lock, because others wait for the lock.
             let now = Instant::now();
             let mut st = self.lock();
             let looked = st.is_quiet() && now.saturating_duration_since(st.last_received) > TRUSTED;
@@ -133,7 +132,7 @@ impl Lane {
             st.unused_since = None;
             st.check_peer_first |= unit.at_most_once && !looked;
             let entry = Entry::new(Waiter::Caller(completer), unit.list, deadline);
-            // What is large is copied only if another thread has to send it.
+            // A large unit is copied only if another thread has to send it.
             let straight = pieces.as_ref().filter(|_| unit.lease.is_none());
             let straight = straight.filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
             let number = match straight {
@@ -151,7 +150,7 @@ impl Lane {
             if straight.is_some() {
                 st = self.flush_with(st, Some(&call), straight);
             } else if !st.writer.is_free() || !st.may_flush_at(&self.settings, || now) {
-                // For each sleeper an alarm of its own would cost as much as waking it does.
+                // A timer for each sleeper would cost as much as waking it.
                 if !st.timed {
                     call.keep_timer(&mut st, now);
                 }
@@ -173,7 +172,7 @@ impl Lane {
         self.hints.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Units ever pushed, wrapping.
+    /// How many units have been pushed, wrapping.
     pub fn pushes(&self) -> u32 {
         self.hints.pushes.load(Ordering::Relaxed)
     }
@@ -183,7 +182,7 @@ impl Lane {
         Duration::from_micros(u64::from(self.hints.srtt_us.load(Ordering::Relaxed)))
     }
 
-    /// Whether the oldest unanswered unit is so old that new calls should go elsewhere.
+    /// Whether the oldest unanswered unit is so old that new calls should use another lane.
     pub fn is_busy(&self) -> bool {
         let head = self.hints.head_sent.load(Ordering::Relaxed);
         let limit = (8 * self.srtt()).max(Duration::from_millis(1));
@@ -195,14 +194,14 @@ impl Lane {
         self.wire.opened()
     }
 
-    /// How long nothing has been in flight; zero while something is.
+    /// For how long nothing has been in flight; zero while something is.
     pub fn idle_for(&self) -> Duration {
         let st = self.lock();
         if st.is_quiet() { st.unused_since.unwrap_or(st.last_received).elapsed() } else { Duration::ZERO }
     }
 
-    /// Asks for a sign of life if nothing was received for so long, and does not wait for it: [`Lane::check`] takes it, or ends
-    /// the lane when none comes, before a caller runs into a host that has vanished.
+    /// Sends a PING if nothing was received for `silent`, without waiting for the answer. [`Lane::check`] reads the answer, or ends
+    /// the lane when none comes, before a caller meets a host that has vanished.
     pub fn ask_for_life(&self, silent: Duration) {
         let st = self.lock();
         if st.dead.is_some() || !st.is_quiet() || st.last_received.elapsed() < silent {
@@ -210,7 +209,7 @@ impl Lane {
         }
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
-        // Without time to wait it is sent, and its answer consumed by whoever reads next.
+        // Without time to wait the PING is sent, and the next reader consumes its answer.
         let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
@@ -219,12 +218,12 @@ impl Lane {
         }
     }
 
-    /// Ends the lane now: the connection is shut down, whoever waits is answered with this cause.
+    /// Ends the lane now: shuts the connection down, and answers all waiters with this cause.
     pub fn shut(&self, cause: Error) {
         drop(self.kill(self.lock(), cause));
     }
 
-    /// As [`Lane::shut`], if nothing is in flight; whether the lane has ended. Whoever still knows of it finds it dead.
+    /// As [`Lane::shut`], if nothing is in flight. True: the lane has ended, and whoever still holds it finds it dead.
     pub fn shut_if_idle(&self, cause: impl FnOnce() -> Error) -> bool {
         let st = self.lock();
         if st.dead.is_none() && !st.is_quiet() {
@@ -234,8 +233,7 @@ impl Lane {
         true
     }
 
-    /// Looks after a lane that nobody may be using: ends it when the peer closed it, or when it has been silent for too long
-    /// with replies due.
+    /// Checks a lane that may be unused: ends it if the peer has closed it, or has been silent for too long with replies due.
     pub fn check(&self) {
         let st = self.lock();
         if st.dead.is_some() {
@@ -250,8 +248,8 @@ impl Lane {
         }
     }
 
-    /// On a lane with nothing in flight, the end of the connection or bytes that nobody asked for end it, before a new unit
-    /// could take them for its reply. What is sent out of band may wait for the next reader.
+    /// Checks a lane with nothing in flight. The end of the connection, or bytes that were not asked for, end the lane before a new
+    /// unit could take them for its reply. Out-of-band messages wait for the next reader.
     fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         let (status, what) = match self.wire.peek() {
             Ok(Some(b'>')) => return st,
@@ -262,7 +260,7 @@ impl Lane {
         self.kill(st, Error::new(status, format!("{} {what}", self.endpoint)))
     }
 
-    /// Replies of units that nobody waits for any more are consumed, so that the lane becomes idle again.
+    /// Consumes the replies of abandoned units, so that the lane becomes idle again.
     fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         let _guard = RoleGuard::new(self, Order::TakeReader);
         st.reader.take(NOBODY);
@@ -273,7 +271,7 @@ impl Lane {
     }
 
     fn lock(&self) -> MutexGuard<'_, LaneState> {
-        // A panic under the lock is answered by the role guards, which end the lane; the state stays readable.
+        // After a panic under the lock the role guards end the lane; the state stays readable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -288,8 +286,8 @@ impl Lane {
         self.hints.srtt_us.store(st.srtt_us() as u32, Ordering::Relaxed);
     }
 
-    /// Marks the lane dead and shuts the connection down; the ring is sorted now, or by the writer when it comes back
-    /// (rule 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
+    /// Marks the lane dead and shuts the connection down. The waiters are answered now, or by the writer when it comes back (rule
+    /// 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
     fn kill<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
         if st.dead.is_none() {
             st.dead = Some(cause.with_endpoint(&self.endpoint));
@@ -299,13 +297,13 @@ impl Lane {
         if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.fail_all(st) } else { st }
     }
 
-    /// As [`Lane::kill`], because the other side has ended the connection, or made it useless.
+    /// As [`Lane::kill`], for a connection that the peer has ended, or made useless.
     fn hang_up<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
         st.hung_up |= st.dead.is_none();
         self.kill(st, cause)
     }
 
-    /// Answers everybody who still waits on a dead lane.
+    /// Answers all waiters of a dead lane.
     fn fail_all<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         let ended = st.fail_all();
         self.publish(&st);
@@ -314,7 +312,7 @@ impl Lane {
         self.lock()
     }
 
-    /// Tells who waits for a unit that it has failed.
+    /// Delivers the failure of a unit.
     fn fail(&self, number: u64, waiter: Waiter, failure: Failure) {
         match waiter {
             Waiter::Caller(completer) => {
@@ -327,8 +325,8 @@ impl Lane {
         }
     }
 
-    /// Rule 14: a lane is closed only when it was silent for long with replies due. The socket is looked at first: after a stop of this
-    /// process what came meanwhile is still in there.
+    /// Rule 14: ends a lane that has been silent for long with replies due. The socket is checked first: after a stop of this
+    /// process, replies may be waiting in it.
     fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         match st.silent_beyond(self.settings.silent) {
             Some(silent) if st.dead.is_none() && !self.has_signs_of_life(&st) => {
@@ -339,20 +337,20 @@ impl Lane {
         }
     }
 
-    /// Whether there is something to read, or the peer has made room for what it has not been sent yet.
+    /// Whether there is something to read, or the peer takes more of what has not been sent yet.
     fn has_signs_of_life(&self, st: &LaneState) -> bool {
         let takes_more = || self.wire.wait(false, true, Some(Duration::ZERO)).is_ok_and(|ready| ready.write);
         matches!(self.wire.peek(), Ok(Some(_))) || (!st.is_head_sent() && takes_more())
     }
 
-    /// Gives the reader's role to the first who still waits, or to nobody. `but` will look for itself.
+    /// Passes the reader's role to the first waiting caller, or frees it. `but`: the unit of a caller that will look for itself.
     fn pass_reader(&self, mut st: MutexGuard<'_, LaneState>, but: u64) {
         let asleep = st.pass_reader(but);
         drop(st);
         self.wake(asleep);
     }
 
-    /// Wakes whoever was given an order in its sleep: not under the lock, which is the first thing that it takes.
+    /// Wakes a sleeping caller that was given an order. Not under the lock, because it takes the lock first.
     fn wake(&self, asleep: Option<u64>) {
         if let Some(number) = asleep.filter(|_| !Fault::NotWoken.is_made()) {
             let (word, bit) = self.word(number);
@@ -361,21 +359,21 @@ impl Lane {
     }
 }
 
-/// One caller's stay in the ring.
+/// A caller with a unit in the ring.
 struct Caller<'a> {
     lane: &'a Lane,
     slot: &'a Slot<Outcome>,
     number: u64,
     deadline: Deadline,
-    /// It looks after bytes that wait for a writer, or are held back until the batch before them is answered: not longer than this.
+    /// It keeps the timer for bytes that wait for a writer or are corked: when to look at them next.
     corked_until: Cell<Option<Instant>>,
-    /// When those bytes go out at the latest, if it is not known yet that they have gone.
+    /// When those bytes have to be sent, as long as they may not have been.
     cork_end: Cell<Option<Instant>>,
     /// It has the reader's role.
     is_reader: Cell<bool>,
     /// How many calls its client has in flight, if that is known.
     calls: Option<&'a AtomicUsize>,
-    /// The clock as it was read when the call began, as long as nothing was waited for: each look costs as much as a lock.
+    /// The time when the call began, until it has waited for something. Reading the clock costs as much as a lock.
     fresh: Cell<Option<Instant>>,
 }
 
@@ -385,14 +383,14 @@ impl<'a> Caller<'a> {
         Self { lane, slot, number, deadline, corked_until, cork_end, is_reader: Cell::new(false), calls: None, fresh }
     }
 
-    /// Waits for the outcome; takes roles as they come.
+    /// Waits for the outcome, and takes the roles that it is given.
     fn wait(&mut self, st: MutexGuard<'a, LaneState>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
         self.read_if_free(st);
         self.fresh.set(None);
         loop {
             if self.is_reader.get() {
-                // Its deadline came while it led.
+                // Its deadline came while it was the reader.
                 if let Some(failure) = self.give_up() {
                     return Err(failure);
                 }
@@ -407,20 +405,20 @@ impl<'a> Caller<'a> {
                 Seen::Order(Order::TakeWriter) => self.read_if_free(self.lane.flush(self.lane.lock(), Some(self))),
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.read_if_free(self.uncork()),
-                // Whoever reads was stopped too, with the reply in the socket.
+                // The reader was stopped, too, and the reply may be in the socket.
                 Seen::Late if self.deadline.is_missed() => self.deadline = self.deadline.renewed(MOMENT),
                 Seen::Late => {
                     if let Some(failure) = self.give_up() {
                         return Err(failure);
                     }
-                    // Popped already: only the store is still to come.
+                    // The entry was popped already: the reply is about to be stored.
                     (self.deadline, self.corked_until) = (Deadline::never(), Cell::new(None));
                 }
             }
         }
     }
 
-    /// When there is something to do even if nothing comes: at its deadline, or at the end of the hold.
+    /// When to look again even if nothing comes: at the deadline, or when the cork's timer ends.
     fn next_look(&self) -> Option<Instant> {
         match (self.corked_until.get(), self.deadline.end()) {
             (Some(hold), Some(end)) => Some(hold.min(end)),
@@ -428,8 +426,8 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Somebody must read as long as somebody waits: whoever comes back from writing looks. It may have been given the role
-    /// while it wrote.
+    /// There must be a reader as long as there is a waiter, so a caller that comes back from writing checks. It may have been given
+    /// the role while it wrote.
     fn read_if_free(&self, mut st: MutexGuard<'_, LaneState>) {
         let free =
             st.dead.is_none() && st.reader.is_free() && !self.slot.is_settled() && !Fault::WriterDoesNotLook.is_made();
@@ -443,8 +441,8 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Looks after the bytes that wait in the append buffer. A writer at work may leave them behind, and not find anybody whom it could
-    /// ask to send them.
+    /// Keeps the timer for the bytes in the append buffer. A writer may leave them behind, and find no caller that it could pass
+    /// the role to.
     fn keep_timer(&self, st: &mut LaneState, now: Instant) {
         let end = st.cork_end(now);
         self.cork_end.set(Some(end));
@@ -452,7 +450,7 @@ impl<'a> Caller<'a> {
         st.timed = true;
     }
 
-    /// A reader hears no order to send: as long as its own bytes wait it looks after them, whoever else does.
+    /// A reader receives no orders: as long as its own bytes wait it keeps a timer for them, even if another caller does, too.
     fn look_after_own(&self, st: &mut LaneState) {
         if self.corked_until.get().is_none() && !st.is_sent(self.number) {
             self.keep_timer(st, Instant::now());
@@ -466,7 +464,7 @@ impl<'a> Caller<'a> {
         self.look_after_own(&mut st);
     }
 
-    /// If the answer that was waited for is late its bytes go out now, or with the writer's next round; if not it looks again.
+    /// When the timer has ended: sends the bytes, or has the writer send them in its next round. Before that it waits on.
     fn uncork(&self) -> MutexGuard<'a, LaneState> {
         let mut st = self.lane.lock();
         self.corked_until.set(None);
@@ -476,12 +474,12 @@ impl<'a> Caller<'a> {
         let now = Instant::now();
         let end = self.cork_end.get().filter(|end| now < *end);
         if !st.writer.is_free() {
-            // The writer may leave at its deadline, and a reader can be given no order to follow it: look again.
+            // The writer may leave at its deadline, and cannot pass its role to a reader: look again.
             st.overdue |= end.is_none();
             self.corked_until.set(Some(now + LOOK_AGAIN));
             return st;
         }
-        // The writer that was at work has left; what it left behind is held like anything else.
+        // The writer has left. The bytes that it left behind are corked like any others.
         if end.is_some() && !st.may_flush_at(&self.lane.settings, || now) {
             self.corked_until.set(end);
             return st;
@@ -489,7 +487,7 @@ impl<'a> Caller<'a> {
         self.lane.flush(st, Some(self))
     }
 
-    /// The deadline came (rule 13). `None`: the reply is being handed over at this moment.
+    /// Gives up at the deadline (rule 13). `None`: the reply is being delivered at this moment.
     fn give_up(&self) -> Option<Failure> {
         let mut st = self.lane.lock();
         let abandoned = st.abandon(self.number);
@@ -497,7 +495,7 @@ impl<'a> Caller<'a> {
             self.lane.pass_reader(st, NOBODY);
             st = self.lane.lock();
         }
-        // Orders are given under the lock and only to entries in the ring that have a waiter: there can be no more.
+        // Orders are given under the lock, and only to entries that have a waiter: there are no more after these.
         while let Some(order) = self.slot.peek_order().filter(|_| !Fault::LateOrderOverlooked.is_made()) {
             match order {
                 Order::TakeReader => self.lane.pass_reader(st, NOBODY),
@@ -520,7 +518,7 @@ impl<'a> Caller<'a> {
         Some(Failure::new(sent, Error::new(Status::Timeout, text).with_endpoint(endpoint)))
     }
 
-    /// It looked after bytes of others, and goes: they are sent now, or by the writer who is at work.
+    /// Gives up the timer for the bytes of others: they are sent now, or by the writer.
     fn drop_timer(&self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         st.timed = false;
         if st.dead.is_some() || !st.has_unsent() {
@@ -536,11 +534,11 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Ends the lane when the holder of a role panics, so that nobody waits for it for ever.
+/// Ends the lane if the holder of a role panics, so that no waiter is left without an answer.
 struct RoleGuard<'a> {
     lane: &'a Lane,
     role: Order,
-    /// A call may be made by a destructor while its thread panics for another reason.
+    /// The thread may be panicking for another reason already: a destructor may make a call.
     panicked_before: bool,
 }
 
@@ -570,12 +568,12 @@ impl Drop for RoleGuard<'_> {
         let cause = Error::new(Status::Internal, text);
         drop(self.lane.kill(st, cause));
         self.lane.deliver_stranded();
-        // Tokens that the panic dropped woke nobody.
+        // Completers that the panic dropped have woken nobody.
         self.lane.words.iter().for_each(|word| word.wake(u32::MAX));
     }
 }
 
-/// Where a role holder is, for the tests of this room, which stop it or make it panic there.
+/// Places at which the tests of this room stop the holder of a role, or make it panic.
 #[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Point {

@@ -5,7 +5,7 @@
 //! all sleep who can; a model without time knows no end of a wait, so that nothing in it can lean on a timeout.
 //! What is proven, for up to two, three or four preemptions: no caller is left without a reader or a writer (loom ends a run in which all sleep), each unit ends
 //! once and with its own answer, a caller whose deadline comes hands its roles on, what is told of a dead lane is true.
-//! Not modelled: panics (src/lane/tests.rs), holding back, the hints in `Hints`. tests/it/loom.rs runs this, and then again with each of
+//! Not modelled: panics (src/lane/tests.rs), the cork, the copies in `Hints`. tests/it/loom.rs runs this, and then again with each of
 //! the faults that are named in the sources (sys/fault.rs), which have to be seen.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The reader's role: receives for everybody, and hands the role on.
+//! The reader's role: receives for all callers, and passes the role on.
 //!
-//! Guarantees: replies go to the entries in the ring's order; what a leader does for others after its own reply is bounded by
-//! one buffer; the parser's state outlives the role, so a leader may leave in the middle of a reply. A surplus or malformed
-//! reply ends the lane.
+//! Guarantees: replies go to the entries in the order of the ring; after its own reply a reader handles at most the rest of one
+//! buffer for others; the state of the decoder outlives the role, so a reader may leave in the middle of a reply. A surplus or
+//! malformed reply ends the lane.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -19,27 +19,27 @@ use crate::sys::slot::{Completer, Order};
 use crate::sys::sync::{MutexGuard, PoisonError};
 use crate::time::Instant;
 
-/// The most that is received for others at once: the buffer begins smaller, because most connections never need more.
+/// The largest receive buffer. It is smaller at first, because most connections never need more.
 const LAST_BUFFER: usize = 64 * 1024;
 
-/// So many calls sleep after one looked for its reply in vain.
+/// How many calls sleep after one has spun in vain.
 const SPIN_PAUSES: u32 = 63;
 
-/// Calls that nobody waits for, with their replies.
+/// Submitted calls with their replies.
 pub(super) type Finished = Vec<(Arc<dyn Completion>, Reply)>;
 
-/// What belongs to the reader's role.
+/// The state of the reader's role.
 pub(super) struct ReaderState {
     input: In,
-    /// What the units in the ring consume, as far as copied.
+    /// The replies that the units in the ring expect, up to `copied`.
     expect: VecDeque<Want>,
     copied: u64,
     /// Complete replies of this buffer (`None`: skipped).
     complete: Vec<Option<Reply>>,
     deliveries: Vec<(u64, Completer<Outcome>, Reply)>,
-    /// Calls that nobody waits for, with their replies: they are told once this state is unlocked.
+    /// Submitted calls with their replies. They are completed once this state is unlocked.
     finished: Finished,
-    /// Bytes wait to be sent, and the callers' replies to be handed over after that.
+    /// Bytes wait to be sent. The callers' replies are delivered after that.
     corked: bool,
 }
 
@@ -57,11 +57,11 @@ impl ReaderState {
     }
 }
 
-/// What one buffer brought.
+/// What receiving one buffer has brought.
 pub(super) struct Taken {
     pub(super) read: Read,
     pub(super) finished: Finished,
-    /// What was held back is to be sent, then [`Lane::deliver_stranded`] called.
+    /// Corked bytes are to be sent, then [`Lane::deliver_stranded`] is to be called.
     pub(super) corked: bool,
 }
 
@@ -75,8 +75,8 @@ pub(super) enum Read {
 }
 
 impl Lane {
-    /// Reads until the call's own outcome is there, then hands the role on; the caller looks at its slot afterwards. When
-    /// the deadline comes first the call keeps the role, until it has given up.
+    /// Reads until the caller's own outcome is there, then passes the role on. The caller checks its slot afterwards. If its
+    /// deadline comes first it keeps the role until it has given up.
     pub(super) fn read_until_done(&self, call: &Caller<'_>) {
         let _guard = RoleGuard::new(self, Order::TakeReader);
         call.is_reader.set(true);
@@ -84,7 +84,7 @@ impl Lane {
             drop(self.flush(self.lock(), Some(call)));
         }
         while !call.slot.is_settled() {
-            // What is sent needs no second look before the deadline; a receive that may take long is the cheaper one.
+            // Once its bytes are sent the next receive may last until the deadline, which is cheaper.
             if call.corked_until.get().is_some() && self.lock().is_sent(call.number) {
                 call.corked_until.set(None);
             }
@@ -96,7 +96,7 @@ impl Lane {
                     drop(self.hang_up(st, error));
                     return;
                 }
-                // A process that was stopped looks at what came meanwhile.
+                // After a stop of the process the reply may be in the socket.
                 Read::Nothing if call.deadline.is_over() => {
                     self.read_available();
                     if !call.slot.is_settled() {
@@ -126,7 +126,7 @@ impl Lane {
         self.read(call.next_look(), call.fresh.take())
     }
 
-    /// Looks again and again for the reply, for as long as the option says.
+    /// Polls the socket for the reply without sleeping, for as long as the option says.
     fn spin(&self, call: &Caller<'_>) -> Option<Read> {
         let begun = Instant::now();
         loop {
@@ -145,13 +145,13 @@ impl Lane {
         }
     }
 
-    /// Whether looking again and again for the reply keeps nobody from working.
+    /// Whether spinning keeps no other call from its work.
     fn is_alone(&self, call: &Caller<'_>) -> bool {
         let calls = call.calls.map_or(usize::MAX, |calls| calls.load(Ordering::Relaxed));
         calls <= 1 && self.in_flight() <= 1
     }
 
-    /// Not after it was in vain a short while ago. The round trip does not tell: whoever sleeps measures how long the system takes to
+    /// Not shortly after it was in vain. The round trip is no measure: a caller that sleeps measures how long the system takes to
     /// wake it, which may be several times what the server takes.
     fn spin_pays(&self) -> bool {
         let rests = self.hints.spin_pauses.load(Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl Lane {
         rests == 0
     }
 
-    /// What was held back goes out once the batch before it is answered.
+    /// Sends corked bytes if the batch before them is answered.
     pub(super) fn flush_if_due<'a>(
         &'a self,
         st: MutexGuard<'a, LaneState>,
@@ -174,33 +174,33 @@ impl Lane {
         }
     }
 
-    /// Hands over the replies that units were popped for: after what was held back, or when a reader panicked.
+    /// Delivers replies whose units were popped: after corked bytes were sent, or when a reader panicked.
     pub(super) fn deliver_stranded(&self) {
         self.deliver(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A reader has panicked: nothing tells how far it came with what was received.
+    /// Discards what was received, because a reader has panicked in the middle of it.
     pub(super) fn stop_reading(&self) {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner).input.close();
     }
 
-    /// Reads once what is there already; for a writer that waits for room and has the reader's role meanwhile.
+    /// Reads once, without waiting. For a writer that waits for room and has the reader's role meanwhile.
     pub(super) fn read_available(&self) {
         if let Read::Broken(error) = self.read(Some(Instant::now()), None) {
             drop(self.hang_up(self.lock(), error));
         }
     }
 
-    /// Reads all that has come over a connection into which nothing can be sent any more.
+    /// Reads what is left on a connection on which nothing can be sent any more.
     pub(super) fn read_rest(&self) {
         while let Read::Full | Read::Some = self.read(Some(Instant::now()), None) {}
     }
 
-    /// Receives one buffer, and answers the units whose replies are complete. `now`: the clock, if it was just read.
+    /// Receives one buffer, and answers the units whose replies are complete. `now`: the time, if the clock was just read.
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
         let taken = self.take_in(end, now);
         if taken.corked {
-            // The server goes on while the callers are woken here.
+            // The server works on these bytes while the callers are woken here.
             drop(self.flush_if_due(self.lock(), None));
             self.deliver_stranded();
         }
@@ -210,7 +210,7 @@ impl Lane {
         taken.read
     }
 
-    /// Tells the calls that nobody waits for. Whoever does this still has the reader's role, so that they end in order.
+    /// Completes submitted calls. The caller still has the reader's role, so that they are completed in order.
     pub(super) fn finish(&self, mut finished: Finished) {
         for (call, reply) in finished.drain(..) {
             call.complete(Ok(reply));
@@ -218,7 +218,7 @@ impl Lane {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner).finished = finished;
     }
 
-    /// Receives one buffer and answers the callers, unless something was held back that has to go out first; leaves the rest to
+    /// Receives one buffer and answers the callers, unless corked bytes have to be sent first. Submitted calls are left to
     /// [`Lane::finish`].
     pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> Taken {
         let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +227,7 @@ impl Lane {
     }
 
     fn receive_and_answer(&self, rd: &mut ReaderState, end: Option<Instant>, now: Option<Instant>) -> Read {
-        // What was received before the connection became a lane comes first.
+        // Bytes that were received before the connection became a lane come first.
         let filled = if rd.input.is_empty() { self.receive(rd, end, now) } else { Ok(Filled::Part) };
         let filled = match filled {
             Ok(Filled::Closed) => return self.ended(rd, self.closed()),
@@ -256,7 +256,7 @@ impl Lane {
         }
     }
 
-    /// Nothing more will come: a list of which the server said that it understands no more is over.
+    /// Handles the end of the connection. It completes a list of which the server has said that it understands no more.
     #[cold]
     fn ended(&self, rd: &mut ReaderState, cause: Error) -> Read {
         if let Some(reply) = rd.input.refuse_rest() {
@@ -279,7 +279,7 @@ impl Lane {
                 Some(want) => *want,
                 None => {
                     self.lock().expect(&mut rd.copied, &mut rd.expect);
-                    // Nothing is due: only an out-of-band push may come; anything else is caught below.
+                    // No reply is due: only an out-of-band push may come. Anything else is caught below.
                     rd.expect.front().copied().unwrap_or(Want::One)
                 }
             };
@@ -310,13 +310,13 @@ impl Lane {
         }
     }
 
-    /// Pops one entry for each complete reply, and hands the replies over; but while something is held back, the callers' are left to
+    /// Pops an entry for each complete reply, and delivers the replies. While bytes are corked the callers' replies are left to
     /// [`Lane::deliver_stranded`].
     #[inline(always)]
     fn answer(&self, rd: &mut ReaderState) {
         let mut st = self.lock();
         for reply in rd.complete.drain(..) {
-            // A unit that was abandoned while its reply was being decoded has no waiter; a skipped one has no reply.
+            // A unit that was abandoned during the decoding of its reply has no waiter; a skipped one has no reply.
             match (st.pop(), reply) {
                 (Some((number, Some(Waiter::Caller(completer)))), Some(reply)) => {
                     rd.deliveries.push((number, completer, reply));
@@ -336,7 +336,7 @@ impl Lane {
         }
     }
 
-    /// Stores the replies, and wakes whoever sleeps: one call for up to 32 of them.
+    /// Stores the replies, and wakes the sleeping callers: one system call wakes up to 32 of them.
     fn deliver(&self, rd: &mut ReaderState) {
         let mut due = (0, 0);
         for (number, completer, reply) in rd.deliveries.drain(..) {

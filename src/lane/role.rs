@@ -1,23 +1,24 @@
-//! A role of the lane, the reader's or the writer's: its holder, and how it passes to another. The lane's lock protects all of it.
+//! A role of the lane, the reader's or the writer's: its holder, and how it passes to another caller. Protected by the lane's lock.
 //!
-//! Guarantees: one holder at a time; a sleeping caller learns of its role by an order in its slot, and [`Role::given`] names the unit
-//! whose caller has to be woken. Leaves to others: the choice of the next holder (state), and waking, which follows the lock (the room's first file).
+//! Guarantees: there is one holder at a time; a sleeping caller learns of its role by an order in its slot, and [`Role::given`]
+//! names the unit whose caller has to be woken. Leaves to others: the choice of the next holder (state), and waking, which follows
+//! the lock (mod).
 
 use super::unit::Outcome;
 use crate::sys::fault::Fault;
 use crate::sys::slot::{Completer, Order};
 
-/// Holds a role without a unit in the ring.
+/// A holder without a unit in the ring.
 pub(super) const NOBODY: u64 = u64::MAX;
 
 /// The holder of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Nobody: the next caller takes it.
+    /// Not held: the next caller takes it.
     Free,
     /// The caller of this unit was ordered to take it, and has not done so yet.
     Ordered(u64),
-    /// The caller of this unit, or [`NOBODY`]: a thread that waits for none.
+    /// Held by the caller of this unit, or by [`NOBODY`]: a thread without a unit.
     Taken(u64),
 }
 
@@ -31,13 +32,13 @@ impl Role {
         matches!(self, Self::Ordered(holder) | Self::Taken(holder) if holder == number)
     }
 
-    /// Takes it: it is free, or was given to this holder before.
+    /// Takes the role, which is free or was given to this holder.
     pub(super) fn take(&mut self, by: u64) {
         debug_assert!(self.is_free() || self.is_with(by), "{by} takes a role that is {self:?}");
         *self = Self::Taken(by);
     }
 
-    /// The role of the next holder, and the unit whose caller has to be woken for it.
+    /// Gives the role to the next holder. Returns the role, and the unit whose caller has to be woken.
     pub(super) fn given(next: Option<(u64, &Completer<Outcome>)>, order: Order) -> (Self, Option<u64>) {
         let untold = match order {
             Order::TakeReader => Fault::ReaderNotTold,
@@ -48,7 +49,7 @@ impl Role {
         (next.map_or(Self::Free, |(number, _)| Self::Ordered(number)), asleep)
     }
 
-    /// Leaves it free: the next caller takes it.
+    /// Frees the role: the next caller takes it.
     pub(super) fn give_up(&mut self) {
         *self = Self::Free;
     }

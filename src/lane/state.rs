@@ -1,7 +1,7 @@
-//! What a lane's lock protects: the ring, the buffers, the offsets, the two role flags. No I/O, no waiting.
+//! What a lane's lock protects: the ring, the buffers, the offsets, the two roles. No I/O, no waiting.
 //!
-//! Guarantees: an entry's end offset against the sent offset always tells whether its last byte was handed to the kernel
-//! (rules 10 and 12); bytes are taken out again only while they are wholly in the append buffer (rule 13).
+//! Guarantees: comparing an entry's end offset with the sent offset tells whether its last byte was handed to the kernel (rules 10
+//! and 12); bytes are taken back only while they are wholly in the append buffer (rule 13).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::resp::Want;
 use crate::sys::slot::{Completer, Order};
 use crate::time::{Deadline, Instant, WriteLease};
 
-/// From here on bytes are sent whatever is in flight.
+/// This many bytes are never corked.
 const PLENTY: usize = 64 * 1024;
-/// What it costs the two sides at the least to send a call by itself. Holding pays as long as the round trip is shorter than what the
-/// calls in flight would cost so, however it came to its length: with hundreds of callers it is their own work that makes it long.
+/// The least that it costs both sides to send a call by itself. Corking pays as long as the round trip is shorter than that cost
+/// for all calls in flight: with hundreds of callers it is their own work that makes the round trip long.
 const ALONE_US: f32 = 4.0;
 
-/// Who is told of a unit's end.
+/// The receiver of a unit's outcome.
 pub(super) enum Waiter {
-    /// A thread that waits in its call.
+    /// A caller that waits.
     Caller(Completer<Outcome>),
-    /// A call that nobody waits for.
+    /// A submitted call.
     Call(Arc<dyn Completion>),
 }
 
@@ -45,11 +45,11 @@ pub(super) struct Entry {
     want: EntryWant,
     len: usize,
     end: u64,
-    /// How long its caller is ready to wait; `None`: without limit.
+    /// The caller's timeout; `None`: no limit.
     budget: Option<Duration>,
-    /// When a call that nobody waits for has to be ended.
+    /// The deadline of a submitted call.
     due: Option<Instant>,
-    /// It may be sent only as long as [`LaneState::leased`] is open.
+    /// It may be sent only as long as [`LaneState::leased`] lasts.
     leased: bool,
 }
 
@@ -95,27 +95,27 @@ pub(super) struct LaneState {
     head: u64,
     pub(super) writer: Role,
     pub(super) reader: Role,
-    /// The end of a hold came while a writer was at work: it must not leave without these bytes.
+    /// The cork's timer ended while a writer was at work: the writer must not leave without these bytes.
     pub(super) overdue: bool,
-    /// One of those whose bytes wait in the append buffer looks after them, should they not be sent soon.
+    /// A caller keeps the timer for the bytes in the append buffer.
     pub(super) timed: bool,
-    /// Something waits to be sent that must not be sent twice.
+    /// A unit that must not be sent twice is waiting: the peer is checked before the next send.
     pub(super) check_peer_first: bool,
-    /// Something in the append buffer, or in the writer's, is sent only as long as this is open.
+    /// The lease of units in the append buffer, and of those that the writer has swapped out.
     leased: Option<Arc<WriteLease>>,
     out_leased: Option<Arc<WriteLease>>,
     appended: u64,
     pub(super) sent: u64,
-    /// Batches that are not answered yet: the number of the last entry in each, and when it was sent.
+    /// Unanswered batches: the number of the last entry in each, and when it was sent.
     marks: VecDeque<(u64, Instant)>,
     srtt_us: f32,
     pub(super) last_received: Instant,
-    /// No call that nobody waits for has to be ended sooner than this.
+    /// No submitted call has to be ended sooner than this.
     next_due: Option<Instant>,
-    /// Since when nobody has used it, if it has been asked for a sign of life since then.
+    /// Since when it has been unused, if it has been asked for a sign of life since then.
     pub(super) unused_since: Option<Instant>,
     pub(super) dead: Option<Error>,
-    /// That it is dead is the other side's doing.
+    /// The peer ended it.
     pub(super) hung_up: bool,
 }
 
@@ -145,7 +145,7 @@ impl LaneState {
         }
     }
 
-    /// Appends a unit's bytes and its entry; the entry's number. Under a lease they are sent only as long as it lasts.
+    /// Appends a unit's bytes and its entry. Returns the entry's number. Under a lease the bytes are sent only as long as it lasts.
     pub(super) fn push_leased(
         &mut self,
         mut entry: Entry,
@@ -159,7 +159,7 @@ impl LaneState {
         self.push(entry, append)
     }
 
-    /// Appends a unit's bytes and its entry; the entry's number.
+    /// Appends a unit's bytes and its entry. Returns the entry's number.
     pub(super) fn push(&mut self, mut entry: Entry, append: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<u64> {
         entry.len = Append::run(&mut self.wbuf, append)?;
         self.appended += entry.len as u64;
@@ -169,7 +169,7 @@ impl LaneState {
         Ok(self.tail() - 1)
     }
 
-    /// Whether a unit of this length may be sent by its caller at once and without a copy: behind what others left.
+    /// Whether a unit of this length may be sent by its caller at once and without a copy, after what others have left.
     pub(super) fn goes_straight(&self, len: usize, settings: &LaneSettings, now: Instant) -> bool {
         let in_order = self.wbuf.is_empty() || self.out.is_empty();
         self.writer.is_free()
@@ -178,7 +178,7 @@ impl LaneState {
             && (len >= PLENTY || self.may_flush_at(settings, || now))
     }
 
-    /// Adds the entry of a unit whose bytes its caller sends itself, behind all that is there; the entry's number.
+    /// Adds the entry of a unit whose bytes its caller sends itself, after all others. Returns the entry's number.
     pub(super) fn push_straight(&mut self, mut entry: Entry, len: usize, now: Instant) -> u64 {
         self.swap_out(now);
         entry.len = len;
@@ -197,7 +197,7 @@ impl LaneState {
         self.ring.len()
     }
 
-    /// Nothing in flight, nobody at work.
+    /// Whether nothing is in flight and both roles are free.
     pub(super) fn is_quiet(&self) -> bool {
         self.ring.is_empty() && self.writer.is_free() && self.reader.is_free()
     }
@@ -211,7 +211,7 @@ impl LaneState {
         self.entry(number).is_none_or(|entry| entry.end <= self.sent)
     }
 
-    /// Whether the kernel has all of the first unit that a reply is due for.
+    /// Whether the kernel has all bytes of the first unit that waits for a reply.
     pub(super) fn is_head_sent(&self) -> bool {
         let mut due = self.ring.iter().filter(|entry| entry.want != EntryWant::Nothing);
         due.next().is_none_or(|entry| entry.end <= self.sent)
@@ -221,15 +221,15 @@ impl LaneState {
         self.ring.get(number.checked_sub(self.head)? as usize)
     }
 
-    // ---- holding back -----------------------------------------------------------------------
+    // ---- the cork ---------------------------------------------------------------------------
 
-    /// Whether waiting bytes should go out now, or be held until the batch before them is answered: then they go out
-    /// together, in one send. Holding pays only where a round trip is short and several calls are in flight.
+    /// Whether waiting bytes are sent now, or corked until the batch before them is answered, and then sent together. Corking pays
+    /// only if the round trip is short and several calls are in flight.
     pub(super) fn may_flush(&self, settings: &LaneSettings) -> bool {
         self.may_flush_at(settings, Instant::now)
     }
 
-    /// As [`LaneState::may_flush`], by a clock that is only looked at when it matters.
+    /// As [`LaneState::may_flush`], with a clock that is read only if it matters.
     pub(super) fn may_flush_at(&self, settings: &LaneSettings, now: impl FnOnce() -> Instant) -> bool {
         let corked = self.marks.len() >= settings.hold_batches.max(1)
             && self.ring.len() >= settings.hold_calls as usize
@@ -238,28 +238,28 @@ impl LaneState {
         !corked || self.overdue || self.is_half_sent() || self.wbuf.len() >= PLENTY || self.head_is_late(now)
     }
 
-    /// Up to which round trip bytes are held back; zero: never.
+    /// Up to which round trip bytes are corked; zero: never.
     fn cork_rtt_us(&self, settings: &LaneSettings) -> f32 {
         let least = settings.hold_rtt.as_micros() as f32;
         if least > 0.0 { least.max(ALONE_US * self.ring.len() as f32) } else { 0.0 }
     }
 
-    /// As much waits as is sent whatever is in flight.
+    /// Whether enough bytes wait that they are not corked.
     pub(super) fn has_plenty(&self) -> bool {
         self.wbuf.len() >= PLENTY
     }
 
-    /// The socket was full: the rest of a batch must go out whatever is in flight.
+    /// Whether the socket was full: the rest of a batch is never corked.
     pub(super) fn is_half_sent(&self) -> bool {
         !self.out.is_empty()
     }
 
-    /// Until when what waits now may be held (rule 21).
+    /// Until when the bytes that wait now may be corked (rule 21).
     pub(super) fn cork_end(&self, now: Instant) -> Instant {
         now + Duration::from_micros((self.srtt_us * 4.0) as u64).max(Duration::from_millis(1))
     }
 
-    /// Never hold behind a head that is over the busy limit.
+    /// Whether the oldest unanswered batch is over the busy limit: then nothing is corked.
     fn head_is_late(&self, now: impl FnOnce() -> Instant) -> bool {
         let limit = Duration::from_micros((self.srtt_us * 8.0) as u64).max(Duration::from_millis(1));
         self.head_sent().is_some_and(|sent| now().saturating_duration_since(sent) > limit)
@@ -278,9 +278,8 @@ impl LaneState {
         self.srtt_us
     }
 
-    /// How long the peer has been silent with replies due, if that is longer than the first of them may take (rule 14):
-    /// twice its caller's deadline, and at least so long. Of callers that wait without limit the next one with a limit counts.
-    /// Who comes after him is not asked: the server is not at his unit yet.
+    /// How long the peer has been silent with replies due, if that is longer than it may be (rule 14): twice the timeout of the
+    /// first unit that has one, and at least `least`. Later entries do not count: the server has not reached them yet.
     pub(super) fn silent_beyond(&self, least: Duration) -> Option<Duration> {
         let silent = self.head_sent()?.max(self.last_received).elapsed();
         if silent < least {
@@ -293,7 +292,7 @@ impl LaneState {
 
     // ---- the writer's side ------------------------------------------------------------------
 
-    /// Makes waiting bytes the writer's own, if it has none left.
+    /// Hands the waiting bytes to the writer, if it has none left.
     pub(super) fn swap_out(&mut self, now: Instant) {
         if !self.out.is_empty() || self.wbuf.is_empty() {
             return;
@@ -304,39 +303,39 @@ impl LaneState {
         self.marks.push_back((self.tail() - 1, now));
     }
 
-    /// Whether there is something among what was swapped out that must not be sent twice.
+    /// Whether the peer has to be checked before the bytes that were swapped out are sent.
     pub(super) fn take_peer_check(&mut self) -> bool {
-        // What did not fit behind a half-sent batch is looked after when its turn comes.
+        // Units that were not swapped out, because a batch was half sent, are checked in their turn.
         let check_peer_first = self.check_peer_first;
         self.check_peer_first &= !self.wbuf.is_empty();
         check_peer_first
     }
 
-    /// What the bytes that a writer swapped out may be sent by, if there is anything of the kind among them.
+    /// The lease of the bytes that the writer swapped out, if any of them have one.
     pub(super) fn lease(&self) -> Option<Arc<WriteLease>> {
         self.out_leased.clone()
     }
 
-    /// Whether a lease is over by which something in the append buffer was to be sent.
+    /// Whether the lease of units in the append buffer is over.
     #[inline]
     pub(super) fn is_lease_over(&self) -> bool {
         self.leased.as_ref().is_some_and(|lease| lease.is_over())
     }
 
-    /// Takes out of the append buffer what may not be sent any more, because its lease is over.
+    /// Takes back the units in the append buffer whose lease is over.
     pub(super) fn take_back(&mut self) -> Vec<(u64, Waiter, usize)> {
         self.leased = None;
         let boundary = self.appended - self.wbuf.len() as u64;
         self.abandon_where(|entry| entry.leased && entry.end - entry.len as u64 >= boundary)
     }
 
-    /// Counts all that a writer swapped out as sent: it is gone, and nobody knows how far it came.
+    /// Counts all bytes that the writer swapped out as sent, because it is not known how many were.
     pub(super) fn doubt_all(&mut self) {
         self.sent = self.appended - self.wbuf.len() as u64;
     }
 
-    /// The last who waits and whose bytes are not out yet: it has most reason to write. Not the reader: it sleeps in a receive,
-    /// where no order reaches it; it looks after its own bytes itself.
+    /// The last waiting caller whose bytes are not out yet: it has most reason to write. Not the reader, which sleeps in a receive
+    /// where no order reaches it, and keeps a timer for its own bytes.
     pub(super) fn last_unsent_live(&self, but: u64) -> Option<(u64, &Completer<Outcome>)> {
         let from = self.head;
         let live = self.ring.iter().enumerate().rev().take_while(|(_, entry)| entry.end > self.sent);
@@ -347,7 +346,7 @@ impl LaneState {
 
     // ---- the reader's side ------------------------------------------------------------------
 
-    /// What the entries after `copied` consume, as far as their bytes have left the append buffer.
+    /// Copies what the entries after `copied` expect, as far as their bytes have left the append buffer.
     pub(super) fn expect(&self, copied: &mut u64, into: &mut VecDeque<Want>) {
         let boundary = self.appended - self.wbuf.len() as u64;
         *copied = (*copied).max(self.head);
@@ -360,7 +359,7 @@ impl LaneState {
         }
     }
 
-    /// Takes the first entry that consumes something out of the ring: its number, and who is to be told.
+    /// Takes the first entry that expects a reply out of the ring: its number and its waiter.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(u64, Option<Waiter>)> {
         loop {
@@ -373,7 +372,7 @@ impl LaneState {
         }
     }
 
-    /// Notes that replies came: drops the marks that they answer and takes the round trip's measure.
+    /// Notes that replies came: drops the marks of answered batches and measures the round trip.
     #[inline(always)]
     pub(super) fn received(&mut self, now: Instant) {
         self.last_received = now;
@@ -390,7 +389,7 @@ impl LaneState {
         }
     }
 
-    /// Entries that consume nothing do not keep the ring from being empty.
+    /// Drops entries at the front that expect nothing, so that the ring becomes empty.
     fn trim(&mut self) {
         while self.ring.front().is_some_and(|entry| entry.want == EntryWant::Nothing) {
             self.ring.pop_front();
@@ -398,7 +397,7 @@ impl LaneState {
         }
     }
 
-    /// The first who still waits; the writer, who is busy, only if nobody else does.
+    /// The first waiting caller; the writer, which is busy, only if there is no other.
     pub(super) fn first_live(&self, but: u64) -> Option<(u64, &Completer<Outcome>)> {
         let live = (self.head..).zip(&self.ring).filter(|(number, _)| *number != but);
         let mut live = live.filter_map(|(number, entry)| entry.completer().map(|completer| (number, completer)));
@@ -408,7 +407,7 @@ impl LaneState {
 
     // ---- the roles --------------------------------------------------------------------------
 
-    /// Passes the reader's role to the first unit with a waiting caller, or frees it. Gives the unit whose caller has to be woken.
+    /// Passes the reader's role to the first waiting caller, or frees it. Returns the unit whose caller has to be woken.
     pub(super) fn pass_reader(&mut self, but: u64) -> Option<u64> {
         let next = if self.dead.is_none() { self.first_live(but) } else { None };
         let (role, asleep) = Role::given(next, Order::TakeReader);
@@ -416,8 +415,8 @@ impl LaneState {
         asleep
     }
 
-    /// Passes the writer's role to a unit with a waiting caller and unsent bytes, or frees it: the next caller then sends those bytes in front
-    /// of its own. Gives the unit whose caller has to be woken.
+    /// Passes the writer's role to a waiting caller with unsent bytes, or frees it: the next caller then sends those bytes before
+    /// its own. Returns the unit whose caller has to be woken.
     pub(super) fn pass_writer(&mut self, but: u64) -> Option<u64> {
         let (role, asleep) = Role::given(self.last_unsent_live(but), Order::TakeWriter);
         self.writer = role;
@@ -426,7 +425,7 @@ impl LaneState {
 
     // ---- the end of a wait, the end of a lane -----------------------------------------------
 
-    /// Nobody waits for this entry any more: how many of its bytes are sent or will be; `None` when it is no longer in the ring.
+    /// Abandons an entry. Returns how many of its bytes have been or will be sent; `None` if it is no longer in the ring.
     pub(super) fn abandon(&mut self, number: u64) -> Option<usize> {
         let at = number.checked_sub(self.head)? as usize;
         let boundary = self.appended - self.wbuf.len() as u64;
@@ -445,12 +444,12 @@ impl LaneState {
         Some(0)
     }
 
-    /// When a call that nobody waits for has to be ended at the earliest.
+    /// The earliest deadline of a submitted call.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.next_due
     }
 
-    /// Abandons the calls that nobody waits for and whose time is over: each with how much of it was sent.
+    /// Abandons the submitted calls whose deadline has come, each with how much of it was sent.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(u64, Waiter, usize)> {
         if self.next_due.is_none_or(|due| due > now) {
             return Vec::new();
@@ -460,12 +459,12 @@ impl LaneState {
         late
     }
 
-    /// Abandons the calls that nobody waits for and that are meant.
+    /// Abandons the submitted calls that are meant.
     pub(super) fn cancel(&mut self, is_meant: impl Fn(&dyn Completion) -> bool) -> Vec<(u64, Waiter, usize)> {
         self.abandon_where(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
     }
 
-    /// As [`LaneState::abandon`] for many at once, in one pass: who is to be told, and how many of its bytes are sent or will be.
+    /// As [`LaneState::abandon`], for many in one pass: the waiters, each with how many of its bytes have been or will be sent.
     fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Waiter, usize)> {
         let boundary = self.appended - self.wbuf.len() as u64;
         let (mut abandoned, mut shift, mut kept) = (Vec::new(), 0, Vec::new());
@@ -479,7 +478,7 @@ impl LaneState {
                 }
                 entry.due = None;
                 if start >= boundary {
-                    // An entry without bytes: with its length it would seem to begin before them, or before the stream.
+                    // It has no bytes left: with its old length it would seem to begin before the buffer, or before the stream.
                     (entry.want, entry.len) = (EntryWant::Nothing, 0);
                     let from = (start - boundary) as usize;
                     kept.extend_from_slice(&self.wbuf[copied..from]);
@@ -496,7 +495,7 @@ impl LaneState {
         abandoned
     }
 
-    /// Sorts the ring of a dead lane: what was not completely sent was not executed, the rest may have been.
+    /// Ends all units of a dead lane: a unit that was not sent completely has not been executed, the others may have been.
     pub(super) fn fail_all(&mut self) -> Vec<(u64, Waiter, Failure)> {
         let Some(cause) = self.dead.clone() else { return Vec::new() };
         let (head, sent) = (self.head, self.sent);
@@ -525,14 +524,14 @@ fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-/// Takes what was appended back out when appending fails or panics: half a command must never be sent.
+/// Removes what was appended if appending fails or panics: half a command must never be sent.
 struct Append<'a> {
     buffer: &'a mut Vec<u8>,
     keep: usize,
 }
 
 impl Append<'_> {
-    /// How much was appended.
+    /// Appends, and returns how much.
     fn run(buffer: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<usize> {
         let before = buffer.len();
         let mut this = Append { buffer, keep: before };
@@ -582,7 +581,7 @@ mod tests {
         nest(n, st, &mut Vec::new(), test);
     }
 
-    /// Drops the tokens also when a test fails: a slot waits for its token, and would wait for ever.
+    /// Drops the completers even if a test fails: a slot waits for its completer, and would wait forever.
     struct Burial<'a>(&'a mut LaneState);
 
     impl Drop for Burial<'_> {
@@ -600,7 +599,7 @@ mod tests {
         assert!(std::panic::catch_unwind(failing).is_err());
     }
 
-    /// A call that nobody waits for, with a number.
+    /// A submitted call with a number.
     struct Numbered(u64);
 
     impl Completion for Numbered {
@@ -687,7 +686,7 @@ mod tests {
         let settings = LaneSettings::default();
         let now = Instant::now();
         let (soon, long_ago) = (now + Duration::from_secs(60), now.checked_sub(Duration::from_millis(20)));
-        // A round trip of 50 us, or of 1 ms, which is too long to hold for; the batch before was sent then.
+        // A round trip of 50 us, or of 1 ms, which is too long for corking; the batch before was sent then.
         for (srtt_us, sent, corked) in [(50.0, Some(soon), true), (50.0, long_ago, false), (1000.0, Some(soon), false)]
         {
             let mut st = LaneState::new();
@@ -701,7 +700,7 @@ mod tests {
                 st.overdue = true;
                 may.push(st.may_flush(&settings));
             });
-            // With nothing unanswered; behind that batch; at the end of the hold.
+            // With nothing unanswered; after that batch; when the cork's timer has ended.
             assert_eq!(may, [true, !corked, true], "{srtt_us} us");
         }
     }

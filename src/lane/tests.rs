@@ -19,7 +19,7 @@ const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const PONG: &[u8] = b"+PONG\r\n";
 
-/// A lane to a server that runs this after the handshake. It never holds back.
+/// A lane to a server that runs this after the handshake. It never corks.
 fn lane_to(talk: impl FnOnce(TcpStream) + Send + 'static) -> Lane {
     lane_with(Duration::ZERO, talk)
 }
@@ -200,7 +200,7 @@ fn a_writer_hands_its_role_on_while_others_append() {
 
 #[test]
 fn a_reader_is_never_ordered_to_write() {
-    // The second caller leads, and its bytes are the only ones that are left when the writer has done its rounds.
+    // The second caller is the reader, and its bytes are the only ones that are left when the writer has done its rounds.
     let lane = lane_to(|mut stream| {
         hear(&mut stream, 2);
         stream.write_all(&PONG.repeat(2)).unwrap();

@@ -1,4 +1,4 @@
-//! What a lane is given, and what comes of it: a unit, its outcome, and the call that is told.
+//! What a lane is given and what it returns: a unit, its outcome, and the completion of a submitted call.
 //!
 //! Guarantees: data only. Leaves to others: everything that happens to a unit (the room's other files).
 
@@ -9,23 +9,23 @@ use crate::resp::Reply;
 use crate::resp::encode::{self, Pieces};
 use crate::time::WriteLease;
 
-/// What a unit ends with.
+/// The outcome of a unit.
 pub type Outcome = std::result::Result<Reply, Failure>;
 
-/// Why there is no reply, and how much of the unit the server may have seen all the same.
+/// Why there is no reply, and how much of the unit may have reached the server.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// How many of its bytes were handed to the kernel, or may yet be: a command whose last byte is not among them was surely
-    /// not executed.
+    /// How many of its bytes were handed to the kernel, or may still be. A command whose last byte is not among them has certainly
+    /// not been executed.
     pub sent: usize,
     /// What happened.
     pub error: Error,
-    /// The other side ended the connection, or made it useless, while this unit's replies were the next that were due.
+    /// The peer ended the connection, or made it useless, while this unit's replies were due next.
     pub at_head: bool,
 }
 
 impl Failure {
-    /// A failure of which the connection is not the cause, or not for this unit's sake.
+    /// A failure that is not the end of a connection at this unit.
     pub fn new(sent: usize, error: Error) -> Self {
         Self { sent, error, at_head: false }
     }
@@ -43,10 +43,10 @@ pub struct Unit<'a> {
     pub bytes: Bytes<'a>,
     /// `None`: one reply, as it is. `Some(n)`: n replies, as the children of one ARRAY.
     pub list: Option<u32>,
-    /// It must not be sent a second time: before it goes out the end of the connection is looked for, however little time has
-    /// passed since the peer last said something.
+    /// It must not be sent a second time. Before it is sent the connection is checked for its end, even if the peer has just sent
+    /// something.
     pub at_most_once: bool,
-    /// It is sent only as long as this is open; what is taken back for it ends as unsent, with the status FENCED.
+    /// It is sent only as long as this lease lasts. A unit that is taken back ends as unsent, with the status FENCED.
     pub lease: Option<&'a Arc<WriteLease>>,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// For sending without a copy, if there is anything large.
+    /// The bytes in pieces, for sending without a copy, if any argument is large.
     pub fn pieces(&self) -> Option<Pieces<'a>> {
         match self {
             Bytes::Args(args) => Pieces::of(args),
@@ -77,7 +77,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// How many they are.
+    /// Their number.
     pub fn len(&self) -> usize {
         match self {
             Bytes::Args(args) => encode::command_len(args),
@@ -91,11 +91,11 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A submitted call. Its completion must not wait, and must not call the lane that runs it.
+/// A submitted call. Completing it must not wait, and must not call the lane that runs it.
 pub trait Completion: Send + Sync {
     /// The call's unit is over.
     fn complete(self: Arc<Self>, outcome: Outcome);
-    /// Whether it is the call that was started for this queue's owner under this number.
+    /// Whether it is the call of this queue and token.
     fn is(&self, owner: usize, token: u64) -> bool;
 }
 

@@ -1,7 +1,8 @@
 //! The writer's role: sends what callers have appended, in order.
 //!
-//! Guarantees: `sent` counts exactly what the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
-//! rounds if another can go on at once, and a few more if not; a full socket never blocks reading. Whoever ends the role buries a lane that died meanwhile.
+//! Guarantees: `sent` counts exactly the bytes that the kernel took; a writer whose own bytes are out does at most [`ROUNDS`] more
+//! rounds if another caller can go on at once, and a few more if not; a full socket never stops the reading. The end of the role
+//! answers the waiters of a lane that has died.
 
 use std::io::{ErrorKind, IoSlice};
 use std::iter::once;
@@ -17,11 +18,11 @@ use crate::sys::slot::Order;
 use crate::sys::sync::MutexGuard;
 use crate::time::{Instant, WriteLease};
 
-/// Rounds for others, after one's own bytes are out.
+/// Rounds for others, after the writer's own bytes are out.
 const ROUNDS: u32 = 4;
-/// Rounds at the most, when there is nobody who could take the role at once.
+/// The most rounds, when no other caller can take the role at once.
 const MOST_ROUNDS: u32 = 16;
-/// While another reads, a writer that waits for room looks this often whether it has become the reader.
+/// How often a writer that waits for room checks whether it has become the reader.
 const ROLE_CHECK: Duration = Duration::from_millis(5);
 
 /// How one round of sending ended.
@@ -33,7 +34,8 @@ enum Round {
 }
 
 impl Lane {
-    /// Takes the writer's role (or has been given it) and sends until nothing may be sent. Without a call of its own it never waits.
+    /// Takes the writer's role, or has been given it, and sends until nothing may be sent. Without a unit of its own it never
+    /// waits.
     pub(super) fn flush<'a>(
         &'a self,
         st: MutexGuard<'a, LaneState>,
@@ -42,7 +44,7 @@ impl Lane {
         self.flush_with(st, call, None)
     }
 
-    /// As [`Lane::flush`], with a unit that is in no buffer: it comes after all that is there at the beginning.
+    /// As [`Lane::flush`], with a unit that is in no buffer. It follows all bytes that are there at the beginning.
     pub(super) fn flush_with<'a>(
         &'a self,
         st: MutexGuard<'a, LaneState>,
@@ -50,7 +52,7 @@ impl Lane {
         mut straight: Option<&Pieces<'_>>,
     ) -> MutexGuard<'a, LaneState> {
         let _guard = RoleGuard::new(self, Order::TakeWriter);
-        // Unlocked before the guard looks, when this panics: a parameter would be unlocked after.
+        // On a panic this is unlocked before the guard runs; a parameter would be unlocked after it.
         let mut st = st;
         let mut rounds = 0;
         let own = call.map_or(NOBODY, |call| call.number);
@@ -69,7 +71,7 @@ impl Lane {
             let mut out = std::mem::take(&mut st.out);
             drop(st);
             let (taken, mut round) = match straight {
-                // What is sent into a connection that the peer has closed could not be told from what it has read.
+                // Bytes that are sent on a connection that the peer has closed look as if it might have read them.
                 _ if check_peer_first && self.wire.is_closed_by_peer() => (0, Round::Broken(self.closed())),
                 None => self.send(&mut [IoSlice::new(out.rest())], lease, call),
                 Some(pieces) => self.send(&mut in_parts(out.rest(), pieces), lease, call),
@@ -79,7 +81,7 @@ impl Lane {
                 match round {
                     Round::Broken(_) => {}
                     Round::Sent | Round::Late => {
-                        // The rest of the unit is nowhere but with its caller, who may leave: without it the stream cannot go on.
+                        // Only the caller, which may leave, has the rest of the unit: without a copy the stream cannot go on.
                         out.keep_rest(pieces).unwrap_or_else(|error| round = Round::Broken(error));
                     }
                 }
@@ -98,19 +100,19 @@ impl Lane {
                 Round::Late => return self.pass_writer(st, own),
                 Round::Sent if st.dead.is_some() => return self.end_writing(st, None),
                 Round::Sent if !st.has_unsent() => return self.end_writing(st, None),
-                // What an earlier writer left unsent may have gone before one's own bytes.
+                // The bytes that an earlier writer left may have been sent before the writer's own.
                 Round::Sent if call.is_some() && !st.is_sent(own) => continue,
                 Round::Sent if !st.may_flush(&self.settings) => return self.end_writing(st, None),
                 Round::Sent => rounds += 1,
             }
-            // With only a reader to serve, who hears no order, a few rounds more save it from waiting for its next look.
+            // A reader receives no orders: a few more rounds save it from waiting until it looks again.
             if rounds > ROUNDS && st.last_unsent_live(own).is_some() || rounds > MOST_ROUNDS {
                 return self.pass_writer(st, own);
             }
         }
     }
 
-    /// Hands the writer's role to another whose bytes are not out yet.
+    /// Passes the writer's role to a caller whose bytes are not out yet.
     pub(super) fn pass_writer<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, but: u64) -> MutexGuard<'a, LaneState> {
         if st.dead.is_some() {
             return self.end_writing(st, None);
@@ -138,12 +140,12 @@ impl Lane {
         }
     }
 
-    /// Sending has failed. What the server had said before that belongs to those who wait for it, and may say why: it is read first, by
-    /// whoever reads, or here.
+    /// Sending has failed. What the server has sent before belongs to the waiters, and may give the reason: it is read first, by
+    /// the reader, or here.
     fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, own: u64, cause: Error) -> MutexGuard<'a, LaneState> {
         let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
         if st.dead.is_some() || !(free || reads) {
-            // Who reads is woken by this, and ends the lane if there is not enough for it. With enough for all it ends at its next use.
+            // This wakes the reader, which ends the lane if a reply is missing. If none is missing the lane ends at its next use.
             self.wire.shutdown();
             st.writer.give_up();
             return if st.dead.is_some() { self.fail_all(st) } else { st };
@@ -163,7 +165,7 @@ impl Lane {
         Error::new(Status::Io, format!("{} closed the connection", self.endpoint))
     }
 
-    /// Answers units that were taken back: they were not sent.
+    /// Answers units that were taken back unsent.
     fn give_back<'a>(
         &'a self,
         st: MutexGuard<'a, LaneState>,
@@ -179,8 +181,8 @@ impl Lane {
         self.lock()
     }
 
-    /// Sends until all is taken, the deadline comes, or the connection breaks. With a lease the clock is looked at before any byte goes:
-    /// what was swapped out cannot be taken back, so that the connection ends with the lease.
+    /// Sends until all bytes are taken, the deadline comes, or the connection breaks. Under a lease the clock is checked before
+    /// every send. Bytes that were swapped out cannot be taken back, so the connection ends together with the lease.
     fn send(&self, parts: &mut [IoSlice<'_>], lease: Option<&WriteLease>, call: Option<&Caller<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
@@ -222,8 +224,8 @@ impl Lane {
         Round::Sent
     }
 
-    /// Waits until the socket takes more. A server that waits for us to read its replies must not be waited for: when there
-    /// is something to read and nobody else reads, read first.
+    /// Waits until the socket takes more. The server may be waiting for its replies to be read, so they are read first if there is
+    /// no reader.
     fn wait_for_room(&self, call: &Caller<'_>) -> Result<(), Error> {
         call.fresh.set(None);
         if call.slot.take(Order::TakeReader) {
