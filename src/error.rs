@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// `Result` with the library's own error.
+/// `Result` with the library's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a caller may do about an error: bits of `vigie_error_flags()`.
@@ -44,7 +44,7 @@ pub struct StatusInfo {
     pub status: Status,
     /// Its name in the header.
     pub name: &'static str,
-    /// The same with a NUL behind it, for C.
+    /// The name with a NUL behind it, for C.
     pub name_nul: &'static str,
     /// What it means.
     pub cause: &'static str,
@@ -182,7 +182,7 @@ impl Error {
         error
     }
 
-    /// There is no memory for so many bytes of something.
+    /// The error for a lack of memory for this many bytes.
     #[cold]
     pub fn no_memory(bytes: usize, what: &str) -> Self {
         Self::new(Status::Limit, format!("no memory for {bytes} bytes of {what}"))
@@ -231,7 +231,7 @@ impl Error {
         self
     }
 
-    /// The same with something that came in spite of it: a room above knows what that is (see [`Error::with_reply`]).
+    /// The same with what was received despite the error. A room above knows its type (see [`Error::with_reply`]).
     pub fn with_enclosed(mut self, enclosed: impl Any + Send + Sync) -> Self {
         self.0.enclosed = Some(Arc::new(enclosed));
         self
@@ -249,7 +249,7 @@ impl Error {
         self
     }
 
-    /// The same with how long all of it took behind; the times of its parts go, so that one time is told.
+    /// The same with the total time behind. The times of its parts are removed, so that one time is reported.
     pub fn with_time(mut self, ms: u128, more: impl fmt::Display) -> Self {
         self.0.message = format!("{} (after {ms} ms{more})", without_times(&self.0.message));
         self
@@ -309,7 +309,7 @@ impl Error {
         self.0.errno
     }
 
-    /// What came in spite of it, if that is of this type.
+    /// What was received despite the error, if it is of this type.
     pub fn enclosed<T: Any>(&self) -> Option<&T> {
         self.0.enclosed.as_deref().and_then(|enclosed| enclosed.downcast_ref())
     }
@@ -336,7 +336,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the system says of an error, without the number that std puts behind it: that is [`Error::errno`].
+/// The system's text for an error, without the number that std puts behind it: that is [`Error::errno`].
 pub fn system_text(cause: &std::io::Error) -> String {
     let text = cause.to_string();
     match text.rsplit_once(" (os error ") {

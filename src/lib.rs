@@ -3,11 +3,11 @@
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
 //! `ffi` > `client` > `submit` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `resp`, `config` > `error`, `time` > `sys`.
 
-// The kit of tests/support, which unit tests take in as well, calls the library by its name.
+// The kit of tests/support, which unit tests use as well, names the library `vigie`.
 #[cfg(test)]
 extern crate self as vigie;
 
-// Under `cfg(loom)` (src/lane/model_tests.rs) there is only what the lane stands on, over a scripted connection.
+// Under `cfg(loom)` (src/lane/model_tests.rs) the crate is the lane and the rooms below it, over a scripted connection.
 #[cfg(not(loom))]
 mod call;
 #[cfg(not(loom))]

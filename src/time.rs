@@ -1,4 +1,4 @@
-//! Deadlines: the one budget that covers a whole call.
+//! Deadlines: one budget covers a whole call.
 //!
 //! Guarantees: only the monotonic clock is read; a deadline never moves once made. A wall clock that jumps changes nothing.
 
@@ -16,10 +16,10 @@ pub use std::time::Instant;
 #[cfg(loom)]
 pub use model::Instant;
 
-/// So long no thread that wants to run is kept from it, but by a stop of the whole process.
+/// No thread that is ready to run waits this long, unless the whole process is stopped.
 const STOPPED: Duration = Duration::from_millis(500);
 
-/// When a call has to be over, and when it began (every message says after how long something happened).
+/// When a call has to be over, and when it began. Every message says after how long something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     start: Instant,
@@ -63,7 +63,7 @@ impl Deadline {
         self.end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether it is noticed so late that it has passed that this process must have been stopped: whoever would judge by it looks at the
+    /// Whether it is noticed so late that this process must have been stopped. Code that judges by the clock then looks at the
     /// sockets first, and gives them a moment more ([`Deadline::renewed`]).
     pub fn is_missed(&self) -> bool {
         self.end.is_some_and(|end| Instant::now().saturating_duration_since(end) >= STOPPED)
@@ -74,7 +74,7 @@ impl Deadline {
         Self { start: self.start, end: Instant::now().checked_add(budget) }
     }
 
-    /// Whether so little is left that an answer could not be awaited: what was held back until now is better not sent.
+    /// Whether too little is left to wait for an answer: a write that had to wait until now is not sent.
     pub fn is_all_but_over(&self) -> bool {
         self.left().is_some_and(|left| left < Duration::from_millis(1))
     }
@@ -95,7 +95,7 @@ impl Deadline {
     }
 }
 
-/// A clock that stands until a model sets it.
+/// A clock that stands still until a model sets it.
 #[cfg(loom)]
 pub mod model {
     use loom::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +104,7 @@ pub mod model {
     use std::time::Duration;
 
     loom::lazy_static! {
-        /// What the threads of a model read; they may see it late, as threads do.
+        /// The time that the threads of a model read; they may see a new one late, as threads do.
         static ref CLOCK: AtomicU64 = AtomicU64::new(0);
     }
     static MOVES: atomic::AtomicBool = atomic::AtomicBool::new(false);

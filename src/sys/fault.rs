@@ -1,9 +1,9 @@
-//! Faults that the model of the lane makes on purpose, one in each run, to show that it sees them (tests/it/loom.rs).
+//! Faults that the model of the lane makes on purpose, one in each run, to show that it detects them (tests/it/loom.rs).
 //!
-//! Guarantees: outside of the model no fault is ever made, and asking for one costs nothing. Leaves to others: doing the wrong thing,
-//! at the place that the fault is named after.
+//! Guarantees: outside of the model no fault is made, and asking for one costs nothing. Leaves to others: the wrong action at the
+//! place that a fault is named after.
 
-/// What is done wrong.
+/// The faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The reader's role is passed to a caller that is not told.
@@ -16,9 +16,9 @@ pub enum Fault {
     LateReaderKeepsRole,
     /// A caller whose deadline comes overlooks an order that it was given meanwhile.
     LateOrderOverlooked,
-    /// A dead lane is sorted before its writer has said what the kernel took.
+    /// The units of a dead lane are ended before its writer has reported what the kernel took.
     SortedTooSoon,
-    /// A caller that comes back from writing does not look whether another one reads.
+    /// A caller that comes back from writing does not check that there is a reader.
     WriterDoesNotLook,
     /// A reader leaves and passes its role to nobody.
     ReaderPassesNothing,
@@ -26,7 +26,7 @@ pub enum Fault {
     StoredWithoutRelease,
     /// A waiter reads the word's count after it has looked.
     CountReadTooLate,
-    /// A slot goes before its token.
+    /// A slot is freed before its completer.
     SlotGoesFirst,
     /// An order is lost when two are given.
     OneOrderLost,

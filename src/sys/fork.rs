@@ -1,13 +1,13 @@
 //! Forked children: a generation number, and values that a child makes anew.
 //!
-//! Guarantees: a child sees another generation than its parent, before its first line of code runs; what the parent made is
-//! leaked in the child, never locked and never dropped (the lock's owner may not exist there). Leaves to others: what a
-//! handle of another generation answers.
+//! Guarantees: a child sees another generation than its parent before its first line of code runs; the parent's values are leaked
+//! in the child, never locked and never dropped, because the owner of a lock may not exist there. Leaves to others: how a handle of
+//! another generation answers.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// Not a `Once`: a child whose parent was in the middle of one would wait there for a thread that it does not have.
+/// Not a `Once`: a child whose parent was in the middle of one would wait for a thread that does not exist in the child.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 /// The generation of this process: 0, and a greater one in each forked child.
@@ -18,7 +18,7 @@ pub fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Two threads may both come here: a handler that runs twice does no harm.
+/// Two threads may both get here: a handler that runs twice does no harm.
 #[cold]
 fn register() {
     // SAFETY: the handler is a plain function without captures; it only touches atomics, which is allowed after fork.
@@ -83,7 +83,7 @@ impl<T: Sync> Default for PerProcess<T> {
 mod tests {
     use super::*;
 
-    /// The lock of a `OnceLock` would be held for ever there, by a thread that the child does not have.
+    /// The lock of a `OnceLock` would be held forever in the child, by a thread that it does not have.
     #[test]
     fn a_child_that_was_forked_amid_the_making_makes_its_own() {
         static VALUE: PerProcess<i32> = PerProcess::new();

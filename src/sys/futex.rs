@@ -66,7 +66,7 @@ mod linux {
     /// A time on the kernel's clock.
     struct Kernel(libc::timespec);
 
-    /// The closest of some readings, because a thread may be interrupted between the two clocks.
+    /// The closest of several readings, because a thread may be interrupted between the two clocks.
     fn read_both() -> (Instant, Kernel) {
         let readings = (0..8).map(|_| {
             let before = Instant::now();
@@ -121,7 +121,7 @@ mod portable {
     }
 }
 
-/// The kernel's part in a model: words like futexes, and time, which passes when the model says so, and when all sleep.
+/// The kernel's part in a model: words like futexes, and a time that passes when the model says so, and when all threads sleep.
 #[cfg(loom)]
 mod model {
     use super::Instant;
@@ -130,10 +130,10 @@ mod model {
     use loom::thread::{self, Thread};
     use std::sync::Mutex;
 
-    /// Who sleeps. No order of loom's comes between looking at a word's count and getting on this list, as in the kernel.
+    /// The sleeping threads. As in the kernel, comparing a word's count and joining this list is one step.
     static SLEEPERS: Mutex<Vec<Sleeper>> = Mutex::new(Vec::new());
 
-    /// So many waits with an end are followed in every order; a run with more of them goes on in one order.
+    /// How many waits with an end are explored in every order; a run with more of them goes on in one order.
     const MOST_LOOKS: usize = 8;
     static LOOKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
@@ -172,7 +172,8 @@ mod model {
                     }
                 }
                 Some(end) => {
-                    // Two who look at the clock by turns while a third never comes to its turn: loom would follow them for ever.
+                    // Two threads that read the clock by turns while a third one is never scheduled: loom would explore that
+                    // forever.
                     if LOOKS.fetch_add(1, Ordering::Relaxed) >= MOST_LOOKS {
                         loom::skip_branch();
                     }
@@ -200,15 +201,15 @@ mod model {
         woken.into_iter().for_each(|sleeper: Sleeper| sleeper.thread.unpark());
     }
 
-    /// A new run of the model: nobody sleeps, and the clock stands at its beginning. With `time` it will move; else the end of
-    /// a wait never comes, and whatever counts on one shows as a deadlock.
+    /// Begins a new run of the model: no thread sleeps, and the clock is at its beginning. With `time` it will move; otherwise the
+    /// end of a wait never comes, and a thread that relies on one shows as a deadlock.
     pub fn start(time: bool) {
         SLEEPERS.lock().unwrap().clear();
         LOOKS.store(0, Ordering::Relaxed);
         model::start(time);
     }
 
-    /// Lets time pass up to this moment: whoever slept until then at the most is woken.
+    /// Lets time pass until this moment, and wakes the threads whose wait has ended.
     pub fn pass_time(to: Instant) {
         model::set(to);
         wake(|sleeper| sleeper.end.is_some_and(|end| end <= to));

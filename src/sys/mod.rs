@@ -1,4 +1,4 @@
-//! What needs the system beyond the standard library, behind safe interfaces.
+//! What needs the system beyond the standard library, with safe interfaces.
 //!
 //! Guarantees: together with `ffi` the only room with `unsafe`; each block says why it is sound. Nothing here knows Redis.
 

@@ -1,21 +1,21 @@
-//! Panics: what they said and where, for the error that tells of them; written nowhere.
+//! Panics: their message and place, for the error that reports them. Nothing is printed.
 //!
-//! Guarantees: with the feature `private-std`, which is for the C library alone, a panic prints nothing, and [`describe`] knows its
-//! place. That library has a copy of the standard library of its own, which no other code in the process can reach, and with it a
-//! panic hook of its own: nothing is taken from anybody, and nobody can take it away. In a Rust program the standard library is the
-//! program's, and so is the hook: it stays as it is. Leaves to others: catching (each border of the library does).
+//! Guarantees: with the feature `private-std`, which only the C library has, a panic prints nothing, and [`describe`] knows its
+//! place. The C library has its own copy of the standard library, which no other code in the process can reach, and so its own
+//! panic hook. In a Rust program the standard library and the hook belong to the program: the hook is not changed. Leaves to
+//! others: catching panics (each border of the library does).
 
 use std::any::Any;
 use std::cell::RefCell;
 
 thread_local!(static TOLD: RefCell<Option<String>> = const { RefCell::new(None) });
 
-/// What a panic that was caught on this thread said, and where.
+/// The message and the place of a panic that was caught on this thread.
 pub fn describe(panic: &(dyn Any + Send)) -> String {
     told().unwrap_or_else(|| said(panic).to_owned())
 }
 
-/// The same for what is dropped by a panic, as far as it is known: begins with a colon.
+/// The same for a value that a panic drops, as far as it is known. Begins with a colon.
 pub fn behind() -> String {
     let told = TOLD.try_with(|told| told.borrow().clone()).ok().flatten();
     told.map_or_else(String::new, |told| format!(": {told}"))
@@ -30,7 +30,7 @@ fn said(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
 }
 
-/// Has panics noted instead of printed, from the first handle or thread on.
+/// Has panics noted instead of printed. Called with the first handle and the first thread.
 pub fn keep_quiet() {
     #[cfg(feature = "private-std")]
     private::keep_quiet();
@@ -44,7 +44,7 @@ mod private {
 
     static BEGUN: AtomicBool = AtomicBool::new(false);
 
-    /// One thread does it and nobody waits for it: a child that is forked in this moment would wait for ever.
+    /// One thread does it, and the others do not wait: a child that is forked at this moment would wait forever.
     pub(super) fn keep_quiet() {
         if !BEGUN.load(Ordering::Relaxed) && !std::thread::panicking() && !BEGUN.swap(true, Ordering::AcqRel) {
             std::panic::set_hook(Box::new(note));

@@ -1,9 +1,8 @@
 //! poll(2): waiting for several descriptors at once.
 //!
-//! Guarantees: never reports less than the kernel does; an interruption by a signal counts as "nothing yet", so a caller looks at
-//! its clock after each return; a failure takes a moment, so that no loop around a wait becomes a spin. Leaves to others: which
-//! descriptors live (they must stay open during the call), and what a failure means (a receive and a send that do not wait tell as
-//! much as poll would have).
+//! Guarantees: reports everything that the kernel does; an interruption by a signal counts as "nothing yet", so a caller checks its
+//! clock after each return; a failure takes a moment, so that a loop around a wait does not spin. Leaves to others: the life of the
+//! descriptors (they must stay open during the call), and what a failure means (a receive or a send without waiting tells as much).
 
 use std::io;
 use std::os::fd::RawFd;
@@ -38,10 +37,10 @@ impl PollFd {
     }
 }
 
-/// How long a wait takes that fails: without memory, or in a process that may have fewer descriptors than it has (RLIMIT_NOFILE).
+/// How long a failing wait takes: without memory, or above the limit of descriptors (RLIMIT_NOFILE).
 const REST: Duration = Duration::from_millis(5);
 
-/// Waits until one of them is ready or the time is over (`None`: no limit), and says how many are.
+/// Waits until one of them is ready or the time is over (`None`: no limit). Returns how many are ready.
 pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
     for fd in fds.iter_mut() {
         fd.0.revents = 0;

@@ -1,7 +1,7 @@
 //! Random numbers: for jitter, for the order of Sentinels, for the choice of replicas. Not for secrets.
 //!
-//! Guarantees: threads draw from generators of their own, without a system call; a forked child draws other numbers than its parent
-//! and its brothers, though it inherits the memory of the generator. Leaves to others: what they are drawn for.
+//! Guarantees: each thread has its own generator, which needs no system call; a forked child draws other numbers than its parent
+//! and its siblings, although it inherits the generator's memory. Leaves to others: what the numbers are for.
 
 use std::cell::RefCell;
 
@@ -30,11 +30,11 @@ pub fn rng() -> Rng {
         }
         seeded.rng.u64(..)
     };
-    // While a thread ends its own may be gone.
+    // The generator of a thread that is ending may be gone.
     Rng::with_seed(SEEDED.try_with(draw).unwrap_or_else(|_| seed()))
 }
 
-/// The kernel's word; without it, what two processes can hardly have in common.
+/// A seed from the kernel; without it, from values that two processes hardly share.
 fn seed() -> u64 {
     let mut seed = [0; 8];
     #[cfg(target_os = "linux")]
@@ -64,7 +64,7 @@ mod tests {
         rng().u64(..)
     }
 
-    /// What a forked child draws first.
+    /// The first number of a forked child.
     fn drawn_by_a_child() -> u64 {
         let mut ends = [-1; 2];
         // SAFETY: writes two descriptors into memory of this frame; nobody else knows them.

@@ -1,24 +1,24 @@
-//! Seams: named places between two steps whose order matters (ARCHITECTURE.md), where a unit test can step in.
+//! Seams: named places between two steps whose order matters (ARCHITECTURE.md). A unit test can run code there.
 //!
 //! Guarantees: outside of this crate's unit tests a seam is nothing. A hook runs on the thread that passes the seam, and only for
-//! the object that it was made for, so that tests which run beside it do not meet it. Leaves to others: what must hold there.
+//! its own object, so that concurrent tests do not meet it. Leaves to others: what must hold there.
 
 /// The places. Each names the step that was done last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seam {
     /// A call has read the failover sequence, and looks at the fence next.
     FailoverSeqRead,
-    /// A call was not held back, and chooses its route next.
+    /// A call has passed the gate, and chooses its route next.
     GatePassed,
     /// A snapshot can be loaded; its version is the one before.
     SnapshotStored,
     /// The failover sequence has changed: replies to writes that were sent before are doubtful.
     FailoverSeqRaised,
-    /// The fence is up or down for those who glance at it; those who wait sleep still.
+    /// The fence has moved for those who check it; those who sleep have not been woken yet.
     FenceMoved,
-    /// Whether a word is about the primary of now was answered; what follows from it comes next.
+    /// It was decided whether an event is about the present primary; acting on it comes next.
     WordJudged,
-    /// Those who wait without a thread are told next.
+    /// Clients are told of the change next.
     ChangeTold,
 }
 
@@ -49,19 +49,19 @@ mod hooks {
     /// Passes a seam of this object.
     pub(crate) fn pass<T>(seam: Seam, of: &T) {
         let here = |(at, whose, _): &&(Seam, usize, Hook)| *at == seam && *whose == place(of);
-        // Run without the lock: a hook may pass seams, and other tests do.
+        // Run without the lock, because a hook may pass seams, and other tests do.
         let found: Vec<Hook> = hooks().iter().filter(here).map(|(_, _, hook)| Arc::clone(hook)).collect();
         found.iter().for_each(|hook| hook());
     }
 
-    /// Steps in at a seam of this object, until the guard is dropped.
+    /// Runs `hook` at a seam of this object until the guard is dropped.
     pub(crate) fn on<T>(seam: Seam, of: &T, hook: impl Fn() + Send + Sync + 'static) -> Hooked {
         let hook: Hook = Arc::new(hook);
         hooks().push((seam, place(of), Arc::clone(&hook)));
         Hooked(hook)
     }
 
-    /// A hook; dropped, it is none any more.
+    /// A hook, which is removed when this is dropped.
     pub(crate) struct Hooked(Hook);
 
     impl Drop for Hooked {

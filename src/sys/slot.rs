@@ -1,8 +1,8 @@
-//! A slot on a waiting thread's stack, and the one token through which another thread fills it.
+//! A slot on a waiting thread's stack, and the completer through which another thread fills it.
 //!
-//! Guarantees: the slot outlives the token, because [`scope`] does not return before the token was used or dropped; a value
-//! is delivered at most once; orders (take the reader's or the writer's role) are never lost, whatever comes after them.
-//! After the last touch of the state the deliverer knows nothing of the slot: it wakes by the lane's words only.
+//! Guarantees: the slot outlives the completer, because [`scope`] does not return before the completer was used or dropped; a value
+//! is delivered at most once; orders (to take the reader's or the writer's role) are never lost, whatever follows them. After its
+//! last access to the state the delivering thread does not touch the slot: it wakes the waiter by the lane's words only.
 
 use std::ptr::NonNull;
 
@@ -19,17 +19,17 @@ const RELEASED: u32 = 4;
 const READER: u32 = 8;
 const WRITER: u32 = 16;
 
-/// Where a thread waits for its value. Two cache lines apart from anything else.
+/// Where a thread waits for its value. Aligned so that it shares no pair of cache lines.
 #[repr(align(128))]
 pub struct Slot<T> {
     state: AtomicU32,
     value: UnsafeCell<Option<T>>,
 }
 
-/// The other side: fills the slot once, or is dropped.
+/// Fills the slot once, or is dropped.
 pub struct Completer<T>(NonNull<Slot<T>>);
 
-// SAFETY: the token is a unique right to write the value once; the slot is alive until the token is gone (see `scope`).
+// SAFETY: the completer is a unique right to write the value once; the slot is alive until the completer is gone (see `scope`).
 unsafe impl<T: Send> Send for Completer<T> {}
 
 /// What a waiter is asked to do for the others.
@@ -46,15 +46,15 @@ pub enum Order {
 pub enum Seen<T> {
     /// Its value.
     Done(T),
-    /// The token was dropped without a value.
+    /// The completer was dropped without a value.
     Released,
-    /// It is asked to work for the others first.
+    /// An order, which it has to follow first.
     Order(Order),
     /// The end came.
     Late,
 }
 
-/// Makes a slot and its token, and runs `wait` with both; returns only after the token is gone.
+/// Makes a slot and its completer, and runs `wait` with both. Returns only after the completer is gone.
 pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Completer<T>) -> R) -> R {
     let slot = Slot { state: AtomicU32::new(0), value: UnsafeCell::new(None) };
     let outlive = Outlive(&slot);
@@ -96,7 +96,7 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Whether nothing more will be delivered: the value is there, or the token is gone.
+    /// Whether nothing more will be delivered: the value is there, or the completer is gone.
     pub fn is_settled(&self) -> bool {
         self.state.load(Ordering::Acquire) & (DONE | RELEASED) != 0
     }
@@ -125,7 +125,7 @@ impl<T> Slot<T> {
             return Some(Seen::Order(order));
         }
         if state & DONE != 0 {
-            // SAFETY: DONE was set with release after the only write of the value, by a token that is gone; acquired above.
+            // SAFETY: DONE was set with release after the only write of the value, by a completer that is gone; acquired above.
             let value = self.value.with_mut(|value| unsafe { (*value).take() });
             return Some(value.map_or(Seen::Released, Seen::Done));
         }
@@ -154,21 +154,21 @@ impl<T> Slot<T> {
 }
 
 impl<T> Completer<T> {
-    /// Hands the value over; true when the waiter is asleep and has to be woken.
+    /// Delivers the value. True: the waiter is asleep and has to be woken.
     pub fn deliver(self, value: T) -> bool {
         let slot = self.0;
         std::mem::forget(self);
         let stored = if Fault::StoredWithoutRelease.is_made() { Ordering::Relaxed } else { Ordering::AcqRel };
-        // SAFETY: the slot lives until DONE is seen; this token is the only writer, and the waiter reads only after DONE.
+        // SAFETY: the slot lives until DONE is seen; this completer is the only writer, and the waiter reads only after DONE.
         unsafe {
             slot.as_ref().value.with_mut(|cell| *cell = Some(value));
             slot.as_ref().state.fetch_or(DONE, stored) & PARKED != 0
         }
     }
 
-    /// Gives an order; true when the waiter is asleep and has to be woken.
+    /// Gives an order. True: the waiter is asleep and has to be woken.
     pub fn order(&self, order: Order) -> bool {
-        // SAFETY: the slot lives as long as this token.
+        // SAFETY: the slot lives as long as this completer.
         unsafe { self.0.as_ref().state.fetch_or(bit(order), Ordering::AcqRel) & PARKED != 0 }
     }
 }

@@ -1,4 +1,5 @@
-//! The locks, atomics and cells of what a model proves: std's, or loom's under `cfg(loom)`, which tries every order of them.
+//! The locks, atomics and cells of the code that a model checks: std's, or loom's under `cfg(loom)`, which tries every order of
+//! them.
 //!
 //! Guarantees: without `cfg(loom)` these are the standard library's own. The model is src/lane/model_tests.rs.
 
@@ -12,7 +13,7 @@ pub use loom::{
 #[cfg(not(loom))]
 pub use std::sync::{Mutex, MutexGuard, atomic};
 
-/// A value that threads agree by other means to use one at a time.
+/// A cell that threads use one at a time, by an agreement of their own.
 #[cfg(not(loom))]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -23,13 +24,13 @@ impl<T> UnsafeCell<T> {
         Self(std::cell::UnsafeCell::new(value))
     }
 
-    /// Gives a pointer to it; whoever follows the pointer has to be the only one.
+    /// Gives a pointer to the value. The caller has to be its only user.
     pub fn with_mut<R>(&self, using: impl FnOnce(*mut T) -> R) -> R {
         using(self.0.get())
     }
 }
 
-/// A moment of waiting for another thread that is about to do its last step; longer after many of them.
+/// Waits a moment for another thread that is about to do its last step; longer after many tries.
 pub fn pause(spins: u32) {
     #[cfg(loom)]
     loom::thread::yield_now();

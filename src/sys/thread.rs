@@ -1,7 +1,7 @@
 //! The library's own threads: the only place that starts one.
 //!
-//! Guarantees: all signals are blocked in them; stacks are 256 KiB; a panic in a body ends that body and nothing else;
-//! [`join_all`] sees each one end. Leaves to others: what a thread does, and how it is told to stop.
+//! Guarantees: all signals are blocked in them; their stacks are 256 KiB; a panic ends only the body in which it happens;
+//! [`join_all`] waits for the end of each. Leaves to others: what a thread does, and how it is stopped.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::fork::PerProcess;
 use crate::time::Deadline;
 
-/// Enough for the deepest call here with room to spare; getaddrinfo is what needs most.
+/// Enough for the deepest call here, with room to spare; getaddrinfo needs most.
 const STACK: usize = 256 * 1024;
 
 static LIVE: AtomicU32 = AtomicU32::new(0);
@@ -27,7 +27,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
     let started = with_signals_blocked(|| {
         builder.spawn(move || {
-            // The owner of the body sees the end of it.
+            // The owner of the body notices its end.
             let _ = catch_unwind(AssertUnwindSafe(body));
             LIVE.fetch_sub(1, Ordering::AcqRel);
         })
@@ -49,10 +49,10 @@ pub fn live() -> u32 {
     LIVE.load(Ordering::Acquire)
 }
 
-/// Waits until no thread of the library is left; false when the deadline came first.
+/// Waits until no thread of the library is left. False: the deadline came first.
 pub fn join_all(deadline: Deadline) -> bool {
     loop {
-        // Only those that have ended: a thread that starts at this moment would hold up the join beyond the deadline.
+        // Only threads that have ended: one that starts at this moment would delay the join beyond the deadline.
         reap(JoinHandle::is_finished);
         if live() == 0 && handles().is_empty() {
             return true;
@@ -89,7 +89,7 @@ fn reap(which: impl Fn(&JoinHandle<()>) -> bool) {
     }
 }
 
-/// A new thread inherits its maker's mask: block everything for the moment of making it.
+/// A new thread inherits the mask of the thread that starts it: all signals are blocked for that moment.
 fn with_signals_blocked<R>(make: impl FnOnce() -> R) -> R {
     // SAFETY: both sets are plain memory owned by this frame, filled by sigfillset and pthread_sigmask before they are read.
     let before = unsafe {

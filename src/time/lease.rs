@@ -1,7 +1,7 @@
-//! Whether something may go on: open, shut, or open on lease, which ends by the clock unless it is renewed.
+//! The lease of writes: whether they may be sent now. Open, shut, or open until a moment, unless it is renewed.
 //!
-//! Guarantees: a lease ends at its moment though the thread that would end it does not run. Who passes looks at the clock only while
-//! there is a lease. Leaves to others: when it opens and shuts (topology), and what does not pass (client, lane).
+//! Guarantees: a lease ends at its moment, even if the thread that would end it does not run. The clock is read only while there is
+//! a limit. Leaves to others: when it opens and shuts (topology), and what is not sent (call, lane).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,15 +10,15 @@ use super::Instant;
 const OPEN: u64 = 0;
 const SHUT: u64 = u64::MAX;
 
-/// A gate; open at first.
+/// A lease; open at first.
 #[derive(Debug)]
 pub struct WriteLease {
     born: Instant,
-    /// [`OPEN`], [`SHUT`], or when the lease ends: microseconds after birth, plus one.
+    /// [`OPEN`], [`SHUT`], or when it ends: microseconds after `born`, plus one.
     word: AtomicU64,
 }
 
-/// How a gate stands.
+/// Whether writes pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// Open until it is shut.
@@ -47,7 +47,7 @@ impl WriteLease {
         self.word.store(word, Ordering::Release);
     }
 
-    /// Whether nothing may pass now.
+    /// Whether nothing may be sent now.
     pub fn is_over(&self) -> bool {
         match self.word.load(Ordering::Acquire) {
             OPEN => false,
@@ -55,7 +55,7 @@ impl WriteLease {
         }
     }
 
-    /// Whether it is open on lease, or was until the clock ended it.
+    /// Whether it has a limit, which may have passed.
     pub fn is_limited(&self) -> bool {
         !matches!(self.word.load(Ordering::Acquire), OPEN | SHUT)
     }
