@@ -1,8 +1,8 @@
 //! Addresses: `host:port` and Unix sockets, in one normal form.
 //!
-//! Guarantees: two spellings of one address are equal (IPv6 text forms, upper and lower case); what `Display` writes,
-//! `parse` reads back; a fault never quotes the text, so that a password in the wrong place stays unseen.
-//! Leaves to others: resolving names (net), and naming the option or entry at fault (list, table).
+//! Guarantees: two spellings of one address are equal (IPv6 forms, upper and lower case); `parse` reads what `Display` writes; a
+//! fault never quotes the text, so that a password in the wrong place is not shown. Leaves to others: resolving names (net), and
+//! naming the option or entry at fault (list, table).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

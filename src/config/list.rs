@@ -1,4 +1,4 @@
-//! Lists of addresses: what stands between the commas of `sentinel.addrs`, `replica.preferred` and `address.map`.
+//! Lists of addresses: the values of `sentinel.addrs`, `replica.preferred` and `address.map`.
 //!
 //! Guarantees: an address given twice is kept once; a bad entry is named by number and text, its password masked; no message holds
 //! a password, not even one with an unescaped comma or `@`. Leaves to others: the form of one address (endpoint) and of one URI (uri).
@@ -85,7 +85,7 @@ pub(super) fn map(text: &str) -> Result<AddressMap, ListFault> {
     Ok(map)
 }
 
-/// The entries with their numbers from 1. What could be a piece of a torn password ends it before anything is quoted.
+/// The entries, numbered from 1. A possible piece of a torn password ends the parsing before anything is quoted.
 fn entries(text: &str) -> Result<Vec<(usize, &str)>, ListFault> {
     let entries: Vec<_> = text.split(',').map(|entry| entry.trim_matches(' ')).zip(1..).map(|(e, n)| (n, e)).collect();
     for (number, entry) in &entries {
@@ -101,7 +101,7 @@ fn entries(text: &str) -> Result<Vec<(usize, &str)>, ListFault> {
     }
 }
 
-/// The entry without what follows a scheme: where no URI belongs, nobody looked for the password in it.
+/// The entry without what follows a scheme: where no URI is expected it may contain a password.
 fn no_uri(entry: &str) -> Cow<'_, str> {
     match entry.split_once("://") {
         Some((scheme, _)) => Cow::Owned(format!("{scheme}://***")),

@@ -1,4 +1,4 @@
-//! Passwords: kept in one place in memory, wiped when the last owner goes, and never printed.
+//! Passwords: kept in one place in memory, wiped with their last owner, and never printed.
 //!
 //! Guarantees: a clone shares the text instead of copying it; `Debug` shows `***`; there is no `Display`.
 //! Leaves to others: sending it (the handshake), and wiping what the caller handed in.
@@ -35,7 +35,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who a connection says that it is.
+/// The credentials of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// An ACL user; `None`: the user `default`.

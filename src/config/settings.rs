@@ -12,7 +12,7 @@ use super::table;
 use crate::error::{Error, Result, Status};
 use crate::resp::Limits;
 
-/// Everything that a sentinel handle and its clients need.
+/// The settings of a sentinel handle and its clients.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     /// How to reach and judge the Sentinels.
@@ -23,7 +23,7 @@ pub struct Settings {
     pub service: Option<String>,
 }
 
-/// What concerns the Sentinels.
+/// The settings for the Sentinels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentinelSettings {
     /// The Sentinels given, each once, at least one.
@@ -32,7 +32,7 @@ pub struct SentinelSettings {
     pub auth: Credentials,
     /// How long one Sentinel may take to answer.
     pub timeout: Duration,
-    /// How many other Sentinels an answer's author must know.
+    /// How many other Sentinels a Sentinel must know for its answer to count.
     pub min_others: u32,
     /// How many Sentinels may be learned beyond those given.
     pub max_peers: usize,
@@ -44,7 +44,7 @@ pub struct SentinelSettings {
     pub limits: Limits,
     /// The same as for the data nodes.
     pub client_name: Option<String>,
-    /// Whether and how the Sentinels are listened to.
+    /// Whether and how the Sentinels are watched.
     pub monitor: MonitorSettings,
     /// What is done about a failover.
     pub failover: FailoverSettings,
@@ -74,9 +74,9 @@ pub enum Monitor {
 /// What is done about a failover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailoverSettings {
-    /// Whether writes are held back from the first word of a failover on.
+    /// Whether writes are held back as soon as a Sentinel reports a failover.
     pub fence: bool,
-    /// For how long at the most.
+    /// The longest time for which writes are held back.
     pub fence_max: Duration,
     /// When the replica chosen for promotion is taken at its word.
     pub probe: ProbePolicy,
@@ -99,7 +99,7 @@ pub enum ProbePolicy {
 pub struct WriteSettings {
     /// How many.
     pub replicas: Replicas,
-    /// Writes are refused when no majority of Sentinels has named the primary for so long.
+    /// Writes are refused if no majority of the Sentinels has named the primary for this long.
     pub majority: Option<Duration>,
 }
 
@@ -109,13 +109,13 @@ pub enum Replicas {
     /// None has to.
     #[default]
     None,
-    /// So many.
+    /// This many.
     AtLeast(u32),
     /// Every one that the Sentinels list.
     All,
 }
 
-/// What concerns the data nodes.
+/// The settings for the data nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientSettings {
     /// The data nodes' credentials.
@@ -130,7 +130,7 @@ pub struct ClientSettings {
     pub no_evict: bool,
     /// Whether `CLIENT NO-TOUCH on` is sent.
     pub no_touch: bool,
-    /// How long a connection may take to be made and to introduce itself.
+    /// How long a connection may take, including its handshake.
     pub timeout_connect: Duration,
     /// The budget of a call that gives none.
     pub timeout_call: Duration,
@@ -188,7 +188,7 @@ pub struct PoolSettings {
     pub max: usize,
     /// When an unused connection is closed.
     pub idle: Option<Duration>,
-    /// When a connection is replaced however well it works.
+    /// The age at which a connection is replaced.
     pub lifetime: Option<Duration>,
     /// How long to wait for a loan; `None`: until the deadline.
     pub wait: Option<Duration>,
@@ -205,13 +205,13 @@ pub struct LaneSettings {
     pub wanted: Option<usize>,
     /// Calls in flight per lane from which on another lane is opened.
     pub share_at: f64,
-    /// Calls in flight from which on a flush is held back for more.
+    /// How many calls must be in flight before bytes are corked.
     pub hold_calls: u32,
-    /// Round trip from which on holding pays.
+    /// The round trip up to which bytes are corked.
     pub hold_rtt: Duration,
-    /// How long a lone caller looks for its reply before it sleeps; zero: not at all.
+    /// How long a lone caller spins for its reply before it sleeps; zero: not at all.
     pub spin: Duration,
-    /// Batches that may be unanswered before a flush is held back. Not an option: it follows from what the lane is for.
+    /// How many batches may be unanswered before bytes are corked. Not an option: it follows from the use of the lane.
     pub hold_batches: usize,
     /// The least silence, with replies due, after which a lane counts as dead.
     pub silent: Duration,
@@ -397,7 +397,7 @@ impl Settings {
 }
 
 impl SentinelSettings {
-    /// What keeps the fence from holding writes back as soon as a Sentinel speaks of a failover; `None`: nothing.
+    /// What keeps writes from being held back as soon as a Sentinel reports a failover; `None`: nothing.
     pub fn lacks_guard(&self) -> Option<&'static str> {
         match (self.failover.fence, self.monitor.mode) {
             (false, _) => Some("\"failover.fence\" on"),

@@ -22,9 +22,9 @@ use Kind::{
 
 /// The type of an option, its range, and the place that it writes.
 pub(super) enum Kind {
-    /// Stands for several options; taken apart by `Config::set`.
+    /// Stands for several options; `Config::set` splits it.
     Uri,
-    /// Addresses whose entries may carry credentials; taken apart by `Config::set`.
+    /// Addresses whose entries may carry credentials, which `Config::set` separates.
     Sentinels(fn(&mut Settings, Vec<Endpoint>)),
     Text(fn(&mut Settings, Option<String>)),
     /// Without blanks and control characters; the second: printable ASCII only.
@@ -477,10 +477,10 @@ fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// How to do what no value of `timeout.call` does.
+/// Added to the error of a `timeout.call` without a limit.
 const NO_LIMIT: &str = "; for a call without a limit give VIGIE_TIMEOUT_NONE as its timeout_ms";
 
-/// What other clients call an option that no letter would lead to.
+/// Names that other clients use for an option, where the spelling would not lead to it.
 const MEANT: [(&str, &str); 3] =
     [("pool.size", "pool.max"), ("max.connections", "pool.max"), ("timeout.command", "timeout.call")];
 

@@ -1,4 +1,4 @@
-//! `redis-sentinel://user:password@host1:26379,host2/service?key=value`: taken apart into the options that it stands for.
+//! `redis-sentinel://user:password@host1:26379,host2/service?key=value`: split into the options that it stands for.
 //!
 //! Guarantees: no fault quotes anything that stands before an `@` or behind a password option, so that a password with an unescaped
 //! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).

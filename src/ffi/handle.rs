@@ -11,7 +11,7 @@ use std::thread;
 
 use super::types::{vigie_batch, vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel};
 use crate::error::{Error, Result, Status};
-use crate::resp::{Body, Held, Reply};
+use crate::resp::{Allocation, Body, Reply};
 use crate::sys::{fork, panic};
 
 /// A kind of handle: the C type that stands for it.
@@ -107,15 +107,17 @@ pub(super) fn into_raw<N: Noun>(value: N::Value) -> *mut N {
 
 /// Makes a handle of a reply where it lies, because a command should not cost one more allocation; `free` gives it back.
 pub(super) fn of_reply<N: Noun<Value = Body>>(reply: Reply) -> *mut N {
-    let handle = Box::into_raw(reply.into_held()).cast::<Handle<Body>>();
+    let handle = Box::into_raw(reply.into_allocation()).cast::<Handle<Body>>();
     // SAFETY: the block is ours and laid out as a handle (see below); its room in front is what the header goes to.
     unsafe { (&raw mut (*handle).header).write(Header::new::<N>()) };
     handle.cast()
 }
 
 const _: () = {
-    assert!(size_of::<Handle<Body>>() == size_of::<Held>() && align_of::<Handle<Body>>() == align_of::<Held>());
-    assert!(offset_of!(Handle<Body>, value) == Held::BODY && size_of::<Header>() <= Held::BODY);
+    assert!(
+        size_of::<Handle<Body>>() == size_of::<Allocation>() && align_of::<Handle<Body>>() == align_of::<Allocation>()
+    );
+    assert!(offset_of!(Handle<Body>, value) == Allocation::BODY && size_of::<Header>() <= Allocation::BODY);
 };
 
 /// The handle's value for the length of a call.

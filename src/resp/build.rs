@@ -1,4 +1,4 @@
-//! Replies that are made here: topology, statistics, settings.
+//! Replies that the library makes itself: topology, statistics, settings.
 //!
 //! Guarantees: any order of calls gives a well-formed reply. Leaves to others: its contents.
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Status};
 
 /// Builds a reply value by value; aggregates are opened and ended.
 ///
-/// What is open at the end is ended; a key without a value gets NULL; values after the root are dropped.
+/// Aggregates that are open at the end are closed; a key without a value gets NULL; values after the root are dropped.
 #[derive(Debug, Default)]
 pub struct ReplyBuilder {
     tree: Tree,
@@ -33,7 +33,7 @@ impl ReplyBuilder {
         self
     }
 
-    /// Whether there is a place, and memory, for one more value with a text of this length.
+    /// Whether there is a place and memory for one more value with a text of this length.
     fn takes_more(&mut self, text: usize) -> bool {
         self.incomplete = self.incomplete || !self.tree.make_room(text);
         !self.incomplete && !self.is_complete()
@@ -85,7 +85,7 @@ impl ReplyBuilder {
         self
     }
 
-    /// A text of this kind; a kind that is no text counts as STRING.
+    /// A text of this kind; any kind that is not a text counts as STRING.
     pub fn text_of(&mut self, kind: Kind, bytes: &[u8]) -> &mut Self {
         if !self.takes_more(bytes.len()) {
             return self;
@@ -134,7 +134,7 @@ impl ReplyBuilder {
         self.part(reply, 0)
     }
 
-    /// A copy of a node and of all that is below it as one value.
+    /// A copy of a node and everything below it, as one value.
     pub fn part(&mut self, reply: &Body, id: u32) -> &mut Self {
         let root: std::ops::Range<u32> = id..id.saturating_add(1);
         let mut open = vec![root];
@@ -177,7 +177,7 @@ impl ReplyBuilder {
         self.tree.finish()
     }
 
-    /// As [`finish`](Self::finish), for a reply that is as large as what it tells of.
+    /// As [`finish`](Self::finish), with an error for a lack of memory.
     pub fn try_finish(&mut self) -> Result<Reply> {
         let reply = self.finish();
         match std::mem::take(&mut self.incomplete) {

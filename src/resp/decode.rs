@@ -1,8 +1,8 @@
-//! The decoder: bytes as they come from a connection, units of replies as they complete.
+//! The decoder: takes bytes as they come from a connection, and gives units of replies as they are completed.
 //!
-//! Guarantees: the same result however the input is cut; every byte is looked at once; no recursion; a limit is checked
-//! when a length is announced. What a large text still lacks may be received straight into the reply
-//! ([`Decoder::receive`]). Leaves to others: receiving itself, and what a unit belongs to.
+//! Guarantees: the result does not depend on how the input is cut; every byte is looked at once; no recursion; a limit is checked
+//! when a length is announced. The missing part of a large text may be received straight into the reply ([`Decoder::receive`]).
+//! Leaves to others: receiving itself, and what a unit belongs to.
 
 use std::io;
 
@@ -14,9 +14,9 @@ use super::{DecodeError, Limits};
 
 /// Texts longer than this may be received straight into the reply.
 const LARGE: usize = 64 * 1024;
-/// If less than this is missing, it comes with what follows it.
+/// If less than this is missing it is received together with what follows.
 const LITTLE: usize = 16 * 1024;
-/// The most that is received at once: between two pieces the receiver looks at its clock.
+/// The most that is received at once. The receiver checks its clock between two pieces.
 const PIECE: usize = 1 << 20;
 
 /// What the next unit consists of.
@@ -24,9 +24,9 @@ const PIECE: usize = 1 << 20;
 pub enum Want {
     /// One reply.
     One,
-    /// So many replies, as the children of one ARRAY.
+    /// This many replies, as the children of one ARRAY.
     List(u32),
-    /// So many replies, of which nothing is kept.
+    /// This many replies, which are skipped.
     Skip(u32),
 }
 
@@ -35,9 +35,9 @@ pub enum Want {
 pub enum Decoded {
     /// The unit.
     Reply(Reply),
-    /// The unit, of which nothing was kept.
+    /// The unit, which was skipped.
     Skipped,
-    /// A message out of band; the unit goes on.
+    /// An out-of-band message; the unit goes on.
     Push(Reply),
 }
 
@@ -60,13 +60,13 @@ struct Frame {
 }
 
 impl Frame {
-    /// How many texts its first one lets expect: the others are likely to be as long.
+    /// How many texts it is likely to have, if they are as long as the first one.
     fn likely(&self) -> usize {
         usize::try_from(self.count).unwrap_or(1)
     }
 }
 
-/// A text that is not complete: `left` counts the CRLF too.
+/// A text that is not complete; `left` counts the CRLF as well.
 #[derive(Debug)]
 struct Text {
     kind: Kind,
@@ -103,7 +103,7 @@ enum Step {
 pub struct Decoder {
     limits: Limits,
     unit: Unit,
-    /// The unit that a message out of band interrupts.
+    /// The unit that an out-of-band message interrupts.
     outer: Option<Box<Unit>>,
     /// The beginning of a header line, when the input ended within it.
     line: Vec<u8>,
@@ -134,9 +134,9 @@ impl Decoder {
         !self.is_begun && self.dead.is_none()
     }
 
-    /// Takes bytes as they came; gives how many of them were used, and what they completed.
+    /// Takes received bytes. Returns how many of them were used, and what they completed.
     ///
-    /// When nothing was completed, all were used. `want` counts when a unit begins. After an error the decoder is dead.
+    /// If nothing was completed all were used. `want` counts when a unit begins. After an error the decoder is dead.
     pub fn decode(&mut self, input: &[u8], want: Want) -> Result<(usize, Option<Decoded>), DecodeError> {
         if let Some(error) = &self.dead {
             return Err(error.clone());
@@ -148,9 +148,9 @@ impl Decoder {
         result
     }
 
-    /// Lets `receive` append to a large text that has begun: it is given the data block and how much it may append, all of it
-    /// reserved. `None`: no such text is open, or nothing of it is kept. What was completed is had from [`Decoder::decode`],
-    /// which needs no input for it.
+    /// Lets `receive` append to a large text that has begun: it is given the data block and how much it may append, all of which is
+    /// reserved. `None`: no such text is open, or it is skipped. [`Decoder::decode`] returns what was completed, and needs no input
+    /// for that.
     pub fn receive(
         &mut self,
         receive: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
@@ -161,7 +161,7 @@ impl Decoder {
         }
         let data = &mut self.unit.tree.data;
         let before = data.len();
-        // Once what was reserved is full it grows with what has come, and not with what was announced.
+        // When the reserved part is full it grows with what was received, not with what was announced.
         let step = if data.capacity() > before { 0 } else { text.left.min((before - text.start).max(PIECE)) };
         if data.try_reserve_exact(step).is_err() {
             self.dead = Some(no_memory(text.len as u64, "bytes"));
@@ -180,8 +180,8 @@ impl Decoder {
         Some(received.map(|_| got))
     }
 
-    /// The connection has ended within a list. If the server's last word was that it understood nothing from there on, it has not run the
-    /// rest: the list is completed with that line.
+    /// Completes a list after the end of the connection. If the server's last line said that it understands nothing from there on,
+    /// it has not run the rest, and each of the missing replies is that line.
     pub fn refuse_rest(&mut self) -> Option<Reply> {
         let in_list = self.is_begun && !self.is_push && self.line.is_empty() && self.text.is_none();
         let unit = &mut self.unit;
@@ -271,7 +271,7 @@ impl Decoder {
         Decoded::Push(reply)
     }
 
-    /// A header line at the start of the input; what is incomplete is kept.
+    /// Reads a header line at the start of the input; an incomplete one is kept.
     #[inline]
     fn head(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
         if rest.is_empty() {
@@ -292,9 +292,9 @@ impl Decoder {
         Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) })
     }
 
-    /// Children of an aggregate that come in a row and are wholly in the input.
+    /// Reads children of an aggregate that are wholly in the input, one after the other.
     ///
-    /// All that is unusual is left to the common way.
+    /// Anything unusual is left to the general path.
     #[inline]
     fn run_of_values(&mut self, rest: &[u8]) -> Option<Step> {
         let unit = &mut self.unit;
@@ -302,7 +302,7 @@ impl Decoder {
         if frame.left == frame.count {
             let first = head::whole_text(rest).filter(|(text, _)| text.len() <= self.limits.max_bytes);
             if let Some((text, _)) = first {
-                // Without the room the run ends at once, and the common way says why.
+                // Without the room the run ends at once, and the general path reports why.
                 unit.tree.reserve_text(text.len() - 1, frame.likely());
             }
         }
@@ -325,7 +325,7 @@ impl Decoder {
         let used = end.map_or(window.len(), |end| end + 1);
         let mut line = std::mem::take(&mut self.line);
         line.extend_from_slice(&window[..used]);
-        // A long line is looked at again only when it is whole, or too long: a trickle must not cost its square.
+        // A long line is searched again only when it is whole, or too long: otherwise many small pieces would cost quadratic time.
         let parsed = if is_long && end.is_none() && line.len() < head::LONG { Ok(None) } else { head::parse(&line) };
         let step = match parsed? {
             Some((head, _)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
@@ -340,7 +340,7 @@ impl Decoder {
         step
     }
 
-    /// Takes in what a header line says. True when the unit is complete.
+    /// Acts on a header line. True: the unit is complete.
     #[inline]
     fn apply(&mut self, head: Head<'_>) -> Result<bool, DecodeError> {
         match head {
@@ -374,7 +374,7 @@ impl Decoder {
         }
     }
 
-    /// A message out of band may come where a reply of the unit may begin, and nowhere else.
+    /// An out-of-band message may come only where a reply of the unit may begin.
     fn begin_push(&mut self) -> Result<(), DecodeError> {
         if self.is_push || self.unit.frames.len() > self.unit.base {
             return Err(DecodeError::Protocol("a push message within a reply".to_owned()));
@@ -383,7 +383,7 @@ impl Decoder {
         if self.unit.is_touched {
             self.outer = Some(Box::new(std::mem::take(&mut self.unit)));
         }
-        // A unit of which nothing came yet is begun anew after the message.
+        // A unit of which nothing has come is begun again after the message.
         self.unit.tree.clear();
         self.begin(Want::One)
     }
@@ -439,7 +439,7 @@ impl Decoder {
                 Some(frame) if frame.left == frame.count => frame.likely(),
                 _ => 1,
             };
-            // What is received straight into the block brings its line end along.
+            // A text that is received straight into the block comes with its line end.
             let room = if len > LARGE { len.saturating_add(1) } else { len };
             if !self.unit.tree.reserve_text(room, count) {
                 return Err(no_memory(len as u64, "bytes"));
@@ -475,7 +475,7 @@ impl Decoder {
         if text.kind != Kind::Verbatim {
             return Ok(Node::text(text.kind, text.start, text.len));
         }
-        // "txt:" stays in the data block, but no node leads to it.
+        // "txt:" stays in the data block, but no node refers to it.
         match data.get(text.start..text.start + 4) {
             Some([_, _, _, b':']) if text.len >= 4 => Ok(Node::text(text.kind, text.start + 4, text.len - 4)),
             _ => Err(head::protocol("a verbatim text without a format", &data[text.start..])),
@@ -489,7 +489,7 @@ impl Unit {
         self.dropping += 1;
     }
 
-    /// A value is complete, and perhaps what it is the last of. True when the unit is complete too.
+    /// Follows a complete value, which may complete what it is the last part of. True: the unit is complete.
     #[inline]
     fn done(&mut self, node: Node) -> bool {
         self.is_touched = true;
@@ -501,7 +501,7 @@ impl Unit {
         frame.left == 0 && self.complete()
     }
 
-    /// The innermost aggregate is complete, and perhaps what it is the last of.
+    /// Follows a complete aggregate, which may complete what it is the last part of. True: the unit is complete.
     fn complete(&mut self) -> bool {
         self.is_touched = true;
         while let Some(Frame { role, .. }) = self.frames.pop() {
@@ -523,14 +523,14 @@ impl Unit {
     }
 }
 
-/// A reply that is one bulk string and wholly in the input needs no state; all else is left to the common way.
+/// A reply that is a single bulk string, wholly in the input, needs no state. Anything else is left to the general path.
 #[inline]
 fn whole_string(input: &[u8], max_bytes: usize) -> Option<(usize, Reply)> {
     let (text, used) = head::whole_text(input)?;
     if text.len() <= max_bytes { Some((used, Reply::string(text)?)) } else { None }
 }
 
-/// A reply that is one line needs no tree.
+/// A reply that is a single line needs no tree.
 #[inline]
 fn alone(head: &Head<'_>, max_bytes: usize) -> Option<Reply> {
     match *head {
@@ -540,7 +540,7 @@ fn alone(head: &Head<'_>, max_bytes: usize) -> Option<Reply> {
     }
 }
 
-/// Checks what has come of the line end behind a text, of which so much is still to come.
+/// Checks the part of a text's line end that has come; `left` bytes are still to come.
 #[inline]
 fn line_end(end: &[u8], left: usize) -> Result<(), DecodeError> {
     if b"\r\n"[..2 - left.min(2)].ends_with(end) {

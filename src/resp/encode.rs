@@ -1,13 +1,13 @@
 //! Commands as RESP: an array of bulk strings.
 //!
-//! Guarantees: one growth of the buffer per command; what is large need not be copied ([`Pieces`]). Leaves to others: reading such
+//! Guarantees: the buffer grows once per command; large arguments need not be copied ([`Pieces`]). Leaves to others: reading such
 //! lists (`list`).
 
 use std::iter::once;
 
 use crate::error::{Error, Result};
 
-/// An argument of this size, or a list, is sent from where it lies.
+/// An argument or a list of at least this size is sent without copying it.
 const LARGE: usize = 16 * 1024;
 
 /// Appends one command, unless there is no memory for it.
@@ -18,13 +18,13 @@ pub fn try_command(out: &mut Vec<u8>, args: &[&[u8]]) -> Result<()> {
     Ok(())
 }
 
-/// Appends one small command: of the library's own.
+/// Appends one small command of the library itself.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
     out.reserve(command_len(args));
     write(out, args);
 }
 
-/// Appends what is encoded already, unless there is no memory for it.
+/// Appends encoded commands, unless there is no memory for them.
 pub fn try_encoded(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     out.try_reserve(bytes.len()).map_err(|_| Error::no_memory(bytes.len(), "commands"))?;
     out.extend_from_slice(bytes);
@@ -46,10 +46,10 @@ pub fn command_len(args: &[&[u8]]) -> usize {
     texts + digits(args.len()) + 3
 }
 
-/// Commands in pieces: what is small is copied together, what is large stays where it is.
+/// Commands in pieces: small arguments are copied together, large ones stay where they are.
 pub struct Pieces<'a> {
     small: Vec<u8>,
-    /// Large pieces, each with where `small` is interrupted by it.
+    /// The large pieces, each with its position in `small`.
     large: Vec<(usize, &'a [u8])>,
     len: usize,
 }
@@ -74,12 +74,12 @@ impl<'a> Pieces<'a> {
         Some(this)
     }
 
-    /// What is encoded already, if it is large.
+    /// Encoded commands, if they are large.
     pub fn encoded(bytes: &'a [u8]) -> Option<Self> {
         (bytes.len() >= LARGE).then(|| Self { small: Vec::new(), large: vec![(0, bytes)], len: bytes.len() })
     }
 
-    /// How many bytes they are together; never none.
+    /// How many bytes they are together; never 0.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len

@@ -1,13 +1,13 @@
 //! Maps that are described by a table: each key with its type, its unit and its meaning.
 //!
-//! Guarantees: a map has the keys of its table, in their order, with values of their types; the pages for users are written from the same
-//! table. Leaves to others: the tables (client, topology).
+//! Guarantees: a map has the keys of its table, in their order, with values of their types; the pages for users are generated from
+//! the same table. Leaves to others: the tables (client, topology).
 
 use std::borrow::Cow;
 
 use super::build::ReplyBuilder;
 
-/// A key of a map, and where its value comes from.
+/// A key of a map, and how its value is made.
 pub struct Field<T> {
     key: &'static str,
     value: Value<T>,
@@ -16,7 +16,7 @@ pub struct Field<T> {
     since: &'static str,
 }
 
-/// The type of a value, and how it is taken from what the map is about.
+/// The type of a value, and how it is taken from the subject of the map.
 pub enum Value<T> {
     /// INT.
     Int(fn(&T) -> i64),

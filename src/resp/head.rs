@@ -1,7 +1,7 @@
-//! The grammar of one header line: what begins with a type byte and ends with CRLF.
+//! The grammar of one header line, which begins with a type byte and ends with CRLF.
 //!
-//! Guarantees: nothing is kept and nothing is read twice; a short line is refused after 32 bytes, a long one after 64 KiB,
-//! however it is cut. Leaves to others: texts and aggregates (`decode`).
+//! Guarantees: nothing is kept and nothing is read twice; a short line is refused after 32 bytes and a long one after 64 KiB,
+//! however the input is cut. Leaves to others: texts and aggregates (`decode`).
 
 use super::DecodeError;
 use super::node::{Kind, Node};
@@ -18,11 +18,11 @@ pub(super) enum Head<'a> {
     Value(Node),
     /// A value whose text is the line.
     Line(Kind, &'a [u8]),
-    /// A text of so many bytes, to follow.
+    /// The header of a text of this many bytes.
     Text(Kind, usize),
-    /// An aggregate of so many children, to follow.
+    /// The header of an aggregate with this many children.
     Aggregate(Kind, u64),
-    /// An attribute of so many nodes, to follow, and then the value it belongs to.
+    /// The header of an attribute with this many nodes, before the value that it belongs to.
     Attribute(u64),
 }
 
@@ -210,7 +210,7 @@ fn is_whole_number(text: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// A number as the protocol writes it; what else Rust would read (`infinity`) is none.
+/// A number as the protocol writes it. Other forms that Rust would read (`infinity`) are refused.
 pub(super) fn double(text: &[u8]) -> Option<f64> {
     match text {
         b"inf" | b"+inf" => return Some(f64::INFINITY),

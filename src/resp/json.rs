@@ -6,7 +6,7 @@ use super::node::Kind;
 use super::reply::Body;
 use crate::error::{Error, Result};
 
-/// What is being written, until there is no memory for more.
+/// The output, until there is no memory for more.
 struct Out {
     bytes: Vec<u8>,
     full: bool,
@@ -25,7 +25,7 @@ impl Out {
     }
 }
 
-/// An aggregate that is being written: the ids to come, and whether they are keys and values.
+/// An aggregate that is being written: the remaining ids, and whether they are keys and values.
 struct Level {
     next: u32,
     end: u32,

@@ -1,7 +1,7 @@
-//! Lists of commands as a caller hands them over: RESP arrays of bulk strings, one after another.
+//! Lists of commands as a caller passes them: RESP arrays of bulk strings, one after another.
 //!
-//! Guarantees: as strict as the strictest server, so that what is accepted here is never refused (or understood otherwise)
-//! there; no allocation. Leaves to others: what the commands are (`table`).
+//! Guarantees: as strict as the strictest server, so that no server refuses or misunderstands what is accepted here; no allocation.
+//! Leaves to others: what the commands are (`table`).
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ pub fn parse(list: &[u8]) -> Result<CommandList<'_>> {
     Ok(CommandList { bytes: list, len })
 }
 
-/// The commands of a list that is checked on the way; an error is the last item.
+/// The commands of a list that is checked on the way. An error is the last item.
 pub fn commands<'a>(list: &'a [u8]) -> impl Iterator<Item = Result<Command<'a>>> + use<'a> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -144,7 +144,7 @@ fn head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
     Ok((number, next + 2))
 }
 
-/// Where the argument is whose header is at `at`; CRLF follows it.
+/// The position of the argument whose header is at `at`. CRLF follows the argument.
 #[inline]
 fn argument(list: &[u8], at: usize) -> Result<Range<usize>> {
     let (len, start) = head(list, at, b'$')?;

@@ -1,7 +1,7 @@
-//! RESP2 and RESP3 in memory: replies, their decoder, encoded commands, and what is known about each command.
+//! RESP2 and RESP3 in memory: replies, their decoder, encoded commands, and the command table.
 //!
-//! Guarantees: no I/O, no `unsafe`, no recursion, no panic on any input; memory grows with what was received, never with
-//! what a peer announced; every limit is an error. Leaves to others: sockets (`net`), what a reply means (`client`).
+//! Guarantees: no I/O, no `unsafe`, no recursion, no panic on any input; memory grows with what was received, never with what a
+//! peer announced; exceeding a limit is an error. Leaves to others: sockets (`net`), what a reply means (`call`).
 
 mod build;
 mod decode;
@@ -20,7 +20,7 @@ mod tree;
 pub use build::ReplyBuilder;
 pub use decode::{Decoded, Decoder, Want};
 pub use node::{Kind, Node};
-pub use reply::{Body, Held, Reply};
+pub use reply::{Allocation, Body, Reply};
 
 use crate::error::Status;
 use std::fmt;
@@ -38,7 +38,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // The longest value a server stores is 512 MiB; a little more lets it through with what goes along with it.
+        // The longest value that a server stores is 512 MiB; the limit leaves room for the rest of its reply.
         Self { max_bytes: (512 << 20) + (64 << 10), max_depth: 128, max_nodes: 16 << 20 }
     }
 }

@@ -9,23 +9,24 @@ use std::ops::Deref;
 use super::node::{Kind, Node};
 use crate::error::{Error, Result};
 
-/// Text that fits into the first allocation; with what else is there it fills a block of 160 bytes of the usual allocators.
+/// The text that fits into the first allocation. Together with the other fields it fills a block of 160 bytes of the usual
+/// allocators.
 const INLINE: usize = 102;
 
-/// A reply of a server, or one made here.
+/// A reply of a server, or one that the library made.
 #[derive(Clone, PartialEq)]
-pub struct Reply(Box<Held>);
+pub struct Reply(Box<Allocation>);
 
-/// A reply where it lies, with room in front for whoever hands on a pointer to it: the C border keeps its header there, and so
-/// a reply stays the same few allocations on the other side.
+/// The allocation of a reply, with room in front: the C border keeps a handle's header there, so that a handle needs no further
+/// allocation.
 #[derive(Clone, PartialEq)]
 #[repr(C)]
-pub struct Held {
+pub struct Allocation {
     front: [u64; 3],
     body: Body,
 }
 
-/// What a reply holds.
+/// The content of a reply.
 #[derive(Clone, PartialEq)]
 pub struct Body(Form);
 
@@ -39,7 +40,7 @@ enum Form {
 impl Reply {
     #[inline]
     fn new(form: Form) -> Self {
-        Self(Box::new(Held { front: [0; 3], body: Body(form) }))
+        Self(Box::new(Allocation { front: [0; 3], body: Body(form) }))
     }
 
     fn form(&mut self) -> &mut Form {
@@ -47,7 +48,7 @@ impl Reply {
     }
 
     /// The reply as one block of memory.
-    pub fn into_held(self) -> Box<Held> {
+    pub fn into_allocation(self) -> Box<Allocation> {
         self.0
     }
 
@@ -55,7 +56,7 @@ impl Reply {
         if bytes.len() > INLINE {
             return None;
         }
-        // Made where it stays: a body that is filled first would be moved there.
+        // Filled in place: a body that is filled first would be copied there.
         let mut reply = Self::new(Form::Small { node, len: bytes.len() as u8, data: [0; INLINE] });
         if let Form::Small { data, .. } = reply.form() {
             data[..bytes.len()].copy_from_slice(bytes);
@@ -134,7 +135,7 @@ impl Body {
 
     /// About how many bytes of memory it takes.
     pub fn weight(&self) -> usize {
-        size_of::<Held>() + size_of_val(self.nodes()) + self.data().len()
+        size_of::<Allocation>() + size_of_val(self.nodes()) + self.data().len()
     }
 
     fn node(&self, id: u32) -> Option<&Node> {
@@ -256,7 +257,7 @@ impl Body {
     }
 }
 
-/// Kinds and sizes only: a reply may hold what nobody should log.
+/// Kinds and sizes only, because a reply may hold what must not be logged.
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Reply({:?}, {} nodes, {} bytes)", self.kind(0), self.nodes().len(), self.data().len())
@@ -269,14 +270,14 @@ impl fmt::Debug for Reply {
     }
 }
 
-impl Held {
-    /// Where the body is, behind the room in front.
+impl Allocation {
+    /// The offset of the body, behind the room in front.
     pub const BODY: usize = std::mem::offset_of!(Self, body);
 }
 
-const _: () = assert!(size_of::<Held>() == 152);
+const _: () = assert!(size_of::<Allocation>() == 152);
 
-/// What a server answered, kept in the error of a call that failed in spite of it.
+/// A server's answer, kept in the error of a call that failed despite it.
 impl Error {
     /// The same with this reply.
     pub fn with_reply(self, reply: Reply) -> Self {

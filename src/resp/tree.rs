@@ -1,4 +1,4 @@
-//! A node table in the making: children of a node end up contiguous, the root at 0.
+//! Builds a node table: the children of a node end up contiguous, the root at 0.
 //!
 //! Guarantees: a flat reply is written once, in place; memory follows what was added; small replies reuse the same scratch.
 //! Leaves to others: limits and counts (`decode`), what is added (`decode`, `build`).
@@ -7,17 +7,17 @@ use super::head;
 use super::node::{Kind, Node};
 use super::reply::Reply;
 
-/// Nodes reserved at most before any of them was received.
+/// The most nodes that are reserved before any of them was received.
 const RESERVE_NODES: usize = 65_536;
-/// Bytes of text reserved at most before they were received.
+/// The most bytes of text that are reserved before they were received.
 const RESERVE_BYTES: usize = 64 << 20;
 /// Below this many bytes a buffer is copied into the reply and kept for the next one.
 const SCRATCH: usize = 4096;
 
-/// Texts up to this length are copied as a block of it.
+/// Texts up to this length are copied as a block of this size.
 const BLOCK: usize = 64;
 
-/// An aggregate whose children are still coming.
+/// An aggregate that is not complete.
 ///
 /// Children go to the tail of `nodes` until one of them is an aggregate itself; then they move to `pending`, and all of them
 /// together to the tail when the last one is complete.
@@ -66,8 +66,7 @@ impl Tree {
         true
     }
 
-    /// Makes room for one more value, an aggregate or a text of this length, and for what closing costs. False when there is no
-    /// memory.
+    /// Makes room for one more value, an aggregate or a text of this length, and for closing it. False: there is no memory.
     pub(super) fn make_room(&mut self, text: usize) -> bool {
         self.nodes.try_reserve(self.pending.len() + 3).is_ok()
             && self.pending.try_reserve(self.nodes.len() + 3).is_ok()
@@ -94,7 +93,7 @@ impl Tree {
         self.starved
     }
 
-    /// Adds texts and whole numbers that are wholly in the input; gives how many, and the bytes they took.
+    /// Adds texts and whole numbers that are wholly in the input. Returns how many, and the bytes they took.
     ///
     /// Anything else ends the run, and so does a text for which no room is reserved or allowed.
     #[inline]
@@ -186,11 +185,11 @@ impl Tree {
         Node::text(kind, start, bytes.len())
     }
 
-    /// Makes room for `count` texts of `len` bytes, within reason. False when there is no memory.
+    /// Makes room for `count` texts of `len` bytes, up to a limit. False: there is no memory.
     pub(super) fn reserve_text(&mut self, len: usize, count: usize) -> bool {
         let exact = len.saturating_add(1).saturating_mul(count);
-        // The others may be a little longer. What stays untouched costs no memory, and the larger size keeps glibc from
-        // giving a list back to the kernel and faulting it in again with each reply.
+        // The others may be a little longer. Memory that is not touched costs nothing, and the larger size keeps glibc from
+        // returning a list to the kernel and faulting it in again with each reply.
         let slack = if count > 1 { exact / 4 } else { 0 };
         let room = exact.saturating_add(slack).min(RESERVE_BYTES);
         if self.data.capacity() - self.data.len() >= room {
@@ -221,7 +220,7 @@ impl Tree {
         reply
     }
 
-    /// Forgets what was added; the scratch stays.
+    /// Drops what was added; the scratch stays.
     pub(super) fn clear(&mut self) {
         self.open.clear();
         self.nodes.clear();
@@ -245,7 +244,7 @@ fn has_room(list: &mut Vec<Node>) -> bool {
 fn append(data: &mut Vec<u8>, from: &[u8], len: usize) {
     let end = data.len() + len;
     match from.first_chunk::<BLOCK>() {
-        // A block of fixed size is copied without a call; what is too much is cut off again.
+        // A block of a fixed size is copied without a call; the excess is cut off.
         Some(block) if len <= BLOCK && data.capacity() - data.len() >= BLOCK => data.extend_from_slice(block),
         _ => data.extend_from_slice(&from[..len]),
     }
@@ -253,7 +252,7 @@ fn append(data: &mut Vec<u8>, from: &[u8], len: usize) {
     data.push(0);
 }
 
-/// A small buffer as an exact copy, so that it serves again; a large one itself, so that nothing is copied.
+/// A small buffer is copied exactly, so that it can be used again; a large one is given away, so that nothing is copied.
 fn hand_over<T: Clone>(buffer: &mut Vec<T>) -> Vec<T> {
     if buffer.len() * size_of::<T>() > SCRATCH || buffer.capacity() * size_of::<T>() > 2 * SCRATCH {
         std::mem::take(buffer)

@@ -1,6 +1,6 @@
-//! What a whole command is, its arguments included.
+//! Classifies a whole command, including its arguments.
 //!
-//! Guarantees: no allocation; for most commands only the name is looked at. Leaves to others: what to do about it.
+//! Guarantees: no allocation; for most commands only the name is looked at. Leaves to others: what follows from the class.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{lookup, lookup2};
 /// How long a command may keep its connection waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
-    /// So long at most.
+    /// At most this long.
     For(Duration),
     /// Until something happens.
     Forever,
@@ -41,7 +41,7 @@ pub fn classify(args: &mut dyn Iterator<Item = &[u8]>) -> Class {
     if spec.is_some_and(|spec| spec.flags.has(Flags::CONTAINER)) {
         match args.next().map(|sub| lookup2(name, sub)) {
             Some(Some(sub)) => spec = Some(sub),
-            // A sub-command that is not known may do anything, whatever the container's other ones do.
+            // An unknown sub-command may do anything, whatever the other sub-commands do.
             Some(None) => {
                 let flags = spec.map_or(Flags::NONE, |spec| spec.flags.without(Flags::READ));
                 return Class { spec, flags, blocks: None };
@@ -100,7 +100,7 @@ fn only_gets(args: &mut dyn Iterator<Item = &[u8]>) -> bool {
     true
 }
 
-/// The BLOCK among the options in front of STREAMS.
+/// The BLOCK option before STREAMS.
 fn stream_block(args: &mut dyn Iterator<Item = &[u8]>) -> Option<Blocks> {
     while let Some(arg) = args.next() {
         if is(arg, "STREAMS") {
@@ -118,7 +118,7 @@ fn stream_block(args: &mut dyn Iterator<Item = &[u8]>) -> Option<Blocks> {
     None
 }
 
-/// A timeout in parts of a second; 0 is for ever. One that is no number is refused by the server at once.
+/// A timeout in fractions of a second; 0 is forever. The server refuses one that is not a number at once.
 fn blocks(timeout: Option<&[u8]>, parts: f64) -> Blocks {
     let number = timeout.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse::<f64>().ok());
     match number {

@@ -1,7 +1,7 @@
 //! Where the keys of a command are.
 //!
-//! Guarantees: total; an argument that is missing or malformed means fewer keys, as the server will refuse the command.
-//! Leaves to others: which shard a key is on.
+//! Guarantees: never fails; a missing or malformed argument means fewer keys, because the server will refuse the command. Leaves to
+//! others: which shard a key is on.
 
 use super::spec::{Flags, Keys};
 use super::{lookup, lookup2};
@@ -46,7 +46,7 @@ fn counted(args: &[&[u8]], [front, at, step]: [usize; 3], found: &mut dyn FnMut(
     (at + 1..args.len()).step_by(step).take(count).for_each(found);
 }
 
-/// Behind STREAMS stand as many keys as ids. What stands before it never looks like it, but for the names behind GROUP.
+/// STREAMS is followed by as many keys as ids. No argument before it can look like it, except the names after GROUP.
 fn streams(args: &[&[u8]], found: &mut dyn FnMut(usize)) {
     let skipped = if args.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"GROUP")) { 4 } else { 1 };
     let place = args.iter().skip(skipped).position(|arg| arg.eq_ignore_ascii_case(b"STREAMS"));

@@ -1,7 +1,8 @@
-//! What is known about each command: whether it only reads, blocks, changes its connection, and where its keys are.
+//! The command table: whether a command only reads, blocks, or changes its connection, and where its keys are.
 //!
-//! Guarantees: only what surely changes nothing is READ, an unknown command is not; a lookup neither allocates nor scans.
-//! Covers Redis 7.0 to 8.x with its modules, and Valkey 8 and 9. Leaves to others: the rows (`rows`), what follows from the flags.
+//! Guarantees: a command is READ only if it certainly changes nothing, and an unknown command is not; a lookup neither allocates
+//! nor scans. Covers Redis 7.0 to 8.x with its modules, and Valkey 8 and 9. Leaves to others: the rows (`rows`), what follows from
+//! the flags.
 
 mod class;
 mod keys;

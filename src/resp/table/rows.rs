@@ -122,7 +122,7 @@ const GROUPS: &[Group] = &[
     // Scripts and functions.
     (Flags::SCRIPT, counted(2), "EVAL,EVALSHA,FCALL"),
     (Flags::SCRIPT.and(READ), counted(2), "EVAL_RO,FCALL_RO"),
-    // A script that was loaded is not replicated, as functions are: it is where SCRIPT LOAD went.
+    // A loaded script is not replicated, unlike a function: it is on the node that SCRIPT LOAD went to.
     (Flags::SCRIPT.and(READ).and(Flags::LOCAL), counted(2), "EVALSHA_RO"),
     (BOX, NO, "SCRIPT,FUNCTION"),
     // Each node has its own scripts and subscribers; those of the primary are meant.
@@ -142,7 +142,7 @@ const GROUPS: &[Group] = &[
     (TXN, REST, "WATCH"),
     (READ, NO, "PING,ECHO"),
     (BLOCK, NO, "WAIT,WAITAOF"),
-    // A sub-command of CLIENT that is not known here may well be about the connection.
+    // An unknown sub-command of CLIENT may be about the connection.
     (BOX.and(STATE), NO, "CLIENT"),
     (READ, NO, "CLIENT GETNAME,CLIENT GETREDIR,CLIENT HELP,CLIENT ID,CLIENT INFO,CLIENT LIST,CLIENT TRACKINGINFO"),
     (NONE, NO, "CLIENT KILL,CLIENT PAUSE,CLIENT UNBLOCK,CLIENT UNPAUSE"),
@@ -164,7 +164,7 @@ const GROUPS: &[Group] = &[
         "COMMAND COUNT,COMMAND DOCS,COMMAND GETKEYS,COMMAND GETKEYSANDFLAGS,COMMAND HELP,COMMAND INFO,COMMAND LIST",
     ),
     (BOX, NO, "ACL,CLUSTER,COMMANDLOG,CONFIG,HOTKEYS,LATENCY,MEMORY,MODULE,OBJECT,SENTINEL,SLOWLOG"),
-    // DEBUG stops the server for as long as it is told to.
+    // DEBUG may stop the server for a while.
     (BOX.and(SLOW), NO, "DEBUG"),
     (READ, NO, "ACL CAT,ACL DRYRUN,ACL GENPASS,ACL GETUSER,ACL HELP,ACL LIST,ACL USERS,ACL WHOAMI"),
     (NONE, NO, "ACL DELUSER,ACL LOAD,ACL LOG,ACL SAVE,ACL SETUSER"),

@@ -15,7 +15,7 @@ impl Flags {
     pub const READ: Self = Self(1);
     /// It may keep its connection waiting.
     pub const BLOCK: Self = Self(1 << 1);
-    /// It changes what its connection is: for sessions only.
+    /// It changes the state of its connection: for sessions only.
     pub const STATE: Self = Self(1 << 2);
     /// It runs a script or a function.
     pub const SCRIPT: Self = Self(1 << 3);
@@ -36,7 +36,7 @@ impl Flags {
     /// Some of the others depend on the arguments: [`classify`] settles them.
     pub const ARGS: Self = Self(1 << 11);
 
-    /// What it reads each node has for itself, and the primary's is meant: only a client for replicas alone asks a replica.
+    /// It reads data that each node keeps for itself, and means the primary's: only a client for replicas asks a replica.
     pub const LOCAL: Self = Self(1 << 12);
 
     const NAMES: [(&'static str, Self); 13] = [
