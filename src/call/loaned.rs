@@ -9,7 +9,7 @@ use crate::error::{Error, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::pool::Loan;
 use crate::resp::Want;
-use crate::time::Deadline;
+use crate::time::{Deadline, WriteLease};
 
 /// Sends a unit on a loan and receives its replies. After a failure the connection is discarded.
 pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
@@ -38,8 +38,10 @@ pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> O
         }
     };
     outcome.map_err(|failed| {
+        // An end that is our own says nothing about the unit.
+        let ours = lease.is_some_and(WriteLease::is_over) || loan.pool().is_retired();
         // No other unit is on this connection.
-        let at_head = failed.sent > 0 && matches!(failed.error.status(), Status::Io | Status::Protocol);
+        let at_head = failed.sent > 0 && !ours && matches!(failed.error.status(), Status::Io | Status::Protocol);
         Failure { sent: failed.sent, error: failed.error, at_head }
     })
 }

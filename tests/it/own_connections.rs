@@ -367,3 +367,57 @@ fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
         sent_thrice(&primary);
     }
 }
+
+/// A command at which the connection has ended twice is under way for the third time, and then what `change` does happens: its outcome.
+fn after_two_ends(
+    submitted: bool,
+    change: impl FnOnce(&Arc<Client>, &FakeNode, &FakeNode, &FakeSentinel),
+) -> Result<Reply> {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    new.state(|state| state.role = FakeRole::replica_of(&old.addr()));
+    let watch = told(&old.addr(), &[new.addr()]);
+    let client = to_primary(&handle(&watch, &[]), &[("lane.max", "1")]);
+    ok(&client, "SET n 0");
+    new.state(|state| state.data.insert(b"k".to_vec(), b"new".to_vec()));
+    old.state(|state| state.data.insert(b"k".to_vec(), b"old".to_vec()));
+    old.fault("GET k", Fault::Stall);
+    old.fault_times("GET k", 2, Fault::Lost);
+    let call = {
+        let client = client.clone();
+        spawn(move || {
+            if !submitted {
+                return call(&client, "GET k", 0, LONG);
+            }
+            let queue = queue(1);
+            client.cmds_submit(&list(&["GET k"]), CallFlags::default(), LONG, &queue, 1)?;
+            one(&queue).1
+        })
+    };
+    old.wait_count("GET k", 3, Duration::from_secs(20));
+    change(&client, &old, &new, &watch);
+    join(&call)
+}
+
+#[test]
+fn an_end_that_is_our_own_or_under_another_generation_is_none_of_the_three() {
+    // The third connection is ended by us, and the next two ends are those of another primary.
+    let switch = |_: &Arc<Client>, old: &FakeNode, new: &FakeNode, watch: &FakeSentinel| {
+        new.fault_times("GET k", 2, Fault::Lost);
+        new.state(|state| state.role = FakeRole::Primary);
+        watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+        let (from, to) = (old.port(), new.port());
+        let word = format!("{SERVICE} 127.0.0.1 {from} 127.0.0.1 {to}");
+        eventually("it is listened to", Duration::from_secs(20), || watch.publish("+switch-master", &word) > 0);
+    };
+    // A connection that is in use is left to its user.
+    let disconnect = |client: &Arc<Client>, old: &FakeNode, _: &FakeNode, _: &FakeSentinel| {
+        client.disconnect().expect("an open client");
+        old.clear_faults();
+    };
+    for submitted in [false, true] {
+        let reply = after_two_ends(submitted, switch).unwrap_or_else(|error| panic!("{submitted}: {error}"));
+        assert_eq!(text(&reply), if submitted { "[\"new\"]" } else { "new" });
+        let reply = after_two_ends(submitted, disconnect).unwrap_or_else(|error| panic!("{submitted}: {error}"));
+        assert_eq!(text(&reply), if submitted { "[\"old\"]" } else { "old" });
+    }
+}
