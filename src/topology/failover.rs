@@ -202,12 +202,9 @@ impl Service {
             reason = Some(Why::own(Cause::LeaderGone, text));
         }
         let passage = self.set_fence_at(&mut flight, now, &|passage| match (passage, &reason) {
-            (Passage::Until(_), _) => {
-                Why::own(Cause::OnLease, "on lease: the failover waits for its election, and the primary is up")
-            }
             (_, Some(why)) => why.clone(),
             (Passage::Shut, None) => Why::own(Cause::LeaseOver, "the lease is over"),
-            (Passage::Open, None) => Why::own(Cause::FailoverOver, "no Sentinel holds it any more"),
+            (_, None) => Why::own(Cause::FailoverOver, "no Sentinel holds it any more"),
         });
         drop(flight);
         if is_back {
@@ -329,7 +326,14 @@ impl Service {
             let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
             let _ = worker::run(move || shared.changed(&name));
         }
-        self.shared.tell(Happening::Fence(FenceChange { service: self.name.clone(), on, why: why(passage) }));
+        // Whatever had the fence looked at: a poll may be the first to find that it is on lease.
+        let why = match passage {
+            Passage::Until(_) => {
+                Why::own(Cause::OnLease, "on lease: the failover waits for its election, and the primary is up")
+            }
+            Passage::Open | Passage::Shut => why(passage),
+        };
+        self.shared.tell(Happening::Fence(FenceChange { service: self.name.clone(), on, why }));
         passage
     }
 

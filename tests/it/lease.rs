@@ -6,6 +6,7 @@ use crate::support;
 use crate::writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use calls::*;
@@ -13,6 +14,7 @@ use stage::{SOON, Stage, Watch, stage};
 use support::*;
 use vigie::client::Client;
 use vigie::queue::kind;
+use vigie::time::Deadline;
 
 /// A client whose connections stand, and all Sentinels listened to.
 fn warm(stage: &Stage) -> Arc<Client> {
@@ -69,6 +71,34 @@ fn writes_pass_while_a_sentinel_waits_for_its_election_and_the_others_see_the_pr
     }
     stage.told.wait_fence(false, "on lease");
     assert_eq!((ok(&client, "GET n"), stage.told.switches().len()), ("80".into(), 0));
+}
+
+/// Whoever looks first when the lease can begin tells of it: here it is a poll as a rule.
+#[test]
+fn a_poll_that_finds_the_fence_on_lease_tells_that() {
+    let stage = stage(3, &[]);
+    let _client = warm(&stage);
+    let over = Arc::new(AtomicBool::new(false));
+    let polls = {
+        let (sentinel, over) = (Arc::clone(&stage.sentinel), Arc::clone(&over));
+        spawn(move || {
+            while !over.load(Ordering::Acquire) {
+                sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
+            }
+        })
+    };
+    for _ in 0..5 {
+        let before = fences(&stage).len();
+        state(&stage, 0, "wait_start");
+        stage.begin(0);
+        eventually("it is on lease", SOON, || fences(&stage)[before..].iter().any(|(on, _)| !on));
+        let told = fences(&stage);
+        assert!(told[before..].iter().all(|(on, reason)| *on || reason.contains("on lease")), "{told:?}");
+        stage.abort(0, "not-elected");
+        eventually("nobody holds it", SOON, || !stage.service().is_fenced() && stage.service().lease().is_none());
+    }
+    over.store(true, Ordering::Release);
+    join(&polls);
 }
 
 #[test]
