@@ -132,11 +132,11 @@ typedef enum {
   VIGIE_ERR_READ_ONLY = -206,
   /** Availability: the Sentinels name different primaries; the message lists them. */
   VIGIE_ERR_SPLIT_VIEW = -207,
-  /** Flow: no connection of one's own came free in time. */
+  /** Flow: no dedicated connection came free in time. */
   VIGIE_ERR_POOL_TIMEOUT = -300,
   /** Flow: the queue is full. */
   VIGIE_ERR_QUEUE_FULL = -301,
-  /** Flow: no connection of one's own is free, and the call does not wait. */
+  /** Flow: no dedicated connection is free, and the call does not wait. */
   VIGIE_ERR_POOL_BUSY = -302,
   /** The server answered with an error: see vigie_error_server_code(). */
   VIGIE_ERR_SERVER = -400,
@@ -219,30 +219,37 @@ typedef enum {
 typedef enum {
   /** A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given. */
   VIGIE_EVENT_COMPLETION = (1 << 0),
-  /** A service has another primary, and for nothing else. The reply is a MAP, as of all that are watched: EVENTS.md has the keys. */
+  /**
+   * A service has another primary. Sent for nothing else. The reply is a MAP, as for all kinds that are watched:
+   * EVENTS.md has the keys.
+   */
   VIGIE_EVENT_TOPOLOGY = (1 << 3),
   /** Events were lost here, because the queue was full. The reply is an INT: how many. */
   VIGIE_EVENT_DROPPED = (1 << 5),
   /** Writes are held back, or no longer. */
   VIGIE_EVENT_FENCE = (1 << 6),
   /**
-   * All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, a failover
-   * is noticed late, and nothing holds writes back before it: what the old primary acknowledges then may be lost.
+   * All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the known primary is used, a
+   * failover is noticed late, and nothing holds writes back before it: writes that the old primary acknowledges
+   * then may be lost.
    */
   VIGIE_EVENT_DEGRADED = (1 << 7),
-  /** A replica is read from from now on, or no longer, or was spoken of. */
+  /** A replica is used for reads from now on, or no longer, or was mentioned. */
   VIGIE_EVENT_REPLICA = (1 << 8),
-  /** A Sentinel is heard from now on, or no longer, or was spoken of; or some name another primary than the others. */
+  /**
+   * A Sentinel is connected from now on, or no longer, or was mentioned; or some Sentinels name another primary
+   * than the others.
+   */
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
-   * Something was said of a service that keeps its primary. cause is a Sentinel's word (+sdown, +odown, +reboot, ...) or the
-   * library's own: role_unknown, epoch_reset.
+   * A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
+   * the library's own: role_unknown, epoch_reset.
    */
   VIGIE_EVENT_NOTICE = (1 << 10)
 } vigie_event_kind;
 
 /**
- * A list of encoded commands in the making, for vigie_cmds_exec().
+ * A list of encoded commands that is being built, for vigie_cmds_exec().
  *
  * Threads: [X]. Plain memory: works in a forked child.
  */
@@ -270,7 +277,7 @@ typedef struct vigie_config vigie_config;
 typedef struct vigie_error vigie_error;
 
 /**
- * What happens, for the application to take when it likes: events, with a descriptor that an event loop can poll.
+ * A queue of events that the application takes when it likes, with a descriptor that an event loop can poll.
  *
  * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
  */
@@ -310,7 +317,7 @@ typedef struct {
 } vigie_node;
 
 /**
- * One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is given back by
+ * One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is freed by
  * vigie_events_clear(), or by vigie_reply_free() and vigie_error_free().
  */
 typedef struct {
@@ -335,19 +342,19 @@ typedef struct {
 } vigie_event;
 
 /**
- * One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up to a
- * multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointer: it may be copied to another place.
+ * One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up
+ * to a multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointers: it may be copied.
  */
 typedef struct {
-  /** Bytes of the whole record, a multiple of 8: the next one begins so far behind the beginning of this one. */
+  /** Bytes of the whole record, a multiple of 8: the next record begins this far behind the beginning of this one. */
   uint64_t size;
   /** The number that was given with the call or the watch; 0 for DROPPED. */
   uint64_t token;
   /** One of vigie_event_kind. */
   uint32_t kind;
   /**
-   * VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
-   * endpoint, count, errno, and reply where there is one.
+   * VIGIE_OK, or the status of an error. The nodes are then a MAP with what the functions vigie_error_*() return:
+   * message, server_code, endpoint, count, errno, and reply if there is one.
    */
   vigie_status status;
   /** The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK. */
@@ -356,7 +363,7 @@ typedef struct {
   uint32_t node_count;
   /** Bytes of data. It begins behind the last node: at (const char *)(&root + node_count). */
   uint64_t data_len;
-  /** The first node, whose type is VIGIE_TYPE_NONE when the event carries nothing. The others follow it. */
+  /** The first node, whose type is VIGIE_TYPE_NONE if the event carries nothing. The others follow it. */
   vigie_node root;
 } vigie_packed_event;
 
@@ -406,7 +413,7 @@ int vigie_has_feature(const char *name);
  * Ownership: a static text, never NULL, not to be freed.
  * Blocks: no.
  * Threads: [T].
- * Errors: none; a number that is no code gives "unknown status code".
+ * Errors: none; a number that is not a code gives "unknown status code".
  * Since: 0.1.0.
  */
 const char *vigie_status_name(vigie_status code);
@@ -424,9 +431,9 @@ const char *vigie_status_name(vigie_status code);
 size_t vigie_status_list(const vigie_status **codes);
 
 /**
- * Waits until no thread of the library is left. Threads that have nothing to do end at once meanwhile, so that it returns
- * within moments once the last handle is freed; a host name that the system's resolver does not answer can hold one of
- * them longer. For a clean end under a leak checker, and before a plugin's host unloads it.
+ * Waits until no thread of the library is left. Idle threads end at once meanwhile, so that it returns within moments
+ * once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer.
+ * For a clean end under a leak checker, and before a plugin's host unloads it.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
  * 0: only looks.
@@ -446,14 +453,14 @@ vigie_status vigie_threads_join(int64_t timeout_ms);
  * Ownership: nothing to free.
  * Blocks: no.
  * Threads: [C].
- * Errors: none; what is no error gives VIGIE_OK.
+ * Errors: none; anything that is not an error gives VIGIE_OK.
  * Since: 0.1.0.
  */
 vigie_status vigie_error_status(const vigie_error *error);
 
 /**
- * What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered; where
- * a server refuses a new connection it stands behind what was tried. Never NULL.
+ * The message: what was tried, where, what happened and after how long. For VIGIE_ERR_SERVER it is the server's line,
+ * unaltered; where a server refuses a new connection its line follows what was tried. Never NULL.
  *
  * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
  * Blocks: no.
@@ -519,10 +526,10 @@ int64_t vigie_error_count(const vigie_error *error);
 int vigie_error_errno(const vigie_error *error);
 
 /**
- * What the server answered to a call that failed all the same: for VIGIE_ERR_IO the answer that came while another
- * primary was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list
- * that the EXEC is part of; of a list whose end failed, the replies that are known, from the first command on. What an
- * LPOP took away, for example, is not lost with the error. NULL when no answer is kept, as with most errors.
+ * The server's answer to a call that failed despite it: for VIGIE_ERR_IO the answer that came while another primary
+ * was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list with
+ * the EXEC; for a list whose end failed, the known replies, from the first command on. So what an LPOP has taken, for
+ * example, is not lost with the error. NULL if there is no such answer, as with most errors.
  *
  * Ownership: belongs to the error, valid until vigie_error_free(); not for vigie_reply_free().
  * Blocks: no.
@@ -533,7 +540,7 @@ int vigie_error_errno(const vigie_error *error);
 const vigie_reply *vigie_error_reply(const vigie_error *error);
 
 /**
- * Gives an error back.
+ * Frees an error.
  *
  * Ownership: the error, its texts and its reply are gone; NULL is a no-op. Freeing twice is not safe.
  * Blocks: no.
@@ -574,9 +581,9 @@ vigie_status vigie_config_set(vigie_config *config,
                               vigie_error **err);
 
 /**
- * Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
- * each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the
- * truth values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
+ * Every option, for tools and for bindings that check their own documentation: an ARRAY with one MAP for each option,
+ * with the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and the booleans
+ * dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
  * Blocks: no.
@@ -588,7 +595,7 @@ vigie_status vigie_config_set(vigie_config *config,
 VIGIE_MUST_USE vigie_status vigie_config_describe(const vigie_config *config, vigie_reply **out, vigie_error **err);
 
 /**
- * Gives a config back. What was made from it goes on.
+ * Frees a config. Handles that were made from it are not affected.
  *
  * Ownership: the config is gone, its passwords wiped; NULL is a no-op. Freeing twice is not safe.
  * Blocks: no.
@@ -604,17 +611,17 @@ void vigie_config_free(vigie_config *config);
  * Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
  * like.
  *
- * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
- * asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time. One that refuses the
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
+ * asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
  * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
  * Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
  * afterwards.
  * Blocks: up to timeout_ms.
  * Threads: [T]; the config is [C] meanwhile.
  * Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
- * in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is told by
- * the first call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL;
- * VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
+ * in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
+ * call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
+ * the config; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -624,8 +631,8 @@ vigie_status vigie_sentinel_create(const vigie_config *config,
                                    vigie_error **err);
 
 /**
- * What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
- * service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
+ * What is known now, without asking the Sentinels: a MAP for the service with its primary, replicas, Sentinels and
+ * epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
  * Blocks: no.
@@ -649,8 +656,8 @@ vigie_status vigie_sentinel_topology(vigie_sentinel *sentinel,
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
  * Blocks: up to timeout_ms.
  * Threads: [T].
- * Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the
- * message tells of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
+ * Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: the message
+ * has the answer of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
  * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
@@ -662,15 +669,16 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
- * Watches the services of this handle from now on: what happens arrives on the queue as events with this token. A service is
- * followed from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
- * is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
- * in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
- * VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
- * spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
+ * Watches the services of this handle from now on: events arrive on the queue with this token. A service is followed
+ * from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
+ * is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
+ * cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
+ * VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
+ * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
+ * it was only mentioned).
  *
- * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle and
- * queue: a new one takes the place of the one before.
+ * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle
+ * and queue: a new one replaces the one before.
  * Ownership: nothing changes hands; the watch ends when the queue is freed.
  * Blocks: no.
  * Threads: [T].
@@ -719,7 +727,7 @@ vigie_status vigie_sentinel_configure(vigie_sentinel *sentinel,
 vigie_status vigie_sentinel_close(vigie_sentinel *sentinel, int64_t timeout_ms, vigie_error **err);
 
 /**
- * Gives a sentinel back. Clients made from it keep what they need and go on.
+ * Frees a sentinel. Clients made from it keep what they need and go on.
  *
  * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
  * alone.
@@ -755,9 +763,9 @@ vigie_status vigie_primary_for(vigie_sentinel *sentinel,
 
 /**
  * A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
- * happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the node on
- * which it began: this handle remembers which node gave a cursor, so a cursor goes on in the handle that got it, and not
- * in another one or in another process. Lazy as vigie_primary_for().
+ * happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the
+ * node on which it began: this handle remembers which node gave a cursor, so a cursor can be used only with the
+ * handle that returned it, not with another one or in another process. Lazy as vigie_primary_for().
  *
  * Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
  * NULL) are copied.
@@ -795,10 +803,11 @@ vigie_status vigie_split_for(vigie_sentinel *sentinel,
 
 /**
  * A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
- * For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone or in a
- * list, gives VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE: nothing can
- * succeed on it any more, so make a new session, and begin the transaction anew. vigie_client_free() returns the connection, or closes it if
- * it is dirty (MULTI, WATCH, another db, an error).
+ * For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone
+ * or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
+ * because nothing can succeed on it any more: make a new session, and begin the transaction again.
+ * vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
+ * another db, an error).
  *
  * Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
  * service it is only checked, and may be NULL.
@@ -819,13 +828,14 @@ vigie_status vigie_session_for(vigie_client *client,
 /**
  * Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
  * (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
- * and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover breaks it off: one that
- * may take something (BLPOP) is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken and
- * the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new primary
- * as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered
- * null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the call waits for the next one,
- * within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by the old
- * primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at vigie_error_reply().
+ * and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover ends it: one that
+ * may take something (BLPOP) gives VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken
+ * and the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new
+ * primary unchanged, so its own timeout starts again, and an XREAD from $ does not see entries that were added in
+ * between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the
+ * call waits for the next one, within its timeout; so does a write while the Sentinels prepare another primary. A
+ * write that the old primary answers after the new one has taken over gives VIGIE_ERR_IO, and may have run; its
+ * answer is in vigie_error_reply().
  *
  * Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
  * each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
@@ -896,15 +906,16 @@ vigie_status vigie_cmds_exec(vigie_client *client,
  * of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
  *
  * Lengths: commands_len is the bytes of commands. timeout_ms and flags are those of vigie_cmds_exec(), for each call.
- * Ownership: commands is copied. The queue may be freed while calls are under way: they go on, and nobody is told.
- * Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
+ * Ownership: commands is copied. The queue may be freed while calls are running: they go on, and their completions
+ * are dropped.
+ * Blocks: no. It does not resolve, connect or wait; at most it hands bytes to the system.
  * Threads: [T].
  * Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
- * submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; one of more calls than the queue's
- * capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms
- * <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session;
- * VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG;
- * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
+ * submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; a list of more calls than the
+ * queue's capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor
+ * VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or
+ * queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. A
+ * list that is refused here has no completion.
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -971,8 +982,8 @@ vigie_status vigie_client_disconnect(vigie_client *client, vigie_error **err);
 vigie_status vigie_client_close(vigie_client *client, int64_t timeout_ms, vigie_error **err);
 
 /**
- * Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
- * go on, and so do calls of vigie_cmds_submit() that are under way.
+ * Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
+ * and so do running calls of vigie_cmds_submit().
  *
  * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
  * alone.
@@ -1020,8 +1031,8 @@ void vigie_batch_add(vigie_batch *batch,
  * Lengths: flags and timeout_ms are those of vigie_cmds_exec().
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded.
  * Blocks: up to timeout_ms.
- * Threads: client is [T]; batch is [X] during the whole call. What another thread does to it meanwhile is refused, and spoils
- * the list until vigie_batch_clear(); the call itself goes on undisturbed.
+ * Threads: client is [T]; batch is [X] during the whole call. Another thread that uses it meanwhile is refused, and
+ * makes the list unusable until vigie_batch_clear(); the call itself is not affected.
  * Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
  * VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Nothing was sent then.
  * Since: 0.1.0.
@@ -1038,12 +1049,12 @@ vigie_status vigie_batch_exec(vigie_client *client,
  * Runs the list without waiting, as vigie_cmds_submit() does.
  *
  * Lengths: flags and timeout_ms are those of vigie_cmds_submit().
- * Ownership: the list is copied: the batch can be cleared and filled anew at once. The queue may be freed while calls are
- * under way: they go on, and nobody is told.
+ * Ownership: the list is copied: the batch can be cleared and filled again at once. The queue may be freed while
+ * calls are running: they go on, and their completions are dropped.
  * Blocks: no, as vigie_cmds_submit().
  * Threads: client and queue are [T]; batch is [X].
  * Errors: as vigie_cmds_submit(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
- * VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Whatever is told here has no completion.
+ * VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. A list that is refused here has no completion.
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -1056,25 +1067,24 @@ vigie_status vigie_batch_submit(vigie_client *client,
                                 vigie_error **err);
 
 /**
- * The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or another place. To run it, vigie_batch_exec()
- * and vigie_batch_submit() are shorter, and safer.
+ * The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or other uses. To run it,
+ * vigie_batch_exec() and vigie_batch_submit() are shorter and safer.
  *
  * Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
  * Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
  * vigie_batch_free().
  * Blocks: no.
- * Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after one was,
- * this gives a line that is no RESP in place of the list. What it gave before is not watched: a vigie_batch_add() of another
- * thread frees it while it is read, and that is undefined behaviour.
- * Errors: none; NULL and length 0 for a NULL batch. After a mistake of vigie_batch_add() the line says which; the functions
- * that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
+ * Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after
+ * that has happened, this gives a line that is not RESP in place of the list. Bytes that were returned before are not
+ * protected: a vigie_batch_add() of another thread frees them while they are read, which is undefined behaviour.
+ * Errors: none; NULL and length 0 for a NULL batch. After a mistake in vigie_batch_add() the line describes it; the
+ * functions that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
  * Since: 0.1.0.
  */
-const void *vigie_batch_data(const vigie_batch *batch,
-                             size_t *len);
+const void *vigie_batch_data(const vigie_batch *batch, size_t *len);
 
 /**
- * Empties a list, and forgets a mistake. The memory is kept for the next commands.
+ * Empties a list and clears its mistake. The memory is kept for the next commands.
  *
  * Ownership: what vigie_batch_data() gave before is no longer valid.
  * Blocks: no.
@@ -1085,7 +1095,7 @@ const void *vigie_batch_data(const vigie_batch *batch,
 void vigie_batch_clear(vigie_batch *batch);
 
 /**
- * Gives a list back.
+ * Frees a list.
  *
  * Ownership: the list and its data are gone; NULL is a no-op. Freeing twice is not safe.
  * Blocks: no.
@@ -1203,7 +1213,7 @@ const vigie_node *vigie_reply_nodes(const vigie_reply *reply, size_t *node_count
 VIGIE_MUST_USE vigie_status vigie_reply_json(const vigie_reply *reply, vigie_reply **out, vigie_error **err);
 
 /**
- * Gives a reply back.
+ * Frees a reply.
  *
  * Ownership: the reply and everything that points into it are gone; NULL is a no-op. Freeing twice is not safe.
  * Blocks: no.
@@ -1216,10 +1226,11 @@ void vigie_reply_free(vigie_reply *reply);
 /* ---- queues ------------------------------------------------------------------------------------------------------ */
 
 /**
- * A queue for events: what the library has to tell waits here until the application takes it.
+ * A queue for events: they wait here until the application takes them.
  *
- * Lengths: capacity is the most that the queue holds, from 1 to 1048576, calls of vigie_cmds_submit() that are not over
- * included. An event that comes while it is full is lost, and counted: a VIGIE_EVENT_DROPPED in its place says how many.
+ * Lengths: capacity is the most that the queue holds, from 1 to 1048576, running calls of vigie_cmds_submit()
+ * included. An event that arrives while the queue is full is lost and counted: a VIGIE_EVENT_DROPPED in its place has
+ * the number.
  * Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process, and three more from
  * its first vigie_cmds_submit() on.
  * Blocks: no.
@@ -1228,32 +1239,29 @@ void vigie_reply_free(vigie_reply *reply);
  * process; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
-VIGIE_MUST_USE
-vigie_status vigie_queue_create(size_t capacity,
-                                vigie_queue **out,
-                                vigie_error **err);
+VIGIE_MUST_USE vigie_status vigie_queue_create(size_t capacity, vigie_queue **out, vigie_error **err);
 
 /**
- * The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
- * count is below the capacity given, or until vigie_queue_drain_packed() gives 0. Always the same one; it does not
- * matter whether the byte in it is read, as some event loops do.
+ * The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is readable,
+ * drain until the count is below the capacity given, or until vigie_queue_drain_packed() gives 0. It is always the
+ * same one, and it does not matter whether the byte in it is read, as some event loops do.
  *
- * Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
+ * Ownership: belongs to the queue: do not close it or make it blocking. An event loop that closes what it polls gets
  * a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
  * Blocks: no.
  * Threads: [T].
- * Errors: none; -1 for NULL, for what is no queue, and in a forked child.
+ * Errors: none; -1 for NULL, for anything that is not a queue, and in a forked child.
  * Since: 0.1.0.
  */
 int vigie_queue_fd(const vigie_queue *queue);
 
 /**
- * Takes events, oldest first, and waits for the first one if there is none. It returns without events at the end of
- * the time and after vigie_queue_wakeup(). Several threads may drain a queue: each event comes to one of them.
+ * Takes events, oldest first, and waits for the first one if there is none. It returns without events when the
+ * timeout is over, and after vigie_queue_wakeup(). Several threads may drain a queue: each event goes to one of them.
  *
- * Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
- * rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
- * value <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
+ * Lengths: events has room for capacity events; as many of them as the returned number are written, the others are
+ * not touched. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value
+ * <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
  * Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
  * Blocks: up to timeout_ms.
  * Threads: [T].
@@ -1268,14 +1276,14 @@ int32_t vigie_queue_drain(vigie_queue *queue,
                           uint32_t capacity);
 
 /**
- * Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event behind the other,
- * with all that they carry: nothing is left to be read elsewhere or to be given back. For languages to which a read of
- * foreign memory is dear: one crossing for a batch. Each text is copied once for it; vigie_queue_drain() copies none,
- * and serves the same queue.
+ * Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event after the other,
+ * with everything that they carry: nothing has to be read elsewhere, and nothing has to be freed. For languages in
+ * which each read of foreign memory is expensive: one call for a whole batch. Each text is copied once for it;
+ * vigie_queue_drain() copies none, and can be used on the same queue.
  *
  * Lengths: buf has room for buf_len bytes, 64 or more. Records begin at multiples of 8 from buf, whose own alignment
- * does not matter. An event that does not fit into what is left of buf stays in the queue and is the next one to come.
- * *used, which may be NULL, is set to the bytes written; if not even the first event fits, to those that it takes;
+ * does not matter. An event that does not fit into the rest of buf stays in the queue and comes next. *used, which
+ * may be NULL, is set to the bytes written; if even the first event does not fit, to the bytes that it needs;
  * otherwise to 0. timeout_ms as for vigie_queue_drain().
  * Ownership: nothing to free; buf is the caller's.
  * Blocks: up to timeout_ms.
@@ -1293,36 +1301,36 @@ int32_t vigie_queue_drain_packed(vigie_queue *queue,
                                  size_t *used);
 
 /**
- * Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
- * VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
- * Returns how many were found under way.
+ * Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED,
+ * and with VIGIE_EF_MAYBE_EXECUTED if bytes had been sent; a call that ends at this moment may complete with its own
+ * outcome. Returns how many calls were found.
  *
  * Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
  * Ownership: nothing to free.
  * Blocks: no.
  * Threads: [T].
- * Errors: none; 0 for NULL, for what is no queue, and in a forked child.
+ * Errors: none; 0 for NULL, for anything that is not a queue, and in a forked child.
  * Since: 0.1.0.
  */
 size_t vigie_queue_cancel(vigie_queue *queue, uint64_t token);
 
 /**
- * Makes one drain return: one that waits now, or else the next one. The descriptor becomes readable for it. A drain that
- * returns as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
+ * Makes one drain return: one that waits now, or the next one. The descriptor becomes readable. A drain that returns
+ * as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
  *
  * Ownership: nothing to free.
  * Blocks: no.
  * Threads: [T].
- * Errors: none; nothing happens for NULL, for what is no queue, and in a forked child.
+ * Errors: none; nothing happens for NULL, for anything that is not a queue, and in a forked child.
  * Since: 0.1.0.
  */
 void vigie_queue_wakeup(vigie_queue *queue);
 
 /**
- * Gives back what events hold, their replies and errors, and zeroes them. A reply or an error that is to be kept is
- * taken out before: set the field to NULL.
+ * Frees the replies and errors of events, and zeroes the events. To keep a reply or an error, take it out before: set
+ * the field to NULL.
  *
- * Lengths: count is the number of events; (NULL, 0) is none, and so is NULL with any count.
+ * Lengths: count is the number of events; with NULL nothing happens, whatever the count.
  * Ownership: the replies and errors are gone; the array is the caller's. Clearing twice is safe.
  * Blocks: no.
  * Threads: any thread, when no other uses these events.
@@ -1332,7 +1340,7 @@ void vigie_queue_wakeup(vigie_queue *queue);
 void vigie_events_clear(vigie_event *events, size_t count);
 
 /**
- * Gives a queue back, with the events that were not drained. Who sends events to it goes on, and they are lost.
+ * Frees a queue, and the events that were not drained. Senders go on, and their events are dropped.
  *
  * Ownership: the handle is gone and its descriptor closed; NULL is a no-op. Freeing twice is not safe. In a forked child
  * the memory is left alone.

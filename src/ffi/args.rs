@@ -1,7 +1,7 @@
 //! Arguments from C and outputs to C.
 //!
-//! Guarantees: nothing is read from a NULL pointer or for a length that cannot be; every refusal names the argument.
-//! Inputs are borrowed for the call and never kept.
+//! Guarantees: nothing is read from a NULL pointer, or for an impossible length; every refusal names the argument. Inputs are
+//! borrowed for the call and never kept.
 
 use std::ffi::{CStr, c_char};
 use std::{ptr, slice};
@@ -9,10 +9,10 @@ use std::{ptr, slice};
 use super::handle::{self, Noun};
 use crate::error::{Error, Result, Status};
 
-/// No server takes a call of this size; a larger length is a mistake of the caller, and is refused before it is read.
+/// No server takes a larger call: such a length is a mistake of the caller, and is refused before anything is read.
 pub(super) const MAX_BYTES: usize = if usize::BITS > 32 { 1 << 32 } else { isize::MAX as usize };
 
-/// Commands with at most so many arguments are gathered on the stack.
+/// Up to this many arguments are gathered on the stack.
 const ON_STACK: usize = 32;
 
 /// The most arguments that a server takes.
@@ -22,7 +22,7 @@ pub(super) fn invalid(text: impl Into<String>) -> Error {
     Error::new(Status::InvalidArg, text)
 }
 
-/// Sets an output to NULL; a NULL output is none.
+/// Sets an output to NULL, if there is an output.
 ///
 /// # Safety
 /// `out` is NULL or writable.
@@ -33,7 +33,7 @@ pub(super) unsafe fn reset<T>(out: *mut *mut T) {
     }
 }
 
-/// Puts a value into an output as a handle; without an output it is dropped.
+/// Puts a value into an output as a handle. Without an output the value is dropped.
 ///
 /// # Safety
 /// `out` is NULL or writable.
@@ -44,12 +44,12 @@ pub(super) unsafe fn put<N: Noun>(out: *mut *mut N, value: N::Value) {
     }
 }
 
-/// Refuses a NULL output where a handle would be lost in it.
+/// Refuses a NULL output, because a handle would be lost.
 pub(super) fn wanted<T>(out: *mut *mut T) -> Result<()> {
     if out.is_null() { Err(invalid("out is NULL")) } else { Ok(()) }
 }
 
-/// A text that must be there.
+/// A text that must not be NULL.
 ///
 /// # Safety
 /// `text` is NULL or ends with a NUL.
@@ -62,7 +62,7 @@ pub(super) unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str
     bytes.to_str().map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
-/// A name that may be left out by NULL, but not be empty.
+/// A name that may be NULL, but not empty.
 ///
 /// # Safety
 /// `name` is NULL or ends with a NUL.
@@ -165,7 +165,7 @@ impl Argv {
                 return Ok(&[]);
             }
             if arg.is_null() || len > MAX_BYTES {
-                // The name is made only here: this is the way of every command.
+                // The name is made only here, because every command goes this way.
                 // SAFETY: refused before it is read.
                 return unsafe { bytes(arg.cast(), len, &format!("argv[{i}]")) };
             }

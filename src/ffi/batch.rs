@@ -1,4 +1,4 @@
-//! Lists of commands in the making, for C and C++ (other languages can encode RESP themselves).
+//! Lists of commands that are being built, for C and C++ (other languages can encode RESP themselves).
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -18,24 +18,23 @@ impl Noun for vigie_batch {
     const PLAIN: bool = true;
 }
 
-/// Stands in front of what went wrong with a batch. It is not RESP, so that such a list cannot run anywhere by
-/// mistake.
+/// The mark in front of the text of a mistake. It is not RESP, so that such a list cannot run anywhere by accident.
 const MARK: &str = "!vigie batch: ";
-/// What a thread gets that reads a batch while another one uses it.
+/// The text for a thread that reads a batch while another one uses it.
 const SHARED: &str = "!vigie batch: batch is used by two threads at the same time: clear it with vigie_batch_clear(), and give each thread a batch of its own\r\n";
 
 /// The encoded list.
 #[derive(Default)]
 pub(super) struct Batch {
     list: Mutex<List>, // only ever tried, never waited for
-    /// Two threads met: a command is missing, so the list is of no use until it is cleared.
+    /// Two threads used it at the same time: a command is missing, so the list cannot be used until it is cleared.
     shared: AtomicBool,
 }
 
 #[derive(Default)]
 struct List {
     data: Vec<u8>,
-    /// After a mistake `data` is a line that says which; nothing more is added until it is cleared.
+    /// After a mistake `data` is a line that describes it; nothing more is added until the list is cleared.
     broken: Option<Status>,
 }
 
@@ -79,7 +78,7 @@ unsafe fn with_list(batch: *const vigie_batch, run: impl FnOnce(&[u8]) -> Result
     }
 }
 
-/// The error that a line with the mark tells.
+/// The error that a marked line describes.
 fn misused(line: &[u8], status: Status) -> Error {
     let text =
         String::from_utf8_lossy(line.strip_prefix(MARK.as_bytes()).unwrap_or(line).trim_ascii_end()).into_owned();
@@ -141,8 +140,8 @@ pub unsafe extern "C" fn vigie_batch_add(
 /// Lengths: flags and timeout_ms are those of vigie_cmds_exec().
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded.
 /// Blocks: up to timeout_ms.
-/// Threads: client is [T]; batch is [X] during the whole call. What another thread does to it meanwhile is refused, and spoils
-/// the list until vigie_batch_clear(); the call itself goes on undisturbed.
+/// Threads: client is [T]; batch is [X] during the whole call. Another thread that uses it meanwhile is refused, and
+/// makes the list unusable until vigie_batch_clear(); the call itself is not affected.
 /// Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
 /// VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Nothing was sent then.
 /// Since: 0.1.0.
@@ -168,12 +167,12 @@ pub unsafe extern "C" fn vigie_batch_exec(
 /// Runs the list without waiting, as vigie_cmds_submit() does.
 ///
 /// Lengths: flags and timeout_ms are those of vigie_cmds_submit().
-/// Ownership: the list is copied: the batch can be cleared and filled anew at once. The queue may be freed while calls are
-/// under way: they go on, and nobody is told.
+/// Ownership: the list is copied: the batch can be cleared and filled again at once. The queue may be freed while
+/// calls are running: they go on, and their completions are dropped.
 /// Blocks: no, as vigie_cmds_submit().
 /// Threads: client and queue are [T]; batch is [X].
 /// Errors: as vigie_cmds_submit(); VIGIE_ERR_INVALID_STATE: two threads use the batch, or used it before;
-/// VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. Whatever is told here has no completion.
+/// VIGIE_ERR_INVALID_ARG, VIGIE_ERR_LIMIT: also what vigie_batch_add() met. A list that is refused here has no completion.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -194,18 +193,18 @@ pub unsafe extern "C" fn vigie_batch_submit(
     }
 }
 
-/// The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or another place. To run it, vigie_batch_exec()
-/// and vigie_batch_submit() are shorter, and safer.
+/// The list as it is now: RESP, for vigie_cmds_exec(), vigie_cmds_submit(), or other uses. To run it,
+/// vigie_batch_exec() and vigie_batch_submit() are shorter and safer.
 ///
 /// Lengths: *len gets the bytes; len may be NULL. An empty list has length 0.
 /// Ownership: belongs to the batch, valid until the next vigie_batch_add(), vigie_batch_clear() or
 /// vigie_batch_free().
 /// Blocks: no.
-/// Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after one was,
-/// this gives a line that is no RESP in place of the list. What it gave before is not watched: a vigie_batch_add() of another
-/// thread frees it while it is read, and that is undefined behaviour.
-/// Errors: none; NULL and length 0 for a NULL batch. After a mistake of vigie_batch_add() the line says which; the functions
-/// that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
+/// Threads: [X], for as long as the bytes are read. While another thread is inside a function of the batch, or after
+/// that has happened, this gives a line that is not RESP in place of the list. Bytes that were returned before are not
+/// protected: a vigie_batch_add() of another thread frees them while they are read, which is undefined behaviour.
+/// Errors: none; NULL and length 0 for a NULL batch. After a mistake in vigie_batch_add() the line describes it; the
+/// functions that take a list refuse it with VIGIE_ERR_INVALID_ARG or VIGIE_ERR_INVALID_STATE.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_batch_data(batch: *const vigie_batch, len: *mut usize) -> *const c_void {
@@ -222,7 +221,7 @@ pub unsafe extern "C" fn vigie_batch_data(batch: *const vigie_batch, len: *mut u
     data.cast()
 }
 
-/// Empties a list, and forgets a mistake. The memory is kept for the next commands.
+/// Empties a list and clears its mistake. The memory is kept for the next commands.
 ///
 /// Ownership: what vigie_batch_data() gave before is no longer valid.
 /// Blocks: no.
@@ -242,7 +241,7 @@ pub unsafe extern "C" fn vigie_batch_clear(batch: *mut vigie_batch) {
     });
 }
 
-/// Gives a list back.
+/// Frees a list.
 ///
 /// Ownership: the list and its data are gone; NULL is a no-op. Freeing twice is not safe.
 /// Blocks: no.
@@ -297,7 +296,7 @@ mod tests {
             assert_eq!(error.status(), Status::InvalidState);
             assert_eq!(with_list(batch, |_| Ok(())).unwrap_err().status(), Status::InvalidState);
             vigie_batch_clear(batch);
-            // While a call runs the list, it is that call's alone.
+            // While a call runs the list no other thread may use it.
             let met = with_list(batch, |list| {
                 assert_eq!(list, b"");
                 vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());

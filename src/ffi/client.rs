@@ -82,9 +82,9 @@ pub unsafe extern "C" fn vigie_primary_for(
 }
 
 /// A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
-/// happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the node on
-/// which it began: this handle remembers which node gave a cursor, so a cursor goes on in the handle that got it, and not
-/// in another one or in another process. Lazy as vigie_primary_for().
+/// happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the
+/// node on which it began: this handle remembers which node gave a cursor, so a cursor can be used only with the
+/// handle that returned it, not with another one or in another process. Lazy as vigie_primary_for().
 ///
 /// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
 /// NULL) are copied.
@@ -136,10 +136,11 @@ pub unsafe extern "C" fn vigie_split_for(
 }
 
 /// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
-/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone or in a
-/// list, gives VIGIE_ERR_TXN_ABORTED and anything else VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE: nothing can
-/// succeed on it any more, so make a new session, and begin the transaction anew. vigie_client_free() returns the connection, or closes it if
-/// it is dirty (MULTI, WATCH, another db, an error).
+/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone
+/// or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
+/// because nothing can succeed on it any more: make a new session, and begin the transaction again.
+/// vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
+/// another db, an error).
 ///
 /// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
 /// service it is only checked, and may be NULL.
@@ -173,13 +174,14 @@ pub unsafe extern "C" fn vigie_session_for(
 
 /// Runs one command and waits for its reply. An error reply of the server is VIGIE_ERR_SERVER. A blocking command
 /// (BLPOP and the like) is recognised and gets a connection of its own; VIGIE_TIMEOUT_DEFAULT is then its own timeout
-/// and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover breaks it off: one that
-/// may take something (BLPOP) is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken and
-/// the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new primary
-/// as it was, and so its own timeout begins anew, and an XREAD from $ does not see what came in between. EXEC answered
-/// null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the call waits for the next one,
-/// within its timeout; so does a write while the Sentinels prepare another primary. A write that is answered by the old
-/// primary when the new one has already taken over is VIGIE_ERR_IO, and may have run; its answer is at vigie_error_reply().
+/// and the option timeout.call (5 s) as a grace, and no limit if its own timeout is 0. A failover ends it: one that
+/// may take something (BLPOP) gives VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken
+/// and the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new
+/// primary unchanged, so its own timeout starts again, and an XREAD from $ does not see entries that were added in
+/// between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the
+/// call waits for the next one, within its timeout; so does a write while the Sentinels prepare another primary. A
+/// write that the old primary answers after the new one has taken over gives VIGIE_ERR_IO, and may have run; its
+/// answer is in vigie_error_reply().
 ///
 /// Lengths: argc counts argv, the command's name included; argvlen has the bytes of each argument, or is NULL when
 /// each ends with a NUL. An argument that is NULL with length 0 is empty. VIGIE_CMD() makes the three from texts.
@@ -295,15 +297,16 @@ pub(super) unsafe fn exec_list(
 /// of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
 ///
 /// Lengths: commands_len is the bytes of commands. timeout_ms and flags are those of vigie_cmds_exec(), for each call.
-/// Ownership: commands is copied. The queue may be freed while calls are under way: they go on, and nobody is told.
-/// Blocks: no. It does not resolve, connect or wait either; at the most it hands bytes to the system.
+/// Ownership: commands is copied. The queue may be freed while calls are running: they go on, and their completions
+/// are dropped.
+/// Blocks: no. It does not resolve, connect or wait; at most it hands bytes to the system.
 /// Threads: [T].
 /// Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
-/// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; one of more calls than the queue's
-/// capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms
-/// <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session;
-/// VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG;
-/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Whatever is told here has no completion.
+/// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; a list of more calls than the
+/// queue's capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor
+/// VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or
+/// queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. A
+/// list that is refused here has no completion.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -432,8 +435,8 @@ pub unsafe extern "C" fn vigie_client_close(
     }
 }
 
-/// Gives a client or a session back; its connections are closed or go back to the pool. Sessions made from a client
-/// go on, and so do calls of vigie_cmds_submit() that are under way.
+/// Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
+/// and so do running calls of vigie_cmds_submit().
 ///
 /// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
 /// alone.
@@ -447,7 +450,7 @@ pub unsafe extern "C" fn vigie_client_free(client: *mut vigie_client) {
     unsafe { dispose(client) };
 }
 
-/// Lets a test prove what a bug below the border does to the caller; in an ordinary build it is nothing.
+/// For tests: shows what a panic below the border does to the caller. It does nothing in an ordinary build.
 #[inline]
 fn panic_on_request(args: &[&[u8]]) {
     #[cfg(feature = "test-panic")]

@@ -16,7 +16,7 @@ impl Noun for vigie_config {
     const PLAIN: bool = true;
 }
 
-/// What to answer when the lock is not free.
+/// The error when the lock is not free.
 fn refused<T>(error: TryLockError<T>) -> Error {
     match error {
         TryLockError::WouldBlock => Error::new(Status::InvalidState, "the config is being changed by another thread"),
@@ -78,9 +78,9 @@ pub unsafe extern "C" fn vigie_config_set(
     }
 }
 
-/// Every option there is, for tools and for bindings that check their own documentation: an ARRAY with one MAP for
-/// each, of the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and of the
-/// truth values dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
+/// Every option, for tools and for bindings that check their own documentation: an ARRAY with one MAP for each option,
+/// with the texts key, value (as set here; a secret is "***"), default, type, range, text and since, and the booleans
+/// dynamic (vigie_sentinel_configure() can change it) and override (a client may have its own).
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn vigie_config_describe(
     }
 }
 
-/// Gives a config back. What was made from it goes on.
+/// Frees a config. Handles that were made from it are not affected.
 ///
 /// Ownership: the config is gone, its passwords wiped; NULL is a no-op. Freeing twice is not safe.
 /// Blocks: no.

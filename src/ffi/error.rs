@@ -40,7 +40,7 @@ impl Drop for Texts {
     }
 }
 
-/// A NUL inside a text (a server may send one) would end it too early for C: it is shown instead.
+/// A NUL inside a text (a server may send one) would end it for C: it is escaped instead.
 fn c_text(text: &str) -> CString {
     CString::new(text).or_else(|_| CString::new(text.replace('\0', "\\0"))).unwrap_or_default()
 }
@@ -50,7 +50,7 @@ fn c_text(text: &str) -> CString {
 /// Ownership: nothing to free.
 /// Blocks: no.
 /// Threads: [C].
-/// Errors: none; what is no error gives VIGIE_OK.
+/// Errors: none; anything that is not an error gives VIGIE_OK.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_error_status(error: *const vigie_error) -> vigie_status {
@@ -58,8 +58,8 @@ pub unsafe extern "C" fn vigie_error_status(error: *const vigie_error) -> vigie_
     total(OK, || unsafe { handle::peek(error) }.map(|texts| texts.error.status().code()))
 }
 
-/// What was tried, where, what happened and after how long. For VIGIE_ERR_SERVER the server's line, unaltered; where
-/// a server refuses a new connection it stands behind what was tried. Never NULL.
+/// The message: what was tried, where, what happened and after how long. For VIGIE_ERR_SERVER it is the server's line,
+/// unaltered; where a server refuses a new connection its line follows what was tried. Never NULL.
 ///
 /// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
 /// Blocks: no.
@@ -137,10 +137,10 @@ pub unsafe extern "C" fn vigie_error_errno(error: *const vigie_error) -> c_int {
     total(0, || unsafe { handle::peek(error) }.map(|texts| texts.error.errno()))
 }
 
-/// What the server answered to a call that failed all the same: for VIGIE_ERR_IO the answer that came while another
-/// primary was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list
-/// that the EXEC is part of; of a list whose end failed, the replies that are known, from the first command on. What an
-/// LPOP took away, for example, is not lost with the error. NULL when no answer is kept, as with most errors.
+/// The server's answer to a call that failed despite it: for VIGIE_ERR_IO the answer that came while another primary
+/// was taking over, for VIGIE_ERR_REPLICAS that of the write, for VIGIE_ERR_TXN_ABORTED the replies to the list with
+/// the EXEC; for a list whose end failed, the known replies, from the first command on. So what an LPOP has taken, for
+/// example, is not lost with the error. NULL if there is no such answer, as with most errors.
 ///
 /// Ownership: belongs to the error, valid until vigie_error_free(); not for vigie_reply_free().
 /// Blocks: no.
@@ -153,7 +153,7 @@ pub unsafe extern "C" fn vigie_error_reply(error: *const vigie_error) -> *const 
     total(ptr::null(), || unsafe { handle::peek(error) }.map(|texts| texts.reply.cast_const()))
 }
 
-/// Gives an error back.
+/// Frees an error.
 ///
 /// Ownership: the error, its texts and its reply are gone; NULL is a no-op. Freeing twice is not safe.
 /// Blocks: no.

@@ -1,8 +1,8 @@
-//! What a C handle is inside: a tagged header and a value on the heap.
+//! A C handle: a tagged header and a value on the heap.
 //!
-//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a
-//! panic is refused with an error that names the argument. A handle that was freed is recognised as long as its memory was
-//! not given to somebody else: that is a courtesy, not a promise. Leaves to others: what may be done with the value.
+//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a panic is
+//! refused with an error that names the argument. A freed handle is recognised as long as its memory was not allocated again: this
+//! is not a promise. Leaves to others: what may be done with the value.
 
 use std::mem::offset_of;
 use std::ops::Deref;
@@ -20,7 +20,7 @@ pub(super) trait Noun {
     type Value;
     /// Stands in the header while the handle lives.
     const MAGIC: u64;
-    /// Plain memory works in a forked child; what has sockets and threads behind it does not.
+    /// Plain memory works in a forked child; sockets and threads do not.
     const PLAIN: bool;
 }
 
@@ -39,12 +39,11 @@ const KINDS: [(u64, &str); 8] = [
     (GONE, "a handle that was freed"),
 ];
 
-/// Its address tells this copy of the library from another one in the same process (static and shared, or two
-/// versions).
+/// Its address distinguishes this copy of the library from another one in the same process (static and shared, or two versions).
 static COPY: u8 = 0;
 
-/// The same layout for every kind, so that a wrong pointer can be told. The tag is behind the first 16 bytes, because that is
-/// where allocators keep their lists of free blocks.
+/// The same layout for every kind, so that a wrong pointer can be recognised. The tag is behind the first 16 bytes, where
+/// allocators keep their lists of free blocks.
 #[repr(C)]
 struct Header {
     copy: usize,
@@ -55,14 +54,14 @@ struct Header {
 
 const _: () = assert!(offset_of!(Header, magic) >= 16 || usize::BITS < 64);
 
-/// A handle as it lies on the heap.
+/// A handle on the heap.
 #[repr(C)]
 struct Handle<T> {
     header: Header,
     value: T,
 }
 
-/// A handle in use by a call: a panic of that call poisons it, as std's Mutex does.
+/// A handle in use by a call. A panic of the call poisons it, as it poisons std's Mutex.
 pub(super) struct InUse<'a, T> {
     handle: &'a Handle<T>,
     was_panicking: bool,
@@ -99,13 +98,13 @@ impl Header {
     }
 }
 
-/// Moves a value into a handle of its own; `free` gives it back.
+/// Moves a value into a new handle, for `free`.
 pub(super) fn into_raw<N: Noun>(value: N::Value) -> *mut N {
     panic::keep_quiet();
     Box::into_raw(Box::new(Handle { header: Header::new::<N>(), value })).cast()
 }
 
-/// Makes a handle of a reply where it lies, because a command should not cost one more allocation; `free` gives it back.
+/// Makes a handle of a reply in place, because a command should not cost another allocation. For `free`.
 pub(super) fn of_reply<N: Noun<Value = Body>>(reply: Reply) -> *mut N {
     let handle = Box::into_raw(reply.into_allocation()).cast::<Handle<Body>>();
     // SAFETY: the block is ours and laid out as a handle (see below); its room in front is what the header goes to.

@@ -1,8 +1,7 @@
 //! The C border: one file per noun, thin functions, `guard` around each; no logic.
 //!
-//! Guarantees: no panic leaves the library; `*out` and `*err` are NULL unless something was put there; a wrong argument
-//! gives an error that names it. Leaves to others: everything that a function does (`client`, `topology`, `queue`,
-//! `config`, `resp`).
+//! Guarantees: no panic leaves the library; `*out` and `*err` are NULL unless something was put there; a wrong argument gives an
+//! error that names it. Leaves to others: everything that a function does (`client`, `topology`, `queue`, `config`, `resp`).
 //!
 //! **The safety contract**, which every `unsafe extern "C"` function here relies on, stated once:
 //! - A pointer to a handle is NULL or came from this library, and no other thread frees it during the call. What else
@@ -62,7 +61,7 @@ fn total<T>(if_not: T, body: impl FnOnce() -> Option<T>) -> T {
     }
 }
 
-/// Gives a handle back; nothing that happens in there is the caller's concern.
+/// Frees a handle. What happens in there is not reported.
 ///
 /// # Safety
 /// `handle` is NULL or a handle that no call uses now or later.
@@ -72,7 +71,7 @@ unsafe fn dispose<N: handle::Noun>(handle: *mut N) {
     unsafe { let_go(handle) };
 }
 
-/// The same for one of many, under a cancellation that is off already.
+/// As [`dispose`], for one of many; cancellation is off already.
 ///
 /// # Safety
 /// As for [`dispose`].
@@ -91,7 +90,7 @@ unsafe fn let_go<N: handle::Noun>(handle: *mut N) {
 unsafe fn report(name: &str, err: *mut *mut vigie_error, error: Error) -> vigie_status {
     let status = error.status();
     if !err.is_null() {
-        // What the caller did wrong is found by the name of the function; what the network did is not.
+        // A mistake of the caller is found by the name of the function; a failure of the network is not.
         let blame = matches!(status, Status::InvalidArg | Status::InvalidState | Status::Forked | Status::Internal);
         let error = if blame { error.in_context(name) } else { error };
         // SAFETY: as for this function.
@@ -105,8 +104,8 @@ fn internal(caught: &(dyn Any + Send)) -> Error {
     Error::new(Status::Internal, format!("a bug in libvigie: {}", panic::describe(caught)))
 }
 
-/// POSIX thread cancellation unwinds through every frame; here it would tear locks and abort. It waits until the call
-/// is over.
+/// POSIX thread cancellation unwinds through every frame; here it would leave locks held, and abort. It waits until the call is
+/// over.
 mod cancel {
     use libc::c_int;
 
@@ -119,7 +118,7 @@ mod cancel {
     #[cfg(not(target_vendor = "apple"))]
     const DISABLE: c_int = 1;
 
-    /// While it lives, this thread cannot be cancelled.
+    /// While it exists this thread cannot be cancelled.
     pub(super) struct Off(c_int);
 
     impl Off {

@@ -1,7 +1,7 @@
-//! Events as records in one block of memory, for languages to which each read of foreign memory is dear.
+//! Events as records in one block of memory, for languages in which each read of foreign memory is expensive.
 //!
-//! Guarantees: a record holds all that its event carries, errors included, says how long it is, and points nowhere; nothing is
-//! written beyond the length that was reckoned for it. Leaves to others: which events fit (`queue` asks), the buffer (the caller).
+//! Guarantees: a record holds everything that its event carries, errors included, gives its own length, and has no pointers;
+//! nothing is written beyond the computed length. Leaves to others: which events fit (`queue` asks), the buffer (the caller).
 
 use std::mem::{offset_of, size_of};
 use std::ptr;
@@ -22,7 +22,7 @@ const NOTHING: Node = Node { kind: Kind::None as u8, ..Node::NULL };
 type Texts = [(&'static str, fn(&Error) -> &str); 3];
 type Numbers = [(&'static str, fn(&Error) -> i64); 2];
 
-/// What is told of an error beside its status and its flags, under the names of the functions that tell it otherwise.
+/// The properties of an error beside its status and its flags, under the names of the functions that return them.
 const TEXTS: Texts = [("message", Error::message), ("server_code", Error::server_code), ("endpoint", Error::endpoint)];
 const NUMBERS: Numbers = [("count", Error::count), ("errno", |error| error.errno() as i64)];
 
@@ -56,7 +56,7 @@ fn told(error: &Error) -> Reply {
     map.finish()
 }
 
-/// Writes the record of an event, and says how long it is.
+/// Writes the record of an event, and returns its length.
 ///
 /// # Safety
 /// `to` is writable for as many bytes as `size_of_record` gives for this event; its alignment does not matter.

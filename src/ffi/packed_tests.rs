@@ -1,4 +1,4 @@
-//! What a packed drain writes, read back as a program reads it: all that an event carries, and not a byte beyond.
+//! What a packed drain writes, read back as a program does: all that an event carries, and not a byte more.
 
 use std::ptr;
 use std::sync::Arc;

@@ -18,13 +18,13 @@ impl Noun for vigie_queue {
     const PLAIN: bool = false;
 }
 
-/// The application's hold on a queue. Who sends events has holds of its own; they outlive this one without harm.
+/// The application's handle of a queue. Senders of events keep the queue alive on their own.
 pub(super) struct Owned(pub(super) Arc<Queue>);
 
 impl Drop for Owned {
     fn drop(&mut self) {
         self.0.close();
-        // Nobody can take these any more; a sender may hold the queue for long.
+        // Nobody can take these events any more, and a sender may keep the queue for long.
         self.0.drain(Deadline::never(), &mut Vec::new(), usize::MAX);
     }
 }
@@ -44,7 +44,7 @@ impl From<Event> for vigie_event {
     }
 }
 
-/// What vigie_events_clear() leaves.
+/// An event after vigie_events_clear().
 const EMPTY: vigie_event = vigie_event {
     kind: 0,
     status: OK,
@@ -68,10 +68,11 @@ impl vigie_event {
     }
 }
 
-/// A queue for events: what the library has to tell waits here until the application takes it.
+/// A queue for events: they wait here until the application takes them.
 ///
-/// Lengths: capacity is the most that the queue holds, from 1 to 1048576, calls of vigie_cmds_submit() that are not over
-/// included. An event that comes while it is full is lost, and counted: a VIGIE_EVENT_DROPPED in its place says how many.
+/// Lengths: capacity is the most that the queue holds, from 1 to 1048576, running calls of vigie_cmds_submit()
+/// included. An event that arrives while the queue is full is lost and counted: a VIGIE_EVENT_DROPPED in its place has
+/// the number.
 /// Ownership: *out is the caller's, for vigie_queue_free(). It has three descriptors of the process, and three more from
 /// its first vigie_cmds_submit() on.
 /// Blocks: no.
@@ -97,15 +98,15 @@ pub unsafe extern "C" fn vigie_queue_create(
     }
 }
 
-/// The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is, drain until the
-/// count is below the capacity given, or until vigie_queue_drain_packed() gives 0. Always the same one; it does not
-/// matter whether the byte in it is read, as some event loops do.
+/// The descriptor to poll for reading: readable while there are events, or a wake-up is due. When it is readable,
+/// drain until the count is below the capacity given, or until vigie_queue_drain_packed() gives 0. It is always the
+/// same one, and it does not matter whether the byte in it is read, as some event loops do.
 ///
-/// Ownership: belongs to the queue: do not close it, nor make it blocking; an event loop that closes what it polls gets
+/// Ownership: belongs to the queue: do not close it or make it blocking. An event loop that closes what it polls gets
 /// a copy from dup(). Take it out of the loop before vigie_queue_free(), which closes it.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: none; -1 for NULL, for what is no queue, and in a forked child.
+/// Errors: none; -1 for NULL, for anything that is not a queue, and in a forked child.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_queue_fd(queue: *const vigie_queue) -> c_int {
@@ -114,12 +115,12 @@ pub unsafe extern "C" fn vigie_queue_fd(queue: *const vigie_queue) -> c_int {
     total(-1, || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.fd()))
 }
 
-/// Takes events, oldest first, and waits for the first one if there is none. It returns without events at the end of
-/// the time and after vigie_queue_wakeup(). Several threads may drain a queue: each event comes to one of them.
+/// Takes events, oldest first, and waits for the first one if there is none. It returns without events when the
+/// timeout is over, and after vigie_queue_wakeup(). Several threads may drain a queue: each event goes to one of them.
 ///
-/// Lengths: events has room for capacity of them; the first ones, as many as the returned number says, are written, the
-/// rest is left alone. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other
-/// value <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
+/// Lengths: events has room for capacity events; as many of them as the returned number are written, the others are
+/// not touched. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value
+/// <= 0 takes what is there, without waiting: -1 too, which means no limit to poll() and epoll_wait().
 /// Ownership: what the events hold is the caller's, for vigie_events_clear(). What was in the array before is not freed.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
@@ -165,14 +166,14 @@ unsafe fn fill(queue: &Queue, deadline: Deadline, events: *mut vigie_event, capa
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
-/// Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event behind the other,
-/// with all that they carry: nothing is left to be read elsewhere or to be given back. For languages to which a read of
-/// foreign memory is dear: one crossing for a batch. Each text is copied once for it; vigie_queue_drain() copies none,
-/// and serves the same queue.
+/// Takes events as vigie_queue_drain() does, and writes them into one buffer, one vigie_packed_event after the other,
+/// with everything that they carry: nothing has to be read elsewhere, and nothing has to be freed. For languages in
+/// which each read of foreign memory is expensive: one call for a whole batch. Each text is copied once for it;
+/// vigie_queue_drain() copies none, and can be used on the same queue.
 ///
 /// Lengths: buf has room for buf_len bytes, 64 or more. Records begin at multiples of 8 from buf, whose own alignment
-/// does not matter. An event that does not fit into what is left of buf stays in the queue and is the next one to come.
-/// *used, which may be NULL, is set to the bytes written; if not even the first event fits, to those that it takes;
+/// does not matter. An event that does not fit into the rest of buf stays in the queue and comes next. *used, which
+/// may be NULL, is set to the bytes written; if even the first event does not fit, to the bytes that it needs;
 /// otherwise to 0. timeout_ms as for vigie_queue_drain().
 /// Ownership: nothing to free; buf is the caller's.
 /// Blocks: up to timeout_ms.
@@ -240,15 +241,15 @@ unsafe fn pack(queue: &Queue, deadline: Deadline, buf: *mut u8, buf_len: usize, 
     Ok(i32::try_from(drained.len()).unwrap_or(i32::MAX))
 }
 
-/// Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED, and
-/// VIGIE_EF_MAYBE_EXECUTED where bytes had been sent; a call that ends at this moment may complete with its outcome.
-/// Returns how many were found under way.
+/// Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED,
+/// and with VIGIE_EF_MAYBE_EXECUTED if bytes had been sent; a call that ends at this moment may complete with its own
+/// outcome. Returns how many calls were found.
 ///
 /// Lengths: the number returned counts calls: with VIGIE_CALL_EACH each command is one.
 /// Ownership: nothing to free.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: none; 0 for NULL, for what is no queue, and in a forked child.
+/// Errors: none; 0 for NULL, for anything that is not a queue, and in a forked child.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_queue_cancel(queue: *mut vigie_queue, token: u64) -> usize {
@@ -257,13 +258,13 @@ pub unsafe extern "C" fn vigie_queue_cancel(queue: *mut vigie_queue, token: u64)
     total(0, || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.cancel(token)))
 }
 
-/// Makes one drain return: one that waits now, or else the next one. The descriptor becomes readable for it. A drain that
-/// returns as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
+/// Makes one drain return: one that waits now, or the next one. The descriptor becomes readable. A drain that returns
+/// as many events as it has room for, or leaves one that did not fit, leaves the wake-up to the next drain.
 ///
 /// Ownership: nothing to free.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: none; nothing happens for NULL, for what is no queue, and in a forked child.
+/// Errors: none; nothing happens for NULL, for anything that is not a queue, and in a forked child.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_queue_wakeup(queue: *mut vigie_queue) {
@@ -272,10 +273,10 @@ pub unsafe extern "C" fn vigie_queue_wakeup(queue: *mut vigie_queue) {
     total((), || unsafe { handle::borrow(queue, "queue") }.ok().map(|queue| queue.0.wakeup()));
 }
 
-/// Gives back what events hold, their replies and errors, and zeroes them. A reply or an error that is to be kept is
-/// taken out before: set the field to NULL.
+/// Frees the replies and errors of events, and zeroes the events. To keep a reply or an error, take it out before: set
+/// the field to NULL.
 ///
-/// Lengths: count is the number of events; (NULL, 0) is none, and so is NULL with any count.
+/// Lengths: count is the number of events; with NULL nothing happens, whatever the count.
 /// Ownership: the replies and errors are gone; the array is the caller's. Clearing twice is safe.
 /// Blocks: no.
 /// Threads: any thread, when no other uses these events.
@@ -298,7 +299,7 @@ pub unsafe extern "C" fn vigie_events_clear(events: *mut vigie_event, count: usi
     }
 }
 
-/// Gives a queue back, with the events that were not drained. Who sends events to it goes on, and they are lost.
+/// Frees a queue, and the events that were not drained. Senders go on, and their events are dropped.
 ///
 /// Ownership: the handle is gone and its descriptor closed; NULL is a no-op. Freeing twice is not safe. In a forked child
 /// the memory is left alone.

@@ -14,7 +14,7 @@ impl Noun for vigie_reply {
     const PLAIN: bool = true;
 }
 
-/// Puts a reply into an output; without an output it is dropped.
+/// Puts a reply into an output. Without an output it is dropped.
 ///
 /// # Safety
 /// `out` is NULL or writable.
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn vigie_reply_json(
     }
 }
 
-/// Gives a reply back.
+/// Frees a reply.
 ///
 /// Ownership: the reply and everything that points into it are gone; NULL is a no-op. Freeing twice is not safe.
 /// Blocks: no.

@@ -20,17 +20,17 @@ impl Noun for vigie_sentinel {
 /// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
 /// like.
 ///
-/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait, the Sentinels are
-/// asked by the first command. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must have answered in that time. One that refuses the
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
+/// asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
 /// connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
 /// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
 /// afterwards.
 /// Blocks: up to timeout_ms.
 /// Threads: [T]; the config is [C] meanwhile.
 /// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
-/// in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is told by
-/// the first call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL;
-/// VIGIE_ERR_INVALID_STATE: another thread changes the config; VIGIE_ERR_INTERNAL.
+/// in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
+/// call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
+/// the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -56,8 +56,8 @@ pub unsafe extern "C" fn vigie_sentinel_create(
     }
 }
 
-/// What is known now, without asking anybody: a MAP for the service with its primary, replicas, Sentinels and epoch.
-/// service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
+/// What is known now, without asking the Sentinels: a MAP for the service with its primary, replicas, Sentinels and
+/// epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: no.
@@ -93,8 +93,8 @@ pub unsafe extern "C" fn vigie_sentinel_topology(
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: as the
-/// message tells of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
+/// Errors: VIGIE_ERR_NO_SENTINEL, VIGIE_ERR_UNKNOWN_SERVICE, VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_SPLIT_VIEW: the message
+/// has the answer of each Sentinel; VIGIE_ERR_AUTH; VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG; VIGIE_ERR_CLOSED;
 /// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
@@ -119,15 +119,16 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
     }
 }
 
-/// Watches the services of this handle from now on: what happens arrives on the queue as events with this token. A service is
-/// followed from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
-/// is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the words of the key cause, which says why
-/// in a way that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary;
-/// VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only
-/// spoken of); VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only spoken of).
+/// Watches the services of this handle from now on: events arrive on the queue with this token. A service is followed
+/// from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
+/// is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
+/// cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
+/// VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
+/// VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
+/// it was only mentioned).
 ///
-/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle and
-/// queue: a new one takes the place of the one before.
+/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle
+/// and queue: a new one replaces the one before.
 /// Ownership: nothing changes hands; the watch ends when the queue is freed.
 /// Blocks: no.
 /// Threads: [T].
@@ -206,7 +207,7 @@ pub unsafe extern "C" fn vigie_sentinel_close(
     }
 }
 
-/// Gives a sentinel back. Clients made from it keep what they need and go on.
+/// Frees a sentinel. Clients made from it keep what they need and go on.
 ///
 /// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
 /// alone.

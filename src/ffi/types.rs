@@ -32,14 +32,14 @@ pub struct vigie_client {
     _opaque: (),
 }
 
-/// What happens, for the application to take when it likes: events, with a descriptor that an event loop can poll.
+/// A queue of events that the application takes when it likes, with a descriptor that an event loop can poll.
 ///
 /// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
 pub struct vigie_queue {
     _opaque: (),
 }
 
-/// A list of encoded commands in the making, for vigie_cmds_exec().
+/// A list of encoded commands that is being built, for vigie_cmds_exec().
 ///
 /// Threads: [X]. Plain memory: works in a forked child.
 pub struct vigie_batch {
@@ -119,11 +119,11 @@ pub enum vigie_status_code {
     VIGIE_ERR_READ_ONLY = -206,
     /// Availability: the Sentinels name different primaries; the message lists them.
     VIGIE_ERR_SPLIT_VIEW = -207,
-    /// Flow: no connection of one's own came free in time.
+    /// Flow: no dedicated connection came free in time.
     VIGIE_ERR_POOL_TIMEOUT = -300,
     /// Flow: the queue is full.
     VIGIE_ERR_QUEUE_FULL = -301,
-    /// Flow: no connection of one's own is free, and the call does not wait.
+    /// Flow: no dedicated connection is free, and the call does not wait.
     VIGIE_ERR_POOL_BUSY = -302,
     /// The server answered with an error: see vigie_error_server_code().
     VIGIE_ERR_SERVER = -400,
@@ -171,21 +171,24 @@ pub enum vigie_call_flag {
 pub enum vigie_event_kind {
     /// A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given.
     VIGIE_EVENT_COMPLETION = 1 << 0,
-    /// A service has another primary, and for nothing else. The reply is a MAP, as of all that are watched: EVENTS.md has the keys.
+    /// A service has another primary. Sent for nothing else. The reply is a MAP, as for all kinds that are watched:
+    /// EVENTS.md has the keys.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
     /// Events were lost here, because the queue was full. The reply is an INT: how many.
     VIGIE_EVENT_DROPPED = 1 << 5,
     /// Writes are held back, or no longer.
     VIGIE_EVENT_FENCE = 1 << 6,
-    /// All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the primary that is known is used, a failover
-    /// is noticed late, and nothing holds writes back before it: what the old primary acknowledges then may be lost.
+    /// All Sentinels are gone, or refuse (cause says which), or one is back. Meanwhile the known primary is used, a
+    /// failover is noticed late, and nothing holds writes back before it: writes that the old primary acknowledges
+    /// then may be lost.
     VIGIE_EVENT_DEGRADED = 1 << 7,
-    /// A replica is read from from now on, or no longer, or was spoken of.
+    /// A replica is used for reads from now on, or no longer, or was mentioned.
     VIGIE_EVENT_REPLICA = 1 << 8,
-    /// A Sentinel is heard from now on, or no longer, or was spoken of; or some name another primary than the others.
+    /// A Sentinel is connected from now on, or no longer, or was mentioned; or some Sentinels name another primary
+    /// than the others.
     VIGIE_EVENT_SENTINEL = 1 << 9,
-    /// Something was said of a service that keeps its primary. cause is a Sentinel's word (+sdown, +odown, +reboot, ...) or the
-    /// library's own: role_unknown, epoch_reset.
+    /// A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
+    /// the library's own: role_unknown, epoch_reset.
     VIGIE_EVENT_NOTICE = 1 << 10,
 }
 
@@ -240,7 +243,7 @@ pub struct vigie_node {
     pub len: u64,
 }
 
-/// One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is given back by
+/// One event, as vigie_queue_drain() writes it. Frozen: 64 bytes on 64-bit systems. What it owns is freed by
 /// vigie_events_clear(), or by vigie_reply_free() and vigie_error_free().
 #[repr(C)]
 pub struct vigie_event {
@@ -264,18 +267,18 @@ pub struct vigie_event {
     pub data_len: u64,
 }
 
-/// One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up to a
-/// multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointer: it may be copied to another place.
+/// One event as vigie_queue_drain_packed() writes it: this struct, the nodes behind the root, the data, and zeros up
+/// to a multiple of 8. Frozen: 64 bytes on every system, native byte order, and no pointers: it may be copied.
 #[repr(C)]
 pub struct vigie_packed_event {
-    /// Bytes of the whole record, a multiple of 8: the next one begins so far behind the beginning of this one.
+    /// Bytes of the whole record, a multiple of 8: the next record begins this far behind the beginning of this one.
     pub size: u64,
     /// The number that was given with the call or the watch; 0 for DROPPED.
     pub token: u64,
     /// One of vigie_event_kind.
     pub kind: u32,
-    /// VIGIE_OK, or what went wrong. The nodes are then a MAP of what the functions vigie_error_*() tell: message, server_code,
-    /// endpoint, count, errno, and reply where there is one.
+    /// VIGIE_OK, or the status of an error. The nodes are then a MAP with what the functions vigie_error_*() return:
+    /// message, server_code, endpoint, count, errno, and reply if there is one.
     pub status: vigie_status,
     /// The VIGIE_EF_* bits, as vigie_error_flags() gives them; 0 with VIGIE_OK.
     pub error_flags: u32,
@@ -283,7 +286,7 @@ pub struct vigie_packed_event {
     pub node_count: u32,
     /// Bytes of data. It begins behind the last node: at (const char *)(&root + node_count).
     pub data_len: u64,
-    /// The first node, whose type is VIGIE_TYPE_NONE when the event carries nothing. The others follow it.
+    /// The first node, whose type is VIGIE_TYPE_NONE if the event carries nothing. The others follow it.
     pub root: vigie_node,
 }
 

@@ -14,7 +14,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
     Err(_) => c"",
 };
 
-/// What vigie_has_feature() says yes to.
+/// The features for which vigie_has_feature() gives 1.
 const FEATURES: [&CStr; 2] = [c"resp3", c"unix"];
 
 /// Every code of the header, VIGIE_OK first.
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn vigie_has_feature(name: *const c_char) -> c_int {
 /// Ownership: a static text, never NULL, not to be freed.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: none; a number that is no code gives "unknown status code".
+/// Errors: none; a number that is not a code gives "unknown status code".
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn vigie_status_name(code: vigie_status) -> *const c_char {
@@ -119,9 +119,9 @@ pub unsafe extern "C" fn vigie_status_list(codes: *mut *const vigie_status) -> u
     CODES.len()
 }
 
-/// Waits until no thread of the library is left. Threads that have nothing to do end at once meanwhile, so that it returns
-/// within moments once the last handle is freed; a host name that the system's resolver does not answer can hold one of
-/// them longer. For a clean end under a leak checker, and before a plugin's host unloads it.
+/// Waits until no thread of the library is left. Idle threads end at once meanwhile, so that it returns within moments
+/// once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer.
+/// For a clean end under a leak checker, and before a plugin's host unloads it.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=
 /// 0: only looks.
