@@ -69,12 +69,12 @@ pub fn to_replicas(sentinel: &Arc<Sentinel>, overrides: &[(&str, &str)]) -> Arc<
     open(sentinel, Target::Replica, overrides)
 }
 
-/// A command of words, with the default budget.
+/// A command of words, with the default timeout.
 pub fn cmd(client: &Client, line: &str) -> Result<Reply> {
     call(client, line, 0, Timeout::Default)
 }
 
-/// A command of words within so many milliseconds.
+/// A command of words, with a timeout in milliseconds.
 pub fn within(client: &Client, line: &str, ms: u64) -> Result<Reply> {
     call(client, line, 0, Timeout::Ms(ms))
 }
@@ -84,7 +84,7 @@ pub fn call(client: &Client, line: &str, flags: u32, timeout: Timeout) -> Result
     client.cmd_exec(&words, CallFlags::from_bits(flags).expect("known flags"), timeout)
 }
 
-/// A command of words that must succeed: its reply as text.
+/// A command of words that must succeed. Returns its reply as text.
 #[track_caller]
 pub fn ok(client: &Client, line: &str) -> String {
     match cmd(client, line) {
@@ -93,7 +93,7 @@ pub fn ok(client: &Client, line: &str) -> String {
     }
 }
 
-/// A command of words that must succeed: its reply as a number.
+/// A command of words that must succeed. Returns its reply as a number.
 #[track_caller]
 pub fn number(client: &Client, line: &str) -> i64 {
     let reply = cmd(client, line).unwrap_or_else(|error| panic!("{line}: {:?} {error}", error.status()));
@@ -143,7 +143,7 @@ pub fn timed<T>(job: impl FnOnce() -> T) -> (T, Duration) {
     (outcome, began.elapsed())
 }
 
-/// What a call with little time gives; where the machine was too slow for what is expected, what it gives with more.
+/// The outcome of a call with a short timeout; if the machine was too slow for what is expected, the outcome with a longer one.
 pub fn patiently<T>(run: impl Fn(u64) -> T, fits: impl Fn(&T) -> bool) -> T {
     let hasty = [250, 1000].into_iter().map(&run).find(&fits);
     hasty.unwrap_or_else(|| run(4000))
@@ -204,19 +204,19 @@ pub fn named(node: &Node, name: &str) -> usize {
     node.clients_named(name).len()
 }
 
-/// How often a scripted node executed a command: what its log has, faults included.
+/// How often a scripted node has received a command, by its log, faults included.
 pub fn seen(node: &FakeNode, line: &str) -> usize {
     node.count(line)
 }
 
-/// Runs a job on a thread of its own and gives its outcome through a channel.
+/// Runs a job on a thread of its own. Its outcome arrives on a channel.
 pub fn spawn<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel();
     proc::thread("kit-caller", move || drop(sender.send(job())));
     receiver
 }
 
-/// What a spawned job gave; a job that has not ended within a minute hangs.
+/// The outcome of a spawned job. A job that has not ended within a minute hangs.
 #[track_caller]
 pub fn join<T>(job: &mpsc::Receiver<T>) -> T {
     job.recv_timeout(Duration::from_secs(60)).expect("the call ends, and without a panic")
@@ -228,7 +228,7 @@ pub fn held() -> (usize, usize, usize) {
     (proc::threads_named("vigie").len(), live, proc::descriptors().len())
 }
 
-/// Waits until no library thread is left and the descriptors are back at what they were.
+/// Waits until no thread of the library is left and there are as many descriptors as before.
 #[track_caller]
 pub fn back_to(start: (usize, usize, usize)) {
     assert_eq!((start.0, start.1), (0, 0), "a test that counts begins with nothing");
@@ -240,12 +240,12 @@ pub fn back_to(start: (usize, usize, usize)) {
     }
 }
 
-/// A test as the harness knows it, which leaves the crate out: `concat!(module_path!(), "::the_test")`.
+/// The name of a test as the harness knows it, without the crate: `concat!(module_path!(), "::the_test")`.
 pub fn test_name(path: &str) -> &str {
     path.split_once("::").map_or(path, |(_, rest)| rest)
 }
 
-/// Runs a test, given as for [`test_name`], in a process of its own, because it changes or counts what the process holds.
+/// Runs a test in a process of its own, because it changes or counts what the process holds. The argument is that of [`test_name`].
 #[track_caller]
 pub fn alone(test: &str, body: impl FnOnce()) {
     let test = test_name(test);

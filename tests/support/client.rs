@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Long enough for a loaded machine, short enough for a test that meets a frozen server.
+/// Long enough for a loaded machine, and short enough for a test that meets a frozen server.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A login: user (none for the password of the default user) and password.

@@ -1,6 +1,6 @@
 //! Short ways to take the completions of submitted calls from a queue.
 //!
-//! As calls.rs, beside which it is taken in with `#[path]`.
+//! Used beside calls.rs, with `#[path]`.
 #![allow(dead_code)]
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub fn queue(capacity: usize) -> Arc<Queue> {
     Queue::create(capacity).expect("a queue")
 }
 
-/// The next completions, so many of them, by a drain that waits.
+/// Drains this many completions, waiting for them.
 #[track_caller]
 pub fn drain(queue: &Queue, count: usize) -> Vec<Event> {
     let (mut events, end) = (Vec::new(), Deadline::after(Duration::from_secs(30)));

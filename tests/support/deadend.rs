@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// A port on which nobody listens, ours while this value lives.
+/// A port without a listener, reserved while this value lives.
 pub struct Refused {
     port: Port,
 }
@@ -37,7 +37,7 @@ pub fn blackhole() -> Blackhole {
     let port = ports::reserve();
     let addr: SocketAddr = (Ipv4Addr::LOCALHOST, port.number).into();
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    // A child between fork and exec may still hold the socket with which the port was tried.
+    // A child between fork and exec may still hold the socket that tried the port.
     listener.set_reuse_address(true).expect("an option");
     listener.bind(&addr.into()).expect("the port is ours");
     listener.listen(0).expect("a listener");

@@ -1,8 +1,8 @@
 //! A deployment: primaries, replicas and Sentinels as real processes, ready when `start` returns.
 //!
-//! The Sentinels get their ids and each other's addresses in the configuration, so that nobody waits for the hello
-//! messages they exchange every two seconds, and they start after the replicas are in sync, so that their first look
-//! is the final one.
+//! The Sentinels get their ids and each other's addresses in the configuration, so that the tests need not wait for the hello
+//! messages that they exchange every two seconds. They start after the replicas are in sync, so that their first look is the final
+//! one.
 
 use super::client::Login;
 use super::netns::{Host, Network};
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything that Sentinel does by itself; a SIGKILL failover takes about 2.5 s.
+/// The longest wait for anything that Sentinel does by itself; a failover after SIGKILL takes about 2.5 s.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which nodes share a host of the test network.
@@ -163,7 +163,7 @@ impl Builder {
             let mut deployment = Deployment::empty(self.clone());
             match deployment.boot() {
                 Ok(()) => return deployment,
-                // Another program took one of the ports between our look and the server's bind.
+                // Another program took one of the ports after it was tried and before the server's bind.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
                 Err(error) => panic!("{} does not start: {error}", self.name),
             }
@@ -215,7 +215,7 @@ impl Builder {
 
     fn data_conf(&self, node: &str, base: String, primary: Option<(&str, u16)>, socket: Option<&PathBuf>) -> String {
         // hz: the end of the child that feeds a replica is noticed by the clock tick, by default every 100 ms. Not diskless: such a
-        // replica is listed as in sync up to a second before it gets what is written, and a test that ends the primary then loses it.
+        // replica is listed as in sync up to a second before it receives writes, and a test that ends the primary then loses them.
         let mut conf = base + "save \"\"\nappendonly no\nhz 100\nrepl-diskless-sync no\n";
         conf += "repl-ping-replica-period 1\n";
         if let Some(socket) = socket {
@@ -330,7 +330,7 @@ impl Deployment {
             let primary = self.launch_data(service, 0, None)?;
             data.push((service.clone(), vec![(primary.host().into(), primary.port())]));
         }
-        // A replica that finds no primary tries again only a second later.
+        // A replica that finds no primary tries again only after a second.
         self.await_up()?;
         for (service, nodes) in &mut data {
             for index in 1..=plan.replicas {
@@ -345,7 +345,7 @@ impl Deployment {
         self.launch_sentinels(&data)?;
         self.await_up()?;
         if plan.sentinels > 0 {
-            // A Sentinel that was up before its peers has found their ports closed, and tries again after a ping period.
+            // A Sentinel that started before its peers has found their ports closed, and tries again after a ping period.
             self.debug_all("ping-period", 50);
             plan.services.iter().for_each(|service| self.wait_ready(service));
             self.debug_all("ping-period", 1000);
@@ -363,7 +363,7 @@ impl Deployment {
         self.nodes().iter().try_for_each(|node| node.await_up())
     }
 
-    /// A host of its own, or the one already made for the data node with this number.
+    /// A new host, or the existing one of the data node with this number.
     fn netns(&self, paired_with: Option<usize>) -> Option<Arc<Host>> {
         let network = self.network.as_ref()?;
         let mut hosts = self.hosts.write().expect("no panic under the lock");
@@ -458,7 +458,7 @@ impl Deployment {
         found.unwrap_or_else(|| panic!("no node {name}"))
     }
 
-    /// Host and port of the primary as most serving Sentinels tell it.
+    /// Host and port of the primary, as most serving Sentinels name it.
     #[track_caller]
     pub fn primary(&self, service: &str) -> String {
         let mut votes: BTreeMap<String, usize> = BTreeMap::new();
@@ -470,14 +470,14 @@ impl Deployment {
         let most = votes.into_iter().max_by_key(|(_, count)| *count);
         most.unwrap_or_else(|| panic!("no Sentinel tells the primary of {service}")).0
     }
-    /// The node that the Sentinels tell as primary.
+    /// The node that the Sentinels name as the primary.
     #[track_caller]
     pub fn primary_node(&self, service: &str) -> Arc<Node> {
         let addr = self.primary(service);
         let found = self.data_nodes(service).into_iter().find(|node| ends_with_port(&addr, node.port()));
         found.unwrap_or_else(|| panic!("no node of {service} is {addr}"))
     }
-    /// The data node that says that it is a primary, if no other one does: also where the Sentinels do not agree.
+    /// The data node that says that it is a primary, if no other one does; also while the Sentinels do not agree.
     pub fn lone_primary(&self, service: &str) -> Option<Arc<Node>> {
         let says_master = |node: &Arc<Node>| {
             let role = node.try_cmd(&["ROLE"]);
@@ -487,11 +487,11 @@ impl Deployment {
         let mut primaries = nodes.into_iter().filter(|node| node.is_serving() && says_master(node));
         primaries.next().filter(|_| primaries.next().is_none())
     }
-    /// How often a Sentinel has told a replica to be a primary, by the logs of all of them.
+    /// How often a Sentinel has promoted a replica, by the logs of all Sentinels.
     pub fn promotions(&self) -> usize {
         self.sentinel_nodes().iter().map(|node| node.logged("+failover-state-wait-promotion ")).sum()
     }
-    /// The data nodes that are not the primary, dead ones too.
+    /// The data nodes other than the primary, including dead ones.
     #[track_caller]
     pub fn replica_nodes(&self, service: &str) -> Vec<Arc<Node>> {
         let primary = self.primary_node(service);
@@ -531,8 +531,8 @@ impl Deployment {
         });
     }
 
-    /// SENTINEL FAILOVER on the first serving Sentinel, again while it answers INPROG or NOGOODSLAVE. Returns the old
-    /// primary; `wait_switched` waits for the end.
+    /// SENTINEL FAILOVER on the first serving Sentinel, repeated while it answers INPROG or NOGOODSLAVE. Returns the old primary;
+    /// `wait_switched` waits for the end.
     #[track_caller]
     pub fn failover(&self, service: &str) -> Arc<Node> {
         let sentinel = self.serving_sentinels().into_iter().next().expect("a serving Sentinel");
@@ -551,7 +551,7 @@ impl Deployment {
         });
         old
     }
-    /// Waits until all serving Sentinels tell the same primary, another one than `old`, and it says so itself.
+    /// Waits until all serving Sentinels name the same primary, another one than `old`, and it says so itself.
     #[track_caller]
     pub fn wait_switched(&self, service: &str, old: &Node) -> Arc<Node> {
         eventually_some(&format!("all Sentinels left {} as primary of {service}", old.addr()), PATIENCE, || {
@@ -577,7 +577,7 @@ impl Deployment {
     pub fn wait_s_down(&self, service: &str, node: &Node) {
         self.wait_flag(service, node, "s_down");
     }
-    /// Waits until all serving Sentinels list the node, without any flag of trouble.
+    /// Waits until all serving Sentinels list the node without any flag of trouble.
     #[track_caller]
     pub fn wait_known(&self, service: &str, node: &Node) {
         eventually(&format!("all Sentinels know {}", node.name()), PATIENCE, || {
@@ -599,7 +599,7 @@ impl Deployment {
             }
         }
     }
-    /// What a Sentinel still misses.
+    /// What a Sentinel does not know yet.
     fn unready(&self, sentinel: &Node, service: &str) -> Option<String> {
         let master = sentinel.try_cmd(&["SENTINEL", "MASTER", service]).ok()?;
         let field = |key: &str| master.field(key).unwrap_or_default();
@@ -625,8 +625,8 @@ impl Deployment {
     pub fn wait_for(&self, what: &str, timeout: Duration, mut condition: impl FnMut(&Deployment) -> bool) {
         eventually(what, timeout, || condition(self));
     }
-    /// SENTINEL DEBUG on all Sentinels (Redis 7.0 on): for example `info-period`, `publish-period`, in ms. Default
-    /// periods are what users have; shorten them only where the timing is not the matter of the test.
+    /// SENTINEL DEBUG on all Sentinels (from Redis 7.0 on): for example `info-period`, `publish-period`, in ms. Users have the
+    /// default periods; shorten them only if the timing is not the subject of the test.
     pub fn sentinel_debug(&self, option: &str, ms: u64) {
         for reply in self.debug_all(option, ms) {
             assert!(reply.is_ok(), "SENTINEL DEBUG {option}: {}", reply.text());
@@ -658,7 +658,7 @@ impl Drop for Deployment {
     }
 }
 
-/// The primary as one Sentinel tells it.
+/// The primary, as one Sentinel names it.
 pub fn told_primary(sentinel: &Node, service: &str) -> Option<String> {
     let reply = sentinel.try_cmd(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", service]).ok()?;
     let [host, port] = reply.items() else { return None };

@@ -1,19 +1,19 @@
-//! What every scripted server does at the door: HELLO, AUTH, CLIENT, PING, QUIT.
+//! What every scripted server does with a new connection: HELLO, AUTH, CLIENT, PING, QUIT.
 
 use super::client::Login;
 use super::resp::Value;
 use super::scripted::{Act, Call};
 
-/// How the door is kept.
+/// How a scripted server greets connections.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// The login it wants; none for an open door. Without a user it is that of `default`.
+    /// The login that it wants; none if it wants no login. Without a user it is that of `default`.
     pub login: Option<Login>,
     /// Knows HELLO (and AUTH with a user); servers before 6.0 do not.
     pub hello: bool,
     /// Knows CLIENT SETINFO and CLIENT NO-TOUCH; servers before 7.2 do not.
     pub setinfo: bool,
-    /// `standalone` or `sentinel`, as HELLO tells it.
+    /// `standalone` or `sentinel`, as HELLO says.
     pub mode: &'static str,
 }
 
@@ -22,7 +22,7 @@ impl Door {
         Door { login: None, hello: true, setinfo: true, mode }
     }
 
-    /// The answer at the door; `None` when the command may pass to the server behind it.
+    /// The answer; `None` if the command is for the server behind it.
     pub fn answer(&self, role: &str, call: &mut Call) -> Option<Act> {
         let command = call.word(0);
         let reply = match command.as_str() {
@@ -133,7 +133,7 @@ impl Door {
     }
 }
 
-/// As a server answers a command that it does not know.
+/// A server's answer to an unknown command.
 pub fn unknown(call: &Call) -> Act {
     Act::Reply(Value::error(format!("ERR unknown command '{}', with args beginning with: ", call.text(0))))
 }

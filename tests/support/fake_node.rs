@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 pub type FakeNode = Preset<NodeState>;
 
-/// What ROLE tells.
+/// What ROLE says.
 #[derive(Clone, Debug)]
 pub enum FakeRole {
     Primary,
@@ -28,13 +28,13 @@ pub struct NodeState {
     /// Its own.
     port: u16,
     pub offset: u64,
-    /// Answers -LOADING to all that a loading server refuses.
+    /// Answers -LOADING to every command that a loading server refuses.
     pub loading: bool,
-    /// Answers -MASTERDOWN to all that a replica without stale data refuses.
+    /// Answers -MASTERDOWN to every command that a replica without stale data refuses.
     pub masterdown: bool,
     /// Answers -READONLY to writes; a replica does so anyway.
     pub readonly: bool,
-    /// The replication id that INFO tells; by default that of the primary that it is or follows.
+    /// The replication id in INFO; by default that of the primary that it is or follows.
     pub replid: Option<String>,
     pub data: BTreeMap<Vec<u8>, Vec<u8>>,
 }

@@ -11,9 +11,9 @@ pub type FakeSentinel = Preset<SentinelState>;
 #[derive(Clone, Debug)]
 pub struct SentinelState {
     pub door: Door,
-    /// The services it watches, by name; any other name is unknown to it.
+    /// The services that it watches, by name; any other name is unknown to it.
     pub services: BTreeMap<String, ServiceState>,
-    /// What MYID tells; by default what `add_peer` of its address makes known of it.
+    /// What MYID says; by default the id that `add_peer` gives to its address.
     pub id: String,
     pub tilt: bool,
     /// Knows SENTINEL REPLICAS; before 5.0 there was only SLAVES.
@@ -24,7 +24,7 @@ pub struct SentinelState {
 pub struct ServiceState {
     pub host: String,
     pub port: u16,
-    /// What MASTER describes when it is another address: with the leader that is the old primary's, under the new epoch, from
+    /// The address that MASTER describes, if it is another one: on the leader that is the old primary's, under the new epoch, from
     /// the promotion to +switch-master.
     pub described: Option<String>,
     /// `master`, `s_down,master`, `s_down,o_down,master,disconnected`, ...
@@ -46,7 +46,7 @@ pub struct ReplicaState {
     pub link: String,
     pub priority: u32,
     pub offset: u64,
-    /// Whom it follows by its own INFO; by default the primary.
+    /// The node that it follows by its own INFO; by default the primary.
     pub follows: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub struct PeerState {
     pub id: String,
 }
 
-/// `host:port` or `[v6]:port` taken apart.
+/// Splits `host:port` or `[v6]:port`.
 pub fn split(addr: &str) -> (String, u16) {
     let (host, port) = addr.rsplit_once(':').unwrap_or_else(|| panic!("not host:port: {addr}"));
     (host.trim_matches(['[', ']']).into(), port.parse().unwrap_or_else(|_| panic!("not host:port: {addr}")))

@@ -1,4 +1,4 @@
-//! Listening and streams for the kit's own servers: TCP and Unix alike, stoppable at any time.
+//! Listeners and streams for the kit's servers: TCP and Unix alike, stoppable at any time.
 
 use super::ports::{self, Port};
 use super::proc;
@@ -111,8 +111,8 @@ impl Stream {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
     }
-    /// Makes the peer see a reset: connecting a TCP socket to no address drops the connection at once, whoever else
-    /// still holds a descriptor of it.
+    /// Makes the peer see a reset: connecting a TCP socket to no address drops the connection at once, even if another process
+    /// holds a descriptor of it.
     pub fn reset(&self) {
         let Stream::Tcp(stream) = self else { return self.shutdown() };
         let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
@@ -223,7 +223,7 @@ impl Acceptor {
                 if !poll(listener.fd(), libc::POLLIN, Duration::from_millis(5)) {
                     continue;
                 }
-                // Looked at after the wait: who comes after `pause(true)` has returned is not taken.
+                // Checked after the wait: a connection that comes after `pause(true)` has returned is not taken.
                 if pause_seen.load(Ordering::Acquire) {
                     std::thread::sleep(Duration::from_millis(5));
                 } else if let Ok((stream, peer)) = listener.accept() {
@@ -233,7 +233,7 @@ impl Acceptor {
         });
         Ok(Acceptor { stop, paused, thread: Some(thread) })
     }
-    /// While paused the kernel completes handshakes, but nobody takes the connections.
+    /// While paused the kernel completes handshakes, but the connections are not accepted.
     pub fn pause(&self, on: bool) {
         self.paused.store(on, Ordering::Release);
     }

@@ -1,7 +1,7 @@
-//! The test kit: real deployments of Redis/Valkey under Sentinel, scripted servers, a proxy that makes faults.
+//! The test kit: real deployments of Redis/Valkey under Sentinel, scripted servers, and a proxy that injects faults.
 //!
-//! Included by every integration test with `mod support;`. It never uses the library under test: it speaks RESP by
-//! itself, so that a fault of the library cannot hide in the tools that look for it.
+//! Included with `mod support;`. It never uses the library under test: it has its own RESP, so that a fault of the library cannot
+//! hide in the tools that look for it.
 #![allow(dead_code, unused_imports)]
 
 pub mod client;

@@ -1,7 +1,7 @@
 //! Hosts that can vanish: network namespaces on a bridge of their own, and packets dropped between them.
 //!
-//! Needs root, `ip` and `iptables`. The test itself stays in its namespace and reaches each host over the bridge.
-//! Everything is removed on Drop; what a killed test run left behind is removed by the next one.
+//! Needs root, `ip` and `iptables`. The test itself stays in its namespace and reaches each host over the bridge. Everything is
+//! removed on drop; the remains of a killed test run are removed by the next one.
 
 use super::{ports, proc};
 use std::os::unix::net::UnixListener;
@@ -19,7 +19,7 @@ pub struct Network {
     _lock: UnixListener,
 }
 
-/// One host: a namespace with one address. Drops concern packets; connections stay open and hear nothing.
+/// One host: a namespace with one address. Drops affect packets; connections stay open and receive nothing.
 pub struct Host {
     name: String,
     /// The end of its link that is on the bridge.
@@ -65,7 +65,7 @@ pub fn available() -> bool {
     })
 }
 
-/// Removes what runs of the kit left behind whose process is gone.
+/// Removes what earlier runs left behind whose process is gone.
 fn sweep() {
     let dead = |name: &str| -> bool {
         let digits: String = name.strip_prefix("vg").unwrap_or("").chars().take_while(char::is_ascii_digit).collect();

@@ -59,7 +59,7 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// Whether it listens to patterns, whatever it said last: a PING between messages is a command too.
+    /// Whether it has subscribed to patterns, whatever its last command is: a PING between messages is a command, too.
     pub fn listens(&self) -> bool {
         self.fields.get("psub").is_some_and(|patterns| patterns != "0")
     }
@@ -71,7 +71,7 @@ pub fn server_binary() -> String {
 }
 
 impl Node {
-    /// Writes the configuration and starts the process; `await_up` tells when it serves.
+    /// Writes the configuration and starts the process. `await_up` waits until it serves.
     pub fn launch(spec: Spec) -> io::Result<Node> {
         fs::create_dir_all(&spec.dir)?;
         fs::write(spec.dir.join("node.conf"), &spec.conf)?;
@@ -142,7 +142,7 @@ impl Node {
     pub fn is_stopped(&self) -> bool {
         proc::state(self.pid()) == Some('T')
     }
-    /// Can answer: neither dead nor stopped, nor on a host that vanished.
+    /// Whether it can answer: it is neither dead nor stopped, nor on a host that vanished.
     pub fn is_serving(&self) -> bool {
         let vanished = self.spec.netns.as_ref().is_some_and(|host| host.is_vanished());
         self.is_running() && !self.is_stopped() && !vanished
@@ -164,8 +164,8 @@ impl Node {
         proc::signal(self.pid(), libc::SIGCONT);
         proc::await_stopped(self.pid(), false);
     }
-    /// Starts the process again (killing it first if need be): same port and directory, and the configuration file as
-    /// Sentinel last had it rewritten. Data nodes come back empty.
+    /// Starts the process again (killing it first if necessary): with the same port and directory, and with the configuration file
+    /// as Sentinel has last rewritten it. Data nodes come back empty.
     pub fn restart(&self) {
         self.kill();
         *self.child() = run(&self.spec).expect("the server starts");
@@ -176,7 +176,8 @@ impl Node {
     pub fn connect(&self) -> io::Result<Client> {
         Client::login(&self.addr(), &self.spec.login, TIMEOUT)
     }
-    /// One command on a connection of its own (so WAIT here waits for nothing). Panics when the node does not answer; error replies are values.
+    /// One command on a connection of its own (so a WAIT here waits for nothing). Panics if the node does not answer; error replies
+    /// are values.
     #[track_caller]
     pub fn cmd<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
         match self.try_cmd(args) {
@@ -192,7 +193,7 @@ impl Node {
     pub fn info(&self, section: &str) -> BTreeMap<String, String> {
         parse_info(&self.cmd(&["INFO", section]).text())
     }
-    /// The same where the connection may be ended meanwhile.
+    /// As `info`, when the connection may be ended meanwhile.
     pub fn try_info(&self, section: &str) -> io::Result<BTreeMap<String, String>> {
         Ok(parse_info(&self.try_cmd(&["INFO", section])?.text()))
     }
@@ -229,7 +230,7 @@ impl Node {
         self.client_list().into_iter().filter(|info| info.name == name).collect()
     }
 
-    /// How often this stands in the log.
+    /// How often this text is in the log.
     pub fn logged(&self, text: &str) -> usize {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).matches(text).count()
     }

@@ -1,8 +1,8 @@
-//! The machine's own time in the moment of a test: what a bound on time is relative to.
+//! Measures how slow the machine is during a test, so that bounds on time can be relative to that.
 //!
-//! On a loaded machine a thread that could run waits for its turn. How long is measured beside what is judged: a thread sleeps for a
-//! moment, sends a byte to another one, and takes the time until it has it back. A bound is what the library may take on a quiet
-//! machine, and the allowance that these round trips make on top of it.
+//! On a loaded machine a thread that is ready to run waits for its turn. How long is measured during the test: a thread sleeps for
+//! a moment, sends a byte to another one, and measures the time until the byte is back. A bound is what the library may take on a
+//! quiet machine, plus the allowance that these round trips give.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -14,20 +14,21 @@ use std::time::{Duration, Instant};
 
 use super::proc;
 
-/// Between two round trips, so that measuring takes next to nothing of the machine.
+/// The pause between two round trips, so that measuring takes little of the machine.
 const REST: Duration = Duration::from_millis(2);
-/// A few round trips say nothing: what was judged in less time is measured for a little longer.
+/// A few round trips say nothing: after a shorter test it goes on measuring for a little.
 const LEAST: usize = 20;
-/// Threads and processes that wake each other in turn during one call: the caller, a worker, a Sentinel, the node, with their answers.
+/// How many threads and processes wake each other in turn during one call: the caller, a worker, a Sentinel, the node, with their
+/// answers.
 const IN_TURN: u32 = 10;
 
-/// Measures until it is stopped, or dropped by a test that fails.
+/// Measures until it is stopped, or dropped by a failing test.
 pub struct Pacing {
     over: Arc<AtomicBool>,
     trips: Option<JoinHandle<Vec<Duration>>>,
 }
 
-/// What the round trips took, in order of length.
+/// The times of the round trips, sorted.
 pub struct Pace(Vec<Duration>);
 
 impl Pacing {
@@ -85,17 +86,17 @@ fn measure(near: &UnixStream, over: &AtomicBool) -> Vec<Duration> {
 }
 
 impl Pace {
-    /// The length that so many of a hundred round trips did not exceed.
+    /// A percentile of the round trips.
     pub fn percentile(&self, percent: usize) -> Duration {
         self.0[(self.0.len() * percent / 100).min(self.0.len() - 1)]
     }
 
-    /// What the machine may have added to one call: it is slow as a rule, or it was very slow once.
+    /// What the machine may have added to one call: it is slow in general, or it was very slow once.
     pub fn allowance(&self) -> Duration {
         (self.percentile(90) * IN_TURN).max(self.percentile(100) * 2)
     }
 
-    /// Asserts that what took so long took at most `limit`, and the allowance.
+    /// Asserts that this time is at most `limit` plus the allowance.
     #[track_caller]
     pub fn judge(&self, what: &str, took: Duration, limit: Duration) {
         let most = limit + self.allowance();
@@ -110,7 +111,7 @@ impl fmt::Debug for Pace {
     }
 }
 
-/// Runs it, takes its time, and measures the machine beside it.
+/// Runs it, and measures its time and the machine.
 pub fn paced<T>(run: impl FnOnce() -> T) -> (T, Duration, Pace) {
     let pacing = Pacing::start();
     let began = Instant::now();
@@ -119,7 +120,7 @@ pub fn paced<T>(run: impl FnOnce() -> T) -> (T, Duration, Pace) {
     (outcome, took, pacing.stop())
 }
 
-/// Runs it; asserts that it took at most `limit`, and what the machine added.
+/// Runs it. Asserts that it took at most `limit`, plus what the machine added.
 #[track_caller]
 pub fn takes_at_most<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
     let (outcome, took, pace) = paced(run);
@@ -127,14 +128,14 @@ pub fn takes_at_most<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) ->
     outcome
 }
 
-/// Runs it, up to three times, until it took what was configured, and at most a tenth more, beside what the machine added.
+/// Runs it up to three times, until it took the configured time, and at most a tenth more, plus what the machine added.
 #[track_caller]
 pub fn about<T>(ms: u64, run: impl FnMut() -> T) -> T {
     let limit = Duration::from_millis(ms);
     until_fits(limit.mul_f64(0.8), limit.mul_f64(1.1), run)
 }
 
-/// Runs it, up to three times, until it took at most so long, beside what the machine added.
+/// Runs it up to three times, until it took at most this long, plus what the machine added.
 #[track_caller]
 pub fn at_most<T>(ms: u64, run: impl FnMut() -> T) -> T {
     until_fits(Duration::ZERO, Duration::from_millis(ms), run)

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-/// A port that is ours while this value lives: an abstract Unix socket is the lock, so that nothing stays behind even
-/// when the process is killed.
+/// A port that is reserved while this value lives. An abstract Unix socket is the lock, so that nothing is left behind, even if the
+/// process is killed.
 pub struct Port {
     pub number: u16,
     _lock: UnixListener,
@@ -23,7 +23,7 @@ pub fn lock(space: &str, number: u16) -> Option<UnixListener> {
     UnixListener::bind_addr(&name).ok()
 }
 
-/// Reserves a port on which nobody listens.
+/// Reserves a port without a listener.
 pub fn reserve() -> Port {
     for _ in 0..10_000 {
         let number = fastrand::u16(FIRST..=LAST);

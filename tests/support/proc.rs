@@ -1,4 +1,4 @@
-//! Processes: starting children that cannot outlive the test run, and what the own process holds open.
+//! Processes: starts children that cannot outlive the test run, and lists what this process holds open.
 
 use super::wait;
 use std::collections::BTreeMap;

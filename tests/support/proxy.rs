@@ -1,4 +1,4 @@
-//! TCP proxy that makes faults at run time: delay, trickle, silence, cuts, resets, lost replies.
+//! A TCP proxy that injects faults at run time: delay, trickle, silence, cuts, resets, lost replies.
 
 use super::listen::{Acceptor, Listen, Place, Stream};
 use super::proc;
@@ -25,7 +25,7 @@ pub enum Trap {
     CloseBefore,
     /// The server gets it and answers; the answer is dropped and the connection closed.
     LoseReply,
-    /// The server gets it and answers; so many bytes of the answer pass, then the connection is closed.
+    /// The server gets it and answers; this many bytes of the answer pass, then the connection is closed.
     CutReply(usize),
 }
 
@@ -58,7 +58,7 @@ struct Pair {
     closed: AtomicBool,
     /// Directions that have ended.
     ended: AtomicU64,
-    /// After a trap: so many bytes of the reply still pass.
+    /// After a trap: this many bytes of the reply still pass.
     reply_left: Mutex<Option<usize>>,
 }
 
@@ -118,7 +118,7 @@ impl Proxy {
         let acceptor = Acceptor::start(&self.place, move |stream, _| shared.accept(stream));
         *locked(&self.acceptor) = Some(acceptor.expect("the place is ours"));
     }
-    /// Handshakes are completed by the kernel, but nobody takes the connections.
+    /// The kernel completes handshakes, but the connections are not accepted.
     pub fn pause_accept(&self, on: bool) {
         if let Some(acceptor) = &*locked(&self.acceptor) {
             acceptor.pause(on);
@@ -133,7 +133,7 @@ impl Proxy {
         locked(&self.shared.pairs).iter().for_each(|pair| pair.reset());
     }
 
-    /// Everything that travels this way arrives so much later.
+    /// Everything that travels in this direction arrives later by this much.
     pub fn delay(&self, way: Way, delay: Duration) {
         locked(self.shared.faults(way)).delay = delay;
     }
@@ -176,7 +176,7 @@ impl Proxy {
     pub fn bytes(&self, way: Way) -> u64 {
         self.shared.counter(way).load(Ordering::Acquire)
     }
-    /// Traps that nobody has stepped into.
+    /// Traps that have not worked yet.
     pub fn traps_left(&self) -> usize {
         locked(&self.shared.traps).len()
     }
@@ -257,7 +257,7 @@ impl Shared {
             if !from.readable(TICK) {
                 continue;
             }
-            // Looked at after the wait: what is sent after `stall(.., true)` has returned is never read.
+            // Checked after the wait: bytes that are sent after `stall(.., true)` has returned are not read.
             if locked(self.faults(way)).stall {
                 std::thread::sleep(TICK);
                 continue;
@@ -292,7 +292,7 @@ impl Shared {
         tail.extend_from_slice(bytes);
         let hit = traps.iter().position(|(pattern, _)| holds(tail, pattern));
         let longest = traps.iter().map(|(pattern, _)| pattern.len()).max().unwrap_or(1);
-        // A pattern may be torn between two chunks.
+        // A pattern may be split over two chunks.
         tail.drain(..tail.len().saturating_sub(longest - 1));
         let Some(hit) = hit else { return true };
         tail.clear();

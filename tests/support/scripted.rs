@@ -1,4 +1,4 @@
-//! Scripted RESP server: answers as a handler says, fails as it is told, and remembers every command.
+//! A scripted RESP server: answers as a handler says, injects faults, and remembers every command.
 //!
 //! It knows connections, faults, subscriptions and the log; what a Sentinel or a data node answers is in
 //! fake_sentinel.rs and fake_node.rs.
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a connection has told about itself.
+/// What a client has said about its connection.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub protocol: u8,
@@ -34,20 +34,20 @@ pub struct Call<'a> {
     pub session: &'a mut Session,
 }
 
-/// What a handler makes of a command.
+/// A handler's answer to a command.
 pub enum Act {
     Reply(Value),
     /// Several replies, as SUBSCRIBE gives.
     Replies(Vec<Value>),
     /// Replies, then closes.
     Last(Value),
-    /// Says nothing and goes on.
+    /// Sends nothing and goes on.
     Silence,
-    /// Closes without a word.
+    /// Closes without an answer.
     Close,
 }
 
-/// A fault on commands, laid over what the handler says.
+/// A fault on commands, which takes precedence over the handler.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This error line instead (the command is not executed).
@@ -58,7 +58,7 @@ pub enum Fault {
     Raw(Vec<u8>),
     /// Announces an array of a thousand million elements and no more.
     Endless,
-    /// Silent until the faults are cleared; then executes and answers.
+    /// Waits until the faults are cleared, then executes and answers.
     Stall,
     /// Waits this long, then executes and answers.
     Delay(Duration),
@@ -70,7 +70,7 @@ pub enum Fault {
     Close,
     /// Closes with a reset; not executed.
     Reset,
-    /// Executes and sends the reply in pieces of so many bytes, with a pause between them.
+    /// Executes and sends the reply in pieces of this many bytes, with a pause between them.
     Pieces(usize, Duration),
 }
 
@@ -169,7 +169,7 @@ impl Scripted {
         let acceptor = Acceptor::start(&self.place, move |stream, peer| shared.accept(stream, peer));
         *locked(&self.acceptor) = Some(acceptor.expect("the place is ours"));
     }
-    /// Handshakes are completed by the kernel, but nobody takes the connections.
+    /// The kernel completes handshakes, but the connections are not accepted.
     pub fn pause_accept(&self, on: bool) {
         if let Some(acceptor) = &*locked(&self.acceptor) {
             acceptor.pause(on);
@@ -182,23 +182,23 @@ impl Scripted {
         self.shared.all().iter().for_each(|conn| conn.stream.reset());
     }
 
-    /// Lays a fault on commands that begin with the words of `pattern` (`GET`, `SENTINEL MASTER`; `*` is every command,
-    /// `@accept` a new connection). The rule added last goes first.
+    /// Puts a fault on commands that begin with the words of `pattern` (`GET`, `SENTINEL MASTER`; `*` is every command, `@accept` a
+    /// new connection). The rule that was added last counts first.
     pub fn fault(&self, pattern: &str, fault: Fault) {
         self.rule(pattern, fault, 0, None);
     }
-    /// A fault on so many commands only.
+    /// A fault on this many commands only.
     pub fn fault_times(&self, pattern: &str, times: u32, fault: Fault) {
         self.rule(pattern, fault, 0, Some(times));
     }
-    /// A fault on one command, after `skip` that match and go well.
+    /// A fault on one command, after `skip` matching ones.
     pub fn fault_after(&self, pattern: &str, skip: u32, fault: Fault) {
         self.rule(pattern, fault, skip, Some(1));
     }
     fn rule(&self, pattern: &str, fault: Fault, skip: u32, left: Option<u32>) {
         locked(&self.shared.rules).push(Rule { pattern: pattern.into(), fault, skip, left });
     }
-    /// No more faults; what stalls goes on.
+    /// Clears the faults; stalled commands go on.
     pub fn clear_faults(&self) {
         locked(&self.shared.rules).clear();
         self.shared.version.fetch_add(1, Ordering::Release);
@@ -241,7 +241,7 @@ impl Scripted {
     pub fn peak(&self) -> u64 {
         self.shared.peak.load(Ordering::Acquire)
     }
-    /// What the open connections told about themselves.
+    /// What the clients have said about the open connections.
     pub fn sessions(&self) -> Vec<Session> {
         self.shared.all().iter().map(|conn| locked(&conn.session).clone()).collect()
     }
@@ -257,7 +257,7 @@ impl Scripted {
 }
 
 impl Scripted {
-    /// Where it listened, and what it was told last: for who reads of a test that failed.
+    /// Its address and the last commands, for the message of a failing test.
     fn report(&self) {
         let log = self.log();
         let last = log.iter().skip(log.len().saturating_sub(30));
@@ -428,7 +428,7 @@ impl Shared {
         }
     }
 
-    /// Executes one command, or greets a new connection, with the fault that is laid on it.
+    /// Executes one command, or greets a new connection, with the fault that applies to it.
     fn apply(&self, conn: &Conn, args: Option<&[Vec<u8>]>) -> Flow {
         let instead = |bytes: &[u8]| if conn.write(bytes).is_ok() { Flow::On } else { Flow::End };
         let fault = self.fault_for(args);

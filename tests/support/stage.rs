@@ -1,4 +1,4 @@
-//! A scripted deployment in which the test plays the failover itself, and what the library tells of it.
+//! A scripted deployment in which the test performs the failover, and the events that the library sends about it.
 //!
 //! Not part of the kit, which never uses the library under test: test files take it in with `#[path]`.
 #![allow(dead_code)]
@@ -24,7 +24,7 @@ pub const SOON: Duration = Duration::from_secs(5);
 /// Four times the longest pause before a discovery that is due.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// One event as the queue gave it.
+/// One event, as the queue delivered it.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub kind: u32,
@@ -67,7 +67,7 @@ fn fields(reply: &Reply) -> BTreeMap<String, String> {
     ids.chunks(2).map(|pair| (text(pair[0]), text(pair[1]))).collect()
 }
 
-/// A watch on a handle that keeps all that it was told.
+/// A watch on a handle that keeps all events.
 pub struct Watch {
     pub queue: Arc<Queue>,
     seen: Mutex<Vec<Told>>,
@@ -85,7 +85,7 @@ impl Watch {
         Watch { queue, seen: Mutex::default() }
     }
 
-    /// All that was told so far.
+    /// All events so far.
     pub fn all(&self) -> Vec<Told> {
         let mut seen = self.seen.lock().expect("no panic under the lock");
         let mut events = Vec::new();
@@ -123,14 +123,14 @@ impl Watch {
         self.wait(&what, SOON, |told| told.is(kind::FENCE, &[("on", on)]) && told.get("reason").contains(reason))
     }
 
-    /// Waits until a word of a Sentinel has been told, so that it has been acted on.
+    /// Waits for the event about a Sentinel's message, so that the message has been acted on.
     #[track_caller]
     pub fn wait_word(&self, channel: &str) -> Told {
         self.wait(channel, SOON, |told| told.is(told.kind, &[("reason", channel)]))
     }
 }
 
-/// A primary, a replica, and Sentinels that know each other, all scripted; a handle that listens to them.
+/// A primary, a replica, and Sentinels that know each other, all scripted; and a handle that listens to them.
 pub struct Stage {
     pub p: FakeNode,
     pub r: FakeNode,
@@ -139,7 +139,7 @@ pub struct Stage {
     pub told: Watch,
 }
 
-/// Polls only when something makes it restless, unless the options say otherwise.
+/// Polls only if something has happened, unless the options say otherwise.
 pub fn stage(sentinels: usize, options: &[(&str, &str)]) -> Stage {
     let p = Scripted::primary();
     let r = Scripted::replica(&p.addr());
@@ -190,7 +190,7 @@ impl Stage {
         self.watch[leader].service(SERVICE, |state| state.flags = flags.into());
     }
 
-    /// A Sentinel begins a failover, as sentinel.c does: the flag, then the word.
+    /// A Sentinel begins a failover, as sentinel.c does: first the flag, then the message.
     pub fn begin(&self, leader: usize) {
         let flags = self.watch[leader].service(SERVICE, |state| state.flags.clone());
         self.flags(leader, &format!("{flags},failover_in_progress"));
@@ -201,13 +201,13 @@ impl Stage {
         self.watch[leader].publish("+selected-slave", &self.about_replica());
     }
 
-    /// The replica is a primary now; nobody was told yet.
+    /// The replica is a primary now. No message was sent about it.
     pub fn promote(&self) {
         self.r.state(|state| state.role = super::support::FakeRole::Primary);
     }
 
-    /// The leader is committed: its address and epoch are new, and it says so. What it describes, its flag included, is the old
-    /// primary still.
+    /// The leader is committed: its address and epoch are new, and it says so. MASTER still describes the old primary, including
+    /// its flags.
     pub fn commit(&self, leader: usize) {
         self.watch[leader].service(SERVICE, |state| {
             state.described = Some(self.p.addr());
@@ -253,7 +253,7 @@ impl Stage {
         self.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).sum()
     }
 
-    /// Waits until nothing is asked any more, and no discovery is due.
+    /// Waits until no question is sent any more, and no discovery is due.
     #[track_caller]
     pub fn quiet(&self) {
         let service = self.service();
@@ -268,7 +268,7 @@ impl Stage {
         });
     }
 
-    /// Has the Sentinels asked: after one discovery that may have begun before now, one that did not.
+    /// Has the Sentinels asked: waits for one discovery that may have begun before, and for one that did not.
     #[track_caller]
     pub fn polled(&self) {
         for _ in 0..2 {
@@ -283,7 +283,7 @@ impl Stage {
     }
 }
 
-/// Where commands for the primary go.
+/// The node that commands for the primary go to.
 pub fn at(service: &Service) -> String {
     service.load().primary.as_ref().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Holds maps against their tables, from which the pages for users are written.
+//! Compares maps with their tables, from which the pages for users are generated.
 //!
 //! Not part of the kit, which never uses the library under test: test files take it in with `#[path]`.
 #![allow(dead_code)]
@@ -10,7 +10,7 @@ use vigie::resp::fields::{FieldInfo, MapInfo};
 use vigie::resp::{Kind, Reply};
 use vigie::topology::{event_causes, event_maps};
 
-/// The keys that came, as `map.key`, and those that came with a value.
+/// The keys that were seen, as `map.key`, and those that had a value.
 #[derive(Default)]
 pub struct Seen {
     pub keys: BTreeSet<String>,
@@ -47,7 +47,7 @@ impl Seen {
         self.values.insert(key);
     }
 
-    /// Every key of the tables has come.
+    /// Every key of the tables was seen.
     #[track_caller]
     pub fn is_all_of(&self, all: &[MapInfo]) {
         for map in all {
@@ -63,7 +63,7 @@ fn word(reply: &Reply, id: u32) -> String {
     String::from_utf8_lossy(reply.bytes(id).unwrap_or_default()).into_owned()
 }
 
-/// An event of a watch keeps to its table, and its cause is one of its kind or a Sentinel's channel.
+/// An event of a watch follows its table, and its cause is one of its kind, or a Sentinel's channel.
 #[track_caller]
 pub fn check_event(event: &Event, seen: &mut Seen) {
     let maps = event_maps();

@@ -1,4 +1,4 @@
-//! The library as the tests of the feature rows use it: short words for handles, clients, calls and what they tell.
+//! Short names for handles, clients, calls and events, for the tests of the feature rows.
 #![allow(dead_code)]
 
 use crate::support::{Deployment, FakeSentinel, eventually};
@@ -22,7 +22,7 @@ pub fn config(uri: &str, options: &[(&str, &str)]) -> Config {
     config
 }
 
-/// A handle that has not asked anybody yet.
+/// A handle that has not asked the Sentinels yet.
 pub fn connect(uri: &str, options: &[(&str, &str)]) -> Arc<Sentinel> {
     let settings = config(uri, options).settings().unwrap_or_else(|error| panic!("{uri}: {error:?}"));
     Sentinel::create(settings, None).unwrap_or_else(|error| panic!("{uri}: {error:?}"))
@@ -34,7 +34,7 @@ pub fn uri<A: AsRef<str>>(addrs: &[A]) -> String {
     format!("redis-sentinel://{}/{SERVICE}", addrs.join(","))
 }
 
-/// The same of scripted ones, which get more time than they could need: where time matters, a test sets its own.
+/// As `uri`, for scripted Sentinels. They get more time than they can need: a test in which time matters sets its own.
 pub fn uri_of(fakes: &[FakeSentinel]) -> String {
     uri(&fakes.iter().map(|fake| fake.addr()).collect::<Vec<_>>()) + "?timeout.sentinel=5s"
 }
@@ -66,7 +66,7 @@ pub fn refresh(sentinel: &Arc<Sentinel>) -> Result<Reply> {
     sentinel.refresh(Some(SERVICE), Deadline::after(Duration::from_secs(10)))
 }
 
-/// Runs it and takes its time.
+/// Runs it and measures its time.
 pub fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
     let begun = Instant::now();
     (run(), begun.elapsed())
@@ -108,7 +108,7 @@ pub fn sentinels(topology: &Reply) -> Vec<Told> {
     topology.children(list).map(told).collect()
 }
 
-/// Waits until the client's commands land on the server with this port, whatever they meet until then.
+/// Waits until the client's commands reach the server with this port, whatever their outcome until then.
 #[track_caller]
 pub fn wait_served_by(client: &Client, port: u16) {
     eventually(&format!("commands land on port {port}"), Duration::from_secs(10), || {
@@ -117,8 +117,8 @@ pub fn wait_served_by(client: &Client, port: u16) {
     });
 }
 
-/// After a failover: lets the Sentinels demote the old primary within moments, where they wait for ten seconds. Not before
-/// one: they would demote the new primary too.
+/// Call it after a failover: lets the Sentinels demote the old primary within moments instead of ten seconds. Not before a
+/// failover: they would demote the new primary, too.
 pub fn hurry(d: &Deployment) {
     d.sentinel_debug("info-period", 100);
     d.sentinel_debug("publish-period", 100);

@@ -13,9 +13,9 @@ pub fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     eventually_some(what, timeout, || condition().then_some(()));
 }
 
-/// Polls until `probe` finds something and gives it back; panics with `what` when `timeout` is over.
+/// Polls until `probe` finds something, and returns it. Panics with `what` when `timeout` is over.
 ///
-/// The timeout is in the machine's own time: where a rest between two looks takes three times as long as it should, so may the rest.
+/// The timeout grows on a slow machine: if a sleep between two polls takes three times as long as it should, the timeout may, too.
 #[track_caller]
 pub fn eventually_some<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Writes in order until it is stopped, and tells what was acknowledged, lost or doubled.
+//! Writes in order until it is stopped, and finds what was acknowledged, lost or doubled.
 //!
 //! Not part of the kit, which never uses the library under test: test files take it in with `#[path]`.
 #![allow(dead_code)]
@@ -31,7 +31,7 @@ pub struct Written {
 }
 
 impl Writer {
-    /// RPUSH of 0, 1, 2, ... with this budget, every millisecond.
+    /// RPUSH of 0, 1, 2, ... with this timeout, every millisecond.
     pub fn start(client: &Arc<Client>, budget_ms: u64) -> Writer {
         let (shared, client) = (Arc::new(Shared::default()), Arc::clone(client));
         let own = Arc::clone(&shared);
@@ -57,7 +57,7 @@ impl Writer {
         look(&self.shared.written.lock().expect("no panic under the lock"))
     }
 
-    /// Waits for so many acknowledgements.
+    /// Waits for this many acknowledgements.
     #[track_caller]
     pub fn wait(&self, count: usize) {
         super::support::eventually("acknowledged writes", Duration::from_secs(5), || {
@@ -86,13 +86,13 @@ impl Written {
         kept.items().iter().filter_map(|item| item.text().parse().ok()).collect()
     }
 
-    /// When those were acknowledged that the node does not have.
+    /// When the numbers that the node does not have were acknowledged.
     pub fn missing(&self, node: &Node) -> Vec<Instant> {
         let kept: std::collections::HashSet<u64> = Written::kept(node).into_iter().collect();
         self.acknowledged.iter().filter(|(number, _)| !kept.contains(number)).map(|(_, at)| *at).collect()
     }
 
-    /// How many the node has more than once.
+    /// How many numbers the node has more than once.
     pub fn doubled(&self, node: &Node) -> usize {
         let mut kept = Written::kept(node);
         let all = kept.len();
