@@ -27,7 +27,7 @@ use crate::time::{Deadline, Instant};
 /// A deadline that no other wait of a lane comes near.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Tries all orders with at most so many preemptions. With `time` the clock may move.
+/// Tries all orders with at most this many preemptions. With `time` the clock may move.
 fn try_all(preemptions: usize, time: bool, model: impl Fn() + Send + Sync + 'static) {
     // Loom cannot unwind out of the middle of an order: the first word about a fault is the last one.
     static HOOK: std::sync::Once = std::sync::Once::new();
@@ -299,7 +299,7 @@ fn both_deadlines_come() {
     });
 }
 
-// ---- calls that nobody waits for --------------------------------------------------------------
+// ---- submitted calls ----------------------------------------------------------------------
 
 /// Counts how often its call was ended, and how often with a reply.
 #[derive(Default)]
@@ -322,7 +322,7 @@ impl Completion for Told {
     }
 }
 
-/// A call is started beside a caller; this is done to it; whoever started it looks after the lane until it has ended.
+/// A call is submitted beside a caller, and this is done to it. The thread that submitted it drives the lane until it has ended.
 fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
     try_all(3, time, move || {
         let lane = lane(script);
@@ -366,7 +366,7 @@ fn a_call_is_started_and_cancelled() {
 
 // ---- the end of a lane ------------------------------------------------------------------------
 
-/// Two callers, the second one's command half sent at the most; the connection ends at any moment.
+/// Two callers, of which the second one's command is at most half sent; the connection ends at any moment.
 fn the_end(end: fn(&Lane)) {
     try_all(3, false, move || {
         let lane = lane(Script { room: COMMAND + 5, silent: false });

@@ -53,7 +53,7 @@ fn ping(lane: &Lane) -> Outcome {
     lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None }, Deadline::never())
 }
 
-/// Reads until so many PINGs are there.
+/// Reads until this many PINGs are there.
 fn hear(stream: &mut TcpStream, pings: usize) {
     stream.read_exact(&mut vec![0; pings * PING.len()]).unwrap();
 }
@@ -302,7 +302,7 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     assert!(!lane.is_dead() && lane.in_flight() == 0);
 }
 
-/// Reads until the end, or until so many bytes are there; in pieces that leave the client's socket full for long.
+/// Reads until the end, or until this many bytes are there; in pieces that leave the client's socket full for long.
 fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
     let (mut heard, mut piece) = (Vec::new(), [0; 9000]);
     while heard.len() < most {
@@ -704,7 +704,7 @@ fn a_lane_is_not_silent_while_its_peer_has_room_for_what_it_waits_for() {
     assert!(!lane.is_dead(), "the peer takes what is sent");
 }
 
-/// As after a stop of the process: a caller finds its time long over, and the one who reads for it has not run yet.
+/// As after a stop of the process: a caller finds its deadline long passed, and the reader has not run yet.
 #[test]
 fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
     let lane = lane_to(|mut stream| {

@@ -1,8 +1,8 @@
-//! A connection of one's own: handshakes, loans and sessions run on it.
+//! A connection with one user: handshakes, loans and sessions run on it.
 //!
-//! Guarantees: what leaves [`Conn::open`] has been through the handshake; no call on it outlives its deadline by more than a receive
-//! timeout's rounding; once anything went wrong in the middle of a reply it is broken and stays so. Leaves to others: what a
-//! failure means for the command that met it.
+//! Guarantees: a connection from [`Conn::open`] has completed the handshake; no call on it exceeds its deadline by more than the
+//! rounding of a receive timeout; a connection on which anything went wrong in the middle of a reply is broken and stays so. Leaves
+//! to others: what a failure means for the command that met it.
 
 use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::socket::{Ready, Socket};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Room for what one receive brings.
+/// The size of one receive.
 const RECEIVE: usize = 16 * 1024;
 
 /// How to open a connection.
@@ -27,11 +27,11 @@ pub struct ConnectOptions {
     pub tcp: TcpSettings,
     /// Limits for what the server may send.
     pub limits: Limits,
-    /// What is said first.
+    /// The handshake.
     pub handshake: HandshakeOptions,
     /// The limit for connecting and the handshake together.
     pub timeout_connect: Duration,
-    /// Who has the last word on the connection.
+    /// Decides in the end whether the connection may be used.
     pub admit: Option<Arc<dyn Admit>>,
 }
 
@@ -47,7 +47,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Whether a connection that was opened with `others` is as good as one that is opened with these.
+    /// Whether a connection that was opened with `others` is as good as one that is opened with these options.
     pub fn would_have_opened(&self, conn: &Conn, others: &Self) -> bool {
         (self.tcp, self.limits) == (others.tcp, others.limits)
             && self.admit.is_none()
@@ -55,9 +55,9 @@ impl ConnectOptions {
     }
 }
 
-/// Has the last word on a connection that has shaken hands, before anybody uses it.
+/// Decides whether a connection may be used after its handshake.
 pub trait Admit: fmt::Debug + Send + Sync {
-    /// Whether it may be used; more may be asked on it before the deadline.
+    /// Whether it may be used. The server may be asked more before the deadline.
     fn admit(&self, conn: &mut Conn, deadline: Deadline) -> Result<()>;
 }
 
@@ -86,7 +86,8 @@ impl Conn {
         Self::open_noted(endpoint, options, deadline, &|_| ())
     }
 
-    /// As [`Conn::open`]; `note` sees each socket before anything is waited for, so that it can be ended from outside.
+    /// As [`Conn::open`]. `note` is called with each socket before anything waits for it, so that the attempt can be ended from
+    /// outside.
     pub fn open_noted(
         endpoint: &Endpoint,
         options: &ConnectOptions,
@@ -139,7 +140,7 @@ impl Conn {
         }
     }
 
-    /// Until a connection is open, whatever breaks it is "cannot connect", and nothing has been executed.
+    /// Until a connection is open any failure is "cannot connect", and nothing has been executed.
     fn not_opened(error: Error, endpoint: &Endpoint, deadline: Deadline) -> Error {
         let error = error.with_endpoint(endpoint);
         let timed_out = error.status() == Status::Timeout || error.errno() == libc::ETIMEDOUT;
@@ -158,7 +159,7 @@ impl Conn {
         }
     }
 
-    /// Sends all of it. The deadline is looked at only when the kernel takes no more.
+    /// Sends all of it. The deadline is checked only when the kernel takes no more.
     pub fn send_all(&self, bytes: &[u8], deadline: Deadline) -> std::result::Result<(), SendError> {
         self.send_all_parts(&mut [IoSlice::new(bytes)], deadline)
     }
@@ -188,10 +189,10 @@ impl Conn {
         waited.map(|_| ()).map_err(|error| self.failed("send to", &error, deadline))
     }
 
-    /// Sends a unit and receives its replies, both at once: a server that waits for us to take its replies, or counts how many we let
-    /// lie, is read while the rest goes out. What it said before it cut the connection counts more than how that showed here.
-    /// A unit that was answered before all of it was sent leaves the connection broken. Under a lease nothing is handed to the kernel once that
-    /// is over: FENCED while nothing had been; after that the connection is broken.
+    /// Sends a unit and receives its replies, both at once: the server may wait for its replies to be read, or limit how many are
+    /// unread, so they are read while the rest is sent. What the server sent before it ended the connection counts more than the
+    /// error that was seen here. A unit that was answered before all of it was sent leaves the connection broken. Under a lease
+    /// nothing is handed to the kernel once it is over: FENCED if nothing had been; otherwise the connection is broken.
     pub fn exchange(
         &mut self,
         parts: &mut [IoSlice<'_>],
@@ -239,10 +240,11 @@ impl Conn {
         SendError { sent, error: error.with_endpoint(&self.endpoint) }
     }
 
-    /// Between two sends: waits until one of the directions is ready, and takes in what is there; the unit's replies if they are complete.
+    /// Between two sends: waits until one of the directions is ready, and reads what is there. Returns the unit's replies if they
+    /// are complete.
     fn read_or_wait(&mut self, want: Want, deadline: Deadline) -> Result<Option<Reply>> {
         if deadline.is_over() {
-            // What came while this process was stopped is taken; nothing more is sent.
+            // After a stop of this process what has come is read; nothing more is sent.
             return self.try_recv(want)?.map(Some).ok_or_else(|| self.timed_out("takes no more bytes", deadline));
         }
         let ready = self.wire.wait(true, true, deadline.left());
@@ -252,7 +254,8 @@ impl Conn {
         }
     }
 
-    /// Receives the next unit of replies; out-of-band messages are dropped. Its errors carry no flags: the caller knows what was sent.
+    /// Receives the next unit of replies. Out-of-band messages are dropped. The errors carry no flags: the caller knows what was
+    /// sent.
     pub fn recv(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
         let received = self.receive(want, deadline);
         if received.is_err() {
@@ -261,7 +264,7 @@ impl Conn {
         received
     }
 
-    /// The next unit if it is there already; does not wait.
+    /// The next unit, if it is there already. Does not wait.
     pub fn try_recv(&mut self, want: Want) -> Result<Option<Reply>> {
         loop {
             match self.decoded(want) {
@@ -287,7 +290,7 @@ impl Conn {
         }
     }
 
-    /// What the received bytes hold.
+    /// Decodes the received bytes.
     fn decoded(&mut self, want: Want) -> Result<Option<Reply>> {
         loop {
             match self.input.drain(want).map_err(|error| self.undecodable(&error))? {
@@ -301,7 +304,7 @@ impl Conn {
 
     fn fill(&mut self, deadline: Deadline) -> Result<()> {
         loop {
-            // By the clock as it was before the look: a process that was stopped takes what came meanwhile.
+            // By the time before the read: after a stop of the process what has come is read.
             let left = deadline.left();
             match self.wire.fill(&mut self.input, left) {
                 Ok(Filled::Closed) => {
@@ -326,7 +329,7 @@ impl Conn {
         self.recv(want, deadline)
     }
 
-    /// What the handshake found out.
+    /// What the handshake has found out about the server.
     pub fn info(&self) -> &ServerInfo {
         &self.info
     }
@@ -341,12 +344,12 @@ impl Conn {
         self.wire.opened()
     }
 
-    /// The socket, for whoever must shut it down from outside.
+    /// The socket, for shutting it down from outside.
     pub fn socket(&self) -> &Arc<Socket> {
         self.wire.socket()
     }
 
-    /// Whether something went wrong on it, or replies are left over: then it is of no further use.
+    /// Whether something went wrong on it, or replies are left over. Then it cannot be used any more.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed) || !self.input.is_between_units()
     }
@@ -356,12 +359,12 @@ impl Conn {
         self.wire.is_closed_by_peer()
     }
 
-    /// Whether it looks alive while nothing is due: no bytes, no end, no error. What comes unasked for is taken as the end of it.
+    /// Whether it looks alive while nothing is due: no bytes, no end, no error. Bytes that were not asked for count as its end.
     pub fn is_quiet(&self) -> bool {
         !self.is_broken() && self.input.is_empty() && !self.wire.has_input()
     }
 
-    /// Its wire, for a lane; what was received and is not decoded yet comes along.
+    /// Its wire, for a lane, with the bytes that were received and are not decoded yet.
     pub fn into_wire(self) -> (Wire, In) {
         (self.wire, *self.input)
     }

@@ -1,8 +1,8 @@
 //! From an endpoint to a connected socket: resolve, then try each address in turn.
 //!
-//! Guarantees: ends within the deadline, whatever the resolver and the network do; the time left is shared fairly between the addresses
-//! that are still to be tried; the error tells what happened with each. Leaves to others: whether the deadline was the call's or
-//! timeout.connect (a timeout is CONNECT with ETIMEDOUT here).
+//! Guarantees: ends within the deadline, whatever the resolver and the network do; the remaining time is divided fairly between the
+//! addresses that are still to be tried; the error says what happened with each. Leaves to others: whether the deadline was the
+//! call's or timeout.connect (a timeout is CONNECT with ETIMEDOUT here).
 
 use super::dial::Dial;
 use super::resolve;
@@ -17,12 +17,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long to wait before a Unix socket with a full backlog is tried again: it cannot be polled for.
+/// How long to wait before a Unix socket with a full backlog is tried again: it cannot be polled.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 impl Socket {
-    /// Connects, trying each address of the endpoint until the deadline. `note` sees each socket before it is waited for: shutting it
-    /// down from another thread ends the attempt.
+    /// Connects, trying each address of the endpoint until the deadline. `note` is called with each socket before anything waits
+    /// for it: shutting it down from another thread ends the attempt.
     pub fn connect(
         endpoint: &Endpoint,
         tcp: &TcpSettings,
@@ -69,7 +69,7 @@ fn in_turn(
     Err(failed(endpoint, &last, &earlier, deadline))
 }
 
-/// One address within its share of the time: the first of up to two connections that is there.
+/// Tries one address within its share of the time. Takes the first of up to two connections that is there.
 fn one(
     address: &SocketAddr,
     tcp: &TcpSettings,

@@ -1,7 +1,7 @@
-//! One address, and up to two connections to it of which the first that is there is taken.
+//! Dials one address: makes up to two connections, and takes the first that is there.
 //!
-//! Guarantees: never waits; a lost packet costs an attempt no more than a quarter of a second. Leaves to others: how long an attempt may
-//! take, and the addresses after this one.
+//! Guarantees: never waits; a lost packet delays an attempt by at most a quarter of a second. Leaves to others: how long an attempt
+//! may take, and the addresses after this one.
 
 use super::socket::Socket;
 use crate::config::TcpSettings;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// After so long a second connection is begun beside the first one: the kernel sends its first packet again only after a second.
+/// After this time a second connection is begun beside the first one: the kernel repeats the first packet only after a second.
 const SECOND: Duration = Duration::from_millis(250);
 
 /// A connection that is being made.
@@ -22,23 +22,23 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Begins. `note` sees each socket before it is waited for.
+    /// Begins. `note` is called with each socket before anything waits for it.
     pub fn begin(address: SocketAddr, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -> io::Result<Self> {
         let first = start(&address, tcp, note)?;
         Ok(Self { address, begun: vec![first], second_at: Some(Instant::now() + SECOND) })
     }
 
-    /// Does what can be done now: the connection, once there is one.
+    /// Does what can be done now. Returns the connection once there is one.
     pub fn advance(&mut self, tcp: &TcpSettings, note: &dyn Fn(&Arc<Socket>)) -> io::Result<Option<Arc<Socket>>> {
         let mut fds: Vec<PollFd> = self.poll_fds().collect();
         poll::wait(&mut fds, Some(Duration::ZERO))?;
-        // What the server answers to one of them it would answer to the other.
+        // The server would give the same answer to the other one.
         if let Some(at) = fds.iter().position(PollFd::writable) {
             let socket = self.begun.swap_remove(at);
             return socket.connect_result().map(|()| Some(socket));
         }
         if self.second_at.take_if(|at| Instant::now() >= *at).is_some() {
-            // Without a descriptor for it the first one has to do.
+            // Without a descriptor for a second one the first one has to do.
             self.begun.extend(start(&self.address, tcp, note));
         }
         Ok(None)
@@ -49,7 +49,7 @@ impl Dial {
         self.begun.iter().map(|socket| PollFd::new(socket.fd(), false, true))
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When it has to be driven even if nothing happens.
     pub fn wakes_at(&self) -> Option<Instant> {
         self.second_at
     }

@@ -1,14 +1,15 @@
-//! The first words on a connection: who we are, which protocol, which database, and what the server's role is.
+//! The handshake of a connection: credentials, name, protocol, database, and the server's role.
 //!
-//! Guarantees: no I/O (bytes out, replies in), so that it runs blocking under a connection and polled under a Sentinel link; one round trip
-//! with a server that knows HELLO, or with protocol 2, and two with an older one, once for each node; nothing passes whose role is
-//! known and not the one asked for. Only refusals that pass by themselves are RETRYABLE; the others name the option that asked for
-//! what was refused. Leaves to others: the clock, and which server the errors speak of.
+//! Guarantees: no I/O (bytes out, replies in), so that it runs blocking under a connection and polled under a Sentinel link; it
+//! takes one round trip with a server that knows HELLO, or with protocol 2, and two with an older one, once for each node; a server
+//! whose role is known and not the expected one is refused. Only refusals that pass by themselves are RETRYABLE; the others name
+//! the option that asked for what was refused. Leaves to others: the clock, and which server the errors name.
 //!
-//! The role: ROLE is in the first flight. Where it is refused, HELLO has told the role already; where that has not, or does not tell whom
-//! a replica follows, INFO replication is asked in one more flight. A server that refuses all of them passes with [`Role::Unknown`].
+//! The role: ROLE is in the first flight. If it is refused, HELLO has given the role already; if HELLO has not, or if the node that
+//! a replica follows is needed, INFO replication is asked in one more flight. A server that refuses all of them passes with
+//! [`Role::Unknown`].
 //!
-//! PING goes along because every other command of the flight answers while a server is loading its data: it does not.
+//! PING is part of the flight because a server that is loading its data answers every other command of it.
 
 use super::role::{Replication, Role, Tells};
 use crate::config::{ClientSettings, Credentials, Protocol, SentinelSettings};
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Whom one expects to meet.
+/// The expected role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// A server that takes writes.
@@ -27,13 +28,13 @@ pub enum Expect {
     Replica,
     /// A Sentinel.
     Sentinel,
-    /// Anybody who speaks RESP, a server that is still loading included.
+    /// Any server that speaks RESP, including one that is still loading.
     Any,
-    /// A server that others name as the primary: its role is to be learnt, and what it refuses is no error ([`ServerInfo::unmet`]).
+    /// A server that others name as the primary: its role is to be learned, and its refusals are no errors ([`ServerInfo::unmet`]).
     Named,
 }
 
-/// What to say.
+/// The options of a handshake.
 #[derive(Debug, Clone)]
 pub struct HandshakeOptions {
     /// User and password.
@@ -52,11 +53,12 @@ pub struct HandshakeOptions {
     pub expect: Expect,
     /// Ask for the replication id as well, in the same flight.
     pub lineage: bool,
-    /// What the connections of the same node have settled on; shared by all clones.
+    /// What the connections to the same node have agreed on; shared by all clones.
     pub agreed: Agreed,
 }
 
-/// The protocol that `protocol = auto` came to at one node: all its connections speak the same, because the types of replies differ.
+/// The protocol that `protocol = auto` has led to at one node: all its connections use the same, because the types of replies
+/// differ.
 #[derive(Debug, Clone, Default)]
 pub struct Agreed(Arc<AtomicU8>);
 
@@ -65,12 +67,13 @@ impl Agreed {
         Some(self.0.load(Ordering::Acquire)).filter(|protocol| *protocol != 0)
     }
 
-    /// What all have settled on, which is this if it is the first.
+    /// What all have agreed on, which is this if it is the first.
     fn settle(&self, protocol: u8) -> u8 {
         self.0.compare_exchange(0, protocol, Ordering::AcqRel, Ordering::Acquire).err().unwrap_or(protocol)
     }
 
-    /// Whether a connection that was opened without it may be one of the node's: true for the first one, and for those that speak as it does.
+    /// Whether a connection that was opened without it may be one of the node's: true for the first one, and for those with the
+    /// same protocol.
     fn admits(&self, protocol: u8) -> bool {
         self.settle(protocol) == protocol
     }
@@ -82,7 +85,7 @@ impl Agreed {
 }
 
 impl HandshakeOptions {
-    /// Nothing asked for but this role.
+    /// Asks for nothing but this role.
     pub fn plain(expect: Expect) -> Self {
         Self {
             auth: Credentials::default(),
@@ -97,7 +100,7 @@ impl HandshakeOptions {
         }
     }
 
-    /// On a connection to a data node that runs commands: all that the settings ask for.
+    /// For a connection that runs commands on a data node: everything that the settings ask for.
     pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
         Self {
             db: settings.db,
@@ -108,24 +111,24 @@ impl HandshakeOptions {
         }
     }
 
-    /// On a connection to a data node that only asks what the node is.
+    /// For a connection that only asks a data node for its role.
     pub fn of_inquiry(settings: &ClientSettings, expect: Expect) -> Self {
         let (auth, client_name) = (settings.auth.clone(), settings.client_name.clone());
         Self { auth, client_name, ..Self::plain(expect) }
     }
 
-    /// On a connection to a Sentinel.
+    /// For a connection to a Sentinel.
     pub fn of_sentinel(settings: &SentinelSettings) -> Self {
         let (auth, client_name) = (settings.auth.clone(), settings.client_name.clone());
         Self { auth, client_name, ..Self::plain(Expect::Sentinel) }
     }
 
-    /// The same for a node that settles on a protocol by itself.
+    /// The same options, for a node that agrees on a protocol of its own.
     pub fn for_another_node(&self) -> Self {
         Self { agreed: Agreed::default(), ..self.clone() }
     }
 
-    /// Whether a connection that was greeted with `others` is one that these could have been said on.
+    /// Whether a connection that was opened with `others` could have been opened with these.
     pub fn would_have_got(&self, others: &Self, info: &ServerInfo) -> bool {
         let same = self.auth == others.auth
             && self.db == others.db
@@ -136,27 +139,27 @@ impl HandshakeOptions {
     }
 }
 
-/// What is known of the server afterwards.
+/// What is known of the server after the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerInfo {
     /// 2 or 3.
     pub protocol: u8,
-    /// What it says it is.
+    /// Its role.
     pub role: Role,
-    /// By which command it said so.
+    /// The command that gave the role.
     pub tells: Tells,
-    /// What INFO replication told, if that was asked; `None` if it was refused.
+    /// The answer to INFO replication, if it was asked; `None` if it was refused.
     pub replication: Option<Replication>,
     /// INFO replication was asked.
     pub asked_info: bool,
-    /// The number of this connection among all since the server was started; 0 where HELLO does not tell.
+    /// The number of this connection since the start of the server; 0 if HELLO does not give it.
     pub id: u64,
     /// Something that was asked for was refused, or the server cannot serve yet.
     pub unmet: bool,
 }
 
 impl ServerInfo {
-    /// Of a server that nothing is known of.
+    /// For a server of which nothing is known.
     pub fn unknown() -> Self {
         Self {
             protocol: 2,
@@ -194,27 +197,27 @@ enum Asked {
     Ping,
     Role,
     Info,
-    /// HELLO for the role alone, on a connection that was greeted without it.
+    /// HELLO for the role alone, on a connection that was opened without it.
     HelloRole,
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 pub struct Handshake {
     options: HandshakeOptions,
     due: VecDeque<Asked>,
     info: ServerInfo,
-    /// The role as HELLO told it.
+    /// The role that HELLO gave.
     hello_role: Option<Role>,
     /// HELLO has been refused, so that it need not be asked again.
     hello_refused: bool,
     /// HELLO was refused as unknown: the rest of the flight is void, and another one follows.
     without_hello: bool,
-    /// What is wrong apart from the role, which is told first if it is wrong too.
+    /// An error apart from the role. A wrong role is reported first.
     deferred: Option<Error>,
 }
 
 impl Handshake {
-    /// A handshake that has not said anything yet.
+    /// A new handshake.
     pub fn new(options: HandshakeOptions) -> Self {
         let (due, info) = (VecDeque::new(), ServerInfo::unknown());
         Self { options, due, info, hello_role: None, hello_refused: false, without_hello: false, deferred: None }
@@ -312,7 +315,7 @@ impl Handshake {
         self.say(out, Asked::Info, &[b"INFO", b"replication"]);
     }
 
-    /// A reply of the flight that HELLO's refusal has made void.
+    /// A reply of the flight that the refusal of HELLO has made void.
     fn feed_void(&mut self) -> Step {
         if !self.due.is_empty() {
             return Step::More;
@@ -362,7 +365,7 @@ impl Handshake {
         }
         if let Some(error) = refusal(line) {
             let of_node = error.status() == Status::Auth && self.options.expect != Expect::Sentinel;
-            // What the Sentinels refuse is told once for all of them.
+            // A refusal by the Sentinels is reported once for all of them.
             return Err(if of_node { error.with_note("; correct auth.username and auth.password") } else { error });
         }
         let transient = is_transient(line);
@@ -371,7 +374,7 @@ impl Handshake {
             Asked::Hello => self.refused_hello(line),
             Asked::Auth if transient => Err(server_error("AUTH", line)),
             Asked::Auth => Err(server_error("AUTH", line).with_status(Status::Auth)),
-            // Old servers and narrow users lack these; nothing depends on them.
+            // Old servers and restricted users lack these; nothing depends on them.
             Asked::SetInfo | Asked::HelloRole => Ok(Step::More),
             Asked::SetName if is_unknown(line) || line.starts_with(b"NOPERM") => Ok(Step::More),
             Asked::Ping if !transient => Ok(Step::More),
@@ -389,7 +392,7 @@ impl Handshake {
         }
     }
 
-    /// What a server says of that is meant for people at its console.
+    /// The server's own text for that is meant for people at its console.
     fn wants_password(&self) -> Error {
         let prefix = if self.options.expect == Expect::Sentinel { "sentinel" } else { "auth" };
         let text = match self.options.auth.is_empty() {
@@ -417,7 +420,7 @@ impl Handshake {
         Ok(Step::More)
     }
 
-    /// ROLE was refused: what HELLO told will do, except that a replica's link is worth one more flight.
+    /// ROLE was refused: the role from HELLO is enough, except that a replica's link is worth one more flight.
     fn without_role(&mut self) -> Result<Step> {
         let link_wanted = self.options.expect == Expect::Replica;
         let asks_info = self.options.expect != Expect::Sentinel
@@ -434,7 +437,7 @@ impl Handshake {
         Ok(Step::Send(out))
     }
 
-    /// INFO was answered or refused: the last word, unless ROLE is still due.
+    /// INFO was answered or refused: the role is final, unless ROLE is still due.
     fn informed(&mut self) -> Result<Step> {
         if self.due.is_empty() { self.judge_without_role() } else { Ok(Step::More) }
     }
@@ -442,7 +445,7 @@ impl Handshake {
     fn judge_without_role(&mut self) -> Result<Step> {
         let told = self.info.replication.as_ref().map(|told| (told.role.clone(), Tells::Info));
         let hello = self.hello_role.take().map(|role| (role, Tells::Hello(self.info.protocol)));
-        // Asked again and again, HELLO is the cheaper one.
+        // HELLO is cheaper when it is asked repeatedly.
         let (role, tells) = match (told, hello) {
             (Some((role, _)), Some((_, by_hello))) => (role, by_hello),
             (told, hello) => told.or(hello).unwrap_or((Role::Unknown, Tells::Nothing)),
@@ -455,7 +458,7 @@ impl Handshake {
         Step::More
     }
 
-    /// The last word: a wrong role is told first, because it often explains the rest.
+    /// Ends the handshake. A wrong role is reported first, because it often explains the rest.
     fn judge(&mut self, role: Role, tells: Tells) -> Result<Step> {
         let wanted = match (self.options.expect, &role) {
             (Expect::Any | Expect::Named, _)
@@ -498,7 +501,7 @@ fn wrong_role(wanted: &str, role: &Role) -> Error {
     Error::new(Status::Role, text).with_flags(flags::RETRYABLE)
 }
 
-/// Refusals that mean the same whatever was asked.
+/// Refusals that mean the same for every command.
 fn refusal(line: &[u8]) -> Option<Error> {
     let starts = |begin: &str| line.len() >= begin.len() && line[..begin.len()].eq_ignore_ascii_case(begin.as_bytes());
     if starts("ERR max number of clients") {
@@ -517,7 +520,7 @@ fn refusal(line: &[u8]) -> Option<Error> {
 }
 
 /// Refusals that pass by themselves.
-/// What a server says of a command that it does not know quotes the arguments, cut short. AUTH and HELLO have the password among them.
+/// The server's error for an unknown command quotes the arguments, cut short. Those of AUTH and HELLO contain the password.
 fn without_secrets(line: &[u8], auth: &Credentials) -> Vec<u8> {
     const QUOTES: &[u8] = b"with args beginning with";
     let end = memchr::memmem::find(line, QUOTES).map_or(line.len(), |at| at + QUOTES.len());
@@ -559,7 +562,7 @@ pub fn no_database(db: u32, line: &[u8]) -> Error {
     unmet(&format!("db={db}"), "SELECT", line)
 }
 
-/// What an option asks for and the server refuses.
+/// The error for an option that the server refuses.
 fn unmet(option: &str, command: &str, line: &[u8]) -> Error {
     let error = server_error(command, line).in_context(option);
     if is_transient(line) {

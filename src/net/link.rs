@@ -1,7 +1,7 @@
-//! A connection that never waits: resolve, connect, shake hands, send, decode, each when poll says that it can be done.
+//! A connection that never waits: it resolves, connects, shakes hands, sends and decodes, each when poll says that it can be done.
 //!
-//! Guarantees: [`Link::drive`] does what can be done now and returns; the server has shown the role that is expected before anything
-//! else is asked; to a Sentinel only the credentials for Sentinels are sent. Leaves to others: what is asked, when to poll, and how long to
+//! Guarantees: [`Link::drive`] does what can be done now and returns; the server has shown the expected role before anything else
+//! is asked; a Sentinel gets only the credentials for Sentinels. Leaves to others: what is asked, when to poll, and how long to
 //! wait.
 
 use super::dial::Dial;
@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Room for what one receive brings: answers of Sentinels are short.
+/// The size of one receive: answers of Sentinels are short.
 const RECEIVE: usize = 2 * 1024;
 
 /// How to open a link.
@@ -44,14 +44,14 @@ impl LinkOptions {
     }
 }
 
-/// What came of driving a link.
+/// What driving a link has brought.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// The handshake is over: the server may be asked.
     Ready,
     /// A reply.
     Reply(Reply),
-    /// Something that was not asked for: a message of a subscription.
+    /// A message that was not asked for: that of a subscription.
     Push(Reply),
 }
 
@@ -68,7 +68,7 @@ pub struct Link {
 
 enum State {
     Resolving(Lookup),
-    /// To one address, how long that may take, and the addresses after it.
+    /// Connecting to one address, until when, and the addresses after it.
     Connecting(Dial, Instant, Vec<SocketAddr>),
     Greeting(Wire, Box<Handshake>),
     Ready(Wire),
@@ -76,19 +76,19 @@ enum State {
 }
 
 impl Link {
-    /// Begins to connect; `until` is when the server must have answered. The waker is woken when its name is resolved.
+    /// Begins to connect. `until`: when the server must have answered. The waker is woken when the name is resolved.
     pub fn begin(endpoint: Endpoint, options: Arc<LinkOptions>, until: Deadline, waker: Option<&Arc<Waker>>) -> Self {
         let input = In::new(options.limits, RECEIVE);
         let (host, port) = match &endpoint {
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
-            // The configuration has none for Sentinels; address.map might lead to one.
+            // The configuration allows no Unix socket for Sentinels, but address.map might lead to one.
             Endpoint::Unix(_) => ("", 0),
         };
         let state = State::Resolving(resolve::begin(host, port, waker));
         Self { endpoint, options, state, until, input, output: Out::default(), info: None }
     }
 
-    /// How far it has come: connecting, greeting, ready.
+    /// Its state in a word: connecting, greeting, ready.
     pub fn phase(&self) -> u8 {
         match &self.state {
             State::Resolving(_) | State::Connecting(..) => 0,
@@ -116,10 +116,10 @@ impl Link {
         }
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When it has to be driven even if nothing happens.
     pub fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
-            // Once: after that only the answer helps, and that wakes by itself.
+            // Only once: after that it waits for the answer, which wakes it.
             State::Resolving(_) => {
                 let end = self.until.end().map(|end| end - self.patience() + Duration::from_millis(1));
                 end.filter(|at| *at > Instant::now())
@@ -152,7 +152,7 @@ impl Link {
         }
     }
 
-    /// One transition; false when there is nothing to do but wait.
+    /// Makes one transition. False: there is nothing to do but wait.
     fn advance(&mut self, events: &mut Vec<LinkEvent>) -> Result<bool> {
         match std::mem::replace(&mut self.state, State::Dead) {
             State::Resolving(lookup) => self.resolved(lookup),
@@ -182,12 +182,12 @@ impl Link {
         }
     }
 
-    /// Half of the time may go into resolving, then the last good addresses are used.
+    /// Resolving may take half of the time; then the last good addresses are used.
     fn patience(&self) -> Duration {
         self.until.budget().unwrap_or(Duration::from_secs(2)) / 2
     }
 
-    /// Starts with the next address; the addresses come last first.
+    /// Starts with the next address. The list is in reverse order.
     fn start(&mut self, mut addresses: Vec<SocketAddr>, mut last: io::Error) -> Result<bool> {
         while let Some(address) = addresses.pop() {
             let tries = u32::try_from(addresses.len()).map_or(u32::MAX, |rest| rest.saturating_add(1));
@@ -275,7 +275,7 @@ impl Link {
         Ok(())
     }
 
-    /// The error of somebody who waited for this link in vain.
+    /// The error when the time of this link is over.
     pub fn timed_out(&self, after: Duration) -> Error {
         let what = match &self.state {
             State::Resolving(lookup) => return lookup.timed_out(),

@@ -1,12 +1,13 @@
 //! Addresses, sockets, handshakes: from an endpoint in the configuration to a connection whose server has shown its role.
 //!
-//! Guarantees: everything happens within a deadline; only `socket.rs` writes to a socket, and after the dial only `wire.rs` uses it for
-//! that; a connection that leaves this room has been authenticated, named, set to its database and asked for its ROLE. Leaves to
-//! others: who should be connected to (topology), how many connections there are (pool), and what an error means for a call (client).
+//! Guarantees: everything happens within a deadline; only `socket.rs` writes to a socket, and after the dial only `wire.rs` calls
+//! it for that; a connection that leaves this room has been authenticated, named, set to its database and asked for its ROLE.
+//! Leaves to others: which server to connect to (topology), how many connections there are (pool), and what an error means for a
+//! call (call).
 //!
-//! From below: `socket`; `dial` and `connect` make one; `wire` moves the bytes of one that stands, and is where TLS will be; on a wire stand
-//! `conn`, which waits until a deadline, `link`, which is polled, and the lanes (their own room). `handshake` does no I/O: `conn` and
-//! `link` both run it.
+//! From below: `socket`; `dial` and `connect` make one; `wire` moves the bytes of a connection, and is where TLS will be. On a wire
+//! are `conn`, which waits until a deadline, `link`, which is polled, and the lanes (a room of their own). `handshake` does no I/O:
+//! `conn` and `link` both run it.
 //!
 //! Under `cfg(loom)` (src/lane/model_tests.rs) the room is the wire alone, over a scripted socket.
 

@@ -1,9 +1,9 @@
-//! How long a node is left alone after it could not be connected to, or was not what it was taken for.
+//! How long a node is not dialled after it could not be connected to, or did not have the expected role.
 //!
-//! Guarantees: all who share a pause dial a node that fails one after the other, and not before the pause is over, however many they are;
-//! it grows with each failure, with jitter, and ends with the first success. A node that can be connected to and refuses what it is asked
-//! to do has a pause of its own, which no connection ends. Leaves to others: which node and generation it belongs to, and when
-//! something has happened that ends it (topology).
+//! Guarantees: those who share a pause dial a failing node one at a time, and not before the pause is over, however many they are;
+//! the pause grows with each failure, with jitter, and ends with the first success. A node that accepts connections and refuses
+//! what it is asked has a second pause, which a connection does not end. Leaves to others: which node and generation a pause
+//! belongs to, and which events end it (topology).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::sys::random;
 
 /// The first pause and the longest.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// A node that has not refused anything for so long begins with the first pause again.
+/// After this time without a refusal the first pause is used again.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// How often a caller that waits for another's attempt looks again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,42 +30,42 @@ struct PauseState {
     /// Failures in a row.
     failures: u32,
     until: Option<Instant>,
-    /// When the last of them was noted: what had begun before says the same.
+    /// When the last failure was noted: attempts that had begun before it say the same.
     noted: Option<Instant>,
     error: Option<Error>,
-    /// The last of them was that of a connection which was to serve calls: one that only asks for the role says nothing about it.
+    /// The last failure was that of a connection for calls: an attempt that only asks for the role says nothing about it.
     of_service: bool,
-    /// One tries whether it is over.
+    /// An attempt is being made to see whether it is over.
     tried: bool,
     refusal: Option<Refusal>,
     generation: u64,
 }
 
-/// What a node refused that had been connected to.
+/// The refusal of a node that accepts connections.
 struct Refusal {
     /// How often in a row.
     times: u32,
     begun: Instant,
     until: Instant,
     error: Error,
-    /// It has been asked for its role since then, and has it.
+    /// It has been asked for its role since then, and has the expected one.
     has_role: bool,
 }
 
 impl PauseState {
-    /// Why it is left alone at this moment, because it failed.
+    /// Why the node is not dialled at this moment, after a failure.
     fn failure(&self, now: Instant) -> Option<&Error> {
         self.error.as_ref().filter(|_| self.tried || self.until.is_some_and(|until| now < until))
     }
 
-    /// The same, or because it refused what it was asked to do.
+    /// Why the node is not dialled at this moment, after a failure or a refusal.
     fn reason(&self, now: Instant) -> Option<&Error> {
         let refusal = self.refusal.as_ref().filter(|refusal| now < refusal.until);
         self.failure(now).or_else(|| refusal.map(|refusal| &refusal.error))
     }
 }
 
-/// The right to dial. Whoever has it tells how it went; without a word nothing is concluded.
+/// The permission to dial. Its holder reports the outcome; without a report nothing changes.
 pub struct DialAttempt {
     pause: Arc<Pause>,
     begun: Instant,
@@ -81,17 +81,17 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// For a node that has not failed.
+    /// The pause of a node that has not failed.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, state: Mutex::default() }
     }
 
-    /// Asks to dial for calls; while the node is left alone, why it is.
+    /// Asks to dial for calls. An error while the node is not to be dialled.
     pub fn attempt(self: &Arc<Self>) -> Result<DialAttempt, Error> {
         self.begin(true)
     }
 
-    /// Asks to dial for its role alone: that a node refuses what it is asked to do is a reason to ask.
+    /// Asks to dial only for the node's role: a refusal is a reason to ask for it.
     pub fn attempt_to_ask(self: &Arc<Self>) -> Result<DialAttempt, Error> {
         self.begin(false)
     }
@@ -107,7 +107,7 @@ impl Pause {
         Ok(DialAttempt { pause, begun: now, generation, tries, of_service })
     }
 
-    /// How long it is still left alone; `None`: it may be dialled.
+    /// How long the node is still not to be dialled; `None`: it may be dialled.
     pub fn left(&self) -> Option<Duration> {
         let (state, now) = (self.lock(), Instant::now());
         let ends = [state.until, state.refusal.as_ref().map(|refusal| refusal.until)];
@@ -119,8 +119,8 @@ impl Pause {
         }
     }
 
-    /// The node refused what only a node in its role does, on a connection that it had accepted: it is left alone for a while. Whether that
-    /// begins now; while it is left alone, what it has refused before says nothing more.
+    /// Notes that the node refused what a node in its role does, on an open connection. Returns whether a pause begins now; during
+    /// a pause further refusals change nothing.
     pub fn refuse(&self, error: &Error) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
@@ -135,30 +135,30 @@ impl Pause {
         true
     }
 
-    /// How long it is still left alone because it refused what it was asked to do.
+    /// How long the pause after a refusal still lasts.
     pub fn refused(&self) -> Option<Duration> {
         let left = self.lock().refusal.as_ref()?.until.saturating_duration_since(Instant::now());
         Some(left).filter(|left| !left.is_zero())
     }
 
-    /// Whether it has refused lately what it was asked to do, so that more connections than one would be wasted.
+    /// Whether it has refused lately, so that more than one connection would be wasted.
     pub fn has_refused(&self) -> bool {
         let now = Instant::now();
         self.lock().refusal.as_ref().is_some_and(|refusal| now.saturating_duration_since(refusal.until) < FORGOTTEN)
     }
 
-    /// Whether it has told its role since it refused what it was asked to do: to ask again would tell nothing.
+    /// Whether it has given its role since its refusal: asking again would bring nothing new.
     pub fn has_told_role(&self) -> bool {
         let now = Instant::now();
         self.lock().refusal.as_ref().is_some_and(|refusal| refusal.has_role && now < refusal.until)
     }
 
-    /// Why it failed the last time, unless it has served since then.
+    /// The last failure, unless a connection has served since then.
     pub fn reason(&self) -> Option<Error> {
         self.lock().error.clone()
     }
 
-    /// Something has happened since it failed: it may be dialled at once.
+    /// Ends the pause, because something has happened since the failure.
     pub fn clear(&self) {
         let mut state = self.lock();
         *state = PauseState { generation: state.generation + 1, ..PauseState::default() };
@@ -182,8 +182,8 @@ impl Pause {
 }
 
 impl DialAttempt {
-    /// How it went. Only what says something about the node counts: not a caller's deadline, and not what no waiting mends. That the role
-    /// was told does not end the pause of connections that are to serve calls.
+    /// Reports the outcome. It counts only if it says something about the node: not the end of a caller's deadline, nor an error
+    /// that waiting cannot mend. An attempt for the role does not end the pause of connections for calls.
     pub fn told<T>(self, outcome: &Result<T, Error>) {
         let mut state = self.pause.lock();
         if state.generation != self.generation {
@@ -321,7 +321,7 @@ mod tests {
             }
         };
         assert!(pause.attempt().is_err() && pause.left().is_some());
-        // Who gives up leaves the trying to the next one; a success ends it all.
+        // An attempt that is given up leaves the next one to another; a success ends the pause.
         drop(trying);
         let trying = pause.attempt().unwrap();
         trying.told(&Ok::<(), Error>(()));

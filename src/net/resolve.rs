@@ -1,9 +1,9 @@
-//! Host names to addresses, without ever letting a caller hang in the system's resolver.
+//! Resolves host names, without letting a caller hang in the system's resolver.
 //!
-//! Guarantees: getaddrinfo runs only on at most two threads of the process, which end when there is nothing to resolve; a name that
-//! is being resolved is not asked for twice; a caller waits no longer than its deadline; addresses that were good before are
-//! served when the resolver hangs or fails. Names are asked for again at every connect (one answer serves [`SHARED`] at most),
-//! so that a name that moves is followed. Leaves to others: the choice among addresses.
+//! Guarantees: getaddrinfo runs on at most two threads of the process, which end when there is nothing to resolve; a name that is
+//! being resolved is not asked for twice; a caller waits no longer than its deadline; while the resolver hangs or fails the last
+//! good addresses are used. Names are resolved again at every connect (one answer serves for at most [`SHARED`]), so that a name
+//! that moves is followed. Leaves to others: the choice among addresses.
 
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::fork::PerProcess;
@@ -15,16 +15,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Resolver threads of the process at the most: one that hangs must not hold up everybody.
+/// The most resolver threads of the process: one that hangs must not delay all names.
 const THREADS: usize = 2;
-/// How long one answer serves others who ask for the same name.
+/// How long one answer serves other callers that ask for the same name.
 const SHARED: Duration = Duration::from_secs(1);
 /// How long a known name may take before its last good addresses are used.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Names remembered at the most.
+/// How many names are remembered.
 const NAMES: usize = 256;
 
-/// What the system said: addresses with port 0, or its words.
+/// The system's answer: addresses with port 0, or its error text.
 type Found = std::result::Result<Vec<SocketAddr>, String>;
 type Ask = fn(&str) -> Found;
 
@@ -57,7 +57,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// The answer, if it is there; after `patience` the last good addresses count as one.
+    /// The answer, if it is there. After `patience` the last good addresses count as one.
     pub fn poll(&self, patience: Duration) -> Option<Result<Vec<SocketAddr>>> {
         let found = lock(&self.resolution.progress).found.clone();
         match found {
@@ -88,7 +88,7 @@ impl Lookup {
         }
     }
 
-    /// The error of somebody who waited in vain.
+    /// The error when the deadline comes first.
     pub fn timed_out(&self) -> Error {
         self.error("no answer from the system's resolver")
     }
@@ -113,7 +113,7 @@ impl Lookup {
     }
 }
 
-/// One run of getaddrinfo and those who wait for it.
+/// One run of getaddrinfo, and its waiters.
 struct Resolution {
     progress: Mutex<Progress>,
     done: Condvar,
@@ -169,14 +169,14 @@ struct ResolverState {
 }
 
 struct Name {
-    /// The last question for it, answered or not.
+    /// The last run for this name, finished or not.
     resolution: Arc<Resolution>,
     answered: Option<Instant>,
     good: Vec<SocketAddr>,
 }
 
 impl Name {
-    /// Whether one more asker may take part in the last question.
+    /// Whether one more caller may share the last run.
     fn may_share(&self) -> bool {
         let found = lock(&self.resolution.progress);
         match &found.found {
@@ -202,7 +202,7 @@ impl Resolver {
         Lookup { resolver: self, resolution, host: host.to_owned(), port, since: Instant::now() }
     }
 
-    /// The question that is under way for this host, or a new one.
+    /// The run that is in progress for this host, or a new one.
     fn resolution(&'static self, host: &str) -> Arc<Resolution> {
         let mut state = lock(&self.state);
         if let Some(name) = state.names.get(host) {
@@ -231,7 +231,7 @@ impl Resolver {
         }
     }
 
-    /// Answers questions until none is left.
+    /// Resolves names until none is left.
     fn work(&self) {
         loop {
             let mut state = lock(&self.state);
@@ -269,7 +269,7 @@ impl ResolverState {
     }
 }
 
-/// A panic under one of these locks leaves nothing half done.
+/// Locks, even after a panic: nothing under these locks leaves a torn state behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! What a server says of itself: its role, by whichever of its commands the user may call.
+//! A server's role, as it reports it by any of the commands that the user may call.
 //!
-//! Guarantees: one place reads ROLE, HELLO's `role` and INFO replication, in the forms of Redis, Valkey, KeyDB and Dragonfly; an answer
-//! of another shape is no role. Leaves to others: what role is wanted, and whom a replica should follow.
+//! Guarantees: one place parses ROLE, HELLO's `role` and INFO replication, in the forms of Redis, Valkey, KeyDB and Dragonfly; an
+//! answer of another form is no role. Leaves to others: which role is wanted, and which node a replica should follow.
 
 use crate::resp::{Kind, Reply, encode};
 use std::fmt;
@@ -11,57 +11,57 @@ use std::fmt;
 pub enum Role {
     /// It takes writes.
     Primary {
-        /// Its replication offset; -1 where it does not tell.
+        /// Its replication offset; -1 if it is not given.
         offset: i64,
         /// The replicas that are connected to it.
         replicas: Vec<RoleReplica>,
     },
     /// It follows a primary.
     Replica {
-        /// The primary's host as the replica was told; empty where only the role is known.
+        /// The primary's host, as the replica knows it; empty if only the role is known.
         host: String,
         /// The primary's port.
         port: u16,
-        /// The state of the link: connect, connecting, sync or connected; empty where only the role is known.
+        /// The state of the link: connect, connecting, sync or connected; empty if only the role is known.
         state: String,
-        /// How far it has come; -1 before the first synchronisation.
+        /// Its replication offset; -1 before the first synchronisation.
         offset: i64,
-        /// It takes writes all the same (KeyDB's active replica).
+        /// It takes writes nevertheless (KeyDB's active replica).
         writes: bool,
     },
     /// A Sentinel, with the services that it watches.
     Sentinel(Vec<String>),
-    /// It does not tell: too old, or the user may call none of the commands.
+    /// Not known: the server is too old, or the user may call none of the commands.
     Unknown,
 }
 
-/// One replica as its primary lists it.
+/// A replica, as its primary lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleReplica {
     /// Its host.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The offset that it has confirmed; `None` where the server tells a state in its place.
+    /// The offset that it has confirmed; `None` if the server gives a state in its place.
     pub offset: Option<i64>,
 }
 
-/// What INFO replication tells beside the role.
+/// The answer to INFO replication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replication {
     /// The role.
     pub role: Role,
-    /// The id of the history that its data belong to; empty where it does not tell.
+    /// The replication id of its data; empty if it is not given.
     pub id: String,
-    /// The id of the history before that, up to the last switch.
+    /// The replication id before the last switch.
     pub older: Option<String>,
-    /// It is taking over a whole copy of its primary's data.
+    /// It is in a full synchronisation with its primary.
     pub syncing: bool,
     /// It has been synchronised since it was started.
     pub has_data: bool,
 }
 
-/// By which command a server tells its role.
+/// The command by which a server gives its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tells {
     /// ROLE.
@@ -75,7 +75,7 @@ pub enum Tells {
 }
 
 impl Tells {
-    /// The command that asks for the role once more on an open connection.
+    /// The command that asks for the role again on an open connection.
     pub fn question(self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(48);
         match self {
@@ -113,7 +113,7 @@ impl Role {
         let field = |index| reply.child(at, index);
         match reply.bytes(field(0)?)? {
             b"master" => {
-                // Dragonfly tells no offset of its own.
+                // Dragonfly gives no offset of its own.
                 let (offset, listed) = match (field(1)?, field(2)) {
                     (offset, Some(listed)) => (reply.int(offset)?, listed),
                     (listed, None) => (-1, listed),
@@ -146,7 +146,7 @@ impl Role {
         }
     }
 
-    /// A role of which no more is known than its name.
+    /// A role of which only the name is known.
     fn of_word(word: &[u8]) -> Option<Self> {
         match word {
             b"master" | b"primary" => Some(Self::Primary { offset: -1, replicas: Vec::new() }),
@@ -167,7 +167,7 @@ impl Role {
     }
 }
 
-/// The words for a healthy link as one: Dragonfly has others.
+/// One name for a healthy link: Dragonfly has others.
 fn link_state(state: String) -> String {
     match state.as_str() {
         "stable_sync" | "stable sync" | "online" => "connected".to_owned(),

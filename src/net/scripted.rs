@@ -1,7 +1,7 @@
 //! The socket of a model (`cfg(loom)`): a connection in memory whose other end does what the model says.
 //!
-//! Commands are of the form `*1 $1 x`, 11 bytes each; the server answers `+x`. Guarantees: what [`Socket`] offers here means what it means over
-//! a real socket, and each call of it is one step that loom may put before or after any other.
+//! Commands are of the form `*1 $1 x`, 11 bytes each; the server answers `+x`. Guarantees: each function means the same as over a
+//! real socket, and each call is one step that loom may put before or after any other.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! A socket, TCP (v4, v6) or Unix: the only place in the library that writes to one. After the dial only the wire calls it for that; who
-//! else has it may shut it down.
+//! A socket, TCP (v4, v6) or Unix: the only place in the library that writes to one. After the dial only the wire calls it for
+//! that; others may shut it down.
 //!
 //! Guarantees: no send ever raises SIGPIPE; no descriptor is inherited by an exec'd program; TCP sockets carry NODELAY, keepalive and
 //! TCP_USER_TIMEOUT as configured; a receive waits at most about as long as told, a send never. One thread may
@@ -27,10 +27,10 @@ const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 /// Parts that are handed to the kernel at once: it takes up to 1024.
 const PARTS: usize = 64;
 
-/// The least receive timeout: zero would mean "none" to the kernel.
+/// The shortest receive timeout: zero would mean "none" to the kernel.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
-/// The kernel counts receive timeouts in ticks of up to 10 ms, and waits one more: a wait ends so much earlier, and its rest is
-/// left to poll, which is exact.
+/// The kernel counts receive timeouts in ticks of up to 10 ms, and waits one more: a wait ends earlier by this much, and poll,
+/// which is exact, waits for the rest.
 const TICK: Duration = Duration::from_millis(12);
 
 /// What a wait found.
@@ -79,7 +79,7 @@ impl Socket {
             return Err(error);
         }
         let peer = self.inner.peer_addr()?;
-        // The kernel may give a connection to a dead local port that very port as its own, and so join it to itself.
+        // The kernel may use the very port of a dead local server for the connection, and so connect it to itself.
         if peer.as_socket().is_some() && self.inner.local_addr()?.as_socket() == peer.as_socket() {
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
@@ -100,8 +100,8 @@ impl Socket {
         }
     }
 
-    /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller looks at its clock, because
-    /// the kernel may return early or late, and a timeout is rounded down so that most receives need not set it anew.
+    /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller checks its clock,
+    /// because the kernel may return early or late, and a timeout is rounded down so that most receives need not set it again.
     pub(super) fn recv_into(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
         self.recv_by(timeout, |flags| recv::recv(self.inner.as_fd(), buf, flags))
     }
@@ -119,7 +119,7 @@ impl Socket {
         match timeout {
             Some(timeout) if timeout.is_zero() => return at_once(recv),
             Some(timeout) if timeout < 2 * TICK => {
-                // After a failure of poll the receive tells.
+                // After a failure of poll the receive shows the error.
                 let waits = self.wait(true, false, Some(timeout)).is_ok_and(|ready| !ready.read);
                 return if waits { Err(io::ErrorKind::WouldBlock.into()) } else { at_once(recv) };
             }
@@ -127,13 +127,13 @@ impl Socket {
         }
         self.set_receive_timeout(timeout.map(|timeout| timeout - TICK))?;
         recv(0).map_err(|error| match error.kind() {
-            // Under a receive timeout a signal always interrupts, and looks like its end.
+            // With a receive timeout a signal always interrupts, and looks like the end of the timeout.
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })
     }
 
-    /// The first byte that a receive would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
+    /// The first byte that a receive would bring; `None` at the end of the connection. Nothing is consumed, and nothing waits.
     pub(super) fn peek_byte(&self) -> io::Result<Option<u8>> {
         let mut one = [0];
         let got = recv::recv(self.inner.as_fd(), &mut one, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
@@ -147,7 +147,7 @@ impl Socket {
         Ok(Ready { read: read && fds[0].readable(), write: write && fds[0].writable() })
     }
 
-    /// Ends both directions: whoever waits on the socket is woken, and the peer is told. The descriptor stays.
+    /// Ends both directions: a thread that waits on the socket is woken, and the peer is notified. The descriptor stays open.
     pub fn shutdown(&self) {
         // A socket that is not connected any more has nothing to end.
         let _ = self.inner.shutdown(Shutdown::Both);
@@ -180,7 +180,7 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Down to a sixteenth of its greatest power of two: a deadline that shrinks by microseconds keeps the same timeout.
+/// Rounds down to a sixteenth of the greatest power of two, so that a deadline that shrinks by microseconds keeps the same timeout.
 fn round_down(timeout: Duration) -> Duration {
     let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     let step = (1 << nanos.checked_ilog2().unwrap_or(0)) / 16;

@@ -1,18 +1,19 @@
-//! The bytes of one connection, below everything that talks on one: [`super::Conn`] waits for them, [`super::Link`] is polled, and the callers
-//! of a lane share them.
+//! The bytes of one connection, below all its users: [`super::Conn`] waits for them, [`super::Link`] is polled, and the callers of
+//! a lane share them.
 //!
-//! A wire has three parts, because one thread may send while another receives. [`Wire`] is the connection itself and is shared; [`In`] holds
-//! what was received and the decoder, and belongs to the thread that reads; [`Out`] holds what is still to be sent, and belongs to the
-//! thread that writes. A connection with one user holds all three; a lane keeps `In` and `Out` under two locks.
+//! A wire has three parts, because one thread may send while another receives. [`Wire`] is the connection itself and is shared;
+//! [`In`] has the received bytes and the decoder, and belongs to the thread that reads; [`Out`] has the bytes that are still to be
+//! sent, and belongs to the thread that writes. A connection with one user has all three; a lane keeps `In` and `Out` under two
+//! locks.
 //!
-//! Guarantees: after the dial only this file sends and receives over a connection; what the kernel took is counted to the byte; only
-//! [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told. Leaves to others: deadlines, what an error means and how it is
-//! worded, and when to send.
+//! Guarantees: after the dial only this file sends and receives over a connection; the bytes that the kernel took are counted
+//! exactly; only [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told. Leaves to others: deadlines, what an error means
+//! and its text, and when to send.
 //!
-//! TLS is added here, once for all three. Its session stands in [`Wire`], beside the socket and under a lock of its own, because the two
-//! directions share state: `Wire::put` encrypts what it is given and hands ciphertext to the socket; [`Wire::fill`] decrypts what the socket
-//! received before the decoder sees it, and sends what the session answers; [`Wire::peek`] and [`Wire::wait`] look first at what
-//! is decrypted already. `In`, `Out` and all counts remain those of the plaintext.
+//! TLS will be added here, once for all users. Its session belongs in [`Wire`], beside the socket and under a lock of its own,
+//! because the two directions share state: `Wire::put` encrypts what it is given and hands the ciphertext to the socket;
+//! [`Wire::fill`] decrypts what the socket received before the decoder sees it, and sends what the session answers; [`Wire::peek`]
+//! and [`Wire::wait`] first look at what is decrypted already. `In`, `Out` and all counts remain those of the plaintext.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
@@ -25,17 +26,17 @@ use crate::resp::encode::Pieces;
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::Instant;
 
-/// A send buffer that grew beyond this is given back once it is empty.
+/// A send buffer that has grown beyond this is freed once it is empty.
 const KEEP: usize = 256 * 1024;
 
-/// A connection, as far as both directions share it.
+/// The part of a connection that both directions share.
 #[derive(Debug)]
 pub struct Wire {
     socket: Arc<Socket>,
     opened: Instant,
 }
 
-/// What a receive brought.
+/// What a receive has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
     /// The peer has ended the connection.
@@ -69,8 +70,8 @@ impl Wire {
         self.socket.fd()
     }
 
-    /// Receives once, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came. What was received before must have been
-    /// decoded; what a large text still lacks goes straight into its reply.
+    /// Receives once, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came. Earlier bytes must have been
+    /// decoded; the missing part of a large text goes straight into its reply.
     #[inline]
     pub fn fill(&self, input: &mut In, timeout: Option<Duration>) -> io::Result<Filled> {
         debug_assert!(input.is_empty(), "what was received before is not decoded yet");
@@ -122,12 +123,12 @@ impl Wire {
         !self.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read)
     }
 
-    /// The first byte that [`Wire::fill`] would bring, `None` at the end of the connection; nothing is taken out and nothing waited for.
+    /// The first byte that [`Wire::fill`] would bring; `None` at the end of the connection. Nothing is consumed, and nothing waits.
     pub fn peek(&self) -> io::Result<Option<u8>> {
         self.socket.peek_byte()
     }
 
-    /// Whether the peer has ended or broken the connection, as far as the kernel knows by now; nothing is taken out.
+    /// Whether the peer has ended or broken the connection, as far as the kernel knows by now. Nothing is consumed.
     pub fn is_closed_by_peer(&self) -> bool {
         match self.peek() {
             Ok(first) => first.is_none(),
@@ -135,24 +136,24 @@ impl Wire {
         }
     }
 
-    /// Ends both directions: whoever waits on the connection is woken, and the peer is told.
+    /// Ends both directions: a thread that waits on the connection is woken, and the peer is notified.
     pub fn shutdown(&self) {
         self.socket.shutdown();
     }
 }
 
-/// What was received on a connection, and the decoder that makes units of it.
+/// The received bytes of a connection, and the decoder that makes units of them.
 #[derive(Debug)]
 pub struct In {
     decoder: Decoder,
     buffer: Vec<u8>,
-    /// What is not decoded yet.
+    /// The bytes that are not decoded yet.
     start: usize,
     end: usize,
 }
 
 impl In {
-    /// Of a new connection, with room for so many bytes of one receive.
+    /// For a new connection, with room for this many bytes of one receive.
     pub fn new(limits: Limits, room: usize) -> Self {
         Self { decoder: Decoder::new(limits), buffer: vec![0; room], start: 0, end: 0 }
     }
@@ -164,8 +165,8 @@ impl In {
         }
     }
 
-    /// Decodes the next unit of what was received; `None` when all is decoded and no unit is complete. To be called after each
-    /// [`Wire::fill`] even if there is nothing: a text that was received straight into its reply is completed here.
+    /// Decodes the next unit of the received bytes; `None` when all are decoded and no unit is complete. To be called after each
+    /// [`Wire::fill`], even if there are no bytes: a text that was received straight into its reply is completed here.
     #[inline]
     pub fn drain(&mut self, want: Want) -> std::result::Result<Option<Decoded>, DecodeError> {
         let (used, decoded) = self.decoder.decode(&self.buffer[self.start..self.end], want)?;
@@ -173,7 +174,7 @@ impl In {
         Ok(decoded)
     }
 
-    /// Whether all that was received is decoded.
+    /// Whether all received bytes are decoded.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
@@ -184,7 +185,7 @@ impl In {
         self.buffer[self.start..self.end].first().copied()
     }
 
-    /// Takes nothing in any more: what is not decoded is forgotten, and the next [`Wire::fill`] finds the connection ended.
+    /// Takes no more bytes: those that are not decoded are dropped, and the next [`Wire::fill`] finds the connection ended.
     pub fn close(&mut self) {
         (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
     }
@@ -204,7 +205,8 @@ impl In {
 #[derive(Debug, Default)]
 pub struct Out {
     bytes: Vec<u8>,
-    /// How many of them the kernel has taken; more than there are when it has taken some of what was sent behind them too.
+    /// How many of them the kernel has taken. It is more than there are if it has also taken some of the pieces that were sent
+    /// behind them.
     taken: usize,
 }
 
@@ -244,7 +246,7 @@ impl Out {
         std::mem::swap(&mut self.bytes, from);
     }
 
-    /// Copies what the kernel has not taken of pieces that were sent behind these bytes, so that the stream stays whole.
+    /// Copies the part of the pieces behind these bytes that the kernel has not taken, so that the stream stays whole.
     pub fn keep_rest(&mut self, pieces: &Pieces<'_>) -> Result<()> {
         match self.taken.saturating_sub(self.bytes.len()) {
             0 => pieces.append_from(0, &mut self.bytes),
@@ -257,7 +259,7 @@ impl Out {
     }
 }
 
-/// Bytes on their way, from one place or several in order.
+/// Bytes that are being sent, from one place or several in order.
 pub struct Sending<'p, 'b> {
     rest: &'p mut [IoSlice<'b>],
     sent: usize,

@@ -14,7 +14,7 @@ fn event(token: u64) -> Event {
     Event { kind: kind::TOPOLOGY, token, outcome: Ok(None) }
 }
 
-/// Waits until so many drains wait in the queue.
+/// Waits until this many drains wait in the queue.
 fn until_waiting(queue: &Queue, wanted: usize) {
     let begun = Instant::now();
     while queue.lock().waiting() != wanted {

@@ -12,8 +12,8 @@ pub fn recv(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::R
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
-/// Receives behind the end of a vector, at most so much and no more than it has reserved. 0 bytes when there is room: the peer has
-/// closed.
+/// Receives behind the end of a vector, at most `most` bytes and no more than it has reserved. 0 bytes when there is room: the peer
+/// has closed.
 pub fn recv_append(socket: BorrowedFd<'_>, into: &mut Vec<u8>, most: usize, flags: libc::c_int) -> io::Result<usize> {
     let spare = into.spare_capacity_mut();
     let room = spare.len().min(most);

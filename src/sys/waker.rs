@@ -1,4 +1,4 @@
-//! Wakes a thread that waits in poll, and tells an event loop to look: a pipe with bytes in it.
+//! Wakes a thread that waits in poll, or an event loop: a pipe with bytes in it.
 //!
 //! Guarantees: nothing here blocks; a wake-up is never lost (it stays until [`Waker::clear`]), and any number of them cost one return from
 //! poll; both ends are CLOEXEC; no SIGPIPE, because the reading end stays here. Leaves to others: when to wake, and for what.
@@ -8,10 +8,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// How many wake-ups are taken at once.
+/// How many bytes are read at once.
 const BYTES: usize = 64;
 
-/// A pipe: those who wake write to it, the one who waits polls it.
+/// A pipe: a wake-up writes to it, and the waiting thread polls it.
 #[derive(Debug)]
 pub struct Waker {
     read: OwnedFd,
@@ -19,7 +19,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// A waker that nobody has used yet.
+    /// A new waker.
     pub fn new() -> io::Result<Self> {
         let (read, write) = ends()?;
         Ok(Self { read, write })
@@ -30,7 +30,7 @@ impl Waker {
         self.read.as_raw_fd()
     }
 
-    /// Another descriptor of the end to poll, for whom it may be read or even closed.
+    /// Another descriptor of the reading end, for a user that may read from it or even close it.
     pub fn share(&self) -> io::Result<OwnedFd> {
         self.read.try_clone()
     }
@@ -43,7 +43,7 @@ impl Waker {
         retry(|| unsafe { libc::write(self.write.as_raw_fd(), (&raw const byte).cast(), 1) });
     }
 
-    /// Takes all wake-ups so far, unless somebody else has.
+    /// Consumes all wake-ups so far.
     pub fn clear(&self) {
         let mut bytes = [0u8; BYTES];
         // SAFETY: the descriptor is owned, so open; so many bytes of this frame are written.
