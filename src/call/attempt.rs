@@ -27,13 +27,13 @@ const MOST_ENDS: u32 = 3;
 /// A pause is doubled at most this often.
 const MOST_DOUBLED: u32 = 16;
 
-/// A node, as far as the engine needs to know it.
-pub(crate) trait Node: Clone {
+/// The identity of a node, which is all that the engine needs of it.
+pub(crate) trait NodeId: Clone {
     fn name(&self) -> &str;
     fn is(&self, other: &Self) -> bool;
 }
 
-impl Node for Arc<Pool> {
+impl NodeId for Arc<Pool> {
     fn name(&self) -> &str {
         Pool::name(self)
     }
@@ -168,7 +168,7 @@ impl<N> Default for History<N> {
     }
 }
 
-impl<N: Node> Attempt<N> {
+impl<N: NodeId> Attempt<N> {
     #[inline]
     pub(crate) fn new(retry: RetrySettings, deadline: Deadline) -> Self {
         Self { retry, deadline, gate_wait: GateWait::default(), history: None }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::resp::{Kind, ReplyBuilder, encode};
 
-impl Node for &'static str {
+impl NodeId for &'static str {
     fn name(&self) -> &str {
         self
     }

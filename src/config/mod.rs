@@ -27,7 +27,7 @@ pub use settings::{
     ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings, TcpSettings,
     WriteSettings,
 };
-use table::{Kind, OPTIONS, Opt};
+use table::{OPTIONS, Opt, OptionKind};
 
 use crate::error::{Error, Result, Status};
 
@@ -71,8 +71,8 @@ impl Config {
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let option = table::find(key)?;
         match option.kind {
-            Kind::Uri => self.set_uri(value),
-            Kind::Sentinels(_) => self.set_sentinels(option, value),
+            OptionKind::Uri => self.set_uri(value),
+            OptionKind::Sentinels(_) => self.set_sentinels(option, value),
             _ => {
                 option.put(&mut Settings::default(), value)?;
                 self.keep(option.key, Secret::new(value));

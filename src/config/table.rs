@@ -15,13 +15,13 @@ use super::settings::{Fallback, Monitor, Pick, ProbePolicy, Protocol, Replicas, 
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
-use Kind::{
+use OptionKind::{
     Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels, Text, Uri,
     Word,
 };
 
 /// The type of an option, its range, and the place that it writes.
-pub(super) enum Kind {
+pub(super) enum OptionKind {
     /// Stands for several options; `Config::set` splits it.
     Uri,
     /// Addresses whose entries may carry credentials, which `Config::set` separates.
@@ -52,7 +52,7 @@ type Words = &'static [(&'static str, fn(&mut Settings))];
 pub(super) struct Opt {
     pub(super) key: &'static str,
     pub(super) default: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: OptionKind,
     pub(super) text: &'static str,
     pub(super) since: &'static str,
     /// Whether it can be changed while the sentinel handle is open.
@@ -61,7 +61,7 @@ pub(super) struct Opt {
     pub(super) per_client: bool,
 }
 
-const fn opt(key: &'static str, default: &'static str, kind: Kind, text: &'static str) -> Opt {
+const fn opt(key: &'static str, default: &'static str, kind: OptionKind, text: &'static str) -> Opt {
     Opt { key, default, kind, text, since: "0.1.0", dynamic: false, per_client: false }
 }
 
@@ -129,7 +129,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "sentinel.password",
         "",
-        Kind::Secret(|s, v| s.sentinel.auth.password = v),
+        OptionKind::Secret(|s, v| s.sentinel.auth.password = v),
         "Password of the Sentinels. They are never sent that of the data nodes.",
     )
     .dynamic(),
@@ -155,7 +155,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "auth.password",
         "",
-        Kind::Secret(|s, v| s.client.auth.password = v),
+        OptionKind::Secret(|s, v| s.client.auth.password = v),
         "Password at the data nodes, primary and replicas.",
     )
     .dynamic(),
@@ -170,7 +170,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "timeout.call",
         "5000",
-        Kind::Duration(1, DAY, |s, v| s.client.timeout_call = v),
+        OptionKind::Duration(1, DAY, |s, v| s.client.timeout_call = v),
         "The budget of a call that brings none: waiting, connecting, discovery, sending, retrying and \
          reading together. A call without a limit is given `VIGIE_TIMEOUT_NONE`.",
     )
@@ -178,14 +178,14 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "timeout.connect",
         "1000",
-        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.timeout_connect = v),
+        OptionKind::Duration(1, TEN_MINUTES, |s, v| s.client.timeout_connect = v),
         "How long one connection may take to be made and to introduce itself.",
     )
     .per_client(),
     opt(
         "timeout.sentinel",
         "500",
-        Kind::Duration(1, TEN_MINUTES, |s, v| s.sentinel.timeout = v),
+        OptionKind::Duration(1, TEN_MINUTES, |s, v| s.sentinel.timeout = v),
         "How long one Sentinel may take to connect and answer. All are asked at the same time.",
     ),
     opt(
@@ -301,7 +301,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "lane.silent",
         "1000",
-        Kind::Duration(10, TEN_MINUTES, |s, v| s.client.lane.silent = v),
+        OptionKind::Duration(10, TEN_MINUTES, |s, v| s.client.lane.silent = v),
         "A shared connection with replies due counts as dead after this silence, or after twice the call's \
          budget if that is longer.",
     )
@@ -325,14 +325,14 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "retry.backoff_min",
         "10",
-        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_min = v),
+        OptionKind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_min = v),
         "The first pause between two attempts.",
     )
     .per_client(),
     opt(
         "retry.backoff_max",
         "500",
-        Kind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_max = v),
+        OptionKind::Duration(1, TEN_MINUTES, |s, v| s.client.retry.backoff_max = v),
         "The longest pause between two attempts.",
     )
     .per_client(),
@@ -353,7 +353,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "monitor.interval",
         "5000",
-        Kind::Duration(100, DAY, |s, v| s.sentinel.monitor.interval = v),
+        OptionKind::Duration(100, DAY, |s, v| s.sentinel.monitor.interval = v),
         "How often the Sentinels are polled, in milliseconds, more or less a tenth: the net under their events.",
     ),
     opt(
@@ -367,7 +367,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     opt(
         "failover.fence_max",
         "10000",
-        Kind::Duration(100, TEN_MINUTES, |s, v| s.sentinel.failover.fence_max = v),
+        OptionKind::Duration(100, TEN_MINUTES, |s, v| s.sentinel.failover.fence_max = v),
         "For how long writes are held back at the most.",
     ),
     opt(
@@ -504,50 +504,52 @@ impl Opt {
     /// Reads the text and writes it to its place. A secret is never quoted.
     pub(super) fn put(&self, settings: &mut Settings, text: &str) -> Result<()> {
         let done = match &self.kind {
-            Kind::Uri => Err("it can only be taken apart by a configuration".to_owned()),
-            Kind::Sentinels(set) => {
+            OptionKind::Uri => Err("it can only be taken apart by a configuration".to_owned()),
+            OptionKind::Sentinels(set) => {
                 return list::sentinels(text).map(|list| set(settings, list.addrs)).map_err(|f| f.named(self.key));
             }
-            Kind::Addresses(set) => {
+            OptionKind::Addresses(set) => {
                 return list::addresses(text, DATA_PORT).map(|v| set(settings, v)).map_err(|f| f.named(self.key));
             }
-            Kind::Map(set) => return list::map(text).map(|v| set(settings, v)).map_err(|f| f.named(self.key)),
-            Kind::Text(set) => {
+            OptionKind::Map(set) => return list::map(text).map(|v| set(settings, v)).map_err(|f| f.named(self.key)),
+            OptionKind::Text(set) => {
                 set(settings, some(text));
                 Ok(())
             }
-            Kind::Secret(set) => {
+            OptionKind::Secret(set) => {
                 set(settings, some(text).map(Secret::new));
                 Ok(())
             }
-            Kind::Name(set, ascii) => name(text, *ascii).map(|v| set(settings, v)),
-            Kind::Bool(set) => value::switch(text).map(|v| set(settings, v)),
-            Kind::Integer(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, v)),
-            Kind::IntegerOrOff(_, _, set) if text == "off" => {
+            OptionKind::Name(set, ascii) => name(text, *ascii).map(|v| set(settings, v)),
+            OptionKind::Bool(set) => value::switch(text).map(|v| set(settings, v)),
+            OptionKind::Integer(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, v)),
+            OptionKind::IntegerOrOff(_, _, set) if text == "off" => {
                 set(settings, None);
                 Ok(())
             }
-            Kind::IntegerOrOff(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, Some(v))),
-            Kind::CountOrAll(_, set) if text == "all" => {
+            OptionKind::IntegerOrOff(min, max, set) => value::integer(text, *min, *max).map(|v| set(settings, Some(v))),
+            OptionKind::CountOrAll(_, set) if text == "all" => {
                 set(settings, Replicas::All);
                 Ok(())
             }
-            Kind::CountOrAll(max, set) => value::integer(text, 0, *max).map(|v| match small(v) {
+            OptionKind::CountOrAll(max, set) => value::integer(text, 0, *max).map(|v| match small(v) {
                 0 => set(settings, Replicas::None),
                 n => set(settings, Replicas::AtLeast(n)),
             }),
-            Kind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
-            Kind::Duration(min, max, set) => {
+            OptionKind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
+            OptionKind::Duration(min, max, set) => {
                 let done = value::duration(text, *min, *max).map(|v| set(settings, v));
                 done.map_err(|what| if self.key == "timeout.call" { what + NO_LIMIT } else { what })
             }
-            Kind::Seconds(min, max, set) => seconds(text, *min, *max).map(|v| set(settings, v)),
-            Kind::DurationOrOff(_, _, set) if text == "off" => {
+            OptionKind::Seconds(min, max, set) => seconds(text, *min, *max).map(|v| set(settings, v)),
+            OptionKind::DurationOrOff(_, _, set) if text == "off" => {
                 set(settings, None);
                 Ok(())
             }
-            Kind::DurationOrOff(min, max, set) => value::duration(text, *min, *max).map(|v| set(settings, Some(v))),
-            Kind::Word(words) => word(text, words).map(|set| set(settings)),
+            OptionKind::DurationOrOff(min, max, set) => {
+                value::duration(text, *min, *max).map(|v| set(settings, Some(v)))
+            }
+            OptionKind::Word(words) => word(text, words).map(|set| set(settings)),
         };
         done.map_err(|what| Error::new(Status::Config, format!("option {:?}: {what}", self.key)))
     }
@@ -555,40 +557,40 @@ impl Opt {
     /// The type, as the description gives it.
     pub(super) fn type_name(&self) -> &'static str {
         match self.kind {
-            Kind::Uri => "uri",
-            Kind::Sentinels(_) | Kind::Addresses(_) => "addresses",
-            Kind::Text(_) | Kind::Name(..) => "text",
-            Kind::Secret(_) => "secret",
-            Kind::Bool(_) => "bool",
-            Kind::Integer(..) => "integer",
-            Kind::Float(..) => "number",
-            Kind::Duration(..) | Kind::Seconds(..) | Kind::DurationOrOff(..) => "duration",
-            Kind::CountOrAll(..) | Kind::IntegerOrOff(..) => "integer",
-            Kind::Word(_) => "word",
-            Kind::Map(_) => "map",
+            OptionKind::Uri => "uri",
+            OptionKind::Sentinels(_) | OptionKind::Addresses(_) => "addresses",
+            OptionKind::Text(_) | OptionKind::Name(..) => "text",
+            OptionKind::Secret(_) => "secret",
+            OptionKind::Bool(_) => "bool",
+            OptionKind::Integer(..) => "integer",
+            OptionKind::Float(..) => "number",
+            OptionKind::Duration(..) | OptionKind::Seconds(..) | OptionKind::DurationOrOff(..) => "duration",
+            OptionKind::CountOrAll(..) | OptionKind::IntegerOrOff(..) => "integer",
+            OptionKind::Word(_) => "word",
+            OptionKind::Map(_) => "map",
         }
     }
 
     /// The range, as the description gives it; empty where the text says everything.
     pub(super) fn range(&self) -> String {
         match &self.kind {
-            Kind::Bool(_) => "true, false".to_owned(),
-            Kind::Integer(min, max, _) => format!("{min} to {max}"),
-            Kind::IntegerOrOff(min, max, _) => format!("{min} to {max}, off"),
-            Kind::CountOrAll(max, _) => format!("0 to {max}, all"),
-            Kind::Float(min, max, _) => format!("{min} to {max}"),
-            Kind::Duration(min, max, _) => format!("{min} to {max} ms"),
-            Kind::Seconds(min, max, _) => format!("{min} to {max} ms, whole seconds"),
-            Kind::DurationOrOff(min, max, _) => format!("{min} to {max} ms, off"),
-            Kind::Word(words) => words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "),
-            Kind::Uri | Kind::Sentinels(_) | Kind::Addresses(_) | Kind::Map(_) => String::new(),
-            Kind::Text(_) | Kind::Name(..) | Kind::Secret(_) => String::new(),
+            OptionKind::Bool(_) => "true, false".to_owned(),
+            OptionKind::Integer(min, max, _) => format!("{min} to {max}"),
+            OptionKind::IntegerOrOff(min, max, _) => format!("{min} to {max}, off"),
+            OptionKind::CountOrAll(max, _) => format!("0 to {max}, all"),
+            OptionKind::Float(min, max, _) => format!("{min} to {max}"),
+            OptionKind::Duration(min, max, _) => format!("{min} to {max} ms"),
+            OptionKind::Seconds(min, max, _) => format!("{min} to {max} ms, whole seconds"),
+            OptionKind::DurationOrOff(min, max, _) => format!("{min} to {max} ms, off"),
+            OptionKind::Word(words) => words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "),
+            OptionKind::Uri | OptionKind::Sentinels(_) | OptionKind::Addresses(_) | OptionKind::Map(_) => String::new(),
+            OptionKind::Text(_) | OptionKind::Name(..) | OptionKind::Secret(_) => String::new(),
         }
     }
 
     /// Whether its value must not be shown.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(_))
+        matches!(self.kind, OptionKind::Secret(_))
     }
 }
 

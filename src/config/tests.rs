@@ -55,7 +55,7 @@ fn message(options: &[(&str, &str)]) -> String {
 #[test]
 fn the_table_and_the_typed_defaults_agree() {
     for option in OPTIONS {
-        if matches!(option.kind, Kind::Uri | Kind::Sentinels(_)) {
+        if matches!(option.kind, OptionKind::Uri | OptionKind::Sentinels(_)) {
             assert_eq!(option.default, "");
             continue;
         }
@@ -82,7 +82,7 @@ fn every_option_is_accepted_and_changes_the_settings() {
 fn every_option_writes_a_place_of_its_own() {
     let before = settings(&[]).unwrap();
     let mut seen = HashSet::new();
-    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, Kind::Uri)) {
+    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, OptionKind::Uri)) {
         let mut after = before.clone();
         option.put(&mut after, other_value(option.key)).unwrap();
         let changed = format!("{after:?}");
@@ -242,7 +242,7 @@ fn a_client_overrides_only_what_is_its_own() {
     let over = config(&[("pool.min", "2"), ("replica.fallback", "error")]).unwrap().overlay(&base).unwrap();
     assert_eq!((over.pool.min, over.pool.max, over.replica.fallback), (2, 8, Fallback::Error));
     assert_eq!(over.auth, base.auth);
-    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, Kind::Uri)) {
+    for option in OPTIONS.iter().filter(|option| !matches!(option.kind, OptionKind::Uri)) {
         let result = config(&[(option.key, other_value(option.key))]).unwrap().overlay(&base);
         assert_eq!(result.is_ok(), option.per_client, "{}", option.key);
         if let Err(error) = result {

@@ -19,12 +19,13 @@ const NODES: usize = offset_of!(vigie_packed_event, root);
 
 const NOTHING: Node = Node { kind: Kind::None as u8, ..Node::NULL };
 
-type Texts = [(&'static str, fn(&Error) -> &str); 3];
-type Numbers = [(&'static str, fn(&Error) -> i64); 2];
+type TextFields = [(&'static str, fn(&Error) -> &str); 3];
+type NumberFields = [(&'static str, fn(&Error) -> i64); 2];
 
 /// The properties of an error beside its status and its flags, under the names of the functions that return them.
-const TEXTS: Texts = [("message", Error::message), ("server_code", Error::server_code), ("endpoint", Error::endpoint)];
-const NUMBERS: Numbers = [("count", Error::count), ("errno", |error| error.errno() as i64)];
+const TEXTS: TextFields =
+    [("message", Error::message), ("server_code", Error::server_code), ("endpoint", Error::endpoint)];
+const NUMBERS: NumberFields = [("count", Error::count), ("errno", |error| error.errno() as i64)];
 
 /// The bytes that an event takes as a record.
 pub(super) fn size_of_record(event: &Event) -> usize {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use loom::thread;
 
-use super::role::Role;
+use super::role::LaneRole;
 use super::{Bytes, Completion, Lane, Outcome, Unit};
 use crate::config::LaneSettings;
 use crate::error::{Error, Status};
@@ -100,11 +100,11 @@ fn pass(deadline: Deadline) {
 /// Nobody has a role, and nothing is in flight once one more caller has been served.
 fn assert_well(lane: &Lane) {
     let st = lane.lock();
-    assert_eq!((st.reader, st.writer), (Role::Free, Role::Free));
+    assert_eq!((st.reader, st.writer), (LaneRole::Free, LaneRole::Free));
     drop(st);
     assert_own('z', &call(lane, 'z', Deadline::never()));
     let st = lane.lock();
-    assert_eq!((st.in_flight(), st.reader, st.writer, st.has_unsent()), (0, Role::Free, Role::Free, false));
+    assert_eq!((st.in_flight(), st.reader, st.writer, st.has_unsent()), (0, LaneRole::Free, LaneRole::Free, false));
 }
 
 // ---- the slot ---------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ fn the_end(end: fn(&Lane)) {
             }
         }
         let st = lane.lock();
-        assert_eq!((st.in_flight(), st.reader, st.writer), (0, Role::Free, Role::Free));
+        assert_eq!((st.in_flight(), st.reader, st.writer), (0, LaneRole::Free, LaneRole::Free));
         assert!(st.dead.is_some());
     });
 }

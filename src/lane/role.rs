@@ -1,6 +1,6 @@
 //! A role of the lane, the reader's or the writer's: its holder, and how it passes to another caller. Protected by the lane's lock.
 //!
-//! Guarantees: there is one holder at a time; a sleeping caller learns of its role by an order in its slot, and [`Role::given`]
+//! Guarantees: there is one holder at a time; a sleeping caller learns of its role by an order in its slot, and [`LaneRole::given`]
 //! names the unit whose caller has to be woken. Leaves to others: the choice of the next holder (state), and waking, which follows
 //! the lock (mod).
 
@@ -13,7 +13,7 @@ pub(super) const NOBODY: u64 = u64::MAX;
 
 /// The holder of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum LaneRole {
     /// Not held: the next caller takes it.
     Free,
     /// The caller of this unit was ordered to take it, and has not done so yet.
@@ -22,7 +22,7 @@ pub(super) enum Role {
     Taken(u64),
 }
 
-impl Role {
+impl LaneRole {
     pub(super) fn is_free(self) -> bool {
         self == Self::Free
     }

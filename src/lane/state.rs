@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::role::Role;
+use super::role::LaneRole;
 use super::unit::{Completion, Failure, Outcome};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
@@ -93,8 +93,8 @@ pub(super) struct LaneState {
     ring: VecDeque<Entry>,
     /// The number of the ring's first entry.
     head: u64,
-    pub(super) writer: Role,
-    pub(super) reader: Role,
+    pub(super) writer: LaneRole,
+    pub(super) reader: LaneRole,
     /// The cork's timer ended while a writer was at work: the writer must not leave without these bytes.
     pub(super) overdue: bool,
     /// A caller keeps the timer for the bytes in the append buffer.
@@ -126,8 +126,8 @@ impl LaneState {
             out: Out::default(),
             ring: VecDeque::new(),
             head: 0,
-            writer: Role::Free,
-            reader: Role::Free,
+            writer: LaneRole::Free,
+            reader: LaneRole::Free,
             overdue: false,
             timed: false,
             check_peer_first: false,
@@ -410,7 +410,7 @@ impl LaneState {
     /// Passes the reader's role to the first waiting caller, or frees it. Returns the unit whose caller has to be woken.
     pub(super) fn pass_reader(&mut self, but: u64) -> Option<u64> {
         let next = if self.dead.is_none() { self.first_live(but) } else { None };
-        let (role, asleep) = Role::given(next, Order::TakeReader);
+        let (role, asleep) = LaneRole::given(next, Order::TakeReader);
         self.reader = role;
         asleep
     }
@@ -418,7 +418,7 @@ impl LaneState {
     /// Passes the writer's role to a waiting caller with unsent bytes, or frees it: the next caller then sends those bytes before
     /// its own. Returns the unit whose caller has to be woken.
     pub(super) fn pass_writer(&mut self, but: u64) -> Option<u64> {
-        let (role, asleep) = Role::given(self.last_unsent_live(but), Order::TakeWriter);
+        let (role, asleep) = LaneRole::given(self.last_unsent_live(but), Order::TakeWriter);
         self.writer = role;
         asleep
     }

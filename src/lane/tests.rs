@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use super::role::Role;
+use super::role::LaneRole;
 use super::{Bytes, Lane, Outcome, Point, Unit};
 use crate::config::{ClientSettings, Endpoint, LaneSettings};
 use crate::error::Status;
@@ -224,7 +224,7 @@ fn a_reader_is_never_ordered_to_write() {
                 std::thread::yield_now();
             }
             let st = lane.lock();
-            assert!(matches!(st.writer, Role::Taken(writer) if st.last_unsent_live(writer).is_none()));
+            assert!(matches!(st.writer, LaneRole::Taken(writer) if st.last_unsent_live(writer).is_none()));
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());

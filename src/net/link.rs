@@ -59,14 +59,14 @@ pub enum LinkEvent {
 pub struct Link {
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
-    state: State,
+    state: LinkState,
     until: Deadline,
     input: In,
     output: Out,
     info: Option<ServerInfo>,
 }
 
-enum State {
+enum LinkState {
     Resolving(Lookup),
     /// Connecting to one address, until when, and the addresses after it.
     Connecting(Dial, Instant, Vec<SocketAddr>),
@@ -84,16 +84,16 @@ impl Link {
             // The configuration allows no Unix socket for Sentinels, but address.map might lead to one.
             Endpoint::Unix(_) => ("", 0),
         };
-        let state = State::Resolving(resolve::begin(host, port, waker));
+        let state = LinkState::Resolving(resolve::begin(host, port, waker));
         Self { endpoint, options, state, until, input, output: Out::default(), info: None }
     }
 
     /// Its state in a word: connecting, greeting, ready.
     pub fn phase(&self) -> u8 {
         match &self.state {
-            State::Resolving(_) | State::Connecting(..) => 0,
-            State::Greeting(..) => 1,
-            State::Ready(_) | State::Dead => 2,
+            LinkState::Resolving(_) | LinkState::Connecting(..) => 0,
+            LinkState::Greeting(..) => 1,
+            LinkState::Ready(_) | LinkState::Dead => 2,
         }
     }
 
@@ -104,15 +104,15 @@ impl Link {
 
     /// What to poll for; nothing while a name is being resolved, and when the link is dead.
     pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let dial = if let State::Connecting(dial, ..) = &self.state { Some(dial) } else { None };
+        let dial = if let LinkState::Connecting(dial, ..) = &self.state { Some(dial) } else { None };
         let connected = self.wire().map(|wire| PollFd::new(wire.fd(), true, !self.output.is_empty()));
         dial.into_iter().flat_map(Dial::poll_fds).chain(connected)
     }
 
     fn wire(&self) -> Option<&Wire> {
         match &self.state {
-            State::Greeting(wire, _) | State::Ready(wire) => Some(wire),
-            State::Resolving(_) | State::Connecting(..) | State::Dead => None,
+            LinkState::Greeting(wire, _) | LinkState::Ready(wire) => Some(wire),
+            LinkState::Resolving(_) | LinkState::Connecting(..) | LinkState::Dead => None,
         }
     }
 
@@ -120,11 +120,11 @@ impl Link {
     pub fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
             // Only once: after that it waits for the answer, which wakes it.
-            State::Resolving(_) => {
+            LinkState::Resolving(_) => {
                 let end = self.until.end().map(|end| end - self.patience() + Duration::from_millis(1));
                 end.filter(|at| *at > Instant::now())
             }
-            State::Connecting(dial, until, rest) => {
+            LinkState::Connecting(dial, until, rest) => {
                 let next = (!rest.is_empty()).then_some(*until);
                 [dial.wakes_at(), next].into_iter().flatten().min()
             }
@@ -145,7 +145,7 @@ impl Link {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(error) => {
-                    self.state = State::Dead;
+                    self.state = LinkState::Dead;
                     return Err(error.with_endpoint(&self.endpoint));
                 }
             }
@@ -154,14 +154,14 @@ impl Link {
 
     /// Makes one transition. False: there is nothing to do but wait.
     fn advance(&mut self, events: &mut Vec<LinkEvent>) -> Result<bool> {
-        match std::mem::replace(&mut self.state, State::Dead) {
-            State::Resolving(lookup) => self.resolved(lookup),
-            State::Connecting(dial, until, rest) => self.connected(dial, until, rest),
-            connected @ (State::Greeting(..) | State::Ready(_)) => {
+        match std::mem::replace(&mut self.state, LinkState::Dead) {
+            LinkState::Resolving(lookup) => self.resolved(lookup),
+            LinkState::Connecting(dial, until, rest) => self.connected(dial, until, rest),
+            connected @ (LinkState::Greeting(..) | LinkState::Ready(_)) => {
                 self.state = connected;
                 self.exchange(events)
             }
-            State::Dead => Err(Error::new(Status::Io, "the connection is closed")),
+            LinkState::Dead => Err(Error::new(Status::Io, "the connection is closed")),
         }
     }
 
@@ -171,7 +171,7 @@ impl Link {
         }
         match lookup.poll(self.patience()) {
             None => {
-                self.state = State::Resolving(lookup);
+                self.state = LinkState::Resolving(lookup);
                 Ok(false)
             }
             Some(addresses) => {
@@ -194,7 +194,7 @@ impl Link {
             match Dial::begin(address, &self.options.tcp, &|_| ()) {
                 Ok(dial) => {
                     let share = self.until.left_or(Duration::from_secs(60)) / tries;
-                    self.state = State::Connecting(dial, Instant::now() + share, addresses);
+                    self.state = LinkState::Connecting(dial, Instant::now() + share, addresses);
                     return Ok(false);
                 }
                 Err(error) => last = error,
@@ -209,7 +209,7 @@ impl Link {
                 let mut handshake = Box::new(Handshake::new(self.options.handshake.for_another_node()));
                 self.output = Out::default();
                 self.output.push(&handshake.first());
-                self.state = State::Greeting(Wire::new(socket), handshake);
+                self.state = LinkState::Greeting(Wire::new(socket), handshake);
                 return Ok(true);
             }
             Ok(None) => {}
@@ -218,14 +218,14 @@ impl Link {
         if !rest.is_empty() && Instant::now() >= until {
             return self.start(rest, io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
-        self.state = State::Connecting(dial, until, rest);
+        self.state = LinkState::Connecting(dial, until, rest);
         Ok(false)
     }
 
     /// Sends what is left, receives what is there.
     fn exchange(&mut self, events: &mut Vec<LinkEvent>) -> Result<bool> {
         self.flush()?;
-        let (State::Greeting(wire, _) | State::Ready(wire)) = &self.state else { return Ok(false) };
+        let (LinkState::Greeting(wire, _) | LinkState::Ready(wire)) = &self.state else { return Ok(false) };
         match wire.fill(&mut self.input, Some(Duration::ZERO)) {
             Ok(Filled::Closed) => {
                 Err(self.broken("connection closed", &io::Error::from_raw_os_error(libc::ECONNRESET)))
@@ -237,7 +237,7 @@ impl Link {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let (State::Greeting(wire, _) | State::Ready(wire)) = &self.state else { return Ok(()) };
+        let (LinkState::Greeting(wire, _) | LinkState::Ready(wire)) = &self.state else { return Ok(()) };
         wire.flush(&mut self.output).map_err(|error| self.broken("send", &error))
     }
 
@@ -253,17 +253,17 @@ impl Link {
     }
 
     fn take(&mut self, reply: Reply, events: &mut Vec<LinkEvent>) -> Result<()> {
-        match std::mem::replace(&mut self.state, State::Dead) {
-            State::Greeting(wire, mut handshake) => match handshake.feed(&reply)? {
-                Step::More => self.state = State::Greeting(wire, handshake),
+        match std::mem::replace(&mut self.state, LinkState::Dead) {
+            LinkState::Greeting(wire, mut handshake) => match handshake.feed(&reply)? {
+                Step::More => self.state = LinkState::Greeting(wire, handshake),
                 Step::Send(bytes) => {
                     self.output.push(&bytes);
-                    self.state = State::Greeting(wire, handshake);
+                    self.state = LinkState::Greeting(wire, handshake);
                     self.flush()?;
                 }
                 Step::Done(info) => {
                     self.info = Some(info);
-                    self.state = State::Ready(wire);
+                    self.state = LinkState::Ready(wire);
                     events.push(LinkEvent::Ready);
                 }
             },
@@ -278,10 +278,10 @@ impl Link {
     /// The error when the time of this link is over.
     pub fn timed_out(&self, after: Duration) -> Error {
         let what = match &self.state {
-            State::Resolving(lookup) => return lookup.timed_out(),
-            State::Connecting(..) => "no connection",
-            State::Greeting(..) => "no answer to the handshake",
-            State::Ready(_) | State::Dead => "no answer",
+            LinkState::Resolving(lookup) => return lookup.timed_out(),
+            LinkState::Connecting(..) => "no connection",
+            LinkState::Greeting(..) => "no answer to the handshake",
+            LinkState::Ready(_) | LinkState::Dead => "no answer",
         };
         Error::new(Status::Timeout, format!("{what} within {} ms", after.as_millis())).with_endpoint(&self.endpoint)
     }
@@ -317,7 +317,7 @@ mod tests {
         // Its first packet is lost by now; there is room for another.
         while listener.accept().is_ok() {}
         let mut begun = Vec::new();
-        while let State::Connecting(dial, ..) = &link.state {
+        while let LinkState::Connecting(dial, ..) = &link.state {
             begun = dial.begun();
             let mut fds: Vec<PollFd> = link.poll_fds().collect();
             assert_eq!(fds.len(), begun.len());
@@ -325,7 +325,7 @@ mod tests {
             poll::wait(&mut fds, Some(next.unwrap_or(Duration::from_secs(20)))).unwrap();
             link.drive(&mut events).unwrap();
         }
-        let State::Greeting(wire, _) = &link.state else { panic!("not connected") };
+        let LinkState::Greeting(wire, _) = &link.state else { panic!("not connected") };
         assert_eq!(begun.len(), 2);
         assert!(Arc::ptr_eq(wire.socket(), &begun[1]), "the first one sends again only after a second");
     }

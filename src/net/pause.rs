@@ -37,12 +37,12 @@ struct PauseState {
     of_service: bool,
     /// An attempt is being made to see whether it is over.
     tried: bool,
-    refusal: Option<Refusal>,
+    refusal: Option<NodeRefusal>,
     generation: u64,
 }
 
 /// The refusal of a node that accepts connections.
-struct Refusal {
+struct NodeRefusal {
     /// How often in a row.
     times: u32,
     begun: Instant,
@@ -130,8 +130,13 @@ impl Pause {
         let before = state.refusal.as_ref().filter(|refusal| now.saturating_duration_since(refusal.until) < FORGOTTEN);
         let times = before.map_or(0, |refusal| refusal.times);
         let until = now + self.pause_after(times);
-        state.refusal =
-            Some(Refusal { times: times.saturating_add(1), begun: now, until, error: error.clone(), has_role: false });
+        state.refusal = Some(NodeRefusal {
+            times: times.saturating_add(1),
+            begun: now,
+            until,
+            error: error.clone(),
+            has_role: false,
+        });
         true
     }
 

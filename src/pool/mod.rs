@@ -34,7 +34,7 @@ const OFFERED: Duration = Duration::from_secs(1);
 
 /// What a pool is made from.
 #[derive(Clone)]
-pub struct Spec {
+pub struct PoolSpec {
     /// The node, with the address that is dialled.
     pub endpoint: Endpoint,
     /// How its connections are opened.
@@ -125,7 +125,7 @@ pub struct Counts {
 
 impl Pool {
     /// A pool without connections. The first call opens the first one.
-    pub fn new(spec: Spec) -> Arc<Self> {
+    pub fn new(spec: PoolSpec) -> Arc<Self> {
         Arc::new(Self {
             name: spec.endpoint.to_string(),
             endpoint: spec.endpoint,

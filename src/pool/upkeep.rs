@@ -39,7 +39,7 @@ impl Pool {
         let pool = Arc::downgrade(self);
         let begun = worker::dial(Host::of(self.name()), false, move || {
             let Some(pool) = pool.upgrade() else { return };
-            let _done = Opening(&pool);
+            let _done = OpeningMark(&pool);
             pool.replace_old();
             pool.refill();
         });
@@ -120,9 +120,9 @@ impl Pool {
 }
 
 /// Marks the job that opens what the pool lacks. When it ends, also by a panic, another one may begin.
-struct Opening<'a>(&'a Pool);
+struct OpeningMark<'a>(&'a Pool);
 
-impl Drop for Opening<'_> {
+impl Drop for OpeningMark<'_> {
     fn drop(&mut self) {
         self.0.opening.store(false, Ordering::Release);
     }

@@ -42,7 +42,7 @@ pub enum Decoded {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum FrameRole {
     /// Its children are kept.
     Kept,
     /// They are not.
@@ -56,7 +56,7 @@ enum Role {
 struct Frame {
     left: u64,
     count: u64,
-    role: Role,
+    role: FrameRole,
 }
 
 impl Frame {
@@ -77,7 +77,7 @@ struct Text {
 
 /// A unit that is not complete.
 #[derive(Debug, Default)]
-struct Unit {
+struct OpenUnit {
     tree: Tree,
     frames: Vec<Frame>,
     /// 1 when the outermost frame is the unit itself and not a reply.
@@ -90,7 +90,7 @@ struct Unit {
     is_skip: bool,
 }
 
-enum Step {
+enum Progress {
     More,
     Goes(usize),
     Ends(usize),
@@ -102,9 +102,9 @@ enum Step {
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
-    unit: Unit,
+    unit: OpenUnit,
     /// The unit that an out-of-band message interrupts.
-    outer: Option<Box<Unit>>,
+    outer: Option<Box<OpenUnit>>,
     /// The beginning of a header line, when the input ended within it.
     line: Vec<u8>,
     text: Option<Text>,
@@ -119,7 +119,7 @@ impl Decoder {
         let max_nodes = limits.max_nodes.min(u32::MAX as usize - 1);
         Self {
             limits: Limits { max_nodes, ..limits },
-            unit: Unit::default(),
+            unit: OpenUnit::default(),
             outer: None,
             line: Vec::new(),
             text: None,
@@ -185,7 +185,7 @@ impl Decoder {
     pub fn refuse_rest(&mut self) -> Option<Reply> {
         let in_list = self.is_begun && !self.is_push && self.line.is_empty() && self.text.is_none();
         let unit = &mut self.unit;
-        let [Frame { left, role: Role::Kept, .. }] = unit.frames[..] else { return None };
+        let [Frame { left, role: FrameRole::Kept, .. }] = unit.frames[..] else { return None };
         let last = unit.tree.last_child().filter(|last| last.kind() == Kind::Error)?;
         let (start, len) = (last.value as usize, last.len as usize);
         let line = unit.tree.data.get(start..start + len)?;
@@ -228,11 +228,11 @@ impl Decoder {
                 self.rest_of_head(rest)?
             };
             match step {
-                Step::More => return Ok((input.len(), None)),
-                Step::Goes(used) => at += used,
-                Step::Ends(_) if self.unit.tree.is_starved() => return Err(no_memory(self.unit.nodes, "nodes")),
-                Step::Ends(used) => return Ok((at + used, Some(self.end()))),
-                Step::Whole(used, reply) => {
+                Progress::More => return Ok((input.len(), None)),
+                Progress::Goes(used) => at += used,
+                Progress::Ends(_) if self.unit.tree.is_starved() => return Err(no_memory(self.unit.nodes, "nodes")),
+                Progress::Ends(used) => return Ok((at + used, Some(self.end()))),
+                Progress::Whole(used, reply) => {
                     self.is_begun = false;
                     return Ok((at + used, Some(Decoded::Reply(reply))));
                 }
@@ -251,7 +251,7 @@ impl Decoder {
             Want::List(count) => self.open(Kind::Array, u64::from(count))?,
             Want::Skip(count) => {
                 unit.is_skip = true;
-                unit.drop_next(u64::from(count), Role::Dropped);
+                unit.drop_next(u64::from(count), FrameRole::Dropped);
             }
         }
         Ok(())
@@ -273,32 +273,32 @@ impl Decoder {
 
     /// Reads a header line at the start of the input; an incomplete one is kept.
     #[inline]
-    fn head(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+    fn head(&mut self, rest: &[u8]) -> Result<Progress, DecodeError> {
         if rest.is_empty() {
-            return Ok(Step::More);
+            return Ok(Progress::More);
         }
         if let Some(step) = self.run_of_values(rest) {
             return Ok(step);
         }
         let Some((head, used)) = head::parse(rest)? else {
             self.line.extend_from_slice(rest);
-            return Ok(Step::More);
+            return Ok(Progress::More);
         };
         if self.unit.frames.is_empty() {
             if let Some(reply) = alone(&head, self.limits.max_bytes) {
-                return Ok(Step::Whole(used, reply));
+                return Ok(Progress::Whole(used, reply));
             }
         }
-        Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) })
+        Ok(if self.apply(head)? { Progress::Ends(used) } else { Progress::Goes(used) })
     }
 
     /// Reads children of an aggregate that are wholly in the input, one after the other.
     ///
     /// Anything unusual is left to the general path.
     #[inline]
-    fn run_of_values(&mut self, rest: &[u8]) -> Option<Step> {
+    fn run_of_values(&mut self, rest: &[u8]) -> Option<Progress> {
         let unit = &mut self.unit;
-        let frame = unit.frames.last_mut().filter(|frame| frame.role == Role::Kept)?;
+        let frame = unit.frames.last_mut().filter(|frame| frame.role == FrameRole::Kept)?;
         if frame.left == frame.count {
             let first = head::whole_text(rest).filter(|(text, _)| text.len() <= self.limits.max_bytes);
             if let Some((text, _)) = first {
@@ -313,11 +313,11 @@ impl Decoder {
         unit.is_touched = true;
         frame.left -= count;
         let ends = frame.left == 0 && unit.complete();
-        Some(if ends { Step::Ends(used) } else { Step::Goes(used) })
+        Some(if ends { Progress::Ends(used) } else { Progress::Goes(used) })
     }
 
     /// A header line whose beginning came earlier.
-    fn rest_of_head(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
+    fn rest_of_head(&mut self, rest: &[u8]) -> Result<Progress, DecodeError> {
         let is_long = self.line.first().is_some_and(|&first| head::is_long(first));
         let most = if is_long { head::LONG } else { head::SHORT }.saturating_sub(self.line.len());
         let window = &rest[..rest.len().min(most)];
@@ -328,10 +328,10 @@ impl Decoder {
         // A long line is searched again only when it is whole, or too long: otherwise many small pieces would cost quadratic time.
         let parsed = if is_long && end.is_none() && line.len() < head::LONG { Ok(None) } else { head::parse(&line) };
         let step = match parsed? {
-            Some((head, _)) => Ok(if self.apply(head)? { Step::Ends(used) } else { Step::Goes(used) }),
+            Some((head, _)) => Ok(if self.apply(head)? { Progress::Ends(used) } else { Progress::Goes(used) }),
             None => {
                 self.line = line;
-                return Ok(Step::More);
+                return Ok(Progress::More);
             }
         };
         line.clear();
@@ -367,7 +367,7 @@ impl Decoder {
             Head::Attribute(count) => {
                 self.check_depth()?;
                 if count > 0 {
-                    self.unit.drop_next(count, Role::Attribute);
+                    self.unit.drop_next(count, FrameRole::Attribute);
                 }
                 Ok(false)
             }
@@ -394,7 +394,7 @@ impl Decoder {
             return Ok(self.unit.done(Node::aggregate(kind, 0, 0)));
         }
         if self.unit.dropping > 0 {
-            self.unit.drop_next(count, Role::Dropped);
+            self.unit.drop_next(count, FrameRole::Dropped);
         } else {
             self.open(kind, count)?;
         }
@@ -411,7 +411,7 @@ impl Decoder {
         if !unit.tree.open(kind, count as usize) {
             return Err(no_memory(count, "nodes"));
         }
-        unit.frames.push(Frame { left: count, count, role: Role::Kept });
+        unit.frames.push(Frame { left: count, count, role: FrameRole::Kept });
         Ok(())
     }
 
@@ -451,8 +451,8 @@ impl Decoder {
 
     /// The bytes of a text and the CRLF behind it.
     #[inline]
-    fn text(&mut self, rest: &[u8]) -> Result<Step, DecodeError> {
-        let Some(text) = &mut self.text else { return Ok(Step::Goes(0)) };
+    fn text(&mut self, rest: &[u8]) -> Result<Progress, DecodeError> {
+        let Some(text) = &mut self.text else { return Ok(Progress::Goes(0)) };
         let used = text.left.min(rest.len());
         let body = text.left.saturating_sub(2).min(used);
         if self.unit.dropping == 0 {
@@ -461,11 +461,11 @@ impl Decoder {
         text.left -= used;
         line_end(&rest[body..used], text.left)?;
         if text.left > 0 {
-            return Ok(Step::More);
+            return Ok(Progress::More);
         }
-        let Some(text) = self.text.take() else { return Ok(Step::Goes(used)) };
+        let Some(text) = self.text.take() else { return Ok(Progress::Goes(used)) };
         let node = if self.unit.dropping == 0 { self.close_text(&text)? } else { Node::NULL };
-        Ok(if self.unit.done(node) { Step::Ends(used) } else { Step::Goes(used) })
+        Ok(if self.unit.done(node) { Progress::Ends(used) } else { Progress::Goes(used) })
     }
 
     #[inline]
@@ -483,8 +483,8 @@ impl Decoder {
     }
 }
 
-impl Unit {
-    fn drop_next(&mut self, count: u64, role: Role) {
+impl OpenUnit {
+    fn drop_next(&mut self, count: u64, role: FrameRole) {
         self.frames.push(Frame { left: count, count, role });
         self.dropping += 1;
     }
@@ -505,12 +505,12 @@ impl Unit {
     fn complete(&mut self) -> bool {
         self.is_touched = true;
         while let Some(Frame { role, .. }) = self.frames.pop() {
-            if role == Role::Kept {
+            if role == FrameRole::Kept {
                 self.tree.close();
             } else {
                 self.dropping -= 1;
             }
-            if role == Role::Attribute {
+            if role == FrameRole::Attribute {
                 return false;
             }
             let Some(parent) = self.frames.last_mut() else { break };

@@ -26,7 +26,7 @@ impl Out {
 }
 
 /// An aggregate that is being written: the remaining ids, and whether they are keys and values.
-struct Level {
+struct OpenAggregate {
     next: u32,
     end: u32,
     is_map: bool,
@@ -38,7 +38,7 @@ pub(super) fn write(reply: &Body) -> Result<Vec<u8>> {
     let mut out = Out { bytes: Vec::new(), full: false };
     let room = reply.data().len() + reply.nodes().len() * 4;
     out.full = out.bytes.try_reserve(room).is_err();
-    let mut open: Vec<Level> = Vec::new();
+    let mut open: Vec<OpenAggregate> = Vec::new();
     enter(reply, 0, &mut out, &mut open);
     while let Some(level) = open.last_mut().filter(|_| !out.full) {
         if level.next == level.end {
@@ -71,13 +71,13 @@ pub(super) fn write(reply: &Body) -> Result<Vec<u8>> {
     Ok(out.bytes)
 }
 
-fn enter(reply: &Body, id: u32, out: &mut Out, open: &mut Vec<Level>) {
+fn enter(reply: &Body, id: u32, out: &mut Out, open: &mut Vec<OpenAggregate>) {
     let kind = reply.kind(id);
     if kind.is_aggregate() {
         let is_map = kind == Kind::Map;
         out.push(if is_map { b'{' } else { b'[' });
         let children = reply.children(id);
-        open.push(Level { next: children.start, end: children.end, is_map, is_value: false });
+        open.push(OpenAggregate { next: children.start, end: children.end, is_map, is_value: false });
     } else {
         scalar(reply, id, out);
     }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, Status, flags, quoted};
 use crate::lane::Outcome;
 use crate::net::{Admit, Conn, ConnectOptions, Expect};
 use crate::plan::{CallFlags, Plan, Target};
-use crate::pool::{Pool, Spec};
+use crate::pool::{Pool, PoolSpec};
 use crate::sys::random;
 use crate::time::Deadline;
 use crate::topology::{Haste, ReplicaView, Service};
@@ -39,7 +39,7 @@ pub(crate) struct Router {
 }
 
 /// The view of the topology that a call was started with.
-pub(crate) struct Seen(Guard<Arc<View>>);
+pub(crate) struct SeenView(Guard<Arc<View>>);
 
 impl Router {
     pub(crate) fn new(
@@ -111,8 +111,8 @@ impl Router {
         View { version: snapshot.version, configured, primary, replicas }
     }
 
-    fn spec(&self, endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> Spec {
-        Spec {
+    fn spec(&self, endpoint: &Endpoint, settings: &ClientSettings, expect: Expect) -> PoolSpec {
+        PoolSpec {
             endpoint: endpoint.clone(),
             connect: ConnectOptions::of_node(settings, expect),
             pool: settings.pool,
@@ -180,7 +180,7 @@ impl Router {
 
     /// The route of a call. `tried`: the replicas at which it has failed. `seen`: what [`Router::ensure_topology`] returned.
     #[inline(always)]
-    pub(crate) fn route(&self, seen: Seen, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
+    pub(crate) fn route(&self, seen: SeenView, plan: &Plan<'_>, call: CallFlags, tried: &[String]) -> Result<Route> {
         let view = if self.fits(&seen.0) { seen.0 } else { self.current_view() };
         match plan.scan {
             None => self.route_in(&view, self.reads_from_replicas(plan, call), tried),
@@ -269,15 +269,15 @@ impl Router {
     /// Makes sure that the topology is newer than the one that was found outdated: that of the discovery `stale` or an earlier one,
     /// or of this version.
     #[inline]
-    pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<Seen> {
+    pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<SeenView> {
         let view = self.current_view();
         if view.serves(self.context.target) && (stale == 0 || self.is_newer(stale, version)) {
-            return Ok(Seen(view));
+            return Ok(SeenView(view));
         }
         let serves = view.serves(self.context.target);
         drop(view);
         self.renew_topology(serves, stale, deadline)?;
-        Ok(Seen(self.current_view()))
+        Ok(SeenView(self.current_view()))
     }
 
     fn is_newer(&self, stale: u64, version: u64) -> bool {

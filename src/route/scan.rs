@@ -25,14 +25,14 @@ const ASK: [&[u8]; 2] = [b"INFO", b"server"];
 /// What is known about the scans of a client.
 pub(super) struct Scans {
     cursors: Cursors,
-    nodes: Vec<Node>,
+    nodes: Vec<ScanNode>,
     generations: u64,
     /// The replica on which the scans of a replica client begin.
     pub(super) pin: Option<String>,
 }
 
 /// A node that scans were sent to.
-struct Node {
+struct ScanNode {
     pool: Weak<Pool>,
     origin: Origin,
     /// Its server's run_id; `None` if the server does not give it.
@@ -67,7 +67,7 @@ impl Default for Scans {
 }
 
 impl Scans {
-    fn node(&self, pool: &Arc<Pool>) -> Option<&Node> {
+    fn node(&self, pool: &Arc<Pool>) -> Option<&ScanNode> {
         self.nodes.iter().find(|node| node.is(pool))
     }
 
@@ -124,7 +124,7 @@ impl Scans {
         self.nodes.retain(|node| !node.is(pool));
         self.generations += 1;
         let origin = Origin { generation: self.generations, node: pool.name().into() };
-        self.nodes.push(Node { pool: Arc::downgrade(pool), origin: origin.clone(), run, restarts, opened });
+        self.nodes.push(ScanNode { pool: Arc::downgrade(pool), origin: origin.clone(), run, restarts, opened });
         origin
     }
 
@@ -145,7 +145,7 @@ impl Scans {
     }
 }
 
-impl Node {
+impl ScanNode {
     fn is(&self, pool: &Arc<Pool>) -> bool {
         std::ptr::eq(self.pool.as_ptr(), Arc::as_ptr(pool))
     }

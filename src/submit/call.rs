@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::order::Class;
+use super::order::OrderClass;
 use super::pending::PendingQueue;
 use crate::call::judge::{self, Verdict, judge};
 use crate::call::{Attempt, Way, durable};
@@ -78,7 +78,7 @@ pub(super) struct CallProfile {
     /// It reads from a replica, and may take long there.
     pub(super) slow: bool,
     pub(super) traffic: Traffic,
-    pub(super) class: Class,
+    pub(super) class: OrderClass,
 }
 
 /// What changes during a call.

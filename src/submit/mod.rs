@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
-use order::Class;
+use order::OrderClass;
 use pending::PendingQueue;
 
 use crate::call::{Way, durable, gate};
@@ -61,19 +61,19 @@ struct Part {
 /// Takes the submitted calls of a client.
 pub(crate) struct Submitter {
     router: Arc<Router>,
-    pending: [Arc<PendingQueue>; Class::COUNT],
+    pending: [Arc<PendingQueue>; OrderClass::COUNT],
     /// The number of the next call, in the order of submission.
     next: AtomicU64,
 }
 
 impl Submitter {
     pub(crate) fn new(router: &Arc<Router>) -> Self {
-        let classes = [Class::Primary, Class::Replicas, Class::Blocking];
+        let classes = [OrderClass::Primary, OrderClass::Replicas, OrderClass::Blocking];
         let pending = classes.map(|class| PendingQueue::new(Arc::downgrade(router), class));
         Self { router: Arc::clone(router), pending, next: AtomicU64::new(0) }
     }
 
-    fn pending(&self, class: Class) -> &Arc<PendingQueue> {
+    fn pending(&self, class: OrderClass) -> &Arc<PendingQueue> {
         &self.pending[class as usize]
     }
 
@@ -107,7 +107,7 @@ impl Submitter {
         };
         let calls: Vec<Arc<Call>> = parts.into_iter().map(make).collect();
         // Calls that go the same way are started together; reads are spread over the replicas one by one.
-        let together = |a: &Arc<Call>, b: &Arc<Call>| a.profile == b.profile && a.profile.class == Class::Primary;
+        let together = |a: &Arc<Call>, b: &Arc<Call>| a.profile == b.profile && a.profile.class == OrderClass::Primary;
         calls.chunk_by(together).for_each(|calls| self.begin(calls, queue));
         Ok(())
     }
@@ -156,9 +156,9 @@ impl Submitter {
             None => Traffic::Plain,
         };
         let class = match traffic {
-            Traffic::Dedicated => Class::Blocking,
-            _ if from_replicas => Class::Replicas,
-            _ => Class::Primary,
+            Traffic::Dedicated => OrderClass::Blocking,
+            _ if from_replicas => OrderClass::Replicas,
+            _ => OrderClass::Primary,
         };
         let slow = from_replicas && (plan.slow || call.has(CallFlags::SLOW));
         Ok(CallProfile { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, class })
@@ -187,7 +187,7 @@ impl Submitter {
         }
         seam::pass(Seam::GatePassed, &*context.service);
         let version = context.service.version();
-        let Some(route) = self.router.route_now(class == Class::Replicas) else { return (0, None) };
+        let Some(route) = self.router.route_now(class == OrderClass::Replicas) else { return (0, None) };
         let Some(submit_lane) = route.pool.submit_lane(Traffic::Plain) else { return (0, Some((route, version))) };
         let pending = self.pending(class);
         if !pending.begin(&submit_lane, Traffic::Plain, calls.len()) {

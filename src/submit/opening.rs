@@ -21,23 +21,23 @@ pub(super) fn open<F: FnOnce(OpenResult) + Send + 'static>(
     limit: Duration,
     tell: F,
 ) {
-    let job = Job { tell: Some(tell), opened: None };
+    let job = OpenJob { tell: Some(tell), opened: None };
     // Without a thread for it the job is dropped, which calls `tell`.
     let _ = worker::dial(Host::of(pool.name()), true, move || job.run(&pool, traffic, limit));
 }
 
-struct Job<F: FnOnce(OpenResult)> {
+struct OpenJob<F: FnOnce(OpenResult)> {
     tell: Option<F>,
     opened: Option<OpenResult>,
 }
 
-impl<F: FnOnce(OpenResult)> Job<F> {
+impl<F: FnOnce(OpenResult)> OpenJob<F> {
     fn run(mut self, pool: &Arc<Pool>, traffic: Traffic, limit: Duration) {
         self.opened = Some(pool.open_submit_lane(traffic, Deadline::after(limit)));
     }
 }
 
-impl<F: FnOnce(OpenResult)> Drop for Job<F> {
+impl<F: FnOnce(OpenResult)> Drop for OpenJob<F> {
     fn drop(&mut self) {
         if let Some(tell) = self.tell.take() {
             tell(self.opened.take().unwrap_or(Ok(None)));

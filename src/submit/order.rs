@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The calls that share an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum OrderClass {
     /// Everything for the primary: in order, on one connection at a time.
     Primary,
     /// Reads of replicas: any that can start does.
@@ -18,14 +18,14 @@ pub(crate) enum Class {
     Blocking,
 }
 
-impl Class {
+impl OrderClass {
     /// How many there are.
     pub(crate) const COUNT: usize = 3;
 }
 
 /// The calls of one class that wait (`W`), or that came back from a connection (`L`) and are not judged yet (`B`).
-pub(super) struct Order<W, B, L> {
-    class: Class,
+pub(super) struct StartOrder<W, B, L> {
+    class: OrderClass,
     /// By the order of their submission.
     waiting: BTreeMap<u64, W>,
     back: VecDeque<B>,
@@ -41,8 +41,8 @@ pub(super) struct Order<W, B, L> {
     in_flight: usize,
 }
 
-impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
-    pub(super) fn new(class: Class) -> Self {
+impl<W, B, L: Clone + PartialEq> StartOrder<W, B, L> {
+    pub(super) fn new(class: OrderClass) -> Self {
         Self {
             class,
             waiting: BTreeMap::new(),
@@ -63,10 +63,10 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
     /// Counts calls that are about to start, and before which no call waits. False: calls that have come back, or that are in
     /// flight on another connection, come first.
     pub(super) fn begin(&mut self, on: &L, traffic: usize, calls: usize) -> bool {
-        if self.class != Class::Replicas && !self.back.is_empty() {
+        if self.class != OrderClass::Replicas && !self.back.is_empty() {
             return false;
         }
-        if self.class == Class::Primary {
+        if self.class == OrderClass::Primary {
             let last = &mut self.last[traffic];
             if last.as_ref() != Some(on) {
                 if self.in_flight > 0 {
@@ -89,7 +89,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
     /// Whether a new call has to wait. Reads do not wait for a call whose connection to another replica is being opened.
     fn has_older(&self) -> bool {
         let only_openings =
-            self.class == Class::Replicas && self.waiting.keys().all(|order| self.opening.contains(order));
+            self.class == OrderClass::Replicas && self.waiting.keys().all(|order| self.opening.contains(order));
         self.in_hand || !self.back.is_empty() || !(self.waiting.is_empty() || only_openings)
     }
 
@@ -135,7 +135,7 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
         !self.waiting.is_empty() || !self.back.is_empty()
     }
 
-    /// The next call to judge. [`Order::put_back`] follows.
+    /// The next call to judge. [`StartOrder::put_back`] follows.
     pub(super) fn take_returned(&mut self) -> Option<B> {
         let back = self.back.pop_front()?;
         self.in_hand = true;
@@ -143,15 +143,15 @@ impl<W, B, L: Clone + PartialEq> Order<W, B, L> {
     }
 
     /// The next call that can start, and whether it has had to wait at the gate. `Err`: calls that came back have to be judged
-    /// first, because they are older. [`Order::put_back`] or [`Order::open`] follows.
+    /// first, because they are older. [`StartOrder::put_back`] or [`StartOrder::open`] follows.
     pub(super) fn take_next(&mut self) -> Result<Option<(u64, W, bool)>, Unjudged> {
         if !self.back.is_empty() {
             return Err(Unjudged);
         }
         let mut ready = self.waiting.keys().copied();
         let order = match self.class {
-            Class::Replicas => ready.find(|order| !self.opening.contains(order)),
-            Class::Primary | Class::Blocking => ready.next().filter(|order| !self.opening.contains(order)),
+            OrderClass::Replicas => ready.find(|order| !self.opening.contains(order)),
+            OrderClass::Primary | OrderClass::Blocking => ready.next().filter(|order| !self.opening.contains(order)),
         };
         let next = order.and_then(|order| Some((order, self.waiting.remove(&order)?, self.was_gated(order))));
         self.in_hand = next.is_some();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Class, Order, Unjudged};
+use super::{OrderClass, StartOrder, Unjudged};
 
 /// Where each call is that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +14,8 @@ enum Place {
 }
 
 struct Model {
-    class: Class,
-    order: Order<(), u64, u32>,
+    class: OrderClass,
+    order: StartOrder<(), u64, u32>,
     places: BTreeMap<u64, Place>,
     next: u64,
     /// The connection that is offered to calls which start now.
@@ -25,20 +25,20 @@ struct Model {
 }
 
 impl Model {
-    fn new(class: Class, seed: u64) -> Self {
+    fn new(class: OrderClass, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let (places, opening) = (BTreeMap::new(), BTreeSet::new());
-        Self { class, order: Order::new(class), places, next: 0, lane: 0, opening, rng }
+        Self { class, order: StartOrder::new(class), places, next: 0, lane: 0, opening, rng }
     }
 
     /// Rule 23: a call starts only if each older one is over, or in flight on the same connection.
     fn check_start(&self, order: u64, on: u32) {
-        if self.class == Class::Replicas {
+        if self.class == OrderClass::Replicas {
             return;
         }
         for (older, place) in self.places.range(..order) {
             let fine = match place {
-                Place::InFlight(lane) => self.class == Class::Blocking || *lane == on,
+                Place::InFlight(lane) => self.class == OrderClass::Blocking || *lane == on,
                 Place::Waiting | Place::Back => false,
             };
             assert!(fine, "call {order} starts on {on} while the older call {older} is {place:?}");
@@ -48,7 +48,7 @@ impl Model {
     fn submit(&mut self) {
         let order = self.next;
         self.next += 1;
-        let starts = self.class != Class::Blocking && self.rng.bool() && self.order.begin_new(&self.lane, 0, 1);
+        let starts = self.class != OrderClass::Blocking && self.rng.bool() && self.order.begin_new(&self.lane, 0, 1);
         if starts {
             self.check_start(order, self.lane);
             self.places.insert(order, Place::InFlight(self.lane));
@@ -158,7 +158,7 @@ impl Model {
 
 #[test]
 fn rule_23_a_newer_call_never_starts_before_an_older_one_that_did_not_run() {
-    for class in [Class::Primary, Class::Blocking, Class::Replicas] {
+    for class in [OrderClass::Primary, OrderClass::Blocking, OrderClass::Replicas] {
         for seed in 0..3_000 {
             let mut model = Model::new(class, seed);
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -174,7 +174,7 @@ fn rule_23_a_newer_call_never_starts_before_an_older_one_that_did_not_run() {
 
 #[test]
 fn reads_of_replicas_pass_one_whose_connection_is_being_opened() {
-    let mut order: Order<(), u64, u32> = Order::new(Class::Replicas);
+    let mut order: StartOrder<(), u64, u32> = StartOrder::new(OrderClass::Replicas);
     order.insert(0, ());
     assert!(!order.begin_new(&1, 0, 1));
     let (number, (), _) = order.take_next().unwrap().unwrap();
@@ -187,7 +187,7 @@ fn reads_of_replicas_pass_one_whose_connection_is_being_opened() {
 
 #[test]
 fn what_waits_behind_a_held_call_was_held_too() {
-    let mut order: Order<(), u64, u32> = Order::new(Class::Primary);
+    let mut order: StartOrder<(), u64, u32> = StartOrder::new(OrderClass::Primary);
     [3, 4].into_iter().for_each(|number| order.insert(number, ()));
     order.note_gated(2);
     assert!(order.was_gated(2) && order.was_gated(4) && !order.was_gated(5));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, InFlight, attach};
 use super::opening;
-use super::order::{Class, Order, Unjudged};
+use super::order::{OrderClass, StartOrder, Unjudged};
 use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
@@ -38,13 +38,13 @@ const STARTS: usize = 256;
 /// Calls of one class that wait to be started or judged.
 pub(crate) struct PendingQueue {
     router: Weak<Router>,
-    class: Class,
+    class: OrderClass,
     state: Mutex<PendingState>,
     me: Weak<Self>,
 }
 
 struct PendingState {
-    order: Order<Waiting, Returned, Connection>,
+    order: StartOrder<Waiting, Returned, Connection>,
     /// The call that is being handled: it neither waits nor has come back.
     in_hand: Option<Arc<Call>>,
     /// The connections that are being opened.
@@ -109,9 +109,9 @@ impl PartialEq for Connection {
 }
 
 impl PendingQueue {
-    pub(super) fn new(router: Weak<Router>, class: Class) -> Arc<Self> {
+    pub(super) fn new(router: Weak<Router>, class: OrderClass) -> Arc<Self> {
         let state = PendingState {
-            order: Order::new(class),
+            order: StartOrder::new(class),
             in_hand: None,
             openings: Vec::new(),
             next_end: None,
@@ -155,7 +155,8 @@ impl PendingQueue {
         let mut state = self.lock();
         let end = call.deadline.end();
         state.insert(call.order, Waiting { chosen, ..Waiting::new(call) });
-        let is_behind = state.order.waiting() > 1 && !state.cancelled && !state.runs && self.class != Class::Replicas;
+        let is_behind =
+            state.order.waiting() > 1 && !state.cancelled && !state.runs && self.class != OrderClass::Replicas;
         let is_watched = end.is_none_or(|end| state.alarm.is_some_and(|alarm| alarm <= end));
         // The run that the first waiting call is due for serves this one as well.
         if !(is_behind && is_watched) {
@@ -317,7 +318,7 @@ impl PendingQueue {
     /// it had to wait at the gate.
     fn take_over(&self, context: &Context) -> Vec<(Arc<Call>, bool)> {
         // A close ends blocking calls at once, and the others when its time is over.
-        let all = context.is_ended() || (self.class == Class::Blocking && context.is_closed());
+        let all = context.is_ended() || (self.class == OrderClass::Blocking && context.is_closed());
         let now = Instant::now();
         let mut state = self.lock();
         let cancelled = std::mem::take(&mut state.cancelled);

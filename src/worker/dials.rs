@@ -34,20 +34,20 @@ impl Host {
 
 /// Waiting jobs, and the hosts of running ones.
 pub(super) struct Dials<J> {
-    waiting: VecDeque<Waiting<J>>,
-    hosts: HashMap<Host, Known>,
+    waiting: VecDeque<WaitingJob<J>>,
+    hosts: HashMap<Host, KnownHost>,
     /// How many jobs run, by what was known of their host.
     running: [usize; 3],
 }
 
-struct Waiting<J> {
+struct WaitingJob<J> {
     host: Host,
     urgent: bool,
     job: J,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownHost {
     running: u32,
     speed: Speed,
 }
@@ -76,7 +76,7 @@ impl<J> Default for Dials<J> {
 
 impl<J> Dials<J> {
     pub(super) fn push(&mut self, host: Host, urgent: bool, job: J) {
-        self.waiting.push_back(Waiting { host, urgent, job });
+        self.waiting.push_back(WaitingJob { host, urgent, job });
     }
 
     /// Takes back the job that was pushed last.
@@ -97,7 +97,7 @@ impl<J> Dials<J> {
     pub(super) fn take(&mut self) -> Option<(Running, J)> {
         let ready = self.waiting.iter().enumerate().filter(|(_, waiting)| self.may_run(waiting.host));
         let best = ready.min_by_key(|(place, waiting)| (!waiting.urgent, self.speed(waiting.host), *place))?.0;
-        let Waiting { host, job, .. } = self.waiting.remove(best)?;
+        let WaitingJob { host, job, .. } = self.waiting.remove(best)?;
         let known = self.hosts.entry(host).or_default();
         known.running += 1;
         let as_if = known.speed;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vigie::config::{ClientSettings, Endpoint, LaneSettings, PoolSettings};
 use vigie::lane::{Bytes, Lane, Outcome, Unit};
 use vigie::net::{Conn, ConnectOptions, Expect};
-use vigie::pool::{Pool, Spec};
+use vigie::pool::{Pool, PoolSpec};
 use vigie::resp::Limits;
 use vigie::time::Deadline;
 
@@ -214,8 +214,8 @@ impl Server {
         Lane::new(conn.into_wire(), self.endpoint.to_string(), settings)
     }
 
-    pub fn spec(&self, pool: PoolSettings) -> Spec {
-        Spec {
+    pub fn spec(&self, pool: PoolSettings) -> PoolSpec {
+        PoolSpec {
             endpoint: self.endpoint.clone(),
             connect: connect_options(Limits::default()),
             pool,
