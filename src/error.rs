@@ -70,16 +70,16 @@ statuses! {
     Internal = -8, "VIGIE_ERR_INTERNAL", "A bug in the library: a panic was caught at the border.",
         "Report it with the message; free the handle, which answers nothing else from now on.";
     BufferTooSmall = -9, "VIGIE_ERR_BUFFER_TOO_SMALL", "The next event does not fit into the buffer; it stays in the queue.",
-        "Drain again with a buffer of the size that was told, or take it with vigie_queue_drain().";
+        "Drain again with a buffer of the reported size, or take it with vigie_queue_drain().";
 
     Resolve = -100, "VIGIE_ERR_RESOLVE", "A host name could not be resolved in time.",
         "Check the name and the resolver; the message names both.";
     Connect = -101, "VIGIE_ERR_CONNECT", "No connection could be made to the address in the message.",
         "Check that the server runs and is reachable; the library goes on trying within the deadline.";
     Io = -102, "VIGIE_ERR_IO", "The connection broke, or the peer closed it.",
-        "Without MAYBE_EXECUTED the command was surely not executed: try it again if it is RETRYABLE; a session that lost its connection is not, so make a new one. MAYBE_EXECUTED: look before you send it again; an answer that came while another primary was taking over is at vigie_error_reply().";
+        "Without MAYBE_EXECUTED the command was certainly not executed: try it again if it is RETRYABLE; a session that lost its connection is not, so make a new one. MAYBE_EXECUTED: look before you send it again; an answer that came while another primary was taking over is at vigie_error_reply().";
     Timeout = -103, "VIGIE_ERR_TIMEOUT", "The deadline passed.",
-        "With MAYBE_EXECUTED the command was sent and its answer did not come in time; without it, it surely did not run.";
+        "With MAYBE_EXECUTED the command was sent and its answer did not come in time; without it, it certainly did not run.";
     Tls = -104, "VIGIE_ERR_TLS", "The TLS handshake or a record failed.",
         "Check certificates and names; the message has the reason.";
     Auth = -105, "VIGIE_ERR_AUTH", "The server refused the credentials, asks for some, or the user lacks a permission needed to connect.",
@@ -106,11 +106,11 @@ statuses! {
     SplitView = -207, "VIGIE_ERR_SPLIT_VIEW", "The Sentinels name different primaries and no majority agrees, or they are of different deployments.",
         "Repair the Sentinels, or name those of one deployment in sentinel.addrs: the message lists what each one says.";
 
-    PoolTimeout = -300, "VIGIE_ERR_POOL_TIMEOUT", "No connection of one's own came free in time.",
+    PoolTimeout = -300, "VIGIE_ERR_POOL_TIMEOUT", "No dedicated connection came free in time.",
         "Raise pool.max, or hold sessions and blocking commands for a shorter time.";
     QueueFull = -301, "VIGIE_ERR_QUEUE_FULL", "The queue holds as many outstanding calls and events as it may.",
         "Drain it, then submit again (RETRYABLE); nothing was taken. Without that flag the list never fits: the message says so.";
-    PoolBusy = -302, "VIGIE_ERR_POOL_BUSY", "No connection of one's own is free, and pool.wait is 0.",
+    PoolBusy = -302, "VIGIE_ERR_POOL_BUSY", "No dedicated connection is free, and pool.wait is 0.",
         "Raise pool.max or pool.wait; the message has the numbers.";
 
     Server = -400, "VIGIE_ERR_SERVER", "The server answered with an error; vigie_error_server_code() has its first word.",
@@ -121,8 +121,8 @@ statuses! {
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
         "The write may be lost in a failover: repeat it only if it is idempotent. What it answered is at vigie_error_reply().";
-    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this one as it was before it was started anew or changed its role, or this client has not given it.",
-        "Begin the scan anew with cursor 0.";
+    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this node before it was restarted or changed its role, or this client has not returned it.",
+        "Begin the scan again with cursor 0.";
 }
 
 impl Status {

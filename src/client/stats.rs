@@ -77,7 +77,7 @@ const POOL: &[Field<PoolStats>] = &[
         "idle",
         Int(|of| of.counts.idle as i64),
         "connections",
-        "Loans (connections for one call or session at a time) that nobody uses.",
+        "Loans (connections for one call or session at a time) that are not in use.",
     ),
     field("in_use", Int(|of| of.counts.lent as i64), "connections", "Loans in use."),
     field("waiting", Int(|of| of.counts.waiting as i64), "calls", "Calls that wait for a loan."),

@@ -449,7 +449,7 @@ impl ClientSettings {
         let Some(majority) = self.write.majority else { return Ok(()) };
         let least = sentinel.monitor.interval * 2;
         if sentinel.monitor.mode == Monitor::Off {
-            return refuse("option \"write.majority_ms\" needs \"monitor\" on: nobody would ask the Sentinels");
+            return refuse("option \"write.majority_ms\" needs \"monitor\" on: otherwise the Sentinels are not asked");
         }
         if majority < least {
             return refuse(format_args!(

@@ -171,15 +171,15 @@ pub(super) static OPTIONS: &[Opt] = &[
         "timeout.call",
         "5000",
         OptionKind::Duration(1, DAY, |s, v| s.client.timeout_call = v),
-        "The budget of a call that brings none: waiting, connecting, discovery, sending, retrying and \
-         reading together. A call without a limit is given `VIGIE_TIMEOUT_NONE`.",
+        "The timeout of a call that gives none: waiting, connecting, discovery, sending, retrying and reading \
+         together. A call without a limit is given `VIGIE_TIMEOUT_NONE`.",
     )
     .per_client(),
     opt(
         "timeout.connect",
         "1000",
         OptionKind::Duration(1, TEN_MINUTES, |s, v| s.client.timeout_connect = v),
-        "How long one connection may take to be made and to introduce itself.",
+        "How long one connection may take, including its handshake.",
     )
     .per_client(),
     opt(
@@ -238,7 +238,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "pool.lifetime",
         "off",
         DurationOrOff(1, 30 * DAY, |s, v| s.client.pool.lifetime = v),
-        "When a connection is replaced however well it works; `off`: never.",
+        "The age at which a connection is replaced, even if it works; `off`: never.",
     )
     .per_client(),
     opt(
@@ -261,7 +261,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.max",
         "4",
         Integer(1, 1000, |s, v| s.client.lane.wanted = Some(size(v))),
-        "Most shared connections to one node. Must be below `pool.max`; left at its default it yields to a \
+        "Most shared connections to one node. Must be below `pool.max`; left at its default it is reduced to fit a \
          small one.",
     )
     .per_client(),
@@ -269,23 +269,23 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.share_at",
         "3.25",
         Float(1.0, 10_000.0, |s, v| s.client.lane.share_at = v),
-        "Mean number of calls in flight from which on all go over one shared connection, together; with fewer each thread uses \
-         one of its own if it can.",
+        "Mean number of calls in flight from which on all calls share one connection; with fewer each thread uses \
+         one of its own, if there are enough.",
     )
     .per_client(),
     opt(
         "lane.hold_calls",
         "3",
         Integer(0, 100_000, |s, v| s.client.lane.hold_calls = small(v)),
-        "Calls in flight on a shared connection from which on sending may be held back so that bytes travel \
-         together.",
+        "How many calls must be in flight on a shared connection before sending may be delayed, so that several \
+         calls go out in one send.",
     )
     .per_client(),
     opt(
         "lane.hold_rtt_us",
         "150",
         Integer(0, 1_000_000, |s, v| s.client.lane.hold_rtt = Duration::from_micros(v)),
-        "Round trip, in microseconds, up to which sending may be held back; with more than 37 calls in flight up to 4 \
+        "Round trip, in microseconds, up to which sending may be delayed; with more than 37 calls in flight up to 4 \
          microseconds for each of them. 0: never.",
     )
     .per_client(),
@@ -293,17 +293,17 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.spin_us",
         "0",
         Integer(0, 10_000, |s, v| s.client.lane.spin = Duration::from_micros(v)),
-        "How long, in microseconds, a caller looks for its reply without sleeping; 0: not at all. Only while the client \
-         has no other call in flight and there is more than one processor; after it was in vain the next 63 calls sleep. \
-         One thread gets its replies sooner, and its processor has no rest meanwhile.",
+        "How long, in microseconds, a caller looks for its reply without sleeping; 0: not at all. Only while the \
+         client has no other call in flight and there is more than one processor; after a wait in vain the next 63 \
+         calls sleep. A single thread gets its replies sooner, at the cost of a busy processor.",
     )
     .per_client(),
     opt(
         "lane.silent",
         "1000",
         OptionKind::Duration(10, TEN_MINUTES, |s, v| s.client.lane.silent = v),
-        "A shared connection with replies due counts as dead after this silence, or after twice the call's \
-         budget if that is longer.",
+        "A shared connection with replies due counts as dead after this silence, or after twice the call's timeout \
+         if that is longer.",
     )
     .per_client(),
     opt(
@@ -354,21 +354,22 @@ pub(super) static OPTIONS: &[Opt] = &[
         "monitor.interval",
         "5000",
         OptionKind::Duration(100, DAY, |s, v| s.sentinel.monitor.interval = v),
-        "How often the Sentinels are polled, in milliseconds, more or less a tenth: the net under their events.",
+        "How often the Sentinels are polled, in milliseconds, plus or minus a tenth. This finds what their events \
+         have missed.",
     ),
     opt(
         "failover.fence",
         "on",
         Word(&[("on", |s| s.sentinel.failover.fence = true), ("off", |s| s.sentinel.failover.fence = false)]),
-        "Whether writes are held back, within their own timeouts, from the first word of a failover until the \
-         switch. The Sentinels' events raise it, so it needs `monitor` on. Off, or without `monitor` on: writes \
+        "Whether writes are held back, within their own timeouts, from the first sign of a failover until the \
+         switch. The Sentinels' events trigger it, so it needs `monitor` on. Off, or without `monitor` on: writes \
          acknowledged by a primary that is being replaced can be lost.",
     ),
     opt(
         "failover.fence_max",
         "10000",
         OptionKind::Duration(100, TEN_MINUTES, |s, v| s.sentinel.failover.fence_max = v),
-        "For how long writes are held back at the most.",
+        "The longest time for which writes are held back.",
     ),
     opt(
         "failover.probe",
@@ -378,8 +379,8 @@ pub(super) static OPTIONS: &[Opt] = &[
             ("eager", |s| s.sentinel.failover.probe = ProbePolicy::Eager),
             ("off", |s| s.sentinel.failover.probe = ProbePolicy::Off),
         ]),
-        "When the replica chosen for promotion is taken at its word. `auto`: at once when the old primary is \
-         dead, else when the leading Sentinel is committed to it; `eager`: at once, which saves about a second in \
+        "When the replica chosen for promotion is believed to be the primary. `auto`: at once when the old primary \
+         is dead, else when the leading Sentinel is committed to it; `eager`: at once, which saves about a second in \
          a planned failover and trusts that its leader lives through that second; `off`: only switches that the \
          Sentinels announce.",
     ),
@@ -395,7 +396,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "write.majority_ms",
         "off",
         DurationOrOff(200, DAY, |s, v| s.client.write.majority = v),
-        "Writes are refused when no majority of the Sentinels has named the primary for so long. At least twice \
+        "Writes are refused when no majority of the Sentinels has named the primary for this long. At least twice \
          `monitor.interval`.",
     )
     .per_client(),
@@ -435,8 +436,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "off",
         IntegerOrOff(0, 1 << 50, |s, v| s.client.replica.max_lag = v),
         "How many bytes of the replication stream a replica may be behind its primary and still be read from; one \
-         behind by more, or not connected to the primary, is passed over. Measured about once a second by ROLE on \
-         the primary; while the primary is down or being replaced, what was measured last counts.",
+         behind by more, or not connected to the primary, is skipped. Measured about once a second by ROLE on the \
+         primary; while the primary is down or being replaced, the last measurement counts.",
     )
     .per_client(),
     opt(

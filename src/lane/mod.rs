@@ -105,7 +105,7 @@ impl Lane {
             hook: Default::default(),
         };
         if surplus {
-            lane.shut(Error::new(Status::Protocol, format!("{} said more than it was asked for", lane.endpoint)));
+            lane.shut(Error::new(Status::Protocol, format!("{} sent more than was asked for", lane.endpoint)));
         }
         lane
     }
@@ -253,7 +253,7 @@ impl Lane {
     fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
         let (status, what) = match self.wire.peek() {
             Ok(Some(b'>')) => return st,
-            Ok(Some(_)) => (Status::Protocol, "sent a reply that nobody had asked for"),
+            Ok(Some(_)) => (Status::Protocol, "sent a reply that was not asked for"),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return st,
             Ok(None) | Err(_) => (Status::Io, "closed the connection while it was idle"),
         };

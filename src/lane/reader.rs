@@ -291,7 +291,7 @@ impl Lane {
                 Some(Decoded::Skipped) => None,
             };
             if rd.expect.pop_front().is_none() {
-                let text = format!("{} sent a reply that nobody had asked for", self.endpoint);
+                let text = format!("{} sent a reply that was not asked for", self.endpoint);
                 return Err(Error::new(Status::Protocol, text));
             }
             rd.complete.push(reply);

@@ -369,7 +369,7 @@ impl Pool {
     fn all_taken(&self, inner: &Inner) -> String {
         let (idle, lent, waiting) = inner.loans.counts();
         format!(
-            "no connection of one's own to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}; \
+            "no dedicated connection to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}; \
              raise pool.max, or hold sessions and blocking commands for a shorter time",
             self.name,
             inner.total,

@@ -62,7 +62,7 @@ pub mod kind {
             "COMPLETION",
             "A call of vigie_cmds_submit() is over. The reply is the call's own, and the error that of vigie_cmds_exec(); no map.",
         ),
-        (TOPOLOGY, "TOPOLOGY", "A service has another primary. It comes for nothing else."),
+        (TOPOLOGY, "TOPOLOGY", "A service has another primary. It is sent for nothing else."),
         (
             DROPPED,
             "DROPPED",
@@ -72,15 +72,16 @@ pub mod kind {
         (
             DEGRADED,
             "DEGRADED",
-            "All Sentinels are gone, or one is back. Meanwhile the primary that is known is used, and a failover is noticed late.",
+            "All Sentinels are gone, or one is back. Meanwhile the known primary is used, and a failover is noticed late.",
         ),
-        (REPLICA, "REPLICA", "A replica is read from from now on, or no longer, or a Sentinel spoke of it."),
+        (REPLICA, "REPLICA", "A replica is used for reads from now on, or no longer, or a Sentinel mentioned it."),
         (
             SENTINEL,
             "SENTINEL",
-            "A Sentinel is heard from now on, or no longer, or was spoken of; or Sentinels name another primary than the others.",
+            "A Sentinel is connected from now on, or no longer, or was mentioned; or Sentinels name another primary \
+             than the others.",
         ),
-        (NOTICE, "NOTICE", "Something was said of a service that keeps its primary."),
+        (NOTICE, "NOTICE", "A service was mentioned that keeps its primary."),
     ];
 }
 
