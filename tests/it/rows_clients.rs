@@ -14,7 +14,7 @@ use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::{Status, flags};
 use vigie::resp::Kind;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
 /// One primary with two replicas, one Sentinel: for what needs replicas, and no vote.

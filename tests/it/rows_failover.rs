@@ -307,7 +307,9 @@ fn row_70_readonly_has_the_sentinels_asked() {
     ok(&client, "GET k");
     // The Sentinels agree with it for ever: it ends with the deadline, and was not hammered.
     let outcome = takes_at_most("a refused write", Duration::from_millis(900), || within(&client, "SET k w", 700));
-    assert_eq!(fails(Status::Server, outcome).server_code(), "READONLY");
+    let error = outcome.map(|_| ()).expect_err("every attempt was refused");
+    // The last attempt may have been on its way when the time was over.
+    assert!(error.server_code() == "READONLY" || error.status() == Status::Timeout, "{error}");
     assert!((3..=12).contains(&stage.p.count("SET")), "{} times", stage.p.count("SET"));
     assert!(stage.asked() > before + 1, "and asked before each");
     // They tell of another one meanwhile: the command is answered there.

@@ -16,7 +16,7 @@ use vigie::error::{Status, flags};
 
 const NAME: &str = "rows-pools";
 const NAMED: &[(&str, &str)] = &[("client.name", NAME)];
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
 /// Overrides for a pool of these bounds.

@@ -14,7 +14,7 @@ use vigie::error::{Status, flags};
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 const KINDS: [&str; 4] = ["SCAN", "HSCAN h", "SSCAN s", "ZSCAN z"];
 
 /// Answers every scan with this cursor.

@@ -12,7 +12,7 @@ use vigie::client::{Client, Target, Timeout, close_all};
 use vigie::error::{Status, flags};
 use vigie::resp::Kind;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
 fn session(client: &Arc<Client>) -> Arc<Client> {

@@ -281,7 +281,7 @@ fn settings_change_while_the_handle_is_open() {
 
 #[test]
 fn changed_credentials_renew_the_subscriptions() {
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(20);
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
     let admit = |login: Login| fakes.iter().for_each(|one| one.state(|state| state.door.login = Some(login.clone())));

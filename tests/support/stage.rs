@@ -19,7 +19,7 @@ use vigie::time::Deadline;
 use vigie::topology::{Sentinel, Service, WATCHABLE};
 
 /// Longer than anything scripted takes, on a loaded machine too.
-pub const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Four times the longest pause before a discovery that is due.
 const QUIET: Duration = Duration::from_millis(300);
@@ -120,7 +120,10 @@ impl Watch {
     pub fn wait_fence(&self, on: bool, reason: &str) -> Told {
         let on = if on { "1" } else { "0" };
         let what = format!("the fence {on}: {reason}");
-        self.wait(&what, SOON, |told| told.is(kind::FENCE, &[("on", on)]) && told.get("reason").contains(reason))
+        // A poll may see the flag that goes with this word before the word comes.
+        let flag = if reason == "+try-failover" { "failover_in_progress" } else { reason };
+        let is_meant = |said: &str| said.contains(reason) || said.contains(flag);
+        self.wait(&what, SOON, |told| told.is(kind::FENCE, &[("on", on)]) && is_meant(told.get("reason")))
     }
 
     /// Waits for the event about a Sentinel's message, so that the message has been acted on.

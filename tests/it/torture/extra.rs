@@ -104,7 +104,9 @@ impl Added {
     }
     #[track_caller]
     pub fn cmd(&self, args: &[&str]) -> Value {
-        self.try_cmd(args).unwrap_or_else(|| panic!("{} does not answer {args:?}", self.addr()))
+        // A machine that is busy may let it wait for longer than one try takes.
+        let answer = (0..5).find_map(|_| self.try_cmd(args));
+        answer.unwrap_or_else(|| panic!("{} does not answer {args:?}", self.addr()))
     }
     /// Waits until it knows so many others, and the replicas.
     pub fn await_peers(&self, count: usize) {
