@@ -55,7 +55,7 @@ const TRUSTED: Duration = Duration::from_micros(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a caller whose process was stopped beyond its deadline still waits for its reply.
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// A multiplexed connection.
 pub struct Lane {
