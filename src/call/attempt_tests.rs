@@ -87,7 +87,7 @@ fn leg(node: &'static &'static str) -> Leg<'static, &'static str> {
     Leg { node, replica: false, pinned: false, doubted: false, version: 7, discovered: 3, now }
 }
 
-/// The step in a few words: `done`, `again` or `over STATUS`, then `maybe`, `retry`, and what is told about the node.
+/// The step in a few words: `done`, `again` or `over STATUS`, then `maybe`, `retry`, and what is reported about the node.
 fn in_words(step: &Step, effect: &Option<Effect>) -> String {
     let flagged = |error: &Error| {
         let maybe = if error.has(flags::MAYBE_EXECUTED) { " maybe" } else { "" };
@@ -115,7 +115,7 @@ const IN_SCRIPT: &str =
 
 /// The rule, the commands, the call's flags, the outcome of its first attempt on the primary, and what follows.
 const TABLE: &[(&str, &str, u32, &str, &str)] = &[
-    // 10 a: what was surely not sent whole was surely not executed.
+    // 10 a: a command that was certainly not sent whole was not executed.
     ("10a", "INCR k", 0, "cut none", "again retry +suspect"),
     ("10a", "INCR k", 0, "cut part", "again retry +suspect"),
     ("10a", "INCR k", 0, "timeout none", "again retry +suspect"),
@@ -128,7 +128,7 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     ("10a", "INCR a; INCR b", 0, "cut part", "again retry +suspect"),
     ("10a", "INCR k", 0, "refused-for-good none", "over Connect"),
     ("10a", "INCR k", 0, "limit none", "over Limit"),
-    // 10: an unknown outcome of a write is the caller's.
+    // 10: the caller gets the unknown outcome of a write.
     ("10", "INCR k", 0, "cut all", "over Io maybe +suspect"),
     ("10", "INCR k", 0, "timeout all", "over Timeout maybe +suspect"),
     ("10", "INCR k", 0, "protocol all", "over Protocol maybe +suspect"),
@@ -146,7 +146,7 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     ("10b", "HSCAN h 0", 0, "timeout all", "over Timeout maybe +suspect"),
     ("10b", "SCAN 0; GET k", 0, "cut all", "over Io maybe +suspect"),
     ("10b", "GET k", N, "cut all", "over Io maybe retry"),
-    // 10 c: the caller knows better.
+    // 10 c: the caller allows it.
     ("10c", "INCR k", I, "cut all", "again maybe retry +suspect"),
     ("10c", "EVAL s 0", I, "timeout all", "again maybe retry +suspect"),
     ("10c", "SCAN 5", I, "cut all", "again maybe retry +suspect"),
@@ -164,19 +164,19 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     ("10d", "INCR k", 0, "WRONGTYPE Operation against a key", "done"),
     ("10d", "INCR k", N, LOADING, "over Server retry"),
     ("10d", "SCAN 5", 0, LOADING, "again retry"),
-    // Never of a script: what it did before the refusal did run.
+    // Never for a script: what it did before the refusal was executed.
     ("10d", "EVAL s 0", 0, READONLY, "done +doubt"),
     ("10d", "EVAL s 0", 0, IN_SCRIPT, "done +doubt"),
     ("10d", "FCALL f 0", 0, LOADING, "done"),
     ("10d", "EVAL s 0", I, READONLY, "done +doubt"),
     ("10d", "EVAL s 0; INCR k", 0, "ok|READONLY no", "done +doubt"),
-    // Unblocked by a demotion: of commands that wait for data only, and never of WAIT.
+    // Unblocked by a demotion: only for commands that wait for data, never for WAIT.
     ("10d", "BLPOP q 0", 0, UNBLOCKED, "again retry +doubt"),
     ("10d", "BLPOP q 0", 0, "UNBLOCKED client unblocked via CLIENT UNBLOCK", "done"),
     ("10d", "WAIT 1 0", 0, UNBLOCKED, "done +doubt"),
     ("10d", "MODULE.BLOCKS k 0", 0, UNBLOCKED, "done +doubt"),
     ("10d", "INCR k; GET k", 0, LOADING_BOTH, "again retry"),
-    // 11: of a list only a suffix of which nothing ran.
+    // 11: only the end of a list, of which nothing was executed.
     ("11", "INCR a; INCR b", 0, "ok|ok", "done"),
     ("11", "INCR a; INCR b", 0, "ok|READONLY no", "again retry +doubt"),
     ("11", "INCR a; INCR b", 0, "READONLY no|READONLY no", "again retry +doubt"),
@@ -184,7 +184,7 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     ("11", "INCR a; GET b; INCR c", 0, "READONLY no|ok|READONLY no", "again retry +doubt"),
     ("11", "INCR a; INCR b", 0, "WRONGTYPE no|READONLY no", "again retry +doubt"),
     ("11", "INCR a; INCR b", N, "ok|READONLY no", "over Server retry"),
-    // 16: too few replicas is known to have run.
+    // 16: a write with too few replicas is known to have been executed.
     ("16", "INCR k", 0, "replicas all", "over Replicas"),
 ];
 
@@ -358,7 +358,7 @@ struct Model {
     executed: Vec<u32>,
     /// How often anything of the unit reached it.
     sends: u32,
-    /// So many more attempts meet a fault.
+    /// This many more attempts meet a fault.
     faults: u32,
 }
 
@@ -430,7 +430,7 @@ impl Model {
     }
 }
 
-/// One call from its beginning to its end; gives how often anything was sent.
+/// Runs one call from its beginning to its end. Returns how often anything was sent.
 fn history(seed: u64) -> u32 {
     let mut rng = fastrand::Rng::with_seed(seed);
     let kinds = ["GET k", "INCR k", "EVAL s 0", "SCAN 5", "NEW.COMMAND k"];
@@ -493,7 +493,7 @@ fn live(
     panic!("the call has no end");
 }
 
-/// What the caller is told is true.
+/// Checks that the caller's result is true.
 fn check_truth(
     plan: &Plan<'_>,
     commands: &[String],

@@ -1,4 +1,4 @@
-//! The room as a whole: the table against the settings, options across options, secrets.
+//! The configuration as a whole: the table against the settings, checks across options, secrets.
 
 use std::collections::HashSet;
 use std::time::Duration;

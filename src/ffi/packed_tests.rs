@@ -46,7 +46,7 @@ impl Stage {
         assert!(self.sender.push(Event { kind: kind::COMPLETION, token, outcome: Err(error) }));
     }
 
-    /// Drains into a buffer of so many bytes at an odd address: the count or status, the bytes told, the records.
+    /// Drains into a buffer of this many bytes at an odd address. Returns the count or status, the bytes reported, and the records.
     fn drain(&self, room: usize) -> (i32, usize, Vec<Record>) {
         let (mut buffer, mut used) = (vec![UNTOUCHED; room + 16], usize::MAX);
         let bytes = &mut buffer[1..];
@@ -194,7 +194,7 @@ fn events_without_a_reply_and_lost_ones_are_records_too() {
     assert!(stage.sender.push(Event { kind: kind::FENCE, token: 5, outcome: Ok(None) }));
     assert!(!stage.sender.push(Event { kind: kind::FENCE, token: 6, outcome: Ok(None) }));
     assert!(!stage.sender.push(Event { kind: kind::FENCE, token: 7, outcome: Ok(None) }));
-    // Room for one of them: the loss waits for the next drain, uncut.
+    // Room for one of them: the DROPPED event waits for the next drain, uncut.
     let (count, used, records) = stage.drain(2 * SMALLEST - 1);
     assert_eq!((count, used, records[0].head.kind, records[0].head.token), (1, 64, kind::FENCE, 5));
     assert_eq!((records[0].head.root.r#type, records[0].head.node_count, records[0].head.data_len), (0, 1, 0));

@@ -1,12 +1,13 @@
 //! The roles of a lane in every order of two or three threads, by loom.
 //!
-//! This is the lane itself, not a copy: state, reader, writer, slots and their orders; only the kernel is replaced, by words that sleep
-//! and wake like futexes (sys/futex.rs) and a connection in memory (net/scripted.rs). The clock moves when a model moves it, and when
-//! all sleep who can; a model without time knows no end of a wait, so that nothing in it can lean on a timeout.
-//! What is proven, for up to two, three or four preemptions: no caller is left without a reader or a writer (loom ends a run in which all sleep), each unit ends
-//! once and with its own answer, a caller whose deadline comes hands its roles on, what is told of a dead lane is true.
-//! Not modelled: panics (src/lane/tests.rs), the cork, the copies in `Hints`. tests/it/loom.rs runs this, and then again with each of
-//! the faults that are named in the sources (sys/fault.rs), which have to be seen.
+//! This is the lane itself, not a copy: state, reader, writer, slots and their orders. Only the kernel is replaced: by words that
+//! sleep and wake like futexes (sys/futex.rs), and by a connection in memory (net/scripted.rs). The clock moves when a model moves
+//! it, and when all threads sleep that can; in a model without time a wait has no end, so that nothing in it can rely on a timeout.
+//! What is proven, for up to two, three or four preemptions: no caller is left without a reader or a writer (loom ends a run in
+//! which all sleep), each unit ends once and with its own answer, a caller whose deadline comes passes its roles on, and the
+//! outcome of a unit on a dead lane is true. Not modelled: panics (src/lane/tests.rs), the cork, the copies in `Hints`.
+//! tests/it/loom.rs runs this, and then again with each of the faults that are named in the sources (sys/fault.rs), which have to
+//! be detected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Tries all orders with at most this many preemptions. With `time` the clock may move.
 fn try_all(preemptions: usize, time: bool, model: impl Fn() + Send + Sync + 'static) {
-    // Loom cannot unwind out of the middle of an order: the first word about a fault is the last one.
+    // Loom cannot unwind from the middle of an order: the first message about a fault is the last one.
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|fault| {
@@ -97,7 +98,7 @@ fn pass(deadline: Deadline) {
     futex::pass_time(deadline.end().unwrap());
 }
 
-/// Nobody has a role, and nothing is in flight once one more caller has been served.
+/// No role is held, and nothing is in flight once one more caller has been served.
 fn assert_well(lane: &Lane) {
     let st = lane.lock();
     assert_eq!((st.reader, st.writer), (LaneRole::Free, LaneRole::Free));
@@ -109,7 +110,7 @@ fn assert_well(lane: &Lane) {
 
 // ---- the slot ---------------------------------------------------------------------------------
 
-/// What the deliverer does with its token; in the order of the list.
+/// What the delivering thread does with its completer, in the order of the list.
 #[derive(Clone, Copy, PartialEq)]
 enum Does {
     Lead,
@@ -118,7 +119,7 @@ enum Does {
     Drop,
 }
 
-/// A waiter that sees everything that is done with the token, though its time may be over meanwhile.
+/// A waiter that sees everything that is done with the completer, although its deadline may come meanwhile.
 fn a_waiter_sees(steps: &'static [Does]) {
     try_all(3, true, move || {
         let word = Arc::new(futex::Word::default());
@@ -270,8 +271,8 @@ fn a_writer_leaves_its_role_to_one_that_is_not_the_reader() {
         let a = caller(&lane, 'a', hour);
         let b = caller(&lane, 'b', Deadline::never());
         let c = caller(&lane, 'c', Deadline::never());
-        // All three wait before the time passes, and look before there is room. With one preemption that is 600,000 orders, which were
-        // tried once; here it is made so, and the few orders around it are tried.
+        // All three wait before the time passes, and look before there is room. With one preemption that is 600,000 orders, which
+        // were tried once; here the situation is set up, and the few orders around it are tried.
         thread::yield_now();
         pass(hour);
         thread::yield_now();

@@ -1,4 +1,4 @@
-//! What needs a look inside: panics of role holders, the bounds of the writer's role. Peers are plain sockets.
+//! Tests of the lane's inner state: panics of role holders, the bounds of the writer's role. Peers are plain sockets.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -64,8 +64,8 @@ fn until(lane: &Lane, in_flight: usize) {
     }
 }
 
-/// Twenty callers without a deadline; the holder of the role panics at this point. Everybody else must be answered, the one
-/// that panics too, in its own way.
+/// Twenty callers without a deadline; the holder of the role panics at this point. All others must be answered; the caller that
+/// panics gets the panic.
 fn panics_at(point: Point, answers: usize) -> (usize, Vec<super::Failure>) {
     let (go, wait) = channel::<()>();
     let lane = lane_to(move |mut stream| {
@@ -166,7 +166,7 @@ fn a_writer_hands_its_role_on_while_others_append() {
             heard %= PING.len();
         }
     });
-    // While the first caller sends, another one always appends: the first must be let go all the same.
+    // While the first caller sends, others keep appending: the first one must be released nevertheless.
     let lane = Arc::new(lane);
     let rounds = Arc::new(AtomicUsize::new(0));
     let first = std::thread::current().id();
@@ -237,7 +237,7 @@ fn what_was_appended_while_another_wrote_is_held_as_long_as_anything_else() {
     let (tell, early) = channel();
     let mut lane = lane_to(move |mut stream| {
         hear(&mut stream, 1);
-        // Far longer than until the second caller looks again, far shorter than the hold.
+        // Far longer than until the second caller looks again, far shorter than the cork's timer.
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let early = stream.read_exact(&mut [0; PING.len()]).is_ok();
         stream.set_read_timeout(None).unwrap();
@@ -645,7 +645,7 @@ fn await_answer(lane: &Lane) {
     assert!(lane.wire.wait(true, false, Some(Duration::from_secs(20))).unwrap().read);
 }
 
-/// As after a stop of the process: the clock has gone on, what came meanwhile is still in the socket, and its reader has not run yet.
+/// As after a stop of the process: the clock has gone on, the replies are still in the socket, and the reader has not run yet.
 #[test]
 fn a_lane_is_not_silent_with_something_to_read() {
     const SILENT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The decoder by example: each type, each limit, each way to be wrong, whole and byte by byte.
+//! The decoder by examples: each type, each limit, each kind of error, in one piece and byte by byte.
 
 use super::{DecodeError, Decoded, Decoder, Kind, Limits, Reply, Want};
 
@@ -220,7 +220,7 @@ fn limits_hold_when_a_length_is_announced() {
     assert!(matches!(decode_with(limits, b"*1\r\n*1\r\n*1\r\n*1\r\n", Want::Skip(1)), Err(DecodeError::Limit(_))));
 }
 
-/// Whole texts are taken by other ways than texts in pieces: each length at which one of the ways changes.
+/// Whole texts and texts in pieces are decoded by different paths: tests each length at which a path changes.
 #[test]
 fn texts_of_every_length_are_read_alike() {
     let bulk = |len: usize| [format!("${len}\r\n").as_bytes(), &vec![b'x'; len], b"\r\n"].concat();
@@ -263,7 +263,7 @@ fn a_deep_reply_is_no_deep_call() {
 fn in_pieces(input: &[u8], wants: &[Want], random: &mut fastrand::Rng) -> (Result<Vec<Decoded>, DecodeError>, usize) {
     let mut decoder = Decoder::new(Limits::default());
     let (mut rest, mut units, mut straight) = (input, Vec::new(), 0);
-    // Seldom the smallest: a reply of megabytes takes a second then.
+    // Rarely the smallest size, with which a reply of megabytes takes a second.
     let most = [3, 700, 700, 700, 700, 40_000, 40_000, 40_000, 40_000, 1 << 20, 1 << 20, 1 << 20][random.usize(..12)];
     while !rest.is_empty() {
         let piece = random.usize(1..=most).min(rest.len());
@@ -343,7 +343,7 @@ fn what_is_received_straight_into_a_reply_is_the_same_reply() {
     let (mut random, mut total) = (fastrand::Rng::with_seed(7), 0);
     for _ in 0..40 {
         let (units, straight) = in_pieces(&input, &wants, &mut random);
-        // Not by assert_eq: what differs would be printed, megabytes of it.
+        // Not with assert_eq, which would print megabytes.
         assert!(units.unwrap() == whole.2, "the same replies however they are received");
         total += straight;
     }
@@ -416,7 +416,7 @@ fn a_list_is_completed_with_the_line_that_refuses_its_rest_and_with_no_other() {
     assert_eq!(refused(b":1\r\n-ERR Protocol error: x\r\n", Want::List(4)), Some(whole));
     let nested = format!("[[1],{line},{line}]");
     assert_eq!(refused(b"*1\r\n:1\r\n-ERR Protocol error: x\r\n", Want::List(3)), Some(nested));
-    // Any other error is an answer to one command; what is within a reply is no answer; nobody waits for what is skipped.
+    // Any other error is the answer to one command; an error inside a reply is no answer; a skipped unit has no waiter.
     assert_eq!(refused(b"-ERR no\r\n", Want::List(2)), None);
     assert_eq!(refused(b"-ERR Protocol error: x\r\n:1\r\n", Want::List(3)), None);
     assert_eq!(refused(b"-ERR Protocol error: x\r\n:1", Want::List(3)), None);

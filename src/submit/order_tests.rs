@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{OrderClass, StartOrder, Unjudged};
 
-/// Where each call is that is not over.
+/// The place of each call that is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Waiting,
@@ -79,7 +79,7 @@ impl Model {
     /// What a worker does: judges what came back, starts what can be started.
     fn work(&mut self) {
         while let Some(order) = self.order.take_returned() {
-            // What comes back meanwhile may not be overtaken either.
+            // A call that comes back meanwhile may not be overtaken, either.
             self.maybe_submit();
             let again = self.rng.bool();
             match again {
@@ -141,7 +141,7 @@ impl Model {
         }
     }
 
-    /// Whatever happened, everything comes to its end once nothing stands in its way.
+    /// Whatever happened before, all calls end once nothing stops them.
     fn finish(mut self) {
         let mut rounds = 0;
         while !self.places.is_empty() {
