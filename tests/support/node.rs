@@ -191,7 +191,21 @@ impl Node {
     /// A section of INFO as key and value.
     #[track_caller]
     pub fn info(&self, section: &str) -> BTreeMap<String, String> {
-        parse_info(&self.cmd(&["INFO", section]).text())
+        self.look("INFO", |client| Ok(parse_info(&client.cmd(&["INFO", section])?.text())))
+    }
+    /// Asks what may be asked again: a Sentinel that makes a node a replica ends its connections at any moment.
+    #[track_caller]
+    fn look<T>(&self, what: &str, ask: impl Fn(&mut Client) -> io::Result<T>) -> T {
+        let mut tries = 0;
+        loop {
+            match self.connect().and_then(|mut client| ask(&mut client)) {
+                Ok(answer) => return answer,
+                Err(error) if tries == 5 || error.kind() == io::ErrorKind::ConnectionRefused => {
+                    panic!("{what} of {} ({}): {error}", self.spec.name, self.addr())
+                }
+                Err(_) => tries += 1,
+            }
+        }
     }
     /// As `info`, when the connection may be ended meanwhile.
     pub fn try_info(&self, section: &str) -> io::Result<BTreeMap<String, String>> {
@@ -200,7 +214,7 @@ impl Node {
     /// First word of ROLE: `master`, `slave`, `sentinel`.
     #[track_caller]
     pub fn role_word(&self) -> String {
-        self.cmd(&["ROLE"]).items().first().map(Value::text).unwrap_or_default()
+        self.look("ROLE", |client| Ok(client.cmd(&["ROLE"])?.items().first().map(Value::text).unwrap_or_default()))
     }
     /// Calls per command since the start or the last CONFIG RESETSTAT (`get`, `client|list`).
     #[track_caller]
@@ -219,9 +233,9 @@ impl Node {
     /// CLIENT LIST without the connection that asked.
     #[track_caller]
     pub fn client_list(&self) -> Vec<ClientInfo> {
-        let mut client = self.connect().expect("the node answers");
-        let own = client.cmd(&["CLIENT", "ID"]).expect("the node answers").int();
-        let list = client.cmd(&["CLIENT", "LIST"]).expect("the node answers").text();
+        let (own, list) = self.look("CLIENT LIST", |client| {
+            Ok((client.cmd(&["CLIENT", "ID"])?.int(), client.cmd(&["CLIENT", "LIST"])?.text()))
+        });
         list.lines().map(client_info).filter(|info| Some(info.id as i64) != own).collect()
     }
     /// The clients with this name.
