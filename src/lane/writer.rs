@@ -202,7 +202,8 @@ impl Lane {
                 let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);
                 return Round::Broken(Error::new(Status::Io, text));
             }
-            match self.wire.send(sending) {
+            let taken = if lease.is_some() { self.wire.send_piece(sending) } else { self.wire.send(sending) };
+            match taken {
                 Ok(()) => {
                     #[cfg(test)]
                     self.at(super::Point::Sent);

@@ -205,7 +205,8 @@ impl Conn {
             if lease.is_some_and(WriteLease::is_over) {
                 return Err(self.held_back(sending.sent()));
             }
-            let early = match self.wire.send(&mut sending) {
+            let taken = if lease.is_some() { self.wire.send_piece(&mut sending) } else { self.wire.send(&mut sending) };
+            let early = match taken {
                 Ok(()) if sending.is_done() => Ok(None),
                 Ok(()) => self.read_or_wait(want, deadline),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read_or_wait(want, deadline),

@@ -28,6 +28,8 @@ use crate::time::Instant;
 
 /// A send buffer that has grown beyond this is freed once it is empty.
 const KEEP: usize = 256 * 1024;
+/// Bytes that are handed to the kernel between two looks at the clock, where that is looked at: less than a millisecond's worth.
+const PIECE: usize = 256 * 1024;
 
 /// The part of a connection that both directions share.
 #[derive(Debug)]
@@ -91,6 +93,26 @@ impl Wire {
     #[inline]
     pub fn send(&self, sending: &mut Sending<'_, '_>) -> io::Result<()> {
         let taken = self.put(sending.rest)?;
+        sending.sent += taken;
+        IoSlice::advance_slices(&mut sending.rest, taken);
+        Ok(())
+    }
+
+    /// As [`Wire::send`], but no more than a piece, because the caller looks at the clock in between: while the peer reads, the kernel takes
+    /// any number of bytes in one go.
+    pub fn send_piece(&self, sending: &mut Sending<'_, '_>) -> io::Result<()> {
+        let mut room = PIECE;
+        let mut parts = Vec::new();
+        for part in sending.rest.iter() {
+            let bytes = &part[..part.len().min(room)];
+            parts.push(IoSlice::new(bytes));
+            room -= bytes.len();
+            if room == 0 {
+                break;
+            }
+        }
+        let taken = self.put(&parts)?;
+        drop(parts);
         sending.sent += taken;
         IoSlice::advance_slices(&mut sending.rest, taken);
         Ok(())
@@ -307,6 +329,21 @@ mod tests {
 
     fn numbers(count: usize) -> Vec<u8> {
         (0..count).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_piece_is_all_that_is_sent_between_two_looks_at_the_clock() {
+        let (near, far) = pair();
+        let all = numbers(3 * PIECE);
+        let mut parts = [IoSlice::new(&all[..5]), IoSlice::new(&all[5..PIECE + 9]), IoSlice::new(&all[PIECE + 9..])];
+        let (mut sending, mut heard) = (Sending::new(&mut parts), Vec::new());
+        while !sending.is_done() {
+            let before = sending.sent();
+            near.send_piece(&mut sending).unwrap();
+            assert!((1..=PIECE).contains(&(sending.sent() - before)));
+            received(&far, &mut heard);
+        }
+        assert!(heard == all);
     }
 
     #[test]
