@@ -126,7 +126,7 @@ fn planned(rig: &Rig) -> Outcome {
     let stage = rig.stage(rig.deployment("planned"), &[]);
     let (mut outcome, seen) = plan_and_switch(stage, rig, Habits::default(), (1.0, 12.0));
     outcome.expect_no_errors();
-    outcome.expect_gap(1500.0);
+    outcome.expect_failover_gap(1500.0);
     outcome.expect_ms("X beyond G", ms(seen.longest) - ms(seen.gap), 50.0);
     outcome
 }
@@ -135,7 +135,7 @@ fn planned_eager(rig: &Rig) -> Outcome {
     let stage = rig.stage(rig.deployment("eager"), &[("failover.probe", "eager")]);
     let (mut outcome, seen) = plan_and_switch(stage, rig, Habits::default(), (1.0, 12.0));
     outcome.expect_no_errors();
-    outcome.expect_gap(400.0);
+    outcome.expect_failover_gap(400.0);
     outcome.expect_ms("X beyond G", ms(seen.longest) - ms(seen.gap), 50.0);
     outcome
 }
@@ -154,7 +154,7 @@ fn sentinel_killed(rig: &Rig) -> Outcome {
     stage.sentinel(0).kill();
     let (mut outcome, seen) = plan_and_switch(stage, rig, Habits::default(), (1.0, 12.0));
     outcome.expect_no_errors();
-    outcome.expect_gap(1500.0);
+    outcome.expect_failover_gap(1500.0);
     outcome.expect_ms("X beyond G", ms(seen.longest) - ms(seen.gap), 50.0);
     outcome
 }
@@ -259,7 +259,7 @@ fn stopped(rig: &Rig) -> Outcome {
     outcome.must("nobody is connected to the thawed primary", users == 0, format!("{users}"));
     outcome.expect_lost(0);
     outcome.expect_errors(1, in_flight);
-    outcome.expect_gap(2500.0);
+    outcome.expect_failover_gap(2500.0);
     outcome.expect_longest(5020.0);
     outcome
 }
@@ -301,7 +301,7 @@ fn lost_host(rig: &Rig, layout: Layout, nodes: fn(&Stage) -> Vec<Arc<Node>>) -> 
     }
     outcome.expect_lost_only_late();
     outcome.expect_errors(1, in_flight);
-    outcome.expect_gap(2500.0);
+    outcome.expect_failover_gap(2500.0);
     outcome.expect_longest(5020.0);
     outcome
 }
@@ -388,8 +388,8 @@ fn twice(rig: &Rig) -> Outcome {
     notes.into_iter().for_each(|note| outcome.note(note));
     outcome.expect_lost_only_late();
     outcome.expect_errors(1, in_flight);
-    outcome.expect_ms("between the failovers", ms(within), 5000.0);
-    outcome.expect_gap(2500.0);
+    outcome.expect_failover_ms("between the failovers", ms(within), 5000.0);
+    outcome.expect_failover_gap(2500.0);
     outcome.expect_longest(5020.0);
     let asked = outcome.queries.unwrap_or_default();
     outcome.must("the Sentinels are not asked without end", asked < 60.0, format!("{asked:.1} questions/s"));

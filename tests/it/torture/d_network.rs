@@ -52,7 +52,7 @@ fn two_switches(rig: &Rig, stage: Stage) -> Outcome {
         outcome.expect_lost(0)
     }
     outcome.expect_errors(4, |kind| kind.maybe());
-    outcome.expect_gap(rig.pick(1500.0, 2500.0));
+    outcome.expect_failover_gap(rig.pick(1500.0, 2500.0));
     outcome
 }
 
@@ -126,7 +126,7 @@ fn nat(rig: &Rig) -> Outcome {
     outcome.must("no Sentinel is known twice", listed == known, topology);
     outcome.expect_lost_only_late();
     outcome.expect_errors(2, |kind| kind.maybe());
-    outcome.expect_gap(2500.0);
+    outcome.expect_failover_gap(2500.0);
     outcome
 }
 
@@ -306,7 +306,7 @@ fn connection_storm(rig: &Rig) -> Outcome {
     outcome.must("no connection is refused", more == 0, more.to_string());
     outcome.expect_lost_only_late();
     outcome.expect_errors(2, |kind| kind.maybe());
-    outcome.expect_gap(2500.0);
+    outcome.expect_failover_gap(2500.0);
     outcome
 }
 

@@ -53,7 +53,7 @@ fn durable(rig: &Rig, options: &[(&str, &str)], flags: u32) -> Outcome {
 
 fn one_replica_fenced(rig: &Rig) -> Outcome {
     let mut outcome = durable(rig, &[], replicas(1));
-    outcome.expect_gap(2000.0);
+    outcome.expect_failover_gap(2000.0);
     outcome
 }
 

@@ -539,11 +539,13 @@ fn table(rows: &[(&Scenario, Outcome)]) -> String {
 
 fn target(check: &super::figures::Check) -> Option<String> {
     match check {
-        super::figures::Check::Time { what, measured, target } if what == "G" || what == "X" => {
+        super::figures::Check::Time { what, measured, target, .. } if what == "G" || what == "X" => {
             let _ = measured;
             Some(format!("{what} <= {target:.0}"))
         }
-        super::figures::Check::Time { what, measured, target } => Some(format!("{what} {measured:.0} <= {target:.0}")),
+        super::figures::Check::Time { what, measured, target, .. } => {
+            Some(format!("{what} {measured:.0} <= {target:.0}"))
+        }
         super::figures::Check::Must { .. } => None,
     }
 }
