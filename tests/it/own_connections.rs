@@ -125,6 +125,57 @@ fn of_a_list_that_the_server_cut_what_ran_is_known() {
     );
 }
 
+/// A command and its flags.
+type Flagged = (Vec<Vec<u8>>, u32);
+
+/// A primary, and a client of it: commands whose value is of 24 MB, which block or count replicas. Each has a connection of its own.
+fn with_long_commands() -> (FakeNode, FakeSentinel, Arc<Client>, [Flagged; 2]) {
+    let primary = Scripted::primary();
+    let watch = told(&primary.addr(), &["127.0.0.1:1".into()]);
+    let client = to_primary(&handle(&watch, &[NO_POLLS]), &[]);
+    primary.fault("WAIT", Fault::Reply(Value::Int(1)));
+    ok(&client, "SET n 0");
+    let value = vec![b'x'; 24 * MB];
+    let [blocking, durable] =
+        [[b"BLPOP".to_vec(), value.clone(), b"1".to_vec()], [b"SET".to_vec(), b"k".to_vec(), value]];
+    (primary, watch, client, [(blocking.to_vec(), 0), (durable.to_vec(), ONE_REPLICA)])
+}
+
+fn run_args(client: &Client, args: &[Vec<u8>], flags: u32) -> Result<Reply> {
+    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+    client.cmd_exec(&args, CallFlags::from_bits(flags).expect("known flags"), LONG)
+}
+
+/// The server does not read on before its reply is taken: that is more than the sockets hold.
+#[test]
+fn a_reply_that_comes_while_a_blocking_or_durable_command_is_still_sent_is_taken() {
+    let (primary, _watch, client, commands) = with_long_commands();
+    let begin = [b"*2\r\n$1\r\nk\r\n".to_vec(), Vec::new()];
+    for ((args, flags), begin) in commands.iter().zip(begin) {
+        let said = 24 * MB;
+        let early = [&begin[..], format!("${said}\r\n").as_bytes(), &vec![b'y'; said]].concat();
+        primary.fault_times("@long", 1, Fault::Raw(early));
+        let name = String::from_utf8_lossy(&args[0]).into_owned();
+        primary.fault_times(&name, 1, Fault::Raw(b"\r\n".to_vec()));
+        let reply = run_args(&client, args, *flags).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let text = if begin.is_empty() { 0 } else { reply.child(0, 1).expect("what was popped") };
+        assert_eq!(reply.bytes(text).map(<[u8]>::len), Some(said), "{name}");
+        assert_eq!((primary.count(&name), primary.count("WAIT")), if *flags == 0 { (1, 0) } else { (2, 1) }, "{name}");
+    }
+    assert_eq!(counter(&client, "retries"), 0);
+}
+
+#[test]
+fn the_last_word_about_a_blocking_or_durable_command_that_is_still_sent_is_told() {
+    let (primary, _watch, client, commands) = with_long_commands();
+    primary.fault("@long", Fault::Last(format!("-{TOO_LONG}\r\n").into_bytes()));
+    for (args, flags) in &commands {
+        is_refused(run_args(&client, args, *flags));
+    }
+    assert_eq!((primary.count("BLPOP"), primary.count("SET k"), primary.count("WAIT")), (0, 0, 0));
+    assert_eq!((counter(&client, "retries"), ok(&client, "GET n").as_str()), (0, "0"));
+}
+
 /// How many connections 64 threads make in 5 s to a primary that does not serve any more, by a change that leaves it in its place.
 fn made_meanwhile(change: impl FnOnce(&FakeNode), options: &[(&str, &str)], status: &[Status]) -> u64 {
     let primary = Scripted::primary();

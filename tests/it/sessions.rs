@@ -82,6 +82,13 @@ fn state_is_refused_on_shared_connections_and_names_the_session() {
         fails(Status::Unsupported, cmd(&own, line));
     }
     fails(Status::Unsupported, run(&client, &["GET k", "BLPOP k 1"]));
+    // A whole transaction as one list is refused as well, and nothing of it is sent.
+    for lines in [&["MULTI", "SET k w", "EXEC"][..], &["SET k w", "MULTI", "SET k x", "EXEC"]] {
+        let error = fails(Status::Unsupported, run(&client, lines));
+        assert!(error.message().contains("MULTI") && error.message().contains("vigie_session_for"), "{error}");
+        assert!(!error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
+    }
+    assert_eq!(ok(&client, "EXISTS k"), "0");
     fails(Status::InvalidState, own.session(None));
     assert_eq!(ok(&own, "PING"), "PONG");
 }

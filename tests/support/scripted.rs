@@ -56,6 +56,8 @@ pub enum Fault {
     Reply(Value),
     /// These bytes instead (not executed).
     Raw(Vec<u8>),
+    /// These bytes instead (not executed), then closes.
+    Last(Vec<u8>),
     /// Announces an array of a thousand million elements and no more.
     Endless,
     /// Waits until the faults are cleared, then executes and answers.
@@ -183,7 +185,7 @@ impl Scripted {
     }
 
     /// Puts a fault on commands that begin with the words of `pattern` (`GET`, `SENTINEL MASTER`; `*` is every command, `@accept` a
-    /// new connection). The rule that was added last counts first.
+    /// new connection, `@long` a command of which 64 KiB have come, and not all). The rule that was added last counts first.
     pub fn fault(&self, pattern: &str, fault: Fault) {
         self.rule(pattern, fault, 0, None);
     }
@@ -352,6 +354,17 @@ fn matches(pattern: &str, args: &[Vec<u8>]) -> bool {
     pattern == "*" || words.len() <= args.len() && same
 }
 
+/// The part of a command that has come when `@long` applies.
+const LONG: usize = 64 << 10;
+
+/// What a fault can apply to.
+#[derive(Clone, Copy)]
+enum Moment<'a> {
+    Accepted,
+    Long,
+    Command(&'a [Vec<u8>]),
+}
+
 /// Whether a connection goes on.
 enum Flow {
     On,
@@ -383,12 +396,13 @@ impl Shared {
         threads.push(thread);
     }
 
-    /// The fault for a command (`None` for a new connection), if a rule has one.
-    fn fault_for(&self, args: Option<&[Vec<u8>]>) -> Option<Fault> {
+    /// The fault for this moment, if a rule has one.
+    fn fault_for(&self, moment: Moment) -> Option<Fault> {
         let mut rules = locked(&self.rules);
-        let hits = |rule: &Rule| match args {
-            Some(args) => rule.pattern != "@accept" && matches(&rule.pattern, args),
-            None => rule.pattern == "@accept",
+        let hits = |rule: &Rule| match moment {
+            Moment::Accepted => rule.pattern == "@accept",
+            Moment::Long => rule.pattern == "@long",
+            Moment::Command(args) => !rule.pattern.starts_with('@') && matches(&rule.pattern, args),
         };
         for rule in rules.iter_mut().rev().filter(|rule| hits(rule) && rule.left != Some(0)) {
             if rule.skip > 0 {
@@ -402,25 +416,30 @@ impl Shared {
     }
 
     fn serve(&self, conn: &Conn) {
-        if matches!(self.apply(conn, None), Flow::End) {
+        if matches!(self.apply(conn, Moment::Accepted), Flow::End) {
             return;
         }
         let mut input: Vec<u8> = Vec::new();
         let mut chunk = [0; 16 << 10];
+        let mut long = false;
         loop {
             let mut taken = 0;
             while let Ok(Some((args, length))) = resp::parse_command(&input[taken..]) {
-                taken += length;
+                (taken, long) = (taken + length, false);
                 if args.is_empty() {
                     continue;
                 }
                 let entry = Entry { at: Instant::now(), conn: conn.id, peer: conn.peer.clone(), args: args.clone() };
                 locked(&self.log).push(entry);
-                if matches!(self.apply(conn, Some(&args)), Flow::End) {
+                if matches!(self.apply(conn, Moment::Command(&args)), Flow::End) {
                     return;
                 }
             }
             input.drain(..taken);
+            let is_long = input.len() >= LONG && !std::mem::replace(&mut long, true);
+            if is_long && matches!(self.apply(conn, Moment::Long), Flow::End) {
+                return;
+            }
             match (&conn.stream).read(&mut chunk) {
                 Ok(count) if count > 0 => input.extend_from_slice(&chunk[..count]),
                 _ => return,
@@ -428,15 +447,19 @@ impl Shared {
         }
     }
 
-    /// Executes one command, or greets a new connection, with the fault that applies to it.
-    fn apply(&self, conn: &Conn, args: Option<&[Vec<u8>]>) -> Flow {
+    /// Executes one command with the fault that applies to it, or applies a fault alone.
+    fn apply(&self, conn: &Conn, moment: Moment) -> Flow {
         let instead = |bytes: &[u8]| if conn.write(bytes).is_ok() { Flow::On } else { Flow::End };
-        let fault = self.fault_for(args);
+        let fault = self.fault_for(moment);
         let protocol = locked(&conn.session).protocol;
         match &fault {
             Some(Fault::Error(line)) => return instead(&Value::error(line).to_bytes(protocol)),
             Some(Fault::Reply(value)) => return instead(&value.to_bytes(protocol)),
             Some(Fault::Raw(bytes)) => return instead(bytes),
+            Some(Fault::Last(bytes)) => {
+                let _ = conn.write(bytes);
+                return Flow::End;
+            }
             Some(Fault::Endless) => return instead(b"*1000000000\r\n"),
             Some(Fault::Close) => return Flow::End,
             Some(Fault::Reset) => {
@@ -447,7 +470,7 @@ impl Shared {
             Some(Fault::Delay(time)) => std::thread::sleep(*time),
             _ => {}
         }
-        let Some(args) = args else { return Flow::On };
+        let Moment::Command(args) = moment else { return Flow::On };
         let (bytes, flow) = self.execute(conn, args);
         let sent = match fault {
             Some(Fault::Lost) => return Flow::End,
