@@ -215,6 +215,7 @@ impl Sentinel {
         if remapped {
             self.all().iter().for_each(|service| service.remap(&map));
         }
+        self.all().iter().for_each(|service| service.reconfigured());
         Ok(())
     }
 

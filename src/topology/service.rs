@@ -293,6 +293,14 @@ impl Service {
         self.landed.notify_all();
     }
 
+    /// The options have changed: what failed under the old ones says nothing about the new ones.
+    pub(super) fn reconfigured(&self) {
+        let mut flight = self.flight();
+        flight.outdated = flight.finished + u64::from(flight.running);
+        drop(flight);
+        self.end_pauses();
+    }
+
     /// Waits a while, but not longer than until the topology changes from this version, the pauses are ended, or `stop` says so when it
     /// is woken.
     pub fn wait_for_change(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {

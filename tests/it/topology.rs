@@ -1,5 +1,6 @@
 //! Discovery from the outside of its room: real deployments, and Sentinels and nodes that lie, stall and refuse.
 
+use crate::calls;
 use crate::support;
 
 use std::sync::Arc;
@@ -320,4 +321,22 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
     let eager = config(&[vec![refused.addr()], addrs(&fakes)].concat(), &[]);
     assert!(Sentinel::create(eager.settings().expect("settings"), Some(secs(5))).is_ok());
+}
+
+/// What was refused under the old options says nothing about the new ones, however little time has passed.
+#[test]
+fn a_changed_option_ends_what_was_remembered_of_the_old_ones() {
+    let call_with = |sentinel: &Arc<Sentinel>| calls::cmd(&calls::to_primary(sentinel, &[]), "GET k");
+    let node = Scripted::primary();
+    node.state(|state| state.door.login = Some(Login::password("right")));
+    let watch = calls::told(&node.addr(), &[]);
+    watch.state(|state| state.door.login = Some(Login::password("watch")));
+    let sentinel = calls::handle(&watch, &[("auth.password", "wrong"), ("sentinel.password", "wrong")]);
+    calls::fails(Status::Auth, call_with(&sentinel));
+    sentinel.configure("sentinel.password", "watch").expect("may be changed");
+    // The Sentinel is asked again: it is the node that refuses now.
+    let error = calls::fails(Status::Auth, call_with(&sentinel));
+    assert!(error.message().contains("auth.password"), "{error:?}");
+    sentinel.configure("auth.password", "right").expect("may be changed");
+    call_with(&sentinel).unwrap_or_else(|error| panic!("with the right password: {error:?}"));
 }
