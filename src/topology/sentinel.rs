@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// What the last pause leaves of the time for the attempt behind it.
+const LAST_ATTEMPT: Duration = Duration::from_millis(20);
 
 /// What a sentinel handle and its services share.
 pub(super) struct Shared {
@@ -331,20 +333,23 @@ fn describe(out: &mut ReplyBuilder, service: &Service) {
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.
 fn reach_any(shared: &Shared, deadline: Deadline) -> Result<()> {
     let mut pause = PAUSES.0;
+    let mut failures = BTreeMap::new();
     loop {
-        let error = match reach_once(shared, deadline) {
+        let error = match reach_once(shared, &mut failures, deadline) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if error.status() == Status::Auth || deadline.left().is_some_and(|left| left <= pause) {
+        let left = deadline.left().map(|left| left.saturating_sub(LAST_ATTEMPT));
+        if error.status() == Status::Auth || left.is_some_and(|left| left.is_zero()) {
             return Err(error);
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
-fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
+/// `failures`: how the earlier attempts at each ended, for those whose answer this one does not wait for.
+fn reach_once(shared: &Shared, failures: &mut BTreeMap<String, Error>, deadline: Deadline) -> Result<()> {
     let settings = shared.settings();
     let mut ping = Vec::new();
     encode::command(&mut ping, &[b"PING"]);
@@ -363,9 +368,15 @@ fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
         for (index, outcome) in query.step(limit) {
             match outcome {
                 Outcome::Answered(_) => return Ok(()),
-                Outcome::Failed(error) => asked[index].end = Some(Err(error)),
+                Outcome::Failed(error) => {
+                    failures.insert(asked[index].endpoint.to_string(), error.clone());
+                    asked[index].end = Some(Err(error));
+                }
             }
         }
+    }
+    for asked in asked.iter_mut().filter(|asked| asked.end.is_none()) {
+        asked.end = failures.get(&asked.endpoint.to_string()).cloned().map(Err);
     }
     let what = format!("(after {} ms)", deadline.elapsed().as_millis());
     Err(report::nobody(&what, &asked, &report::said(&asked)))
@@ -374,4 +385,22 @@ fn reach_once(shared: &Shared, deadline: Deadline) -> Result<()> {
 /// A panic under one of these locks leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_an_earlier_attempt_has_shown_is_not_lost_with_the_last_one() {
+        let mut config = Config::new();
+        config.set("sentinel.addrs", "127.0.0.1:1,127.0.0.1:2").unwrap();
+        let shared = Shared::new(config.settings().unwrap());
+        let known = Error::new(Status::Connect, "cannot connect: Connection refused");
+        let mut failures = BTreeMap::from([(String::from("127.0.0.1:1"), known)]);
+        let error = reach_once(&shared, &mut failures, Deadline::after(Duration::ZERO)).unwrap_err();
+        let parts = ["127.0.0.1:1: cannot connect: Connection refused", "127.0.0.1:2: not waited for"];
+        assert!(parts.iter().all(|part| error.message().contains(part)), "{error:?}");
+    }
 }

@@ -317,6 +317,11 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
         Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody")
     });
     assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
+    let begun = Instant::now();
+    let wait = Deadline::after(Duration::from_millis(300));
+    Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody");
+    // The last attempt is at the end: one that starts late is still found.
+    assert!(begun.elapsed() >= Duration::from_millis(270), "given up after {:?} of 300 ms", begun.elapsed());
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
     let eager = config(&[vec![refused.addr()], addrs(&fakes)].concat(), &[]);
