@@ -378,7 +378,12 @@ impl Post {
                 Happening::Replica(ReplicaChange { service, replica, fit: None, why })
             }
             What::Peers => Happening::Sentinel(SentinelChange::of(news.about.clone(), None, why)),
-            _ => return service.notice(Why::said(&news.channel, format!("said by {from}"))),
+            // Late words about a node that the service has left.
+            _ if service.was_left(news.primary.as_ref()) => return,
+            _ => {
+                let of = news.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
+                return service.notice(Why::said(&news.channel, format!("said by {from}{of}")));
+            }
         };
         sentinel.shared().tell(happening);
     }

@@ -486,6 +486,12 @@ impl Service {
         self.shared.tell(Happening::Notice(Notice { service, primary, why, epoch }));
     }
 
+    /// Whether this is the primary before the last switch.
+    pub(super) fn was_left(&self, primary: Option<&Endpoint>) -> bool {
+        let is_current = self.load().primary_announced.as_ref() == primary;
+        primary.is_some() && !is_current && self.flight().failover.previous.as_ref() == primary
+    }
+
     /// What follows from a verified primary: a switch, or the confirmation of one.
     fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, report: &Report) {
         flight.failover.provisional = None;

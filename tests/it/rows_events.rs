@@ -329,3 +329,19 @@ fn row_82_a_switch_is_told_exactly_once() {
     assert_eq!(Some(sentinel.service(SERVICE).load().epoch.to_string()), epoch);
     assert!(watch.all().iter().all(|told| told.kind == kind::TOPOLOGY));
 }
+
+/// An alert must not be about a node that never was down.
+#[test]
+fn late_words_about_the_primary_before_are_no_notice_about_the_one_now() {
+    let stage = stage(1, &[]);
+    stage.listened();
+    let new = stage.r.addr();
+    stage.switch_all();
+    stage.wait_primary(&new);
+    stage.word(0, "-odown");
+    stage.watch[0].publish("-sdown", &format!("master {SERVICE} 127.0.0.1 {}", stage.r.port()));
+    let told =
+        stage.told.wait("a word about the primary now", SOON, |told| told.is(kind::NOTICE, &[("cause", "-sdown")]));
+    assert!(told.get("primary") == new && told.get("text").ends_with(&format!(" of {new}")), "{told:?}");
+    assert_eq!(stage.told.count(|told| told.is(kind::NOTICE, &[("cause", "-odown")])), 0);
+}
