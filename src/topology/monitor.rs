@@ -15,7 +15,7 @@ use super::ear::{Change, Ear};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::news::{News, What};
-use super::overhear::{Crowd, Overhear};
+use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
 use super::sentinel::Sentinel;
 use super::service::{Haste, Service};
@@ -232,6 +232,11 @@ impl Post {
             let new = || Overhear::new(ear.endpoint().clone(), Arc::clone(options));
             let overhear = self.overhear.entry(ear.announced.clone()).or_insert_with(new);
             let crowd = crowd.get(ear.endpoint()).copied().unwrap_or_default();
+            let every = overhear::pace(crowd);
+            if let Some(why) = ear.deaf().filter(|_| overhear.told.replace(every) != Some(every)) {
+                let text = format!("{why}; it is asked every {} ms instead", every.as_millis());
+                sentinel.shared().note_deaf(ear.endpoint(), Some(&text));
+            }
             for overheard in overhear.drive(&services, crowd, waker) {
                 if let Some(service) = sentinel.known_service(&overheard.service) {
                     service.overhear(&ear.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
@@ -268,6 +273,7 @@ impl Post {
                 Change::Up => {
                     let deaf = ear.deaf();
                     sentinel.shared().note_deaf(ear.endpoint(), deaf.as_deref());
+                    self.overhear.get_mut(&ear.announced).into_iter().for_each(|overhear| overhear.told = None);
                     let refused = |why| Why::own(Cause::EventsRefused, format!("events: {why}"));
                     (true, deaf.map_or_else(|| Why::word(Cause::Listening), refused))
                 }

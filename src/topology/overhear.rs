@@ -30,6 +30,8 @@ pub(super) struct Overhear {
     asker: Asker,
     /// What was asked about, in order.
     asked: Vec<String>,
+    /// How often that is, as it was last told.
+    pub(super) told: Option<Duration>,
 }
 
 /// What a Sentinel says of a service: the address that it names, and what it shows.
@@ -41,7 +43,7 @@ pub(super) struct Overheard {
 
 impl Overhear {
     pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
-        Self { asker: Asker::new(endpoint, options), asked: Vec::new() }
+        Self { asker: Asker::new(endpoint, options), asked: Vec::new(), told: None }
     }
 
     /// Does what can be done now. `crowd`: how many services are asked about there.
@@ -80,7 +82,8 @@ impl Overhear {
     }
 }
 
-fn pace(crowd: u32) -> Duration {
+/// How often a Sentinel is asked about each of so many services.
+pub(super) fn pace(crowd: u32) -> Duration {
     EVERY.max(Duration::from_secs(1) * QUESTIONS * crowd / MOST)
 }
 

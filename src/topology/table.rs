@@ -158,7 +158,8 @@ const SENTINEL: &[Field<SentinelRow>] = &[
         "events",
         TextOrNull(|of| of.deaf.as_deref().map(Into::into)),
         "",
-        "Which of its events the user may not listen to, and in which words that was refused. NULL: none are known.",
+        "Which of its events the user may not listen to, in which words that was refused, and how often it is asked instead. NULL: none \
+         are known.",
     ),
     field(
         "refused",
