@@ -237,6 +237,12 @@ impl Error {
         self
     }
 
+    /// The same with another cause in place of what was seen of it. Where it happened stays, and what is known of the call.
+    pub fn caused_by(mut self, status: Status, message: impl Into<String>) -> Self {
+        (self.0.status, self.0.message, self.0.errno) = (status, message.into(), 0);
+        self
+    }
+
     /// The same with more to say in front: `context: message`.
     pub fn in_context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);

@@ -112,7 +112,7 @@ pub(crate) fn end(
     attempt: &mut Attempt<Arc<Pool>>,
     error: Error,
 ) -> Result<(Reply, Arc<Pool>)> {
-    let error = match attempt.end(plan, error) {
+    let error = match attempt.end(plan, context.explain_end(plan, error)) {
         End::Refused(reply, node) => return Ok((reply, node)),
         // A refusal until the deadline: the server's line stays unaltered. The refusal of a handshake is reported with what was
         // tried.

@@ -94,6 +94,10 @@ impl Session {
             match outcome {
                 // The fence was raised while the command waited for its turn or for the connection.
                 Err(error) if error.status() == Status::Fenced => gate_wait.note(),
+                Err(error) if error.status() == Status::Io && self.closed.load(Ordering::Acquire) => {
+                    let text = format!("{}: the session was closed", plan.name());
+                    return Err(error.caused_by(Status::Closed, text).with_time(deadline.elapsed().as_millis(), ""));
+                }
                 Err(error) if error.status() != Status::Server && self.closed.load(Ordering::Acquire) => {
                     return Err(error.with_status(Status::Closed));
                 }
@@ -344,7 +348,11 @@ impl Pinned {
             Err(failure) if plan.is_ended_by_caller(&failure, deadline, Instant::now()) => {
                 Err(self.lose(router, plan, Failure { error: plan.waited(failure.error), ..failure }, false))
             }
-            Err(failure) => Err(self.lose(router, plan, failure, true)),
+            Err(failure) => {
+                let error = router.context.explain_end(plan, failure.error);
+                let suspect = error.status() != Status::Closed;
+                Err(self.lose(router, plan, Failure { error, ..failure }, suspect))
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::stats;
 use crate::config::Config;
@@ -16,6 +17,9 @@ use crate::route::{Context, Router};
 use crate::submit::{Submission, Submitter};
 use crate::time::Deadline;
 use crate::topology::{Child, Sentinel};
+
+/// How long a close waits beyond its time for the blocking commands that it has ended.
+const ON_THE_WAY_OUT: Duration = Duration::from_millis(100);
 
 /// What a client and its sessions share.
 pub(super) struct Shared {
@@ -58,9 +62,13 @@ impl Shared {
 
     pub(super) fn close(&self, deadline: Deadline) -> Result<()> {
         let context = self.context();
-        context.shut();
+        let ended = context.shut();
         self.submitter.wake();
-        let running = context.await_idle(deadline);
+        let mut running = context.await_idle(deadline);
+        if (1..=ended).contains(&running) {
+            // These are the blocking commands that were ended, on their way out.
+            running = context.await_idle(Deadline::after(ON_THE_WAY_OUT));
+        }
         self.router.end();
         self.submitter.wake();
         context.service.wake();
@@ -68,9 +76,8 @@ impl Shared {
             return Ok(());
         }
         let (name, after) = (quoted(context.service.name()), deadline.elapsed().as_millis());
-        let text = format!(
-            "closing the client of service {name}: {running} calls were running after {after} ms and were ended"
-        );
+        let calls = if running == 1 { "1 call was".to_owned() } else { format!("{running} calls were") };
+        let text = format!("closing the client of service {name}: {calls} running after {after} ms and ended then");
         Err(Error::new(Status::Timeout, text))
     }
 

@@ -418,9 +418,9 @@ pub unsafe extern "C" fn vigie_client_disconnect(
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
 /// limit. Any other value <= 0: calls end at once.
 /// Ownership: nothing is freed: vigie_client_free() is still due.
-/// Blocks: up to timeout_ms.
+/// Blocks: up to timeout_ms, and up to 100 ms more until the blocking commands that it ended have returned.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+/// Errors: VIGIE_ERR_TIMEOUT: other calls were running at the end and were ended (it is closed all the same);
 /// VIGIE_ERR_INVALID_ARG: client is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]

@@ -187,9 +187,9 @@ pub unsafe extern "C" fn vigie_sentinel_configure(
 /// VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
 /// once.
 /// Ownership: nothing is freed: handles are still to be freed, in any order.
-/// Blocks: up to timeout_ms.
+/// Blocks: up to timeout_ms, and for each client up to 100 ms more until the blocking commands that it ended have returned.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_TIMEOUT: calls were running at the end and were ended (it is closed all the same);
+/// Errors: VIGIE_ERR_TIMEOUT: other calls were running at the end and were ended (it is closed all the same);
 /// VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]

@@ -221,11 +221,25 @@ impl Context {
         lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
     }
 
-    /// Begins a close: admits nothing new, and ends blocking commands.
-    pub(crate) fn shut(&self) {
+    /// Begins a close: admits nothing new, and ends blocking commands. Returns how many.
+    pub(crate) fn shut(&self) -> usize {
         self.life.closed.store(true, Ordering::Release);
         let blocking = std::mem::take(&mut *lock(&self.life.blocking));
-        blocking.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
+        blocking.iter().filter_map(Weak::upgrade).inspect(|socket| socket.shutdown()).count()
+    }
+
+    /// The error of a call whose connection broke: if the close of this client ended it, that is said in place of what was seen of it.
+    pub(crate) fn explain_end(&self, plan: &Plan<'_>, error: Error) -> Error {
+        let by_close = self.is_ended() || (plan.blocks.is_some() && self.is_closed());
+        match by_close && error.status() == Status::Io {
+            true => error.caused_by(Status::Closed, self.closed_text()),
+            false => error,
+        }
+    }
+
+    /// What the calls are told that a close has ended.
+    pub(super) fn closed_text(&self) -> String {
+        format!("the client of service {} was closed", quoted(self.service.name()))
     }
 
     /// Waits until no call is running, or until the deadline. Returns how many are running.

@@ -162,7 +162,8 @@ impl Router {
     fn retire_lost(&self, last: &View) {
         let view = self.view.load();
         for lost in last.pools().filter(|pool| !view.pools().any(|kept| Arc::ptr_eq(kept, pool))) {
-            let text = format!("{} left its role in service {}", lost.name(), quoted(self.context.service.name()));
+            let name = quoted(self.context.service.name());
+            let text = format!("{} is not used for service {name} any more: its role has changed", lost.name());
             let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
             lost.retire(cause.with_flags(flags::FAILOVER));
         }
@@ -261,8 +262,7 @@ impl Router {
         let _renewal = lock(&self.renewal);
         self.context.end();
         let view = self.view.swap(Arc::default());
-        let service = quoted(self.context.service.name());
-        let cause = Error::new(Status::Closed, format!("the client of service {service} was closed"));
+        let cause = Error::new(Status::Closed, self.context.closed_text());
         view.pools().for_each(|pool| pool.retire(cause.clone()));
     }
 

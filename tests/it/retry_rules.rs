@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use calls::*;
 use support::*;
 use vigie::client::{CallFlags, Client, Target, Timeout, close_all};
-use vigie::error::{Status, flags};
+use vigie::error::{Error, Status, flags};
 use vigie::topology::Sentinel;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -672,4 +672,47 @@ fn close_ends_what_waits_for_the_sentinels() {
         assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
         pacing.stop().judge("the end of what waits", end.saturating_duration_since(closed), 100 * MS);
     }
+}
+
+/// A blocking command that the close of its own client ends blames nobody else, and alone it makes no close fail.
+#[test]
+fn what_our_own_close_ends_says_so() {
+    let stage = staged(&[]);
+    stage.node.fault("BLPOP", Fault::Stall);
+    let ends = |error: &Error, who: &str| {
+        let text = error.message();
+        assert!(text.contains(who) && text.contains("was closed"), "{error:?}");
+        assert!(!text.contains("closed the connection") && !text.contains("connection closed by"), "{error:?}");
+        assert_eq!(error.errno(), 0, "{error:?}");
+    };
+    for own in [false, true] {
+        let client = to_primary(&stage.sentinel, &[]);
+        let sent = stage.node.count("BLPOP");
+        let running = client.clone();
+        let call = spawn(move || {
+            let client = if own { running.session(None).expect("a session") } else { running };
+            within(&client, "BLPOP list 0", 60_000)
+        });
+        stage.node.wait_count("BLPOP", sent + 1, SOON);
+        client.close(Timeout::Ms(0)).expect("only an idle command was ended");
+        ends(&fails(Status::Closed, join(&call)), "client of service 'mymaster'");
+    }
+    // The close of a session alone.
+    let client = to_primary(&stage.sentinel, &[]);
+    let session = client.session(None).expect("a session");
+    let (sent, running) = (stage.node.count("BLPOP"), session.clone());
+    let call = spawn(move || within(&running, "BLPOP list 0", 60_000));
+    stage.node.wait_count("BLPOP", sent + 1, SOON);
+    session.close(Timeout::Ms(0)).expect("closed");
+    ends(&join(&call).expect_err("the session was closed"), "session");
+    // A submitted one.
+    let queue = completions::queue(4);
+    let sent = stage.node.count("BLPOP");
+    let flags = CallFlags::default();
+    client.cmds_submit(&list(&["BLPOP list 0"]), flags, Timeout::Ms(60_000), &queue, 1).expect("taken");
+    let drained = queue.clone();
+    let one = spawn(move || completions::one(&drained).1);
+    stage.node.wait_count("BLPOP", sent + 1, SOON);
+    client.close(Timeout::Ms(0)).expect("only an idle command was ended");
+    ends(&fails(Status::Closed, join(&one)), "client of service 'mymaster'");
 }
