@@ -121,7 +121,7 @@ statuses! {
         "Give the keys a common tag.";
     Replicas = -403, "VIGIE_ERR_REPLICAS", "Executed, but fewer replicas have it than asked; vigie_error_count() says how many.",
         "The write may be lost in a failover: repeat it only if it is idempotent. What it answered is at vigie_error_reply().";
-    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this node before it was restarted or changed its role, or this client has not returned it.",
+    ScanInterrupted = -404, "VIGIE_ERR_SCAN_INTERRUPTED", "The cursor belongs to another node than the one that is scanned now, or to this node before it was restarted or changed its role, or it is unknown to a client for replicas that has begun no scan.",
         "Begin the scan again with cursor 0.";
 }
 

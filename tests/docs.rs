@@ -86,7 +86,8 @@ const STATISTICS_HEAD: &str = "\
 <!-- Written from src/client/stats.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change the table, not this page. -->
 
 `vigie_client_stats()` gives a MAP of what a client has done since it was made, and of its connections as they are at this moment. It
-asks nobody and does not wait. Counters only grow; a session counts in the client that it was made from.
+asks nobody and does not wait. Counters only grow; a session counts in the client that it was made from. The entries of `pools` come and go
+with their nodes, and their counters with them. A closed client gives `VIGIE_ERR_CLOSED`: read its last figures before the close.
 ";
 
 const TOPOLOGY_HEAD: &str = "\
@@ -108,7 +109,8 @@ the tables, not this page. -->
 A queue (`vigie_queue_create()`) gives the completions of submitted calls, and, after `vigie_sentinel_watch()`, what happens to the
 services of a handle. The field `kind` of an event says which of the following it is. Every event of a watch has a MAP as its reply.
 
-Act on `cause`, which is a word with a fixed meaning; `reason` is for people, and its wording may change.
+Act on `cause`, which is a word with a fixed meaning; `reason` and `text` are for people, and their wording may change. `reason` is a
+sentence, or the word of `cause` where there is no more to say; in NOTICE it is always that word, and the sentence is in `text`.
 ";
 
 /// The ranges of numbers, each with what it is about.

@@ -87,7 +87,13 @@ const POOL: &[Field<PoolStats>] = &[
         "calls",
         "Calls on shared connections that wait for replies.",
     ),
-    field("served", Int(|of| of.counts.served as i64), "calls", "Calls that were answered."),
+    field(
+        "served",
+        Int(|of| of.counts.served as i64),
+        "calls",
+        "Attempts of blocking calls on shared connections, whether they were answered or not, and the library's own questions \
+         there.",
+    ),
     field(
         "srtt_us",
         Int(|of| of.srtt.map_or(-1, |srtt| srtt.as_micros() as i64)),

@@ -83,8 +83,12 @@ pub unsafe extern "C" fn vigie_primary_for(
 
 /// A client that reads from the fit replicas of a service; the option replica.fallback (primary or error) says what
 /// happens when there is none. A command that writes is refused, even then. A scan (SCAN and its kin) stays on the
-/// node on which it began: this handle remembers which node gave a cursor, so a cursor can be used only with the
-/// handle that returned it, not with another one or in another process. Lazy as vigie_primary_for().
+/// node on which it began, because this handle remembers which node gave each of its last 4096 cursors. One whose node
+/// is not read from any more, or was restarted, gives VIGIE_ERR_SCAN_INTERRUPTED. Use a cursor only with the handle that
+/// returned it: one that the handle does not know (another handle's, or one that it has forgotten) goes to the node on
+/// which its last scan began, which takes it for its own, so that keys are missed without an error. It gives
+/// VIGIE_ERR_SCAN_INTERRUPTED only if the handle has begun no scan, or that node is gone. On clients of vigie_primary_for()
+/// and vigie_split_for() unknown cursors go to the primary. Lazy as vigie_primary_for().
 ///
 /// Ownership: *out is the caller's, for vigie_client_free(). service (NULL: the option service) and overrides (may be
 /// NULL) are copied.
@@ -136,7 +140,8 @@ pub unsafe extern "C" fn vigie_split_for(
 }
 
 /// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
-/// For WATCH, SELECT, CLIENT, MULTI by hand. It never moves to another node: once its connection is lost, EXEC, alone
+/// For WATCH, SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the
+/// primary, on one of vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection is lost, EXEC, alone
 /// or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
 /// because nothing can succeed on it any more: make a new session, and begin the transaction again.
 /// vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
@@ -147,7 +152,8 @@ pub unsafe extern "C" fn vigie_split_for(
 /// Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
 /// Blocks: no.
 /// Threads: [T]; overrides is [C] meanwhile.
-/// Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_ARG: client or out is NULL, or key is NULL with a length.
+/// Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_STATE: client is a session itself; VIGIE_ERR_INVALID_ARG: client or
+/// out is NULL, or key is NULL with a length.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]

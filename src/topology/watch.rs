@@ -86,7 +86,7 @@ impl SentinelChange {
     }
 }
 
-const REASON: &str = "Why, as a sentence, for people and logs.";
+const REASON: &str = "Why, for people and logs: a sentence, or the word of `cause` where there is no more to say.";
 const CAUSE: &str = "Why, as a word that programs can act on: one of those below.";
 
 const TOPOLOGY: &[Field<Switch>] = &[
@@ -101,8 +101,8 @@ const TOPOLOGY: &[Field<Switch>] = &[
 const NOTICE: &[Field<Notice>] = &[
     field("service", Text(|of| (&*of.service).into()), "", "The service."),
     field("primary", TextOrNull(|of| address(of.primary.as_ref())), "", "Its primary, which stays what it is."),
-    field("reason", Text(|of| of.why.cause().into()), "", "The cause once more."),
-    field("text", Text(|of| of.why.text().into()), "", "Who said it, or what there is to know, as a sentence."),
+    field("reason", Text(|of| of.why.cause().into()), "", "The word of `cause`; the sentence is in `text`."),
+    field("text", Text(|of| of.why.text().into()), "", "Who said it and of which primary, or what there is to know."),
     field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which the primary was named."),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
 ];
