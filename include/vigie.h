@@ -169,7 +169,7 @@ typedef enum {
   VIGIE_CALL_IDEMPOTENT = (1 << 1),
   /** Send once at most: any failure is reported. Waiting for a primary is not a retry. */
   VIGIE_CALL_NO_RETRY = (1 << 2),
-  /** On a client of vigie_split_for(): this read goes to the primary. */
+  /** On a client of vigie_split_for(): this read goes to the primary. On one of vigie_replica_for(): VIGIE_ERR_INVALID_ARG. */
   VIGIE_CALL_ON_PRIMARY = (1 << 4),
   /**
    * Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
@@ -724,7 +724,9 @@ vigie_status vigie_sentinel_configure(vigie_sentinel *sentinel,
  * VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */
-vigie_status vigie_sentinel_close(vigie_sentinel *sentinel, int64_t timeout_ms, vigie_error **err);
+vigie_status vigie_sentinel_close(vigie_sentinel *sentinel,
+                                  int64_t timeout_ms,
+                                  vigie_error **err);
 
 /**
  * Frees a sentinel. Clients made from it keep what they need and go on.
@@ -848,7 +850,8 @@ vigie_status vigie_session_for(vigie_client *client,
  * timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
  * option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
  * flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
- * place of the option write.replicas); n counts for calls that write and do not block, and not in a session.
+ * place of the option write.replicas); n counts for calls that write and do not block; in a session it gives
+ * VIGIE_ERR_INVALID_ARG.
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
  * only read.
  * Blocks: up to timeout_ms.

@@ -27,7 +27,7 @@ pub(crate) fn exec(
     retry: RetrySettings,
 ) -> Result<(Reply, Arc<Pool>)> {
     plan.check_shared()?;
-    router.context.check_target(plan)?;
+    router.context.check_target(plan, call)?;
     let mut attempt = Attempt::new(retry, deadline);
     loop {
         let version = router.context.service.version();

@@ -97,7 +97,8 @@ impl Client {
         if !plan.was_aborted(&reply) {
             return Ok((reply, pool));
         }
-        let text = "EXEC answered null: a watched key was changed, and nothing of the transaction was executed";
+        let text =
+            "EXEC answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew";
         let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name());
         Err(if plan.is_list() { error.with_reply(reply) } else { error })
     }
@@ -109,9 +110,7 @@ impl Client {
             return Err(context.report(no_time(&plan.name())));
         }
         let outcome = match &self.session {
-            Some(session) => {
-                session.exec(self.shared.router(), plan, plan.deadline(timeout, session.settings.timeout_call))
-            }
+            Some(session) => self.exec_in_session(session, plan, call_flags, timeout),
             None => {
                 let settings = context.settings();
                 let (deadline, retry) = (plan.deadline(timeout, settings.timeout_call), settings.retry);
@@ -120,6 +119,23 @@ impl Client {
             }
         };
         outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| context.report(error))
+    }
+
+    #[cold]
+    fn exec_in_session(
+        &self,
+        session: &Session,
+        plan: &Plan<'_>,
+        call_flags: CallFlags,
+        timeout: Timeout,
+    ) -> Result<(Reply, Arc<Pool>)> {
+        if call_flags.replicas() > 0 {
+            let text = "flags: VIGIE_CALL_REPLICAS: a session does not wait for replicas by itself; send WAIT in it, or write on the client \
+                 that it was made from";
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        self.shared.context().check_on_primary(call_flags)?;
+        session.exec(self.shared.router(), plan, plan.deadline(timeout, session.settings.timeout_call))
     }
 
     /// Copies a list of commands and runs it without waiting. Its completion arrives on the queue. With `EACH` every command is a

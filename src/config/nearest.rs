@@ -10,17 +10,29 @@ pub(super) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>
     if length == 0 || length > LONGEST {
         return None;
     }
-    let mut best: Option<(usize, &str)> = None;
+    let mut best: Option<((bool, usize), &str)> = None;
     for candidate in candidates {
         let known = plain(candidate);
-        let distance = strsim::levenshtein(&wrong, &known);
+        let distance = if same_words(&wrong, &known) { 0 } else { strsim::levenshtein(&wrong, &known) };
         let part = length > 2 && known.contains(&wrong);
         let near = part || distance * 2 <= length.max(2);
-        if near && best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
+        // What was written in full is meant rather than what only looks like it.
+        let rank = (distance > 0 && !part, distance);
+        if near && best.is_none_or(|(least, _)| rank < least) {
+            best = Some((rank, candidate));
         }
     }
     best.map(|(_, candidate)| candidate)
+}
+
+/// Whether both have the same words, in whatever order.
+fn same_words(a: &str, b: &str) -> bool {
+    let words = |text: &str| {
+        let mut words: Vec<String> = text.split('.').map(str::to_owned).collect();
+        words.sort_unstable();
+        words
+    };
+    words(a) == words(b)
 }
 
 /// Lower case, and one separator: `tcp_keepalive` and `tcp.keepalive` differ in nothing that matters here.
@@ -32,8 +44,18 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const KEYS: [&str; 6] =
-        ["tcp.keepalive_idle", "tcp.keepalive_count", "auth.password", "sentinel.password", "db", "pool.max"];
+    const KEYS: [&str; 10] = [
+        "service",
+        "sentinel.addrs",
+        "tcp.keepalive_idle",
+        "tcp.keepalive_count",
+        "auth.password",
+        "auth.username",
+        "sentinel.password",
+        "timeout.sentinel",
+        "db",
+        "pool.max",
+    ];
 
     #[test]
     fn what_was_meant_is_found() {
@@ -44,6 +66,8 @@ mod tests {
             ("Pool.Max", "pool.max"),
             ("pol.mx", "pool.max"),
             ("dv", "db"),
+            ("username", "auth.username"),
+            ("sentinel.timeout", "timeout.sentinel"),
         ] {
             assert_eq!(nearest(wrong, KEYS.into_iter()), Some(meant), "{wrong}");
         }

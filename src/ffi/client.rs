@@ -194,7 +194,8 @@ pub unsafe extern "C" fn vigie_session_for(
 /// timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
 /// option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
 /// flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
-/// place of the option write.replicas); n counts for calls that write and do not block, and not in a session.
+/// place of the option write.replicas); n counts for calls that write and do not block; in a session it gives
+/// VIGIE_ERR_INVALID_ARG.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
 /// only read.
 /// Blocks: up to timeout_ms.

@@ -156,7 +156,7 @@ pub enum vigie_call_flag {
     VIGIE_CALL_IDEMPOTENT = 1 << 1,
     /// Send once at most: any failure is reported. Waiting for a primary is not a retry.
     VIGIE_CALL_NO_RETRY = 1 << 2,
-    /// On a client of vigie_split_for(): this read goes to the primary.
+    /// On a client of vigie_split_for(): this read goes to the primary. On one of vigie_replica_for(): VIGIE_ERR_INVALID_ARG.
     VIGIE_CALL_ON_PRIMARY = 1 << 4,
     /// Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
     /// error. Exec: the list holds exactly one command, and its reply and error have the same form.

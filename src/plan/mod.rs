@@ -151,7 +151,9 @@ impl<'a> Plan<'a> {
         }
         let name = || short(front[0]);
         if flags.has_any(Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN)) {
-            self.state.get_or_insert_with(name);
+            let of_client = front[0].eq_ignore_ascii_case(b"CLIENT");
+            let with_subcommand = || format!("{} {}", name(), short(front[1]));
+            self.state.get_or_insert_with(|| if of_client { with_subcommand() } else { name() });
         }
         let is = |at: usize, word: &[u8]| front[at].eq_ignore_ascii_case(word);
         self.awaits |= class.blocks.is_some() && (is(0, b"WAIT") || is(0, b"WAITAOF"));

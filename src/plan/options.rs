@@ -24,7 +24,7 @@ impl CallFlags {
     pub const IDEMPOTENT: u32 = 1 << 1;
     /// Send once.
     pub const NO_RETRY: u32 = 1 << 2;
-    /// On a split client: this read goes to the primary.
+    /// On a split client: this read goes to the primary. Refused on a client for replicas.
     pub const ON_PRIMARY: u32 = 1 << 4;
     /// Each command of a list is a call of its own.
     pub const EACH: u32 = 1 << 5;

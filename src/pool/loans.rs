@@ -369,8 +369,8 @@ impl Pool {
     fn all_taken(&self, inner: &Inner) -> String {
         let (idle, lent, waiting) = inner.loans.counts();
         format!(
-            "no dedicated connection to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {}; \
-             raise pool.max, or hold sessions and blocking commands for a shorter time",
+            "no dedicated connection to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {} (one place \
+             is kept for calls that share a connection); raise pool.max, set pool.wait, or hold sessions and blocking commands for a shorter time",
             self.name,
             inner.total,
             inner.total - inner.loans.opening,

@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
-use crate::plan::{Plan, Target};
+use crate::plan::{CallFlags, Plan, Target};
 use crate::time::Deadline;
 use crate::topology::{Sentinel, Service};
 
@@ -127,8 +127,19 @@ impl Context {
         }
     }
 
-    /// Refuses a write on a client for replicas.
-    pub(crate) fn check_target(&self, plan: &Plan<'_>) -> Result<()> {
+    /// Refuses a read of the primary on a client for replicas.
+    pub(crate) fn check_on_primary(&self, call: CallFlags) -> Result<()> {
+        if self.target == Target::Replica && call.has(CallFlags::ON_PRIMARY) {
+            let text = "flags: VIGIE_CALL_ON_PRIMARY: this client reads from replicas; use a client of vigie_primary_for() or \
+                 vigie_split_for()";
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        Ok(())
+    }
+
+    /// Refuses a write, and a read of the primary, on a client for replicas.
+    pub(crate) fn check_target(&self, plan: &Plan<'_>, call: CallFlags) -> Result<()> {
+        self.check_on_primary(call)?;
         match self.target {
             Target::Replica if !plan.reads => {
                 let text =

@@ -29,6 +29,8 @@ pub struct Answer {
     pub peers: Vec<Peer>,
     /// The services that it watches, as far as it names them.
     pub services: Vec<String>,
+    /// The user may not ask for them.
+    pub hides_services: bool,
     /// What its user may not ask, in its own words.
     pub refused: Vec<String>,
 }
@@ -183,6 +185,7 @@ pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
         heard: heard(address, primary, replicas, sentinel)?,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
         services: info.bytes(0).map(services).unwrap_or_default(),
+        hides_services: not_permitted(info).is_some(),
         refused: [replicas, peers, id, info].into_iter().filter_map(not_permitted).collect(),
     })
 }

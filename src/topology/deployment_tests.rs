@@ -42,8 +42,15 @@ fn told(text: &str) -> Told {
         Peer { endpoint: place(name), id: Some(id.to_owned()).filter(|id| !id.is_empty()), dead }
     };
     let id = Some(id.to_owned()).filter(|id| !id.is_empty());
-    let answer =
-        Answer { id, tilt: false, heard, peers: words.map(peer).collect(), services: Vec::new(), refused: Vec::new() };
+    let answer = Answer {
+        id,
+        tilt: false,
+        heard,
+        peers: words.map(peer).collect(),
+        services: Vec::new(),
+        hides_services: false,
+        refused: Vec::new(),
+    };
     Told { announced: place(name), given, answer }
 }
 

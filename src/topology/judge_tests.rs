@@ -33,6 +33,7 @@ fn says(text: &str) -> Answer {
         heard: Heard::Known(view),
         peers: Vec::new(),
         services: Vec::new(),
+        hides_services: false,
         refused: Vec::new(),
     }
 }

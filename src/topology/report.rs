@@ -20,7 +20,7 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
     let after = deadline.elapsed().as_millis();
     let answered = || asked.iter().filter_map(Asked::answer);
     if answered().next().is_none() {
-        return nobody(&format!("about service {} (after {after} ms)", quoted(service)), asked, &said);
+        return nobody(&format!("when asked about service {} (after {after} ms)", quoted(service)), asked, &said);
     }
     if answered().all(|answer| matches!(answer.heard, Heard::Unknown)) {
         let text = format!(
@@ -35,10 +35,13 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
 }
 
 /// The services that there are, for who has mistaken the name.
-fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer>) -> String {
-    let names: BTreeSet<&str> = answers.flat_map(|answer| &answer.services).map(String::as_str).collect();
+fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
+    let names: BTreeSet<&str> = answers.clone().flat_map(|answer| &answer.services).map(String::as_str).collect();
     let mut shown: Vec<String> = names.iter().take(QUOTED).map(|name| quoted(name)).collect();
     match names.len() {
+        0 if answers.clone().any(|answer| answer.hides_services) => {
+            return String::from("the ACL user of sentinel.username may not ask which ones they know (INFO)");
+        }
         0 => return String::from("they know none"),
         all if all > QUOTED => shown.push(format!("and {} more", all - QUOTED)),
         _ => {}

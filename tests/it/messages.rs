@@ -233,3 +233,42 @@ fn full_pools_and_missing_replicas_name_the_remedy() {
     let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Timeout::Ms(1000)).unwrap_err();
     says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
 }
+
+/// Nothing is ignored that a caller has asked for.
+#[test]
+fn a_flag_that_this_client_cannot_keep_is_refused() {
+    let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let readers = client(&sentinel, Target::Replica);
+    let on_primary = CallFlags::from_bits(CallFlags::ON_PRIMARY).unwrap();
+    let parts = ["VIGIE_CALL_ON_PRIMARY", "reads from replicas"];
+    for client in [readers.clone(), readers.session(None).unwrap()] {
+        let error = client.cmd_exec(&[b"GET", b"k"], on_primary, Timeout::Ms(20_000)).unwrap_err();
+        says(&error, Status::InvalidArg, &parts);
+    }
+    let queue = Queue::create(4).unwrap();
+    let list = encoded(&[&[b"GET", b"k"]]);
+    says(&readers.cmds_submit(&list, on_primary, Timeout::Default, &queue, 1).unwrap_err(), Status::InvalidArg, &parts);
+    let session = client(&sentinel, Target::Primary).session(None).unwrap();
+    let durable = CallFlags::from_bits(5 << 24).unwrap();
+    let error = session.cmd_exec(&[b"SET", b"k", b"v"], durable, Timeout::Ms(20_000)).unwrap_err();
+    says(&error, Status::InvalidArg, &["VIGIE_CALL_REPLICAS", "session", "WAIT"]);
+}
+
+#[test]
+fn who_may_not_ask_for_the_services_does_not_say_that_there_are_none() {
+    let sentinels = [Scripted::sentinel("other", "127.0.0.1:1")];
+    sentinels[0].fault("INFO", Fault::Error("NOPERM this user has no permissions to run 'info'".into()));
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(20_000));
+    says(&error, Status::UnknownService, &["may not ask", "INFO"]);
+    assert_eq!(times(&error, "they know none"), 0, "{error:?}");
+}
+
+#[test]
+fn a_subcommand_that_changes_a_connection_is_named() {
+    let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);
+    let error = fails(&client(&sentinel, Target::Primary), &["CLIENT", "SETNAME", "me"], Timeout::Default);
+    says(&error, Status::Unsupported, &["CLIENT SETNAME changes the state"]);
+    let error = fails(&client(&sentinel, Target::Primary), &["SELECT", "1"], Timeout::Default);
+    says(&error, Status::Unsupported, &["SELECT changes the state"]);
+}
