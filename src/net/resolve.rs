@@ -10,7 +10,7 @@ use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,7 +163,8 @@ struct Resolver {
 
 #[derive(Default)]
 struct ResolverState {
-    names: HashMap<String, Name>,
+    /// A tree, because it lies in a static: see the worker's `Dials`.
+    names: BTreeMap<String, Name>,
     queue: VecDeque<(String, Arc<Resolution>)>,
     threads: usize,
 }

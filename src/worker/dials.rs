@@ -4,7 +4,7 @@
 //! the others; within these limits urgent jobs go first, then those of quick hosts, then the oldest. Leaves to others: threads
 //! (worker).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const SLOW: Duration = Duration::from_millis(100);
 const REMEMBERED: usize = 1024;
 
 /// The host that a job talks to. The jobs of one host share a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host(u64);
 
 impl Host {
@@ -35,7 +35,8 @@ impl Host {
 /// Waiting jobs, and the hosts of running ones.
 pub(super) struct Dials<J> {
     waiting: VecDeque<WaitingJob<J>>,
-    hosts: HashMap<Host, KnownHost>,
+    /// A tree: a static hash table looks like a leak to leak checkers, because the pointer to it is one into its middle.
+    hosts: BTreeMap<Host, KnownHost>,
     /// How many jobs run, by what was known of their host.
     running: [usize; 3],
 }
@@ -70,7 +71,7 @@ pub(super) struct Running {
 
 impl<J> Default for Dials<J> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), hosts: HashMap::new(), running: [0; 3] }
+        Self { waiting: VecDeque::new(), hosts: BTreeMap::new(), running: [0; 3] }
     }
 }
 
