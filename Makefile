@@ -50,6 +50,7 @@ help:
 	@echo 'make test           install what the tests need, then check, build and test everything'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-idle       the processor time of clients that idle'
+	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written, with it and WRITE=docs/torture.md its part there'
@@ -146,6 +147,11 @@ bench-idle:
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-idle build/bench-prefix
 
+bench-services:
+	scripts/setup bench
+	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench-services build/bench-prefix
+
 bench-vanish:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
@@ -167,5 +173,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-vanish bench-languages torture clean FORCE
+.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-vanish bench-languages torture clean FORCE
 .DELETE_ON_ERROR:

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const RECEIVE: usize = 2 * 1024;
 
 /// How to open a link.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkOptions {
     tcp: TcpSettings,
     limits: Limits,
@@ -95,6 +95,12 @@ impl Link {
             LinkState::Greeting(..) => 1,
             LinkState::Ready(_) | LinkState::Dead => 2,
         }
+    }
+
+    /// Where it leads to, once it is ready.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let LinkState::Ready(wire) = &self.state else { return None };
+        wire.socket().peer().parse().ok()
     }
 
     /// What the handshake found out, once it is over.

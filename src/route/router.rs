@@ -102,11 +102,13 @@ impl Router {
         }
         let snapshot = self.context.service.snapshot();
         let client = self.context.settings();
-        let primary = snapshot.primary.as_ref().map(|endpoint| {
+        // What nobody has used for long is not used before it was asked for anew.
+        let primary = snapshot.primary.as_ref().filter(|_| !snapshot.forgotten).map(|endpoint| {
             let kept = last.primary.iter().find(|pool| pool.endpoint() == endpoint && !pool.is_retired());
             kept.cloned().unwrap_or_else(|| Pool::new(self.spec(endpoint, &client, Expect::Primary)))
         });
-        let replicas = if self.context.target == Target::Primary { &[][..] } else { &snapshot.replicas };
+        let none = self.context.target == Target::Primary || snapshot.forgotten;
+        let replicas = if none { &[][..] } else { &snapshot.replicas };
         let replicas = replicas.iter().map(|replica| self.replica_target(replica, last, &client)).collect();
         View { version: snapshot.version, configured, primary, replicas }
     }

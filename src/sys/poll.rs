@@ -37,6 +37,36 @@ impl PollFd {
     }
 }
 
+/// What a wait has found: which descriptors are ready.
+#[derive(Debug)]
+pub struct Found {
+    all: bool,
+    fds: Vec<RawFd>,
+}
+
+impl Found {
+    /// Where nothing is known: each may be ready.
+    pub fn all() -> Self {
+        Self { all: true, fds: Vec::new() }
+    }
+
+    /// What was not waited for is not ready.
+    pub fn none() -> Self {
+        Self { all: false, fds: Vec::new() }
+    }
+
+    /// After a wait for these.
+    pub fn of(fds: &[PollFd]) -> Self {
+        Self { all: false, fds: fds.iter().filter(|fd| fd.0.revents != 0).map(|fd| fd.0.fd).collect() }
+    }
+
+    /// Whether one of these is ready, or there is none that could be waited for.
+    pub fn concerns(&self, fds: impl Iterator<Item = PollFd>) -> bool {
+        let mut fds = fds.peekable();
+        self.all || fds.peek().is_none() || fds.any(|fd| self.fds.contains(&fd.0.fd))
+    }
+}
+
 /// How long a failing wait takes: without memory, or above the limit of descriptors (RLIMIT_NOFILE).
 const REST: Duration = Duration::from_millis(5);
 

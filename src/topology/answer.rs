@@ -8,8 +8,9 @@ use crate::error::{Error, Result, Status, quoted};
 use crate::resp::{Kind, Reply, encode};
 use std::ops::Range;
 
-/// The address, the epoch and flags, the replicas, the other Sentinels, the id, TILT: one flight.
-const QUESTIONS: usize = 6;
+/// The address, the epoch and flags, the replicas, the other Sentinels: one flight. Who the Sentinel is and whether it is in TILT is no
+/// question of a service: its link asks that.
+const QUESTIONS: usize = 4;
 /// Which of them is about the replicas.
 const REPLICAS: usize = 2;
 
@@ -27,12 +28,30 @@ pub struct Answer {
     pub heard: Heard,
     /// The other Sentinels of the service.
     pub peers: Vec<Peer>,
-    /// The services that it watches, as far as it names them.
+    /// The services that it watches, as far as it names them; none where it knows the one that was asked for.
     pub services: Vec<String>,
     /// The user may not ask for them.
     pub hides_services: bool,
     /// What its user may not ask, in its own words.
     pub refused: Vec<String>,
+}
+
+/// What a Sentinel says of itself, whatever the service.
+#[derive(Debug, Clone, Default)]
+pub struct OwnState {
+    tilt: bool,
+    /// The services that it watches, as far as it names them.
+    services: Vec<String>,
+    /// The line of one that does not tell.
+    refused: Option<String>,
+}
+
+impl OwnState {
+    /// Reads the reply to INFO.
+    pub fn read(info: &Reply) -> Self {
+        let services = info.bytes(0).map(services).unwrap_or_default();
+        Self { tilt: is_in_tilt(info), services, refused: not_permitted(info) }
+    }
 }
 
 /// What a Sentinel knows of a service.
@@ -157,8 +176,6 @@ pub fn questions(service: &str) -> (Vec<u8>, usize) {
     for question in ["GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "SENTINELS"] {
         encode::command(&mut out, &[b"SENTINEL", question.as_bytes(), service.as_bytes()]);
     }
-    encode::command(&mut out, &[b"SENTINEL", b"MYID"]);
-    encode::command(&mut out, &[b"INFO", b"sentinel"]);
     (out, QUESTIONS)
 }
 
@@ -173,20 +190,22 @@ pub fn older_question(service: &str, replies: &[Reply]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Reads the replies to [`questions`].
-pub fn read(replies: &[Reply], sentinel: &Endpoint) -> Result<Answer> {
-    let [address, primary, replicas, peers, id, info, older @ ..] = replies else {
+/// Reads the replies to [`questions`], and that to MYID.
+pub fn read(replies: &[Reply], id: &Reply, own: &OwnState, sentinel: &Endpoint) -> Result<Answer> {
+    let [address, primary, replicas, peers, older @ ..] = replies else {
         return Err(Error::new(Status::Protocol, "fewer answers than questions").with_endpoint(sentinel));
     };
     let replicas = older.first().unwrap_or(replicas);
+    let heard = heard(address, primary, replicas, sentinel)?;
+    let is_unknown = matches!(heard, Heard::Unknown);
     Ok(Answer {
         id: read_id(id),
-        tilt: is_in_tilt(info),
-        heard: heard(address, primary, replicas, sentinel)?,
+        tilt: own.tilt,
+        heard,
         peers: entries(peers).filter_map(|entry| read_peer(peers, entry)).collect(),
-        services: info.bytes(0).map(services).unwrap_or_default(),
-        hides_services: not_permitted(info).is_some(),
-        refused: [replicas, peers, id, info].into_iter().filter_map(not_permitted).collect(),
+        services: if is_unknown { own.services.clone() } else { Vec::new() },
+        hides_services: own.refused.is_some(),
+        refused: [replicas, peers, id].into_iter().filter_map(not_permitted).chain(own.refused.clone()).collect(),
     })
 }
 
@@ -321,8 +340,9 @@ mod tests {
     }
 
     fn answer(wires: &[&str]) -> Result<Answer> {
-        let replies: Vec<_> = wires.iter().map(|wire| reply(wire)).collect();
-        read(&replies, &Endpoint::tcp("s", 26379).unwrap())
+        let mut replies: Vec<_> = wires.iter().map(|wire| reply(wire)).collect();
+        let own = replies.split_off(4);
+        read(&replies, &own[0], &OwnState::read(&own[1]), &Endpoint::tcp("s", 26379).unwrap())
     }
 
     #[test]
@@ -387,12 +407,16 @@ mod tests {
     #[test]
     fn an_old_sentinel_is_asked_in_older_words_once() {
         let no = "-ERR Unknown sentinel subcommand 'REPLICAS'\r\n";
-        let mut replies: Vec<_> = [ADDRESS, MASTER, no, NONE, no, "+\r\n"].iter().map(|wire| reply(wire)).collect();
+        let mut replies: Vec<_> = [ADDRESS, MASTER, no, NONE].iter().map(|wire| reply(wire)).collect();
         let older = older_question("m", &replies).unwrap();
         assert!(String::from_utf8(older).unwrap().contains("SLAVES"));
         replies.push(reply("*1\r\n*4\r\n+ip\r\n+10.0.0.2\r\n+port\r\n+6380\r\n"));
         assert!(older_question("m", &replies).is_none());
-        let Heard::Known(view) = read(&replies, &Endpoint::tcp("s", 1).unwrap()).unwrap().heard else { panic!() };
+        let Heard::Known(view) =
+            read(&replies, &reply(no), &OwnState::default(), &Endpoint::tcp("s", 1).unwrap()).unwrap().heard
+        else {
+            panic!()
+        };
         assert_eq!(view.replicas.len(), 1);
     }
 }

@@ -112,21 +112,40 @@ pub fn bound(settings: &Settings) -> Duration {
     settings.sentinel.timeout * 2 + settings.client.timeout_connect
 }
 
-/// Discovers a service, as long as somebody wants to know.
-pub(super) fn run(
+/// What the Sentinels have said, before it is judged.
+pub(super) struct Hearing {
+    asked: Vec<Asked>,
+    known: Known,
+    settings: Arc<Settings>,
+    begun: Instant,
+    deadline: Deadline,
+    /// The list of Sentinels knows of it.
+    settled: bool,
+}
+
+impl Hearing {
+    /// Of a round that is over.
+    pub(super) fn of(round: Round, deadline: Deadline) -> Self {
+        let begun = round.begun();
+        let (asked, known, settings) = round.into_parts();
+        Self { asked, known, settings, begun, deadline, settled: false }
+    }
+}
+
+/// Judges what was said. Comes back when a node must be asked for its role, unless it `may_dial`.
+pub(super) fn conclude(
     service: &str,
-    settings: &Settings,
     list: &SentinelList,
-    known: &Known,
     pauses: &Pauses,
-    is_wanted: &dyn Fn() -> bool,
-) -> Report {
-    let begun = Instant::now();
-    let deadline = Deadline::after(bound(settings));
-    let asked = Round::ask(service, settings, list, known, deadline, is_wanted);
-    let counted = Counted::of(&asked, known);
-    let presence = Presence::of(&asked, known.primary.as_ref(), list.varying());
-    list.settle(&counted.met());
+    mut hearing: Hearing,
+    may_dial: bool,
+) -> std::result::Result<Report, Box<Hearing>> {
+    let Hearing { asked, known, settings, begun, deadline, .. } = &hearing;
+    let counted = Counted::of(asked, known);
+    let presence = Presence::of(asked, known.primary.as_ref(), list.varying());
+    if !hearing.settled {
+        list.settle(&counted.met());
+    }
     let voices = &counted.voices;
     let verdict = match &counted.refused {
         Some((status, why)) => Verdict::Refused(*status, why.clone(), None),
@@ -136,22 +155,31 @@ pub(super) fn run(
         words: counted.words(known),
         presence,
         strangers: counted.strangers_say(),
-        sentinels: report::views(&asked, &counted.strangers),
-        ..Report::failed(Error::new(Status::NoPrimary, "not judged yet"), begun)
+        sentinels: report::views(asked, &counted.strangers),
+        ..Report::failed(Error::new(Status::NoPrimary, "not judged yet"), *begun)
     };
     let mut joined = Vec::new();
     report.outcome = match verdict {
         Verdict::Candidates(candidates, proposal) => {
-            verify(&candidates, settings, known, voices.len(), pauses, deadline)
+            let unasked = candidates.first().and_then(|first| unasked(first, settings, known, pauses));
+            let found = match unasked {
+                Some(winner) => Ok((winner, None)),
+                None if may_dial => verify(&candidates, settings, known, voices.len(), pauses, *deadline),
+                None => {
+                    hearing.settled = true;
+                    return Err(Box::new(hearing));
+                }
+            };
+            found
                 .map(|(winner, verified)| {
                     (report.verified, report.proposed) = (verified, proposal);
                     report.by_majority = !winner.tilt && winner.voices.len() * 2 > counted.all;
                     (report.reset, report.tilt) = (winner.reset, winner.tilt);
                     report.dissent = counted.dissent(Some(&winner.primary), judge::views(voices));
                     joined = counted.speakers(&counted.naming(&winner.primary));
-                    snapshot(winner, voices, &asked, settings)
+                    snapshot(winner, voices, asked, settings)
                 })
-                .map_err(|error| report::unverified(service, &asked, error))
+                .map_err(|error| report::unverified(service, asked, error))
         }
         Verdict::Refused(status, why, proposal) => {
             if status == Status::SplitView {
@@ -159,11 +187,11 @@ pub(super) fn run(
                     counted.dissent(None, if voices.is_empty() { why.clone() } else { judge::views(voices) });
             }
             report.proposed = proposal;
-            Err(report::failure(service, &asked, status, &why, deadline))
+            Err(report::failure(service, asked, status, &why, *deadline))
         }
     };
     report.membership = Some((joined, counted.speakers(&counted.strangers)));
-    report
+    Ok(report)
 }
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
@@ -277,18 +305,11 @@ fn verify<'a>(
 ) -> Result<(&'a Candidate, Option<Verified>)> {
     let mut failure = None;
     for (place, candidate) in candidates.iter().enumerate() {
-        let is_known = known.primary.as_ref() == Some(&candidate.primary) && known.epoch == candidate.epoch;
-        if known.trusted && is_known && !candidate.tilt {
-            // It said so itself, and every connection to it is asked again: a poll need not cost it one.
+        if let Some(candidate) = unasked(candidate, settings, known, pauses) {
             return Ok((candidate, None));
         }
         let endpoint = settings.client.address_map.apply(&candidate.primary);
         let pause = pauses.of_primary(&endpoint, candidate.epoch, &settings.client.retry);
-        let cannot_serve = || pause.reason().is_some_and(|error| error.status() == Status::Server);
-        if is_known && (cannot_serve() || pause.has_told_role()) {
-            // It has the role, and cannot serve at the moment: those who want to use it ask it often enough.
-            return Ok((candidate, None));
-        }
         let error = match ask_role(candidate, &endpoint, settings, &pause, deadline) {
             Ok(verified) => return Ok((candidate, Some(verified))),
             Err(error) => error,
@@ -306,6 +327,22 @@ fn verify<'a>(
         }
     }
     Err(failure.unwrap_or_else(|| Error::new(Status::NoPrimary, "no candidate")))
+}
+
+/// A candidate that need not be asked: it is known, and has said so itself, or is asked often enough by those who want to use it.
+fn unasked<'a>(candidate: &'a Candidate, settings: &Settings, known: &Known, pauses: &Pauses) -> Option<&'a Candidate> {
+    if known.primary.as_ref() != Some(&candidate.primary) || known.epoch != candidate.epoch {
+        return None;
+    }
+    if known.trusted && !candidate.tilt {
+        // Every connection to it is asked again: a poll need not cost it one.
+        return Some(candidate);
+    }
+    let endpoint = settings.client.address_map.apply(&candidate.primary);
+    let pause = pauses.of_primary(&endpoint, candidate.epoch, &settings.client.retry);
+    // It has the role, and cannot serve at the moment.
+    let cannot_serve = pause.reason().is_some_and(|error| error.status() == Status::Server);
+    (cannot_serve || pause.has_told_role()).then_some(candidate)
 }
 
 /// The candidate's own word, with the data nodes' credentials.

@@ -15,7 +15,7 @@ use crate::config::Endpoint;
 use crate::error::Error;
 use crate::net::{Link, LinkEvent, LinkOptions};
 use crate::resp::{Reply, encode};
-use crate::sys::poll::PollFd;
+use crate::sys::poll::{Found, PollFd};
 use crate::sys::random;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
@@ -24,6 +24,8 @@ use crate::time::Deadline;
 const PING: Duration = Duration::from_millis(900);
 /// A PING unanswered for so long, it is gone (scenario 35: within 3 s).
 const PATIENCE: Duration = Duration::from_millis(1600);
+/// It is driven at least so often, whether something has come or not.
+const LOOKED_AT: Duration = Duration::from_millis(400);
 /// Not driven for so long, this process was stopped: what it has missed is no silence.
 const STOPPED: Duration = Duration::from_millis(1200);
 /// What was refused is asked for again after so long.
@@ -123,6 +125,13 @@ impl Ear {
     /// Whether events come through.
     pub(super) fn is_listening(&self) -> bool {
         matches!(self.state, State::Listening { .. })
+    }
+
+    /// Whether there is something to do; now and then it is looked at in any case.
+    pub(super) fn is_due(&self, found: &Found, now: Instant) -> bool {
+        now.saturating_duration_since(self.driven) >= LOOKED_AT
+            || self.wakes_at().is_some_and(|at| now >= at)
+            || found.concerns(self.poll_fds())
     }
 
     /// Does what can be done now; news go to `news`.

@@ -5,9 +5,10 @@
 //! is attended to costs that handle a second. Ends when the last handle is closed. Leaves to others: what follows for a service
 //! (failover), asking and judging (service, discovery).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Why};
@@ -17,6 +18,7 @@ use super::inquiry::{Inquiry, Subject};
 use super::news::{News, What};
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
+use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
 use super::service::{Haste, Service};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
@@ -24,7 +26,7 @@ use crate::config::{Endpoint, Monitor as Mode};
 use crate::error::Status;
 use crate::net::LinkOptions;
 use crate::sys::fork::PerProcess;
-use crate::sys::poll::{self, PollFd};
+use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::random;
 use crate::sys::thread;
 use crate::sys::waker::Waker;
@@ -33,6 +35,10 @@ use crate::sys::waker::Waker;
 const NAP: Duration = Duration::from_millis(500);
 /// Between polls while a failover is under way or the old primary is expected back.
 const RESTLESS: Duration = Duration::from_secs(1);
+/// A service is polled for so long after nobody uses it any more; and the longest pause between questions for one that no Sentinel knows.
+const KEPT: Duration = Duration::from_secs(60);
+/// All services are not looked at more often: a poll may be late by so much.
+const ROUND: Duration = Duration::from_millis(20);
 /// The same event of several Sentinels within this time is one.
 const SAME: Duration = Duration::from_secs(3);
 
@@ -45,26 +51,34 @@ pub(super) fn attend(sentinel: &Arc<Sentinel>) {
     }
     let lookout = LOOKOUT.get_or_make(Lookout::default);
     let mut state = lookout.state();
-    let known = state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
-    if !known {
-        state.handles.push(Arc::downgrade(sentinel));
-    }
-    if state.waker.is_none() {
-        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
-        // service tries again.
-        let Ok(waker) = Waker::new().map(Arc::new) else { return };
-        let own = Arc::clone(&waker);
-        if thread::spawn("vigie-lookout", move || lookout.run(own)).is_ok() {
-            state.waker = Some(waker);
-        }
-    } else {
-        state.wake();
-    }
+    lookout.adopt(&mut state, sentinel);
+    state.stirred = true;
+    state.wake();
 }
 
-/// Makes the lookout look again: a handle was closed.
+/// Has a discovery begin; false where no thread watches the Sentinels of its handle.
+pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> bool {
+    if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
+        return false;
+    }
+    let lookout = LOOKOUT.get_or_make(Lookout::default);
+    let mut state = lookout.state();
+    lookout.adopt(&mut state, sentinel);
+    if state.waker.is_none() {
+        return false;
+    }
+    state.wanted.push(wanted);
+    if state.thread != Some(std::thread::current().id()) {
+        state.wake();
+    }
+    true
+}
+
+/// Makes the lookout look again: a handle was closed, or a discovery has ended elsewhere.
 pub(super) fn nudge() {
-    LOOKOUT.get_or_make(Lookout::default).state().wake();
+    let mut state = LOOKOUT.get_or_make(Lookout::default).state();
+    state.stirred = true;
+    state.wake();
 }
 
 #[derive(Default)]
@@ -75,6 +89,11 @@ struct State {
     handles: Vec<Weak<Sentinel>>,
     /// The running thread's.
     waker: Option<Arc<Waker>>,
+    thread: Option<ThreadId>,
+    /// Discoveries that are to begin.
+    wanted: Vec<Wanted>,
+    /// Something has changed that no event tells: all services are looked at.
+    stirred: bool,
 }
 
 impl State {
@@ -88,33 +107,65 @@ impl Lookout {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a handle, and starts the thread for the first one.
+    fn adopt(&'static self, state: &mut State, sentinel: &Arc<Sentinel>) {
+        if !state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel))) {
+            state.handles.push(Arc::downgrade(sentinel));
+        }
+        if state.waker.is_some() {
+            return;
+        }
+        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
+        // use tries again.
+        let Ok(waker) = Waker::new().map(Arc::new) else { return };
+        let own = Arc::clone(&waker);
+        if thread::spawn("vigie-lookout", move || self.run(own)).is_ok() {
+            state.waker = Some(waker);
+        }
+    }
+
     fn run(&self, waker: Arc<Waker>) {
-        let mut posts: Vec<Post> = Vec::new();
+        self.state().thread = Some(std::thread::current().id());
+        let (mut posts, mut discoveries) = (Vec::<Post>::new(), Discoveries::default());
+        let (mut tidied, mut found) = (Instant::now(), Found::all());
         loop {
             waker.clear();
-            if !self.take_in(&mut posts) {
-                return;
-            }
+            let Some(stirred) = self.take_in(&mut posts) else {
+                return discoveries.abandon();
+            };
             let now = Instant::now();
             let mut wake = now + NAP;
             let mut crowd = Crowd::new();
             posts.iter().for_each(|post| post.count_deaf(&mut crowd));
             for post in &mut posts {
-                wake = wake.min(
-                    catch_unwind(AssertUnwindSafe(|| post.attend(&waker, &crowd)))
-                        .unwrap_or_else(|_| post.begin_anew()),
-                );
+                let attended = catch_unwind(AssertUnwindSafe(|| post.attend(&found, &waker, &crowd, stirred)));
+                wake = wake.min(attended.unwrap_or_else(|_| post.begin_anew()));
             }
-            let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).collect();
+            discoveries.take_on(std::mem::take(&mut self.state().wanted));
+            let landed = discoveries.drive(&found, &waker);
+            for service in &landed {
+                posts.iter_mut().for_each(|post| post.note_landed(service));
+            }
+            // What follows from it is looked at before anything is waited for.
+            let goes_on = !landed.is_empty() || !self.state().wanted.is_empty();
+            let wake = if goes_on { now } else { wake };
+            if !landed.is_empty() || now.saturating_duration_since(tidied) >= NAP {
+                tidied = now;
+                discoveries.tidy(&kept(&posts));
+            }
+            let wake = discoveries.wakes_at().map_or(wake, |at| at.min(wake));
+            let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).chain(discoveries.poll_fds()).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
             // After a failure of poll all are attended to, as after a nap.
-            let _ = poll::wait(&mut fds, Some(timeout));
+            let waited = poll::wait(&mut fds, Some(timeout));
+            found = if waited.is_ok() { Found::of(&fds) } else { Found::all() };
         }
     }
 
-    /// Takes new handles in and lets closed ones go; false when there is none left, and the thread ends.
-    fn take_in(&self, posts: &mut Vec<Post>) -> bool {
+    /// Takes new handles in and lets closed ones go; whether all services are to be looked at. `None` when there is no handle left, and
+    /// the thread ends.
+    fn take_in(&self, posts: &mut Vec<Post>) -> Option<bool> {
         let mut state = self.state();
         // Kept beyond the lock: whoever drops the last of one nudges the lookout, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
@@ -128,12 +179,35 @@ impl Lookout {
                 posts.push(Post::new(handle.clone()));
             }
         }
+        let stirred = std::mem::take(&mut state.stirred);
+        let mut unwanted = Vec::new();
         if posts.is_empty() {
-            state.waker = None;
+            (state.waker, state.thread) = (None, None);
+            unwanted = std::mem::take(&mut state.wanted);
         }
         drop(state);
-        !posts.is_empty()
+        unwanted.iter().for_each(Wanted::abandon);
+        (!posts.is_empty()).then_some(stirred)
     }
+}
+
+/// Where the Sentinels of these handles are asked, and how, as far as the connections are kept between polls.
+fn kept(posts: &[Post]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
+    let mut kept: Vec<(Endpoint, Arc<LinkOptions>)> = Vec::new();
+    for post in posts {
+        let (Some(sentinel), Some(options)) = (post.handle.upgrade(), &post.options) else { continue };
+        let settings = sentinel.settings();
+        if settings.sentinel.monitor.mode != Mode::On {
+            continue;
+        }
+        for member in sentinel.shared().list().members() {
+            let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+            if !kept.iter().any(|(at, how)| *at == endpoint && **how == **options) {
+                kept.push((endpoint, Arc::clone(options)));
+            }
+        }
+    }
+    kept
 }
 
 /// What is kept for one handle.
@@ -149,6 +223,9 @@ struct Post {
     heard: Vec<Heard>,
     /// Nothing is done before; after a panic.
     rests_until: Option<Instant>,
+    /// When all services are looked at again, and those that are looked at each time until then.
+    round_at: Instant,
+    busy: Vec<String>,
 }
 
 /// An event, since when, and who has announced it.
@@ -161,14 +238,58 @@ struct Heard {
 /// What is kept for one service.
 struct Charge {
     next_poll: Instant,
-    probe: Option<Probe>,
-    inquiry: Option<Inquiry>,
+    /// Since when nobody uses it.
+    unused: Option<Instant>,
+    /// Of one that no Sentinel knows: the pause until it is asked for again, and how often it had been asked for.
+    unknown: Option<(Duration, u64)>,
+    probe: Option<Box<Probe>>,
+    inquiry: Option<Box<Inquiry>>,
+}
+
+impl Charge {
+    /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
+    fn is_in_use(&mut self, sentinel: &Sentinel, service: &Arc<Service>, now: Instant) -> bool {
+        // The handle's own list holds it once, and the caller of this does.
+        let is_held = Arc::strong_count(service) > 2 || sentinel.shared().is_watched();
+        if is_held || service.is_asking() || service.is_restless(now) {
+            let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
+            self.next_poll = if was_forgotten { now } else { self.next_poll };
+            return true;
+        }
+        let since = *self.unused.get_or_insert(now);
+        let is_over = now.saturating_duration_since(since) >= KEPT;
+        if is_over && !service.is_forgotten() {
+            service.forget();
+        }
+        !is_over
+    }
+
+    /// How long from one poll to the next.
+    fn pace(&mut self, service: &Service, interval: Duration, now: Instant) -> Duration {
+        let Some(was_known) = service.is_unknown() else {
+            self.unknown = None;
+            let is_restless = service.is_restless(now) || service.is_unsettled();
+            return if is_restless { interval.min(RESTLESS) } else { interval };
+        };
+        let asked = service.discovered();
+        let (pause, seen) = self.unknown.unwrap_or((RESTLESS, asked));
+        let pause = match asked - seen {
+            _ if was_known => RESTLESS,
+            0 => pause,
+            1 => (pause * 2).min(KEPT),
+            // Somebody else has asked for it, or an event has.
+            _ => RESTLESS,
+        };
+        self.unknown = Some((pause, asked));
+        pause
+    }
 }
 
 impl Post {
     fn new(handle: Weak<Sentinel>) -> Self {
         let (ears, services, overhear, heard) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        Self { handle, configured: 0, options: None, ears, services, overhear, heard, rests_until: None }
+        let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
+        Self { handle, configured: 0, options, ears, services, overhear, heard, rests_until, round_at, busy }
     }
 
     fn begin_anew(&mut self) -> Instant {
@@ -178,15 +299,15 @@ impl Post {
     }
 
     fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let probes = self.services.values().filter_map(|charge| charge.probe.as_ref()).flat_map(Probe::poll_fds);
-        let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_ref());
+        let probes = self.services.values().filter_map(|charge| charge.probe.as_deref()).flat_map(Probe::poll_fds);
+        let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
         let ears = self.ears.iter().flat_map(Ear::poll_fds).chain(overhear);
         ears.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
     /// Does all that can be done now; when to come again though nothing happens.
-    fn attend(&mut self, waker: &Arc<Waker>, crowd: &Crowd) -> Instant {
+    fn attend(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, stirred: bool) -> Instant {
         let far = Instant::now() + NAP;
         let Some(sentinel) = self.handle.upgrade() else { return far };
         if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
@@ -202,8 +323,11 @@ impl Post {
         }
         if settings.sentinel.monitor.mode == Mode::On {
             self.place_ears(&sentinel);
-            self.listen(&sentinel, waker);
+            self.listen(&sentinel, found, waker);
             self.overhear(&sentinel, waker, crowd);
+        }
+        if stirred {
+            self.round_at = Instant::now();
         }
         let mut wake = self.tend(&sentinel, waker).min(far);
         for at in self.ears.iter().map(Ear::wakes_at).chain(self.overhear.values().map(Overhear::wakes_at)) {
@@ -226,6 +350,9 @@ impl Post {
         let Some(options) = &self.options else { return };
         let deaf: Vec<&Ear> = self.ears.iter().filter(|ear| ear.deaf().is_some()).collect();
         self.overhear.retain(|announced, _| deaf.iter().any(|ear| ear.announced == *announced));
+        if deaf.is_empty() {
+            return;
+        }
         // Those not found yet too: nobody wakes this thread when they are.
         let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
         for ear in deaf.into_iter().filter(|_| !services.is_empty()) {
@@ -258,13 +385,14 @@ impl Post {
         }
     }
 
-    fn listen(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) {
+    fn listen(&mut self, sentinel: &Sentinel, found: &Found, waker: &Arc<Waker>) {
         let Some(options) = self.options.clone() else { return };
         let timeout = sentinel.settings().sentinel.timeout;
         let mut heard = Vec::new();
         let mut last_words = None;
         let mut came_up = false;
-        for ear in &mut self.ears {
+        let now = Instant::now();
+        for ear in self.ears.iter_mut().filter(|ear| ear.is_due(found, now)) {
             let mut news = Vec::new();
             let change = ear.drive(&options, timeout, waker, &mut news);
             heard.extend(news.into_iter().map(|news| (ear.speaker(), news)));
@@ -304,6 +432,7 @@ impl Post {
         let Some(service) = sentinel.known_service(&news.service).filter(|service| !service.is_stranger(from)) else {
             return;
         };
+        self.make_busy(&news.service);
         if news.is_change_of_nodes() {
             service.end_pauses();
             sentinel.shared().changed(service.name());
@@ -322,7 +451,8 @@ impl Post {
             }
             What::Aborted => {
                 service.release_fence(from, &news.channel);
-                self.charge(&news.service).probe = None;
+                let interval = sentinel.settings().sentinel.monitor.interval;
+                self.charge(&news.service, interval).probe = None;
                 service.poke(Haste::Now);
             }
             What::Switched(..) => service.poke(Haste::Now),
@@ -344,15 +474,17 @@ impl Post {
             return;
         }
         let settings = sentinel.settings();
-        let charge = self.charge(service.name());
+        let charge = self.charge(service.name(), settings.sentinel.monitor.interval);
         if charge.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
-            charge.probe = Some(Probe::candidate(candidate.clone(), &settings.client));
+            charge.probe = Some(Box::new(Probe::candidate(candidate.clone(), &settings.client)));
         }
     }
 
-    fn charge(&mut self, service: &str) -> &mut Charge {
-        let next_poll = Instant::now();
-        self.services.entry(service.to_owned()).or_insert_with(|| Charge { next_poll, probe: None, inquiry: None })
+    /// Of a service that is new here, the first poll comes at any moment of the interval, so that those of many are spread over it.
+    fn charge(&mut self, service: &str, interval: Duration) -> &mut Charge {
+        let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64());
+        let new = || Charge { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
+        self.services.entry(service.to_owned()).or_insert_with(new)
     }
 
     /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
@@ -394,42 +526,87 @@ impl Post {
         sentinel.shared().tell(happening);
     }
 
-    /// Polls, probes and fences that are due.
+    /// A discovery of this service has ended.
+    fn note_landed(&mut self, service: &Arc<Service>) {
+        let is_ours = |sentinel: Arc<Sentinel>| Arc::ptr_eq(sentinel.shared(), &service.shared);
+        if self.handle.upgrade().is_some_and(is_ours) {
+            self.make_busy(service.name());
+        }
+    }
+
+    /// From now on it is looked at each time, as long as there is something to do.
+    fn make_busy(&mut self, service: &str) {
+        if !self.busy.iter().any(|busy| busy == service) {
+            self.busy.push(service.to_owned());
+        }
+    }
+
+    /// Polls, probes and fences that are due: of all services from time to time, of those that are busy each time.
     fn tend(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
-        let settings = sentinel.settings();
-        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
-        let mut wake = now + NAP;
-        let services = sentinel.all();
-        self.services.retain(|name, _| services.iter().any(|service| service.name() == name));
+        let is_round = now >= self.round_at;
+        let mut wake = if is_round { now + NAP } else { self.round_at };
+        let services = match is_round {
+            true => sentinel.all(),
+            false => self.busy.iter().filter_map(|name| sentinel.known_service(name)).collect(),
+        };
+        if is_round {
+            let names: HashSet<&str> = services.iter().map(|service| service.name()).collect();
+            self.services.retain(|name, _| names.contains(name.as_str()));
+        }
+        self.busy.clear();
         // A service that nobody has used yet is left alone.
-        for service in services.into_iter().filter(|service| service.discovered() > 0) {
-            let charge = self.charge(service.name());
-            let is_restless = service.is_restless(now) || service.is_unsettled();
-            if now >= charge.next_poll {
-                service.poke(Haste::Lazy);
-                let pace = if is_restless { interval.min(RESTLESS) } else { interval };
-                // Jitter makes it shorter only: the interval is a promise.
-                charge.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
-            } else if is_restless {
-                charge.next_poll = charge.next_poll.min(now + RESTLESS);
+        for service in services.iter().filter(|service| service.discovered() > 0) {
+            let (at, is_busy) = self.tend_one(sentinel, service, now, waker);
+            wake = wake.min(at);
+            if is_busy {
+                self.make_busy(service.name());
             }
-            wake = wake.min(charge.next_poll);
-            if let Some(probe) = &mut charge.probe {
-                match probe.drive(waker) {
-                    Some((_, true)) => service.candidate_speaks(&probe.announced),
-                    Some((asked, false)) => service.candidate_denies(asked),
-                    None => {}
-                }
-                wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
-            }
-            // What it is asked for is decided, or will not be.
-            let primary = service.load().primary_announced.clone();
-            charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
-            wake = self.inquire(sentinel, &service, waker).map_or(wake, |at| wake.min(at));
-            wake = service.expire_fence(now).map_or(wake, |at| wake.min(at));
+        }
+        if is_round {
+            self.round_at = wake.max(now + ROUND);
         }
         wake
+    }
+
+    /// When to come again, and whether that may be sooner than the next round.
+    fn tend_one(
+        &mut self,
+        sentinel: &Sentinel,
+        service: &Arc<Service>,
+        now: Instant,
+        waker: &Arc<Waker>,
+    ) -> (Instant, bool) {
+        let settings = sentinel.settings();
+        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
+        let charge = self.charge(service.name(), interval);
+        if !charge.is_in_use(sentinel, service, now) {
+            return (now + NAP, false);
+        }
+        let pace = charge.pace(service, interval, now);
+        if now >= charge.next_poll {
+            service.poke(Haste::Lazy);
+            // Jitter makes it shorter only: the interval is a promise.
+            charge.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
+        } else {
+            charge.next_poll = charge.next_poll.min(now + pace);
+        }
+        let mut wake = charge.next_poll;
+        if let Some(probe) = &mut charge.probe {
+            match probe.drive(waker) {
+                Some((_, true)) => service.candidate_speaks(&probe.announced),
+                Some((asked, false)) => service.candidate_denies(asked),
+                None => {}
+            }
+            wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
+        }
+        // What it is asked for is decided, or will not be.
+        let primary = service.load().primary_announced.clone();
+        charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
+        let inquiry = self.inquire(sentinel, service, waker);
+        let fence = service.expire_fence(now);
+        let is_busy = self.charge(service.name(), interval).probe.is_some() || inquiry.is_some() || fence.is_some();
+        (inquiry.into_iter().chain(fence).fold(wake, Instant::min), is_busy)
     }
 
     /// Asks what may bring the fence of a service down on lease; when to come again.
@@ -444,7 +621,7 @@ impl Post {
             return [begins, service.weigh(Vec::new(), now)].into_iter().flatten().min();
         };
         let charge = self.services.get_mut(service.name())?;
-        let inquiry = charge.inquiry.get_or_insert_with(|| Inquiry::new(Arc::clone(options)));
+        let inquiry = charge.inquiry.get_or_insert_with(|| Box::new(Inquiry::new(Arc::clone(options))));
         let (settings, snapshot) = (sentinel.settings(), service.load());
         let subject = Subject {
             service: service.name(),

@@ -4,11 +4,12 @@
 //! to others: everything about one service (service), and the handle's counting and fork check (ffi).
 
 use super::cause::Why;
+use super::command::{Ask, CommandLinks, Ticket};
 use super::monitor;
 use super::peers::SentinelList;
-use super::query::{Outcome, Query};
 use super::report;
 use super::round::Asked;
+use super::running::Wanted;
 use super::service::Service;
 use super::table::{self, Shown};
 use super::watch::{Degraded, Happening, WATCHABLE, Watchers};
@@ -17,7 +18,9 @@ use crate::error::{Error, Result, Status};
 use crate::net::{Conn, ConnectOptions, LinkOptions};
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::seam::{self, Seam};
+use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -30,6 +33,9 @@ use std::time::{Duration, Instant};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// What the last pause leaves of the time for the attempt behind it.
 const LAST_ATTEMPT: Duration = Duration::from_millis(20);
+
+/// Names that are kept though nobody uses them: of more, the one that was asked for longest ago goes.
+const FORGOTTEN: usize = 1000;
 
 /// What a sentinel handle and its services share.
 pub(super) struct Shared {
@@ -91,6 +97,11 @@ impl Shared {
         }
     }
 
+    /// Has the thread that watches the Sentinels discover; false where there is none.
+    pub(super) fn discover(&self, wanted: Wanted) -> bool {
+        self.handle.get().and_then(Weak::upgrade).is_some_and(|sentinel| monitor::discover(&sentinel, wanted))
+    }
+
     /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
     /// the next call, and calls that wait for it without a thread go on.
     pub(super) fn changed(&self, service: &str) {
@@ -105,6 +116,11 @@ impl Shared {
 
     pub(super) fn tell(&self, happening: Happening) {
         self.watchers.tell(&happening);
+    }
+
+    /// Whether somebody watches: then all services are in use.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.is_any()
     }
 
     /// Notes what is not heard of a Sentinel, if anything.
@@ -221,11 +237,17 @@ impl Sentinel {
         Ok(())
     }
 
-    /// The service of this name.
+    /// The service of this name. Those that are forgotten are kept up to a bound.
     pub fn service(self: &Arc<Self>, name: &str) -> Arc<Service> {
         let mut services = lock(&self.services);
         if let Some(service) = services.get(name) {
             return Arc::clone(service);
+        }
+        if services.len() >= FORGOTTEN {
+            let gone = services.iter().filter(|(_, one)| Arc::strong_count(one) == 1 && one.is_forgotten());
+            if let Some(oldest) = gone.min_by_key(|(_, one)| one.load().asked).map(|(name, _)| name.clone()) {
+                services.remove(&oldest);
+            }
         }
         let service = Service::new(name, Arc::clone(&self.shared));
         services.insert(name.to_owned(), Arc::clone(&service));
@@ -351,29 +373,40 @@ fn reach_any(shared: &Shared, deadline: Deadline) -> Result<()> {
 /// `failures`: how the earlier attempts at each ended, for those whose answer this one does not wait for.
 fn reach_once(shared: &Shared, failures: &mut BTreeMap<String, Error>, deadline: Deadline) -> Result<()> {
     let settings = shared.settings();
-    let mut ping = Vec::new();
-    encode::command(&mut ping, &[b"PING"]);
     let timeout = deadline.left_or(settings.sentinel.timeout);
-    let mut query = Query::new(LinkOptions::of_sentinel(&settings.sentinel), ping, 1, timeout);
-    let mut asked = Vec::new();
+    let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
+    let (mut links, mut asked) = (CommandLinks::default(), Vec::new());
     for member in shared.list.members() {
         let endpoint: Endpoint = settings.sentinel.address_map.apply(&member.endpoint);
-        query.add(endpoint.clone());
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, &[b"PING"]);
+        let ticket = Ticket { asker: 0, index: asked.len() };
+        links.ask(&endpoint, &options, Ask { ticket, bytes, replies: 1, timeout, urgent: true, info_since: None });
         let (given, known_id, place) = (member.given, member.id, usize::MAX);
         asked.push(Asked { announced: member.endpoint, endpoint, given, counts: true, known_id, place, end: None });
     }
+    // Without a waker a name that is resolved is noticed at the next event or timeout.
+    let waker = Waker::new().ok().map(Arc::new);
     // Accept, shake hands, answer: each of them may take timeout.sentinel.
     let limit = Instant::now() + deadline.left_or(timeout * 3);
-    while query.unfinished() > 0 && Instant::now() < limit {
-        for (index, outcome) in query.step(limit) {
+    while asked.iter().any(|one| one.end.is_none()) && Instant::now() < limit {
+        waker.iter().for_each(|waker| waker.clear());
+        let ended = links.drive(&Found::all(), waker.as_ref());
+        for (ticket, outcome) in ended {
             match outcome {
-                Outcome::Answered(_) => return Ok(()),
-                Outcome::Failed(error) => {
-                    failures.insert(asked[index].endpoint.to_string(), error.clone());
-                    asked[index].end = Some(Err(error));
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    let asked = &mut asked[ticket.index];
+                    failures.insert(asked.endpoint.to_string(), error.clone());
+                    asked.end = Some(Err(error));
                 }
             }
         }
+        let wake = links.wakes_at().map_or(limit, |at| at.min(limit));
+        let mut fds: Vec<PollFd> = links.poll_fds().collect();
+        fds.extend(waker.iter().map(|waker| PollFd::new(waker.fd(), true, false)));
+        // After a failure of poll the links go on as far as they can all the same, and the deadlines are looked at.
+        let _ = poll::wait(&mut fds, Some(wake.saturating_duration_since(Instant::now())));
     }
     for asked in asked.iter_mut().filter(|asked| asked.end.is_none()) {
         asked.end = failures.get(&asked.endpoint.to_string()).cloned().map(Err);

@@ -6,12 +6,13 @@
 
 use super::cause::{Cause, Why};
 use super::deployment::Membership;
-use super::discovery::{self, Report, Verified, Views};
+use super::discovery::{Report, Verified, Views};
 use super::failover::{Failover, be_lenient};
 use super::follow::Following;
 use super::identity::Speaker;
 use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
+use super::running::{self, Wanted};
 use super::sentinel::Shared;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::{Happening, Notice, SentinelChange};
@@ -169,6 +170,32 @@ impl Service {
         self.flight().membership.is_stranger(who)
     }
 
+    /// Whether no Sentinel that answered knows it, and whether one has known it before.
+    pub(super) fn is_unknown(&self) -> Option<bool> {
+        let flight = self.flight();
+        let error = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
+        let is_unknown = error.is_some_and(|error| error.status() == Status::UnknownService);
+        is_unknown.then(|| self.load().primary_announced.is_some())
+    }
+
+    /// Whether a discovery is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.flight().running
+    }
+
+    /// Nobody uses it any more: who does again waits for a discovery that begins then.
+    pub(super) fn forget(&self) {
+        let mut flight = self.flight();
+        flight.outdated = flight.finished + u64::from(flight.running);
+        let before = self.snapshot();
+        self.publish(Snapshot { version: before.version + 1, forgotten: true, ..(*before).clone() });
+    }
+
+    /// Whether it was.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.load().forgotten
+    }
+
     /// The last discovery's error, if it failed.
     pub fn last_error(&self) -> Option<Error> {
         self.flight().last.as_ref().and_then(|(_, error)| error.clone())
@@ -237,7 +264,11 @@ impl Service {
                 }
             }
             if !flight.running {
-                self.take_off(&mut flight, false)?;
+                if let Err(error) = self.take_off(&mut flight, Haste::Soon) {
+                    flight = self.discover_here(flight, deadline, error)?;
+                    has_waited = true;
+                    continue;
+                }
             }
             if deadline.is_over() {
                 return Err(self.timed_out(&flight, deadline));
@@ -250,6 +281,23 @@ impl Service {
         }
     }
 
+    /// Discovers on the caller's own thread, because no other can be had.
+    fn discover_here<'a>(
+        self: &'a Arc<Self>,
+        mut flight: MutexGuard<'a, Flight>,
+        deadline: Deadline,
+        error: Error,
+    ) -> Result<MutexGuard<'a, Flight>> {
+        if deadline.is_over() {
+            return Err(error);
+        }
+        flight.running = true;
+        let number = flight.finished + 1;
+        drop(flight);
+        running::run_alone(Landing::new(Arc::clone(self), number), deadline);
+        Ok(self.flight())
+    }
+
     /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
     /// nothing else would tell.
     pub fn freshen(self: &Arc<Self>) {
@@ -259,7 +307,7 @@ impl Service {
         let mut flight = self.flight();
         if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
             // Without a thread for it things stay as they are, and the next read asks again.
-            let _ = self.take_off(&mut flight, false);
+            let _ = self.take_off(&mut flight, Haste::Lazy);
         }
     }
 
@@ -321,40 +369,54 @@ impl Service {
         let mut flight = self.flight();
         if !flight.running {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
-            let _ = self.take_off(&mut flight, haste == Haste::Now);
+            let _ = self.take_off(&mut flight, haste);
         } else if haste > Haste::Lazy {
             flight.again = flight.again.max(Some(haste));
         }
     }
 
     /// Starts a discovery, not sooner than a pause after the last one.
-    fn take_off(self: &Arc<Self>, flight: &mut Flight, urgent: bool) -> Result<()> {
+    fn take_off(self: &Arc<Self>, flight: &mut Flight, haste: Haste) -> Result<()> {
         let number = flight.finished + 1;
         let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
         let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
-        let delay = if urgent { Duration::ZERO } else { delay };
+        let delay = if haste == Haste::Now { Duration::ZERO } else { delay };
+        let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, haste };
+        if !self.shared.discover(wanted) {
+            self.take_off_alone(number, delay, haste == Haste::Now)?;
+        }
+        flight.running = true;
+        Ok(())
+    }
+
+    /// Starts one on a worker: where no thread watches the Sentinels.
+    fn take_off_alone(self: &Arc<Self>, number: u64, delay: Duration, urgent: bool) -> Result<()> {
         let owner = Arc::downgrade(self);
         let waits = Weak::clone(&owner);
         let job = move || {
             let Some(service) = owner.upgrade() else { return };
-            let version = service.version();
-            Landing { service, number, version, report: None }.fly();
+            running::run_alone(Landing::new(service, number), Deadline::never());
         };
         let host = Host::of(std::ptr::from_ref(&**self).addr());
         let started = match delay.is_zero() {
             true => worker::dial(host, urgent, job),
             false => worker::after(delay, Weak::clone(&waits), move || {
-                if let (Err(error), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
-                    service.land(number, service.version(), failed(no_thread(&service.name, &error)));
+                if let (Err(_), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
+                    let error = service.no_thread();
+                    service.land(number, service.version(), failed(error));
                 }
             }),
         };
-        started.map_err(|error| no_thread(&self.name, &error))?;
-        flight.running = true;
-        Ok(())
+        started.map_err(|error| self.no_thread().with_note(format_args!(" ({error})")))
     }
 
-    fn known(&self) -> Known {
+    /// The error where no thread can be had that could wait for an answer.
+    pub(super) fn no_thread(&self) -> Error {
+        let what = format!("no thread to look for the primary of service {}", quoted(&self.name));
+        Error::new(Status::Io, what).with_flags(flags::RETRYABLE)
+    }
+
+    pub(super) fn known(&self) -> Known {
         let snapshot = self.load();
         let flight = self.flight();
         Known {
@@ -384,7 +446,7 @@ impl Service {
         let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
         let (mut snapshot, error) = match outcome {
             Ok(found) => (found, None),
-            Err(error) => ((*before).clone(), Some(error)),
+            Err(error) => (Snapshot { forgotten: false, ..(*before).clone() }, Some(error)),
         };
         if error.is_none() && snapshot.unlisted.is_some() {
             let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
@@ -433,7 +495,7 @@ impl Service {
     /// primary was verified in their pool.
     fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>, verified: Option<Verified>) {
         if let Some(haste) = flight.again.take().filter(|_| !self.shared.is_closed()) {
-            let _ = self.take_off(&mut flight, haste == Haste::Now);
+            let _ = self.take_off(&mut flight, haste);
         }
         drop(flight);
         if let Some(Verified { conn, options }) = verified {
@@ -577,8 +639,8 @@ impl fmt::Debug for Service {
     }
 }
 
-/// A discovery under way: however it ends, a panic included, those who wait are told.
-struct Landing {
+/// The end of a discovery: however it comes, a panic included, those who wait are told.
+pub(super) struct Landing {
     service: Arc<Service>,
     number: u64,
     /// Of the snapshot that was there when it began.
@@ -587,18 +649,34 @@ struct Landing {
 }
 
 impl Landing {
-    fn fly(mut self) {
-        let shared = &self.service.shared;
-        if shared.is_closed() {
-            self.report = Some(failed(Error::new(Status::Closed, "the sentinel handle is closed")));
-            return;
-        }
-        let (settings, known) = (shared.settings(), self.service.known());
-        let (name, pauses) = (&self.service.name, &self.service.pauses);
-        #[cfg(feature = "test-panic")]
-        assert!(name != "VIGIE.PANIC", "a service of this name was looked for");
-        let report = discovery::run(name, &settings, shared.list(), &known, pauses, &|| shared.is_in_use());
+    /// Of a discovery that begins now.
+    pub(super) fn new(service: Arc<Service>, number: u64) -> Self {
+        let version = service.version();
+        Self { service, number, version, report: None }
+    }
+
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Tells those who wait.
+    pub(super) fn finish(mut self, report: Report) {
         self.report = Some(report);
+    }
+
+    /// Nobody wants to know any more.
+    pub(super) fn abandon(self) {
+        self.finish(failed(running::closed()));
+    }
+
+    /// What is told if nothing more is done.
+    pub(super) fn prepare(&mut self, error: Error) {
+        self.report = Some(failed(error));
+    }
+
+    /// More will be done.
+    pub(super) fn unprepare(&mut self) {
+        self.report = None;
     }
 }
 
@@ -611,11 +689,6 @@ impl Drop for Landing {
         });
         self.service.land(self.number, self.version, report);
     }
-}
-
-fn no_thread(service: &str, error: &std::io::Error) -> Error {
-    let what = format!("no thread to look for the primary of service {}", quoted(service));
-    Error::from_io(Status::Io, what, error).with_flags(flags::RETRYABLE)
 }
 
 fn failed(error: Error) -> Report {

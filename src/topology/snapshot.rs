@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub sentinels: Vec<SentinelView>,
     /// When the primary was last confirmed.
     pub asked: Option<Instant>,
+    /// Nobody used it for so long that the Sentinels are not asked any more: who does again asks them first.
+    pub forgotten: bool,
 }
 
 /// A replica.
@@ -74,7 +76,9 @@ impl Snapshot {
     pub(super) fn matters(&self, before: &Self) -> bool {
         let key = |snapshot: &Self| (snapshot.primary.clone(), snapshot.primary_announced.clone(), snapshot.epoch);
         let fitness = |r: &ReplicaView| (r.endpoint.clone(), r.follows.clone(), r.unfit.is_some(), r.unfit_by_link);
-        key(self) != key(before) || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
+        self.forgotten != before.forgotten
+            || key(self) != key(before)
+            || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
     }
 
     /// The same with the announced addresses mapped anew.

@@ -229,6 +229,12 @@ impl Watchers {
         }
     }
 
+    /// Whether there is one.
+    pub(super) fn is_any(&self) -> bool {
+        let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.iter().any(|watcher| watcher.queue.strong_count() > 0)
+    }
+
     /// Tells all who want to know.
     pub(super) fn tell(&self, happening: &Happening) {
         let kind = happening.kind();

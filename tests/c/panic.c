@@ -25,7 +25,7 @@ int main(void) {
   /* On a thread of the library: who waits for it is told the same. */
   GIVES(VIGIE_OK, vigie_primary_for(sentinel, "VIGIE.PANIC", NULL, &elsewhere, &error));
   CHECK(vigie_cmd_exec(elsewhere, VIGIE_CMD("PING"), 0, 20000, NULL, &error) == VIGIE_ERR_INTERNAL);
-  CHECK(strstr(vigie_error_message(error), "a service of this name was looked for (at src/topology/service.rs:") != NULL);
+  CHECK(strstr(vigie_error_message(error), "a service of this name was looked for (at src/topology/running.rs:") != NULL);
   vigie_error_free(error);
   vigie_client_free(elsewhere);
   vigie_client_free(client);

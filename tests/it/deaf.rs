@@ -173,6 +173,8 @@ fn each_question_that_a_user_may_not_ask_is_told_once_by_event_and_by_the_topolo
         let stage = stage(1, &[]);
         let line = format!("NOPERM this user has no permissions to run the 'sentinel|{question}' command");
         stage.watch[0].fault(&format!("SENTINEL {question}"), Fault::Error(line.clone()));
+        // Who it is, a Sentinel is asked once on each connection.
+        stage.watch[0].close_all();
         stage.polled();
         stage.told.wait("it is told", SOON, |told| told.is(kind::SENTINEL, &[("reason", &line)]));
         stage.polled();

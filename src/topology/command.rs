@@ -1,0 +1,437 @@
+//! The one connection on which a Sentinel is asked: the questions of all services go over it, one behind the other.
+//!
+//! Guarantees: never waits; at most [`MOST`] questions are in flight, urgent ones go next; a question's time begins when it is sent; the first
+//! that is late marks the link as silent, and then all its questions fail at once, new ones too, until the Sentinel answers; late
+//! replies are taken and dropped. A link that is lost or silent is dialled again beside what there is. Who the Sentinel is, is asked once for each
+//! connection, and what it shows of itself (INFO) once for all questions of the same moment. Leaves to others: what is asked and what the answers mean.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::answer::OwnState;
+use crate::config::Endpoint;
+use crate::error::{Error, Result, Status};
+use crate::net::{Link, LinkEvent, LinkOptions, resolve};
+use crate::resp::{Reply, encode};
+use crate::sys::poll::{Found, PollFd};
+use crate::sys::waker::Waker;
+use crate::time::Deadline;
+
+/// Replies that may be due on one link.
+const MOST: usize = 16;
+/// A link is not dialled again sooner than this after a failure.
+const PAUSE: Duration = Duration::from_millis(5);
+/// A name is resolved anew after so long.
+const RENEW: Duration = Duration::from_secs(30);
+
+/// Who asks: a discovery, and which of its Sentinels this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) asker: u64,
+    pub(super) index: usize,
+}
+
+/// A question.
+pub(super) struct Ask {
+    pub(super) ticket: Ticket,
+    pub(super) bytes: Vec<u8>,
+    /// How many replies it has.
+    pub(super) replies: usize,
+    /// How long an answer may take, and a connection, and the handshake.
+    pub(super) timeout: Duration,
+    /// It goes before those that are not.
+    pub(super) urgent: bool,
+    /// INFO must not have been asked before this; `None`: it is not needed.
+    pub(super) info_since: Option<Instant>,
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) replies: Vec<Reply>,
+    /// What MYID answered on this connection.
+    pub(super) id: Arc<Reply>,
+    /// What INFO answered last.
+    pub(super) info: Option<Arc<OwnState>>,
+}
+
+/// How questions ended.
+pub(super) type Ended = Vec<(Ticket, Result<Answered>)>;
+
+/// What was sent and is not answered yet.
+struct Sent {
+    what: What,
+    due: usize,
+    replies: Vec<Reply>,
+    until: Deadline,
+}
+
+enum What {
+    Id,
+    Info,
+    /// `again`: it was sent before, on a connection that ended.
+    Question {
+        ask: Ask,
+        again: bool,
+    },
+    /// Nobody waits for it any more.
+    Dropped,
+}
+
+/// A connection on its way.
+struct Coming {
+    link: Link,
+    phase: u8,
+    /// The end of the present phase: a slow network must not count three times.
+    until: Deadline,
+    timeout: Duration,
+    ready: bool,
+}
+
+/// The link to one Sentinel.
+pub(super) struct CommandLink {
+    endpoint: Endpoint,
+    options: Arc<LinkOptions>,
+    live: Option<Box<Link>>,
+    coming: Option<Box<Coming>>,
+    queue: VecDeque<(Ask, bool)>,
+    in_flight: VecDeque<Sent>,
+    due: usize,
+    id: Option<Arc<Reply>>,
+    info: Option<Arc<OwnState>>,
+    info_asked: Option<Instant>,
+    /// Why it is silent, while it is.
+    silent: Option<Error>,
+    /// It is not dialled before.
+    rests_until: Option<Instant>,
+    /// When its name is resolved anew, and the answer that is awaited.
+    renews: Option<Instant>,
+    lookup: Option<resolve::Lookup>,
+}
+
+impl CommandLink {
+    /// A link that is dialled when something is asked.
+    pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
+        Self {
+            endpoint,
+            options,
+            live: None,
+            coming: None,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            due: 0,
+            id: None,
+            info: None,
+            info_asked: None,
+            silent: None,
+            rests_until: None,
+            renews: None,
+            lookup: None,
+        }
+    }
+
+    /// Whether it leads there, in this way.
+    pub(super) fn is(&self, endpoint: &Endpoint, options: &LinkOptions) -> bool {
+        self.endpoint == *endpoint && *self.options == *options
+    }
+
+    /// Whether nobody waits for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.iter().all(|sent| matches!(sent.what, What::Dropped))
+    }
+
+    /// Whether there is something to do.
+    fn is_due(&self, found: &Found, now: Instant) -> bool {
+        !self.queue.is_empty() || self.wakes_at().is_some_and(|at| now >= at) || found.concerns(self.poll_fds())
+    }
+
+    /// Asks, as soon as it can be.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let place = match ask.urgent {
+            true => self.queue.iter().take_while(|(queued, _)| queued.urgent).count(),
+            false => self.queue.len(),
+        };
+        self.queue.insert(place, (ask, false));
+    }
+
+    /// What this one asked is not wanted any more.
+    pub(super) fn cancel(&mut self, asker: u64) {
+        self.queue.retain(|(ask, _)| ask.ticket.asker != asker);
+        for sent in &mut self.in_flight {
+            if matches!(&sent.what, What::Question { ask, .. } if ask.ticket.asker == asker) {
+                sent.what = What::Dropped;
+            }
+        }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn drive(&mut self, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
+        let now = Instant::now();
+        self.dial_if_needed(now, waker, ended);
+        if let Some(link) = &mut self.live {
+            let mut events = Vec::new();
+            let driven = link.drive(&mut events);
+            self.take(events, ended);
+            if let Err(error) = driven {
+                self.lose(error, now, ended);
+                self.dial_if_needed(now, waker, ended);
+            }
+        }
+        self.advance_coming(now, ended);
+        self.judge(now, ended);
+        self.send_due(now, ended);
+        self.dial_if_needed(now, waker, ended);
+        self.renew_name(now, waker);
+    }
+
+    /// Dials where there is no link, or a silent one, and something is to be asked. What is asked of one that is silent fails.
+    fn dial_if_needed(&mut self, now: Instant, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
+        let wanted = self.queue.front().map(|(ask, _)| ask.timeout);
+        let is_live = self.live.is_some() && self.silent.is_none();
+        let may = self.rests_until.is_none_or(|until| now >= until);
+        if let Some(timeout) = wanted.filter(|_| !is_live && self.coming.is_none() && may) {
+            self.dial(timeout, waker);
+        }
+        if let Some(why) = &self.silent {
+            ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(why.clone()))));
+        }
+    }
+
+    fn dial(&mut self, timeout: Duration, waker: Option<&Arc<Waker>>) {
+        let until = Deadline::after(timeout);
+        let link = Link::begin(self.endpoint.clone(), Arc::clone(&self.options), until, waker);
+        self.coming = Some(Box::new(Coming { link, phase: 0, until, timeout, ready: false }));
+    }
+
+    /// A connection on its way takes the place of what there was, once it is ready and nothing is in flight there.
+    fn advance_coming(&mut self, now: Instant, ended: &mut Ended) {
+        let Some(coming) = &mut self.coming else { return };
+        let mut events = Vec::new();
+        let driven = coming.link.drive(&mut events);
+        coming.ready |= events.iter().any(|event| matches!(event, LinkEvent::Ready));
+        if coming.link.phase() != coming.phase {
+            (coming.phase, coming.until) = (coming.link.phase(), Deadline::after(coming.timeout));
+        } else if coming.until.is_missed() {
+            // This process was stopped: it judges by what comes from now on.
+            coming.until = coming.until.renewed(coming.timeout);
+        }
+        let late = !coming.ready && coming.until.end().is_some_and(|end| now >= end);
+        let failed = driven.err().or_else(|| late.then(|| coming.link.timed_out(coming.until.elapsed())));
+        if let Some(error) = failed {
+            self.coming = None;
+            self.rests_until = Some(now + PAUSE);
+            if self.live.is_none() {
+                ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(error.clone()))));
+            }
+        } else if coming.ready && (self.live.is_none() || self.is_drained()) {
+            let link = self.coming.take().map(|coming| Box::new(coming.link));
+            self.forget_connection();
+            (self.live, self.rests_until) = (link, None);
+            self.renews = (!self.endpoint.is_ip()).then(|| now + RENEW);
+        }
+    }
+
+    /// Whether nothing that somebody waits for is in flight.
+    fn is_drained(&self) -> bool {
+        self.in_flight.iter().all(|sent| !matches!(sent.what, What::Question { .. }))
+    }
+
+    fn forget_connection(&mut self) {
+        self.live = None;
+        self.in_flight.clear();
+        (self.due, self.silent, self.id, self.info, self.info_asked) = (0, None, None, None, None);
+    }
+
+    /// The connection has ended. What was sent on it goes once more, on another: a Sentinel that restarts ends connections that were good.
+    fn lose(&mut self, error: Error, now: Instant, ended: &mut Ended) {
+        let sent = std::mem::take(&mut self.in_flight);
+        self.forget_connection();
+        for sent in sent.into_iter().rev() {
+            match sent.what {
+                What::Question { ask, again: false } => self.queue.push_front((ask, true)),
+                What::Question { ask, again: true } => ended.push((ask.ticket, Err(error.clone()))),
+                What::Id | What::Info | What::Dropped => {}
+            }
+        }
+        // One that was good may be dialled again at once.
+        self.rests_until = self.queue.iter().all(|(_, again)| !again).then(|| now + PAUSE);
+    }
+
+    fn take(&mut self, events: Vec<LinkEvent>, ended: &mut Ended) {
+        for event in events {
+            let LinkEvent::Reply(reply) = event else { continue };
+            let Some(sent) = self.in_flight.front_mut() else { continue };
+            self.silent = None;
+            self.due -= 1;
+            sent.due -= 1;
+            sent.replies.push(reply);
+            if sent.due == 0 {
+                if let Some(sent) = self.in_flight.pop_front() {
+                    self.answered(sent, ended);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, mut sent: Sent, ended: &mut Ended) {
+        match sent.what {
+            What::Id => self.id = sent.replies.pop().map(Arc::new),
+            What::Info => self.info = sent.replies.pop().map(|info| Arc::new(OwnState::read(&info))),
+            What::Question { ask, .. } => {
+                // MYID goes first on each connection.
+                let (id, info) = (self.id.clone(), self.info.clone().filter(|_| ask.info_since.is_some()));
+                let nameless = || Error::new(Status::Protocol, "an answer before that to MYID");
+                let answered = id.map(|id| Answered { replies: sent.replies, id, info });
+                ended.push((ask.ticket, answered.ok_or_else(nameless)));
+            }
+            What::Dropped => {}
+        }
+    }
+
+    /// Whether the Sentinel has left a question unanswered for too long, by the clock as it was before the look at the socket.
+    fn judge(&mut self, now: Instant, ended: &mut Ended) {
+        let Some(link) = self.live.as_ref().filter(|_| self.silent.is_none()) else { return };
+        let Some(oldest) = self.in_flight.front() else { return };
+        if oldest.until.is_missed() {
+            for sent in &mut self.in_flight {
+                sent.until = sent.until.renewed(sent.until.budget().unwrap_or_default());
+            }
+            return;
+        }
+        if oldest.until.end().is_none_or(|end| now < end) {
+            return;
+        }
+        let why = link.timed_out(oldest.until.elapsed());
+        for sent in &mut self.in_flight {
+            if let What::Question { ask, .. } = &sent.what {
+                ended.push((ask.ticket, Err(why.clone())));
+                sent.what = What::Dropped;
+            }
+        }
+        ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(why.clone()))));
+        self.silent = Some(why);
+    }
+
+    /// Sends what may be sent: all of it in one go.
+    fn send_due(&mut self, now: Instant, ended: &mut Ended) {
+        if self.live.is_none() || self.silent.is_some() || self.coming.as_ref().is_some_and(|coming| coming.ready) {
+            return;
+        }
+        let mut bytes = Vec::new();
+        while let Some((ask, _)) = self.queue.front() {
+            if self.due > 0 && self.due + ask.replies > MOST {
+                break;
+            }
+            let (timeout, info_since) = (ask.timeout, ask.info_since);
+            if self.id.is_none() && !self.in_flight.iter().any(|sent| matches!(sent.what, What::Id)) {
+                encode::command(&mut bytes, &[b"SENTINEL", b"MYID"]);
+                self.note_sent(What::Id, 1, timeout);
+            }
+            if info_since.is_some_and(|since| self.info_asked.is_none_or(|asked| asked < since)) {
+                encode::command(&mut bytes, &[b"INFO", b"sentinel"]);
+                self.info_asked = Some(now);
+                self.note_sent(What::Info, 1, timeout);
+            }
+            if let Some((ask, again)) = self.queue.pop_front() {
+                bytes.extend_from_slice(&ask.bytes);
+                let replies = ask.replies;
+                self.note_sent(What::Question { ask, again }, replies, timeout);
+            }
+        }
+        let Some(link) = self.live.as_mut().filter(|_| !bytes.is_empty()) else { return };
+        let mut events = Vec::new();
+        let sent = link.send(&bytes, &mut events);
+        self.take(events, ended);
+        if let Err(error) = sent {
+            self.lose(error, now, ended);
+        }
+    }
+
+    fn note_sent(&mut self, what: What, due: usize, timeout: Duration) {
+        self.due += due;
+        self.in_flight.push_back(Sent { what, due, replies: Vec::new(), until: Deadline::after(timeout) });
+    }
+
+    /// A name may lead elsewhere meanwhile: the new place is dialled beside, and then taken.
+    fn renew_name(&mut self, now: Instant, waker: Option<&Arc<Waker>>) {
+        let Some(link) = &self.live else { return };
+        if let (Some(lookup), Endpoint::Tcp { .. }) = (&self.lookup, &self.endpoint) {
+            let Some(found) = lookup.poll(RENEW) else { return };
+            let moved = found.is_ok_and(|all| !all.is_empty() && link.peer().is_some_and(|peer| !all.contains(&peer)));
+            self.lookup = None;
+            if moved && self.coming.is_none() {
+                self.dial(RENEW / 10, waker);
+            }
+        } else if self.renews.is_some_and(|at| now >= at) {
+            self.renews = Some(now + RENEW);
+            if let Endpoint::Tcp { host, port } = &self.endpoint {
+                self.lookup = Some(resolve::begin(host, *port, waker));
+            }
+        }
+    }
+
+    /// What to poll for.
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        let coming = self.coming.iter().filter(|coming| !coming.ready).map(|coming| &coming.link);
+        self.live.iter().map(|link| &**link).chain(coming).flat_map(Link::poll_fds)
+    }
+
+    /// When it wants to be driven though nothing happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let late = self.in_flight.front().filter(|_| self.silent.is_none()).and_then(|sent| sent.until.end());
+        let coming = self.coming.iter().filter(|coming| !coming.ready);
+        let coming = coming.flat_map(|coming| [coming.link.wakes_at(), coming.until.end()]).flatten();
+        let dials = (self.live.is_none() || self.silent.is_some()) && self.coming.is_none() && !self.queue.is_empty();
+        let dial = self.rests_until.filter(|_| dials);
+        coming.chain(late).chain(dial).chain(self.renews).min()
+    }
+}
+
+/// The links to all Sentinels that are asked from one thread.
+#[derive(Default)]
+pub(super) struct CommandLinks(Vec<CommandLink>);
+
+impl CommandLinks {
+    /// Asks a Sentinel.
+    pub(super) fn ask(&mut self, endpoint: &Endpoint, options: &Arc<LinkOptions>, ask: Ask) {
+        let place = self.0.iter().position(|link| link.is(endpoint, options)).unwrap_or_else(|| {
+            self.0.push(CommandLink::new(endpoint.clone(), Arc::clone(options)));
+            self.0.len() - 1
+        });
+        self.0[place].ask(ask);
+    }
+
+    /// What this one asked is not wanted any more.
+    pub(super) fn cancel(&mut self, asker: u64) {
+        self.0.iter_mut().for_each(|link| link.cancel(asker));
+    }
+
+    /// Does what can be done now, after a wait that has found this.
+    pub(super) fn drive(&mut self, found: &Found, waker: Option<&Arc<Waker>>) -> Ended {
+        let (mut ended, now) = (Vec::new(), Instant::now());
+        for link in self.0.iter_mut().filter(|link| link.is_due(found, now)) {
+            link.drive(waker, &mut ended);
+        }
+        ended
+    }
+
+    /// Keeps those that are wanted, and those on which somebody waits.
+    pub(super) fn tidy(&mut self, is_wanted: &dyn Fn(&CommandLink) -> bool) {
+        self.0.retain(|link| is_wanted(link) || !link.is_idle());
+    }
+
+    /// What to poll for.
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        self.0.iter().flat_map(CommandLink::poll_fds)
+    }
+
+    /// When they want to be driven though nothing happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.0.iter().filter_map(CommandLink::wakes_at).min()
+    }
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! Discoveries under way, and the links on which they ask.
+//!
+//! Guarantees: never waits for a Sentinel; at most [`MOST`] discoveries ask at the same time, and [`MOST_URGENT`] with those that must not wait;
+//! a node is asked for its role on a worker, which may wait for it; whoever wants to know is told however a discovery ends. Leaves to
+//! others: when to discover (service), what the answers mean (discovery), and the thread that drives (monitor; a worker where there is none).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::command::{Ask, CommandLinks, Ended, Ticket};
+use super::discovery::{self, Hearing, Report};
+use super::round::Round;
+use super::service::{Haste, Landing, Service};
+use crate::config::Endpoint;
+use crate::error::{Error, Status};
+use crate::net::LinkOptions;
+use crate::sys::poll::{self, Found, PollFd};
+use crate::sys::waker::Waker;
+use crate::time::Deadline;
+use crate::worker::{self, Host};
+
+/// Discoveries that ask at the same time.
+const MOST: usize = 16;
+/// The same with those that must not wait.
+const MOST_URGENT: usize = 64;
+/// A poll takes what INFO said so long ago: TILT lasts half a minute.
+const INFO_KEPT: Duration = Duration::from_secs(1);
+/// How often a thread that drives one discovery looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// A discovery that is to begin.
+pub(super) struct Wanted {
+    pub(super) service: Weak<Service>,
+    pub(super) number: u64,
+    /// Not before.
+    pub(super) at: Instant,
+    pub(super) haste: Haste,
+}
+
+impl Wanted {
+    fn begin(&self) -> Option<Landing> {
+        self.service.upgrade().map(|service| Landing::new(service, self.number))
+    }
+
+    /// It will not begin.
+    pub(super) fn abandon(&self) {
+        if let Some(landing) = self.begin() {
+            landing.abandon();
+        }
+    }
+}
+
+/// A discovery under way.
+pub(super) struct Running {
+    asker: u64,
+    landing: Landing,
+    round: Round,
+    deadline: Deadline,
+    haste: Haste,
+    options: Arc<LinkOptions>,
+}
+
+impl Running {
+    /// Begins; `None` when nobody wants to know any more.
+    fn begin(landing: Landing, asker: u64, haste: Haste) -> Option<Self> {
+        let service = landing.service();
+        if service.shared.is_closed() {
+            landing.abandon();
+            return None;
+        }
+        #[cfg(feature = "test-panic")]
+        assert!(service.name != "VIGIE.PANIC", "a service of this name was looked for");
+        let settings = service.shared.settings();
+        let deadline = Deadline::after(discovery::bound(&settings));
+        let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
+        let round = Round::new(service.name(), Arc::clone(&service.shared), service.known(), deadline);
+        Some(Self { asker, landing, round, deadline, haste, options })
+    }
+
+    /// Asks what is to be asked; false when there was nothing.
+    fn ask(&mut self, links: &mut CommandLinks) -> bool {
+        let due = self.round.take_due();
+        let asks = !due.is_empty();
+        let info_kept = if self.haste == Haste::Lazy { INFO_KEPT } else { Duration::ZERO };
+        let info_since = self.round.begun().checked_sub(info_kept);
+        for (index, endpoint, bytes, replies) in due {
+            let ask = Ask {
+                ticket: Ticket { asker: self.asker, index },
+                bytes,
+                replies,
+                timeout: self.round.settings().sentinel.timeout,
+                urgent: self.haste == Haste::Now,
+                info_since: info_since.or(Some(self.round.begun())),
+            };
+            links.ask(&endpoint, &self.options, ask);
+        }
+        asks
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.landing.service().shared.is_in_use()
+    }
+
+    /// Judges, and tells those who wait; on a worker, if a node must be asked for its role.
+    fn finish(self) {
+        let Self { mut landing, round, deadline, haste, .. } = self;
+        let service = Arc::clone(landing.service());
+        match conclude(&service, Hearing::of(round, deadline), false) {
+            Ok(report) => landing.finish(report),
+            Err(hearing) => {
+                // What is told if no thread can be had for it.
+                landing.prepare(service.no_thread());
+                let host = Host::of(std::ptr::from_ref(&*service).addr());
+                let _ = worker::dial(host, haste == Haste::Now, move || {
+                    landing.unprepare();
+                    finish_here(landing, *hearing);
+                });
+            }
+        }
+    }
+}
+
+fn conclude(service: &Service, hearing: Hearing, may_dial: bool) -> Result<Report, Box<Hearing>> {
+    discovery::conclude(service.name(), service.shared.list(), &service.pauses, hearing, may_dial)
+}
+
+fn finish_here(landing: Landing, hearing: Hearing) {
+    if let Ok(report) = conclude(landing.service(), hearing, true) {
+        landing.finish(report);
+    }
+}
+
+/// Runs a discovery on this thread, with links of its own.
+pub(super) fn run_alone(landing: Landing, until: Deadline) {
+    let Some(mut running) = Running::begin(landing, 0, Haste::Now) else { return };
+    let mut links = CommandLinks::default();
+    // Without a waker a name that is resolved is noticed at the next glance.
+    let waker = Waker::new().ok().map(Arc::new);
+    while running.is_wanted() && !until.is_over() {
+        waker.iter().for_each(|waker| waker.clear());
+        running.ask(&mut links);
+        let ended = links.drive(&Found::all(), waker.as_ref());
+        let now = Instant::now();
+        let is_news = !ended.is_empty();
+        for (ticket, outcome) in ended {
+            running.round.hear(ticket.index, outcome);
+        }
+        if running.round.is_over(now) {
+            break;
+        }
+        if !is_news {
+            let wakes = [links.wakes_at(), running.round.ends_at()];
+            let wake = wakes.into_iter().flatten().fold(now + GLANCE, Instant::min);
+            let mut fds: Vec<PollFd> = links.poll_fds().collect();
+            fds.extend(waker.iter().map(|waker| PollFd::new(waker.fd(), true, false)));
+            // After a failure of poll the links go on as far as they can all the same.
+            let _ = poll::wait(&mut fds, Some(wake.saturating_duration_since(Instant::now())));
+        }
+    }
+    drop(links);
+    let Running { landing, round, deadline, .. } = running;
+    finish_here(landing, Hearing::of(round, deadline));
+}
+
+/// All discoveries of the process that one thread drives.
+#[derive(Default)]
+pub(super) struct Discoveries {
+    links: CommandLinks,
+    running: Vec<Running>,
+    waiting: Vec<Wanted>,
+    last_asker: u64,
+}
+
+impl Discoveries {
+    /// Takes on what is to begin.
+    pub(super) fn take_on(&mut self, wanted: Vec<Wanted>) {
+        self.waiting.extend(wanted);
+    }
+
+    /// Does what can be done now, after a wait that has found this; the services whose discovery has ended.
+    pub(super) fn drive(&mut self, found: &Found, waker: &Arc<Waker>) -> Vec<Arc<Service>> {
+        self.begin_due(Instant::now());
+        let (mut ended, none) = (Vec::new(), Found::none());
+        let mut found = found;
+        loop {
+            let mut asks = false;
+            for one in &mut self.running {
+                asks |= one.ask(&mut self.links);
+            }
+            let came = self.links.drive(found, Some(waker));
+            found = &none;
+            let is_news = asks || !came.is_empty();
+            self.hear(came);
+            self.finish_over(Instant::now(), &mut ended);
+            if !is_news {
+                return ended;
+            }
+        }
+    }
+
+    fn begin_due(&mut self, now: Instant) {
+        // Urgent ones first, then in their order.
+        self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.haste));
+        let mut place = 0;
+        while place < self.waiting.len() && self.running.len() < MOST_URGENT {
+            let wanted = &self.waiting[place];
+            let has_room = self.running.len() < MOST || wanted.haste == Haste::Now;
+            if now < wanted.at || !has_room {
+                place += 1;
+                continue;
+            }
+            let wanted = self.waiting.remove(place);
+            self.last_asker += 1;
+            let asker = self.last_asker;
+            // A panic ends this one alone: those who wait for it are told when it is dropped.
+            let begun = catch_unwind(AssertUnwindSafe(|| Running::begin(wanted.begin()?, asker, wanted.haste)));
+            self.running.extend(begun.ok().flatten());
+        }
+    }
+
+    fn hear(&mut self, came: Ended) {
+        for (ticket, outcome) in came {
+            let Some(place) = self.running.iter().position(|one| one.asker == ticket.asker) else { continue };
+            let running = &mut self.running[place];
+            if catch_unwind(AssertUnwindSafe(|| running.round.hear(ticket.index, outcome))).is_err() {
+                drop(self.running.swap_remove(place));
+            }
+        }
+    }
+
+    fn finish_over(&mut self, now: Instant, ended: &mut Vec<Arc<Service>>) {
+        let mut place = 0;
+        while place < self.running.len() {
+            let running = &mut self.running[place];
+            let is_wanted = running.is_wanted();
+            if is_wanted && !running.round.is_over(now) {
+                place += 1;
+                continue;
+            }
+            let running = self.running.swap_remove(place);
+            self.links.cancel(running.asker);
+            if !is_wanted {
+                running.landing.abandon();
+                continue;
+            }
+            ended.push(Arc::clone(running.landing.service()));
+            let _ = catch_unwind(AssertUnwindSafe(|| running.finish()));
+        }
+    }
+
+    /// Nobody is left who wants to know.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.drain(..).for_each(|wanted| wanted.abandon());
+        self.running.drain(..).for_each(|running| running.landing.abandon());
+        self.links = CommandLinks::default();
+    }
+
+    /// Lets go of the links that are none of these, as soon as nobody waits there.
+    pub(super) fn tidy(&mut self, kept: &[(Endpoint, Arc<LinkOptions>)]) {
+        self.links.tidy(&|link| kept.iter().any(|(at, how)| link.is(at, how)));
+    }
+
+    /// What to poll for.
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        self.links.poll_fds()
+    }
+
+    /// When they want to be driven though nothing happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let has_room = self.running.len() < MOST;
+        let begin = self.waiting.iter().filter(|wanted| has_room || wanted.haste == Haste::Now).map(|one| one.at);
+        let end = self.running.iter().filter_map(|running| running.round.ends_at());
+        begin.chain(end).chain(self.links.wakes_at()).min()
+    }
+}
+
+/// The error of those who wait for a discovery of a handle that was closed.
+pub(super) fn closed() -> Error {
+    Error::new(Status::Closed, "the sentinel handle is closed")
+}
