@@ -189,8 +189,9 @@ fn a_word_is_judged_and_acted_on_in_one_moment() {
         stage.promote();
         let candidate: Endpoint = Endpoint::tcp("127.0.0.1", stage.r.port()).expect("an address");
         let others: Arc<Mutex<Vec<_>>> = Arc::default();
+        let judged = Arc::new(AtomicBool::new(false));
         let hook = {
-            let (of, others, done) = (Arc::clone(&service), Arc::clone(&others), AtomicBool::new(false));
+            let (of, others, done) = (Arc::clone(&service), Arc::clone(&others), Arc::clone(&judged));
             seam::on(Seam::WordJudged, &*service, move || {
                 if done.swap(true, Ordering::Relaxed) {
                     return;
@@ -205,10 +206,14 @@ fn a_word_is_judged_and_acted_on_in_one_moment() {
             })
         };
         stage.word(0, word);
-        stage.told.wait_word(word);
+        // It is told of only where the primary is still the one that it is about.
+        eventually("the word is judged", SOON, || judged.load(Ordering::Relaxed));
         drop(hook);
         others.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|switched| join(&switched));
         stage.wait_primary(&stage.r.addr());
+        // Whatever follows from the word has followed when a later one has been heard.
+        stage.word_of_replica(0, "+slave");
+        stage.told.wait_word("+slave");
         assert!(!service.is_fenced() && !service.holds_for_down(), "{word}: of a primary that is none any more");
     }
 }
