@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+pub use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::fork::PerProcess;
@@ -19,6 +20,11 @@ const STACK: usize = 256 * 1024;
 static LIVE: AtomicU32 = AtomicU32::new(0);
 /// Each process has its own: a thread of the parent may have held the lock at the fork.
 static HANDLES: PerProcess<Mutex<Vec<JoinHandle<()>>>> = PerProcess::new();
+
+/// Which thread this is.
+pub fn id() -> ThreadId {
+    std::thread::current().id()
+}
 
 /// Starts a thread with this name and body.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -8,7 +8,6 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Why};
@@ -28,7 +27,7 @@ use crate::net::LinkOptions;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::random;
-use crate::sys::thread;
+use crate::sys::thread::{self, ThreadId};
 use crate::sys::waker::Waker;
 
 /// The longest sleep: members of the list of Sentinels come and go without waking anybody.
@@ -68,7 +67,7 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> bool {
         return false;
     }
     state.wanted.push(wanted);
-    if state.thread != Some(std::thread::current().id()) {
+    if state.thread != Some(thread::id()) {
         state.wake();
     }
     true
@@ -125,7 +124,7 @@ impl Lookout {
     }
 
     fn run(&self, waker: Arc<Waker>) {
-        self.state().thread = Some(std::thread::current().id());
+        self.state().thread = Some(thread::id());
         let (mut posts, mut discoveries) = (Vec::<Post>::new(), Discoveries::default());
         let (mut tidied, mut found) = (Instant::now(), Found::all());
         loop {
