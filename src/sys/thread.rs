@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-pub use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::fork::PerProcess;
@@ -21,9 +20,10 @@ static LIVE: AtomicU32 = AtomicU32::new(0);
 /// Each process has its own: a thread of the parent may have held the lock at the fork.
 static HANDLES: PerProcess<Mutex<Vec<JoinHandle<()>>>> = PerProcess::new();
 
-/// Which thread this is.
-pub fn id() -> ThreadId {
-    std::thread::current().id()
+/// Which thread this is, while it lives. The standard library would allocate for a thread that is not its own.
+pub fn id() -> libc::pthread_t {
+    // SAFETY: it has no preconditions.
+    unsafe { libc::pthread_self() }
 }
 
 /// Starts a thread with this name and body.

@@ -57,7 +57,7 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    fn is_restless(&self, now: Instant) -> bool {
+    pub(super) fn is_restless(&self, now: Instant) -> bool {
         let recently = |since: Instant, span| now.saturating_duration_since(since) < span;
         self.fence.is_held()
             || self.provisional.is_some()
@@ -361,11 +361,6 @@ impl Service {
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
     pub fn is_lenient(&self) -> bool {
         self.flight().failover.is_lenient(Instant::now())
-    }
-
-    /// Whether the Sentinels should be polled more often than usual.
-    pub(super) fn is_restless(&self, now: Instant) -> bool {
-        self.flight().failover.is_restless(now)
     }
 
     /// The candidate says that it is a primary (rules 8 and 9).

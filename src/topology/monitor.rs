@@ -19,15 +19,15 @@ use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
 use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
-use super::service::{Haste, Service};
+use super::service::{Glance, Haste, Service};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
-use crate::config::{Endpoint, Monitor as Mode};
+use crate::config::{Endpoint, Monitor as Mode, Settings};
 use crate::error::Status;
 use crate::net::LinkOptions;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::random;
-use crate::sys::thread::{self, ThreadId};
+use crate::sys::thread;
 use crate::sys::waker::Waker;
 
 /// The longest sleep: members of the list of Sentinels come and go without waking anybody.
@@ -36,8 +36,8 @@ const NAP: Duration = Duration::from_millis(500);
 const RESTLESS: Duration = Duration::from_secs(1);
 /// A service is polled for so long after nobody uses it any more; and the longest pause between questions for one that no Sentinel knows.
 const KEPT: Duration = Duration::from_secs(60);
-/// All services are not looked at more often: a poll may be late by so much.
-const ROUND: Duration = Duration::from_millis(20);
+/// All services are not looked at more often than this, and at the latest after that.
+const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// The same event of several Sentinels within this time is one.
 const SAME: Duration = Duration::from_secs(3);
 
@@ -88,7 +88,8 @@ struct State {
     handles: Vec<Weak<Sentinel>>,
     /// The running thread's.
     waker: Option<Arc<Waker>>,
-    thread: Option<ThreadId>,
+    /// Which thread that is.
+    thread: Option<libc::pthread_t>,
     /// Discoveries that are to begin.
     wanted: Vec<Wanted>,
     /// Something has changed that no event tells: all services are looked at.
@@ -247,10 +248,9 @@ struct Charge {
 
 impl Charge {
     /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
-    fn is_in_use(&mut self, sentinel: &Sentinel, service: &Arc<Service>, now: Instant) -> bool {
+    fn is_in_use(&mut self, service: &Arc<Service>, seen: &Glance, is_watched: bool, now: Instant) -> bool {
         // The handle's own list holds it once, and the caller of this does.
-        let is_held = Arc::strong_count(service) > 2 || sentinel.shared().is_watched();
-        if is_held || service.is_asking() || service.is_restless(now) {
+        if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.restless {
             let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
             self.next_poll = if was_forgotten { now } else { self.next_poll };
             return true;
@@ -264,22 +264,20 @@ impl Charge {
     }
 
     /// How long from one poll to the next.
-    fn pace(&mut self, service: &Service, interval: Duration, now: Instant) -> Duration {
-        let Some(was_known) = service.is_unknown() else {
+    fn pace(&mut self, seen: &Glance, interval: Duration) -> Duration {
+        let Some(was_known) = seen.unknown else {
             self.unknown = None;
-            let is_restless = service.is_restless(now) || service.is_unsettled();
-            return if is_restless { interval.min(RESTLESS) } else { interval };
+            return if seen.restless || seen.unsettled { interval.min(RESTLESS) } else { interval };
         };
-        let asked = service.discovered();
-        let (pause, seen) = self.unknown.unwrap_or((RESTLESS, asked));
-        let pause = match asked - seen {
+        let (pause, before) = self.unknown.unwrap_or((RESTLESS, seen.discovered));
+        let pause = match seen.discovered - before {
             _ if was_known => RESTLESS,
             0 => pause,
             1 => (pause * 2).min(KEPT),
             // Somebody else has asked for it, or an event has.
             _ => RESTLESS,
         };
-        self.unknown = Some((pause, asked));
+        self.unknown = Some((pause, seen.discovered));
         pause
     }
 }
@@ -554,35 +552,45 @@ impl Post {
             self.services.retain(|name, _| names.contains(name.as_str()));
         }
         self.busy.clear();
-        // A service that nobody has used yet is left alone.
-        for service in services.iter().filter(|service| service.discovered() > 0) {
-            let (at, is_busy) = self.tend_one(sentinel, service, now, waker);
-            wake = wake.min(at);
-            if is_busy {
-                self.make_busy(service.name());
+        let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
+        for service in &services {
+            let seen = service.glance(now);
+            // A service that nobody has used yet is left alone.
+            if seen.discovered == 0 {
+                continue;
             }
+            let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
+            if works || seen.restless {
+                let (then, is_busy) = self.tend_one(sentinel, service, now, waker);
+                at = then.map_or(at, |then| then.min(at));
+                if is_busy {
+                    self.make_busy(service.name());
+                }
+            }
+            wake = wake.min(at);
         }
         if is_round {
-            self.round_at = wake.max(now + ROUND);
+            // A poll may be late by so much: those of many services are begun together.
+            self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, ROUND.1));
         }
         wake
     }
 
-    /// When to come again, and whether that may be sooner than the next round.
-    fn tend_one(
+    /// Polls a service when that is due: when it is due again, and whether its nodes are being asked for something.
+    fn poll(
         &mut self,
-        sentinel: &Sentinel,
         service: &Arc<Service>,
+        seen: &Glance,
+        settings: &Settings,
+        is_watched: bool,
         now: Instant,
-        waker: &Arc<Waker>,
     ) -> (Instant, bool) {
-        let settings = sentinel.settings();
-        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
+        let interval = settings.sentinel.monitor.interval;
         let charge = self.charge(service.name(), interval);
-        if !charge.is_in_use(sentinel, service, now) {
+        if !charge.is_in_use(service, seen, is_watched, now) {
             return (now + NAP, false);
         }
-        let pace = charge.pace(service, interval, now);
+        let pace = charge.pace(seen, interval);
         if now >= charge.next_poll {
             service.poke(Haste::Lazy);
             // Jitter makes it shorter only: the interval is a promise.
@@ -590,14 +598,28 @@ impl Post {
         } else {
             charge.next_poll = charge.next_poll.min(now + pace);
         }
-        let mut wake = charge.next_poll;
+        (charge.next_poll, charge.probe.is_some() || charge.inquiry.is_some())
+    }
+
+    /// Drives what is asked in a failover: when to come again, and whether that may be sooner than the next round.
+    fn tend_one(
+        &mut self,
+        sentinel: &Sentinel,
+        service: &Arc<Service>,
+        now: Instant,
+        waker: &Arc<Waker>,
+    ) -> (Option<Instant>, bool) {
+        let settings = sentinel.settings();
+        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
+        let charge = self.charge(service.name(), interval);
+        let mut probes = None;
         if let Some(probe) = &mut charge.probe {
             match probe.drive(waker) {
                 Some((_, true)) => service.candidate_speaks(&probe.announced),
                 Some((asked, false)) => service.candidate_denies(asked),
                 None => {}
             }
-            wake = probe.wakes_at().map_or(wake, |at| wake.min(at));
+            probes = probe.wakes_at();
         }
         // What it is asked for is decided, or will not be.
         let primary = service.load().primary_announced.clone();
@@ -605,7 +627,7 @@ impl Post {
         let inquiry = self.inquire(sentinel, service, waker);
         let fence = service.expire_fence(now);
         let is_busy = self.charge(service.name(), interval).probe.is_some() || inquiry.is_some() || fence.is_some();
-        (inquiry.into_iter().chain(fence).fold(wake, Instant::min), is_busy)
+        ([probes, inquiry, fence].into_iter().flatten().min(), is_busy)
     }
 
     /// Asks what may bring the fence of a service down on lease; when to come again.
@@ -635,3 +657,7 @@ impl Post {
         [begins, wake, service.weigh(findings, Instant::now())].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+#[path = "monitor_tests.rs"]
+mod tests;

@@ -3,11 +3,11 @@
 //! A hook at a seam (sys/seam.rs) stops the one who takes the steps, and does there what others could do in that moment.
 
 #[path = "../../tests/support/calls.rs"]
-mod calls;
+pub(super) mod calls;
 #[path = "../../tests/support/completions.rs"]
 mod completions;
 #[path = "../../tests/support/stage.rs"]
-mod stage;
+pub(super) mod stage;
 #[path = "../../tests/support/mod.rs"]
 pub(super) mod support;
 

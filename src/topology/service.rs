@@ -115,6 +115,30 @@ pub(super) struct Flight {
     pub(super) failover: Failover,
 }
 
+impl Flight {
+    /// Whether the last discovery failed although there were Sentinels, or they do not agree: what it lacked may be there in a moment.
+    fn is_unsettled(&self) -> bool {
+        let failed = self.last.as_ref().and_then(|(_, error)| error.as_ref());
+        // Whether they go on to disagree shows in a few seconds.
+        let disagree = [&self.dissent, &self.strangers].iter().any(|noted| noted.heard.is_some() && !noted.told);
+        disagree || failed.is_some_and(|error| error.status() != Status::NoSentinel)
+    }
+}
+
+/// What decides when a service is asked for next.
+pub(super) struct Glance {
+    /// The number of the last discovery that ended.
+    pub(super) discovered: u64,
+    /// One is under way.
+    pub(super) running: bool,
+    /// A failover is under way, or was a moment ago.
+    pub(super) restless: bool,
+    /// The Sentinels could not be understood, or do not agree.
+    pub(super) unsettled: bool,
+    /// No Sentinel that answered knows it, and whether one has known it before.
+    pub(super) unknown: Option<bool>,
+}
+
 impl Service {
     pub(super) fn new(name: &str, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
@@ -156,31 +180,23 @@ impl Service {
         self.flight().finished
     }
 
-    /// Whether the last discovery failed although there were Sentinels, or they do not agree: what it lacked may be there in a moment.
-    pub(super) fn is_unsettled(&self) -> bool {
-        let flight = self.flight();
-        let failed = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
-        // Whether they go on to disagree shows in a few seconds.
-        let disagree = [&flight.dissent, &flight.strangers].iter().any(|noted| noted.heard.is_some() && !noted.told);
-        disagree || failed.is_some_and(|error| error.status() != Status::NoSentinel)
-    }
-
     /// Whether this Sentinel was found to be of another deployment.
     pub(super) fn is_stranger(&self, who: &Speaker) -> bool {
         self.flight().membership.is_stranger(who)
     }
 
-    /// Whether no Sentinel that answered knows it, and whether one has known it before.
-    pub(super) fn is_unknown(&self) -> Option<bool> {
+    /// What decides when it is asked for next.
+    pub(super) fn glance(&self, now: Instant) -> Glance {
         let flight = self.flight();
-        let error = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
-        let is_unknown = error.is_some_and(|error| error.status() == Status::UnknownService);
-        is_unknown.then(|| self.load().primary_announced.is_some())
-    }
-
-    /// Whether a discovery is under way.
-    pub(super) fn is_asking(&self) -> bool {
-        self.flight().running
+        let failed = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
+        let is_unknown = failed.is_some_and(|error| error.status() == Status::UnknownService);
+        Glance {
+            discovered: flight.finished,
+            running: flight.running,
+            restless: flight.failover.is_restless(now),
+            unsettled: flight.is_unsettled(),
+            unknown: is_unknown.then(|| self.load().primary_announced.is_some()),
+        }
     }
 
     /// Nobody uses it any more: who does again waits for a discovery that begins then.
