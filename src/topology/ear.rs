@@ -57,9 +57,11 @@ enum State {
     Away {
         until: Instant,
     },
-    /// `introduced`: it has answered who it is, or that it does not tell.
+    /// `introduced`: it has answered who it is, or that it does not tell. `until`: the end of the present phase, because this thread may
+    /// have been busy in between.
     Coming {
         link: Link,
+        phase: u8,
         until: Deadline,
         introduced: bool,
     },
@@ -150,7 +152,7 @@ impl Ear {
             // Connecting, greeting and subscribing together: each may take its timeout.
             let until = Deadline::after(timeout * 2);
             let link = Link::begin(self.endpoint.clone(), Arc::clone(options), until, Some(waker));
-            self.state = State::Coming { link, until, introduced: false };
+            self.state = State::Coming { link, phase: 0, until, introduced: false };
         }
         let mut events = Vec::new();
         let driven = match &mut self.state {
@@ -267,8 +269,8 @@ impl Ear {
     fn stay_alive(&mut self, now: Instant, timeout: Duration, news: &mut Vec<News>) -> Result<bool, Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
-            State::Coming { until, .. } if until.is_missed() => {
-                *until = until.renewed(timeout * 2);
+            State::Coming { link, phase, until, .. } if link.phase() != *phase || until.is_missed() => {
+                (*phase, *until) = (link.phase(), until.renewed(timeout * 2));
                 Ok(false)
             }
             State::Coming { link, until, .. } if until.end().is_some_and(|end| now >= end) => {

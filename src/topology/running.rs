@@ -1,6 +1,7 @@
 //! Discoveries under way, and the links on which they ask.
 //!
-//! Guarantees: never waits for a Sentinel; at most [`MOST`] discoveries ask at the same time, and [`MOST_URGENT`] with those that must not wait;
+//! Guarantees: never waits for a Sentinel; of one handle at most [`MOST`] discoveries ask at the same time, and [`MOST_URGENT`] with those that
+//! must not wait; a handle whose Sentinels hang delays no other;
 //! a node is asked for its role on a worker, which may wait for it; whoever wants to know is told however a discovery ends. Leaves to
 //! others: when to discover (service), what the answers mean (discovery), and the thread that drives (monitor; a worker where there is none).
 
@@ -20,7 +21,7 @@ use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
-/// Discoveries that ask at the same time.
+/// Discoveries of one handle that ask at the same time.
 const MOST: usize = 16;
 /// The same with those that must not wait.
 const MOST_URGENT: usize = 64;
@@ -203,10 +204,9 @@ impl Discoveries {
         // Urgent ones first, then in their order.
         self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.haste));
         let mut place = 0;
-        while place < self.waiting.len() && self.running.len() < MOST_URGENT {
+        while place < self.waiting.len() {
             let wanted = &self.waiting[place];
-            let has_room = self.running.len() < MOST || wanted.haste == Haste::Now;
-            if now < wanted.at || !has_room {
+            if now < wanted.at || !self.has_room(wanted) {
                 place += 1;
                 continue;
             }
@@ -217,6 +217,14 @@ impl Discoveries {
             let begun = catch_unwind(AssertUnwindSafe(|| Running::begin(wanted.begin()?, asker, wanted.haste)));
             self.running.extend(begun.ok().flatten());
         }
+    }
+
+    /// Whether it may begin beside the others of its handle.
+    fn has_room(&self, wanted: &Wanted) -> bool {
+        let Some(service) = wanted.service.upgrade() else { return true };
+        let of_handle = |one: &&Running| Arc::ptr_eq(&one.landing.service().shared, &service.shared);
+        let most = if wanted.haste == Haste::Now { MOST_URGENT } else { MOST };
+        self.running.iter().filter(of_handle).count() < most
     }
 
     fn hear(&mut self, came: Ended) {
@@ -268,8 +276,7 @@ impl Discoveries {
 
     /// When they want to be driven though nothing happened.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let has_room = self.running.len() < MOST;
-        let begin = self.waiting.iter().filter(|wanted| has_room || wanted.haste == Haste::Now).map(|one| one.at);
+        let begin = self.waiting.iter().filter(|wanted| self.has_room(wanted)).map(|one| one.at);
         let end = self.running.iter().filter_map(|running| running.round.ends_at());
         begin.chain(end).chain(self.links.wakes_at()).min()
     }

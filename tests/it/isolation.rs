@@ -37,7 +37,8 @@ fn discoveries_submits_and_timers_wait_for_no_host_that_hangs() {
         told.state(|all| names.iter().for_each(|name| drop(all.services.insert(name.clone(), state.clone()))));
         let on_a_host = handle(&told, &patient);
         let services = names.iter().map(|name| on_a_host.service(name));
-        let handles: Vec<_> = (0..HANGING).map(|_| sentinel_at(&[hole.addr()], &patient)).collect();
+        // More than the thread that asks the Sentinels asks about at the same time.
+        let handles: Vec<_> = (0..HANGING * 10).map(|_| sentinel_at(&[hole.addr()], &patient)).collect();
         let asked: Vec<_> = services.chain(handles.iter().map(|handle| handle.service(SERVICE))).collect();
         let hanging: Vec<_> =
             asked.into_iter().map(|service| spawn(move || service.discover(0, Deadline::after(LONG)))).collect();

@@ -180,6 +180,9 @@ impl Node {
     /// are values.
     #[track_caller]
     pub fn cmd<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
+        if args.first().is_some_and(|word| matches!(word.as_ref(), b"ROLE" | b"INFO" | b"PING")) {
+            return self.look(&show(args), |client| client.cmd(args));
+        }
         match self.try_cmd(args) {
             Ok(value) => value,
             Err(error) => panic!("{} to {} ({}): {error}", show(args), self.spec.name, self.addr()),
