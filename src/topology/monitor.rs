@@ -38,6 +38,8 @@ const RESTLESS: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_secs(60);
 /// All services are not looked at more often than this, and at the latest after that.
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The first polls of fewer services than this are not spread over the whole interval.
+const FEW: f64 = 50.0;
 /// The same event of several Sentinels within this time is one.
 const SAME: Duration = Duration::from_secs(3);
 
@@ -477,9 +479,10 @@ impl Post {
         }
     }
 
-    /// Of a service that is new here, the first poll comes at any moment of the interval, so that those of many are spread over it.
+    /// The first poll of a service comes at once; the more there are, the further theirs are spread over the interval.
     fn charge(&mut self, service: &str, interval: Duration) -> &mut Charge {
-        let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64());
+        let spread = u32::try_from(self.services.len()).map_or(1.0, |others| (f64::from(others) / FEW).min(1.0));
+        let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64() * spread);
         let new = || Charge { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
         self.services.entry(service.to_owned()).or_insert_with(new)
     }
