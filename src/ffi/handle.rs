@@ -42,8 +42,8 @@ const KINDS: [(u64, &str); 8] = [
 /// Its address distinguishes this copy of the library from another one in the same process (static and shared, or two versions).
 static COPY: u8 = 0;
 
-/// The same layout for every kind, so that a wrong pointer can be recognised. The tag is behind the first 16 bytes, where
-/// allocators keep their lists of free blocks.
+/// All kinds of handles share this layout, so that a wrong pointer can be recognised. The tag follows the first 16 bytes, which
+/// allocators overwrite with their lists of free blocks.
 #[repr(C)]
 struct Header {
     copy: usize,

@@ -1,8 +1,8 @@
 //! A lane: one multiplexed connection, which many callers share. It has a ring of units that wait for their replies, and two roles.
 //!
-//! There is no I/O thread. A caller appends its bytes and an entry to the ring. If there is no writer it sends for everybody; if
-//! there is no reader it receives for everybody, and passes the role on once its own reply has come. So a lone caller encodes,
-//! sends, receives and returns on its own thread.
+//! There is no I/O thread. A caller appends its bytes and an entry to the ring. If there is no writer, the caller becomes the writer and
+//! sends all bytes of the lane. If there is no reader, it becomes the reader, receives the replies of all callers, and passes the role
+//! on once its own reply has come. So a lone caller encodes, sends, receives and returns on its own thread.
 //!
 //! Guarantees: every accepted unit ends exactly once, with its reply or with a [`Failure`] that says how much of it was sent; a
 //! caller returns at its deadline; the deadline of one caller does not affect the others. No lock is held during a system call,
@@ -223,7 +223,7 @@ impl Lane {
         drop(self.kill(self.lock(), cause));
     }
 
-    /// As [`Lane::shut`], if nothing is in flight. True: the lane has ended, and whoever still holds it finds it dead.
+    /// As [`Lane::shut`], if nothing is in flight. Returns true if the lane has ended; its other owners find it dead.
     pub fn shut_if_idle(&self, cause: impl FnOnce() -> Error) -> bool {
         let st = self.lock();
         if st.dead.is_none() && !st.is_quiet() {

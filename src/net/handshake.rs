@@ -510,7 +510,7 @@ fn wrong_role(wanted: &str, role: &Role) -> Error {
     Error::new(Status::Role, text).with_flags(flags::RETRYABLE)
 }
 
-/// Refusals that mean the same for every command.
+/// The error for a refusal whose meaning does not depend on the command.
 fn refusal(line: &[u8]) -> Option<Error> {
     let starts = |begin: &str| line.len() >= begin.len() && line[..begin.len()].eq_ignore_ascii_case(begin.as_bytes());
     if starts("ERR max number of clients") {

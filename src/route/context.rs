@@ -79,7 +79,7 @@ impl Context {
         overrides: Option<&Config>,
     ) -> Result<Self> {
         if sentinel.is_closed() {
-            return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+            return Err(crate::topology::closed());
         }
         let base = sentinel.settings();
         let settings = overrides.map_or_else(|| Ok(base.client.clone()), |config| config.overlay(&base.client))?;

@@ -135,6 +135,6 @@ mod tests {
         drop(shared);
         waker.clear();
         waker.wake();
-        assert!(readable(&waker), "whoever closes a shared end closes that one alone");
+        assert!(readable(&waker), "closing a shared end closes that one alone");
     }
 }

@@ -1,9 +1,9 @@
-//! The one connection on which a Sentinel is asked: the questions of all services go over it, one behind the other.
+//! The one connection on which a Sentinel is asked: it carries the questions of all services, in order.
 //!
-//! Guarantees: never waits; at most [`MOST`] questions are in flight, urgent ones go next; a question's time begins when it is sent; the first
-//! that is late marks the link as silent, and then all its questions fail at once, new ones too, until the Sentinel answers; late
-//! replies are taken and dropped. A link that is lost or silent is dialled again beside what there is. Who the Sentinel is, is asked once for each
-//! connection, and what it shows of itself (INFO) once for all questions of the same moment. Leaves to others: what is asked and what the answers mean.
+//! Guarantees: never waits; at most [`MOST`] replies are due, and urgent questions go next; a question's time begins when it is sent. The first
+//! late reply marks the link as silent: all its questions fail at once, and so do new ones, until the Sentinel answers; late replies are
+//! dropped. A lost or silent link is dialled again. The link asks for MYID once for each connection, and for INFO once for all
+//! questions of one moment. Leaves to others: what is asked, and what the answers mean.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::config::Endpoint;
 use crate::error::{Error, Result, Status};
 use crate::net::{Link, LinkEvent, LinkOptions, resolve};
 use crate::resp::{Reply, encode};
-use crate::sys::poll::{Found, PollFd};
+use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
@@ -238,7 +238,8 @@ impl CommandLink {
     }
 
     fn forget_connection(&mut self) {
-        self.live = None;
+        // A name is resolved anew only for a connection that stands: the next dial resolves it anyway.
+        (self.live, self.renews, self.lookup) = (None, None, None);
         self.in_flight.clear();
         (self.due, self.silent, self.id, self.info, self.info_asked) = (0, None, None, None, None);
     }
@@ -320,15 +321,17 @@ impl CommandLink {
         }
         let mut bytes = Vec::new();
         while let Some((ask, _)) = self.queue.front() {
-            if self.due > 0 && self.due + ask.replies > MOST {
+            let (timeout, info_since) = (ask.timeout, ask.info_since);
+            let asks_id = self.id.is_none() && !self.in_flight.iter().any(|sent| matches!(sent.what, What::Id));
+            let asks_info = info_since.is_some_and(|since| self.info_asked.is_none_or(|asked| asked < since));
+            if self.due > 0 && self.due + ask.replies + usize::from(asks_id) + usize::from(asks_info) > MOST {
                 break;
             }
-            let (timeout, info_since) = (ask.timeout, ask.info_since);
-            if self.id.is_none() && !self.in_flight.iter().any(|sent| matches!(sent.what, What::Id)) {
+            if asks_id {
                 encode::command(&mut bytes, &[b"SENTINEL", b"MYID"]);
                 self.note_sent(What::Id, 1, timeout);
             }
-            if info_since.is_some_and(|since| self.info_asked.is_none_or(|asked| asked < since)) {
+            if asks_info {
                 encode::command(&mut bytes, &[b"INFO", b"sentinel"]);
                 self.info_asked = Some(now);
                 self.note_sent(What::Info, 1, timeout);
@@ -356,7 +359,7 @@ impl CommandLink {
     /// A name may lead elsewhere meanwhile: the new place is dialled beside, and then taken.
     fn renew_name(&mut self, now: Instant, waker: Option<&Arc<Waker>>) {
         let Some(link) = &self.live else { return };
-        if let (Some(lookup), Endpoint::Tcp { .. }) = (&self.lookup, &self.endpoint) {
+        if let Some(lookup) = &self.lookup {
             let Some(found) = lookup.poll(RENEW) else { return };
             let moved = found.is_ok_and(|all| !all.is_empty() && link.peer().is_some_and(|peer| !all.contains(&peer)));
             self.lookup = None;
@@ -419,6 +422,16 @@ impl CommandLinks {
     /// Keeps those that are wanted, and those on which somebody waits.
     pub(super) fn tidy(&mut self, is_wanted: &dyn Fn(&CommandLink) -> bool) {
         self.0.retain(|link| is_wanted(link) || !link.is_idle());
+    }
+
+    /// Waits until there is something to do, or until then.
+    pub(super) fn wait(&self, waker: Option<&Arc<Waker>>, until: Instant) {
+        let until = self.wakes_at().map_or(until, |at| at.min(until));
+        let mut fds: Vec<PollFd> = self.poll_fds().collect();
+        fds.extend(waker.map(|waker| PollFd::new(waker.fd(), true, false)));
+        // After a failure the links go on as far as they can all the same, and their deadlines are looked at.
+        let _ = poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now())));
+        waker.inspect(|waker| waker.clear());
     }
 
     /// What to poll for.

@@ -21,6 +21,15 @@ impl Set {
         Self { one, link, ended: Vec::new(), asked: 0 }
     }
 
+    /// On a connection that stands.
+    fn opened() -> Self {
+        let mut set = Self::new();
+        let first = set.ask(&[b"PING"], SOON, false);
+        set.drive_until("it is open", |set| set.ended.len() == 1);
+        set.outcome(first).expect("answered");
+        set
+    }
+
     fn ask(&mut self, words: &[&[u8]], timeout: Duration, urgent: bool) -> usize {
         let index = self.asked;
         self.asked += 1;
@@ -80,10 +89,7 @@ fn what_is_urgent_goes_next() {
 
 #[test]
 fn one_that_is_late_makes_all_fail_at_once_until_it_answers_and_late_answers_are_dropped() {
-    let mut set = Set::new();
-    let first = set.ask(&[b"PING"], SOON, false);
-    set.drive_until("it is open", |set| set.ended.len() == 1);
-    set.outcome(first).expect("answered");
+    let mut set = Set::opened();
     set.one.fault_times("PING", 1, Fault::Delay(Duration::from_millis(600)));
     let late = set.ask(&[b"PING"], Duration::from_millis(50), false);
     let behind = set.ask(&[b"PING"], SOON, false);
@@ -101,10 +107,7 @@ fn one_that_is_late_makes_all_fail_at_once_until_it_answers_and_late_answers_are
 
 #[test]
 fn one_that_stays_silent_is_dialled_beside() {
-    let mut set = Set::new();
-    let first = set.ask(&[b"PING"], SOON, false);
-    set.drive_until("it is open", |set| set.ended.len() == 1);
-    set.outcome(first).expect("answered");
+    let mut set = Set::opened();
     set.one.fault_times("PING", 1, Fault::Stall);
     let late = set.ask(&[b"PING"], Duration::from_millis(50), false);
     set.drive_until("it is silent", |set| set.ended.len() == 1);
@@ -151,10 +154,7 @@ fn one_that_refuses_is_not_dialled_at_every_question() {
 
 #[test]
 fn what_waits_for_its_turn_is_not_waited_for_in_a_spin() {
-    let mut set = Set::new();
-    let first = set.ask(&[b"PING"], SOON, false);
-    set.drive_until("it is open", |set| set.ended.len() == 1);
-    set.outcome(first).expect("answered");
+    let mut set = Set::opened();
     // A dial beside it has failed before.
     set.link.rests_until = Some(Instant::now());
     set.one.fault("PING", Fault::Stall);
@@ -166,4 +166,13 @@ fn what_waits_for_its_turn_is_not_waited_for_in_a_spin() {
     assert!(wakes_at > Instant::now() + SOON / 2, "nothing is to be done before an answer comes");
     set.one.clear_faults();
     set.drive_until("all are answered", |set| set.ended.len() == 40);
+}
+
+#[test]
+fn a_name_is_resolved_anew_only_while_a_connection_stands() {
+    let mut set = Set::opened();
+    set.link.renews = Some(Instant::now());
+    set.one.down();
+    set.drive_until("it is lost", |set| set.link.live.is_none());
+    assert_eq!(set.link.wakes_at(), None, "nothing is to be done until somebody asks");
 }

@@ -37,7 +37,7 @@ pub struct Membership {
 /// Who counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// These, by their place, and whoever of the others belongs to another deployment.
+    /// These, by their place, and those of another deployment.
     Ours {
         /// Their answers are judged.
         ours: Vec<usize>,

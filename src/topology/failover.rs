@@ -18,6 +18,7 @@ use super::inquiry::{Agenda, Finding};
 use super::lease::Witnesses;
 use super::monitor;
 use super::presence::Presence;
+use super::sentinel::closed;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::{FenceChange, Happening, Switch};
@@ -115,7 +116,7 @@ impl Service {
         let mut late = false;
         while late || (self.is_fenced() && !is_ended()) {
             if self.shared.is_closed() {
-                return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+                return Err(closed());
             }
             if late || deadline.is_over() {
                 let after = deadline.elapsed().as_millis();
@@ -412,7 +413,7 @@ impl Service {
         self.landed.notify_all();
     }
 
-    /// Notes a switch that was published: whoever is in doubt can see it, and only then the fence may come down.
+    /// Notes a switch that was published: a call in doubt can see it, and only then the fence may come down.
     pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, why: Why) {
         self.raise_failover_seq();
         self.end_pauses();
@@ -431,7 +432,7 @@ impl Service {
         }));
     }
 
-    /// Brings the fence down after a switch, whoever holds it.
+    /// Brings the fence down after a switch, whichever Sentinels hold it.
     pub(super) fn lower_fence(&self, flight: &mut Flight) {
         flight.failover.fence.clear();
         flight.failover.witnesses = Witnesses::default();

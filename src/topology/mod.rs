@@ -1,13 +1,12 @@
 //! Who is primary and who is fit: what the Sentinels of a deployment say, weighed, verified, and kept for readers.
 //!
-//! Guarantees: readers load an immutable snapshot without waiting; one discovery at a time per service, whoever asks for it; all
+//! Guarantees: readers load an immutable snapshot without waiting; one discovery at a time per service; all
 //! Sentinels are asked at the same time, by one thread; the primary in a snapshot has said itself that it is one. A Sentinel
 //! that lies, hangs or lags costs nothing while the others answer. Leaves to others: connections to the data nodes (pool), and
 //! what a call does meanwhile (client).
 //!
-//! `asker` and `ear` talk to one Sentinel, `query` to all of them, `round` asks until enough was said, `answer` reads what one said, `deployment`
-//! finds out who counts and `judge` decides (and both do nothing else),
-//! `discovery` puts these together, `service` runs one discovery for all who wait.
+//! `command` and `asker` ask one Sentinel, `ear` listens to it, `round` asks all of them until enough was said, `answer` reads what one said, `deployment` finds out who
+//! counts, and `judge` decides; `discovery` puts these together, `running` drives discoveries, `service` has one for all callers.
 
 mod answer;
 mod asker;
@@ -45,6 +44,7 @@ mod watch;
 
 pub use cause::{CauseInfo, Why};
 pub use follow::{Told, Weighed};
+pub(crate) use sentinel::closed;
 pub use sentinel::{Child, Sentinel};
 pub(crate) use service::Haste;
 pub use service::Service;

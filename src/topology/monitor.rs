@@ -52,9 +52,10 @@ pub(super) fn attend(sentinel: &Arc<Sentinel>) {
     }
     let lookout = LOOKOUT.get_or_make(Lookout::default);
     let mut state = lookout.state();
-    lookout.adopt(&mut state, sentinel);
-    state.stirred = true;
-    state.wake();
+    if lookout.adopt(&mut state, sentinel) {
+        state.stirred = true;
+        state.wake();
+    }
 }
 
 /// Has a discovery begin; false where no thread watches the Sentinels of its handle.
@@ -109,21 +110,23 @@ impl Lookout {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a handle, and starts the thread for the first one.
-    fn adopt(&'static self, state: &mut State, sentinel: &Arc<Sentinel>) {
-        if !state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel))) {
+    /// Notes a handle, and starts the thread for the first one; whether it is new.
+    fn adopt(&'static self, state: &mut State, sentinel: &Arc<Sentinel>) -> bool {
+        let is_new = !state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
+        if is_new {
             state.handles.push(Arc::downgrade(sentinel));
         }
         if state.waker.is_some() {
-            return;
+            return is_new;
         }
         // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
         // use tries again.
-        let Ok(waker) = Waker::new().map(Arc::new) else { return };
+        let Ok(waker) = Waker::new().map(Arc::new) else { return is_new };
         let own = Arc::clone(&waker);
         if thread::spawn("vigie-lookout", move || self.run(own)).is_ok() {
             state.waker = Some(waker);
         }
+        is_new
     }
 
     fn run(&self, waker: Arc<Waker>) {
@@ -144,7 +147,11 @@ impl Lookout {
                 wake = wake.min(attended.unwrap_or_else(|_| post.begin_anew()));
             }
             discoveries.take_on(std::mem::take(&mut self.state().wanted));
-            let landed = discoveries.drive(&found, &waker);
+            let driven = catch_unwind(AssertUnwindSafe(|| discoveries.drive(&found, &waker)));
+            let landed = driven.unwrap_or_else(|_| {
+                discoveries.begin_anew();
+                Vec::new()
+            });
             for service in &landed {
                 posts.iter_mut().for_each(|post| post.note_landed(service));
             }
@@ -169,7 +176,7 @@ impl Lookout {
     /// the thread ends.
     fn take_in(&self, posts: &mut Vec<Post>) -> Option<bool> {
         let mut state = self.state();
-        // Kept beyond the lock: whoever drops the last of one nudges the lookout, which takes the lock.
+        // Kept beyond the lock: the drop of a last handle nudges the lookout, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
         let is_open = |handle: &Weak<Sentinel>| {
             alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())

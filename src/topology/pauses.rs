@@ -1,6 +1,6 @@
 //! The pauses of a service's nodes: one for each node and role, for all who connect to it.
 //!
-//! Guarantees: a pause belongs to the generation (the configuration epoch) in which the node failed; whoever waits for one can tell
+//! Guarantees: a pause belongs to the generation (the configuration epoch) in which the node failed; a caller that waits for one can tell
 //! that all have been ended. Leaves to others: how long a pause is (net), and what ends them (failover, monitor).
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The Sentinels that are known: those given, for ever, and those learned from them, within bounds.
+//! The Sentinels that are known: those given, which stay, and those learned from them, within bounds.
 //!
 //! Guarantees: shuffled at the start, good ones first after that; no entry is lost or doubled, however many discoveries end at the same
 //! time; learned ones never crowd out given ones, and go when they neither answer nor are named any more. Leaves to others:

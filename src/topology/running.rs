@@ -1,9 +1,9 @@
 //! Discoveries under way, and the links on which they ask.
 //!
-//! Guarantees: never waits for a Sentinel; of one handle at most [`MOST`] discoveries ask at the same time, and [`MOST_URGENT`] with those that
-//! must not wait; a handle whose Sentinels hang delays no other;
-//! a node is asked for its role on a worker, which may wait for it; whoever wants to know is told however a discovery ends. Leaves to
-//! others: when to discover (service), what the answers mean (discovery), and the thread that drives (monitor; a worker where there is none).
+//! Guarantees: never waits for a Sentinel. At most [`MOST`] discoveries of one handle ask at a time, and [`MOST_URGENT`] with the urgent ones, so
+//! that a handle whose Sentinels hang delays no other. A worker asks a node for its role, because that may wait. The callers that wait are told
+//! however a discovery ends. Leaves to others: when to discover (service), what the answers mean (discovery), and the thread that
+//! drives (monitor, or a worker where there is none).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -14,12 +14,11 @@ use super::discovery::{self, Hearing, Report};
 use super::round::Round;
 use super::service::{Haste, Landing, Service};
 use crate::config::Endpoint;
-use crate::error::{Error, Status};
 use crate::net::LinkOptions;
-use crate::sys::poll::{self, Found, PollFd};
+use crate::sys::poll::{Found, PollFd};
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
-use crate::worker::{self, Host};
+use crate::worker;
 
 /// Discoveries of one handle that ask at the same time.
 const MOST: usize = 16;
@@ -112,10 +111,12 @@ impl Running {
             Err(hearing) => {
                 // What is told if no thread can be had for it.
                 landing.prepare(service.no_thread());
-                let host = Host::of(std::ptr::from_ref(&*service).addr());
-                let _ = worker::dial(host, haste == Haste::Now, move || {
+                let _ = worker::dial(service.host(), haste == Haste::Now, move || {
                     landing.unprepare();
+                    let service = Arc::clone(landing.service());
                     finish_here(landing, *hearing);
+                    // What the Sentinels showed may have to be watched from now on.
+                    service.shared.stir();
                 });
             }
         }
@@ -139,7 +140,6 @@ pub(super) fn run_alone(landing: Landing, until: Deadline) {
     // Without a waker a name that is resolved is noticed at the next glance.
     let waker = Waker::new().ok().map(Arc::new);
     while running.is_wanted() && !until.is_over() {
-        waker.iter().for_each(|waker| waker.clear());
         running.ask(&mut links);
         let ended = links.drive(&Found::all(), waker.as_ref());
         let now = Instant::now();
@@ -151,12 +151,8 @@ pub(super) fn run_alone(landing: Landing, until: Deadline) {
             break;
         }
         if !is_news {
-            let wakes = [links.wakes_at(), running.round.ends_at()];
-            let wake = wakes.into_iter().flatten().fold(now + GLANCE, Instant::min);
-            let mut fds: Vec<PollFd> = links.poll_fds().collect();
-            fds.extend(waker.iter().map(|waker| PollFd::new(waker.fd(), true, false)));
-            // After a failure of poll the links go on as far as they can all the same.
-            let _ = poll::wait(&mut fds, Some(wake.saturating_duration_since(Instant::now())));
+            let glance = now + GLANCE;
+            links.wait(waker.as_ref(), running.round.ends_at().map_or(glance, |end| end.min(glance)));
         }
     }
     drop(links);
@@ -257,6 +253,14 @@ impl Discoveries {
         }
     }
 
+    /// After a panic: the callers that wait are told of it, and nothing of it is used again.
+    pub(super) fn begin_anew(&mut self) {
+        // A landing that is dropped tells of the panic.
+        self.waiting.drain(..).for_each(|wanted| drop(wanted.begin()));
+        self.running.clear();
+        self.links = CommandLinks::default();
+    }
+
     /// Nobody is left who wants to know.
     pub(super) fn abandon(&mut self) {
         self.waiting.drain(..).for_each(|wanted| wanted.abandon());
@@ -280,9 +284,4 @@ impl Discoveries {
         let end = self.running.iter().filter_map(|running| running.round.ends_at());
         begin.chain(end).chain(self.links.wakes_at()).min()
     }
-}
-
-/// The error of those who wait for a discovery of a handle that was closed.
-pub(super) fn closed() -> Error {
-    Error::new(Status::Closed, "the sentinel handle is closed")
 }

@@ -1,6 +1,6 @@
 //! The sentinel handle: the settings, the Sentinels, the services asked for.
 //!
-//! Guarantees: one [`Service`] per name, whoever asks; settings are replaced as a whole, and their version grows with each change. Leaves
+//! Guarantees: one [`Service`] per name; settings are replaced as a whole, and their version grows with each change. Leaves
 //! to others: everything about one service (service), and the handle's counting and fork check (ffi).
 
 use super::cause::Why;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Status};
 use crate::net::{Conn, ConnectOptions, LinkOptions};
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, encode};
-use crate::sys::poll::{self, Found, PollFd};
+use crate::sys::poll::Found;
 use crate::sys::seam::{self, Seam};
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
@@ -100,6 +100,11 @@ impl Shared {
     /// Has the thread that watches the Sentinels discover; false where there is none.
     pub(super) fn discover(&self, wanted: Wanted) -> bool {
         self.handle.get().and_then(Weak::upgrade).is_some_and(|sentinel| monitor::discover(&sentinel, wanted))
+    }
+
+    /// Has the thread that watches the Sentinels look at all services.
+    pub(super) fn stir(&self) {
+        monitor::nudge();
     }
 
     /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
@@ -313,7 +318,7 @@ impl Sentinel {
         self.shared.children()
     }
 
-    /// Ends the handle: whoever waits for a discovery gets CLOSED.
+    /// Ends the handle: callers that wait for a discovery get CLOSED.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
         monitor::nudge();
@@ -342,7 +347,8 @@ impl fmt::Debug for Sentinel {
     }
 }
 
-fn closed() -> Error {
+/// The error of what is asked of a handle that was closed.
+pub(crate) fn closed() -> Error {
     Error::new(Status::Closed, "the sentinel handle is closed")
 }
 
@@ -390,7 +396,6 @@ fn reach_once(shared: &Shared, failures: &mut BTreeMap<String, Error>, deadline:
     // Accept, shake hands, answer: each of them may take timeout.sentinel.
     let limit = Instant::now() + deadline.left_or(timeout * 3);
     while asked.iter().any(|one| one.end.is_none()) && Instant::now() < limit {
-        waker.iter().for_each(|waker| waker.clear());
         let ended = links.drive(&Found::all(), waker.as_ref());
         for (ticket, outcome) in ended {
             match outcome {
@@ -402,11 +407,7 @@ fn reach_once(shared: &Shared, failures: &mut BTreeMap<String, Error>, deadline:
                 }
             }
         }
-        let wake = links.wakes_at().map_or(limit, |at| at.min(limit));
-        let mut fds: Vec<PollFd> = links.poll_fds().collect();
-        fds.extend(waker.iter().map(|waker| PollFd::new(waker.fd(), true, false)));
-        // After a failure of poll the links go on as far as they can all the same, and the deadlines are looked at.
-        let _ = poll::wait(&mut fds, Some(wake.saturating_duration_since(Instant::now())));
+        links.wait(waker.as_ref(), limit);
     }
     for asked in asked.iter_mut().filter(|asked| asked.end.is_none()) {
         asked.end = failures.get(&asked.endpoint.to_string()).cloned().map(Err);

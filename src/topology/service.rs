@@ -1,7 +1,7 @@
 //! One service: its snapshot, and the one discovery that runs for all who wait.
 //!
 //! Guarantees: readers never wait; at most one discovery at a time, with a pause between two, however many threads ask; a caller's
-//! deadline ends its own wait and nothing else; whoever waited for a discovery that failed gets its error. Leaves to
+//! deadline ends its own wait and nothing else; a caller that waited for a discovery that failed gets its error. Leaves to
 //! others: when to ask (client, pool), and what to do about an error.
 
 use super::cause::{Cause, Why};
@@ -13,7 +13,7 @@ use super::identity::Speaker;
 use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
 use super::running::{self, Wanted};
-use super::sentinel::Shared;
+use super::sentinel::{Shared, closed};
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::{Happening, Notice, SentinelChange};
 use crate::config::{AddressMap, Endpoint, Monitor};
@@ -262,7 +262,7 @@ impl Service {
         let (version, mut has_waited) = (self.version(), false);
         loop {
             if self.shared.is_closed() {
-                return Err(Error::new(Status::Closed, "the sentinel handle is closed"));
+                return Err(closed());
             }
             if self.version() != version {
                 // Something newer than any discovery under way: a candidate was taken at its word.
@@ -351,7 +351,7 @@ impl Service {
         self.pauses.left().unwrap_or(own)
     }
 
-    /// Something has happened to the nodes: whoever waits before another attempt makes it now.
+    /// Something has happened to the nodes: callers that wait before another attempt make it now.
     pub(super) fn end_pauses(&self) {
         self.pauses.end();
         self.landed.notify_all();
@@ -413,7 +413,7 @@ impl Service {
             let Some(service) = owner.upgrade() else { return };
             running::run_alone(Landing::new(service, number), Deadline::never());
         };
-        let host = Host::of(std::ptr::from_ref(&**self).addr());
+        let host = self.host();
         let started = match delay.is_zero() {
             true => worker::dial(host, urgent, job),
             false => worker::after(delay, Weak::clone(&waits), move || {
@@ -424,6 +424,11 @@ impl Service {
             }),
         };
         started.map_err(|error| self.no_thread().with_note(format_args!(" ({error})")))
+    }
+
+    /// What a hanging node of this service must not delay: the dials of others.
+    pub(super) fn host(&self) -> Host {
+        Host::of(std::ptr::from_ref(self).addr())
     }
 
     /// The error where no thread can be had that could wait for an answer.
@@ -682,7 +687,7 @@ impl Landing {
 
     /// Nobody wants to know any more.
     pub(super) fn abandon(self) {
-        self.finish(failed(running::closed()));
+        self.finish(failed(closed()));
     }
 
     /// What is told if nothing more is done.

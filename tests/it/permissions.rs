@@ -13,6 +13,7 @@ use calls::*;
 use stage::Watch;
 use support::*;
 use vigie::client::{Client, Target, Timeout};
+use vigie::error::Status;
 use vigie::queue::kind;
 use vigie::topology::Sentinel;
 use writer::Writer;
@@ -89,7 +90,15 @@ fn refused(node: &Node) -> Vec<(String, String, String)> {
 fn scan(client: &Client) -> usize {
     let (mut cursor, mut keys) = (String::from("0"), 0);
     loop {
-        let reply = cmd(client, &format!("SCAN {cursor} COUNT 5")).unwrap_or_else(|error| panic!("{error}"));
+        let reply = match cmd(client, &format!("SCAN {cursor} COUNT 5")) {
+            Ok(reply) => reply,
+            // A busy machine lets a Sentinel lose the replica that was scanned.
+            Err(error) if error.status() == Status::ScanInterrupted => {
+                (cursor, keys) = (String::from("0"), 0);
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
         let [next, found] = reply.children(0).collect::<Vec<_>>()[..] else { panic!("{}", json(&reply)) };
         cursor = String::from_utf8_lossy(reply.bytes(next).unwrap_or_default()).into_owned();
         keys += reply.children(found).count();

@@ -169,7 +169,7 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
             ok(&client, &format!("DEL {own}"));
             continue;
         }
-        assert_eq!(primary_pool(&client).get("in_use"), 1, "the session's, or the large one's own");
+        eventually("the session's, or the large one's own", SOON, || primary_pool(&client).get("in_use") == 1);
         stage.proxy.cut();
         stage.proxy.stall(Way::Up, false);
         join(&large).expect("it is sent again, whole");
