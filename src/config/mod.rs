@@ -23,7 +23,7 @@ pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, FailoverSettings, Fallback, LaneSettings, Monitor, MonitorSettings, Pick, PoolSettings,
+    ClientSettings, FailoverSettings, Fallback, LaneSettings, MonitorMode, MonitorSettings, Pick, PoolSettings,
     ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings, TcpSettings,
     WriteSettings,
 };

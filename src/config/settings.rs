@@ -54,14 +54,14 @@ pub struct SentinelSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitorSettings {
     /// Whether they are.
-    pub mode: Monitor,
+    pub mode: MonitorMode,
     /// How often they are asked, beside their events.
     pub interval: Duration,
 }
 
 /// Whether the Sentinels are watched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Monitor {
+pub enum MonitorMode {
     /// Their events are subscribed to, and they are polled.
     #[default]
     On,
@@ -281,7 +281,7 @@ impl Default for SentinelSettings {
             tcp: TcpSettings::default(),
             limits: Limits::default(),
             client_name: None,
-            monitor: MonitorSettings { mode: Monitor::On, interval: Duration::from_secs(5) },
+            monitor: MonitorSettings { mode: MonitorMode::On, interval: Duration::from_secs(5) },
             failover: FailoverSettings { fence: true, fence_max: Duration::from_secs(10), probe: ProbePolicy::Auto },
         }
     }
@@ -401,10 +401,10 @@ impl SentinelSettings {
     pub fn lacks_guard(&self) -> Option<&'static str> {
         match (self.failover.fence, self.monitor.mode) {
             (false, _) => Some("\"failover.fence\" on"),
-            (true, Monitor::Off | Monitor::Disconnect) => {
+            (true, MonitorMode::Off | MonitorMode::Disconnect) => {
                 Some("\"monitor\" on, because the Sentinels' events raise the fence")
             }
-            (true, Monitor::On) => None,
+            (true, MonitorMode::On) => None,
         }
     }
 }
@@ -448,7 +448,7 @@ impl ClientSettings {
         }
         let Some(majority) = self.write.majority else { return Ok(()) };
         let least = sentinel.monitor.interval * 2;
-        if sentinel.monitor.mode == Monitor::Off {
+        if sentinel.monitor.mode == MonitorMode::Off {
             return refuse("option \"write.majority_ms\" needs \"monitor\" on: otherwise the Sentinels are not asked");
         }
         if majority < least {

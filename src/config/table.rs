@@ -11,7 +11,7 @@ use super::list;
 use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
-use super::settings::{Fallback, Monitor, Pick, ProbePolicy, Protocol, Replicas, Settings};
+use super::settings::{Fallback, MonitorMode, Pick, ProbePolicy, Protocol, Replicas, Settings};
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
@@ -108,9 +108,9 @@ pub(super) static OPTIONS: &[Opt] = &[
         "monitor",
         "on",
         Word(&[
-            ("on", |s| s.sentinel.monitor.mode = Monitor::On),
-            ("off", |s| s.sentinel.monitor.mode = Monitor::Off),
-            ("disconnect", |s| s.sentinel.monitor.mode = Monitor::Disconnect),
+            ("on", |s| s.sentinel.monitor.mode = MonitorMode::On),
+            ("off", |s| s.sentinel.monitor.mode = MonitorMode::Off),
+            ("disconnect", |s| s.sentinel.monitor.mode = MonitorMode::Disconnect),
         ]),
         "Whether the Sentinels are watched. `on`: their events are subscribed to, and they are polled; \
          `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \

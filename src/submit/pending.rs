@@ -379,7 +379,7 @@ impl PendingQueue {
                 if error.status() == Status::Fenced {
                     self.lock().order.note_gated(call.order);
                     // The gate may be shut for want of a majority.
-                    router.context.service.attend_fence();
+                    router.context.service.check_fence();
                     router.context.service.freshen();
                 }
                 call.keep_attempt(attempt);

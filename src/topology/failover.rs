@@ -129,7 +129,7 @@ impl Service {
             }
             let wait = deadline.left_or(LOOK).min(LOOK);
             drop(self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner));
-            self.attend_fence();
+            self.check_fence();
             flight = self.flight();
             late = deadline.is_all_but_over();
         }
@@ -137,8 +137,8 @@ impl Service {
     }
 
     /// Ends the fence in time and has the Sentinels asked again, for a call that waits at it: with `monitor = off`, and without a thread for
-    /// the lookout, nothing else would.
-    pub fn attend_fence(self: &Arc<Self>) {
+    /// the monitor, nothing else would.
+    pub fn check_fence(self: &Arc<Self>) {
         if self.is_fenced() {
             self.expire_fence(Instant::now());
             self.freshen();
@@ -290,7 +290,7 @@ impl Service {
         if flight.failover.provisional.is_some_and(|since| now.saturating_duration_since(since) > max) {
             flight.failover.provisional = None;
         }
-        flight.failover.fence.bury(max, now);
+        flight.failover.fence.forget_gone(max, now);
         let end = flight.failover.fence.expires_at(max)?;
         if end > now {
             return Some(end);
@@ -463,7 +463,7 @@ impl Service {
         });
         if flight.failover.told_shut != was_shut {
             // The one who ends it when its time is over, or asks what could, may sleep for longer than that.
-            monitor::nudge();
+            monitor::recheck();
         }
     }
 }

@@ -161,7 +161,7 @@ impl Fence {
     }
 
     /// Forgets those who have been gone for so long.
-    pub fn bury(&mut self, max: Duration, now: Instant) {
+    pub fn forget_gone(&mut self, max: Duration, now: Instant) {
         self.holders.retain(|holder| holder.stage != Stage::Gone || now.saturating_duration_since(holder.since) <= max);
     }
 }

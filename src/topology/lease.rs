@@ -329,9 +329,9 @@ mod tests {
         }
         let mut case = dead_leader(&[], 310);
         case.fence.note_all_gone(|leader| *leader == at(1));
-        case.fence.bury(ms(1000), case.begun + ms(999));
+        case.fence.forget_gone(ms(1000), case.begun + ms(999));
         assert!(case.fence.is_held());
-        case.fence.bury(ms(1000), case.begun + ms(1001));
+        case.fence.forget_gone(ms(1000), case.begun + ms(1001));
         assert!(!case.fence.is_held());
     }
 

@@ -1,8 +1,8 @@
-//! The lookout: one thread for the process that listens to all Sentinels of all handles at the same time.
+//! The monitor: one thread for the process that listens to all Sentinels of all handles at the same time.
 //!
 //! Guarantees: never waits for a Sentinel; every Sentinel is subscribed to, because the leader of a failover announces the switch
 //! last, and it alone announces the steps before; polling is the net under the events; jitter everywhere. A panic while one handle
-//! is attended to costs that handle a second. Ends when the last handle is closed. Leaves to others: what follows for a service
+//! is driven costs that handle a second. Ends when the last handle is closed. Leaves to others: what follows for a service
 //! (failover), asking and judging (service, discovery).
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,7 @@ use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
 use super::service::{Glance, Haste, Service};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
-use crate::config::{Endpoint, Monitor as Mode, Settings};
+use crate::config::{Endpoint, MonitorMode, Settings};
 use crate::error::Status;
 use crate::net::LinkOptions;
 use crate::sys::fork::PerProcess;
@@ -43,29 +43,29 @@ const FEW: f64 = 50.0;
 /// The same event of several Sentinels within this time is one.
 const SAME: Duration = Duration::from_secs(3);
 
-static LOOKOUT: PerProcess<Lookout> = PerProcess::new();
+static MONITOR: PerProcess<Monitor> = PerProcess::new();
 
-/// Attends to a handle from now on, unless that is so already or its `monitor` is off.
-pub(super) fn attend(sentinel: &Arc<Sentinel>) {
-    if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
+/// Watches the Sentinels of a handle from now on, unless its `monitor` is off.
+pub(super) fn register(sentinel: &Arc<Sentinel>) {
+    if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
         return;
     }
-    let lookout = LOOKOUT.get_or_make(Lookout::default);
-    let mut state = lookout.state();
-    if lookout.adopt(&mut state, sentinel) {
-        state.stirred = true;
+    let monitor = MONITOR.get_or_make(Monitor::default);
+    let mut state = monitor.state();
+    if monitor.adopt(&mut state, sentinel) {
+        state.recheck = true;
         state.wake();
     }
 }
 
 /// Has a discovery begin; false where no thread watches the Sentinels of its handle.
 pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> bool {
-    if sentinel.settings().sentinel.monitor.mode == Mode::Off || sentinel.is_closed() {
+    if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
         return false;
     }
-    let lookout = LOOKOUT.get_or_make(Lookout::default);
-    let mut state = lookout.state();
-    lookout.adopt(&mut state, sentinel);
+    let monitor = MONITOR.get_or_make(Monitor::default);
+    let mut state = monitor.state();
+    monitor.adopt(&mut state, sentinel);
     if state.waker.is_none() {
         return false;
     }
@@ -76,15 +76,15 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> bool {
     true
 }
 
-/// Makes the lookout look again: a handle was closed, or a discovery has ended elsewhere.
-pub(super) fn nudge() {
-    let mut state = LOOKOUT.get_or_make(Lookout::default).state();
-    state.stirred = true;
+/// Makes the monitor look again: a handle was closed, or a discovery has ended elsewhere.
+pub(super) fn recheck() {
+    let mut state = MONITOR.get_or_make(Monitor::default).state();
+    state.recheck = true;
     state.wake();
 }
 
 #[derive(Default)]
-struct Lookout(Mutex<State>);
+struct Monitor(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -96,7 +96,7 @@ struct State {
     /// Discoveries that are to begin.
     wanted: Vec<Wanted>,
     /// Something has changed that no event tells: all services are looked at.
-    stirred: bool,
+    recheck: bool,
 }
 
 impl State {
@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-impl Lookout {
+impl Monitor {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +123,7 @@ impl Lookout {
         // use tries again.
         let Ok(waker) = Waker::new().map(Arc::new) else { return is_new };
         let own = Arc::clone(&waker);
-        if thread::spawn("vigie-lookout", move || self.run(own)).is_ok() {
+        if thread::spawn("vigie-monitor", move || self.run(own)).is_ok() {
             state.waker = Some(waker);
         }
         is_new
@@ -135,7 +135,7 @@ impl Lookout {
         let (mut tidied, mut found) = (Instant::now(), Found::all());
         loop {
             waker.clear();
-            let Some(stirred) = self.take_in(&mut posts) else {
+            let Some(recheck) = self.take_in(&mut posts) else {
                 return discoveries.abandon();
             };
             let now = Instant::now();
@@ -143,13 +143,13 @@ impl Lookout {
             let mut crowd = Crowd::new();
             posts.iter().for_each(|post| post.count_deaf(&mut crowd));
             for post in &mut posts {
-                let attended = catch_unwind(AssertUnwindSafe(|| post.attend(&found, &waker, &crowd, stirred)));
-                wake = wake.min(attended.unwrap_or_else(|_| post.begin_anew()));
+                let driven = catch_unwind(AssertUnwindSafe(|| post.drive(&found, &waker, &crowd, recheck)));
+                wake = wake.min(driven.unwrap_or_else(|_| post.restart()));
             }
             discoveries.take_on(std::mem::take(&mut self.state().wanted));
             let driven = catch_unwind(AssertUnwindSafe(|| discoveries.drive(&found, &waker)));
             let landed = driven.unwrap_or_else(|_| {
-                discoveries.begin_anew();
+                discoveries.restart();
                 Vec::new()
             });
             for service in &landed {
@@ -166,7 +166,7 @@ impl Lookout {
             let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).chain(discoveries.poll_fds()).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
-            // After a failure of poll all are attended to, as after a nap.
+            // After a failure of poll all are driven, as after a nap.
             let waited = poll::wait(&mut fds, Some(timeout));
             found = if waited.is_ok() { Found::of(&fds) } else { Found::all() };
         }
@@ -176,7 +176,7 @@ impl Lookout {
     /// the thread ends.
     fn take_in(&self, posts: &mut Vec<Post>) -> Option<bool> {
         let mut state = self.state();
-        // Kept beyond the lock: the drop of a last handle nudges the lookout, which takes the lock.
+        // Kept beyond the lock: the drop of a last handle wakes the monitor, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
         let is_open = |handle: &Weak<Sentinel>| {
             alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())
@@ -188,7 +188,7 @@ impl Lookout {
                 posts.push(Post::new(handle.clone()));
             }
         }
-        let stirred = std::mem::take(&mut state.stirred);
+        let recheck = std::mem::take(&mut state.recheck);
         let mut unwanted = Vec::new();
         if posts.is_empty() {
             (state.waker, state.thread) = (None, None);
@@ -196,7 +196,7 @@ impl Lookout {
         }
         drop(state);
         unwanted.iter().for_each(Wanted::abandon);
-        (!posts.is_empty()).then_some(stirred)
+        (!posts.is_empty()).then_some(recheck)
     }
 }
 
@@ -206,7 +206,7 @@ fn kept(posts: &[Post]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
     for post in posts {
         let (Some(sentinel), Some(options)) = (post.handle.upgrade(), &post.options) else { continue };
         let settings = sentinel.settings();
-        if settings.sentinel.monitor.mode != Mode::On {
+        if settings.sentinel.monitor.mode != MonitorMode::On {
             continue;
         }
         for member in sentinel.shared().list().members() {
@@ -298,7 +298,7 @@ impl Post {
         Self { handle, configured: 0, options, ears, services, overhear, heard, rests_until, round_at, busy }
     }
 
-    fn begin_anew(&mut self) -> Instant {
+    fn restart(&mut self) -> Instant {
         let until = Instant::now() + Duration::from_secs(1);
         *self = Self { rests_until: Some(until), ..Self::new(self.handle.clone()) };
         until
@@ -313,7 +313,7 @@ impl Post {
     }
 
     /// Does all that can be done now; when to come again though nothing happens.
-    fn attend(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, stirred: bool) -> Instant {
+    fn drive(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
         let far = Instant::now() + NAP;
         let Some(sentinel) = self.handle.upgrade() else { return far };
         if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
@@ -327,15 +327,15 @@ impl Post {
             self.overhear.clear();
             self.services.values_mut().for_each(|charge| charge.inquiry = None);
         }
-        if settings.sentinel.monitor.mode == Mode::On {
+        if settings.sentinel.monitor.mode == MonitorMode::On {
             self.place_ears(&sentinel);
             self.listen(&sentinel, found, waker);
             self.overhear(&sentinel, waker, crowd);
         }
-        if stirred {
+        if recheck {
             self.round_at = Instant::now();
         }
-        let mut wake = self.tend(&sentinel, waker).min(far);
+        let mut wake = self.drive_services(&sentinel, waker).min(far);
         for at in self.ears.iter().map(Ear::wakes_at).chain(self.overhear.values().map(Overhear::wakes_at)) {
             wake = at.map_or(wake, |at| wake.min(at));
         }
@@ -549,7 +549,7 @@ impl Post {
     }
 
     /// Polls, probes and fences that are due: of all services from time to time, of those that are busy each time.
-    fn tend(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
+    fn drive_services(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
         let is_round = now >= self.round_at;
         let mut wake = if is_round { now + NAP } else { self.round_at };
@@ -571,7 +571,7 @@ impl Post {
             }
             let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
             if works || seen.restless {
-                let (then, is_busy) = self.tend_one(sentinel, service, now, waker);
+                let (then, is_busy) = self.drive_failover(sentinel, service, now, waker);
                 at = then.map_or(at, |then| then.min(at));
                 if is_busy {
                     self.make_busy(service.name());
@@ -612,7 +612,7 @@ impl Post {
     }
 
     /// Drives what is asked in a failover: when to come again, and whether that may be sooner than the next round.
-    fn tend_one(
+    fn drive_failover(
         &mut self,
         sentinel: &Sentinel,
         service: &Arc<Service>,

@@ -116,7 +116,7 @@ impl Running {
                     let service = Arc::clone(landing.service());
                     finish_here(landing, *hearing);
                     // What the Sentinels showed may have to be watched from now on.
-                    service.shared.stir();
+                    service.shared.recheck();
                 });
             }
         }
@@ -254,7 +254,7 @@ impl Discoveries {
     }
 
     /// After a panic: the callers that wait are told of it, and nothing of it is used again.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn restart(&mut self) {
         // A landing that is dropped tells of the panic.
         self.waiting.drain(..).for_each(|wanted| drop(wanted.begin()));
         self.running.clear();

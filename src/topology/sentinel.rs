@@ -90,10 +90,10 @@ impl Shared {
         lock(&self.children).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// From the first use on the lookout attends to the handle; making one opens nothing.
-    pub(super) fn attend(&self) {
+    /// The monitor watches the handle from its first use on; making one opens nothing.
+    pub(super) fn ensure_monitored(&self) {
         if let Some(sentinel) = self.handle.get().and_then(Weak::upgrade) {
-            monitor::attend(&sentinel);
+            monitor::register(&sentinel);
         }
     }
 
@@ -103,8 +103,8 @@ impl Shared {
     }
 
     /// Has the thread that watches the Sentinels look at all services.
-    pub(super) fn stir(&self) {
-        monitor::nudge();
+    pub(super) fn recheck(&self) {
+        monitor::recheck();
     }
 
     /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
@@ -191,7 +191,7 @@ impl Sentinel {
             0 if self.is_closed() => Err(closed()),
             0 => {
                 self.shared.watchers.set(queue, kinds, token);
-                self.shared.attend();
+                self.shared.ensure_monitored();
                 Ok(())
             }
             unknown => Err(Error::new(
@@ -321,7 +321,7 @@ impl Sentinel {
     /// Ends the handle: callers that wait for a discovery get CLOSED.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Release);
-        monitor::nudge();
+        monitor::recheck();
         self.all().iter().for_each(|service| service.wake());
     }
 
@@ -337,7 +337,7 @@ impl Sentinel {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        monitor::nudge();
+        monitor::recheck();
     }
 }
 

@@ -16,7 +16,7 @@ use super::running::{self, Wanted};
 use super::sentinel::{Shared, closed};
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::watch::{Happening, Notice, SentinelChange};
-use crate::config::{AddressMap, Endpoint, Monitor};
+use crate::config::{AddressMap, Endpoint, MonitorMode};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role};
 use crate::sys::seam::{self, Seam};
@@ -256,7 +256,7 @@ impl Service {
         deadline: Deadline,
         is_closed: impl Fn() -> bool,
     ) -> Result<Arc<Snapshot>> {
-        self.shared.attend();
+        self.shared.ensure_monitored();
         let mut flight = self.flight();
         let mut stale = stale.max(flight.outdated);
         let (version, mut has_waited) = (self.version(), false);
@@ -527,7 +527,7 @@ impl Service {
 
     /// Without ears only a discovery shows that all Sentinels are gone, or back.
     fn note_silence(&self, error: Option<&Error>) {
-        if self.shared.settings().sentinel.monitor.mode != Monitor::On {
+        if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
             let silent = error.filter(|error| error.status() == Status::NoSentinel);
             let lost = |error: &Error| Why::own(Cause::Lost, error.message());
             self.shared.set_degraded(silent.is_some(), &silent.map_or_else(|| Why::word(Cause::Answered), lost));

@@ -16,7 +16,7 @@ struct Scene {
     old: FakeNode,
     new: FakeNode,
     sentinels: Vec<FakeSentinel>,
-    /// Held so that the lookout goes on.
+    /// Held so that the monitor goes on.
     sentinel: Arc<Sentinel>,
     service: Arc<Service>,
 }
