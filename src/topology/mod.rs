@@ -5,7 +5,7 @@
 //! that lies, hangs or lags costs nothing while the others answer. Leaves to others: connections to the data nodes (pool), and
 //! what a call does meanwhile (client).
 //!
-//! `command` and `asker` ask one Sentinel, `ear` listens to it, `round` asks all of them until enough was said, `answer` reads what one said, `deployment` finds out who
+//! `command` and `asker` ask one Sentinel, `subscription` listens to it, `round` asks all of them until enough was said, `answer` reads what one said, `deployment` finds out who
 //! counts, and `judge` decides; `discovery` puts these together, `running` drives discoveries, `service` has one for all callers.
 
 mod answer;
@@ -14,7 +14,7 @@ mod cause;
 mod command;
 mod deployment;
 mod discovery;
-mod ear;
+mod events;
 mod failover;
 mod fence;
 mod follow;
@@ -23,7 +23,6 @@ mod inquiry;
 mod judge;
 mod lease;
 mod monitor;
-mod news;
 #[cfg(test)]
 mod order_tests;
 mod overhear;
@@ -39,6 +38,7 @@ mod scope;
 mod sentinel;
 mod service;
 mod snapshot;
+mod subscription;
 mod table;
 mod watch;
 

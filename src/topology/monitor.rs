@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Why};
-use super::ear::{Change, Ear};
+use super::events::{EventKind, SentinelEvent};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
-use super::news::{News, What};
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
 use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
 use super::service::{Glance, Haste, Service};
+use super::subscription::{Change, SentinelSubscription};
 use super::watch::{Happening, ReplicaChange, SentinelChange};
 use crate::config::{Endpoint, MonitorMode, Settings};
 use crate::error::Status;
@@ -155,7 +155,7 @@ impl Monitor {
             for service in &landed {
                 posts.iter_mut().for_each(|post| post.note_landed(service));
             }
-            // What follows from it is looked at before anything is waited for.
+            // EventKind follows from it is looked at before anything is waited for.
             let goes_on = !landed.is_empty() || !self.state().wanted.is_empty();
             let wake = if goes_on { now } else { wake };
             if !landed.is_empty() || now.saturating_duration_since(tidied) >= NAP {
@@ -219,12 +219,12 @@ fn kept(posts: &[Post]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
     kept
 }
 
-/// What is kept for one handle.
+/// EventKind is kept for one handle.
 struct Post {
     handle: Weak<Sentinel>,
     configured: u64,
     options: Option<Arc<LinkOptions>>,
-    ears: Vec<Ear>,
+    subscriptions: Vec<SentinelSubscription>,
     services: HashMap<String, Charge>,
     /// Sentinels whose events may not be heard.
     overhear: HashMap<Endpoint, Overhear>,
@@ -244,7 +244,7 @@ struct Heard {
     by: Vec<Endpoint>,
 }
 
-/// What is kept for one service.
+/// EventKind is kept for one service.
 struct Charge {
     next_poll: Instant,
     /// Since when nobody uses it.
@@ -293,9 +293,9 @@ impl Charge {
 
 impl Post {
     fn new(handle: Weak<Sentinel>) -> Self {
-        let (ears, services, overhear, heard) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        let (subscriptions, services, overhear, heard) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
         let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
-        Self { handle, configured: 0, options, ears, services, overhear, heard, rests_until, round_at, busy }
+        Self { handle, configured: 0, options, subscriptions, services, overhear, heard, rests_until, round_at, busy }
     }
 
     fn restart(&mut self) -> Instant {
@@ -308,8 +308,8 @@ impl Post {
         let probes = self.services.values().filter_map(|charge| charge.probe.as_deref()).flat_map(Probe::poll_fds);
         let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
-        let ears = self.ears.iter().flat_map(Ear::poll_fds).chain(overhear);
-        ears.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
+        let subscriptions = self.subscriptions.iter().flat_map(SentinelSubscription::poll_fds).chain(overhear);
+        subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
     /// Does all that can be done now; when to come again though nothing happens.
@@ -323,12 +323,12 @@ impl Post {
         if self.configured != sentinel.config_version() || self.options.is_none() {
             self.configured = sentinel.config_version();
             self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
-            self.ears.clear();
+            self.subscriptions.clear();
             self.overhear.clear();
             self.services.values_mut().for_each(|charge| charge.inquiry = None);
         }
         if settings.sentinel.monitor.mode == MonitorMode::On {
-            self.place_ears(&sentinel);
+            self.place_subscriptions(&sentinel);
             self.listen(&sentinel, found, waker);
             self.overhear(&sentinel, waker, crowd);
         }
@@ -336,7 +336,12 @@ impl Post {
             self.round_at = Instant::now();
         }
         let mut wake = self.drive_services(&sentinel, waker).min(far);
-        for at in self.ears.iter().map(Ear::wakes_at).chain(self.overhear.values().map(Overhear::wakes_at)) {
+        for at in self
+            .subscriptions
+            .iter()
+            .map(SentinelSubscription::wakes_at)
+            .chain(self.overhear.values().map(Overhear::wakes_at))
+        {
             wake = at.map_or(wake, |at| wake.min(at));
         }
         wake
@@ -345,8 +350,8 @@ impl Post {
     /// Adds what has to be asked because it may not be heard.
     fn count_deaf(&self, crowd: &mut Crowd) {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
-        for ear in self.ears.iter().filter(|ear| ear.deaf().is_some()) {
-            let count = crowd.entry(ear.endpoint().clone()).or_default();
+        for subscription in self.subscriptions.iter().filter(|one| one.deaf().is_some()) {
+            let count = crowd.entry(subscription.endpoint().clone()).or_default();
             *count = count.saturating_add(services);
         }
     }
@@ -354,39 +359,40 @@ impl Post {
     /// Asks the Sentinels whose events may not be heard.
     fn overhear(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>, crowd: &Crowd) {
         let Some(options) = &self.options else { return };
-        let deaf: Vec<&Ear> = self.ears.iter().filter(|ear| ear.deaf().is_some()).collect();
-        self.overhear.retain(|announced, _| deaf.iter().any(|ear| ear.announced == *announced));
+        let deaf: Vec<&SentinelSubscription> = self.subscriptions.iter().filter(|one| one.deaf().is_some()).collect();
+        self.overhear.retain(|announced, _| deaf.iter().any(|subscription| subscription.announced == *announced));
         if deaf.is_empty() {
             return;
         }
         // Those not found yet too: nobody wakes this thread when they are.
         let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
-        for ear in deaf.into_iter().filter(|_| !services.is_empty()) {
-            let new = || Overhear::new(ear.endpoint().clone(), Arc::clone(options));
-            let overhear = self.overhear.entry(ear.announced.clone()).or_insert_with(new);
-            let crowd = crowd.get(ear.endpoint()).copied().unwrap_or_default();
+        for subscription in deaf.into_iter().filter(|_| !services.is_empty()) {
+            let new = || Overhear::new(subscription.endpoint().clone(), Arc::clone(options));
+            let overhear = self.overhear.entry(subscription.announced.clone()).or_insert_with(new);
+            let crowd = crowd.get(subscription.endpoint()).copied().unwrap_or_default();
             let every = overhear::pace(crowd);
-            if let Some(why) = ear.deaf().filter(|_| overhear.told.replace(every) != Some(every)) {
+            if let Some(why) = subscription.deaf().filter(|_| overhear.told.replace(every) != Some(every)) {
                 let text = format!("{why}; it is asked every {} ms instead", every.as_millis());
-                sentinel.shared().note_deaf(ear.endpoint(), Some(&text));
+                sentinel.shared().note_deaf(subscription.endpoint(), Some(&text));
             }
             for overheard in overhear.drive(&services, crowd, waker) {
                 if let Some(service) = sentinel.known_service(&overheard.service) {
-                    service.overhear(&ear.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
+                    service.overhear(&subscription.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
                 }
             }
         }
     }
 
-    /// One ear at each Sentinel that is known.
-    fn place_ears(&mut self, sentinel: &Sentinel) {
+    /// One subscription at each Sentinel that is known.
+    fn place_subscriptions(&mut self, sentinel: &Sentinel) {
         let settings = sentinel.settings();
         let members = sentinel.shared().list().members();
-        self.ears.retain(|ear| members.iter().any(|member| member.endpoint == ear.announced));
+        self.subscriptions.retain(|one| members.iter().any(|member| member.endpoint == one.announced));
         for member in members {
             let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
-            if !self.ears.iter().any(|ear| ear.announced == member.endpoint || *ear.endpoint() == endpoint) {
-                self.ears.push(Ear::new(member.endpoint, endpoint));
+            let is_same = |one: &SentinelSubscription| one.announced == member.endpoint || *one.endpoint() == endpoint;
+            if !self.subscriptions.iter().any(is_same) {
+                self.subscriptions.push(SentinelSubscription::new(member.endpoint, endpoint));
             }
         }
     }
@@ -398,16 +404,18 @@ impl Post {
         let mut last_words = None;
         let mut came_up = false;
         let now = Instant::now();
-        for ear in self.ears.iter_mut().filter(|ear| ear.is_due(found, now)) {
-            let mut news = Vec::new();
-            let change = ear.drive(&options, timeout, waker, &mut news);
-            heard.extend(news.into_iter().map(|news| (ear.speaker(), news)));
+        for subscription in self.subscriptions.iter_mut().filter(|one| one.is_due(found, now)) {
+            let mut events = Vec::new();
+            let change = subscription.drive(&options, timeout, waker, &mut events);
+            heard.extend(events.into_iter().map(|event| (subscription.speaker(), event)));
             let Some(change) = change else { continue };
             let (up, why) = match change {
                 Change::Up => {
-                    let deaf = ear.deaf();
-                    sentinel.shared().note_deaf(ear.endpoint(), deaf.as_deref());
-                    self.overhear.get_mut(&ear.announced).into_iter().for_each(|overhear| overhear.told = None);
+                    let deaf = subscription.deaf();
+                    sentinel.shared().note_deaf(subscription.endpoint(), deaf.as_deref());
+                    if let Some(overhear) = self.overhear.get_mut(&subscription.announced) {
+                        overhear.told = None;
+                    }
                     let refused = |why| Why::own(Cause::EventsRefused, format!("events: {why}"));
                     (true, deaf.map_or_else(|| Why::word(Cause::Listening), refused))
                 }
@@ -417,15 +425,15 @@ impl Post {
                 }
             };
             came_up |= up;
-            let name = ear.endpoint().to_string();
+            let name = subscription.endpoint().to_string();
             sentinel.shared().tell(Happening::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
             last_words = Some(why);
         }
         if let Some(why) = last_words {
-            sentinel.shared().set_degraded(self.ears.iter().all(Ear::is_lost), &why);
+            sentinel.shared().set_degraded(self.subscriptions.iter().all(SentinelSubscription::is_lost), &why);
         }
-        for (from, news) in heard {
-            self.act(sentinel, &from, &news);
+        for (from, event) in heard {
+            self.act(sentinel, &from, &event);
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
@@ -434,44 +442,44 @@ impl Post {
     }
 
     /// Acts on an event about one of our services; others' change nothing, and what Sentinels of another deployment say of theirs does not.
-    fn act(&mut self, sentinel: &Sentinel, from: &Speaker, news: &News) {
-        let Some(service) = sentinel.known_service(&news.service).filter(|service| !service.is_stranger(from)) else {
+    fn act(&mut self, sentinel: &Sentinel, from: &Speaker, event: &SentinelEvent) {
+        let Some(service) = sentinel.known_service(&event.service).filter(|service| !service.is_stranger(from)) else {
             return;
         };
-        self.make_busy(&news.service);
-        if news.is_change_of_nodes() {
+        self.make_busy(&event.service);
+        if event.is_change_of_nodes() {
             service.end_pauses();
             sentinel.shared().changed(service.name());
         }
-        match &news.what {
-            What::FailoverBegins => service.raise_fence(from, news.primary.as_ref(), &news.channel, true),
-            What::FailoverGoesOn => service.raise_fence(from, news.primary.as_ref(), &news.channel, false),
-            What::Selected(candidate) => {
-                service.raise_fence(from, news.primary.as_ref(), &news.channel, false);
+        match &event.kind {
+            EventKind::FailoverBegins => service.raise_fence(from, event.primary.as_ref(), &event.channel, true),
+            EventKind::FailoverGoesOn => service.raise_fence(from, event.primary.as_ref(), &event.channel, false),
+            EventKind::Selected(candidate) => {
+                service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
                 self.question(sentinel, &service, candidate);
             }
-            What::Promoted(candidate) => {
-                service.raise_fence(from, news.primary.as_ref(), &news.channel, false);
+            EventKind::Promoted(candidate) => {
+                service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
                 self.question(sentinel, &service, candidate);
                 service.poke(Haste::Now);
             }
-            What::Aborted => {
-                service.release_fence(from, &news.channel);
+            EventKind::Aborted => {
+                service.release_fence(from, &event.channel);
                 let interval = sentinel.settings().sentinel.monitor.interval;
-                self.charge(&news.service, interval).probe = None;
+                self.charge(&event.service, interval).probe = None;
                 service.poke(Haste::Now);
             }
-            What::Switched(..) => service.poke(Haste::Now),
-            What::PrimaryDown(down) => {
-                match news.channel.ends_with("odown") {
-                    true => service.note_down(from, news.primary.as_ref(), *down),
-                    false => service.note_missed(from, news.primary.as_ref(), *down),
+            EventKind::Switched(..) => service.poke(Haste::Now),
+            EventKind::PrimaryDown(down) => {
+                match event.channel.ends_with("odown") {
+                    true => service.note_down(from, event.primary.as_ref(), *down),
+                    false => service.note_missed(from, event.primary.as_ref(), *down),
                 }
                 service.poke(if *down { Haste::Now } else { Haste::Soon });
             }
-            What::Replica | What::Peers | What::Other => service.poke(Haste::Soon),
+            EventKind::Replica | EventKind::Peers | EventKind::Other => service.poke(Haste::Soon),
         }
-        self.tell(sentinel, &service, &from.announced, news);
+        self.tell(sentinel, &service, &from.announced, event);
     }
 
     /// Begins to ask a candidate for its role, unless it is being asked.
@@ -495,9 +503,9 @@ impl Post {
     }
 
     /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
-    fn is_new(&mut self, from: &Endpoint, news: &News) -> bool {
+    fn is_new(&mut self, from: &Endpoint, event: &SentinelEvent) -> bool {
         let since = Instant::now();
-        let key = format!("{} {:?}", news.channel, (&news.service, &news.about));
+        let key = format!("{} {:?}", event.channel, (&event.service, &event.about));
         self.heard.retain(|heard| since.saturating_duration_since(heard.since) < SAME);
         match self.heard.iter_mut().find(|heard| heard.key == key) {
             Some(heard) if !heard.by.contains(from) => {
@@ -511,23 +519,23 @@ impl Post {
     }
 
     /// Tells those who watch, once for all Sentinels that announce the same.
-    fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, news: &News) {
-        if !self.is_new(from, news) {
+    fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
+        if !self.is_new(from, event) {
             return;
         }
-        let why = Why::said(&news.channel, &*news.channel);
-        let happening = match &news.what {
-            What::Switched(..) => return,
-            What::Replica | What::Selected(_) | What::Promoted(_) => {
-                let (service, replica) = (news.service.clone(), news.about.clone());
+        let why = Why::said(&event.channel, &*event.channel);
+        let happening = match &event.kind {
+            EventKind::Switched(..) => return,
+            EventKind::Replica | EventKind::Selected(_) | EventKind::Promoted(_) => {
+                let (service, replica) = (event.service.clone(), event.about.clone());
                 Happening::Replica(ReplicaChange { service, replica, fit: None, why })
             }
-            What::Peers => Happening::Sentinel(SentinelChange::of(news.about.clone(), None, why)),
+            EventKind::Peers => Happening::Sentinel(SentinelChange::of(event.about.clone(), None, why)),
             // Late words about a node that the service has left.
-            _ if service.was_left(news.primary.as_ref()) => return,
+            _ if service.was_left(event.primary.as_ref()) => return,
             _ => {
-                let of = news.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
-                return service.notice(Why::said(&news.channel, format!("said by {from}{of}")));
+                let of = event.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
+                return service.notice(Why::said(&event.channel, format!("said by {from}{of}")));
             }
         };
         sentinel.shared().tell(happening);
@@ -631,7 +639,7 @@ impl Post {
             }
             probes = probe.wakes_at();
         }
-        // What it is asked for is decided, or will not be.
+        // EventKind it is asked for is decided, or will not be.
         let primary = service.load().primary_announced.clone();
         charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
         let inquiry = self.inquire(sentinel, service, waker);
@@ -643,7 +651,11 @@ impl Post {
     /// Asks what may bring the fence of a service down on lease; when to come again.
     fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
         let now = Instant::now();
-        let hears = |leader: &Endpoint| self.ears.iter().any(|ear| ear.announced == *leader && ear.is_listening());
+        let hears = |leader: &Endpoint| {
+            self.subscriptions
+                .iter()
+                .any(|subscription| subscription.announced == *leader && subscription.is_listening())
+        };
         let (agenda, begins) = service.agenda(&hears, now);
         let (Some(agenda), Some(options)) = (agenda, &self.options) else {
             if let Some(charge) = self.services.get_mut(service.name()) {

@@ -143,14 +143,14 @@ pub(super) fn run_alone(landing: Landing, until: Deadline) {
         running.ask(&mut links);
         let ended = links.drive(&Found::all(), waker.as_ref());
         let now = Instant::now();
-        let is_news = !ended.is_empty();
+        let has_come = !ended.is_empty();
         for (ticket, outcome) in ended {
             running.round.hear(ticket.index, outcome);
         }
         if running.round.is_over(now) {
             break;
         }
-        if !is_news {
+        if !has_come {
             let glance = now + GLANCE;
             links.wait(waker.as_ref(), running.round.ends_at().map_or(glance, |end| end.min(glance)));
         }
@@ -187,10 +187,10 @@ impl Discoveries {
             }
             let came = self.links.drive(found, Some(waker));
             found = &none;
-            let is_news = asks || !came.is_empty();
+            let has_come = asks || !came.is_empty();
             self.hear(came);
             self.finish_over(Instant::now(), &mut ended);
-            if !is_news {
+            if !has_come {
                 return ended;
             }
         }

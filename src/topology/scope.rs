@@ -1,7 +1,7 @@
 //! Which channels of a Sentinel a user may listen to: what is asked for, and what is asked for instead when that is refused.
 //!
 //! Guarantees: all channels if that is granted, else those that are acted upon; a refusal is remembered, so that no connection is opened
-//! for the same answer again. No I/O. Leaves to others: what is done meanwhile (ear, monitor).
+//! for the same answer again. No I/O. Leaves to others: what is done meanwhile (subscription, monitor).
 
 use crate::resp::encode;
 

@@ -525,7 +525,7 @@ impl Service {
         self.landed.notify_all();
     }
 
-    /// Without ears only a discovery shows that all Sentinels are gone, or back.
+    /// Without subscriptions only a discovery shows that all Sentinels are gone, or back.
     fn note_silence(&self, error: Option<&Error>) {
         if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
             let silent = error.filter(|error| error.status() == Status::NoSentinel);

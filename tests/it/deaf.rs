@@ -1,4 +1,4 @@
-//! Ears: what a Sentinel does not let a user hear, and what is silence and what is not (step 4, points 6 and 7).
+//! Subscriptions: what a Sentinel does not let a user hear, and what is silence and what is not (step 4, points 6 and 7).
 
 use crate::calls;
 use crate::stage;

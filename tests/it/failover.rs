@@ -21,7 +21,7 @@ struct Scene {
     service: Arc<Service>,
 }
 
-/// A primary, a replica, three Sentinels, all scripted, and an ear at each Sentinel.
+/// A primary, a replica, three Sentinels, all scripted, and a subscription at each Sentinel.
 fn scene(options: &[(&str, &str)]) -> Scene {
     let old = Scripted::primary();
     let new = Scripted::replica(&old.addr());

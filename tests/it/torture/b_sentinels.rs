@@ -678,7 +678,7 @@ fn replaced_there(rig: &Rig, names: &extra::Names) -> Outcome {
     });
     let degraded = stage.handle.events_of(kind::DEGRADED).len();
     let heard = found.saturating_duration_since(moved);
-    // The lost ears come back one by one.
+    // The lost subscriptions come back one by one.
     probe.run_for(millis(2500));
     new[0].cmd(&["SENTINEL", "FAILOVER", SERVICE]);
     eventually("the switch is followed", Duration::from_secs(10), || stage.handle.primary() != primary.addr());

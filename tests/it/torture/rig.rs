@@ -227,7 +227,7 @@ impl Stage {
         let start = held();
         let handle = Handle::open(addrs, options);
         handle.client.cmd_exec(&[b"PING"], Default::default(), Timeout::Default).expect("a primary that answers");
-        eventually("an ear at every Sentinel", Duration::from_secs(5), || {
+        eventually("a subscription at every Sentinel", Duration::from_secs(5), || {
             let listening = |heard: &Heard| heard.kind == kind::SENTINEL && word(&heard.text, "up") == "true";
             let off = options.iter().any(|(key, value)| *key == "monitor" && *value != "on");
             off || handle.events().iter().filter(|heard| listening(heard)).count() >= addrs.len()

@@ -1,4 +1,4 @@
-//! What an ear asks for again, over a socket, by a clock that the test sets.
+//! What a subscription asks for again, over a socket, by a clock that the test sets.
 
 use super::super::order_tests::support::{FakeSentinel, Fault, Scripted, eventually};
 use super::*;
@@ -7,13 +7,13 @@ use crate::config::Config;
 const NOPERM: &str = "NOPERM this user has no permissions to access one of the channels used as arguments";
 const SOON: Duration = Duration::from_secs(20);
 
-/// An ear at a Sentinel, and what it has told.
+/// A subscription at a Sentinel, and what it has told.
 struct Set {
     one: FakeSentinel,
-    ear: Ear,
+    subscription: SentinelSubscription,
     options: Arc<LinkOptions>,
     waker: Arc<Waker>,
-    news: Vec<News>,
+    heard: Vec<SentinelEvent>,
     ups: usize,
 }
 
@@ -26,8 +26,8 @@ impl Set {
         let settings = config.settings().unwrap().sentinel;
         let endpoint = settings.addrs[0].clone();
         let (options, waker) = (Arc::new(LinkOptions::of_sentinel(&settings)), Arc::new(Waker::new().unwrap()));
-        let ear = Ear::new(endpoint.clone(), endpoint);
-        let set = Self { one, ear, options, waker, news: Vec::new(), ups: 0 };
+        let subscription = SentinelSubscription::new(endpoint.clone(), endpoint);
+        let set = Self { one, subscription, options, waker, heard: Vec::new(), ups: 0 };
         set.refuse(patterns);
         set
     }
@@ -39,7 +39,7 @@ impl Set {
 
     fn drive_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
         eventually(what, SOON, || {
-            let change = self.ear.drive(&self.options, SOON, &self.waker, &mut self.news);
+            let change = self.subscription.drive(&self.options, SOON, &self.waker, &mut self.heard);
             match change {
                 Some(Change::Up) => self.ups += 1,
                 Some(Change::Down(error)) => panic!("{error}"),
@@ -59,68 +59,70 @@ impl Set {
 
     /// The subscription was confirmed then.
     fn stands_since(&mut self, then: Instant) {
-        let State::Listening { since, .. } = &mut self.ear.state else { panic!("it does not listen") };
+        let SubscriptionState::Listening { since, .. } = &mut self.subscription.state else {
+            panic!("it does not listen")
+        };
         *since = then;
     }
 
     /// The minute is over.
     fn a_minute_later(&mut self) {
-        let due = self.ear.renews.expect("it is asked for again");
+        let due = self.subscription.renews.expect("it is asked for again");
         assert!(due.saturating_duration_since(Instant::now()) <= RENEW);
-        self.ear.renews = Some(Instant::now());
+        self.subscription.renews = Some(Instant::now());
     }
 }
 
 #[test]
 fn what_was_refused_is_asked_for_again_after_a_minute_and_not_before() {
     let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE"]);
-    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    set.drive_until("it is deaf", |set| set.subscription.deaf().is_some());
     assert_eq!((set.ups, set.subscriptions()), (1, 1));
     // Granted meanwhile: that shows when it is asked for.
     set.refuse(&[]);
     let before = set.pings();
     set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
     assert_eq!((set.ups, set.subscriptions()), (1, 1), "nothing is asked for before its time");
-    assert!(set.ear.deaf().is_some());
+    assert!(set.subscription.deaf().is_some());
     set.a_minute_later();
-    set.drive_until("it hears", |set| set.ear.deaf().is_none());
+    set.drive_until("it hears", |set| set.subscription.deaf().is_none());
     assert_eq!((set.ups, set.subscriptions(), set.one.accepted()), (2, 2, 1), "told, and on the same connection");
-    assert!(set.ear.renews.is_none(), "there is nothing more to ask for");
+    assert!(set.subscription.renews.is_none(), "there is nothing more to ask for");
     set.one.publish("+try-failover", "master mymaster 127.0.0.1 1");
-    set.drive_until("the word came", |set| !set.news.is_empty());
+    set.drive_until("the word came", |set| !set.heard.is_empty());
 }
 
 #[test]
 fn what_is_refused_again_is_asked_for_after_another_minute() {
     let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE"]);
-    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    set.drive_until("it is deaf", |set| set.subscription.deaf().is_some());
     for round in 2..4 {
         set.a_minute_later();
         set.drive_until("it was refused", |set| {
-            assert!(set.ear.deaf().is_some(), "the refusal stands until it is taken back");
-            set.subscriptions() == round && set.ear.renews.is_some()
+            assert!(set.subscription.deaf().is_some(), "the refusal stands until it is taken back");
+            set.subscriptions() == round && set.subscription.renews.is_some()
         });
-        assert!(set.ear.renews.is_some_and(|at| at > Instant::now() + RENEW / 2), "a minute from now");
+        assert!(set.subscription.renews.is_some_and(|at| at > Instant::now() + RENEW / 2), "a minute from now");
         assert_eq!((set.ups, set.one.accepted()), (1, 1), "nothing is new, and no connection is lost");
     }
-    // A part of it is granted: that is news.
+    // A part of it is granted: that is told.
     set.refuse(&["PSUBSCRIBE", "SUBSCRIBE +try-failover"]);
     set.a_minute_later();
     set.drive_until("most is heard", |set| set.ups == 2);
-    let deaf = set.ear.deaf().expect("one channel is refused");
+    let deaf = set.subscription.deaf().expect("one channel is refused");
     assert!(deaf.starts_with("refused: 1 of "), "{deaf}");
-    assert!(set.ear.renews.is_some() && set.ear.is_listening());
+    assert!(set.subscription.renews.is_some() && set.subscription.is_listening());
 }
 
 #[test]
 fn a_refused_ping_is_not_taken_for_the_subscription_that_is_asked_for_again() {
     let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE", "PING"]);
-    set.drive_until("it is deaf", |set| set.ear.deaf().is_some());
+    set.drive_until("it is deaf", |set| set.subscription.deaf().is_some());
     let before = set.pings();
     set.drive_until("it was asked whether it is there", |set| set.pings() > before);
     set.refuse(&["PING"]);
     set.a_minute_later();
-    set.drive_until("it hears", |set| set.ear.deaf().is_none());
+    set.drive_until("it hears", |set| set.subscription.deaf().is_none());
     // Another refused PING later, all answers to the subscription have come.
     let before = set.pings();
     set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
@@ -136,15 +138,15 @@ fn a_subscription_that_ends_at_once_is_a_failure_and_makes_the_next_pause_longer
         [200, 400, 800, 1600, 2000, 2000].map(|pause| (false, pause)).into_iter().chain([(true, 200)])
     {
         // The pause is over.
-        set.ear.state = State::Away { until: Instant::now() };
-        set.drive_until("it listens", |set| set.ear.is_listening());
+        set.subscription.state = SubscriptionState::Away { until: Instant::now() };
+        set.drive_until("it listens", |set| set.subscription.is_listening());
         set.stands_since(if stood { Instant::now() - STOOD } else { Instant::now() + SOON });
         set.one.close_all();
         eventually("it has gone", SOON, || {
-            let change = set.ear.drive(&set.options, SOON, &set.waker, &mut set.news);
+            let change = set.subscription.drive(&set.options, SOON, &set.waker, &mut set.heard);
             matches!(change, Some(Change::Down(_)))
         });
-        assert_eq!(set.ear.pause, Duration::from_millis(milliseconds));
+        assert_eq!(set.subscription.pause, Duration::from_millis(milliseconds));
     }
     assert_eq!((set.ups, set.one.accepted()), (7, 7), "one connection and one event for each coming");
 }

@@ -1,15 +1,15 @@
-//! An ear at one Sentinel: a subscription to all its events that notices its own death.
+//! A subscription to all events of one Sentinel, which notices its own death.
 //!
 //! Guarantees: never waits; a Sentinel that leaves a PING unanswered for [`PATIENCE`] counts as gone, and nothing else does: a process that
 //! was stopped looks at what came meanwhile and asks before it judges; what its user may not hear is asked for once in [`RENEW`]; a lost one is tried again, with
-//! growing pauses and jitter. Leaves to others: what the news mean.
+//! growing pauses and jitter. Leaves to others: what the events mean.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answer;
+use super::events::{self, SentinelEvent};
 use super::identity::{Identity, Speaker};
-use super::news::{self, News};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
 use crate::error::Error;
@@ -35,14 +35,14 @@ const STOOD: Duration = Duration::from_secs(3);
 /// Pauses before it is tried again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// An ear at one Sentinel.
-pub(super) struct Ear {
+/// A subscription to the events of one Sentinel.
+pub(super) struct SentinelSubscription {
     /// Its address as given or announced.
     pub(super) announced: Endpoint,
     endpoint: Endpoint,
     /// The id of the Sentinel at the other end, if it tells: behind a load balancer each connection may have another.
     id: Option<String>,
-    state: State,
+    state: SubscriptionState,
     /// Whether its coming or going was told last.
     told: Option<bool>,
     pause: Duration,
@@ -53,7 +53,7 @@ pub(super) struct Ear {
     driven: Instant,
 }
 
-enum State {
+enum SubscriptionState {
     Away {
         until: Instant,
     },
@@ -76,7 +76,7 @@ enum State {
     },
 }
 
-/// What changed by driving an ear.
+/// What changed by driving a subscription.
 pub(super) enum Change {
     /// It listens now: events may have been missed before.
     Up,
@@ -84,11 +84,11 @@ pub(super) enum Change {
     Down(Error),
 }
 
-impl Ear {
-    /// An ear that will be opened at the next drive.
+impl SentinelSubscription {
+    /// One that will be opened at the next drive.
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
         let now = Instant::now();
-        let state = State::Away { until: now };
+        let state = SubscriptionState::Away { until: now };
         Self {
             announced,
             endpoint,
@@ -126,7 +126,7 @@ impl Ear {
 
     /// Whether events come through.
     pub(super) fn is_listening(&self) -> bool {
-        matches!(self.state, State::Listening { .. })
+        matches!(self.state, SubscriptionState::Listening { .. })
     }
 
     /// Whether there is something to do; now and then it is looked at in any case.
@@ -136,31 +136,33 @@ impl Ear {
             || found.concerns(self.poll_fds())
     }
 
-    /// Does what can be done now; news go to `news`.
+    /// Does what can be done now; what the Sentinel announces goes to `heard`.
     pub(super) fn drive(
         &mut self,
         options: &Arc<LinkOptions>,
         timeout: Duration,
         waker: &Arc<Waker>,
-        news: &mut Vec<News>,
+        heard: &mut Vec<SentinelEvent>,
     ) -> Option<Change> {
         let now = Instant::now();
-        if let State::Away { until } = self.state {
+        if let SubscriptionState::Away { until } = self.state {
             if now < until {
                 return None;
             }
             // Connecting, greeting and subscribing together: each may take its timeout.
             let until = Deadline::after(timeout * 2);
             let link = Link::begin(self.endpoint.clone(), Arc::clone(options), until, Some(waker));
-            self.state = State::Coming { link, phase: 0, until, introduced: false };
+            self.state = SubscriptionState::Coming { link, phase: 0, until, introduced: false };
         }
         let mut events = Vec::new();
         let driven = match &mut self.state {
-            State::Coming { link, .. } | State::Listening { link, .. } => link.drive(&mut events),
-            State::Away { .. } => return None,
+            SubscriptionState::Coming { link, .. } | SubscriptionState::Listening { link, .. } => {
+                link.drive(&mut events)
+            }
+            SubscriptionState::Away { .. } => return None,
         };
-        let came = self.take(events, news);
-        match driven.and(came).and_then(|up| Ok(self.stay_alive(now, timeout, news)? || up)) {
+        let came = self.take(events, heard);
+        match driven.and(came).and_then(|up| Ok(self.stay_alive(now, timeout, heard)? || up)) {
             Ok(true) => {
                 self.told_deaf = self.scope.deaf();
                 self.tell(true).then_some(Change::Up)
@@ -174,7 +176,7 @@ impl Ear {
     }
 
     /// True when the subscription has just been confirmed.
-    fn take(&mut self, events: Vec<LinkEvent>, news: &mut Vec<News>) -> Result<bool, Error> {
+    fn take(&mut self, events: Vec<LinkEvent>, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
         let mut up = false;
         let mut more = Vec::new();
         for event in events {
@@ -184,24 +186,24 @@ impl Ear {
                     let mut opening = Vec::new();
                     encode::command(&mut opening, &[b"SENTINEL", b"MYID"]);
                     opening.extend(self.scope.ask());
-                    if let State::Coming { link, .. } = &mut self.state {
+                    if let SubscriptionState::Coming { link, .. } = &mut self.state {
                         link.send(&opening, &mut more)?;
                     }
                     continue;
                 }
             };
-            up |= self.hear(&reply, news)?;
+            up |= self.hear(&reply, heard)?;
         }
-        Ok(if more.is_empty() { up } else { self.take(more, news)? || up })
+        Ok(if more.is_empty() { up } else { self.take(more, heard)? || up })
     }
 
-    fn hear(&mut self, reply: &Reply, news: &mut Vec<News>) -> Result<bool, Error> {
-        if let State::Coming { introduced: introduced @ false, .. } = &mut self.state {
+    fn hear(&mut self, reply: &Reply, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
+        if let SubscriptionState::Coming { introduced: introduced @ false, .. } = &mut self.state {
             *introduced = true;
             self.id = answer::read_id(reply);
             return Ok(false);
         }
-        if let State::Listening { unanswered, .. } = &mut self.state {
+        if let SubscriptionState::Listening { unanswered, .. } = &mut self.state {
             *unanswered = None;
         }
         let stands = match reply.error_line(0) {
@@ -220,7 +222,7 @@ impl Ear {
                     if !matches!(word, Some(b"pmessage" | b"message")) {
                         self.answered_ping();
                     }
-                    news.extend(news::read(reply).filter(|_| self.is_listening()));
+                    heard.extend(events::read(reply).filter(|_| self.is_listening()));
                     return Ok(false);
                 }
                 self.scope.grant()
@@ -230,17 +232,19 @@ impl Ear {
             Stands::Waits => Ok(false),
             Stands::Asks(bytes) => {
                 let mut more = Vec::new();
-                if let State::Coming { link, .. } | State::Listening { link, .. } = &mut self.state {
+                if let SubscriptionState::Coming { link, .. } | SubscriptionState::Listening { link, .. } =
+                    &mut self.state
+                {
                     link.send(&bytes, &mut more)?;
                 }
-                self.take(more, news)
+                self.take(more, heard)
             }
             Stands::Done => Ok(self.subscribed()),
         }
     }
 
     fn answered_ping(&mut self) {
-        if let State::Listening { pings, .. } = &mut self.state {
+        if let SubscriptionState::Listening { pings, .. } = &mut self.state {
             *pings = pings.saturating_sub(1);
         }
     }
@@ -249,9 +253,9 @@ impl Ear {
     fn subscribed(&mut self) -> bool {
         let now = Instant::now();
         self.renews = self.scope.deaf().map(|_| now + RENEW);
-        match std::mem::replace(&mut self.state, State::Away { until: now }) {
-            State::Coming { link, .. } => {
-                self.state = State::Listening { link, since: now, pinged: now, unanswered: None, pings: 0 };
+        match std::mem::replace(&mut self.state, SubscriptionState::Away { until: now }) {
+            SubscriptionState::Coming { link, .. } => {
+                self.state = SubscriptionState::Listening { link, since: now, pinged: now, unanswered: None, pings: 0 };
                 true
             }
             other => {
@@ -266,22 +270,22 @@ impl Ear {
     }
 
     /// True when a subscription that was asked for again has been confirmed at once.
-    fn stay_alive(&mut self, now: Instant, timeout: Duration, news: &mut Vec<News>) -> Result<bool, Error> {
+    fn stay_alive(&mut self, now: Instant, timeout: Duration, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
-            State::Coming { link, phase, until, .. } if link.phase() != *phase || until.is_missed() => {
+            SubscriptionState::Coming { link, phase, until, .. } if link.phase() != *phase || until.is_missed() => {
                 (*phase, *until) = (link.phase(), until.renewed(timeout * 2));
                 Ok(false)
             }
-            State::Coming { link, until, .. } if until.end().is_some_and(|end| now >= end) => {
+            SubscriptionState::Coming { link, until, .. } if until.end().is_some_and(|end| now >= end) => {
                 Err(link.timed_out(until.elapsed()))
             }
-            State::Listening { link, unanswered: Some(asked), .. }
+            SubscriptionState::Listening { link, unanswered: Some(asked), .. }
                 if !stopped && now.saturating_duration_since(*asked) >= PATIENCE =>
             {
                 Err(link.timed_out(now.saturating_duration_since(*asked)))
             }
-            State::Listening { link, pinged, unanswered, pings, .. }
+            SubscriptionState::Listening { link, pinged, unanswered, pings, .. }
                 if now.saturating_duration_since(*pinged) >= PING =>
             {
                 *pinged = now;
@@ -304,7 +308,7 @@ impl Ear {
                 // Sending receives too: what came meanwhile will not come again.
                 let mut events = Vec::new();
                 let sent = link.send(&question, &mut events);
-                let up = self.take(events, news)?;
+                let up = self.take(events, heard)?;
                 sent.map(|()| up)
             }
             _ => Ok(false),
@@ -312,26 +316,27 @@ impl Ear {
     }
 
     fn lose(&mut self, now: Instant) {
-        if matches!(self.state, State::Listening { since, .. } if now.saturating_duration_since(since) >= STOOD) {
+        if matches!(self.state, SubscriptionState::Listening { since, .. } if now.saturating_duration_since(since) >= STOOD)
+        {
             self.pause = PAUSES.0;
         }
         let jitter = self.pause.mul_f64(0.5 + random::rng().f64());
-        self.state = State::Away { until: now + jitter };
+        self.state = SubscriptionState::Away { until: now + jitter };
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 
-    /// Whether this is news: a Sentinel that was never there is told as down once.
+    /// Whether this was not told last: a Sentinel that was never there is told as down once.
     fn tell(&mut self, up: bool) -> bool {
-        let is_news = self.told != Some(up);
+        let is_new = self.told != Some(up);
         self.told = Some(up);
-        is_news
+        is_new
     }
 
     /// What to poll for.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let link = match &self.state {
-            State::Coming { link, .. } | State::Listening { link, .. } => Some(link),
-            State::Away { .. } => None,
+            SubscriptionState::Coming { link, .. } | SubscriptionState::Listening { link, .. } => Some(link),
+            SubscriptionState::Away { .. } => None,
         };
         link.into_iter().flat_map(Link::poll_fds)
     }
@@ -339,9 +344,9 @@ impl Ear {
     /// When it wants to be driven though nothing happened.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
-            State::Away { until } => Some(*until),
-            State::Coming { link, until, .. } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
-            State::Listening { pinged, unanswered, .. } => {
+            SubscriptionState::Away { until } => Some(*until),
+            SubscriptionState::Coming { link, until, .. } => [link.wakes_at(), until.end()].into_iter().flatten().min(),
+            SubscriptionState::Listening { pinged, unanswered, .. } => {
                 let end = unanswered.map(|asked| asked + PATIENCE);
                 Some(end.map_or(*pinged + PING, |end| end.min(*pinged + PING)))
             }
@@ -350,5 +355,5 @@ impl Ear {
 }
 
 #[cfg(test)]
-#[path = "ear_tests.rs"]
+#[path = "subscription_tests.rs"]
 mod tests;

@@ -9,11 +9,11 @@ use crate::resp::{Kind, Reply};
 
 /// An event, with the service that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct SentinelEvent {
     /// The service.
     pub service: String,
     /// What happened.
-    pub what: What,
+    pub kind: EventKind,
     /// The channel, as announced.
     pub channel: String,
     /// Whom it is about: `host:port`.
@@ -24,7 +24,7 @@ pub struct News {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum EventKind {
     /// A failover has begun: whether it wins its election is open (rule 5).
     FailoverBegins,
     /// A failover goes on.
@@ -47,16 +47,16 @@ pub enum What {
     Other,
 }
 
-impl News {
+impl SentinelEvent {
     /// Whether a node may be another than it was: what was learnt of it by connecting to it does not count any more.
     pub fn is_change_of_nodes(&self) -> bool {
-        let switches = matches!(self.what, What::Switched(..) | What::Selected(_) | What::Promoted(_));
+        let switches = matches!(self.kind, EventKind::Switched(..) | EventKind::Selected(_) | EventKind::Promoted(_));
         switches || self.channel == "+reboot"
     }
 }
 
 /// Reads a message of a subscription, in both protocols: `message`, `pmessage`.
-pub fn read(reply: &Reply) -> Option<News> {
+pub fn read(reply: &Reply) -> Option<SentinelEvent> {
     if !matches!(reply.kind(0), Kind::Array | Kind::Push) {
         return None;
     }
@@ -71,37 +71,49 @@ pub fn read(reply: &Reply) -> Option<News> {
 }
 
 /// Reads an event by its channel and payload.
-pub fn parse(channel: &str, payload: &str) -> Option<News> {
+pub fn parse(channel: &str, payload: &str) -> Option<SentinelEvent> {
     let words: Vec<&str> = payload.split(' ').collect();
     if channel == "+switch-master" {
         let [service, old, old_port, new, new_port, ..] = words[..] else { return None };
-        let what = What::Switched(endpoint(old, old_port)?, endpoint(new, new_port)?);
+        let event_kind = EventKind::Switched(endpoint(old, old_port)?, endpoint(new, new_port)?);
         let (about, primary) = (format!("{new}:{new_port}"), endpoint(old, old_port));
-        return Some(News { service: service.into(), what, channel: channel.into(), about, primary });
+        return Some(SentinelEvent {
+            service: service.into(),
+            kind: event_kind,
+            channel: channel.into(),
+            about,
+            primary,
+        });
     }
     let [kind, name, ip, port, ..] = words[..] else { return None };
     let service = match kind {
         "master" => name,
         _ => words.get(4).filter(|at| **at == "@").and_then(|_| words.get(5)).copied()?,
     };
-    let what = match (channel, kind) {
-        ("+selected-slave", _) => What::Selected(endpoint(ip, port)?),
-        ("+promoted-slave", _) => What::Promoted(endpoint(ip, port)?),
-        ("+try-failover", "master") => What::FailoverBegins,
-        ("+elected-leader", "master") => What::FailoverGoesOn,
-        (channel, _) if channel.starts_with("+failover-state-") => What::FailoverGoesOn,
-        (channel, "master") if channel.starts_with("-failover-abort-") => What::Aborted,
-        ("+sdown" | "+odown", "master") => What::PrimaryDown(true),
-        ("-sdown" | "-odown", "master") => What::PrimaryDown(false),
-        (_, "slave") => What::Replica,
-        (_, "sentinel") => What::Peers,
-        _ => What::Other,
+    let event_kind = match (channel, kind) {
+        ("+selected-slave", _) => EventKind::Selected(endpoint(ip, port)?),
+        ("+promoted-slave", _) => EventKind::Promoted(endpoint(ip, port)?),
+        ("+try-failover", "master") => EventKind::FailoverBegins,
+        ("+elected-leader", "master") => EventKind::FailoverGoesOn,
+        (channel, _) if channel.starts_with("+failover-state-") => EventKind::FailoverGoesOn,
+        (channel, "master") if channel.starts_with("-failover-abort-") => EventKind::Aborted,
+        ("+sdown" | "+odown", "master") => EventKind::PrimaryDown(true),
+        ("-sdown" | "-odown", "master") => EventKind::PrimaryDown(false),
+        (_, "slave") => EventKind::Replica,
+        (_, "sentinel") => EventKind::Peers,
+        _ => EventKind::Other,
     };
     let primary = match kind {
         "master" => endpoint(ip, port),
         _ => words.get(6).zip(words.get(7)).and_then(|(ip, port)| endpoint(ip, port)),
     };
-    Some(News { service: service.into(), what, channel: channel.into(), about: format!("{ip}:{port}"), primary })
+    Some(SentinelEvent {
+        service: service.into(),
+        kind: event_kind,
+        channel: channel.into(),
+        about: format!("{ip}:{port}"),
+        primary,
+    })
 }
 
 fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
@@ -112,8 +124,8 @@ fn endpoint(host: &str, port: &str) -> Option<Endpoint> {
 mod tests {
     use super::*;
 
-    fn what(channel: &str, payload: &str) -> Option<(String, What)> {
-        parse(channel, payload).map(|news| (news.service, news.what))
+    fn read_kind(channel: &str, payload: &str) -> Option<(String, EventKind)> {
+        parse(channel, payload).map(|event| (event.service, event.kind))
     }
 
     fn at(port: u16) -> Endpoint {
@@ -122,19 +134,19 @@ mod tests {
 
     #[test]
     fn events_are_read_as_sentinel_writes_them() {
-        let of = |what| Some(("m".to_owned(), what));
-        assert_eq!(what("+switch-master", "m 127.0.0.1 1 127.0.0.1 2"), of(What::Switched(at(1), at(2))));
-        assert_eq!(what("+try-failover", "master m 127.0.0.1 1"), of(What::FailoverBegins));
-        assert_eq!(what("+elected-leader", "master m 127.0.0.1 1"), of(What::FailoverGoesOn));
-        assert_eq!(what("+failover-state-select-slave", "master m 127.0.0.1 1"), of(What::FailoverGoesOn));
+        let of = |kind| Some(("m".to_owned(), kind));
+        assert_eq!(read_kind("+switch-master", "m 127.0.0.1 1 127.0.0.1 2"), of(EventKind::Switched(at(1), at(2))));
+        assert_eq!(read_kind("+try-failover", "master m 127.0.0.1 1"), of(EventKind::FailoverBegins));
+        assert_eq!(read_kind("+elected-leader", "master m 127.0.0.1 1"), of(EventKind::FailoverGoesOn));
+        assert_eq!(read_kind("+failover-state-select-slave", "master m 127.0.0.1 1"), of(EventKind::FailoverGoesOn));
         let slave = "slave 127.0.0.1:2 127.0.0.1 2 @ m 127.0.0.1 1";
-        assert_eq!(what("+selected-slave", slave), of(What::Selected(at(2))));
-        assert_eq!(what("+failover-state-wait-promotion", slave), of(What::FailoverGoesOn));
-        assert_eq!(what("+promoted-slave", slave), of(What::Promoted(at(2))));
-        assert_eq!(what("-failover-abort-no-good-slave", "master m 127.0.0.1 1"), of(What::Aborted));
-        assert_eq!(what("+odown", "master m 127.0.0.1 1 #quorum 2/2"), of(What::PrimaryDown(true)));
-        assert_eq!(what("+sdown", slave), of(What::Replica));
-        assert_eq!(what("+sentinel", "sentinel abc 127.0.0.1 9 @ m 127.0.0.1 1"), of(What::Peers));
+        assert_eq!(read_kind("+selected-slave", slave), of(EventKind::Selected(at(2))));
+        assert_eq!(read_kind("+failover-state-wait-promotion", slave), of(EventKind::FailoverGoesOn));
+        assert_eq!(read_kind("+promoted-slave", slave), of(EventKind::Promoted(at(2))));
+        assert_eq!(read_kind("-failover-abort-no-good-slave", "master m 127.0.0.1 1"), of(EventKind::Aborted));
+        assert_eq!(read_kind("+odown", "master m 127.0.0.1 1 #quorum 2/2"), of(EventKind::PrimaryDown(true)));
+        assert_eq!(read_kind("+sdown", slave), of(EventKind::Replica));
+        assert_eq!(read_kind("+sentinel", "sentinel abc 127.0.0.1 9 @ m 127.0.0.1 1"), of(EventKind::Peers));
     }
 
     #[test]
