@@ -21,7 +21,7 @@ use super::presence::Presence;
 use super::sentinel::closed;
 use super::service::{Flight, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
-use super::watch::{FenceChange, Happening, Switch};
+use super::watch::{FenceChange, Switch, TopologyEvent};
 use crate::config::{Endpoint, ProbePolicy};
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::seam::{self, Seam};
@@ -334,7 +334,7 @@ impl Service {
             }
             Passage::Open | Passage::Shut => why(passage),
         };
-        self.shared.tell(Happening::Fence(FenceChange { service: self.name.clone(), on, why }));
+        self.shared.tell(TopologyEvent::Fence(FenceChange { service: self.name.clone(), on, why }));
         passage
     }
 
@@ -423,7 +423,7 @@ impl Service {
         flight.failover.missed.clear();
         flight.failover.unreachable = false;
         flight.failover.says_primary = None;
-        self.shared.tell(Happening::Topology(Switch {
+        self.shared.tell(TopologyEvent::Topology(Switch {
             service: self.name.clone(),
             from: before.primary.clone(),
             to: after.primary.clone(),

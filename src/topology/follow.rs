@@ -8,7 +8,7 @@
 use super::cause::{Cause, Why};
 use super::service::Service;
 use super::snapshot::Snapshot;
-use super::watch::{Happening, ReplicaChange};
+use super::watch::{ReplicaChange, TopologyEvent};
 use crate::config::Endpoint;
 use crate::net::{Replication, Role};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -300,7 +300,7 @@ impl Service {
 
     fn tell_replica(&self, replica: &Endpoint, fit: Option<bool>, why: Why) {
         let (service, replica) = (self.name.clone(), replica.to_string());
-        self.shared.tell(Happening::Replica(ReplicaChange { service, replica, fit, why }));
+        self.shared.tell(TopologyEvent::Replica(ReplicaChange { service, replica, fit, why }));
     }
 
     /// What is known now, for people: what a replica was refused for by its own word included.

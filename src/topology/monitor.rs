@@ -20,7 +20,7 @@ use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
 use super::service::{Glance, Haste, Service};
 use super::subscription::{Change, SentinelSubscription};
-use super::watch::{Happening, ReplicaChange, SentinelChange};
+use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
 use crate::config::{Endpoint, MonitorMode, Settings};
 use crate::error::Status;
 use crate::net::LinkOptions;
@@ -84,10 +84,10 @@ pub(super) fn recheck() {
 }
 
 #[derive(Default)]
-struct Monitor(Mutex<State>);
+struct Monitor(Mutex<MonitorState>);
 
 #[derive(Default)]
-struct State {
+struct MonitorState {
     handles: Vec<Weak<Sentinel>>,
     /// The running thread's.
     waker: Option<Arc<Waker>>,
@@ -99,19 +99,19 @@ struct State {
     recheck: bool,
 }
 
-impl State {
+impl MonitorState {
     fn wake(&self) {
         self.waker.iter().for_each(|waker| waker.wake());
     }
 }
 
 impl Monitor {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MonitorState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a handle, and starts the thread for the first one; whether it is new.
-    fn adopt(&'static self, state: &mut State, sentinel: &Arc<Sentinel>) -> bool {
+    fn adopt(&'static self, state: &mut MonitorState, sentinel: &Arc<Sentinel>) -> bool {
         let is_new = !state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
         if is_new {
             state.handles.push(Arc::downgrade(sentinel));
@@ -131,20 +131,20 @@ impl Monitor {
 
     fn run(&self, waker: Arc<Waker>) {
         self.state().thread = Some(thread::id());
-        let (mut posts, mut discoveries) = (Vec::<Post>::new(), Discoveries::default());
+        let (mut handles, mut discoveries) = (Vec::<HandleState>::new(), Discoveries::default());
         let (mut tidied, mut found) = (Instant::now(), Found::all());
         loop {
             waker.clear();
-            let Some(recheck) = self.take_in(&mut posts) else {
+            let Some(recheck) = self.take_in(&mut handles) else {
                 return discoveries.abandon();
             };
             let now = Instant::now();
             let mut wake = now + NAP;
             let mut crowd = Crowd::new();
-            posts.iter().for_each(|post| post.count_deaf(&mut crowd));
-            for post in &mut posts {
-                let driven = catch_unwind(AssertUnwindSafe(|| post.drive(&found, &waker, &crowd, recheck)));
-                wake = wake.min(driven.unwrap_or_else(|_| post.restart()));
+            handles.iter().for_each(|handle| handle.count_deaf(&mut crowd));
+            for handle in &mut handles {
+                let driven = catch_unwind(AssertUnwindSafe(|| handle.drive(&found, &waker, &crowd, recheck)));
+                wake = wake.min(driven.unwrap_or_else(|_| handle.restart()));
             }
             discoveries.take_on(std::mem::take(&mut self.state().wanted));
             let driven = catch_unwind(AssertUnwindSafe(|| discoveries.drive(&found, &waker)));
@@ -153,17 +153,18 @@ impl Monitor {
                 Vec::new()
             });
             for service in &landed {
-                posts.iter_mut().for_each(|post| post.note_landed(service));
+                handles.iter_mut().for_each(|handle| handle.note_landed(service));
             }
-            // EventKind follows from it is looked at before anything is waited for.
+            // What follows from it is looked at before anything is waited for.
             let goes_on = !landed.is_empty() || !self.state().wanted.is_empty();
             let wake = if goes_on { now } else { wake };
             if !landed.is_empty() || now.saturating_duration_since(tidied) >= NAP {
                 tidied = now;
-                discoveries.tidy(&kept(&posts));
+                discoveries.tidy(&kept(&handles));
             }
             let wake = discoveries.wakes_at().map_or(wake, |at| at.min(wake));
-            let mut fds: Vec<PollFd> = posts.iter().flat_map(Post::poll_fds).chain(discoveries.poll_fds()).collect();
+            let mut fds: Vec<PollFd> =
+                handles.iter().flat_map(HandleState::poll_fds).chain(discoveries.poll_fds()).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
             // After a failure of poll all are driven, as after a nap.
@@ -174,7 +175,7 @@ impl Monitor {
 
     /// Takes new handles in and lets closed ones go; whether all services are to be looked at. `None` when there is no handle left, and
     /// the thread ends.
-    fn take_in(&self, posts: &mut Vec<Post>) -> Option<bool> {
+    fn take_in(&self, handles: &mut Vec<HandleState>) -> Option<bool> {
         let mut state = self.state();
         // Kept beyond the lock: the drop of a last handle wakes the monitor, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
@@ -182,29 +183,29 @@ impl Monitor {
             alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())
         };
         state.handles.retain(is_open);
-        posts.retain(|post| state.handles.iter().any(|handle| handle.ptr_eq(&post.handle)));
+        handles.retain(|one| state.handles.iter().any(|handle| handle.ptr_eq(&one.sentinel)));
         for handle in &state.handles {
-            if !posts.iter().any(|post| post.handle.ptr_eq(handle)) {
-                posts.push(Post::new(handle.clone()));
+            if !handles.iter().any(|one| one.sentinel.ptr_eq(handle)) {
+                handles.push(HandleState::new(handle.clone()));
             }
         }
         let recheck = std::mem::take(&mut state.recheck);
         let mut unwanted = Vec::new();
-        if posts.is_empty() {
+        if handles.is_empty() {
             (state.waker, state.thread) = (None, None);
             unwanted = std::mem::take(&mut state.wanted);
         }
         drop(state);
         unwanted.iter().for_each(Wanted::abandon);
-        (!posts.is_empty()).then_some(recheck)
+        (!handles.is_empty()).then_some(recheck)
     }
 }
 
 /// Where the Sentinels of these handles are asked, and how, as far as the connections are kept between polls.
-fn kept(posts: &[Post]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
+fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
     let mut kept: Vec<(Endpoint, Arc<LinkOptions>)> = Vec::new();
-    for post in posts {
-        let (Some(sentinel), Some(options)) = (post.handle.upgrade(), &post.options) else { continue };
+    for handle in handles {
+        let (Some(sentinel), Some(options)) = (handle.sentinel.upgrade(), &handle.options) else { continue };
         let settings = sentinel.settings();
         if settings.sentinel.monitor.mode != MonitorMode::On {
             continue;
@@ -219,17 +220,17 @@ fn kept(posts: &[Post]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
     kept
 }
 
-/// EventKind is kept for one handle.
-struct Post {
-    handle: Weak<Sentinel>,
+/// What is kept for one handle.
+struct HandleState {
+    sentinel: Weak<Sentinel>,
     configured: u64,
     options: Option<Arc<LinkOptions>>,
     subscriptions: Vec<SentinelSubscription>,
-    services: HashMap<String, Charge>,
+    services: HashMap<String, ServiceState>,
     /// Sentinels whose events may not be heard.
     overhear: HashMap<Endpoint, Overhear>,
-    /// Events heard lately: the same from another Sentinel is not told again.
-    heard: Vec<Heard>,
+    /// Events announced lately: the same from another Sentinel is not told again.
+    recent: Vec<RecentEvent>,
     /// Nothing is done before; after a panic.
     rests_until: Option<Instant>,
     /// When all services are looked at again, and those that are looked at each time until then.
@@ -238,14 +239,14 @@ struct Post {
 }
 
 /// An event, since when, and who has announced it.
-struct Heard {
+struct RecentEvent {
     key: String,
     since: Instant,
     by: Vec<Endpoint>,
 }
 
-/// EventKind is kept for one service.
-struct Charge {
+/// What is kept for one service.
+struct ServiceState {
     next_poll: Instant,
     /// Since when nobody uses it.
     unused: Option<Instant>,
@@ -255,7 +256,7 @@ struct Charge {
     inquiry: Option<Box<Inquiry>>,
 }
 
-impl Charge {
+impl ServiceState {
     /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
     fn is_in_use(&mut self, service: &Arc<Service>, seen: &Glance, is_watched: bool, now: Instant) -> bool {
         // The handle's own list holds it once, and the caller of this does.
@@ -291,22 +292,34 @@ impl Charge {
     }
 }
 
-impl Post {
-    fn new(handle: Weak<Sentinel>) -> Self {
-        let (subscriptions, services, overhear, heard) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+impl HandleState {
+    fn new(sentinel: Weak<Sentinel>) -> Self {
+        let (subscriptions, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
         let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
-        Self { handle, configured: 0, options, subscriptions, services, overhear, heard, rests_until, round_at, busy }
+        Self {
+            sentinel,
+            configured: 0,
+            options,
+            subscriptions,
+            services,
+            overhear,
+            recent,
+            rests_until,
+            round_at,
+            busy,
+        }
     }
 
     fn restart(&mut self) -> Instant {
         let until = Instant::now() + Duration::from_secs(1);
-        *self = Self { rests_until: Some(until), ..Self::new(self.handle.clone()) };
+        *self = Self { rests_until: Some(until), ..Self::new(self.sentinel.clone()) };
         until
     }
 
     fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let probes = self.services.values().filter_map(|charge| charge.probe.as_deref()).flat_map(Probe::poll_fds);
-        let inquiries = self.services.values().filter_map(|charge| charge.inquiry.as_deref());
+        let probes =
+            self.services.values().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
+        let inquiries = self.services.values().filter_map(|service_state| service_state.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
         let subscriptions = self.subscriptions.iter().flat_map(SentinelSubscription::poll_fds).chain(overhear);
         subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
@@ -315,7 +328,7 @@ impl Post {
     /// Does all that can be done now; when to come again though nothing happens.
     fn drive(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
         let far = Instant::now() + NAP;
-        let Some(sentinel) = self.handle.upgrade() else { return far };
+        let Some(sentinel) = self.sentinel.upgrade() else { return far };
         if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
             return until;
         }
@@ -325,7 +338,7 @@ impl Post {
             self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
             self.subscriptions.clear();
             self.overhear.clear();
-            self.services.values_mut().for_each(|charge| charge.inquiry = None);
+            self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
         }
         if settings.sentinel.monitor.mode == MonitorMode::On {
             self.place_subscriptions(&sentinel);
@@ -426,7 +439,7 @@ impl Post {
             };
             came_up |= up;
             let name = subscription.endpoint().to_string();
-            sentinel.shared().tell(Happening::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
+            sentinel.shared().tell(TopologyEvent::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
             last_words = Some(why);
         }
         if let Some(why) = last_words {
@@ -466,7 +479,7 @@ impl Post {
             EventKind::Aborted => {
                 service.release_fence(from, &event.channel);
                 let interval = sentinel.settings().sentinel.monitor.interval;
-                self.charge(&event.service, interval).probe = None;
+                self.service_state(&event.service, interval).probe = None;
                 service.poke(Haste::Now);
             }
             EventKind::Switched(..) => service.poke(Haste::Now),
@@ -488,17 +501,17 @@ impl Post {
             return;
         }
         let settings = sentinel.settings();
-        let charge = self.charge(service.name(), settings.sentinel.monitor.interval);
-        if charge.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
-            charge.probe = Some(Box::new(Probe::candidate(candidate.clone(), &settings.client)));
+        let service_state = self.service_state(service.name(), settings.sentinel.monitor.interval);
+        if service_state.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
+            service_state.probe = Some(Box::new(Probe::candidate(candidate.clone(), &settings.client)));
         }
     }
 
     /// The first poll of a service comes at once; the more there are, the further theirs are spread over the interval.
-    fn charge(&mut self, service: &str, interval: Duration) -> &mut Charge {
+    fn service_state(&mut self, service: &str, interval: Duration) -> &mut ServiceState {
         let spread = u32::try_from(self.services.len()).map_or(1.0, |others| (f64::from(others) / FEW).min(1.0));
         let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64() * spread);
-        let new = || Charge { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
+        let new = || ServiceState { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
         self.services.entry(service.to_owned()).or_insert_with(new)
     }
 
@@ -506,14 +519,14 @@ impl Post {
     fn is_new(&mut self, from: &Endpoint, event: &SentinelEvent) -> bool {
         let since = Instant::now();
         let key = format!("{} {:?}", event.channel, (&event.service, &event.about));
-        self.heard.retain(|heard| since.saturating_duration_since(heard.since) < SAME);
-        match self.heard.iter_mut().find(|heard| heard.key == key) {
-            Some(heard) if !heard.by.contains(from) => {
-                heard.by.push(from.clone());
+        self.recent.retain(|one| since.saturating_duration_since(one.since) < SAME);
+        match self.recent.iter_mut().find(|one| one.key == key) {
+            Some(known) if !known.by.contains(from) => {
+                known.by.push(from.clone());
                 return false;
             }
-            Some(heard) => (heard.since, heard.by) = (since, vec![from.clone()]),
-            None => self.heard.push(Heard { key, since, by: vec![from.clone()] }),
+            Some(known) => (known.since, known.by) = (since, vec![from.clone()]),
+            None => self.recent.push(RecentEvent { key, since, by: vec![from.clone()] }),
         }
         true
     }
@@ -524,13 +537,13 @@ impl Post {
             return;
         }
         let why = Why::said(&event.channel, &*event.channel);
-        let happening = match &event.kind {
+        let event = match &event.kind {
             EventKind::Switched(..) => return,
             EventKind::Replica | EventKind::Selected(_) | EventKind::Promoted(_) => {
                 let (service, replica) = (event.service.clone(), event.about.clone());
-                Happening::Replica(ReplicaChange { service, replica, fit: None, why })
+                TopologyEvent::Replica(ReplicaChange { service, replica, fit: None, why })
             }
-            EventKind::Peers => Happening::Sentinel(SentinelChange::of(event.about.clone(), None, why)),
+            EventKind::Peers => TopologyEvent::Sentinel(SentinelChange::of(event.about.clone(), None, why)),
             // Late words about a node that the service has left.
             _ if service.was_left(event.primary.as_ref()) => return,
             _ => {
@@ -538,13 +551,13 @@ impl Post {
                 return service.notice(Why::said(&event.channel, format!("said by {from}{of}")));
             }
         };
-        sentinel.shared().tell(happening);
+        sentinel.shared().tell(event);
     }
 
     /// A discovery of this service has ended.
     fn note_landed(&mut self, service: &Arc<Service>) {
         let is_ours = |sentinel: Arc<Sentinel>| Arc::ptr_eq(sentinel.shared(), &service.shared);
-        if self.handle.upgrade().is_some_and(is_ours) {
+        if self.sentinel.upgrade().is_some_and(is_ours) {
             self.make_busy(service.name());
         }
     }
@@ -604,19 +617,19 @@ impl Post {
         now: Instant,
     ) -> (Instant, bool) {
         let interval = settings.sentinel.monitor.interval;
-        let charge = self.charge(service.name(), interval);
-        if !charge.is_in_use(service, seen, is_watched, now) {
+        let service_state = self.service_state(service.name(), interval);
+        if !service_state.is_in_use(service, seen, is_watched, now) {
             return (now + NAP, false);
         }
-        let pace = charge.pace(seen, interval);
-        if now >= charge.next_poll {
+        let pace = service_state.pace(seen, interval);
+        if now >= service_state.next_poll {
             service.poke(Haste::Lazy);
             // Jitter makes it shorter only: the interval is a promise.
-            charge.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
+            service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
         } else {
-            charge.next_poll = charge.next_poll.min(now + pace);
+            service_state.next_poll = service_state.next_poll.min(now + pace);
         }
-        (charge.next_poll, charge.probe.is_some() || charge.inquiry.is_some())
+        (service_state.next_poll, service_state.probe.is_some() || service_state.inquiry.is_some())
     }
 
     /// Drives what is asked in a failover: when to come again, and whether that may be sooner than the next round.
@@ -629,9 +642,9 @@ impl Post {
     ) -> (Option<Instant>, bool) {
         let settings = sentinel.settings();
         let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
-        let charge = self.charge(service.name(), interval);
+        let service_state = self.service_state(service.name(), interval);
         let mut probes = None;
-        if let Some(probe) = &mut charge.probe {
+        if let Some(probe) = &mut service_state.probe {
             match probe.drive(waker) {
                 Some((_, true)) => service.candidate_speaks(&probe.announced),
                 Some((asked, false)) => service.candidate_denies(asked),
@@ -639,12 +652,13 @@ impl Post {
             }
             probes = probe.wakes_at();
         }
-        // EventKind it is asked for is decided, or will not be.
+        // What it is asked for is decided, or will not be.
         let primary = service.load().primary_announced.clone();
-        charge.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
+        service_state.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
         let inquiry = self.inquire(sentinel, service, waker);
         let fence = service.expire_fence(now);
-        let is_busy = self.charge(service.name(), interval).probe.is_some() || inquiry.is_some() || fence.is_some();
+        let is_busy =
+            self.service_state(service.name(), interval).probe.is_some() || inquiry.is_some() || fence.is_some();
         ([probes, inquiry, fence].into_iter().flatten().min(), is_busy)
     }
 
@@ -658,13 +672,13 @@ impl Post {
         };
         let (agenda, begins) = service.agenda(&hears, now);
         let (Some(agenda), Some(options)) = (agenda, &self.options) else {
-            if let Some(charge) = self.services.get_mut(service.name()) {
-                charge.inquiry = None;
+            if let Some(service_state) = self.services.get_mut(service.name()) {
+                service_state.inquiry = None;
             }
             return [begins, service.weigh(Vec::new(), now)].into_iter().flatten().min();
         };
-        let charge = self.services.get_mut(service.name())?;
-        let inquiry = charge.inquiry.get_or_insert_with(|| Box::new(Inquiry::new(Arc::clone(options))));
+        let service_state = self.services.get_mut(service.name())?;
+        let inquiry = service_state.inquiry.get_or_insert_with(|| Box::new(Inquiry::new(Arc::clone(options))));
         let (settings, snapshot) = (sentinel.settings(), service.load());
         let subject = Subject {
             service: service.name(),

@@ -5,8 +5,8 @@ use super::super::order_tests::stage::{SOON, stage};
 use super::super::order_tests::support::eventually;
 use super::*;
 
-fn charge() -> Charge {
-    Charge { next_poll: Instant::now(), unused: None, unknown: None, probe: None, inquiry: None }
+fn service_state() -> ServiceState {
+    ServiceState { next_poll: Instant::now(), unused: None, unknown: None, probe: None, inquiry: None }
 }
 
 fn seen(discovered: u64, unknown: Option<bool>) -> Glance {
@@ -15,8 +15,8 @@ fn seen(discovered: u64, unknown: Option<bool>) -> Glance {
 
 #[test]
 fn a_name_that_no_sentinel_knows_is_asked_for_ever_more_rarely() {
-    let (mut charge, interval) = (charge(), Duration::from_secs(5));
-    let mut pauses = |discovered| charge.pace(&seen(discovered, Some(false)), interval).as_secs();
+    let (mut service_state, interval) = (service_state(), Duration::from_secs(5));
+    let mut pauses = |discovered| service_state.pace(&seen(discovered, Some(false)), interval).as_secs();
     let asked: Vec<u64> = (1..=9).map(&mut pauses).collect();
     assert_eq!(asked, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     assert_eq!(pauses(9), 60, "looking at it is no question");
@@ -26,13 +26,13 @@ fn a_name_that_no_sentinel_knows_is_asked_for_ever_more_rarely() {
 
 #[test]
 fn a_name_that_was_known_is_asked_for_every_second_and_a_found_one_as_usual() {
-    let (mut charge, interval) = (charge(), Duration::from_secs(5));
+    let (mut service_state, interval) = (service_state(), Duration::from_secs(5));
     for discovered in 1..5 {
-        assert_eq!(charge.pace(&seen(discovered, Some(true)), interval), Duration::from_secs(1));
+        assert_eq!(service_state.pace(&seen(discovered, Some(true)), interval), Duration::from_secs(1));
     }
-    assert_eq!(charge.pace(&seen(6, None), interval), interval);
-    assert_eq!(charge.pace(&Glance { unsettled: true, ..seen(6, None) }, interval), RESTLESS);
-    assert_eq!(charge.pace(&seen(7, Some(false)), interval), Duration::from_secs(1), "from the beginning");
+    assert_eq!(service_state.pace(&seen(6, None), interval), interval);
+    assert_eq!(service_state.pace(&Glance { unsettled: true, ..seen(6, None) }, interval), RESTLESS);
+    assert_eq!(service_state.pace(&seen(7, Some(false)), interval), Duration::from_secs(1), "from the beginning");
 }
 
 #[test]
@@ -44,20 +44,20 @@ fn a_service_that_nobody_uses_is_forgotten_and_asked_for_before_it_is_used_again
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
     let service = stage.service();
-    let (mut charge, now, idle) = (charge(), Instant::now(), seen(1, None));
-    assert!(charge.is_in_use(&service, &idle, false, now), "a client holds it");
+    let (mut service_state, now, idle) = (service_state(), Instant::now(), seen(1, None));
+    assert!(service_state.is_in_use(&service, &idle, false, now), "a client holds it");
     drop(client);
     eventually("nobody else holds it", SOON, || Arc::strong_count(&service) == 2);
-    assert!(charge.is_in_use(&service, &idle, false, now), "not for long");
+    assert!(service_state.is_in_use(&service, &idle, false, now), "not for long");
     let later = now + KEPT;
-    assert!(charge.is_in_use(&service, &idle, true, later), "somebody watches");
-    assert!(charge.is_in_use(&service, &idle, false, later), "from now on nobody does");
-    assert!(!charge.is_in_use(&service, &idle, false, later + KEPT) && service.is_forgotten());
+    assert!(service_state.is_in_use(&service, &idle, true, later), "somebody watches");
+    assert!(service_state.is_in_use(&service, &idle, false, later), "from now on nobody does");
+    assert!(!service_state.is_in_use(&service, &idle, false, later + KEPT) && service.is_forgotten());
     let known = service.load();
     assert!(known.primary.is_some() && known.epoch == 5 && known.asked.is_some(), "what was known stays");
     let asked = service.discovered();
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");
     assert!(service.discovered() > asked && !service.is_forgotten());
-    assert!(charge.is_in_use(&service, &idle, false, later + KEPT));
+    assert!(service_state.is_in_use(&service, &idle, false, later + KEPT));
 }

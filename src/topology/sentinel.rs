@@ -12,7 +12,7 @@ use super::round::Asked;
 use super::running::Wanted;
 use super::service::Service;
 use super::table::{self, Shown};
-use super::watch::{Degraded, Happening, WATCHABLE, Watchers};
+use super::watch::{Degraded, TopologyEvent, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::net::{Conn, ConnectOptions, LinkOptions};
@@ -119,8 +119,8 @@ impl Shared {
         self.children().iter().try_fold(conn, |conn, child| child.offer(service, conn, options));
     }
 
-    pub(super) fn tell(&self, happening: Happening) {
-        self.watchers.tell(&happening);
+    pub(super) fn tell(&self, event: TopologyEvent) {
+        self.watchers.tell(&event);
     }
 
     /// Whether somebody watches: then all services are in use.
@@ -145,7 +145,7 @@ impl Shared {
     /// All Sentinels are gone, or one is back.
     pub(super) fn set_degraded(&self, on: bool, why: &Why) {
         if self.degraded.swap(on, Ordering::AcqRel) != on {
-            self.tell(Happening::Degraded(Degraded { on, why: why.clone() }));
+            self.tell(TopologyEvent::Degraded(Degraded { on, why: why.clone() }));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::pauses::Pauses;
 use super::running::{self, Wanted};
 use super::sentinel::{Shared, closed};
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
-use super::watch::{Happening, Notice, SentinelChange};
+use super::watch::{Notice, SentinelChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint, MonitorMode};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Role};
@@ -547,7 +547,7 @@ impl Service {
                 let named: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
                 let (service, text, why) = (Some(self.name.clone()), Some(text), Why::word(cause));
                 let change = SentinelChange { sentinel: named.join(","), up: None, why, service, text };
-                self.shared.tell(Happening::Sentinel(change));
+                self.shared.tell(TopologyEvent::Sentinel(change));
             }
         }
     }
@@ -566,7 +566,7 @@ impl Service {
     pub(super) fn notice(&self, why: Why) {
         let (service, snapshot) = (self.name.clone(), self.snapshot());
         let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
-        self.shared.tell(Happening::Notice(Notice { service, primary, why, epoch }));
+        self.shared.tell(TopologyEvent::Notice(Notice { service, primary, why, epoch }));
     }
 
     /// Whether this is the primary before the last switch.
@@ -613,7 +613,7 @@ impl Service {
                 view.refused.clone().filter(|_| known.is_none_or(|known| known.refused != view.refused))
             {
                 let (sentinel, why) = (view.endpoint.to_string(), Why::own(Cause::QuestionsRefused, lines));
-                self.shared.tell(Happening::Sentinel(SentinelChange::of(sentinel, None, why)));
+                self.shared.tell(TopologyEvent::Sentinel(SentinelChange::of(sentinel, None, why)));
             }
         }
     }

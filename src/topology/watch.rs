@@ -17,7 +17,7 @@ use crate::resp::{Reply, ReplyBuilder};
 
 /// Something that a program may want to know.
 #[derive(Debug, Clone)]
-pub(super) enum Happening {
+pub(super) enum TopologyEvent {
     /// The primary of a service changed.
     Topology(Switch),
     /// Something was said of a service that keeps its primary.
@@ -169,7 +169,7 @@ pub fn event_causes() -> &'static [CauseInfo] {
     Cause::TABLE
 }
 
-impl Happening {
+impl TopologyEvent {
     fn kind(&self) -> u32 {
         match self {
             Self::Topology(_) => kind::TOPOLOGY,
@@ -236,13 +236,13 @@ impl Watchers {
     }
 
     /// Tells all who want to know.
-    pub(super) fn tell(&self, happening: &Happening) {
-        let kind = happening.kind();
+    pub(super) fn tell(&self, event: &TopologyEvent) {
+        let kind = event.kind();
         let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reply = None;
         for watcher in watchers.iter().filter(|watcher| watcher.mask & kind != 0) {
             let Some(queue) = watcher.queue.upgrade() else { continue };
-            let reply = reply.get_or_insert_with(|| happening.reply()).subtree(0);
+            let reply = reply.get_or_insert_with(|| event.reply()).subtree(0);
             queue.push(Event { kind, token: watcher.token, outcome: Ok(Some(reply)) });
         }
     }
