@@ -19,7 +19,7 @@ use super::lease::Witnesses;
 use super::monitor;
 use super::presence::Presence;
 use super::sentinel::closed;
-use super::service::{Flight, Haste, Service};
+use super::service::{DiscoveryState, Haste, Service};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::{FenceChange, Switch, TopologyEvent};
 use crate::config::{Endpoint, ProbePolicy};
@@ -112,7 +112,7 @@ impl Service {
     /// Who waited until next to nothing is left is told the same as who waited in vain: what is sent without time for an answer ends as
     /// maybe executed.
     pub fn await_open(self: &Arc<Self>, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
-        let mut flight = self.flight();
+        let mut state = self.state();
         let mut late = false;
         while late || (self.is_fenced() && !is_ended()) {
             if self.shared.is_closed() {
@@ -128,9 +128,9 @@ impl Service {
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE | flags::FAILOVER));
             }
             let wait = deadline.left_or(LOOK).min(LOOK);
-            drop(self.landed.wait_timeout(flight, wait).unwrap_or_else(PoisonError::into_inner));
+            drop(self.waiters.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner));
             self.check_fence();
-            flight = self.flight();
+            state = self.state();
             late = deadline.is_all_but_over();
         }
         Ok(())
@@ -147,20 +147,20 @@ impl Service {
 
     /// When a majority of all Sentinels last named the primary; `None`: never.
     pub fn confirmed(&self) -> Option<Instant> {
-        self.flight().confirmed
+        self.state().confirmed
     }
 
     /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
     pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str, begins: bool) {
         let fences = self.shared.settings().sentinel.failover.fence;
-        let mut flight = self.flight();
+        let mut state = self.state();
         if fences && self.is_primary(primary) {
             let now = Instant::now();
             match begins {
-                true => flight.failover.fence.attempt(from, now),
-                false => flight.failover.fence.lead(from, now),
+                true => state.failover.fence.attempt(from, now),
+                false => state.failover.fence.lead(from, now),
             }
-            self.set_fence(&mut flight, &Why::said(word, format!("{word} by {}", from.announced)));
+            self.set_fence(&mut state, &Why::said(word, format!("{word} by {}", from.announced)));
         }
     }
 
@@ -173,41 +173,41 @@ impl Service {
 
     /// A Sentinel has given its failover up.
     pub(super) fn release_fence(&self, from: &Speaker, word: &str) {
-        let mut flight = self.flight();
-        flight.failover.fence.release(&from.identity, None);
-        self.set_fence(&mut flight, &Why::said(word, format!("{word} by {}", from.announced)));
+        let mut state = self.state();
+        state.failover.fence.release(&from.identity, None);
+        self.set_fence(&mut state, &Why::said(word, format!("{word} by {}", from.announced)));
     }
 
     /// What the Sentinels that hold the fence call to be asked, and when that will have changed.
     pub(super) fn agenda(&self, hears: &dyn Fn(&Endpoint) -> bool, now: Instant) -> (Option<Agenda>, Option<Instant>) {
-        let flight = self.flight();
-        let holders: &[Holder] = flight.failover.fence.holders();
+        let state = self.state();
+        let holders: &[Holder] = state.failover.fence.holders();
         (Agenda::of(holders, hears, now), Agenda::begins_at(holders).filter(|at| *at > now))
     }
 
     /// What was found by asking; when the fence has to be looked at again though nothing is found.
     pub(super) fn weigh(self: &Arc<Self>, findings: Vec<Finding>, now: Instant) -> Option<Instant> {
-        let mut flight = self.flight();
-        if !flight.failover.fence.is_held() && findings.is_empty() {
+        let mut state = self.state();
+        if !state.failover.fence.is_held() && findings.is_empty() {
             return None;
         }
         let (mut reason, mut is_back) = (None, false);
         for finding in findings {
             is_back |= matches!(finding, Finding::Back(_));
-            reason = self.take_finding(&mut flight.failover, finding).or(reason);
+            reason = self.take_finding(&mut state.failover, finding).or(reason);
         }
         let known = self.identities();
-        let Failover { fence, witnesses, .. } = &mut flight.failover;
+        let Failover { fence, witnesses, .. } = &mut state.failover;
         for leader in fence.note_all_gone(|leader| witnesses.say_gone(leader, &known, now)) {
             let text = format!("{leader}, which led the failover, is gone, and its candidate is a replica");
             reason = Some(Why::own(Cause::LeaderGone, text));
         }
-        let passage = self.set_fence_at(&mut flight, now, &|passage| match (passage, &reason) {
+        let passage = self.set_fence_at(&mut state, now, &|passage| match (passage, &reason) {
             (_, Some(why)) => why.clone(),
             (Passage::Shut, None) => Why::own(Cause::LeaseOver, "the lease is over"),
             (_, None) => Why::own(Cause::FailoverOver, "no Sentinel holds it any more"),
         });
-        drop(flight);
+        drop(state);
         if is_back {
             self.poke(Haste::Now);
         }
@@ -253,21 +253,20 @@ impl Service {
             return;
         }
         let fences = self.shared.settings().sentinel.failover.fence;
-        let mut flight = self.flight();
+        let mut state = self.state();
         let mut ask = named.is_some() && !self.is_primary(named);
         if let Some(shown) = shown.filter(|shown| self.is_primary(shown.primary.as_ref())) {
             let in_failover = shown.has("failover_in_progress");
             if in_failover && fences {
-                flight.failover.fence.flagged(from, Instant::now());
+                state.failover.fence.flagged(from, Instant::now());
                 let text = format!("the flag failover_in_progress at {}", from.announced);
-                self.set_fence(&mut flight, &Why::own(Cause::FailoverInProgress, text));
+                self.set_fence(&mut state, &Why::own(Cause::FailoverInProgress, text));
             }
             // What takes something back is for a discovery, which knows whether it is in TILT.
-            let was_down = flight.failover.missed.iter().any(|known| known.identity == from.identity);
-            ask |=
-                (flight.failover.fence.is_held_by(&from.identity) && !in_failover) || shown.has("s_down") != was_down;
+            let was_down = state.failover.missed.iter().any(|known| known.identity == from.identity);
+            ask |= (state.failover.fence.is_held_by(&from.identity) && !in_failover) || shown.has("s_down") != was_down;
         }
-        drop(flight);
+        drop(state);
         if ask {
             self.poke(Haste::Soon);
         }
@@ -275,7 +274,7 @@ impl Service {
 
     /// The candidate, asked then, says that it is a replica.
     pub(super) fn candidate_denies(&self, asked: Instant) {
-        self.flight().failover.witnesses.note_candidate(asked);
+        self.state().failover.witnesses.note_candidate(asked);
     }
 
     /// The Sentinels that count, by who they are.
@@ -286,37 +285,37 @@ impl Service {
     /// Brings the fence down when it has been up for too long; when it will, if it is up.
     pub(super) fn expire_fence(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let max = self.shared.settings().sentinel.failover.fence_max;
-        let mut flight = self.flight();
-        if flight.failover.provisional.is_some_and(|since| now.saturating_duration_since(since) > max) {
-            flight.failover.provisional = None;
+        let mut state = self.state();
+        if state.failover.provisional.is_some_and(|since| now.saturating_duration_since(since) > max) {
+            state.failover.provisional = None;
         }
-        flight.failover.fence.forget_gone(max, now);
-        let end = flight.failover.fence.expires_at(max)?;
+        state.failover.fence.forget_gone(max, now);
+        let end = state.failover.fence.expires_at(max)?;
         if end > now {
             return Some(end);
         }
-        flight.failover.fence.expire();
-        self.set_fence(&mut flight, &Why::word(Cause::FenceExpired));
-        drop(flight);
+        state.failover.fence.expire();
+        self.set_fence(&mut state, &Why::word(Cause::FenceExpired));
+        drop(state);
         self.poke(Haste::Now);
         None
     }
 
-    fn set_fence(&self, flight: &mut Flight, why: &Why) {
-        self.set_fence_at(flight, Instant::now(), &|_| why.clone());
+    fn set_fence(&self, state: &mut DiscoveryState, why: &Why) {
+        self.set_fence_at(state, Instant::now(), &|_| why.clone());
     }
 
     /// Sets the write lease as those who hold the fence want it, and tells of it when that is a change.
-    fn set_fence_at(&self, flight: &mut Flight, now: Instant, why: &dyn Fn(Passage) -> Why) -> Passage {
+    fn set_fence_at(&self, state: &mut DiscoveryState, now: Instant, why: &dyn Fn(Passage) -> Why) -> Passage {
         let known = self.identities();
-        let Failover { fence, witnesses, told_shut, .. } = &mut flight.failover;
+        let Failover { fence, witnesses, told_shut, .. } = &mut state.failover;
         let passage = fence.judge(witnesses, &known, now);
         // Not only with an event: a lease that the clock had ended may be renewed.
         let was_shut = self.write_lease.is_over();
         self.write_lease.set(passage);
         seam::pass(Seam::FenceMoved, self);
         if was_shut && passage != Passage::Shut {
-            self.landed.notify_all();
+            self.waiters.notify_all();
         }
         let on = passage == Passage::Shut;
         if std::mem::replace(told_shut, on) == on {
@@ -340,53 +339,53 @@ impl Service {
 
     /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
     pub(super) fn note_down(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
-        let mut flight = self.flight();
+        let mut state = self.state();
         let down = down && self.is_primary(primary);
-        set(&mut flight.failover.down, from, down);
+        set(&mut state.failover.down, from, down);
     }
 
     /// The same of a Sentinel that speaks for itself alone.
     pub(super) fn note_missed(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
-        let mut flight = self.flight();
+        let mut state = self.state();
         let down = down && self.is_primary(primary);
-        set(&mut flight.failover.missed, from, down);
+        set(&mut state.failover.missed, from, down);
     }
 
     /// Whether any Sentinel holds the primary for down.
     #[cfg(test)]
     pub(super) fn holds_for_down(&self) -> bool {
-        let flight = self.flight();
-        !flight.failover.down.is_empty() || !flight.failover.missed.is_empty()
+        let state = self.state();
+        !state.failover.down.is_empty() || !state.failover.missed.is_empty()
     }
 
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
     pub fn is_lenient(&self) -> bool {
-        self.flight().failover.is_lenient(Instant::now())
+        self.state().failover.is_lenient(Instant::now())
     }
 
     /// The candidate says that it is a primary (rules 8 and 9).
     pub(super) fn candidate_speaks(self: &Arc<Self>, announced: &Endpoint) {
         let policy = self.shared.settings().sentinel.failover.probe;
-        let mut flight = self.flight();
+        let mut state = self.state();
         if self.load().primary_announced.as_ref() == Some(announced) {
             return;
         }
-        flight.failover.says_primary = Some(announced.clone());
+        state.failover.says_primary = Some(announced.clone());
         self.end_pauses();
         // The fence first: who reads the raised number finds it up, also where it was down on lease.
-        flight.failover.fence.promoted();
+        state.failover.fence.promoted();
         let why = Why::own(Cause::CandidateIsPrimary, "the candidate says that it is a primary");
-        self.set_fence(&mut flight, &why);
+        self.set_fence(&mut state, &why);
         self.raise_failover_seq();
         let taken = match policy {
             ProbePolicy::Eager => true,
-            ProbePolicy::Auto => flight.failover.is_dead(),
+            ProbePolicy::Auto => state.failover.is_dead(),
             ProbePolicy::Off => false,
         };
         if taken {
-            self.take_candidate(&mut flight, announced, why);
+            self.take_candidate(&mut state, announced, why);
         }
-        drop(flight);
+        drop(state);
         if taken {
             self.shared.changed(&self.name);
         }
@@ -394,7 +393,7 @@ impl Service {
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
-    fn take_candidate(&self, flight: &mut Flight, announced: &Endpoint, why: Why) {
+    fn take_candidate(&self, state: &mut DiscoveryState, announced: &Endpoint, why: Why) {
         let before = self.snapshot();
         let now = Instant::now();
         let snapshot = Snapshot {
@@ -406,23 +405,23 @@ impl Service {
             version: before.version + 1,
             ..(*before).clone()
         };
-        flight.failover.provisional = Some(now);
+        state.failover.provisional = Some(now);
         let after = self.publish(snapshot);
-        self.switched(flight, &before, &after, why);
-        self.lower_fence(flight);
-        self.landed.notify_all();
+        self.switched(state, &before, &after, why);
+        self.lower_fence(state);
+        self.waiters.notify_all();
     }
 
     /// Notes a switch that was published: a call in doubt can see it, and only then the fence may come down.
-    pub(super) fn switched(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, why: Why) {
+    pub(super) fn switched(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, why: Why) {
         self.raise_failover_seq();
         self.end_pauses();
-        flight.failover.switched = Some(Instant::now());
-        flight.failover.previous = before.primary_announced.clone();
-        flight.failover.down.clear();
-        flight.failover.missed.clear();
-        flight.failover.unreachable = false;
-        flight.failover.says_primary = None;
+        state.failover.switched = Some(Instant::now());
+        state.failover.previous = before.primary_announced.clone();
+        state.failover.down.clear();
+        state.failover.missed.clear();
+        state.failover.unreachable = false;
+        state.failover.says_primary = None;
         self.shared.tell(TopologyEvent::Topology(Switch {
             service: self.name.clone(),
             from: before.primary.clone(),
@@ -433,35 +432,35 @@ impl Service {
     }
 
     /// Brings the fence down after a switch, whichever Sentinels hold it.
-    pub(super) fn lower_fence(&self, flight: &mut Flight) {
-        flight.failover.fence.clear();
-        flight.failover.witnesses = Witnesses::default();
-        self.set_fence(flight, &Why::word(Cause::Switched));
+    pub(super) fn lower_fence(&self, state: &mut DiscoveryState) {
+        state.failover.fence.clear();
+        state.failover.witnesses = Witnesses::default();
+        self.set_fence(state, &Why::word(Cause::Switched));
     }
 
     /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
-    pub(super) fn heed_flags(&self, flight: &mut Flight, words: &[Word], presence: &Presence, asked: Instant) {
+    pub(super) fn heed_flags(&self, state: &mut DiscoveryState, words: &[Word], presence: &Presence, asked: Instant) {
         let fences = self.shared.settings().sentinel.failover.fence;
         let now = Instant::now();
         for word in words {
             if !word.tilt {
-                set(&mut flight.failover.down, &word.sentinel, word.o_down);
-                set(&mut flight.failover.missed, &word.sentinel, word.s_down);
+                set(&mut state.failover.down, &word.sentinel, word.o_down);
+                set(&mut state.failover.missed, &word.sentinel, word.s_down);
             }
             match word.in_failover {
-                Some(true) if fences => flight.failover.fence.flagged(&word.sentinel, now),
+                Some(true) if fences => state.failover.fence.flagged(&word.sentinel, now),
                 None => {}
                 _ if word.tilt => {}
-                _ => flight.failover.fence.release(&word.sentinel.identity, Some(asked)),
+                _ => state.failover.fence.release(&word.sentinel.identity, Some(asked)),
             }
         }
-        flight.failover.note_left(presence, asked);
-        let was_shut = flight.failover.told_shut;
-        self.set_fence_at(flight, now, &|passage| {
+        state.failover.note_left(presence, asked);
+        let was_shut = state.failover.told_shut;
+        self.set_fence_at(state, now, &|passage| {
             let cause = if passage == Passage::Shut { Cause::FailoverInProgress } else { Cause::FailoverOver };
             Why::own(cause, "the flag failover_in_progress")
         });
-        if flight.failover.told_shut != was_shut {
+        if state.failover.told_shut != was_shut {
             // The one who ends it when its time is over, or asks what could, may sleep for longer than that.
             monitor::recheck();
         }

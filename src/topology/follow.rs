@@ -220,8 +220,8 @@ impl Service {
     pub fn line_of(&self, replica: &Endpoint, lenient: bool) -> Line {
         let snapshot = self.load();
         let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
-        let flight = self.flight();
-        let failover = &flight.failover;
+        let state = self.state();
+        let failover = &state.failover;
         let is_lenient = failover.is_lenient(Instant::now());
         let candidate = failover.says_primary.as_ref().map(|announced| (announced.clone(), self.dialled(announced)));
         let previous = failover.previous.as_ref().filter(|_| is_lenient);
@@ -229,7 +229,7 @@ impl Service {
         let leaders = leaders.chain(candidate.into_iter().flat_map(|(announced, dialled)| [announced, dialled]));
         let leaders = leaders.chain(previous.into_iter().flat_map(|old| [old.clone(), self.dialled(old)])).collect();
         let lenient = lenient || is_lenient || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
-        drop(flight);
+        drop(state);
         let (id, older) = self.following.state().ids(snapshot.primary_announced.as_ref());
         let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
         Line { leaders, id, older, lenient, listed }

@@ -148,17 +148,17 @@ impl Monitor {
             }
             discoveries.take_on(std::mem::take(&mut self.state().wanted));
             let driven = catch_unwind(AssertUnwindSafe(|| discoveries.drive(&found, &waker)));
-            let landed = driven.unwrap_or_else(|_| {
+            let finished = driven.unwrap_or_else(|_| {
                 discoveries.restart();
                 Vec::new()
             });
-            for service in &landed {
-                handles.iter_mut().for_each(|handle| handle.note_landed(service));
+            for service in &finished {
+                handles.iter_mut().for_each(|handle| handle.note_finished(service));
             }
             // What follows from it is looked at before anything is waited for.
-            let goes_on = !landed.is_empty() || !self.state().wanted.is_empty();
+            let goes_on = !finished.is_empty() || !self.state().wanted.is_empty();
             let wake = if goes_on { now } else { wake };
-            if !landed.is_empty() || now.saturating_duration_since(tidied) >= NAP {
+            if !finished.is_empty() || now.saturating_duration_since(tidied) >= NAP {
                 tidied = now;
                 discoveries.tidy(&kept(&handles));
             }
@@ -555,7 +555,7 @@ impl HandleState {
     }
 
     /// A discovery of this service has ended.
-    fn note_landed(&mut self, service: &Arc<Service>) {
+    fn note_finished(&mut self, service: &Arc<Service>) {
         let is_ours = |sentinel: Arc<Sentinel>| Arc::ptr_eq(sentinel.shared(), &service.shared);
         if self.sentinel.upgrade().is_some_and(is_ours) {
             self.make_busy(service.name());

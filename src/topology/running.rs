@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::command::{Ask, CommandLinks, Ended, Ticket};
 use super::discovery::{self, Hearing, Report};
 use super::round::Round;
-use super::service::{Haste, Landing, Service};
+use super::service::{Discovery, Haste, Service};
 use crate::config::Endpoint;
 use crate::net::LinkOptions;
 use crate::sys::poll::{Found, PollFd};
@@ -39,14 +39,14 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn begin(&self) -> Option<Landing> {
-        self.service.upgrade().map(|service| Landing::new(service, self.number))
+    fn begin(&self) -> Option<Discovery> {
+        self.service.upgrade().map(|service| Discovery::new(service, self.number))
     }
 
     /// It will not begin.
     pub(super) fn abandon(&self) {
-        if let Some(landing) = self.begin() {
-            landing.abandon();
+        if let Some(discovery) = self.begin() {
+            discovery.abandon();
         }
     }
 }
@@ -54,7 +54,7 @@ impl Wanted {
 /// A discovery under way.
 pub(super) struct Running {
     asker: u64,
-    landing: Landing,
+    discovery: Discovery,
     round: Round,
     deadline: Deadline,
     haste: Haste,
@@ -63,10 +63,10 @@ pub(super) struct Running {
 
 impl Running {
     /// Begins; `None` when nobody wants to know any more.
-    fn begin(landing: Landing, asker: u64, haste: Haste) -> Option<Self> {
-        let service = landing.service();
+    fn begin(discovery: Discovery, asker: u64, haste: Haste) -> Option<Self> {
+        let service = discovery.service();
         if service.shared.is_closed() {
-            landing.abandon();
+            discovery.abandon();
             return None;
         }
         #[cfg(feature = "test-panic")]
@@ -75,7 +75,7 @@ impl Running {
         let deadline = Deadline::after(discovery::bound(&settings));
         let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
         let round = Round::new(service.name(), Arc::clone(&service.shared), service.known(), deadline);
-        Some(Self { asker, landing, round, deadline, haste, options })
+        Some(Self { asker, discovery, round, deadline, haste, options })
     }
 
     /// Asks what is to be asked; false when there was nothing.
@@ -99,22 +99,22 @@ impl Running {
     }
 
     fn is_wanted(&self) -> bool {
-        self.landing.service().shared.is_in_use()
+        self.discovery.service().shared.is_in_use()
     }
 
     /// Judges, and tells those who wait; on a worker, if a node must be asked for its role.
     fn finish(self) {
-        let Self { mut landing, round, deadline, haste, .. } = self;
-        let service = Arc::clone(landing.service());
+        let Self { mut discovery, round, deadline, haste, .. } = self;
+        let service = Arc::clone(discovery.service());
         match conclude(&service, Hearing::of(round, deadline), false) {
-            Ok(report) => landing.finish(report),
+            Ok(report) => discovery.finish(report),
             Err(hearing) => {
                 // What is told if no thread can be had for it.
-                landing.prepare(service.no_thread());
+                discovery.prepare(service.no_thread());
                 let _ = worker::dial(service.host(), haste == Haste::Now, move || {
-                    landing.unprepare();
-                    let service = Arc::clone(landing.service());
-                    finish_here(landing, *hearing);
+                    discovery.unprepare();
+                    let service = Arc::clone(discovery.service());
+                    finish_here(discovery, *hearing);
                     // What the Sentinels showed may have to be watched from now on.
                     service.shared.recheck();
                 });
@@ -127,15 +127,15 @@ fn conclude(service: &Service, hearing: Hearing, may_dial: bool) -> Result<Repor
     discovery::conclude(service.name(), service.shared.list(), &service.pauses, hearing, may_dial)
 }
 
-fn finish_here(landing: Landing, hearing: Hearing) {
-    if let Ok(report) = conclude(landing.service(), hearing, true) {
-        landing.finish(report);
+fn finish_here(discovery: Discovery, hearing: Hearing) {
+    if let Ok(report) = conclude(discovery.service(), hearing, true) {
+        discovery.finish(report);
     }
 }
 
 /// Runs a discovery on this thread, with links of its own.
-pub(super) fn run_alone(landing: Landing, until: Deadline) {
-    let Some(mut running) = Running::begin(landing, 0, Haste::Now) else { return };
+pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
+    let Some(mut running) = Running::begin(discovery, 0, Haste::Now) else { return };
     let mut links = CommandLinks::default();
     // Without a waker a name that is resolved is noticed at the next glance.
     let waker = Waker::new().ok().map(Arc::new);
@@ -156,8 +156,8 @@ pub(super) fn run_alone(landing: Landing, until: Deadline) {
         }
     }
     drop(links);
-    let Running { landing, round, deadline, .. } = running;
-    finish_here(landing, Hearing::of(round, deadline));
+    let Running { discovery, round, deadline, .. } = running;
+    finish_here(discovery, Hearing::of(round, deadline));
 }
 
 /// All discoveries of the process that one thread drives.
@@ -218,7 +218,7 @@ impl Discoveries {
     /// Whether it may begin beside the others of its handle.
     fn has_room(&self, wanted: &Wanted) -> bool {
         let Some(service) = wanted.service.upgrade() else { return true };
-        let of_handle = |one: &&Running| Arc::ptr_eq(&one.landing.service().shared, &service.shared);
+        let of_handle = |one: &&Running| Arc::ptr_eq(&one.discovery.service().shared, &service.shared);
         let most = if wanted.haste == Haste::Now { MOST_URGENT } else { MOST };
         self.running.iter().filter(of_handle).count() < most
     }
@@ -245,10 +245,10 @@ impl Discoveries {
             let running = self.running.swap_remove(place);
             self.links.cancel(running.asker);
             if !is_wanted {
-                running.landing.abandon();
+                running.discovery.abandon();
                 continue;
             }
-            ended.push(Arc::clone(running.landing.service()));
+            ended.push(Arc::clone(running.discovery.service()));
             let _ = catch_unwind(AssertUnwindSafe(|| running.finish()));
         }
     }
@@ -264,7 +264,7 @@ impl Discoveries {
     /// Nobody is left who wants to know.
     pub(super) fn abandon(&mut self) {
         self.waiting.drain(..).for_each(|wanted| wanted.abandon());
-        self.running.drain(..).for_each(|running| running.landing.abandon());
+        self.running.drain(..).for_each(|running| running.discovery.abandon());
         self.links = CommandLinks::default();
     }
 

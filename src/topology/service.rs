@@ -82,14 +82,14 @@ pub struct Service {
     /// The fence's state for a glance.
     pub(super) write_lease: Arc<WriteLease>,
     pub(super) failover_seq: AtomicU64,
-    flight: Mutex<Flight>,
-    pub(super) landed: Condvar,
+    state: Mutex<DiscoveryState>,
+    pub(super) waiters: Condvar,
     pub(super) following: Following,
     pub(super) pauses: Pauses,
 }
 
 #[derive(Default)]
-pub(super) struct Flight {
+pub(super) struct DiscoveryState {
     running: bool,
     /// Something happened while it was running: another one follows.
     again: Option<Haste>,
@@ -115,7 +115,7 @@ pub(super) struct Flight {
     pub(super) failover: Failover,
 }
 
-impl Flight {
+impl DiscoveryState {
     /// Whether the last discovery failed although there were Sentinels, or they do not agree: what it lacked may be there in a moment.
     fn is_unsettled(&self) -> bool {
         let failed = self.last.as_ref().and_then(|(_, error)| error.as_ref());
@@ -148,8 +148,8 @@ impl Service {
             version: AtomicU64::new(0),
             write_lease: Arc::default(),
             failover_seq: AtomicU64::new(0),
-            flight: Mutex::default(),
-            landed: Condvar::new(),
+            state: Mutex::default(),
+            waiters: Condvar::new(),
             following: Following::default(),
             pauses: Pauses::default(),
         })
@@ -177,32 +177,32 @@ impl Service {
 
     /// The number of the last discovery that ended, well or not.
     pub fn discovered(&self) -> u64 {
-        self.flight().finished
+        self.state().finished
     }
 
     /// Whether this Sentinel was found to be of another deployment.
     pub(super) fn is_stranger(&self, who: &Speaker) -> bool {
-        self.flight().membership.is_stranger(who)
+        self.state().membership.is_stranger(who)
     }
 
     /// What decides when it is asked for next.
     pub(super) fn glance(&self, now: Instant) -> Glance {
-        let flight = self.flight();
-        let failed = flight.last.as_ref().and_then(|(_, error)| error.as_ref());
+        let state = self.state();
+        let failed = state.last.as_ref().and_then(|(_, error)| error.as_ref());
         let is_unknown = failed.is_some_and(|error| error.status() == Status::UnknownService);
         Glance {
-            discovered: flight.finished,
-            running: flight.running,
-            restless: flight.failover.is_restless(now),
-            unsettled: flight.is_unsettled(),
+            discovered: state.finished,
+            running: state.running,
+            restless: state.failover.is_restless(now),
+            unsettled: state.is_unsettled(),
             unknown: is_unknown.then(|| self.load().primary_announced.is_some()),
         }
     }
 
     /// Nobody uses it any more: who does again waits for a discovery that begins then.
     pub(super) fn forget(&self) {
-        let mut flight = self.flight();
-        flight.outdated = flight.finished + u64::from(flight.running);
+        let mut state = self.state();
+        state.outdated = state.finished + u64::from(state.running);
         let before = self.snapshot();
         self.publish(Snapshot { version: before.version + 1, forgotten: true, ..(*before).clone() });
     }
@@ -214,12 +214,12 @@ impl Service {
 
     /// The last discovery's error, if it failed.
     pub fn last_error(&self) -> Option<Error> {
-        self.flight().last.as_ref().and_then(|(_, error)| error.clone())
+        self.state().last.as_ref().and_then(|(_, error)| error.clone())
     }
 
     /// What broke since the last discovery began, if anything did.
     pub fn suspicion(&self) -> Option<String> {
-        self.flight().suspicion.clone()
+        self.state().suspicion.clone()
     }
 
     /// A connection to this node failed or turned READONLY: discoveries that began before now do not count any more.
@@ -228,10 +228,10 @@ impl Service {
         let concerned = snapshot.primary.as_ref() == Some(endpoint)
             || snapshot.replicas.iter().any(|replica| replica.endpoint == *endpoint);
         if concerned {
-            let mut flight = self.flight();
-            flight.outdated = flight.finished + u64::from(flight.running);
-            flight.suspicion = Some(format!("{endpoint}: {why}"));
-            flight.failover.unreachable |= snapshot.primary.as_ref() == Some(endpoint);
+            let mut state = self.state();
+            state.outdated = state.finished + u64::from(state.running);
+            state.suspicion = Some(format!("{endpoint}: {why}"));
+            state.failover.unreachable |= snapshot.primary.as_ref() == Some(endpoint);
         }
     }
 
@@ -242,10 +242,10 @@ impl Service {
 
     /// Waits for a discovery that begins from now on, and that asks the primary itself.
     pub fn verify(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Snapshot>> {
-        let mut flight = self.flight();
-        let stale = flight.finished + u64::from(flight.running);
-        flight.unverified = Some(stale);
-        drop(flight);
+        let mut state = self.state();
+        let stale = state.finished + u64::from(state.running);
+        state.unverified = Some(stale);
+        drop(state);
         self.discover(stale, deadline)
     }
 
@@ -257,8 +257,8 @@ impl Service {
         is_closed: impl Fn() -> bool,
     ) -> Result<Arc<Snapshot>> {
         self.shared.ensure_monitored();
-        let mut flight = self.flight();
-        let mut stale = stale.max(flight.outdated);
+        let mut state = self.state();
+        let mut stale = stale.max(state.outdated);
         let (version, mut has_waited) = (self.version(), false);
         loop {
             if self.shared.is_closed() {
@@ -271,28 +271,28 @@ impl Service {
             if has_waited && is_closed() {
                 return Err(Error::new(Status::Closed, "closed while the primary was being looked for"));
             }
-            if flight.finished > stale {
-                match &flight.last {
+            if state.finished > stale {
+                match &state.last {
                     Some((at, Some(error))) if has_waited || at.elapsed() < PAUSE => return Err(error.clone()),
                     // A failure of long ago says nothing about now.
-                    Some((_, Some(_))) => stale = flight.finished,
+                    Some((_, Some(_))) => stale = state.finished,
                     _ => return Ok(self.snapshot()),
                 }
             }
-            if !flight.running {
-                if let Err(error) = self.take_off(&mut flight, Haste::Soon) {
-                    flight = self.discover_here(flight, deadline, error)?;
+            if !state.running {
+                if let Err(error) = self.start(&mut state, Haste::Soon) {
+                    state = self.discover_here(state, deadline, error)?;
                     has_waited = true;
                     continue;
                 }
             }
             if deadline.is_over() {
-                return Err(self.timed_out(&flight, deadline));
+                return Err(self.timed_out(&state, deadline));
             }
             has_waited = true;
-            flight = match deadline.left() {
-                Some(left) => self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.landed.wait(flight).unwrap_or_else(PoisonError::into_inner),
+            state = match deadline.left() {
+                Some(left) => self.waiters.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.waiters.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -300,18 +300,18 @@ impl Service {
     /// Discovers on the caller's own thread, because no other can be had.
     fn discover_here<'a>(
         self: &'a Arc<Self>,
-        mut flight: MutexGuard<'a, Flight>,
+        mut state: MutexGuard<'a, DiscoveryState>,
         deadline: Deadline,
         error: Error,
-    ) -> Result<MutexGuard<'a, Flight>> {
+    ) -> Result<MutexGuard<'a, DiscoveryState>> {
         if deadline.is_over() {
             return Err(error);
         }
-        flight.running = true;
-        let number = flight.finished + 1;
-        drop(flight);
-        running::run_alone(Landing::new(Arc::clone(self), number), deadline);
-        Ok(self.flight())
+        state.running = true;
+        let number = state.finished + 1;
+        drop(state);
+        running::run_alone(Discovery::new(Arc::clone(self), number), deadline);
+        Ok(self.state())
     }
 
     /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
@@ -320,22 +320,22 @@ impl Service {
         if self.load().asked.is_some_and(|asked| asked.elapsed() < STALE) || self.shared.is_closed() {
             return;
         }
-        let mut flight = self.flight();
-        if !flight.running && flight.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
+        let mut state = self.state();
+        if !state.running && state.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
             // Without a thread for it things stay as they are, and the next read asks again.
-            let _ = self.take_off(&mut flight, Haste::Lazy);
+            let _ = self.start(&mut state, Haste::Lazy);
         }
     }
 
     /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
-    fn timed_out(&self, flight: &Flight, deadline: Deadline) -> Error {
+    fn timed_out(&self, state: &DiscoveryState, deadline: Deadline) -> Error {
         let after = deadline.elapsed();
         let text = format!(
             "the primary of service {} is still being looked for (after {} ms)",
             quoted(&self.name),
             after.as_millis()
         );
-        match &flight.last {
+        match &state.last {
             Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
             _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
         }
@@ -354,14 +354,14 @@ impl Service {
     /// Something has happened to the nodes: callers that wait before another attempt make it now.
     pub(super) fn end_pauses(&self) {
         self.pauses.end();
-        self.landed.notify_all();
+        self.waiters.notify_all();
     }
 
     /// The options have changed: what failed under the old ones says nothing about the new ones.
     pub(super) fn reconfigured(&self) {
-        let mut flight = self.flight();
-        flight.outdated = flight.finished + u64::from(flight.running);
-        drop(flight);
+        let mut state = self.state();
+        state.outdated = state.finished + u64::from(state.running);
+        drop(state);
         self.end_pauses();
     }
 
@@ -369,49 +369,49 @@ impl Service {
     /// is woken.
     pub fn wait_for_change(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
         let end = Instant::now() + pause;
-        let mut flight = self.flight();
+        let mut state = self.state();
         let ended = self.pauses.ended();
         while self.version() == version && self.pauses.ended() == ended && !stop() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            flight = self.landed.wait_timeout(flight, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.waiters.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Asks the Sentinels without waiting.
     pub(crate) fn poke(self: &Arc<Self>, haste: Haste) {
-        let mut flight = self.flight();
-        if !flight.running {
+        let mut state = self.state();
+        if !state.running {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
-            let _ = self.take_off(&mut flight, haste);
+            let _ = self.start(&mut state, haste);
         } else if haste > Haste::Lazy {
-            flight.again = flight.again.max(Some(haste));
+            state.again = state.again.max(Some(haste));
         }
     }
 
     /// Starts a discovery, not sooner than a pause after the last one.
-    fn take_off(self: &Arc<Self>, flight: &mut Flight, haste: Haste) -> Result<()> {
-        let number = flight.finished + 1;
+    fn start(self: &Arc<Self>, state: &mut DiscoveryState, haste: Haste) -> Result<()> {
+        let number = state.finished + 1;
         let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
-        let delay = flight.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
+        let delay = state.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
         let delay = if haste == Haste::Now { Duration::ZERO } else { delay };
         let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, haste };
         if !self.shared.discover(wanted) {
-            self.take_off_alone(number, delay, haste == Haste::Now)?;
+            self.start_alone(number, delay, haste == Haste::Now)?;
         }
-        flight.running = true;
+        state.running = true;
         Ok(())
     }
 
     /// Starts one on a worker: where no thread watches the Sentinels.
-    fn take_off_alone(self: &Arc<Self>, number: u64, delay: Duration, urgent: bool) -> Result<()> {
+    fn start_alone(self: &Arc<Self>, number: u64, delay: Duration, urgent: bool) -> Result<()> {
         let owner = Arc::downgrade(self);
         let waits = Weak::clone(&owner);
         let job = move || {
             let Some(service) = owner.upgrade() else { return };
-            running::run_alone(Landing::new(service, number), Deadline::never());
+            running::run_alone(Discovery::new(service, number), Deadline::never());
         };
         let host = self.host();
         let started = match delay.is_zero() {
@@ -419,7 +419,7 @@ impl Service {
             false => worker::after(delay, Weak::clone(&waits), move || {
                 if let (Err(_), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
                     let error = service.no_thread();
-                    service.land(number, service.version(), failed(error));
+                    service.finish(number, service.version(), failed(error));
                 }
             }),
         };
@@ -439,29 +439,27 @@ impl Service {
 
     pub(super) fn known(&self) -> Known {
         let snapshot = self.load();
-        let flight = self.flight();
+        let state = self.state();
         Known {
             primary: snapshot.primary_announced.clone(),
             epoch: snapshot.epoch,
             replicas: snapshot.replicas.iter().map(|replica| replica.announced.clone()).collect(),
-            proposed: flight.proposed.as_ref().map(|(proposal, since)| (proposal.clone(), since.elapsed())),
-            provisional: flight.failover.provisional.is_some(),
-            trusted: flight.suspicion.is_none()
-                && flight.unverified.is_none()
-                && matches!(flight.last, Some((_, None))),
-            membership: flight.membership.clone(),
+            proposed: state.proposed.as_ref().map(|(proposal, since)| (proposal.clone(), since.elapsed())),
+            provisional: state.failover.provisional.is_some(),
+            trusted: state.suspicion.is_none() && state.unverified.is_none() && matches!(state.last, Some((_, None))),
+            membership: state.membership.clone(),
         }
     }
 
     /// Publishes what a discovery found, and wakes all who wait.
-    fn land(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
-        let mut flight = self.flight();
+    fn finish(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
+        let mut state = self.state();
         if self.version() != version {
             // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
             // that back. The next one judges by the new.
-            (flight.running, flight.finished, flight.again) = (false, number, Some(Haste::Now));
-            (flight.last, flight.proposed) = (Some((Instant::now(), None)), None);
-            return self.fly_again(flight, None);
+            (state.running, state.finished, state.again) = (false, number, Some(Haste::Now));
+            (state.last, state.proposed) = (Some((Instant::now(), None)), None);
+            return self.start_again(state, None);
         }
         let before = self.snapshot();
         let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
@@ -473,7 +471,7 @@ impl Service {
             let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
             snapshot.replicas = before.replicas.iter().filter(of_before).cloned().collect();
         }
-        if flight.failover.is_lenient(Instant::now()) {
+        if state.failover.is_lenient(Instant::now()) {
             be_lenient(&mut snapshot.replicas, &before.replicas);
         }
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
@@ -481,48 +479,48 @@ impl Service {
         snapshot.sentinels = continued(std::mem::take(&mut report.sentinels), &before.sentinels);
         let found = error.is_none();
         if found && report.by_majority {
-            flight.confirmed = Some(report.begun);
+            state.confirmed = Some(report.begun);
         }
         if let Some((joined, strangers)) = report.membership.take() {
-            flight.membership.note(joined, strangers);
+            state.membership.note(joined, strangers);
         }
         let after = self.publish(snapshot);
         if found {
-            self.settle(&mut flight, &before, &after, &report);
+            self.settle(&mut state, &before, &after, &report);
             self.note_verified(&after, report.verified.as_ref());
             self.forget_gone(&after);
         }
-        self.note_views(&mut flight, report.dissent, report.strangers, error.as_ref());
-        self.heed_flags(&mut flight, &report.words, &report.presence, report.begun);
+        self.note_views(&mut state, report.dissent, report.strangers, error.as_ref());
+        self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
         self.note_silence(error.as_ref());
         self.tell_replicas(&before, &after);
         self.tell_refused(&before, &after);
-        (flight.running, flight.finished) = (false, number);
-        flight.last = Some((Instant::now(), error));
-        let since = flight.proposed.take().filter(|(known, _)| Some(known) == report.proposed.as_ref());
+        (state.running, state.finished) = (false, number);
+        state.last = Some((Instant::now(), error));
+        let since = state.proposed.take().filter(|(known, _)| Some(known) == report.proposed.as_ref());
         let since = since.map_or_else(Instant::now, |(_, since)| since);
-        flight.proposed = report.proposed.map(|proposal| (proposal, since));
-        flight.unverified.take_if(|stale| number > *stale);
-        if number > flight.outdated {
-            flight.suspicion = None;
-            flight.failover.unreachable &= !found;
+        state.proposed = report.proposed.map(|proposal| (proposal, since));
+        state.unverified.take_if(|stale| number > *stale);
+        if number > state.outdated {
+            state.suspicion = None;
+            state.failover.unreachable &= !found;
         }
-        self.fly_again(flight, report.verified.filter(|_| found));
+        self.start_again(state, report.verified.filter(|_| found));
         // Also when nothing has changed: who waits without a thread has waited for that.
         self.shared.changed(&self.name);
     }
 
     /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
     /// primary was verified in their pool.
-    fn fly_again(self: &Arc<Self>, mut flight: MutexGuard<'_, Flight>, verified: Option<Verified>) {
-        if let Some(haste) = flight.again.take().filter(|_| !self.shared.is_closed()) {
-            let _ = self.take_off(&mut flight, haste);
+    fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
+        if let Some(haste) = state.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.start(&mut state, haste);
         }
-        drop(flight);
+        drop(state);
         if let Some(Verified { conn, options }) = verified {
             self.shared.offer(&self.name, conn, &options);
         }
-        self.landed.notify_all();
+        self.waiters.notify_all();
     }
 
     /// Without subscriptions only a discovery shows that all Sentinels are gone, or back.
@@ -535,10 +533,16 @@ impl Service {
     }
 
     /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
-    fn note_views(&self, flight: &mut Flight, dissent: Option<Views>, strangers: Option<Views>, error: Option<&Error>) {
+    fn note_views(
+        &self,
+        state: &mut DiscoveryState,
+        dissent: Option<Views>,
+        strangers: Option<Views>,
+        error: Option<&Error>,
+    ) {
         let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
         let both =
-            [(&mut flight.dissent, dissent, Cause::SplitView), (&mut flight.strangers, strangers, Cause::Strangers)];
+            [(&mut state.dissent, dissent, Cause::SplitView), (&mut state.strangers, strangers, Cause::Strangers)];
         for (noted, views, cause) in both {
             if (says_nothing && views.is_none()) || !noted.note(views.as_ref()) {
                 continue;
@@ -554,12 +558,12 @@ impl Service {
 
     /// What the Sentinels name, while they do not agree.
     pub fn split_view(&self) -> Option<String> {
-        self.flight().dissent.views()
+        self.state().dissent.views()
     }
 
     /// Whether Sentinels answer that are not believed, because they belong to another deployment.
     pub fn hears_strangers(&self) -> bool {
-        self.flight().strangers.views().is_some()
+        self.state().strangers.views().is_some()
     }
 
     /// Tells something that leaves the primary what it is.
@@ -572,20 +576,20 @@ impl Service {
     /// Whether this is the primary before the last switch.
     pub(super) fn was_left(&self, primary: Option<&Endpoint>) -> bool {
         let is_current = self.load().primary_announced.as_ref() == primary;
-        primary.is_some() && !is_current && self.flight().failover.previous.as_ref() == primary
+        primary.is_some() && !is_current && self.state().failover.previous.as_ref() == primary
     }
 
     /// What follows from a verified primary: a switch, or the confirmation of one.
-    fn settle(&self, flight: &mut Flight, before: &Snapshot, after: &Snapshot, report: &Report) {
-        flight.failover.provisional = None;
+    fn settle(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, report: &Report) {
+        state.failover.provisional = None;
         if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
             let why = match report.reset {
                 true => Why::word(Cause::EpochReset),
                 false => Why::own(Cause::SentinelsAgree, "the Sentinels agree"),
             };
-            self.switched(flight, before, after, why);
+            self.switched(state, before, after, why);
             if !report.tilt {
-                self.lower_fence(flight);
+                self.lower_fence(state);
             }
         } else if report.reset {
             let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
@@ -629,7 +633,7 @@ impl Service {
 
     /// address.map has changed.
     pub(super) fn remap(&self, map: &AddressMap) {
-        let _flight = self.flight();
+        let _flight = self.state();
         let before = self.snapshot();
         let mut snapshot = before.mapped(map);
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
@@ -638,19 +642,19 @@ impl Service {
 
     /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
     pub fn wake(&self) {
-        drop(self.flight());
-        self.landed.notify_all();
+        drop(self.state());
+        self.waiters.notify_all();
     }
 
     /// Whether somebody holds the lock.
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
-        self.flight.try_lock().is_err()
+        self.state.try_lock().is_err()
     }
 
     /// A panic under this lock leaves nothing half done.
-    pub(super) fn flight(&self) -> MutexGuard<'_, Flight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> MutexGuard<'_, DiscoveryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -661,7 +665,7 @@ impl fmt::Debug for Service {
 }
 
 /// The end of a discovery: however it comes, a panic included, those who wait are told.
-pub(super) struct Landing {
+pub(super) struct Discovery {
     service: Arc<Service>,
     number: u64,
     /// Of the snapshot that was there when it began.
@@ -669,7 +673,7 @@ pub(super) struct Landing {
     report: Option<Report>,
 }
 
-impl Landing {
+impl Discovery {
     /// Of a discovery that begins now.
     pub(super) fn new(service: Arc<Service>, number: u64) -> Self {
         let version = service.version();
@@ -701,14 +705,14 @@ impl Landing {
     }
 }
 
-impl Drop for Landing {
+impl Drop for Discovery {
     fn drop(&mut self) {
         let report = self.report.take();
         let report = report.unwrap_or_else(|| {
             let text = format!("a bug in libvigie: a discovery ended in a panic{}", panic::behind());
             failed(Error::new(Status::Internal, text))
         });
-        self.service.land(self.number, self.version, report);
+        self.service.finish(self.number, self.version, report);
     }
 }
 
