@@ -97,10 +97,10 @@ impl Lag {
         }
     }
 
-    /// Takes a measurement. With `lenient`, while the primary is being replaced, a value above the bound does not replace one
+    /// Takes a measurement. With `in_grace`, while the primary is being replaced, a value above the bound does not replace one
     /// within it.
-    fn note(&self, lag: i64, max: u64, lenient: bool) {
-        if !(lenient && self.is_within(max, false)) {
+    fn note(&self, lag: i64, max: u64, in_grace: bool) {
+        if !(in_grace && self.is_within(max, false)) {
             self.0.store(lag, Ordering::Relaxed);
         }
     }
@@ -114,12 +114,12 @@ pub(super) fn measure<'a>(
     max: u64,
 ) -> bool {
     let Some((offset, listed)) = primary.and_then(ask_primary) else { return false };
-    let (lenient, snapshot) = (service.is_lenient(), service.load());
+    let (in_grace, snapshot) = (service.in_grace(), service.load());
     for (endpoint, lag) in replicas {
         let replica = snapshot.replicas.iter().find(|replica| replica.endpoint == *endpoint);
         let confirmed = replica.and_then(|replica| confirmed(replica, &listed));
         let behind = confirmed.map_or(ABSENT, |confirmed| offset.saturating_sub(confirmed).max(0));
-        lag.note(behind, max, lenient);
+        lag.note(behind, max, in_grace);
     }
     true
 }

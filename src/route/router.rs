@@ -23,7 +23,7 @@ use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Pool, PoolSpec};
 use crate::sys::random;
 use crate::time::Deadline;
-use crate::topology::{Haste, ReplicaView, Service};
+use crate::topology::{ReplicaView, Service, Urgency};
 
 /// The router of a client.
 pub(crate) struct Router {
@@ -238,7 +238,7 @@ impl Router {
     pub(crate) fn doubt(&self, pool: &Pool, why: &Error) {
         pool.refuse(why);
         self.context.service.suspect(pool.endpoint(), why.message());
-        self.context.service.poke(Haste::Lazy);
+        self.context.service.poke(Urgency::Lazy);
     }
 
     /// Takes a connection to the primary that a discovery has made, unless the pool does not need it: then it is returned.
@@ -290,7 +290,7 @@ impl Router {
     fn renew_topology(&self, serves: bool, stale: u64, deadline: Deadline) -> Result<()> {
         let service = &self.context.service;
         if serves && self.context.sentinel.is_degraded() {
-            service.poke(Haste::Lazy);
+            service.poke(Urgency::Lazy);
             return Ok(());
         }
         match service.discover_unless(stale, deadline, || self.context.is_closed()) {

@@ -19,7 +19,7 @@ use super::lease::Witnesses;
 use super::monitor;
 use super::presence::Presence;
 use super::sentinel::closed;
-use super::service::{DiscoveryState, Haste, Service};
+use super::service::{DiscoveryState, Service, Urgency};
 use super::snapshot::{ReplicaView, Snapshot};
 use super::watch::{FenceChange, Switch, TopologyEvent};
 use crate::config::{Endpoint, ProbePolicy};
@@ -29,11 +29,11 @@ use crate::time::{Deadline, Passage, WriteLease};
 use crate::worker;
 
 /// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
-const LENIENT: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(10);
 /// How often a call that waits at the fence looks after it.
 const LOOK: Duration = Duration::from_millis(100);
 /// For so long after a switch the Sentinels are polled often, because the old primary will join the replicas.
-pub(super) const RESTLESS: Duration = Duration::from_secs(40);
+pub(super) const POLLED_FAST: Duration = Duration::from_secs(40);
 
 /// What is known of the failover that is under way.
 #[derive(Default)]
@@ -58,11 +58,11 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    pub(super) fn is_restless(&self, now: Instant) -> bool {
+    pub(super) fn polls_fast(&self, now: Instant) -> bool {
         let recently = |since: Instant, span| now.saturating_duration_since(since) < span;
         self.fence.is_held()
             || self.provisional.is_some()
-            || self.switched.is_some_and(|since| recently(since, RESTLESS))
+            || self.switched.is_some_and(|since| recently(since, POLLED_FAST))
     }
 
     /// Whether the primary is dead (rule 9): objectively down, or lost by who leads the failover, and from here.
@@ -80,8 +80,8 @@ impl Failover {
     }
 
     /// Whether links and lag count as known before.
-    pub(super) fn is_lenient(&self, now: Instant) -> bool {
-        let recently = self.switched.is_some_and(|since| now.saturating_duration_since(since) < LENIENT);
+    pub(super) fn in_grace(&self, now: Instant) -> bool {
+        let recently = self.switched.is_some_and(|since| now.saturating_duration_since(since) < GRACE);
         self.fence.is_held() || self.provisional.is_some() || !self.down.is_empty() || recently
     }
 }
@@ -209,7 +209,7 @@ impl Service {
         });
         drop(state);
         if is_back {
-            self.poke(Haste::Now);
+            self.poke(Urgency::Now);
         }
         match passage {
             Passage::Until(end) => Some(end),
@@ -268,12 +268,12 @@ impl Service {
         }
         drop(state);
         if ask {
-            self.poke(Haste::Soon);
+            self.poke(Urgency::Soon);
         }
     }
 
     /// The candidate, asked then, says that it is a replica.
-    pub(super) fn candidate_denies(&self, asked: Instant) {
+    pub(super) fn candidate_is_replica(&self, asked: Instant) {
         self.state().failover.witnesses.note_candidate(asked);
     }
 
@@ -297,7 +297,7 @@ impl Service {
         state.failover.fence.expire();
         self.set_fence(&mut state, &Why::word(Cause::FenceExpired));
         drop(state);
-        self.poke(Haste::Now);
+        self.poke(Urgency::Now);
         None
     }
 
@@ -359,12 +359,12 @@ impl Service {
     }
 
     /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
-    pub fn is_lenient(&self) -> bool {
-        self.state().failover.is_lenient(Instant::now())
+    pub fn in_grace(&self) -> bool {
+        self.state().failover.in_grace(Instant::now())
     }
 
     /// The candidate says that it is a primary (rules 8 and 9).
-    pub(super) fn candidate_speaks(self: &Arc<Self>, announced: &Endpoint) {
+    pub(super) fn candidate_is_primary(self: &Arc<Self>, announced: &Endpoint) {
         let policy = self.shared.settings().sentinel.failover.probe;
         let mut state = self.state();
         if self.load().primary_announced.as_ref() == Some(announced) {
@@ -389,7 +389,7 @@ impl Service {
         if taken {
             self.shared.changed(&self.name);
         }
-        self.poke(Haste::Now);
+        self.poke(Urgency::Now);
     }
 
     /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
@@ -475,7 +475,7 @@ fn set(list: &mut Vec<Speaker>, sentinel: &Speaker, on: bool) {
 }
 
 /// Rule 32: after the loss of a primary every replica reports a broken link for seconds; that says nothing about the replica.
-pub(super) fn be_lenient(replicas: &mut [ReplicaView], before: &[ReplicaView]) {
+pub(super) fn keep_fitness(replicas: &mut [ReplicaView], before: &[ReplicaView]) {
     for replica in replicas.iter_mut().filter(|replica| replica.unfit_by_link) {
         let known = before.iter().find(|known| known.announced == replica.announced);
         if known.is_some_and(|known| known.unfit.is_none()) {

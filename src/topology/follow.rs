@@ -35,7 +35,7 @@ pub struct Line {
     /// The ids before that.
     pub older: Vec<String>,
     /// Its link does not count.
-    pub lenient: bool,
+    pub in_grace: bool,
     /// What the Sentinels say of it: whom it follows, and whether its link stands.
     pub listed: Option<(Option<Endpoint>, bool)>,
 }
@@ -73,7 +73,7 @@ impl Line {
         }
         let unfit = |cause, text: String| Weighed::Unfit(Why::own(cause, text), cause == Cause::LinkDown);
         let broken = || unfit(Cause::LinkDown, format!("its link to the primary is down ({state})"));
-        if follows && !self.lenient {
+        if follows && !self.in_grace {
             return broken();
         }
         let theirs = match theirs {
@@ -88,7 +88,7 @@ impl Line {
                 false => unfit(Cause::OtherPrimary, format!("it follows {at}, not the primary {primary}")),
             }
         };
-        let lent = |id: &String| self.lenient && *id == theirs.id;
+        let lent = |id: &String| self.in_grace && *id == theirs.id;
         if self.id.as_ref() != Some(&theirs.id) && !self.older.iter().any(lent) {
             match primary {
                 Told::NotAsked => return Weighed::AskPrimary,
@@ -100,14 +100,14 @@ impl Line {
                 _ => return self.by_others(at, state, "the primary does not tell its replication id"),
             }
         }
-        if connected || (self.lenient && !theirs.syncing) { Weighed::Fit } else { broken() }
+        if connected || (self.in_grace && !theirs.syncing) { Weighed::Fit } else { broken() }
     }
 
     /// The Sentinels' word: they have asked the replica themselves, up to ten seconds ago.
     fn by_others(&self, at: Option<Endpoint>, state: &str, why: &str) -> Weighed {
-        let stands = matches!(state, "" | "connected") || self.lenient;
+        let stands = matches!(state, "" | "connected") || self.in_grace;
         match &self.listed {
-            Some((follows, link_ok)) if stands && (*link_ok || self.lenient) && (at.is_none() || *follows == at) => {
+            Some((follows, link_ok)) if stands && (*link_ok || self.in_grace) && (at.is_none() || *follows == at) => {
                 Weighed::Unproven(Why::own(Cause::Unproven, format!("{why}: the Sentinels' word for it is taken")))
             }
             _ => {
@@ -216,23 +216,24 @@ impl State {
 }
 
 impl Service {
-    /// What a replica, dialled there, is weighed by. `lenient`: the caller knows nothing better than it.
-    pub fn line_of(&self, replica: &Endpoint, lenient: bool) -> Line {
+    /// What a replica, dialled there, is weighed by. `is_last_resort`: the caller knows nothing better than it.
+    pub fn line_of(&self, replica: &Endpoint, is_last_resort: bool) -> Line {
         let snapshot = self.load();
         let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
         let state = self.state();
         let failover = &state.failover;
-        let is_lenient = failover.is_lenient(Instant::now());
+        let in_grace = failover.in_grace(Instant::now());
         let candidate = failover.says_primary.as_ref().map(|announced| (announced.clone(), self.dialled(announced)));
-        let previous = failover.previous.as_ref().filter(|_| is_lenient);
+        let previous = failover.previous.as_ref().filter(|_| in_grace);
         let leaders = snapshot.primary_announced.iter().chain(&snapshot.primary).cloned();
         let leaders = leaders.chain(candidate.into_iter().flat_map(|(announced, dialled)| [announced, dialled]));
         let leaders = leaders.chain(previous.into_iter().flat_map(|old| [old.clone(), self.dialled(old)])).collect();
-        let lenient = lenient || is_lenient || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
+        let in_grace =
+            is_last_resort || in_grace || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
         drop(state);
         let (id, older) = self.following.state().ids(snapshot.primary_announced.as_ref());
         let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
-        Line { leaders, id, older, lenient, listed }
+        Line { leaders, id, older, in_grace, listed }
     }
 
     fn dialled(&self, announced: &Endpoint) -> Endpoint {
@@ -358,9 +359,9 @@ mod tests {
         Line { leaders: vec![at("p"), at("c")], ..Line::default() }
     }
 
-    fn lenient() -> Line {
+    fn in_grace() -> Line {
         let listed = Some((Some(at("p")), true));
-        Line { lenient: true, id: Some("A".into()), older: vec!["B".into()], listed, ..line() }
+        Line { in_grace: true, id: Some("A".into()), older: vec!["B".into()], listed, ..line() }
     }
 
     fn unfit(weighed: Weighed) -> (String, bool) {
@@ -423,7 +424,7 @@ mod tests {
         }
         let cut = Line { listed: Some((Some(at("p")), false)), ..line() };
         assert!(matches!(cut.weigh(&Role::Unknown, Told::Nothing, Told::NotAsked), Weighed::Unfit(..)));
-        let weighed = Line { lenient: true, ..cut }.weigh(&Role::Unknown, Told::Nothing, Told::NotAsked);
+        let weighed = Line { in_grace: true, ..cut }.weigh(&Role::Unknown, Told::Nothing, Told::NotAsked);
         assert!(matches!(weighed, Weighed::Unproven(_)), "while links do not count: {weighed:?}");
         let primary_mute = Line { listed: Some((Some(at("nat")), true)), ..line() };
         let weighed = primary_mute.weigh(&nat, Told::Is(&told("A", None, true)), Told::Nothing);
@@ -433,22 +434,22 @@ mod tests {
     #[test]
     fn while_the_primary_is_away_a_broken_link_counts_for_nothing_and_foreign_data_do() {
         let cut = role("p", "connect");
-        assert_eq!(lenient().weigh(&cut, Told::NotAsked, Told::NotAsked), Weighed::AskReplica);
+        assert_eq!(in_grace().weigh(&cut, Told::NotAsked, Told::NotAsked), Weighed::AskReplica);
         for id in ["A", "B"] {
-            assert_eq!(lenient().weigh(&cut, Told::Is(&told(id, None, true)), Told::NotAsked), Weighed::Fit);
+            assert_eq!(in_grace().weigh(&cut, Told::Is(&told(id, None, true)), Told::NotAsked), Weighed::Fit);
         }
         let empty = told("new", None, false);
-        assert_eq!(lenient().weigh(&cut, Told::Is(&empty), Told::NotAsked), Weighed::AskPrimary);
-        let (why, by_link) = unfit(lenient().weigh(&cut, Told::Is(&empty), Told::Nothing));
+        assert_eq!(in_grace().weigh(&cut, Told::Is(&empty), Told::NotAsked), Weighed::AskPrimary);
+        let (why, by_link) = unfit(in_grace().weigh(&cut, Told::Is(&empty), Told::Nothing));
         assert!(!by_link && why.contains("not those of the primary"), "{why}");
         let promoted = told("N", Some("A"), true);
-        let unheard = Line { id: None, older: vec![], ..lenient() };
+        let unheard = Line { id: None, older: vec![], ..in_grace() };
         let weighed = unheard.weigh(&cut, Told::Is(&told("A", None, true)), Told::Is(&promoted));
         assert_eq!(weighed, Weighed::Fit, "it has what the new primary was promoted with");
         assert_eq!(unheard.weigh(&cut, Told::Is(&told("A", None, true)), Told::Nothing), Weighed::Fit);
         unfit(unheard.weigh(&cut, Told::Is(&empty), Told::Nothing));
         let syncing = Replication { syncing: true, ..told("A", None, true) };
-        assert!(unfit(lenient().weigh(&cut, Told::Is(&syncing), Told::NotAsked)).1);
+        assert!(unfit(in_grace().weigh(&cut, Told::Is(&syncing), Told::NotAsked)).1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
 use super::running::{Discoveries, Wanted};
 use super::sentinel::Sentinel;
-use super::service::{Glance, Haste, Service};
+use super::service::{PollFacts, Service, Urgency};
 use super::subscription::{Change, SentinelSubscription};
 use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
 use crate::config::{Endpoint, MonitorMode, Settings};
@@ -33,7 +33,7 @@ use crate::sys::waker::Waker;
 /// The longest sleep: members of the list of Sentinels come and go without waking anybody.
 const NAP: Duration = Duration::from_millis(500);
 /// Between polls while a failover is under way or the old primary is expected back.
-const RESTLESS: Duration = Duration::from_secs(1);
+const FAST_POLL: Duration = Duration::from_secs(1);
 /// A service is polled for so long after nobody uses it any more; and the longest pause between questions for one that no Sentinel knows.
 const KEPT: Duration = Duration::from_secs(60);
 /// All services are not looked at more often than this, and at the latest after that.
@@ -258,9 +258,9 @@ struct ServiceState {
 
 impl ServiceState {
     /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
-    fn is_in_use(&mut self, service: &Arc<Service>, seen: &Glance, is_watched: bool, now: Instant) -> bool {
+    fn is_in_use(&mut self, service: &Arc<Service>, seen: &PollFacts, is_watched: bool, now: Instant) -> bool {
         // The handle's own list holds it once, and the caller of this does.
-        if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.restless {
+        if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.polls_fast {
             let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
             self.next_poll = if was_forgotten { now } else { self.next_poll };
             return true;
@@ -274,18 +274,18 @@ impl ServiceState {
     }
 
     /// How long from one poll to the next.
-    fn pace(&mut self, seen: &Glance, interval: Duration) -> Duration {
+    fn pace(&mut self, seen: &PollFacts, interval: Duration) -> Duration {
         let Some(was_known) = seen.unknown else {
             self.unknown = None;
-            return if seen.restless || seen.unsettled { interval.min(RESTLESS) } else { interval };
+            return if seen.polls_fast || seen.unsettled { interval.min(FAST_POLL) } else { interval };
         };
-        let (pause, before) = self.unknown.unwrap_or((RESTLESS, seen.discovered));
+        let (pause, before) = self.unknown.unwrap_or((FAST_POLL, seen.discovered));
         let pause = match seen.discovered - before {
-            _ if was_known => RESTLESS,
+            _ if was_known => FAST_POLL,
             0 => pause,
             1 => (pause * 2).min(KEPT),
             // Somebody else has asked for it, or an event has.
-            _ => RESTLESS,
+            _ => FAST_POLL,
         };
         self.unknown = Some((pause, seen.discovered));
         pause
@@ -450,7 +450,7 @@ impl HandleState {
         }
         if came_up {
             // Events may have been missed before: the flags tell (rule 5).
-            sentinel.all().iter().for_each(|service| service.poke(Haste::Soon));
+            sentinel.all().iter().for_each(|service| service.poke(Urgency::Soon));
         }
     }
 
@@ -474,23 +474,23 @@ impl HandleState {
             EventKind::Promoted(candidate) => {
                 service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
                 self.question(sentinel, &service, candidate);
-                service.poke(Haste::Now);
+                service.poke(Urgency::Now);
             }
             EventKind::Aborted => {
                 service.release_fence(from, &event.channel);
                 let interval = sentinel.settings().sentinel.monitor.interval;
                 self.service_state(&event.service, interval).probe = None;
-                service.poke(Haste::Now);
+                service.poke(Urgency::Now);
             }
-            EventKind::Switched(..) => service.poke(Haste::Now),
+            EventKind::Switched(..) => service.poke(Urgency::Now),
             EventKind::PrimaryDown(down) => {
                 match event.channel.ends_with("odown") {
                     true => service.note_down(from, event.primary.as_ref(), *down),
                     false => service.note_missed(from, event.primary.as_ref(), *down),
                 }
-                service.poke(if *down { Haste::Now } else { Haste::Soon });
+                service.poke(if *down { Urgency::Now } else { Urgency::Soon });
             }
-            EventKind::Replica | EventKind::Peers | EventKind::Other => service.poke(Haste::Soon),
+            EventKind::Replica | EventKind::Peers | EventKind::Other => service.poke(Urgency::Soon),
         }
         self.tell(sentinel, &service, &from.announced, event);
     }
@@ -585,13 +585,13 @@ impl HandleState {
         self.busy.clear();
         let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
         for service in &services {
-            let seen = service.glance(now);
+            let seen = service.poll_facts(now);
             // A service that nobody has used yet is left alone.
             if seen.discovered == 0 {
                 continue;
             }
             let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
-            if works || seen.restless {
+            if works || seen.polls_fast {
                 let (then, is_busy) = self.drive_failover(sentinel, service, now, waker);
                 at = then.map_or(at, |then| then.min(at));
                 if is_busy {
@@ -611,7 +611,7 @@ impl HandleState {
     fn poll(
         &mut self,
         service: &Arc<Service>,
-        seen: &Glance,
+        seen: &PollFacts,
         settings: &Settings,
         is_watched: bool,
         now: Instant,
@@ -623,7 +623,7 @@ impl HandleState {
         }
         let pace = service_state.pace(seen, interval);
         if now >= service_state.next_poll {
-            service.poke(Haste::Lazy);
+            service.poke(Urgency::Lazy);
             // Jitter makes it shorter only: the interval is a promise.
             service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
         } else {
@@ -646,8 +646,8 @@ impl HandleState {
         let mut probes = None;
         if let Some(probe) = &mut service_state.probe {
             match probe.drive(waker) {
-                Some((_, true)) => service.candidate_speaks(&probe.announced),
-                Some((asked, false)) => service.candidate_denies(asked),
+                Some((_, true)) => service.candidate_is_primary(&probe.announced),
+                Some((asked, false)) => service.candidate_is_replica(asked),
                 None => {}
             }
             probes = probe.wakes_at();

@@ -9,8 +9,8 @@ fn service_state() -> ServiceState {
     ServiceState { next_poll: Instant::now(), unused: None, unknown: None, probe: None, inquiry: None }
 }
 
-fn seen(discovered: u64, unknown: Option<bool>) -> Glance {
-    Glance { discovered, running: false, restless: false, unsettled: unknown.is_some(), unknown }
+fn seen(discovered: u64, unknown: Option<bool>) -> PollFacts {
+    PollFacts { discovered, running: false, polls_fast: false, unsettled: unknown.is_some(), unknown }
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_name_that_was_known_is_asked_for_every_second_and_a_found_one_as_usual() {
         assert_eq!(service_state.pace(&seen(discovered, Some(true)), interval), Duration::from_secs(1));
     }
     assert_eq!(service_state.pace(&seen(6, None), interval), interval);
-    assert_eq!(service_state.pace(&Glance { unsettled: true, ..seen(6, None) }, interval), RESTLESS);
+    assert_eq!(service_state.pace(&PollFacts { unsettled: true, ..seen(6, None) }, interval), FAST_POLL);
     assert_eq!(service_state.pace(&seen(7, Some(false)), interval), Duration::from_secs(1), "from the beginning");
 }
 

@@ -197,7 +197,7 @@ fn a_word_is_judged_and_acted_on_in_one_moment() {
                     return;
                 }
                 let (switcher, candidate) = (Arc::clone(&of), candidate.clone());
-                let switched = spawn(move || switcher.candidate_speaks(&candidate));
+                let switched = spawn(move || switcher.candidate_is_primary(&candidate));
                 // With the lock held it comes after what follows from the word, without it before.
                 match of.is_locked() {
                     true => others.lock().unwrap_or_else(PoisonError::into_inner).push(switched),

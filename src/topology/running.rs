@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::command::{Ask, CommandLinks, Ended, Ticket};
 use super::discovery::{self, Hearing, Report};
 use super::round::Round;
-use super::service::{Discovery, Haste, Service};
+use super::service::{Discovery, Service, Urgency};
 use crate::config::Endpoint;
 use crate::net::LinkOptions;
 use crate::sys::poll::{Found, PollFd};
@@ -27,7 +27,7 @@ const MOST_URGENT: usize = 64;
 /// A poll takes what INFO said so long ago: TILT lasts half a minute.
 const INFO_KEPT: Duration = Duration::from_secs(1);
 /// How often a thread that drives one discovery looks whether it is still wanted.
-const GLANCE: Duration = Duration::from_millis(20);
+const CHECK: Duration = Duration::from_millis(20);
 
 /// A discovery that is to begin.
 pub(super) struct Wanted {
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
     pub(super) number: u64,
     /// Not before.
     pub(super) at: Instant,
-    pub(super) haste: Haste,
+    pub(super) urgency: Urgency,
 }
 
 impl Wanted {
@@ -57,13 +57,13 @@ pub(super) struct Running {
     discovery: Discovery,
     round: Round,
     deadline: Deadline,
-    haste: Haste,
+    urgency: Urgency,
     options: Arc<LinkOptions>,
 }
 
 impl Running {
     /// Begins; `None` when nobody wants to know any more.
-    fn begin(discovery: Discovery, asker: u64, haste: Haste) -> Option<Self> {
+    fn begin(discovery: Discovery, asker: u64, urgency: Urgency) -> Option<Self> {
         let service = discovery.service();
         if service.shared.is_closed() {
             discovery.abandon();
@@ -75,14 +75,14 @@ impl Running {
         let deadline = Deadline::after(discovery::bound(&settings));
         let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
         let round = Round::new(service.name(), Arc::clone(&service.shared), service.known(), deadline);
-        Some(Self { asker, discovery, round, deadline, haste, options })
+        Some(Self { asker, discovery, round, deadline, urgency, options })
     }
 
     /// Asks what is to be asked; false when there was nothing.
     fn ask(&mut self, links: &mut CommandLinks) -> bool {
         let due = self.round.take_due();
         let asks = !due.is_empty();
-        let info_kept = if self.haste == Haste::Lazy { INFO_KEPT } else { Duration::ZERO };
+        let info_kept = if self.urgency == Urgency::Lazy { INFO_KEPT } else { Duration::ZERO };
         let info_since = self.round.begun().checked_sub(info_kept);
         for (index, endpoint, bytes, replies) in due {
             let ask = Ask {
@@ -90,7 +90,7 @@ impl Running {
                 bytes,
                 replies,
                 timeout: self.round.settings().sentinel.timeout,
-                urgent: self.haste == Haste::Now,
+                urgent: self.urgency == Urgency::Now,
                 info_since: info_since.or(Some(self.round.begun())),
             };
             links.ask(&endpoint, &self.options, ask);
@@ -104,14 +104,14 @@ impl Running {
 
     /// Judges, and tells those who wait; on a worker, if a node must be asked for its role.
     fn finish(self) {
-        let Self { mut discovery, round, deadline, haste, .. } = self;
+        let Self { mut discovery, round, deadline, urgency, .. } = self;
         let service = Arc::clone(discovery.service());
         match conclude(&service, Hearing::of(round, deadline), false) {
             Ok(report) => discovery.finish(report),
             Err(hearing) => {
                 // What is told if no thread can be had for it.
                 discovery.prepare(service.no_thread());
-                let _ = worker::dial(service.host(), haste == Haste::Now, move || {
+                let _ = worker::dial(service.host(), urgency == Urgency::Now, move || {
                     discovery.unprepare();
                     let service = Arc::clone(discovery.service());
                     finish_here(discovery, *hearing);
@@ -135,9 +135,9 @@ fn finish_here(discovery: Discovery, hearing: Hearing) {
 
 /// Runs a discovery on this thread, with links of its own.
 pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
-    let Some(mut running) = Running::begin(discovery, 0, Haste::Now) else { return };
+    let Some(mut running) = Running::begin(discovery, 0, Urgency::Now) else { return };
     let mut links = CommandLinks::default();
-    // Without a waker a name that is resolved is noticed at the next glance.
+    // Without a waker a name that is resolved is noticed at the next look.
     let waker = Waker::new().ok().map(Arc::new);
     while running.is_wanted() && !until.is_over() {
         running.ask(&mut links);
@@ -151,8 +151,8 @@ pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
             break;
         }
         if !has_come {
-            let glance = now + GLANCE;
-            links.wait(waker.as_ref(), running.round.ends_at().map_or(glance, |end| end.min(glance)));
+            let check = now + CHECK;
+            links.wait(waker.as_ref(), running.round.ends_at().map_or(check, |end| end.min(check)));
         }
     }
     drop(links);
@@ -198,7 +198,7 @@ impl Discoveries {
 
     fn begin_due(&mut self, now: Instant) {
         // Urgent ones first, then in their order.
-        self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.haste));
+        self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.urgency));
         let mut place = 0;
         while place < self.waiting.len() {
             let wanted = &self.waiting[place];
@@ -210,7 +210,7 @@ impl Discoveries {
             self.last_asker += 1;
             let asker = self.last_asker;
             // A panic ends this one alone: those who wait for it are told when it is dropped.
-            let begun = catch_unwind(AssertUnwindSafe(|| Running::begin(wanted.begin()?, asker, wanted.haste)));
+            let begun = catch_unwind(AssertUnwindSafe(|| Running::begin(wanted.begin()?, asker, wanted.urgency)));
             self.running.extend(begun.ok().flatten());
         }
     }
@@ -219,7 +219,7 @@ impl Discoveries {
     fn has_room(&self, wanted: &Wanted) -> bool {
         let Some(service) = wanted.service.upgrade() else { return true };
         let of_handle = |one: &&Running| Arc::ptr_eq(&one.discovery.service().shared, &service.shared);
-        let most = if wanted.haste == Haste::Now { MOST_URGENT } else { MOST };
+        let most = if wanted.urgency == Urgency::Now { MOST_URGENT } else { MOST };
         self.running.iter().filter(of_handle).count() < most
     }
 

@@ -7,7 +7,7 @@
 use super::cause::{Cause, Why};
 use super::deployment::Membership;
 use super::discovery::{Report, Verified, Views};
-use super::failover::{Failover, be_lenient};
+use super::failover::{Failover, keep_fitness};
 use super::follow::Following;
 use super::identity::Speaker;
 use super::judge::{Known, Proposal};
@@ -39,7 +39,7 @@ const SPLIT: Duration = Duration::from_secs(3);
 
 /// How soon the Sentinels are to be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Haste {
+pub(crate) enum Urgency {
     /// A discovery under way will do.
     Lazy,
     /// Something may have changed just now: after the one under way, with the usual pause.
@@ -92,7 +92,7 @@ pub struct Service {
 pub(super) struct DiscoveryState {
     running: bool,
     /// Something happened while it was running: another one follows.
-    again: Option<Haste>,
+    again: Option<Urgency>,
     /// The number of the last discovery that ended.
     finished: u64,
     /// When that was, and why it failed.
@@ -126,13 +126,13 @@ impl DiscoveryState {
 }
 
 /// What decides when a service is asked for next.
-pub(super) struct Glance {
+pub(super) struct PollFacts {
     /// The number of the last discovery that ended.
     pub(super) discovered: u64,
     /// One is under way.
     pub(super) running: bool,
     /// A failover is under way, or was a moment ago.
-    pub(super) restless: bool,
+    pub(super) polls_fast: bool,
     /// The Sentinels could not be understood, or do not agree.
     pub(super) unsettled: bool,
     /// No Sentinel that answered knows it, and whether one has known it before.
@@ -186,14 +186,14 @@ impl Service {
     }
 
     /// What decides when it is asked for next.
-    pub(super) fn glance(&self, now: Instant) -> Glance {
+    pub(super) fn poll_facts(&self, now: Instant) -> PollFacts {
         let state = self.state();
         let failed = state.last.as_ref().and_then(|(_, error)| error.as_ref());
         let is_unknown = failed.is_some_and(|error| error.status() == Status::UnknownService);
-        Glance {
+        PollFacts {
             discovered: state.finished,
             running: state.running,
-            restless: state.failover.is_restless(now),
+            polls_fast: state.failover.polls_fast(now),
             unsettled: state.is_unsettled(),
             unknown: is_unknown.then(|| self.load().primary_announced.is_some()),
         }
@@ -280,7 +280,7 @@ impl Service {
                 }
             }
             if !state.running {
-                if let Err(error) = self.start(&mut state, Haste::Soon) {
+                if let Err(error) = self.start(&mut state, Urgency::Soon) {
                     state = self.discover_here(state, deadline, error)?;
                     has_waited = true;
                     continue;
@@ -323,7 +323,7 @@ impl Service {
         let mut state = self.state();
         if !state.running && state.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
             // Without a thread for it things stay as they are, and the next read asks again.
-            let _ = self.start(&mut state, Haste::Lazy);
+            let _ = self.start(&mut state, Urgency::Lazy);
         }
     }
 
@@ -381,25 +381,25 @@ impl Service {
     }
 
     /// Asks the Sentinels without waiting.
-    pub(crate) fn poke(self: &Arc<Self>, haste: Haste) {
+    pub(crate) fn poke(self: &Arc<Self>, urgency: Urgency) {
         let mut state = self.state();
         if !state.running {
             // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
-            let _ = self.start(&mut state, haste);
-        } else if haste > Haste::Lazy {
-            state.again = state.again.max(Some(haste));
+            let _ = self.start(&mut state, urgency);
+        } else if urgency > Urgency::Lazy {
+            state.again = state.again.max(Some(urgency));
         }
     }
 
     /// Starts a discovery, not sooner than a pause after the last one.
-    fn start(self: &Arc<Self>, state: &mut DiscoveryState, haste: Haste) -> Result<()> {
+    fn start(self: &Arc<Self>, state: &mut DiscoveryState, urgency: Urgency) -> Result<()> {
         let number = state.finished + 1;
         let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
         let delay = state.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
-        let delay = if haste == Haste::Now { Duration::ZERO } else { delay };
-        let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, haste };
+        let delay = if urgency == Urgency::Now { Duration::ZERO } else { delay };
+        let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, urgency };
         if !self.shared.discover(wanted) {
-            self.start_alone(number, delay, haste == Haste::Now)?;
+            self.start_alone(number, delay, urgency == Urgency::Now)?;
         }
         state.running = true;
         Ok(())
@@ -457,7 +457,7 @@ impl Service {
         if self.version() != version {
             // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
             // that back. The next one judges by the new.
-            (state.running, state.finished, state.again) = (false, number, Some(Haste::Now));
+            (state.running, state.finished, state.again) = (false, number, Some(Urgency::Now));
             (state.last, state.proposed) = (Some((Instant::now(), None)), None);
             return self.start_again(state, None);
         }
@@ -471,8 +471,8 @@ impl Service {
             let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
             snapshot.replicas = before.replicas.iter().filter(of_before).cloned().collect();
         }
-        if state.failover.is_lenient(Instant::now()) {
-            be_lenient(&mut snapshot.replicas, &before.replicas);
+        if state.failover.in_grace(Instant::now()) {
+            keep_fitness(&mut snapshot.replicas, &before.replicas);
         }
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         snapshot.discovery = number;
@@ -513,8 +513,8 @@ impl Service {
     /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
     /// primary was verified in their pool.
     fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
-        if let Some(haste) = state.again.take().filter(|_| !self.shared.is_closed()) {
-            let _ = self.start(&mut state, haste);
+        if let Some(urgency) = state.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.start(&mut state, urgency);
         }
         drop(state);
         if let Some(Verified { conn, options }) = verified {
