@@ -62,12 +62,12 @@ pub enum Heard {
     /// The name, but no address that could be used, for this reason.
     NoAddress(String),
     /// A primary.
-    Known(View),
+    Known(ServiceView),
 }
 
 /// A service in the eyes of one Sentinel.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct ServiceView {
     /// The primary's address.
     pub primary: Endpoint,
     /// The configuration epoch.
@@ -249,7 +249,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     let stale = address_of(primary, 0).is_some_and(|described| Some(described) != endpoint(&host, port));
     match endpoint(&host, port) {
         None => Ok(Heard::NoAddress(format!("names {} port {port}, which is no address", quoted(&host)))),
-        Some(announced) => Ok(Heard::Known(View {
+        Some(announced) => Ok(Heard::Known(ServiceView {
             primary: announced,
             epoch: u64::try_from(epoch).unwrap_or(0),
             quorum: number(primary, 0, b"quorum").and_then(|quorum| u64::try_from(quorum).ok()).unwrap_or(0),

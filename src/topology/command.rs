@@ -61,13 +61,13 @@ pub(super) type Ended = Vec<(Ticket, Result<Answered>)>;
 
 /// What was sent and is not answered yet.
 struct Sent {
-    what: What,
+    what: SentKind,
     due: usize,
     replies: Vec<Reply>,
     until: Deadline,
 }
 
-enum What {
+enum SentKind {
     Id,
     Info,
     /// `again`: it was sent before, on a connection that ended.
@@ -138,7 +138,7 @@ impl CommandLink {
 
     /// Whether nobody waits for anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.iter().all(|sent| matches!(sent.what, What::Dropped))
+        self.queue.is_empty() && self.in_flight.iter().all(|sent| matches!(sent.what, SentKind::Dropped))
     }
 
     /// Whether there is something to do.
@@ -159,8 +159,8 @@ impl CommandLink {
     pub(super) fn cancel(&mut self, asker: u64) {
         self.queue.retain(|(ask, _)| ask.ticket.asker != asker);
         for sent in &mut self.in_flight {
-            if matches!(&sent.what, What::Question { ask, .. } if ask.ticket.asker == asker) {
-                sent.what = What::Dropped;
+            if matches!(&sent.what, SentKind::Question { ask, .. } if ask.ticket.asker == asker) {
+                sent.what = SentKind::Dropped;
             }
         }
     }
@@ -234,7 +234,7 @@ impl CommandLink {
 
     /// Whether nothing that somebody waits for is in flight.
     fn is_drained(&self) -> bool {
-        self.in_flight.iter().all(|sent| !matches!(sent.what, What::Question { .. }))
+        self.in_flight.iter().all(|sent| !matches!(sent.what, SentKind::Question { .. }))
     }
 
     fn forget_connection(&mut self) {
@@ -250,9 +250,9 @@ impl CommandLink {
         self.forget_connection();
         for sent in sent.into_iter().rev() {
             match sent.what {
-                What::Question { ask, again: false } => self.queue.push_front((ask, true)),
-                What::Question { ask, again: true } => ended.push((ask.ticket, Err(error.clone()))),
-                What::Id | What::Info | What::Dropped => {}
+                SentKind::Question { ask, again: false } => self.queue.push_front((ask, true)),
+                SentKind::Question { ask, again: true } => ended.push((ask.ticket, Err(error.clone()))),
+                SentKind::Id | SentKind::Info | SentKind::Dropped => {}
             }
         }
         // One that was good may be dialled again at once.
@@ -277,16 +277,16 @@ impl CommandLink {
 
     fn answered(&mut self, mut sent: Sent, ended: &mut Ended) {
         match sent.what {
-            What::Id => self.id = sent.replies.pop().map(Arc::new),
-            What::Info => self.info = sent.replies.pop().map(|info| Arc::new(OwnState::read(&info))),
-            What::Question { ask, .. } => {
+            SentKind::Id => self.id = sent.replies.pop().map(Arc::new),
+            SentKind::Info => self.info = sent.replies.pop().map(|info| Arc::new(OwnState::read(&info))),
+            SentKind::Question { ask, .. } => {
                 // MYID goes first on each connection.
                 let (id, info) = (self.id.clone(), self.info.clone().filter(|_| ask.info_since.is_some()));
                 let nameless = || Error::new(Status::Protocol, "an answer before that to MYID");
                 let answered = id.map(|id| Answered { replies: sent.replies, id, info });
                 ended.push((ask.ticket, answered.ok_or_else(nameless)));
             }
-            What::Dropped => {}
+            SentKind::Dropped => {}
         }
     }
 
@@ -305,9 +305,9 @@ impl CommandLink {
         }
         let why = link.timed_out(oldest.until.elapsed());
         for sent in &mut self.in_flight {
-            if let What::Question { ask, .. } = &sent.what {
+            if let SentKind::Question { ask, .. } = &sent.what {
                 ended.push((ask.ticket, Err(why.clone())));
-                sent.what = What::Dropped;
+                sent.what = SentKind::Dropped;
             }
         }
         ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(why.clone()))));
@@ -322,24 +322,24 @@ impl CommandLink {
         let mut bytes = Vec::new();
         while let Some((ask, _)) = self.queue.front() {
             let (timeout, info_since) = (ask.timeout, ask.info_since);
-            let asks_id = self.id.is_none() && !self.in_flight.iter().any(|sent| matches!(sent.what, What::Id));
+            let asks_id = self.id.is_none() && !self.in_flight.iter().any(|sent| matches!(sent.what, SentKind::Id));
             let asks_info = info_since.is_some_and(|since| self.info_asked.is_none_or(|asked| asked < since));
             if self.due > 0 && self.due + ask.replies + usize::from(asks_id) + usize::from(asks_info) > MOST {
                 break;
             }
             if asks_id {
                 encode::command(&mut bytes, &[b"SENTINEL", b"MYID"]);
-                self.note_sent(What::Id, 1, timeout);
+                self.note_sent(SentKind::Id, 1, timeout);
             }
             if asks_info {
                 encode::command(&mut bytes, &[b"INFO", b"sentinel"]);
                 self.info_asked = Some(now);
-                self.note_sent(What::Info, 1, timeout);
+                self.note_sent(SentKind::Info, 1, timeout);
             }
             if let Some((ask, again)) = self.queue.pop_front() {
                 bytes.extend_from_slice(&ask.bytes);
                 let replies = ask.replies;
-                self.note_sent(What::Question { ask, again }, replies, timeout);
+                self.note_sent(SentKind::Question { ask, again }, replies, timeout);
             }
         }
         let Some(link) = self.live.as_mut().filter(|_| !bytes.is_empty()) else { return };
@@ -351,7 +351,7 @@ impl CommandLink {
         }
     }
 
-    fn note_sent(&mut self, what: What, due: usize, timeout: Duration) {
+    fn note_sent(&mut self, what: SentKind, due: usize, timeout: Duration) {
         self.due += due;
         self.in_flight.push_back(Sent { what, due, replies: Vec::new(), until: Deadline::after(timeout) });
     }

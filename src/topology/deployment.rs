@@ -36,7 +36,7 @@ pub struct Membership {
 
 /// Who counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub enum Electorate {
     /// These, by their place, and those of another deployment.
     Ours {
         /// Their answers are judged.
@@ -141,7 +141,7 @@ impl Side<'_> {
 }
 
 /// Decides who counts. `given`: how many Sentinels the configuration names; `primary`: the one that is known.
-pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Choice {
+pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Electorate {
     let contested: Vec<bool> = seats.iter().map(|seat| seat.is_contested(seats)).collect();
     let parts = parts(seats, &contested);
     let joined: Vec<bool> =
@@ -158,15 +158,15 @@ pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary
         Side { seats: seats.to_vec(), primaries: seats.iter().filter_map(Seat::primary).collect(), attached: false };
     let everybody = seats.iter().map(|seat| seat.index).collect();
     match foreign(&all, membership, given, primary) {
-        Some(why) => Choice::Foreign { why, strangers: everybody },
-        None => Choice::Ours { ours: everybody, strangers: Vec::new() },
+        Some(why) => Electorate::Foreign { why, strangers: everybody },
+        None => Electorate::Ours { ours: everybody, strangers: Vec::new() },
     }
 }
 
 /// The ids that were joined, while one of them answers, and those that most of these are linked with: a Sentinel that could not be reached
 /// before may know of a newer epoch, and one Sentinel that was moved to another deployment does not bring that one's members along.
 /// Others count when all name the same primary, and when they name none.
-fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]) -> Choice {
+fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]) -> Electorate {
     let ours: Vec<usize> = (0..seats.len()).filter(|place| joined[*place]).collect();
     let named: HashSet<_> = ours.iter().filter_map(|place| seats[*place].primary()).collect();
     let our_parts: HashSet<usize> = ours.iter().map(|place| parts[*place]).collect();
@@ -183,28 +183,28 @@ fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]
             strangers.push(seat.index);
         }
     }
-    Choice::Ours { ours: counted, strangers }
+    Electorate::Ours { ours: counted, strangers }
 }
 
 /// The deployment that most of the given Sentinels belong to.
-fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Choice {
+fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Electorate {
     let mut order: Vec<&Side<'_>> = sides.iter().filter(|side| !side.primaries.is_empty()).collect();
     order.sort_by_key(|side| std::cmp::Reverse(side.given()));
-    let [best, second, ..] = order[..] else { return Choice::Torn(String::from("no Sentinel names a primary")) };
+    let [best, second, ..] = order[..] else { return Electorate::Torn(String::from("no Sentinel names a primary")) };
     if best.given() == second.given() {
         let views: Vec<_> = order.iter().map(|side| side.views()).collect();
         let why = "the Sentinels belong to different deployments, and as many of the given ones to each";
-        return Choice::Torn(format!("{why}: {}; sentinel.addrs must name one deployment", views.join("; ")));
+        return Electorate::Torn(format!("{why}: {}; sentinel.addrs must name one deployment", views.join("; ")));
     }
     let indices = |of: &dyn Fn(&Side<'_>) -> bool| {
         let seats = sides.iter().filter(|side| of(side)).flat_map(|side| &side.seats);
         seats.map(|seat| seat.index).collect::<Vec<_>>()
     };
     if let Some(why) = foreign(best, membership, given, primary) {
-        return Choice::Foreign { why, strangers: indices(&|side| !side.primaries.is_empty()) };
+        return Electorate::Foreign { why, strangers: indices(&|side| !side.primaries.is_empty()) };
     }
     let is_ours = |side: &Side<'_>| side.primaries.is_empty() || std::ptr::eq(side, best);
-    Choice::Ours { ours: indices(&is_ours), strangers: indices(&|side| !is_ours(side)) }
+    Electorate::Ours { ours: indices(&is_ours), strangers: indices(&|side| !is_ours(side)) }
 }
 
 /// Why others do not take the place of a deployment that was joined and is silent: they name another primary, and are not what most of the

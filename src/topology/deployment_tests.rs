@@ -1,7 +1,7 @@
 //! Who belongs to whom, case by case.
 
 use super::*;
-use crate::topology::answer::View;
+use crate::topology::answer::ServiceView;
 
 /// A Sentinel that answers at an address of its own.
 struct Told {
@@ -27,7 +27,7 @@ fn told(text: &str) -> Told {
     let (name, id) = who.split_once('=').unwrap_or((who, who));
     let heard = match words.next().unwrap() {
         "-" => Heard::Unknown,
-        named => Heard::Known(View {
+        named => Heard::Known(ServiceView {
             primary: primary(named),
             epoch: 1,
             flags: "master".into(),
@@ -66,12 +66,12 @@ fn joined(texts: &[&str]) -> Membership {
     membership
 }
 
-fn decide(texts: &[&str], membership: &Membership, known: Option<&str>) -> Choice {
+fn decide(texts: &[&str], membership: &Membership, known: Option<&str>) -> Electorate {
     decide_of(texts, membership, known, texts.iter().filter(|text| text.starts_with('*')).count())
 }
 
 /// The same where the configuration names so many, whether they answer or not.
-fn decide_of(texts: &[&str], membership: &Membership, known: Option<&str>, given: usize) -> Choice {
+fn decide_of(texts: &[&str], membership: &Membership, known: Option<&str>, given: usize) -> Electorate {
     let all: Vec<_> = texts.iter().map(|text| told(text)).collect();
     let mut seats = Vec::new();
     for (index, told) in all.iter().enumerate() {
@@ -81,17 +81,17 @@ fn decide_of(texts: &[&str], membership: &Membership, known: Option<&str>, given
 }
 
 /// "ours | strangers" by their addresses, "torn", or "foreign" and those who answered.
-fn short(texts: &[&str], choice: &Choice) -> String {
+fn short(texts: &[&str], electorate: &Electorate) -> String {
     let names = |indices: &[usize]| {
         let mut indices = indices.to_vec();
         indices.sort_unstable();
         let name = |index: usize| texts[index].split([' ', '=']).next().unwrap().trim_start_matches('*');
         indices.into_iter().map(name).collect::<Vec<_>>().join(" ")
     };
-    match choice {
-        Choice::Ours { ours, strangers } => format!("{} | {}", names(ours), names(strangers)),
-        Choice::Torn(_) => String::from("torn"),
-        Choice::Foreign { strangers, .. } => format!("foreign {}", names(strangers)),
+    match electorate {
+        Electorate::Ours { ours, strangers } => format!("{} | {}", names(ours), names(strangers)),
+        Electorate::Torn(_) => String::from("torn"),
+        Electorate::Foreign { strangers, .. } => format!("foreign {}", names(strangers)),
     }
 }
 
@@ -124,7 +124,7 @@ fn the_deployment_of_most_given_sentinels_is_right() {
 #[test]
 fn as_many_on_both_sides_is_an_error_that_names_both() {
     let texts = ["*a1 A a2 a3", "a2 A a1 a3", "b1 B b3", "*b3 B b1"];
-    let Choice::Torn(why) = decide(&texts, &Membership::default(), None) else { panic!() };
+    let Electorate::Torn(why) = decide(&texts, &Membership::default(), None) else { panic!() };
     for part in ["a1:26379", "a2:26379", "b1:26379", "b3:26379", "a:6379", "b:6379", "sentinel.addrs"] {
         assert!(why.contains(part), "{part}: {why}");
     }

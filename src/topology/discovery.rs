@@ -4,9 +4,9 @@
 //! a primary; every error tells what each Sentinel said. Leaves to others: who waits for it, and what becomes of the result (service).
 
 use super::answer::{Heard, has_flag};
-use super::deployment::Choice;
+use super::deployment::Electorate;
 use super::identity::Speaker;
-use super::judge::{self, Candidate, Known, Proposal, Verdict, Voice};
+use super::judge::{self, Candidate, Decision, Known, Proposal, Voice};
 use super::pauses::Pauses;
 use super::peers::{Met, SentinelList};
 use super::presence::Presence;
@@ -148,7 +148,7 @@ pub(super) fn conclude(
     }
     let voices = &counted.voices;
     let verdict = match &counted.refused {
-        Some((status, why)) => Verdict::Refused(*status, why.clone(), None),
+        Some((status, why)) => Decision::Refused(*status, why.clone(), None),
         None => judge::judge(voices, known, counted.all, settings.sentinel.min_others as usize),
     };
     let mut report = Report {
@@ -160,7 +160,7 @@ pub(super) fn conclude(
     };
     let mut joined = Vec::new();
     report.outcome = match verdict {
-        Verdict::Candidates(candidates, proposal) => {
+        Decision::Candidates(candidates, proposal) => {
             let unasked = candidates.first().and_then(|first| unasked(first, settings, known, pauses));
             let found = match unasked {
                 Some(winner) => Ok((winner, None)),
@@ -181,7 +181,7 @@ pub(super) fn conclude(
                 })
                 .map_err(|error| report::unverified(service, asked, error))
         }
-        Verdict::Refused(status, why, proposal) => {
+        Decision::Refused(status, why, proposal) => {
             if status == Status::SplitView {
                 report.dissent =
                     counted.dissent(None, if voices.is_empty() { why.clone() } else { judge::views(voices) });
@@ -231,9 +231,9 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     fn of(asked: &'a [Asked], known: &Known) -> Self {
         let (ours, strangers, refused) = match round::choose(asked, known) {
-            Choice::Ours { ours, strangers } => (ours, strangers, None),
-            Choice::Torn(why) => (Vec::new(), Vec::new(), Some((Status::SplitView, why))),
-            Choice::Foreign { why, strangers } => (Vec::new(), strangers, Some((Status::NoSentinel, why))),
+            Electorate::Ours { ours, strangers } => (ours, strangers, None),
+            Electorate::Torn(why) => (Vec::new(), Vec::new(), Some((Status::SplitView, why))),
+            Electorate::Foreign { why, strangers } => (Vec::new(), strangers, Some((Status::NoSentinel, why))),
         };
         let counts = |(index, asked): &(usize, &Asked)| match asked.answer() {
             Some(_) => !strangers.contains(index),

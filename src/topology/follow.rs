@@ -125,10 +125,10 @@ fn named(endpoint: Option<&Endpoint>) -> String {
 
 /// What a service knows of the histories of its nodes, and what was found of those that were weighed or could not be asked.
 #[derive(Debug, Default)]
-pub(super) struct Following(Mutex<State>);
+pub(super) struct Following(Mutex<FollowingState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct FollowingState {
     /// The primary, as announced, that the ids are of.
     of: Option<Endpoint>,
     id: Option<String>,
@@ -149,12 +149,12 @@ struct Remark {
 const OLDER: usize = 4;
 
 impl Following {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FollowingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl FollowingState {
     /// The ids, as far as they are those of this primary.
     fn ids(&self, primary: Option<&Endpoint>) -> (Option<String>, Vec<String>) {
         match self.of.as_ref() == primary {
@@ -290,7 +290,7 @@ impl Service {
     }
 
     /// Tells whether a replica is read from from now on, unless this was told last. The state stays locked: what is told last is true.
-    fn tell_fit(&self, state: &mut State, replica: &Endpoint, fit: bool, why: Why) {
+    fn tell_fit(&self, state: &mut FollowingState, replica: &Endpoint, fit: bool, why: Why) {
         if state.told(replica) == Some(fit) {
             return;
         }
@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn ids_are_kept_with_the_primary_that_they_are_of() {
-        let mut state = State::default();
+        let mut state = FollowingState::default();
         state.learn(&at("p"), &told("A", Some("O"), true));
         assert_eq!(state.ids(Some(&at("p"))), (Some("A".into()), vec!["O".into()]));
         assert_eq!(state.ids(Some(&at("q"))), (None, vec!["A".into(), "O".into()]));
@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_remark_is_told_once() {
-        let mut state = State::default();
+        let mut state = FollowingState::default();
         let say = |text: &str| Some((Why::own(Cause::OtherPrimary, text), false));
         assert!(!state.remark(&at("r"), None));
         assert!(state.remark(&at("r"), say("x")) && !state.remark(&at("r"), say("x")));

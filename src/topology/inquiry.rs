@@ -80,11 +80,11 @@ impl Agenda {
 /// The connections for it.
 pub(super) struct Inquiry {
     options: Arc<LinkOptions>,
-    seats: Vec<Seat>,
+    seats: Vec<AskedSentinel>,
     primary: Option<Probe>,
 }
 
-struct Seat {
+struct AskedSentinel {
     announced: Endpoint,
     asker: Asker,
 }
@@ -106,7 +106,7 @@ impl Inquiry {
         let (mut shown, mut witness) = (Vec::new(), Vec::new());
         answer::ask_shown(subject.service, &mut shown);
         answer::ask_witness(subject.service, &mut witness);
-        let find = |all: &[Speaker], seat: &Seat| {
+        let find = |all: &[Speaker], seat: &AskedSentinel| {
             let found = all.iter().find(|speaker| speaker.announced == seat.announced);
             found.map(|speaker| speaker.identity.clone())
         };
@@ -134,7 +134,7 @@ impl Inquiry {
             if !self.seats.iter().any(|seat| seat.announced == *announced) {
                 let endpoint = subject.settings.address_map.apply(announced);
                 let asker = Asker::new(endpoint, Arc::clone(&self.options));
-                self.seats.push(Seat { announced: announced.clone(), asker });
+                self.seats.push(AskedSentinel { announced: announced.clone(), asker });
             }
         }
         if self.primary.as_ref().map(|probe| &probe.announced) != subject.primary {

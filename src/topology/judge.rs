@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// How far two polls are apart that put an epoch back (rule 3). Sentinels tell each other of a switch every 2 s: of those who name the
 /// primary before it, one that is slower in two polls within this time may be the only one to know.
-pub const APART: Duration = Duration::from_secs(2);
+pub const EPOCH_RESET_AFTER: Duration = Duration::from_secs(2);
 
 /// One Sentinel that may be believed.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ impl Known {
     /// Whether the polls before said the same, for long enough where the epoch goes back.
     fn has_agreed(&self, proposal: &Proposal) -> bool {
         let back = self.primary.is_some() && proposal.epoch <= self.epoch;
-        let apart = if back { APART } else { Duration::ZERO };
+        let apart = if back { EPOCH_RESET_AFTER } else { Duration::ZERO };
         self.proposed.as_ref().is_some_and(|(known, age)| known == proposal && *age >= apart)
     }
 }
@@ -95,7 +95,7 @@ impl Candidate {
 
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// These, in this order, never empty; and the lower epoch of the known primary that a later poll may confirm.
     Candidates(Vec<Candidate>, Option<Proposal>),
     /// None, for this reason; and what a later poll may confirm.
@@ -156,7 +156,7 @@ pub fn is_unanimous(voices: &[Voice<'_>], min_others: usize) -> bool {
 }
 
 /// Decides. `all`: how many Sentinels the deployment has, as far as is known.
-pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize) -> Verdict {
+pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize) -> Decision {
     let groups = groups(voices, known);
     if groups.is_empty() {
         return refuse(Status::NoPrimary, "no Sentinel's answer could be used");
@@ -186,7 +186,7 @@ pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize)
         (Some(best), _) if best.others() < min_others => few_others(best, min_others),
         (Some(best), _) => match down(best, voices, known) {
             Some(why) => refuse(Status::NoPrimary, why),
-            None => Verdict::Candidates(candidates, restarts.filter(|proposal| !known.has_agreed(proposal))),
+            None => Decision::Candidates(candidates, restarts.filter(|proposal| !known.has_agreed(proposal))),
         },
         (None, Some(why)) => why,
         (None, None) => refuse(Status::NoPrimary, "no Sentinel's answer could be used"),
@@ -209,7 +209,7 @@ impl Group<'_> {
     }
 
     /// Rule 3, and the same caution for an equal epoch: it may replace a known primary only with a newer epoch, or in a second poll.
-    fn against(&self, known: &Known, voices: &[Voice<'_>], all: usize) -> Result<Candidate, Verdict> {
+    fn against(&self, known: &Known, voices: &[Voice<'_>], all: usize) -> Result<Candidate, Decision> {
         if known.primary.is_none() || self.epoch > known.epoch {
             return Ok(self.candidate(self.epoch, false));
         }
@@ -244,7 +244,7 @@ impl Group<'_> {
     }
 
     /// To be believed when the polls before said the same.
-    fn twice(&self, known: &Known, what: String) -> Result<Candidate, Verdict> {
+    fn twice(&self, known: &Known, what: String) -> Result<Candidate, Decision> {
         if self.voices.iter().all(|voice| voice.tilt) {
             return Err(refuse(
                 Status::NoPrimary,
@@ -256,7 +256,7 @@ impl Group<'_> {
             return Ok(self.candidate(self.epoch, true));
         }
         let text = format!("{} under epoch {} {what}: to be confirmed by a later poll", self.primary, self.epoch);
-        Err(Verdict::Refused(Status::NoPrimary, text, Some(proposal)))
+        Err(Decision::Refused(Status::NoPrimary, text, Some(proposal)))
     }
 
     fn candidate(&self, epoch: u64, reset: bool) -> Candidate {
@@ -310,7 +310,7 @@ fn counted_epoch(group: &Group<'_>, known: &Known) -> u64 {
     }
 }
 
-fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, all: usize) -> Verdict {
+fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, all: usize) -> Decision {
     if groups.len() > 1 {
         return refuse(Status::SplitView, format!("each Sentinel names another address: {}", views(voices)));
     }
@@ -318,7 +318,7 @@ fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, al
     if all == 1 {
         // There is nobody else to ask, ever: time takes the place of a second voice.
         return match group.twice(known, String::from("is unknown and named by the only Sentinel")) {
-            Ok(candidate) => Verdict::Candidates(vec![candidate], None),
+            Ok(candidate) => Decision::Candidates(vec![candidate], None),
             Err(refusal) => refusal,
         };
     }
@@ -326,7 +326,7 @@ fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, al
     refuse(Status::NoPrimary, text)
 }
 
-fn few_others(best: &Candidate, min_others: usize) -> Verdict {
+fn few_others(best: &Candidate, min_others: usize) -> Decision {
     let others = best.others();
     let text =
         format!("{} is confirmed by {others} other Sentinels, sentinel.min_others asks for {min_others}", best.primary);
@@ -346,8 +346,8 @@ fn down(best: &Candidate, voices: &[Voice<'_>], known: &Known) -> Option<String>
     })
 }
 
-fn refuse(status: Status, why: impl Into<String>) -> Verdict {
-    Verdict::Refused(status, why.into(), None)
+fn refuse(status: Status, why: impl Into<String>) -> Decision {
+    Decision::Refused(status, why.into(), None)
 }
 
 /// Who is named, by how many, under which epoch.

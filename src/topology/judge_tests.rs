@@ -1,7 +1,7 @@
 //! The rules of judgement, case by case.
 
 use super::*;
-use crate::topology::answer::View;
+use crate::topology::answer::ServiceView;
 
 fn at(name: &str) -> Endpoint {
     Endpoint::tcp(name, 6379).unwrap()
@@ -26,7 +26,7 @@ fn says(text: &str) -> Answer {
     let primary = at(words.next().unwrap());
     let epoch = words.next().unwrap().parse().unwrap();
     let flags = words.next().unwrap_or("master").to_owned();
-    let view = View { primary, epoch, flags, quorum: 2, replicas: words.map(replica).collect(), unlisted: None };
+    let view = ServiceView { primary, epoch, flags, quorum: 2, replicas: words.map(replica).collect(), unlisted: None };
     Answer {
         id: None,
         tilt: false,
@@ -48,22 +48,22 @@ fn known(primary: &str, epoch: u64, replicas: &[&str]) -> Known {
     Known { primary: Some(at(primary)), epoch, replicas, ..Known::default() }
 }
 
-fn decide(texts: &[&str], known: &Known) -> Verdict {
+fn decide(texts: &[&str], known: &Known) -> Decision {
     let answers: Vec<_> = texts.iter().map(|text| says(text)).collect();
     judge(&heard(&answers, texts.len()), known, texts.len(), 0)
 }
 
 /// The candidates as "address epoch address epoch", or the name of the refusal.
-fn short(verdict: &Verdict) -> String {
+fn short(verdict: &Decision) -> String {
     match verdict {
-        Verdict::Candidates(list, _) => {
+        Decision::Candidates(list, _) => {
             let parts: Vec<_> = list
                 .iter()
                 .map(|one| format!("{} {}", one.primary.to_string().trim_end_matches(":6379"), one.epoch))
                 .collect();
             parts.join(" ")
         }
-        Verdict::Refused(status, ..) => format!("{status:?}"),
+        Decision::Refused(status, ..) => format!("{status:?}"),
     }
 }
 
@@ -119,7 +119,10 @@ fn scenario_22_a_stale_sentinel_is_ignored() {
     // Not even when it is alone for a moment.
     let alone = [says("a 1")];
     let refused = judge(&heard(&alone, 3), &before, 3, 0);
-    assert!(matches!(&refused, Verdict::Refused(Status::NoPrimary, why, None) if why.contains("stale")), "{refused:?}");
+    assert!(
+        matches!(&refused, Decision::Refused(Status::NoPrimary, why, None) if why.contains("stale")),
+        "{refused:?}"
+    );
     check(&["a 1", "b 2"], &before, "b 2");
 }
 
@@ -128,20 +131,20 @@ fn scenario_23_permanently_split_sentinels_two_win_against_one() {
     check(&["a 0 master b", "a 0 master b", "b 0 master a"], &known("a", 0, &["b"]), "a 0");
     check(&["a 0 master b", "a 0 master b", "b 0 master a"], &Known::default(), "a 0");
     let split = decide(&["a 0 master b", "b 0 master a"], &known("a", 0, &["b"]));
-    let Verdict::Refused(Status::SplitView, why, None) = split else { panic!("{split:?}") };
+    let Decision::Refused(Status::SplitView, why, None) = split else { panic!("{split:?}") };
     assert!(why.contains("1 x a:6379 (epoch 0)") && why.contains("1 x b:6379 (epoch 0)"), "{why}");
 }
 
 #[test]
 fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
     let mut before = known("a", 9, &["b"]);
-    let Verdict::Refused(Status::NoPrimary, _, Some(proposal)) = decide(&["b 0", "b 0"], &before) else { panic!() };
+    let Decision::Refused(Status::NoPrimary, _, Some(proposal)) = decide(&["b 0", "b 0"], &before) else { panic!() };
     // Not within the time that Sentinels take to hear of a switch: the others may not have heard of this one's.
-    before.proposed = Some((proposal.clone(), APART - Duration::from_millis(1)));
+    before.proposed = Some((proposal.clone(), EPOCH_RESET_AFTER - Duration::from_millis(1)));
     let early = decide(&["b 0", "b 0"], &before);
-    assert!(matches!(&early, Verdict::Refused(Status::NoPrimary, _, Some(again)) if *again == proposal), "{early:?}");
-    before.proposed = Some((proposal, APART));
-    let Verdict::Candidates(second, None) = decide(&["b 0", "b 0"], &before) else { panic!() };
+    assert!(matches!(&early, Decision::Refused(Status::NoPrimary, _, Some(again)) if *again == proposal), "{early:?}");
+    before.proposed = Some((proposal, EPOCH_RESET_AFTER));
+    let Decision::Candidates(second, None) = decide(&["b 0", "b 0"], &before) else { panic!() };
     assert!(second[0].reset && second[0].epoch == 0);
     // Not when the second poll says something else, one still names the known primary, or only a part agrees.
     check(&["b 1", "b 1"], &before, "NoPrimary");
@@ -153,25 +156,25 @@ fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
     // An equal epoch is no newer one.
     before = known("a", 9, &["b"]);
     check(&["b 9", "b 9"], &before, "NoPrimary");
-    before.proposed = Some((Proposal { primary: at("b"), epoch: 9 }, APART));
+    before.proposed = Some((Proposal { primary: at("b"), epoch: 9 }, EPOCH_RESET_AFTER));
     check(&["b 9", "b 9"], &before, "b 9");
 }
 
 #[test]
 fn rule_3_the_epoch_of_the_known_primary_goes_back_no_sooner() {
     let mut before = known("a", 9, &["b"]);
-    let Verdict::Candidates(stays, Some(proposal)) = decide(&["a 3", "a 3"], &before) else { panic!() };
+    let Decision::Candidates(stays, Some(proposal)) = decide(&["a 3", "a 3"], &before) else { panic!() };
     assert!(stays[0].epoch == 9 && !stays[0].reset);
-    before.proposed = Some((proposal.clone(), APART / 2));
+    before.proposed = Some((proposal.clone(), EPOCH_RESET_AFTER / 2));
     check(&["a 3", "a 3"], &before, "a 9");
-    before.proposed = Some((proposal, APART));
-    let Verdict::Candidates(back, None) = decide(&["a 3", "a 3"], &before) else { panic!() };
+    before.proposed = Some((proposal, EPOCH_RESET_AFTER));
+    let Decision::Candidates(back, None) = decide(&["a 3", "a 3"], &before) else { panic!() };
     assert!(back[0].epoch == 3 && back[0].reset);
     // Not while one still names the present epoch, for less than a majority, on the word of TILT, or behind a candidate.
     let stays = |answers: &[Answer], known: &Known, all| {
         let verdict = judge(&heard(answers, all), known, all, 0);
         assert!(
-            matches!(&verdict, Verdict::Candidates(all, None) if all[0].epoch == 9 && !all[0].reset),
+            matches!(&verdict, Decision::Candidates(all, None) if all[0].epoch == 9 && !all[0].reset),
             "{verdict:?}"
         );
     };
@@ -195,14 +198,18 @@ fn an_unknown_address_from_a_single_sentinel_never_wins() {
     let before = known("a", 1, &["b"]);
     let answers = [says("x 2")];
     let verdict = judge(&heard(&answers, 3), &before, 3, 0);
-    assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
+    assert!(matches!(&verdict, Decision::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
     // Unless it is the only one of the deployment, and says so twice.
-    let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
+    let Decision::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
     check(&["x 2"], &Known { proposed: Some((proposal, Duration::ZERO)), ..before.clone() }, "x 2");
     // Under an epoch that goes back not so soon.
-    let Verdict::Refused(_, _, Some(proposal)) = decide(&["x 1"], &before) else { panic!() };
-    check(&["x 1"], &Known { proposed: Some((proposal.clone(), APART / 2)), ..before.clone() }, "NoPrimary");
-    check(&["x 1"], &Known { proposed: Some((proposal, APART)), ..before }, "x 1");
+    let Decision::Refused(_, _, Some(proposal)) = decide(&["x 1"], &before) else { panic!() };
+    check(
+        &["x 1"],
+        &Known { proposed: Some((proposal.clone(), EPOCH_RESET_AFTER / 2)), ..before.clone() },
+        "NoPrimary",
+    );
+    check(&["x 1"], &Known { proposed: Some((proposal, EPOCH_RESET_AFTER)), ..before }, "x 1");
 }
 
 #[test]
@@ -231,7 +238,7 @@ fn row_27_a_primary_that_most_hold_for_down_is_not_used() {
     for flag in ["o_down", "s_down", "disconnected"] {
         let down = format!("a 1 master,{flag}");
         let verdict = decide(&[&down, &down, "a 1"], &Known::default());
-        assert!(matches!(&verdict, Verdict::Refused(Status::NoPrimary, why, _) if why.contains(flag)), "{verdict:?}");
+        assert!(matches!(&verdict, Decision::Refused(Status::NoPrimary, why, _) if why.contains(flag)), "{verdict:?}");
         check(&[&down, "a 1", "a 1"], &Known::default(), "a 1");
     }
     check(&["a 1 master,s_down_not", "a 1"], &Known::default(), "a 1");
@@ -242,7 +249,7 @@ fn a_promoted_replica_needs_no_sentinel_that_is_connected_already() {
     let known = known("a", 1, &["b"]);
     check(&["b 2 master,disconnected", "b 2 master,disconnected"], &known, "b 2");
     let verdict = decide(&["b 2 master,s_down", "b 2 master,s_down"], &known);
-    assert!(matches!(verdict, Verdict::Refused(Status::NoPrimary, ..)), "{verdict:?}");
+    assert!(matches!(verdict, Decision::Refused(Status::NoPrimary, ..)), "{verdict:?}");
 }
 
 #[test]
@@ -252,7 +259,7 @@ fn row_19_enough_others_must_agree() {
     assert_eq!(short(&judge(&voices, &Known::default(), 3, 1)), "a 1");
     let verdict = judge(&voices, &Known::default(), 3, 2);
     assert!(
-        matches!(&verdict, Verdict::Refused(Status::NoPrimary, why, _) if why.contains("min_others")),
+        matches!(&verdict, Decision::Refused(Status::NoPrimary, why, _) if why.contains("min_others")),
         "{verdict:?}"
     );
 }
@@ -293,7 +300,7 @@ fn tilt_counts_less_and_not_nothing() {
         short(&judge(&heard(answers, all), known, all, min_others))
     };
     assert_eq!(decide(&agree, &nothing, 3, 0), "a 1");
-    let Verdict::Candidates(found, _) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
+    let Decision::Candidates(found, _) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
     assert!(found[0].tilt);
     // Not half of all that are known, not when they differ, not beside one that is sound.
     assert_eq!(decide(&agree, &nothing, 4, 0), "NoPrimary");
@@ -302,7 +309,7 @@ fn tilt_counts_less_and_not_nothing() {
     // Never for min_others, nor for an epoch that goes back.
     assert_eq!(decide(&agree, &nothing, 2, 1), "NoPrimary");
     let mut before = known("a", 9, &["b"]);
-    before.proposed = Some((Proposal { primary: at("b"), epoch: 0 }, APART));
+    before.proposed = Some((Proposal { primary: at("b"), epoch: 0 }, EPOCH_RESET_AFTER));
     assert_eq!(decide(&[says("b 0"), says("b 0")], &before, 2, 0), "b 0");
     assert_eq!(decide(&[tilted("b 0"), tilted("b 0")], &before, 2, 0), "NoPrimary");
     // They wait for one that is sound.

@@ -13,12 +13,12 @@ use crate::net::Pause;
 /// The pauses of a service's nodes.
 #[derive(Default)]
 pub(super) struct Pauses {
-    known: Mutex<Vec<Known>>,
+    known: Mutex<Vec<NodePause>>,
     /// How often all were ended.
     ended: AtomicU64,
 }
 
-struct Known {
+struct NodePause {
     endpoint: Endpoint,
     as_primary: bool,
     epoch: u64,
@@ -29,14 +29,14 @@ impl Pauses {
     /// The pause of a node in this role.
     pub(super) fn of(&self, endpoint: &Endpoint, as_primary: bool, retry: &RetrySettings) -> Arc<Pause> {
         let mut known = self.lock();
-        let same = |known: &&Known| known.endpoint == *endpoint && known.as_primary == as_primary;
+        let same = |known: &&NodePause| known.endpoint == *endpoint && known.as_primary == as_primary;
         if let Some(known) = known.iter().find(same) {
             return Arc::clone(&known.pause);
         }
         // Those of nodes that have left, and did not fail.
         known.retain(|known| Arc::strong_count(&known.pause) > 1 || known.pause.left().is_some());
         let pause = Arc::new(Pause::new(retry.backoff_min, retry.backoff_max));
-        known.push(Known { endpoint: endpoint.clone(), as_primary, epoch: 0, pause: Arc::clone(&pause) });
+        known.push(NodePause { endpoint: endpoint.clone(), as_primary, epoch: 0, pause: Arc::clone(&pause) });
         pause
     }
 
@@ -68,7 +68,7 @@ impl Pauses {
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<NodePause>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

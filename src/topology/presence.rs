@@ -12,7 +12,7 @@ use crate::config::Endpoint;
 /// Those who answered, and what they say of the others.
 #[derive(Debug, Default)]
 pub struct Presence {
-    answered: Vec<Seat>,
+    answered: Vec<Present>,
     /// Where the others list each.
     listed: Vec<(Identity, Endpoint)>,
     /// Addresses that have told more than one id before.
@@ -21,7 +21,7 @@ pub struct Presence {
 
 /// One answer.
 #[derive(Debug)]
-struct Seat {
+struct Present {
     who: Speaker,
     /// It is not in TILT, and shows no failover.
     calm: bool,
@@ -32,7 +32,7 @@ impl Presence {
     pub fn of(asked: &[Asked], primary: Option<&Endpoint>, varying: Vec<Endpoint>) -> Self {
         let mut all = Self { varying, ..Self::default() };
         for (asked, answer) in asked.iter().filter_map(|asked| Some((asked, asked.answer()?))) {
-            all.answered.push(Seat { who: asked.speaker(), calm: is_calm(answer, primary) });
+            all.answered.push(Present { who: asked.speaker(), calm: is_calm(answer, primary) });
             let listed = answer.peers.iter().filter_map(|peer| Some((peer.id.as_ref()?, &peer.endpoint)));
             all.listed.extend(listed.map(|(id, endpoint)| (Identity::Id(id.clone()), endpoint.clone())));
         }
@@ -49,7 +49,7 @@ impl Presence {
         self.is_replaced(who, announced, |seat| seat.calm)
     }
 
-    fn is_replaced(&self, who: &Identity, announced: &Endpoint, by: impl Fn(&Seat) -> bool) -> bool {
+    fn is_replaced(&self, who: &Identity, announced: &Endpoint, by: impl Fn(&Present) -> bool) -> bool {
         let is_balancer = self.varying.contains(announced) && !self.listed.iter().any(|(_, place)| place == announced);
         let replaced = |place: &Endpoint| self.answered.iter().any(|seat| seat.who.announced == *place && by(seat));
         !is_balancer
@@ -89,7 +89,7 @@ mod tests {
             let (who, place) = text.trim_end_matches('!').split_once('@').unwrap();
             let announced = at(place.parse().unwrap());
             let identity = Identity::new(Some(who).filter(|who| !who.is_empty()), &announced);
-            Seat { who: Speaker { identity, announced }, calm: !text.ends_with('!') }
+            Present { who: Speaker { identity, announced }, calm: !text.ends_with('!') }
         };
         Presence {
             answered: answered.iter().map(seat).collect(),

@@ -6,7 +6,7 @@
 
 use super::answer::{self, Answer, Heard};
 use super::command::Answered;
-use super::deployment::{self, Choice, Seat};
+use super::deployment::{self, Electorate, Seat};
 use super::identity::{Identity, Speaker};
 use super::judge::{self, Known, Voice};
 use super::peers::{Member, Met};
@@ -75,7 +75,7 @@ pub fn answers<'a>(asked: &'a [Asked], of: &[usize]) -> Vec<(usize, &'a Answer)>
 }
 
 /// Who counts of those who answered.
-pub fn choose(asked: &[Asked], known: &Known) -> Choice {
+pub fn choose(asked: &[Asked], known: &Known) -> Electorate {
     let mut seats = Vec::new();
     for (index, asked) in asked.iter().enumerate() {
         if let Some(answer) = asked.answer() {
@@ -215,7 +215,7 @@ impl Round {
     /// Whether there is nothing to gain from waiting for long: more than half of those who decide agree, or all of these have ended and
     /// nobody disagrees.
     fn is_enough(&self) -> bool {
-        let Choice::Ours { ours, .. } = choose(&self.asked, &self.known) else { return false };
+        let Electorate::Ours { ours, .. } = choose(&self.asked, &self.known) else { return false };
         let deciders: HashSet<_> =
             self.asked.iter().filter(|asked| self.decides(asked)).map(|asked| asked.identity()).collect();
         let voices = judge::voices(&answers(&self.asked, &ours), deciders.len());

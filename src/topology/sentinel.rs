@@ -11,7 +11,7 @@ use super::report;
 use super::round::Asked;
 use super::running::Wanted;
 use super::service::Service;
-use super::table::{self, Shown};
+use super::table::{self, ServiceRow};
 use super::watch::{Degraded, TopologyEvent, WATCHABLE, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
@@ -355,7 +355,7 @@ pub(crate) fn closed() -> Error {
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
     let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
-    table::service(out, &Shown { name, snapshot, error, suspicion, split_view, deaf });
+    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, deaf });
 }
 
 /// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.

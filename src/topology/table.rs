@@ -15,7 +15,7 @@ use crate::resp::fields::{
 };
 
 /// What is known of a service, and what is wrong with it.
-pub(super) struct Shown {
+pub(super) struct ServiceRow {
     /// Its name.
     pub(super) name: String,
     /// What is known.
@@ -36,7 +36,7 @@ struct SentinelRow {
     deaf: Option<String>,
 }
 
-const SERVICE: &[Field<Shown>] = &[
+const SERVICE: &[Field<ServiceRow>] = &[
     field("name", Text(|of| (&*of.name).into()), "", "The service; `service` in events."),
     field(
         "primary",
@@ -169,7 +169,7 @@ const SENTINEL: &[Field<SentinelRow>] = &[
     ),
 ];
 
-fn write_sentinels(of: &Shown, out: &mut ReplyBuilder) {
+fn write_sentinels(of: &ServiceRow, out: &mut ReplyBuilder) {
     for view in &of.snapshot.sentinels {
         let deaf = of.deaf.get(&view.endpoint.to_string()).cloned();
         fields::write(out, SENTINEL, &SentinelRow { view: view.clone(), deaf });
@@ -177,7 +177,7 @@ fn write_sentinels(of: &Shown, out: &mut ReplyBuilder) {
 }
 
 /// One service as a MAP.
-pub(super) fn service(out: &mut ReplyBuilder, of: &Shown) {
+pub(super) fn service(out: &mut ReplyBuilder, of: &ServiceRow) {
     fields::write(out, SERVICE, of);
 }
 
