@@ -5,8 +5,8 @@
 //! session. The connection's next user does not see its state. Threads that share a session take turns, each within its own
 //! deadline.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::call::blocking::again;
@@ -19,7 +19,9 @@ use crate::net::{Socket, no_database};
 use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Loan, Pool};
 use crate::resp::Reply;
-use crate::route::{Router, lock};
+use crate::route::Router;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock};
 use crate::time::{Deadline, Instant};
 
 /// How long a close waits for a command that it has ended.
@@ -28,7 +30,7 @@ const LAST: Duration = Duration::from_millis(100);
 /// What belongs to a session alone.
 pub(super) struct Session {
     pub(super) settings: ClientSettings,
-    pinned: Mutex<Pinned>,
+    pinned: Lock<Pinned>,
     turns: Turns,
     closed: AtomicBool,
     /// The running command gives the connection back when it ends.
@@ -36,9 +38,8 @@ pub(super) struct Session {
 }
 
 /// A lock whose waiters have deadlines.
-#[derive(Default)]
 struct Turns {
-    now: Mutex<Now>,
+    now: Lock<Now>,
     ended: Condvar,
 }
 
@@ -70,8 +71,8 @@ impl Session {
     pub(super) fn new(settings: ClientSettings) -> Self {
         Self {
             settings,
-            pinned: Mutex::default(),
-            turns: Turns::default(),
+            pinned: Lock::new(Rank::SessionState, Pinned::default()),
+            turns: Turns::new(),
             closed: AtomicBool::new(false),
             gives_back: AtomicBool::new(false),
         }
@@ -87,7 +88,7 @@ impl Session {
         loop {
             gate::wait_in_session(&router.context, plan, &deadline, &mut gate_wait)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
-            let mut pinned = lock(&self.pinned);
+            let mut pinned = self.pinned.lock();
             self.give_back_if_asked(&mut pinned);
             let outcome = self.run(&mut pinned, &turn, router, plan, deadline, gate_wait);
             self.give_back_if_asked(&mut pinned);
@@ -203,7 +204,7 @@ impl Session {
     pub(super) fn give_back(&self) {
         self.gives_back.store(true, Ordering::Release);
         if let Ok(_turn) = self.turns.take(Deadline::after(Duration::ZERO)) {
-            self.give_back_if_asked(&mut lock(&self.pinned));
+            self.give_back_if_asked(&mut self.pinned.lock());
         }
     }
 
@@ -223,15 +224,19 @@ impl Session {
             self.turns.take(Deadline::after(LAST))
         });
         match turn {
-            Ok(_turn) => *lock(&self.pinned) = Pinned::default(),
+            Ok(_turn) => *self.pinned.lock() = Pinned::default(),
             Err(_) => self.gives_back.store(true, Ordering::Release),
         }
     }
 }
 
 impl Turns {
+    fn new() -> Self {
+        Self { now: Lock::new(Rank::Turns, Now::default()), ended: Condvar::new() }
+    }
+
     fn take(&self, deadline: Deadline) -> Result<Turn<'_>> {
-        let mut now = lock(&self.now);
+        let mut now = self.now.lock();
         while now.taken {
             if deadline.is_over() {
                 let text =
@@ -239,8 +244,8 @@ impl Turns {
                 return Err(Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE));
             }
             now = match deadline.left() {
-                Some(left) => self.ended.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.ended.wait(now).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.ended.wait_timeout(now, left),
+                None => self.ended.wait(now),
             };
         }
         now.taken = true;
@@ -249,7 +254,7 @@ impl Turns {
 
     /// Shuts down the connection of the running command.
     fn shut(&self, only_blocking: bool) {
-        match &lock(&self.now).socket {
+        match &self.now.lock().socket {
             Some((socket, blocks)) if *blocks || !only_blocking => socket.shutdown(),
             _ => {}
         }
@@ -259,13 +264,13 @@ impl Turns {
 impl Turn<'_> {
     /// Notes which connection is in use.
     fn announce(&self, socket: Option<(Arc<Socket>, bool)>) {
-        lock(&self.0.now).socket = socket;
+        self.0.now.lock().socket = socket;
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.now) = Now::default();
+        *self.0.now.lock() = Now::default();
         self.0.ended.notify_one();
     }
 }

@@ -1,9 +1,9 @@
 //! Lists of commands that are being built, for C and C++ (other languages can encode RESP themselves).
 
 use std::ffi::{c_char, c_void};
+use std::ops::DerefMut;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use super::args::{self, Argv};
 use super::handle::{self, InUse, Noun};
@@ -11,6 +11,7 @@ use super::types::{vigie_batch, vigie_client, vigie_error, vigie_queue, vigie_re
 use super::{client, dispose, guard, total};
 use crate::error::{Error, Result, Status};
 use crate::resp::encode;
+use crate::sys::sync::Tried;
 
 impl Noun for vigie_batch {
     type Value = Batch;
@@ -26,7 +27,7 @@ const SHARED: &str = "!vigie batch: batch is used by two threads at the same tim
 /// The encoded list.
 #[derive(Default)]
 pub(super) struct Batch {
-    list: Mutex<List>, // only ever tried, never waited for
+    list: Tried<List>,
     /// Two threads used it at the same time: a command is missing, so the list cannot be used until it is cleared.
     shared: AtomicBool,
 }
@@ -40,8 +41,8 @@ struct List {
 
 impl Batch {
     /// The list, unless another thread has it.
-    fn own(&self) -> Option<MutexGuard<'_, List>> {
-        let list = self.list.try_lock().ok();
+    fn own(&self) -> Option<impl DerefMut<Target = List>> {
+        let list = self.list.write();
         if list.is_none() {
             self.shared.store(true, Ordering::Release);
         }
@@ -287,7 +288,7 @@ mod tests {
         let argv = [c"PING".as_ptr()];
         // SAFETY: a live handle, an array with as many elements as said.
         unsafe {
-            let other = handle::peek(batch).unwrap().list.lock().unwrap();
+            let other = handle::peek(batch).unwrap().list.write();
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());
             drop(other);
             vigie_batch_add(batch, 1, argv.as_ptr(), ptr::null());

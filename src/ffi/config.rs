@@ -1,7 +1,6 @@
 //! Settings as C sees them.
 
 use std::ffi::c_char;
-use std::sync::{RwLock, TryLockError};
 
 use super::handle::{self, Noun};
 use super::types::{vigie_config, vigie_error, vigie_reply, vigie_status};
@@ -9,19 +8,17 @@ use super::{args, dispose, guard, reply, total};
 use crate::config::{Config, Described};
 use crate::error::{Error, Result, Status};
 use crate::resp::{Reply, ReplyBuilder};
+use crate::sys::sync::Tried;
 
 impl Noun for vigie_config {
-    type Value = RwLock<Config>; // only ever tried: a second thread gets an error, not a wait
+    type Value = Tried<Config>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.conf");
     const PLAIN: bool = true;
 }
 
-/// The error when the lock is not free.
-fn refused<T>(error: TryLockError<T>) -> Error {
-    match error {
-        TryLockError::WouldBlock => Error::new(Status::InvalidState, "the config is being changed by another thread"),
-        TryLockError::Poisoned(_) => Error::new(Status::Internal, "the config was in use when the library failed"),
-    }
+/// The error when another thread uses it.
+fn refused() -> Error {
+    Error::new(Status::InvalidState, "the config is being changed by another thread")
 }
 
 /// Runs `read` with the settings; NULL is none where `optional` says so.
@@ -35,7 +32,7 @@ pub(super) unsafe fn read<R>(
 ) -> Result<R> {
     // SAFETY: as for this function.
     let config = unsafe { handle::borrow(config, name) }?;
-    let guard = config.try_read().map_err(refused)?;
+    let guard = config.read().ok_or_else(refused)?;
     read(&guard)
 }
 
@@ -48,7 +45,7 @@ pub(super) unsafe fn read<R>(
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn vigie_config_new() -> *mut vigie_config {
-    total(std::ptr::null_mut(), || Some(handle::into_raw(RwLock::new(Config::new()))))
+    total(std::ptr::null_mut(), || Some(handle::into_raw(Tried::new(Config::new()))))
 }
 
 /// Sets one option. Keys and values are texts, as in CONFIGURATION.md; the key "uri" takes
@@ -73,7 +70,7 @@ pub unsafe extern "C" fn vigie_config_set(
         guard("vigie_config_set", err, || {
             let config = handle::borrow(config, "config")?;
             let (key, value) = (args::text(key, "key")?, args::text(value, "value")?);
-            config.try_write().map_err(refused)?.set(key, value)
+            config.write().ok_or_else(refused)?.set(key, value)
         })
     }
 }

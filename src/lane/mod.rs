@@ -5,8 +5,8 @@
 //! on once its own reply has come. So a lone caller encodes, sends, receives and returns on its own thread.
 //!
 //! Guarantees: every accepted unit ends exactly once, with its reply or with a [`Failure`] that says how much of it was sent; a
-//! caller returns at its deadline; the deadline of one caller does not affect the others. No lock is held during a system call,
-//! except for a quick look at the socket. Leaves to others: which lane to use (pool), what may be sent again (call).
+//! caller returns at its deadline; the deadline of one caller does not affect the others. Nothing that can wait is done under the lane's lock.
+//! Leaves to others: which lane to use (pool), what may be sent again (call).
 //!
 //! A lane's connection is a [`Wire`] in its three parts: the wire itself, which both roles use at once without a lock; its `In`, under the
 //! reader's lock; its `Out`, under the lane's lock, from which the writer takes it while it sends. TLS will stand in the wire (rule 24):
@@ -36,8 +36,9 @@ use crate::net::{In, Wire};
 use crate::sys::fault::Fault;
 use crate::sys::futex::Word;
 use crate::sys::panic;
+use crate::sys::rank::Rank;
 use crate::sys::slot::{self, Order, Seen, Slot};
-use crate::sys::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sys::sync::{Lock, Locked};
 use crate::time::{Deadline, Instant};
 
 pub use unit::{Bytes, Completion, Driven, Failure, Outcome, Unit};
@@ -62,9 +63,9 @@ pub struct Lane {
     wire: Wire,
     endpoint: String,
     settings: LaneSettings,
-    state: Mutex<LaneState>,
-    /// The state of the reader's role. Only the holder of the role locks it.
-    reader: Mutex<ReaderState>,
+    state: Lock<LaneState>,
+    /// The state of the reader's role. Only the holder of the role locks it, so the holder may wait meanwhile.
+    reader: Lock<ReaderState>,
     words: CachePadded<[Word; WORDS]>,
     hints: CachePadded<Hints>,
     #[cfg(test)]
@@ -97,8 +98,8 @@ impl Lane {
             wire,
             endpoint,
             settings,
-            state: Mutex::new(LaneState::new()),
-            reader: Mutex::new(ReaderState::new(input)),
+            state: Lock::new(Rank::Lane, LaneState::new()),
+            reader: Lock::new(Rank::LaneReader, ReaderState::new(input)),
             words: Default::default(),
             hints: CachePadded::default(),
             #[cfg(test)]
@@ -250,7 +251,7 @@ impl Lane {
 
     /// Checks a lane with nothing in flight. The end of the connection, or bytes that were not asked for, end the lane before a new
     /// unit could take them for its reply. Out-of-band messages wait for the next reader.
-    fn look_at_idle<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+    fn look_at_idle<'a>(&'a self, st: Locked<'a, LaneState>) -> Locked<'a, LaneState> {
         let (status, what) = match self.wire.peek() {
             Ok(Some(b'>')) => return st,
             Ok(Some(_)) => (Status::Protocol, "sent a reply that was not asked for"),
@@ -261,7 +262,7 @@ impl Lane {
     }
 
     /// Consumes the replies of abandoned units, so that the lane becomes idle again.
-    fn read_for_nobody<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+    fn read_for_nobody<'a>(&'a self, mut st: Locked<'a, LaneState>) -> Locked<'a, LaneState> {
         let _guard = RoleGuard::new(self, Order::TakeReader);
         st.reader.take(NOBODY);
         drop(st);
@@ -270,9 +271,9 @@ impl Lane {
         self.kill_if_silent(self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
+    fn lock(&self) -> Locked<'_, LaneState> {
         // After a panic under the lock the role guards end the lane; the state stays readable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn word(&self, number: u64) -> (&Word, u32) {
@@ -288,7 +289,7 @@ impl Lane {
 
     /// Marks the lane dead and shuts the connection down. The waiters are answered now, or by the writer when it comes back (rule
     /// 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
-    fn kill<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
+    fn kill<'a>(&'a self, mut st: Locked<'a, LaneState>, cause: Error) -> Locked<'a, LaneState> {
         if st.dead.is_none() {
             st.dead = Some(cause.with_endpoint(&self.endpoint));
             self.hints.dead.store(true, Ordering::Relaxed);
@@ -298,13 +299,13 @@ impl Lane {
     }
 
     /// As [`Lane::kill`], for a connection that the peer has ended, or made useless.
-    fn hang_up<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, cause: Error) -> MutexGuard<'a, LaneState> {
+    fn hang_up<'a>(&'a self, mut st: Locked<'a, LaneState>, cause: Error) -> Locked<'a, LaneState> {
         st.hung_up |= st.dead.is_none();
         self.kill(st, cause)
     }
 
     /// Answers all waiters of a dead lane.
-    fn fail_all<'a>(&'a self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+    fn fail_all<'a>(&'a self, mut st: Locked<'a, LaneState>) -> Locked<'a, LaneState> {
         let ended = st.fail_all();
         self.publish(&st);
         drop(st);
@@ -327,7 +328,7 @@ impl Lane {
 
     /// Rule 14: ends a lane that has been silent for long with replies due. The socket is checked first: after a stop of this
     /// process, replies may be waiting in it.
-    fn kill_if_silent<'a>(&'a self, st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+    fn kill_if_silent<'a>(&'a self, st: Locked<'a, LaneState>) -> Locked<'a, LaneState> {
         match st.silent_beyond(self.settings.silent) {
             Some(silent) if st.dead.is_none() && !self.has_signs_of_life(&st) => {
                 let text = format!("{} sent nothing for {} ms with replies due", self.endpoint, silent.as_millis());
@@ -344,7 +345,7 @@ impl Lane {
     }
 
     /// Passes the reader's role to the first waiting caller, or frees it. `but`: the unit of a caller that will look for itself.
-    fn pass_reader(&self, mut st: MutexGuard<'_, LaneState>, but: u64) {
+    fn pass_reader(&self, mut st: Locked<'_, LaneState>, but: u64) {
         let asleep = st.pass_reader(but);
         drop(st);
         self.wake(asleep);
@@ -384,7 +385,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Waits for the outcome, and takes the roles that it is given.
-    fn wait(&mut self, st: MutexGuard<'a, LaneState>) -> Outcome {
+    fn wait(&mut self, st: Locked<'a, LaneState>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
         self.read_if_free(st);
         self.fresh.set(None);
@@ -428,7 +429,7 @@ impl<'a> Caller<'a> {
 
     /// There must be a reader as long as there is a waiter, so a caller that comes back from writing checks. It may have been given
     /// the role while it wrote.
-    fn read_if_free(&self, mut st: MutexGuard<'_, LaneState>) {
+    fn read_if_free(&self, mut st: Locked<'_, LaneState>) {
         let free =
             st.dead.is_none() && st.reader.is_free() && !self.slot.is_settled() && !Fault::WriterDoesNotLook.is_made();
         if free {
@@ -465,7 +466,7 @@ impl<'a> Caller<'a> {
     }
 
     /// When the timer has ended: sends the bytes, or has the writer send them in its next round. Before that it waits on.
-    fn uncork(&self) -> MutexGuard<'a, LaneState> {
+    fn uncork(&self) -> Locked<'a, LaneState> {
         let mut st = self.lane.lock();
         self.corked_until.set(None);
         if st.dead.is_some() || st.is_sent(self.number) {
@@ -519,7 +520,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Gives up the timer for the bytes of others: they are sent now, or by the writer.
-    fn drop_timer(&self, mut st: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+    fn drop_timer(&self, mut st: Locked<'a, LaneState>) -> Locked<'a, LaneState> {
         st.timed = false;
         if st.dead.is_some() || !st.has_unsent() {
             return st;

@@ -15,7 +15,7 @@ use super::{Completion, Driven, Failure, Lane, RoleGuard, TRUSTED, Unit};
 use crate::error::{Error, Result, Status};
 use crate::net::Socket;
 use crate::sys::slot::Order;
-use crate::sys::sync::MutexGuard;
+use crate::sys::sync::Locked;
 use crate::time::{Deadline, Instant};
 
 /// How many buffers are read in one go: other lanes have to be driven, too.
@@ -62,7 +62,7 @@ impl Lane {
     }
 
     /// Sends what is due. The lane has to be driven at once if this has filled the socket: until now it was polled for reading only.
-    fn send_on(&self, st: MutexGuard<'_, super::LaneState>) -> Option<Instant> {
+    fn send_on(&self, st: Locked<'_, super::LaneState>) -> Option<Instant> {
         let was_full = st.is_half_sent();
         let st = self.flush_if_due(st, None);
         (!was_full && st.is_half_sent()).then(Instant::now)
@@ -119,7 +119,7 @@ impl Lane {
     }
 
     /// Reads until nothing more is there. The caller has the reader's role.
-    fn read_all(&self) -> MutexGuard<'_, super::LaneState> {
+    fn read_all(&self) -> Locked<'_, super::LaneState> {
         let _guard = RoleGuard::new(self, Order::TakeReader);
         for _ in 0..BUFFERS {
             let taken = self.take_in(Some(Instant::now()), None);

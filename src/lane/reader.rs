@@ -16,7 +16,7 @@ use crate::net::{Filled, In};
 use crate::resp::{DecodeError, Decoded, Reply, Want};
 use crate::sys::fault::Fault;
 use crate::sys::slot::{Completer, Order};
-use crate::sys::sync::{MutexGuard, PoisonError};
+use crate::sys::sync::Locked;
 use crate::time::Instant;
 
 /// The largest receive buffer. It is smaller at first, because most connections never need more.
@@ -164,9 +164,9 @@ impl Lane {
     /// Sends corked bytes if the batch before them is answered.
     pub(super) fn flush_if_due<'a>(
         &'a self,
-        st: MutexGuard<'a, LaneState>,
+        st: Locked<'a, LaneState>,
         call: Option<&Caller<'_>>,
-    ) -> MutexGuard<'a, LaneState> {
+    ) -> Locked<'a, LaneState> {
         if st.writer.is_free() && st.dead.is_none() && st.has_unsent() && st.may_flush(&self.settings) {
             self.flush(st, call)
         } else {
@@ -176,12 +176,12 @@ impl Lane {
 
     /// Delivers replies whose units were popped: after corked bytes were sent, or when a reader panicked.
     pub(super) fn deliver_stranded(&self) {
-        self.deliver(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
+        self.deliver(&mut self.reader.lock());
     }
 
     /// Discards what was received, because a reader has panicked in the middle of it.
     pub(super) fn stop_reading(&self) {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).input.close();
+        self.reader.lock().input.close();
     }
 
     /// Reads once, without waiting. For a writer that waits for room and has the reader's role meanwhile.
@@ -215,13 +215,13 @@ impl Lane {
         for (call, reply) in finished.drain(..) {
             call.complete(Ok(reply));
         }
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).finished = finished;
+        self.reader.lock().finished = finished;
     }
 
     /// Receives one buffer and answers the callers, unless corked bytes have to be sent first. Submitted calls are left to
     /// [`Lane::finish`].
     pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> Taken {
-        let mut rd = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rd = self.reader.lock();
         let read = self.receive_and_answer(&mut rd, end, now);
         Taken { read, finished: std::mem::take(&mut rd.finished), corked: std::mem::take(&mut rd.corked) }
     }

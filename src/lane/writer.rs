@@ -15,7 +15,7 @@ use crate::error::{Error, Status};
 use crate::net::{Out, Sending};
 use crate::resp::encode::Pieces;
 use crate::sys::slot::Order;
-use crate::sys::sync::MutexGuard;
+use crate::sys::sync::Locked;
 use crate::time::{Instant, WriteLease};
 
 /// Rounds for others, after the writer's own bytes are out.
@@ -36,21 +36,17 @@ enum Round {
 impl Lane {
     /// Takes the writer's role, or has been given it, and sends until nothing may be sent. Without a unit of its own it never
     /// waits.
-    pub(super) fn flush<'a>(
-        &'a self,
-        st: MutexGuard<'a, LaneState>,
-        call: Option<&Caller<'_>>,
-    ) -> MutexGuard<'a, LaneState> {
+    pub(super) fn flush<'a>(&'a self, st: Locked<'a, LaneState>, call: Option<&Caller<'_>>) -> Locked<'a, LaneState> {
         self.flush_with(st, call, None)
     }
 
     /// As [`Lane::flush`], with a unit that is in no buffer. It follows all bytes that are there at the beginning.
     pub(super) fn flush_with<'a>(
         &'a self,
-        st: MutexGuard<'a, LaneState>,
+        st: Locked<'a, LaneState>,
         call: Option<&Caller<'_>>,
         mut straight: Option<&Pieces<'_>>,
-    ) -> MutexGuard<'a, LaneState> {
+    ) -> Locked<'a, LaneState> {
         let _guard = RoleGuard::new(self, Order::TakeWriter);
         // On a panic this is unlocked before the guard runs; a parameter would be unlocked after it.
         let mut st = st;
@@ -113,7 +109,7 @@ impl Lane {
     }
 
     /// Passes the writer's role to a caller whose bytes are not out yet.
-    pub(super) fn pass_writer<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, but: u64) -> MutexGuard<'a, LaneState> {
+    pub(super) fn pass_writer<'a>(&'a self, mut st: Locked<'a, LaneState>, but: u64) -> Locked<'a, LaneState> {
         if st.dead.is_some() {
             return self.end_writing(st, None);
         }
@@ -124,11 +120,7 @@ impl Lane {
         self.lock()
     }
 
-    fn end_writing<'a>(
-        &'a self,
-        mut st: MutexGuard<'a, LaneState>,
-        broken: Option<Error>,
-    ) -> MutexGuard<'a, LaneState> {
+    fn end_writing<'a>(&'a self, mut st: Locked<'a, LaneState>, broken: Option<Error>) -> Locked<'a, LaneState> {
         st.writer.give_up();
         match broken {
             Some(cause) => self.hang_up(st, cause),
@@ -142,7 +134,7 @@ impl Lane {
 
     /// Sending has failed. What the server has sent before belongs to the waiters, and may give the reason: it is read first, by
     /// the reader, or here.
-    fn hear_out<'a>(&'a self, mut st: MutexGuard<'a, LaneState>, own: u64, cause: Error) -> MutexGuard<'a, LaneState> {
+    fn hear_out<'a>(&'a self, mut st: Locked<'a, LaneState>, own: u64, cause: Error) -> Locked<'a, LaneState> {
         let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
         if st.dead.is_some() || !(free || reads) {
             // This wakes the reader, which ends the lane if a reply is missing. If none is missing the lane ends at its next use.
@@ -166,11 +158,7 @@ impl Lane {
     }
 
     /// Answers units that were taken back unsent.
-    fn give_back<'a>(
-        &'a self,
-        st: MutexGuard<'a, LaneState>,
-        late: Vec<(u64, Waiter, usize)>,
-    ) -> MutexGuard<'a, LaneState> {
+    fn give_back<'a>(&'a self, st: Locked<'a, LaneState>, late: Vec<(u64, Waiter, usize)>) -> Locked<'a, LaneState> {
         self.publish(&st);
         drop(st);
         for (number, waiter, sent) in late {

@@ -10,6 +10,7 @@ use super::socket::Socket;
 use crate::config::{Endpoint, TcpSettings};
 use crate::error::{Error, Result, Status, flags, system_text};
 use crate::sys::poll::{self, PollFd};
+use crate::sys::thread;
 use crate::time::Deadline;
 use std::io;
 use std::net::SocketAddr;
@@ -97,7 +98,7 @@ fn unix(path: &Path, deadline: Deadline) -> io::Result<Socket> {
                 if deadline.is_over() {
                     return Err(timed_out());
                 }
-                std::thread::sleep(deadline.left_or(BACKLOG_PAUSE));
+                thread::sleep(deadline.left_or(BACKLOG_PAUSE));
             }
             other => return other,
         }

@@ -5,11 +5,13 @@
 //! what it is asked has a second pause, which a connection does not end. Leaves to others: which node and generation a pause
 //! belongs to, and which events end it (topology).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Status, flags};
 use crate::sys::random;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 
 /// The first pause and the longest.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -22,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Pause {
     first: Duration,
     longest: Duration,
-    state: Mutex<PauseState>,
+    state: Lock<PauseState>,
 }
 
 #[derive(Default)]
@@ -83,7 +85,7 @@ impl Default for Pause {
 impl Pause {
     /// The pause of a node that has not failed.
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, state: Mutex::default() }
+        Self { first, longest, state: Lock::new(Rank::Pause, PauseState::default()) }
     }
 
     /// Asks to dial for calls. An error while the node is not to be dialled.
@@ -169,8 +171,8 @@ impl Pause {
         *state = PauseState { generation: state.generation + 1, ..PauseState::default() };
     }
 
-    fn lock(&self) -> MutexGuard<'_, PauseState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, PauseState> {
+        self.state.lock()
     }
 
     fn pause_after(&self, failures: u32) -> Duration {

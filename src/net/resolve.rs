@@ -7,12 +7,14 @@
 
 use crate::error::{Error, Result, Status, flags};
 use crate::sys::fork::PerProcess;
+use crate::sys::rank::{Rank, may_wait};
+use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::sys::thread;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The most resolver threads of the process: one that hangs must not delay all names.
@@ -41,6 +43,7 @@ pub fn begin(host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
 }
 
 fn ask_system(host: &str) -> Found {
+    may_wait("the system's resolver");
     match (host, 0).to_socket_addrs() {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) => Err(error.to_string()),
@@ -59,7 +62,7 @@ pub struct Lookup {
 impl Lookup {
     /// The answer, if it is there. After `patience` the last good addresses count as one.
     pub fn poll(&self, patience: Duration) -> Option<Result<Vec<SocketAddr>>> {
-        let found = lock(&self.resolution.progress).found.clone();
+        let found = self.resolution.progress.lock().found.clone();
         match found {
             Some(Ok(addresses)) => Some(Ok(self.with_port(addresses))),
             Some(Err(why)) => Some(self.last_good().ok_or_else(|| self.error(&why))),
@@ -78,7 +81,7 @@ impl Lookup {
             if deadline.is_over() {
                 return Err(self.error("no answer from the system's resolver"));
             }
-            let progress = lock(&self.resolution.progress);
+            let progress = self.resolution.progress.lock();
             if progress.found.is_none() {
                 let patience_left = patience.saturating_sub(self.since.elapsed());
                 let step =
@@ -94,7 +97,7 @@ impl Lookup {
     }
 
     fn last_good(&self) -> Option<Vec<SocketAddr>> {
-        let state = lock(&self.resolver.state);
+        let state = self.resolver.state.lock();
         let good = state.names.get(&self.host).map(|name| name.good.clone())?;
         drop(state);
         if good.is_empty() { None } else { Some(self.with_port(good)) }
@@ -115,7 +118,7 @@ impl Lookup {
 
 /// One run of getaddrinfo, and its waiters.
 struct Resolution {
-    progress: Mutex<Progress>,
+    progress: Lock<Progress>,
     done: Condvar,
 }
 
@@ -127,18 +130,21 @@ struct Progress {
 
 impl Resolution {
     fn new(found: Option<Found>) -> Arc<Self> {
-        Arc::new(Self { progress: Mutex::new(Progress { found, wakers: Vec::new() }), done: Condvar::new() })
+        Arc::new(Self {
+            progress: Lock::new(Rank::Resolution, Progress { found, wakers: Vec::new() }),
+            done: Condvar::new(),
+        })
     }
 
-    fn sleep(&self, progress: MutexGuard<'_, Progress>, time: Option<Duration>) {
+    fn sleep(&self, progress: Locked<'_, Progress>, time: Option<Duration>) {
         match time {
-            Some(time) => drop(self.done.wait_timeout(progress, time).unwrap_or_else(PoisonError::into_inner)),
-            None => drop(self.done.wait(progress).unwrap_or_else(PoisonError::into_inner)),
+            Some(time) => drop(self.done.wait_timeout(progress, time)),
+            None => drop(self.done.wait(progress)),
         }
     }
 
     fn finish(&self, found: Found) {
-        let mut progress = lock(&self.progress);
+        let mut progress = self.progress.lock();
         progress.found = Some(found);
         let wakers = std::mem::take(&mut progress.wakers);
         drop(progress);
@@ -147,7 +153,7 @@ impl Resolution {
     }
 
     fn wake_when_done(&self, waker: &Arc<Waker>) {
-        let mut progress = lock(&self.progress);
+        let mut progress = self.progress.lock();
         if progress.found.is_some() {
             waker.wake();
         } else {
@@ -158,7 +164,7 @@ impl Resolution {
 
 struct Resolver {
     ask: Ask,
-    state: Mutex<ResolverState>,
+    state: Lock<ResolverState>,
 }
 
 #[derive(Default)]
@@ -179,7 +185,7 @@ struct Name {
 impl Name {
     /// Whether one more caller may share the last run.
     fn may_share(&self) -> bool {
-        let found = lock(&self.resolution.progress);
+        let found = self.resolution.progress.lock();
         match &found.found {
             None => true,
             Some(found) => found.is_ok() && self.answered.is_some_and(|at| at.elapsed() < SHARED),
@@ -189,7 +195,7 @@ impl Name {
 
 impl Resolver {
     fn new(ask: Ask) -> Self {
-        Self { ask, state: Mutex::default() }
+        Self { ask, state: Lock::new(Rank::Resolver, ResolverState::default()) }
     }
 
     fn begin(&'static self, host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
@@ -205,7 +211,7 @@ impl Resolver {
 
     /// The run that is in progress for this host, or a new one.
     fn resolution(&'static self, host: &str) -> Arc<Resolution> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(name) = state.names.get(host) {
             if name.may_share() {
                 return Arc::clone(&name.resolution);
@@ -235,7 +241,7 @@ impl Resolver {
     /// Resolves names until none is left.
     fn work(&self) {
         loop {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             let Some((host, resolution)) = state.queue.pop_front() else {
                 state.threads -= 1;
                 return;
@@ -245,7 +251,7 @@ impl Resolver {
                 Ok(addresses) if addresses.is_empty() => Err(String::from("it has no address")),
                 other => other,
             };
-            if let Some(name) = lock(&self.state).names.get_mut(&host) {
+            if let Some(name) = self.state.lock().names.get_mut(&host) {
                 name.answered = Some(Instant::now());
                 if let Ok(addresses) = &found {
                     name.good.clone_from(addresses);
@@ -270,15 +276,11 @@ impl ResolverState {
     }
 }
 
-/// Locks, even after a panic: nothing under these locks leaves a torn state behind.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex};
 
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
@@ -332,7 +334,7 @@ mod tests {
         let soon = || Deadline::after(Duration::from_millis(60));
         assert!(resolver.begin("known", 1, None).wait(Deadline::never()).is_ok());
         *HANG.lock().unwrap() = true;
-        lock(&resolver.state).names.get_mut("known").unwrap().answered = None;
+        resolver.state.lock().names.get_mut("known").unwrap().answered = None;
         assert_eq!(resolver.begin("known", 2, None).wait(soon()).unwrap(), vec![([127, 0, 0, 2], 2).into()]);
         let error = resolver.begin("unknown", 1, None).wait(soon()).unwrap_err();
         assert!(error.has(flags::RETRYABLE) && error.message().contains("no answer"), "{error}");
@@ -346,7 +348,7 @@ mod tests {
         let waker = Arc::new(Waker::new().unwrap());
         let lookup = resolver.begin("::1", 6379, Some(&waker));
         assert_eq!(lookup.poll(PATIENCE).unwrap().unwrap(), vec!["[::1]:6379".parse().unwrap()]);
-        assert_eq!(lock(&resolver.state).threads, 0);
+        assert_eq!(resolver.state.lock().threads, 0);
         let mut fds = [crate::sys::poll::PollFd::new(waker.fd(), true, false)];
         assert_eq!(crate::sys::poll::wait(&mut fds, None).unwrap(), 1);
     }

@@ -3,14 +3,15 @@
 //! Guarantees: connections that are opened concurrently may be counted in any order without looking like a restart.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
+
 /// The count of a node's connections.
-#[derive(Default)]
 pub(super) struct Census {
     opened: AtomicU64,
-    numbers: Mutex<Numbers>,
+    numbers: Lock<Numbers>,
 }
 
 /// The numbers that the server gave to its connections (CLIENT ID); 0 where it gives none.
@@ -22,11 +23,17 @@ struct Numbers {
     restarts: u64,
 }
 
+impl Default for Census {
+    fn default() -> Self {
+        Self { opened: AtomicU64::new(0), numbers: Lock::new(Rank::Census, Numbers::default()) }
+    }
+}
+
 impl Census {
     /// Counts a connection whose dial began at `begun`, and to which the server gave this number.
     pub(super) fn count(&self, number: u64, begun: Instant) {
         if number > 0 {
-            let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut numbers = self.numbers.lock();
             let later = numbers.since.is_none_or(|since| begun >= since);
             numbers.restarts += u64::from(later && number < numbers.highest);
             if later || number > numbers.highest {
@@ -41,7 +48,7 @@ impl Census {
     }
 
     pub(super) fn restarts(&self) -> u64 {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).restarts
+        self.numbers.lock().restarts
     }
 }
 

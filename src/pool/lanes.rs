@@ -4,8 +4,8 @@
 //! that needs it (the others wait for that attempt and share its error, unless it takes long), and further lanes by a worker. The
 //! thresholds were found by measurement, and are options (`lane.*`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Inner, Pool};
@@ -242,7 +242,7 @@ impl Pool {
             let Some(wait) = self.before_opening(&mut inner, unlucky) else { break };
             let attempt = inner.first.attempts;
             let wait = deadline.left_or(wait);
-            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self.first_opened.wait_timeout(inner, wait);
             match &inner.first.failure {
                 // Another caller's deadline, or a lost packet, says nothing about the node.
                 Some(error) if inner.first.attempts > attempt && !is_late(error) => return Err(error.clone()),

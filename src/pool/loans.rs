@@ -4,7 +4,7 @@
 //! waiter gets a connection, a place to open one, or an error with the numbers of the pool.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -13,6 +13,8 @@ use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Conn, Socket};
 use crate::resp::Want;
+use crate::sys::rank::may_wait;
+use crate::sys::sync::Locked;
 use crate::time::Deadline;
 
 /// The loans of a pool.
@@ -263,9 +265,9 @@ impl Pool {
     /// Lends an idle connection, or opens one in a free place, if no caller waits. Otherwise returns the lock.
     fn loan_at_once<'a>(
         self: &'a Arc<Self>,
-        mut inner: MutexGuard<'a, Inner>,
+        mut inner: Locked<'a, Inner>,
         deadline: Deadline,
-    ) -> std::result::Result<Result<Loan>, MutexGuard<'a, Inner>> {
+    ) -> std::result::Result<Result<Loan>, Locked<'a, Inner>> {
         if !inner.loans.waiting.is_empty() {
             return Err(inner);
         }
@@ -342,6 +344,7 @@ impl Pool {
     fn wait_for_loan(self: &Arc<Self>, (ticket, handed): (u64, Receiver<Handed>), deadline: Deadline) -> Result<Loan> {
         let begun = Instant::now();
         let limit = self.settings.wait.map_or(deadline, |wait| deadline.within(wait));
+        may_wait("a connection of one's own");
         let received = match limit.end() {
             Some(end) => handed.recv_deadline(end).ok(),
             None => handed.recv().ok(),

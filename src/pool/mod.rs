@@ -12,7 +12,7 @@ mod sweep;
 mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,6 +22,8 @@ use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
 use crate::net::{Conn, ConnectOptions, Pause, Socket};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::Deadline;
 
 use census::Census;
@@ -65,7 +67,7 @@ pub struct Pool {
     grown: AtomicBool,
     /// A job is opening what `pool.min` and `pool.lifetime` ask for.
     opening: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
     first_opened: Condvar,
     served: CachePadded<AtomicUsize>,
     census: Census,
@@ -139,7 +141,7 @@ impl Pool {
             growing: AtomicBool::new(false),
             grown: AtomicBool::new(false),
             opening: AtomicBool::new(false),
-            inner: Mutex::default(),
+            inner: Lock::new(Rank::Pool, Inner::default()),
             first_opened: Condvar::new(),
             served: CachePadded::default(),
             census: Census::default(),
@@ -243,9 +245,8 @@ impl Pool {
         (!srtt.is_zero()).then_some(srtt)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code under this lock panics half-way, so a poisoned lock protects a whole state.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, Inner> {
+        self.inner.lock()
     }
 
     /// Keeps a connection for the next caller that opens one, if the pool has none and would have opened it in the same way.
@@ -307,7 +308,7 @@ impl Pool {
         let mut inner = self.lock();
         while let Some(left) = self.pause.refused().filter(|_| inner.ended.is_none() && !deadline.is_over()) {
             let wait = deadline.left_or(left.min(REFUSAL_LOOK));
-            inner = self.first_opened.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self.first_opened.wait_timeout(inner, wait);
         }
     }
 

@@ -5,8 +5,8 @@
 //! use such a lane only if the pool has no place for another connection. Leaves to others: what a completion means (submit).
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::lane::{Completion, Driven, Lane, Unit};
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 use crate::sys::waker::Waker;
 use crate::time::{Deadline, Instant};
 use crate::worker;
@@ -271,9 +273,8 @@ fn replace(inner: &mut Inner, slot: &ArcSwapOption<SubmitLane>, submit_lane: &Ar
 }
 
 /// Drives all submit lanes of the process that have calls in flight and that no drain drives.
-#[derive(Default)]
 struct Poller {
-    registry: Mutex<Registry>,
+    registry: Lock<Registry>,
 }
 
 #[derive(Default)]
@@ -288,10 +289,14 @@ struct Registry {
 static POLLER: PerProcess<Poller> = PerProcess::new();
 
 fn poller() -> &'static Poller {
-    POLLER.get_or_make(Poller::default)
+    POLLER.get_or_make(Poller::new)
 }
 
 impl Poller {
+    fn new() -> Self {
+        Self { registry: Lock::new(Rank::Poller, Registry::default()) }
+    }
+
     fn add(&'static self, submit_lane: &Arc<SubmitLane>) {
         let mut registry = self.lock();
         registry.submit_lanes.push(Arc::clone(submit_lane));
@@ -318,8 +323,8 @@ impl Poller {
         waker.iter().for_each(|waker| waker.wake());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, Registry> {
+        self.registry.lock()
     }
 
     fn run(&'static self) {

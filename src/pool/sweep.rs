@@ -3,10 +3,12 @@
 //! Guarantees: the timer runs as long as there is a pool to look after, and keeps no thread after that; one thread at a time looks
 //! after a pool. Leaves to others: what that means (upkeep).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::sys::fork::PerProcess;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 use crate::worker;
 
 /// How often the pools are looked after, so that a lost connection is replaced within a second.
@@ -26,8 +28,7 @@ pub(super) trait Swept: Send + Sync {
 /// Keeps the sweep alive: everything that it looks after holds one.
 pub(super) struct Needed;
 
-#[derive(Default)]
-struct Sweep(Mutex<SweepState>);
+struct Sweep(Lock<SweepState>);
 
 #[derive(Default)]
 struct SweepState {
@@ -38,12 +39,16 @@ struct SweepState {
 
 /// Looks after this from now on; `None`: there is no thread.
 pub(super) fn add(what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
-    SWEEP.get_or_make(Sweep::default).add(what)
+    SWEEP.get_or_make(Sweep::new).add(what)
 }
 
 impl Sweep {
-    fn state(&self) -> MutexGuard<'_, SweepState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> Self {
+        Self(Lock::new(Rank::Sweep, SweepState::default()))
+    }
+
+    fn state(&self) -> Locked<'_, SweepState> {
+        self.0.lock()
     }
 
     fn add(&'static self, what: Weak<dyn Swept>) -> Option<Arc<Needed>> {

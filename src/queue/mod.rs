@@ -16,11 +16,13 @@ mod state;
 mod tests;
 
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::Deadline;
 
 use ready_fd::ReadyFd;
@@ -99,7 +101,7 @@ pub struct Event {
 /// Completions and events on their way to the application.
 pub struct Queue {
     capacity: usize,
-    state: Mutex<QueueState>,
+    state: Lock<QueueState>,
     /// Drains wait on it. Notified when something is due to one of them.
     changed: Condvar,
 }
@@ -112,7 +114,7 @@ impl Queue {
             return Err(Error::new(Status::InvalidArg, text));
         }
         let ready = ReadyFd::new().map_err(|e| Error::from_io(Status::Io, "the pipe of a queue cannot be made", &e))?;
-        let state = Mutex::new(QueueState::new(ready));
+        let state = Lock::new(Rank::Queue, QueueState::new(ready));
         Ok(Arc::new(Self { capacity, state, changed: Condvar::new() }))
     }
 
@@ -254,7 +256,7 @@ impl Queue {
         drop((ready_fd, sources));
     }
 
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, QueueState>, deadline: Deadline) -> MutexGuard<'a, QueueState> {
+    fn wait<'a>(&'a self, mut state: Locked<'a, QueueState>, deadline: Deadline) -> Locked<'a, QueueState> {
         state.begin_wait();
         while !state.is_due_to_waiter() {
             if deadline.is_over() {
@@ -278,15 +280,15 @@ impl Queue {
         state
     }
 
-    fn sleep<'a>(&'a self, state: MutexGuard<'a, QueueState>, left: Option<Duration>) -> MutexGuard<'a, QueueState> {
+    fn sleep<'a>(&'a self, state: Locked<'a, QueueState>, left: Option<Duration>) -> Locked<'a, QueueState> {
         match left {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(state),
+            Some(left) => self.changed.wait_timeout(state, left),
         }
     }
 
     /// Waits for the sources once, and drives those that are ready.
-    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> MutexGuard<'_, QueueState> {
+    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> Locked<'_, QueueState> {
         let guard = ReactorGuard { queue: self, reactor };
         // Most likely replies have come already, while the caller of this drain was at work.
         guard.reactor.drive_all();
@@ -301,7 +303,7 @@ impl Queue {
     }
 
     /// Announces something new. One drain is notified; that is enough for one event or wake-up.
-    fn announce(&self, mut state: MutexGuard<'_, QueueState>) {
+    fn announce(&self, mut state: Locked<'_, QueueState>) {
         state.set_ready();
         let notify = state.needs_notice();
         drop(state);
@@ -310,9 +312,8 @@ impl Queue {
         }
     }
 
-    /// No foreign code runs under the lock, so a poisoned lock protects a whole state.
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, QueueState> {
+        self.state.lock()
     }
 }
 

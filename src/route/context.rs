@@ -5,7 +5,7 @@
 //! close does not wait for (client).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -15,6 +15,8 @@ use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock};
 use crate::time::Deadline;
 use crate::topology::{Sentinel, Service};
 
@@ -34,15 +36,14 @@ pub(crate) struct Context {
 }
 
 /// Whether the client is open, and how many calls it serves.
-#[derive(Default)]
 struct Life {
     closed: AtomicBool,
     /// The time of the close is over: no attempt begins any more.
     ended: AtomicBool,
     calls: CachePadded<Calls>,
     /// The sockets of running blocking commands: a close shuts them down.
-    blocking: Mutex<Vec<Weak<Socket>>>,
-    idle: Mutex<()>,
+    blocking: Lock<Vec<Weak<Socket>>>,
+    idle: Lock<()>,
     changed: Condvar,
 }
 
@@ -69,6 +70,19 @@ pub(crate) struct Counted {
     pub(crate) errors: u64,
     pub(crate) maybe_executed: u64,
     pub(crate) fallbacks: u64,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            calls: CachePadded::default(),
+            blocking: Lock::new(Rank::Blocking, Vec::new()),
+            idle: Lock::new(Rank::Idle, ()),
+            changed: Condvar::new(),
+        }
+    }
 }
 
 impl Context {
@@ -173,7 +187,7 @@ impl Context {
     /// The end of an admitted call.
     pub(crate) fn leave(&self) {
         if self.life.calls.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closed() {
-            drop(lock(&self.life.idle));
+            drop(self.life.idle.lock());
             self.life.changed.notify_all();
         }
     }
@@ -218,7 +232,7 @@ impl Context {
 
     /// Notes the socket of a blocking command, so that a close can end it.
     pub(crate) fn note_blocking(&self, socket: &Arc<Socket>) {
-        let mut blocking = lock(&self.life.blocking);
+        let mut blocking = self.life.blocking.lock();
         blocking.retain(|socket| socket.strong_count() > 0);
         blocking.push(Arc::downgrade(socket));
         drop(blocking);
@@ -229,13 +243,13 @@ impl Context {
 
     /// Forgets the socket, because the blocking command is over.
     pub(crate) fn forget_blocking(&self, socket: &Arc<Socket>) {
-        lock(&self.life.blocking).retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
+        self.life.blocking.lock().retain(|noted| !std::ptr::eq(noted.as_ptr(), Arc::as_ptr(socket)));
     }
 
     /// Begins a close: admits nothing new, and ends blocking commands. Returns how many.
     pub(crate) fn shut(&self) -> usize {
         self.life.closed.store(true, Ordering::Release);
-        let blocking = std::mem::take(&mut *lock(&self.life.blocking));
+        let blocking = std::mem::take(&mut *self.life.blocking.lock());
         blocking.iter().filter_map(Weak::upgrade).inspect(|socket| socket.shutdown()).count()
     }
 
@@ -255,12 +269,12 @@ impl Context {
 
     /// Waits until no call is running, or until the deadline. Returns how many are running.
     pub(crate) fn await_idle(&self, deadline: Deadline) -> usize {
-        let mut idle = lock(&self.life.idle);
-        self.life.changed.notify_all();
         self.service.wake();
+        let mut idle = self.life.idle.lock();
+        self.life.changed.notify_all();
         while self.life.calls.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
             let wait = deadline.left_or(LOOK);
-            idle = self.life.changed.wait_timeout(idle, wait).unwrap_or_else(PoisonError::into_inner).0;
+            idle = self.life.changed.wait_timeout(idle, wait);
         }
         drop(idle);
         self.life.calls.active.load(Ordering::Acquire)
@@ -279,9 +293,4 @@ impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
-}
-
-/// Locks, even after a panic: nothing under these locks leaves a torn state behind.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@
 //! others: the choice among the replicas within the bound (choice).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::config::Endpoint;
@@ -16,6 +16,7 @@ use crate::net::{Replication, Role, RoleReplica};
 use crate::pool::Pool;
 use crate::sys::fork::PerProcess;
 use crate::sys::random;
+use crate::sys::sync::Tried;
 use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service};
 use crate::worker::{self, Host};
@@ -31,7 +32,7 @@ const UNKNOWN: i64 = -1;
 const ABSENT: i64 = i64::MAX;
 
 /// One measurement at a time.
-static TURN: PerProcess<Mutex<()>> = PerProcess::new();
+static TURN: PerProcess<Tried<()>> = PerProcess::new();
 
 /// How far one replica is behind.
 #[derive(Debug)]
@@ -164,12 +165,12 @@ fn tick<M: Measured>(of: &Weak<M>) {
         // A bound that is set later starts them again.
         return measurements.runs.store(false, Ordering::Release);
     };
-    let pause = match TURN.get_or_make(Mutex::default).try_lock() {
-        Ok(_turn) => {
+    let pause = match TURN.get_or_make(Tried::default).write() {
+        Some(_turn) => {
             measurements.blind.store(!this.measure(max), Ordering::Relaxed);
             EVERY.mul_f64(0.9 + random::rng().f64() / 10.0)
         }
-        Err(_) => Duration::from_millis(NEXT_TRY_MS + random::rng().u64(0..NEXT_TRY_MS)),
+        None => Duration::from_millis(NEXT_TRY_MS + random::rng().u64(0..NEXT_TRY_MS)),
     };
     let next = Weak::clone(of);
     let again = move || {

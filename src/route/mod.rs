@@ -16,7 +16,7 @@ mod router;
 mod scan;
 mod view;
 
-pub(crate) use context::{Context, Counted, lock};
+pub(crate) use context::{Context, Counted};
 pub(crate) use router::Router;
 pub(crate) use scan::{Landed, Trip, asking, with_question};
 pub(crate) use view::Route;

@@ -5,13 +5,13 @@
 //! the choice itself (choice, scan).
 
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::admit::{Admission, Lineage};
 use super::choice::Choice;
-use super::context::{Context, lock};
+use super::context::Context;
 use super::lag::{self, Measured, Measurements};
 use super::scan::{self, Landed, Scans, Trip};
 use super::view::{ReplicaTarget, Route, View};
@@ -22,6 +22,8 @@ use crate::net::{Admit, Conn, ConnectOptions, Expect};
 use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Pool, PoolSpec};
 use crate::sys::random;
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
 use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service, Urgency};
 
@@ -30,10 +32,10 @@ pub(crate) struct Router {
     pub(crate) context: Context,
     view: ArcSwap<View>,
     /// One thread at a time makes a new view.
-    renewal: Mutex<()>,
+    renewal: Lock<()>,
     /// Counts the choices among replicas.
     turn: AtomicUsize,
-    scans: Mutex<Scans>,
+    scans: Lock<Scans>,
     lag: Measurements<Self>,
     me: Weak<Self>,
 }
@@ -52,9 +54,9 @@ impl Router {
         Ok(Arc::new_cyclic(|me: &Weak<Self>| Self {
             context,
             view: ArcSwap::default(),
-            renewal: Mutex::default(),
+            renewal: Lock::new(Rank::Renewal, ()),
             turn: AtomicUsize::new(random::rng().usize(..)),
-            scans: Mutex::default(),
+            scans: Lock::new(Rank::Scans, Scans::default()),
             lag: Measurements::new(Weak::clone(me)),
             me: Weak::clone(me),
         }))
@@ -78,7 +80,7 @@ impl Router {
             return view;
         }
         drop(view);
-        let _renewal = lock(&self.renewal);
+        let _renewal = self.renewal.lock();
         let view = self.view.load();
         if !self.fits(&view) && !self.context.is_ended() {
             let next = self.next_view(&view);
@@ -261,7 +263,7 @@ impl Router {
 
     /// Ends all calls and connections. No attempt begins any more.
     pub(crate) fn end(&self) {
-        let _renewal = lock(&self.renewal);
+        let _renewal = self.renewal.lock();
         self.context.end();
         let view = self.view.swap(Arc::default());
         let cause = Error::new(Status::Closed, self.context.closed_text());

@@ -5,10 +5,9 @@
 //! connection has been opened since the last question. Concurrent scans do not disturb each other. Leaves to others: the table
 //! (`cursors`), and where an unknown cursor goes (`choice`).
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use super::choice::Choice;
-use super::context::lock;
 use super::cursors::{Cursors, Key, Origin};
 use super::view::{ReplicaTarget, Route};
 use crate::error::{Error, Result, Status, flags};
@@ -16,6 +15,7 @@ use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::plan::{Plan, Target};
 use crate::pool::Pool;
 use crate::resp::{Body, Kind, Reply, ReplyBuilder, encode};
+use crate::sys::sync::Lock;
 
 /// How many cursors are kept.
 const MOST: usize = 4096;
@@ -152,8 +152,8 @@ impl ScanNode {
 }
 
 /// The route of a plan with scans.
-pub(super) fn route(scans: &Mutex<Scans>, choice: &Choice<'_>, plan: &Plan<'_>, tried: &[String]) -> Result<Route> {
-    let mut scans = lock(scans);
+pub(super) fn route(scans: &Lock<Scans>, choice: &Choice<'_>, plan: &Plan<'_>, tried: &[String]) -> Result<Route> {
+    let mut scans = scans.lock();
     let known = scans.known(plan, 0);
     if choice.context.target != Target::Replica {
         let route = choice.primary()?;
@@ -191,15 +191,15 @@ fn serves_on<'a>(
 }
 
 /// Begins a scan that is about to be sent to this node.
-pub(super) fn begin(scans: &Mutex<Scans>, pool: &Arc<Pool>) -> Box<Trip> {
+pub(super) fn begin(scans: &Lock<Scans>, pool: &Arc<Pool>) -> Box<Trip> {
     let opened = pool.opened();
-    let asks = lock(scans).node(pool).is_none_or(|node| node.opened != opened);
+    let asks = scans.lock().node(pool).is_none_or(|node| node.opened != opened);
     Box::new(Trip { opened, asks })
 }
 
 /// Judges the outcome of a plan with scans: its cursors may belong to another generation, or that may be unknown yet.
 pub(super) fn land(
-    scans: &Mutex<Scans>,
+    scans: &Lock<Scans>,
     plan: &Plan<'_>,
     from: usize,
     pool: &Arc<Pool>,
@@ -214,7 +214,7 @@ pub(super) fn land(
         }
     };
     let opened = pool.opened();
-    let mut scans = lock(scans);
+    let mut scans = scans.lock();
     let (reply, origin) = match trip.asks {
         true => {
             let run = whole.child(0, 0).and_then(|node| run_id(&whole, node));

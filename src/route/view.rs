@@ -3,17 +3,18 @@
 //! Guarantees: this is data; a replica keeps its lag and its pause from view to view. Leaves to others: making views (router), and
 //! the choice (choice).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::admit::Admission;
-use super::context::lock;
 use super::lag::Lag;
 use crate::config::Endpoint;
 use crate::error::Error;
 use crate::plan::Target;
 use crate::pool::Pool;
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
 use crate::time::Deadline;
 use crate::topology::ReplicaView;
 
@@ -44,7 +45,7 @@ pub(crate) struct ReplicaTarget {
     /// Milliseconds since `born` until which it is skipped.
     cools_until: AtomicU64,
     /// The message of its last failure.
-    failure: Mutex<String>,
+    failure: Lock<String>,
     born: Instant,
 }
 
@@ -82,6 +83,7 @@ impl ReplicaTarget {
         admission: Arc<Admission>,
         kept: Option<&Arc<Self>>,
     ) -> Arc<Self> {
+        let failure = kept.map(|kept| kept.failure.lock().clone()).unwrap_or_default();
         Arc::new(Self {
             pool,
             announced: replica.announced.clone(),
@@ -91,14 +93,14 @@ impl ReplicaTarget {
             admission,
             lag: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.lag)),
             cools_until: AtomicU64::new(kept.map_or(0, |kept| kept.cools_until.load(Ordering::Relaxed))),
-            failure: Mutex::new(kept.map(|kept| lock(&kept.failure).clone()).unwrap_or_default()),
+            failure: Lock::new(Rank::Replica, failure),
             born: kept.map_or_else(Instant::now, |kept| kept.born),
         })
     }
 
     /// Skips it for a while, because it failed.
     pub(crate) fn cool_down(&self, why: &Error) {
-        why.message().clone_into(&mut lock(&self.failure));
+        why.message().clone_into(&mut self.failure.lock());
         let until = (self.born.elapsed() + COOL_DOWN).as_millis() as u64;
         self.cools_until.store(until, Ordering::Relaxed);
     }
@@ -109,7 +111,7 @@ impl ReplicaTarget {
     }
 
     pub(super) fn last_failure(&self) -> String {
-        format!("failed just now: {}", lock(&self.failure))
+        format!("failed just now: {}", *self.failure.lock())
     }
 
     /// Whether nothing is wrong but its link, and this call has not failed at it for that reason. Such a replica serves if there is

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::order::OrderClass;
 use super::pending::PendingQueue;
@@ -18,7 +18,8 @@ use crate::plan::{CallFlags, Plan};
 use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::queue::{Driven, Queue, Reservation, Source};
 use crate::resp::{Kind, Reply};
-use crate::route::{Route, Router, lock};
+use crate::route::{Route, Router};
+use crate::sys::sync::{Lock, Locked};
 use crate::time::{Deadline, Instant};
 use crate::topology::Child;
 
@@ -66,7 +67,7 @@ pub(super) struct Call {
     /// Its number, in the order of submission.
     pub(super) order: u64,
     pub(super) profile: CallProfile,
-    pub(super) state: Mutex<CallState>,
+    pub(super) state: Lock<CallState>,
 }
 
 /// What is known of a call without parsing its bytes again.
@@ -179,8 +180,8 @@ impl Call {
         if self.lock().alone { Traffic::Dedicated } else { self.profile.traffic }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, CallState> {
-        lock(&self.state)
+    pub(super) fn lock(&self) -> Locked<'_, CallState> {
+        self.state.lock()
     }
 
     /// Its queue and token, until it is over.

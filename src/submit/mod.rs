@@ -12,8 +12,8 @@ mod order;
 mod pending;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
 use order::OrderClass;
@@ -28,7 +28,9 @@ use crate::pool::Traffic;
 use crate::queue::{Queue, Source};
 use crate::resp::list;
 use crate::route::{Route, Router};
+use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
+use crate::sys::sync::Lock;
 use crate::time::{Deadline, Instant, Timeout};
 use crate::topology::Child;
 
@@ -95,7 +97,7 @@ impl Submitter {
                 guard: guard.clone(),
                 pending: Arc::clone(self.pending(part.profile.class)),
                 list: Arc::clone(&list),
-                state: Mutex::new(CallState::new(credits.next_of(part.range.len()))),
+                state: Lock::new(Rank::Call, CallState::new(credits.next_of(part.range.len()))),
                 part: part.range,
                 bare,
                 commands: part.commands,

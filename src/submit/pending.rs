@@ -6,7 +6,7 @@
 //! time runs a queue. The cost of a call does not grow with the number of waiting calls. Leaves to others: what an outcome means,
 //! and when writes wait (call), opening connections (opening).
 
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::call::{Call, InFlight, attach};
@@ -18,8 +18,10 @@ use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::plan::Plan;
 use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::queue::{Driven, Source};
-use crate::route::{Context, Route, Router, asking, lock, with_question};
+use crate::route::{Context, Route, Router, asking, with_question};
 use crate::sys::random;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 use crate::time::Deadline;
 use crate::worker;
 
@@ -39,7 +41,7 @@ const STARTS: usize = 256;
 pub(crate) struct PendingQueue {
     router: Weak<Router>,
     class: OrderClass,
-    state: Mutex<PendingState>,
+    state: Lock<PendingState>,
     me: Weak<Self>,
 }
 
@@ -120,11 +122,12 @@ impl PendingQueue {
             again: false,
             alarm: None,
         };
-        Arc::new_cyclic(|me| Self { router, class, state: Mutex::new(state), me: Weak::clone(me) })
+        let state = Lock::new(Rank::Pending, state);
+        Arc::new_cyclic(|me| Self { router, class, state, me: Weak::clone(me) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, PendingState> {
-        lock(&self.state)
+    fn lock(&self) -> Locked<'_, PendingState> {
+        self.state.lock()
     }
 
     /// Counts calls that are about to start on this connection. False: other calls wait before them, or are in flight on another
@@ -176,7 +179,7 @@ impl PendingQueue {
         self.look_after(self.lock());
     }
 
-    fn look_after(self: &Arc<Self>, mut state: MutexGuard<'_, PendingState>) {
+    fn look_after(self: &Arc<Self>, mut state: Locked<'_, PendingState>) {
         if state.runs {
             state.again = true;
         } else if state.order.has_work() {
@@ -225,7 +228,7 @@ impl PendingQueue {
         std::mem::forget(unfinished);
     }
 
-    fn set_alarm(self: &Arc<Self>, mut state: MutexGuard<'_, PendingState>, at: Instant) {
+    fn set_alarm(self: &Arc<Self>, mut state: Locked<'_, PendingState>, at: Instant) {
         if state.alarm.is_some_and(|alarm| alarm <= at) {
             return;
         }

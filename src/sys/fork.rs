@@ -30,6 +30,7 @@ fn register() {
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     super::thread::forget_all();
+    super::rank::forget_held();
 }
 
 /// A value that each process has once: a forked child makes its own and leaks its parent's.

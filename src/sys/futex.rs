@@ -17,6 +17,7 @@ pub use portable::Word;
 mod linux {
     use super::Instant;
     use crate::sys::fork::PerProcess;
+    use crate::sys::rank::may_wait;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
@@ -32,6 +33,7 @@ mod linux {
 
         /// Sleeps until one of `bits` is woken, the ticket is out of date, or the end comes.
         pub fn wait(&self, ticket: u32, bits: u32, end: Option<Instant>) {
+            may_wait("a word");
             let until = end.map(monotonic);
             let until = until.as_ref().map_or(std::ptr::null(), |time| time as *const libc::timespec);
             let op = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
@@ -85,24 +87,31 @@ mod linux {
 #[cfg(all(any(test, not(target_os = "linux")), not(loom)))]
 mod portable {
     use super::Instant;
-    use std::sync::{Condvar, Mutex, PoisonError};
+    use crate::sys::rank::{Rank, may_wait};
+    use crate::sys::sync::{Condvar, Lock};
 
     /// A word that threads wait on, told apart by bits (every wake-up wakes all of them here: they look again).
-    #[derive(Default)]
     pub struct Word {
-        count: Mutex<u32>,
+        count: Lock<u32>,
         woken: Condvar,
+    }
+
+    impl Default for Word {
+        fn default() -> Self {
+            Self { count: Lock::new(Rank::Word, 0), woken: Condvar::new() }
+        }
     }
 
     impl Word {
         /// The count to give to [`Word::wait`]; read it before announcing the wait.
         pub fn ticket(&self) -> u32 {
-            *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+            *self.count.lock()
         }
 
         /// Sleeps until a wake-up, or until the end comes.
         pub fn wait(&self, ticket: u32, _bits: u32, end: Option<Instant>) {
-            let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+            may_wait("a word");
+            let count = self.count.lock();
             if *count != ticket {
                 return;
             }
@@ -114,7 +123,7 @@ mod portable {
 
         /// Wakes all that wait.
         pub fn wake(&self, _bits: u32) {
-            let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut count = self.count.lock();
             *count = count.wrapping_add(1);
             self.woken.notify_all();
         }
@@ -128,10 +137,14 @@ mod model {
     use crate::time::model;
     use loom::sync::atomic::{AtomicU32, Ordering};
     use loom::thread::{self, Thread};
-    use std::sync::Mutex;
+    use std::cell::RefCell;
 
     /// The sleeping threads. As in the kernel, comparing a word's count and joining this list is one step.
-    static SLEEPERS: Mutex<Vec<Sleeper>> = Mutex::new(Vec::new());
+    /// All threads of a model are one thread of the system.
+    fn sleepers<R>(use_them: impl FnOnce(&mut Vec<Sleeper>) -> R) -> R {
+        thread_local!(static SLEEPERS: RefCell<Vec<Sleeper>> = const { RefCell::new(Vec::new()) });
+        SLEEPERS.with_borrow_mut(use_them)
+    }
 
     /// How many waits with an end are explored in every order; a run with more of them goes on in one order.
     const MOST_LOOKS: usize = 8;
@@ -163,8 +176,8 @@ mod model {
             let end = end.filter(|_| model::moves());
             let thread = thread::current();
             let id = thread.id();
-            SLEEPERS.lock().unwrap().push(Sleeper { word: self as *const Self as usize, bits, end, thread });
-            let sleeps = || SLEEPERS.lock().unwrap().iter().any(|sleeper| sleeper.thread.id() == id);
+            sleepers(|all| all.push(Sleeper { word: self as *const Self as usize, bits, end, thread }));
+            let sleeps = || sleepers(|all| all.iter().any(|sleeper| sleeper.thread.id() == id));
             match end {
                 None => {
                     while sleeps() {
@@ -196,15 +209,18 @@ mod model {
     }
 
     fn wake(which: impl Fn(&Sleeper) -> bool) {
-        let (woken, rest) = SLEEPERS.lock().unwrap().drain(..).partition(which);
-        *SLEEPERS.lock().unwrap() = rest;
+        let woken = sleepers(|all| {
+            let (woken, rest) = all.drain(..).partition::<Vec<_>, _>(which);
+            *all = rest;
+            woken
+        });
         woken.into_iter().for_each(|sleeper: Sleeper| sleeper.thread.unpark());
     }
 
     /// Begins a new run of the model: no thread sleeps, and the clock is at its beginning. With `time` it will move; otherwise the
     /// end of a wait never comes, and a thread that relies on one shows as a deadlock.
     pub fn start(time: bool) {
-        SLEEPERS.lock().unwrap().clear();
+        sleepers(Vec::clear);
         LOOKS.store(0, Ordering::Relaxed);
         model::start(time);
     }

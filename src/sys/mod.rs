@@ -8,6 +8,7 @@ pub mod futex;
 pub mod panic;
 pub mod poll;
 pub mod random;
+pub mod rank;
 pub mod recv;
 #[cfg(not(loom))]
 pub(crate) mod seam;

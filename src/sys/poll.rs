@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use super::rank::may_wait;
+
 /// A descriptor to wait for, and afterwards what it is ready for.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -74,6 +76,9 @@ const REST: Duration = Duration::from_millis(5);
 pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
     for fd in fds.iter_mut() {
         fd.0.revents = 0;
+    }
+    if timeout != Some(Duration::ZERO) {
+        may_wait("poll");
     }
     let count = libc::nfds_t::try_from(fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: PollFd is a transparent pollfd, so `fds` is an array of `count` of them, borrowed exclusively for the call.

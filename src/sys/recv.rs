@@ -5,8 +5,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use super::rank::may_wait;
+
 /// Receives with these flags of recv(2). 0 bytes into a buffer that is not empty: the peer has closed.
 pub fn recv(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    if flags & libc::MSG_DONTWAIT == 0 {
+        may_wait("a receive");
+    }
     // SAFETY: the descriptor is borrowed, so open; the buffer is exclusively ours and its own length is passed.
     let got = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
@@ -15,6 +20,9 @@ pub fn recv(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::R
 /// Receives behind the end of a vector, at most `most` bytes and no more than it has reserved. 0 bytes when there is room: the peer
 /// has closed.
 pub fn recv_append(socket: BorrowedFd<'_>, into: &mut Vec<u8>, most: usize, flags: libc::c_int) -> io::Result<usize> {
+    if flags & libc::MSG_DONTWAIT == 0 {
+        may_wait("a receive");
+    }
     let spare = into.spare_capacity_mut();
     let room = spare.len().min(most);
     // SAFETY: the descriptor is borrowed, so open; `room` bytes of the vector's spare memory are exclusively ours.

@@ -6,11 +6,12 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::fork::PerProcess;
+use super::rank::{Rank, may_wait};
+use super::sync::{Lock, Locked};
 use crate::time::Deadline;
 
 /// Enough for the deepest call here, with room to spare; getaddrinfo needs most.
@@ -18,7 +19,7 @@ const STACK: usize = 256 * 1024;
 
 static LIVE: AtomicU32 = AtomicU32::new(0);
 /// Each process has its own: a thread of the parent may have held the lock at the fork.
-static HANDLES: PerProcess<Mutex<Vec<JoinHandle<()>>>> = PerProcess::new();
+static HANDLES: PerProcess<Lock<Vec<JoinHandle<()>>>> = PerProcess::new();
 
 /// Which thread this is, while it lives. The standard library would allocate for a thread that is not its own.
 pub fn id() -> libc::pthread_t {
@@ -35,12 +36,14 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
         builder.spawn(move || {
             // The owner of the body notices its end.
             let _ = catch_unwind(AssertUnwindSafe(body));
+            // Here, and not where a thread is started: that is done under locks.
+            reap(JoinHandle::is_finished);
             LIVE.fetch_sub(1, Ordering::AcqRel);
         })
     });
     match started {
         Ok(handle) => {
-            keep(handle);
+            handles().push(handle);
             Ok(())
         }
         Err(error) => {
@@ -66,8 +69,14 @@ pub fn join_all(deadline: Deadline) -> bool {
         if deadline.is_over() {
             return false;
         }
-        std::thread::sleep(deadline.left_or(Duration::from_millis(1)));
+        sleep(deadline.left_or(Duration::from_millis(1)));
     }
+}
+
+/// Sleeps for this long.
+pub fn sleep(time: Duration) {
+    may_wait("a sleep");
+    std::thread::sleep(time);
 }
 
 /// In a forked child no thread of the parent exists: forget the count.
@@ -75,13 +84,8 @@ pub(super) fn forget_all() {
     LIVE.store(0, Ordering::Relaxed);
 }
 
-fn handles() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
-    HANDLES.get_or_make(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn keep(handle: JoinHandle<()>) {
-    reap(JoinHandle::is_finished);
-    handles().push(handle);
+fn handles() -> Locked<'static, Vec<JoinHandle<()>>> {
+    HANDLES.get_or_make(|| Lock::new(Rank::Threads, Vec::new())).lock()
 }
 
 /// Joins the threads that have ended, so that their stacks are given back.
@@ -90,6 +94,7 @@ fn reap(which: impl Fn(&JoinHandle<()>) -> bool) {
     let (ended, rest): (Vec<_>, Vec<_>) = handles.drain(..).partition(which);
     *handles = rest;
     drop(handles);
+    may_wait("the end of a thread");
     for handle in ended {
         let _ = handle.join();
     }

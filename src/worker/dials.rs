@@ -81,8 +81,8 @@ impl<J> Dials<J> {
     }
 
     /// Takes back the job that was pushed last.
-    pub(super) fn take_back(&mut self) {
-        self.waiting.pop_back();
+    pub(super) fn take_back(&mut self) -> Option<J> {
+        self.waiting.pop_back().map(|waiting| waiting.job)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use dials::Dials;
@@ -19,6 +19,8 @@ use dials::Dials;
 pub use dials::Host;
 
 use crate::sys::fork::PerProcess;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::sys::{panic, thread};
 
 /// The most threads for jobs that never wait for the network, and for timers.
@@ -88,7 +90,7 @@ fn workers() -> &'static Workers {
 }
 
 struct Workers {
-    state: Mutex<WorkerState>,
+    state: Lock<WorkerState>,
     /// Wakes the idle thread that keeps the clock.
     clock: Condvar,
     /// Wakes another idle thread.
@@ -129,21 +131,22 @@ struct Timer {
 
 impl Workers {
     fn new() -> Self {
-        Self { state: Mutex::default(), clock: Condvar::new(), ready: Condvar::new(), dial_ready: Condvar::new() }
+        let state = Lock::new(Rank::Workers, WorkerState::default());
+        Self { state, clock: Condvar::new(), ready: Condvar::new(), dial_ready: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, WorkerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> Locked<'_, WorkerState> {
+        self.state.lock()
     }
 
     fn push(&'static self, job: Job) -> io::Result<()> {
         let mut state = self.state();
         state.jobs.push_back(job);
         let staffed = self.staff(&mut state);
-        if staffed.is_err() {
-            // A job that was refused must not run later.
-            state.jobs.pop_back();
-        }
+        // A job that was refused must not run later. It is dropped outside the lock, as what it owns may take others.
+        let refused = if staffed.is_err() { state.jobs.pop_back() } else { None };
+        drop(state);
+        drop(refused);
         staffed
     }
 
@@ -151,9 +154,9 @@ impl Workers {
         let mut state = self.state();
         state.dials.push(host, urgent, job);
         let staffed = self.staff_dials(&mut state);
-        if staffed.is_err() {
-            state.dials.take_back();
-        }
+        let refused = if staffed.is_err() { state.dials.take_back() } else { None };
+        drop(state);
+        drop(refused);
         staffed
     }
 
@@ -180,9 +183,9 @@ impl Workers {
             return Ok(());
         }
         let hired = self.hire(&mut state);
-        if hired.is_err() {
-            state.timers.retain(|Reverse(timer)| timer.number != number);
-        }
+        let refused = if hired.is_err() { state.take_timers(|timer| timer.number == number) } else { Vec::new() };
+        drop(state);
+        drop(refused);
         hired
     }
 
@@ -274,8 +277,13 @@ impl Workers {
         let mut asleep_since = Instant::now();
         loop {
             let now = Instant::now();
-            if state.dismissals > 0 {
-                state.timers.retain(|Reverse(timer)| timer.is_wanted());
+            let unwanted = state.take_unwanted(now);
+            if !unwanted.is_empty() {
+                // Outside the lock, as what a job owns may take others.
+                drop(state);
+                drop(unwanted);
+                state = self.state();
+                continue;
             }
             if let Some(job) = state.next_job(now) {
                 self.stand_in(&mut state);
@@ -294,14 +302,14 @@ impl Workers {
     }
 
     /// Sleeps until a job comes, a timer is due, or the thread has been idle for long.
-    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, WorkerState>, now: Instant) -> MutexGuard<'a, WorkerState> {
+    fn sleep<'a>(&'a self, mut state: Locked<'a, WorkerState>, now: Instant) -> Locked<'a, WorkerState> {
         let keeps = !std::mem::replace(&mut state.clock_kept, true);
         let most = if state.dismissals > 0 { GLANCE } else { state.patience() };
         let next = state.timers.peek().filter(|_| keeps).map(|Reverse(timer)| timer.due.saturating_duration_since(now));
         let time = next.map_or(most, |next| next.min(most));
         let condvar = if keeps { &self.clock } else { &self.ready };
         state.crew.idle += 1;
-        state = condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+        state = condvar.wait_timeout(state, time);
         state.crew.idle -= 1;
         if keeps {
             state.clock_kept = false;
@@ -334,7 +342,7 @@ impl Workers {
                 return;
             }
             state.dialers.idle += 1;
-            state = self.dial_ready.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.dial_ready.wait_timeout(state, most);
             state.dialers.idle -= 1;
         }
     }
@@ -343,13 +351,33 @@ impl Workers {
 impl WorkerState {
     /// A timer that is due, or the next job.
     fn next_job(&mut self, now: Instant) -> Option<Job> {
-        while self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
-            let Reverse(timer) = self.timers.pop()?;
-            if timer.is_wanted() {
-                return Some(timer.job);
-            }
+        match self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now) {
+            true => self.timers.pop().map(|Reverse(timer)| timer.job),
+            false => self.jobs.pop_front(),
         }
-        self.jobs.pop_front()
+    }
+
+    /// Takes out the timers whose owner is gone: those that are due, during a dismissal all.
+    fn take_unwanted(&mut self, now: Instant) -> Vec<Reverse<Timer>> {
+        if self.dismissals > 0 {
+            return self.take_timers(|timer| !timer.is_wanted());
+        }
+        let mut unwanted = Vec::new();
+        while self.timers.peek().is_some_and(|Reverse(timer)| timer.due <= now && !timer.is_wanted()) {
+            unwanted.extend(self.timers.pop());
+        }
+        unwanted
+    }
+
+    /// Takes timers out. The caller drops them outside the lock.
+    fn take_timers(&mut self, which: impl Fn(&Timer) -> bool) -> Vec<Reverse<Timer>> {
+        if !self.timers.iter().any(|Reverse(timer)| which(timer)) {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut self.timers).into_iter();
+        let (taken, kept) = all.partition::<Vec<_>, _>(|Reverse(timer)| which(timer));
+        self.timers = kept.into();
+        taken
     }
 
     /// How long an idle thread stays.
@@ -400,7 +428,7 @@ impl Ord for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, mpsc};
+    use std::sync::{Arc, Condvar, Mutex, mpsc};
 
     /// The owner of timers that are wanted until the end.
     fn owner() -> Weak<()> {
