@@ -6,13 +6,11 @@
 //! another history do (rule 32). Leaves to others: asking the nodes (client), and what Sentinels say of them (replicas).
 
 use super::cause::{Cause, Why};
-use super::service::Service;
 use super::snapshot::Snapshot;
-use super::watch::{ReplicaChange, TopologyEvent};
 use crate::config::Endpoint;
 use crate::net::{Replication, Role};
+use arc_swap::ArcSwap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// What a node answers when it is asked for its replication id.
 #[derive(Debug, Clone, Copy)]
@@ -148,9 +146,94 @@ struct Remark {
 /// So many ids of earlier primaries are kept.
 const OLDER: usize = 4;
 
+/// Tells those who watch of a replica, dialled there: whether it is read from from now on, or `None` where it is only spoken of.
+pub(super) type TellReplica<'a> = &'a dyn Fn(&Endpoint, Option<bool>, Why);
+
 impl Following {
     fn state(&self) -> MutexGuard<'_, FollowingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The replication id of this primary, and those before it, as far as they are known.
+    pub(super) fn ids(&self, primary: Option<&Endpoint>) -> (Option<String>, Vec<String>) {
+        self.state().ids(primary)
+    }
+
+    /// The present primary has told its replication id.
+    pub(super) fn learn(&self, primary: &Endpoint, told: &Replication) {
+        self.state().learn(primary, told);
+    }
+
+    /// What came of weighing a replica; what is new in that is told. The snapshot is loaded under the lock: what is told last is true.
+    pub(super) fn note_weighed(
+        &self,
+        replica: &Endpoint,
+        weighed: &Weighed,
+        snapshot: &ArcSwap<Snapshot>,
+        tell: TellReplica<'_>,
+    ) {
+        let remark = match weighed {
+            Weighed::Unproven(why) => Some((why.clone(), true)),
+            Weighed::Unfit(why, _) => Some((why.clone(), false)),
+            _ => None,
+        };
+        let mut state = self.state();
+        let snapshot = snapshot.load();
+        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
+        let is_new = state.remark(replica, remark);
+        match (weighed, listed) {
+            (_, None) => {}
+            (Weighed::Unfit(why, _), Some(_)) => state.tell_fit(replica, false, why.clone(), tell),
+            (_, Some(view)) if view.unfit.is_none() => state.tell_fit(replica, true, Why::word(Cause::Fit), tell),
+            // The Sentinels' word stands against it.
+            (_, Some(_)) => {}
+        }
+        if let (Weighed::Unproven(why), true) = (weighed, is_new) {
+            tell(replica, None, why.clone());
+        }
+    }
+
+    /// Tells what a discovery changes for the replicas.
+    pub(super) fn note_listed(&self, before: &Snapshot, after: &Snapshot, tell: TellReplica<'_>) {
+        let is_in = |snapshot: &Snapshot, node: &Endpoint| snapshot.replicas.iter().any(|view| view.endpoint == *node);
+        let mut state = self.state();
+        for replica in &after.replicas {
+            let node = &replica.endpoint;
+            match &replica.unfit {
+                None if state.objects_to(node) => {}
+                None => state.tell_fit(node, true, Why::word(Cause::Fit), tell),
+                Some(why) if state.told(node) == Some(true) => state.tell_fit(node, false, why.clone(), tell),
+                Some(_) => {}
+            }
+        }
+        for gone in before.replicas.iter().map(|view| &view.endpoint).filter(|node| !is_in(after, node)) {
+            if state.told(gone) == Some(true) {
+                state.tell_fit(gone, false, Why::own(Cause::NotListed, "not listed any more"), tell);
+            }
+            state.told.retain(|(node, _)| node != gone);
+        }
+    }
+
+    /// Why a replica was found unfit when it was last weighed.
+    pub(super) fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
+        let state = self.state();
+        let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
+        remark.map(|remark| remark.why.clone())
+    }
+
+    /// A discovery has ended: what was said of nodes that it does not know is forgotten.
+    pub(super) fn forget_gone(&self, snapshot: &Snapshot) {
+        self.state().prune(snapshot);
+    }
+
+    /// Whether the primary's own word could be had; what is to be told when that changes for the worse.
+    pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) -> Option<Why> {
+        let text = format!(
+            "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
+        );
+        let why = Why::own(Cause::RoleUnknown, text);
+        let is_new = self.state().remark(primary, unproven.then(|| (why.clone(), true)));
+        (is_new && unproven).then_some(why)
     }
 }
 
@@ -182,6 +265,16 @@ impl FollowingState {
         self.told.iter().find(|(node, _)| node == replica).map(|(_, fit)| *fit)
     }
 
+    /// Tells whether a replica is read from from now on, unless this was told last. The state stays locked: what is told last is true.
+    fn tell_fit(&mut self, replica: &Endpoint, fit: bool, why: Why, tell: TellReplica<'_>) {
+        if self.told(replica) == Some(fit) {
+            return;
+        }
+        self.told.retain(|(node, _)| node != replica);
+        self.told.push((replica.clone(), fit));
+        tell(replica, Some(fit), why);
+    }
+
     /// Whether a replica was unfit by its own word when it was last weighed.
     fn objects_to(&self, replica: &Endpoint) -> bool {
         self.remarks.iter().any(|remark| remark.node == *replica && !remark.fit)
@@ -211,129 +304,6 @@ impl FollowingState {
                 self.remarks.push(Remark { node: node.clone(), why, fit });
                 true
             }
-        }
-    }
-}
-
-impl Service {
-    /// What a replica, dialled there, is weighed by. `is_last_resort`: the caller knows nothing better than it.
-    pub fn line_of(&self, replica: &Endpoint, is_last_resort: bool) -> Line {
-        let snapshot = self.load();
-        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
-        let state = self.state();
-        let failover = &state.failover;
-        let in_grace = failover.in_grace(Instant::now());
-        let candidate = failover.says_primary.as_ref().map(|announced| (announced.clone(), self.dialled(announced)));
-        let previous = failover.previous.as_ref().filter(|_| in_grace);
-        let leaders = snapshot.primary_announced.iter().chain(&snapshot.primary).cloned();
-        let leaders = leaders.chain(candidate.into_iter().flat_map(|(announced, dialled)| [announced, dialled]));
-        let leaders = leaders.chain(previous.into_iter().flat_map(|old| [old.clone(), self.dialled(old)])).collect();
-        let in_grace =
-            is_last_resort || in_grace || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
-        drop(state);
-        let (id, older) = self.following.state().ids(snapshot.primary_announced.as_ref());
-        let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
-        Line { leaders, id, older, in_grace, listed }
-    }
-
-    fn dialled(&self, announced: &Endpoint) -> Endpoint {
-        self.shared.settings().client.address_map.apply(announced)
-    }
-
-    /// The present primary has told its replication id.
-    pub fn learn_lineage(&self, primary: &Endpoint, told: &Replication) {
-        self.following.state().learn(primary, told);
-    }
-
-    /// What came of weighing a replica; what is new in that is told to those who watch.
-    pub fn note_weighed(&self, replica: &Endpoint, weighed: &Weighed) {
-        let remark = match weighed {
-            Weighed::Unproven(why) => Some((why.clone(), true)),
-            Weighed::Unfit(why, _) => Some((why.clone(), false)),
-            _ => None,
-        };
-        let mut state = self.following.state();
-        let snapshot = self.load();
-        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
-        let is_new = state.remark(replica, remark);
-        match (weighed, listed) {
-            (_, None) => {}
-            (Weighed::Unfit(why, _), Some(_)) => self.tell_fit(&mut state, replica, false, why.clone()),
-            (_, Some(view)) if view.unfit.is_none() => self.tell_fit(&mut state, replica, true, Why::word(Cause::Fit)),
-            // The Sentinels' word stands against it.
-            (_, Some(_)) => {}
-        }
-        if let (Weighed::Unproven(why), true) = (weighed, is_new) {
-            self.tell_replica(replica, None, why.clone());
-        }
-    }
-
-    /// Tells what a discovery changes for the replicas.
-    pub(super) fn tell_replicas(&self, before: &Snapshot, after: &Snapshot) {
-        let is_in = |snapshot: &Snapshot, node: &Endpoint| snapshot.replicas.iter().any(|view| view.endpoint == *node);
-        let mut state = self.following.state();
-        for replica in &after.replicas {
-            let node = &replica.endpoint;
-            match &replica.unfit {
-                None if state.objects_to(node) => {}
-                None => self.tell_fit(&mut state, node, true, Why::word(Cause::Fit)),
-                Some(why) if state.told(node) == Some(true) => self.tell_fit(&mut state, node, false, why.clone()),
-                Some(_) => {}
-            }
-        }
-        for gone in before.replicas.iter().map(|view| &view.endpoint).filter(|node| !is_in(after, node)) {
-            if state.told(gone) == Some(true) {
-                self.tell_fit(&mut state, gone, false, Why::own(Cause::NotListed, "not listed any more"));
-            }
-            state.told.retain(|(node, _)| node != gone);
-        }
-    }
-
-    /// Tells whether a replica is read from from now on, unless this was told last. The state stays locked: what is told last is true.
-    fn tell_fit(&self, state: &mut FollowingState, replica: &Endpoint, fit: bool, why: Why) {
-        if state.told(replica) == Some(fit) {
-            return;
-        }
-        state.told.retain(|(node, _)| node != replica);
-        state.told.push((replica.clone(), fit));
-        self.tell_replica(replica, Some(fit), why);
-    }
-
-    fn tell_replica(&self, replica: &Endpoint, fit: Option<bool>, why: Why) {
-        let (service, replica) = (self.name.clone(), replica.to_string());
-        self.shared.tell(TopologyEvent::Replica(ReplicaChange { service, replica, fit, why }));
-    }
-
-    /// What is known now, for people: what a replica was refused for by its own word included.
-    pub(super) fn shown(&self) -> Snapshot {
-        let mut shown = (**self.load()).clone();
-        for replica in shown.replicas.iter_mut().filter(|replica| replica.unfit.is_none()) {
-            replica.unfit = self.objection_to(&replica.endpoint);
-        }
-        shown
-    }
-
-    /// Why a replica was found unfit when it was last weighed.
-    pub fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
-        let state = self.following.state();
-        let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
-        remark.map(|remark| remark.why.clone())
-    }
-
-    /// A discovery has ended: what was said of nodes that it does not know is history.
-    pub(super) fn forget_gone(&self, snapshot: &Snapshot) {
-        self.following.state().prune(snapshot);
-    }
-
-    /// Whether the primary's own word could be had; told when that changes for the worse.
-    pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) {
-        let text = format!(
-            "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
-        );
-        let why = Why::own(Cause::RoleUnknown, text);
-        let is_new = self.following.state().remark(primary, unproven.then(|| (why.clone(), true)));
-        if is_new && unproven {
-            self.notice(why);
         }
     }
 }

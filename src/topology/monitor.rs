@@ -16,9 +16,9 @@ use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
-use super::running::{Discoveries, Wanted};
+use super::running::{self, Discoveries};
 use super::sentinel::Sentinel;
-use super::service::{PollFacts, Service, Urgency};
+use super::service::{PollFacts, Service, Urgency, Wanted};
 use super::subscription::{Change, SentinelSubscription};
 use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
 use crate::config::{Endpoint, MonitorMode, Settings};
@@ -58,22 +58,22 @@ pub(super) fn register(sentinel: &Arc<Sentinel>) {
     }
 }
 
-/// Has a discovery begin; false where no thread watches the Sentinels of its handle.
-pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> bool {
+/// Has a discovery begin; it comes back where no thread watches the Sentinels of its handle.
+pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wanted> {
     if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
-        return false;
+        return Some(wanted);
     }
     let monitor = MONITOR.get_or_make(Monitor::default);
     let mut state = monitor.state();
     monitor.adopt(&mut state, sentinel);
     if state.waker.is_none() {
-        return false;
+        return Some(wanted);
     }
     state.wanted.push(wanted);
     if state.thread != Some(thread::id()) {
         state.wake();
     }
-    true
+    None
 }
 
 /// Makes the monitor look again: a handle was closed, or a discovery has ended elsewhere.
@@ -196,7 +196,7 @@ impl Monitor {
             unwanted = std::mem::take(&mut state.wanted);
         }
         drop(state);
-        unwanted.iter().for_each(Wanted::abandon);
+        unwanted.iter().for_each(running::abandon);
         (!handles.is_empty()).then_some(recheck)
     }
 }

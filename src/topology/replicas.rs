@@ -63,6 +63,16 @@ fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(Why, bool)> {
     Some((Why::own(cause, text), by_link))
 }
 
+/// Rule 32: after the loss of a primary every replica reports a broken link for seconds; that says nothing about the replica.
+pub fn keep_fitness(replicas: &mut [ReplicaView], before: &[ReplicaView]) {
+    for replica in replicas.iter_mut().filter(|replica| replica.unfit_by_link) {
+        let known = before.iter().find(|known| known.announced == replica.announced);
+        if known.is_some_and(|known| known.unfit.is_none()) {
+            (replica.unfit, replica.unfit_by_link) = (None, false);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

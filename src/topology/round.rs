@@ -9,8 +9,7 @@ use super::command::Answered;
 use super::deployment::{self, Electorate, Seat};
 use super::identity::{Identity, Speaker};
 use super::judge::{self, Known, Voice};
-use super::peers::{Member, Met};
-use super::sentinel::Shared;
+use super::peers::{Member, Met, SentinelList};
 use crate::config::{Endpoint, Settings};
 use crate::error::Result;
 use crate::resp::Reply;
@@ -90,7 +89,7 @@ pub fn choose(asked: &[Asked], known: &Known) -> Electorate {
 pub struct Round {
     service: String,
     settings: Arc<Settings>,
-    shared: Arc<Shared>,
+    list: Arc<SentinelList>,
     known: Known,
     asked: Vec<Asked>,
     /// What one has answered that had to be asked again in older words.
@@ -107,13 +106,18 @@ pub struct Round {
 
 impl Round {
     /// A round that asks all Sentinels that are known.
-    pub fn new(service: &str, shared: Arc<Shared>, known: Known, deadline: Deadline) -> Self {
-        let (settings, service) = (shared.settings(), service.to_owned());
+    pub fn new(
+        service: &str,
+        settings: Arc<Settings>,
+        list: Arc<SentinelList>,
+        known: Known,
+        deadline: Deadline,
+    ) -> Self {
+        let service = service.to_owned();
         let (asked, partial, due, answered, grace) = (Vec::new(), Vec::new(), Vec::new(), 0, None);
         let begun = Instant::now();
-        let mut round =
-            Self { service, settings, shared, known, asked, partial, answered, due, begun, deadline, grace };
-        for member in round.shared.list().members() {
+        let mut round = Self { service, settings, list, known, asked, partial, answered, due, begun, deadline, grace };
+        for member in round.list.members() {
             round.add(member);
         }
         round
@@ -189,7 +193,7 @@ impl Round {
         asked.end = Some(end);
         let asked = &self.asked[index];
         if let Some(answer) = asked.answer().filter(|_| !self.known.membership.is_stranger(&asked.speaker())) {
-            for peer in self.shared.list().learn(&answer.peers, self.settings.sentinel.max_peers) {
+            for peer in self.list.learn(&answer.peers, self.settings.sentinel.max_peers) {
                 self.add(Member { endpoint: peer, given: false, counts: false, id: None });
             }
         }

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::command::{Ask, CommandLinks, Ended, Ticket};
 use super::discovery::{self, Hearing, Report};
+use super::finish::{Discovery, failed};
 use super::round::Round;
-use super::service::{Discovery, Service, Urgency};
+use super::service::{Service, Urgency, Wanted};
 use crate::config::Endpoint;
+use crate::error::Result;
 use crate::net::LinkOptions;
 use crate::sys::poll::{Found, PollFd};
 use crate::sys::waker::Waker;
@@ -28,28 +30,6 @@ const MOST_URGENT: usize = 64;
 const INFO_KEPT: Duration = Duration::from_secs(1);
 /// How often a thread that drives one discovery looks whether it is still wanted.
 const CHECK: Duration = Duration::from_millis(20);
-
-/// A discovery that is to begin.
-pub(super) struct Wanted {
-    pub(super) service: Weak<Service>,
-    pub(super) number: u64,
-    /// Not before.
-    pub(super) at: Instant,
-    pub(super) urgency: Urgency,
-}
-
-impl Wanted {
-    fn begin(&self) -> Option<Discovery> {
-        self.service.upgrade().map(|service| Discovery::new(service, self.number))
-    }
-
-    /// It will not begin.
-    pub(super) fn abandon(&self) {
-        if let Some(discovery) = self.begin() {
-            discovery.abandon();
-        }
-    }
-}
 
 /// A discovery under way.
 pub(super) struct Running {
@@ -74,7 +54,8 @@ impl Running {
         let settings = service.shared.settings();
         let deadline = Deadline::after(discovery::bound(&settings));
         let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
-        let round = Round::new(service.name(), Arc::clone(&service.shared), service.known(), deadline);
+        let list = Arc::clone(service.shared.list());
+        let round = Round::new(service.name(), settings, list, service.known(), deadline);
         Some(Self { asker, discovery, round, deadline, urgency, options })
     }
 
@@ -99,7 +80,7 @@ impl Running {
     }
 
     fn is_wanted(&self) -> bool {
-        self.discovery.service().shared.is_in_use()
+        self.discovery.service().is_wanted()
     }
 
     /// Judges, and tells those who wait; on a worker, if a node must be asked for its role.
@@ -116,14 +97,14 @@ impl Running {
                     let service = Arc::clone(discovery.service());
                     finish_here(discovery, *hearing);
                     // What the Sentinels showed may have to be watched from now on.
-                    service.shared.recheck();
+                    service.recheck();
                 });
             }
         }
     }
 }
 
-fn conclude(service: &Service, hearing: Hearing, may_dial: bool) -> Result<Report, Box<Hearing>> {
+fn conclude(service: &Service, hearing: Hearing, may_dial: bool) -> std::result::Result<Report, Box<Hearing>> {
     discovery::conclude(service.name(), service.shared.list(), &service.pauses, hearing, may_dial)
 }
 
@@ -158,6 +139,36 @@ pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
     drop(links);
     let Running { discovery, round, deadline, .. } = running;
     finish_here(discovery, Hearing::of(round, deadline));
+}
+
+/// Runs a discovery on a worker, where no thread watches the Sentinels.
+pub(super) fn run_on_worker(wanted: Wanted) -> Result<()> {
+    let Some(service) = wanted.service.upgrade() else { return Ok(()) };
+    let (number, host, urgent) = (wanted.number, service.host(), wanted.urgency == Urgency::Now);
+    let delay = wanted.at.saturating_duration_since(Instant::now());
+    let (owner, waits) = (Weak::clone(&wanted.service), Weak::clone(&wanted.service));
+    let job = move || {
+        if let Some(discovery) = Discovery::of(&wanted) {
+            run_alone(discovery, Deadline::never());
+        }
+    };
+    let started = match delay.is_zero() {
+        true => worker::dial(host, urgent, job),
+        false => worker::after(delay, owner, move || {
+            if let (Err(_), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
+                let error = service.no_thread();
+                Discovery::new(service, number).finish(failed(error));
+            }
+        }),
+    };
+    started.map_err(|error| service.no_thread().with_note(format_args!(" ({error})")))
+}
+
+/// A discovery that will not begin.
+pub(super) fn abandon(wanted: &Wanted) {
+    if let Some(discovery) = Discovery::of(wanted) {
+        discovery.abandon();
+    }
 }
 
 /// All discoveries of the process that one thread drives.
@@ -210,7 +221,8 @@ impl Discoveries {
             self.last_asker += 1;
             let asker = self.last_asker;
             // A panic ends this one alone: those who wait for it are told when it is dropped.
-            let begun = catch_unwind(AssertUnwindSafe(|| Running::begin(wanted.begin()?, asker, wanted.urgency)));
+            let begun =
+                catch_unwind(AssertUnwindSafe(|| Running::begin(Discovery::of(&wanted)?, asker, wanted.urgency)));
             self.running.extend(begun.ok().flatten());
         }
     }
@@ -256,14 +268,14 @@ impl Discoveries {
     /// After a panic: the callers that wait are told of it, and nothing of it is used again.
     pub(super) fn restart(&mut self) {
         // A landing that is dropped tells of the panic.
-        self.waiting.drain(..).for_each(|wanted| drop(wanted.begin()));
+        self.waiting.drain(..).for_each(|wanted| drop(Discovery::of(&wanted)));
         self.running.clear();
         self.links = CommandLinks::default();
     }
 
     /// Nobody is left who wants to know.
     pub(super) fn abandon(&mut self) {
-        self.waiting.drain(..).for_each(|wanted| wanted.abandon());
+        self.waiting.drain(..).for_each(|wanted| abandon(&wanted));
         self.running.drain(..).for_each(|running| running.discovery.abandon());
         self.links = CommandLinks::default();
     }

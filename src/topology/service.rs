@@ -2,27 +2,27 @@
 //!
 //! Guarantees: readers never wait; at most one discovery at a time, with a pause between two, however many threads ask; a caller's
 //! deadline ends its own wait and nothing else; a caller that waited for a discovery that failed gets its error. Leaves to
-//! others: when to ask (client, pool), and what to do about an error.
+//! others: when to ask (client, pool), what a failover changes (transition), what a discovery changes (finish), and the threads that run
+//! discoveries (the [`Driver`]).
 
-use super::cause::{Cause, Why};
+use super::cause::Why;
 use super::deployment::Membership;
-use super::discovery::{Report, Verified, Views};
-use super::failover::{Failover, keep_fitness};
-use super::follow::Following;
+use super::discovery::Views;
+use super::failover::Failover;
+use super::follow::{Following, Line, Weighed};
 use super::identity::Speaker;
 use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
-use super::running::{self, Wanted};
-use super::sentinel::{Shared, closed};
-use super::snapshot::{ReplicaView, SentinelView, Snapshot};
-use super::watch::{Notice, SentinelChange, TopologyEvent};
-use crate::config::{AddressMap, Endpoint, MonitorMode};
+use super::shared::{Shared, closed};
+use super::snapshot::Snapshot;
+use super::watch::{Notice, ReplicaChange, TopologyEvent};
+use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::net::{Pause, Role};
+use crate::net::{Pause, Replication};
+use crate::sys::random;
 use crate::sys::seam::{self, Seam};
-use crate::sys::{panic, random};
 use crate::time::{Deadline, WriteLease};
-use crate::worker::{self, Host};
+use crate::worker::Host;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,7 @@ pub(crate) enum Urgency {
 
 /// Sentinels that do not agree with the others.
 #[derive(Default)]
-struct Dissent {
+pub(super) struct Dissent {
     /// Since when, and what they say.
     heard: Option<(Instant, String)>,
     told: bool,
@@ -58,7 +58,7 @@ struct Dissent {
 
 impl Dissent {
     /// Notes what they say now; true when it has lasted for so long that no failover explains it: once, until they agree again.
-    fn note(&mut self, views: Option<&Views>) -> bool {
+    pub(super) fn note(&mut self, views: Option<&Views>) -> bool {
         let Some(views) = views else {
             *self = Self::default();
             return false;
@@ -73,10 +73,35 @@ impl Dissent {
     }
 }
 
+/// A discovery that is to begin.
+pub(super) struct Wanted {
+    pub(super) service: Weak<Service>,
+    pub(super) number: u64,
+    /// Not before.
+    pub(super) at: Instant,
+    pub(super) urgency: Urgency,
+}
+
+/// Runs the discoveries of a handle's services. It stands above them: the handle is one.
+pub(super) trait Driver: Send + Sync {
+    /// Has the monitor watch the Sentinels of the handle from now on.
+    fn watch(self: Arc<Self>);
+
+    /// Runs a discovery on another thread: on the monitor's, or on a worker where there is none.
+    fn run(self: Arc<Self>, wanted: Wanted) -> Result<()>;
+
+    /// Runs a discovery on this thread.
+    fn run_here(&self, service: &Arc<Service>, number: u64, until: Deadline);
+
+    /// Has the monitor look at all services.
+    fn recheck(&self);
+}
+
 /// A service of the deployment.
 pub struct Service {
     pub(super) name: String,
     pub(super) shared: Arc<Shared>,
+    driver: Weak<dyn Driver>,
     snapshot: ArcSwap<Snapshot>,
     version: AtomicU64,
     /// The fence's state for a glance.
@@ -90,26 +115,26 @@ pub struct Service {
 
 #[derive(Default)]
 pub(super) struct DiscoveryState {
-    running: bool,
+    pub(super) running: bool,
     /// Something happened while it was running: another one follows.
-    again: Option<Urgency>,
+    pub(super) again: Option<Urgency>,
     /// The number of the last discovery that ended.
-    finished: u64,
+    pub(super) finished: u64,
     /// When that was, and why it failed.
-    last: Option<(Instant, Option<Error>)>,
+    pub(super) last: Option<(Instant, Option<Error>)>,
     /// Discoveries up to this number were asked for before something broke.
-    outdated: u64,
+    pub(super) outdated: u64,
     /// Discoveries after this one ask the primary itself, whatever was known of it, until one has.
-    unverified: Option<u64>,
+    pub(super) unverified: Option<u64>,
     /// What broke, until a discovery has ended that began after it.
-    suspicion: Option<String>,
+    pub(super) suspicion: Option<String>,
     /// What the polls have agreed on so far, and since when (rule 3).
-    proposed: Option<(Proposal, Instant)>,
+    pub(super) proposed: Option<(Proposal, Instant)>,
     /// Who counts, and who is of another deployment.
-    membership: Membership,
-    dissent: Dissent,
+    pub(super) membership: Membership,
+    pub(super) dissent: Dissent,
     /// Sentinels of another deployment.
-    strangers: Dissent,
+    pub(super) strangers: Dissent,
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
@@ -140,10 +165,11 @@ pub(super) struct PollFacts {
 }
 
 impl Service {
-    pub(super) fn new(name: &str, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(name: &str, shared: Arc<Shared>, driver: Weak<dyn Driver>) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             shared,
+            driver,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             version: AtomicU64::new(0),
             write_lease: Arc::default(),
@@ -256,7 +282,9 @@ impl Service {
         deadline: Deadline,
         is_closed: impl Fn() -> bool,
     ) -> Result<Arc<Snapshot>> {
-        self.shared.ensure_monitored();
+        if let Some(driver) = self.driver.upgrade() {
+            driver.watch();
+        }
         let mut state = self.state();
         let mut stale = stale.max(state.outdated);
         let (version, mut has_waited) = (self.version(), false);
@@ -304,13 +332,11 @@ impl Service {
         deadline: Deadline,
         error: Error,
     ) -> Result<MutexGuard<'a, DiscoveryState>> {
-        if deadline.is_over() {
-            return Err(error);
-        }
+        let Some(driver) = self.driver.upgrade().filter(|_| !deadline.is_over()) else { return Err(error) };
         state.running = true;
         let number = state.finished + 1;
         drop(state);
-        running::run_alone(Discovery::new(Arc::clone(self), number), deadline);
+        driver.run_here(self, number, deadline);
         Ok(self.state())
     }
 
@@ -380,6 +406,18 @@ impl Service {
         }
     }
 
+    /// Whether somebody may still want to know: not when the handle was closed, or is gone with all that was made from it.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.shared.is_closed() && self.driver.strong_count() > 0
+    }
+
+    /// Has the monitor look at all services.
+    pub(super) fn recheck(&self) {
+        if let Some(driver) = self.driver.upgrade() {
+            driver.recheck();
+        }
+    }
+
     /// Asks the Sentinels without waiting.
     pub(crate) fn poke(self: &Arc<Self>, urgency: Urgency) {
         let mut state = self.state();
@@ -392,38 +430,15 @@ impl Service {
     }
 
     /// Starts a discovery, not sooner than a pause after the last one.
-    fn start(self: &Arc<Self>, state: &mut DiscoveryState, urgency: Urgency) -> Result<()> {
+    pub(super) fn start(self: &Arc<Self>, state: &mut DiscoveryState, urgency: Urgency) -> Result<()> {
         let number = state.finished + 1;
         let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
         let delay = state.last.as_ref().map_or(Duration::ZERO, |(at, _)| pause.saturating_sub(at.elapsed()));
         let delay = if urgency == Urgency::Now { Duration::ZERO } else { delay };
         let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, urgency };
-        if !self.shared.discover(wanted) {
-            self.start_alone(number, delay, urgency == Urgency::Now)?;
-        }
+        self.driver.upgrade().ok_or_else(closed)?.run(wanted)?;
         state.running = true;
         Ok(())
-    }
-
-    /// Starts one on a worker: where no thread watches the Sentinels.
-    fn start_alone(self: &Arc<Self>, number: u64, delay: Duration, urgent: bool) -> Result<()> {
-        let owner = Arc::downgrade(self);
-        let waits = Weak::clone(&owner);
-        let job = move || {
-            let Some(service) = owner.upgrade() else { return };
-            running::run_alone(Discovery::new(service, number), Deadline::never());
-        };
-        let host = self.host();
-        let started = match delay.is_zero() {
-            true => worker::dial(host, urgent, job),
-            false => worker::after(delay, Weak::clone(&waits), move || {
-                if let (Err(_), Some(service)) = (worker::dial(host, urgent, job), waits.upgrade()) {
-                    let error = service.no_thread();
-                    service.finish(number, service.version(), failed(error));
-                }
-            }),
-        };
-        started.map_err(|error| self.no_thread().with_note(format_args!(" ({error})")))
     }
 
     /// What a hanging node of this service must not delay: the dials of others.
@@ -451,111 +466,6 @@ impl Service {
         }
     }
 
-    /// Publishes what a discovery found, and wakes all who wait.
-    fn finish(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
-        let mut state = self.state();
-        if self.version() != version {
-            // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
-            // that back. The next one judges by the new.
-            (state.running, state.finished, state.again) = (false, number, Some(Urgency::Now));
-            (state.last, state.proposed) = (Some((Instant::now(), None)), None);
-            return self.start_again(state, None);
-        }
-        let before = self.snapshot();
-        let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
-        let (mut snapshot, error) = match outcome {
-            Ok(found) => (found, None),
-            Err(error) => (Snapshot { forgotten: false, ..(*before).clone() }, Some(error)),
-        };
-        if error.is_none() && snapshot.unlisted.is_some() {
-            let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
-            snapshot.replicas = before.replicas.iter().filter(of_before).cloned().collect();
-        }
-        if state.failover.in_grace(Instant::now()) {
-            keep_fitness(&mut snapshot.replicas, &before.replicas);
-        }
-        snapshot.version = before.version + u64::from(snapshot.matters(&before));
-        snapshot.discovery = number;
-        snapshot.sentinels = continued(std::mem::take(&mut report.sentinels), &before.sentinels);
-        let found = error.is_none();
-        if found && report.by_majority {
-            state.confirmed = Some(report.begun);
-        }
-        if let Some((joined, strangers)) = report.membership.take() {
-            state.membership.note(joined, strangers);
-        }
-        let after = self.publish(snapshot);
-        if found {
-            self.settle(&mut state, &before, &after, &report);
-            self.note_verified(&after, report.verified.as_ref());
-            self.forget_gone(&after);
-        }
-        self.note_views(&mut state, report.dissent, report.strangers, error.as_ref());
-        self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
-        self.note_silence(error.as_ref());
-        self.tell_replicas(&before, &after);
-        self.tell_refused(&before, &after);
-        (state.running, state.finished) = (false, number);
-        state.last = Some((Instant::now(), error));
-        let since = state.proposed.take().filter(|(known, _)| Some(known) == report.proposed.as_ref());
-        let since = since.map_or_else(Instant::now, |(_, since)| since);
-        state.proposed = report.proposed.map(|proposal| (proposal, since));
-        state.unverified.take_if(|stale| number > *stale);
-        if number > state.outdated {
-            state.suspicion = None;
-            state.failover.unreachable &= !found;
-        }
-        self.start_again(state, report.verified.filter(|_| found));
-        // Also when nothing has changed: who waits without a thread has waited for that.
-        self.shared.changed(&self.name);
-    }
-
-    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
-    /// primary was verified in their pool.
-    fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
-        if let Some(urgency) = state.again.take().filter(|_| !self.shared.is_closed()) {
-            let _ = self.start(&mut state, urgency);
-        }
-        drop(state);
-        if let Some(Verified { conn, options }) = verified {
-            self.shared.offer(&self.name, conn, &options);
-        }
-        self.waiters.notify_all();
-    }
-
-    /// Without subscriptions only a discovery shows that all Sentinels are gone, or back.
-    fn note_silence(&self, error: Option<&Error>) {
-        if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
-            let silent = error.filter(|error| error.status() == Status::NoSentinel);
-            let lost = |error: &Error| Why::own(Cause::Lost, error.message());
-            self.shared.set_degraded(silent.is_some(), &silent.map_or_else(|| Why::word(Cause::Answered), lost));
-        }
-    }
-
-    /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
-    fn note_views(
-        &self,
-        state: &mut DiscoveryState,
-        dissent: Option<Views>,
-        strangers: Option<Views>,
-        error: Option<&Error>,
-    ) {
-        let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
-        let both =
-            [(&mut state.dissent, dissent, Cause::SplitView), (&mut state.strangers, strangers, Cause::Strangers)];
-        for (noted, views, cause) in both {
-            if (says_nothing && views.is_none()) || !noted.note(views.as_ref()) {
-                continue;
-            }
-            if let Some(Views { sentinels, text }) = views {
-                let named: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
-                let (service, text, why) = (Some(self.name.clone()), Some(text), Why::word(cause));
-                let change = SentinelChange { sentinel: named.join(","), up: None, why, service, text };
-                self.shared.tell(TopologyEvent::Sentinel(change));
-            }
-        }
-    }
-
     /// What the Sentinels name, while they do not agree.
     pub fn split_view(&self) -> Option<String> {
         self.state().dissent.views()
@@ -579,49 +489,6 @@ impl Service {
         primary.is_some() && !is_current && self.state().failover.previous.as_ref() == primary
     }
 
-    /// What follows from a verified primary: a switch, or the confirmation of one.
-    fn settle(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, report: &Report) {
-        state.failover.provisional = None;
-        if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
-            let why = match report.reset {
-                true => Why::word(Cause::EpochReset),
-                false => Why::own(Cause::SentinelsAgree, "the Sentinels agree"),
-            };
-            self.switched(state, before, after, why);
-            if !report.tilt {
-                self.lower_fence(state);
-            }
-        } else if report.reset {
-            let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
-            self.notice(Why::own(Cause::EpochReset, text));
-        }
-    }
-
-    /// What the primary told of itself when it was verified.
-    fn note_verified(&self, after: &Snapshot, verified: Option<&Verified>) {
-        let (Some(verified), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
-            return;
-        };
-        let told = verified.conn.info();
-        if let Some(replication) = &told.replication {
-            self.learn_lineage(announced, replication);
-        }
-        self.note_primary(at, told.role == Role::Unknown);
-    }
-
-    /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.
-    fn tell_refused(&self, before: &Snapshot, after: &Snapshot) {
-        for view in &after.sentinels {
-            let known = before.sentinels.iter().find(|known| known.endpoint == view.endpoint);
-            if let Some(lines) =
-                view.refused.clone().filter(|_| known.is_none_or(|known| known.refused != view.refused))
-            {
-                let (sentinel, why) = (view.endpoint.to_string(), Why::own(Cause::QuestionsRefused, lines));
-                self.shared.tell(TopologyEvent::Sentinel(SentinelChange::of(sentinel, None, why)));
-            }
-        }
-    }
-
     /// The version goes last: who sees it new finds the snapshot new.
     pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
@@ -638,6 +505,65 @@ impl Service {
         let mut snapshot = before.mapped(map);
         snapshot.version = before.version + u64::from(snapshot.matters(&before));
         self.publish(snapshot);
+    }
+
+    /// What a replica, dialled there, is weighed by. `is_last_resort`: the caller knows nothing better than it.
+    pub fn line_of(&self, replica: &Endpoint, is_last_resort: bool) -> Line {
+        let snapshot = self.load();
+        let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
+        let state = self.state();
+        let failover = &state.failover;
+        let in_grace = failover.in_grace(Instant::now());
+        let candidate = failover.says_primary.as_ref().map(|announced| (announced.clone(), self.dialled(announced)));
+        let previous = failover.previous.as_ref().filter(|_| in_grace);
+        let leaders = snapshot.primary_announced.iter().chain(&snapshot.primary).cloned();
+        let leaders = leaders.chain(candidate.into_iter().flat_map(|(announced, dialled)| [announced, dialled]));
+        let leaders = leaders.chain(previous.into_iter().flat_map(|old| [old.clone(), self.dialled(old)])).collect();
+        let in_grace =
+            is_last_resort || in_grace || failover.unreachable || listed.is_some_and(|view| view.unfit_by_link);
+        drop(state);
+        let (id, older) = self.following.ids(snapshot.primary_announced.as_ref());
+        let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
+        Line { leaders, id, older, in_grace, listed }
+    }
+
+    fn dialled(&self, announced: &Endpoint) -> Endpoint {
+        self.shared.settings().client.address_map.apply(announced)
+    }
+
+    /// The present primary has told its replication id.
+    pub fn learn_lineage(&self, primary: &Endpoint, told: &Replication) {
+        self.following.learn(primary, told);
+    }
+
+    /// What came of weighing a replica; what is new in that is told to those who watch.
+    pub fn note_weighed(&self, replica: &Endpoint, weighed: &Weighed) {
+        let tell = |node: &Endpoint, fit, why| self.tell_replica(node, fit, why);
+        self.following.note_weighed(replica, weighed, &self.snapshot, &tell);
+    }
+
+    pub(super) fn tell_replica(&self, replica: &Endpoint, fit: Option<bool>, why: Why) {
+        let (service, replica) = (self.name.clone(), replica.to_string());
+        self.shared.tell(TopologyEvent::Replica(ReplicaChange { service, replica, fit, why }));
+    }
+
+    /// What is known now, for people: what a replica was refused for by its own word included.
+    pub(super) fn shown(&self) -> Snapshot {
+        let mut shown = (**self.load()).clone();
+        for replica in shown.replicas.iter_mut().filter(|replica| replica.unfit.is_none()) {
+            replica.unfit = self.objection_to(&replica.endpoint);
+        }
+        shown
+    }
+
+    /// Why a replica was found unfit when it was last weighed.
+    pub fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
+        self.following.objection_to(replica)
+    }
+
+    /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
+    pub fn in_grace(&self) -> bool {
+        self.state().failover.in_grace(Instant::now())
     }
 
     /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
@@ -662,75 +588,4 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Service({}, {:?})", self.name, self.load().primary)
     }
-}
-
-/// The end of a discovery: however it comes, a panic included, those who wait are told.
-pub(super) struct Discovery {
-    service: Arc<Service>,
-    number: u64,
-    /// Of the snapshot that was there when it began.
-    version: u64,
-    report: Option<Report>,
-}
-
-impl Discovery {
-    /// Of a discovery that begins now.
-    pub(super) fn new(service: Arc<Service>, number: u64) -> Self {
-        let version = service.version();
-        Self { service, number, version, report: None }
-    }
-
-    pub(super) fn service(&self) -> &Arc<Service> {
-        &self.service
-    }
-
-    /// Tells those who wait.
-    pub(super) fn finish(mut self, report: Report) {
-        self.report = Some(report);
-    }
-
-    /// Nobody wants to know any more.
-    pub(super) fn abandon(self) {
-        self.finish(failed(closed()));
-    }
-
-    /// What is told if nothing more is done.
-    pub(super) fn prepare(&mut self, error: Error) {
-        self.report = Some(failed(error));
-    }
-
-    /// More will be done.
-    pub(super) fn unprepare(&mut self) {
-        self.report = None;
-    }
-}
-
-impl Drop for Discovery {
-    fn drop(&mut self) {
-        let report = self.report.take();
-        let report = report.unwrap_or_else(|| {
-            let text = format!("a bug in libvigie: a discovery ended in a panic{}", panic::behind());
-            failed(Error::new(Status::Internal, text))
-        });
-        self.service.finish(self.number, self.version, report);
-    }
-}
-
-fn failed(error: Error) -> Report {
-    Report::failed(error, Instant::now())
-}
-
-/// Since when each has been in its state.
-fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<SentinelView> {
-    for view in &mut now {
-        if matches!(view.state, "failed" | "skipped") {
-            let old = before.iter().find(|old| old.endpoint == view.endpoint);
-            view.refused = old.and_then(|old| old.refused.clone());
-        }
-        let same = |old: &&SentinelView| old.endpoint == view.endpoint && old.state == view.state;
-        if let Some(old) = before.iter().find(same) {
-            view.since = old.since;
-        }
-    }
-    now
 }

@@ -1,0 +1,247 @@
+//! The end of a discovery: what it found is published, and those who wait are told.
+//!
+//! Guarantees: those who wait for a discovery are told however it ends, a panic included; what was judged by a state that has changed
+//! meanwhile is dropped. Leaves to others: running it (running), what a switch means for calls (transition).
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use super::cause::{Cause, Why};
+use super::discovery::{Report, Verified, Views};
+use super::replicas;
+use super::service::{DiscoveryState, Service, Urgency, Wanted};
+use super::shared::closed;
+use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use super::watch::{SentinelChange, TopologyEvent};
+use crate::config::MonitorMode;
+use crate::error::{Error, Status};
+use crate::net::Role;
+use crate::sys::panic;
+
+/// A discovery under way: however it ends, a panic included, those who wait are told.
+pub(super) struct Discovery {
+    service: Arc<Service>,
+    number: u64,
+    /// Of the snapshot that was there when it began.
+    version: u64,
+    report: Option<Report>,
+}
+
+impl Discovery {
+    /// Of a discovery that begins now.
+    pub(super) fn new(service: Arc<Service>, number: u64) -> Self {
+        let version = service.version();
+        Self { service, number, version, report: None }
+    }
+
+    /// Of one that is wanted, if its service is still there.
+    pub(super) fn of(wanted: &Wanted) -> Option<Self> {
+        wanted.service.upgrade().map(|service| Self::new(service, wanted.number))
+    }
+
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Tells those who wait.
+    pub(super) fn finish(mut self, report: Report) {
+        self.report = Some(report);
+    }
+
+    /// Nobody wants to know any more.
+    pub(super) fn abandon(self) {
+        self.finish(failed(closed()));
+    }
+
+    /// What is told if nothing more is done.
+    pub(super) fn prepare(&mut self, error: Error) {
+        self.report = Some(failed(error));
+    }
+
+    /// More will be done.
+    pub(super) fn unprepare(&mut self) {
+        self.report = None;
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        let report = self.report.take();
+        let report = report.unwrap_or_else(|| {
+            let text = format!("a bug in libvigie: a discovery ended in a panic{}", panic::behind());
+            failed(Error::new(Status::Internal, text))
+        });
+        self.service.finish(self.number, self.version, report);
+    }
+}
+
+impl Service {
+    /// Publishes what a discovery found, and wakes all who wait.
+    fn finish(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
+        let mut state = self.state();
+        if self.version() != version {
+            // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
+            // that back. The next one judges by the new.
+            (state.running, state.finished, state.again) = (false, number, Some(Urgency::Now));
+            (state.last, state.proposed) = (Some((Instant::now(), None)), None);
+            return self.start_again(state, None);
+        }
+        let before = self.snapshot();
+        let outcome = std::mem::replace(&mut report.outcome, Err(Error::new(Status::Internal, "taken")));
+        let (mut snapshot, error) = match outcome {
+            Ok(found) => (found, None),
+            Err(error) => (Snapshot { forgotten: false, ..(*before).clone() }, Some(error)),
+        };
+        if error.is_none() && snapshot.unlisted.is_some() {
+            let of_before = |replica: &&ReplicaView| Some(&replica.announced) != snapshot.primary_announced.as_ref();
+            snapshot.replicas = before.replicas.iter().filter(of_before).cloned().collect();
+        }
+        if state.failover.in_grace(Instant::now()) {
+            replicas::keep_fitness(&mut snapshot.replicas, &before.replicas);
+        }
+        snapshot.version = before.version + u64::from(snapshot.matters(&before));
+        snapshot.discovery = number;
+        snapshot.sentinels = continued(std::mem::take(&mut report.sentinels), &before.sentinels);
+        let found = error.is_none();
+        if found && report.by_majority {
+            state.confirmed = Some(report.begun);
+        }
+        if let Some((joined, strangers)) = report.membership.take() {
+            state.membership.note(joined, strangers);
+        }
+        let after = self.publish(snapshot);
+        if found {
+            self.settle(&mut state, &before, &after, &report);
+            self.note_verified(&after, report.verified.as_ref());
+            self.following.forget_gone(&after);
+        }
+        self.note_views(&mut state, report.dissent, report.strangers, error.as_ref());
+        self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
+        self.note_silence(error.as_ref());
+        self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));
+        self.tell_refused(&before, &after);
+        (state.running, state.finished) = (false, number);
+        state.last = Some((Instant::now(), error));
+        let since = state.proposed.take().filter(|(known, _)| Some(known) == report.proposed.as_ref());
+        let since = since.map_or_else(Instant::now, |(_, since)| since);
+        state.proposed = report.proposed.map(|proposal| (proposal, since));
+        state.unverified.take_if(|stale| number > *stale);
+        if number > state.outdated {
+            state.suspicion = None;
+            state.failover.unreachable &= !found;
+        }
+        self.start_again(state, report.verified.filter(|_| found));
+        // Also when nothing has changed: who waits without a thread has waited for that.
+        self.shared.changed(&self.name);
+    }
+
+    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
+    /// primary was verified in their pool.
+    fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
+        if let Some(urgency) = state.again.take().filter(|_| !self.shared.is_closed()) {
+            let _ = self.start(&mut state, urgency);
+        }
+        drop(state);
+        if let Some(Verified { conn, options }) = verified {
+            self.shared.offer(&self.name, conn, &options);
+        }
+        self.waiters.notify_all();
+    }
+
+    /// What follows from a verified primary: a switch, or the confirmation of one.
+    fn settle(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, report: &Report) {
+        state.failover.provisional = None;
+        if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
+            let why = match report.reset {
+                true => Why::word(Cause::EpochReset),
+                false => Why::own(Cause::SentinelsAgree, "the Sentinels agree"),
+            };
+            self.switched(state, before, after, why);
+            if !report.tilt {
+                self.lower_fence(state);
+            }
+        } else if report.reset {
+            let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
+            self.notice(Why::own(Cause::EpochReset, text));
+        }
+    }
+
+    /// What the primary told of itself when it was verified.
+    fn note_verified(&self, after: &Snapshot, verified: Option<&Verified>) {
+        let (Some(verified), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
+            return;
+        };
+        let told = verified.conn.info();
+        if let Some(replication) = &told.replication {
+            self.learn_lineage(announced, replication);
+        }
+        if let Some(why) = self.following.note_primary(at, told.role == Role::Unknown) {
+            self.notice(why);
+        }
+    }
+
+    /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
+    fn note_views(
+        &self,
+        state: &mut DiscoveryState,
+        dissent: Option<Views>,
+        strangers: Option<Views>,
+        error: Option<&Error>,
+    ) {
+        let says_nothing = error.is_some_and(|error| error.status() != Status::SplitView);
+        let both =
+            [(&mut state.dissent, dissent, Cause::SplitView), (&mut state.strangers, strangers, Cause::Strangers)];
+        for (noted, views, cause) in both {
+            if (says_nothing && views.is_none()) || !noted.note(views.as_ref()) {
+                continue;
+            }
+            if let Some(Views { sentinels, text }) = views {
+                let named: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
+                let (service, text, why) = (Some(self.name.clone()), Some(text), Why::word(cause));
+                let change = SentinelChange { sentinel: named.join(","), up: None, why, service, text };
+                self.shared.tell(TopologyEvent::Sentinel(change));
+            }
+        }
+    }
+
+    /// Without subscriptions only a discovery shows that all Sentinels are gone, or back.
+    fn note_silence(&self, error: Option<&Error>) {
+        if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
+            let silent = error.filter(|error| error.status() == Status::NoSentinel);
+            let lost = |error: &Error| Why::own(Cause::Lost, error.message());
+            self.shared.set_degraded(silent.is_some(), &silent.map_or_else(|| Why::word(Cause::Answered), lost));
+        }
+    }
+
+    /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.
+    fn tell_refused(&self, before: &Snapshot, after: &Snapshot) {
+        for view in &after.sentinels {
+            let known = before.sentinels.iter().find(|known| known.endpoint == view.endpoint);
+            if let Some(lines) =
+                view.refused.clone().filter(|_| known.is_none_or(|known| known.refused != view.refused))
+            {
+                let (sentinel, why) = (view.endpoint.to_string(), Why::own(Cause::QuestionsRefused, lines));
+                self.shared.tell(TopologyEvent::Sentinel(SentinelChange::of(sentinel, None, why)));
+            }
+        }
+    }
+}
+
+pub(super) fn failed(error: Error) -> Report {
+    Report::failed(error, Instant::now())
+}
+
+/// Since when each has been in its state.
+fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<SentinelView> {
+    for view in &mut now {
+        if matches!(view.state, "failed" | "skipped") {
+            let old = before.iter().find(|old| old.endpoint == view.endpoint);
+            view.refused = old.and_then(|old| old.refused.clone());
+        }
+        let same = |old: &&SentinelView| old.endpoint == view.endpoint && old.state == view.state;
+        if let Some(old) = before.iter().find(same) {
+            view.since = old.since;
+        }
+    }
+    now
+}

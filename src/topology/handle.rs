@@ -1,0 +1,159 @@
+//! What a program does with a sentinel handle: makes it, watches it, configures it, asks for the topology, closes it.
+//!
+//! Guarantees: making a handle opens nothing, unless it is to wait for a Sentinel; the monitor watches its Sentinels from the first use on.
+//! Leaves to others: the services (sentinel, service), and counting the handle's users (ffi).
+
+use std::sync::{Arc, Weak};
+
+use super::finish::Discovery;
+use super::monitor;
+use super::reach;
+use super::running;
+use super::sentinel::Sentinel;
+use super::service::{Driver, Service, Wanted};
+use super::shared::{Child, Shared, closed};
+use super::table::{self, ServiceRow};
+use super::watch::WATCHABLE;
+use crate::config::Settings;
+use crate::error::{Error, Result, Status};
+use crate::queue::Queue;
+use crate::resp::{Reply, ReplyBuilder};
+use crate::time::Deadline;
+
+impl Sentinel {
+    /// A handle; with `wait`, one whose Sentinels have been reached: at least one has answered in time.
+    pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
+        let shared = Shared::new(settings);
+        if let Some(deadline) = wait {
+            reach::reach_any(&shared.settings(), shared.list(), deadline)?;
+        }
+        Ok(Self::new(shared))
+    }
+
+    /// Watches for changes from now on: events of these kinds go to the queue, with this token. One watch per queue; a new one
+    /// takes its place, and 0 ends it.
+    pub fn watch(self: &Arc<Self>, kinds: u32, queue: &Arc<Queue>, token: u64) -> Result<()> {
+        match kinds & !WATCHABLE {
+            0 if self.is_closed() => Err(closed()),
+            0 => {
+                self.shared().watch(queue, kinds, token);
+                monitor::register(self);
+                Ok(())
+            }
+            unknown => Err(Error::new(
+                Status::InvalidArg,
+                format!(
+                    "event_kinds: {unknown:#x} cannot be watched; VIGIE_EVENT_TOPOLOGY, VIGIE_EVENT_NOTICE, VIGIE_EVENT_FENCE, \
+                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL)"
+                ),
+            )),
+        }
+    }
+
+    /// Changes an option that may be changed while the handle is open.
+    pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let _one_at_a_time = self.configuring();
+        let before = self.settings();
+        let settings = before.with(key, value)?;
+        let remapped = settings.client.address_map != before.client.address_map;
+        let map = settings.client.address_map.clone();
+        self.shared().set_settings(settings);
+        if remapped {
+            self.all().iter().for_each(|service| service.remap(&map));
+        }
+        self.all().iter().for_each(|service| service.reconfigured());
+        Ok(())
+    }
+
+    /// What is known, without asking anybody: a MAP for one service, a MAP of such MAPs for all that were asked for.
+    pub fn topology(&self, service: Option<&str>) -> Result<Reply> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let mut out = ReplyBuilder::new();
+        match service {
+            Some(name) => {
+                let unknown = || Service::new(name, Arc::clone(self.shared()), Weak::<Self>::new());
+                let service = self.known_service(name).unwrap_or_else(unknown);
+                describe(&mut out, &service);
+            }
+            None => {
+                out.map();
+                for service in self.all() {
+                    out.text(service.name());
+                    describe(&mut out, &service);
+                }
+                out.end();
+            }
+        }
+        out.try_finish()
+    }
+
+    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services, that of the settings included: an error only
+    /// when none could be found.
+    pub fn refresh(self: &Arc<Self>, service: Option<&str>, deadline: Deadline) -> Result<Reply> {
+        if let Some(name) = service {
+            self.service(name).verify(deadline)?;
+            return self.topology(Some(name));
+        }
+        if let Some(name) = &self.settings().service {
+            self.service(name);
+        }
+        let outcomes: Vec<_> = self.all().iter().map(|service| service.verify(deadline)).collect();
+        let found = outcomes.iter().any(Result::is_ok);
+        match outcomes.into_iter().find_map(Result::err) {
+            Some(error) if !found => Err(error),
+            _ => self.topology(None),
+        }
+    }
+
+    /// Notes what was made from this handle.
+    pub fn adopt(&self, child: Weak<dyn Child>) {
+        self.shared().adopt(child);
+    }
+
+    /// What was made from this handle and is still there.
+    pub fn children(&self) -> Vec<Arc<dyn Child>> {
+        self.shared().children()
+    }
+
+    /// Ends the handle: callers that wait for a discovery get CLOSED.
+    pub fn close(&self) {
+        self.shared().close();
+        monitor::recheck();
+        self.all().iter().for_each(|service| service.wake());
+    }
+}
+
+impl Driver for Sentinel {
+    fn watch(self: Arc<Self>) {
+        monitor::register(&self);
+    }
+
+    fn run(self: Arc<Self>, wanted: Wanted) -> Result<()> {
+        monitor::discover(&self, wanted).map_or(Ok(()), running::run_on_worker)
+    }
+
+    fn run_here(&self, service: &Arc<Service>, number: u64, until: Deadline) {
+        running::run_alone(Discovery::new(Arc::clone(service), number), until);
+    }
+
+    fn recheck(&self) {
+        monitor::recheck();
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        monitor::recheck();
+    }
+}
+
+fn describe(out: &mut ReplyBuilder, service: &Service) {
+    let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
+    let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
+    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, deaf });
+}

@@ -1,0 +1,106 @@
+//! Reaches any Sentinel when a handle is made that waits for one.
+//!
+//! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error names how the last attempt at each ended. Refused
+//! credentials end it at once. Leaves to others: everything that follows (service).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::command::{Ask, CommandLinks, Ticket};
+use super::peers::SentinelList;
+use super::report;
+use super::round::Asked;
+use crate::config::{Endpoint, Settings};
+use crate::error::{Error, Result, Status};
+use crate::net::LinkOptions;
+use crate::resp::encode;
+use crate::sys::poll::Found;
+use crate::sys::waker::Waker;
+use crate::time::Deadline;
+
+/// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// What the last pause leaves of the time for the attempt behind it.
+const LAST_ATTEMPT: Duration = Duration::from_millis(20);
+
+/// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.
+pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Deadline) -> Result<()> {
+    let mut pause = PAUSES.0;
+    let mut failures = BTreeMap::new();
+    loop {
+        let error = match reach_once(settings, list, &mut failures, deadline) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let left = deadline.left().map(|left| left.saturating_sub(LAST_ATTEMPT));
+        if error.status() == Status::Auth || left.is_some_and(|left| left.is_zero()) {
+            return Err(error);
+        }
+        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// `failures`: how the earlier attempts at each ended, for those whose answer this one does not wait for.
+fn reach_once(
+    settings: &Settings,
+    list: &SentinelList,
+    failures: &mut BTreeMap<String, Error>,
+    deadline: Deadline,
+) -> Result<()> {
+    let timeout = deadline.left_or(settings.sentinel.timeout);
+    let options = Arc::new(LinkOptions::of_sentinel(&settings.sentinel));
+    let (mut links, mut asked) = (CommandLinks::default(), Vec::new());
+    for member in list.members() {
+        let endpoint: Endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, &[b"PING"]);
+        let ticket = Ticket { asker: 0, index: asked.len() };
+        links.ask(&endpoint, &options, Ask { ticket, bytes, replies: 1, timeout, urgent: true, info_since: None });
+        let (given, known_id, place) = (member.given, member.id, usize::MAX);
+        asked.push(Asked { announced: member.endpoint, endpoint, given, counts: true, known_id, place, end: None });
+    }
+    // Without a waker a name that is resolved is noticed at the next event or timeout.
+    let waker = Waker::new().ok().map(Arc::new);
+    // Accept, shake hands, answer: each of them may take timeout.sentinel.
+    let limit = Instant::now() + deadline.left_or(timeout * 3);
+    while asked.iter().any(|one| one.end.is_none()) && Instant::now() < limit {
+        let ended = links.drive(&Found::all(), waker.as_ref());
+        for (ticket, outcome) in ended {
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    let asked = &mut asked[ticket.index];
+                    failures.insert(asked.endpoint.to_string(), error.clone());
+                    asked.end = Some(Err(error));
+                }
+            }
+        }
+        links.wait(waker.as_ref(), limit);
+    }
+    for asked in asked.iter_mut().filter(|asked| asked.end.is_none()) {
+        asked.end = failures.get(&asked.endpoint.to_string()).cloned().map(Err);
+    }
+    let what = format!("(after {} ms)", deadline.elapsed().as_millis());
+    Err(report::nobody(&what, &asked, &report::said(&asked)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_an_earlier_attempt_has_shown_is_not_lost_with_the_last_one() {
+        let mut config = Config::new();
+        config.set("sentinel.addrs", "127.0.0.1:1,127.0.0.1:2").unwrap();
+        let settings = config.settings().unwrap();
+        let list = SentinelList::new(&settings.sentinel.addrs);
+        let known = Error::new(Status::Connect, "cannot connect: Connection refused");
+        let mut failures = BTreeMap::from([(String::from("127.0.0.1:1"), known)]);
+        let error = reach_once(&settings, &list, &mut failures, Deadline::after(Duration::ZERO)).unwrap_err();
+        let parts = ["127.0.0.1:1: cannot connect: Connection refused", "127.0.0.1:2: not waited for"];
+        assert!(parts.iter().all(|part| error.message().contains(part)), "{error:?}");
+    }
+}

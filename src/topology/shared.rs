@@ -1,0 +1,163 @@
+//! What a handle and all its services share: the settings, the Sentinels, those who watch, and what was made from the handle.
+//!
+//! Guarantees: settings are replaced as a whole, and their version grows with each change; what was made from the handle is told of
+//! changes without any lock held. Leaves to others: the services (service, sentinel) and the thread that watches the Sentinels (monitor).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+
+use super::cause::Why;
+use super::peers::SentinelList;
+use super::watch::{Degraded, TopologyEvent, Watchers};
+use crate::config::{Endpoint, Settings};
+use crate::error::{Error, Result, Status};
+use crate::net::{Conn, ConnectOptions};
+use crate::queue::Queue;
+use crate::sys::seam::{self, Seam};
+use crate::time::Deadline;
+
+/// What a sentinel handle and its services share.
+pub(super) struct Shared {
+    settings: ArcSwap<Settings>,
+    list: Arc<SentinelList>,
+    closed: AtomicBool,
+    config_version: AtomicU64,
+    watchers: Watchers,
+    /// No Sentinel is heard.
+    degraded: AtomicBool,
+    /// Sentinels whose events the user may not hear, and why.
+    deaf: Mutex<BTreeMap<String, String>>,
+    children: Mutex<Vec<Weak<dyn Child>>>,
+}
+
+impl Shared {
+    /// In a frame of its own, which is gone when the Sentinels are asked: settings are large, and stacks may be small.
+    #[inline(never)]
+    pub(super) fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            list: Arc::new(SentinelList::new(&settings.sentinel.addrs)),
+            settings: ArcSwap::from_pointee(settings),
+            closed: AtomicBool::new(false),
+            config_version: AtomicU64::new(1),
+            watchers: Watchers::default(),
+            degraded: AtomicBool::new(false),
+            deaf: Mutex::default(),
+            children: Mutex::default(),
+        })
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Grows with each change of the settings.
+    pub(super) fn config_version(&self) -> u64 {
+        self.config_version.load(Ordering::Acquire)
+    }
+
+    /// The settings are these from now on.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.config_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn list(&self) -> &Arc<SentinelList> {
+        &self.list
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The handle is closed from now on.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Notes what was made from the handle.
+    pub(super) fn adopt(&self, child: Weak<dyn Child>) {
+        let mut children = lock(&self.children);
+        children.retain(|child| child.strong_count() > 0);
+        children.push(child);
+    }
+
+    pub(super) fn children(&self) -> Vec<Arc<dyn Child>> {
+        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
+    /// the next call, and calls that wait for it without a thread go on.
+    pub(super) fn changed(&self, service: &str) {
+        seam::pass(Seam::ChangeTold, self);
+        self.children().iter().for_each(|child| child.changed(service));
+    }
+
+    /// Gives a connection to the first who has a use for it; else it is closed.
+    pub(super) fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) {
+        self.children().iter().try_fold(conn, |conn, child| child.offer(service, conn, options));
+    }
+
+    pub(super) fn tell(&self, event: TopologyEvent) {
+        self.watchers.tell(&event);
+    }
+
+    /// One watch per queue: a new one takes the place of the old; without kinds it ends.
+    pub(super) fn watch(&self, queue: &Arc<Queue>, kinds: u32, token: u64) {
+        self.watchers.set(queue, kinds, token);
+    }
+
+    /// Whether somebody watches: then all services are in use.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.is_any()
+    }
+
+    /// Notes what is not heard of a Sentinel, if anything.
+    pub(super) fn note_deaf(&self, sentinel: &Endpoint, why: Option<&str>) {
+        let mut deaf = lock(&self.deaf);
+        match why {
+            Some(why) => drop(deaf.insert(sentinel.to_string(), why.to_owned())),
+            None => drop(deaf.remove(&sentinel.to_string())),
+        }
+    }
+
+    /// What is not heard, by Sentinel.
+    pub(super) fn deaf(&self) -> BTreeMap<String, String> {
+        lock(&self.deaf).clone()
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Relaxed)
+    }
+
+    /// All Sentinels are gone, or one is back.
+    pub(super) fn set_degraded(&self, on: bool, why: &Why) {
+        if self.degraded.swap(on, Ordering::AcqRel) != on {
+            self.tell(TopologyEvent::Degraded(Degraded { on, why: why.clone() }));
+        }
+    }
+}
+
+/// What was made from a handle and ends with it.
+pub trait Child: Send + Sync {
+    /// Refuses new work, lets what is under way finish until the deadline, then ends it: TIMEOUT if there was anything to end.
+    fn close(&self, deadline: Deadline) -> Result<()>;
+
+    /// The topology of this service may have changed. Does not wait for anything.
+    fn changed(&self, service: &str);
+
+    /// A connection to the primary of this service is open, and nobody uses it; what is of no use comes back. Does not wait for anything.
+    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn>;
+}
+
+/// The error of what is asked of a handle that was closed.
+pub(crate) fn closed() -> Error {
+    Error::new(Status::Closed, "the sentinel handle is closed")
+}
+
+/// A panic under one of these locks leaves nothing half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
