@@ -12,7 +12,7 @@ use super::discovery::Word;
 use super::fence::{Fence, Holder};
 use super::identity::{Identity, Speaker};
 use super::inquiry::{Agenda, Finding};
-use super::lease::Witnesses;
+use super::lease::{self, Witnesses};
 use super::presence::Presence;
 use crate::config::{Endpoint, ProbePolicy};
 use crate::time::Passage;
@@ -262,7 +262,8 @@ impl Failover {
 
     /// How the fence stands now; `why` says why it moves, where it does.
     pub(super) fn judge(&mut self, known: &[Identity], now: Instant, why: &dyn Fn(Passage) -> Why) -> Judged {
-        let passage = self.fence.judge(&self.witnesses, known, now);
+        let passage = lease::passage(self.fence.holders(), &self.witnesses, known, now);
+        self.fence.note(passage, now);
         let on = passage == Passage::Shut;
         let has_changed = std::mem::replace(&mut self.told_shut, on) != on;
         // Whatever had the fence looked at: a poll may be the first to find that it is on lease.

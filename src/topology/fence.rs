@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::identity::{Identity, Speaker};
-use super::lease::{self, Witnesses};
 use crate::config::Endpoint;
 use crate::time::Passage;
 
@@ -140,14 +139,12 @@ impl Fence {
         &self.holders
     }
 
-    /// Whether writes may pass now. `known`: the Sentinels of the deployment.
-    pub fn judge(&mut self, witnesses: &Witnesses, known: &[Identity], now: Instant) -> Passage {
-        let passage = lease::passage(&self.holders, witnesses, known, now);
+    /// Notes what writes may pass by now: the fence is up while they may not.
+    pub fn note(&mut self, passage: Passage, now: Instant) {
         match passage {
             Passage::Shut => drop(self.up_since.get_or_insert(now)),
             Passage::Open | Passage::Until(_) => self.up_since = None,
         }
-        passage
     }
 
     /// When it will have been up for too long.
@@ -168,6 +165,7 @@ impl Fence {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lease::{self, Witnesses};
     use super::*;
 
     fn at(port: u16) -> Identity {
@@ -179,7 +177,9 @@ mod tests {
     }
 
     fn is_up(fence: &mut Fence, now: Instant) -> bool {
-        fence.judge(&Witnesses::default(), &[], now) != Passage::Open
+        let passage = lease::passage(&fence.holders, &Witnesses::default(), &[], now);
+        fence.note(passage, now);
+        passage != Passage::Open
     }
 
     #[test]

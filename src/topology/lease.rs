@@ -174,7 +174,10 @@ mod tests {
         }
 
         fn at(&mut self, now: u64) -> Passage {
-            self.fence.judge(&self.witnesses, &self.known, self.begun + ms(now))
+            let now = self.begun + ms(now);
+            let passage = passage(self.fence.holders(), &self.witnesses, &self.known, now);
+            self.fence.note(passage, now);
+            passage
         }
     }
 

@@ -20,6 +20,7 @@ mod fence;
 mod finish;
 mod follow;
 mod handle;
+mod handle_state;
 mod identity;
 mod inquiry;
 mod judge;

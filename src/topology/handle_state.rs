@@ -1,0 +1,537 @@
+//! What the monitor does for one handle: it subscribes to each Sentinel, acts on what they announce, polls the services, and asks what
+//! decides about a fence.
+//!
+//! Guarantees: never waits for a Sentinel; every Sentinel is subscribed to, because the leader of a failover announces the switch last, and it
+//! alone announces the steps before; polling is the net under the events; jitter everywhere. Leaves to others: the thread (monitor), what
+//! follows for a service (transition), asking and judging (running, discovery).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::cause::{Cause, Why};
+use super::events::{EventKind, SentinelEvent};
+use super::identity::Speaker;
+use super::inquiry::{Inquiry, Subject};
+use super::overhear::{self, Crowd, Overhear};
+use super::probe::Probe;
+use super::sentinel::Sentinel;
+use super::service::{PollFacts, Service, Urgency};
+use super::subscription::{Change, SentinelSubscription};
+use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
+use crate::config::{Endpoint, MonitorMode, Settings};
+use crate::error::Status;
+use crate::net::LinkOptions;
+use crate::sys::poll::{Found, PollFd};
+use crate::sys::random;
+use crate::sys::waker::Waker;
+
+/// The longest sleep: members of the list of Sentinels come and go without waking anybody.
+pub(super) const NAP: Duration = Duration::from_millis(500);
+/// Between polls while a failover is under way or the old primary is expected back.
+const FAST_POLL: Duration = Duration::from_secs(1);
+/// A service is polled for so long after nobody uses it any more; and the longest pause between questions for one that no Sentinel knows.
+const KEPT: Duration = Duration::from_secs(60);
+/// All services are not looked at more often than this, and at the latest after that.
+const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The first polls of fewer services than this are not spread over the whole interval.
+const FEW: f64 = 50.0;
+/// The same event of several Sentinels within this time is one.
+const SAME: Duration = Duration::from_secs(3);
+
+/// What is kept for one handle.
+pub(super) struct HandleState {
+    pub(super) sentinel: Weak<Sentinel>,
+    configured: u64,
+    options: Option<Arc<LinkOptions>>,
+    subscriptions: Vec<SentinelSubscription>,
+    services: HashMap<String, ServiceState>,
+    /// Sentinels whose events may not be heard.
+    overhear: HashMap<Endpoint, Overhear>,
+    /// Events announced lately: the same from another Sentinel is not told again.
+    recent: Vec<RecentEvent>,
+    /// Nothing is done before; after a panic.
+    rests_until: Option<Instant>,
+    /// When all services are looked at again, and those that are looked at each time until then.
+    round_at: Instant,
+    busy: Vec<String>,
+}
+
+/// An event, since when, and who has announced it.
+struct RecentEvent {
+    key: String,
+    since: Instant,
+    by: Vec<Endpoint>,
+}
+
+/// What is kept for one service.
+struct ServiceState {
+    next_poll: Instant,
+    /// Since when nobody uses it.
+    unused: Option<Instant>,
+    /// Of one that no Sentinel knows: the pause until it is asked for again, and how often it had been asked for.
+    unknown: Option<(Duration, u64)>,
+    probe: Option<Box<Probe>>,
+    inquiry: Option<Box<Inquiry>>,
+}
+
+impl ServiceState {
+    /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
+    fn is_in_use(&mut self, service: &Arc<Service>, seen: &PollFacts, is_watched: bool, now: Instant) -> bool {
+        // The handle's own list holds it once, and the caller of this does.
+        if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.polls_fast {
+            let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
+            self.next_poll = if was_forgotten { now } else { self.next_poll };
+            return true;
+        }
+        let since = *self.unused.get_or_insert(now);
+        let is_over = now.saturating_duration_since(since) >= KEPT;
+        if is_over && !service.is_forgotten() {
+            service.forget();
+        }
+        !is_over
+    }
+
+    /// How long from one poll to the next.
+    fn pace(&mut self, seen: &PollFacts, interval: Duration) -> Duration {
+        let Some(was_known) = seen.unknown else {
+            self.unknown = None;
+            return if seen.polls_fast || seen.unsettled { interval.min(FAST_POLL) } else { interval };
+        };
+        let (pause, before) = self.unknown.unwrap_or((FAST_POLL, seen.discovered));
+        let pause = match seen.discovered - before {
+            _ if was_known => FAST_POLL,
+            0 => pause,
+            1 => (pause * 2).min(KEPT),
+            // Somebody else has asked for it, or an event has.
+            _ => FAST_POLL,
+        };
+        self.unknown = Some((pause, seen.discovered));
+        pause
+    }
+}
+
+impl HandleState {
+    pub(super) fn new(sentinel: Weak<Sentinel>) -> Self {
+        let (subscriptions, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
+        Self {
+            sentinel,
+            configured: 0,
+            options,
+            subscriptions,
+            services,
+            overhear,
+            recent,
+            rests_until,
+            round_at,
+            busy,
+        }
+    }
+
+    pub(super) fn restart(&mut self) -> Instant {
+        let until = Instant::now() + Duration::from_secs(1);
+        *self = Self { rests_until: Some(until), ..Self::new(self.sentinel.clone()) };
+        until
+    }
+
+    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
+        let probes =
+            self.services.values().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
+        let inquiries = self.services.values().filter_map(|service_state| service_state.inquiry.as_deref());
+        let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
+        let subscriptions = self.subscriptions.iter().flat_map(SentinelSubscription::poll_fds).chain(overhear);
+        subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
+    }
+
+    /// Does all that can be done now; when to come again though nothing happens.
+    pub(super) fn drive(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
+        let far = Instant::now() + NAP;
+        let Some(sentinel) = self.sentinel.upgrade() else { return far };
+        if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
+            return until;
+        }
+        let settings = sentinel.settings();
+        if self.configured != sentinel.config_version() || self.options.is_none() {
+            self.configured = sentinel.config_version();
+            self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
+            self.subscriptions.clear();
+            self.overhear.clear();
+            self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
+        }
+        if settings.sentinel.monitor.mode == MonitorMode::On {
+            self.place_subscriptions(&sentinel);
+            self.listen(&sentinel, found, waker);
+            self.overhear(&sentinel, waker, crowd);
+        }
+        if recheck {
+            self.round_at = Instant::now();
+        }
+        let mut wake = self.drive_services(&sentinel, waker).min(far);
+        for at in self
+            .subscriptions
+            .iter()
+            .map(SentinelSubscription::wakes_at)
+            .chain(self.overhear.values().map(Overhear::wakes_at))
+        {
+            wake = at.map_or(wake, |at| wake.min(at));
+        }
+        wake
+    }
+
+    /// Adds what has to be asked because it may not be heard.
+    pub(super) fn count_deaf(&self, crowd: &mut Crowd) {
+        let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+        for subscription in self.subscriptions.iter().filter(|one| one.deaf().is_some()) {
+            let count = crowd.entry(subscription.endpoint().clone()).or_default();
+            *count = count.saturating_add(services);
+        }
+    }
+
+    /// Asks the Sentinels whose events may not be heard.
+    fn overhear(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>, crowd: &Crowd) {
+        let Some(options) = &self.options else { return };
+        let deaf: Vec<&SentinelSubscription> = self.subscriptions.iter().filter(|one| one.deaf().is_some()).collect();
+        self.overhear.retain(|announced, _| deaf.iter().any(|subscription| subscription.announced == *announced));
+        if deaf.is_empty() {
+            return;
+        }
+        // Those not found yet too: nobody wakes this thread when they are.
+        let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
+        for subscription in deaf.into_iter().filter(|_| !services.is_empty()) {
+            let new = || Overhear::new(subscription.endpoint().clone(), Arc::clone(options));
+            let overhear = self.overhear.entry(subscription.announced.clone()).or_insert_with(new);
+            let crowd = crowd.get(subscription.endpoint()).copied().unwrap_or_default();
+            let every = overhear::pace(crowd);
+            if let Some(why) = subscription.deaf().filter(|_| overhear.told.replace(every) != Some(every)) {
+                let text = format!("{why}; it is asked every {} ms instead", every.as_millis());
+                sentinel.shared().note_deaf(subscription.endpoint(), Some(&text));
+            }
+            for overheard in overhear.drive(&services, crowd, waker) {
+                if let Some(service) = sentinel.known_service(&overheard.service) {
+                    service.overhear(&subscription.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
+                }
+            }
+        }
+    }
+
+    /// One subscription at each Sentinel that is known.
+    fn place_subscriptions(&mut self, sentinel: &Sentinel) {
+        let settings = sentinel.settings();
+        let members = sentinel.shared().list().members();
+        self.subscriptions.retain(|one| members.iter().any(|member| member.endpoint == one.announced));
+        for member in members {
+            let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+            let is_same = |one: &SentinelSubscription| one.announced == member.endpoint || *one.endpoint() == endpoint;
+            if !self.subscriptions.iter().any(is_same) {
+                self.subscriptions.push(SentinelSubscription::new(member.endpoint, endpoint));
+            }
+        }
+    }
+
+    fn listen(&mut self, sentinel: &Sentinel, found: &Found, waker: &Arc<Waker>) {
+        let Some(options) = self.options.clone() else { return };
+        let timeout = sentinel.settings().sentinel.timeout;
+        let mut heard = Vec::new();
+        let mut last_words = None;
+        let mut came_up = false;
+        let now = Instant::now();
+        for subscription in self.subscriptions.iter_mut().filter(|one| one.is_due(found, now)) {
+            let mut events = Vec::new();
+            let change = subscription.drive(&options, timeout, waker, &mut events);
+            heard.extend(events.into_iter().map(|event| (subscription.speaker(), event)));
+            let Some(change) = change else { continue };
+            let (up, why) = match change {
+                Change::Up => {
+                    let deaf = subscription.deaf();
+                    sentinel.shared().note_deaf(subscription.endpoint(), deaf.as_deref());
+                    if let Some(overhear) = self.overhear.get_mut(&subscription.announced) {
+                        overhear.told = None;
+                    }
+                    let refused = |why| Why::own(Cause::EventsRefused, format!("events: {why}"));
+                    (true, deaf.map_or_else(|| Why::word(Cause::Listening), refused))
+                }
+                Change::Down(error) => {
+                    let cause = if error.status() == Status::Auth { Cause::Refused } else { Cause::Lost };
+                    (false, Why::own(cause, error.message()))
+                }
+            };
+            came_up |= up;
+            let name = subscription.endpoint().to_string();
+            sentinel.shared().tell(TopologyEvent::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
+            last_words = Some(why);
+        }
+        if let Some(why) = last_words {
+            sentinel.shared().set_degraded(self.subscriptions.iter().all(SentinelSubscription::is_lost), &why);
+        }
+        for (from, event) in heard {
+            self.act(sentinel, &from, &event);
+        }
+        if came_up {
+            // Events may have been missed before: the flags tell (rule 5).
+            sentinel.all().iter().for_each(|service| service.poke(Urgency::Soon));
+        }
+    }
+
+    /// Acts on an event about one of our services; others' change nothing, and what Sentinels of another deployment say of theirs does not.
+    fn act(&mut self, sentinel: &Sentinel, from: &Speaker, event: &SentinelEvent) {
+        let Some(service) = sentinel.known_service(&event.service).filter(|service| !service.is_stranger(from)) else {
+            return;
+        };
+        self.make_busy(&event.service);
+        if event.is_change_of_nodes() {
+            service.end_pauses();
+            sentinel.shared().changed(service.name());
+        }
+        match &event.kind {
+            EventKind::FailoverBegins => service.raise_fence(from, event.primary.as_ref(), &event.channel, true),
+            EventKind::FailoverGoesOn => service.raise_fence(from, event.primary.as_ref(), &event.channel, false),
+            EventKind::Selected(candidate) => {
+                service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
+                self.question(sentinel, &service, candidate);
+            }
+            EventKind::Promoted(candidate) => {
+                service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
+                self.question(sentinel, &service, candidate);
+                service.poke(Urgency::Now);
+            }
+            EventKind::Aborted => {
+                service.release_fence(from, &event.channel);
+                let interval = sentinel.settings().sentinel.monitor.interval;
+                self.service_state(&event.service, interval).probe = None;
+                service.poke(Urgency::Now);
+            }
+            EventKind::Switched(..) => service.poke(Urgency::Now),
+            EventKind::PrimaryDown(down) => {
+                match event.channel.ends_with("odown") {
+                    true => service.note_down(from, event.primary.as_ref(), *down),
+                    false => service.note_missed(from, event.primary.as_ref(), *down),
+                }
+                service.poke(if *down { Urgency::Now } else { Urgency::Soon });
+            }
+            EventKind::Replica | EventKind::Peers | EventKind::Other => service.poke(Urgency::Soon),
+        }
+        self.tell(sentinel, &service, &from.announced, event);
+    }
+
+    /// Begins to ask a candidate for its role, unless it is being asked.
+    fn question(&mut self, sentinel: &Sentinel, service: &Service, candidate: &Endpoint) {
+        if service.load().primary_announced.as_ref() == Some(candidate) {
+            return;
+        }
+        let settings = sentinel.settings();
+        let service_state = self.service_state(service.name(), settings.sentinel.monitor.interval);
+        if service_state.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
+            service_state.probe = Some(Box::new(Probe::candidate(candidate.clone(), &settings.client)));
+        }
+    }
+
+    /// The first poll of a service comes at once; the more there are, the further theirs are spread over the interval.
+    fn service_state(&mut self, service: &str, interval: Duration) -> &mut ServiceState {
+        let spread = u32::try_from(self.services.len()).map_or(1.0, |others| (f64::from(others) / FEW).min(1.0));
+        let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64() * spread);
+        let new = || ServiceState { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
+        self.services.entry(service.to_owned()).or_insert_with(new)
+    }
+
+    /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
+    fn is_new(&mut self, from: &Endpoint, event: &SentinelEvent) -> bool {
+        let since = Instant::now();
+        let key = format!("{} {:?}", event.channel, (&event.service, &event.about));
+        self.recent.retain(|one| since.saturating_duration_since(one.since) < SAME);
+        match self.recent.iter_mut().find(|one| one.key == key) {
+            Some(known) if !known.by.contains(from) => {
+                known.by.push(from.clone());
+                return false;
+            }
+            Some(known) => (known.since, known.by) = (since, vec![from.clone()]),
+            None => self.recent.push(RecentEvent { key, since, by: vec![from.clone()] }),
+        }
+        true
+    }
+
+    /// Tells those who watch, once for all Sentinels that announce the same.
+    fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
+        if !self.is_new(from, event) {
+            return;
+        }
+        let why = Why::said(&event.channel, &*event.channel);
+        let event = match &event.kind {
+            EventKind::Switched(..) => return,
+            EventKind::Replica | EventKind::Selected(_) | EventKind::Promoted(_) => {
+                let (service, replica) = (event.service.clone(), event.about.clone());
+                TopologyEvent::Replica(ReplicaChange { service, replica, fit: None, why })
+            }
+            EventKind::Peers => TopologyEvent::Sentinel(SentinelChange::of(event.about.clone(), None, why)),
+            // Late words about a node that the service has left.
+            _ if service.was_left(event.primary.as_ref()) => return,
+            _ => {
+                let of = event.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
+                return service.notice(Why::said(&event.channel, format!("said by {from}{of}")));
+            }
+        };
+        sentinel.shared().tell(event);
+    }
+
+    /// A discovery of this service has ended.
+    pub(super) fn note_finished(&mut self, service: &Arc<Service>) {
+        let is_ours = |sentinel: Arc<Sentinel>| Arc::ptr_eq(sentinel.shared(), &service.shared);
+        if self.sentinel.upgrade().is_some_and(is_ours) {
+            self.make_busy(service.name());
+        }
+    }
+
+    /// From now on it is looked at each time, as long as there is something to do.
+    fn make_busy(&mut self, service: &str) {
+        if !self.busy.iter().any(|busy| busy == service) {
+            self.busy.push(service.to_owned());
+        }
+    }
+
+    /// Polls, probes and fences that are due: of all services from time to time, of those that are busy each time.
+    fn drive_services(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
+        let now = Instant::now();
+        let is_round = now >= self.round_at;
+        let mut wake = if is_round { now + NAP } else { self.round_at };
+        let services = match is_round {
+            true => sentinel.all(),
+            false => self.busy.iter().filter_map(|name| sentinel.known_service(name)).collect(),
+        };
+        if is_round {
+            let names: HashSet<&str> = services.iter().map(|service| service.name()).collect();
+            self.services.retain(|name, _| names.contains(name.as_str()));
+        }
+        self.busy.clear();
+        let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
+        for service in &services {
+            let seen = service.poll_facts(now);
+            // A service that nobody has used yet is left alone.
+            if seen.discovered == 0 {
+                continue;
+            }
+            let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
+            if works || seen.polls_fast {
+                let (then, is_busy) = self.drive_failover(sentinel, service, now, waker);
+                at = then.map_or(at, |then| then.min(at));
+                if is_busy {
+                    self.make_busy(service.name());
+                }
+            }
+            wake = wake.min(at);
+        }
+        if is_round {
+            // A poll may be late by so much: those of many services are begun together.
+            self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, ROUND.1));
+        }
+        wake
+    }
+
+    /// Polls a service when that is due: when it is due again, and whether its nodes are being asked for something.
+    fn poll(
+        &mut self,
+        service: &Arc<Service>,
+        seen: &PollFacts,
+        settings: &Settings,
+        is_watched: bool,
+        now: Instant,
+    ) -> (Instant, bool) {
+        let interval = settings.sentinel.monitor.interval;
+        let service_state = self.service_state(service.name(), interval);
+        if !service_state.is_in_use(service, seen, is_watched, now) {
+            return (now + NAP, false);
+        }
+        let pace = service_state.pace(seen, interval);
+        if now >= service_state.next_poll {
+            service.poke(Urgency::Lazy);
+            // Jitter makes it shorter only: the interval is a promise.
+            service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
+        } else {
+            service_state.next_poll = service_state.next_poll.min(now + pace);
+        }
+        (service_state.next_poll, service_state.probe.is_some() || service_state.inquiry.is_some())
+    }
+
+    /// Drives what is asked in a failover: when to come again, and whether that may be sooner than the next round.
+    fn drive_failover(
+        &mut self,
+        sentinel: &Sentinel,
+        service: &Arc<Service>,
+        now: Instant,
+        waker: &Arc<Waker>,
+    ) -> (Option<Instant>, bool) {
+        let settings = sentinel.settings();
+        let (interval, fence_max) = (settings.sentinel.monitor.interval, settings.sentinel.failover.fence_max);
+        let service_state = self.service_state(service.name(), interval);
+        let mut probes = None;
+        if let Some(probe) = &mut service_state.probe {
+            match probe.drive(waker) {
+                Some((_, true)) => service.candidate_is_primary(&probe.announced),
+                Some((asked, false)) => service.candidate_is_replica(asked),
+                None => {}
+            }
+            probes = probe.wakes_at();
+        }
+        // What it is asked for is decided, or will not be.
+        let primary = service.load().primary_announced.clone();
+        service_state.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
+        let inquiry = self.inquire(sentinel, service, waker);
+        let fence = service.expire_fence(now);
+        let is_busy =
+            self.service_state(service.name(), interval).probe.is_some() || inquiry.is_some() || fence.is_some();
+        ([probes, inquiry, fence].into_iter().flatten().min(), is_busy)
+    }
+
+    /// Asks what may bring the fence of a service down on lease; when to come again.
+    fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
+        let now = Instant::now();
+        let hears = |leader: &Endpoint| {
+            self.subscriptions
+                .iter()
+                .any(|subscription| subscription.announced == *leader && subscription.is_listening())
+        };
+        let (agenda, begins) = service.agenda(&hears, now);
+        let (Some(agenda), Some(options)) = (agenda, &self.options) else {
+            if let Some(service_state) = self.services.get_mut(service.name()) {
+                service_state.inquiry = None;
+            }
+            return [begins, service.weigh(Vec::new(), now)].into_iter().flatten().min();
+        };
+        let service_state = self.services.get_mut(service.name())?;
+        let inquiry = service_state.inquiry.get_or_insert_with(|| Box::new(Inquiry::new(Arc::clone(options))));
+        let (settings, snapshot) = (sentinel.settings(), service.load());
+        let subject = Subject {
+            service: service.name(),
+            known: &sentinel.shared().list().speakers(),
+            list: sentinel.shared().list(),
+            primary: snapshot.primary_announced.as_ref(),
+            settings: &settings.client,
+        };
+        let mut findings = Vec::new();
+        inquiry.drive(&agenda, &subject, waker, &mut findings);
+        let wake = inquiry.wakes_at();
+        [begins, wake, service.weigh(findings, Instant::now())].into_iter().flatten().min()
+    }
+}
+
+/// Where the Sentinels of these handles are asked, and how, as far as the connections are kept between polls.
+pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
+    let mut kept: Vec<(Endpoint, Arc<LinkOptions>)> = Vec::new();
+    for handle in handles {
+        let (Some(sentinel), Some(options)) = (handle.sentinel.upgrade(), &handle.options) else { continue };
+        let settings = sentinel.settings();
+        if settings.sentinel.monitor.mode != MonitorMode::On {
+            continue;
+        }
+        for member in sentinel.shared().list().members() {
+            let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
+            if !kept.iter().any(|(at, how)| *at == endpoint && **how == **options) {
+                kept.push((endpoint, Arc::clone(options)));
+            }
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+#[path = "handle_state_tests.rs"]
+mod tests;
