@@ -283,3 +283,7 @@ fn set(list: &mut Vec<Speaker>, sentinel: &Speaker, on: bool) {
         list.push(sentinel.clone());
     }
 }
+
+#[cfg(test)]
+#[path = "failover_tests.rs"]
+mod tests;
