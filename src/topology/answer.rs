@@ -1,48 +1,48 @@
 //! What one Sentinel says of a service: the question as bytes, the answers as data.
 //!
-//! Guarantees: address and epoch come from two different answers of one flight (rule 1); an answer of a strange shape is an error
-//! of that Sentinel and of nobody else. Leaves to others: whom to believe (judge).
+//! Guarantees: the address and the epoch come from two different answers of one flight (rule 1); a malformed answer is
+//! an error of that Sentinel alone. Leaves to others: whom to believe (judge).
 
 use crate::config::Endpoint;
 use crate::error::{Error, Result, Status, quoted};
 use crate::resp::{Kind, Reply, encode};
 use std::ops::Range;
 
-/// The address, the epoch and flags, the replicas, the other Sentinels: one flight. Who the Sentinel is and whether it is in TILT is no
-/// question of a service: its link asks that.
+/// The address, the epoch and flags, the replicas, the other Sentinels: one flight. The id of the Sentinel and whether
+/// it is in TILT do not depend on the service; its link asks for them.
 const QUESTIONS: usize = 4;
 /// Which of them is about the replicas.
 const REPLICAS: usize = 2;
 
-/// Names of services that are kept of an answer.
+/// How many service names are kept from one answer.
 const SERVICES: usize = 100;
 
 /// What a Sentinel said.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its own id, if it tells (since 6.2): one Sentinel may be reached under several addresses.
+    /// Its own id, if it gives one (since Redis 6.2): one Sentinel may be reached at several addresses.
     pub id: Option<String>,
-    /// It has lost its sense of time for a while, and must not be believed.
+    /// It is in TILT: its clock jumped, and its answers cannot be trusted for a while.
     pub tilt: bool,
     /// What it knows of the service.
     pub heard: Heard,
     /// The other Sentinels of the service.
     pub peers: Vec<Peer>,
-    /// The services that it watches, as far as it names them; none where it knows the one that was asked for.
+    /// The services that it watches, as far as it names them; empty if it knows the one that was asked for.
     pub services: Vec<String>,
-    /// The user may not ask for them.
+    /// The user is not permitted to ask for the services.
     pub hides_services: bool,
-    /// What its user may not ask, in its own words.
+    /// The questions that the user is not permitted to ask, as the Sentinel refused them.
     pub refused: Vec<String>,
 }
 
-/// What a Sentinel says of itself, whatever the service.
+/// What a Sentinel says about itself, independent of the service.
 #[derive(Debug, Clone, Default)]
 pub struct OwnState {
     tilt: bool,
     /// The services that it watches, as far as it names them.
     services: Vec<String>,
-    /// The line of one that does not tell.
+    /// The refusal, if the user is not permitted to ask.
     refused: Option<String>,
 }
 
@@ -57,11 +57,11 @@ impl OwnState {
 /// What a Sentinel knows of a service.
 #[derive(Debug, Clone)]
 pub enum Heard {
-    /// Not even the name.
+    /// It does not know the name.
     Unknown,
-    /// The name, but no address that could be used, for this reason.
+    /// It knows the name, but gives no usable address, for this reason.
     NoAddress(String),
-    /// A primary.
+    /// It names a primary.
     Known(ServiceView),
 }
 
@@ -72,13 +72,13 @@ pub struct ServiceView {
     pub primary: Endpoint,
     /// The configuration epoch.
     pub epoch: u64,
-    /// The primary's flags, separated by commas; none when they are those of the one before (rule 1).
+    /// The primary's flags, separated by commas; empty if they describe the previous primary (rule 1).
     pub flags: String,
-    /// How many Sentinels must agree that it is down.
+    /// How many Sentinels must agree that the primary is down.
     pub quorum: u64,
     /// The replicas.
     pub replicas: Vec<ReplicaAnswer>,
-    /// Why it does not list them, in its own words.
+    /// Why it does not list the replicas, as it refused to.
     pub unlisted: Option<String>,
 }
 
@@ -89,15 +89,15 @@ pub struct ReplicaAnswer {
     pub announced: Endpoint,
     /// Its flags, separated by commas.
     pub flags: String,
-    /// Whether its link to the primary stands; one that the Sentinel does not tell counts as standing.
+    /// Whether its link to the primary is up; also true if the Sentinel does not say.
     pub link_ok: bool,
-    /// Whom it follows, as it has told the Sentinel.
+    /// The primary that it follows, as it reported to the Sentinel.
     pub follows: Option<Endpoint>,
     /// Its replication offset.
     pub offset: i64,
     /// Its priority for promotion.
     pub priority: i64,
-    /// Whether it wants to be seen (replica-announced).
+    /// Whether it may be shown to clients (replica-announced).
     pub announces: bool,
 }
 
@@ -108,29 +108,29 @@ pub struct Peer {
     pub endpoint: Endpoint,
     /// Its id.
     pub id: Option<String>,
-    /// It is down in the eyes of who lists it.
+    /// The Sentinel that lists it considers it down.
     pub dead: bool,
 }
 
-/// What a Sentinel shows of its primary, and of the failover that it leads.
+/// What a Sentinel reports about its primary, and about the failover that it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// The primary that it describes.
     pub primary: Option<Endpoint>,
     /// Its flags, separated by commas.
     pub flags: String,
-    /// How far its failover is; not every server tells.
+    /// The state of its failover; not every server reports it.
     pub failover_state: Option<String>,
 }
 
 impl Shown {
-    /// Whether it shows this flag.
+    /// Whether this flag is set.
     pub fn has(&self, flag: &str) -> bool {
         self.flags.split(',').any(|shown| shown == flag)
     }
 }
 
-/// Asks who a Sentinel is, and what it shows of its primary: 2 replies.
+/// Asks a Sentinel for its id and its view of the primary: 2 replies.
 pub fn ask_shown(service: &str, out: &mut Vec<u8>) {
     encode::command(out, &[b"SENTINEL", b"MYID"]);
     encode::command(out, &[b"SENTINEL", b"MASTER", service.as_bytes()]);
@@ -142,20 +142,21 @@ pub fn named(reply: &Reply) -> Option<Endpoint> {
     endpoint(&String::from_utf8_lossy(host), reply.int(reply.child(0, 1)?)?)
 }
 
-/// What a Sentinel shows of its primary, as MASTER describes it.
+/// Reads a Sentinel's view of the primary from the reply to SENTINEL MASTER.
 pub fn shown(reply: &Reply) -> Option<Shown> {
     let flags = text(reply, 0, b"flags")?;
     Some(Shown { primary: address_of(reply, 0), flags, failover_state: text(reply, 0, b"failover-state") })
 }
 
-/// Asks for what [`witness`] reads, behind what [`ask_shown`] asks: 4 replies.
+/// Asks what [`witness`] reads, after what [`ask_shown`] asks: 4 replies.
 pub fn ask_witness(service: &str, out: &mut Vec<u8>) {
     ask_shown(service, out);
     encode::command(out, &[b"SENTINEL", b"SENTINELS", service.as_bytes()]);
     encode::command(out, &[b"INFO", b"sentinel"]);
 }
 
-/// What a Sentinel shows of its primary; whether it is in TILT; the other Sentinels that it holds for down, or has no connection to.
+/// The view of the primary; whether the Sentinel is in TILT; and the other Sentinels that it considers down or is not
+/// connected to.
 pub fn witness(replies: &[Reply]) -> Option<(Shown, bool, Vec<Peer>)> {
     let [_, primary, peers, info] = replies else { return None };
     let misses = |entry: &u32| {
@@ -179,7 +180,7 @@ pub fn questions(service: &str) -> (Vec<u8>, usize) {
     (out, QUESTIONS)
 }
 
-/// The older word for REPLICAS, to be asked when that was not understood; its reply goes behind the others.
+/// The older command for REPLICAS, if the server did not understand that one; its reply is appended to the others.
 pub fn older_question(service: &str, replies: &[Reply]) -> Option<Vec<u8>> {
     let line = replies.get(REPLICAS)?.error_line(0)?.to_ascii_lowercase();
     if replies.len() > QUESTIONS || !line.starts_with(b"err unknown") {
@@ -209,7 +210,7 @@ pub fn read(replies: &[Reply], id: &Reply, own: &OwnState, sentinel: &Endpoint) 
     })
 }
 
-/// What MYID answers; none before Redis 6.2.
+/// The id in the reply to MYID; `None` before Redis 6.2.
 pub fn read_id(reply: &Reply) -> Option<String> {
     reply.bytes(0).filter(|_| reply.kind(0) != Kind::Error).map(|id| String::from_utf8_lossy(id).into_owned())
 }
@@ -245,7 +246,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     let (Some((host, port)), Some(epoch)) = (pair, number(primary, 0, b"config-epoch")) else {
         return Err(Error::new(Status::Protocol, "its answer has no address or no epoch").with_endpoint(sentinel));
     };
-    // The leader of a failover names the new primary while it still describes the old one.
+    // The leader of a failover already names the new primary while it still describes the old one.
     let stale = address_of(primary, 0).is_some_and(|described| Some(described) != endpoint(&host, port));
     match endpoint(&host, port) {
         None => Ok(Heard::NoAddress(format!("names {} port {port}, which is no address", quoted(&host)))),
@@ -260,7 +261,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     }
 }
 
-/// The line of a question that the user may not ask.
+/// The refusal of a question that the user is not permitted to ask.
 fn not_permitted(reply: &Reply) -> Option<String> {
     let line = reply.error_line(0).filter(|line| line.starts_with(b"NOPERM"))?;
     Some(String::from_utf8_lossy(line).into_owned())
@@ -301,7 +302,7 @@ fn read_peer(reply: &Reply, entry: u32) -> Option<Peer> {
     Some(Peer { endpoint: address_of(reply, entry)?, id, dead })
 }
 
-/// A missing, empty or impossible address is none: port 0 stands for "not known yet".
+/// A missing, empty or invalid address gives `None`: port 0 means "not known yet".
 fn address_of(reply: &Reply, entry: u32) -> Option<Endpoint> {
     endpoint(&text(reply, entry, b"ip")?, number(reply, entry, b"port")?)
 }

@@ -1,7 +1,7 @@
-//! Asks one server the same thing again and again, on a connection that stays open.
+//! Asks one server the same question repeatedly, on a connection that stays open.
 //!
-//! Guarantees: never waits; one question at a time, each with the moment when it was sent; a server that does not answer in time is dialled
-//! anew. Leaves to others: what is asked, how often, and what the answers mean.
+//! Guarantees: never waits; one question at a time, each with the time at which it was sent; a server that does not
+//! answer in time is dialled again. Leaves to others: what is asked, how often, and what the answers mean.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,42 +13,42 @@ use crate::sys::poll::PollFd;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
-/// Somebody who is asked.
+/// A server that is asked.
 pub(super) struct Asker {
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
     link: Option<(Link, Deadline)>,
-    /// When the connection was begun.
+    /// When the dial of the connection began.
     begun: Instant,
-    /// When the question was sent that is not answered yet.
+    /// When the question was sent that has not been answered yet.
     asked: Option<Instant>,
     ready: bool,
     due: usize,
     replies: Vec<Reply>,
-    /// Nothing is asked before, and nobody is dialled.
+    /// No question and no dial before this.
     next: Instant,
 }
 
 /// What is asked, and how.
 pub(super) struct Question<'a> {
-    /// Nothing: there is nothing to ask.
+    /// Empty if there is nothing to ask.
     pub(super) bytes: &'a [u8],
     /// How many replies it has.
     pub(super) replies: usize,
-    /// From one question to the next.
+    /// The interval between two questions.
     pub(super) every: Duration,
     /// How long an answer, or a connection, may take.
     pub(super) patience: Duration,
 }
 
-/// What came of driving.
+/// The result of driving.
 pub(super) enum Came {
     Nothing,
-    /// The connection stands: the server is there.
+    /// The connection is established: the server is there.
     Ready,
-    /// The answer to the question that was sent then.
+    /// The answer, and when its question was sent.
     Answer(Instant, Vec<Reply>),
-    /// The connection that was begun then was refused.
+    /// The connection was refused; its dial began at this time.
     Refused(Instant),
 }
 
@@ -59,7 +59,7 @@ impl Asker {
         Self { endpoint, options, link, begun: now, asked, ready, due, replies, next: now }
     }
 
-    /// Does what can be done now.
+    /// Does what can be done without waiting.
     pub(super) fn drive(&mut self, question: &Question<'_>, waker: &Arc<Waker>) -> Came {
         let now = Instant::now();
         if self.link.is_none() {
@@ -77,17 +77,17 @@ impl Asker {
         if driven.is_ok() && self.ready && self.asked.is_none() && now >= self.next && question.bytes.is_empty() {
             self.next = now + question.patience;
         } else if driven.is_ok() && self.ready && self.asked.is_none() && now >= self.next {
-            // Before it is sent: what follows from the answer is counted from here.
+            // Taken before the question is sent, because a lease is counted from here.
             let sent = Instant::now();
             (self.asked, self.due, *until) = (Some(sent), question.replies, Deadline::after(question.patience));
             self.next = sent + question.every;
             driven = link.send(question.bytes, &mut events);
         }
-        // By the clock as it was before the look at the socket.
+        // By the time that was read before the socket was looked at (ARCHITECTURE.md, Silence).
         let over = until.end().is_some_and(|end| now >= end);
         let late = over && (self.asked.is_some() || !self.ready);
         if late && until.is_missed() {
-            // This process was stopped: it judges by what comes from now on.
+            // This process was stopped for a while, so only what arrives from now on counts.
             *until = until.renewed(question.patience);
         }
         let late = late && until.is_over();
@@ -129,7 +129,7 @@ impl Asker {
         self.next = self.next.max(Instant::now() + question.every);
     }
 
-    /// What the handshake has told, once the server may be asked.
+    /// What the handshake found out, once the connection is ready.
     pub(super) fn info(&self) -> Option<&ServerInfo> {
         self.link.as_ref().and_then(|(link, _)| link.info())
     }
@@ -139,12 +139,12 @@ impl Asker {
         (self.link, self.next) = (None, Instant::now());
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.link.iter().flat_map(|(link, _)| link.poll_fds())
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         match &self.link {
             Some((link, until)) if !self.ready => [link.wakes_at(), until.end()].into_iter().flatten().min(),

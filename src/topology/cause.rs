@@ -1,7 +1,8 @@
-//! Why something is told: a stable word for programs, and a sentence for people.
+//! Why something is reported: a stable word for programs, and a sentence for people.
 //!
-//! Guarantees: a word keeps its meaning in all versions; each word that is not a Sentinel's own stands in [`Cause::TABLE`], from which
-//! EVENTS.md is written. Leaves to others: when something is told (service, failover, follow, monitor).
+//! Guarantees: a word keeps its meaning in all versions; each word except the channels of Sentinels is in
+//! [`Cause::TABLE`], from which EVENTS.md is written. Leaves to others: when something is reported (transition, finish,
+//! follow, handle_state).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -44,13 +45,13 @@ pub(crate) enum Cause {
     RoleUnknown,
 }
 
-/// A cause as the pages and the tests see it.
+/// A cause as the documentation and the tests see it.
 #[derive(Debug, Clone, Copy)]
 pub struct CauseInfo {
     cause: Cause,
     /// The word.
     pub word: &'static str,
-    /// The kinds of events that give it, as a mask.
+    /// The kinds of events that carry it, as a mask.
     pub kinds: u32,
     /// What it means.
     pub text: &'static str,
@@ -197,7 +198,7 @@ impl Cause {
     }
 }
 
-/// Why something is told.
+/// Why something is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     word: Cow<'static, str>,
@@ -205,12 +206,12 @@ pub struct Why {
 }
 
 impl Why {
-    /// For a reason of the library's own.
+    /// A cause of the library's own, with a sentence.
     pub(crate) fn own(cause: Cause, text: impl Into<String>) -> Self {
         Self { word: Cow::Borrowed(cause.word()), text: text.into() }
     }
 
-    /// For a cause that says it all.
+    /// A cause that needs no sentence.
     pub(crate) fn word(cause: Cause) -> Self {
         Self::own(cause, cause.word())
     }

@@ -1,9 +1,10 @@
-//! The one connection on which a Sentinel is asked: it carries the questions of all services, in order.
+//! The one connection on which a Sentinel is asked. It carries the questions of all services, in order.
 //!
-//! Guarantees: never waits; at most [`MOST`] replies are due, and urgent questions go next; a question's time begins when it is sent. The first
-//! late reply marks the link as silent: all its questions fail at once, and so do new ones, until the Sentinel answers; late replies are
-//! dropped. A lost or silent link is dialled again. The link asks for MYID once for each connection, and for INFO once for all
-//! questions of one moment. Leaves to others: what is asked, and what the answers mean.
+//! Guarantees: never waits; at most [`MOST`] replies are outstanding, and urgent questions go first; the time of a
+//! question begins when it is sent. The first late reply marks the link as silent: all its questions fail at once, and
+//! so do new ones, until the Sentinel answers; late replies are dropped. A lost or silent link is dialled again. MYID
+//! is asked once for each connection, INFO once for all questions of the same moment. Leaves to others: what is asked,
+//! and what the answers mean.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +19,14 @@ use crate::sys::poll::{self, Found, PollFd};
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
-/// Replies that may be due on one link.
+/// How many replies may be outstanding on one link.
 const MOST: usize = 16;
-/// A link is not dialled again sooner than this after a failure.
+/// The pause before a link is dialled again after a failure.
 const PAUSE: Duration = Duration::from_millis(5);
-/// A name is resolved anew after so long.
+/// How often a host name is resolved again.
 const RENEW: Duration = Duration::from_secs(30);
 
-/// Who asks: a discovery, and which of its Sentinels this is.
+/// Who asks: a discovery, and the index of the Sentinel in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) asker: u64,
@@ -38,11 +39,11 @@ pub(super) struct Ask {
     pub(super) bytes: Vec<u8>,
     /// How many replies it has.
     pub(super) replies: usize,
-    /// How long an answer may take, and a connection, and the handshake.
+    /// The time limit for an answer, for the connection, and for the handshake, each.
     pub(super) timeout: Duration,
-    /// It goes before those that are not.
+    /// It goes before questions that are not urgent.
     pub(super) urgent: bool,
-    /// INFO must not have been asked before this; `None`: it is not needed.
+    /// The answer needs an INFO that was asked no earlier than this; `None`: it needs none.
     pub(super) info_since: Option<Instant>,
 }
 
@@ -50,16 +51,16 @@ pub(super) struct Ask {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) replies: Vec<Reply>,
-    /// What MYID answered on this connection.
+    /// The reply to MYID on this connection.
     pub(super) id: Arc<Reply>,
-    /// What INFO answered last.
+    /// The latest reply to INFO.
     pub(super) info: Option<Arc<OwnState>>,
 }
 
 /// How questions ended.
 pub(super) type Ended = Vec<(Ticket, Result<Answered>)>;
 
-/// What was sent and is not answered yet.
+/// A question that was sent and has not been answered yet.
 struct Sent {
     what: SentKind,
     due: usize,
@@ -70,20 +71,20 @@ struct Sent {
 enum SentKind {
     Id,
     Info,
-    /// `again`: it was sent before, on a connection that ended.
+    /// `again`: it was sent before, on a connection that was lost.
     Question {
         ask: Ask,
         again: bool,
     },
-    /// Nobody waits for it any more.
+    /// The asker does not wait for it any more.
     Dropped,
 }
 
-/// A connection on its way.
+/// A connection that is being established.
 struct Coming {
     link: Link,
     phase: u8,
-    /// The end of the present phase: a slow network must not count three times.
+    /// The deadline of the current phase; each phase has its own, so that a slow network does not count three times.
     until: Deadline,
     timeout: Duration,
     ready: bool,
@@ -101,17 +102,17 @@ pub(super) struct CommandLink {
     id: Option<Arc<Reply>>,
     info: Option<Arc<OwnState>>,
     info_asked: Option<Instant>,
-    /// Why it is silent, while it is.
+    /// Why the link is silent; `None`: it is not.
     silent: Option<Error>,
-    /// It is not dialled before.
+    /// No dial before this.
     rests_until: Option<Instant>,
-    /// When its name is resolved anew, and the answer that is awaited.
+    /// When the host name is resolved again, and the lookup that is under way.
     renews: Option<Instant>,
     lookup: Option<resolve::Lookup>,
 }
 
 impl CommandLink {
-    /// A link that is dialled when something is asked.
+    /// A link that is dialled with the first question.
     pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
         Self {
             endpoint,
@@ -131,12 +132,12 @@ impl CommandLink {
         }
     }
 
-    /// Whether it leads there, in this way.
+    /// Whether the link leads to this endpoint with these options.
     pub(super) fn is(&self, endpoint: &Endpoint, options: &LinkOptions) -> bool {
         self.endpoint == *endpoint && *self.options == *options
     }
 
-    /// Whether nobody waits for anything.
+    /// Whether no asker waits for an answer.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight.iter().all(|sent| matches!(sent.what, SentKind::Dropped))
     }
@@ -146,7 +147,7 @@ impl CommandLink {
         !self.queue.is_empty() || self.wakes_at().is_some_and(|at| now >= at) || found.concerns(self.poll_fds())
     }
 
-    /// Asks, as soon as it can be.
+    /// Queues a question; it is sent as soon as the link allows.
     pub(super) fn ask(&mut self, ask: Ask) {
         let place = match ask.urgent {
             true => self.queue.iter().take_while(|(queued, _)| queued.urgent).count(),
@@ -155,7 +156,7 @@ impl CommandLink {
         self.queue.insert(place, (ask, false));
     }
 
-    /// What this one asked is not wanted any more.
+    /// Drops all questions of this asker.
     pub(super) fn cancel(&mut self, asker: u64) {
         self.queue.retain(|(ask, _)| ask.ticket.asker != asker);
         for sent in &mut self.in_flight {
@@ -165,7 +166,7 @@ impl CommandLink {
         }
     }
 
-    /// Does what can be done now.
+    /// Does what can be done without waiting.
     pub(super) fn drive(&mut self, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
         let now = Instant::now();
         self.dial_if_needed(now, waker, ended);
@@ -185,7 +186,7 @@ impl CommandLink {
         self.renew_name(now, waker);
     }
 
-    /// Dials where there is no link, or a silent one, and something is to be asked. What is asked of one that is silent fails.
+    /// Dials if something is to be asked and the link is lost or silent. Questions to a silent link fail at once.
     fn dial_if_needed(&mut self, now: Instant, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
         let wanted = self.queue.front().map(|(ask, _)| ask.timeout);
         let is_live = self.live.is_some() && self.silent.is_none();
@@ -204,7 +205,7 @@ impl CommandLink {
         self.coming = Some(Box::new(Coming { link, phase: 0, until, timeout, ready: false }));
     }
 
-    /// A connection on its way takes the place of what there was, once it is ready and nothing is in flight there.
+    /// Replaces the connection by the new one, once that is ready and nothing is in flight on the old one.
     fn advance_coming(&mut self, now: Instant, ended: &mut Ended) {
         let Some(coming) = &mut self.coming else { return };
         let mut events = Vec::new();
@@ -213,7 +214,7 @@ impl CommandLink {
         if coming.link.phase() != coming.phase {
             (coming.phase, coming.until) = (coming.link.phase(), Deadline::after(coming.timeout));
         } else if coming.until.is_missed() {
-            // This process was stopped: it judges by what comes from now on.
+            // This process was stopped for a while, so only what arrives from now on counts.
             coming.until = coming.until.renewed(coming.timeout);
         }
         let late = !coming.ready && coming.until.end().is_some_and(|end| now >= end);
@@ -232,19 +233,20 @@ impl CommandLink {
         }
     }
 
-    /// Whether nothing that somebody waits for is in flight.
+    /// Whether no question with a waiting asker is in flight.
     fn is_drained(&self) -> bool {
         self.in_flight.iter().all(|sent| !matches!(sent.what, SentKind::Question { .. }))
     }
 
     fn forget_connection(&mut self) {
-        // A name is resolved anew only for a connection that stands: the next dial resolves it anyway.
+        // A lookup is only of use for an established connection: the next dial resolves the name anyway.
         (self.live, self.renews, self.lookup) = (None, None, None);
         self.in_flight.clear();
         (self.due, self.silent, self.id, self.info, self.info_asked) = (0, None, None, None, None);
     }
 
-    /// The connection has ended. What was sent on it goes once more, on another: a Sentinel that restarts ends connections that were good.
+    /// The connection was lost. Questions that were sent on it are sent once more on the next one: a Sentinel that
+    /// restarts ends good connections.
     fn lose(&mut self, error: Error, now: Instant, ended: &mut Ended) {
         let sent = std::mem::take(&mut self.in_flight);
         self.forget_connection();
@@ -255,7 +257,7 @@ impl CommandLink {
                 SentKind::Id | SentKind::Info | SentKind::Dropped => {}
             }
         }
-        // One that was good may be dialled again at once.
+        // After a good connection the next dial need not wait.
         self.rests_until = self.queue.iter().all(|(_, again)| !again).then(|| now + PAUSE);
     }
 
@@ -280,7 +282,7 @@ impl CommandLink {
             SentKind::Id => self.id = sent.replies.pop().map(Arc::new),
             SentKind::Info => self.info = sent.replies.pop().map(|info| Arc::new(OwnState::read(&info))),
             SentKind::Question { ask, .. } => {
-                // MYID goes first on each connection.
+                // MYID is the first question on each connection.
                 let (id, info) = (self.id.clone(), self.info.clone().filter(|_| ask.info_since.is_some()));
                 let nameless = || Error::new(Status::Protocol, "an answer before that to MYID");
                 let answered = id.map(|id| Answered { replies: sent.replies, id, info });
@@ -290,7 +292,8 @@ impl CommandLink {
         }
     }
 
-    /// Whether the Sentinel has left a question unanswered for too long, by the clock as it was before the look at the socket.
+    /// Marks the link as silent if a question has been unanswered for too long, by the time that was read before the
+    /// socket was looked at.
     fn judge(&mut self, now: Instant, ended: &mut Ended) {
         let Some(link) = self.live.as_ref().filter(|_| self.silent.is_none()) else { return };
         let Some(oldest) = self.in_flight.front() else { return };
@@ -314,7 +317,7 @@ impl CommandLink {
         self.silent = Some(why);
     }
 
-    /// Sends what may be sent: all of it in one go.
+    /// Sends all questions that may be sent, in one write.
     fn send_due(&mut self, now: Instant, ended: &mut Ended) {
         if self.live.is_none() || self.silent.is_some() || self.coming.as_ref().is_some_and(|coming| coming.ready) {
             return;
@@ -356,7 +359,8 @@ impl CommandLink {
         self.in_flight.push_back(Sent { what, due, replies: Vec::new(), until: Deadline::after(timeout) });
     }
 
-    /// A name may lead elsewhere meanwhile: the new place is dialled beside, and then taken.
+    /// Resolves the host name again. If the address has changed, the new one is dialled beside the old connection, and
+    /// then replaces it.
     fn renew_name(&mut self, now: Instant, waker: Option<&Arc<Waker>>) {
         let Some(link) = &self.live else { return };
         if let Some(lookup) = &self.lookup {
@@ -374,13 +378,13 @@ impl CommandLink {
         }
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let coming = self.coming.iter().filter(|coming| !coming.ready).map(|coming| &coming.link);
         self.live.iter().map(|link| &**link).chain(coming).flat_map(Link::poll_fds)
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let late = self.in_flight.front().filter(|_| self.silent.is_none()).and_then(|sent| sent.until.end());
         let coming = self.coming.iter().filter(|coming| !coming.ready);
@@ -405,12 +409,12 @@ impl CommandLinks {
         self.0[place].ask(ask);
     }
 
-    /// What this one asked is not wanted any more.
+    /// Drops all questions of this asker.
     pub(super) fn cancel(&mut self, asker: u64) {
         self.0.iter_mut().for_each(|link| link.cancel(asker));
     }
 
-    /// Does what can be done now, after a wait that has found this.
+    /// Does what can be done without waiting, after a poll that found these descriptors ready.
     pub(super) fn drive(&mut self, found: &Found, waker: Option<&Arc<Waker>>) -> Ended {
         let (mut ended, now) = (Vec::new(), Instant::now());
         for link in self.0.iter_mut().filter(|link| link.is_due(found, now)) {
@@ -419,27 +423,27 @@ impl CommandLinks {
         ended
     }
 
-    /// Keeps those that are wanted, and those on which somebody waits.
+    /// Closes links that are not wanted, unless an asker waits on them.
     pub(super) fn tidy(&mut self, is_wanted: &dyn Fn(&CommandLink) -> bool) {
         self.0.retain(|link| is_wanted(link) || !link.is_idle());
     }
 
-    /// Waits until there is something to do, or until then.
+    /// Waits until there is something to do, at most until `until`.
     pub(super) fn wait(&self, waker: Option<&Arc<Waker>>, until: Instant) {
         let until = self.wakes_at().map_or(until, |at| at.min(until));
         let mut fds: Vec<PollFd> = self.poll_fds().collect();
         fds.extend(waker.map(|waker| PollFd::new(waker.fd(), true, false)));
-        // After a failure the links go on as far as they can all the same, and their deadlines are looked at.
+        // If poll fails, the links still do what they can, and their deadlines are checked.
         let _ = poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now())));
         waker.inspect(|waker| waker.clear());
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.0.iter().flat_map(CommandLink::poll_fds)
     }
 
-    /// When they want to be driven though nothing happened.
+    /// When to drive them again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.0.iter().filter_map(CommandLink::wakes_at).min()
     }

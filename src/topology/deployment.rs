@@ -1,17 +1,18 @@
-//! Which Sentinels belong together, and which of them count (rule 2, 0), as a pure function of what they said and whom the client has joined.
+//! Which Sentinels belong to one deployment, and which of them count (rule 2, 0): a pure function of what they said and
+//! of which deployment the client has joined.
 //!
-//! Guarantees: no I/O, no clock. Two Sentinels belong to one deployment when either lists the other's id (its address where there is none);
-//! entries that are dead or without a port make no link, and that nobody lists anybody yet is no conflict. Deployments are in conflict
-//! when they name different primaries: a new client takes the one that more of the given Sentinels belong to, and none if there are as
-//! many on both sides; one that has joined a deployment stays with its ids while one of them answers. Leaves to others: what
-//! follows from the voices that count (judge).
+//! Guarantees: no I/O, no clock. Two Sentinels belong to one deployment if either lists the other's id (or its address,
+//! where there is no id). Entries that are dead or have no port do not link them; Sentinels that list nobody yet are no
+//! conflict. Deployments conflict if they name different primaries. A new client then joins the deployment with more of
+//! the configured Sentinels, and none on a tie. A client that has joined a deployment stays with its ids while one of
+//! them answers. Leaves to others: what follows from the voices that count (judge).
 
 use super::answer::{Answer, Heard, Peer};
 use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
 use std::collections::HashSet;
 
-/// How many are remembered: behind a load balancer, or when Sentinels are rebuilt, ids come and go.
+/// How many ids are remembered: they change behind a load balancer, or when Sentinels are rebuilt.
 const REMEMBERED: usize = 128;
 
 /// A Sentinel that answered.
@@ -27,26 +28,26 @@ pub struct Seat<'a> {
     pub answer: &'a Answer,
 }
 
-/// Whom a client has joined, and whom it has found to be of another deployment.
+/// The Sentinels of the deployment that a client has joined, and those found to be of another one.
 #[derive(Debug, Clone, Default)]
 pub struct Membership {
     joined: Vec<Speaker>,
     strangers: Vec<Speaker>,
 }
 
-/// Who counts.
+/// Which Sentinels count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Electorate {
-    /// These, by their place, and those of another deployment.
+    /// These, by their index, and those of another deployment.
     Ours {
         /// Their answers are judged.
         ours: Vec<usize>,
         /// They are of another deployment.
         strangers: Vec<usize>,
     },
-    /// Nobody can tell: as many are on both sides.
+    /// Undecidable: the configured Sentinels are split evenly.
     Torn(String),
-    /// None of those who were joined answers, and those who do are of another deployment.
+    /// No Sentinel of the joined deployment answers; those that answer are of another one.
     Foreign {
         /// What they name.
         why: String,
@@ -61,14 +62,14 @@ impl Membership {
         self.joined.is_empty()
     }
 
-    /// Whether it was found to be of another deployment. An id that is on both sides is told apart by its address.
+    /// Whether this Sentinel is of another deployment. An id that occurs on both sides is told apart by its address.
     pub fn is_stranger(&self, who: &Speaker) -> bool {
         let both = self.joined.iter().any(|one| one.identity == who.identity);
         let same = |one: &Speaker| one.identity == who.identity && (!both || one.announced == who.announced);
         self.strangers.iter().any(same)
     }
 
-    /// Notes who named the primary that was verified, and who is of another deployment.
+    /// Notes the Sentinels that named the verified primary, and those of another deployment.
     pub fn note(&mut self, joined: Vec<Speaker>, strangers: Vec<Speaker>) {
         self.strangers.retain(|one| !joined.contains(one));
         self.joined.retain(|one| !strangers.contains(one));
@@ -82,7 +83,7 @@ impl Membership {
     }
 }
 
-/// The latest ones last; the oldest go.
+/// Appends the newest; drops the oldest beyond the limit.
 fn remember(list: &mut Vec<Speaker>, new: Vec<Speaker>) {
     list.retain(|one| !new.contains(one));
     list.extend(new);
@@ -101,7 +102,7 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// One id that names different primaries at different addresses is no duplicate: its addresses are told apart.
+    /// The same id with different primaries at different addresses is not one Sentinel: its addresses are told apart.
     fn is_contested(&self, seats: &[Self]) -> bool {
         let contradicts = |other: &Self| {
             other.answer.id == self.answer.id
@@ -123,7 +124,8 @@ impl<'a> Seat<'a> {
 struct Side<'a> {
     seats: Vec<Seat<'a>>,
     primaries: HashSet<&'a Endpoint>,
-    /// It is known to be one: somebody in it lists others, or shares its id with one who contradicts it.
+    /// The side is known to be a deployment: one of its Sentinels lists others, or shares its id with a Sentinel that
+    /// contradicts it.
     attached: bool,
 }
 
@@ -140,7 +142,7 @@ impl Side<'_> {
     }
 }
 
-/// Decides who counts. `given`: how many Sentinels the configuration names; `primary`: the one that is known.
+/// Decides which Sentinels count. `given`: how many the configuration names; `primary`: the known one.
 pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Electorate {
     let contested: Vec<bool> = seats.iter().map(|seat| seat.is_contested(seats)).collect();
     let parts = parts(seats, &contested);
@@ -163,9 +165,9 @@ pub fn choose(seats: &[Seat<'_>], membership: &Membership, given: usize, primary
     }
 }
 
-/// The ids that were joined, while one of them answers, and those that most of these are linked with: a Sentinel that could not be reached
-/// before may know of a newer epoch, and one Sentinel that was moved to another deployment does not bring that one's members along.
-/// Others count when all name the same primary, and when they name none.
+/// A joined deployment keeps its ids while one of them answers, and those that most of these are linked with: a
+/// Sentinel that was unreachable before may know a newer epoch. One Sentinel that was moved to another deployment does
+/// not bring that one's members along. Others count if all name the same primary, or if they name none.
 fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]) -> Electorate {
     let ours: Vec<usize> = (0..seats.len()).filter(|place| joined[*place]).collect();
     let named: HashSet<_> = ours.iter().filter_map(|place| seats[*place].primary()).collect();
@@ -186,7 +188,7 @@ fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]
     Electorate::Ours { ours: counted, strangers }
 }
 
-/// The deployment that most of the given Sentinels belong to.
+/// Chooses the deployment with most of the configured Sentinels.
 fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Electorate {
     let mut order: Vec<&Side<'_>> = sides.iter().filter(|side| !side.primaries.is_empty()).collect();
     order.sort_by_key(|side| std::cmp::Reverse(side.given()));
@@ -207,8 +209,8 @@ fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary
     Electorate::Ours { ours: indices(&is_ours), strangers: indices(&|side| !is_ours(side)) }
 }
 
-/// Why others do not take the place of a deployment that was joined and is silent: they name another primary, and are not what most of the
-/// configuration names.
+/// Why other Sentinels do not replace a joined deployment that is silent: they name another primary, and are not the
+/// majority of the configured ones.
 fn foreign(side: &Side<'_>, membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Option<String> {
     let primary = primary.filter(|_| !membership.is_new())?;
     let takes_over = side.primaries.is_empty() || side.primaries.contains(primary) || side.given() * 2 > given;
@@ -218,7 +220,7 @@ fn foreign(side: &Side<'_>, membership: &Membership, given: usize, primary: Opti
     })
 }
 
-/// To which part each belongs, by the place of the part's first member: one deployment is one part.
+/// The part that each Sentinel belongs to, as the index of the part's first member. One deployment is one part.
 fn parts(seats: &[Seat<'_>], contested: &[bool]) -> Vec<usize> {
     let mut parts: Vec<usize> = (0..seats.len()).collect();
     for a in 0..seats.len() {
@@ -242,7 +244,7 @@ fn join(parts: &mut [usize], a: usize, b: usize) {
     parts.iter_mut().filter(|part| **part == high).for_each(|part| *part = low);
 }
 
-/// The parts, those that name the same primary together: Sentinels that have just started list nobody for a while.
+/// Merges parts that name the same primary: Sentinels that have just started list nobody for a while.
 fn sides<'a>(seats: &[Seat<'a>], parts: &[usize], contested: &[bool]) -> Vec<Side<'a>> {
     let mut parts = parts.to_vec();
     for (a, one) in seats.iter().enumerate() {

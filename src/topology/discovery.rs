@@ -1,7 +1,8 @@
-//! One discovery: ask all Sentinels, judge, verify with the data node itself.
+//! One discovery: what follows from what all Sentinels said, judged, and verified with the data node itself.
 //!
-//! Guarantees: ends within a bound of its own, whatever Sentinels and nodes do; takes no address whose server does not say itself that it is
-//! a primary; every error tells what each Sentinel said. Leaves to others: who waits for it, and what becomes of the result (service).
+//! Guarantees: ends within its own time limit, whatever Sentinels and nodes do; accepts an address only if the server
+//! there says that it is a primary; every error names what each Sentinel said. Leaves to others: running it (running),
+//! and what follows from the result (finish).
 
 use super::answer::{Heard, has_flag};
 use super::deployment::Electorate;
@@ -22,38 +23,38 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What came of a discovery.
+/// The result of a discovery.
 pub struct Report {
     /// The service, or why it has no primary.
     pub outcome: Result<Snapshot>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
-    /// What the next discovery may confirm (rule 3).
+    /// What a later discovery may confirm (rule 3).
     pub proposed: Option<Proposal>,
     /// What each Sentinel says of a failover.
     pub words: Vec<Word>,
-    /// Who answered, and where.
+    /// Which Sentinels answered, and where.
     pub presence: Presence,
     /// A majority of all Sentinels names the primary.
     pub by_majority: bool,
     /// The epoch went back (rule 3).
     pub reset: bool,
-    /// All who name the primary are in TILT: what they say lowers no fence.
+    /// Only Sentinels in TILT name the primary: the fence does not come down by their word.
     pub tilt: bool,
-    /// What they say, if some do not name the one that won, or none has won for that.
+    /// What the Sentinels name, if some disagree with the winner, or if there is no winner for that reason.
     pub dissent: Option<Views>,
-    /// The connection on which the primary told of itself, if it was asked.
+    /// The connection on which the primary was asked for its role, if it was.
     pub verified: Option<Verified>,
-    /// Who is of another deployment, and what they name there.
+    /// The Sentinels of another deployment, and what they name.
     pub strangers: Option<Views>,
-    /// Who has named the primary that was verified, and who is of another deployment.
+    /// The Sentinels that named the verified primary, and those of another deployment.
     pub membership: Option<(Vec<Speaker>, Vec<Speaker>)>,
     /// When the questions went out.
     pub begun: Instant,
 }
 
 impl Report {
-    /// Of a discovery that has found nothing and heard nothing.
+    /// The report of a discovery that heard and found nothing.
     pub fn failed(error: Error, begun: Instant) -> Self {
         let (sentinels, words) = (Vec::new(), Vec::new());
         let (proposed, dissent, strangers, membership, verified) = (None, None, None, None, None);
@@ -77,7 +78,7 @@ impl Report {
     }
 }
 
-/// A connection to a primary that has said that it is one.
+/// A connection to a verified primary.
 pub struct Verified {
     /// The connection.
     pub conn: Conn,
@@ -93,38 +94,38 @@ pub struct Views {
     pub text: String,
 }
 
-/// What a Sentinel says of a failover.
+/// What a Sentinel says about a failover.
 pub struct Word {
     /// The Sentinel.
     pub sentinel: Speaker,
-    /// Whether it leads one; `None` when it names another primary already, because only a verified switch ends that one.
+    /// Whether it leads one; `None` if it already names another primary: only a verified switch ends that failover.
     pub in_failover: Option<bool>,
-    /// It holds the primary for objectively down.
+    /// It considers the primary objectively down.
     pub o_down: bool,
-    /// It holds it for down by itself.
+    /// It considers the primary subjectively down.
     pub s_down: bool,
-    /// It is in TILT: what it does not show says nothing.
+    /// It is in TILT: a missing flag means nothing.
     pub tilt: bool,
 }
 
-/// How long a discovery may take at the most: two rounds with the Sentinels, and the primary's own word.
+/// The time limit of a discovery: two rounds with the Sentinels, and the verification of the primary.
 pub fn bound(settings: &Settings) -> Duration {
     settings.sentinel.timeout * 2 + settings.client.timeout_connect
 }
 
-/// What the Sentinels have said, before it is judged.
+/// The answers of the Sentinels, before they are judged.
 pub(super) struct Hearing {
     asked: Vec<Asked>,
     known: Known,
     settings: Arc<Settings>,
     begun: Instant,
     deadline: Deadline,
-    /// The list of Sentinels knows of it.
+    /// The list of Sentinels has been updated by it.
     settled: bool,
 }
 
 impl Hearing {
-    /// Of a round that is over.
+    /// The answers of a finished round.
     pub(super) fn of(round: Round, deadline: Deadline) -> Self {
         let begun = round.begun();
         let (asked, known, settings) = round.into_parts();
@@ -132,7 +133,7 @@ impl Hearing {
     }
 }
 
-/// Judges what was said. Comes back when a node must be asked for its role, unless it `may_dial`.
+/// Judges the answers. Gives them back if a node must be asked for its role and `may_dial` is false.
 pub(super) fn conclude(
     service: &str,
     list: &SentinelList,
@@ -196,8 +197,8 @@ pub(super) fn conclude(
 
 fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     let shows = |flag| has_flag(voice.flags, flag);
-    // The leader shows the flag for a while after the switch: then it names the new primary already. Until that is verified its
-    // silence about the old one releases nothing: it will make a replica of it.
+    // The leader keeps the flag for a while after the switch, and already names the new primary. Until that one is
+    // verified, the missing flag of the old one releases nothing: the leader is going to make the old one a replica.
     let of_ours = known.primary.is_none() || known.primary.as_ref() == Some(voice.primary);
     Word {
         sentinel: asked[voice.index].speaker(),
@@ -208,23 +209,23 @@ fn word(voice: &Voice<'_>, asked: &[Asked], known: &Known) -> Word {
     }
 }
 
-/// One that does not watch the service any more fails nothing over.
+/// A Sentinel that does not watch the service any more leads no failover of it.
 fn word_of_nothing(asked: &Asked) -> Option<Word> {
     let answer = asked.answer().filter(|answer| matches!(answer.heard, Heard::Unknown))?;
     let (sentinel, tilt) = (asked.speaker(), answer.tilt);
     Some(Word { sentinel, in_failover: Some(false), o_down: false, s_down: false, tilt })
 }
 
-/// Those who answered, by whether they count.
+/// The answers, by whether they count.
 struct Counted<'a> {
     asked: &'a [Asked],
     voices: Vec<Voice<'a>>,
-    /// Those of the deployment that answered, in TILT or without a view of the service too.
+    /// The Sentinels of the deployment that answered, including those in TILT or without a view of the service.
     ours: Vec<usize>,
     strangers: Vec<usize>,
-    /// Why nobody counts.
+    /// Why no answer counts.
     refused: Option<(Status, String)>,
-    /// How many Sentinels a majority is counted of: each once, whatever its names.
+    /// The number of Sentinels that a majority is counted from: each once, whatever its names.
     all: usize,
 }
 
@@ -244,14 +245,14 @@ impl<'a> Counted<'a> {
         Self { asked, voices, ours, strangers, refused, all: all.len() }
     }
 
-    /// What those of the deployment say of a failover, those in TILT too.
+    /// What the Sentinels of the deployment say about a failover, including those in TILT.
     fn words(&self, known: &Known) -> Vec<Word> {
         let voices = judge::each_once(&round::answers(self.asked, &self.ours));
         let known = voices.iter().map(|voice| word(voice, self.asked, known));
         known.chain(self.asked.iter().filter_map(word_of_nothing)).collect()
     }
 
-    /// Those whose voices are not for this primary; without one all are, and all who answered where no voice counts.
+    /// The Sentinels that do not name this primary. Without a primary: all voices; without voices: all that answered.
     fn dissent(&self, primary: Option<&Endpoint>, text: String) -> Option<Views> {
         let announced = |index: usize| self.asked[index].announced.clone();
         let mut sentinels: Vec<_> = self.voices.iter().map(|voice| (voice.primary, announced(voice.index))).collect();
@@ -270,7 +271,7 @@ impl<'a> Counted<'a> {
         (!voices.is_empty()).then(|| Views { sentinels, text: judge::views(&voices) })
     }
 
-    /// Those who name this primary.
+    /// The Sentinels that name this primary.
     fn naming(&self, primary: &Endpoint) -> Vec<usize> {
         let names = |asked: &Asked| {
             asked.answer().is_some_and(|answer| matches!(&answer.heard, Heard::Known(view) if view.primary == *primary))
@@ -282,7 +283,7 @@ impl<'a> Counted<'a> {
         indices.iter().map(|index| self.asked[*index].speaker()).collect()
     }
 
-    /// How it went with each, in the order of their answers.
+    /// The result with each Sentinel, in the order of their answers.
     fn met(&self) -> Vec<(Endpoint, Met)> {
         let met = |(index, asked): (usize, &Asked)| match asked.met() {
             Met::Good(id) | Met::Useless(id) if self.strangers.contains(&index) => Met::Stranger(id),
@@ -294,7 +295,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-/// Asks the candidates themselves, in the order of trust.
+/// Asks the candidates for their role, in the order of trust.
 fn verify<'a>(
     candidates: &'a [Candidate],
     settings: &Settings,
@@ -318,7 +319,8 @@ fn verify<'a>(
         let goes_on = match error.status() {
             Status::Auth => false,
             Status::Role => true,
-            // The next one may be the old primary, still taking writes that will be lost: only one lone voice yields to a majority.
+            // The next candidate may be the old primary, whose writes would be lost: only a lone voice yields to a
+            // majority.
             _ => candidate.voices.len() < 2 && next_has_most,
         };
         failure = failure.or(Some(error));
@@ -329,24 +331,24 @@ fn verify<'a>(
     Err(failure.unwrap_or_else(|| Error::new(Status::NoPrimary, "no candidate")))
 }
 
-/// A candidate that need not be asked: it is known, and has said so itself, or is asked often enough by those who want to use it.
+/// The candidate, if it need not be asked: it is the known primary and has confirmed its role, or the pools ask it
+/// often enough.
 fn unasked<'a>(candidate: &'a Candidate, settings: &Settings, known: &Known, pauses: &Pauses) -> Option<&'a Candidate> {
     if known.primary.as_ref() != Some(&candidate.primary) || known.epoch != candidate.epoch {
         return None;
     }
     if known.trusted && !candidate.tilt {
-        // Every connection to it is asked again: a poll need not cost it one.
+        // Every connection to it is asked for its role, so a poll need not open one.
         return Some(candidate);
     }
     let endpoint = settings.client.address_map.apply(&candidate.primary);
     let pause = pauses.of_primary(&endpoint, candidate.epoch, &settings.client.retry);
-    // It has the role, and cannot serve at the moment.
+    // It is the primary, but cannot serve at the moment.
     let cannot_serve = pause.reason().is_some_and(|error| error.status() == Status::Server);
     (cannot_serve || pause.has_told_role()).then_some(candidate)
 }
 
-/// The candidate's own word, with the data nodes' credentials.
-/// It is not dialled while it is left alone.
+/// Asks the candidate for its role, with the credentials of the data nodes, unless a pause forbids to dial it.
 fn ask_role(
     candidate: &Candidate,
     endpoint: &Endpoint,
@@ -372,11 +374,11 @@ fn ask_role(
         Ok(verified) => Ok(verified),
         Err(error) => match error.status() {
             Status::Auth | Status::Tls | Status::Unsupported | Status::Config | Status::Role => Err(error),
-            // What does not pass by itself.
+            // Errors that do not go away by themselves.
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {
                 let silent = matches!(error.status(), Status::Connect | Status::Timeout | Status::Resolve);
-                // One that ends the connection has been reached.
+                // A node that ends the connection has been reached.
                 let unreached = silent && !matches!(error.errno(), 0 | libc::ECONNRESET | libc::EPIPE);
                 let context = format!("cannot verify {endpoint}, {named}");
                 let error = error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE);
@@ -386,7 +388,7 @@ fn ask_role(
     }
 }
 
-/// What to do where an address cannot be reached that others can.
+/// The advice for an address that Sentinels reach and this process does not.
 fn unreachable(announced: &Endpoint) -> String {
     format!(
         "; the Sentinels announce {announced}: if it cannot be reached from here (NAT, containers), the option address.map \
@@ -394,8 +396,8 @@ fn unreachable(announced: &Endpoint) -> String {
     )
 }
 
-/// As the clients of the service connect, so that one of them may go on with the connection. Only the role matters here: a server that is
-/// still loading is the primary all the same.
+/// The options with which the clients of the service connect, so that one of them can use the connection. Only the role
+/// matters here: a server that is still loading is a primary too.
 fn role_options(client: &ClientSettings) -> ConnectOptions {
     let mut options = ConnectOptions::of_node(client, Expect::Named);
     options.handshake.lineage = true;
@@ -410,7 +412,7 @@ fn snapshot(winner: &Candidate, voices: &[Voice<'_>], asked: &[Asked], settings:
     };
     let unlisted = |voice: &Voice<'_>| view(voice.index).and_then(|view| view.unlisted.clone());
     let of_winner = || winner.voices.iter().filter_map(|index| voices.iter().find(|voice| voice.index == *index));
-    // One that does not list the replicas to this user says nothing of them.
+    // A Sentinel that does not list the replicas to this user says nothing about them.
     let best = of_winner().find(|voice| unlisted(voice).is_none()).or_else(|| of_winner().next());
     let quorum = winner.voices.first().and_then(|index| view(*index)).map_or(0, |view| view.quorum);
     Snapshot {

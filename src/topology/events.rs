@@ -1,13 +1,14 @@
-//! What a Sentinel announces on its channels: events as data.
+//! The events that a Sentinel publishes on its channels, as data.
 //!
-//! Guarantees: an event of a strange shape is none; only events of this form are acted on, whatever else is published. Payloads
-//! as sentinel.c writes them: `<kind> <name> <ip> <port>`, with ` @ <service> <ip> <port>` behind everything that is not a primary;
-//! `+switch-master` is `<service> <old ip> <old port> <new ip> <new port>`. Leaves to others: what follows from an event.
+//! Guarantees: a malformed event is ignored; only events of this form are acted on, whatever else is published. The
+//! payloads are as sentinel.c writes them: `<kind> <name> <ip> <port>`, followed by ` @ <service> <ip> <port>` unless
+//! it is about a primary; `+switch-master` has `<service> <old ip> <old port> <new ip> <new port>`. Leaves to others:
+//! what follows from an event.
 
 use crate::config::Endpoint;
 use crate::resp::{Kind, Reply};
 
-/// An event, with the service that it is about.
+/// An event of a Sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentinelEvent {
     /// The service.
@@ -16,39 +17,39 @@ pub struct SentinelEvent {
     pub kind: EventKind,
     /// The channel, as announced.
     pub channel: String,
-    /// Whom it is about: `host:port`.
+    /// The node that it is about: `host:port`.
     pub about: String,
-    /// The primary at the time, in this Sentinel's eyes.
+    /// The primary at that time, as this Sentinel saw it.
     pub primary: Option<Endpoint>,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
-    /// A failover has begun: whether it wins its election is open (rule 5).
+    /// A failover has begun; its election is not decided yet (rule 5).
     FailoverBegins,
     /// A failover goes on.
     FailoverGoesOn,
-    /// A failover goes on, and this replica was chosen.
+    /// A failover goes on; this replica was selected.
     Selected(Endpoint),
-    /// The chosen replica was promoted: the leader is committed to it.
+    /// The selected replica was promoted: the leader is committed to it.
     Promoted(Endpoint),
-    /// The failover was given up.
+    /// The failover was aborted.
     Aborted,
     /// The primary changed: from, to.
     Switched(Endpoint, Endpoint),
-    /// The primary is (or is not) down, subjectively or objectively, in the eyes of this Sentinel.
+    /// This Sentinel considers the primary down, or not any more, subjectively or objectively.
     PrimaryDown(bool),
-    /// Something about a replica.
+    /// An event about a replica.
     Replica,
-    /// Something about the other Sentinels.
+    /// An event about the other Sentinels.
     Peers,
-    /// Anything else about the service: its description has changed.
+    /// Any other event about the service: its description has changed.
     Other,
 }
 
 impl SentinelEvent {
-    /// Whether a node may be another than it was: what was learnt of it by connecting to it does not count any more.
+    /// Whether nodes may have changed their roles: what was learned by connecting to them does not count any more.
     pub fn is_change_of_nodes(&self) -> bool {
         let switches = matches!(self.kind, EventKind::Switched(..) | EventKind::Selected(_) | EventKind::Promoted(_));
         switches || self.channel == "+reboot"

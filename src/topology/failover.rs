@@ -1,8 +1,8 @@
-//! What is known of a failover of one service, and what follows from each word about it (rules 4 to 9). No I/O, no lock.
+//! The state of a failover of one service, and what follows from each word about it (rules 4 to 9). No I/O, no lock.
 //!
-//! Guarantees: the fence goes up with the first word and comes down by a verified switch, by all taking it back, or by time; what others
-//! have to be told comes back to the caller. Leaves to others: hearing the words (monitor), verifying (discovery), and what follows for
-//! calls and watchers (transition).
+//! Guarantees: the fence goes up with the first word; it comes down by a verified switch, when all take their word
+//! back, or by time; what has to be reported is returned to the caller. Leaves to others: hearing the words
+//! (handle_state), verifying (discovery), and applying what follows (transition).
 
 use std::time::{Duration, Instant};
 
@@ -17,46 +17,48 @@ use super::presence::Presence;
 use crate::config::{Endpoint, ProbePolicy};
 use crate::time::Passage;
 
-/// For so long after a switch, and while one is under way, a replica's link and lag count as known before (rule 32).
+/// During a failover, and for so long after a switch, the link and the lag of a replica count as they were before (rule
+/// 32).
 const GRACE: Duration = Duration::from_secs(10);
-/// For so long after a switch the Sentinels are polled often, because the old primary will join the replicas.
+/// For so long after a switch the Sentinels are polled more often, because the old primary is about to become a
+/// replica.
 const POLLED_FAST: Duration = Duration::from_secs(40);
 
-/// What is known of the failover that is under way.
+/// The failover that is under way.
 #[derive(Default)]
 pub(super) struct Failover {
     fence: Fence,
     witnesses: Witnesses,
-    /// Whether writes were last told to be held back.
+    /// Whether it was last reported that writes are held back.
     told_shut: bool,
-    /// Sentinels that hold the primary for objectively down.
+    /// Sentinels that consider the primary objectively down.
     down: Vec<Speaker>,
-    /// Sentinels that hold it for down, each by itself.
+    /// Sentinels that consider the primary subjectively down.
     missed: Vec<Speaker>,
-    /// Something went wrong with it from here, and no discovery has reached it since.
+    /// A connection from here to the primary failed, and no discovery has reached it since.
     pub(super) unreachable: bool,
-    /// The replica chosen for promotion has said that it is a primary.
+    /// The candidate, once it has said that it is a primary.
     pub(super) says_primary: Option<Endpoint>,
-    /// A candidate that was taken at its word, not named by the Sentinels yet; since when.
+    /// Since when a candidate is the primary by its own word, not yet named by the Sentinels.
     pub(super) provisional: Option<Instant>,
     switched: Option<Instant>,
-    /// The primary before that one, as announced: replicas may follow it for a while yet.
+    /// The primary before the last switch, as announced: replicas may still follow it.
     pub(super) previous: Option<Endpoint>,
 }
 
-/// How the fence stands.
+/// The state of the fence.
 pub(super) struct Judged {
     /// What writes may pass.
     pub(super) passage: Passage,
-    /// Whether writes are held back now, and why, if the opposite was told last.
+    /// Whether writes are held back, and why, if this has to be reported.
     pub(super) change: Option<(bool, Why)>,
 }
 
-/// What asking has shown.
+/// The result of an inquiry.
 pub(super) struct Findings {
-    /// Why the fence moves, if it does by that.
+    /// Why the fence changes, if it does.
     pub(super) reason: Option<Why>,
-    /// The leader of the failover was gone, and is back.
+    /// A leader that was gone is back.
     pub(super) is_back: bool,
 }
 
@@ -66,7 +68,7 @@ impl Failover {
         self.fence.is_held() || self.provisional.is_some() || self.has_switched_within(POLLED_FAST, now)
     }
 
-    /// Whether links and lag count as known before.
+    /// Whether links and lag count as they were before.
     pub(super) fn in_grace(&self, now: Instant) -> bool {
         self.fence.is_held()
             || self.provisional.is_some()
@@ -78,23 +80,23 @@ impl Failover {
         self.switched.is_some_and(|since| now.saturating_duration_since(since) < span)
     }
 
-    /// Whether anybody holds the fence, though writes may pass for the moment.
+    /// Whether a Sentinel holds the fence; writes may pass on lease all the same.
     pub(super) fn is_held(&self) -> bool {
         self.fence.is_held()
     }
 
-    /// Whether writes were last told to be held back.
+    /// Whether it was last reported that writes are held back.
     pub(super) fn is_told_shut(&self) -> bool {
         self.told_shut
     }
 
-    /// Whether any Sentinel holds the primary for down.
+    /// Whether any Sentinel considers the primary down.
     #[cfg(test)]
     pub(super) fn holds_for_down(&self) -> bool {
         !self.down.is_empty() || !self.missed.is_empty()
     }
 
-    /// A Sentinel speaks of a failover of the primary: it begins one, or goes on with it.
+    /// A Sentinel announced a failover of the primary: it begins one, or continues it.
     pub(super) fn hear(&mut self, from: &Speaker, begins: bool, now: Instant) {
         match begins {
             true => self.fence.attempt(from, now),
@@ -102,35 +104,36 @@ impl Failover {
         }
     }
 
-    /// A Sentinel has given its failover up.
+    /// A Sentinel has aborted its failover.
     pub(super) fn take_back(&mut self, from: &Speaker) {
         self.fence.release(&from.identity, None);
     }
 
-    /// A Sentinel holds the primary for objectively down, or not any more.
+    /// A Sentinel considers the primary objectively down, or not any more.
     pub(super) fn note_down(&mut self, from: &Speaker, is_down: bool) {
         set(&mut self.down, from, is_down);
     }
 
-    /// The same of a Sentinel that speaks for itself alone.
+    /// A Sentinel considers the primary subjectively down, or not any more.
     pub(super) fn note_missed(&mut self, from: &Speaker, is_down: bool) {
         set(&mut self.missed, from, is_down);
     }
 
-    /// A Sentinel that was asked because its events may not be heard shows the primary so; whether that calls for a discovery, which alone
-    /// takes something back, because it knows whether the Sentinel is in TILT.
+    /// Whether the view of a Sentinel that is asked instead of heard calls for a discovery. Only a discovery takes a
+    /// word back, because it knows whether the Sentinel is in TILT.
     pub(super) fn overhear(&self, from: &Speaker, shown: &Shown) -> bool {
         let was_down = self.missed.iter().any(|known| known.identity == from.identity);
         let is_over = self.fence.is_held_by(&from.identity) && !shown.has("failover_in_progress");
         is_over || shown.has("s_down") != was_down
     }
 
-    /// A Sentinel shows the flag of a failover in progress.
+    /// A Sentinel reports the flag failover_in_progress.
     pub(super) fn flagged(&mut self, from: &Speaker, now: Instant) {
         self.fence.flagged(from, now);
     }
 
-    /// What the Sentinels' flags in a discovery, whose questions went out at `asked`, say of a failover: an event can be missed (rule 5).
+    /// Applies the flags that a discovery found, because an event can be missed (rule 5). `asked`: when its questions
+    /// were sent.
     pub(super) fn heed(&mut self, words: &[Word], presence: &Presence, fences: bool, asked: Instant, now: Instant) {
         for word in words {
             if !word.tilt {
@@ -144,20 +147,21 @@ impl Failover {
                 _ => self.fence.release(&word.sentinel.identity, Some(asked)),
             }
         }
-        // What those have said who are not there any more under that identity: nobody else will take it back.
+        // Sentinels that are gone under that identity: nobody else takes their word back.
         self.fence.release_left(|who, announced| presence.has_left_calmly(who, announced), asked);
         for list in [&mut self.down, &mut self.missed] {
             list.retain(|known| !presence.has_left(&known.identity, &known.announced));
         }
     }
 
-    /// What the Sentinels that hold the fence call to be asked, and when that will have changed.
+    /// What the holders of the fence are to be asked now, and when that changes.
     pub(super) fn agenda(&self, hears: &dyn Fn(&Endpoint) -> bool, now: Instant) -> (Option<Agenda>, Option<Instant>) {
         let holders: &[Holder] = self.fence.holders();
         (Agenda::of(holders, hears, now), Agenda::begins_at(holders).filter(|at| *at > now))
     }
 
-    /// What was found by asking. `is_primary`: whether an address is the present primary's; `known`: the Sentinels of the deployment.
+    /// Applies the findings of an inquiry. `is_primary`: whether an address is that of the primary; `known`: the
+    /// Sentinels of the deployment.
     pub(super) fn weigh(
         &mut self,
         findings: Vec<Finding>,
@@ -178,12 +182,12 @@ impl Failover {
         Findings { reason, is_back }
     }
 
-    /// What is told of it, if the fence moves by it.
+    /// Applies one finding; the reason to report if it changes the fence.
     fn take_finding(&mut self, finding: Finding, is_primary: &dyn Fn(Option<&Endpoint>) -> bool) -> Option<Why> {
         let Self { fence, witnesses, .. } = self;
         match finding {
-            // What it says of another primary is about another failover; that it shows none any more is found by the next poll, which
-            // knows whether it is in TILT.
+            // A view of another primary is about another failover. A missing flag is left to the next poll, which knows
+            // whether the Sentinel is in TILT.
             Finding::Holder(_, _, shown)
                 if !is_primary(shown.primary.as_ref()) || !shown.has("failover_in_progress") =>
             {
@@ -208,18 +212,18 @@ impl Failover {
         None
     }
 
-    /// The candidate, asked then, says that it is a replica.
+    /// The candidate said that it is a replica; it was asked at this time.
     pub(super) fn candidate_is_replica(&mut self, asked: Instant) {
         self.witnesses.note_candidate(asked);
     }
 
-    /// The candidate says that it is a primary (rule 8).
+    /// The candidate said that it is a primary (rule 8).
     pub(super) fn candidate_is_primary(&mut self, announced: &Endpoint) {
         self.says_primary = Some(announced.clone());
         self.fence.promoted();
     }
 
-    /// Whether the candidate is taken at its word (rule 9).
+    /// Whether the candidate becomes the primary by its own word (rule 9).
     pub(super) fn takes_candidate(&self, policy: ProbePolicy) -> bool {
         match policy {
             ProbePolicy::Eager => true,
@@ -228,13 +232,14 @@ impl Failover {
         }
     }
 
-    /// Whether the primary is dead (rule 9): objectively down, or lost by who leads the failover, and from here.
+    /// Whether the primary is dead (rule 9): objectively down, or unreachable both for the leader of the failover and
+    /// from here.
     fn is_dead(&self) -> bool {
         !self.down.is_empty()
             || (self.unreachable && self.missed.iter().any(|sentinel| self.fence.is_held_by(&sentinel.identity)))
     }
 
-    /// The service has another primary than this one.
+    /// The service has a new primary; `previous` is the old one.
     pub(super) fn switch(&mut self, previous: Option<Endpoint>, now: Instant) {
         (self.switched, self.previous) = (Some(now), previous);
         self.down.clear();
@@ -242,31 +247,31 @@ impl Failover {
         (self.unreachable, self.says_primary) = (false, None);
     }
 
-    /// A switch was verified, or a candidate was taken: nobody holds the fence any more.
+    /// Nobody holds the fence any more, because of a switch.
     pub(super) fn clear_fence(&mut self) {
         self.fence.clear();
         self.witnesses = Witnesses::default();
     }
 
-    /// Forgets what is older than `max`; when the fence will have been up for so long, if it is up.
+    /// Forgets what is older than `max`; when the fence will have been up for so long.
     pub(super) fn expires_at(&mut self, max: Duration, now: Instant) -> Option<Instant> {
         self.provisional.take_if(|since| now.saturating_duration_since(*since) > max);
         self.fence.forget_gone(max, now);
         self.fence.expires_at(max)
     }
 
-    /// Brings the fence down because it has been up for too long.
+    /// Ends a fence that has been up for too long.
     pub(super) fn expire(&mut self) {
         self.fence.expire();
     }
 
-    /// How the fence stands now; `why` says why it moves, where it does.
+    /// Judges the fence by what is known now. `why` gives the reason for a change.
     pub(super) fn judge(&mut self, known: &[Identity], now: Instant, why: &dyn Fn(Passage) -> Why) -> Judged {
         let passage = lease::passage(self.fence.holders(), &self.witnesses, known, now);
         self.fence.note(passage, now);
         let on = passage == Passage::Shut;
         let has_changed = std::mem::replace(&mut self.told_shut, on) != on;
-        // Whatever had the fence looked at: a poll may be the first to find that it is on lease.
+        // The lease is the reason, whatever caused the check: a poll may be the first to notice it.
         let why = || match passage {
             Passage::Until(_) => {
                 Why::own(Cause::OnLease, "on lease: the failover waits for its election, and the primary is up")

@@ -1,7 +1,10 @@
-//! The fence: who has spoken of a failover, how far it is, and whether writes are held back for it (rules 5 to 8). No I/O, no waiting.
+//! The fence: which Sentinels announced a failover, how far it is, and whether writes are held back for it (rules 5 to
+//! 8). No I/O.
 //!
-//! Guarantees: goes up with the first word of any Sentinel; each counts once, under however many addresses it speaks; comes down when each
-//! of those who spoke has taken it back, by a verified switch, when it has been up for `failover.fence_max`, or on lease (see `lease`). Leaves to others: who asks, who waits.
+//! Guarantees: the fence goes up with the first word of any Sentinel; each Sentinel counts once, under however many
+//! addresses it speaks; the fence comes down when each of them has taken its word back, by a verified switch, when it
+//! has been up for `failover.fence_max`, or on lease (see `lease`). Leaves to others: asking the Sentinels (inquiry),
+//! and the calls that wait (transition).
 
 use std::time::{Duration, Instant};
 
@@ -12,59 +15,59 @@ use crate::time::Passage;
 /// The fence of one service.
 #[derive(Debug, Default)]
 pub struct Fence {
-    /// Those who have spoken of a failover.
+    /// The Sentinels that announced a failover.
     holders: Vec<Holder>,
     up_since: Option<Instant>,
-    /// It has been up for too long: those who hold it now count no more until they speak anew.
+    /// The holders when the fence expired: they do not count until they announce a failover again.
     expired: Vec<Identity>,
 }
 
-/// A Sentinel that has spoken of a failover.
+/// A Sentinel that announced a failover.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) sentinel: Identity,
     /// Where it was heard.
     pub(super) announced: Endpoint,
-    /// The word that began this attempt, or the first that was heard of it.
+    /// When this attempt was announced, or first heard of.
     pub(super) since: Instant,
     pub(super) stage: Stage,
 }
 
-/// How far its failover is.
+/// The progress of its failover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It may still be waiting for its election; the last question that it answered so was sent then.
+    /// It may still wait for its election; with the time at which the last question was sent that it answered so.
     Tries(Option<Instant>),
-    /// It was elected, or says neither.
+    /// It was elected, or does not say.
     Leads,
-    /// It was elected, and is gone without having promoted anybody.
+    /// It was elected, and is gone without having promoted a replica.
     Gone,
 }
 
 impl Fence {
-    /// Whether anybody holds it, though writes may pass for the moment.
+    /// Whether a Sentinel holds it; writes may pass on lease all the same.
     pub fn is_held(&self) -> bool {
         !self.holders.is_empty()
     }
 
-    /// Whether this Sentinel has spoken of a failover that is not over.
+    /// Whether this Sentinel holds it.
     pub fn is_held_by(&self, sentinel: &Identity) -> bool {
         self.holders.iter().any(|holder| holder.sentinel == *sentinel)
     }
 
-    /// A Sentinel begins an attempt: whatever was known of an earlier one says nothing about it.
+    /// A Sentinel begins an attempt: what was known of an earlier one does not apply to it.
     pub fn attempt(&mut self, from: &Speaker, now: Instant) {
         self.release(&from.identity, None);
         self.hold(from, now, Stage::Tries(None));
     }
 
-    /// A Sentinel speaks of a failover that is under way: it was elected.
+    /// A Sentinel continues a failover: it was elected.
     pub fn lead(&mut self, from: &Speaker, now: Instant) {
         self.expired.retain(|held| *held != from.identity);
         self.hold(from, now, Stage::Leads).stage = Stage::Leads;
     }
 
-    /// A Sentinel shows the flag of a failover in progress, which says nothing new about one that has expired.
+    /// A Sentinel reports the flag failover_in_progress; that is nothing new if its failover has expired.
     pub fn flagged(&mut self, from: &Speaker, now: Instant) {
         if !self.expired.contains(&from.identity) {
             self.hold(from, now, Stage::Tries(None));
@@ -81,19 +84,19 @@ impl Fence {
         &mut self.holders[place]
     }
 
-    /// A Sentinel answered a question that was sent at `sent` with this state of its failover.
+    /// A Sentinel answered whether it waits for its election; the question was sent at `sent`.
     pub fn testify(&mut self, sentinel: &Identity, sent: Instant, waits: bool) {
         let asked = |holder: &&mut Holder| holder.sentinel == *sentinel && sent >= holder.since;
         if let Some(holder) = self.holders.iter_mut().find(asked) {
             holder.stage = match holder.stage {
                 Stage::Tries(last) if waits => Stage::Tries(last.max(Some(sent))),
-                // An answer that was under way while it won the election does not undo that.
+                // An older answer does not undo a won election.
                 _ => Stage::Leads,
             };
         }
     }
 
-    /// Notes which of the Sentinels that were elected are gone; those that were not gone before.
+    /// Marks elected Sentinels that are gone; returns those that were not marked before.
     pub fn note_all_gone(&mut self, is_gone: impl Fn(&Identity) -> bool) -> Vec<Endpoint> {
         let leaders = self.holders.iter_mut().filter(|holder| holder.stage == Stage::Leads);
         let gone = leaders.filter(|holder| is_gone(&holder.sentinel));
@@ -110,20 +113,20 @@ impl Fence {
         self.holders.iter_mut().filter(gone).for_each(|holder| holder.stage = Stage::Leads);
     }
 
-    /// The candidate says that it is a primary: those who are gone have promoted it.
+    /// The candidate is a primary: a leader that is gone has promoted it.
     pub fn promoted(&mut self) {
         for holder in self.holders.iter_mut().filter(|holder| holder.stage == Stage::Gone) {
             holder.stage = Stage::Leads;
         }
     }
 
-    /// A Sentinel has given its failover up, or, asked after `asked`, does not show the flag.
+    /// A Sentinel aborted its failover, or did not report the flag when it was asked at `asked`.
     pub fn release(&mut self, sentinel: &Identity, asked: Option<Instant>) {
         self.expired.retain(|held| held != sentinel);
         self.holders.retain(|holder| holder.sentinel != *sentinel || asked.is_some_and(|asked| holder.since >= asked));
     }
 
-    /// Those who have left, by what was asked after `asked`, continue nothing.
+    /// Releases Sentinels that have left, by answers to questions sent at `asked`.
     pub fn release_left(&mut self, has_left: impl Fn(&Identity, &Endpoint) -> bool, asked: Instant) {
         self.holders.retain(|holder| holder.since >= asked || !has_left(&holder.sentinel, &holder.announced));
     }
@@ -134,12 +137,12 @@ impl Fence {
         self.expired.clear();
     }
 
-    /// Those who hold it.
+    /// The Sentinels that hold it.
     pub(super) fn holders(&self) -> &[Holder] {
         &self.holders
     }
 
-    /// Notes what writes may pass by now: the fence is up while they may not.
+    /// Notes whether writes may pass now: while they may not, the fence is up.
     pub fn note(&mut self, passage: Passage, now: Instant) {
         match passage {
             Passage::Shut => drop(self.up_since.get_or_insert(now)),
@@ -152,12 +155,12 @@ impl Fence {
         self.up_since.map(|since| since + max)
     }
 
-    /// Brings it down because it has been up for too long.
+    /// Ends it because it has been up for too long.
     pub fn expire(&mut self) {
         self.expired.extend(self.holders.drain(..).map(|holder| holder.sentinel));
     }
 
-    /// Forgets those who have been gone for so long.
+    /// Forgets Sentinels that have been gone for so long.
     pub fn forget_gone(&mut self, max: Duration, now: Instant) {
         self.holders.retain(|holder| holder.stage != Stage::Gone || now.saturating_duration_since(holder.since) <= max);
     }

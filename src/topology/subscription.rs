@@ -1,8 +1,9 @@
-//! A subscription to all events of one Sentinel, which notices its own death.
+//! A subscription to all events of one Sentinel that notices when the Sentinel is gone.
 //!
-//! Guarantees: never waits; a Sentinel that leaves a PING unanswered for [`PATIENCE`] counts as gone, and nothing else does: a process that
-//! was stopped looks at what came meanwhile and asks before it judges; what its user may not hear is asked for once in [`RENEW`]; a lost one is tried again, with
-//! growing pauses and jitter. Leaves to others: what the events mean.
+//! Guarantees: never waits; a Sentinel counts as gone only when it leaves a PING unanswered for [`PATIENCE`]: a process
+//! that was stopped first reads what arrived meanwhile, and asks again; channels that the user may not hear are
+//! requested again every [`RENEW`]; a lost subscription is retried with growing pauses and jitter. Leaves to others:
+//! what the events mean (handle_state).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,19 +21,19 @@ use crate::sys::random;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
-/// How often a Sentinel is pinged.
+/// The interval between two PINGs.
 const PING: Duration = Duration::from_millis(900);
-/// A PING unanswered for so long, it is gone (scenario 35: within 3 s).
+/// A Sentinel that leaves a PING unanswered for so long is gone (scenario 35: within 3 s).
 const PATIENCE: Duration = Duration::from_millis(1600);
-/// It is driven at least so often, whether something has come or not.
+/// It is driven at least this often, even if nothing arrives.
 const LOOKED_AT: Duration = Duration::from_millis(400);
-/// Not driven for so long, this process was stopped: what it has missed is no silence.
+/// If it was not driven for so long, this process was stopped, and the silence means nothing.
 const STOPPED: Duration = Duration::from_millis(1200);
-/// What was refused is asked for again after so long.
+/// Refused channels are requested again after so long.
 const RENEW: Duration = Duration::from_secs(60);
-/// A subscription that has stood for so long was no failure; one that ends before makes the next pause longer.
+/// A subscription that lasted so long did not fail; one that ends earlier makes the next pause longer.
 const STOOD: Duration = Duration::from_secs(3);
-/// Pauses before it is tried again: the first, and the longest.
+/// The pause before a retry: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// A subscription to the events of one Sentinel.
@@ -40,15 +41,16 @@ pub(super) struct SentinelSubscription {
     /// Its address as given or announced.
     pub(super) announced: Endpoint,
     endpoint: Endpoint,
-    /// The id of the Sentinel at the other end, if it tells: behind a load balancer each connection may have another.
+    /// The id of the Sentinel at the other end, if it gives one: behind a load balancer each connection may have
+    /// another.
     id: Option<String>,
     state: SubscriptionState,
-    /// Whether its coming or going was told last.
+    /// Whether it was last reported as up or as down.
     told: Option<bool>,
     pause: Duration,
     scope: Scope,
     told_deaf: Option<String>,
-    /// When what was refused is asked for again.
+    /// When refused channels are requested again.
     renews: Option<Instant>,
     driven: Instant,
 }
@@ -57,8 +59,8 @@ enum SubscriptionState {
     Away {
         until: Instant,
     },
-    /// `introduced`: it has answered who it is, or that it does not tell. `until`: the end of the present phase, because this thread may
-    /// have been busy in between.
+    /// `introduced`: the reply to MYID has come. `until`: the deadline of the current phase; each has its own, because
+    /// this thread may have been busy in between.
     Coming {
         link: Link,
         phase: u8,
@@ -69,23 +71,24 @@ enum SubscriptionState {
         link: Link,
         since: Instant,
         pinged: Instant,
-        /// Nothing has come since it was pinged then.
+        /// When it was pinged last; nothing has come since then.
         unanswered: Option<Instant>,
-        /// PINGs without an answer so far. A refusal does not say which question it answers, so there is none while a subscription is asked for.
+        /// PINGs that are not answered yet. A refusal does not say which command it answers, so no PING is sent while a
+        /// subscription is requested.
         pings: usize,
     },
 }
 
-/// What changed by driving a subscription.
+/// A change found by driving a subscription.
 pub(super) enum Change {
-    /// It listens now: events may have been missed before.
+    /// It is up: events may have been missed before.
     Up,
-    /// It is lost, for this reason.
+    /// It is down, for this reason.
     Down(Error),
 }
 
 impl SentinelSubscription {
-    /// One that will be opened at the next drive.
+    /// A subscription that connects at the next drive.
     pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
         let now = Instant::now();
         let state = SubscriptionState::Away { until: now };
@@ -103,40 +106,40 @@ impl SentinelSubscription {
         }
     }
 
-    /// Where it leads to.
+    /// Where it connects to.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Who speaks here.
+    /// The Sentinel at the other end.
     pub(super) fn speaker(&self) -> Speaker {
         let identity = Identity::new(self.id.as_deref(), &self.announced);
         Speaker { identity, announced: self.announced.clone() }
     }
 
-    /// Whether it was tried and cannot listen: one that is on its way for the first time may still get there.
+    /// Whether it was tried and failed; one that is connecting for the first time may still succeed.
     pub(super) fn is_lost(&self) -> bool {
         self.told == Some(false)
     }
 
-    /// What it does not hear, and why.
+    /// The channels that it does not hear, and why.
     pub(super) fn deaf(&self) -> Option<String> {
         self.scope.deaf().filter(|_| self.is_listening())
     }
 
-    /// Whether events come through.
+    /// Whether events arrive.
     pub(super) fn is_listening(&self) -> bool {
         matches!(self.state, SubscriptionState::Listening { .. })
     }
 
-    /// Whether there is something to do; now and then it is looked at in any case.
+    /// Whether it has something to do, or has not been driven for a while.
     pub(super) fn is_due(&self, found: &Found, now: Instant) -> bool {
         now.saturating_duration_since(self.driven) >= LOOKED_AT
             || self.wakes_at().is_some_and(|at| now >= at)
             || found.concerns(self.poll_fds())
     }
 
-    /// Does what can be done now; what the Sentinel announces goes to `heard`.
+    /// Does what can be done without waiting; events are appended to `heard`.
     pub(super) fn drive(
         &mut self,
         options: &Arc<LinkOptions>,
@@ -149,7 +152,7 @@ impl SentinelSubscription {
             if now < until {
                 return None;
             }
-            // Connecting, greeting and subscribing together: each may take its timeout.
+            // One deadline for connecting, shaking hands and subscribing.
             let until = Deadline::after(timeout * 2);
             let link = Link::begin(self.endpoint.clone(), Arc::clone(options), until, Some(waker));
             self.state = SubscriptionState::Coming { link, phase: 0, until, introduced: false };
@@ -175,7 +178,7 @@ impl SentinelSubscription {
         }
     }
 
-    /// True when the subscription has just been confirmed.
+    /// True if the subscription has just been confirmed.
     fn take(&mut self, events: Vec<LinkEvent>, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
         let mut up = false;
         let mut more = Vec::new();
@@ -210,7 +213,7 @@ impl SentinelSubscription {
             Some(line) if line.starts_with(b"NOPERM") && self.scope.is_asking() => {
                 self.scope.refuse(&String::from_utf8_lossy(line))
             }
-            // The right to PING may be lacking too: an answer is an answer.
+            // The user may not be permitted to PING either: a refusal is an answer too.
             Some(line) if line.starts_with(b"NOPERM") && self.is_listening() => {
                 self.answered_ping();
                 return Ok(false);
@@ -249,7 +252,7 @@ impl SentinelSubscription {
         }
     }
 
-    /// All answers to the subscription are there; true when it has just come about.
+    /// All answers to the subscription have come; true if that is to be reported.
     fn subscribed(&mut self) -> bool {
         let now = Instant::now();
         self.renews = self.scope.deaf().map(|_| now + RENEW);
@@ -260,7 +263,7 @@ impl SentinelSubscription {
             }
             other => {
                 self.state = other;
-                // More, or less, is heard than was told.
+                // Other channels are heard than was reported.
                 if self.told_deaf != self.scope.deaf() {
                     self.told = None;
                 }
@@ -269,7 +272,7 @@ impl SentinelSubscription {
         }
     }
 
-    /// True when a subscription that was asked for again has been confirmed at once.
+    /// Sends a PING or renews the subscription when that is due. True if the renewal was confirmed at once.
     fn stay_alive(&mut self, now: Instant, timeout: Duration, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
@@ -289,7 +292,7 @@ impl SentinelSubscription {
                 if now.saturating_duration_since(*pinged) >= PING =>
             {
                 *pinged = now;
-                // After a stop the question before it counts no more.
+                // After a stop of the process an older question does not count.
                 *unanswered = if stopped { Some(now) } else { unanswered.or(Some(now)) };
                 let mut question = Vec::new();
                 match (self.renews.is_some_and(|at| now >= at), *pings) {
@@ -305,7 +308,7 @@ impl SentinelSubscription {
                         encode::command(&mut question, &[b"PING"]);
                     }
                 }
-                // Sending receives too: what came meanwhile will not come again.
+                // Sending also receives: these events do not come again.
                 let mut events = Vec::new();
                 let sent = link.send(&question, &mut events);
                 let up = self.take(events, heard)?;
@@ -325,14 +328,14 @@ impl SentinelSubscription {
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 
-    /// Whether this was not told last: a Sentinel that was never there is told as down once.
+    /// Whether this has not been reported yet: a Sentinel that was never reached is reported as down once.
     fn tell(&mut self, up: bool) -> bool {
         let is_new = self.told != Some(up);
         self.told = Some(up);
         is_new
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let link = match &self.state {
             SubscriptionState::Coming { link, .. } | SubscriptionState::Listening { link, .. } => Some(link),
@@ -341,7 +344,7 @@ impl SentinelSubscription {
         link.into_iter().flat_map(Link::poll_fds)
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         match &self.state {
             SubscriptionState::Away { until } => Some(*until),
