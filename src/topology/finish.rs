@@ -1,7 +1,8 @@
-//! The end of a discovery: what it found is published, and those who wait are told.
+//! The end of a discovery: its result is published, and the callers that wait are woken.
 //!
-//! Guarantees: those who wait for a discovery are told however it ends, a panic included; what was judged by a state that has changed
-//! meanwhile is dropped. Leaves to others: running it (running), what a switch means for calls (transition).
+//! Guarantees: the callers that wait are told however a discovery ends, a panic included; a result that was judged by
+//! an outdated state is dropped. Leaves to others: running it (running), and what a switch means for calls
+//! (transition).
 
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
@@ -18,23 +19,24 @@ use crate::error::{Error, Status};
 use crate::net::Role;
 use crate::sys::panic;
 
-/// A discovery under way: however it ends, a panic included, those who wait are told.
+/// A discovery under way. However it ends, a panic included, the callers that wait are told: at the latest when it is
+/// dropped.
 pub(super) struct Discovery {
     service: Arc<Service>,
     number: u64,
-    /// Of the snapshot that was there when it began.
+    /// The version of the snapshot when it began.
     version: u64,
     report: Option<Report>,
 }
 
 impl Discovery {
-    /// Of a discovery that begins now.
+    /// A discovery that begins now.
     pub(super) fn new(service: Arc<Service>, number: u64) -> Self {
         let version = service.version();
         Self { service, number, version, report: None }
     }
 
-    /// Of one that is wanted, if its service is still there.
+    /// The requested discovery, unless its service is gone.
     pub(super) fn of(wanted: &Wanted) -> Option<Self> {
         wanted.service.upgrade().map(|service| Self::new(service, wanted.number))
     }
@@ -43,22 +45,22 @@ impl Discovery {
         &self.service
     }
 
-    /// Tells those who wait.
+    /// Ends it with this result.
     pub(super) fn finish(mut self, report: Report) {
         self.report = Some(report);
     }
 
-    /// Nobody wants to know any more.
+    /// Ends it because its handle was closed.
     pub(super) fn abandon(self) {
         self.finish(failed(closed()));
     }
 
-    /// What is told if nothing more is done.
+    /// The error that it ends with if nothing more is done.
     pub(super) fn prepare(&mut self, error: Error) {
         self.report = Some(failed(error));
     }
 
-    /// More will be done.
+    /// Takes the prepared error back: somebody continues it.
     pub(super) fn unprepare(&mut self) {
         self.report = None;
     }
@@ -76,12 +78,12 @@ impl Drop for Discovery {
 }
 
 impl Service {
-    /// Publishes what a discovery found, and wakes all who wait.
+    /// Publishes the result of a discovery, and wakes the callers that wait.
     fn finish(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
         let mut state = self.state();
         if self.version() != version {
-            // A candidate was taken at its word meanwhile, or addresses were mapped anew: what was judged by the old state would turn
-            // that back. The next one judges by the new.
+            // A candidate became the primary meanwhile, or address.map changed: a result that was judged by the old
+            // state would undo that. The next discovery judges by the new state.
             (state.running, state.finished, state.again) = (false, number, Some(Urgency::Now));
             (state.last, state.proposed) = (Some((Instant::now(), None)), None);
             return self.start_again(state, None);
@@ -131,12 +133,12 @@ impl Service {
             state.failover.unreachable &= !found;
         }
         self.start_again(state, report.verified.filter(|_| found));
-        // Also when nothing has changed: who waits without a thread has waited for that.
+        // Even if nothing changed: submitted calls wait for the end of a discovery.
         self.shared.changed(&self.name);
     }
 
-    /// The end of a discovery: starts the one that was asked for meanwhile, and wakes all who wait. They find the connection on which the
-    /// primary was verified in their pool.
+    /// Starts the discovery that was requested meanwhile, and wakes the callers that wait. They find the connection
+    /// that verified the primary in their pool.
     fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
         if let Some(urgency) = state.again.take().filter(|_| !self.shared.is_closed()) {
             let _ = self.start(&mut state, urgency);
@@ -148,7 +150,7 @@ impl Service {
         self.waiters.notify_all();
     }
 
-    /// What follows from a verified primary: a switch, or the confirmation of one.
+    /// Applies a verified primary: a switch, or a confirmation.
     fn settle(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, report: &Report) {
         state.failover.provisional = None;
         if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
@@ -166,7 +168,7 @@ impl Service {
         }
     }
 
-    /// What the primary told of itself when it was verified.
+    /// Notes what the primary said about itself when it was verified.
     fn note_verified(&self, after: &Snapshot, verified: Option<&Verified>) {
         let (Some(verified), Some(announced), Some(at)) = (verified, &after.primary_announced, &after.primary) else {
             return;
@@ -180,7 +182,8 @@ impl Service {
         }
     }
 
-    /// Warns of Sentinels that name different primaries, and of those of another deployment. An error of another kind says nothing of it.
+    /// Warns about Sentinels that name different primaries, and about those of another deployment. Errors of another
+    /// kind say nothing about that.
     fn note_views(
         &self,
         state: &mut DiscoveryState,
@@ -204,7 +207,7 @@ impl Service {
         }
     }
 
-    /// Without subscriptions only a discovery shows that all Sentinels are gone, or back.
+    /// Without subscriptions only a discovery shows that all Sentinels are gone, or that one is back.
     fn note_silence(&self, error: Option<&Error>) {
         if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
             let silent = error.filter(|error| error.status() == Status::NoSentinel);
@@ -213,7 +216,7 @@ impl Service {
         }
     }
 
-    /// Tells what the user may not ask of which Sentinel, once: what it would say is missing in all that follows.
+    /// Reports once which questions the user may not ask which Sentinel: their answers are missing from then on.
     fn tell_refused(&self, before: &Snapshot, after: &Snapshot) {
         for view in &after.sentinels {
             let known = before.sentinels.iter().find(|known| known.endpoint == view.endpoint);
@@ -231,7 +234,7 @@ pub(super) fn failed(error: Error) -> Report {
     Report::failed(error, Instant::now())
 }
 
-/// Since when each has been in its state.
+/// Keeps the time since when each Sentinel has been in its state.
 fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<SentinelView> {
     for view in &mut now {
         if matches!(view.state, "failed" | "skipped") {

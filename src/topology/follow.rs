@@ -1,9 +1,10 @@
-//! Whom a replica must follow to be read from, and what was found of each.
+//! Which node a replica must follow to be read from, and what was found out about each replica.
 //!
-//! Guarantees: a replica is fit by its own word when its link stands and leads to the primary, to the one before while a failover is being
-//! digested, or to the candidate; where addresses do not tell (names, NAT, cascades), equal replication ids decide; where these are
-//! refused, the Sentinels' word does, and that is told. While the primary is down or new a broken link counts for nothing, but data of
-//! another history do (rule 32). Leaves to others: asking the nodes (client), and what Sentinels say of them (replicas).
+//! Guarantees: a replica is fit by its own word if its link is up and leads to the primary, to the candidate, or,
+//! shortly after a switch, to the previous primary. Where addresses do not match (host names, NAT, cascades), equal
+//! replication ids decide; where these are refused, the word of the Sentinels does, and that is reported. While the
+//! primary is down or new, a broken link does not count, but data of another history do (rule 32). Leaves to others:
+//! asking the nodes (route), and what the Sentinels say about them (replicas).
 
 use super::cause::{Cause, Why};
 use super::snapshot::Snapshot;
@@ -12,40 +13,40 @@ use crate::net::{Replication, Role};
 use arc_swap::ArcSwap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a node answers when it is asked for its replication id.
+/// A node's answer to the question for its replication id.
 #[derive(Debug, Clone, Copy)]
 pub enum Told<'a> {
-    /// It was not asked yet.
+    /// Not asked yet.
     NotAsked,
-    /// It does not tell, or cannot be reached.
+    /// It does not say, or cannot be reached.
     Nothing,
-    /// This.
+    /// Its answer.
     Is(&'a Replication),
 }
 
-/// What is known of the service when a replica is weighed.
+/// What a replica is weighed by.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
-    /// Whom it may follow; the primary first.
+    /// The nodes that it may follow, the primary first.
     pub leaders: Vec<Endpoint>,
-    /// The replication id of the primary, as last heard.
+    /// The latest known replication id of the primary.
     pub id: Option<String>,
-    /// The ids before that.
+    /// Earlier replication ids.
     pub older: Vec<String>,
-    /// Its link does not count.
+    /// A broken link does not count.
     pub in_grace: bool,
-    /// What the Sentinels say of it: whom it follows, and whether its link stands.
+    /// What the Sentinels say about it: the node that it follows, and whether its link is up.
     pub listed: Option<(Option<Endpoint>, bool)>,
 }
 
-/// What follows from what is known so far.
+/// The verdict on a replica so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weighed {
     /// It may be read from.
     Fit,
-    /// It may be read from, on the word of others, for this reason.
+    /// It may be read from by the word of the Sentinels, for this reason.
     Unproven(Why),
-    /// It must not be read from, for this reason; and whether that is its link alone.
+    /// It must not be read from, for this reason; and whether the only reason is its link.
     Unfit(Why, bool),
     /// Its replication id is needed.
     AskReplica,
@@ -54,14 +55,14 @@ pub enum Weighed {
 }
 
 impl Line {
-    /// Weighs a replica by its role and by what it and the primary tell of their histories.
+    /// Weighs a replica by its role, and by the replication ids of the replica and the primary.
     pub fn weigh(&self, role: &Role, theirs: Told<'_>, primary: Told<'_>) -> Weighed {
         let (at, state) = match role {
             Role::Replica { host, port, state, .. } => (Endpoint::tcp(host, *port).ok(), state.as_str()),
             Role::Unknown => {
                 return self.by_others(None, "", "it tells its role by no command that this user may call");
             }
-            // Not a replica: the handshake has judged that.
+            // Not a replica; the handshake has handled that.
             _ => return Weighed::Fit,
         };
         let connected = state == "connected";
@@ -92,7 +93,7 @@ impl Line {
                 Told::NotAsked => return Weighed::AskPrimary,
                 Told::Is(told) if told.id == theirs.id || told.older.as_ref().is_some_and(lent) => {}
                 Told::Is(told) if !told.id.is_empty() => return other(),
-                // The primary is away, and nothing was heard of its history before.
+                // The primary is unreachable, and its replication id was never known.
                 _ if follows && self.id.is_none() && theirs.has_data => {}
                 _ if !theirs.has_data || (self.id.is_some() && !connected) => return other(),
                 _ => return self.by_others(at, state, "the primary does not tell its replication id"),
@@ -101,7 +102,7 @@ impl Line {
         if connected || (self.in_grace && !theirs.syncing) { Weighed::Fit } else { broken() }
     }
 
-    /// The Sentinels' word: they have asked the replica themselves, up to ten seconds ago.
+    /// The word of the Sentinels, who have asked the replica themselves, up to ten seconds ago.
     fn by_others(&self, at: Option<Endpoint>, state: &str, why: &str) -> Weighed {
         let stands = matches!(state, "" | "connected") || self.in_grace;
         match &self.listed {
@@ -121,18 +122,19 @@ fn named(endpoint: Option<&Endpoint>) -> String {
     endpoint.map_or_else(|| "nobody known".to_owned(), ToString::to_string)
 }
 
-/// What a service knows of the histories of its nodes, and what was found of those that were weighed or could not be asked.
+/// What a service knows about the replication ids of its nodes, and what was found out about nodes that were weighed or
+/// could not be asked.
 #[derive(Debug, Default)]
 pub(super) struct Following(Mutex<FollowingState>);
 
 #[derive(Debug, Default)]
 struct FollowingState {
-    /// The primary, as announced, that the ids are of.
+    /// The primary, as announced, that the ids belong to.
     of: Option<Endpoint>,
     id: Option<String>,
     older: Vec<String>,
     remarks: Vec<Remark>,
-    /// What those who watch were told last: whether it is fit.
+    /// What was last reported of each replica: whether it is fit.
     told: Vec<(Endpoint, bool)>,
 }
 
@@ -143,10 +145,11 @@ struct Remark {
     fit: bool,
 }
 
-/// So many ids of earlier primaries are kept.
+/// How many ids of earlier primaries are kept.
 const OLDER: usize = 4;
 
-/// Tells those who watch of a replica, dialled there: whether it is read from from now on, or `None` where it is only spoken of.
+/// Reports a replica, by the address where it is dialled: whether it is fit from now on, or `None` if it is only
+/// mentioned.
 pub(super) type TellReplica<'a> = &'a dyn Fn(&Endpoint, Option<bool>, Why);
 
 impl Following {
@@ -154,17 +157,18 @@ impl Following {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The replication id of this primary, and those before it, as far as they are known.
+    /// The replication id of this primary, and the earlier ones, as far as they are known.
     pub(super) fn ids(&self, primary: Option<&Endpoint>) -> (Option<String>, Vec<String>) {
         self.state().ids(primary)
     }
 
-    /// The present primary has told its replication id.
+    /// Notes the replication id of the primary.
     pub(super) fn learn(&self, primary: &Endpoint, told: &Replication) {
         self.state().learn(primary, told);
     }
 
-    /// What came of weighing a replica; what is new in that is told. The snapshot is loaded under the lock: what is told last is true.
+    /// Notes the result of weighing a replica, and reports what is new in it. The snapshot is loaded under the lock, so
+    /// that the latest report is true.
     pub(super) fn note_weighed(
         &self,
         replica: &Endpoint,
@@ -185,7 +189,7 @@ impl Following {
             (_, None) => {}
             (Weighed::Unfit(why, _), Some(_)) => state.tell_fit(replica, false, why.clone(), tell),
             (_, Some(view)) if view.unfit.is_none() => state.tell_fit(replica, true, Why::word(Cause::Fit), tell),
-            // The Sentinels' word stands against it.
+            // The Sentinels say that it is unfit.
             (_, Some(_)) => {}
         }
         if let (Weighed::Unproven(why), true) = (weighed, is_new) {
@@ -193,7 +197,7 @@ impl Following {
         }
     }
 
-    /// Tells what a discovery changes for the replicas.
+    /// Reports what a discovery changes for the replicas.
     pub(super) fn note_listed(&self, before: &Snapshot, after: &Snapshot, tell: TellReplica<'_>) {
         let is_in = |snapshot: &Snapshot, node: &Endpoint| snapshot.replicas.iter().any(|view| view.endpoint == *node);
         let mut state = self.state();
@@ -214,19 +218,19 @@ impl Following {
         }
     }
 
-    /// Why a replica was found unfit when it was last weighed.
+    /// Why a replica was unfit when it was last weighed.
     pub(super) fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
         let state = self.state();
         let remark = state.remarks.iter().find(|remark| remark.node == *replica && !remark.fit);
         remark.map(|remark| remark.why.clone())
     }
 
-    /// A discovery has ended: what was said of nodes that it does not know is forgotten.
+    /// Forgets what was found out about nodes that a discovery did not list.
     pub(super) fn forget_gone(&self, snapshot: &Snapshot) {
         self.state().prune(snapshot);
     }
 
-    /// Whether the primary's own word could be had; what is to be told when that changes for the worse.
+    /// Notes whether the primary confirmed its role itself; what to report when it newly does not.
     pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) -> Option<Why> {
         let text = format!(
             "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
@@ -238,11 +242,11 @@ impl Following {
 }
 
 impl FollowingState {
-    /// The ids, as far as they are those of this primary.
+    /// The ids, if they belong to this primary.
     fn ids(&self, primary: Option<&Endpoint>) -> (Option<String>, Vec<String>) {
         match self.of.as_ref() == primary {
             true => (self.id.clone(), self.older.clone()),
-            // Of a new primary no more is known than where its history begins.
+            // Of a new primary only the earlier history is known.
             false => (None, self.id.iter().chain(&self.older).cloned().collect()),
         }
     }
@@ -265,7 +269,8 @@ impl FollowingState {
         self.told.iter().find(|(node, _)| node == replica).map(|(_, fit)| *fit)
     }
 
-    /// Tells whether a replica is read from from now on, unless this was told last. The state stays locked: what is told last is true.
+    /// Reports whether a replica is fit, unless that was the last report. The state stays locked, so that the latest
+    /// report is true.
     fn tell_fit(&mut self, replica: &Endpoint, fit: bool, why: Why, tell: TellReplica<'_>) {
         if self.told(replica) == Some(fit) {
             return;
@@ -280,13 +285,13 @@ impl FollowingState {
         self.remarks.iter().any(|remark| remark.node == *replica && !remark.fit)
     }
 
-    /// Forgets what was said of nodes that are gone.
+    /// Forgets nodes that are gone.
     fn prune(&mut self, snapshot: &Snapshot) {
         let listed = |node: &Endpoint| snapshot.replicas.iter().any(|replica| replica.endpoint == *node);
         self.remarks.retain(|remark| snapshot.primary.as_ref() == Some(&remark.node) || listed(&remark.node));
     }
 
-    /// Whether this is said of the node for the first time.
+    /// Notes a remark on a node; whether it is new.
     fn remark(&mut self, node: &Endpoint, remark: Option<(Why, bool)>) -> bool {
         let known = self.remarks.iter().position(|one| one.node == *node);
         match (known, remark) {

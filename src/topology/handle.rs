@@ -1,7 +1,8 @@
-//! What a program does with a sentinel handle: makes it, watches it, configures it, asks for the topology, closes it.
+//! The operations of a sentinel handle: create, watch, configure, query, refresh, close.
 //!
-//! Guarantees: making a handle opens nothing, unless it is to wait for a Sentinel; the monitor watches its Sentinels from the first use on.
-//! Leaves to others: the services (sentinel, service), and counting the handle's users (ffi).
+//! Guarantees: creating a handle opens no connection, unless it is to wait for a Sentinel; the monitor watches its
+//! Sentinels from the first use on. Leaves to others: the services (sentinel, service), and the counting of users
+//! (ffi).
 
 use std::sync::{Arc, Weak};
 
@@ -21,7 +22,7 @@ use crate::resp::{Reply, ReplyBuilder};
 use crate::time::Deadline;
 
 impl Sentinel {
-    /// A handle; with `wait`, one whose Sentinels have been reached: at least one has answered in time.
+    /// Creates a handle; with `wait`, only returns it once a Sentinel has answered.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
         let shared = Shared::new(settings);
         if let Some(deadline) = wait {
@@ -30,8 +31,8 @@ impl Sentinel {
         Ok(Self::new(shared))
     }
 
-    /// Watches for changes from now on: events of these kinds go to the queue, with this token. One watch per queue; a new one
-    /// takes its place, and 0 ends it.
+    /// Sends events of these kinds to the queue from now on, with this token. A queue has one watch: a new one replaces
+    /// it, and 0 ends it.
     pub fn watch(self: &Arc<Self>, kinds: u32, queue: &Arc<Queue>, token: u64) -> Result<()> {
         match kinds & !WATCHABLE {
             0 if self.is_closed() => Err(closed()),
@@ -68,7 +69,8 @@ impl Sentinel {
         Ok(())
     }
 
-    /// What is known, without asking anybody: a MAP for one service, a MAP of such MAPs for all that were asked for.
+    /// What is known, without asking anybody: a MAP for one service, or a MAP of such MAPs for all services that were
+    /// asked for.
     pub fn topology(&self, service: Option<&str>) -> Result<Reply> {
         if self.is_closed() {
             return Err(closed());
@@ -92,8 +94,8 @@ impl Sentinel {
         out.try_finish()
     }
 
-    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services, that of the settings included: an error only
-    /// when none could be found.
+    /// Asks the Sentinels now, then answers as [`Sentinel::topology`]. For all services, including that of the
+    /// settings: an error only if none could be found.
     pub fn refresh(self: &Arc<Self>, service: Option<&str>, deadline: Deadline) -> Result<Reply> {
         if let Some(name) = service {
             self.service(name).verify(deadline)?;
@@ -110,17 +112,17 @@ impl Sentinel {
         }
     }
 
-    /// Notes what was made from this handle.
+    /// Notes a client of this handle.
     pub fn adopt(&self, child: Weak<dyn Child>) {
         self.shared().adopt(child);
     }
 
-    /// What was made from this handle and is still there.
+    /// The clients of this handle.
     pub fn children(&self) -> Vec<Arc<dyn Child>> {
         self.shared().children()
     }
 
-    /// Ends the handle: callers that wait for a discovery get CLOSED.
+    /// Closes the handle: callers that wait for a discovery get CLOSED.
     pub fn close(&self) {
         self.shared().close();
         monitor::recheck();

@@ -1,9 +1,10 @@
-//! What the monitor does for one handle: it subscribes to each Sentinel, acts on what they announce, polls the services, and asks what
-//! decides about a fence.
+//! What the monitor does for one handle: it subscribes to each Sentinel, acts on their events, polls the services, and
+//! runs the inquiries about a fence.
 //!
-//! Guarantees: never waits for a Sentinel; every Sentinel is subscribed to, because the leader of a failover announces the switch last, and it
-//! alone announces the steps before; polling is the net under the events; jitter everywhere. Leaves to others: the thread (monitor), what
-//! follows for a service (transition), asking and judging (running, discovery).
+//! Guarantees: never waits for a Sentinel; subscribes to every Sentinel, because the leader of a failover announces the
+//! switch last, and only the leader announces the steps before; polls in case an event is missed; applies jitter
+//! everywhere. Leaves to others: the thread (monitor), what follows for a service (transition), asking and judging
+//! (running, discovery).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -26,59 +27,61 @@ use crate::sys::poll::{Found, PollFd};
 use crate::sys::random;
 use crate::sys::waker::Waker;
 
-/// The longest sleep: members of the list of Sentinels come and go without waking anybody.
+/// The longest sleep: nothing wakes the thread when the list of Sentinels changes.
 pub(super) const NAP: Duration = Duration::from_millis(500);
-/// Between polls while a failover is under way or the old primary is expected back.
+/// The interval of polls during a failover, and while the old primary is expected to come back.
 const FAST_POLL: Duration = Duration::from_secs(1);
-/// A service is polled for so long after nobody uses it any more; and the longest pause between questions for one that no Sentinel knows.
+/// How long a service is polled after its last use; also the longest pause between questions for a service that no
+/// Sentinel knows.
 const KEPT: Duration = Duration::from_secs(60);
-/// All services are not looked at more often than this, and at the latest after that.
+/// The shortest and the longest interval between two checks of all services.
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
-/// The first polls of fewer services than this are not spread over the whole interval.
+/// With fewer services than this, their first polls are spread over only a part of the interval.
 const FEW: f64 = 50.0;
-/// The same event of several Sentinels within this time is one.
+/// The same event from several Sentinels within this time is reported once.
 const SAME: Duration = Duration::from_secs(3);
 
-/// What is kept for one handle.
+/// The state of one handle.
 pub(super) struct HandleState {
     pub(super) sentinel: Weak<Sentinel>,
     configured: u64,
     options: Option<Arc<LinkOptions>>,
     subscriptions: Vec<SentinelSubscription>,
     services: HashMap<String, ServiceState>,
-    /// Sentinels whose events may not be heard.
+    /// Connections to Sentinels that are asked because the user may not hear their events.
     overhear: HashMap<Endpoint, Overhear>,
-    /// Events announced lately: the same from another Sentinel is not told again.
+    /// Recent events: the same event from another Sentinel is not reported again.
     recent: Vec<RecentEvent>,
-    /// Nothing is done before; after a panic.
+    /// After a panic: nothing is done before this.
     rests_until: Option<Instant>,
-    /// When all services are looked at again, and those that are looked at each time until then.
+    /// When all services are checked next; until then only the busy ones are.
     round_at: Instant,
     busy: Vec<String>,
 }
 
-/// An event, since when, and who has announced it.
+/// A recent event, when it was first announced, and by which Sentinels.
 struct RecentEvent {
     key: String,
     since: Instant,
     by: Vec<Endpoint>,
 }
 
-/// What is kept for one service.
+/// The state of one service.
 struct ServiceState {
     next_poll: Instant,
-    /// Since when nobody uses it.
+    /// Since when it has had no user.
     unused: Option<Instant>,
-    /// Of one that no Sentinel knows: the pause until it is asked for again, and how often it had been asked for.
+    /// For a service that no Sentinel knows: the pause until the next question, and the number of discoveries at that
+    /// time.
     unknown: Option<(Duration, u64)>,
     probe: Option<Box<Probe>>,
     inquiry: Option<Box<Inquiry>>,
 }
 
 impl ServiceState {
-    /// Whether it is polled: while a client, a call or a watch holds it, and a while longer.
+    /// Whether it is polled: while a client, a call or a watch uses it, and for some time after that.
     fn is_in_use(&mut self, service: &Arc<Service>, seen: &PollFacts, is_watched: bool, now: Instant) -> bool {
-        // The handle's own list holds it once, and the caller of this does.
+        // Two references are not users: that of the list of services, and that of the caller.
         if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.polls_fast {
             let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
             self.next_poll = if was_forgotten { now } else { self.next_poll };
@@ -92,7 +95,7 @@ impl ServiceState {
         !is_over
     }
 
-    /// How long from one poll to the next.
+    /// The interval until the next poll.
     fn pace(&mut self, seen: &PollFacts, interval: Duration) -> Duration {
         let Some(was_known) = seen.unknown else {
             self.unknown = None;
@@ -103,7 +106,7 @@ impl ServiceState {
             _ if was_known => FAST_POLL,
             0 => pause,
             1 => (pause * 2).min(KEPT),
-            // Somebody else has asked for it, or an event has.
+            // A call or an event has caused a discovery meanwhile.
             _ => FAST_POLL,
         };
         self.unknown = Some((pause, seen.discovered));
@@ -144,7 +147,7 @@ impl HandleState {
         subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
-    /// Does all that can be done now; when to come again though nothing happens.
+    /// Does what can be done without waiting; when to come back even if nothing happens.
     pub(super) fn drive(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
         let far = Instant::now() + NAP;
         let Some(sentinel) = self.sentinel.upgrade() else { return far };
@@ -179,7 +182,8 @@ impl HandleState {
         wake
     }
 
-    /// Adds what has to be asked because it may not be heard.
+    /// Adds the services of this handle to the count at each Sentinel that is asked because its events may not be
+    /// heard.
     pub(super) fn count_deaf(&self, crowd: &mut Crowd) {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         for subscription in self.subscriptions.iter().filter(|one| one.deaf().is_some()) {
@@ -196,7 +200,7 @@ impl HandleState {
         if deaf.is_empty() {
             return;
         }
-        // Those not found yet too: nobody wakes this thread when they are.
+        // Including services that were not found yet: nothing wakes this thread when they are.
         let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
         for subscription in deaf.into_iter().filter(|_| !services.is_empty()) {
             let new = || Overhear::new(subscription.endpoint().clone(), Arc::clone(options));
@@ -215,7 +219,7 @@ impl HandleState {
         }
     }
 
-    /// One subscription at each Sentinel that is known.
+    /// Keeps one subscription for each known Sentinel.
     fn place_subscriptions(&mut self, sentinel: &Sentinel) {
         let settings = sentinel.settings();
         let members = sentinel.shared().list().members();
@@ -268,12 +272,12 @@ impl HandleState {
             self.act(sentinel, &from, &event);
         }
         if came_up {
-            // Events may have been missed before: the flags tell (rule 5).
+            // Events may have been missed before; the flags show what happened (rule 5).
             sentinel.all().iter().for_each(|service| service.poke(Urgency::Soon));
         }
     }
 
-    /// Acts on an event about one of our services; others' change nothing, and what Sentinels of another deployment say of theirs does not.
+    /// Acts on an event about one of the services, unless the Sentinel is of another deployment.
     fn act(&mut self, sentinel: &Sentinel, from: &Speaker, event: &SentinelEvent) {
         let Some(service) = sentinel.known_service(&event.service).filter(|service| !service.is_stranger(from)) else {
             return;
@@ -314,7 +318,7 @@ impl HandleState {
         self.tell(sentinel, &service, &from.announced, event);
     }
 
-    /// Begins to ask a candidate for its role, unless it is being asked.
+    /// Starts to probe a candidate, unless it is being probed.
     fn question(&mut self, sentinel: &Sentinel, service: &Service, candidate: &Endpoint) {
         if service.load().primary_announced.as_ref() == Some(candidate) {
             return;
@@ -326,7 +330,8 @@ impl HandleState {
         }
     }
 
-    /// The first poll of a service comes at once; the more there are, the further theirs are spread over the interval.
+    /// The first poll of a service comes at once; the more services there are, the further their first polls are spread
+    /// over the interval.
     fn service_state(&mut self, service: &str, interval: Duration) -> &mut ServiceState {
         let spread = u32::try_from(self.services.len()).map_or(1.0, |others| (f64::from(others) / FEW).min(1.0));
         let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64() * spread);
@@ -334,7 +339,7 @@ impl HandleState {
         self.services.entry(service.to_owned()).or_insert_with(new)
     }
 
-    /// Whether nobody has announced this before, or this Sentinel itself has: then it has happened again.
+    /// Whether the event is new: announced for the first time, or again by the same Sentinel.
     fn is_new(&mut self, from: &Endpoint, event: &SentinelEvent) -> bool {
         let since = Instant::now();
         let key = format!("{} {:?}", event.channel, (&event.service, &event.about));
@@ -350,7 +355,7 @@ impl HandleState {
         true
     }
 
-    /// Tells those who watch, once for all Sentinels that announce the same.
+    /// Reports an event, once for all Sentinels that announce it.
     fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
         if !self.is_new(from, event) {
             return;
@@ -363,7 +368,7 @@ impl HandleState {
                 TopologyEvent::Replica(ReplicaChange { service, replica, fit: None, why })
             }
             EventKind::Peers => TopologyEvent::Sentinel(SentinelChange::of(event.about.clone(), None, why)),
-            // Late words about a node that the service has left.
+            // A late event about a former primary.
             _ if service.was_left(event.primary.as_ref()) => return,
             _ => {
                 let of = event.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
@@ -381,14 +386,14 @@ impl HandleState {
         }
     }
 
-    /// From now on it is looked at each time, as long as there is something to do.
+    /// Has a service checked each time, as long as there is something to do for it.
     fn make_busy(&mut self, service: &str) {
         if !self.busy.iter().any(|busy| busy == service) {
             self.busy.push(service.to_owned());
         }
     }
 
-    /// Polls, probes and fences that are due: of all services from time to time, of those that are busy each time.
+    /// Runs polls, probes and fences that are due: of all services from time to time, of the busy ones each time.
     fn drive_services(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
         let is_round = now >= self.round_at;
@@ -405,7 +410,7 @@ impl HandleState {
         let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
         for service in &services {
             let seen = service.poll_facts(now);
-            // A service that nobody has used yet is left alone.
+            // A service that was never used is not polled.
             if seen.discovered == 0 {
                 continue;
             }
@@ -420,13 +425,13 @@ impl HandleState {
             wake = wake.min(at);
         }
         if is_round {
-            // A poll may be late by so much: those of many services are begun together.
+            // The polls of many services are started together; each may be late by this much.
             self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, ROUND.1));
         }
         wake
     }
 
-    /// Polls a service when that is due: when it is due again, and whether its nodes are being asked for something.
+    /// Polls a service if that is due; when the next poll is due, and whether a probe or an inquiry is under way.
     fn poll(
         &mut self,
         service: &Arc<Service>,
@@ -443,7 +448,7 @@ impl HandleState {
         let pace = service_state.pace(seen, interval);
         if now >= service_state.next_poll {
             service.poke(Urgency::Lazy);
-            // Jitter makes it shorter only: the interval is a promise.
+            // Jitter only shortens the interval: users rely on it.
             service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
         } else {
             service_state.next_poll = service_state.next_poll.min(now + pace);
@@ -451,7 +456,7 @@ impl HandleState {
         (service_state.next_poll, service_state.probe.is_some() || service_state.inquiry.is_some())
     }
 
-    /// Drives what is asked in a failover: when to come again, and whether that may be sooner than the next round.
+    /// Drives the probe and the inquiry of a failover; when to come back, and whether the service stays busy.
     fn drive_failover(
         &mut self,
         sentinel: &Sentinel,
@@ -471,7 +476,7 @@ impl HandleState {
             }
             probes = probe.wakes_at();
         }
-        // What it is asked for is decided, or will not be.
+        // The probe is no longer needed: the candidate is the primary, or did not become one in time.
         let primary = service.load().primary_announced.clone();
         service_state.probe.take_if(|probe| probe.age(now) > fence_max || primary.as_ref() == Some(&probe.announced));
         let inquiry = self.inquire(sentinel, service, waker);
@@ -481,7 +486,7 @@ impl HandleState {
         ([probes, inquiry, fence].into_iter().flatten().min(), is_busy)
     }
 
-    /// Asks what may bring the fence of a service down on lease; when to come again.
+    /// Drives the inquiry that may lower the fence on lease; when to come back.
     fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
         let now = Instant::now();
         let hears = |leader: &Endpoint| {
@@ -513,7 +518,7 @@ impl HandleState {
     }
 }
 
-/// Where the Sentinels of these handles are asked, and how, as far as the connections are kept between polls.
+/// The addresses and options of the Sentinels whose command links stay open between polls.
 pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
     let mut kept: Vec<(Endpoint, Arc<LinkOptions>)> = Vec::new();
     for handle in handles {

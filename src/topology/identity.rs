@@ -1,30 +1,30 @@
-//! Who a Sentinel is, however it was reached.
+//! The identity of a Sentinel, independent of the address where it was reached.
 //!
-//! Guarantees: one Sentinel is one identity under all its names: a host name and an address, a load balancer and what stands behind it,
-//! IPv4 and IPv6. One that does not tell its id (before Redis 6.2) is known by the address where it was asked.
+//! Guarantees: a Sentinel has one identity under all its addresses: host name and IP address, load balancer and direct,
+//! IPv4 and IPv6. A Sentinel that gives no id (before Redis 6.2) is known by its address.
 
 use crate::config::Endpoint;
 
-/// A Sentinel: its id, or its address where it tells none.
+/// A Sentinel, by its id, or by its address if it gives no id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
-    /// What MYID says.
+    /// The reply to SENTINEL MYID.
     Id(String),
     /// The address as given or announced.
     At(Endpoint),
 }
 
 impl Identity {
-    /// By the id if there is one, else by the address.
+    /// The id if there is one, else the address.
     pub fn new(id: Option<&str>, announced: &Endpoint) -> Self {
         id.map_or_else(|| Self::At(announced.clone()), |id| Self::Id(id.to_owned()))
     }
 }
 
-/// A Sentinel that says something, and where it was heard.
+/// A Sentinel, and where it was reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Speaker {
-    /// Who it is.
+    /// Its identity.
     pub identity: Identity,
     /// Its address as given or announced.
     pub announced: Endpoint,

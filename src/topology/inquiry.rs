@@ -1,8 +1,9 @@
-//! Asks what decides whether the fence may come down while a Sentinel tries to fail over: that Sentinel, the others, and the primary
-//! (step 4, point 5).
+//! Asks what decides whether the fence may come down while a Sentinel tries to fail over: that Sentinel, the others,
+//! and the primary (step 4, point 5).
 //!
-//! Guarantees: never waits; asks only while the answers can change something; a Sentinel that holds the fence is asked every [`HOLDER`],
-//! one that was elected is not asked but dialled, and only when it is not heard any more. Leaves to others: what follows (fence, lease).
+//! Guarantees: never waits; asks only while the answers matter; a Sentinel that holds the fence is asked every
+//! [`HOLDER`]; a Sentinel that was elected is only dialled, and only if it is not heard any more. Leaves to others:
+//! what follows (fence, lease).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,39 +21,39 @@ use crate::resp::Reply;
 use crate::sys::poll::PollFd;
 use crate::sys::waker::Waker;
 
-/// Between two questions to a Sentinel that holds the fence.
+/// The interval of questions to a Sentinel that holds the fence.
 const HOLDER: Duration = Duration::from_millis(20);
-/// Between two questions to anybody else, and between two dials of a leader that is gone.
+/// The interval of questions to all others, and of dials to a leader that is gone.
 const OTHERS: Duration = Duration::from_millis(200);
-/// The connections are opened so long before the first lease is possible.
+/// The connections are opened this long before the first lease is possible.
 const EARLY: Duration = Duration::from_millis(50);
-/// Who does not answer is dialled anew.
+/// A server that does not answer for so long is dialled again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is to be asked now.
 pub(super) struct Agenda {
-    /// The Sentinels that try, and may still be waiting for their election.
+    /// The Sentinels that may still wait for their election.
     try_: Vec<Speaker>,
     /// The Sentinels that were elected and are not heard.
     lost: Vec<Speaker>,
 }
 
-/// What came of it.
+/// A result of asking.
 pub(super) enum Finding {
-    /// A Sentinel that holds the fence, asked then, shows this.
+    /// The view of a Sentinel that holds the fence, and when the question was sent.
     Holder(Identity, Instant, Shown),
-    /// Another one says this.
+    /// What another Sentinel says.
     Witness(Witness),
-    /// The primary, asked then, says whether it is one.
+    /// Whether the primary says that it is one, and when the question was sent.
     Primary(Instant, bool),
-    /// A Sentinel that was elected refused a connection that was begun then.
+    /// A Sentinel that was elected refused a connection; the dial began at this time.
     Refused(Identity, Instant),
-    /// A Sentinel that was elected answers.
+    /// A Sentinel that was elected answers again.
     Back(Identity),
 }
 
 impl Agenda {
-    /// What these holders call for; `hears` tells whether a Sentinel is listened to.
+    /// What these holders are to be asked. `hears`: whether the Sentinel at this address is subscribed to.
     pub(super) fn of(holders: &[Holder], hears: &dyn Fn(&Endpoint) -> bool, now: Instant) -> Option<Self> {
         let all = |is_meant: &dyn Fn(&Holder) -> bool| {
             let meant = holders.iter().filter(|holder| is_meant(holder));
@@ -64,7 +65,7 @@ impl Agenda {
         };
         let leads = |holder: &Holder| holder.stage == Stage::Leads;
         let lost = all(&|holder| holder.stage == Stage::Gone || (leads(holder) && !hears(&holder.announced)));
-        // Beside one that was elected no lease is possible.
+        // While a Sentinel that was elected holds the fence, no lease is possible.
         let is_due = |holder: &Holder| matches!(holder.stage, Stage::Tries(_)) && now + EARLY >= holder.since + FROM;
         let try_ = if holders.iter().any(leads) { Vec::new() } else { all(&is_due) };
         (!lost.is_empty() || !try_.is_empty()).then_some(Self { try_, lost })
@@ -94,7 +95,7 @@ impl Inquiry {
         Self { options, seats: Vec::new(), primary: None }
     }
 
-    /// Does what can be done now.
+    /// Does what can be done without waiting.
     pub(super) fn drive(
         &mut self,
         agenda: &Agenda,
@@ -126,7 +127,7 @@ impl Inquiry {
         }
     }
 
-    /// A seat for each Sentinel that has a say, and one for the primary.
+    /// One connection for each Sentinel that is asked, and a probe for the primary.
     fn place(&mut self, agenda: &Agenda, subject: &Subject<'_>) {
         let all = || subject.known.iter().chain(&agenda.try_).chain(&agenda.lost).map(|speaker| &speaker.announced);
         self.seats.retain(|seat| all().any(|announced| *announced == seat.announced));
@@ -143,20 +144,20 @@ impl Inquiry {
         }
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let seats = self.seats.iter().flat_map(|seat| seat.asker.poll_fds());
         seats.chain(self.primary.iter().flat_map(Probe::poll_fds))
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let seats = self.seats.iter().filter_map(|seat| seat.asker.wakes_at());
         seats.chain(self.primary.as_ref().and_then(Probe::wakes_at)).min()
     }
 }
 
-/// Whom it is about.
+/// The subject of an inquiry.
 pub(super) struct Subject<'a> {
     pub(super) service: &'a str,
     /// The Sentinels of the deployment.
@@ -168,8 +169,8 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// What the answers mean: who it is that answered counts, not where.
-    /// Of one that does not tell it any more it is the one that `tries` there, unless several Sentinels may stand behind the address.
+    /// Reads an answer. The identity of the Sentinel that answered counts, not the address. A Sentinel that gives no id
+    /// is taken for the one that tries at this address, unless several may stand behind it.
     fn understand(
         &self,
         announced: &Endpoint,
@@ -187,7 +188,7 @@ impl Subject<'_> {
         let (shown, tilt, missed) = answer::witness(replies)?;
         let is_down = ["s_down", "o_down", "failover_in_progress"].iter().any(|flag| shown.has(flag));
         let of_ours = self.primary.is_some() && shown.primary.as_ref() == self.primary;
-        // Under both names: before Redis 6.2 a Sentinel lists ids and does not tell its own.
+        // By id and by address: before Redis 6.2 a Sentinel lists the ids of others, but does not give its own.
         let names = |peer: answer::Peer| {
             [Identity::At(peer.endpoint.clone()), Identity::new(peer.id.as_deref(), &peer.endpoint)]
         };

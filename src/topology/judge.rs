@@ -1,10 +1,10 @@
-//! Whom to believe: the rules 1 to 3 as a pure function of what the Sentinels said and what was known before.
+//! Which primary to believe: rules 1 to 3, as a pure function of what the Sentinels said and what was known before.
 //!
-//! Guarantees: no I/O, no clock, no memory. The highest epoch wins if its address was known as a replica or two Sentinels name it;
-//! equal epochs: the majority; an unknown address from a single Sentinel never wins where anything is known or anybody else answers
-//! otherwise; an epoch below the known one only when a majority of all known Sentinels agrees in two polls that are as far apart as
-//! Sentinels need to hear of a switch, be it for another address or for the same. Leaves to others: asking the candidate for its role,
-//! which has the last word, and the time between two polls.
+//! Guarantees: no I/O, no clock, no memory. The highest epoch wins if its address was a known replica, or if two
+//! Sentinels name it; among equal epochs the majority wins. An unknown address from a single Sentinel never wins if
+//! anything is known or anybody else says otherwise. An epoch below the known one wins only if a majority of all known
+//! Sentinels agrees in two polls that are [`EPOCH_RESET_AFTER`] apart, be it for another address or for the same.
+//! Leaves to others: asking the candidate for its role, which decides in the end, and the timing of the polls.
 
 use super::answer::{Answer, Heard, ReplicaAnswer, has_flag};
 use super::deployment::Membership;
@@ -13,22 +13,22 @@ use crate::error::Status;
 use std::cmp::Ordering;
 use std::time::Duration;
 
-/// How far two polls are apart that put an epoch back (rule 3). Sentinels tell each other of a switch every 2 s: of those who name the
-/// primary before it, one that is slower in two polls within this time may be the only one to know.
+/// The time between the two polls that put an epoch back (rule 3). Sentinels tell each other of a switch every 2 s:
+/// within that time the one Sentinel that knows of the switch may be the slow one in both polls.
 pub const EPOCH_RESET_AFTER: Duration = Duration::from_secs(2);
 
-/// One Sentinel that may be believed.
+/// What one Sentinel says, if it may be believed.
 #[derive(Debug, Clone, Copy)]
 pub struct Voice<'a> {
-    /// Its place among those asked.
+    /// Its index among those asked.
     pub index: usize,
     /// The address it names.
     pub primary: &'a Endpoint,
-    /// Under this epoch.
+    /// The epoch.
     pub epoch: u64,
-    /// With these flags.
+    /// The flags.
     pub flags: &'a str,
-    /// And these replicas.
+    /// The replicas that it lists.
     pub replicas: &'a [ReplicaAnswer],
     /// In TILT: it counts less.
     pub tilt: bool,
@@ -43,18 +43,19 @@ pub struct Known {
     pub epoch: u64,
     /// The replicas, as announced.
     pub replicas: Vec<Endpoint>,
-    /// What the last poll would have taken, had it not needed another one to agree (rule 3), and for how long polls have agreed on it.
+    /// The proposal that the last poll could not accept without another poll (rule 3), and for how long polls have
+    /// agreed on it.
     pub proposed: Option<(Proposal, Duration)>,
-    /// The primary was taken at its own word in a failover: no older epoch turns it back meanwhile.
+    /// The primary is a candidate that was taken at its own word: an older epoch does not replace it.
     pub provisional: bool,
-    /// Nothing has gone wrong with the primary since it said itself that it is one.
+    /// No connection to the primary has failed since it confirmed its role.
     pub trusted: bool,
-    /// Whom the client has joined, and who is of another deployment.
+    /// The deployment that the client has joined.
     pub membership: Membership,
 }
 
 impl Known {
-    /// Whether the polls before said the same, for long enough where the epoch goes back.
+    /// Whether earlier polls said the same, for long enough if the epoch goes back.
     fn has_agreed(&self, proposal: &Proposal) -> bool {
         let back = self.primary.is_some() && proposal.epoch <= self.epoch;
         let apart = if back { EPOCH_RESET_AFTER } else { Duration::ZERO };
@@ -62,7 +63,7 @@ impl Known {
     }
 }
 
-/// An address, under an epoch that goes back behind the known one as a rule.
+/// An address and its epoch, usually below the known one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
     /// The address.
@@ -78,16 +79,16 @@ pub struct Candidate {
     pub primary: Endpoint,
     /// The epoch to remember.
     pub epoch: u64,
-    /// Those who name it, by their place; the first has the highest epoch.
+    /// The indices of the voices for it, the highest epoch first.
     pub voices: Vec<usize>,
     /// Whether the epoch went back (rule 3).
     pub reset: bool,
-    /// Named by Sentinels in TILT only: good for finding a primary that says itself that it is one, and for nothing else.
+    /// Only Sentinels in TILT name it: it may be used if it confirms its role, and proves nothing else.
     pub tilt: bool,
 }
 
 impl Candidate {
-    /// How many confirm the word of the first; those in TILT do not.
+    /// How many other voices confirm the first one; none in TILT does.
     fn others(&self) -> usize {
         if self.tilt { 0 } else { self.voices.len() - 1 }
     }
@@ -96,21 +97,23 @@ impl Candidate {
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// These, in this order, never empty; and the lower epoch of the known primary that a later poll may confirm.
+    /// The candidates in the order of trust, at least one; and the lower epoch of the known primary that a later poll
+    /// may confirm.
     Candidates(Vec<Candidate>, Option<Proposal>),
-    /// None, for this reason; and what a later poll may confirm.
+    /// No candidate, for this reason; and what a later poll may confirm.
     Refused(Status, String, Option<Proposal>),
 }
 
-/// Those who may be believed (rule 2a): each Sentinel once, under however many addresses it was asked, and none in TILT, unless all are,
-/// agree, and are more than half of all that are known.
+/// The voices that may be believed (rule 2a): each Sentinel once, however many addresses it has. Sentinels in TILT only
+/// count if all are in TILT, agree, and are more than half of all known Sentinels.
 pub fn voices<'a>(answers: &[(usize, &'a Answer)], all: usize) -> Vec<Voice<'a>> {
     let (tilted, sound): (Vec<_>, Vec<_>) = each_once(answers).into_iter().partition(|voice| voice.tilt);
     let agree = tilted.iter().all(|voice| voice.primary == tilted[0].primary);
     if sound.is_empty() && agree && tilted.len() * 2 > all { tilted } else { sound }
 }
 
-/// What every Sentinel says, once. Of one that contradicts itself at two addresses the newer word counts, and none if neither is newer.
+/// The voice of each Sentinel. If a Sentinel contradicts itself at two addresses, the newer epoch counts; with equal
+/// epochs neither does.
 pub fn each_once<'a>(answers: &[(usize, &'a Answer)]) -> Vec<Voice<'a>> {
     let mut voices: Vec<(Option<&str>, Voice<'a>, bool)> = Vec::new();
     for &(index, answer) in answers {
@@ -131,8 +134,8 @@ pub fn each_once<'a>(answers: &[(usize, &'a Answer)]) -> Vec<Voice<'a>> {
     voices.into_iter().filter(|(.., counts)| *counts).map(|(_, voice, _)| voice).collect()
 }
 
-/// Whether there is nothing to gain from waiting for those who have not answered yet: more than half of all who decide agree on address and
-/// epoch, nobody names another address under a higher one, and as many others agree as are asked for. Those in TILT wait for all.
+/// Whether waiting for more answers can change nothing: more than half of all deciders agree on address and epoch, no
+/// voice names another address under a higher epoch, and `min_others` voices agree. Voices in TILT wait for all.
 pub fn is_settled(voices: &[Voice<'_>], decides: impl Fn(&Voice<'_>) -> bool, all: usize, min_others: usize) -> bool {
     voices.iter().any(|voice| {
         let agreeing = || voices.iter().filter(|other| other.primary == voice.primary && other.epoch == voice.epoch);
@@ -142,7 +145,7 @@ pub fn is_settled(voices: &[Voice<'_>], decides: impl Fn(&Voice<'_>) -> bool, al
     })
 }
 
-/// Whether it names another primary than the known one under an epoch that is not newer, or the known one under an older epoch.
+/// Whether the voice names another primary without a newer epoch, or the known one under an older epoch.
 pub fn goes_back(voice: &Voice<'_>, known: &Known) -> bool {
     known
         .primary
@@ -150,12 +153,12 @@ pub fn goes_back(voice: &Voice<'_>, known: &Known) -> bool {
         .is_some_and(|primary| voice.epoch < known.epoch || (voice.epoch == known.epoch && primary != voice.primary))
 }
 
-/// Whether the voices name one address, and enough of them do: then nobody else needs to be asked.
+/// Whether all voices name one address, and enough of them do.
 pub fn is_unanimous(voices: &[Voice<'_>], min_others: usize) -> bool {
     voices.len() > min_others && voices.iter().all(|voice| voice.primary == voices[0].primary)
 }
 
-/// Decides. `all`: how many Sentinels the deployment has, as far as is known.
+/// Decides. `all`: the number of known Sentinels of the deployment.
 pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize) -> Decision {
     let groups = groups(voices, known);
     if groups.is_empty() {
@@ -193,10 +196,10 @@ pub fn judge(voices: &[Voice<'_>], known: &Known, all: usize, min_others: usize)
     }
 }
 
-/// Those who name one address.
+/// The voices for one address.
 struct Group<'a> {
     primary: &'a Endpoint,
-    /// The epoch that it counts with.
+    /// The epoch that the group counts with.
     epoch: u64,
     voices: Vec<Voice<'a>>,
     is_known_primary: bool,
@@ -208,18 +211,20 @@ impl Group<'_> {
         self.voices.len() >= 2 || self.is_known_replica || self.is_known_primary
     }
 
-    /// Rule 3, and the same caution for an equal epoch: it may replace a known primary only with a newer epoch, or in a second poll.
+    /// Applies rule 3, also to an equal epoch: another address replaces a known primary only with a newer epoch, or in
+    /// a second poll.
     fn against(&self, known: &Known, voices: &[Voice<'_>], all: usize) -> Result<Candidate, Decision> {
         if known.primary.is_none() || self.epoch > known.epoch {
             return Ok(self.candidate(self.epoch, false));
         }
         if self.is_known_primary {
-            // With an older epoch it would yield to what was there between the two.
+            // With its older epoch it would lose against a primary of an epoch in between.
             let restarts = self.restarts(known, all).is_some_and(|proposal| known.has_agreed(&proposal));
             return Ok(self.candidate(if restarts { self.epoch } else { known.epoch }, restarts));
         }
         let defended = known.provisional || voices.iter().any(|voice| Some(voice.primary) == known.primary.as_ref());
-        // Of all, not of those who answer: else one stale Sentinel that is alone for a moment could turn everything back.
+        // A majority of all Sentinels, not of those that answer: otherwise one stale Sentinel that is alone for a
+        // moment could undo everything.
         if defended || !self.has_most(all.max(voices.len())) {
             let text =
                 format!("stale: epoch {} is not above the known one, {}: {}", self.epoch, known.epoch, views(voices));
@@ -228,7 +233,8 @@ impl Group<'_> {
         self.twice(known, format!("goes back behind the known epoch {}", known.epoch))
     }
 
-    /// The lower epoch of the known primary that most of all known Sentinels name, and none of them its present one.
+    /// The lower epoch of the known primary, if a majority of all known Sentinels names it, and none of them the known
+    /// epoch.
     fn restarts(&self, known: &Known, all: usize) -> Option<Proposal> {
         let lower = self.is_known_primary && self.voices[0].epoch < known.epoch && !known.provisional;
         let believed = self.has_most(all) && !self.voices.iter().all(|voice| voice.tilt);
@@ -243,7 +249,7 @@ impl Group<'_> {
         Proposal { primary: self.primary.clone(), epoch: self.epoch }
     }
 
-    /// To be believed when the polls before said the same.
+    /// Accepts the group if earlier polls said the same.
     fn twice(&self, known: &Known, what: String) -> Result<Candidate, Decision> {
         if self.voices.iter().all(|voice| voice.tilt) {
             return Err(refuse(
@@ -266,7 +272,7 @@ impl Group<'_> {
     }
 }
 
-/// The voices by address, the highest epoch first, then the most voices.
+/// Groups the voices by address: the highest epoch first, then the most voices.
 fn groups<'a>(voices: &[Voice<'a>], known: &Known) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     for voice in voices {
@@ -289,7 +295,7 @@ fn groups<'a>(voices: &[Voice<'a>], known: &Known) -> Vec<Group<'a>> {
     groups
 }
 
-/// Known from before, or to another Sentinel now: with its own word for it alone a Sentinel could make up both.
+/// Known before, or listed by another Sentinel now: a single Sentinel could invent both the primary and the replica.
 fn is_known_replica(voice: &Voice<'_>, voices: &[Voice<'_>], known: &Known) -> bool {
     if known.primary.as_ref() == Some(voice.primary) {
         return false;
@@ -298,8 +304,8 @@ fn is_known_replica(voice: &Voice<'_>, voices: &[Voice<'_>], known: &Known) -> b
     known.replicas.contains(voice.primary) || voices.iter().any(|other| other.index != voice.index && lists_it(other))
 }
 
-/// One Sentinel alone cannot lift the known primary above a newer one, nor an address above what a second voice confirms, unless
-/// that address was a replica, whose ROLE tells whether it was promoted.
+/// One Sentinel alone cannot raise the epoch of the known primary above a newer one, nor that of another address above
+/// what a second voice confirms, unless the address was a replica: its ROLE shows whether it was promoted.
 fn counted_epoch(group: &Group<'_>, known: &Known) -> u64 {
     let top = group.voices[0].epoch;
     match group.voices.get(1) {
@@ -316,7 +322,7 @@ fn nobody_eligible(groups: &[Group<'_>], voices: &[Voice<'_>], known: &Known, al
     }
     let group = &groups[0];
     if all == 1 {
-        // There is nobody else to ask, ever: time takes the place of a second voice.
+        // There is no second Sentinel, so a second poll takes its place.
         return match group.twice(known, String::from("is unknown and named by the only Sentinel")) {
             Ok(candidate) => Decision::Candidates(vec![candidate], None),
             Err(refusal) => refusal,
@@ -333,8 +339,8 @@ fn few_others(best: &Candidate, min_others: usize) -> Decision {
     refuse(Status::NoPrimary, text)
 }
 
-/// Why a primary is not worth connecting to: more than half of those who name it hold it for down. After a promotion Sentinels
-/// have to connect to it anew, which takes them a second: meanwhile that they are not connected says nothing, and its ROLE all.
+/// Why a primary is not worth connecting to: more than half of its voices consider it down. After a promotion Sentinels
+/// need a second to reconnect to it; during that time only its ROLE counts.
 fn down(best: &Candidate, voices: &[Voice<'_>], known: &Known) -> Option<String> {
     let promoted = known.primary.as_ref().is_some_and(|before| *before != best.primary);
     let bad = ["o_down", "s_down", "disconnected"];
@@ -350,7 +356,7 @@ fn refuse(status: Status, why: impl Into<String>) -> Decision {
     Decision::Refused(status, why.into(), None)
 }
 
-/// Who is named, by how many, under which epoch.
+/// Which primaries are named, by how many voices, under which epoch.
 pub fn views(voices: &[Voice<'_>]) -> String {
     let mut parts: Vec<(&Endpoint, u64, usize)> = Vec::new();
     for voice in voices {

@@ -1,9 +1,10 @@
-//! When the fence may come down though a Sentinel tries to fail over: while it cannot have won its election, and when it was elected and
-//! is gone (step 4, point 5). No I/O; the clock is what the caller says.
+//! When the fence may come down although a Sentinel tries to fail over: while it cannot have won its election, or if it
+//! was elected and is gone (step 4, point 5). No I/O; the caller gives the time.
 //!
-//! Guarantees: only answers to questions that were sent after the attempt was announced count. From `wait_start` to the promotion a
-//! Sentinel needs at least two rounds of its timer, 52 to 100 ms each: a lease of [`LASTS`] from the moment when the question was *sent*
-//! ends before that. Leaves to others: asking (inquiry), and what a lease means for a write (client, lane).
+//! Guarantees: only answers to questions that were sent after the attempt was announced count. From `wait_start` to the
+//! promotion a Sentinel needs at least two rounds of its timer, 52 to 100 ms each: a lease of [`LASTS`] from the time
+//! when the question was *sent* ends before that. Leaves to others: asking (inquiry), and what a lease means for a
+//! write (call, lane).
 
 use std::time::{Duration, Instant};
 
@@ -11,35 +12,35 @@ use super::fence::{Holder, Stage};
 use super::identity::Identity;
 use crate::time::Passage;
 
-/// No lease sooner after the attempt was announced: a planned failover is elected before.
+/// No lease earlier after the announcement of an attempt: a planned failover is elected within this time.
 pub const FROM: Duration = Duration::from_millis(150);
-/// How long a lease lasts from the moment when the question was sent.
+/// The duration of a lease, from the time when the question was sent.
 pub const LASTS: Duration = Duration::from_millis(50);
-/// What the others said longer ago counts no more.
+/// Answers of the others that are older than this do not count.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the others say, each with the moment when it was asked.
+/// What the other Sentinels and the nodes say, each with the time at which it was asked.
 #[derive(Debug, Default)]
 pub struct Witnesses {
     sentinels: Vec<Witness>,
-    /// The primary's ROLE is master.
+    /// When the primary said that it is one.
     primary: Option<Instant>,
-    /// The replica that was chosen says that it is none but a replica.
+    /// When the candidate said that it is a replica.
     candidate: Option<Instant>,
-    /// A dial that was begun then was refused.
+    /// Sentinels that refused a connection, and when the dial began.
     refused: Vec<(Identity, Instant)>,
 }
 
-/// What a Sentinel says that holds no fence.
+/// What a Sentinel that does not hold the fence says.
 #[derive(Debug)]
 pub struct Witness {
     /// The Sentinel.
     pub sentinel: Identity,
     /// When the question was sent.
     pub asked: Instant,
-    /// It is not in TILT, and shows the primary neither down nor in a failover.
+    /// It is not in TILT, and considers the primary neither down nor in a failover.
     pub sees_primary: bool,
-    /// The Sentinels that it holds for down, or has no connection to.
+    /// The Sentinels that it considers down or is not connected to.
     pub misses: Vec<Identity>,
 }
 
@@ -50,28 +51,29 @@ impl Witnesses {
         self.sentinels.push(witness);
     }
 
-    /// The primary, asked at this moment, has said which role it has.
+    /// The primary said whether it is one; it was asked at this time.
     pub fn note_primary(&mut self, asked: Instant, is_master: bool) {
         self.primary = is_master.then_some(asked);
     }
 
-    /// The candidate, asked at this moment, has said that it is a replica.
+    /// The candidate said that it is a replica; it was asked at this time.
     pub fn note_candidate(&mut self, asked: Instant) {
         self.candidate = Some(asked);
     }
 
-    /// A Sentinel refused a connection that was begun at this moment.
+    /// A Sentinel refused a connection; the dial began at this time.
     pub fn note_refused(&mut self, sentinel: &Identity, begun: Instant) {
         self.refused.retain(|(known, _)| known != sentinel);
         self.refused.push((sentinel.clone(), begun));
     }
 
-    /// A Sentinel has answered: it is there.
+    /// A Sentinel that was gone has answered.
     pub fn note_back(&mut self, sentinel: &Identity) {
         self.refused.retain(|(known, _)| known != sentinel);
     }
 
-    /// Whether more than half of the Sentinels but these, asked after this moment and not long ago, say so.
+    /// Whether more than half of the Sentinels, except those of `but`, say so in recent answers to questions sent after
+    /// `after`.
     fn most_of_others(
         &self,
         known: &[Identity],
@@ -89,7 +91,7 @@ impl Witnesses {
         yes.count() * 2 > others().count()
     }
 
-    /// Whether a Sentinel that was elected is gone, and the replica that it had chosen is still one.
+    /// Whether a Sentinel that was elected is gone, and its candidate is still a replica.
     pub fn say_gone(&self, leader: &Identity, known: &[Identity], now: Instant) -> bool {
         let refused = self.refused.iter().find(|(sentinel, _)| sentinel == leader);
         refused.is_some_and(|(_, begun)| {
@@ -100,7 +102,7 @@ impl Witnesses {
         })
     }
 
-    /// Whether the primary is up, in the eyes of the others and by its own word, all asked after this moment.
+    /// Whether the primary is up, according to the others and to itself, all asked after this time.
     fn say_up(&self, holders: &[Holder], known: &[Identity], after: Instant, now: Instant) -> bool {
         let recently = |asked: Instant| asked >= after && now.saturating_duration_since(asked) <= FRESH;
         let holds = |sentinel: &Identity| holders.iter().any(|holder| holder.sentinel == *sentinel);
@@ -109,7 +111,7 @@ impl Witnesses {
     }
 }
 
-/// Whether writes may pass while these hold the fence.
+/// Whether writes may pass while these Sentinels hold the fence.
 pub(super) fn passage(holders: &[Holder], witnesses: &Witnesses, known: &[Identity], now: Instant) -> Passage {
     let mut end: Option<Instant> = None;
     let mut since: Option<Instant> = None;

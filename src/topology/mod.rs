@@ -1,12 +1,12 @@
-//! Who is primary and who is fit: what the Sentinels of a deployment say, weighed, verified, and kept for readers.
+//! Which node is the primary and which replicas are fit: what the Sentinels of a deployment say, judged, verified, and
+//! kept for readers.
 //!
-//! Guarantees: readers load an immutable snapshot without waiting; one discovery at a time per service; all
-//! Sentinels are asked at the same time, by one thread; the primary in a snapshot has said itself that it is one. A Sentinel
-//! that lies, hangs or lags costs nothing while the others answer. Leaves to others: connections to the data nodes (pool), and
-//! what a call does meanwhile (client).
+//! Guarantees: readers load an immutable snapshot without waiting; one discovery at a time per service; one thread asks
+//! all Sentinels at the same time; the primary in a snapshot has confirmed its role. A Sentinel that lies, hangs or
+//! lags delays nothing while the others answer. Leaves to others: connections to the data nodes (pool), and what a call
+//! does meanwhile (call).
 //!
-//! `command` and `asker` ask one Sentinel, `subscription` listens to it, `round` asks all of them until enough was said, `answer` reads what one said, `deployment` finds out who
-//! counts, and `judge` decides; `discovery` puts these together, `running` drives discoveries, `service` has one for all callers.
+//! ARCHITECTURE.md, "The files of topology", has the order of the files: none uses one above it.
 
 mod answer;
 mod asker;

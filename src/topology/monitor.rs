@@ -1,7 +1,8 @@
-//! The monitor: one thread for the process that listens to all Sentinels of all handles, and drives all discoveries.
+//! The monitor: one thread for the process. It listens to all Sentinels of all handles, and drives all discoveries.
 //!
-//! Guarantees: never waits for a Sentinel; a panic while one handle is driven costs that handle a second; starts with the first use of a
-//! handle, and ends when the last handle is closed. Leaves to others: what is done for a handle (handle_state) and for a discovery (running).
+//! Guarantees: never waits for a Sentinel; a panic while one handle is driven pauses that handle for a second; the
+//! thread starts with the first use of a handle, and ends when the last handle is closed. Leaves to others: what is
+//! done for a handle (handle_state) and for a discovery (running).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,7 +34,7 @@ pub(super) fn register(sentinel: &Arc<Sentinel>) {
     }
 }
 
-/// Has a discovery begin; it comes back where no thread watches the Sentinels of its handle.
+/// Starts a discovery; gives it back if no thread watches the Sentinels of its handle.
 pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wanted> {
     if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
         return Some(wanted);
@@ -51,7 +52,7 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wante
     None
 }
 
-/// Makes the monitor look again: a handle was closed, or a discovery has ended elsewhere.
+/// Has the monitor check all handles and services: a handle was closed, or a discovery ended on another thread.
 pub(super) fn recheck() {
     let mut state = MONITOR.get_or_make(Monitor::default).state();
     state.recheck = true;
@@ -64,13 +65,13 @@ struct Monitor(Mutex<MonitorState>);
 #[derive(Default)]
 struct MonitorState {
     handles: Vec<Weak<Sentinel>>,
-    /// The running thread's.
+    /// Wakes the running thread; `None`: there is none.
     waker: Option<Arc<Waker>>,
-    /// Which thread that is.
+    /// The running thread.
     thread: Option<libc::pthread_t>,
-    /// Discoveries that are to begin.
+    /// Discoveries to start.
     wanted: Vec<Wanted>,
-    /// Something has changed that no event tells: all services are looked at.
+    /// Something changed without an event: all services are checked.
     recheck: bool,
 }
 
@@ -85,7 +86,7 @@ impl Monitor {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a handle, and starts the thread for the first one; whether it is new.
+    /// Adds a handle, and starts the thread if it is not running; whether the handle is new.
     fn adopt(&'static self, state: &mut MonitorState, sentinel: &Arc<Sentinel>) -> bool {
         let is_new = !state.handles.iter().any(|handle| std::ptr::eq(handle.as_ptr(), Arc::as_ptr(sentinel)));
         if is_new {
@@ -94,8 +95,8 @@ impl Monitor {
         if state.waker.is_some() {
             return is_new;
         }
-        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the next
-        // use tries again.
+        // Without a descriptor or a thread there are no events: calls ask the Sentinels when something fails, and the
+        // next use tries again.
         let Ok(waker) = Waker::new().map(Arc::new) else { return is_new };
         let own = Arc::clone(&waker);
         if thread::spawn("vigie-monitor", move || self.run(own)).is_ok() {
@@ -130,7 +131,7 @@ impl Monitor {
             for service in &finished {
                 handles.iter_mut().for_each(|handle| handle.note_finished(service));
             }
-            // What follows from it is looked at before anything is waited for.
+            // Handles what follows from it before waiting again.
             let goes_on = !finished.is_empty() || !self.state().wanted.is_empty();
             let wake = if goes_on { now } else { wake };
             if !finished.is_empty() || now.saturating_duration_since(tidied) >= NAP {
@@ -142,17 +143,17 @@ impl Monitor {
                 handles.iter().flat_map(HandleState::poll_fds).chain(discoveries.poll_fds()).collect();
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
-            // After a failure of poll all are driven, as after a nap.
+            // If poll fails, everything is driven, as after the longest sleep.
             let waited = poll::wait(&mut fds, Some(timeout));
             found = if waited.is_ok() { Found::of(&fds) } else { Found::all() };
         }
     }
 
-    /// Takes new handles in and lets closed ones go; whether all services are to be looked at. `None` when there is no handle left, and
-    /// the thread ends.
+    /// Adds new handles and drops closed ones; whether all services are to be checked. `None` if there is no handle
+    /// left, and the thread ends.
     fn take_in(&self, handles: &mut Vec<HandleState>) -> Option<bool> {
         let mut state = self.state();
-        // Kept beyond the lock: the drop of a last handle wakes the monitor, which takes the lock.
+        // Kept longer than the lock: dropping the last reference to a handle calls `recheck`, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
         let is_open = |handle: &Weak<Sentinel>| {
             alive.iter().any(|sentinel| std::ptr::eq(Arc::as_ptr(sentinel), handle.as_ptr()) && !sentinel.is_closed())

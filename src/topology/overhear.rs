@@ -1,7 +1,8 @@
-//! Asks a Sentinel whose events the user may not hear, often enough that a planned failover is known of before the promotion.
+//! Asks a Sentinel whose events the user may not hear, often enough to notice a planned failover before the promotion.
 //!
-//! Guarantees: never waits; every [`EVERY`], on an open connection, and at most [`MOST`] questions a second from this process to one Sentinel,
-//! however many handles and services there are. Leaves to others: what follows (failover).
+//! Guarantees: never waits; asks every [`EVERY`] on an open connection, and sends at most [`MOST`] questions a second
+//! from this process to one Sentinel, however many handles and services there are. Leaves to others: what follows
+//! (transition).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,24 +18,24 @@ use crate::sys::waker::Waker;
 
 const EVERY: Duration = Duration::from_millis(100);
 const MOST: u32 = 100;
-/// Questions about one service.
+/// The number of questions about one service.
 const QUESTIONS: u32 = 2;
-/// Who does not answer is dialled anew.
+/// A server that does not answer for so long is dialled again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many services are asked about at each Sentinel, of all handles of the process.
+/// The number of services that each Sentinel is asked about, over all handles of the process.
 pub(super) type Crowd = HashMap<Endpoint, u32>;
 
-/// The connection for it.
+/// A Sentinel that is asked.
 pub(super) struct Overhear {
     asker: Asker,
-    /// What was asked about, in order.
+    /// The services that it is asked about, in order.
     asked: Vec<String>,
-    /// How often that is, as it was last told.
+    /// The interval that was last reported.
     pub(super) told: Option<Duration>,
 }
 
-/// What a Sentinel says of a service: the address that it names, and what it shows.
+/// What a Sentinel says about a service: the address that it names, and its view of the primary.
 pub(super) struct Overheard {
     pub(super) service: String,
     pub(super) named: Option<Endpoint>,
@@ -46,10 +47,10 @@ impl Overhear {
         Self { asker: Asker::new(endpoint, options), asked: Vec::new(), told: None }
     }
 
-    /// Does what can be done now. `crowd`: how many services are asked about there.
+    /// Does what can be done without waiting. `crowd`: the number of services that this Sentinel is asked about.
     pub(super) fn drive(&mut self, services: &[String], crowd: u32, waker: &Arc<Waker>) -> Vec<Overheard> {
         if self.asked != services {
-            // What is under way is about others.
+            // The question under way is about other services.
             self.asker.hang_up();
             self.asked = services.to_vec();
         }
@@ -71,18 +72,18 @@ impl Overhear {
             .collect()
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.asker.poll_fds()
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.asker.wakes_at()
     }
 }
 
-/// How often a Sentinel is asked about each of so many services.
+/// The interval of questions about each service, by the number of services.
 pub(super) fn pace(crowd: u32) -> Duration {
     EVERY.max(Duration::from_secs(1) * QUESTIONS * crowd / MOST)
 }

@@ -1,7 +1,7 @@
-//! The pauses of a service's nodes: one for each node and role, for all who connect to it.
+//! The pauses of the nodes of a service: one for each node and role, shared by all that connect to it.
 //!
-//! Guarantees: a pause belongs to the generation (the configuration epoch) in which the node failed; a caller that waits for one can tell
-//! that all have been ended. Leaves to others: how long a pause is (net), and what ends them (failover, monitor).
+//! Guarantees: a pause belongs to the configuration epoch in which the node failed; a caller that waits for a pause
+//! notices when all are ended. Leaves to others: the length of a pause (net), and what ends it (service, handle_state).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::config::{Endpoint, RetrySettings};
 use crate::net::Pause;
 
-/// The pauses of a service's nodes.
+/// The pauses of the nodes of a service: one for each node and role, shared by all that connect to it.
 #[derive(Default)]
 pub(super) struct Pauses {
     known: Mutex<Vec<NodePause>>,
-    /// How often all were ended.
+    /// How many times all pauses were ended.
     ended: AtomicU64,
 }
 
@@ -33,14 +33,14 @@ impl Pauses {
         if let Some(known) = known.iter().find(same) {
             return Arc::clone(&known.pause);
         }
-        // Those of nodes that have left, and did not fail.
+        // Drops the pauses of nodes that are gone and did not fail.
         known.retain(|known| Arc::strong_count(&known.pause) > 1 || known.pause.left().is_some());
         let pause = Arc::new(Pause::new(retry.backoff_min, retry.backoff_max));
         known.push(NodePause { endpoint: endpoint.clone(), as_primary, epoch: 0, pause: Arc::clone(&pause) });
         pause
     }
 
-    /// The pause of a node that is named as the primary under this epoch: what it did under another one does not count.
+    /// The pause of the primary of this epoch: what the node did under another epoch does not count.
     pub(super) fn of_primary(&self, endpoint: &Endpoint, epoch: u64, retry: &RetrySettings) -> Arc<Pause> {
         let pause = self.of(endpoint, true, retry);
         let mut known = self.lock();
@@ -52,17 +52,17 @@ impl Pauses {
         pause
     }
 
-    /// How long the node that is wanted as the primary is left alone; `None`: it may be dialled.
+    /// The remaining pause of the primary; `None`: it may be dialled.
     pub(super) fn left(&self) -> Option<Duration> {
         self.lock().iter().filter(|known| known.as_primary).filter_map(|known| known.pause.left()).min()
     }
 
-    /// How often all were ended.
+    /// How many times all pauses were ended.
     pub(super) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Something has happened: all may be dialled at once.
+    /// Ends all pauses: something has changed, and every node may be dialled.
     pub(super) fn end(&self) {
         self.lock().iter().for_each(|known| known.pause.clear());
         self.ended.fetch_add(1, Ordering::AcqRel);

@@ -272,7 +272,8 @@ impl SentinelSubscription {
         }
     }
 
-    /// Sends a PING or renews the subscription when that is due. True if the renewal was confirmed at once.
+    /// Ends the subscription if its Sentinel is silent; sends a PING or renews it when that is due. True if the renewal
+    /// was confirmed at once.
     fn stay_alive(&mut self, now: Instant, timeout: Duration, heard: &mut Vec<SentinelEvent>) -> Result<bool, Error> {
         let stopped = now.saturating_duration_since(std::mem::replace(&mut self.driven, now)) >= STOPPED;
         match &mut self.state {
