@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::{Endpoint, RetrySettings};
 use crate::net::Pause;
 
-/// The pauses of the nodes of a service: one for each node and role, shared by all that connect to it.
+/// The pauses of the nodes of a service.
 #[derive(Default)]
 pub(super) struct Pauses {
     known: Mutex<Vec<NodePause>>,

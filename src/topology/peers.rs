@@ -1,8 +1,8 @@
-//! The Sentinels that are known: those given, which stay, and those learned from them, within bounds.
+//! The known Sentinels: those of the configuration, which stay, and those learned from them, up to a limit.
 //!
-//! Guarantees: shuffled at the start, good ones first after that; no entry is lost or doubled, however many discoveries end at the same
-//! time; learned ones never crowd out given ones, and go when they neither answer nor are named any more. Leaves to others:
-//! asking them.
+//! Guarantees: shuffled at the start, and then sorted by how useful each was; no entry is lost or doubled, however many
+//! discoveries end at the same time; learned Sentinels never displace configured ones, and are removed when they
+//! neither answer nor are named any more. Leaves to others: asking them.
 
 use super::answer::Peer;
 use super::identity::{Identity, Speaker};
@@ -10,34 +10,34 @@ use crate::config::Endpoint;
 use crate::sys::random;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Discoveries that a learned Sentinel may miss, once nobody names it any more.
+/// A learned Sentinel is removed after this many discoveries in which it neither answered nor was named.
 const MISSES: u32 = 3;
 
-/// A Sentinel as one discovery sees it.
+/// A Sentinel, for one discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its address as given or announced.
     pub endpoint: Endpoint,
     /// Whether the configuration names it.
     pub given: bool,
-    /// Whether it counts when a majority is needed: given, or met before.
+    /// Whether it counts for a majority: configured, or met before.
     pub counts: bool,
-    /// The id that it told last, or that others tell of it.
+    /// The id that it gave last, or that others list for it.
     pub id: Option<String>,
 }
 
-/// How it went with one Sentinel.
+/// The result with one Sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Met {
-    /// It answered and was of use; its id, if it tells.
+    /// It answered, and the answer was of use; with its id, if it gives one.
     Good(Option<String>),
-    /// It answered, and was of no use.
+    /// It answered, and the answer was of no use.
     Useless(Option<String>),
     /// It answered, and is of another deployment.
     Stranger(Option<String>),
     /// It did not answer.
     Missed,
-    /// Others were faster.
+    /// Its answer was not waited for.
     Skipped,
 }
 
@@ -48,12 +48,12 @@ struct Entry {
     endpoint: Endpoint,
     given: bool,
     id: Option<String>,
-    /// It has told more than one id: several Sentinels stand behind it, and it is a second name of none.
+    /// It has given more than one id: several Sentinels share this address, and it is no second address of a known one.
     varies: bool,
     stranger: bool,
     met: bool,
     misses: u32,
-    /// Discoveries since somebody named it.
+    /// The number of discoveries since a Sentinel named it.
     unnamed: u32,
 }
 
@@ -72,7 +72,8 @@ impl Entry {
 }
 
 impl SentinelList {
-    /// Those given, in random order: many processes with one configuration must not all begin with the same Sentinel.
+    /// The configured ones, in random order: processes with the same configuration must not all start with the same
+    /// Sentinel.
     pub fn new(given: &[Endpoint]) -> Self {
         let mut entries: Vec<_> = given.iter().map(|endpoint| Entry::new(endpoint.clone(), true, None)).collect();
         random::rng().shuffle(&mut entries);
@@ -90,7 +91,7 @@ impl SentinelList {
         self.entries().iter().map(member).collect()
     }
 
-    /// Takes in those that a Sentinel names, at most `most` that were not given; which of them are new.
+    /// Adds those that a Sentinel names, up to `most` learned ones; which of them are new.
     pub fn learn(&self, peers: &[Peer], most: usize) -> Vec<Endpoint> {
         let mut entries = self.entries();
         let mut new = Vec::new();
@@ -106,12 +107,12 @@ impl SentinelList {
         new
     }
 
-    /// Addresses that have told more than one id.
+    /// The addresses that have given more than one id.
     pub fn varying(&self) -> Vec<Endpoint> {
         self.entries().iter().filter(|entry| entry.varies).map(|entry| entry.endpoint.clone()).collect()
     }
 
-    /// A Sentinel has told its id: it answered too late for the discoveries so far.
+    /// Notes the id of a Sentinel that answered too late for the discoveries so far.
     pub fn introduce(&self, endpoint: &Endpoint, id: Option<&str>) {
         let mut entries = self.entries();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.endpoint == *endpoint && entry.id.is_none()) {
@@ -119,7 +120,7 @@ impl SentinelList {
         }
     }
 
-    /// Who they are that count, each once, and where they are reached.
+    /// The Sentinels that count, each once, and where they are reached.
     pub fn speakers(&self) -> Vec<Speaker> {
         let mut all: Vec<Speaker> = Vec::new();
         for entry in self.entries().iter().filter(|entry| (entry.given || entry.met) && !entry.stranger) {
@@ -131,7 +132,7 @@ impl SentinelList {
         all
     }
 
-    /// Puts the good ones first, in the order in which they are told here, and the others behind; forgets the dead.
+    /// Sorts the Sentinels: useful ones first, in the order given here; removes those that are gone.
     pub fn settle(&self, met: &[(Endpoint, Met)]) {
         let mut entries = self.entries();
         let somebody_answered = met.iter().any(|(_, met)| matches!(met, Met::Good(_)));
@@ -152,7 +153,7 @@ impl SentinelList {
                 }
             }
         }
-        // Sorting is stable: who was not asked, or not waited for, stays where it was among its like.
+        // The sort is stable: those that were not asked or not waited for keep their place among their kind.
         entries.sort_by_key(|entry| {
             met.iter().position(|(endpoint, _)| *endpoint == entry.endpoint).map_or((1, 0), |place| {
                 match met[place].1 {
@@ -172,7 +173,7 @@ impl SentinelList {
     }
 }
 
-/// Room for one more learned Sentinel; one that was never met, and is silent, makes way, and one of another deployment does.
+/// Makes room for one more learned Sentinel: one of another deployment is removed, or a silent one that never answered.
 fn make_room(entries: &mut Vec<Entry>, most: usize) -> bool {
     if entries.iter().filter(|entry| !entry.given).count() < most {
         return true;
@@ -181,7 +182,7 @@ fn make_room(entries: &mut Vec<Entry>, most: usize) -> bool {
     bogus.map(|place| entries.remove(place)).is_some()
 }
 
-/// A learned address that turns out to be a Sentinel known under another one goes.
+/// Removes a learned address of a Sentinel that is known by another address.
 fn drop_doubles(entries: &mut Vec<Entry>) {
     let mut place = 0;
     while place < entries.len() {

@@ -1,21 +1,23 @@
-//! Who answered a discovery, and where: whether a Sentinel that spoke before is still there under that identity. No I/O.
+//! Which Sentinels answered a discovery, and where: whether a Sentinel that was heard before is still there under that
+//! identity. No I/O.
 //!
-//! Guarantees: a Sentinel has left only when every address where it was heard, or where another one lists it, answers as somebody else: a
-//! restart with a new id, or a MYID that is refused from now on. An address that several Sentinels stand behind proves nothing: those are
-//! listed under addresses of their own. Leaves to others: what follows (fence, failover).
+//! Guarantees: a Sentinel has left only if every address where it was heard, or where another Sentinel lists it,
+//! answers as somebody else: it restarted with a new id, or its MYID is refused from now on. An address that several
+//! Sentinels share proves nothing: they are listed under addresses of their own. Leaves to others: what follows (fence,
+//! failover).
 
 use super::answer::{Answer, Heard, has_flag};
 use super::identity::{Identity, Speaker};
 use super::round::Asked;
 use crate::config::Endpoint;
 
-/// Those who answered, and what they say of the others.
+/// The Sentinels that answered, and what they say about the others.
 #[derive(Debug, Default)]
 pub struct Presence {
     answered: Vec<Present>,
-    /// Where the others list each.
+    /// The addresses under which each is listed by others.
     listed: Vec<(Identity, Endpoint)>,
-    /// Addresses that have told more than one id before.
+    /// Addresses that have given more than one id before.
     varying: Vec<Endpoint>,
 }
 
@@ -28,7 +30,7 @@ struct Present {
 }
 
 impl Presence {
-    /// Of these answers; `primary`: the known one; `varying`: the addresses that have told more than one id before.
+    /// By these answers. `primary`: the known one; `varying`: the addresses that have given more than one id before.
     pub fn of(asked: &[Asked], primary: Option<&Endpoint>, varying: Vec<Endpoint>) -> Self {
         let mut all = Self { varying, ..Self::default() };
         for (asked, answer) in asked.iter().filter_map(|asked| Some((asked, asked.answer()?))) {
@@ -39,12 +41,13 @@ impl Presence {
         all
     }
 
-    /// Whether others answer wherever this one was.
+    /// Whether other Sentinels answer at each address of this one.
     pub fn has_left(&self, who: &Identity, announced: &Endpoint) -> bool {
         self.is_replaced(who, announced, |_| true)
     }
 
-    /// The same, and none of those is in TILT or shows a failover: nobody there continues what it began.
+    /// Like [`Presence::has_left`], and none of those is in TILT or reports a failover: none continues what this one
+    /// began.
     pub fn has_left_calmly(&self, who: &Identity, announced: &Endpoint) -> bool {
         self.is_replaced(who, announced, |seat| seat.calm)
     }
@@ -59,7 +62,7 @@ impl Presence {
     }
 }
 
-/// Who names another primary may have finished the failover: only a verified switch ends that one.
+/// A Sentinel that names another primary may have finished the failover: only a verified switch ends that one.
 fn is_calm(answer: &Answer, primary: Option<&Endpoint>) -> bool {
     !answer.tilt
         && match &answer.heard {

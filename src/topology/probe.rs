@@ -1,6 +1,7 @@
-//! Asks a node for its role, again and again (rule 9).
+//! Asks a node for its role repeatedly (rule 9).
 //!
-//! Guarantees: never waits; a candidate is asked every [`EVERY`], and no more once it has said that it is a primary. Leaves to others: whether a candidate is taken at its word.
+//! Guarantees: never waits; a candidate is asked every [`EVERY`], until it says that it is a primary. Leaves to others:
+//! whether a candidate is taken at its word (failover).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +12,11 @@ use crate::net::{Expect, LinkOptions, Role, Tells};
 use crate::sys::poll::PollFd;
 use crate::sys::waker::Waker;
 
-/// Between two questions to a candidate.
+/// The interval of questions to a candidate.
 pub(super) const EVERY: Duration = Duration::from_millis(12);
-/// A node that does not answer is dialled anew.
+/// A node that does not answer for so long is dialled again.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A node under question.
+/// A node that is asked.
 pub(super) struct Probe {
     /// As announced.
     pub(super) announced: Endpoint,
@@ -25,17 +26,17 @@ pub(super) struct Probe {
     begun: Instant,
     /// It has said that it is a primary.
     pub(super) says_primary: bool,
-    /// When it was asked last of the times when it said that it is a replica.
+    /// When the latest question was sent that it answered as a replica.
     pub(super) says_replica: Option<Instant>,
 }
 
 impl Probe {
-    /// A candidate, which is asked until it says that it is a primary.
+    /// A probe of a candidate, which ends when it says that it is a primary.
     pub(super) fn candidate(announced: Endpoint, settings: &ClientSettings) -> Self {
         Self { once: true, ..Self::new(announced, settings, EVERY) }
     }
 
-    /// A node that is asked as long as this lives.
+    /// A probe that asks until it is dropped.
     pub(super) fn new(announced: Endpoint, settings: &ClientSettings, every: Duration) -> Self {
         let endpoint = settings.address_map.apply(&announced);
         let asker = Asker::new(endpoint, Arc::new(LinkOptions::of_node(settings, Expect::Any)));
@@ -47,17 +48,18 @@ impl Probe {
         self.once && self.says_primary
     }
 
-    /// For how long it has been asked.
+    /// How long the probe has been running.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun)
     }
 
-    /// Does what can be done now; what it has said about being a primary, and when it was asked that.
+    /// Does what can be done without waiting; whether the node says that it is a primary, and when that question was
+    /// sent.
     pub(super) fn drive(&mut self, waker: &Arc<Waker>) -> Option<(Instant, bool)> {
         if self.is_done() {
             return None;
         }
-        // Of one that tells its role by nothing the Sentinels' word alone is to be had.
+        // Nothing is asked if no permitted command reports the role.
         let tells = self.asker.info().map(|info| info.tells);
         let bytes = tells.and_then(Tells::question).unwrap_or_default();
         let question = Question { bytes: &bytes, replies: 1, every: self.every, patience: PATIENCE };
@@ -76,12 +78,12 @@ impl Probe {
         Some((asked, says))
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.asker.poll_fds()
     }
 
-    /// When it wants to be driven though nothing happened.
+    /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         if self.is_done() { None } else { self.asker.wakes_at() }
     }

@@ -1,7 +1,7 @@
-//! Reaches any Sentinel when a handle is made that waits for one.
+//! Waits for the first Sentinel when a handle is created that is to wait for one.
 //!
-//! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error names how the last attempt at each ended. Refused
-//! credentials end it at once. Leaves to others: everything that follows (service).
+//! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error gives the latest failure of
+//! each Sentinel. Refused credentials end it at once. Leaves to others: everything that follows (service).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::sys::poll::Found;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
-/// Pauses between attempts to reach any Sentinel at the start: the first, and the longest.
+/// The pause between two attempts: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
-/// What the last pause leaves of the time for the attempt behind it.
+/// The time that is left for the last attempt.
 const LAST_ATTEMPT: Duration = Duration::from_millis(20);
 
-/// Tries until one Sentinel has answered a PING. Refused credentials will not get better by waiting.
+/// Tries until one Sentinel has answered a PING. Waiting does not help against refused credentials.
 pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Deadline) -> Result<()> {
     let mut pause = PAUSES.0;
     let mut failures = BTreeMap::new();
@@ -42,7 +42,7 @@ pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Dead
     }
 }
 
-/// `failures`: how the earlier attempts at each ended, for those whose answer this one does not wait for.
+/// `failures`: how earlier attempts at each Sentinel ended, for those that this attempt does not wait for.
 fn reach_once(
     settings: &Settings,
     list: &SentinelList,
@@ -61,9 +61,9 @@ fn reach_once(
         let (given, known_id, place) = (member.given, member.id, usize::MAX);
         asked.push(Asked { announced: member.endpoint, endpoint, given, counts: true, known_id, place, end: None });
     }
-    // Without a waker a name that is resolved is noticed at the next event or timeout.
+    // Without a waker the result of a lookup is noticed at the next event or timeout.
     let waker = Waker::new().ok().map(Arc::new);
-    // Accept, shake hands, answer: each of them may take timeout.sentinel.
+    // Connecting, the handshake and the answer may each take timeout.sentinel.
     let limit = Instant::now() + deadline.left_or(timeout * 3);
     while asked.iter().any(|one| one.end.is_none()) && Instant::now() < limit {
         let ended = links.drive(&Found::all(), waker.as_ref());

@@ -1,7 +1,8 @@
 //! The replicas of a service, and which of them may be read from.
 //!
-//! Guarantees: the list is the winning Sentinel's; a replica is unfit when more than half of the Sentinels that list it say so, and the
-//! reason is kept. Leaves to others: ROLE and lag (pool, client), and the choice among fit ones.
+//! Guarantees: the list is that of the Sentinel that won; a replica is unfit if more than half of the Sentinels that
+//! list it say so, and the reason is kept. Leaves to others: ROLE and lag (pool, route), and the choice among fit
+//! replicas (route).
 
 use super::answer::{ReplicaAnswer, has_flag};
 use super::cause::{Cause, Why};
@@ -11,12 +12,12 @@ use crate::config::{AddressMap, Endpoint};
 
 const BROKEN_LINK: &str = "its link to the primary is broken";
 
-/// The replicas as the winner lists them, judged by all.
+/// The replicas that the winner lists, judged by all voices.
 pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: &AddressMap) -> Vec<ReplicaView> {
     let mut replicas: Vec<ReplicaView> = Vec::new();
     for replica in winner.replicas {
         let known = replicas.iter().any(|view| view.announced == replica.announced);
-        // The old primary may be listed under the address that it had as a replica.
+        // The primary may still be listed as the replica that it was.
         if known || !replica.announces || replica.announced == *primary {
             continue;
         }
@@ -42,7 +43,7 @@ fn opinion<'a>(voice: &Voice<'a>, announced: &Endpoint) -> Option<&'a ReplicaAns
     voice.replicas.iter().find(|replica| replica.announced == *announced)
 }
 
-/// Why most of them hold it for unfit, and whether all of these name its link alone.
+/// Why most of them consider it unfit, and whether all of these give its link as the only reason.
 fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(Why, bool)> {
     let bad = |opinion: &ReplicaAnswer| {
         let flag = ["o_down", "s_down", "disconnected"].into_iter().find(|flag| has_flag(&opinion.flags, flag));
@@ -63,7 +64,8 @@ fn unfit(opinions: &[&ReplicaAnswer]) -> Option<(Why, bool)> {
     Some((Why::own(cause, text), by_link))
 }
 
-/// Rule 32: after the loss of a primary every replica reports a broken link for seconds; that says nothing about the replica.
+/// Keeps replicas fit that only have a broken link: after the loss of a primary every replica reports that for seconds
+/// (rule 32).
 pub fn keep_fitness(replicas: &mut [ReplicaView], before: &[ReplicaView]) {
     for replica in replicas.iter_mut().filter(|replica| replica.unfit_by_link) {
         let known = before.iter().find(|known| known.announced == replica.announced);

@@ -1,7 +1,7 @@
-//! What the Sentinels said, for people: errors that name each of them, and a line for each.
+//! What the Sentinels said, for people: error messages that name each of them, and one line for each.
 //!
-//! Guarantees: "nobody answered", "nobody knows the name" and "no usable primary" are different errors; each tells what every Sentinel
-//! said, up to a bound. No I/O.
+//! Guarantees: "nobody answered", "nobody knows the name" and "no usable primary" are different errors; each says what
+//! every Sentinel said, up to a limit. No I/O.
 
 use super::answer::{Answer, Heard};
 use super::round::Asked;
@@ -11,10 +11,10 @@ use crate::time::Deadline;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// Sentinels that an error quotes.
+/// How many Sentinels an error message quotes.
 const QUOTED: usize = 10;
 
-/// The error of a discovery that no candidate came of.
+/// The error of a discovery without a candidate.
 pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadline: Deadline) -> Error {
     let said = said(asked);
     let after = deadline.elapsed().as_millis();
@@ -34,7 +34,7 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
     Error::new(status, text).with_flags(flags::RETRYABLE)
 }
 
-/// The services that there are, for who has mistaken the name.
+/// The services that the Sentinels know, in case the name is mistyped.
 fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
     let names: BTreeSet<&str> = answers.clone().flat_map(|answer| &answer.services).map(String::as_str).collect();
     let mut shown: Vec<String> = names.iter().take(QUOTED).map(|name| quoted(name)).collect();
@@ -49,8 +49,8 @@ fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> Strin
     format!("they know {}", shown.join(", "))
 }
 
-/// The error when no candidate's own word could be had. What the Sentinels said explains a wrong or an unreachable node, and no
-/// refusal of one that was reached.
+/// The error if no candidate could be verified. What the Sentinels said helps with a wrong or an unreachable node, but
+/// not with a node that refused.
 pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
     let error = error.in_context(format_args!("service {}", quoted(service)));
     match error.status() {
@@ -59,7 +59,7 @@ pub fn unverified(service: &str, asked: &[Asked], error: Error) -> Error {
     }
 }
 
-/// The error when no Sentinel answered: refused credentials are another matter than silence.
+/// The error if no Sentinel answered; refused credentials are another error than silence.
 pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
     let failures = asked.iter().filter_map(|asked| asked.end.as_ref().and_then(|end| end.as_ref().err()));
     let silent = [Status::Connect, Status::Resolve, Status::Timeout, Status::Io];
@@ -68,7 +68,7 @@ pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
         let refusals: Vec<_> = reached.collect();
         if refusals.iter().all(|error| error.status() == Status::Auth) {
             let all = |code: &str| refusals.iter().all(|error| error.server_code() == code);
-            // One that tells a missing permission has accepted the credentials, and one that asks for a password was given none.
+            // NOPERM: the credentials were accepted. NOAUTH: none were given.
             let text = if all("NOPERM") {
                 format!(
                     "the ACL user of sentinel.username lacks a permission at the Sentinels {what}; grant what they name: {said}"
@@ -84,7 +84,7 @@ pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
     Error::new(Status::NoSentinel, format!("no Sentinel answered {what}: {said}")).with_flags(flags::RETRYABLE)
 }
 
-/// What each said, one after the other.
+/// What each Sentinel said, as one line.
 pub fn said(asked: &[Asked]) -> String {
     let mut parts: Vec<_> =
         asked.iter().take(QUOTED).map(|asked| format!("{}: {}", asked.endpoint, state(asked).1)).collect();
@@ -94,7 +94,7 @@ pub fn said(asked: &[Asked]) -> String {
     parts.join("; ")
 }
 
-/// What each said, for the snapshot; these are of another deployment.
+/// What each Sentinel said, for the snapshot. `strangers`: the indices of those of another deployment.
 pub fn views(asked: &[Asked], strangers: &[usize]) -> Vec<SentinelView> {
     let since = Instant::now();
     let view = |(index, asked): (usize, &Asked)| {

@@ -1,8 +1,9 @@
 //! One round of questions to all Sentinels: who is asked, and when enough has been said.
 //!
-//! Guarantees: those who are learned meanwhile are asked too, those of another deployment are not learned from; the round ends when more
-//! than half of those who decide agree and the others have had their moment. No I/O. Leaves to others: the questions' way (command),
-//! who counts and whom to believe (deployment, judge), and what becomes of it (discovery).
+//! Guarantees: Sentinels that are learned meanwhile are asked too, but nothing is learned from those of another
+//! deployment; the round ends when more than half of the deciders agree and the others have had some more time. No I/O.
+//! Leaves to others: sending the questions (command), who counts and whom to believe (deployment, judge), and what
+//! follows (discovery).
 
 use super::answer::{self, Answer, Heard};
 use super::command::Answered;
@@ -18,8 +19,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long those who have not answered yet are given once enough has been said: one of them may know of a newer epoch. As long as
-/// it took up to there, within these limits.
+/// How much longer the others may take once enough has been said, because one of them may know a newer epoch: as long
+/// as the round has taken so far, within these limits.
 const GRACE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(20));
 
 /// A Sentinel in a discovery.
@@ -32,32 +33,32 @@ pub struct Asked {
     pub given: bool,
     /// Whether it counts for a majority.
     pub counts: bool,
-    /// The id that it told last, or that others tell of it.
+    /// The id that it gave last, or that others list for it.
     pub known_id: Option<String>,
-    /// In which place it answered, after the others if it did not.
+    /// Its place in the order of answers; after all others if it did not answer.
     pub place: usize,
-    /// How it ended; `None`: others were faster.
+    /// How it ended; `None`: its answer was not waited for.
     pub end: Option<Result<Answer>>,
 }
 
 impl Asked {
-    /// What it said, if it did.
+    /// Its answer, if there is one.
     pub fn answer(&self) -> Option<&Answer> {
         self.end.as_ref().and_then(|end| end.as_ref().ok())
     }
 
-    /// Who it is: what it says now, or what was known of it before if it does not answer.
+    /// Its identity, by what it says now, or by what was known before.
     pub fn identity(&self) -> Identity {
         let id = self.answer().map_or(self.known_id.as_deref(), |answer| answer.id.as_deref());
         Identity::new(id, &self.announced)
     }
 
-    /// The same with its address.
+    /// Its identity and address.
     pub fn speaker(&self) -> Speaker {
         Speaker { identity: self.identity(), announced: self.announced.clone() }
     }
 
-    /// How it went with it.
+    /// The result with it.
     pub fn met(&self) -> Met {
         match &self.end {
             None => Met::Skipped,
@@ -73,7 +74,7 @@ pub fn answers<'a>(asked: &'a [Asked], of: &[usize]) -> Vec<(usize, &'a Answer)>
     of.iter().filter_map(|index| asked[*index].answer().map(|answer| (*index, answer))).collect()
 }
 
-/// Who counts of those who answered.
+/// Which of those that answered count.
 pub fn choose(asked: &[Asked], known: &Known) -> Electorate {
     let mut seats = Vec::new();
     for (index, asked) in asked.iter().enumerate() {
@@ -85,27 +86,27 @@ pub fn choose(asked: &[Asked], known: &Known) -> Electorate {
     deployment::choose(&seats, &known.membership, given.len(), known.primary.as_ref())
 }
 
-/// One round of questions to all Sentinels: who asks them is told whom, and tells what they answered.
+/// One round of questions to all Sentinels. It says what to ask whom, and is given the answers.
 pub struct Round {
     service: String,
     settings: Arc<Settings>,
     list: Arc<SentinelList>,
     known: Known,
     asked: Vec<Asked>,
-    /// What one has answered that had to be asked again in older words.
+    /// Replies of Sentinels that have to be asked again with an older command.
     partial: Vec<(usize, Vec<Reply>)>,
-    /// How many have answered.
+    /// The number of answers.
     answered: usize,
-    /// What is to be asked, and of whom.
+    /// The questions to send: the index of the Sentinel, the bytes, the number of replies.
     due: Vec<(usize, Vec<u8>, usize)>,
     begun: Instant,
     deadline: Deadline,
-    /// Enough has been said: the others have until then.
+    /// Enough has been said; the others have until then.
     grace: Option<Instant>,
 }
 
 impl Round {
-    /// A round that asks all Sentinels that are known.
+    /// Starts a round with all known Sentinels.
     pub fn new(
         service: &str,
         settings: Arc<Settings>,
@@ -128,12 +129,12 @@ impl Round {
         self.begun
     }
 
-    /// The settings that it goes by.
+    /// The settings of the round.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    /// What is to be asked now: of which of the Sentinels, where it is, the question, and how many replies that has.
+    /// The questions to send now: the index of the Sentinel, its address, the bytes, the number of replies.
     pub fn take_due(&mut self) -> Vec<(usize, Endpoint, Vec<u8>, usize)> {
         let due = std::mem::take(&mut self.due);
         due.into_iter()
@@ -141,12 +142,12 @@ impl Round {
             .collect()
     }
 
-    /// What was said, and what was known before.
+    /// The answers, and what was known before.
     pub fn into_parts(self) -> (Vec<Asked>, Known, Arc<Settings>) {
         (self.asked, self.known, self.settings)
     }
 
-    /// Asks one, unless address.map leads two addresses to the same place.
+    /// Adds a Sentinel, unless address.map maps another one to the same address.
     fn add(&mut self, Member { endpoint: announced, given, counts, id: known_id }: Member) {
         let endpoint = self.settings.sentinel.address_map.apply(&announced);
         if !self.asked.iter().any(|asked| asked.endpoint == endpoint) {
@@ -157,25 +158,25 @@ impl Round {
         }
     }
 
-    /// Whether all have ended, or enough has been said and the others have had their moment.
+    /// Whether all have answered or failed, or enough has been said and the time of the others is over.
     pub fn is_over(&mut self, now: Instant) -> bool {
         if self.asked.iter().all(|asked| asked.end.is_some()) {
             return true;
         }
         if self.grace.is_none() && self.deadline.is_missed() {
-            // This process was stopped: nobody has had the time that was meant for the answers.
+            // This process was stopped for a while: the Sentinels get their time again.
             self.deadline = self.deadline.renewed(self.settings.sentinel.timeout * 2);
         }
         let end = self.deadline.end();
         now >= end.unwrap_or(now) || self.grace.is_some_and(|end| now >= end)
     }
 
-    /// When it is over though nobody says anything more.
+    /// When it ends even if nothing more is said.
     pub fn ends_at(&self) -> Option<Instant> {
         [self.grace, self.deadline.end()].into_iter().flatten().min()
     }
 
-    /// Takes what came of a question.
+    /// Takes the answer to a question.
     pub fn hear(&mut self, index: usize, outcome: Result<Answered>) {
         if self.asked[index].end.is_some() {
             return;
@@ -202,7 +203,7 @@ impl Round {
         }
     }
 
-    /// What the replies mean; `None` when it has to be asked again in older words.
+    /// Reads the replies; `None` if the Sentinel has to be asked again with an older command.
     fn understand(&mut self, index: usize, answered: Answered) -> Option<Result<Answer>> {
         let place = self.partial.iter().position(|(whose, _)| *whose == index);
         let mut replies = place.map(|place| self.partial.swap_remove(place).1).unwrap_or_default();
@@ -216,15 +217,15 @@ impl Round {
         Some(answer::read(&replies, &answered.id, &own, &self.asked[index].endpoint))
     }
 
-    /// Whether there is nothing to gain from waiting for long: more than half of those who decide agree, or all of these have ended and
-    /// nobody disagrees.
+    /// Whether waiting for more answers can change nothing: more than half of the deciders agree, or all of them have
+    /// ended and nobody disagrees.
     fn is_enough(&self) -> bool {
         let Electorate::Ours { ours, .. } = choose(&self.asked, &self.known) else { return false };
         let deciders: HashSet<_> =
             self.asked.iter().filter(|asked| self.decides(asked)).map(|asked| asked.identity()).collect();
         let voices = judge::voices(&answers(&self.asked, &ours), deciders.len());
         let waiting = self.asked.iter().any(|asked| self.decides(asked) && asked.end.is_none());
-        // Rule 3: the known primary yields to an older word only when nobody who can be reached names it.
+        // Rule 3: the known primary yields to an older epoch only if no reachable Sentinel names it.
         let counts = |voice: &Voice<'_>| !(waiting && judge::goes_back(voice, &self.known));
         let decides = |voice: &Voice<'_>| self.decides(&self.asked[voice.index]) && counts(voice);
         let min_others = self.settings.sentinel.min_others as usize;
@@ -232,7 +233,7 @@ impl Round {
             || (!waiting && judge::is_unanimous(&voices, min_others))
     }
 
-    /// The given ones decide which deployment is joined; after that its members count.
+    /// The configured Sentinels decide which deployment is joined; after that its members decide.
     fn decides(&self, asked: &Asked) -> bool {
         match self.known.membership.is_new() {
             true => asked.given,

@@ -1,9 +1,9 @@
-//! Discoveries under way, and the links on which they ask.
+//! The discoveries that are running, and the links on which they ask.
 //!
-//! Guarantees: never waits for a Sentinel. At most [`MOST`] discoveries of one handle ask at a time, and [`MOST_URGENT`] with the urgent ones, so
-//! that a handle whose Sentinels hang delays no other. A worker asks a node for its role, because that may wait. The callers that wait are told
-//! however a discovery ends. Leaves to others: when to discover (service), what the answers mean (discovery), and the thread that
-//! drives (monitor, or a worker where there is none).
+//! Guarantees: never waits for a Sentinel. At most [`MOST`] discoveries of one handle run at a time, [`MOST_URGENT`]
+//! including urgent ones, so that a handle whose Sentinels hang delays no other. A worker asks nodes for their role,
+//! because that may wait. The callers that wait are told however a discovery ends. Leaves to others: when to discover
+//! (service), what the answers mean (discovery), and the thread (monitor, or a worker).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
@@ -22,16 +22,16 @@ use crate::sys::waker::Waker;
 use crate::time::Deadline;
 use crate::worker;
 
-/// Discoveries of one handle that ask at the same time.
+/// How many discoveries of one handle run at the same time.
 const MOST: usize = 16;
-/// The same with those that must not wait.
+/// The same limit for urgent ones.
 const MOST_URGENT: usize = 64;
-/// A poll takes what INFO said so long ago: TILT lasts half a minute.
+/// A poll accepts an INFO of this age: TILT lasts half a minute.
 const INFO_KEPT: Duration = Duration::from_secs(1);
-/// How often a thread that drives one discovery looks whether it is still wanted.
+/// How often a thread that runs one discovery checks whether it is still wanted.
 const CHECK: Duration = Duration::from_millis(20);
 
-/// A discovery under way.
+/// A running discovery.
 pub(super) struct Running {
     asker: u64,
     discovery: Discovery,
@@ -42,7 +42,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Begins; `None` when nobody wants to know any more.
+    /// Starts a discovery; `None` if its handle was closed.
     fn begin(discovery: Discovery, asker: u64, urgency: Urgency) -> Option<Self> {
         let service = discovery.service();
         if service.shared.is_closed() {
@@ -59,7 +59,7 @@ impl Running {
         Some(Self { asker, discovery, round, deadline, urgency, options })
     }
 
-    /// Asks what is to be asked; false when there was nothing.
+    /// Sends the questions that are due; false if there were none.
     fn ask(&mut self, links: &mut CommandLinks) -> bool {
         let due = self.round.take_due();
         let asks = !due.is_empty();
@@ -83,20 +83,20 @@ impl Running {
         self.discovery.service().is_wanted()
     }
 
-    /// Judges, and tells those who wait; on a worker, if a node must be asked for its role.
+    /// Judges the answers, and ends the discovery; on a worker if a node must be asked for its role.
     fn finish(self) {
         let Self { mut discovery, round, deadline, urgency, .. } = self;
         let service = Arc::clone(discovery.service());
         match conclude(&service, Hearing::of(round, deadline), false) {
             Ok(report) => discovery.finish(report),
             Err(hearing) => {
-                // What is told if no thread can be had for it.
+                // The result if no thread can be had.
                 discovery.prepare(service.no_thread());
                 let _ = worker::dial(service.host(), urgency == Urgency::Now, move || {
                     discovery.unprepare();
                     let service = Arc::clone(discovery.service());
                     finish_here(discovery, *hearing);
-                    // What the Sentinels showed may have to be watched from now on.
+                    // The monitor may have to watch what the discovery found.
                     service.recheck();
                 });
             }
@@ -118,7 +118,7 @@ fn finish_here(discovery: Discovery, hearing: Hearing) {
 pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
     let Some(mut running) = Running::begin(discovery, 0, Urgency::Now) else { return };
     let mut links = CommandLinks::default();
-    // Without a waker a name that is resolved is noticed at the next look.
+    // Without a waker the result of a lookup is noticed at the next check.
     let waker = Waker::new().ok().map(Arc::new);
     while running.is_wanted() && !until.is_over() {
         running.ask(&mut links);
@@ -164,14 +164,14 @@ pub(super) fn run_on_worker(wanted: Wanted) -> Result<()> {
     started.map_err(|error| service.no_thread().with_note(format_args!(" ({error})")))
 }
 
-/// A discovery that will not begin.
+/// Ends a requested discovery that will not be run.
 pub(super) fn abandon(wanted: &Wanted) {
     if let Some(discovery) = Discovery::of(wanted) {
         discovery.abandon();
     }
 }
 
-/// All discoveries of the process that one thread drives.
+/// All discoveries that one thread drives.
 #[derive(Default)]
 pub(super) struct Discoveries {
     links: CommandLinks,
@@ -181,12 +181,13 @@ pub(super) struct Discoveries {
 }
 
 impl Discoveries {
-    /// Takes on what is to begin.
+    /// Adds requested discoveries.
     pub(super) fn take_on(&mut self, wanted: Vec<Wanted>) {
         self.waiting.extend(wanted);
     }
 
-    /// Does what can be done now, after a wait that has found this; the services whose discovery has ended.
+    /// Does what can be done without waiting, after a poll that found these descriptors ready; the services whose
+    /// discoveries have ended.
     pub(super) fn drive(&mut self, found: &Found, waker: &Arc<Waker>) -> Vec<Arc<Service>> {
         self.begin_due(Instant::now());
         let (mut ended, none) = (Vec::new(), Found::none());
@@ -208,7 +209,7 @@ impl Discoveries {
     }
 
     fn begin_due(&mut self, now: Instant) {
-        // Urgent ones first, then in their order.
+        // Urgent ones first, otherwise in the order of request.
         self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.urgency));
         let mut place = 0;
         while place < self.waiting.len() {
@@ -220,14 +221,14 @@ impl Discoveries {
             let wanted = self.waiting.remove(place);
             self.last_asker += 1;
             let asker = self.last_asker;
-            // A panic ends this one alone: those who wait for it are told when it is dropped.
+            // A panic ends only this discovery: the callers that wait are told when it is dropped.
             let begun =
                 catch_unwind(AssertUnwindSafe(|| Running::begin(Discovery::of(&wanted)?, asker, wanted.urgency)));
             self.running.extend(begun.ok().flatten());
         }
     }
 
-    /// Whether it may begin beside the others of its handle.
+    /// Whether its handle has room for one more.
     fn has_room(&self, wanted: &Wanted) -> bool {
         let Some(service) = wanted.service.upgrade() else { return true };
         let of_handle = |one: &&Running| Arc::ptr_eq(&one.discovery.service().shared, &service.shared);
@@ -265,32 +266,32 @@ impl Discoveries {
         }
     }
 
-    /// After a panic: the callers that wait are told of it, and nothing of it is used again.
+    /// After a panic: ends all discoveries, and drops the links.
     pub(super) fn restart(&mut self) {
-        // A landing that is dropped tells of the panic.
+        // A discovery that is dropped reports the panic.
         self.waiting.drain(..).for_each(|wanted| drop(Discovery::of(&wanted)));
         self.running.clear();
         self.links = CommandLinks::default();
     }
 
-    /// Nobody is left who wants to know.
+    /// Ends all discoveries: the last handle was closed.
     pub(super) fn abandon(&mut self) {
         self.waiting.drain(..).for_each(|wanted| abandon(&wanted));
         self.running.drain(..).for_each(|running| running.discovery.abandon());
         self.links = CommandLinks::default();
     }
 
-    /// Lets go of the links that are none of these, as soon as nobody waits there.
+    /// Closes links that are not among these, once no discovery waits on them.
     pub(super) fn tidy(&mut self, kept: &[(Endpoint, Arc<LinkOptions>)]) {
         self.links.tidy(&|link| kept.iter().any(|(at, how)| link.is(at, how)));
     }
 
-    /// What to poll for.
+    /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         self.links.poll_fds()
     }
 
-    /// When they want to be driven though nothing happened.
+    /// When to drive them again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let begin = self.waiting.iter().filter(|wanted| self.has_room(wanted)).map(|one| one.at);
         let end = self.running.iter().filter_map(|running| running.round.ends_at());

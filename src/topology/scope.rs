@@ -1,7 +1,7 @@
-//! Which channels of a Sentinel a user may listen to: what is asked for, and what is asked for instead when that is refused.
+//! Which channels of a Sentinel a user may hear: what to subscribe to, and what instead if that is refused.
 //!
-//! Guarantees: all channels if that is granted, else those that are acted upon; a refusal is remembered, so that no connection is opened
-//! for the same answer again. No I/O. Leaves to others: what is done meanwhile (subscription, monitor).
+//! Guarantees: all channels if permitted, else those that are acted upon; a refusal is remembered, so that the next
+//! connection does not repeat it. No I/O. Leaves to others: what replaces refused channels (handle_state).
 
 use crate::resp::encode;
 
@@ -30,7 +30,8 @@ const CHANNELS: &[&str] = &[
     "+sentinel",
 ];
 
-/// What is asked for; each is tried when the one before was refused. Patterns are compared with the user's own literally.
+/// The forms of the subscription; each is tried when the previous one was refused. The server compares patterns
+/// literally with those of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wording {
     Everything,
@@ -39,26 +40,26 @@ enum Wording {
     OneByOne,
 }
 
-/// A subscription on its way, and what was refused.
+/// A subscription that is requested, and what was refused.
 #[derive(Debug)]
 pub(super) struct Scope {
     wording: Wording,
     /// Answers that are still to come.
     due: usize,
     granted: usize,
-    /// Channels that stay refused, and in which words.
+    /// The channels that are refused even one by one, and the last refusal.
     refused: Vec<&'static str>,
     why: String,
-    /// What was not heard before all was asked for anew: true until that is answered.
+    /// What was refused before the subscription was renewed: valid until the renewal is answered.
     before: Option<String>,
 }
 
-/// Where a subscription stands after an answer.
+/// The state of a subscription after an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stands {
     /// More answers are to come.
     Waits,
-    /// This is to be sent.
+    /// These bytes are to be sent.
     Asks(Vec<u8>),
     /// It is over: granted, or refused for good.
     Done,
@@ -70,12 +71,12 @@ impl Scope {
         Self { wording: Wording::Everything, due: 0, granted: 0, refused, why, before: None }
     }
 
-    /// Everything from the beginning, on a connection that may be granted more by now.
+    /// Starts again with all channels, on the same connection: more may be permitted by now.
     pub(super) fn renew(&mut self) {
         *self = Self { before: self.deaf(), ..Self::new() };
     }
 
-    /// The question, in the words that were not refused before.
+    /// The subscription to send, in the first form that was not refused.
     pub(super) fn ask(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         (self.granted, self.due) = (0, 1);
@@ -133,7 +134,7 @@ impl Scope {
         if self.due == 0 { Stands::Done } else { Stands::Waits }
     }
 
-    /// What is not heard, and why; `None`: all that is acted upon is.
+    /// Which channels are not heard, and why; `None`: all that matter are.
     pub(super) fn deaf(&self) -> Option<String> {
         if self.is_asking() && self.before.is_some() {
             return self.before.clone();

@@ -1,7 +1,7 @@
-//! The sentinel handle: the settings, the Sentinels, the services asked for.
+//! The sentinel handle: its settings, its Sentinels, and the services that were asked for.
 //!
-//! Guarantees: one [`Service`] per name; a name that nobody uses any more is kept, up to a bound. Leaves to others: one service (service),
-//! what a program does with the handle (handle), and the handle's counting and fork check (ffi).
+//! Guarantees: one [`Service`] per name; a service that nobody uses any more is kept, up to a limit. Leaves to others:
+//! one service (service), the operations of the handle (handle), and its counting and fork check (ffi).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use super::service::{Driver, Service};
 use super::shared::{Shared, lock};
 use crate::config::Settings;
 
-/// Names that are kept though nobody uses them: of more, the one that was asked for longest ago goes.
+/// How many services are kept; beyond that, the unused one that was asked for longest ago is removed.
 const FORGOTTEN: usize = 1000;
 
 /// A deployment: its Sentinels and the services that they watch.
 pub struct Sentinel {
     shared: Arc<Shared>,
     services: Mutex<BTreeMap<String, Arc<Service>>>,
-    /// Changes of settings, one after the other.
+    /// Held while the settings are changed.
     configuring: Mutex<()>,
 }
 
@@ -27,7 +27,7 @@ impl Sentinel {
         Arc::new(Self { shared, services: Mutex::default(), configuring: Mutex::new(()) })
     }
 
-    /// Until this is dropped nobody else changes the settings.
+    /// Locks the settings against other changes until the guard is dropped.
     pub(super) fn configuring(&self) -> MutexGuard<'_, ()> {
         lock(&self.configuring)
     }
@@ -51,7 +51,7 @@ impl Sentinel {
         self.shared.config_version()
     }
 
-    /// The service of this name. Those that are forgotten are kept up to a bound.
+    /// The service of this name. Unused services are kept up to a limit.
     pub fn service(self: &Arc<Self>, name: &str) -> Arc<Service> {
         let mut services = lock(&self.services);
         if let Some(service) = services.get(name) {
@@ -69,7 +69,7 @@ impl Sentinel {
         service
     }
 
-    /// A service that was asked for before.
+    /// The service of this name, if it was asked for before.
     pub(super) fn known_service(&self, name: &str) -> Option<Arc<Service>> {
         lock(&self.services).get(name).cloned()
     }

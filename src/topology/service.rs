@@ -1,9 +1,9 @@
-//! One service: its snapshot, and the one discovery that runs for all who wait.
+//! One service: its snapshot, and the one discovery that runs for all callers.
 //!
-//! Guarantees: readers never wait; at most one discovery at a time, with a pause between two, however many threads ask; a caller's
-//! deadline ends its own wait and nothing else; a caller that waited for a discovery that failed gets its error. Leaves to
-//! others: when to ask (client, pool), what a failover changes (transition), what a discovery changes (finish), and the threads that run
-//! discoveries (the [`Driver`]).
+//! Guarantees: readers never wait; at most one discovery at a time, with a pause between two, however many threads ask;
+//! a caller's deadline ends its own wait and nothing else; a caller that waited for a discovery that failed gets its
+//! error. Leaves to others: when to ask (call, route), what a failover changes (transition), what a discovery changes
+//! (finish), and the threads that run discoveries (the [`Driver`]).
 
 use super::cause::Why;
 use super::deployment::Membership;
@@ -29,35 +29,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Pause between two discoveries of a service, and as much again at random at the most.
+/// The pause between two discoveries of a service, and the longest random addition.
 const PAUSE: Duration = Duration::from_millis(50);
 const JITTER_MS: u64 = 25;
-/// What is older may be asked for anew while a replica is unfit.
+/// While a replica is unfit, a snapshot of this age may be refreshed.
 const STALE: Duration = Duration::from_secs(1);
-/// Sentinels that disagree for longer are split: after a failover they agree within a second or two.
+/// Sentinels that disagree for this long are reported: after a failover they agree within a second or two.
 const SPLIT: Duration = Duration::from_secs(3);
 
-/// How soon the Sentinels are to be asked.
+/// How soon a discovery is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
-    /// A discovery under way will do.
+    /// A running discovery is enough.
     Lazy,
-    /// Something may have changed just now: after the one under way, with the usual pause.
+    /// Something may have changed: another one after the running one, with the usual pause.
     Soon,
-    /// Something has happened: without a pause.
+    /// Something has happened: another one without a pause.
     Now,
 }
 
-/// Sentinels that do not agree with the others.
+/// Sentinels that disagree with the others.
 #[derive(Default)]
 pub(super) struct Dissent {
-    /// Since when, and what they say.
+    /// Since when they disagree, and what they say.
     heard: Option<(Instant, String)>,
     told: bool,
 }
 
 impl Dissent {
-    /// Notes what they say now; true when it has lasted for so long that no failover explains it: once, until they agree again.
+    /// Notes what they say now; true once, when the disagreement has lasted longer than a failover explains.
     pub(super) fn note(&mut self, views: Option<&Views>) -> bool {
         let Some(views) = views else {
             *self = Self::default();
@@ -73,27 +73,28 @@ impl Dissent {
     }
 }
 
-/// A discovery that is to begin.
+/// A discovery that is requested.
 pub(super) struct Wanted {
     pub(super) service: Weak<Service>,
     pub(super) number: u64,
-    /// Not before.
+    /// It does not start before this.
     pub(super) at: Instant,
     pub(super) urgency: Urgency,
 }
 
-/// Runs the discoveries of a handle's services. It stands above them: the handle is one.
+/// Runs the discoveries of the services of a handle. The handle implements it: the driver stands above the services,
+/// and they know only this trait.
 pub(super) trait Driver: Send + Sync {
     /// Has the monitor watch the Sentinels of the handle from now on.
     fn watch(self: Arc<Self>);
 
-    /// Runs a discovery on another thread: on the monitor's, or on a worker where there is none.
+    /// Runs a discovery on the thread of the monitor, or on a worker if there is none.
     fn run(self: Arc<Self>, wanted: Wanted) -> Result<()>;
 
     /// Runs a discovery on this thread.
     fn run_here(&self, service: &Arc<Service>, number: u64, until: Deadline);
 
-    /// Has the monitor look at all services.
+    /// Has the monitor check all services.
     fn recheck(&self);
 }
 
@@ -104,7 +105,7 @@ pub struct Service {
     driver: Weak<dyn Driver>,
     snapshot: ArcSwap<Snapshot>,
     version: AtomicU64,
-    /// The fence's state for a glance.
+    /// The state of the fence, readable without a lock.
     pub(super) write_lease: Arc<WriteLease>,
     pub(super) failover_seq: AtomicU64,
     state: Mutex<DiscoveryState>,
@@ -116,21 +117,21 @@ pub struct Service {
 #[derive(Default)]
 pub(super) struct DiscoveryState {
     pub(super) running: bool,
-    /// Something happened while it was running: another one follows.
+    /// Another discovery is needed after the running one.
     pub(super) again: Option<Urgency>,
-    /// The number of the last discovery that ended.
+    /// The number of the last discovery that ended, with or without success.
     pub(super) finished: u64,
-    /// When that was, and why it failed.
+    /// When it ended, and its error.
     pub(super) last: Option<(Instant, Option<Error>)>,
-    /// Discoveries up to this number were asked for before something broke.
+    /// Discoveries up to this number began before something broke, and do not count.
     pub(super) outdated: u64,
-    /// Discoveries after this one ask the primary itself, whatever was known of it, until one has.
+    /// Discoveries after this number ask the primary for its role even if it is known, until one has done so.
     pub(super) unverified: Option<u64>,
-    /// What broke, until a discovery has ended that began after it.
+    /// What broke; until a discovery has ended that began after that.
     pub(super) suspicion: Option<String>,
-    /// What the polls have agreed on so far, and since when (rule 3).
+    /// The proposal that the polls agree on, and since when (rule 3).
     pub(super) proposed: Option<(Proposal, Instant)>,
-    /// Who counts, and who is of another deployment.
+    /// The deployment that was joined.
     pub(super) membership: Membership,
     pub(super) dissent: Dissent,
     /// Sentinels of another deployment.
@@ -141,26 +142,27 @@ pub(super) struct DiscoveryState {
 }
 
 impl DiscoveryState {
-    /// Whether the last discovery failed although there were Sentinels, or they do not agree: what it lacked may be there in a moment.
+    /// Whether the last discovery failed although Sentinels answered, or the Sentinels disagree: the next one may
+    /// succeed soon.
     fn is_unsettled(&self) -> bool {
         let failed = self.last.as_ref().and_then(|(_, error)| error.as_ref());
-        // Whether they go on to disagree shows in a few seconds.
+        // Whether the disagreement lasts is known within seconds.
         let disagree = [&self.dissent, &self.strangers].iter().any(|noted| noted.heard.is_some() && !noted.told);
         disagree || failed.is_some_and(|error| error.status() != Status::NoSentinel)
     }
 }
 
-/// What decides when a service is asked for next.
+/// What determines the next poll of a service.
 pub(super) struct PollFacts {
-    /// The number of the last discovery that ended.
+    /// The number of the last discovery that ended, with or without success.
     pub(super) discovered: u64,
-    /// One is under way.
+    /// A discovery is running.
     pub(super) running: bool,
-    /// A failover is under way, or was a moment ago.
+    /// A failover is under way, or was recently.
     pub(super) polls_fast: bool,
-    /// The Sentinels could not be understood, or do not agree.
+    /// The last discovery failed although Sentinels answered, or the Sentinels disagree.
     pub(super) unsettled: bool,
-    /// No Sentinel that answered knows it, and whether one has known it before.
+    /// Set if no Sentinel that answered knows the service: whether it was known before.
     pub(super) unknown: Option<bool>,
 }
 
@@ -186,22 +188,23 @@ impl Service {
         &self.name
     }
 
-    /// What is known now, to keep.
+    /// The current snapshot, to keep.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// What is known now, for a glance.
+    /// The current snapshot, for a short look.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// The version of the snapshot: cheap to compare on every call. Who finds a new one finds its snapshot too.
+    /// The version of the snapshot: cheap to compare on every call. A caller that sees a new version also sees its
+    /// snapshot.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The number of the last discovery that ended, well or not.
+    /// The number of the last discovery that ended, with or without success.
     pub fn discovered(&self) -> u64 {
         self.state().finished
     }
@@ -211,7 +214,7 @@ impl Service {
         self.state().membership.is_stranger(who)
     }
 
-    /// What decides when it is asked for next.
+    /// What determines the next poll.
     pub(super) fn poll_facts(&self, now: Instant) -> PollFacts {
         let state = self.state();
         let failed = state.last.as_ref().and_then(|(_, error)| error.as_ref());
@@ -225,7 +228,7 @@ impl Service {
         }
     }
 
-    /// Nobody uses it any more: who does again waits for a discovery that begins then.
+    /// Marks the service as unused: its next user waits for a new discovery.
     pub(super) fn forget(&self) {
         let mut state = self.state();
         state.outdated = state.finished + u64::from(state.running);
@@ -233,7 +236,7 @@ impl Service {
         self.publish(Snapshot { version: before.version + 1, forgotten: true, ..(*before).clone() });
     }
 
-    /// Whether it was.
+    /// Whether it is marked as unused.
     pub(super) fn is_forgotten(&self) -> bool {
         self.load().forgotten
     }
@@ -248,7 +251,7 @@ impl Service {
         self.state().suspicion.clone()
     }
 
-    /// A connection to this node failed or turned READONLY: discoveries that began before now do not count any more.
+    /// A connection to this node failed or became READONLY: discoveries that began before now do not count.
     pub fn suspect(&self, endpoint: &Endpoint, why: &str) {
         let snapshot = self.load();
         let concerned = snapshot.primary.as_ref() == Some(endpoint)
@@ -261,12 +264,12 @@ impl Service {
         }
     }
 
-    /// Waits for a discovery that began after the one numbered `stale`, and starts it if need be.
+    /// Waits for a discovery with a number above `stale`, and starts it if necessary.
     pub fn discover(self: &Arc<Self>, stale: u64, deadline: Deadline) -> Result<Arc<Snapshot>> {
         self.discover_unless(stale, deadline, || false)
     }
 
-    /// Waits for a discovery that begins from now on, and that asks the primary itself.
+    /// Waits for a discovery that starts now or later and asks the primary for its role.
     pub fn verify(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Snapshot>> {
         let mut state = self.state();
         let stale = state.finished + u64::from(state.running);
@@ -275,7 +278,7 @@ impl Service {
         self.discover(stale, deadline)
     }
 
-    /// As [`Service::discover`], for a caller that may be closed meanwhile and knocks with [`Service::wake`] then.
+    /// Like [`Service::discover`], for a caller that may be closed meanwhile; it is woken by [`Service::wake`] then.
     pub fn discover_unless(
         self: &Arc<Self>,
         stale: u64,
@@ -293,7 +296,7 @@ impl Service {
                 return Err(closed());
             }
             if self.version() != version {
-                // Something newer than any discovery under way: a candidate was taken at its word.
+                // The snapshot is newer than any running discovery: a candidate was taken at its word.
                 return Ok(self.snapshot());
             }
             if has_waited && is_closed() {
@@ -302,7 +305,7 @@ impl Service {
             if state.finished > stale {
                 match &state.last {
                     Some((at, Some(error))) if has_waited || at.elapsed() < PAUSE => return Err(error.clone()),
-                    // A failure of long ago says nothing about now.
+                    // An old failure says nothing about now.
                     Some((_, Some(_))) => stale = state.finished,
                     _ => return Ok(self.snapshot()),
                 }
@@ -325,7 +328,7 @@ impl Service {
         }
     }
 
-    /// Discovers on the caller's own thread, because no other can be had.
+    /// Runs a discovery on the caller's thread, because no other can be had.
     fn discover_here<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, DiscoveryState>,
@@ -340,20 +343,20 @@ impl Service {
         Ok(self.state())
     }
 
-    /// Has the Sentinels asked again without waiting, if they were not asked for a while: what is unfit now may get well, and
-    /// nothing else would tell.
+    /// Requests a discovery without waiting, if the last one is old: an unfit replica may be fit again, and nothing
+    /// else would show it.
     pub fn freshen(self: &Arc<Self>) {
         if self.load().asked.is_some_and(|asked| asked.elapsed() < STALE) || self.shared.is_closed() {
             return;
         }
         let mut state = self.state();
         if !state.running && state.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= STALE) {
-            // Without a thread for it things stay as they are, and the next read asks again.
+            // Without a thread nothing changes, and the next read tries again.
             let _ = self.start(&mut state, Urgency::Lazy);
         }
     }
 
-    /// What a discovery said while the caller waited tells more than that its time is over; an older failure says nothing about now.
+    /// An error of a discovery during the wait says more than a timeout; an older one says nothing about now.
     fn timed_out(&self, state: &DiscoveryState, deadline: Deadline) -> Error {
         let after = deadline.elapsed();
         let text = format!(
@@ -367,23 +370,23 @@ impl Service {
         }
     }
 
-    /// What all who connect to a node in this role have in common.
+    /// The pause that all connections to a node in this role share.
     pub fn pause_of(&self, endpoint: &Endpoint, as_primary: bool) -> Arc<Pause> {
         self.pauses.of(endpoint, as_primary, &self.shared.settings().client.retry)
     }
 
-    /// How long to wait before another attempt: as long as the primary is left alone by all, or as the caller would by itself.
+    /// How long to wait before another attempt: the pause of the primary, or `own` if it has none.
     pub fn pause(&self, own: Duration) -> Duration {
         self.pauses.left().unwrap_or(own)
     }
 
-    /// Something has happened to the nodes: callers that wait before another attempt make it now.
+    /// Ends all pauses: callers that wait for another attempt make it now.
     pub(super) fn end_pauses(&self) {
         self.pauses.end();
         self.waiters.notify_all();
     }
 
-    /// The options have changed: what failed under the old ones says nothing about the new ones.
+    /// The options have changed: failures under the old ones do not count.
     pub(super) fn reconfigured(&self) {
         let mut state = self.state();
         state.outdated = state.finished + u64::from(state.running);
@@ -391,8 +394,8 @@ impl Service {
         self.end_pauses();
     }
 
-    /// Waits a while, but not longer than until the topology changes from this version, the pauses are ended, or `stop` says so when it
-    /// is woken.
+    /// Waits for `pause`, but only until the topology changes from this version, the pauses are ended, or `stop` is
+    /// true after a wake-up.
     pub fn wait_for_change(&self, pause: Duration, version: u64, stop: impl Fn() -> bool) {
         let end = Instant::now() + pause;
         let mut state = self.state();
@@ -406,30 +409,30 @@ impl Service {
         }
     }
 
-    /// Whether somebody may still want to know: not when the handle was closed, or is gone with all that was made from it.
+    /// Whether a result is still of use: not if the handle was closed, or was dropped with all its clients.
     pub(super) fn is_wanted(&self) -> bool {
         !self.shared.is_closed() && self.driver.strong_count() > 0
     }
 
-    /// Has the monitor look at all services.
+    /// Has the monitor check all services.
     pub(super) fn recheck(&self) {
         if let Some(driver) = self.driver.upgrade() {
             driver.recheck();
         }
     }
 
-    /// Asks the Sentinels without waiting.
+    /// Requests a discovery without waiting.
     pub(crate) fn poke(self: &Arc<Self>, urgency: Urgency) {
         let mut state = self.state();
         if !state.running {
-            // Without a thread there is none of the waiters' discoveries either: the next poll tries again.
+            // Without a thread this request is lost, and the next poll tries again.
             let _ = self.start(&mut state, urgency);
         } else if urgency > Urgency::Lazy {
             state.again = state.again.max(Some(urgency));
         }
     }
 
-    /// Starts a discovery, not sooner than a pause after the last one.
+    /// Starts a discovery, after the pause since the last one.
     pub(super) fn start(self: &Arc<Self>, state: &mut DiscoveryState, urgency: Urgency) -> Result<()> {
         let number = state.finished + 1;
         let pause = PAUSE + Duration::from_millis(random::rng().u64(0..=JITTER_MS));
@@ -441,12 +444,12 @@ impl Service {
         Ok(())
     }
 
-    /// What a hanging node of this service must not delay: the dials of others.
+    /// The key by which dials of this service are kept apart from those of other services.
     pub(super) fn host(&self) -> Host {
         Host::of(std::ptr::from_ref(self).addr())
     }
 
-    /// The error where no thread can be had that could wait for an answer.
+    /// The error if no thread can be had for a discovery.
     pub(super) fn no_thread(&self) -> Error {
         let what = format!("no thread to look for the primary of service {}", quoted(&self.name));
         Error::new(Status::Io, what).with_flags(flags::RETRYABLE)
@@ -466,30 +469,30 @@ impl Service {
         }
     }
 
-    /// What the Sentinels name, while they do not agree.
+    /// What the Sentinels name, while they disagree.
     pub fn split_view(&self) -> Option<String> {
         self.state().dissent.views()
     }
 
-    /// Whether Sentinels answer that are not believed, because they belong to another deployment.
+    /// Whether Sentinels of another deployment answer, which are not believed.
     pub fn hears_strangers(&self) -> bool {
         self.state().strangers.views().is_some()
     }
 
-    /// Tells something that leaves the primary what it is.
+    /// Reports something that does not change the primary.
     pub(super) fn notice(&self, why: Why) {
         let (service, snapshot) = (self.name.clone(), self.snapshot());
         let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
         self.shared.tell(TopologyEvent::Notice(Notice { service, primary, why, epoch }));
     }
 
-    /// Whether this is the primary before the last switch.
+    /// Whether this node was the primary before the last switch.
     pub(super) fn was_left(&self, primary: Option<&Endpoint>) -> bool {
         let is_current = self.load().primary_announced.as_ref() == primary;
         primary.is_some() && !is_current && self.state().failover.previous.as_ref() == primary
     }
 
-    /// The version goes last: who sees it new finds the snapshot new.
+    /// The version is stored last: a reader that sees it sees the snapshot.
     pub(super) fn publish(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
@@ -498,7 +501,7 @@ impl Service {
         snapshot
     }
 
-    /// address.map has changed.
+    /// Applies a changed address.map.
     pub(super) fn remap(&self, map: &AddressMap) {
         let _flight = self.state();
         let before = self.snapshot();
@@ -507,7 +510,8 @@ impl Service {
         self.publish(snapshot);
     }
 
-    /// What a replica, dialled there, is weighed by. `is_last_resort`: the caller knows nothing better than it.
+    /// What a replica, by the address where it is dialled, is weighed by. `is_last_resort`: the caller has no better
+    /// replica.
     pub fn line_of(&self, replica: &Endpoint, is_last_resort: bool) -> Line {
         let snapshot = self.load();
         let listed = snapshot.replicas.iter().find(|view| view.endpoint == *replica);
@@ -531,12 +535,12 @@ impl Service {
         self.shared.settings().client.address_map.apply(announced)
     }
 
-    /// The present primary has told its replication id.
+    /// Notes the replication id of the primary.
     pub fn learn_lineage(&self, primary: &Endpoint, told: &Replication) {
         self.following.learn(primary, told);
     }
 
-    /// What came of weighing a replica; what is new in that is told to those who watch.
+    /// Notes the result of weighing a replica, and reports what is new in it.
     pub fn note_weighed(&self, replica: &Endpoint, weighed: &Weighed) {
         let tell = |node: &Endpoint, fit, why| self.tell_replica(node, fit, why);
         self.following.note_weighed(replica, weighed, &self.snapshot, &tell);
@@ -547,7 +551,7 @@ impl Service {
         self.shared.tell(TopologyEvent::Replica(ReplicaChange { service, replica, fit, why }));
     }
 
-    /// What is known now, for people: what a replica was refused for by its own word included.
+    /// The current snapshot for people, including why replicas are unfit by their own word.
     pub(super) fn shown(&self) -> Snapshot {
         let mut shown = (**self.load()).clone();
         for replica in shown.replicas.iter_mut().filter(|replica| replica.unfit.is_none()) {
@@ -556,29 +560,29 @@ impl Service {
         shown
     }
 
-    /// Why a replica was found unfit when it was last weighed.
+    /// Why a replica was unfit when it was last weighed.
     pub fn objection_to(&self, replica: &Endpoint) -> Option<Why> {
         self.following.objection_to(replica)
     }
 
-    /// Whether links and lag count as known before, because the primary is down, being replaced, or new (rule 32).
+    /// Whether links and lag count as they were before, because the primary is down, being replaced, or new (rule 32).
     pub fn in_grace(&self) -> bool {
         self.state().failover.in_grace(Instant::now())
     }
 
-    /// Wakes all who wait, because a handle was closed: each looks whether it was its own.
+    /// Wakes all callers that wait, because a handle was closed: each checks whether it was its own.
     pub fn wake(&self) {
         drop(self.state());
         self.waiters.notify_all();
     }
 
-    /// Whether somebody holds the lock.
+    /// Whether the lock is held.
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
         self.state.try_lock().is_err()
     }
 
-    /// A panic under this lock leaves nothing half done.
+    /// A panic under this lock leaves no inconsistent state.
     pub(super) fn state(&self) -> MutexGuard<'_, DiscoveryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

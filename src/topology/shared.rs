@@ -1,7 +1,9 @@
-//! What a handle and all its services share: the settings, the Sentinels, those who watch, and what was made from the handle.
+//! What a handle and all its services share: the settings, the known Sentinels, the watchers, and the clients of the
+//! handle.
 //!
-//! Guarantees: settings are replaced as a whole, and their version grows with each change; what was made from the handle is told of
-//! changes without any lock held. Leaves to others: the services (service, sentinel) and the thread that watches the Sentinels (monitor).
+//! Guarantees: settings are replaced as a whole, and their version grows with each change; clients are told of changes
+//! without any lock held. Leaves to others: the services (service, sentinel), and the thread that watches the Sentinels
+//! (monitor).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +36,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// In a frame of its own, which is gone when the Sentinels are asked: settings are large, and stacks may be small.
+    /// Not inlined, because settings are large and stacks may be small: this frame is gone when the Sentinels are
+    /// asked.
     #[inline(never)]
     pub(super) fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
@@ -58,7 +61,7 @@ impl Shared {
         self.config_version.load(Ordering::Acquire)
     }
 
-    /// The settings are these from now on.
+    /// Replaces the settings.
     pub(super) fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
         self.config_version.fetch_add(1, Ordering::AcqRel);
@@ -72,12 +75,12 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The handle is closed from now on.
+    /// Marks the handle as closed.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Notes what was made from the handle.
+    /// Adds a client of the handle.
     pub(super) fn adopt(&self, child: Weak<dyn Child>) {
         let mut children = lock(&self.children);
         children.retain(|child| child.strong_count() > 0);
@@ -88,14 +91,14 @@ impl Shared {
         lock(&self.children).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// A discovery has ended, a switch was taken, or the fence has come down: connections to nodes that left the service end now, not at
-    /// the next call, and calls that wait for it without a thread go on.
+    /// Tells the clients that a discovery ended, the primary changed, or the fence came down: they close connections to
+    /// former nodes now, not at the next call, and continue submitted calls that wait.
     pub(super) fn changed(&self, service: &str) {
         seam::pass(Seam::ChangeTold, self);
         self.children().iter().for_each(|child| child.changed(service));
     }
 
-    /// Gives a connection to the first who has a use for it; else it is closed.
+    /// Offers a connection to the clients, until one has a use for it; otherwise it is closed.
     pub(super) fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) {
         self.children().iter().try_fold(conn, |conn, child| child.offer(service, conn, options));
     }
@@ -104,17 +107,17 @@ impl Shared {
         self.watchers.tell(&event);
     }
 
-    /// One watch per queue: a new one takes the place of the old; without kinds it ends.
+    /// A queue has one watch: a new one replaces it, and without kinds it ends.
     pub(super) fn watch(&self, queue: &Arc<Queue>, kinds: u32, token: u64) {
         self.watchers.set(queue, kinds, token);
     }
 
-    /// Whether somebody watches: then all services are in use.
+    /// Whether there is a watch: then all services are in use.
     pub(super) fn is_watched(&self) -> bool {
         self.watchers.is_any()
     }
 
-    /// Notes what is not heard of a Sentinel, if anything.
+    /// Notes which events of a Sentinel are not heard, if any.
     pub(super) fn note_deaf(&self, sentinel: &Endpoint, why: Option<&str>) {
         let mut deaf = lock(&self.deaf);
         match why {
@@ -123,7 +126,7 @@ impl Shared {
         }
     }
 
-    /// What is not heard, by Sentinel.
+    /// Which events are not heard, by Sentinel.
     pub(super) fn deaf(&self) -> BTreeMap<String, String> {
         lock(&self.deaf).clone()
     }
@@ -132,7 +135,7 @@ impl Shared {
         self.degraded.load(Ordering::Relaxed)
     }
 
-    /// All Sentinels are gone, or one is back.
+    /// Notes whether all Sentinels are gone, and reports a change.
     pub(super) fn set_degraded(&self, on: bool, why: &Why) {
         if self.degraded.swap(on, Ordering::AcqRel) != on {
             self.tell(TopologyEvent::Degraded(Degraded { on, why: why.clone() }));
@@ -140,24 +143,24 @@ impl Shared {
     }
 }
 
-/// What was made from a handle and ends with it.
+/// A client of a handle, which ends with it.
 pub trait Child: Send + Sync {
-    /// Refuses new work, lets what is under way finish until the deadline, then ends it: TIMEOUT if there was anything to end.
+    /// Refuses new calls, lets calls in flight finish until the deadline, then ends them: TIMEOUT if there were any.
     fn close(&self, deadline: Deadline) -> Result<()>;
 
-    /// The topology of this service may have changed. Does not wait for anything.
+    /// The topology of this service may have changed. Must not wait.
     fn changed(&self, service: &str);
 
-    /// A connection to the primary of this service is open, and nobody uses it; what is of no use comes back. Does not wait for anything.
+    /// Offers an unused connection to the primary of this service; returns it if it is of no use. Must not wait.
     fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn>;
 }
 
-/// The error of what is asked of a handle that was closed.
+/// The error of an operation on a closed handle.
 pub(crate) fn closed() -> Error {
     Error::new(Status::Closed, "the sentinel handle is closed")
 }
 
-/// A panic under one of these locks leaves nothing half done.
+/// A panic under one of these locks leaves no inconsistent state.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

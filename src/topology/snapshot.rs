@@ -1,17 +1,18 @@
-//! What is known of a service at one moment: immutable, shared, loaded without waiting.
+//! What is known about a service at one moment: immutable, shared, loaded without waiting.
 //!
-//! Guarantees: a snapshot never changes; its version differs from the one before when something that matters to a connection did.
+//! Guarantees: a snapshot never changes; its version differs from the previous one if anything changed that matters to
+//! a connection.
 
 use super::cause::Why;
 use crate::config::{AddressMap, Endpoint};
 use std::time::Instant;
 
-/// A service as the last discovery left it.
+/// A service, as of the last discovery.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Changes when the primary, its epoch, or the set or fitness of the replicas does.
     pub version: u64,
-    /// The number of the discovery that this is from; 0 before the first.
+    /// The number of its discovery; 0 before the first.
     pub discovery: u64,
     /// Where to connect for the primary.
     pub primary: Option<Endpoint>,
@@ -23,13 +24,13 @@ pub struct Snapshot {
     pub quorum: u64,
     /// The replicas, fit or not.
     pub replicas: Vec<ReplicaView>,
-    /// Why no Sentinel lists the replicas, in their words: those known before are kept.
+    /// Why no Sentinel lists the replicas, as it refused to: then the known ones are kept.
     pub unlisted: Option<String>,
     /// What each Sentinel said.
     pub sentinels: Vec<SentinelView>,
     /// When the primary was last confirmed.
     pub asked: Option<Instant>,
-    /// Nobody used it for so long that the Sentinels are not asked any more: who does again asks them first.
+    /// The service has been unused for so long that it is not polled any more: its next user waits for a discovery.
     pub forgotten: bool,
 }
 
@@ -44,7 +45,7 @@ pub struct ReplicaView {
     pub flags: String,
     /// Whether its link to the primary stands.
     pub link_ok: bool,
-    /// Whom it follows by its own INFO, as the Sentinel that won heard it last.
+    /// The primary that it follows by its own INFO, as the Sentinel that won heard it last.
     pub follows: Option<Endpoint>,
     /// Its replication offset, as old as the Sentinel's last INFO.
     pub offset: i64,
@@ -52,7 +53,7 @@ pub struct ReplicaView {
     pub priority: i64,
     /// Why it must not be read from; `None`: it may.
     pub unfit: Option<Why>,
-    /// That it is unfit has no other reason than its link to the primary.
+    /// Its link to the primary is the only reason why it is unfit.
     pub unfit_by_link: bool,
 }
 
@@ -65,7 +66,7 @@ pub struct SentinelView {
     pub state: &'static str,
     /// What it said, or what went wrong.
     pub text: String,
-    /// What its user may not ask, in its own words.
+    /// The questions that the user is not permitted to ask, as the Sentinel refused them.
     pub refused: Option<String>,
     /// Since when it has been in this state.
     pub since: Instant,
@@ -81,7 +82,7 @@ impl Snapshot {
             || !self.replicas.iter().map(fitness).eq(before.replicas.iter().map(fitness))
     }
 
-    /// The same with the announced addresses mapped anew.
+    /// The snapshot with its announced addresses mapped again.
     pub(super) fn mapped(&self, map: &AddressMap) -> Self {
         let mut mapped = self.clone();
         mapped.primary = self.primary_announced.as_ref().map(|announced| map.apply(announced));

@@ -1,4 +1,4 @@
-//! The topology as a reply: the maps of `vigie_sentinel_topology` and `vigie_client_topology`, by their tables.
+//! The topology as a reply: the maps of `vigie_sentinel_topology` and `vigie_client_topology`, from tables.
 //!
 //! Guarantees: TOPOLOGY.md is written from the same tables; keys may be added, never changed. No I/O.
 
@@ -14,7 +14,7 @@ use crate::resp::fields::{
     field,
 };
 
-/// What is known of a service, and what is wrong with it.
+/// What is known about a service, and what is wrong with it.
 pub(super) struct ServiceRow {
     /// Its name.
     pub(super) name: String,
@@ -22,15 +22,15 @@ pub(super) struct ServiceRow {
     pub(super) snapshot: Snapshot,
     /// Why the last discovery failed.
     pub(super) error: Option<Error>,
-    /// What broke since.
+    /// What broke since then.
     pub(super) suspicion: Option<String>,
-    /// What the Sentinels name, while they do not agree.
+    /// What the Sentinels name, while they disagree.
     pub(super) split_view: Option<String>,
-    /// What is not heard of which Sentinel.
+    /// Which events are not heard, by Sentinel.
     pub(super) deaf: BTreeMap<String, String>,
 }
 
-/// A Sentinel, and what is not heard of it.
+/// A Sentinel, and which of its events are not heard.
 struct SentinelRow {
     view: SentinelView,
     deaf: Option<String>,

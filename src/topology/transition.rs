@@ -1,8 +1,9 @@
 //! A service during a failover: the fence that holds writes back, the candidate, the switch (rules 4 to 9).
 //!
-//! Guarantees: a call that waits at the fence is woken when it comes down; a reply that is read after the candidate said "primary", or
-//! after a switch, can be told from one read before; a word about a node that is not the primary any more changes nothing. Leaves to
-//! others: what follows from each word (failover), verifying (discovery), holding calls back (call).
+//! Guarantees: a call that waits at the fence is woken when it comes down; a reply that is read after the candidate
+//! said that it is a primary, or after a switch, can be told from one read before; a word about a former primary
+//! changes nothing. Leaves to others: what follows from each word (failover), verifying (discovery), holding calls back
+//! (call).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -25,22 +26,23 @@ use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Passage, WriteLease};
 use crate::worker;
 
-/// How often a call that waits at the fence looks after it.
+/// How often a call that waits at the fence checks it.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Service {
-    /// Whether writes are held back. Who finds that they are not sees what was published before the fence came down.
+    /// Whether writes are held back. A caller that finds that they are not sees what was published before the fence
+    /// came down.
     pub fn is_fenced(&self) -> bool {
         self.write_lease.is_over()
     }
 
-    /// What writes may pass by, while that ends by the clock; `None`: there is nothing to look at.
+    /// The lease that lets writes pass while it lasts; `None`: no lease has to be checked.
     pub fn lease(&self) -> Option<&Arc<WriteLease>> {
         self.write_lease.is_limited().then_some(&self.write_lease)
     }
 
-    /// Changes when the candidate of a failover says that it is a primary, and at every switch: a write's reply that was read
-    /// under another number than it was sent under may come from a primary that is being replaced (rule 8).
+    /// Changes when the candidate says that it is a primary, and at every switch. If it changed between sending a write
+    /// and reading its reply, the reply may come from a primary that is being replaced (rule 8).
     pub fn failover_seq(&self) -> u64 {
         self.failover_seq.load(Ordering::Acquire)
     }
@@ -50,9 +52,9 @@ impl Service {
         seam::pass(Seam::FailoverSeqRaised, self);
     }
 
-    /// Waits until writes are not held back any more, for a caller that may be ended meanwhile and knocks with [`Service::wake`] then.
-    /// Who waited until next to nothing is left is told the same as who waited in vain: what is sent without time for an answer ends as
-    /// maybe executed.
+    /// Waits until writes may pass, for a caller that may be ended meanwhile; it is woken by [`Service::wake`] then. A
+    /// caller with almost no time left is refused as if it had waited in vain: a write without time for its reply would
+    /// end as maybe executed.
     pub fn await_open(self: &Arc<Self>, deadline: Deadline, is_ended: impl Fn() -> bool) -> Result<()> {
         let mut state = self.state();
         let mut late = false;
@@ -78,8 +80,8 @@ impl Service {
         Ok(())
     }
 
-    /// Ends the fence in time and has the Sentinels asked again, for a call that waits at it: with `monitor = off`, and without a thread for
-    /// the monitor, nothing else would.
+    /// Ends an expired fence and requests a discovery, for a call that waits: with `monitor = off`, or without a thread
+    /// for the monitor, nothing else would.
     pub fn check_fence(self: &Arc<Self>) {
         if self.is_fenced() {
             self.expire_fence(Instant::now());
@@ -92,7 +94,7 @@ impl Service {
         self.state().confirmed
     }
 
-    /// A Sentinel spoke of a failover of this primary. Of one that is none any more it is history.
+    /// A Sentinel announced a failover of this primary. A word about a former primary is ignored.
     pub(super) fn raise_fence(&self, from: &Speaker, primary: Option<&Endpoint>, word: &str, begins: bool) {
         let fences = self.shared.settings().sentinel.failover.fence;
         let mut state = self.state();
@@ -102,46 +104,48 @@ impl Service {
         }
     }
 
-    /// A Sentinel has given its failover up.
+    /// A Sentinel has aborted its failover.
     pub(super) fn release_fence(&self, from: &Speaker, word: &str) {
         let mut state = self.state();
         state.failover.take_back(from);
         self.set_fence(&mut state, &Why::said(word, format!("{word} by {}", from.announced)));
     }
 
-    /// Whether this is the primary as announced. Asked under the lock: a switch in between would make history of the answer.
+    /// Whether this is the announced address of the primary. Called under the lock, because a switch would make the
+    /// answer outdated.
     fn is_primary(&self, announced: Option<&Endpoint>) -> bool {
         let is_primary = announced.is_some() && self.load().primary_announced.as_ref() == announced;
         seam::pass(Seam::WordJudged, self);
         is_primary
     }
 
-    /// A Sentinel says that this primary is objectively down, or not any more. Of one that is none any more it is history.
+    /// A Sentinel says that this primary is objectively down, or not any more. A word about a former primary is
+    /// ignored.
     pub(super) fn note_down(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let mut state = self.state();
         let down = down && self.is_primary(primary);
         state.failover.note_down(from, down);
     }
 
-    /// The same of a Sentinel that speaks for itself alone.
+    /// A Sentinel says that this primary is subjectively down, or not any more.
     pub(super) fn note_missed(&self, from: &Speaker, primary: Option<&Endpoint>, down: bool) {
         let mut state = self.state();
         let down = down && self.is_primary(primary);
         state.failover.note_missed(from, down);
     }
 
-    /// Whether any Sentinel holds the primary for down.
+    /// Whether any Sentinel considers the primary down.
     #[cfg(test)]
     pub(super) fn holds_for_down(&self) -> bool {
         self.state().failover.holds_for_down()
     }
 
-    /// What the Sentinels that hold the fence call to be asked, and when that will have changed.
+    /// What the holders of the fence are to be asked now, and when that changes.
     pub(super) fn agenda(&self, hears: &dyn Fn(&Endpoint) -> bool, now: Instant) -> (Option<Agenda>, Option<Instant>) {
         self.state().failover.agenda(hears, now)
     }
 
-    /// What was found by asking; when the fence has to be looked at again though nothing is found.
+    /// Applies the findings of an inquiry; when the fence has to be checked again even if nothing is found.
     pub(super) fn weigh(self: &Arc<Self>, findings: Vec<Finding>, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         if !state.failover.is_held() && findings.is_empty() {
@@ -165,7 +169,7 @@ impl Service {
         }
     }
 
-    /// What a Sentinel says when it is asked because its events may not be heard.
+    /// Applies the view of a Sentinel that is asked because its events may not be heard.
     pub(super) fn overhear(self: &Arc<Self>, from: &Speaker, named: Option<&Endpoint>, shown: Option<&Shown>) {
         if self.is_stranger(from) {
             return;
@@ -187,7 +191,7 @@ impl Service {
         }
     }
 
-    /// What the Sentinels' flags in a discovery say of a failover, because an event can be missed (rule 5).
+    /// Applies the flags that a discovery found, because an event can be missed (rule 5).
     pub(super) fn heed_flags(&self, state: &mut DiscoveryState, words: &[Word], presence: &Presence, asked: Instant) {
         let fences = self.shared.settings().sentinel.failover.fence;
         let now = Instant::now();
@@ -198,12 +202,12 @@ impl Service {
             Why::own(cause, "the flag failover_in_progress")
         });
         if state.failover.is_told_shut() != was_shut {
-            // The one who ends it when its time is over, or asks what could, may sleep for longer than that.
+            // The monitor, which ends the fence in time and runs the inquiry, may sleep for longer than that.
             self.recheck();
         }
     }
 
-    /// Brings the fence down when it has been up for too long; when it will, if it is up.
+    /// Ends a fence that has been up for too long; when that will be, if it is up.
     pub(super) fn expire_fence(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let max = self.shared.settings().sentinel.failover.fence_max;
         let mut state = self.state();
@@ -218,12 +222,12 @@ impl Service {
         None
     }
 
-    /// The candidate, asked then, says that it is a replica.
+    /// The candidate said that it is a replica; it was asked at this time.
     pub(super) fn candidate_is_replica(&self, asked: Instant) {
         self.state().failover.candidate_is_replica(asked);
     }
 
-    /// The candidate says that it is a primary (rules 8 and 9).
+    /// The candidate said that it is a primary (rules 8 and 9).
     pub(super) fn candidate_is_primary(self: &Arc<Self>, announced: &Endpoint) {
         let policy = self.shared.settings().sentinel.failover.probe;
         let mut state = self.state();
@@ -231,7 +235,7 @@ impl Service {
             return;
         }
         self.end_pauses();
-        // The fence first: who reads the raised number finds it up, also where it was down on lease.
+        // The fence first: a call that reads the raised number finds the fence up, even if it was down on lease.
         state.failover.candidate_is_primary(announced);
         let why = Why::own(Cause::CandidateIsPrimary, "the candidate says that it is a primary");
         self.set_fence(&mut state, &why);
@@ -247,7 +251,7 @@ impl Service {
         self.poke(Urgency::Now);
     }
 
-    /// The switch before the Sentinels agree on it: the candidate said itself that it is a primary.
+    /// Switches to a candidate before the Sentinels name it, because it said that it is a primary.
     fn take_candidate(&self, state: &mut DiscoveryState, announced: &Endpoint, why: Why) {
         let before = self.snapshot();
         let now = Instant::now();
@@ -267,7 +271,7 @@ impl Service {
         self.waiters.notify_all();
     }
 
-    /// Notes a switch that was published: a call in doubt can see it, and only then the fence may come down.
+    /// Applies a published switch: calls can detect it before the fence comes down.
     pub(super) fn switched(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, why: Why) {
         self.raise_failover_seq();
         self.end_pauses();
@@ -291,10 +295,10 @@ impl Service {
         self.set_fence_at(state, Instant::now(), &|_| why.clone());
     }
 
-    /// Sets the write lease as those who hold the fence want it, and tells of it when that is a change.
+    /// Sets the write lease by the state of the fence, and reports a change.
     fn set_fence_at(&self, state: &mut DiscoveryState, now: Instant, why: &dyn Fn(Passage) -> Why) -> Passage {
         let Judged { passage, change } = state.failover.judge(&self.identities(), now, why);
-        // Not only with an event: a lease that the clock had ended may be renewed.
+        // Even without a change to report: a lease that has ended may be renewed.
         let was_shut = self.write_lease.is_over();
         self.write_lease.set(passage);
         seam::pass(Seam::FenceMoved, self);
@@ -303,7 +307,8 @@ impl Service {
         }
         let Some((on, why)) = change else { return passage };
         if !on {
-            // Those who wait without a thread; not from here, because the lock is held. Without a thread they look by themselves.
+            // Tells clients of submitted calls that wait, on a worker because the lock is held here. Without a worker
+            // the calls check the fence themselves.
             let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
             let _ = worker::run(move || shared.changed(&name));
         }
@@ -311,7 +316,7 @@ impl Service {
         passage
     }
 
-    /// The Sentinels that count, by who they are.
+    /// The identities of the Sentinels that count.
     fn identities(&self) -> Vec<Identity> {
         self.shared.list().speakers().into_iter().map(|speaker| speaker.identity).collect()
     }

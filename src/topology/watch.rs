@@ -1,7 +1,7 @@
-//! What a program that watches is told: changes of the topology as events on its queue.
+//! What a program that watches is told: changes of the topology, as events on its queue.
 //!
-//! Guarantees: nothing is called back; an event is built once for all who watch; a queue that is full counts what it loses. EVENTS.md is
-//! written from the tables of the maps; keys may be added, never changed.
+//! Guarantees: no callbacks; an event is built once for all watchers; a full queue counts what it loses. EVENTS.md is
+//! written from the tables; keys may be added, never changed.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,20 +15,20 @@ use crate::resp::fields::{
 };
 use crate::resp::{Reply, ReplyBuilder};
 
-/// Something that a program may want to know.
+/// An event that a program can watch.
 #[derive(Debug, Clone)]
 pub(super) enum TopologyEvent {
     /// The primary of a service changed.
     Topology(Switch),
-    /// Something was said of a service that keeps its primary.
+    /// News about a service that keeps its primary.
     Notice(Notice),
-    /// Writes are held back, or not any more.
+    /// Writes are held back, or pass again.
     Fence(FenceChange),
     /// All Sentinels are gone, or one is back.
     Degraded(Degraded),
-    /// A replica came in, went out, or was spoken of.
+    /// A replica became fit or unfit, or was mentioned.
     Replica(ReplicaChange),
-    /// A Sentinel is up, down, or was spoken of; or some name another primary than the others.
+    /// A Sentinel is up or down, or was mentioned; or some Sentinels name another primary than the others.
     Sentinel(SentinelChange),
 }
 
@@ -80,7 +80,7 @@ pub(super) struct SentinelChange {
 }
 
 impl SentinelChange {
-    /// About one Sentinel, and about no service.
+    /// A change of one Sentinel that concerns no particular service.
     pub(super) fn of(sentinel: String, up: Option<bool>, why: Why) -> Self {
         Self { sentinel, up, why, service: None, text: None }
     }
@@ -152,7 +152,7 @@ const SENTINEL: &[Field<SentinelChange>] = &[
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
 ];
 
-/// The maps of the events that can be watched, each with its kind, as EVENTS.md has them.
+/// The maps of the events that can be watched, with their kinds, for EVENTS.md.
 pub fn event_maps() -> Vec<(u32, MapInfo)> {
     vec![
         (kind::TOPOLOGY, fields::describe("TOPOLOGY", TOPOLOGY)),
@@ -164,7 +164,7 @@ pub fn event_maps() -> Vec<(u32, MapInfo)> {
     ]
 }
 
-/// The library's own causes; all others are channels of Sentinels, and begin with `+` or `-`.
+/// The causes of the library itself; all others are channels of Sentinels, and begin with `+` or `-`.
 pub fn event_causes() -> &'static [CauseInfo] {
     Cause::TABLE
 }
@@ -207,7 +207,7 @@ fn number(value: u64) -> i64 {
 pub const WATCHABLE: u32 =
     kind::TOPOLOGY | kind::NOTICE | kind::FENCE | kind::DEGRADED | kind::REPLICA | kind::SENTINEL;
 
-/// Those who watch.
+/// The watches of a handle.
 #[derive(Default)]
 pub(super) struct Watchers(Mutex<Vec<Watcher>>);
 
@@ -218,7 +218,7 @@ struct Watcher {
 }
 
 impl Watchers {
-    /// One watch per queue: a new one takes the place of the old; without kinds it ends.
+    /// A queue has one watch: a new one replaces it, and without kinds it ends.
     pub(super) fn set(&self, queue: &Arc<Queue>, mask: u32, token: u64) {
         let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| {
@@ -235,7 +235,7 @@ impl Watchers {
         watchers.iter().any(|watcher| watcher.queue.strong_count() > 0)
     }
 
-    /// Tells all who want to know.
+    /// Sends an event to all queues that watch its kind.
     pub(super) fn tell(&self, event: &TopologyEvent) {
         let kind = event.kind();
         let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
