@@ -6,7 +6,7 @@ use crate::config::Config;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A link to a Sentinel, and what came of the questions.
+/// A link to a Sentinel, and the results of its questions.
 struct Set {
     one: FakeSentinel,
     link: CommandLink,
@@ -21,7 +21,7 @@ impl Set {
         Self { one, link, ended: Vec::new(), asked: 0 }
     }
 
-    /// On a connection that stands.
+    /// On an open connection.
     fn opened() -> Self {
         let mut set = Self::new();
         let first = set.ask(&[b"PING"], SOON, false);
@@ -155,7 +155,7 @@ fn one_that_refuses_is_not_dialled_at_every_question() {
 #[test]
 fn what_waits_for_its_turn_is_not_waited_for_in_a_spin() {
     let mut set = Set::opened();
-    // A dial beside it has failed before.
+    // A second dial has failed before.
     set.link.rests_until = Some(Instant::now());
     set.one.fault("PING", Fault::Stall);
     for _ in 0..40 {

@@ -1,9 +1,9 @@
-//! Who belongs to whom, case by case.
+//! Which Sentinels belong together, case by case.
 
 use super::*;
 use crate::topology::answer::ServiceView;
 
-/// A Sentinel that answers at an address of its own.
+/// A Sentinel that answers at its own address.
 struct Told {
     announced: Endpoint,
     given: bool,
@@ -18,8 +18,8 @@ fn primary(name: &str) -> Endpoint {
     Endpoint::tcp(name, 6379).unwrap()
 }
 
-/// "a1 A a2 a3": the Sentinel a1, at the address a1 and with the id a1, names A and lists a2 and a3; "-" names nothing. `given` by the
-/// configuration with a star: "*a1 A". "a1=id" has another id, "a1=" none. A listed one with a cross, "a2+", is dead.
+/// "a1 A a2 a3": the Sentinel a1, with the address a1 and the id a1, names A and lists a2 and a3; "-" names nothing. A
+/// star means configured: "*a1 A". "a1=id" has another id, "a1=" none. A listed Sentinel with a plus, "a2+", is dead.
 fn told(text: &str) -> Told {
     let mut words = text.split(' ');
     let who = words.next().unwrap();
@@ -59,7 +59,7 @@ fn speaker(told: &Told) -> Speaker {
     Speaker { identity, announced: told.announced.clone() }
 }
 
-/// A client that has joined these.
+/// A client that has joined these Sentinels.
 fn joined(texts: &[&str]) -> Membership {
     let mut membership = Membership::default();
     membership.note(texts.iter().map(|text| speaker(&told(text))).collect(), Vec::new());
@@ -70,7 +70,7 @@ fn decide(texts: &[&str], membership: &Membership, known: Option<&str>) -> Elect
     decide_of(texts, membership, known, texts.iter().filter(|text| text.starts_with('*')).count())
 }
 
-/// The same where the configuration names so many, whether they answer or not.
+/// The same if the configuration names so many, whether they answer or not.
 fn decide_of(texts: &[&str], membership: &Membership, known: Option<&str>, given: usize) -> Electorate {
     let all: Vec<_> = texts.iter().map(|text| told(text)).collect();
     let mut seats = Vec::new();
@@ -80,7 +80,7 @@ fn decide_of(texts: &[&str], membership: &Membership, known: Option<&str>, given
     choose(&seats, membership, given, known.map(primary).as_ref())
 }
 
-/// "ours | strangers" by their addresses, "torn", or "foreign" and those who answered.
+/// "ours | strangers" by their addresses, "torn", or "foreign" with those that answered.
 fn short(texts: &[&str], electorate: &Electorate) -> String {
     let names = |indices: &[usize]| {
         let mut indices = indices.to_vec();
@@ -134,7 +134,7 @@ fn as_many_on_both_sides_is_an_error_that_names_both() {
 fn one_side_that_lists_the_other_is_enough() {
     fresh(&["*s1 A s2", "*s2 B"], "s1 s2 | ");
     fresh(&["*s1 A", "*s2 B s1"], "s1 s2 | ");
-    // By way of a third one.
+    // Linked by a third one.
     fresh(&["*s1 A s3", "*s2 B s3", "s3 A"], "s1 s2 s3 | ");
 }
 
@@ -146,35 +146,35 @@ fn dead_entries_make_no_link() {
 
 #[test]
 fn ids_count_and_addresses_where_there_are_none() {
-    // By its name it was given, by its address it is listed.
+    // It is configured by name, and listed by address.
     fresh(&["*name=i1 A ip2=i2", "*ip2=i2 B", "*s3 B"], "name ip2 s3 | ");
-    // The address is taken by another one.
+    // Another Sentinel has its address.
     fresh(&["*s1 A s2=i2", "*s2=i9 B x", "*s3 A s1"], "s1 s3 | s2");
-    // Before 6.2: nobody tells an id, and others tell it all the same.
+    // Before 6.2: no Sentinel gives its id, but others list it.
     fresh(&["*s1= A s2=i2", "*s2= B"], "s1 s2 | ");
     fresh(&["*s1= A s9=i2", "*s2= B", "*s3= A"], "s1 s3 | s2");
 }
 
 #[test]
 fn that_nobody_lists_anybody_yet_is_no_conflict() {
-    // Just started: the ordinary rules judge.
+    // Just started: the usual rules judge.
     fresh(&["*s1 A", "*s2 B", "*s3 A"], "s1 s2 s3 | ");
-    // One side after a RESET, and one that is new among old ones.
+    // One side after a RESET, and a new Sentinel among old ones.
     fresh(&["*s1 A", "*s2 A s1 s3", "*s3 A s2"], "s1 s2 s3 | ");
     fresh(&["*s1 A", "*s2 A s3", "s3 A s2"], "s1 s2 s3 | ");
-    // Who does not know the service is in nobody's way.
+    // A Sentinel that does not know the service does no harm.
     fresh(&["*s1 -", "*s2 A s3", "*s3 A s2"], "s1 s2 s3 | ");
 }
 
 #[test]
 fn one_id_with_two_primaries_is_a_conflict() {
-    // A copied configuration: the ids of A's Sentinels at B's.
+    // A copied configuration: the ids of A's Sentinels at those of B.
     let copy = ["*a1=i1 A a2=i2", "*a2=i2 A a1=i1", "*b1=i1 B b2=i2", "b2=i2 B b1=i1"];
     fresh(&copy, "a1 a2 | b1 b2");
     fresh(&["*a1=i1 A", "*b1=i1 B"], "torn");
-    // One that has switched between two questions, behind a load balancer: the others list it where it stands.
+    // A Sentinel that switched between two questions, behind a load balancer: the others list it at its own address.
     fresh(&["*lb=i1 A p2=i2", "p1=i1 B p2=i2", "p2=i2 A p1=i1"], "lb p1 p2 | ");
-    // A running client tells them apart by where it met them.
+    // A running client tells them apart by address.
     check(&copy, &joined(&["a1=i1 A", "a2=i2 A"]), Some("A"), "a1 a2 | b1 b2");
 }
 
@@ -182,13 +182,13 @@ fn one_id_with_two_primaries_is_a_conflict() {
 fn a_running_client_stays_with_the_ids_that_it_has_joined() {
     let of_a = joined(&["a1 A", "a2 A", "a3 A"]);
     check(&both(), &of_a, Some("A"), "a1 a2 a3 | b1 b2 b3");
-    // While one of them answers, however many given ones are of the other.
+    // While one of them answers, however many configured ones are on the other side.
     check(&["a3 A a1 a2", "*b1 B b2", "*b2 B b1"], &of_a, Some("A"), "a3 | b1 b2");
     // They may disagree: that is a failover, or a partition.
     check(&["a1 A a2+", "a2 X a3 a1+", "a3 X a2"], &of_a, Some("A"), "a1 a2 a3 | ");
-    // One that was moved to B does not bring B's others with it.
+    // A Sentinel that was moved to B does not bring B's others along.
     check(&["a1 A a2 a3", "a2 A a1 a3", "a3 B b1 b2", "b1 B a3", "b2 B a3"], &of_a, Some("A"), "a1 a2 a3 | ");
-    // A new one counts as soon as it agrees, or as most of them are linked with it.
+    // A new Sentinel counts as soon as it agrees, or as most of them are linked with it.
     check(&["a1 A a2", "a2 A a1", "a4 A"], &of_a, Some("A"), "a1 a2 a4 | ");
     check(&["a1 A a2", "a2 X a1 a4", "a4 X a1"], &of_a, Some("A"), "a1 a2 a4 | ");
     check(&["a1 A a2", "a2 X a1 a4", "a4 X"], &of_a, Some("A"), "a1 a2 | ");
@@ -196,9 +196,9 @@ fn a_running_client_stays_with_the_ids_that_it_has_joined() {
 
 #[test]
 fn members_that_were_not_reached_before_count_when_they_know_better() {
-    // The client began on the smaller side of a partition.
+    // The client started on the smaller side of a partition.
     check(&["*a1 A a2 a3", "*a2 B a1 a3", "*a3 B a1 a2"], &joined(&["a1 A"]), Some("A"), "a1 a2 a3 | ");
-    // Two were rebuilt with new ids; the third still shows those that they had before.
+    // Two were rebuilt with new ids; the third still lists their old ones.
     let of_a = joined(&["a1 A", "a2 A", "a3 A"]);
     check(&["*a1 A a2+ a3+", "*a2=n2 B a1 a3=n3", "*a3=n3 B a1 a2=n2"], &of_a, Some("A"), "a1 a2 a3 | ");
 }
@@ -207,11 +207,11 @@ fn members_that_were_not_reached_before_count_when_they_know_better() {
 fn others_take_over_from_a_silent_deployment_only_by_what_is_configured() {
     let of_a = joined(&["a1 A", "a2 A", "a3 A"]);
     let with_given = |texts: &[&str], given| short(texts, &decide_of(texts, &of_a, Some("A"), given));
-    // The stranger among three given ones, when A's are silent.
+    // The Sentinel of another deployment among three configured ones, while A's are silent.
     assert_eq!(with_given(&["b1 B b3", "*b3 B b1"], 3), "foreign b1 b3");
-    // The names of the configuration lead to another deployment now.
+    // The configured names now lead to another deployment.
     assert_eq!(with_given(&["*n1 N n2", "*n2 N n1"], 3), "n1 n2 | ");
-    // Rebuilt with new ids, and one is back already: it names what was known.
+    // Rebuilt with new ids; one is back already, and names the known primary.
     assert_eq!(with_given(&["*r1 A"], 3), "r1 | ");
 }
 
@@ -223,7 +223,7 @@ fn strangers_are_known_by_id_and_by_address_where_both_sides_share_one() {
     membership.note(vec![who("a1=i1 A")], vec![who("b1=i1 B"), who("b2 B")]);
     assert!(membership.is_stranger(&who("elsewhere=b2 B")) && membership.is_stranger(&who("b1=i1 B")));
     assert!(!membership.is_stranger(&who("a1=i1 A")) && !membership.is_stranger(&who("a9 A")));
-    // Who joins is none any more; and what is remembered is bounded.
+    // A Sentinel that joins is no stranger any more; and the memory is limited.
     membership.note(vec![who("b2 A")], Vec::new());
     assert!(!membership.is_stranger(&who("b2 A")) && !membership.is_new());
     for number in 0..1000 {

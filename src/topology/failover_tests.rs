@@ -18,7 +18,7 @@ fn shown(flags: &str, state: &str) -> Shown {
     Shown { primary: Some(at(1)), flags: flags.into(), failover_state: Some(state.into()) }
 }
 
-/// Whether writes are held back from now on, if that is told.
+/// Judges the fence; whether writes are held back from now on, if that has to be reported.
 fn told(failover: &mut Failover, now: Instant) -> Option<bool> {
     let why = Why::own(Cause::FailoverInProgress, "a test");
     failover.judge(&[], now, &|_| why.clone()).change.map(|(on, _)| on)

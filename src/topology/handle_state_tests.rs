@@ -1,4 +1,4 @@
-//! How often a service is asked for, and until when.
+//! How often a service is polled, and until when.
 
 use super::super::order_tests::calls::{ok, to_primary};
 use super::super::order_tests::stage::{SOON, stage};
@@ -37,7 +37,7 @@ fn a_name_that_was_known_is_asked_for_every_second_and_a_found_one_as_usual() {
 
 #[test]
 fn a_service_that_nobody_uses_is_forgotten_and_asked_for_before_it_is_used_again() {
-    // No poll of its own comes in between.
+    // No regular poll comes in between.
     let stage = stage(2, &[("monitor.interval", "3600000")]);
     stage.listened();
     stage.quiet();

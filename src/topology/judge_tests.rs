@@ -38,7 +38,7 @@ fn says(text: &str) -> Answer {
     }
 }
 
-/// The voices of these, of so many that are known.
+/// The voices of these, out of so many known Sentinels.
 fn heard(answers: &[Answer], all: usize) -> Vec<Voice<'_>> {
     voices(&answers.iter().enumerate().collect::<Vec<_>>(), all)
 }
@@ -93,7 +93,7 @@ fn the_highest_epoch_wins_when_it_is_no_stranger() {
     check(&["a 1", "b 2", "b 2"], &before, "b 2 a 1");
     check(&["a 1", "a 1", "x 2"], &before, "a 1");
     check(&["a 1", "x 2", "x 2"], &before, "x 2 a 1");
-    // The same on a first start, where another Sentinel lists the promoted one as a replica.
+    // The same on a first start, if another Sentinel lists the promoted node as a replica.
     check(&["a 1 master b c", "a 1 master b c", "b 2"], &Known::default(), "b 2 a 1");
 }
 
@@ -102,13 +102,13 @@ fn a_liar_with_a_huge_epoch_changes_nothing() {
     let before = known("a", 7, &["b", "c"]);
     check(&["a 7", "a 7", "x 999999"], &before, "a 7");
     check(&["a 7", "x 999999"], &before, "a 7");
-    // It names a replica: that one is asked for its ROLE, says replica, and the next is taken.
+    // It names a replica: that node is asked for its ROLE, says replica, and the next candidate is taken.
     check(&["a 7", "a 7", "b 999999"], &before, "b 999999 a 7");
-    // It lifts the old primary above a promotion, or the epoch of the right one.
+    // It raises the epoch of the old primary above a promotion, or above the right one.
     check(&["a 999999", "b 8", "b 8"], &before, "b 8 a 7");
     check(&["a 999999", "a 7", "b 8"], &before, "b 8 a 7");
     check(&["a 7", "a 7", "a 999999"], &before, "a 7");
-    // It makes up address and replica list.
+    // It invents the address and the replica list.
     check(&["x 9 master x y", "a 7", "a 7"], &before, "a 7");
 }
 
@@ -116,7 +116,7 @@ fn a_liar_with_a_huge_epoch_changes_nothing() {
 fn scenario_22_a_stale_sentinel_is_ignored() {
     let before = known("b", 2, &["a", "c"]);
     check(&["a 1", "b 2", "b 2"], &before, "b 2");
-    // Not even when it is alone for a moment.
+    // Not even if it is alone for a moment.
     let alone = [says("a 1")];
     let refused = judge(&heard(&alone, 3), &before, 3, 0);
     assert!(
@@ -139,21 +139,21 @@ fn scenario_23_permanently_split_sentinels_two_win_against_one() {
 fn rule_3_epochs_restart_only_when_a_majority_agrees_twice() {
     let mut before = known("a", 9, &["b"]);
     let Decision::Refused(Status::NoPrimary, _, Some(proposal)) = decide(&["b 0", "b 0"], &before) else { panic!() };
-    // Not within the time that Sentinels take to hear of a switch: the others may not have heard of this one's.
+    // Not within the time that Sentinels take to hear of a switch: the others may not know this one.
     before.proposed = Some((proposal.clone(), EPOCH_RESET_AFTER - Duration::from_millis(1)));
     let early = decide(&["b 0", "b 0"], &before);
     assert!(matches!(&early, Decision::Refused(Status::NoPrimary, _, Some(again)) if *again == proposal), "{early:?}");
     before.proposed = Some((proposal, EPOCH_RESET_AFTER));
     let Decision::Candidates(second, None) = decide(&["b 0", "b 0"], &before) else { panic!() };
     assert!(second[0].reset && second[0].epoch == 0);
-    // Not when the second poll says something else, one still names the known primary, or only a part agrees.
+    // Not if the second poll differs, if a Sentinel still names the known primary, or if only a part agrees.
     check(&["b 1", "b 1"], &before, "NoPrimary");
     check(&["b 0", "b 0", "a 9"], &before, "a 9");
     check(&["b 0", "c 0", "b 0", "c 0"], &before, "SplitView");
-    // A majority of all that are known, not of those who answer.
+    // A majority of all known Sentinels, not of those that answer.
     assert_eq!(short(&judge(&heard(&[says("b 0"), says("b 0")], 4), &before, 4, 0)), "NoPrimary");
     assert_eq!(short(&judge(&heard(&[says("b 0"), says("b 0")], 3), &before, 3, 0)), "b 0");
-    // An equal epoch is no newer one.
+    // An equal epoch is not newer.
     before = known("a", 9, &["b"]);
     check(&["b 9", "b 9"], &before, "NoPrimary");
     before.proposed = Some((Proposal { primary: at("b"), epoch: 9 }, EPOCH_RESET_AFTER));
@@ -170,7 +170,8 @@ fn rule_3_the_epoch_of_the_known_primary_goes_back_no_sooner() {
     before.proposed = Some((proposal, EPOCH_RESET_AFTER));
     let Decision::Candidates(back, None) = decide(&["a 3", "a 3"], &before) else { panic!() };
     assert!(back[0].epoch == 3 && back[0].reset);
-    // Not while one still names the present epoch, for less than a majority, on the word of TILT, or behind a candidate.
+    // Not while a Sentinel still names the known epoch, not by less than a majority, not in TILT, and not behind a
+    // candidate.
     let stays = |answers: &[Answer], known: &Known, all| {
         let verdict = judge(&heard(answers, all), known, all, 0);
         assert!(
@@ -186,7 +187,7 @@ fn rule_3_the_epoch_of_the_known_primary_goes_back_no_sooner() {
 
 #[test]
 fn rule_3_after_a_switch_there_and_back_sentinels_that_lag_behind_turn_nothing_back() {
-    // b under 8, and a again under 9: one knows all, one half of it, one nothing.
+    // b under 8, and a again under 9: one Sentinel knows both, one half of it, one nothing.
     let before = known("a", 9, &["b"]);
     check(&["a 9", "b 8", "a 7"], &before, "a 9");
     check(&["b 8", "a 7"], &before, "a 9");
@@ -199,10 +200,10 @@ fn an_unknown_address_from_a_single_sentinel_never_wins() {
     let answers = [says("x 2")];
     let verdict = judge(&heard(&answers, 3), &before, 3, 0);
     assert!(matches!(&verdict, Decision::Refused(Status::NoPrimary, _, None)), "{verdict:?}");
-    // Unless it is the only one of the deployment, and says so twice.
+    // Unless it is the only Sentinel of the deployment, and says so twice.
     let Decision::Refused(_, _, Some(proposal)) = decide(&["x 2"], &before) else { panic!() };
     check(&["x 2"], &Known { proposed: Some((proposal, Duration::ZERO)), ..before.clone() }, "x 2");
-    // Under an epoch that goes back not so soon.
+    // Under an epoch that goes back it takes longer.
     let Decision::Refused(_, _, Some(proposal)) = decide(&["x 1"], &before) else { panic!() };
     check(
         &["x 1"],
@@ -302,17 +303,17 @@ fn tilt_counts_less_and_not_nothing() {
     assert_eq!(decide(&agree, &nothing, 3, 0), "a 1");
     let Decision::Candidates(found, _) = judge(&heard(&agree, 3), &nothing, 3, 0) else { panic!() };
     assert!(found[0].tilt);
-    // Not half of all that are known, not when they differ, not beside one that is sound.
+    // Not half of all known Sentinels, not if they differ, not beside one that is not in TILT.
     assert_eq!(decide(&agree, &nothing, 4, 0), "NoPrimary");
     assert_eq!(decide(&[tilted("a 1"), tilted("a 1"), tilted("b 2")], &nothing, 3, 0), "NoPrimary");
     assert_eq!(decide(&[tilted("x 9"), tilted("x 9"), says("a 1")], &nothing, 3, 0), "a 1");
-    // Never for min_others, nor for an epoch that goes back.
+    // Not for min_others, nor for an epoch that goes back.
     assert_eq!(decide(&agree, &nothing, 2, 1), "NoPrimary");
     let mut before = known("a", 9, &["b"]);
     before.proposed = Some((Proposal { primary: at("b"), epoch: 0 }, EPOCH_RESET_AFTER));
     assert_eq!(decide(&[says("b 0"), says("b 0")], &before, 2, 0), "b 0");
     assert_eq!(decide(&[tilted("b 0"), tilted("b 0")], &before, 2, 0), "NoPrimary");
-    // They wait for one that is sound.
+    // They wait for one that is not in TILT.
     assert!(!is_settled(&heard(&agree, 3), |_| true, 3, 0));
 }
 

@@ -151,7 +151,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A trio of which the first tries since `begun`, and was asked 160 ms later like everybody else; a lease is due.
+    /// Three Sentinels, of which the first tries since `begun`; it was asked 160 ms later, like the others: a lease is
+    /// due.
     struct Case {
         fence: Fence,
         witnesses: Witnesses,
@@ -289,7 +290,7 @@ mod tests {
         assert_eq!(case.at(1191), Passage::Shut);
     }
 
-    /// A leader that was elected, refuses a dial begun at 300 ms, and whose candidate is a replica.
+    /// A leader that was elected and refuses a dial begun at 300 ms; its candidate is a replica.
     fn dead_leader(misses: &[(u16, u64)], candidate: u64) -> Case {
         let mut case = case(3);
         case.fence.lead(&by(1), case.begun + ms(200));

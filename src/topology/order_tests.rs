@@ -1,6 +1,7 @@
-//! The orders of ARCHITECTURE.md ("Order matters"), each looked at from between its two steps.
+//! The orders of ARCHITECTURE.md ("Order matters"), each examined between its two steps.
 //!
-//! A hook at a seam (sys/seam.rs) stops the one who takes the steps, and does there what others could do in that moment.
+//! A hook at a seam (sys/seam.rs) stops the thread between two steps, and does there what others could do at that
+//! moment.
 
 #[path = "../../tests/support/calls.rs"]
 pub(super) mod calls;
@@ -23,7 +24,7 @@ use calls::*;
 use stage::{SOON, Stage, at, stage};
 use support::*;
 
-/// A fence that is up, and everybody listening.
+/// A fence that is up, with all subscriptions established.
 fn fenced(options: &[(&str, &str)]) -> (Arc<Stage>, Arc<Client>) {
     let stage = Arc::new(stage(3, options));
     let client = to_primary(&stage.sentinel, &[]);
@@ -35,7 +36,7 @@ fn fenced(options: &[(&str, &str)]) -> (Arc<Stage>, Arc<Client>) {
     (stage, client)
 }
 
-/// The two ways of a switch: the Sentinels agree, or the candidate is taken at its word.
+/// Both ways of a switch: the Sentinels agree, or the candidate is taken at its word.
 fn switch(stage: &Stage, probe: &str) {
     match probe {
         "eager" => {
@@ -47,13 +48,13 @@ fn switch(stage: &Stage, probe: &str) {
     stage.told.wait_fence(false, "switched");
 }
 
-/// What others see at a seam.
+/// What other threads see at a seam.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sight {
     seam: Seam,
     is_new: bool,
     is_fenced: bool,
-    /// The version is that of the snapshot.
+    /// The version matches the snapshot.
     is_versioned: bool,
 }
 
@@ -80,7 +81,7 @@ fn the_snapshot_is_there_before_its_version_and_the_doubts_and_all_of_them_befor
         switch(&stage, probe);
         drop(hooks);
         let sights = sights.lock().unwrap_or_else(PoisonError::into_inner);
-        // What belongs to the switch: before it discoveries find the old primary, after it the new one.
+        // What belongs to the switch: discoveries before it find the old primary, those after it the new one.
         let is_of_it = |sight: &&Sight| sight.is_new || !sight.is_fenced || sight.seam == Seam::FailoverSeqRaised;
         let moves = |sight: &&Sight| sight.seam != Seam::FenceMoved || !sight.is_fenced;
         let sights: Vec<&Sight> = sights.iter().filter(is_of_it).filter(moves).collect();
@@ -122,7 +123,7 @@ fn a_write_that_begins_the_moment_the_fence_is_down_goes_to_the_new_primary() {
     }
 }
 
-/// Who waits without a thread is told when all of it is there, and not under the lock, which it will take.
+/// Clients of submitted calls are told when all of it is visible, and not under the lock, which they take.
 #[test]
 fn a_change_is_told_when_the_fence_is_down_and_the_lock_is_let_go() {
     for probe in ["off", "eager"] {
@@ -149,7 +150,7 @@ fn a_change_is_told_when_the_fence_is_down_and_the_lock_is_let_go() {
     }
 }
 
-/// Who reads that the candidate has spoken finds the fence up, also where it was down because the leader was gone.
+/// A call that reads the raised number finds the fence up, even if it was down because the leader was gone.
 #[test]
 fn the_fence_is_up_again_when_the_candidate_is_doubted() {
     let stage = Arc::new(stage(3, &[("failover.probe", "off")]));
@@ -178,7 +179,8 @@ fn the_fence_is_up_again_when_the_candidate_is_doubted() {
     assert!(!open.load(Ordering::Relaxed), "a write could have passed, and been told as a success");
 }
 
-/// A word and a switch at the same time: what is a word about the primary when it is judged is still one when it is acted on.
+/// A word and a switch at the same time: if a word is about the primary when it is judged, it still is when it is acted
+/// on.
 #[test]
 fn a_word_is_judged_and_acted_on_in_one_moment() {
     for word in ["+try-failover", "+odown", "+sdown"] {
@@ -198,7 +200,7 @@ fn a_word_is_judged_and_acted_on_in_one_moment() {
                 }
                 let (switcher, candidate) = (Arc::clone(&of), candidate.clone());
                 let switched = spawn(move || switcher.candidate_is_primary(&candidate));
-                // With the lock held it comes after what follows from the word, without it before.
+                // With the lock held the switch comes after the effect of the word, without it before.
                 match of.is_locked() {
                     true => others.lock().unwrap_or_else(PoisonError::into_inner).push(switched),
                     false => join(&switched),
@@ -206,19 +208,19 @@ fn a_word_is_judged_and_acted_on_in_one_moment() {
             })
         };
         stage.word(0, word);
-        // It is told of only where the primary is still the one that it is about.
+        // It is reported only if the primary is still the one that it is about.
         eventually("the word is judged", SOON, || judged.load(Ordering::Relaxed));
         drop(hook);
         others.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|switched| join(&switched));
         stage.wait_primary(&stage.r.addr());
-        // Whatever follows from the word has followed when a later one has been heard.
+        // Once a later event has been handled, the effect of this one has come.
         stage.word_of_replica(0, "+slave");
         stage.told.wait_word("+slave");
         assert!(!service.is_fenced() && !service.holds_for_down(), "{word}: of a primary that is none any more");
     }
 }
 
-/// The ways of a write, each on a connection that stands.
+/// The ways of a write, each on an open connection.
 type Way = (&'static str, fn(&Arc<Client>, &Arc<Client>) -> Result<Reply>);
 
 const WAYS: [Way; 5] = [
@@ -233,21 +235,21 @@ const WAYS: [Way; 5] = [
     ("durable", |client, _| call(client, "SET k late", 0, Timeout::Default)),
 ];
 
-/// A write that was on its way past the fence when a failover began, and is answered by the old primary after the candidate has said
-/// that it is one: whatever it had looked at before, it is no success.
+/// A write that had passed the fence when a failover began, and is answered by the old primary after the candidate has
+/// said that it is one: whatever the write had checked before, it is no success.
 #[test]
 fn a_failover_between_any_two_looks_of_a_write_makes_its_answer_doubtful() {
     for seam in [Seam::FailoverSeqRead, Seam::GatePassed] {
         for way in WAYS {
             assert!(fails_over_at(seam, 0, way), "{} passes {seam:?}", way.0);
-            // A session looks once more when it has its turn.
+            // A session checks again when it has its turn.
             let again = fails_over_at(seam, 1, way);
             assert!(again || way.0 != "session");
         }
     }
 }
 
-/// One such write, with the failover when it passes the seam for this time; false: it does not pass it so often.
+/// One such write, with the failover when it passes the seam for the nth time; false: it does not pass it so often.
 fn fails_over_at(seam: Seam, time: usize, (name, write): Way) -> bool {
     let stage = Arc::new(stage(2, &[("failover.probe", "off"), ("timeout.call", "1000")]));
     let durable: &[(&str, &str)] = if name == "durable" { &[("write.replicas", "1")] } else { &[] };
@@ -291,7 +293,7 @@ fn fail_over(stage: &Stage) {
     eventually("the candidate has said that it is a primary", SOON, || service.failover_seq() != failover_seq);
 }
 
-/// A seam of one object says nothing to another, and nothing any more when the hook is gone.
+/// The seam of one object does not concern another, nor anything after the hook is gone.
 #[test]
 fn hooks_are_for_one_object_and_end_with_their_guard() {
     let (one, other, count) = (1, 1, Arc::new(Mutex::new(0)));

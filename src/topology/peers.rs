@@ -232,10 +232,10 @@ mod tests {
         list.introduce(&at(2), Some("another behind the same address"));
         list.introduce(&at(9), Some("id9"));
         assert_eq!(identities().len(), 2);
-        // One of another deployment does not count.
+        // A Sentinel of another deployment does not count.
         list.settle(&[(at(1), Met::Stranger(Some("id1".into())))]);
         assert_eq!(identities(), [Identity::Id("id2".into())]);
-        // Two names for one count once.
+        // Two addresses of one Sentinel count once.
         let list = SentinelList::new(&[at(1), at(2)]);
         list.introduce(&at(1), Some("a"));
         list.introduce(&at(2), Some("a"));
@@ -265,11 +265,11 @@ mod tests {
     fn row_33_peers_are_learned_once_bounded_and_forgotten() {
         let list = SentinelList::new(&[at(1)]);
         list.settle(&[good(1)]);
-        // Itself (by address and by id), a double, and more than there is room for.
+        // Itself (by address and by id), a double, and more than the limit.
         let named = [peer(1, "id1"), peer(9, "id1"), peer(2, "id2"), peer(2, "id2"), peer(3, "id3"), peer(4, "id4")];
         assert_eq!(list.learn(&named, 2), [at(2), at(3)]);
         assert!(!list.members()[1].counts);
-        // Learned ones that never answered make way, those that did do not.
+        // Learned ones that never answered are replaced; those that did are not.
         list.settle(&[good(1), good(2), (at(3), Met::Missed)]);
         assert_eq!(list.learn(&named, 2), [at(4)]);
         list.settle(&[good(1), good(2), good(4)]);
@@ -295,9 +295,9 @@ mod tests {
         let told = |port, id: &str| (at(port), Met::Good(Some(id.into())));
         let named = [peer(7, "a"), peer(8, "b")];
         list.settle(&[told(1, "a")]);
-        // For all that is known, it is Sentinel a.
+        // As far as is known, it is Sentinel a.
         assert_eq!(list.learn(&named, 9), [at(8)]);
-        // It is b the next time: a second name of none, and those behind it are asked and listened to by themselves.
+        // Next time it is b: so it is no second address, and those behind it are asked separately.
         list.settle(&[told(1, "b"), told(8, "b")]);
         assert_eq!(ports(&list), [1, 8]);
         assert_eq!(list.learn(&named, 9), [at(7)]);

@@ -86,7 +86,7 @@ mod tests {
         Identity::Id(name.into())
     }
 
-    /// Who answered where: `a@1`, with `!` when it is not calm; `@1` tells no id.
+    /// Which Sentinels answered where: `a@1`, with `!` if it is not calm; `@1` gives no id.
     fn presence(answered: &[&str], listed: &[(&str, u16)], varying: &[u16]) -> Presence {
         let seat = |text: &&str| {
             let (who, place) = text.trim_end_matches('!').split_once('@').unwrap();
@@ -108,9 +108,9 @@ mod tests {
                 assert!(presence(&[answered, "b@2"], listed, &[]).has_left_calmly(&id("a"), &at(1)));
             }
         }
-        // An id is told from now on.
+        // From now on it gives its id.
         assert!(presence(&["new@1"], &[], &[]).has_left_calmly(&Identity::At(at(1)), &at(1)));
-        // It is there, silent, or what is there now goes on with a failover.
+        // It is there, or silent, or its successor continues a failover.
         assert!(!presence(&["a@1", "b@2"], &[], &[]).has_left(&id("a"), &at(1)));
         assert!(!presence(&["b@2"], &[], &[]).has_left(&id("a"), &at(1)));
         let goes_on = presence(&["new@1!"], &[], &[]);
@@ -119,14 +119,14 @@ mod tests {
 
     #[test]
     fn behind_a_load_balancer_nobody_has_left() {
-        // The others list it under an address of its own, which is silent, or answers as it does.
+        // The others list it at its own address, which is silent, or answers as itself.
         assert!(!presence(&["b@1"], &[("a", 7), ("b", 8)], &[]).has_left(&id("a"), &at(1)));
         assert!(!presence(&["b@1", "a@7"], &[("a", 7)], &[]).has_left(&id("a"), &at(1)));
-        // Nobody lists it, and the address is known to vary.
+        // Nobody lists it, and its address is shared.
         assert!(!presence(&["b@1"], &[], &[1]).has_left(&id("a"), &at(1)));
-        // One that restarts with a new id again and again varies too: the others list it there.
+        // One that restarts repeatedly with a new id looks shared too, but the others list it there.
         assert!(presence(&["new@1", "b@2"], &[("a", 1)], &[1]).has_left(&id("a"), &at(1)));
-        // Given by name, listed by number.
+        // Configured by name, listed by address.
         assert!(presence(&["new@1", "new@7"], &[("a", 7)], &[]).has_left(&id("a"), &at(1)));
     }
 }

@@ -153,7 +153,7 @@ mod tests {
 
     const NO: &str = "NOPERM no channels";
 
-    /// The commands that are sent, until so many refusals were given; then all is granted.
+    /// The commands that are sent with this many refusals before everything is permitted.
     fn refused(times: usize) -> (Scope, Vec<String>) {
         let mut scope = Scope::new();
         let mut asked = vec![String::from_utf8(scope.ask()).unwrap()];

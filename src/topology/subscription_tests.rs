@@ -1,4 +1,4 @@
-//! What a subscription asks for again, over a socket, by a clock that the test sets.
+//! What a subscription requests again, over a socket, with a clock that the test sets.
 
 use super::super::order_tests::support::{FakeSentinel, Fault, Scripted, eventually};
 use super::*;
@@ -7,7 +7,7 @@ use crate::config::Config;
 const NOPERM: &str = "NOPERM this user has no permissions to access one of the channels used as arguments";
 const SOON: Duration = Duration::from_secs(20);
 
-/// A subscription at a Sentinel, and what it has told.
+/// A subscription, and what it has reported.
 struct Set {
     one: FakeSentinel,
     subscription: SentinelSubscription,
@@ -18,7 +18,7 @@ struct Set {
 }
 
 impl Set {
-    /// At a Sentinel that refuses commands that begin so.
+    /// A Sentinel that refuses commands with these beginnings.
     fn refused(patterns: &[&str]) -> Self {
         let one = Scripted::sentinel("mymaster", "127.0.0.1:1");
         let mut config = Config::new();
@@ -57,7 +57,7 @@ impl Set {
         self.one.count("PSUBSCRIBE *")
     }
 
-    /// The subscription was confirmed then.
+    /// Sets when the subscription was confirmed.
     fn stands_since(&mut self, then: Instant) {
         let SubscriptionState::Listening { since, .. } = &mut self.subscription.state else {
             panic!("it does not listen")
@@ -65,7 +65,7 @@ impl Set {
         *since = then;
     }
 
-    /// The minute is over.
+    /// Ends the minute.
     fn a_minute_later(&mut self) {
         let due = self.subscription.renews.expect("it is asked for again");
         assert!(due.saturating_duration_since(Instant::now()) <= RENEW);
@@ -78,7 +78,7 @@ fn what_was_refused_is_asked_for_again_after_a_minute_and_not_before() {
     let mut set = Set::refused(&["PSUBSCRIBE", "SUBSCRIBE"]);
     set.drive_until("it is deaf", |set| set.subscription.deaf().is_some());
     assert_eq!((set.ups, set.subscriptions()), (1, 1));
-    // Granted meanwhile: that shows when it is asked for.
+    // Permitted meanwhile, which shows when it is requested.
     set.refuse(&[]);
     let before = set.pings();
     set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
@@ -105,7 +105,7 @@ fn what_is_refused_again_is_asked_for_after_another_minute() {
         assert!(set.subscription.renews.is_some_and(|at| at > Instant::now() + RENEW / 2), "a minute from now");
         assert_eq!((set.ups, set.one.accepted()), (1, 1), "nothing is new, and no connection is lost");
     }
-    // A part of it is granted: that is told.
+    // A part of it is permitted, and that is reported.
     set.refuse(&["PSUBSCRIBE", "SUBSCRIBE +try-failover"]);
     set.a_minute_later();
     set.drive_until("most is heard", |set| set.ups == 2);
@@ -123,7 +123,7 @@ fn a_refused_ping_is_not_taken_for_the_subscription_that_is_asked_for_again() {
     set.refuse(&["PING"]);
     set.a_minute_later();
     set.drive_until("it hears", |set| set.subscription.deaf().is_none());
-    // Another refused PING later, all answers to the subscription have come.
+    // All replies to the subscription have come when another PING is refused.
     let before = set.pings();
     set.drive_until("it was asked whether it is there", |set| set.pings() >= before + 2);
     assert_eq!(set.one.count("PSUBSCRIBE +*"), 1, "at the first time; now all was granted at once");
@@ -133,7 +133,7 @@ fn a_refused_ping_is_not_taken_for_the_subscription_that_is_asked_for_again() {
 #[test]
 fn a_subscription_that_ends_at_once_is_a_failure_and_makes_the_next_pause_longer() {
     let mut set = Set::refused(&[]);
-    // The last one has stood.
+    // The last one lasted.
     for (stood, milliseconds) in
         [200, 400, 800, 1600, 2000, 2000].map(|pause| (false, pause)).into_iter().chain([(true, 200)])
     {

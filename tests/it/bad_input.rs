@@ -1,5 +1,5 @@
-//! Bad input of every kind: a code and a sentence within the deadline, the process goes on, nothing leaks, and no other client of
-//! the same handle notices.
+//! Bad input of every kind gives a code and a sentence within the deadline. The process goes on, nothing leaks, and
+//! other clients of the handle do not notice.
 
 use crate::calls;
 use crate::support;
@@ -18,7 +18,7 @@ use vigie::topology::Sentinel;
 const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
-/// Setting and checking one option beside a Sentinel's address.
+/// Sets and checks one option beside the address of a Sentinel.
 fn configured(key: &str, value: &str) -> vigie::error::Result<()> {
     let mut config = Config::new();
     if key != "sentinel.addrs" && key != "uri" {
@@ -125,7 +125,7 @@ fn bad_commands_and_lists() {
     assert_eq!(json(&run(&client, &["SET k v", "GET k"]).expect("it goes on")), r#"["OK","v"]"#);
 }
 
-/// What is no Sentinel; each with what its part of the message says.
+/// Servers that are no Sentinels, each with the text that its part of the message has.
 fn pretenders(data: &Node) -> Vec<(Scripted, String)> {
     let silent = Scripted::start(|_| Act::Silence);
     let closing = Scripted::start(|_| Act::Close);
@@ -161,7 +161,7 @@ fn sentinels_that_are_none() {
         assert!(error.message().contains(addr) && error.message().contains(SERVICE), "{error}");
         assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
     }
-    // All together with a good one: nobody notices.
+    // All of them beside a good Sentinel: nothing fails.
     let watch = told(&data.addr(), &[]);
     let all = [addrs, vec![watch.addr()]].concat();
     let client = to_primary(&sentinel_at(&all, &[("timeout.sentinel", "300")]), &[]);
@@ -169,7 +169,7 @@ fn sentinels_that_are_none() {
     assert_eq!(data.cmd(&["GET", "n"]).int(), Some(1));
 }
 
-/// A client of another service at the same handle, which calls all the time; `end` says how it went.
+/// A client of another service of the same handle, which calls all the time; `end` returns its result.
 struct Bystander {
     node: FakeNode,
     done: Arc<AtomicBool>,
@@ -206,12 +206,12 @@ impl Bystander {
         let (calls, errors, longest) = join(&self.outcome);
         assert!(calls > 20 && errors.is_empty(), "{calls} calls, {errors:?}");
         self.pacing.stop().judge("the slowest call of another service", longest, 100 * MS);
-        // The connection on which the discovery verified the primary: all calls shared it.
+        // All calls share the connection that verified the primary.
         assert_eq!((self.node.accepted(), self.node.count("INCR")), (1, calls as usize));
     }
 }
 
-/// What a data node may do wrong, and what the caller of a read within 250 ms gets.
+/// Faults of a data node, and what a read with 250 ms gets.
 fn faults() -> Vec<(&'static str, Fault, &'static [Status])> {
     let raw = |bytes: &[u8]| Fault::Raw(bytes.to_vec());
     let nested = b"*1\r\n".repeat(200);
@@ -270,7 +270,7 @@ fn data_nodes_that_send_rubbish_are_survived() {
                     }
                     (other, _) => panic!("{what}, own: {own}: {other:?}"),
                 }
-                // The next call is well, on a connection that has nothing of the old one.
+                // The next call succeeds, on a connection without remains of the old one.
                 session.disconnect().expect("an open session");
                 eventually(what, SOON, || within(caller, "GET k", 300).is_ok_and(|reply| text(&reply) == "v"));
             }

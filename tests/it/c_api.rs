@@ -1,4 +1,5 @@
-//! The library from C: each program of tests/c against a real deployment, as it is, under valgrind, and with ASan and UBSan.
+//! The library from C: each program of tests/c runs against a real deployment: plainly, under valgrind, and with ASan
+//! and UBSan.
 
 use crate::clib;
 use crate::support;
@@ -19,7 +20,7 @@ enum Mode {
 /// The service of every deployment here.
 const SERVICE: &str = "orders";
 
-/// What a program finds in its environment: names and values.
+/// The environment of a program: names and values.
 type Environment = Vec<(&'static str, String)>;
 
 fn compile(name: &str, mode: Mode, library: &Path, linked: bool) -> PathBuf {
@@ -41,7 +42,7 @@ fn compile(name: &str, mode: Mode, library: &Path, linked: bool) -> PathBuf {
     program
 }
 
-/// What valgrind itself takes for leaks, and what it loses with another block.
+/// Blocks that valgrind itself takes for leaks, and loses together with another block.
 const LEAKS: &str = "definite,indirect,possible";
 
 /// `leaks`: the kinds of leaks that are errors.
@@ -61,13 +62,13 @@ fn command(program: &Path, mode: Mode, leaks: Option<&str>) -> Command {
     command
 }
 
-/// Compiles and runs one program; it must end by itself with 0, which a signal (SIGPIPE) would not be.
+/// Compiles and runs one program. It must exit with status 0, which a signal (SIGPIPE) would prevent.
 fn run(name: &str, mode: Mode, environment: &Environment) {
     let linked = name != "dlopen";
     let program = compile(name, mode, clib::library(), linked);
-    // What is in use when main returns cannot have been freed; and a forked child loses the threads of its parent, with all
-    // that they held (the sanitizer, which looks at the parent alone, checks that one).
-    // The stacks of threads that run at the end, as after dlclose, are possibly lost.
+    // Memory that is in use when main returns cannot have been freed; and a forked child loses the threads of its
+    // parent with all that they hold (the sanitizer looks only at the parent).
+    // The stacks of threads that are running at the end, as after dlclose, are possibly lost.
     let leaks = match name {
         "exit_during_call" => None,
         "fork" if mode == Mode::Valgrind => None,
@@ -188,7 +189,7 @@ fn row_62_a_hundred_threads_on_one_handle_get_their_own_answers() {
 #[test]
 fn figure_a_client_is_small_and_a_call_costs_one_allocation() {
     let (_deployment, mut environment) = deployment("c-allocations");
-    // What malloc keeps for each thread is counted as used, and says nothing about the library.
+    // What malloc keeps for each thread counts as used; it is not the library's.
     environment.push(("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0".into()));
     run("allocations", Mode::Plain, &environment);
 }

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use vigie::config::{Config, Endpoint, Settings};
 
-/// Stands for the middle of a password; no message of the library contains it by itself.
+/// The middle of a password; no message of the library contains this text otherwise.
 const MARK: &str = "Zq7Zq7";
 
-/// Text with many of the characters that mean something in a URI or a list.
+/// Text with many of the characters that have a meaning in a URI or a list.
 fn soup(most: usize) -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[a-z0-9]{1,4}".prop_map(String::from),
@@ -18,7 +18,7 @@ fn soup(most: usize) -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..most).prop_map(|pieces| pieces.concat())
 }
 
-/// The same without what begins an entry that counts as a whole of its own.
+/// The same without characters that begin an entry of their own.
 fn password() -> impl Strategy<Value = String> {
     let part = || soup(4).prop_map(|text| text.replace("://", ":/"));
     (part(), part()).prop_map(|(before, behind)| format!("{before}{MARK}{behind}"))
@@ -28,7 +28,7 @@ fn keys() -> Vec<&'static str> {
     Config::new().describe().iter().map(|row| row.key).collect()
 }
 
-/// Everything that the library would say about this option and value.
+/// All messages of the library about this option and value.
 fn said(key: &str, value: &str) -> String {
     let mut config = Config::new();
     let mut said = match config.set(key, value) {

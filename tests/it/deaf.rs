@@ -1,4 +1,4 @@
-//! Subscriptions: what a Sentinel does not let a user hear, and what is silence and what is not (step 4, points 6 and 7).
+//! Subscriptions: what a Sentinel does not let a user hear, and what counts as silence (step 4, points 6 and 7).
 
 use crate::calls;
 use crate::stage;
@@ -66,7 +66,7 @@ fn a_user_that_may_hear_nothing_is_told_so_and_the_sentinel_is_asked_instead() {
         let mut views = topology.children(sentinels);
         views.all(|view| topology.bytes(topology.find(view, b"events").unwrap()) == Some(wanted.as_bytes()))
     });
-    // The flag is found by asking, long before the next poll.
+    // The flag is found by a question, long before the next poll.
     let accepted: Vec<u64> = stage.watch.iter().map(|one| one.accepted()).collect();
     stage.flags(1, "master,failover_in_progress");
     stage.told.wait_fence(true, "failover_in_progress");
@@ -74,10 +74,10 @@ fn a_user_that_may_hear_nothing_is_told_so_and_the_sentinel_is_asked_instead() {
     stage.watch[0].wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 5, SOON);
     stage.flags(1, "master");
     stage.told.wait_fence(false, "failover_in_progress");
-    // On an open connection: what else is opened is for the discoveries and the lease.
+    // The questions use an open connection; other connections are for discoveries and the lease.
     let more = stage.watch.iter().zip(accepted).map(|(one, before)| one.accepted() - before);
     assert!(more.max().unwrap() < 20, "no reconnect loop");
-    // A new address is found the same way.
+    // A new address is found in the same way.
     stage.promote();
     for one in &stage.watch {
         one.service(SERVICE, |state| state.switch_to(&stage.r.addr()));
@@ -173,7 +173,7 @@ fn each_question_that_a_user_may_not_ask_is_told_once_by_event_and_by_the_topolo
         let stage = stage(1, &[]);
         let line = format!("NOPERM this user has no permissions to run the 'sentinel|{question}' command");
         stage.watch[0].fault(&format!("SENTINEL {question}"), Fault::Error(line.clone()));
-        // Who it is, a Sentinel is asked once on each connection.
+        // A Sentinel is asked for its id once on each connection.
         stage.watch[0].close_all();
         stage.polled();
         stage.told.wait("it is told", SOON, |told| told.is(kind::SENTINEL, &[("reason", &line)]));
@@ -191,7 +191,7 @@ fn a_list_of_replicas_that_is_refused_is_the_reason_in_the_error_and_takes_nothi
     stage.polled();
     let known: Vec<_> = stage.service().load().replicas.iter().map(|replica| replica.endpoint.to_string()).collect();
     assert_eq!(known, [stage.r.addr()]);
-    // One that never knew any.
+    // A client that never knew any replicas.
     let addrs: Vec<String> = stage.watch.iter().map(|one| one.addr()).collect();
     let sentinel = sentinel_at(&addrs, &[]);
     let error = fails(Status::NoReplica, cmd(&to_replicas(&sentinel, &[("replica.fallback", "error")]), "GET k"));
@@ -199,7 +199,7 @@ fn a_list_of_replicas_that_is_refused_is_the_reason_in_the_error_and_takes_nothi
     let error = fails(Status::Config, cmd(&to_primary(&sentinel, &[("write.replicas", "all")]), "SET k v"));
     assert!(error.message().contains(LINE), "{error}");
     assert_eq!(stage.p.count("SET"), 0, "nothing was sent");
-    // One of them that does list them is enough.
+    // One Sentinel that lists them is enough.
     stage.watch[2].clear_faults();
     stage.polled();
     sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).expect("the primary is there");

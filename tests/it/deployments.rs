@@ -1,4 +1,5 @@
-//! Whom to believe when the Sentinels are not the ordinary ones: strangers, two names for one, TILT, three that name three (rule 2).
+//! Which Sentinels to believe in unusual cases: another deployment, two addresses of one Sentinel, TILT, three that
+//! name three (rule 2).
 
 use crate::calls;
 use crate::stage;
@@ -17,7 +18,7 @@ use vigie::queue::kind;
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
-/// Two scripted deployments of one service name; the second has had failovers, and so the higher epoch.
+/// Two scripted deployments with the same service name; the second has had failovers, and therefore the higher epoch.
 struct Two {
     a: FakeNode,
     b: FakeNode,
@@ -34,13 +35,13 @@ impl Two {
         Two { a, b, of_a, of_b }
     }
 
-    /// A handle that was given so many of each.
+    /// A handle that is configured with so many Sentinels of each.
     fn given(&self, of_a: usize, of_b: usize, options: &[(&str, &str)]) -> Arc<Sentinel> {
         let all = self.of_a.iter().take(of_a).chain(self.of_b.iter().take(of_b));
         sentinel_at(&all.map(|one| one.addr()).collect::<Vec<_>>(), options)
     }
 
-    /// No command at all has reached B's primary, ROLE and HELLO included.
+    /// B's primary has received no command at all, not even ROLE or HELLO.
     #[track_caller]
     fn b_is_left_alone(&self) {
         assert_eq!(self.b.commands(), Vec::<String>::new());
@@ -67,7 +68,7 @@ fn topology(sentinel: &Arc<Sentinel>) -> String {
     json(&sentinel.topology(Some(SERVICE)).expect("an open handle"))
 }
 
-/// That Sentinels do not name what the others do, which is no word about a primary.
+/// Events about Sentinels that name another primary than the others.
 fn disagree(reason: &'static str) -> impl Fn(&Told) -> bool {
     move |told| told.is(kind::SENTINEL, &[("reason", reason), ("service", SERVICE), ("up", "")])
 }
@@ -80,7 +81,7 @@ fn a_stranger_among_the_given_sentinels_changes_nothing() {
             let sentinel = two.given(2, 1, options);
             let client = to_primary(&sentinel, &[]);
             assert_eq!(ok(&client, &format!("SET k {round}")), "OK");
-            // A discovery does not wait for a stranger that is slow to answer: another one hears it.
+            // A discovery does not wait for a slow Sentinel of the other deployment; a later one hears it.
             eventually("the stranger is told for what it is", SOON, || {
                 refresh(&sentinel).expect("A is found again");
                 assert_eq!(at(&sentinel.service(SERVICE)), two.a.addr());
@@ -115,7 +116,7 @@ fn a_running_client_stays_with_the_deployment_that_it_has_joined() {
     let (client, told) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
     ok(&client, "SET k 1");
     polls(&sentinel, 2);
-    // Fewer of A's answer than B has given, then none.
+    // First fewer of A's Sentinels answer than of B's configured ones, then none.
     two.of_a[0].down();
     two.of_a[1].down();
     polls(&sentinel, 3);
@@ -124,12 +125,12 @@ fn a_running_client_stays_with_the_deployment_that_it_has_joined() {
     polls(&sentinel, 3);
     two.a.close_all();
     ok(&client, "SET k 3");
-    // Whoever is told, is told of it.
+    // Every report is about this.
     told.wait("the strangers", Duration::from_secs(15), |told| {
         disagree("strangers")(told) && told.get("text").contains(&two.b.addr())
     });
     assert_eq!((two.a.count("SET"), told.switches().len()), (3, 0));
-    // With their primary gone as well, the error does not say that nobody answers.
+    // With the primary gone as well, the error does not say that no Sentinel answers.
     two.a.down();
     let error = fails(Status::NoSentinel, within(&client, "GET k", 2000));
     assert!(error.message().contains("belong to another one and are not believed"), "{error}");
@@ -147,7 +148,7 @@ fn members_that_come_back_with_new_ids_and_a_newer_epoch_are_believed() {
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k 1");
     polls(&sentinel, 2);
-    // They failed over on the other side of a partition and were started anew there; the first one knows nothing of it.
+    // They failed over on the other side of a partition and were restarted there; the first Sentinel does not know.
     new.state(|state| state.role = FakeRole::Primary);
     for (number, fake) in fakes.iter().enumerate().skip(1) {
         fake.state(|state| state.id = format!("{number}").repeat(40));
@@ -169,23 +170,23 @@ fn a_strangers_failover_raises_nothing() {
     let (client, told) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
     ok(&client, "SET k 1");
     two.of_a.iter().chain(&two.of_b).for_each(stage::heard);
-    // It speaks of A's primary, even.
+    // It even speaks of A's primary.
     let about = format!("master {SERVICE} 127.0.0.1 {}", two.a.port());
     for channel in ["+sdown", "+odown", "+try-failover", "+elected-leader"] {
         two.of_b[0].publish(channel, &about);
     }
     two.of_b[0].service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
-    // Its words come before the answer to a PING behind them.
+    // Its events come before the reply to a PING that is sent after them.
     two.of_b[0].publish("+kit-end", "behind them");
     polls_now(&sentinel);
     ok(&client, "SET k 2");
     assert_eq!(told.count(|told| told.kind == kind::FENCE || told.kind == kind::NOTICE), 0, "{:?}", told.all());
-    // One of A's is heard as before.
+    // A Sentinel of A is heard as before.
     two.of_a[0].publish("+try-failover", &about);
     told.wait_fence(true, "+try-failover");
 }
 
-/// Two discoveries: what was said before has been heard, and judged.
+/// After two discoveries, everything said before has been heard and judged.
 fn polls_now(sentinel: &Arc<Sentinel>) {
     for _ in 0..2 {
         refresh(sentinel).expect("found");
@@ -199,18 +200,18 @@ fn strangers_are_no_part_of_a_majority() {
     let sentinel = two.given(2, 1, &options);
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k 1");
-    // All of A's name the primary: it counts that four others do not.
+    // All Sentinels of A name the primary; the four others do not matter.
     polls(&sentinel, 8);
     ok(&client, "SET k 2");
-    // Sentinels that are rebuilt start at epoch 0: all of A's agree, and that is enough.
+    // Rebuilt Sentinels start at epoch 0. All of A's agree, which is enough.
     let next = Scripted::primary();
     for one in &two.of_a {
         one.service(SERVICE, |state| (state.port, state.epoch) = (next.port(), 0));
     }
     eventually("the lower epoch is accepted", SOON, || at(&sentinel.service(SERVICE)) == next.addr());
-    // A write that begins while the switch is being published is in doubt.
+    // A write that begins while the switch is published is in doubt.
     eventually("writes pass", SOON, || cmd(&client, "SET k 3").is_ok());
-    // One of two is no majority, whatever B's say.
+    // One of two is no majority, whatever B's Sentinels say.
     two.of_a[0].down();
     eventually("writes are refused", SOON, || {
         within(&client, "SET k 4", 30).is_err_and(|error| error.status() == Status::Fenced)
@@ -236,7 +237,7 @@ fn one_id_with_two_primaries_is_a_conflict() {
         assert_eq!(error.status(), Status::SplitView, "{error}");
     }
     two.b_is_left_alone();
-    // Whoever has met one of them stays with that.
+    // A client that has met one of them stays with that deployment.
     let sentinel = two.given(1, 0, &[("monitor.interval", "100")]);
     refresh(&sentinel).expect("A alone");
     two.of_a[0].service(SERVICE, |state| state.add_peer(&two.of_b[0].addr()));
@@ -265,7 +266,7 @@ fn two_real_deployments_of_one_name() {
     }
     let torn = sentinel_at(&[ours[0].clone(), stranger], &[]);
     assert_eq!(refresh(&torn).expect_err("one of each").status(), Status::SplitView);
-    // A's failover is followed with the stranger among them.
+    // A's failover is followed although a Sentinel of B is configured.
     let sentinel = sentinel_at(&[ours[0].clone(), ours[1].clone(), theirs[1].addr()], &[]);
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k before");
@@ -275,7 +276,7 @@ fn two_real_deployments_of_one_name() {
     assert_eq!((at(&sentinel.service(SERVICE)), new.cmd(&["GET", "k"]).text()), (new.addr(), "after".into()));
 }
 
-/// Three Sentinels, the first of them given under a second name.
+/// Three Sentinels, the first of them configured under two names.
 fn two_names(options: &[(&str, &str)]) -> (FakeNode, Vec<FakeSentinel>, Proxy, Arc<Sentinel>) {
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(3, SERVICE, &node.addr());
@@ -292,11 +293,11 @@ fn two_names_for_one_sentinel_count_once_in_a_majority() {
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k 1");
     polls(&sentinel, 2);
-    // Two of three are a majority, though there are four names.
+    // Two of three are a majority, although there are four names.
     fakes[2].down();
     polls(&sentinel, 8);
     ok(&client, "SET k 2");
-    // One of three is none, though two names of four are its.
+    // One of three is no majority, although it has two of the four names.
     fakes[1].down();
     eventually("writes are refused", SOON, || within(&client, "SET k 3", 30).is_err());
 }
@@ -336,7 +337,7 @@ fn a_new_client_works_while_all_sentinels_are_in_tilt_and_agree() {
         let error = refresh(&sentinel_at(&addrs, options)).expect_err("not believed");
         assert_eq!(error.status(), status, "{error}");
     };
-    // Never for min_others; not without its own word; not where they differ; not from half of them.
+    // Not for min_others, not without its role, not if they differ, not by half of them.
     fails_with(Status::NoPrimary, &[("sentinel.min_others", "1")]);
     node.state(|state| state.role = FakeRole::replica_of(&other.addr()));
     fails_with(Status::Role, &[]);
@@ -373,7 +374,7 @@ fn tilt_is_no_majority_and_lowers_no_fence() {
     stage.flags(0, "master");
     polls(&stage.sentinel, 4);
     assert!(stage.service().is_fenced(), "they do not see it any more, and that says nothing");
-    // Nor does a switch that they alone speak of.
+    // A switch that only they announce does not count either.
     stage.promote();
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.switch_to(&stage.r.addr())));
     stage.wait_primary(&stage.r.addr());
@@ -403,7 +404,7 @@ fn an_epoch_never_goes_back_on_the_word_of_tilt() {
     stage.wait_primary(&stage.r.addr());
 }
 
-/// Each Sentinel names another one of three known nodes, and all of these are primaries.
+/// Each Sentinel names a different one of three known nodes, and all of these are primaries.
 fn split(stage: &stage::Stage, third: &FakeNode) {
     stage.promote();
     for (one, port) in stage.watch.iter().zip([stage.p.port(), stage.r.port(), third.port()]) {
@@ -430,7 +431,7 @@ fn scenario_24_a_running_client_is_told_that_three_name_three() {
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
     let shown = topology(&stage.sentinel);
     assert!(!shown.contains("\"split_view\":null") && shown.contains(&third.addr()), "{shown}");
-    // Once, and no word of another primary; and over when they agree.
+    // Reported once, without another primary; and over when they agree.
     polls(&stage.sentinel, 3);
     assert_eq!((stage.told.count(disagree("split_view")), stage.told.switches().len()), (1, 0));
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.port = stage.p.port()));
@@ -447,7 +448,7 @@ fn rule_2_two_that_name_a_closed_port_under_a_newer_epoch_are_right() {
     for fake in &fakes[1..] {
         fake.service(SERVICE, |state| {
             state.switch_to(&closed.addr());
-            // It is a replica to them: its address may be believed, and its ROLE says master.
+            // The others list it as a replica: its address may be believed, and its ROLE says master.
             state.add_replica(&old.addr());
         });
     }
@@ -468,7 +469,7 @@ fn rule_2_a_demoted_primary_is_none_whatever_the_sentinels_say() {
     stage.p.state(|state| state.role = FakeRole::replica_of(&stage.r.addr()));
     let error = refresh(&stage.sentinel).expect_err("asked for, a discovery verifies what was known");
     assert!(error.status() == Status::Role && error.has(flags::RETRYABLE), "{error}");
-    // The same when a call finds it out.
+    // The same if a call finds out.
     stage.p.state(|state| state.role = FakeRole::Primary);
     refresh(&stage.sentinel).expect("it is one again");
     ok(&client, "SET k w");

@@ -1,6 +1,6 @@
-//! The maps that come back are those of the tables from which STATISTICS.md, TOPOLOGY.md and EVENTS.md are written: every key that comes
-//! is in its table, with that type, and every key of a table comes. The events of all other tests are held against the tables as well
-//! (support/stage.rs).
+//! The returned maps match the tables from which STATISTICS.md, TOPOLOGY.md and EVENTS.md are written: every returned
+//! key is in its table with that type, and every key of a table is returned. The events of all other tests are checked
+//! against the tables as well (support/stage.rs).
 
 use crate::calls;
 use crate::stage;
@@ -42,7 +42,7 @@ fn topologies_have_the_keys_of_their_tables() {
     let mut look = |reply: &Reply| seen.check(reply, 0, &maps[0], &maps);
     look(&stage.sentinel.topology(Some("nobody-asked-for-it")).unwrap());
     look(&client.topology().unwrap());
-    // One does not answer a question, one is not heard, and all hold the replica for down.
+    // One Sentinel does not answer a question, one is not heard, and all consider the replica down.
     stage.watch[0].fault("SENTINEL REPLICAS", Fault::Error(NOPERM.into()));
     for pattern in ["PSUBSCRIBE", "SUBSCRIBE"] {
         stage.watch[1].fault(pattern, Fault::Error(NOPERM.into()));
@@ -64,7 +64,7 @@ fn topologies_have_the_keys_of_their_tables() {
     assert_eq!(unseen, ["service.split_view", "service.suspected"], "without a value");
 }
 
-/// A watch of its own beside the stage's, whose events are kept as they come.
+/// A second watch, which keeps the events as they come.
 fn drain(watch: &Watch, seen: &mut Seen) {
     let mut events = Vec::new();
     watch.queue.drain(Deadline::after(Duration::ZERO), &mut events, usize::MAX);

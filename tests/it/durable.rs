@@ -24,12 +24,12 @@ fn durable(sentinel: &Arc<Sentinel>, replicas: &str) -> Arc<Client> {
     to_primary(sentinel, &[("write.replicas", replicas)])
 }
 
-/// Waits until both replicas follow: in the second after a full sync nothing is sent to them yet.
+/// Waits until both replicas are in sync: in the second after a full sync nothing is sent to them.
 fn streaming(client: &Client) {
     call(client, "SET streaming yes", replicas(2), Timeout::Default).expect("both replicas are there");
 }
 
-/// Executed, but too few have it: nothing to try again, nothing in doubt.
+/// Executed, but on too few replicas: nothing to retry, nothing in doubt.
 #[track_caller]
 fn too_few<T>(outcome: Result<T>, count: i64, primary: &Node) -> Error {
     let error = fails(Status::Replicas, outcome);
@@ -56,7 +56,7 @@ fn rule_17_a_write_is_done_when_enough_replicas_have_it() {
     for n in [1, 2] {
         call(&plain, "SET k v", replicas(n), Timeout::Default).expect("both replicas are there");
     }
-    // Asked for by the call in place of the option; 0 is the option.
+    // Requested by the call instead of the option; 0 means the option.
     too_few(call(&durable(&sentinel, "1"), "INCR more", replicas(3), Timeout::Ms(300)), 2, &primary);
     let waits = primary.calls("wait");
     call(&plain, "SET k v", replicas(0), Timeout::Default).expect("as configured");
@@ -80,23 +80,23 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     too_few(within(&all, "INCR n", 200), 1, &primary);
     too_few(call(&plain, "INCR n", replicas(2), Timeout::Ms(200)), 1, &primary);
     assert_eq!((ok(&plain, "GET n").as_str(), primary.calls("incr")), ("4", 4), "each ran once");
-    // Enough for one.
+    // Enough for one replica.
     ok(&durable(&sentinel, "1"), "INCR n");
     call(&two, "INCR n", replicas(1), Timeout::Ms(400)).expect("one has it");
-    // Lists: one WAIT behind them; the replies are lost with the error, the effects are not.
+    // Lists: one WAIT after them. With the error the replies are lost, the effects are not.
     let incrs = list(&["INCR a", "INCR b"]);
     too_few(two.cmds_exec(&incrs, CallFlags::default(), Timeout::Ms(200)), 1, &primary);
     let waits = primary.calls("wait");
     let reply =
         two.cmds_exec(&incrs, CallFlags::from_bits(replicas(1)).unwrap(), Timeout::Ms(400)).expect("one has it");
     assert_eq!((json(&reply), primary.calls("wait")), ("[2,2]".into(), waits + 1));
-    // What was refused needs no replicas.
+    // A refused command needs no replicas.
     let error = fails(Status::Server, within(&two, "INCR text", 400));
     assert!(error.message().starts_with("ERR value is not an integer"), "{error}");
     let refused = two.cmds_exec(&list(&["INCR text", "LPUSH text x"]), CallFlags::default(), Timeout::Ms(400));
     assert_eq!(refused.expect("an answer for each").count(0), 2);
     too_few(two.cmds_exec(&list(&["INCR text", "INCR a"]), CallFlags::default(), Timeout::Ms(200)), 1, &primary);
-    // A session does its own waiting.
+    // A session sends WAIT itself.
     let (session, waits) = (two.session(None).expect("a session"), primary.calls("wait"));
     let outcome = takes_at_most("a session's write", Duration::from_millis(1000), || within(&session, "SET s v", 2000));
     outcome.expect("it does not wait");
@@ -108,7 +108,7 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
         ),
         (waits, Some(1))
     );
-    // A reader, and a write that blocks, wait for nobody.
+    // Reads and blocking writes do not wait.
     assert!(within(&two, "GET n", 300).is_ok() && within(&two, "RPUSH l x", 200).is_err());
     assert!(within(&two, "BLPOP l 1", 2000).is_ok());
     stopped.cont();
@@ -157,7 +157,7 @@ fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
     refused(&[("write.majority_ms", "20000"), ("monitor", "off")], &["write.majority_ms", "monitor"]);
     accepted(&[("write.majority_ms", "10000")]);
     accepted(&[("write.majority_ms", "10000"), ("monitor", "disconnect")]);
-    // For a client as for the handle.
+    // The option works for a client as for the handle.
     let opened = |handle: &[(&str, &str)], client: &[(&str, &str)]| {
         let sentinel = sentinel_at(&["127.0.0.1:1".into()], handle);
         Client::open(&sentinel, None, Target::Primary, Some(&config(client)))
@@ -182,7 +182,7 @@ fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
     ok(&client, "SET k v");
     fails(Status::Config, call(&client, "SET k w", replicas(1), Timeout::Default));
     assert_eq!((p.count("SET"), p.count("WAIT")), (1, 0), "nothing was sent");
-    // All that are listed: sent, with a WAIT that is never without an end.
+    // "All" means all listed replicas; the WAIT always has a time limit.
     p.fault("WAIT", Fault::Reply(Value::Int(2)));
     call(&client, "SET k w", replicas(2), Timeout::Ms(1000)).expect("both have it");
     p.fault("WAIT", Fault::Reply(Value::Int(0)));
@@ -192,11 +192,11 @@ fn rule_16_some_replicas_of_a_call_without_the_fence_are_refused() {
     let patience = |wait: &str| wait.rsplit(' ').next().and_then(|ms| ms.parse::<u64>().ok()).expect("a number");
     assert!(waits.len() == 2 && waits.iter().all(|wait| wait.starts_with("WAIT 2 ")), "{waits:?}");
     assert!((1..=1000).contains(&patience(&waits[0])), "{waits:?}");
-    // Without a limit: for long, but never 0, which would be for ever.
+    // Without a limit the WAIT is long, but never 0, which would be forever.
     assert!(patience(&waits[1]) > 1_000_000, "{waits:?}");
 }
 
-/// Writes until `stop`; what was acknowledged, in order.
+/// Writes until `stop`; returns what was acknowledged, in order.
 fn write_on(client: &Client, stop: &AtomicBool) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     for number in 0.. {
@@ -205,7 +205,7 @@ fn write_on(client: &Client, stop: &AtomicBool) -> Vec<u64> {
         }
         match within(client, &format!("RPUSH seq {number}"), 2500) {
             Ok(_) => acknowledged.push(number),
-            // A pause, so that what fails at once does not fill the list.
+            // A pause, so that calls that fail at once do not fill the list.
             Err(_) => std::thread::sleep(Duration::from_millis(2)),
         }
     }
@@ -223,7 +223,7 @@ fn rule_16_no_acknowledged_write_is_lost_in_a_planned_failover() {
             spawn(move || {
                 let sentinel = sentinel_of(&d, &[("failover.fence", fence), ("service", service)]);
                 let client = durable(&sentinel, n);
-                // Without the fence only "all" may be asked for: that is two here.
+                // Without the fence only "all" may be requested: two here.
                 streaming(&client);
                 let stop = Arc::new(AtomicBool::new(false));
                 let (writing, over) = (Arc::clone(&client), Arc::clone(&stop));
@@ -254,7 +254,7 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     let primary = d.primary_node(SERVICE);
     let session = client.session(None).expect("a session");
     ok(&session, "SET s v");
-    // While the majority is there, nothing is held up, however long ago the last poll was.
+    // While there is a majority, nothing is held back, however old the last poll is.
     let (began, pacing, mut longest) = (Instant::now(), Pacing::start(), Duration::ZERO);
     while began.elapsed() < Duration::from_millis(1500) {
         longest = longest.max(timed(|| ok(&client, "SET k v")).1);
@@ -276,7 +276,7 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
         assert!(error.message().contains("majority"), "{error}");
     }
     assert_eq!((ok(&client, "GET k").as_str(), primary.calls("set")), ("v", sets), "reads go on, nothing was sent");
-    // A client without the option is not concerned.
+    // A client without the option is not affected.
     ok(&to_primary(&sentinel, &[("write.majority_ms", "off")]), "SET other v");
     let held = {
         let client = Arc::clone(&client);

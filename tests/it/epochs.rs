@@ -1,5 +1,5 @@
-//! Epochs that go back (rule 3): a switch is never turned back by Sentinels that have not heard of it, and Sentinels that were rebuilt
-//! are followed.
+//! Epochs that go back (rule 3): a switch is never undone by Sentinels that have not heard of it yet, and rebuilt
+//! Sentinels are followed.
 
 use crate::calls;
 use crate::stage;
@@ -15,10 +15,10 @@ use vigie::client::Client;
 use vigie::queue::kind;
 use vigie::time::Deadline;
 
-/// What polls that put an epoch back have to be apart: as long as Sentinels take to tell each other of a switch.
+/// The time between two polls that put an epoch back: the time that Sentinels take to tell each other of a switch.
 const APART: Duration = Duration::from_secs(2);
 
-/// A client whose connections stand, and all Sentinels listened to.
+/// A client with open connections, and all Sentinels subscribed to.
 fn warm(stage: &Stage) -> Arc<Client> {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k before");
@@ -27,17 +27,17 @@ fn warm(stage: &Stage) -> Arc<Client> {
     client
 }
 
-/// What one Sentinel names from now on.
+/// Sets what one Sentinel names.
 fn names(one: &FakeSentinel, node: &FakeNode, epoch: u64) {
     one.service(SERVICE, |state| (state.port, state.epoch) = (node.port(), epoch));
 }
 
-/// Has the Sentinels asked once, whatever they say.
+/// Runs one discovery, whatever the Sentinels say.
 fn poll(stage: &Stage) {
     let _ = stage.sentinel.refresh(Some(SERVICE), Deadline::after(SOON));
 }
 
-/// The client is at the replica, of whose promotion the first Sentinel alone knows yet.
+/// The client uses the replica whose promotion only the first Sentinel knows.
 fn promoted(options: &[(&str, &str)]) -> Stage {
     let stage = stage(3, options);
     stage.promote();
@@ -53,7 +53,7 @@ fn rule_3_a_leader_that_is_too_slow_in_two_polls_is_not_overruled() {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k new");
     let asked = stage.watch[0].count("SENTINEL MASTER");
-    // A moment apart, and the others have not heard of the switch.
+    // The polls are only a moment apart, and the others have not heard of the switch.
     stage.watch[0].fault_times("SENTINEL MASTER", 2, Fault::Delay(Duration::from_millis(600)));
     while stage.watch[0].count("SENTINEL MASTER") < asked + 2 {
         poll(&stage);
@@ -89,7 +89,7 @@ fn rule_3_after_a_switch_there_and_back_sentinels_that_lag_behind_turn_nothing_b
     names(&stage.watch[0], &stage.r, 6);
     poll(&stage);
     stage.wait_primary(&stage.r.addr());
-    // Back to the first one; the second Sentinel knows of the switch before, the third of neither.
+    // A switch back to the first node; the second Sentinel knows the switch before, the third neither.
     names(&stage.watch[1], &stage.r, 6);
     names(&stage.watch[0], &stage.p, 7);
     poll(&stage);
@@ -136,7 +136,7 @@ fn rule_3_a_lower_epoch_never_turns_back() {
     };
     stage.switch_all();
     stage.wait_primary(&stage.r.addr());
-    // The old primary is back and says that it is one; a stale Sentinel announces it again.
+    // The old primary is back and says that it is one; a stale Sentinel names it again.
     after_switch(&stage.watch[0], 5, &stage.p.addr());
     stage.watch[0]
         .publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {} 127.0.0.1 {}", stage.r.port(), stage.p.port()));
@@ -146,11 +146,11 @@ fn rule_3_a_lower_epoch_never_turns_back() {
     };
     polls(4);
     assert_eq!(at(&stage.service()), stage.r.addr());
-    // Two of three, while one that can be reached defends the known primary.
+    // Two of three, while a reachable Sentinel defends the known primary.
     after_switch(&stage.watch[1], 5, &stage.p.addr());
     polls(4);
     assert_eq!(at(&stage.service()), stage.r.addr());
-    // The stale one alone can be reached: one of three is no majority.
+    // Only the stale Sentinel is reachable: one of three is no majority.
     after_switch(&stage.watch[1], 6, &stage.r.addr());
     stage.watch[1].down();
     stage.watch[2].down();
@@ -166,7 +166,7 @@ fn rule_3_a_sentinel_that_answers_late_defends_the_known_primary() {
     stage.promote();
     stage.watch[0].service(SERVICE, |state| state.switch_to(&stage.r.addr()));
     stage.wait_primary(&stage.r.addr());
-    // The others, who have not heard of it yet, are faster.
+    // The others, which have not heard of it yet, are faster.
     stage.watch[0].fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(150)));
     let from = stage.service().discovered();
     eventually("some polls", SOON, || stage.service().discovered() >= from + 5);

@@ -1,8 +1,10 @@
-//! The same program in each event loop: 100,000 submits whose completions are waited for by the queue's descriptor, beside a timer.
+//! The same program in each event loop: 100,000 submits whose completions are awaited by the descriptor of the queue,
+//! next to a timer.
 //!
-//! Each program checks by itself that every completion came once and has the value of its turn, that the server has all commands in
-//! order, that a full queue was met and drained, and that the loop's timer was never late by more than 2.25 s; it prints its figures.
-//! The server keeps silent for three seconds first, with the queue full: a loop that waited for it inside the library would be found out.
+//! Each program checks that every completion came once with the right value, that the server received all commands in
+//! order, that the queue was full and drained, and that the timer of the loop was never late by more than 2.25 s; it
+//! prints its figures. At first the server is silent for three seconds while the queue is full: that exposes a loop
+//! that waits inside the library.
 
 use crate::installed;
 use crate::support;
@@ -15,7 +17,7 @@ use support::{Deployment, Node, eventually};
 
 const SERVICE: &str = "mymaster";
 
-/// Longer than any loop may stand still.
+/// The longest time that a loop may be blocked.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// Runs the program, whose last argument is the deployment, and shows its figures.
@@ -35,7 +37,7 @@ fn prove(name: &str, program: &mut Command) {
     print!("{figures}");
 }
 
-/// Until the server has the first writes, and then for as long as the silence is.
+/// Waits for the first writes, then keeps the server silent for this time.
 fn be_silent(primary: &Node, child: &mut Child) {
     eventually("the program's writes wait in the server", Duration::from_secs(20), || {
         primary.info("clients")["blocked_clients"] != "0" || child.try_wait().expect("it is our child").is_some()
@@ -67,7 +69,7 @@ fn libuv_in_node_through_koffi() {
     prove("loop-koffi", &mut script("node", "loop_koffi.js", &Prefix::shared().library()));
 }
 
-/// The headers are those of the Node that runs: beside it, or in the system's place for libuv's.
+/// Uses the headers of the running Node: next to it, or those of the system for libuv.
 #[test]
 fn libuv_in_node_through_an_addon() {
     let (prefix, addon) = (Prefix::shared(), fresh_dir("loop-addon").join("queue.node"));

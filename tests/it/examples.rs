@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::Deployment;
 
-/// Each test has its own copy: they run at the same time.
+/// Each test has its own copy, because they run at the same time.
 fn compiled(name: &str) -> PathBuf {
     static COPIES: AtomicUsize = AtomicUsize::new(0);
     let out = fresh_dir(&format!("example-{}", COPIES.fetch_add(1, Ordering::Relaxed))).join(name);
@@ -20,7 +20,7 @@ fn compiled(name: &str) -> PathBuf {
     out
 }
 
-/// Runs an example; its output, which must come with status 0 and without a word on stderr.
+/// Runs an example; returns its output. It must exit with status 0 and write nothing to stderr.
 #[track_caller]
 fn output_of(name: &str, uri: &str) -> String {
     let output = run(Command::new(compiled(name)).arg(uri));
@@ -31,7 +31,7 @@ fn output_of(name: &str, uri: &str) -> String {
 #[test]
 fn hello_says_what_it_wrote() {
     let deployment = Deployment::new("hello").start();
-    // The first run may be ahead of replication, and says so; what a replica has is there in the second.
+    // The first run may be faster than replication, and says so; in the second the replica has the value.
     let first = output_of("hello", &deployment.sentinel_uri());
     assert!(first.starts_with("the replica says: "), "{first}");
     let primary = deployment.primary_node("mymaster");
@@ -51,7 +51,7 @@ fn the_readme_names_every_example() {
     }
 }
 
-/// What a reader copies first must be right.
+/// Readers copy the first example, so it must be right.
 #[test]
 fn the_program_of_the_readme_runs() {
     let deployment = Deployment::new("readme").start();
@@ -105,7 +105,7 @@ fn submit_gets_each_completion() {
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
 }
 
-/// It has no client: what it asks for itself must be enough to be told of the failover.
+/// The example has no client: its own requests must be enough to be told of the failover.
 #[test]
 fn events_tells_of_a_failover() {
     let deployment = Deployment::new("events").start();
@@ -117,12 +117,12 @@ fn events_tells_of_a_failover() {
     let switched = format!("topology  mymaster: {} -> ", old.addr());
     let told: Vec<String> = lines.collect();
     assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
-    // Not always the last line: what came in the same drain, such as the end of the fence, is printed too.
+    // Other events of the same drain, such as the end of the fence, may be printed after it.
     assert_eq!(told.iter().filter(|line| line.starts_with(&switched)).count(), 1, "{told:?}");
     assert!(told.iter().any(|line| line.starts_with("fence     mymaster: writes are held back")), "{told:?}");
 }
 
-/// Without a primary to kill the demo is a short load, and says that nothing was lost.
+/// Without a primary to kill, the demo is a short load, and says that nothing was lost.
 #[test]
 fn demo_runs_without_a_kill() {
     let deployment = Deployment::new("demo-calm").start();
@@ -148,7 +148,7 @@ fn demo_survives_the_kill_of_the_primary() {
     assert!(text.contains(", 1 of "), "the replica that follows the new primary was not noticed:\n{text}");
 }
 
-/// The demo's verdict is worth something only if it can be bad.
+/// The demo's verdict is only worth something if it can be bad.
 #[test]
 fn demo_fails_when_the_service_does_not_come_back() {
     let deployment = Deployment::new("demo-gone").replicas(0).start();
@@ -183,7 +183,7 @@ fn demo_fails_when_an_acknowledged_write_is_missing() {
 fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
     let temporary = fresh_dir("demo-ctrl-c");
     let mut script = Command::new(root().join("scripts/demo"));
-    // Long enough that the demo does not end by itself while a slow machine looks for a primary.
+    // Long enough that the demo does not end while a slow machine looks for a primary.
     script.args([Prefix::shared().root.as_path(), "40".as_ref()]).env("TMPDIR", &temporary).process_group(0);
     script.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut script = script.spawn().expect("it starts");

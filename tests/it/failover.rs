@@ -1,4 +1,4 @@
-//! A failover as scripted Sentinels tell it: what late, doubled and lost words do to the fence and to the switch.
+//! A failover by scripted Sentinels: what late, doubled and lost events do to the fence and to the switch.
 
 use crate::calls;
 use crate::support;
@@ -16,12 +16,12 @@ struct Scene {
     old: FakeNode,
     new: FakeNode,
     sentinels: Vec<FakeSentinel>,
-    /// Held so that the monitor goes on.
+    /// Held so that the monitor keeps running.
     sentinel: Arc<Sentinel>,
     service: Arc<Service>,
 }
 
-/// A primary, a replica, three Sentinels, all scripted, and a subscription at each Sentinel.
+/// A primary, a replica and three Sentinels, all scripted, with a subscription to each Sentinel.
 fn scene(options: &[(&str, &str)]) -> Scene {
     let old = Scripted::primary();
     let new = Scripted::replica(&old.addr());
@@ -53,13 +53,13 @@ impl Scene {
             1
         );
     }
-    /// The first Sentinel has chosen the replica.
+    /// The first Sentinel selects the replica.
     fn select(&self) {
         let (new, old) = (self.new.addr(), self.old.addr());
         let payload = format!("slave {new} {} @ {SERVICE} {}", self.words(&new), self.words(&old));
         assert_eq!(self.sentinels[0].publish("+selected-slave", &payload), 1);
     }
-    /// Waits for so many polls during which the fence is up.
+    /// Waits for so many polls while the fence is up.
     fn await_fenced_polls(&self, count: u64) {
         let finished = self.service.discovered();
         eventually("more polls", PATIENCE * 2, || {
@@ -87,7 +87,7 @@ fn a_discovery_that_began_before_a_candidate_was_taken_does_not_turn_it_back() {
     }
     scene.say("+try-failover");
     scene.new.state(|state| state.role = FakeRole::Primary);
-    // A discovery is under way that will hear of the old primary, which still says that it is one.
+    // Starts a discovery that will hear of the old primary, which still says that it is one.
     let asked = scene.sentinels[0].count("SENTINEL MASTER");
     let job = {
         let service = scene.service.clone();
@@ -109,12 +109,12 @@ fn the_fence_stays_up_while_its_leader_names_a_candidate_that_does_not_answer() 
     let scene = scene(&[("monitor.interval", "200"), ("failover.probe", "off")]);
     scene.say("+try-failover");
     scene.await_fence(true);
-    // The leader is committed: it names the candidate, and describes the old primary still.
+    // The leader is committed: it names the candidate, but still describes the old primary.
     let new = scene.new.addr();
     scene.new.down();
     scene.sentinels[0].service(SERVICE, |state| state.switch_to(&new));
     scene.await_fenced_polls(5);
-    // It gives up, and says so.
+    // It aborts, and announces that.
     let (old, epoch) = (scene.old.addr(), 1);
     scene.sentinels[0].service(SERVICE, |state| {
         state.switch_to(&old);
@@ -125,7 +125,7 @@ fn the_fence_stays_up_while_its_leader_names_a_candidate_that_does_not_answer() 
     assert_eq!(scene.primary(), scene.old.addr());
 }
 
-/// The flag goes when the leader has won, and what the candidate says is not the end of it before it says "master" (rule 5).
+/// The flag disappears when the leader has won; only "master" from the candidate ends the failover (rule 5).
 #[test]
 fn the_fence_stays_up_while_the_candidate_of_its_leader_says_that_it_is_a_replica() {
     for probe in ["auto", "off"] {
@@ -176,7 +176,7 @@ fn what_happens_during_a_discovery_is_asked_for_after_it() {
     scene.sentinels.iter().for_each(|one| one.fault("INFO", Fault::Delay(Duration::from_millis(200))));
     let new = scene.new.addr();
     let slave = format!("slave {new} {} @ {SERVICE} {}", scene.words(&new), scene.words(&scene.old.addr()));
-    // It begins a discovery; while that waits for INFO the replica is found to be down.
+    // The event starts a discovery; while that waits for INFO, the replica is found to be down.
     let asked = scene.sentinels[0].count("INFO");
     scene.sentinels[0].publish("+slave", &slave);
     scene.sentinels.iter().for_each(|one| one.wait_count("INFO", asked.min(1), PATIENCE));
@@ -211,7 +211,7 @@ fn a_read_that_the_switch_ends_is_sent_to_the_new_primary_at_once() {
     scene.old.fault("GET", Fault::Stall);
     let job = calls::spawn(move || calls::cmd(&client, "GET k").map(drop));
     scene.old.wait_count("GET", 1, PATIENCE);
-    // Whoever asks the Sentinels now waits for long.
+    // From now on a discovery takes long.
     scene.sentinels.iter().for_each(|one| one.fault("SENTINEL", Fault::Stall));
     scene.new.state(|state| state.role = FakeRole::Primary);
     scene.select();
@@ -220,7 +220,7 @@ fn a_read_that_the_switch_ends_is_sent_to_the_new_primary_at_once() {
     outcome.expect("a read is repeated");
 }
 
-/// Silent Sentinels cost a write nothing while the primary that is known serves, whatever happens to its connections (rule 34).
+/// Silent Sentinels do not delay a write while the known primary serves, whatever happens to its connections (rule 34).
 #[test]
 fn a_write_finds_its_way_while_the_sentinels_are_stopped_and_connections_are_killed() {
     let scene = scene(&[("monitor.interval", "60000")]);
@@ -232,12 +232,12 @@ fn a_write_finds_its_way_while_the_sentinels_are_stopped_and_connections_are_kil
         scene.old.close_all();
         let closed = || scene.old.connections() == 0;
         eventually("its connections are closed", PATIENCE, closed);
-        // Nobody answers a question for a second: it is not asked.
+        // No Sentinel answers a question for a second, and none is asked.
         takes_at_most("the write", Duration::from_millis(300), || drop(calls::ok(&client, "SET k v")));
         assert!(scene.old.accepted() > accepted, "on a connection made anew");
     }
-    // One that was on its way when the connection ended waits for one question to them at the most, and for none when they are known
-    // to be silent.
+    // A write in flight when its connection ends waits for at most one discovery, and for none once the Sentinels are
+    // known to be silent.
     let flags = vigie::client::CallFlags::IDEMPOTENT;
     for (known, most) in [(false, 2500), (true, 300)] {
         eventually("they are silent", PATIENCE, || !known || scene.sentinel.is_degraded());
@@ -249,7 +249,7 @@ fn a_write_finds_its_way_while_the_sentinels_are_stopped_and_connections_are_kil
     }
 }
 
-/// What has to be mended is the primary that does not answer, and not that the Sentinels are gone as well (rule 34).
+/// The error names the primary that does not answer, not the Sentinels that are gone as well (rule 34).
 #[test]
 fn a_primary_that_stalls_while_the_sentinels_are_dead_is_a_timeout() {
     use vigie::error::{Status, flags};
@@ -259,7 +259,7 @@ fn a_primary_that_stalls_while_the_sentinels_are_dead_is_a_timeout() {
     scene.sentinels.iter().for_each(|one| one.down());
     eventually("all are gone", PATIENCE, || scene.sentinel.is_degraded());
     for line in ["SET k w", "GET k"] {
-        // On a connection that stands, and on one that it takes and does not serve.
+        // On an open connection, and on one that is accepted and not served.
         let fresh = calls::to_primary(&scene.sentinel, &[]);
         for (client, stands) in [(&client, true), (&fresh, false)] {
             scene.old.fault("*", Fault::Stall);

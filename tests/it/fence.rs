@@ -1,4 +1,4 @@
-//! Fence and probe: the rules 5 to 9, and the two ways to do without the monitor's connections (row 105).
+//! Fence and probe: rules 5 to 9, and both ways to do without the monitor's connections (row 105).
 
 use crate::calls;
 use crate::completions;
@@ -31,7 +31,7 @@ fn join_ok(call: &Receiver<Result<Reply>>) -> String {
     text(&join(call).unwrap_or_else(|error| panic!("{:?} {error}", error.status())))
 }
 
-/// A client whose connections stand, and all Sentinels listened to.
+/// A client with open connections, and all Sentinels subscribed to.
 fn warm(stage: &Stage) -> Arc<Client> {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k before");
@@ -40,7 +40,7 @@ fn warm(stage: &Stage) -> Arc<Client> {
     client
 }
 
-/// What a write that may be lost looks like.
+/// The error of a write that may be lost.
 #[track_caller]
 fn doubtful(error: &Error) {
     let all = flags::MAYBE_EXECUTED | flags::FAILOVER;
@@ -48,7 +48,7 @@ fn doubtful(error: &Error) {
     assert_eq!(error.flags() & all, all);
 }
 
-/// A write has reached the primary and is not answered.
+/// A write that has reached the primary and is not answered.
 fn in_flight(stage: &Stage, client: &Arc<Client>) -> Receiver<Result<Reply>> {
     stage.p.fault("SET", Fault::Stall);
     let write = later(client, "SET k late");
@@ -61,7 +61,7 @@ fn speaks(stage: &Stage, failover_seq: u64) {
     eventually("the candidate has said that it is a primary", SOON, || service.failover_seq() != failover_seq);
 }
 
-/// A write that was held back: it was not sent, and the message says so, and what to do.
+/// The error of a held back write: it says that nothing was sent, and what to do.
 #[track_caller]
 fn held_back<T>(outcome: Result<T>) -> Error {
     let error = fails(Status::Fenced, outcome);
@@ -99,16 +99,16 @@ fn rule_5_the_fence_is_held_by_each_sentinel_that_tries() {
 fn rule_5_the_flag_tells_of_a_failover_whose_words_were_missed() {
     let stage = stage(3, &[]);
     let client = warm(&stage);
-    // No discovery of the start is left that could find it instead.
+    // No discovery from the start is running that could find it instead.
     stage.quiet();
     let asked = stage.asked();
-    // Missed while the connection was away, and found at the next subscription.
+    // Missed while the connection was down, and found after the next subscription.
     stage.flags(1, "master,failover_in_progress");
     assert!(stage.asked() == asked && !stage.service().is_fenced(), "nobody has looked yet");
     stage.watch[1].close_all();
     stage.told.wait_fence(true, "failover_in_progress");
     let write = later(&client, "SET k held");
-    // The end is missed too: found by a poll.
+    // The end is missed too, and found by a poll.
     stage.watch[1].wait_count("SENTINEL MASTER", stage.watch[1].count("SENTINEL MASTER") + 1, SOON);
     assert!(stage.service().is_fenced() && stage.p.count("SET") == 0);
     stage.flags(1, "master");
@@ -127,7 +127,7 @@ fn rule_5_a_poll_finds_the_flag() {
     ok(&client, "SET k after");
 }
 
-/// What a Sentinel says of a failover, in the order in which sentinel.c says it, and whether it is about the replica.
+/// The events of a failover, in the order of sentinel.c, and whether each is about the replica.
 const WORDS: [(&str, bool); 8] = [
     ("+try-failover", false),
     ("+elected-leader", false),
@@ -142,7 +142,7 @@ const WORDS: [(&str, bool); 8] = [
 #[test]
 fn rule_5_each_word_alone_raises_the_fence() {
     for (word, of_replica) in WORDS {
-        // No poll, and no flag either: the word is all that is known.
+        // No poll and no flag: only the event is known.
         let stage = stage(2, &[]);
         let client = warm(&stage);
         stage.quiet();
@@ -178,7 +178,7 @@ fn rule_5_words_about_the_primary_before_a_switch_raise_nothing() {
         }
     }
     for (one, last) in ["+kit-0", "+kit-1", "+kit-2"].into_iter().enumerate() {
-        // One about the primary before would not be told.
+        // An event about the former primary would not be reported.
         stage.word_of_replica(one, last);
         stage.told.wait_word(last);
     }
@@ -220,7 +220,7 @@ fn who_was_held_until_no_time_is_left_is_not_let_through() {
             std::hint::spin_loop();
         }
         stage.abort(0, "not-elected");
-        // A thread that the machine let run only now waited for nothing.
+        // A thread that was scheduled late did not wait.
         match join(&held) {
             (left, Ok(())) => {
                 assert!(left < Some(Duration::from_millis(25)), "let through, begun {left:?} before its end")
@@ -239,7 +239,7 @@ fn rule_5_a_write_that_waited_for_its_connection_is_held_by_a_fence_that_came_up
         ok(&client, "GET k");
         stage.listened();
         stage.p.fault("WAIT", Fault::Reply(Value::Int(1)));
-        // The next connection is on its way.
+        // The next connection is being established.
         stage.p.close_all();
         stage.p.clear_log();
         stage.p.fault("ROLE", Fault::Stall);
@@ -272,7 +272,7 @@ fn rule_6_the_fence_has_an_end_of_its_own() {
     let down = stage.told.wait_fence(false, "fence_expired");
     assert!(down.at.duration_since(up.at) > Duration::from_millis(300), "{up:?} {down:?}");
     assert_eq!(down.get("reason"), "fence_expired");
-    // Discovered again; the flag, which still stands, says nothing new of this failover.
+    // After another discovery: the flag, which is still set, is not a new failover.
     stage.watch[1].wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
     let discovered = stage.service().discovered();
     for _ in 0..2 {
@@ -280,12 +280,13 @@ fn rule_6_the_fence_has_an_end_of_its_own() {
     }
     assert!(stage.service().discovered() >= discovered + 2 && !stage.service().is_fenced());
     assert_eq!((at(&stage.service()), stage.told.switches().len()), (stage.p.addr(), 0));
-    // A new word does.
+    // A new event is.
     stage.begin(0);
     eventually("it is up again", SOON, || stage.told.count(|told| told.is(kind::FENCE, &[ON])) == 2);
 }
 
-/// At most 300 ms later and never sooner, every time: nothing else wakes the one who watches the time, no poll and hardly a PING.
+/// At most 300 ms later and never earlier. Nothing else wakes the thread that watches the time: no poll, and hardly a
+/// PING.
 #[test]
 fn rule_6_the_fence_is_gone_when_its_time_is_over() {
     const MAX: Duration = Duration::from_millis(110);
@@ -299,25 +300,25 @@ fn rule_6_the_fence_is_gone_when_its_time_is_over() {
             let (before, ended) = (ups(), downs());
             let (up, took, pace) = paced(|| {
                 raise();
-                // On a busy machine it may be gone again by now.
+                // On a busy machine it may have come down again.
                 let told = || stage.told.all().into_iter().filter(|told| told.is(kind::FENCE, &[ON])).nth(before);
                 let up = eventually_some("the fence was up", SOON, told);
                 ok(&client, "SET k v");
                 up.at.elapsed()
             });
             assert!(took >= MAX, "let through after {took:?}");
-            // Without the time in which it was raised, which takes several discoveries.
+            // Not counting the time to raise it, which takes several discoveries.
             pace.judge("the fence", up, MAX + Duration::from_millis(300));
-            // A caller sees by the clock that it is over; the next one is a new one only after its end was told.
+            // Callers see the end by the clock; a new fence begins only after the end was reported.
             eventually("its end is told", SOON, || downs() > ended);
         }
     };
     gone(&|| stage.begin(0));
-    // The same of one that nobody announced.
+    // The same for a failover without an event.
     stage.flags(0, "master");
     stage.quiet();
     gone(&|| {
-        // An expired flag says nothing new before it was gone.
+        // An expired flag counts again only after it was cleared.
         for flags in ["master", "master,failover_in_progress"] {
             stage.flags(0, flags);
             stage.polled();
@@ -353,7 +354,7 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
         held_back(within(&session, line, 40));
     }
     assert_eq!((stage.p.count("SET"), stage.p.count("WATCH"), stage.p.count("GET")), (0, 0, 0));
-    // Reads: of the primary, of replicas, on both kinds of clients, single and in lists.
+    // Reads from the primary and from replicas, on both kinds of clients, as single calls and as lists.
     assert_eq!(ok(&client, "GET k"), "before");
     run(&client, &["GET k", "GET k"]).expect("a list that only reads");
     let before = stage.r.count("GET");
@@ -364,8 +365,8 @@ fn rule_7_what_is_not_known_to_read_waits_and_reads_go_on() {
     assert!(stage.service().is_fenced());
 }
 
-/// What a session reads may decide what it writes: it is held back as well, also when the fence comes up while it waits for its
-/// connection.
+/// A session may decide by its reads what it writes, so its reads are held back too, even if the fence goes up while it
+/// waits for its connection.
 #[test]
 fn rule_7_a_session_that_waited_for_its_connection_does_not_read_under_the_fence() {
     let stage = stage(2, &[]);
@@ -420,12 +421,12 @@ fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
         doubtful(&fails(Status::Io, join(&write)));
         assert_eq!(at(&stage.service()), stage.p.addr(), "{probe}: not taken at its word");
         assert!(stage.p.state(|state| state.data[&b"k".to_vec()] == b"late"), "it was executed, and will be lost");
-        // Reads of the primary go on until the switch.
+        // Reads from the primary continue until the switch.
         assert_eq!(ok(&client, "GET k"), "late");
     }
 }
 
-/// The candidate says that it is a primary while this call waits for its answer, which comes afterwards.
+/// The candidate says that it is a primary while this call waits for its reply.
 fn answered_after_the_candidate_spoke<T>(stage: &Stage, name: &str, call: impl FnOnce() -> T) -> T {
     stage.p.fault(name, Fault::Stall);
     let call = call();
@@ -446,7 +447,7 @@ fn rule_8_holds_for_what_was_submitted() {
     let queue = completions::queue(4);
     let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
     let submit = |line: &str| client.cmds_submit(&list(&[line]), each, Timeout::Default, &queue, 1).expect("taken");
-    // Its connection stands.
+    // Its connection is open.
     submit("SET k before");
     completions::one(&queue).1.expect("no failover yet");
     stage.p.clear_log();
@@ -466,7 +467,7 @@ fn rule_8_holds_in_a_session() {
     assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
 }
 
-/// A part of it ran: the refusal of the rest says nothing about that part.
+/// Part of the list ran: the refusal of the rest says nothing about that part.
 #[test]
 fn rule_8_holds_for_a_list_of_which_a_part_was_refused() {
     let stage = stage(3, &[]);
@@ -475,7 +476,7 @@ fn rule_8_holds_for_a_list_of_which_a_part_was_refused() {
         let client = Arc::clone(&client);
         let lists = spawn(move || run(&client, &["INCR a", "INCR b"]));
         stage.p.wait_count("INCR b", 1, SOON);
-        // The first one has run.
+        // The first command has run.
         stage.p.state(|state| state.readonly = true);
         lists
     });
@@ -486,7 +487,7 @@ fn rule_8_holds_for_a_list_of_which_a_part_was_refused() {
     assert_eq!((stage.p.count("INCR"), stage.r.count("INCR")), (2, 0), "nothing is sent again");
 }
 
-/// Answers in the moment in which the candidate has said that it is a primary.
+/// Replies just after the candidate has said that it is a primary.
 fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
     let stage = stage(3, &[]);
     let client = warm(&stage);
@@ -505,7 +506,7 @@ fn answered_late(lines: &[&str], keys: &[&str]) -> Result<Reply> {
 fn rule_8_a_pop_that_timed_out_has_taken_nothing() {
     let null = answered_late(&["BLPOP q 1"], &[]).expect("a null is a null");
     assert_eq!(json(&null), "null");
-    // A null that has written.
+    // A null reply of a command that has written.
     doubtful(&answered_late(&["SET new v GET"], &[]).expect_err("it is written"));
 }
 
@@ -535,7 +536,8 @@ fn rule_8_an_answer_before_the_candidate_spoke_is_a_success() {
     assert_eq!(join_ok(&write), "OK");
 }
 
-/// What a server refused it did not do, in a list neither: nothing is in doubt then, and the whole list runs on the next primary.
+/// A refused command was not executed, in a list either: nothing is in doubt, and the whole list runs on the next
+/// primary.
 #[test]
 fn rule_8_a_list_that_was_refused_whole_is_not_in_doubt() {
     let stage = stage(3, &[]);
@@ -563,7 +565,7 @@ fn rule_8_what_is_in_flight_at_the_switch_ends_with_it() {
     let write = in_flight(&stage, &client);
     stage.begin(0);
     stage.switch_all();
-    // Without another call, and without an answer.
+    // Without another call, and without a reply.
     doubtful(&fails(Status::Io, join(&write)));
     assert_eq!((stage.p.count("SET"), stage.r.count("SET")), (1, 0), "not sent again");
     ok(&client, "SET k next");
@@ -585,7 +587,7 @@ fn rule_9_eager_takes_the_candidate_at_its_word() {
     assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
     let switch = stage.told.wait("a switch", SOON, |told| told.is_switch());
     assert_eq!((switch.get("from"), switch.get("to")), (&*stage.p.addr(), &*stage.r.addr()));
-    // The Sentinels, which still name the old one, do not turn it back; when they follow, it is no second switch.
+    // The Sentinels, which still name the old primary, do not undo it; when they follow, that is no second switch.
     stage.sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)).ok();
     assert_eq!(at(&stage.service()), stage.r.addr());
     stage.switch_all();
@@ -595,8 +597,8 @@ fn rule_9_eager_takes_the_candidate_at_its_word() {
     assert_eq!(stage.service().load().epoch, 6);
 }
 
-/// It was taken under a newer epoch than the Sentinels name the old one by: however often they do, and however alive that one is, the
-/// way does not lead back.
+/// It was taken under a newer epoch than that of the old primary: neither repetition nor an old primary that is up
+/// leads back.
 #[test]
 fn rule_9_what_the_sentinels_still_name_does_not_turn_the_candidate_back() {
     let stage = stage(3, &[("failover.probe", "eager")]);
@@ -622,7 +624,7 @@ fn rule_9_a_question_under_way_does_not_turn_the_candidate_back() {
     stage.select(1);
     stage.told.wait_fence(true, "+try-failover");
     stage.r.wait_count("ROLE", 2, SOON);
-    // The Sentinels are asked while the old primary stands, and answer when it has been left.
+    // The Sentinels are asked while the old primary is up, and answer after it was left.
     let asked: Vec<_> = stage.watch.iter().map(|one| one.count("SENTINEL GET-MASTER-ADDR-BY-NAME")).collect();
     stage.watch.iter().for_each(|one| one.fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(300))));
     let service = stage.service();
@@ -653,7 +655,7 @@ fn rule_9_auto_waits_for_the_leader_when_the_primary_lives() {
     speaks(&stage, failover_seq);
     assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0));
     assert!(stage.service().is_fenced());
-    // The leader alone is committed; the two others still name the old one.
+    // Only the leader is committed; the two others still name the old primary.
     stage.commit(1);
     assert_eq!(join_ok(&write), "OK");
     assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
@@ -662,7 +664,7 @@ fn rule_9_auto_waits_for_the_leader_when_the_primary_lives() {
 
 #[test]
 fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
-    // Announced as an event, and found as a flag by a poll.
+    // Announced by an event, or found as a flag by a poll.
     for announced in [true, false] {
         let stage = stage(3, &[]);
         let client = warm(&stage);
@@ -705,7 +707,7 @@ fn rule_9_auto_takes_the_candidate_when_its_leader_and_we_have_lost_the_primary(
     assert_eq!((stage.r.count("SET"), at(&stage.service())), (1, stage.r.addr()));
 }
 
-/// A primary that was lost for a moment and found again is not lost: what its leader says of it alone does not make it dead.
+/// A primary that was lost for a moment and found again is not lost: what only its leader says does not make it dead.
 #[test]
 fn rule_9_auto_waits_for_the_leader_when_a_lost_primary_was_found_again() {
     let stage = stage(3, &[]);
@@ -796,7 +798,7 @@ fn the_same_address_may_become_primary_again() {
     stage.wait_primary(&stage.p.addr());
     ok(&client, "SET k two");
     assert_eq!((stage.r.count("SET"), stage.p.count("SET"), stage.service().load().epoch), (1, 1, 7));
-    // Its fence works as before.
+    // The fence works as before.
     stage.begin(0);
     stage.told.wait_fence(true, "+try-failover");
     held_back(within(&client, "SET k three", 40));
@@ -818,7 +820,7 @@ fn monitor_off_asks_only_when_something_fails() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!((asked(), watch.iter().map(|one| one.count("PSUBSCRIBE")).sum::<usize>()), (before, 0));
-    // The primary changes without a word: the first failure has the Sentinels asked.
+    // The primary changes without an event: the first failure causes a discovery.
     let r = Scripted::primary();
     p.down();
     for one in &watch {
@@ -829,7 +831,7 @@ fn monitor_off_asks_only_when_something_fails() {
     eventually("no connection is left", SOON, || watch.iter().all(|one| one.connections() == 0));
 }
 
-/// Nothing fails while writes wait, so that nothing but the waiting call can ask.
+/// Nothing fails while writes wait, so only the waiting call can cause a discovery.
 #[test]
 fn rule_6_without_a_monitor_the_waiting_call_ends_the_fence() {
     for (fence_max, flag_stays) in [("60000", false), ("1500", true)] {
@@ -839,7 +841,7 @@ fn rule_6_without_a_monitor_the_waiting_call_ends_the_fence() {
         let sentinel = sentinel_at(&addrs, &[("monitor", "off"), ("failover.fence_max", fence_max)]);
         watch[0].service(SERVICE, |state| state.flags = "master,failover_in_progress".into());
         let client = to_primary(&sentinel, &[]);
-        // On a slow machine a discovery takes longer than the call that is to be held has.
+        // On a slow machine a discovery takes longer than the time of the held back call.
         sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is there");
         held_back(within(&client, "SET k early", 200));
         if !flag_stays {
@@ -868,7 +870,7 @@ fn row_105_monitor_disconnect_keeps_no_connection_between_polls() {
     }
     assert_eq!(empty, 3);
     assert!(node.calls("psubscribe") == 0 && node.client_list().iter().all(|client| client.name != "seldom"));
-    // The same with events: one connection for these, and one for questions.
+    // With events too: one connection for events, one for questions.
     let sentinel = sentinel_of(&deployment, &[("client.name", "listener")]);
     ok(&to_primary(&sentinel, &[]), "SET k v");
     eventually("two connections are left", SOON, || {

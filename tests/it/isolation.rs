@@ -1,4 +1,4 @@
-//! Hosts that hang beside a healthy service in one process: what waits for them delays nothing of the healthy one.
+//! Hosts that hang next to a healthy service in one process: they delay nothing of the healthy one.
 
 use crate::calls;
 use crate::completions;
@@ -24,8 +24,8 @@ fn submit(client: &Client, line: &str, timeout: Timeout, queue: &Arc<Queue>, tok
     client.cmds_submit(&list(&[line]), flags, timeout, queue, token).expect("taken");
 }
 
-/// Discoveries of eight handles whose Sentinel hangs, and of eight services whose primaries are on a host that hangs. All of them are
-/// under way from before the first step of the healthy service until after its last.
+/// Discoveries of eight handles with a hanging Sentinel, and of eight services with primaries on a hanging host. All
+/// are running from before the first step of the healthy service until after its last one.
 #[test]
 fn discoveries_submits_and_timers_wait_for_no_host_that_hangs() {
     alone(concat!(module_path!(), "::discoveries_submits_and_timers_wait_for_no_host_that_hangs"), || {
@@ -37,7 +37,7 @@ fn discoveries_submits_and_timers_wait_for_no_host_that_hangs() {
         told.state(|all| names.iter().for_each(|name| drop(all.services.insert(name.clone(), state.clone()))));
         let on_a_host = handle(&told, &patient);
         let services = names.iter().map(|name| on_a_host.service(name));
-        // More than the thread that asks the Sentinels asks about at the same time.
+        // More discoveries than run at the same time.
         let handles: Vec<_> = (0..HANGING * 10).map(|_| sentinel_at(&[hole.addr()], &patient)).collect();
         let asked: Vec<_> = services.chain(handles.iter().map(|handle| handle.service(SERVICE))).collect();
         let hanging: Vec<_> =
@@ -55,7 +55,7 @@ fn discoveries_submits_and_timers_wait_for_no_host_that_hangs() {
             service.discover(service.discovered(), Deadline::after(LONG)).expect("the healthy one is found");
             submit(&client, "SET k v", Timeout::Default, &queue, round);
             assert_eq!(said(&drain(&queue, 1)[0]), "OK");
-            // It cannot start, so that a timer ends it.
+            // The call cannot start, so a timer ends it.
             submit(&gone, "SET k v", Timeout::Ms(20), &queue, round);
             fails(Status::Timeout, one(&queue).1);
         }

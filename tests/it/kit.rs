@@ -217,7 +217,7 @@ fn a_host_vanishes() {
     client.set_timeout(Duration::from_millis(100)).expect("a timeout");
     old.netns().vanish();
     assert!(client.cmd(&["PING"]).is_err());
-    // The first Sentinel vanished with it: only the others are asked.
+    // The first Sentinel vanished with it, so only the others are asked.
     assert_eq!(d.serving_sentinels().len(), 2);
     d.wait_switched(SERVICE, &old);
     old.netns().heal();
@@ -259,7 +259,7 @@ fn ask(client: &mut Client, command: &str) -> Value {
     client.cmd(&words).unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
-/// True when the connection is over, false when it is only silent.
+/// True if the connection has ended, false if it is only silent.
 fn is_over(client: &mut Client) -> bool {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
     !client.read().is_err_and(|error| matches!(error.kind(), TimedOut | WouldBlock))
@@ -290,7 +290,7 @@ fn a_scripted_sentinel_answers_like_a_real_one() {
         assert_eq!(ask(&mut client, command), real.cmd(&words), "{command}");
     }
     assert_eq!(ask(&mut client, "SENTINEL GET-MASTER-ADDR-BY-NAME none"), Value::NilArray);
-    // Every field that the scripted one tells is one that the real one tells, in the same order.
+    // Every field of the scripted server is one of the real server, in the same order.
     for list in ["MASTERS", "REPLICAS mymaster", "SLAVES mymaster", "SENTINELS mymaster"] {
         let command = format!("SENTINEL {list}");
         let keys = |reply: Value| -> Vec<String> {

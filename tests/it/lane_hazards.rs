@@ -22,7 +22,7 @@ use vigie::time::Deadline;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Silence ends a lane only where a test is about that: between two steps of a test a loaded machine may be silent for long.
+/// Silence ends a lane only in tests about that: a loaded machine may be silent for long between two steps.
 const PATIENT: Duration = Duration::from_secs(60);
 
 /// Never holds back.
@@ -30,7 +30,7 @@ fn eager() -> LaneSettings {
     LaneSettings { hold_rtt: Duration::ZERO, silent: PATIENT, ..LaneSettings::default() }
 }
 
-/// A server for one lane; the test tells the script when to go on, and hears from it.
+/// A server for one lane; the test tells its script when to go on, and gets its results.
 fn in_step(script: impl Fn(&mut Peer, &Receiver<()>, &Sender<Vec<u8>>) + Send + Sync + 'static) -> Steps {
     let (go, wait) = channel();
     let (tell, heard) = channel();
@@ -143,7 +143,7 @@ fn callers_leave_a_full_socket_at_their_deadlines() {
     let lane = steps.server.lane(LaneSettings { silent: Duration::from_secs(60), ..eager() });
     let large = vec![b'x'; 8 << 20];
     scope(|threads| {
-        // It may be the writer, or be made so: nobody else waits for what it waits for.
+        // This caller may be or become the writer; no other caller waits for what it waits for.
         let patient = threads.spawn(|| echo(&lane, &large, after(60_000)));
         let calls: Vec<_> = (1..=6u64)
             .map(|n| {
@@ -158,13 +158,13 @@ fn callers_leave_a_full_socket_at_their_deadlines() {
         for call in calls {
             let (deadline, took, failure) = call.join().unwrap();
             assert_eq!(failure.error.status(), Status::Timeout, "{failure:?}");
-            // Nothing else ends their waiting sooner than the patient one's.
+            // Nothing else ends their wait earlier than that of the patient caller.
             assert!(took >= Duration::from_millis(deadline) && took < Duration::from_secs(20), "{took:?}");
         }
         steps.go.send(()).unwrap();
         assert_text(&patient.join().unwrap(), &large);
     });
-    // What was half sent has been completed, and its replies consumed.
+    // The half sent unit was completed, and its replies were consumed.
     assert_text(&echo(&lane, b"after all that", after(20_000)), b"after all that");
 }
 
@@ -204,7 +204,7 @@ fn a_writer_that_is_made_the_reader_while_it_waits_for_room_reads() {
     let steps = in_step(|peer, go, tell| {
         tell.send(peer.next_arg().unwrap()).unwrap();
         go.recv().unwrap();
-        // More than the sockets hold, and nothing is read before it is out.
+        // More than the sockets hold; nothing is read before it is sent.
         assert!(peer.say_bulk(&vec![b'x'; 24 << 20]));
         peer.echo();
     });
@@ -286,7 +286,7 @@ fn at_death_everybody_is_told_truthfully_what_was_sent() {
     assert_eq!(echo(&lane, b"x", after(1000)).unwrap_err().sent, 0);
 }
 
-/// A call that nobody waits for: its number, and what it was told, which must be once.
+/// A submitted call: its number, and its outcome, which must come once.
 struct Told(usize, Mutex<Vec<Outcome>>);
 
 impl Completion for Told {
@@ -388,7 +388,7 @@ fn a_shut_lane_answers_all_at_once_even_with_a_writer_at_work() {
     });
 }
 
-/// The first connection misbehaves like this; the next call must be well again.
+/// The first connection misbehaves like this; the next call must succeed.
 fn one_bad_connection(bad: impl Fn(&mut Peer) + Send + Sync + 'static, expect: Option<Status>) {
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
@@ -416,7 +416,7 @@ fn one_bad_connection(bad: impl Fn(&mut Peer) + Send + Sync + 'static, expect: O
         (outcome, _) => panic!("{outcome:?}"),
     }
     eventually("it has misbehaved", || done.load(Ordering::SeqCst));
-    // Long enough for a lane to be looked at again before use.
+    // Long enough for the lane to be checked before its next use.
     let begun = Instant::now();
     eventually("some time has passed", || begun.elapsed() > 20 * MS);
     assert_text(&pool_echo(&pool, b"second", after(20_000)), b"second");
@@ -462,7 +462,7 @@ fn a_connection_that_was_closed_while_idle_costs_the_next_call_nothing() {
 
 #[test]
 fn what_must_not_be_sent_twice_is_not_sent_into_a_connection_whose_end_has_come() {
-    // Each connection ends with its first answer, which comes a moment before the next call.
+    // Each connection ends with its first reply, just before the next call.
     let server = Server::start(|mut peer, _| {
         let Some(text) = peer.next_arg() else { return };
         peer.say_last(format!("${}\r\n{}\r\n", text.len(), String::from_utf8_lossy(&text)));
@@ -496,7 +496,7 @@ fn an_idle_lane_that_the_peer_closed_sends_nothing() {
     assert_eq!((failure.error.status(), failure.sent), (Status::Io, 0), "{failure:?}");
 }
 
-/// A lane that has seen one round trip and holds from the first unanswered call on, and how long a hold lasts there at most.
+/// A lane after one round trip, which corks from the first unanswered call on; and how long a cork lasts there at most.
 fn holding_lane(steps: &Steps) -> (Lane, Duration) {
     let (hold_calls, hold_rtt, silent) = (1, 10_000 * MS, PATIENT);
     let lane = steps.server.lane(LaneSettings { hold_calls, hold_rtt, silent, ..LaneSettings::default() });
@@ -505,8 +505,8 @@ fn holding_lane(steps: &Steps) -> (Lane, Duration) {
     (lane, 4 * took)
 }
 
-/// Answers the first call after 150 ms, which makes a hold last 600 ms; tells what comes after that and does not answer it
-/// before it is told to go on.
+/// Answers the first call after 150 ms, so that a cork lasts 600 ms; reports what comes next, and does not answer that
+/// until it is told to.
 fn slow_first() -> Steps {
     first_after(150 * MS)
 }
@@ -544,7 +544,7 @@ fn held_bytes_go_out_at_the_end_of_the_hold_though_the_answer_before_them_is_lat
 
 #[test]
 fn held_bytes_go_out_though_who_looked_after_them_has_given_up() {
-    // A hold of more than a second.
+    // A cork of more than a second.
     let steps = first_after(300 * MS);
     let (lane, hold) = holding_lane(&steps);
     scope(|threads| {
@@ -569,7 +569,7 @@ fn a_reader_whose_own_bytes_are_held_sends_them_at_the_end_of_the_hold() {
         let failure = echo(&lane, b"first", after(100)).unwrap_err();
         assert_eq!(failure.sent, echo_len(b"first"));
         assert_eq!(steps.hear(), b"first");
-        // Nobody reads: this one takes the reader's role with its bytes still in the buffer.
+        // No caller reads: this one becomes the reader while its bytes are still in the buffer.
         let held = takes_at_most("the hold", hold + 100 * MS, || {
             let held = threads.spawn(|| echo(&lane, b"held", after(10_000)));
             assert_eq!(steps.hear(), b"held");
@@ -650,7 +650,7 @@ fn a_caller_returns_at_its_deadline_though_others_trickle() {
     let lane = server.lane(eager());
     let (outcome, took, pace) = paced(|| echo(&lane, b"x", after(100)));
     assert_eq!(outcome.unwrap_err().error.status(), Status::Timeout);
-    // The trickle goes on for as long as somebody listens.
+    // The trickle goes on as long as a client is connected.
     assert!(took >= 100 * MS, "{took:?}");
     pace.judge("a deadline of 100 ms", took, 150 * MS);
 }
@@ -668,7 +668,7 @@ fn a_reply_that_comes_byte_by_byte_extends_no_deadline() {
     let pacing = Pacing::start();
     let mut ends = Vec::new();
     scope(|threads| {
-        // The one that reads it, and one behind it.
+        // The caller that reads it, and one behind it.
         let calls = [100, 160].map(|deadline| {
             let lane = &lane;
             threads.spawn(move || {
@@ -687,7 +687,7 @@ fn a_reply_that_comes_byte_by_byte_extends_no_deadline() {
     ends.iter().for_each(|(deadline, took)| pace.judge("a deadline", *took, *deadline + 50 * MS));
 }
 
-/// A server that answers with the caller's own text, but late at times, and cuts the line at times.
+/// A server that replies with the caller's own text, but late or in pieces at times.
 fn moody(seed: u64) -> Server {
     Server::start(move |mut peer, number| {
         let mut random = fastrand::Rng::with_seed(seed ^ (number as u64 + 1) << 32);
@@ -717,7 +717,7 @@ fn under_stress_everybody_gets_its_own_reply_or_an_error_in_time() {
     println!("SEED={seed}");
     let server = moody(seed);
     let pool = server.pool(PoolSettings { max: 6, ..PoolSettings::default() });
-    // Three seconds, and longer where that is not enough to see something.
+    // Three seconds, or longer if that is not enough to see something.
     let (end, patience) = (Instant::now() + 3000 * MS, Instant::now() + 60_000 * MS);
     let (good, bad) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (pacing, most_over) = (Pacing::start(), Mutex::new(Duration::ZERO));
@@ -790,18 +790,18 @@ fn a_hundred_threads_never_get_each_others_replies_from_redis() {
             });
         }
     });
-    // The upkeep may ask a quiet lane for a sign of life at this moment.
+    // The upkeep may ping an idle lane now.
     support::eventually("everything was answered", Duration::from_secs(20), || pool.counts().in_flight == 0);
     assert!(pool.counts().total <= 4);
 }
 
-/// A server that hears one command and the beginning of the next, and ends the connection with these last words.
+/// A server that receives one command and the beginning of the next, and ends the connection with these last words.
 fn cutting(last_words: &'static [u8]) -> Steps {
     in_step(move |peer, go, tell| {
         tell.send(peer.next_arg().unwrap()).unwrap();
         go.recv().unwrap();
         peer.say(last_words);
-        // What comes now is answered with a reset.
+        // Bytes that come now are answered with a reset.
         peer.cut();
     })
 }

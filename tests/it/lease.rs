@@ -1,4 +1,5 @@
-//! The fence on lease: a Sentinel that cannot win its election does not hold writes back again and again (step 4, point 5).
+//! The fence on lease: a Sentinel that cannot win its election does not hold back writes again and again (step 4, point
+//! 5).
 
 use crate::calls;
 use crate::stage;
@@ -16,7 +17,7 @@ use vigie::client::Client;
 use vigie::queue::kind;
 use vigie::time::Deadline;
 
-/// A client whose connections stand, and all Sentinels listened to.
+/// A client with open connections, and all Sentinels subscribed to.
 fn warm(stage: &Stage) -> Arc<Client> {
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k before");
@@ -24,12 +25,12 @@ fn warm(stage: &Stage) -> Arc<Client> {
     client
 }
 
-/// How far the leader's failover is, as it tells; empty: it does not tell.
+/// The state of the leader's failover, as it reports it; empty: it does not.
 fn state(stage: &Stage, leader: usize, state: &str) {
     stage.watch[leader].service(SERVICE, |service| service.failover_state = state.into());
 }
 
-/// What the other Sentinels see of this one.
+/// What the other Sentinels report of this one.
 fn seen_as(stage: &Stage, sentinel: usize, flags: &str) {
     let port = stage.watch[sentinel].port();
     for one in &stage.watch {
@@ -39,7 +40,7 @@ fn seen_as(stage: &Stage, sentinel: usize, flags: &str) {
     }
 }
 
-/// Why the fence was told to be up, or down, one after the other.
+/// The reported reasons of the fence, in order.
 fn fences(stage: &Stage) -> Vec<(bool, String)> {
     let fences = stage.told.all().into_iter().filter(|told| told.kind == kind::FENCE);
     fences.map(|told| (told.get("on") == "1", told.get("reason").to_owned())).collect()
@@ -61,7 +62,7 @@ fn writes_pass_while_a_sentinel_waits_for_its_election_and_the_others_see_the_pr
         state(&stage, 0, "wait_start");
         stage.begin(0);
         stage.told.wait_fence(true, "+try-failover");
-        // Longer than any one lease: it is renewed.
+        // Longer than one lease: it is renewed.
         for _ in 0..40 {
             ok(&client, "INCR n");
             std::thread::sleep(Duration::from_millis(5));
@@ -73,7 +74,7 @@ fn writes_pass_while_a_sentinel_waits_for_its_election_and_the_others_see_the_pr
     assert_eq!((ok(&client, "GET n"), stage.told.switches().len()), ("80".into(), 0));
 }
 
-/// Whoever looks first when the lease can begin tells of it: here it is a poll as a rule.
+/// The first check after the lease begins reports it: usually a poll.
 #[test]
 fn a_poll_that_finds_the_fence_on_lease_tells_that() {
     let stage = stage(3, &[]);
@@ -208,7 +209,7 @@ fn five_real_sentinels_of_which_two_are_cut_off_hold_writes_for_a_moment_in_each
     let (cut, others) = sentinels.split_at(2);
     let writer = writer::Writer::start(&client, 5000);
     writer.wait(1);
-    // They agree with each other that the primary is down, and two votes of five elect nobody.
+    // They agree that the primary is down, but two votes of five elect nobody.
     let attempts = || cut.iter().map(|one| one.logged("+try-failover ")).sum::<usize>();
     let ((), _, pace) = paced(|| {
         for one in cut {
@@ -246,7 +247,7 @@ fn a_leader_that_dies_before_it_promoted_anybody_holds_nothing_back() {
     seen_as(&stage, 0, "sentinel,disconnected");
     stage.told.wait_fence(false, "is gone, and its candidate is a replica");
     ok(&client, "SET k v");
-    // It had sent its command all the same.
+    // It had sent its command nevertheless.
     stage.promote();
     stage.told.wait_fence(true, "the candidate says that it is a primary");
 }
@@ -276,13 +277,13 @@ fn a_planned_failover_on_a_sentinel_in_tilt_holds_nothing_back() {
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET n 0");
     let node = &deployment.sentinel_nodes()[0];
-    // It loses its sense of time by standing still for more than 2 s.
+    // A stop of more than 2 s puts it into TILT.
     node.stop();
     std::thread::sleep(Duration::from_millis(2500));
     node.cont();
     eventually("it is in TILT", SOON, || node.cmd(&["INFO", "sentinel"]).text().contains("sentinel_tilt:1"));
     eventually("it begins a failover", SOON, || node.cmd(&["SENTINEL", "FAILOVER", SERVICE]).is_ok());
-    // By the word, or by the flag if it was given up for lost meanwhile.
+    // By the event, or by the flag if the Sentinel was considered lost meanwhile.
     told.wait_fence(true, "");
     told.wait_fence(false, "on lease");
     for _ in 0..50 {
@@ -291,7 +292,7 @@ fn a_planned_failover_on_a_sentinel_in_tilt_holds_nothing_back() {
     assert_eq!((ok(&client, "GET n").as_str(), told.switches().len()), ("50", 0));
 }
 
-/// The holder is found not to be what it was, by the next poll: it is gone for good under the identity that it spoke with.
+/// The next poll finds another identity at the address of the holder: the one that spoke is gone for good.
 fn released(change: impl Fn(&FakeSentinel)) {
     let stage = stage(3, &[("failover.fence_max", "60000")]);
     let client = warm(&stage);

@@ -1,4 +1,4 @@
-//! What errors say, line by line: what was tried, where, what happened, and what to do about it.
+//! The texts of errors: what was tried, where, what happened, and what to do about it.
 
 use crate::api as vigie_kit;
 use crate::support;
@@ -58,7 +58,7 @@ fn a_primary_that_cannot_be_reached_is_told_as_it_was_announced() {
     assert_eq!((times(&error, "(after "), times(&error, "service '")), (1, 1), "{error:?}");
 }
 
-/// It was reached: that its address might be another one from here explains nothing.
+/// The node was reached, so a hint about its address would be wrong.
 #[test]
 fn a_primary_that_hangs_up_is_not_told_as_one_that_cannot_be_reached() {
     let node = Scripted::primary();
@@ -138,7 +138,7 @@ fn a_full_queue_is_worth_another_try_and_one_that_is_too_small_is_not() {
     primary.close(Timeout::Ms(Duration::from_secs(5).as_millis() as u64)).ok();
 }
 
-/// The number that Rust's standard library puts behind the system's words is at vigie_error_errno().
+/// Rust's standard library appends the error number to the system's text; it is at vigie_error_errno() instead.
 #[test]
 fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
     let nowhere = refuse();
@@ -170,7 +170,7 @@ fn refused_credentials_name_their_options_and_nothing_else_is_told() {
     assert_eq!((times(&error, "epoch"), times(&error, "service '")), (0, 1), "{error:?}");
 }
 
-/// What a handshake meets is told with what was tried, also under a code whose message is the server's line otherwise.
+/// A failed handshake says what was tried, even under a code whose message is otherwise the server's line.
 #[test]
 fn a_server_that_cannot_greet_yet_is_told_with_the_command() {
     let node = Scripted::primary();
@@ -234,7 +234,7 @@ fn full_pools_and_missing_replicas_name_the_remedy() {
     says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
 }
 
-/// Nothing is ignored that a caller has asked for.
+/// No request of a caller is ignored.
 #[test]
 fn a_flag_that_this_client_cannot_keep_is_refused() {
     let sentinel = connect(&uri(&["127.0.0.1:1"]), &[]);

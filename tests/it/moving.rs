@@ -1,4 +1,4 @@
-//! A name that moves: a test runs itself again in a process whose resolver answers for one name from a file.
+//! A host name that moves: a test runs itself again in a process whose resolver reads one name from a file.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::calls;
 /// The name.
 pub const NAME: &str = "moving.vigie.test";
 
-/// Answers for one name from a file, so that the name can move without a name server.
+/// Resolves one name from a file, so that the name can move without a name server.
 const RESOLVER: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 
 const ANSWER: &str = "VIGIE_MOVING_NAME";
 
-/// Runs the test of this path again, in a process in which the file that `test` is given holds the address of the name.
+/// Runs the test with this path again, in a process in which the file that `test` is given has the address of the name.
 pub fn run(path: &str, test: fn(&str)) {
     if let Ok(answer) = std::env::var(ANSWER) {
         return test(&answer);

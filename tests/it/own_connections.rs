@@ -1,4 +1,5 @@
-//! Connections of one's own: what is sent and received on them at the same time, and what a caller is told when a server cuts one.
+//! Connections for one caller: what is sent and received on them at the same time, and what a caller is told if a
+//! server cuts one.
 
 use crate::calls;
 use crate::completions;
@@ -50,7 +51,7 @@ fn a_long_list_is_read_while_it_is_written() {
     let client = to_primary(&sentinel_of(&d, &[]), &[]);
     call(&client, "SET streaming yes", ONE_REPLICA, LONG).expect("the replica is there");
     let list = echoes(10_000);
-    // The server cuts a client that lets 4 MB of its replies lie.
+    // The server cuts off a client that leaves 4 MB of its replies unread.
     d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "client-output-buffer-limit", "normal 4mb 0 0"]);
     all_echoed(run_list(&client, &list, 0), 10_000);
     all_echoed(run_list(&client.session(None).expect("a session"), &list, 0), 10_000);
@@ -64,7 +65,7 @@ fn a_long_list_is_read_while_it_is_written() {
     assert_eq!(counter(&client, "retries"), 0);
 }
 
-/// The server's own line, and nothing else; the command surely did not run.
+/// The server's own line and nothing else; the command was certainly not executed.
 #[track_caller]
 fn is_refused(outcome: Result<Reply>) -> Error {
     let error = fails(Status::Server, outcome);
@@ -93,7 +94,7 @@ fn what_the_server_said_before_it_cut_the_connection_is_told() {
     is_refused(set(&own, 0));
     // The connection is gone, and with it the session.
     fails(Status::Io, cmd(&own, "PING"));
-    // A lane, because there is no place for a connection of one's own.
+    // A lane, because there is no place for another connection.
     let narrow = to_primary(&sentinel, &[("pool.max", "2"), ("lane.max", "1")]);
     ok(&narrow, "PING");
     let _taken = narrow.session(None).map(|own| (ok(&own, "PING"), own)).expect("a session");
@@ -128,7 +129,8 @@ fn of_a_list_that_the_server_cut_what_ran_is_known() {
 /// A command and its flags.
 type Flagged = (Vec<Vec<u8>>, u32);
 
-/// A primary, and a client of it: commands whose value is of 24 MB, which block or count replicas. Each has a connection of its own.
+/// A primary and its client: commands with a value of 24 MB, blocking ones, and ones that count replicas. Each has its
+/// own connection.
 fn with_long_commands() -> (FakeNode, FakeSentinel, Arc<Client>, [Flagged; 2]) {
     let primary = Scripted::primary();
     let watch = told(&primary.addr(), &["127.0.0.1:1".into()]);
@@ -146,7 +148,7 @@ fn run_args(client: &Client, args: &[Vec<u8>], flags: u32) -> Result<Reply> {
     client.cmd_exec(&args, CallFlags::from_bits(flags).expect("known flags"), LONG)
 }
 
-/// The server does not read on before its reply is taken: that is more than the sockets hold.
+/// The server stops reading until its reply is taken: that is more than the sockets hold.
 #[test]
 fn a_reply_that_comes_while_a_blocking_or_durable_command_is_still_sent_is_taken() {
     let (primary, _watch, client, commands) = with_long_commands();
@@ -176,7 +178,7 @@ fn the_last_word_about_a_blocking_or_durable_command_that_is_still_sent_is_told(
     assert_eq!((counter(&client, "retries"), ok(&client, "GET n").as_str()), (0, "0"));
 }
 
-/// How many connections 64 threads make in 5 s to a primary that does not serve any more, by a change that leaves it in its place.
+/// How many connections 64 threads open within 5 s to a primary that stops serving but stays the primary.
 fn made_meanwhile(change: impl FnOnce(&FakeNode), options: &[(&str, &str)], status: &[Status]) -> u64 {
     let primary = Scripted::primary();
     let watch = told(&primary.addr(), &[]);
@@ -192,12 +194,12 @@ fn made_meanwhile(change: impl FnOnce(&FakeNode), options: &[(&str, &str)], stat
         .collect();
     for call in &calls {
         let error = join(call).expect_err("it does not serve");
-        // One that was sent in the last moment cannot know what became of it.
+        // The outcome of the last call is unknown.
         let late = error.status() == Status::Timeout;
         assert!(status.contains(&error.status()) && (late || !error.has(flags::MAYBE_EXECUTED)), "{error:?}");
     }
     let made = primary.accepted() - before;
-    // It serves again: nobody has to wait for long.
+    // It serves again: no call waits for long.
     primary.clear_faults();
     primary.state(|state| (state.role, state.loading) = (FakeRole::Primary, false));
     assert_eq!(ok(&client, "SET k v"), "OK");
@@ -217,7 +219,7 @@ fn all_callers_share_the_pause_of_a_node_that_does_not_serve() {
     assert!((5..40).contains(&made), "{made} connections to a primary that loads its data");
 }
 
-/// A node whose role is that of a primary, and which does not serve as one: that a discovery can ask it for its role ends no pause.
+/// A node with the role of a primary that does not serve: a discovery that can ask it for its role ends no pause.
 #[test]
 fn all_callers_share_the_pause_of_a_primary_that_refuses_what_it_is_asked_to_do() {
     for line in ["READONLY You can't write against a read only replica.", "MASTERDOWN Link with MASTER is down"] {
@@ -252,9 +254,9 @@ fn a_word_about_the_nodes_ends_the_pause() {
             spawn(move || within(&client, "GET k", 50_000))
         };
         primary.wait_count("ROLE", dialled + 1, Duration::from_secs(5));
-        // Left alone from now on, for longer than anybody waits here.
+        // From now on it has a pause that is longer than anything here waits.
         let error = within(&client, "GET k", 300).expect_err("a replica");
-        // A connection that was on its way may have been closed with the others.
+        // A connection that was being established may have been closed with the others.
         let expected = [Status::Role, Status::NoPrimary, Status::Timeout, Status::Connect];
         assert!(expected.contains(&error.status()), "{error:?}");
         let dialled = primary.count("ROLE");
@@ -271,7 +273,7 @@ fn nobody_inherits_the_bad_luck_of_the_first_caller() {
     let primary = Scripted::primary();
     let watch = told(&primary.addr(), &[]);
     let sentinel = handle(&watch, &[("timeout.connect", "60s")]);
-    // The discovery is made by another client: the next connection is that of the first caller.
+    // Another client runs the discovery: the next connection is that of the first caller.
     ok(&to_primary(&sentinel, &[]), "PING");
     let client = to_primary(&sentinel, &[]);
     let begun = primary.accepted();
@@ -363,7 +365,7 @@ fn a_client_that_nobody_calls_keeps_no_connection_of_a_discovery() {
     eventually("it is closed", Duration::from_secs(5), || primary.connections() == 0);
 }
 
-/// A primary that serves, but for one command at which the connection ends each time.
+/// A primary that ends the connection at one command, and serves all others.
 fn with_a_bad_command(fault: Fault) -> (FakeNode, FakeSentinel, Arc<Client>) {
     let primary = Scripted::primary();
     let watch = told(&primary.addr(), &[]);
@@ -373,7 +375,7 @@ fn with_a_bad_command(fault: Fault) -> (FakeNode, FakeSentinel, Arc<Client>) {
     (primary, watch, client)
 }
 
-/// Sent three times, first on the lane that others use and then on connections of its own.
+/// Sent three times: first on the shared lane, then on its own connections.
 #[track_caller]
 fn sent_thrice(primary: &FakeNode) {
     let log = primary.log();
@@ -389,7 +391,7 @@ fn sent_thrice(primary: &FakeNode) {
 fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
     for (fault, status) in [(Fault::Lost, Status::Io), (Fault::Raw(b"rubbish\r\n".to_vec()), Status::Protocol)] {
         let (primary, _watch, client) = with_a_bad_command(fault);
-        // Others use the lane all the time. Only the first end can cost one of them its answer.
+        // Others use the lane all the time. Only the first end can cost one of them its reply.
         let over = Arc::new(AtomicBool::new(false));
         let others = {
             let (client, over) = (client.clone(), over.clone());
@@ -407,7 +409,7 @@ fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
         over.store(true, Ordering::Release);
         assert!(join(&others) <= 1);
         sent_thrice(&primary);
-        // The same of a submitted one; those behind it go on.
+        // The same for a submitted call; those behind it continue.
         primary.clear_log();
         let queue = queue(10);
         let lines = list(&["GET bad", "INCR n", "INCR n"]);
@@ -421,7 +423,8 @@ fn a_command_at_which_the_connection_ends_again_and_again_is_given_up() {
     }
 }
 
-/// A command at which the connection has ended twice is under way for the third time, and then what `change` does happens: its outcome.
+/// A command at which the connection has ended twice is in flight for the third time when `change` happens: its
+/// outcome.
 fn after_two_ends(
     submitted: bool,
     change: impl FnOnce(&Arc<Client>, &FakeNode, &FakeNode, &FakeSentinel),
@@ -453,7 +456,7 @@ fn after_two_ends(
 
 #[test]
 fn an_end_that_is_our_own_or_under_another_generation_is_none_of_the_three() {
-    // The third connection is ended by us, and the next two ends are those of another primary.
+    // The third connection is ended here, and the next two by another primary.
     let switch = |_: &Arc<Client>, old: &FakeNode, new: &FakeNode, watch: &FakeSentinel| {
         new.fault_times("GET k", 2, Fault::Lost);
         new.state(|state| state.role = FakeRole::Primary);
@@ -462,7 +465,7 @@ fn an_end_that_is_our_own_or_under_another_generation_is_none_of_the_three() {
         let word = format!("{SERVICE} 127.0.0.1 {from} 127.0.0.1 {to}");
         eventually("it is listened to", Duration::from_secs(20), || watch.publish("+switch-master", &word) > 0);
     };
-    // A connection that is in use is left to its user.
+    // A connection in use is not closed.
     let disconnect = |client: &Arc<Client>, old: &FakeNode, _: &FakeNode, _: &FakeSentinel| {
         client.disconnect().expect("an open client");
         old.clear_faults();

@@ -1,5 +1,5 @@
-//! The users of docs/permissions.md, read out of that page: with exactly these permissions everything works, and no server refuses
-//! anything (step 4, point 7).
+//! The users of docs/permissions.md, read from that page: with exactly these permissions everything works, and no
+//! server refuses anything (step 4, point 7).
 
 use crate::calls;
 use crate::stage;
@@ -32,7 +32,7 @@ fn users_of(section: &str) -> Vec<&'static str> {
     section.lines().filter(|line| line.starts_with("user ")).collect()
 }
 
-/// What the page says may be added to a user of the data nodes.
+/// What the page allows to add to a user of the data nodes.
 fn additions() -> Vec<String> {
     let (_, rest) = PAGE.split_once("| add | for |").expect("a table of the page");
     let rows = rest.lines().skip(2).take_while(|line| line.starts_with("| `"));
@@ -43,7 +43,7 @@ fn names(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| line.split(' ').nth(1).expect("a name").to_owned()).collect()
 }
 
-/// Servers that know the users of the page, and one that the kit uses; nobody else may do anything.
+/// Servers with the users of the page, and one user for the kit; nobody else may do anything.
 fn deployment() -> Deployment {
     let (sentinels, nodes) = (users_of("At the Sentinels"), users_of("At the data nodes"));
     assert_eq!(
@@ -57,7 +57,7 @@ fn deployment() -> Deployment {
     sentinels.iter().fold(builder, |builder, line| builder.sentinel_conf(line)).start()
 }
 
-/// A handle of these users that listens.
+/// A handle of these users, with all subscriptions up.
 fn login(d: &Deployment, sentinel_user: &str, user: &str, options: &[(&str, &str)]) -> (Arc<Sentinel>, Watch) {
     let mut all = vec![("sentinel.username", sentinel_user), ("sentinel.password", "secret"), ("client.name", user)];
     all.extend([("auth.username", user), ("auth.password", "secret")]);
@@ -67,7 +67,7 @@ fn login(d: &Deployment, sentinel_user: &str, user: &str, options: &[(&str, &str
     (sentinel, told)
 }
 
-/// Every Sentinel is heard, and all that is acted upon.
+/// Every Sentinel is heard, on all channels that are acted upon.
 #[track_caller]
 fn hears(sentinel: &Arc<Sentinel>, told: &Watch) {
     let listens = |told: &stage::Told| told.is(kind::SENTINEL, &[("up", "1"), ("reason", "listening")]);
@@ -78,7 +78,7 @@ fn hears(sentinel: &Arc<Sentinel>, told: &Watch) {
     }
 }
 
-/// What a server has refused: why, of what, to whom.
+/// The refusals of a server: the reason, the object, the user.
 fn refused(node: &Node) -> Vec<(String, String, String)> {
     let field = |entry: &Value, key: &str| entry.field(key).unwrap_or_default();
     let log = node.cmd(&["ACL", "LOG"]);
@@ -86,13 +86,13 @@ fn refused(node: &Node) -> Vec<(String, String, String)> {
     log.items().iter().map(entry).collect()
 }
 
-/// Scans to the end; how many keys there are.
+/// Scans to the end; the number of keys.
 fn scan(client: &Client) -> usize {
     let (mut cursor, mut keys) = (String::from("0"), 0);
     loop {
         let reply = match cmd(client, &format!("SCAN {cursor} COUNT 5")) {
             Ok(reply) => reply,
-            // A busy machine lets a Sentinel lose the replica that was scanned.
+            // On a busy machine a Sentinel may lose the replica that was scanned.
             Err(error) if error.status() == Status::ScanInterrupted => {
                 (cursor, keys) = (String::from("0"), 0);
                 continue;
@@ -159,7 +159,7 @@ fn the_users_of_the_page_are_refused_nothing() {
     use_all(2);
     let written = durable.stop();
     assert_eq!((written.missing(&new).len(), written.doubled(&new)), (0, 0));
-    // The old primary is logged in to as well.
+    // The client logs in to the old primary as well.
     d.await_link(&old);
 
     for node in d.data_nodes(SERVICE) {
@@ -176,7 +176,7 @@ fn the_users_of_the_page_are_refused_nothing() {
     }
 }
 
-/// Everything that the library sends by itself has a row with what happens without it.
+/// Every command that the library sends by itself has a row with the effect of its absence.
 #[test]
 fn each_command_of_the_library_has_a_row_with_what_happens_without_it() {
     let (_, rest) = PAGE.split_once("\n## With less\n").expect("a section of the page");

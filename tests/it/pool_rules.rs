@@ -1,4 +1,4 @@
-//! The rules of a pool: how many connections, who gets the next one, what is closed and what is opened anew.
+//! The rules of a pool: how many connections, who gets the next one, what is closed and what is opened again.
 
 use crate::peer;
 use crate::support;
@@ -27,7 +27,7 @@ fn pool_of(max: usize) -> PoolSettings {
     PoolSettings { max, ..PoolSettings::default() }
 }
 
-/// One round trip on a loan; says which of the server's connections answered.
+/// One round trip on a loan; which connection of the server answered.
 fn ask(loan: &mut Loan) -> Vec<u8> {
     let mut bytes = Vec::new();
     Bytes::Args(&[b"WHO"]).append_to(&mut bytes).unwrap();
@@ -51,7 +51,7 @@ fn numbered() -> Server {
 fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
     let server = numbered();
     let pool = server.pool(pool_of(7));
-    // A second and a half, and longer where that is not enough to see something.
+    // A second and a half, or longer if that is not enough to see something.
     let (end, patience) = (Instant::now() + 1500 * MS, Instant::now() + 60_000 * MS);
     let (loans, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let goes_on = || {
@@ -165,7 +165,7 @@ fn who_comes_first_is_served_first() {
                 served.lock().unwrap().push(n);
                 ask(&mut loan);
                 if n % 3 == 0 {
-                    // The next opens a connection in this place.
+                    // The next caller opens a connection in this place.
                     loan.discard();
                 }
             });
@@ -210,7 +210,7 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
     assert_eq!(pool.counts().total, 0);
     let mut loan = pool.loan(after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"1");
-    // A reply that nobody read is still to come.
+    // An unread reply is still to come.
     let mut bytes = Vec::new();
     Bytes::Args(&[b"WHO"]).append_to(&mut bytes).unwrap();
     loan.conn().unwrap().send_all(&bytes, after(20_000)).unwrap();
@@ -260,7 +260,7 @@ fn idle_connections_are_closed_down_to_pool_min() {
     assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
     eventually("it is warm", || pool.counts().idle == 1);
     let loans: Vec<_> = (0..5).map(|_| pool.loan(after(20_000)).unwrap()).collect();
-    // The lane may have been idle for long enough to be closed by now.
+    // The lane may have been idle long enough to be closed.
     assert!((5..=6).contains(&pool.counts().total));
     drop(loans);
     eventually("the rest is closed", || pool.counts().total == 2 && server.open.load(Ordering::SeqCst) == 2);
@@ -285,7 +285,7 @@ fn a_connection_ends_with_its_lifetime() {
     eventually("the old lane is closed too", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
 }
 
-/// A connection that somebody else has opened, offered to a pool; whether it was kept.
+/// Offers a connection to a pool; whether it was kept.
 fn offer(server: &Server, pool: &Arc<Pool>) -> bool {
     let options = peer::connect_options(Limits::default());
     let conn = Conn::open(&server.endpoint, &options, after(20_000)).unwrap();
@@ -515,7 +515,7 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
     scope(|threads| {
         let slow = threads.spawn(slow);
         eventually("there is a second lane", || pool.counts().lanes == 2);
-        // By then the slow call is late; behind it others would wait for as long as it does.
+        // By then the slow call is late; calls behind it would wait as long.
         std::thread::sleep(200 * MS + 16 * usual);
         (0..50).for_each(|_| assert_text(&quick(10_000), b"quick"));
         go.send(()).unwrap();
@@ -547,14 +547,14 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
     let mut loan = pool.loan(after(20_000)).unwrap();
     ask(&mut loan);
     drop(loan);
-    // Signs of life were asked for and given, and do not count as use.
+    // PINGs were sent and answered, and do not count as use.
     let begun = Instant::now();
     while begun.elapsed() < 3500 * MS {
         assert_eq!((pool.counts().lanes, pool.counts().idle), (1, 1), "after {:?}", begun.elapsed());
         std::thread::sleep(50 * MS);
     }
     eventually("unused connections are closed", || pool.counts().total == 0);
-    // Long before their time without use is over.
+    // Long before the idle limit.
     let pool = server.pool(PoolSettings { idle: Some(600_000 * MS), ..pool_of(4) });
     assert_text(&pool_echo(&pool, b"y", after(20_000)), b"y");
     drop(pool.loan(after(20_000)).unwrap());
@@ -563,7 +563,7 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
     eventually("silent connections are closed", || pool.counts().total == 0);
 }
 
-/// A call that nobody waits for, and the end of which is seen.
+/// A submitted call whose end is recorded.
 struct Seen(Mutex<Option<Outcome>>);
 
 impl Completion for Seen {
@@ -580,7 +580,7 @@ impl Completion for Seen {
 fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     let seen = Arc::new(Seen(Mutex::default()));
     let args: [&[u8]; 2] = [b"ECHO", text];
-    // A lane that is renewed in this moment takes no more calls.
+    // A lane that is being replaced takes no more calls.
     eventually("a lane takes it", || {
         let submit_lane = pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
         let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None };
@@ -600,7 +600,7 @@ fn what_a_full_socket_left_of_a_submitted_call_follows_as_soon_as_it_takes_more(
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let server = Server::start(move |mut peer, _| {
-        // A first one, after which the worker sleeps; then nothing is read until told.
+        // After the first call the worker sleeps; then nothing is read until the test says so.
         let text = peer.next_arg().unwrap();
         peer.say_bulk(&text);
         let _ = wait.lock().unwrap().recv();
@@ -721,7 +721,7 @@ fn pool_max_holds_while_lanes_drain() {
         let waiting = threads.spawn(|| who(&pool, 20_000));
         go.store(true, Ordering::SeqCst);
         assert_text(&slow.join().unwrap(), b"slow");
-        // The place of what has drained is that of the next lane.
+        // The next lane takes the place of the drained one.
         assert_eq!(waiting.join().unwrap(), Some(b"2".to_vec()));
         drop(lent);
     });
@@ -758,14 +758,14 @@ fn pool_max_holds_however_often_all_connections_are_renewed() {
 fn the_load_goes_to_the_next_lane_while_the_head_of_the_first_is_late() {
     let (server, go) = pausing();
     let mut spec = server.spec(pool_of(4));
-    // All calls share one lane from the first on.
+    // All calls share one lane from the start.
     (spec.lane.max, spec.lane.share_at) = (2, 0.0);
     let pool = Pool::new(spec);
     assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", Deadline::never()));
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        // Who finds all lanes late asks for another, and waits behind the head of the first.
+        // A caller that finds all lanes late requests another one, and waits behind the head of the first.
         eventually("there is a second lane", || {
             let _ = who(&pool, 20);
             pool.counts().lanes == 2

@@ -1,5 +1,5 @@
-//! The library as a part of a process: its threads at the end, forks, descriptors, memory, stack. Each case is a program of its own,
-//! because it changes what the whole process shares.
+//! The library as part of a process: its threads at the end, forks, descriptors, memory, stack. Each case is a separate
+//! program, because it changes what the whole process shares.
 
 use crate::clib;
 use crate::installed;
@@ -16,7 +16,7 @@ use support::Deployment;
 
 const SERVICE: &str = "orders";
 
-/// Compiles tests/c/process_NAME.c, once: a program that runs cannot be written.
+/// Compiles tests/c/process_NAME.c, once: a running program cannot be overwritten.
 fn compile(name: &str) -> PathBuf {
     static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ fn run(name: &str, sentinels: &str, environment: &[(&str, &str)]) {
     run_program(&compile(name), sentinels, environment);
 }
 
-/// The program ends well, and the library writes nothing meanwhile.
+/// The program succeeds, and the library writes nothing meanwhile.
 fn run_program(program: &Path, sentinels: &str, environment: &[(&str, &str)]) {
     let mut command = Command::new(program);
     command.env("VIGIE_TEST_SENTINELS", sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
@@ -84,7 +84,7 @@ fn a_freed_handle_is_told_as_such() {
     run("freed", &sentinels, &[]);
 }
 
-/// Of what is installed: without optimisation frames are several times as large.
+/// Uses the installed library: without optimisation frames are several times as large.
 #[test]
 fn a_call_takes_less_stack_than_the_header_says() {
     let header = std::fs::read_to_string(clib::root().join("include/vigie.h")).expect("the header can be read");
@@ -97,13 +97,14 @@ fn a_call_takes_less_stack_than_the_header_says() {
     run_program(&program, &sentinels, &[("VIGIE_TEST_STACK", &(stated * 1024).to_string())]);
 }
 
-/// Stops a process for 6 s while its calls are in flight and are answered: it sees no silence, and keeps its connections.
+/// Stops a process for 6 s while its calls are in flight and are answered: it detects no silence, and keeps its
+/// connections.
 #[test]
 fn a_process_that_was_stopped_looks_before_it_judges() {
     let (deployment, sentinels) = deployment("process-stopped");
     let primary = deployment.primary_node(SERVICE);
     let servers = || deployment.nodes().into_iter();
-    // At a Sentinel the subscription: a discovery asks over connections of its own.
+    // At a Sentinel only the subscription: a discovery uses other connections.
     let connections = |node: &support::Node| -> BTreeSet<u64> {
         let stays = |client: &&support::node::ClientInfo| {
             node.role() != support::Role::Sentinel || client.fields.get("psub").is_some_and(|patterns| patterns != "0")
@@ -123,7 +124,7 @@ fn a_process_that_was_stopped_looks_before_it_judges() {
     assert!(primary.cmd(&["CLIENT", "PAUSE", "600000", "WRITE"]).is_ok());
     program.go_on();
     program.tells("calling");
-    // The shared lane and the submitted call's.
+    // The shared lane and that of the submitted call.
     blocked(3);
     program.go_on();
     program.tells("all calling");
@@ -139,7 +140,7 @@ fn a_process_that_was_stopped_looks_before_it_judges() {
     program.ends_well();
 }
 
-/// Stops a process while a Sentinel owes it an answer, and still owes it afterwards: it asks once more before it judges.
+/// Stops a process while a Sentinel owes it a reply, and still owes it afterwards: it asks again before it judges.
 #[test]
 fn a_process_that_was_stopped_asks_a_sentinel_once_more() {
     let node = support::Scripted::primary();
@@ -202,7 +203,7 @@ impl Stoppable {
 
 impl Drop for Stoppable {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -39,7 +39,7 @@ fn tokens(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.token).collect()
 }
 
-/// How many events a DROPPED event tells of; 0 for every other event.
+/// How many events a DROPPED event stands for; 0 for every other event.
 fn lost(event: &Event) -> i64 {
     match (&event.outcome, event.kind) {
         (Ok(Some(reply)), kind::DROPPED) => reply.int(0).expect("an INT"),
@@ -47,7 +47,8 @@ fn lost(event: &Event) -> i64 {
     }
 }
 
-/// Whether a queue's descriptor becomes readable. Asked for once, as an application does: asking puts a missing byte in.
+/// Whether the descriptor of a queue becomes readable. Asked for once, as an application does: asking adds a missing
+/// byte.
 fn readable(fd: RawFd, timeout: Duration) -> bool {
     let mut fds = [PollFd::new(fd, true, false)];
     wait(&mut fds, Some(timeout)).expect("poll") == 1
@@ -141,7 +142,7 @@ fn eight_producers_and_four_drainers_lose_and_double_nothing() {
     assert!(seen == wanted, "each event came once");
 }
 
-/// Waits for room, as a caller would that got QUEUE_FULL.
+/// Waits for room, as a caller does after QUEUE_FULL.
 fn reserve(queue: &Arc<Queue>, token: u64) -> Credits {
     loop {
         match queue.reserve(token, 1) {
@@ -267,7 +268,7 @@ fn a_drain_waits_for_an_event_but_not_beyond_its_deadline() {
     assert_eq!(queue.drain(at_once(), &mut Vec::new(), 4), 1, "what is there comes without time left, too");
 }
 
-/// So many tokens as fit, one after the other, and whether that was all.
+/// The tokens that fit, in order, and whether these were all.
 fn drain_sum(queue: &Queue, deadline: Deadline, most: u64) -> (Vec<u64>, bool) {
     let (mut out, mut left) = (Vec::new(), most);
     let all = queue.drain_while(deadline, &mut out, |event| {
@@ -413,7 +414,7 @@ fn a_close_ends_waiting_and_refuses_what_is_new_but_loses_nothing() {
     assert_eq!((tokens(&out[..2]), lost(&out[2])), (vec![0, 1], 1));
 }
 
-/// What the threads of the stress have counted.
+/// The counts of the threads of the stress test.
 #[derive(Default)]
 struct Tally {
     accepted: AtomicUsize,
@@ -466,7 +467,7 @@ fn produce(queue: &Arc<Queue>, tally: &Tally, random: &mut fastrand::Rng) {
     }
 }
 
-/// Drains by waiting inside, by count or by size, until the end is told.
+/// Drains by waiting in the library, by count or by size, until the end is reported.
 fn consume_waiting(queue: &Queue, tally: &Tally, random: &mut fastrand::Rng, capacity: usize) {
     while !tally.done.load(Ordering::SeqCst) {
         let mut out = Vec::new();
@@ -482,7 +483,7 @@ fn consume_waiting(queue: &Queue, tally: &Tally, random: &mut fastrand::Rng, cap
     }
 }
 
-/// Drains when the descriptor says so, as an event loop does; now and then the loop has read the byte itself.
+/// Drains when the descriptor is readable, as an event loop does; sometimes the loop has read the byte itself.
 fn consume_polling(queue: &Queue, tally: &Tally, random: &mut fastrand::Rng, capacity: usize) {
     let fd = queue.fd();
     while !tally.done.load(Ordering::SeqCst) {

@@ -1,4 +1,5 @@
-//! The command table against a real server: what it calls a write is no read here, and keys are where it finds them.
+//! The command table against a real server: what the server calls a write is no read here, and keys are where the
+//! server finds them.
 //!
 //! Starts its own redis-server on a Unix socket in a directory of its own, and ends it.
 
@@ -94,7 +95,7 @@ fn find(name: &str) -> Option<&'static table::Spec> {
     }
 }
 
-/// What the table has wrong about a command, by its server's own flags.
+/// Errors of the table about a command, by the flags of the server.
 fn faults(name: &str, flags: &[String]) -> Vec<String> {
     let is = |flag: &str| flags.iter().any(|one| one == flag);
     let Some(spec) = find(name) else { return vec![format!("{name} is not known")] };
@@ -103,7 +104,7 @@ fn faults(name: &str, flags: &[String]) -> Vec<String> {
     let reads = spec.flags.has(Flags::READ);
     let repeats = spec.flags.has_any(Flags::READ.and(Flags::REPEAT));
     fault(is("write") && repeats, "writes, and is READ or REPEAT here");
-    // No exception is needed: what blocks or has a cursor is READ with another flag beside it.
+    // No exception is needed: commands that block or have a cursor are READ with another flag.
     fault(is("readonly") && !reads, "only reads, and is not READ here");
     // PFCOUNT may store its result in the key's cache, on replicas too; the value stays the same.
     fault(is("may_replicate") && reads && name != "PFCOUNT", "reaches replicas, and is READ here");
@@ -119,7 +120,7 @@ fn faults(name: &str, flags: &[String]) -> Vec<String> {
     faults
 }
 
-/// READ rows that the server does not flag as such: they have no keys, and answer from what the server is.
+/// READ rows that the server does not flag as such: they have no keys, and report on the server itself.
 const NOT_ABOUT_DATA: &[&str] = &["PING", "ECHO", "INFO", "LASTSAVE", "ROLE", "TIME", "COMMAND"];
 
 #[test]
@@ -130,7 +131,7 @@ fn no_write_of_the_server_is_a_read_here_and_no_read_is_none_there() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// What newer servers answer to COMMAND; the file's head says which.
+/// The replies of newer servers to COMMAND; the head of the file says which.
 const RECORDED: &str = include_str!("resp_support/commands.txt");
 
 #[test]
@@ -159,7 +160,7 @@ fn the_commands_of_newer_servers_are_known_for_what_they_are() {
         let args: Vec<&[u8]> = name.split(' ').map(str::as_bytes).collect();
         let class = table::classify(&mut args.iter().copied());
         if flags.iter().any(|flag| flag == "write") {
-            // Some write only with certain arguments: class.rs has its own tests of these.
+            // Some write only with certain arguments: class.rs has tests of these.
             let by_arguments = find(name).is_some_and(|spec| spec.flags.has(Flags::ARGS));
             assert!(by_arguments || !class.is_repeatable(), "{name} would be sent twice");
             writes.push(name);

@@ -70,7 +70,7 @@ fn rule_10_a_write_whose_reply_is_lost_is_not_repeated() {
         assert_eq!(error.endpoint(), stage.proxy.addr());
         assert_eq!(ok(&client, "GET n"), (turn + 1).to_string(), "executed once, and the client goes on");
     }
-    // It never reached the server; nobody can know.
+    // The unit never reached the server, which the client cannot know.
     stage.proxy.trap("INCR", Trap::CloseBefore);
     assert!(fails(Status::Io, cmd(&client, "INCR n")).has(flags::MAYBE_EXECUTED));
     assert_eq!((stage.node().calls("incr"), stage.proxy.traps_left()), (3, 0));
@@ -109,7 +109,7 @@ fn rule_10_what_an_earlier_attempt_may_have_done_is_not_forgotten() {
     assert_eq!(stage.node.count("INCR"), 1);
 }
 
-/// Bytes that wait in the send queues of sockets to this port.
+/// Bytes in the send queues of sockets to this port.
 fn queued_to(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
     let of = |line: &str| -> Option<u64> {
@@ -126,8 +126,8 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
     let stage = proxied("unsent", &[("timeout.call", "60000")]);
     let client = to_primary(&stage.sentinel, &[("pool.max", "2")]);
     let value = "x".repeat(24 << 20);
-    // On the shared connection while the only place for another is taken, and then on that other one. Both are open before
-    // anything stalls: a handshake would stall, too.
+    // First on the shared connection, while the only other place is taken, then on that other one. Both are open before
+    // anything stalls, because a handshake would stall too.
     let take = || {
         let session = client.session(None).expect("a session");
         ok(&session, "PING");
@@ -161,7 +161,7 @@ fn rule_10_what_was_not_completely_sent_is_repeated() {
             std::thread::sleep(5 * MS);
         }
         if queued_to(stage.proxy.port()) <= 100_000 {
-            // It had to open a connection after all, and shakes hands in vain: once more.
+            // It has to open a connection, and the handshake fails: one more attempt.
             whole += 1;
             assert!(whole < 10, "the socket takes more and more");
             stage.proxy.stall(Way::Up, false);
@@ -198,7 +198,7 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
         let outcome = takes_at_most(code, 270 * MS, || within(&client, "INCR n", 250));
         let error = outcome.map(|_| ()).expect_err("every attempt was refused");
         match error.status() {
-            // The answer to the last attempt may not have come in time.
+            // The reply to the last attempt may be late.
             Status::Timeout => assert!(error.has(flags::MAYBE_EXECUTED), "{error}"),
             _ => {
                 assert_eq!((error.server_code(), error.message()), (code, format!("{code} refused").as_str()));
@@ -207,7 +207,7 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
         }
         stage.node.clear_faults();
     }
-    // A script may have done something before: not repeated, but the node is asked for its role before anything else.
+    // A script may have had effects: it is not repeated, but the node is asked for its role first.
     for line in ["EVAL x 0", "EVALSHA x 0", "FCALL f 0"] {
         let name = line.split(' ').next().expect("a name");
         stage.node.fault(name, refusal("READONLY"));
@@ -220,7 +220,7 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
         let asked = log.iter().any(|entry| Some(entry.conn) == conn("GET") && entry.text() == "ROLE");
         assert!(asked, "{line}");
     }
-    // Neither is one that only reads: what a script does before it is refused is not for the table to know.
+    // A script that only reads is not repeated either: the table cannot know what it does before it is refused.
     for line in ["EVAL_RO x 0", "EVALSHA_RO x 0", "FCALL_RO f 0"] {
         let name = line.split(' ').next().expect("a name");
         for code in ["LOADING", "BUSY", "MASTERDOWN"] {
@@ -231,7 +231,7 @@ fn rule_10_a_refusal_is_repeated_within_the_deadline() {
             assert!(!error.has(flags::RETRYABLE), "{line}: {error:?}");
         }
     }
-    // Any other error is the caller's.
+    // Other errors are returned to the caller.
     stage.node.fault("INCR", refusal("OOM"));
     let before = stage.node.count("INCR");
     assert_eq!(fails(Status::Server, cmd(&client, "INCR n")).server_code(), "OOM");
@@ -252,7 +252,7 @@ fn rule_10_noreplicas_and_misconf_by_option() {
         number(&insists, "INCR n");
         assert_eq!(stage.node.count("INCR"), 3, "{code} is repeated by option");
     }
-    // The same with a real server that wants a replica.
+    // The same with a real server that requires a replica.
     let d = single("noreplicas");
     let node = d.primary_node(SERVICE);
     let client = to_primary(&sentinel_of(&d, &[]), &[(first, "true")]);
@@ -286,7 +286,8 @@ fn rule_10_no_retry_sends_once_but_waits_for_a_primary() {
     assert_eq!(stage.node.count("INCR"), 2);
 }
 
-/// Redis unblocks whoever waits on it when it becomes a replica: such a pop has taken nothing, and waits at the next primary.
+/// Redis unblocks waiting clients when it becomes a replica: such a pop has taken nothing, and waits at the next
+/// primary.
 #[test]
 fn rule_10_a_pop_whose_primary_is_demoted_waits_at_the_next_one() {
     let d = Deployment::new("demoted-pop").replicas(1).sentinels(0).start();
@@ -318,7 +319,7 @@ fn rule_10_a_pop_whose_primary_is_demoted_waits_at_the_next_one() {
     let mut got = vec![join(&pops), completions::said(&completions::drain(&queue, 1)[0])];
     got.sort();
     assert_eq!(got, [r#"["q","a"]"#, r#"["q","b"]"#]);
-    // What CLIENT UNBLOCK answers is an error like any other.
+    // An error from CLIENT UNBLOCK is an error like any other.
     let retries = counter(&client, "retries");
     let pops = {
         let client = client.clone();
@@ -332,7 +333,7 @@ fn rule_10_a_pop_whose_primary_is_demoted_waits_at_the_next_one() {
     assert_eq!(counter(&client, "retries"), retries);
 }
 
-/// The write that a WAIT asks about has run: nothing of it is repeated.
+/// The write before the WAIT has run: nothing is repeated.
 #[test]
 fn rule_10_a_wait_whose_primary_is_demoted_is_not_repeated() {
     let d = Deployment::new("demoted-wait").replicas(0).sentinels(0).start();
@@ -370,27 +371,27 @@ fn rule_11_of_a_list_only_a_suffix_of_which_nothing_ran() {
         stage.node.state(|state| state.data.clear());
         faults.iter().for_each(|(line, fault)| stage.node.fault_times(line, 1, fault.clone()));
     };
-    // The rest was refused: the rest is sent again, in order.
+    // The rest was refused, and is sent again, in order.
     begin(&[("INCR b", refusal("READONLY")), ("INCR c", refusal("READONLY"))]);
     assert_eq!(json(&run(&client, &abc).expect("the rest runs later")), "[1,1,1]");
     assert_eq!(counts(), [1, 2, 2]);
-    // One in the middle was refused: what came after it ran, so nothing is sent again.
+    // One in the middle was refused, but what came after it ran, so nothing is sent again.
     begin(&[("INCR b", refusal("READONLY"))]);
     assert_eq!(
         json(&run(&client, &abc).expect("a list has its errors inside")),
         r#"[1,{"error":"READONLY refused"},1]"#
     );
     assert_eq!(counts(), [1, 1, 1]);
-    // The connection broke in the middle: nobody knows.
+    // The connection broke in the middle: the outcome is unknown.
     begin(&[("INCR b", Fault::Lost)]);
     let error = fails(Status::Io, run(&client, &abc));
     assert!(error.has(flags::MAYBE_EXECUTED) && !error.has(flags::RETRYABLE), "{error}");
     assert_eq!(counts(), [1, 1, 0]);
-    // Reads alone are sent again whole.
+    // A list of reads is sent again as a whole.
     begin(&[("GET b", Fault::Lost)]);
     assert_eq!(json(&run(&client, &["GET a", "GET b", "GET c"]).expect("reads")), "[null,null,null]");
     assert_eq!((stage.node.count("GET a"), stage.node.count("GET b"), stage.node.count("GET c")), (2, 2, 1));
-    // A script in it: nothing is sent again.
+    // With a script in it, nothing is sent again.
     begin(&[("EVAL", refusal("READONLY"))]);
     run(&client, &["INCR a", "EVAL x 0"]).expect("a list has its errors inside");
     assert_eq!((stage.node.count("INCR a"), stage.node.count("EVAL")), (1, 1));
@@ -471,7 +472,7 @@ fn rule_14_a_timeout_does_not_close_a_shared_lane() {
     assert!(stage.node.accepted() > lanes);
 }
 
-/// A caller without a limit is ready to wait for ever, and those behind it are not.
+/// A caller without a limit would wait forever; those behind it would not.
 #[test]
 fn rule_14_a_caller_without_a_limit_keeps_no_silent_lane_open() {
     let stage = staged(&[("monitor", "off")]);
@@ -512,7 +513,7 @@ fn rule_15_scan_cursors_belong_to_a_node() {
     assert_eq!(scan(&readers), 200, "from the beginning, on the other one");
 }
 
-/// Scans to the end; how many keys there were.
+/// Scans to the end; the number of keys.
 fn scan(client: &Client) -> u32 {
     let (mut cursor, mut keys) = (0, 0);
     loop {
@@ -563,7 +564,7 @@ fn a_deadline_is_kept_when_the_primary_stands_still() {
             let (outcome, took) = timed(|| within(if own { &session } else { &client }, line, 150));
             let error = outcome.expect_err("a frozen server does not answer");
             assert!(matches!(error.status(), Status::Timeout | Status::NoPrimary), "{error}");
-            // A session finds no connection of its own that shakes hands: nothing was sent.
+            // No connection for the session finishes its handshake: nothing was sent.
             assert!(!error.has(flags::MAYBE_EXECUTED) || maybe || line != "SET k w", "{error}");
             assert!(took >= Duration::from_millis(149), "{took:?}");
             over.push(took - Duration::from_millis(149));
@@ -630,7 +631,7 @@ fn close_ends_what_has_not_ended_in_its_time() {
     };
     let mut calls: Vec<_> = ["GET k", "SET k v", "INCR n"].into_iter().map(|line| job(line, false)).collect();
     eventually("three are sent", SOON, || primary_pool(&client).get("in_flight") == 3);
-    // One waits for a handshake, one for its turn; one more client waits for the Sentinels.
+    // One waits for a handshake, one for its turn; a client more waits for the Sentinels.
     calls.push(job("GET own", true));
     eventually("a handshake is under way", SOON, || primary_pool(&client).get("size") == 2);
     calls.push(job("GET turn", true));
@@ -674,7 +675,8 @@ fn close_ends_what_waits_for_the_sentinels() {
     }
 }
 
-/// A blocking command that the close of its own client ends blames nobody else, and alone it makes no close fail.
+/// If closing a client ends a blocking command of its own, no other client is affected, and that alone makes no close
+/// fail.
 #[test]
 fn what_our_own_close_ends_says_so() {
     let stage = staged(&[]);
@@ -697,7 +699,7 @@ fn what_our_own_close_ends_says_so() {
         client.close(Timeout::Ms(0)).expect("only an idle command was ended");
         ends(&fails(Status::Closed, join(&call)), "client of service 'mymaster'");
     }
-    // The close of a session alone.
+    // Closing only a session.
     let client = to_primary(&stage.sentinel, &[]);
     let session = client.session(None).expect("a session");
     let (sent, running) = (stage.node.count("BLPOP"), session.clone());

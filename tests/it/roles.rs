@@ -1,5 +1,5 @@
-//! How a node's role is told to a user who may not ask ROLE, and which replicas are read from: those whose link stands and leads to the
-//! primary that the Sentinels name.
+//! How the role of a node is found out for a user who may not use ROLE, and which replicas are read from: those whose
+//! link is up and leads to the primary that the Sentinels name.
 
 use crate::calls;
 use crate::stage;
@@ -47,7 +47,7 @@ fn reads(client: &Client, nodes: &[&FakeNode]) -> Vec<usize> {
     nodes.iter().zip(before).map(|(node, before)| node.count("GET") - before).collect()
 }
 
-// Roles without ROLE.
+// Roles without the command ROLE.
 
 #[test]
 fn users_without_role_are_served_by_real_servers() {
@@ -71,10 +71,10 @@ fn users_without_role_are_served_by_real_servers() {
         eventually("it is replicated", SOON, || ok(&reader, &format!("GET {user}")) == "19");
         let after: u64 = primary.info("stats")["total_connections_received"].parse().expect("a number");
         assert!(after - before < 6, "{user}: {} connections for one client", after - before);
-        // A replica is none for the primary's client, told by HELLO as well.
+        // A replica is no primary, even if HELLO reports the role.
         assert_eq!(primary_pool(&writer).endpoint, primary.addr());
     }
-    // The lag is told by INFO where ROLE is refused.
+    // INFO reports the lag where ROLE is refused.
     let sentinel = sentinel_of(&d, &[("auth.username", "info"), ("auth.password", "pw"), NO_POLLS]);
     let near = to_replicas(&sentinel, &[STRICT, ("replica.max_lag", "1000000")]);
     eventually("the lag is known", SOON, || within(&near, "GET info", 500).is_ok());
@@ -125,13 +125,13 @@ fn who_may_ask_for_no_role_at_all_is_served_and_told() {
     }
 }
 
-/// What was told of a replica: whether it is fit, in order.
+/// What was reported of a replica: whether it is fit, in order.
 fn fits(seen: &Watch, replica: &str) -> Vec<String> {
     let of_it = |told: &stage::Told| told.kind == kind::REPLICA && told.get("replica") == replica;
     seen.all().into_iter().filter(of_it).map(|told| told.get("fit").to_owned()).collect()
 }
 
-/// The Sentinels' word and the replica's own may change at the same time: who watches is told what follows from both.
+/// The word of the Sentinels and that of the replica may change at the same time: watchers are told the result of both.
 #[test]
 fn that_a_replica_came_in_or_went_out_is_told_once() {
     let (p, [r, q], watch) = three();
@@ -142,7 +142,7 @@ fn that_a_replica_came_in_or_went_out_is_told_once() {
     let told = || fits(&seen, &r.addr());
     assert_eq!(reads(&reader, &[&r, &q]), [3, 3]);
     assert_eq!(told(), ["1"]);
-    // Its own word, then the Sentinels', which changes nothing; and back.
+    // First its own word, then that of the Sentinels, which changes nothing; and back.
     r.state(|node| node.role = FakeRole::replica_linked(&p.addr(), "sync"));
     r.close_all();
     eventually("it is out by its own word", SOON, || reads(&reader, &[&r, &q])[0] == 0 && told().len() == 2);
@@ -261,7 +261,7 @@ fn equal_replication_ids_decide_where_addresses_do_not_tell() {
             node.role = FakeRole::replica_of(&format!("{name}:6379"));
             node.replid = Some(id.clone());
         });
-        // Its data are another primary's, though the words are the same.
+        // Its data are those of another primary, although the words are the same.
         q.state(|node| {
             node.role = FakeRole::replica_of(&format!("{name}:6379"));
             node.replid = Some("f".repeat(40));
@@ -270,7 +270,7 @@ fn equal_replication_ids_decide_where_addresses_do_not_tell() {
         let reader = to_replicas(&sentinel, &[STRICT]);
         assert_eq!(reads(&reader, &[&r, &q]), [6, 0], "{why}");
         assert_eq!(r.count("INFO"), 1, "once for the connection");
-        // The primary was restarted: its history is new, and it is asked for it.
+        // The primary was restarted: its replication id is new, and it is asked again.
         p.state(|node| node.replid = Some("e".repeat(40)));
         r.state(|node| node.replid = Some("e".repeat(40)));
         reader.disconnect().expect("an open client");
@@ -312,7 +312,7 @@ fn replicas_of_the_candidate_are_read_from_during_a_failover() {
     s.select(0);
     s.told.wait_fence(true, "");
     s.promote();
-    // The leader leads the other one to the candidate before it tells anybody.
+    // The leader reconfigures the other replica before it announces the switch.
     q.state(|node| node.role = FakeRole::replica_of(&s.r.addr()));
     eventually("the candidate has spoken", SOON, || s.service().failover_seq() > 0);
     assert!((0..6).all(|_| within(&reader, "GET k", 2000).is_ok()) && q.count("GET") > 0);

@@ -17,12 +17,12 @@ use vigie::resp::Kind;
 const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
-/// One primary with two replicas, one Sentinel: for what needs replicas, and no vote.
+/// One primary with two replicas and one Sentinel: for tests that need replicas, but no vote.
 fn with_replicas(name: &str) -> Deployment {
     Deployment::new(name).sentinels(1).quorum(1).start()
 }
 
-/// A value there and back, by one command and by a list, in which it is a part of a key, too.
+/// Writes and reads a value by one command and by a list, also as part of a key.
 fn set_and_get(client: &Client, key: &[u8], value: &[u8]) {
     let (plain, budget) = (CallFlags::default(), Timeout::Default);
     let set = client.cmd_exec(&[b"SET", key, value], plain, budget).expect("SET runs");
@@ -89,7 +89,7 @@ fn row_12_both_protocols_pass() {
     assert_eq!(told[1], told[2]);
 }
 
-/// All kinds of replies, in the words that both protocols share.
+/// All kinds of replies, in the form that both protocols share.
 fn representative(client: &Arc<Client>, three: bool) -> Vec<String> {
     let kind = |line: &str| cmd(client, line).unwrap_or_else(|error| panic!("{line}: {error}")).kind(0);
     ok(client, "HSET h f1 v1 f2 v2");
@@ -163,7 +163,7 @@ fn row_12_replies_split_at_every_byte() {
     }
 }
 
-/// The replies of a talkative server, one by one and as a list.
+/// The replies of a server with large output, one by one and as a list.
 fn told_by(client: &Client) -> String {
     let lines = ["GET k", "HGETALL h", "INCR n", "XRANGE x", "SET k v"];
     let mut told: Vec<String> = lines.iter().map(|line| ok(client, line)).collect();
@@ -197,7 +197,7 @@ fn row_38_read_pool_separate_from_write_pool() {
     assert!(pools(&readers).iter().all(|pool| (pool.role == "primary") == (pool.get("size") == 0)));
 }
 
-/// A script that was loaded is where it was loaded; functions and the text of a script reach every node.
+/// A script exists only where it was loaded; functions and the text of a script reach every node.
 #[test]
 fn row_38_a_loaded_script_is_run_on_the_primary() {
     let d = with_replicas("loaded");
@@ -223,7 +223,7 @@ fn row_38_a_loaded_script_is_run_on_the_primary() {
         (d.primary_node(SERVICE).calls(name), replicas)
     };
     assert_eq!([calls("evalsha_ro"), calls("eval_ro"), calls("fcall_ro")], [(4, 0), (0, 4), (0, 4)]);
-    // A client for replicas has nowhere else to go.
+    // A client for replicas has no other node.
     let readers = to_replicas(&sentinel, &[]);
     assert_eq!(fails(Status::Server, cmd(&readers, &format!("EVALSHA_RO {sha} 0"))).server_code(), "NOSCRIPT");
 }
@@ -319,7 +319,7 @@ fn row_43_failing_or_stalled_replica_next_one() {
     (0..4).for_each(|_| drop(ok(&client, "GET k")));
     let replicas = d.replica_nodes(SERVICE);
     replicas[0].stop();
-    // New connections: the stopped one completes them and says nothing.
+    // New connections: the stopped server completes them and stays silent.
     let fresh = || timed(|| ok(&to_replicas(&sentinel, &[]), "GET k")).1;
     let pacing = Pacing::start();
     let mut took: Vec<Duration> = (0..5).map(|_| fresh()).collect();
@@ -327,7 +327,7 @@ fn row_43_failing_or_stalled_replica_next_one() {
     let pace = pacing.stop();
     pace.judge("half of the reads, elsewhere within the connect timeout,", took[2], 440 * MS);
     pace.judge("the slowest read", took[4], 500 * MS);
-    // Connections that were there before: within the call's deadline.
+    // Connections from before: within the deadline of the call.
     (0..4).for_each(|_| drop(call(&client, "GET k", 0, Timeout::Ms(3000)).expect("another replica answers in time")));
     replicas[0].cont();
     replicas[0].kill();
@@ -362,7 +362,7 @@ fn row_45_replica_role_verified() {
     for _ in 0..100 {
         assert_eq!(role().expect("a replica answers"), Some(b"slave".to_vec()));
     }
-    // With the fallback, and with no replica left to read from, the primary is what is read from: visibly.
+    // With the fallback and no replica left, reads go to the primary, and that is visible.
     let fallback = to_replicas(&sentinel, &[]);
     d.data_nodes(SERVICE).iter().filter(|node| node.port() != new.port()).for_each(|node| node.kill());
     let reply = cmd(&fallback, "ROLE").expect("the primary answers");
@@ -388,7 +388,7 @@ fn row_47_write_through_read_handle_rejected() {
     let replica = d.replica_nodes(SERVICE).remove(0);
     refuses_writes(&client);
     assert_eq!(replica.calls("hello"), 1, "one connection, still usable");
-    // In a session on the replica, too: SELECT is fine there, a write is not.
+    // In a session on the replica too: SELECT works there, a write does not.
     let session = client.session(None).expect("a session");
     ok(&session, "SELECT 1");
     fails(Status::ReadOnly, cmd(&session, "SET k v"));
@@ -445,7 +445,7 @@ fn row_56_the_same_service_twice() {
     let d = single("twice");
     let sentinel = sentinel_of(&d, &[]);
     let (one, two) = (to_primary(&sentinel, &[]), to_primary(&sentinel, &[]));
-    // A client has pools of its own; what both share is what is known of the service.
+    // Each client has its own pools; two clients share what is known of the service.
     let ids = BTreeSet::from([client_id(&one), client_id(&two)]);
     assert_eq!(ids.len(), 2);
     ok(&one, "SET k v");

@@ -1,4 +1,4 @@
-//! Feature rows 1 to 21: what is configured, and what follows from it on the wire.
+//! Feature rows 1 to 21: what is configured, and what that changes on the wire.
 
 use crate::api;
 use crate::support;
@@ -17,7 +17,7 @@ use vigie::topology::Sentinel;
 
 const SHORT: Timeout = Timeout::Ms(700);
 
-/// A primary with a Sentinel of its own, no more.
+/// A primary with one Sentinel.
 fn small(name: &str) -> deployment::Builder {
     Deployment::new(name).replicas(0).sentinels(1).quorum(1)
 }
@@ -55,7 +55,7 @@ fn row_2_sentinel_addresses_as_url() {
         let message = error.message();
         assert!(message.contains("entry 2") && message.contains(named) && !message.contains("secret"), "{error:?}");
     }
-    // TLS comes with a later build: until then it is refused by name, never spoken in clear.
+    // TLS comes with a later build: until then it is refused by name, and never replaced by plain text.
     let error = refused("sentinel.addrs", "rediss://:secret@h:26379");
     assert!(error.status() == Status::Unsupported && error.message().contains("TLS"), "{error:?}");
     assert!(error.message().contains("entry 1") && !error.message().contains("secret"), "{error:?}");
@@ -109,7 +109,7 @@ fn row_4_unknown_option_is_rejected_by_name() {
     let own = [("uri", "redis-sentinel://h1,h2/s"), ("sentinel.addrs", "h1,h2"), ("address.map", "a:1=b:2")];
     let own: BTreeMap<&str, &str> = own.into_iter().chain([("auth.username", "u"), ("auth.password", "p")]).collect();
     let mut whole = Config::new();
-    // The URI first: it would replace what it names.
+    // The URI comes first, because it replaces the options that it names.
     whole.set("uri", own["uri"]).expect("a URI");
     for (key, default) in documented.iter().filter(|(key, _)| **key != "uri") {
         let value = own.get(key).copied().unwrap_or(default);
@@ -150,7 +150,7 @@ fn row_5_configurations_are_neither_changed_nor_shared() {
     assert_eq!(before, [shown(&base), shown(&wide), shown(&narrow)]);
     assert_eq!(args, ["INCR", "n"]);
     assert!(*settings == *sentinel.settings());
-    // A configuration that is changed after the handle was made changes nothing in it.
+    // A configuration that is changed after the handle was created changes nothing in it.
     wide.set("db", "7").expect("an option");
     for (client, db) in clients.iter().zip([1, 2]) {
         assert_eq!(text(&cmd(client, &["GET", "n"]), 0), "500", "both had a database of their own");
@@ -218,7 +218,7 @@ fn row_7_data_node_password() {
     for login in ["", ":wrong@", ":p%C3%A4@"] {
         let sentinel = by_uri(login);
         for target in [Target::Primary, Target::Replica] {
-            // Opening is lazy; the first use tells, and at once: waiting would not help.
+            // Opening is lazy; the first use fails, and at once: waiting would not help.
             let client = client(&sentinel, target);
             let (error, took, pace) = paced(|| fails(&client, &["GET", "k"], Timeout::Default));
             assert_eq!(error.status(), Status::Auth, "{login} {target:?}: {error:?}");
@@ -239,7 +239,7 @@ fn row_9_separate_sentinel_credentials() {
     let node = Scripted::primary();
     node.state(|state| state.door.login = Some(client::Login::password(data)));
     let fakes = Scripted::sentinels(3, SERVICE, &node.addr());
-    // One wants the Sentinels' password, one wants none, one wants another that nobody knows.
+    // One server needs the password of the Sentinels, one needs none, one needs another that is not configured.
     fakes[0].state(|state| state.door.login = Some(client::Login::password(watch)));
     fakes[2].state(|state| state.door.login = Some(client::Login::password("other")));
     for options in [&options[..], &options[..1]] {
@@ -273,9 +273,9 @@ fn row_14_command_timeout() {
     node.stop();
     for (args, budget, ms, may_have_run) in [
         (&["SET", "k", "w"][..], Timeout::Default, 500, Some(true)),
-        // A read may be sent again when the silent connection is given up, and then it does not matter.
+        // A read may be sent again when the silent connection is given up; then it does not matter.
         (&["GET", "k"], Timeout::Default, 500, None),
-        // By now it was given up, and another one cannot be made: this one surely did not run.
+        // By now the connection was given up, and another cannot be opened: this call was certainly not executed.
         (&["SET", "k", "x"], Timeout::Ms(300), 300, Some(false)),
     ] {
         let (error, took, pace) = paced(|| fails(&client, args, budget));
@@ -302,7 +302,7 @@ fn row_15_whole_discovery_has_one_deadline() {
         let client = client(&sentinel, Target::Primary);
         let error = at_most(1100, || fails(&client, &["GET", "k"], Timeout::Ms(1000)));
         assert_eq!(error.status(), Status::NoSentinel, "{error:?}");
-        // Less time than one Sentinel may take: the call's own deadline counts all the same.
+        // Less time than one Sentinel may take: the call's own deadline applies nevertheless.
         let error = at_most(220, || fails(&client, &["GET", "k"], Timeout::Ms(200)));
         assert!([Status::Timeout, Status::NoSentinel].contains(&error.status()), "{error:?}");
         fakes.iter().for_each(|fake| fake.clear_faults());
@@ -352,7 +352,7 @@ fn row_16_tcp_keepalive_options() {
     };
     eventually("three connections", Duration::from_secs(3), || node.connections() == 3);
     assert_eq!(sockets_to(node.port(), check), 3);
-    // The connection to a Sentinel lives while it is asked.
+    // The connection to a Sentinel exists while it is asked.
     fakes[0].fault("SENTINEL MYID", Fault::Stall);
     fakes[1].fault("SENTINEL MYID", Fault::Stall);
     std::thread::scope(|scope| {
@@ -376,7 +376,7 @@ fn row_19_min_other_sentinels() {
         let message = error.message();
         assert!(message.contains("2 other") && message.contains("sentinel.min_others asks for 3"), "{error:?}");
     }
-    // Those who can be reached are counted, not those who are only known.
+    // Reachable Sentinels count, not those that are only known.
     d.sentinel_nodes()[2].kill();
     for target in [Target::Primary, Target::Replica] {
         assert_eq!(text(&cmd(&client(&open("1"), target), &["PING"]), 0), "PONG");
@@ -392,7 +392,7 @@ fn row_20_default_timeout_bears_a_slow_sentinel() {
     let fake = Scripted::sentinel(SERVICE, &node.addr());
     let proxy = Proxy::start(&fake.addr());
     proxy.delay(Way::Down, Duration::from_millis(400));
-    // The rest of the timeout is what a loaded machine may need more than once.
+    // The rest of the timeout is a reserve for a loaded machine.
     let client = eventually_some("it answers", Duration::from_secs(10), || {
         let settings = config(&uri(&[proxy.addr()]), &[("pool.eager", "true")]).settings().expect("settings");
         let sentinel = Sentinel::create(settings, Some(Deadline::after(Duration::from_secs(5)))).ok()?;

@@ -1,4 +1,4 @@
-//! Feature rows 22 to 37: how the primary is found, whom the library believes, and what it keeps off.
+//! Feature rows 22 to 37: how the primary is found, which Sentinels are believed, and what is rejected.
 
 use crate::api;
 use crate::moving;
@@ -20,8 +20,8 @@ use vigie::topology::Sentinel;
 
 const SHORT: Timeout = Timeout::Ms(700);
 
-/// One port on all loopback addresses: connections are taken in the order in which they were made, noted by the address that
-/// they were made to, and led on from there (or closed, where nothing is behind an address).
+/// One port on all loopback addresses: connections are accepted in order, noted by their destination address, and
+/// forwarded (or closed, if nothing is behind that address).
 struct Door {
     port: ports::Port,
     seen: Arc<Mutex<Vec<Ipv4Addr>>>,
@@ -58,7 +58,7 @@ impl Door {
         format!("{ip}:{}", self.port.number)
     }
 
-    /// Takes what was noted since the last time.
+    /// Takes what was noted since the last call.
     fn seen(&self) -> Vec<String> {
         let mut seen = self.seen.lock().expect("no panic under the lock");
         std::mem::take(&mut *seen).iter().map(ToString::to_string).collect()
@@ -69,7 +69,7 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         let _ = TcpStream::connect(("127.0.0.1", self.port.number));
-        // The port is free for others only when nobody listens any more.
+        // The port is only free once nobody listens any more.
         let _ = self.thread.take().map(std::thread::JoinHandle::join);
     }
 }
@@ -91,7 +91,7 @@ fn each(fakes: &[FakeSentinel], change: impl Fn(&mut ServiceState)) {
     fakes.iter().for_each(|fake| fake.service(SERVICE, |state| change(state)));
 }
 
-/// The primary as a discovery made now finds it.
+/// The primary that a new discovery finds.
 fn found(sentinel: &Arc<Sentinel>) -> String {
     primary(&refresh(sentinel).unwrap_or_else(|error| panic!("{error:?}")))
 }
@@ -105,13 +105,13 @@ fn row_22_dead_sentinel_skipped() {
     let dead = d.sentinel_nodes().into_iter().find(|node| node.addr() == first).expect("one of them is the first");
     dead.kill();
     assert_eq!(found(&sentinel), addr);
-    // The next discovery begins with another one.
+    // The next discovery starts with another Sentinel.
     let after = sentinels(&refresh(&sentinel).expect("found"));
     assert!(
         after[0].addr != first && after.iter().any(|told| told.addr == first && told.state == "failed"),
         "{after:?}"
     );
-    // And for those who begin with it.
+    // And for those that start with it.
     for _ in 0..8 {
         let fresh = connect(&d.sentinel_uri(), &[]);
         assert_eq!(text(&cmd(&client(&fresh, Target::Primary), &["SET", "k", "v"]), 0), "OK");
@@ -131,7 +131,7 @@ fn row_23_hung_sentinel_skipped() {
         assert_eq!(at_most(limit, || found(&sentinel)), addr);
         assert_eq!(text(&at_most(limit, || cmd(&client(&sentinel, Target::Primary), &["PING"])), 0), "PONG");
     }
-    // The last one alone is enough, too.
+    // The last one alone is enough too.
     d.serving_sentinels()[0].stop();
     assert_eq!(at_most(limit, || found(&connect(&d.sentinel_uri(), &[]))), addr);
     d.sentinel_nodes().iter().for_each(|node| node.cont());
@@ -163,7 +163,7 @@ fn row_24_bad_sentinel_answers_skipped() {
         assert_eq!(primary(&topology), node.addr(), "{case}");
         assert_eq!(text(&cmd(&client(&sentinel, Target::Primary), &["SET", "k", "v"]), 0), "OK", "{case}");
         let told = sentinels(&topology).into_iter().find(|told| told.addr == bad.addr()).expect("both are told of");
-        // The good one may have been faster.
+        // The good Sentinel may have been faster.
         let retained = told.state == state && told.text.contains(reason) || told.state == "skipped";
         assert!(retained, "{case}: {told:?}");
         good.down();
@@ -180,12 +180,12 @@ fn row_25_answering_sentinel_moved_to_front() {
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
     let (bad, good) = ("127.0.0.11", "127.0.0.12");
-    // Without peers, which would be asked under their own addresses too.
+    // Without peers, which would also be asked at their own addresses.
     each(&fakes, |state| state.peers.clear());
     let door = Door::open(&[(bad, fakes[0].addr()), (good, fakes[1].addr())]);
     for round in 0..4 {
         fakes[0].fault("SENTINEL", Fault::Error("ERR out of order".into()));
-        // Connections that are kept would not show the order.
+        // Connections that stay open would hide the order.
         let options = [("timeout.sentinel", "5s"), ("monitor", "disconnect")];
         let sentinel = connect(&uri(&[door.addr(bad), door.addr(good)]), &options);
         assert_eq!(found(&sentinel), node.addr());
@@ -210,9 +210,9 @@ fn row_26_initial_order_is_random() {
     let uri = uri(&ips.map(|ip| door.addr(ip)));
     let mut first: BTreeMap<String, usize> = BTreeMap::new();
     fastrand::seed(seed());
-    // Twice the thousand of the row, so that chance alone does not leave the band.
+    // Twice the thousand of the row, so that chance alone stays within the band.
     for _ in 0..2000 {
-        // A connection that is kept would not show the order.
+        // A connection that stays open would hide the order.
         assert!(refresh(&connect(&uri, &[("monitor", "disconnect")])).is_err());
         let seen = door.seen();
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 3, "all were asked: {seen:?}");
@@ -326,7 +326,7 @@ fn row_29_role_verified_on_the_discovered_node() {
     assert!(replica.count("ROLE") > 0 && replica.count("SET") == 0, "{:?}", replica.commands());
 }
 
-/// The connections of a node that got commands beyond the handshake, and whether ROLE came before them.
+/// The connections of a node that received commands after the handshake, and whether ROLE came first.
 fn asked_for_role(node: &FakeNode) -> BTreeMap<u64, bool> {
     let mut roles = BTreeSet::new();
     let mut asked = BTreeMap::new();
@@ -353,7 +353,7 @@ fn row_30_role_verified_on_every_pooled_connection() {
     let asked = asked_for_role(&node);
     assert!(asked.len() == 10 && asked.values().all(|before| *before), "connections and ROLE before SET: {asked:?}");
     drop(sessions);
-    // A node that is demoted while Sentinel still names it gets no command on a new connection.
+    // A demoted node that a Sentinel still names gets no command on a new connection.
     let sets = node.count("SET");
     node.state(|state| state.role = FakeRole::replica_of("127.0.0.1:7001"));
     node.close_all();
@@ -370,7 +370,7 @@ fn row_31_role_mismatch_retried() {
     let sentinel = connect(&uri_of(&fakes), &[("pool.eager", "true"), ("timeout.call", "3s")]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The length of the fault, not a wait for something.
+            // The duration of the fault, not a wait.
             std::thread::sleep(Duration::from_millis(800));
             node.state(|state| state.role = FakeRole::Primary);
         });
@@ -388,7 +388,7 @@ fn row_31_role_mismatch_retried() {
     assert!(stale.count("ROLE") > 2, "it was tried again: {}", stale.count("ROLE"));
 }
 
-/// The spans of time in which a Sentinel was asked, one for each connection.
+/// When a Sentinel was asked, one span for each connection.
 fn spans(fake: &FakeSentinel) -> Vec<(Instant, Instant)> {
     let mut spans: BTreeMap<u64, (Instant, Instant)> = BTreeMap::new();
     for entry in fake.log() {
@@ -402,7 +402,7 @@ fn spans(fake: &FakeSentinel) -> Vec<(Instant, Instant)> {
 #[test]
 fn row_32_one_discovery_at_a_time() {
     one_discovery_at_a_time("on");
-    // Each has connections of its own: the log shows when it began and when it ended.
+    // Each discovery has its own connections: the log shows when it began and ended.
     let spans = one_discovery_at_a_time("off");
     assert!(spans.iter().all(|spans| spans.windows(2).all(|pair| pair[0].1 <= pair[1].0)), "two at a time: {spans:?}");
 }
@@ -413,7 +413,7 @@ fn one_discovery_at_a_time(monitor: &str) -> Vec<Vec<(Instant, Instant)>> {
     let sentinel = connect(&uri_of(&fakes), &[("monitor", monitor)]);
     let client = client(&sentinel, Target::Primary);
     cmd(&client, &["SET", "k", "v"]);
-    // Wide enough that two at a time would be seen.
+    // Wide enough to show two at a time.
     fakes.iter().for_each(|fake| fake.fault("SENTINEL MASTER", Fault::Delay(Duration::from_millis(30))));
     fakes.iter().for_each(|fake| fake.clear_log());
     let begun = Instant::now();
@@ -468,7 +468,7 @@ fn row_33_bogus_peers_are_bounded() {
             state.peers.clear();
             state.add_peer(&fake.addr());
             state.add_peer(&hole.addr());
-            // Others at each discovery; every one of them takes the connection and closes it.
+            // Different ones in each discovery; every one accepts the connection and closes it.
             for last in 1..=30 {
                 state.add_peer(&door.addr(&format!("127.0.{}.{last}", round + 1)));
                 state.peers.last_mut().expect("one was added").id = format!("{round:020}{last:020}");
@@ -479,7 +479,7 @@ fn row_33_bogus_peers_are_bounded() {
         assert_eq!(primary, node.addr());
         let known: Vec<String> =
             sentinels(&sentinel.topology(Some(SERVICE)).expect("known")).into_iter().map(|told| told.addr).collect();
-        // Those that made way in this discovery are still told of.
+        // Those that were removed in this discovery are still reported.
         assert!(known.len() <= 1 + 2 * 8, "{} are known: {known:?}", known.len());
         assert_eq!(known.iter().filter(|addr| **addr == fake.addr()).count(), 1, "{known:?}");
         assert!(door.seen().len() <= 2 * 8, "attempts are bounded too");
@@ -531,7 +531,7 @@ fn follow_a_moving_name(answer: &str) {
         here.clear_log();
         std::fs::write(answer, ips[round % 2]).expect("written");
         there.down();
-        // A read: it may be repeated when the end of the connection overtakes its answer.
+        // A read, because it may be repeated if the end of the connection overtakes its reply.
         let (_, took) = timed(|| cmd(&client, &["GET", "k"]));
         assert_eq!(here.count("GET"), 1, "round {round}: the name was resolved anew after {took:?}");
         assert_eq!(primary(&client.topology().expect("known")), format!("{}:{}", moving::NAME, door.port.number));

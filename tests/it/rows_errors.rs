@@ -1,4 +1,5 @@
-//! Rows of the feature page about errors and lifetimes: each kind one code and a sentence, and nothing left behind.
+//! Rows of the feature page about errors and lifetimes: each kind has one code and a sentence, and leaves nothing
+//! behind.
 
 use crate::calls;
 use crate::completions;
@@ -14,7 +15,7 @@ use vigie::config::Config;
 use vigie::error::{Error, Result, Status, flags};
 use vigie::resp::Reply;
 
-/// The outcome of something that was made to fail, with what its text must have.
+/// The outcome of a call that was made to fail, and what its text must contain.
 struct Case {
     status: Status,
     error: Error,
@@ -26,7 +27,7 @@ fn case<T>(status: Status, outcome: Result<T>, parts: &[&str]) -> Case {
     Case { status, error, parts: parts.iter().map(|part| part.to_string()).collect() }
 }
 
-/// The same of a call within so many milliseconds, of which a loaded machine may need more.
+/// The same for a call within so many milliseconds; a loaded machine may need more.
 fn case_within<T>(status: Status, parts: &[&str], run: impl Fn(u64) -> Result<T>) -> Case {
     let is_so = |error: &Error| error.status() == status && parts.iter().all(|part| error.message().contains(part));
     case(status, patiently(run, |outcome| outcome.as_ref().err().is_some_and(is_so)), parts)
@@ -51,7 +52,7 @@ fn of_the_caller() -> Vec<Case> {
     cases
 }
 
-/// Errors of the Sentinels' part: nobody there, nobody knows it, no primary, different ones.
+/// Errors on the side of the Sentinels: none there, service unknown, no primary, different ones.
 fn of_the_sentinels() -> Vec<Case> {
     let (node, nowhere) = (Scripted::primary(), refuse());
     let ask = |sentinel: &FakeSentinel, ms| within(&to_primary(&handle(sentinel, &[]), &[]), "GET k", ms);
@@ -167,7 +168,7 @@ fn row_147_each_kind_is_one_code_and_a_sentence() {
     assert!(names.len() >= 20, "{names:?}");
     let codes: std::collections::BTreeSet<i32> = names.values().copied().collect();
     assert_eq!(codes.len(), names.len(), "no two kinds share a code");
-    // What only a resolver, TLS, a fork, a queue, shards, or a bug can give is not made here.
+    // Errors that need a resolver, TLS, a fork, a queue, shards, or a bug are not made here.
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn row_147_an_error_says_where_it_happened() {
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
 }
 
-/// What is opened, used and closed, in every order of ends.
+/// Handles are opened, used and closed, in every order of ends.
 fn round(watch: &FakeSentinel, order: usize) {
     let sentinel = handle(watch, &[("pool.min", "2"), ("pool.max", "4")]);
     let (client, readers) = (to_primary(&sentinel, &[]), to_replicas(&sentinel, &[]));
@@ -228,7 +229,7 @@ fn row_148_lifetimes_in_every_order_leave_nothing_behind() {
         eventually("all connections are closed", Duration::from_secs(10), || {
             primary.connections() + replica.connections() + watch.connections() == 0
         });
-        // Closed in words, then dropped; and a close while others call.
+        // Closed explicitly, then dropped; and closed while others call.
         for _ in 0..5 {
             let sentinel = handle(&watch, &[]);
             let clients: Vec<_> = (0..3).map(|_| to_primary(&sentinel, &[])).collect();
@@ -255,7 +256,7 @@ fn row_148_two_hundred_failing_opens_leave_nothing_behind() {
         let empty = held();
         for turn in 0..200 {
             match turn % 4 {
-                // A wrong password, an address that refuses, an unknown service, an eager client that cannot be.
+                // A wrong password, an address that refuses, an unknown service, an eager client that cannot connect.
                 0 => drop(fails(Status::Auth, cmd(&to_primary(&handle(&watch, &[]), &[]), "GET k"))),
                 1 => {
                     let sentinel = sentinel_at(&[nowhere.addr()], &[]);
@@ -314,12 +315,12 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
             assert!(error.message().contains(tried) && error.message().contains("db=7: SELECT"), "{number}: {error}");
             let remedies = ["choose a database", "leave the option out"];
             assert!(remedies.iter().any(|remedy| error.message().contains(remedy)), "{number}: {error}");
-            // The discovery before the first call selects the database too, and does not mind.
+            // The discovery before the first call also selects the database, and ignores a failure.
             let tried = asked() - before - usize::from(number == 0);
             assert_eq!(tried, 1, "{number}: {line}: tried once");
         }
     }
-    // What passes by itself is waited for.
+    // Temporary errors are waited for.
     select("LOADING Redis is loading the dataset in memory");
     let sentinel = handle(&watch, &[("db", "7")]);
     let client = to_primary(&sentinel, &[]);
@@ -327,7 +328,7 @@ fn what_no_waiting_mends_ends_at_once_and_names_its_option() {
     p.wait_count("SELECT", p.count("SELECT") + 3, Duration::from_secs(10));
     [&p, &r].iter().for_each(|node| node.clear_faults());
     join(&waits).expect("it has passed");
-    // Protected mode does not pass.
+    // Protected mode is not temporary.
     p.fault("@accept", Fault::Raw(b"-DENIED Redis is running in protected mode\r\n".to_vec()));
     let sentinel = handle(&watch, &[]);
     let before = p.accepted();

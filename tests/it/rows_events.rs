@@ -1,4 +1,5 @@
-//! What a watch tells (`vigie_sentinel_watch`): each kind of event, once, to those who asked for it and to nobody else.
+//! What a watch reports (`vigie_sentinel_watch`): each kind of event, once, to those that asked for it and to nobody
+//! else.
 
 use crate::calls;
 use crate::stage;
@@ -26,7 +27,7 @@ fn a_switch_is_told_once_with_from_to_reason_and_epoch() {
     for probe in ["auto", "eager", "off"] {
         let stage = stage(3, &[("failover.probe", probe), ("monitor.interval", "200")]);
         stage.listened();
-        // The first look is no switch.
+        // The first discovery is no switch.
         assert_eq!(stage.told.switches().len(), 0);
         stage.begin(1);
         stage.select(1);
@@ -72,7 +73,7 @@ fn replicas_come_and_go_with_a_reason() {
     each(&|state| state.replicas[0].link = "ok".into());
     each(&|state| state.replicas.clear());
     told("0", "not listed any more");
-    // Nothing changed: nothing is told.
+    // Nothing changed: nothing is reported.
     let count = stage.told.count(of(kind::REPLICA));
     each(&|_| {});
     assert_eq!((stage.told.count(of(kind::REPLICA)), count), (6, 6));
@@ -145,7 +146,7 @@ fn each_kind_can_be_watched_by_itself() {
     stage.watch.iter().for_each(|one| one.down());
     stage.told.wait("the loss of all", SOON, of(kind::DEGRADED));
     for (watch, kind) in single.iter().zip(ALL) {
-        // Sentinels may have come up before these began to watch.
+        // Sentinels may have come up before these watches began.
         let all = watch.all();
         assert!(!all.is_empty() || kind == kind::REPLICA, "{kind}");
         assert!(all.iter().all(|told| told.kind == kind && told.token == u64::from(kind) << 32), "{all:?}");
@@ -173,7 +174,7 @@ fn one_watch_for_each_queue_and_none_ends_it() {
             stage.abort(0, "not-elected")
         }
         eventually("the fence moves", SOON, || stage.told.count(of(kind::FENCE)) == told + 1);
-        // The queues are told one after the other: all of them, when the next word has been told.
+        // The queues are served one after the other: all of them, once the next event has come.
         let end = |told: &Told| told.is(kind::NOTICE, &[("reason", "+kit-end")]);
         let ends = stage.told.count(end);
         stage.word(0, "+kit-end");
@@ -182,7 +183,7 @@ fn one_watch_for_each_queue_and_none_ends_it() {
     stage.sentinel.watch(kind::FENCE, &queue, 1).expect("a watch");
     fence(true);
     assert_eq!(drain(), [(kind::FENCE, 1)]);
-    // A new one takes the place of the one before: its kinds and its token.
+    // A new watch replaces the old one: its kinds and its token.
     stage.sentinel.watch(kind::FENCE | kind::DEGRADED, &queue, 2).expect("a watch");
     fence(false);
     assert_eq!(drain(), [(kind::FENCE, 2)], "once, not for each watch");
@@ -192,13 +193,13 @@ fn one_watch_for_each_queue_and_none_ends_it() {
     stage.sentinel.watch(kind::FENCE, &queue, 4).expect("a watch");
     fence(false);
     assert_eq!(drain(), [(kind::FENCE, 4)]);
-    // What cannot be watched is refused, and the watch stays.
+    // Kinds that cannot be watched are refused, and the watch stays.
     for kinds in [kind::COMPLETION, kind::DROPPED, 1 << 31, u32::MAX] {
         fails(Status::InvalidArg, stage.sentinel.watch(kinds, &queue, 5));
     }
     fence(true);
     assert_eq!(drain(), [(kind::FENCE, 4)]);
-    // The queue goes: nothing holds it, and the others go on.
+    // The queue is dropped: nothing holds it, and the others continue.
     assert_eq!(Arc::strong_count(&queue), 1, "a watch does not keep a queue");
     drop(queue);
     fence_after(&stage);
@@ -258,7 +259,7 @@ fn a_full_queue_counts_what_it_lost() {
 fn events_of_another_service_are_not_told() {
     let stage = stage(2, &[]);
     stage.listened();
-    // What is told of the start has been told.
+    // The events of the start have come.
     stage.told.wait("both are up", SOON, |_| stage.told.count(|told| told.is(kind::SENTINEL, &[("up", "1")])) == 2);
     stage.quiet();
     let before = stage.told.all().len();
@@ -268,7 +269,7 @@ fn events_of_another_service_are_not_told() {
         one.publish("+sdown", &format!("slave 127.0.0.1:{r} 127.0.0.1 {r} @ other 127.0.0.1 {p}"));
         one.publish("+sentinel", &format!("sentinel abc 127.0.0.1 9 @ other 127.0.0.1 {p}"));
         one.publish("+switch-master", &format!("other 127.0.0.1 {p} 127.0.0.1 {r}"));
-        // Nor what only looks like an event.
+        // Nor messages that only look like events.
         one.publish("+try-failover", SERVICE);
         one.publish("__sentinel__:hello", &format!("127.0.0.1,9,abc,1,{SERVICE},127.0.0.1,{p},1"));
         one.publish("+switch-master", &format!("{SERVICE} 127.0.0.1 x 127.0.0.1 {r}"));
@@ -330,7 +331,7 @@ fn row_82_a_switch_is_told_exactly_once() {
     assert!(watch.all().iter().all(|told| told.kind == kind::TOPOLOGY));
 }
 
-/// An alert must not be about a node that never was down.
+/// An alert must not be about a node that was never down.
 #[test]
 fn late_words_about_the_primary_before_are_no_notice_about_the_one_now() {
     let stage = stage(1, &[]);

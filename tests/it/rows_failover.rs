@@ -21,10 +21,10 @@ use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 use writer::Writer;
 
-/// No poll falls into a test by chance: what happens comes from events, or from what the test asks for.
+/// No poll happens during a test: everything comes from events, or from requests of the test.
 const NO_POLLS: (&str, &str) = ("monitor.interval", "60000");
 
-/// After a failover: lets the Sentinels demote the old primary within moments, where they wait for ten seconds.
+/// After a failover: lets the Sentinels demote the old primary within moments instead of ten seconds.
 fn hurry(d: &Deployment) {
     d.sentinel_debug("info-period", 100);
     d.sentinel_debug("publish-period", 100);
@@ -34,10 +34,10 @@ fn refresh(sentinel: &Arc<Sentinel>) {
     sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is known");
 }
 
-/// Waits for one of these nodes to say that it is a primary; when that was.
+/// Waits for one of these nodes to say that it is a primary; the time when it did.
 fn promotion(nodes: &[Arc<Node>]) -> (Arc<Node>, Instant) {
     eventually_some("a replica is promoted", Duration::from_secs(10), || {
-        // The Sentinel that promotes a replica ends its connections: no answer is none yet.
+        // The Sentinel that promotes a replica ends its connections: no answer means nothing.
         let says_master = |node: &&Arc<Node>| {
             node.try_cmd(&["ROLE"]).is_ok_and(|role| role.items().first().is_some_and(|word| word.text() == "master"))
         };
@@ -46,7 +46,7 @@ fn promotion(nodes: &[Arc<Node>]) -> (Arc<Node>, Instant) {
     })
 }
 
-/// Waits until what is written arrives at every replica: in the second after a full sync it may not.
+/// Waits until writes reach every replica: in the second after a full sync they may not.
 fn streaming(d: &Deployment) {
     for node in d.replica_nodes(SERVICE) {
         eventually("the replicas follow", SOON, || node.cmd(&["LLEN", "seq"]).int().unwrap_or(0) >= 50);
@@ -71,14 +71,14 @@ fn row_63_a_killed_primary() {
     pace.judge("writes after the promotion", resumed.duration_since(promoted), Duration::from_secs(1));
     pace.judge("writes after the kill", resumed.duration_since(killed), Duration::from_secs(4));
     let written = writer.stop();
-    // What was in flight, and nothing else: all others wait.
+    // Only calls in flight fail: all others wait.
     assert!(written.errors.len() <= 1, "{:?}", written.errors);
     for error in &written.errors {
         assert!(error.status() == Status::Io && error.has(flags::MAYBE_EXECUTED), "{error}");
     }
     let new = d.wait_switched(SERVICE, &old);
     let lost = written.missing(&new);
-    // Replication is asynchronous: only what was acknowledged in the last moments may be gone.
+    // Replication is asynchronous: only the latest acknowledged writes may be lost.
     let late = lost.iter().filter(|at| **at + Duration::from_millis(100) < killed).count();
     assert_eq!((late, written.doubled(&new)), (0, 0), "{} lost", lost.len());
 }
@@ -125,7 +125,7 @@ fn row_65_switch_master_acted_on() {
     ok(&client, "SET k v");
     stage.listened();
     stage.quiet();
-    // Another service's: nobody is asked, nothing moves.
+    // An event of another service: no discovery, no change.
     let (before, id) = (stage.asked(), client_id(&client));
     let (p, r) = (stage.p.port(), stage.r.port());
     for one in &stage.watch {
@@ -136,14 +136,14 @@ fn row_65_switch_master_acted_on() {
     stage.quiet();
     assert!(stage.asked() <= before + 3, "the word that ended it has them asked once");
     assert_eq!((client_id(&client), at(&stage.service())), (id, stage.p.addr()));
-    // Our own, while the new one says that it is a replica: not taken.
+    // Of this service, while the new primary says that it is a replica: not accepted.
     let own = format!("{SERVICE} 127.0.0.1 {p} 127.0.0.1 {r}");
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.switch_to(&stage.r.addr())));
     let roles = stage.r.count("ROLE");
     stage.watch[0].publish("+switch-master", &own);
     stage.r.wait_count("ROLE", roles + 1, SOON);
     assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0));
-    // It says primary: taken within 200 ms of the word.
+    // It says primary: accepted within 200 ms of the event.
     stage.quiet();
     stage.promote();
     let (pacing, word) = (Pacing::start(), Instant::now());
@@ -164,7 +164,7 @@ fn row_65_a_switch_that_cannot_be_verified_yet_is_asked_for_again() {
     stage.watch[0].publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {p} 127.0.0.1 {r}"));
     stage.r.wait_count("ROLE", roles + 1, SOON);
     stage.promote();
-    // No further word, no call, and the next regular poll is a minute away.
+    // No further event, no call, and the next poll is a minute away.
     stage.wait_primary(&stage.r.addr());
 }
 
@@ -176,14 +176,14 @@ fn row_66_odown_acted_on() {
     stage.listened();
     stage.quiet();
     let id = client_id(&client);
-    // Of another service: nothing.
+    // Of another service: nothing happens.
     let before = stage.asked();
     stage.watch[0].publish("+odown", &format!("master other 127.0.0.1 {} #quorum 2/2", stage.p.port()));
     stage.watch[0].publish("+sdown", &format!("master other 127.0.0.1 {}", stage.p.port()));
     ok(&client, "SET k v");
     stage.quiet();
     assert_eq!(stage.asked(), before);
-    // Of a replica: it is no word about the primary, which does not count as dead.
+    // About a replica: that is no word about the primary, which does not count as dead.
     stage.word_of_replica(0, "+odown");
     stage.told.wait_word("+odown");
     let failover_seq = stage.service().failover_seq();
@@ -195,7 +195,7 @@ fn row_66_odown_acted_on() {
     stage.abort(0, "not-elected");
     eventually("the fence is down", SOON, || !stage.service().is_fenced());
     stage.quiet();
-    // Of ours: asked at once, and the next command finds what they say.
+    // Of this service: a discovery at once, and the next command uses its result.
     let before = stage.asked();
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.switch_to(&stage.r.addr())));
     stage.word(0, "+odown");
@@ -216,7 +216,7 @@ fn row_67_each_kind_of_event_reaches_the_user_once() {
     (0..3).for_each(|sentinel| stage.word(sentinel, "+reboot"));
     (0..3).for_each(|sentinel| stage.word(sentinel, "+kit-end"));
     stage.told.wait_word("+kit-end");
-    // The same of the others is on its way still: each answers a PING behind it.
+    // The same event of the others is still to come: each answers a PING after it.
     stage.listened();
     for channel in kinds {
         let of_replica = |told: &stage::Told| {
@@ -236,7 +236,7 @@ fn row_67_each_kind_of_event_reaches_the_user_once() {
     stage.told.wait("the peer", SOON, |told| {
         told.is(kind::SENTINEL, &[("reason", "+sentinel"), ("sentinel", "127.0.0.1:9")])
     });
-    // What happens again is told again.
+    // An event that happens again is reported again.
     stage.word_of_replica(1, "+sdown");
     eventually("the second time", SOON, || {
         stage.told.count(|told| told.is(kind::REPLICA, &[("reason", "+sdown")])) == 2
@@ -300,19 +300,19 @@ fn row_70_readonly_has_the_sentinels_asked() {
     stage.quiet();
     stage.p.clear_log();
     stage.p.state(|state| state.readonly = true);
-    // By policy: once.
+    // By the policy: once.
     let before = stage.asked();
     let error = fails(Status::Server, call(&client, "SET k w", CallFlags::NO_RETRY, Timeout::Default));
     assert_eq!((error.server_code(), stage.p.count("SET")), ("READONLY", 1));
     ok(&client, "GET k");
-    // The Sentinels agree with it for ever: it ends with the deadline, and was not hammered.
+    // The Sentinels keep agreeing: the call ends with its deadline, and did not flood the node.
     let outcome = takes_at_most("a refused write", Duration::from_millis(900), || within(&client, "SET k w", 700));
     let error = outcome.map(|_| ()).expect_err("every attempt was refused");
-    // The last attempt may have been on its way when the time was over.
+    // The last attempt may have been under way when the time was over.
     assert!(error.server_code() == "READONLY" || error.status() == Status::Timeout, "{error}");
     assert!((3..=12).contains(&stage.p.count("SET")), "{} times", stage.p.count("SET"));
     assert!(stage.asked() > before + 1, "and asked before each");
-    // They tell of another one meanwhile: the command is answered there.
+    // Meanwhile they name another primary: the command is answered there.
     let held = {
         let client = Arc::clone(&client);
         spawn(move || cmd(&client, "SET k new"))
@@ -344,12 +344,12 @@ fn row_70_readonly_inside_lists_scripts_and_transactions() {
     ok(&queued, "MULTI");
     ok(&queued, "SET k w");
     demote();
-    // What was queued before is discarded whole, and may be tried again; the code is in the server's words.
+    // The queued commands are discarded as a whole, and may be retried; the code is that of the server.
     let error = fails(Status::Server, cmd(&queued, "EXEC"));
     assert!(error.server_code() == "EXECABORT" && error.message().contains("READONLY"), "{error}");
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
     drop(queued);
-    // The whole transaction: refused, with the code, and the node is in doubt.
+    // The whole transaction is refused, with the code, and the node is in doubt.
     let reply = run(&session, &["MULTI", "SET k w", "EXEC"]).expect("a reply for each");
     let lines: Vec<_> = reply.children(0).map(|child| reply.error_line(child).map(String::from_utf8_lossy)).collect();
     assert!(lines[0].is_none() && lines[1].as_ref().is_some_and(|line| line.starts_with("READONLY")), "{lines:?}");
@@ -357,11 +357,11 @@ fn row_70_readonly_inside_lists_scripts_and_transactions() {
     assert!(service.suspicion().is_some_and(|why| why.contains(&node.addr())), "the list was read");
     drop(session);
     eventually("its connections are closed", SOON, || named(&node, "row70") <= 1);
-    // A pipeline and a script: the refused part is known, what a script did before is not repeated.
+    // A pipeline and a script: the refused part is known; what a script did before is not repeated.
     let refused = |lines: &[&str]| client.cmds_exec(&list(lines), CallFlags::default(), Timeout::Ms(300));
     let error = fails(Status::Role, refused(&["GET k", "SET k w"]));
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "a replica is not written to: {error}");
-    // The Sentinel follows: everything is answered by the new one.
+    // The Sentinel follows: the new primary answers everything.
     watch.service(SERVICE, |state| state.switch_to(&other.addr()));
     refresh(&sentinel);
     assert_eq!(json(&refused(&["SET k w", "GET k"]).expect("both")), r#"["OK","w"]"#);
@@ -391,7 +391,7 @@ fn row_71_a_hung_primary() {
     ok(&client, "SET k new");
     assert_eq!(new.cmd(&["GET", "k"]).text(), "new");
     assert_eq!(proc::sockets_to(&[old.port()]), 0, "the connection was dropped");
-    // It thaws, and says that it is a primary: nothing goes there.
+    // It resumes, and says that it is a primary: nothing goes there.
     old.cont();
     let connections = old.info("stats")["total_connections_received"].clone();
     (0..20).for_each(|_| drop(ok(&client, "SET k newer")));
@@ -474,7 +474,7 @@ fn row_74_retry_policy() {
         stage.p.clear_log();
         client
     };
-    // So many repetitions, each after the Sentinels were asked. At the third end of a connection it would be over anyhow.
+    // So many repetitions, each after a discovery. After the third end of a connection it would be over anyway.
     let client = with(&[("retry.max", "1")]);
     stage.quiet();
     let before = stage.asked();
@@ -482,7 +482,7 @@ fn row_74_retry_policy() {
     fails(Status::Io, call(&client, "SET k v", CallFlags::IDEMPOTENT, Timeout::Default));
     assert_eq!((stage.p.count("SET"), counter(&client, "retries")), (2, 1));
     assert!(stage.asked() > before, "{} questions", stage.asked() - before);
-    // Until the deadline, with pauses that grow, none like the other.
+    // Until the deadline, with growing pauses, no two alike.
     let client = with(&[("retry.backoff_min", "100"), ("retry.backoff_max", "400")]);
     stage.p.fault("SET", Fault::Error("LOADING Redis is loading".into()));
     let (outcome, took, pace) = paced(|| within(&client, "SET k v", 1600));
@@ -495,7 +495,7 @@ fn row_74_retry_policy() {
     assert!((4..=10).contains(&pauses.len()), "{pauses:?}");
     pace.judge("the first repetition, without a pause,", pauses[0], Duration::from_millis(60));
     for (pause, full) in pauses[1..].iter().zip([100, 200, 400, 400, 400, 400].map(Duration::from_millis)) {
-        // Each is noted before it is answered, and the pause begins with the answer: no delay can make it shorter.
+        // Each is noted before it is answered, and the pause begins with the reply: delays cannot shorten it.
         assert!(*pause >= full / 2, "{pause:?} of {full:?}: {pauses:?}");
         pace.judge("a pause", *pause, full + Duration::from_millis(150));
     }
@@ -519,7 +519,7 @@ fn row_75_an_address_change_is_remembered_once() {
     }
     stage.wait_primary(&stage.p.addr());
     eventually("the old connections are closed", Duration::from_secs(1), || stage.r.connections() == 0);
-    // A plain reconnect: nothing else is flushed.
+    // A plain reconnect: nothing else is dropped.
     let session = client.session(None).expect("a session");
     let (kept, id, version) = (client_id(&session), client_id(&client), stage.service().version());
     let others = stage.p.sessions().len();
@@ -547,13 +547,13 @@ fn row_76_an_old_primary_that_returns_gets_no_write() {
     d.wait_switched(SERVICE, &old);
     ok(&client, "SET k new");
     old.restart();
-    // Three seconds, and longer where that is not enough to see something.
+    // Three seconds, or longer if that is not enough to see something.
     let began = Instant::now();
     let mut as_primary = 0;
     while began.elapsed() < Duration::from_secs(if as_primary > 3 { 3 } else { 30 }) {
         ok(&client, "SET k newer");
         assert_eq!(named(&old, "row76"), 0);
-        // The Sentinel that makes it a replica ends its connections: no answer says nothing.
+        // The Sentinel that makes it a replica ends its connections: no answer means nothing.
         let Ok(role) = old.try_cmd(&["ROLE"]) else { continue };
         let role = role.items().first().map(|word| word.text()).unwrap_or_default();
         as_primary += usize::from(role == "master" && old.calls("set") == 0);
@@ -562,7 +562,7 @@ fn row_76_an_old_primary_that_returns_gets_no_write() {
         }
     }
     assert!(as_primary > 0, "it was there and could have been written to");
-    // On a slow machine the Sentinels may have replaced the new one, too, and then that is the place.
+    // On a slow machine the Sentinels may have replaced the new primary too; then that is the place.
     eventually("it is where the Sentinels say", Duration::from_secs(10), || {
         at(&sentinel.service(SERVICE)) == d.primary(SERVICE)
     });
@@ -580,7 +580,7 @@ fn row_77_election_gap() {
     stage.listened();
     stage.p.down();
     (0..3).for_each(|one| stage.flags(one, "s_down,o_down,master"));
-    // Known only to the Sentinels' flags: a client that knows nothing yet.
+    // Known only by the Sentinels' flags: a client that knows nothing yet.
     let addrs: Vec<String> = stage.watch.iter().map(|one| one.addr()).collect();
     let fresh = to_primary(&sentinel_at(&addrs, &[("failover.fence", "off")]), &[]);
     let (outcome, took, pace) = paced(|| within(&fresh, "SET k v", 600));
@@ -644,7 +644,7 @@ fn row_79_all_sentinels_dead_and_the_connection_lost() {
     // The last known primary serves, once its ROLE has said master.
     for _ in 0..3 {
         primary.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
-        // The end of the connection may overtake the answer.
+        // The end of the connection may overtake the reply.
         let limit = Duration::from_millis(1000);
         let write = || call(&client, "SET k w", CallFlags::IDEMPOTENT, Timeout::Default);
         takes_at_most("a write that finds it again", limit, write).expect("it serves");
@@ -656,15 +656,15 @@ fn row_79_all_sentinels_dead_and_the_connection_lost() {
     let write = || within(&client, "SET k x", 700);
     let error = fails(Status::NoSentinel, takes_at_most("a write to a replica", Duration::from_millis(1000), write));
     assert!(error.has(flags::RETRYABLE), "{error}");
-    // Gone altogether.
+    // The primary is gone.
     primary.stop();
     assert!(takes_at_most("a write to nobody", Duration::from_millis(1000), write).is_err());
     primary.kill();
     fails(Status::NoSentinel, within(&client, "SET k x", 700));
-    // None known.
+    // No primary is known.
     let fresh = to_primary(&sentinel_of(&d, &[]), &[]);
     fails(Status::NoSentinel, within(&fresh, "SET k x", 500));
-    // By itself, as soon as one is back.
+    // Recovers by itself, as soon as one is back.
     primary.restart();
     let held = {
         let client = Arc::clone(&client);
@@ -692,7 +692,7 @@ fn follow_a_moving_sentinel(answer: &str) {
     old.down();
     watch.wait("the loss", SOON, |told| told.is(kind::DEGRADED, &[("on", "1")]));
     ok(&client, "SET k v");
-    // The same name and port lead to another host now, whose Sentinel knows of a switch.
+    // The same name and port now lead to another host, whose Sentinel knows of a switch.
     forward(TcpListener::bind(("127.0.0.29", old.port())).expect("a host of its own"), new.addr());
     std::fs::write(answer, "127.0.0.29").expect("written");
     watch.wait("the end of it", SOON, |told| told.is(kind::DEGRADED, &[("on", "0")]));
@@ -701,7 +701,7 @@ fn follow_a_moving_sentinel(answer: &str) {
     assert_eq!((p.count("SET"), r.count("SET")), (2, 1));
 }
 
-/// Leads connections on, until the process ends.
+/// Forwards connections, until the process ends.
 fn forward(listener: TcpListener, to: String) {
     let lead = |mut from: TcpStream, mut to: TcpStream| {
         proc::thread("kit-forward", move || {
@@ -751,10 +751,10 @@ fn row_80_a_sleeping_primary_is_left() {
     ok(&client, "SET k v");
     let old = d.primary_node(SERVICE);
     let mut sleeper = old.connect().expect("a connection");
-    // Longer than the call below may take: what succeeds has left it.
+    // Longer than the call below may take: a call that succeeds has left it.
     sleeper.send(&["DEBUG", "SLEEP", "60"]).expect("sent");
     eventually("it sleeps", SOON, || within(&client, "GET k", 100).is_err());
-    // It may have been sent before the switch.
+    // The call may have been sent before the switch.
     call(&client, "SET k new", CallFlags::IDEMPOTENT, Timeout::Ms(30_000)).expect("on another address");
     let new = d.wait_switched(SERVICE, &old);
     assert_eq!((at(&sentinel.service(SERVICE)), new.cmd(&["GET", "k"]).text()), (new.addr(), "new".into()));
@@ -795,7 +795,7 @@ fn row_81_a_sentinel_in_tilt_is_not_believed() {
     eventually("some polls", SOON, || stage.service().discovered() > polls + 3);
     ok(&client, "SET k w");
     assert_eq!((at(&stage.service()), stage.r.count("SET"), stage.told.switches().len()), (stage.p.addr(), 0, 0));
-    // Out of TILT its word counts: a known replica under a newer epoch.
+    // Without TILT its word counts: a known replica under a newer epoch.
     stage.watch[0].state(|state| state.tilt = false);
     stage.wait_primary(&stage.r.addr());
 }

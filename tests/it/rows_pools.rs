@@ -19,7 +19,7 @@ const NAMED: &[(&str, &str)] = &[("client.name", NAME)];
 const SOON: Duration = Duration::from_secs(20);
 const MS: Duration = Duration::from_millis(1);
 
-/// Overrides for a pool of these bounds.
+/// Options for a pool with these limits.
 fn bounds<'a>(min: &'a str, max: &'a str) -> [(&'a str, &'a str); 2] {
     [("pool.min", min), ("pool.max", max)]
 }
@@ -131,10 +131,10 @@ fn row_50_min_connections_opened_and_checked() {
     let client = to_primary(&sentinel, &bounds("5", "8"));
     ok(&client, "PING");
     eventually("five connections", SOON, || node.connections() == 5);
-    // The first one is that on which the discovery asked.
+    // The first one is the connection of the discovery.
     eventually("each has said that it is a primary", SOON, || node.count("ROLE") == 5);
     eventually("the pool says so too", SOON, || primary_pool(&client).get("size") == 5);
-    // All of them work: one is shared, four are lent, and none is opened for that.
+    // All of them work: one is shared, four are loans, and none is opened for that.
     let sessions: Vec<_> = (0..4).map(|_| client.session(None).expect("a session")).collect();
     sessions.iter().for_each(|session| drop(ok(session, "PING")));
     ok(&client, "PING");
@@ -208,7 +208,7 @@ fn row_52_released_connections_are_reused_dirty_ones_are_not() {
     ok(session, "MULTI");
     ok(session, "INCR n");
     assert_eq!(json(&cmd(session, "EXEC").expect("EXEC runs")), "[1]");
-    // Twice, and once more by the drop: a clean connection comes back once.
+    // Returned twice, and once more by the drop: a clean connection comes back once.
     session.close(Timeout::Default).expect("given back");
     session.close(Timeout::Default).expect("a second time does nothing");
     fails(Status::Closed, cmd(session, "PING"));
@@ -245,7 +245,7 @@ fn row_52_released_connections_are_reused_dirty_ones_are_not() {
         last = client_id(&next);
     }
     assert_eq!(ok(&client, "EXISTS left"), "0", "nothing that was queued by a session that ended has run");
-    // Replies that are still due: a session whose call ran out of time.
+    // Outstanding replies: a session whose call timed out.
     let session = client.session(None).expect("a session");
     fails(Status::Timeout, within(&session, "BLPOP none 5", 50));
     drop(session);
@@ -272,7 +272,7 @@ fn row_53_closed_connections_are_replaced_partial_loss_refills() {
     assert_eq!(number(&client, "INCR n"), 4);
     takes_at_most("three again after the loss of two", 1000 * MS, || eventually("three again", SOON, whole));
     assert_eq!(counter(&client, "errors"), 0);
-    // With nobody calling, too.
+    // Without callers too.
     kill_named(&node, 2);
     takes_at_most("three again without a call", 2000 * MS, || eventually("three again", SOON, whole));
 }
@@ -296,7 +296,7 @@ fn row_54_busy_connections_not_chosen() {
         spawn(move || text(&within(&client, "BLPOP wake 40", 50_000).expect("somebody pushes")))
     };
     eventually("the pop waits", SOON, || primary_pool(&client).get("in_use") == 1);
-    // Behind the pop they would wait for as long as it does.
+    // Behind the pop they would wait as long as it does.
     let pacing = Pacing::start();
     let longest = (0..300).map(|n| timed(|| ok(&client, &format!("SET k{n} v"))).1).max();
     pacing.stop().judge("the slowest of 300 SETs", longest.expect("300 SETs"), 50 * MS);
@@ -376,7 +376,7 @@ fn ten_thousand(client: &Client, thread: usize) {
     }
 }
 
-/// Writes and reads own keys, one by one and in lists, and knows its own values again.
+/// Writes and reads its own keys, one by one and in lists, and checks the values.
 fn own_keys(client: &Client, thread: usize) {
     for turn in 0..60 {
         let (key, value) =

@@ -17,10 +17,10 @@ use vigie::resp::Reply;
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
-/// No poll falls into a test by chance: what happens comes from events, or from what the test asks for.
+/// No poll happens during a test: everything comes from events, or from requests of the test.
 const NO_POLLS: (&str, &str) = ("monitor.interval", "60000");
 
-/// After a failover: lets the Sentinels demote the old primary within moments, where they wait for ten seconds.
+/// After a failover: lets the Sentinels demote the old primary within moments instead of ten seconds.
 fn hurry(d: &Deployment) {
     d.sentinel_debug("info-period", 100);
     d.sentinel_debug("publish-period", 100);
@@ -30,7 +30,7 @@ fn refresh(sentinel: &Arc<Sentinel>) {
     sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is known");
 }
 
-/// Which of these nodes answer, when a client reads often enough to reach all that it would use.
+/// Which of these nodes answer, if a client reads often enough to reach all that it uses.
 fn readers(client: &Client, nodes: &[Arc<Node>]) -> Vec<u16> {
     let before: Vec<u64> = nodes.iter().map(|node| node.calls("get")).collect();
     for _ in 0..8 {
@@ -85,7 +85,7 @@ fn row_40_a_broken_link_to_the_primary_takes_a_replica_out() {
     let (client, nodes) = (to_replicas(&sentinel, &[]), d.replica_nodes(SERVICE));
     d.primary_node(SERVICE).cmd(&["SET", "k", "v"]);
     assert_eq!(readers(&client, &nodes), ports(&nodes));
-    // It still answers, with what it had: only the Sentinels tell.
+    // It still answers with its old data: only the Sentinels report it.
     nodes[0].cmd(&["CONFIG", "SET", "masterauth", "wrong"]);
     d.primary_node(SERVICE).cmd(&["CLIENT", "KILL", "TYPE", "replica"]);
     d.sentinel_debug("info-period", 100);
@@ -174,7 +174,7 @@ fn row_46_the_read_set_follows_a_failover() {
     assert!(!readers(&client, &all).contains(&new.port()));
 }
 
-/// A read on a client of its own, with connections of its own.
+/// A read on another client, with its own connections.
 fn fresh_read(sentinel: &Arc<Sentinel>) -> Reply {
     let client = to_replicas(sentinel, &[("replica.fallback", "error")]);
     within(&client, "GET k", 5000).unwrap_or_else(|error| panic!("{error}"))
@@ -193,7 +193,7 @@ fn rule_32_replicas_that_lack_nothing_but_their_link_serve_before_an_error_does(
             node.state(|node| node.role = FakeRole::replica_linked(&p.addr(), state));
         }
     };
-    // The replicas know it first: the Sentinels ask them every ten seconds.
+    // The replicas know first: the Sentinels ask them every ten seconds.
     cut("connect");
     fresh_read(&sentinel);
     for one in 0..2 {
@@ -206,7 +206,7 @@ fn rule_32_replicas_that_lack_nothing_but_their_link_serve_before_an_error_does(
         fresh_read(&sentinel);
     }
     assert!(replicas.iter().zip(before).all(|(node, before)| node.count("GET") > before), "both are used");
-    // One whose data are being replaced has none to serve.
+    // A replica that is loading new data has none to serve.
     replicas[0].state(|node| node.role = FakeRole::replica_linked(&p.addr(), "sync"));
     let before = replicas[0].count("GET");
     for _ in 0..6 {
@@ -262,7 +262,7 @@ fn row_43_after_the_first_slow_read_the_next_ones_go_elsewhere() {
             within(&client, "GET k", 900).expect("another replica answers in time");
             stalled() > before
         });
-        // It rests for a second.
+        // The node has a pause of a second.
         let slow = Instant::now();
         for _ in 0..20 {
             ok(&client, "GET k");

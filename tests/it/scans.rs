@@ -1,4 +1,5 @@
-//! Scans (rule 15): whose a cursor is, on every kind of client, for several scans at a time; a cursor that is of no use says so.
+//! Scans (rule 15): which node a cursor belongs to, on every kind of client, for several scans at a time; a useless
+//! cursor is an error.
 
 use crate::calls;
 use crate::completions;
@@ -55,7 +56,7 @@ fn a_cursor_of_an_old_primary_is_told() {
         for kind in KINDS {
             assert_eq!(cursor(&client, &format!("{kind} 0 COUNT 10")), 17);
         }
-        // Two more: one that has gone on, and one whose next step fails.
+        // Two more: one that has continued, and one whose next step fails.
         assert_eq!(cursor(&client, "SCAN 0 MATCH a*"), 17);
         old.fault("SCAN 17 MATCH b*", Fault::Error("ERR for once".into()));
         assert_eq!(cursor(&client, "SCAN 0 MATCH b*"), 17);
@@ -65,7 +66,7 @@ fn a_cursor_of_an_old_primary_is_told() {
         refresh(&sentinel);
         for kind in KINDS {
             interrupted(&client, &format!("{kind} 17 COUNT 20"), &old.addr());
-            // It is told once; from then on the cursor is one like any other that is not known.
+            // It is reported once; from then on the cursor is like any unknown one.
             assert_eq!(cursor(&client, &format!("{kind} 17")), 0);
         }
         interrupted(&client, "SCAN 17 MATCH a*", &old.addr());
@@ -90,11 +91,11 @@ fn a_scan_that_goes_on_leaves_no_cursor_behind() {
     watch.service(SERVICE, |state| state.switch_to(&new.addr()));
     refresh(&sentinel);
     answers(&new, "5");
-    // The scan is over: what comes now is somebody else's.
+    // The scan is over: what comes now belongs to another one.
     assert_eq!((cursor(&client, "SCAN 17"), cursor(&client, "SCAN 23")), (5, 5));
 }
 
-/// As many cursors are kept as rule 15 says; of one that had to go nothing is known.
+/// As many cursors are kept as rule 15 says; nothing is known of dropped ones.
 #[test]
 fn four_thousand_and_ninety_six_cursors_are_kept() {
     let (old, new) = (Scripted::primary(), Scripted::primary());
@@ -127,7 +128,7 @@ fn in_lists_and_in_what_is_submitted() {
     };
     answers(&old, "17");
     answers(&new, "0");
-    // The question who answers leaves no trace in the replies.
+    // The INFO that identifies the server leaves no trace in the replies.
     let of_list = run(&client, &["ECHO a", "SCAN 0", "HSCAN h 0", "ECHO b"]).expect("a list");
     assert_eq!(json(&of_list), r#"["a",["17",[]],["17",[]],"b"]"#);
     assert_eq!(json(&submit(&["SSCAN s 0"], CallFlags::EACH).expect("a call")), r#"["17",[]]"#);
@@ -136,7 +137,7 @@ fn in_lists_and_in_what_is_submitted() {
     assert_eq!(old.count("INFO server"), 2, "once for each connection: what is submitted has its own");
     watch.service(SERVICE, |state| state.switch_to(&new.addr()));
     refresh(&sentinel);
-    // By whatever way a cursor has come, and by whatever way it is used.
+    // However a cursor came, and however it is used.
     fails(Status::ScanInterrupted, submit(&["SCAN 17"], CallFlags::EACH));
     fails(Status::ScanInterrupted, submit(&["ECHO a", "HSCAN h 17"], 0));
     fails(Status::ScanInterrupted, run(&client, &["SET k w", "SSCAN s 17"]));
@@ -146,7 +147,7 @@ fn in_lists_and_in_what_is_submitted() {
     assert_eq!(json(&run(&client, &["SCAN 0", "SSCAN s 17"]).expect("unknown now")), r#"[["0",[]],["0",[]]]"#);
 }
 
-/// The same address, and another server: its cursors mean something else.
+/// The same address, but another server: its cursors mean something else.
 #[test]
 fn a_server_that_was_started_anew_is_another_one() {
     for info in [true, false] {
@@ -155,7 +156,7 @@ fn a_server_that_was_started_anew_is_another_one() {
         let watch = told(&node.addr(), &[]);
         let client = to_primary(&handle(&watch, &[]), &[]);
         let fill = || {
-            // The numbers of connections that follow are higher than those after a start.
+            // The connection numbers that follow are higher than those after a start.
             (0..60).for_each(|n| _ = node.cmd(&["SET", &format!("key-{n}"), "v"]));
             if !info {
                 assert!(node.cmd(&["ACL", "SETUSER", "default", "-info"]).is_ok());
@@ -165,13 +166,13 @@ fn a_server_that_was_started_anew_is_another_one() {
         let at = cursor(&client, "SCAN 0 COUNT 10");
         let other = cursor(&client, "SCAN 0 MATCH key* COUNT 20");
         assert!(at != 0 && other != 0);
-        // Another connection to the same server is no other server.
+        // Another connection to the same server is not another server.
         let next = cursor(&client, &format!("SCAN {at} COUNT 10"));
         client.disconnect().expect("an open client");
         let after = cursor(&client, &format!("SCAN {next} COUNT 10"));
         assert!(next != 0 && after != 0);
         node.restart();
-        // Where INFO tells nothing the numbers of the connections have gone back; where it does they need not have.
+        // Without INFO the connection numbers show the restart; with INFO they need not.
         let connections = if info { 200 } else { 5 };
         (0..connections).for_each(|n| _ = node.cmd(&["SET", &format!("key-{}", n % 5), "v"]));
         if !info {
@@ -198,17 +199,17 @@ fn a_replica_client_goes_on_where_the_cursor_came_from() {
         watch.service(SERVICE, |state| state.replicas[at].flags = flags.into());
         refresh(&sentinel);
     };
-    // Its replica is not fit: what begins now begins on the other one.
+    // Its replica is unfit: new scans start on the other one.
     flags(own, "s_down,slave");
     let second = cursor(&readers, "SCAN 0");
     assert_ne!(second, first);
-    // Fit again: each goes on where it was.
+    // Fit again: each continues where it was.
     flags(own, "slave");
     assert_eq!(cursor(&readers, &format!("SCAN {first}")), first);
     assert_eq!(cursor(&readers, &format!("SCAN {second}")), second);
     let counts = || replicas.each_ref().map(|node| node.count("SCAN"));
     assert_eq!(counts(), [2, 2]);
-    // Two of different nodes cannot be one list; that takes nothing from either.
+    // Cursors of different nodes cannot be in one list; neither is lost by that.
     fails(Status::ScanInterrupted, run(&readers, &[&format!("SCAN {first}"), &format!("SCAN {second}")]));
     assert_eq!((cursor(&readers, &format!("SCAN {first}")), counts()[own]), (first, 3));
     let (first, second) = (cursor(&readers, "HSCAN h 0"), cursor(&readers, "SSCAN s 0"));
@@ -248,7 +249,7 @@ fn many_scans_at_a_time_find_all_there_is() {
     });
 }
 
-/// A scan changes nothing: its failure is told as one that the same call may mend, whatever was sent.
+/// A scan changes nothing: its failure is retryable, whatever was sent.
 #[test]
 fn a_failed_scan_never_asks_whether_it_ran() {
     let primary = Scripted::primary();
@@ -276,7 +277,7 @@ fn a_failed_scan_never_asks_whether_it_ran() {
         node.fault_times("SCAN 17", 1, Fault::Stall);
         flagged("stalled", &fails(Status::Timeout, within(&client, "SCAN 17", 60)));
     }
-    // Its node is gone: the call that goes on says so.
+    // Its node is gone: the next call says so.
     let readers = to_replicas(&sentinel, &[]);
     assert_eq!(cursor(&readers, "SCAN 0"), 17);
     replica.down();

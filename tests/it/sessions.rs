@@ -1,4 +1,5 @@
-//! Sessions: one connection for WATCH, MULTI, SELECT and blocking commands; what its loss means; that nobody inherits its state.
+//! Sessions: one connection for WATCH, MULTI, SELECT and blocking commands; what its loss means; no other caller
+//! inherits its state.
 
 use crate::calls;
 use crate::support;
@@ -37,7 +38,7 @@ fn a_transaction_with_watch() {
     assert_eq!((queued.kind(0), text(&queued).as_str()), (Kind::Status, "QUEUED"));
     assert_eq!(ok(&client, "GET k"), "1", "not yet");
     assert_eq!(json(&cmd(&own, "EXEC").expect("EXEC runs")), "[2]");
-    // The key is changed meanwhile: EXEC answers null, which is an error of its own.
+    // The key was changed meanwhile: EXEC answers null, which is a separate error.
     ok(&own, "WATCH k");
     ok(&client, "SET k 7");
     ok(&own, "MULTI");
@@ -45,7 +46,7 @@ fn a_transaction_with_watch() {
     let error = fails(Status::TxnAborted, cmd(&own, "EXEC"));
     assert!(!error.has(flags::MAYBE_EXECUTED) && error.endpoint() == d.primary(SERVICE), "{error}");
     assert_eq!(ok(&client, "GET k"), "7");
-    // The whole of it as one list: the error is the same, and has the other replies.
+    // The same as one list: the error is the same, and has the other replies.
     let lines = ["WATCH k", "MULTI", "INCR k", "EXEC"];
     assert_eq!(json(&run(&own, &lines).expect("a list")), r#"["OK","OK","QUEUED",[8]]"#);
     ok(&own, "WATCH k");
@@ -53,12 +54,12 @@ fn a_transaction_with_watch() {
     let error = fails(Status::TxnAborted, run(&own, &["ECHO x", "MULTI", "INCR k", "EXEC", "GET k"]));
     assert_eq!(error.reply().map(json).as_deref(), Some(r#"["x","OK","QUEUED",null,"0"]"#));
     assert!(!error.has(flags::MAYBE_EXECUTED) && error.endpoint() == d.primary(SERVICE), "{error}");
-    // A null that is no EXEC's is a value.
+    // A null of another command is a value.
     assert_eq!(
         json(&run(&own, &["MULTI", "GET none", "EXEC", "GET none"]).expect("it ran")),
         r#"["OK","QUEUED",[null],null]"#
     );
-    // What the server refuses while queueing.
+    // Refused while queueing.
     ok(&own, "MULTI");
     assert_eq!(fails(Status::Server, cmd(&own, "NO.SUCH")).server_code(), "ERR");
     assert_eq!(fails(Status::Server, cmd(&own, "EXEC")).server_code(), "EXECABORT");
@@ -82,7 +83,7 @@ fn state_is_refused_on_shared_connections_and_names_the_session() {
         fails(Status::Unsupported, cmd(&own, line));
     }
     fails(Status::Unsupported, run(&client, &["GET k", "BLPOP k 1"]));
-    // A whole transaction as one list is refused as well, and nothing of it is sent.
+    // A whole transaction as one list is refused too, and nothing of it is sent.
     for lines in [&["MULTI", "SET k w", "EXEC"][..], &["SET k w", "MULTI", "SET k x", "EXEC"]] {
         let error = fails(Status::Unsupported, run(&client, lines));
         assert!(error.message().contains("MULTI") && error.message().contains("vigie_session_for"), "{error}");
@@ -105,7 +106,7 @@ fn databases_of_sessions() {
     assert_eq!((ok(&client, "GET where"), ok(&own, "GET where")), ("one".into(), "two".into()));
     own.disconnect().expect("given back");
     assert_eq!(ok(&own, "GET where"), "one", "a new connection, in the client's database");
-    // A database by override.
+    // A database by option.
     let three = client.session(Some(&config(&[("db", "2")]))).expect("db may be overridden");
     assert_eq!(ok(&three, "GET where"), "two");
     let id = client_id(&three);
@@ -135,7 +136,7 @@ fn a_lost_connection_aborts_the_transaction() {
     let error = fails(Status::TxnAborted, cmd(&own, "EXEC"));
     assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
     assert!(error.message().contains("new session") && error.message().contains("transaction anew"), "{error}");
-    // From here on nothing can succeed on it: nothing is RETRYABLE, and a list is told as a single command is.
+    // From here on nothing can succeed on it: nothing is RETRYABLE, and a list gets the same error as a single command.
     for lines in [&["EXEC"][..], &["MULTI", "INCR k", "EXEC"], &["ECHO x", "EXEC"]] {
         let outcome = if lines.len() == 1 { cmd(&own, lines[0]) } else { run(&own, lines) };
         let error = fails(Status::TxnAborted, outcome);
@@ -147,7 +148,7 @@ fn a_lost_connection_aborts_the_transaction() {
         assert!(error.message().contains("make a new session"), "{error}");
     }
     assert_eq!((ok(&client, "EXISTS k"), node.calls("exec")), ("0".into(), 0), "it never ran");
-    // It never moves by itself; asked to, it takes another connection.
+    // It never moves by itself; on request it takes another connection.
     own.disconnect().expect("given back");
     assert_eq!(ok(&own, "INCR k"), "1");
     kill(&node, client_id(&own));
@@ -155,7 +156,7 @@ fn a_lost_connection_aborts_the_transaction() {
     assert_eq!(ok(&client, "GET k"), "1");
 }
 
-/// The list is the first to notice: WATCH was on the connection that is gone.
+/// The list notices first: WATCH was on the connection that is gone.
 #[test]
 fn a_transaction_as_a_list_is_aborted_as_a_single_exec_is() {
     let d = single("lost-list");
@@ -214,7 +215,7 @@ fn blocking_commands_in_a_session() {
     let id = client_id(&own);
     let waits = {
         let own = own.clone();
-        // Its own timeout is longer than timeout.call: that is what the grace is for.
+        // Its own timeout is longer than timeout.call: the grace is for that.
         spawn(move || (text(&cmd(&own, "BLPOP queue 5").expect("somebody pushes")), client_id(&own)))
     };
     let blocked = || node.info("clients")["blocked_clients"].clone();
@@ -223,13 +224,13 @@ fn blocking_commands_in_a_session() {
     assert_eq!(join(&waits), (r#"["queue","job"]"#.into(), id));
     let (reply, took) = timed(|| cmd(&own, "BLPOP queue 0.1").expect("null in time"));
     assert!(reply.kind(0) == Kind::Null && took >= Duration::from_millis(100), "{took:?}");
-    // The call's own budget comes first: the connection is of no use any more, and neither is its place on the server.
+    // The call's own time ends first: the connection is useless then, and so is its place on the server.
     let outcome = takes_at_most("a budget of 100 ms", 150 * MS, || within(&own, "BLPOP queue 5", 100));
     let error = fails(Status::Timeout, outcome);
     assert!(error.has(flags::MAYBE_EXECUTED) && error.message().contains("nothing to answer yet"), "{error}");
     let service = sentinel.service(SERVICE);
     assert_eq!(service.suspicion(), None, "the server did nothing wrong");
-    // The same without a session, of what pops and of what only reads.
+    // The same without a session, for pops and for reads.
     for line in ["BLPOP queue 0", "BLPOP queue 5", "XREAD BLOCK 0 STREAMS s $"] {
         let error = fails(Status::Timeout, within(&client, line, 50));
         assert!(error.message().contains("nothing to answer yet"), "{line}: {error}");
@@ -263,7 +264,7 @@ fn two_threads_on_one_session() {
     });
     let pool = primary_pool(&client);
     assert_eq!((pool.get("in_use"), pool.get("lanes")), (1, 0), "all on one connection");
-    // A second thread's deadline holds while the first one blocks.
+    // The deadline of a second thread holds while the first one blocks.
     let waits = {
         let own = own.clone();
         spawn(move || cmd(&own, "BLPOP wake 40").map(|reply| reply.kind(0)))
@@ -398,7 +399,7 @@ fn a_session_waits_for_a_primary_and_never_moves() {
     assert_eq!(number(&own, "INCR n"), 1, "now it is on the new primary");
 }
 
-/// The flag tells a loop that another primary is the reason, on every call and for the transaction as well.
+/// The flag says that another primary is the reason, for every call and for the transaction as well.
 #[test]
 fn a_session_that_a_failover_ended_says_so_each_time() {
     let d = Deployment::new("session-failover").start();
@@ -413,7 +414,7 @@ fn a_session_that_a_failover_ended_says_so_each_time() {
         assert_eq!(error.flags(), flags::FAILOVER, "{line}: {error:?}");
         assert!(error.message().contains("new session"), "{line}: {error}");
     }
-    // The next one begins without a past: its connection is lost for another reason.
+    // The next session starts fresh: its connection is lost for another reason.
     own.disconnect().expect("given back");
     ok(&own, "GET k");
     kill(&d.primary_node(SERVICE), client_id(&own));

@@ -1,5 +1,5 @@
-//! Submitted calls: exactly one completion each, their order, credits, deadlines, cancellation, the same rules of retry and failover
-//! as for calls that somebody waits for, and the two ways in which completions come.
+//! Submitted calls: exactly one completion each, their order, credits, deadlines and cancellation; the same rules of
+//! retry and failover as for blocking calls; and both ways in which completions come.
 
 use crate::calls;
 use crate::completions;
@@ -47,7 +47,7 @@ fn blocked(primary: &Node) -> usize {
     primary.info("clients")["blocked_clients"].parse().expect("a number")
 }
 
-/// Rule 23: calls start in the order of their submission; replies come in it, bare, each with its token.
+/// Rule 23: calls start in the order of submission; replies come in that order, each with its token.
 #[test]
 fn rule_23_ten_thousand_calls_complete_once_each_and_in_order() {
     let d = single("submit-order");
@@ -118,7 +118,7 @@ fn what_is_refused_is_refused_whole_and_has_no_completion() {
     let session = client.session(None).expect("a session");
     fails(Status::Unsupported, submit_with(&session, &["INCR n"], EACH, Timeout::Default, &queue, 1));
     nothing_more(&queue);
-    // Room that was given back is there: the capacity is as it was.
+    // Released room is available: the capacity is as before.
     submit(&client, &["INCR n"; 8], &queue, 1);
     fails(Status::QueueFull, refused(&["INCR n"], Timeout::Default));
     let events = drain(&queue, 8);
@@ -134,7 +134,7 @@ fn a_queue_holds_so_many_bytes_and_no_more() {
     let queue = queue(1000);
     let big = format!("SET k {}", "x".repeat(60_000));
     submit(&client, &[&big], &queue, 1);
-    // The reply of a SET is small: when it is drained the room is there again.
+    // The reply of a SET is small: when it is drained, the room is free again.
     let full = || submit_with(&client, &[&big], EACH, Timeout::Default, &queue, 2);
     eventually("the first one is over", SOON, || full().is_ok());
     drain(&queue, 2);
@@ -145,13 +145,13 @@ fn a_queue_holds_so_many_bytes_and_no_more() {
     });
     let mut events = Vec::new();
     while queue.drain(Deadline::after(Duration::from_millis(50)), &mut events, 1000) > 0 {}
-    // With nothing outstanding any size goes through.
+    // With nothing outstanding any size is accepted.
     let huge = format!("SET k {}", "x".repeat(300_000));
     submit(&client, &[&huge], &queue, 5);
     assert_eq!(said(&drain(&queue, 1)[0]), "OK");
 }
 
-/// Rule 31 and the pipe: nobody drains, a thread of the library reads, and the descriptor says so.
+/// Rule 31 and the pipe: without a drain a thread of the library reads, and the descriptor becomes readable.
 #[test]
 fn rule_31_a_worker_reads_while_nobody_drains() {
     let d = single("submit-fd");
@@ -235,7 +235,7 @@ fn a_deadline_ends_a_call_with_the_truth_and_shifts_no_reply() {
     assert!(error.message().contains("GET") && error.message().contains("ms"), "{error}");
     s.p.clear_faults();
     assert_eq!(one(&queue).1.map(|reply| text(&reply)).expect("its own reply"), "after");
-    // A write that was sent may have run.
+    // A write that was sent may have been executed.
     s.p.fault("INCR", Fault::Stall);
     submit_with(&client, &["INCR n"], EACH, Timeout::Ms(50), &queue, 3).expect("taken");
     assert!(fails(Status::Timeout, one(&queue).1).has(flags::MAYBE_EXECUTED));
@@ -276,10 +276,10 @@ fn a_cancelled_call_completes_as_cancelled_wherever_it_is() {
     assert!(token == 1 && error.has(flags::MAYBE_EXECUTED), "{error}");
     s.p.clear_faults();
     assert_eq!(one(&queue).1.map(|reply| text(&reply)).expect("not shifted"), "behind");
-    // In the line, because writes are fenced.
+    // Pending, because writes are fenced.
     s.listened();
     s.begin(0);
-    // By the word, or by the flag: a poll may be between the two.
+    // By the event, or by the flag: a poll may come in between.
     s.told.wait_fence(true, "");
     submit(&client, &["INCR n", "INCR n"], &queue, 3);
     eventually("it is found in the line", SOON, || queue.cancel(4) == 1);
@@ -300,7 +300,7 @@ fn a_cancelled_call_completes_as_cancelled_wherever_it_is() {
     assert_eq!(one(&queue).1.map(|reply| text(&reply)).expect("a new call"), "again");
 }
 
-/// Rules 7 and 23: fenced writes wait in order, inside their deadlines; reads go on.
+/// Rules 7 and 23: fenced writes wait in order, within their deadlines; reads continue.
 #[test]
 fn rule_7_writes_wait_behind_the_fence_in_order_and_run_on_the_new_primary() {
     let s = stage(3, &[]);
@@ -328,7 +328,7 @@ fn rule_7_writes_wait_behind_the_fence_in_order_and_run_on_the_new_primary() {
     assert_eq!(seen(&s.p, "INCR n"), 0, "nothing went to the old primary");
 }
 
-/// Rules 10 (d) and 23: what was refused unexecuted runs on the node that is the primary, in the order of submission.
+/// Rules 10 (d) and 23: calls that were refused unexecuted run on the new primary, in the order of submission.
 #[test]
 fn rule_10_refused_calls_are_repeated_in_order() {
     let s = stage(1, &[]);
@@ -341,21 +341,21 @@ fn rule_10_refused_calls_are_repeated_in_order() {
     submit(&client, &["INCR n"; 300], &queue, 0);
     eventually("it was refused", SOON, || seen(&s.p, "INCR n") > 0);
     s.switch_all();
-    // They run in order; a call that was sent before may be told a moment later than one that was not.
+    // They run in order; the result of a call that was sent earlier may come a moment later.
     let mut events = drain(&queue, 300);
     events.sort_by_key(|event| event.token);
     for (i, event) in events.iter().enumerate() {
         assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
     }
     assert_eq!(s.r.state(|state| state.data[&b"n"[..]].clone()), b"300", "each ran once, on the new primary");
-    // The caller who wants no repetition is told.
+    // A caller that wants no repetition gets the error.
     s.r.state(|state| state.readonly = true);
     submit_with(&client, &["INCR n"], EACH | CallFlags::NO_RETRY, Timeout::Default, &queue, 9).expect("taken");
     let error = fails(Status::Server, one(&queue).1);
     assert!(error.message().starts_with("READONLY"), "{error}");
 }
 
-/// Rules 10 to 12: at the death of the lane each call is told truly, reads are repeated, and what was not executed runs in order.
+/// Rules 10 to 12: when the lane ends, each call gets the truth, reads are repeated, and unexecuted calls run in order.
 #[test]
 fn rule_12_the_death_of_the_lane_is_told_truly() {
     let s = stage(1, &[]);
@@ -473,7 +473,8 @@ fn rule_17_durable_writes_wait_for_replicas_on_a_lane_of_their_own() {
     assert_eq!((error.count(), number(&plain, "INCR n")), (2, 54), "executed, and not repeated");
 }
 
-/// Rule 18 for submits: they go straight to their lane while a majority has named the primary, and wait like others when none has.
+/// Rule 18 for submits: they go straight to their lane while a majority names the primary, and wait like others when
+/// none does.
 #[test]
 fn rule_18_a_submitted_write_waits_for_a_majority_and_not_longer() {
     let s = stage(3, &[("monitor.interval", "100"), ("write.majority_ms", "600")]);
@@ -510,7 +511,7 @@ fn reads_go_to_the_replicas_and_to_the_next_one_when_one_stalls() {
     for replica in &replicas {
         replica.state(|state| state.data.insert(b"k".to_vec(), b"r".to_vec()));
     }
-    // The one whose connection is there first may take more of those that come before the other's.
+    // The call whose connection is ready first may take more of those that come before the other one.
     eventually("both are connected", SOON, || {
         submit(&client, &["GET k"; 2], &queue, 0);
         drain(&queue, 2);
@@ -620,7 +621,7 @@ fn submitted_calls_are_counted_once() {
     assert_eq!(counter(&client, "calls"), 11);
 }
 
-/// As of a call that somebody waits for: a stalled replica must leave time for the others, what is slow needs its time.
+/// As for a blocking call: a stalled replica must leave time for the others, and a slow one needs its time.
 #[test]
 fn a_slow_read_has_the_whole_time_on_one_replica() {
     let primary = Scripted::primary();

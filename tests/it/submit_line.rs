@@ -1,4 +1,5 @@
-//! Submitted calls that cannot start at once: their deadlines, a close while they wait, what is told of them, and how many there may be.
+//! Submitted calls that cannot start at once: their deadlines, a close while they wait, their errors, and how many
+//! there may be.
 
 use crate::calls;
 use crate::completions;
@@ -67,7 +68,7 @@ fn a_replica_that_takes_no_connection_holds_no_other_reads_up() {
     let sentinel = told(&primary.addr(), &addrs);
     let client = open(&handle(&sentinel, &[("timeout.connect", "3000")]), Target::Replica, &[]);
     let queue = queue(1000);
-    // The first calls find both.
+    // The first calls find both nodes.
     submit(&client, &["PING"; 4], EACH, Timeout::Default, &queue, 0);
     drain(&queue, 4);
     replicas[0].fault("HELLO", Fault::Stall);
@@ -107,7 +108,7 @@ fn what_was_submitted_before_a_close_has_the_time_of_the_close() {
     client.close(Timeout::Ms(10_000)).expect("all have ended");
     let events = drain(&queue, 2);
     assert_eq!((said(&events[0]), said(&events[1])), ("OK".into(), "v".into()));
-    // What has not begun by then ends with CLOSED, and at once.
+    // Calls that have not started by then end with CLOSED, at once.
     let s = fenced();
     let client = to_primary(&s.sentinel, &[]);
     submit(&client, &["INCR n"], EACH, Timeout::Unlimited, &queue, 2);
@@ -125,7 +126,7 @@ fn what_was_submitted_before_a_close_has_the_time_of_the_close() {
     }
 }
 
-/// Rule 4 during a close: no call goes to a primary that is none any more.
+/// Rule 4 during a close: no call goes to a former primary.
 #[test]
 fn what_waits_while_a_client_is_being_closed_goes_to_the_next_primary() {
     let s = fenced();
@@ -192,7 +193,7 @@ fn retry_max_holds_for_what_was_submitted() {
 /// A number is the program's own, and two queues may have the same.
 #[test]
 fn what_is_cancelled_on_one_queue_goes_on_on_another() {
-    // In the line, and in flight.
+    // Pending, and in flight.
     for in_line in [true, false] {
         let s = stage(1, &[]);
         let client = to_primary(&s.sentinel, &[]);
@@ -222,7 +223,7 @@ fn what_is_cancelled_on_one_queue_goes_on_on_another() {
     }
 }
 
-/// Rule 23, when connections are replaced under the hands of a call: what was submitted later waits for its end.
+/// Rule 23, if connections are replaced under a call: later calls wait for its end.
 #[test]
 fn what_follows_a_disconnect_starts_after_what_is_in_flight() {
     let s = stage(1, &[]);
@@ -243,7 +244,7 @@ fn what_follows_a_disconnect_starts_after_what_is_in_flight() {
     assert_eq!((events[0].token, said(&events[0]), said(&events[1])), (1, "1".into(), "1".into()));
 }
 
-/// The cost of a call in the line does not grow with how many wait there.
+/// The cost of a pending call does not grow with the number of pending calls.
 #[test]
 fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
     const CALLS: usize = 100_000;
@@ -254,14 +255,14 @@ fn a_hundred_thousand_calls_that_waited_run_soon_and_in_order() {
         submit(&client, &["INCR n"; 100], EACH, Timeout::Unlimited, &queue, at as u64);
     }
     s.switch_all();
-    // Thirty seconds are plenty, and were too few when each start looked at all that wait.
+    // Thirty seconds are plenty; they were too short when each start examined all pending calls.
     let events = drain(&queue, CALLS);
     for (i, event) in events.iter().enumerate() {
         assert_eq!((event.token, said(event)), (i as u64, (i + 1).to_string()));
     }
 }
 
-/// Lines are told when there may be something to do for them: they need not look all the time.
+/// Pending queues are told when there may be something to do: they need not check all the time.
 #[test]
 fn the_lines_of_many_clients_cost_little_while_they_wait() {
     alone(concat!(module_path!(), "::the_lines_of_many_clients_cost_little_while_they_wait"), || {

@@ -1,4 +1,4 @@
-//! Discovery from the outside of its room: real deployments, and Sentinels and nodes that lie, stall and refuse.
+//! Discovery from outside of its room: real deployments, and Sentinels and nodes that lie, stall and refuse.
 
 use crate::calls;
 use crate::support;
@@ -81,7 +81,7 @@ fn a_real_deployment_is_found_and_followed() {
         }
         assert!(!deadline.is_over());
     };
-    // Found as soon as the Sentinel that leads the failover names it: the others follow.
+    // Found as soon as the leader of the failover names it: the others follow.
     assert_eq!(primary(&new), d.wait_switched(SERVICE, &old).addr());
     assert!(new.epoch > first.epoch && new.version > first.version);
 }
@@ -208,7 +208,7 @@ fn row_19_enough_others_have_to_agree() {
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(3, SERVICE, &node.addr());
     assert_eq!(primary(&found(&addrs(&fakes), &[("sentinel.min_others", "2")])), node.addr());
-    // With one given the others are asked in the same discovery, because they are needed.
+    // With one configured, the others are asked in the same discovery, because they are needed.
     assert_eq!(primary(&found(&[fakes[0].addr()], &[("sentinel.min_others", "2")])), node.addr());
     let error = fails(&addrs(&fakes), &[("sentinel.min_others", "3")]);
     assert!(error.status() == Status::NoPrimary && error.message().contains("min_others"), "{error:?}");
@@ -291,7 +291,7 @@ fn changed_credentials_renew_the_subscriptions() {
     discover(&sentinel).expect("found");
     let listened = || fakes.iter().all(|one| one.publish("+kit-hello", "hello") == 1);
     eventually("all are listened to", SOON, listened);
-    // What stands goes on at a Sentinel whose credentials have changed; what is opened anew needs the new ones.
+    // Open connections to a Sentinel with changed credentials continue; new ones need the new credentials.
     let changes =
         [("sentinel.password", Login::password("second")), ("sentinel.username", Login::acl("watch", "second"))];
     for (key, login) in changes {
@@ -320,7 +320,7 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     let begun = Instant::now();
     let wait = Deadline::after(Duration::from_millis(300));
     Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody");
-    // The last attempt is at the end: one that starts late is still found.
+    // The last attempt is at the end: a Sentinel that starts late is still found.
     assert!(begun.elapsed() >= Duration::from_millis(270), "given up after {:?} of 300 ms", begun.elapsed());
     let node = Scripted::primary();
     let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
@@ -328,7 +328,7 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     assert!(Sentinel::create(eager.settings().expect("settings"), Some(secs(5))).is_ok());
 }
 
-/// What was refused under the old options says nothing about the new ones, however little time has passed.
+/// A refusal under the old options does not count under the new ones, however recent.
 #[test]
 fn a_changed_option_ends_what_was_remembered_of_the_old_ones() {
     let call_with = |sentinel: &Arc<Sentinel>| calls::cmd(&calls::to_primary(sentinel, &[]), "GET k");
@@ -339,7 +339,7 @@ fn a_changed_option_ends_what_was_remembered_of_the_old_ones() {
     let sentinel = calls::handle(&watch, &[("auth.password", "wrong"), ("sentinel.password", "wrong")]);
     calls::fails(Status::Auth, call_with(&sentinel));
     sentinel.configure("sentinel.password", "watch").expect("may be changed");
-    // The Sentinel is asked again: it is the node that refuses now.
+    // The Sentinel is asked again: now the node refuses.
     let error = calls::fails(Status::Auth, call_with(&sentinel));
     assert!(error.message().contains("auth.password"), "{error:?}");
     sentinel.configure("auth.password", "right").expect("may be changed");
