@@ -87,7 +87,7 @@ statuses! {
     Protocol = -106, "VIGIE_ERR_PROTOCOL", "What the peer sent is not RESP, or not an answer to what was asked.",
         "Check that the address is a Redis or Valkey server; the connection was closed.";
     Limit = -107, "VIGIE_ERR_LIMIT", "A reply is larger, deeper or longer than the configured limits; or there is no memory for what a call needs.",
-        "Ask for less at a time, or raise reply.max_bytes, reply.max_depth or reply.max_nodes; the message has the sizes.";
+        "Ask for less at a time, or raise reply.max_bytes, reply.max_depth or reply.max_nodes; the message has the sizes. The connection is closed: other calls that shared it end as with a lost connection (VIGIE_ERR_IO; reads are sent again).";
 
     NoSentinel = -200, "VIGIE_ERR_NO_SENTINEL", "No Sentinel answered; the message says what happened with each.",
         "Check sentinel.addrs and that a Sentinel runs.";

@@ -298,10 +298,25 @@ impl Lane {
         if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.fail_all(st) } else { st }
     }
 
-    /// As [`Lane::kill`], for a connection that the peer has ended, or made useless.
+    /// As [`Lane::kill`], for a connection that the peer has ended, or made useless. A reply over a limit is told to the caller whose
+    /// reply it is; the others have lost their connection.
     fn hang_up<'a>(&'a self, mut st: Locked<'a, LaneState>, cause: Error) -> Locked<'a, LaneState> {
-        st.hung_up |= st.dead.is_none();
+        if st.dead.is_some() {
+            return st;
+        }
+        st.hung_up = true;
+        let culprit = st.due_next();
+        let cause =
+            if cause.status() == Status::Limit { self.blame(&mut st, culprit, "reply to", cause) } else { cause };
         self.kill(st, cause)
+    }
+
+    /// Notes that the lane ends because of this unit. Returns the cause for the others.
+    #[cold]
+    fn blame(&self, st: &mut LaneState, culprit: u64, part: &str, cause: Error) -> Error {
+        let text = format!("the connection was ended because of the {part} another call: {cause}");
+        st.blame(culprit, cause.with_endpoint(&self.endpoint));
+        Error::new(Status::Io, text)
     }
 
     /// Answers all waiters of a dead lane.

@@ -117,6 +117,8 @@ pub(super) struct LaneState {
     pub(super) dead: Option<Error>,
     /// The peer ended it.
     pub(super) hung_up: bool,
+    /// The unit because of which the lane has ended, and what is wrong with it. The others get [`LaneState::dead`].
+    at_fault: Option<(u64, Error)>,
 }
 
 impl LaneState {
@@ -142,6 +144,7 @@ impl LaneState {
             unused_since: None,
             dead: None,
             hung_up: false,
+            at_fault: None,
         }
     }
 
@@ -495,6 +498,21 @@ impl LaneState {
         abandoned
     }
 
+    /// Notes that the lane ends because of this unit.
+    pub(super) fn blame(&mut self, number: u64, cause: Error) {
+        self.at_fault.get_or_insert((number, cause));
+    }
+
+    /// The number of the unit whose replies are due next.
+    pub(super) fn due_next(&self) -> u64 {
+        self.head + self.first_due() as u64
+    }
+
+    /// Where in the ring the first entry is that expects a reply; 0 without one.
+    fn first_due(&self) -> usize {
+        self.ring.iter().position(|entry| entry.want != EntryWant::Nothing).unwrap_or_default()
+    }
+
     /// Ends all units of a dead lane: a unit that was not sent completely has not been executed, the others may have been.
     pub(super) fn fail_all(&mut self) -> Vec<(u64, Waiter, Failure)> {
         let Some(cause) = self.dead.clone() else { return Vec::new() };
@@ -503,15 +521,18 @@ impl LaneState {
         self.marks.clear();
         self.next_due = None;
         self.wbuf = Vec::new();
-        let (hung_up, first) = (self.hung_up, self.ring.iter().position(|entry| entry.want != EntryWant::Nothing));
-        let first = first.unwrap_or_default();
+        let (hung_up, first, at_fault) = (self.hung_up, self.first_due(), self.at_fault.take());
+        let cause_for = |number: u64| match &at_fault {
+            Some((culprit, own)) if *culprit == number => own.clone(),
+            _ => cause.clone(),
+        };
         let entries = self.ring.drain(..).enumerate();
         let ended = entries.filter_map(|(at, entry)| {
             let reached = (sent + entry.len as u64).saturating_sub(entry.end) as usize;
             let sent = reached.min(entry.len);
             let at_head = hung_up && at == first && sent > 0;
-            let failure = Failure { sent, error: cause.clone(), at_head };
-            entry.waiter.map(|waiter| (head + at as u64, waiter, failure))
+            let number = head + at as u64;
+            entry.waiter.map(|waiter| (number, waiter, Failure { sent, error: cause_for(number), at_head }))
         });
         ended.collect()
     }
@@ -752,6 +773,22 @@ mod tests {
             st.dead = Some(Error::new(Status::Io, "cut"));
             let reached: Vec<usize> = st.fail_all().iter().map(|(_, _, failure)| failure.sent).collect();
             assert_eq!(reached, [10, 5, 0]);
+        });
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_unit_is_told_to_no_other() {
+        let mut st = LaneState::new();
+        with_units(3, &mut st, &mut |st, numbers| {
+            st.swap_out(Instant::now());
+            // The first was answered.
+            drop(st.pop());
+            st.sent = 30;
+            assert_eq!(st.due_next(), numbers[1]);
+            st.blame(st.due_next(), Error::new(Status::Limit, "too large"));
+            st.dead = Some(Error::new(Status::Io, "because of another"));
+            let told = st.fail_all().into_iter().map(|(number, _, failure)| (number, failure.error.status()));
+            assert_eq!(told.collect::<Vec<_>>(), [(numbers[1], Status::Limit), (numbers[2], Status::Io)]);
         });
     }
 

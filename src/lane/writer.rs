@@ -135,6 +135,8 @@ impl Lane {
     /// Sending has failed. What the server has sent before belongs to the waiters, and may give the reason: it is read first, by
     /// the reader, or here.
     fn hear_out<'a>(&'a self, mut st: Locked<'a, LaneState>, own: u64, cause: Error) -> Locked<'a, LaneState> {
+        // Without memory for the rest of the writer's own unit, the others have only lost their connection.
+        let cause = if cause.status() == Status::Limit { self.blame(&mut st, own, "bytes of", cause) } else { cause };
         let (free, reads) = (st.reader.is_free(), own != NOBODY && st.reader.is_with(own));
         if st.dead.is_some() || !(free || reads) {
             // This wakes the reader, which ends the lane if a reply is missing. If none is missing the lane ends at its next use.

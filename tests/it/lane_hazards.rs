@@ -450,6 +450,37 @@ fn a_reply_over_the_limits_ends_the_lane() {
 }
 
 #[test]
+fn a_reply_over_the_limits_is_told_to_its_caller_and_the_others_have_lost_their_connection() {
+    let server = Server::start(|mut peer, number| {
+        if number > 0 {
+            return peer.echo();
+        }
+        (0..3).for_each(|_| drop(peer.next()));
+        peer.say("$2000\r\n");
+        peer.await_end();
+    });
+    let mut spec = server.spec(PoolSettings::default());
+    spec.lane.max = 1;
+    spec.connect = peer::connect_options(Limits { max_bytes: 1000, ..Limits::default() });
+    let pool = Pool::new(spec);
+    let failures: Vec<_> = scope(|threads| {
+        let calls: Vec<_> = (0..3).map(|_| threads.spawn(|| pool_echo(&pool, b"text", after(20_000)))).collect();
+        calls.into_iter().map(|call| call.join().unwrap().unwrap_err()).collect()
+    });
+    let with = |status: Status| failures.iter().filter(move |failure| failure.error.status() == status);
+    assert_eq!((with(Status::Limit).count(), with(Status::Io).count()), (1, 2), "{failures:?}");
+    for failure in with(Status::Io) {
+        let message = failure.error.message();
+        assert!(
+            message.contains("because of the reply to another call") && message.contains("the limit is 1000"),
+            "{message}"
+        );
+        assert!(failure.sent == echo_len(b"text") && !failure.at_head, "{failure:?}");
+    }
+    assert_text(&pool_echo(&pool, b"second", after(20_000)), b"second");
+}
+
+#[test]
 fn a_connection_that_was_closed_while_idle_costs_the_next_call_nothing() {
     one_bad_connection(
         |peer| {
