@@ -51,8 +51,9 @@
 #define VIGIE_ROOT ((uint32_t)0)
 #define VIGIE_NONE ((uint32_t)0xFFFFFFFFu)
 
-/* A call flag: done only when n replicas have the write, n from 1 to 255 (VIGIE_ERR_REPLICAS); 0: as configured. */
-#define VIGIE_CALL_REPLICAS(n) ((uint32_t)((uint32_t)(n) & 0xFFu) << 24)
+/* A call flag: done only when n replicas have the write, n from 1 to 255 (VIGIE_ERR_REPLICAS); 0: as configured. With any other n
+ * the call gives VIGIE_ERR_INVALID_ARG. n is evaluated twice. */
+#define VIGIE_CALL_REPLICAS(n) ((uint64_t)(n) <= 255u ? (uint32_t)(n) << 24 : (uint32_t)1 << 23)
 
 /* All kinds of events that vigie_sentinel_watch() takes today. */
 #define VIGIE_EVENT_ALL ((uint32_t)(VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_NOTICE | VIGIE_EVENT_FENCE | VIGIE_EVENT_DEGRADED | VIGIE_EVENT_REPLICA | VIGIE_EVENT_SENTINEL))
@@ -850,8 +851,9 @@ vigie_status vigie_session_for(vigie_client *client,
  * timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
  * option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
  * flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
- * place of the option write.replicas); n counts for calls that write and do not block; in a session it gives
- * VIGIE_ERR_INVALID_ARG.
+ * place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a session
+ * it gives VIGIE_ERR_INVALID_ARG. A WAIT or WAITAOF asks about the writes of its own connection: outside a session it is
+ * answered on another one than the write, and says nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
  * only read.
  * Blocks: up to timeout_ms.
@@ -879,7 +881,8 @@ vigie_status vigie_cmd_exec(vigie_client *client,
 /**
  * Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
  * command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
- * same. All commands go to one node. An EXEC among them (in a session) that is answered null is
+ * same. All commands go to one node. A blocking command, WAIT among them, cannot be part of a list
+ * (VIGIE_ERR_UNSUPPORTED): it runs by itself. An EXEC among them (in a session) that is answered null is
  * VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
  *
  * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:

@@ -35,7 +35,8 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
   value write `/` as `%2F`, `?` as `%3F`, `#` as `%23`, `&` as `%26`, `%` as `%25` and, behind the host, `@` as `%40`.
 - **Durations** are whole milliseconds (`250`), or have a unit behind the number: `250ms`, `5s`, `1m`. `off` stands for
   no limit where the table lists it.
-- **Switches** are `true` or `false`; `yes`/`no`, `on`/`off`, `1`/`0` mean the same.
+- **Switches** are `true` or `false`; `yes`/`no`, `on`/`off`, `1`/`0` mean the same, also for options whose words are
+  `on` and `off`.
 - **Lists** have commas between; blanks around an entry do not count; an entry given twice counts once.
 - **An empty text** stands for \"not set\": no password, no name, no map.
 - **Checking:** an unknown option or a bad value is refused where it is set (`VIGIE_ERR_CONFIG`, with the option's name

@@ -127,6 +127,9 @@ fn agreement() -> String {
     same("VIGIE_CALL_SLOW", types::vigie_call_flag::VIGIE_CALL_SLOW as i64);
     same("VIGIE_CALL_REPLICAS(255)", 255 << 24);
     same("VIGIE_CALL_REPLICAS(1)", 1 << 24);
+    for wrong in ["256", "300", "-1", "0x100000001"] {
+        same(&format!("VIGIE_CALL_REPLICAS({wrong})"), 1 << 23);
+    }
     same("VIGIE_TYPE_PUSH", types::vigie_type::VIGIE_TYPE_PUSH as i64);
     same("sizeof(vigie_status)", 4);
     same("sizeof(vigie_node)", 24);

@@ -76,7 +76,7 @@ pub(crate) fn send(
     let commands = unit.list.unwrap_or(1);
     let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), at_most_once: true, lease };
     let outcome = loaned::run(loan, unit_with_wait, deadline);
-    unwrap(outcome, unit.bytes.len(), unit.list, replicas, pool.name())
+    unwrap(context, outcome, (unit.bytes.len(), unit.list), replicas, pool.name())
 }
 
 /// Encodes a write and its WAIT, whose timeout ends before the deadline.
@@ -90,21 +90,34 @@ pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Re
     Ok(bytes)
 }
 
-/// Adds to the error of too few replicas what the caller can do about it.
-pub(crate) fn explain(context: &Context, error: Error) -> Error {
-    if !error.server_code().is_empty() {
+/// Adds to the error of too few replicas what the caller can do about it. `listed`: how many replicas the Sentinels list.
+fn explain(error: Error, replicas: u32, listed: usize) -> Error {
+    if error.status() != Status::Replicas || !error.server_code().is_empty() {
         return error;
     }
-    let listed = context.service.load().replicas.len();
+    let remedy = match replicas as usize > listed {
+        true => "ask for no more than there are",
+        false => "the others did not acknowledge it in time, see INFO replication of the primary",
+    };
     error.with_note(format_args!(
-        "; it stands, and may be lost in a failover; the Sentinels list {listed} replicas: ask for no more than there are"
+        "; it stands, and may be lost in a failover; the Sentinels list {listed} replicas: {remedy}"
     ))
 }
 
-/// The outcome of the write without its WAIT. `own`: how many bytes belong to the write.
-pub(crate) fn unwrap(outcome: Outcome, own: usize, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
-    let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(own), ..failure })?;
-    judge_wait(&whole, list, replicas, node)
+/// The outcome of the write without its WAIT. `own`: how many bytes belong to the write, and how many commands if it is a list.
+pub(crate) fn unwrap(
+    context: &Context,
+    outcome: Outcome,
+    own: (usize, Option<u32>),
+    replicas: u32,
+    node: &str,
+) -> Outcome {
+    let (bytes, list) = own;
+    let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(bytes), ..failure })?;
+    judge_wait(&whole, list, replicas, node).map_err(|failure| {
+        let error = explain(failure.error, replicas, context.service.load().replicas.len());
+        Failure { error, ..failure }
+    })
 }
 
 /// The timeout of WAIT. It leaves time for the answer before the deadline: an idle server checks the time only every 100 ms.
@@ -172,6 +185,17 @@ mod tests {
             "what it answered is kept"
         );
         assert_eq!(judge_wait(&whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+    }
+
+    #[test]
+    fn more_than_there_are_is_told_apart_from_those_that_do_not_answer() {
+        let whole = ReplyBuilder::new().array().text("OK").int(0).end().finish();
+        let told = |replicas: u32| explain(judge_wait(&whole, None, replicas, "n").unwrap_err().error, replicas, 2);
+        for (replicas, more) in [(1, false), (2, false), (3, true)] {
+            let message = told(replicas).message().to_owned();
+            assert_eq!(message.contains("list 2 replicas: ask for no more than there are"), more, "{message}");
+            assert_eq!(message.contains("did not acknowledge it in time"), !more, "{message}");
+        }
     }
 
     #[test]

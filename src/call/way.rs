@@ -117,7 +117,6 @@ pub(crate) fn end(
         // A refusal until the deadline: the server's line stays unaltered. The refusal of a handshake is reported with what was
         // tried.
         End::Failed(error) if error.is_server_line() => return Err(error),
-        End::Failed(error) if error.status() == Status::Replicas => durable::explain(context, error),
         End::Failed(error) => error,
     };
     let again = match attempt.rounds() {

@@ -81,8 +81,8 @@ impl Session {
     pub(super) fn exec(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
         plan.check_paired()?;
         if router.context.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
-            let text = format!("{} writes, or is not known to only read: this session is on a replica", plan.name());
-            return Err(Error::new(Status::ReadOnly, text));
+            let instead = "a session of a client of vigie_primary_for() or vigie_split_for()";
+            return Err(plan.read_only("this session is on a replica", instead));
         }
         let mut gate_wait = GateWait::default();
         loop {

@@ -482,8 +482,19 @@ fn size(value: u64) -> usize {
 const NO_LIMIT: &str = "; for a call without a limit give VIGIE_TIMEOUT_NONE as its timeout_ms";
 
 /// Names that other clients use for an option, where the spelling would not lead to it.
-const MEANT: [(&str, &str); 3] =
-    [("pool.size", "pool.max"), ("max.connections", "pool.max"), ("timeout.command", "timeout.call")];
+const MEANT: [(&str, &str); 11] = [
+    ("pool.size", "pool.max"),
+    ("max.connections", "pool.max"),
+    ("timeout.command", "timeout.call"),
+    ("sentinel", "sentinel.addrs"),
+    ("sentinels", "sentinel.addrs"),
+    ("hosts", "sentinel.addrs"),
+    ("master", "service"),
+    ("master.name", "service"),
+    ("primary", "service"),
+    ("database", "db"),
+    ("timeout", "timeout.call"),
+];
 
 /// The row of a key, or an error that names the nearest one.
 pub(super) fn find(key: &str) -> Result<&'static Opt> {
@@ -533,10 +544,13 @@ impl Opt {
                 set(settings, Replicas::All);
                 Ok(())
             }
-            OptionKind::CountOrAll(max, set) => value::integer(text, 0, *max).map(|v| match small(v) {
-                0 => set(settings, Replicas::None),
-                n => set(settings, Replicas::AtLeast(n)),
-            }),
+            OptionKind::CountOrAll(max, set) => {
+                let number = value::integer(text, 0, *max).map_err(|what| what + ", or all");
+                number.map(|v| match small(v) {
+                    0 => set(settings, Replicas::None),
+                    n => set(settings, Replicas::AtLeast(n)),
+                })
+            }
             OptionKind::Float(min, max, set) => value::float(text, *min, *max).map(|v| set(settings, v)),
             OptionKind::Duration(min, max, set) => {
                 let done = value::duration(text, *min, *max).map(|v| set(settings, v));
@@ -617,7 +631,10 @@ fn seconds(text: &str, min: u64, max: u64) -> std::result::Result<Duration, Stri
 }
 
 fn word(text: &str, words: Words) -> std::result::Result<fn(&mut Settings), String> {
-    words.iter().find(|(word, _)| *word == text).map(|(_, set)| *set).ok_or_else(|| {
+    let find = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, set)| *set);
+    // `on` and `off` among words are a switch, with its other spellings.
+    let as_switch = || value::switch(text).ok().and_then(|on| find(if on { "on" } else { "off" }));
+    find(text).or_else(as_switch).ok_or_else(|| {
         let known = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         format!("{} is none of: {known}", shown(text))
     })

@@ -108,6 +108,10 @@ fn an_unknown_option_is_named_with_the_nearest_known_one() {
     assert_eq!(error.message(), "unknown option \"tcp_keepalive\": did you mean \"tcp.keepalive_idle\"?");
     let error = Config::new().set("pool.size", "8").unwrap_err();
     assert_eq!(error.message(), "unknown option \"pool.size\": did you mean \"pool.max\"?");
+    for (key, known) in [("sentinels", "sentinel.addrs"), ("master", "service"), ("password", "auth.password")] {
+        let error = Config::new().set(key, "1").unwrap_err();
+        assert_eq!(error.message(), format!("unknown option {key:?}: did you mean {known:?}?"));
+    }
     let error = Config::new().set("fork", "reopen").unwrap_err();
     assert!(error.message().starts_with("unknown option \"fork\""), "{error}");
 }
@@ -205,6 +209,9 @@ fn values_out_of_range_are_refused_where_they_are_set() {
         ("client.name", "a\nb", "printable ASCII without blanks"),
         ("service", "my master", "without blanks"),
         ("pool.eager", "maybe", "neither true nor false"),
+        ("write.replicas", "300", "out of range: 0 to 255, or all"),
+        ("monitor", "maybe", "is none of: on, off, disconnect"),
+        ("failover.probe", "true", "is none of: "),
         ("lane.share_at", "NaN", "not a decimal number"),
         ("replica.preferred", "unix:/r.sock", "cannot stand here"),
         ("replica.preferred", "r1,", "entry 2 is empty"),
@@ -214,6 +221,16 @@ fn values_out_of_range_are_refused_where_they_are_set() {
         assert_eq!(error.status(), Status::Config);
         assert!(error.message().starts_with(&format!("option {key:?}: ")), "{error}");
         assert!(error.message().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn words_that_are_a_switch_take_all_its_spellings() {
+    for (text, on) in [("true", true), ("yes", true), ("1", true), ("false", false), ("no", false), ("0", false)] {
+        let settings = settings(&[("monitor", text), ("failover.fence", text)]).unwrap().sentinel;
+        assert_eq!(settings.monitor.mode == MonitorMode::On, on, "{text}");
+        assert_eq!(settings.monitor.mode == MonitorMode::Off, !on, "{text}");
+        assert_eq!(settings.failover.fence, on, "{text}");
     }
 }
 

@@ -194,8 +194,9 @@ pub unsafe extern "C" fn vigie_session_for(
 /// timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
 /// option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
 /// flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
-/// place of the option write.replicas); n counts for calls that write and do not block; in a session it gives
-/// VIGIE_ERR_INVALID_ARG.
+/// place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a session
+/// it gives VIGIE_ERR_INVALID_ARG. A WAIT or WAITAOF asks about the writes of its own connection: outside a session it is
+/// answered on another one than the write, and says nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
 /// only read.
 /// Blocks: up to timeout_ms.
@@ -239,7 +240,8 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 
 /// Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
 /// command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
-/// same. All commands go to one node. An EXEC among them (in a session) that is answered null is
+/// same. All commands go to one node. A blocking command, WAIT among them, cannot be part of a list
+/// (VIGIE_ERR_UNSUPPORTED): it runs by itself. An EXEC among them (in a session) that is answered null is
 /// VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
 ///
 /// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:

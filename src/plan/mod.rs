@@ -4,6 +4,7 @@
 //! a call goes (route), and what its outcome means (call).
 
 mod options;
+mod refuse;
 
 use std::time::Duration;
 
@@ -109,8 +110,7 @@ impl<'a> Plan<'a> {
             return Err(Error::new(Status::InvalidArg, "commands: a command needs a name"));
         }
         if commands > 1 && plan.blocks.is_some() {
-            let text = "a blocking command cannot be part of a list: run it by itself";
-            return Err(Error::new(Status::Unsupported, text));
+            return Err(plan.blocks_in_list());
         }
         plan.slow |= large || commands > LARGE_COMMANDS;
         Ok(plan)
@@ -167,11 +167,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn check_shared(&self) -> Result<()> {
         self.check_paired()?;
         match &self.state {
-            Some(name) => {
-                let text =
-                    format!("{name} changes the state of a connection that others share: use vigie_session_for()");
-                Err(Error::new(Status::Unsupported, text))
-            }
+            Some(name) => Err(Error::new(Status::Unsupported, refuse::of_state(name, &self.place_of(name)))),
             None => Ok(()),
         }
     }
@@ -179,14 +175,59 @@ impl<'a> Plan<'a> {
     /// Refuses commands that get more or fewer replies than one.
     pub(crate) fn check_paired(&self) -> Result<()> {
         match &self.unpaired {
-            Some(name) => {
-                let text = format!(
-                    "{name} is not answered once for each command, which no connection of this version carries: run it \
-                         on a connection of another client (vigie_client_topology() tells where the servers are)"
-                );
-                Err(Error::new(Status::Unsupported, text))
-            }
+            Some(name) => Err(Error::new(Status::Unsupported, refuse::of_unpaired(name, &self.place_of(name)))),
             None => Ok(()),
+        }
+    }
+
+    /// The error for a call that does not only read, where it should. `place`: what this is; `instead`: who takes it.
+    #[cold]
+    pub(crate) fn read_only(&self, place: &str, instead: &str) -> Error {
+        let writer = self.first(|args| !table::classify(&mut args.iter().copied()).flags.has(Flags::READ));
+        let (name, at) =
+            writer.map_or_else(|| (self.name(), String::new()), |(at, args)| (short(args[0]), self.place(at)));
+        let form = refuse::reading_form(&name).map(|form| format!("send {form}, or ")).unwrap_or_default();
+        let text = format!("{name}{at} writes, or is not known to only read: {place}; {form}use {instead}");
+        Error::new(Status::ReadOnly, text)
+    }
+
+    #[cold]
+    fn blocks_in_list(&self) -> Error {
+        let blocking = self.first(|args| table::classify(&mut args.iter().copied()).blocks.is_some());
+        let (name, at) = blocking.map_or_else(Default::default, |(at, args)| (short(args[0]), self.place(at)));
+        let remedy = match self.awaits && name.starts_with("WAIT") {
+            true => "wait for the replicas of a write with VIGIE_CALL_REPLICAS(n), or in a session",
+            false => "run it by itself",
+        };
+        Error::new(Status::Unsupported, format!("{name}{at} blocks, and cannot be part of a list: {remedy}"))
+    }
+
+    /// The first command of which this is true: its position and its arguments.
+    fn first(&self, is_it: impl Fn(&[&'a [u8]]) -> bool) -> Option<(usize, Vec<&'a [u8]>)> {
+        match &self.what {
+            What::Args(args) => Some((0, args.to_vec())).filter(|(_, args)| is_it(args)),
+            What::One(list) | What::List(list) => list
+                .commands()
+                .map(|command| command.args().collect())
+                .enumerate()
+                .find(|(_, args): &(_, Vec<_>)| is_it(args)),
+        }
+    }
+
+    /// Where the command of this name is in a list, for a message.
+    fn place_of(&self, name: &str) -> String {
+        let is_it = |args: &[&[u8]]| {
+            let sub = || args.get(1).map(|sub| format!("{} {}", short(args[0]), short(sub)));
+            short(args[0]) == name || sub().is_some_and(|both| both == name)
+        };
+        self.first(is_it).map(|(at, _)| self.place(at)).unwrap_or_default()
+    }
+
+    /// A position in a list, for a message; empty for what is no list.
+    fn place(&self, at: usize) -> String {
+        match &self.what {
+            What::List(list) if list.len() > 1 => format!(" (command {} of {})", at + 1, list.len()),
+            _ => String::new(),
         }
     }
 
@@ -393,6 +434,35 @@ mod tests {
         assert!(plan.unit(0).at_most_once && !Plan::list(&list[..20]).unwrap().unit(0).at_most_once);
         assert_eq!(plan.unit(1).bytes.len(), list.len() - 20);
         assert!(Plan::list(b"").is_err());
+    }
+
+    #[test]
+    fn what_is_refused_in_a_list_is_named_with_its_place() {
+        let list = |commands: &[&[&[u8]]]| {
+            let mut bytes = Vec::new();
+            commands.iter().for_each(|args| crate::resp::encode::command(&mut bytes, args));
+            bytes
+        };
+        let message = |error: Error| error.message().to_owned();
+        let bytes = list(&[&[b"GET", b"a"], &[b"SORT", b"b", b"STORE", b"c"], &[b"SET", b"d", b"e"]]);
+        let refused = message(Plan::list(&bytes).unwrap().read_only("this client reads", "another"));
+        assert!(refused.starts_with("SORT (command 2 of 3) writes"), "{refused}");
+        assert!(refused.ends_with("this client reads; send SORT_RO, or use another"), "{refused}");
+        let bytes = list(&[&[b"CLIENT", b"ID"], &[b"CLIENT", b"SETNAME", b"x"]]);
+        let refused = message(Plan::list(&bytes).unwrap().check_shared().unwrap_err());
+        assert!(refused.starts_with("CLIENT SETNAME (command 2 of 2) changes the state"), "{refused}");
+        let bytes = list(&[&[b"PING"], &[b"SUBSCRIBE", b"x"]]);
+        let refused = message(Plan::list(&bytes).unwrap().check_shared().unwrap_err());
+        assert!(refused.starts_with("SUBSCRIBE (command 2 of 2) is not answered"), "{refused}");
+        for (command, remedy) in [(&[&b"BLPOP"[..], b"q", b"1"], "by itself"), (&[b"WAIT", b"1", b"0"], "REPLICAS(n)")]
+        {
+            let Err(refused) = Plan::list(&list(&[&[b"PING"], command])).map(drop).map_err(message) else { panic!() };
+            assert!(refused.contains(" (command 2 of 2) blocks") && refused.contains(remedy), "{refused}");
+        }
+        let bytes = list(&[&[b"GET", b"a"], &[b"INCR", b"b"]]);
+        let alone = Plan::single(&list::parse(&bytes).unwrap().commands().nth(1).unwrap());
+        let refused = message(alone.read_only("this client reads", "another"));
+        assert!(refused.starts_with("INCR writes") && refused.ends_with("reads; use another"), "{refused}");
     }
 
     #[test]

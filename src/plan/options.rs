@@ -32,12 +32,17 @@ impl CallFlags {
     pub const SLOW: u32 = 1 << 6;
     /// How many replicas must have it before it counts as done: in the highest byte.
     const REPLICAS: u32 = 0xFF << 24;
+    /// What VIGIE_CALL_REPLICAS(n) of the header makes of a number that does not fit.
+    const BAD_REPLICAS: u32 = 1 << 23;
     const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
     pub fn from_bits(bits: u32) -> Result<Self> {
         match bits & !Self::KNOWN {
             0 => Ok(Self(bits)),
+            Self::BAD_REPLICAS => {
+                Err(Error::new(Status::InvalidArg, "flags: VIGIE_CALL_REPLICAS(n): n must be from 0 to 255"))
+            }
             unknown => Err(Error::new(Status::InvalidArg, format!("unknown call flags {unknown:#x}"))),
         }
     }

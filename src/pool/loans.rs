@@ -225,7 +225,8 @@ impl Pool {
             Err(inner) => inner,
         };
         if self.settings.wait == Some(Duration::ZERO) {
-            return Err(Error::new(Status::PoolBusy, self.all_taken(&inner))
+            let remedy = "raise pool.max, set pool.wait";
+            return Err(Error::new(Status::PoolBusy, self.all_taken(&inner, remedy))
                 .with_endpoint(&self.name)
                 .with_flags(flags::RETRYABLE));
         }
@@ -363,17 +364,21 @@ impl Pool {
                 self.open_loan(deadline)
             }
             None => {
-                let text = format!("{} (after {} ms)", self.all_taken(&inner), begun.elapsed().as_millis());
+                let remedy = match self.settings.wait {
+                    Some(_) if !deadline.is_over() => "raise pool.max or pool.wait",
+                    _ => "raise pool.max, give the call more time",
+                };
+                let text = format!("{} (after {} ms)", self.all_taken(&inner, remedy), begun.elapsed().as_millis());
                 Err(Error::new(Status::PoolTimeout, text).with_endpoint(&self.name).with_flags(flags::RETRYABLE))
             }
         }
     }
 
-    fn all_taken(&self, inner: &Inner) -> String {
+    fn all_taken(&self, inner: &Inner, remedy: &str) -> String {
         let (idle, lent, waiting) = inner.loans.counts();
         format!(
             "no dedicated connection to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {} (one place \
-             is kept for calls that share a connection); raise pool.max, set pool.wait, or hold sessions and blocking commands for a shorter time",
+             is kept for calls that share a connection); {remedy}, or hold sessions and blocking commands for a shorter time",
             self.name,
             inner.total,
             inner.total - inner.loans.opening,

@@ -155,11 +155,8 @@ impl Context {
     pub(crate) fn check_target(&self, plan: &Plan<'_>, call: CallFlags) -> Result<()> {
         self.check_on_primary(call)?;
         match self.target {
-            Target::Replica if !plan.reads => {
-                let text =
-                    format!("{} writes, or is not known to only read: this client reads from replicas", plan.name());
-                Err(Error::new(Status::ReadOnly, text))
-            }
+            Target::Replica if !plan.reads => Err(plan
+                .read_only("this client reads from replicas", "a client of vigie_primary_for() or vigie_split_for()")),
             _ => Ok(()),
         }
     }

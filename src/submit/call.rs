@@ -256,7 +256,10 @@ impl InFlight {
         }
         match self.way.replicas {
             0 => outcome,
-            n => durable::unwrap(outcome, self.own, self.list, n, self.way.route.pool.name()),
+            n => {
+                let (context, own) = (&call.router().context, (self.own, self.list));
+                durable::unwrap(context, outcome, own, n, self.way.route.pool.name())
+            }
         }
     }
 }

@@ -225,7 +225,9 @@ fn full_pools_and_missing_replicas_name_the_remedy() {
     let session = primary.session(None).unwrap();
     cmd(&session, &["GET", "k"]);
     let full = fails(&primary.session(None).unwrap(), &["GET", "k"], Timeout::Ms(20_000));
-    says(&full, Status::PoolTimeout, &["raise pool.max", "for a shorter time"]);
+    says(&full, Status::PoolTimeout, &["raise pool.max or pool.wait", "for a shorter time"]);
+    let late = fails(&primary.session(None).unwrap(), &["GET", "k"], Timeout::Ms(10));
+    says(&late, Status::PoolTimeout, &["raise pool.max, give the call more time"]);
     assert_eq!(times(&full, "(after "), 1, "{full:?}");
     drop(session);
     node.fault("WAIT", Fault::Reply(Value::Int(2)));
