@@ -1,8 +1,10 @@
-//! The rules of the house, held by reading the sources: which room may use which, where `unsafe`, threads and writes to
+//! The rules of the house, held by reading the sources: which room may use which, where `unsafe`, threads, locks and writes to
 //! sockets may be, what no file may hold. ARCHITECTURE.md says why.
 
 #[path = "layering/circles.rs"]
 mod circles;
+#[path = "layering/locks.rs"]
+mod locks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,15 +99,28 @@ fn the_table_of_rooms_has_no_circle() {
     }
 }
 
+/// What a thread waits for while it holds a lock keeps all who want the lock waiting, too.
+#[test]
+fn each_lock_has_its_rank_and_the_page_shows_their_order() {
+    let sources = sources();
+    let found = locks::judge_ranks(&sources);
+    assert!(found.is_empty(), "{found:#?}");
+    let without = |name: &str| {
+        let rest: Vec<_> = sources.iter().filter(|(file, _)| file != name).cloned().collect();
+        locks::judge_ranks(&rest).join("\n")
+    };
+    let missed = without("pool/census.rs");
+    assert!(missed.contains("Census is the rank of 0 locks") && missed.contains("there is no lock Census"), "{missed}");
+    let twice: Vec<_> = [&sources[..], &[("a.rs".to_owned(), "Lock::new(Rank::Census, 1)".to_owned())]].concat();
+    assert_eq!(locks::judge_ranks(&twice), ["Census is the rank of 2 locks"]);
+    locks::assert_shown();
+}
+
 /// More than two files that use each other cannot be read one after the other.
 #[test]
 fn no_more_than_two_files_use_each_other() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let name = |file: &Path| file.strip_prefix(&src).expect("below src").to_string_lossy().replace('\\', "/");
-    let files = rust_files(&src).into_iter().map(|file| (name(&file), fs::read_to_string(&file).expect("readable")));
-    let sources = files.filter(|(name, _)| !is_test(name)).map(|(name, text)| (name, without_tests(&code_only(&text))));
     let (mut found, mut over_rooms) = (Vec::new(), Vec::new());
-    for circle in Crate::new(sources.collect()).components() {
+    for circle in Crate::new(sources()).components() {
         if circle.iter().any(|file| room_of(file) != room_of(&circle[0])) {
             over_rooms.push(circle);
         } else if circle.len() > 2 {
@@ -143,6 +158,21 @@ fn each_rule_sees_its_breach() {
         ("topology/a.rs", "fn f() { fastrand::f64(); }", "random numbers"),
         ("sys/a.rs", "static X: OnceLock<u8> = OnceLock::new();", "a forked child"),
         ("sys/a.rs", "static X: std::sync::Once = Once::new();", "a forked child"),
+        ("pool/a.rs", "use std::sync::{Arc, Mutex};", "a lock that has no rank"),
+        ("pool/a.rs", "use std::sync::{\n    Arc,\n    Condvar,\n};", "a lock that has no rank"),
+        ("sys/a.rs", "struct A(std::sync::RwLock<u8>);", "a lock that has no rank"),
+        ("sys/a.rs", "#[cfg(test)]\nmod tests;\nstruct A(std::sync::RwLock<u8>);", "a lock that has no rank"),
+        ("net/a.rs", "fn f() { std::thread::sleep(time); }", "waits without may_wait()"),
+        (
+            "net/a.rs",
+            "fn f() {\n    may_wait(x);\n}\nfn g() {\n    receiver.recv().ok();\n}",
+            "waits without may_wait()",
+        ),
+        (
+            "sys/a.rs",
+            "fn f() {\n    // SAFETY: none.\n    unsafe { libc::poll(a, b, c) };\n    may_wait(x);\n}",
+            "waits without may_wait()",
+        ),
     ];
     for (name, code, wanted) in cases {
         let breaches = judge(name, &format!("//! A room.\n{code}\n"));
@@ -170,13 +200,23 @@ fn what_is_allowed_is_let_through() {
             "sys/a.rs",
             "// SAFETY: the pointer comes from a Box, and two lines\n// may say so.\nfn f() { unsafe { g() } }",
         ),
+        ("pool/a.rs", "use crate::sys::sync::{Condvar, Lock};\nuse std::sync::{Arc, Weak, atomic::AtomicU8};"),
+        ("net/a.rs", "fn f() {\n    may_wait(x);\n    receiver.recv().ok();\n}"),
         ("ffi/a.rs", "#[unsafe(no_mangle)]\npub unsafe extern \"C\" fn vigie_x() {}"),
-        ("time.rs", "#[cfg(test)]\nmod tests { fn f() { println!(\"x\"); std::thread::spawn(|| ()); } }"),
+        ("time.rs", "#[cfg(test)]\nmod tests {\nfn f() { println!(\"x\"); std::thread::spawn(|| ()); } }"),
     ];
     for (name, code) in cases {
         let breaches = judge(name, &format!("//! A room.\n{code}\n"));
         assert!(breaches.is_empty(), "{name}: {code:?} gave {breaches:?}");
     }
+}
+
+/// The code of all files, without comments, strings and unit tests, by their paths below src.
+fn sources() -> Vec<(String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let name = |file: &Path| file.strip_prefix(&src).expect("below src").to_string_lossy().replace('\\', "/");
+    let files = rust_files(&src).into_iter().map(|file| (name(&file), fs::read_to_string(&file).expect("readable")));
+    files.filter(|(name, _)| !is_test(name)).map(|(name, text)| (name, without_tests(&code_only(&text)))).collect()
 }
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
@@ -208,6 +248,7 @@ fn judge(name: &str, text: &str) -> Vec<String> {
         judge_rooms(name, &code, &mut found);
         judge_unsafe(name, text, &code, &mut found);
         judge_words(name, &code, &mut found);
+        locks::judge(name, &code, &mut found);
     }
     found.into_iter().map(|breach| format!("src/{name}: {breach}")).collect()
 }
@@ -353,10 +394,10 @@ fn words_after<'a>(line: &'a str, word: &str) -> Vec<&'a str> {
 
 /// The text up to a module of unit tests.
 fn without_tests(code: &str) -> String {
-    match code.find("#[cfg(test)]\nmod ") {
-        Some(at) => code[..at].to_owned(),
-        None => code.to_owned(),
-    }
+    let mut modules = code.match_indices("#[cfg(test)]\nmod ");
+    // A module in a file of its own is only named here.
+    let inline = modules.find(|(at, _)| code[*at..].lines().nth(1).is_some_and(|line| line.ends_with('{')));
+    inline.map_or(code, |(at, _)| &code[..at]).to_owned()
 }
 
 /// The text with comments and the insides of strings and characters blanked; lines stay where they are.

@@ -134,6 +134,7 @@ mod portable {
 #[cfg(loom)]
 mod model {
     use super::Instant;
+    use crate::sys::rank::may_wait;
     use crate::time::model;
     use loom::sync::atomic::{AtomicU32, Ordering};
     use loom::thread::{self, Thread};
@@ -173,6 +174,7 @@ mod model {
             if self.0.fetch_add(0, Ordering::SeqCst) != ticket {
                 return;
             }
+            may_wait("a word");
             let end = end.filter(|_| model::moves());
             let thread = thread::current();
             let id = thread.id();

@@ -4,7 +4,7 @@
 //! an outdated state is dropped. Leaves to others: running it (running), and what a switch means for calls
 //! (transition).
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::cause::{Cause, Why};
@@ -18,6 +18,7 @@ use crate::config::MonitorMode;
 use crate::error::{Error, Status};
 use crate::net::Role;
 use crate::sys::panic;
+use crate::sys::sync::Locked;
 
 /// A discovery under way. However it ends, a panic included, the callers that wait are told: at the latest when it is
 /// dropped.
@@ -139,7 +140,7 @@ impl Service {
 
     /// Starts the discovery that was requested meanwhile, and wakes the callers that wait. They find the connection
     /// that verified the primary in their pool.
-    fn start_again(self: &Arc<Self>, mut state: MutexGuard<'_, DiscoveryState>, verified: Option<Verified>) {
+    fn start_again(self: &Arc<Self>, mut state: Locked<'_, DiscoveryState>, verified: Option<Verified>) {
         if let Some(urgency) = state.again.take().filter(|_| !self.shared.is_closed()) {
             let _ = self.start(&mut state, urgency);
         }

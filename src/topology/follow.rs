@@ -10,8 +10,9 @@ use super::cause::{Cause, Why};
 use super::snapshot::Snapshot;
 use crate::config::Endpoint;
 use crate::net::{Replication, Role};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 use arc_swap::ArcSwap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A node's answer to the question for its replication id.
 #[derive(Debug, Clone, Copy)]
@@ -124,8 +125,7 @@ fn named(endpoint: Option<&Endpoint>) -> String {
 
 /// What a service knows about the replication ids of its nodes, and what was found out about nodes that were weighed or
 /// could not be asked.
-#[derive(Debug, Default)]
-pub(super) struct Following(Mutex<FollowingState>);
+pub(super) struct Following(Lock<FollowingState>);
 
 #[derive(Debug, Default)]
 struct FollowingState {
@@ -153,8 +153,12 @@ const OLDER: usize = 4;
 pub(super) type TellReplica<'a> = &'a dyn Fn(&Endpoint, Option<bool>, Why);
 
 impl Following {
-    fn state(&self) -> MutexGuard<'_, FollowingState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new() -> Self {
+        Self(Lock::new(Rank::Following, FollowingState::default()))
+    }
+
+    fn state(&self) -> Locked<'_, FollowingState> {
+        self.0.lock()
     }
 
     /// The replication id of this primary, and the earlier ones, as far as they are known.

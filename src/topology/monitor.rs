@@ -5,7 +5,7 @@
 //! done for a handle (handle_state) and for a discovery (running).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::handle_state::{HandleState, NAP, kept};
@@ -16,6 +16,8 @@ use super::service::Wanted;
 use crate::config::MonitorMode;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, Found, PollFd};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 use crate::sys::thread;
 use crate::sys::waker::Waker;
 
@@ -26,7 +28,7 @@ pub(super) fn register(sentinel: &Arc<Sentinel>) {
     if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
         return;
     }
-    let monitor = MONITOR.get_or_make(Monitor::default);
+    let monitor = MONITOR.get_or_make(Monitor::new);
     let mut state = monitor.state();
     if monitor.adopt(&mut state, sentinel) {
         state.recheck = true;
@@ -39,7 +41,7 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wante
     if sentinel.settings().sentinel.monitor.mode == MonitorMode::Off || sentinel.is_closed() {
         return Some(wanted);
     }
-    let monitor = MONITOR.get_or_make(Monitor::default);
+    let monitor = MONITOR.get_or_make(Monitor::new);
     let mut state = monitor.state();
     monitor.adopt(&mut state, sentinel);
     if state.waker.is_none() {
@@ -54,13 +56,12 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wante
 
 /// Has the monitor check all handles and services: a handle was closed, or a discovery ended on another thread.
 pub(super) fn recheck() {
-    let mut state = MONITOR.get_or_make(Monitor::default).state();
+    let mut state = MONITOR.get_or_make(Monitor::new).state();
     state.recheck = true;
     state.wake();
 }
 
-#[derive(Default)]
-struct Monitor(Mutex<MonitorState>);
+struct Monitor(Lock<MonitorState>);
 
 #[derive(Default)]
 struct MonitorState {
@@ -82,8 +83,12 @@ impl MonitorState {
 }
 
 impl Monitor {
-    fn state(&self) -> MutexGuard<'_, MonitorState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> Self {
+        Self(Lock::new(Rank::Monitor, MonitorState::default()))
+    }
+
+    fn state(&self) -> Locked<'_, MonitorState> {
+        self.0.lock()
     }
 
     /// Adds a handle, and starts the thread if it is not running; whether the handle is new.

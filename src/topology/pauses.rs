@@ -3,19 +3,26 @@
 //! Guarantees: a pause belongs to the configuration epoch in which the node failed; a caller that waits for a pause
 //! notices when all are ended. Leaves to others: the length of a pause (net), and what ends it (service, handle_state).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Endpoint, RetrySettings};
 use crate::net::Pause;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 
 /// The pauses of the nodes of a service.
-#[derive(Default)]
 pub(super) struct Pauses {
-    known: Mutex<Vec<NodePause>>,
+    known: Lock<Vec<NodePause>>,
     /// How many times all pauses were ended.
     ended: AtomicU64,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { known: Lock::new(Rank::Pauses, Vec::new()), ended: AtomicU64::new(0) }
+    }
 }
 
 struct NodePause {
@@ -68,8 +75,8 @@ impl Pauses {
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<NodePause>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, Vec<NodePause>> {
+        self.known.lock()
     }
 }
 

@@ -8,7 +8,8 @@ use super::answer::Peer;
 use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
 use crate::sys::random;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 
 /// A learned Sentinel is removed after this many discoveries in which it neither answered nor was named.
 const MISSES: u32 = 3;
@@ -42,7 +43,7 @@ pub enum Met {
 }
 
 /// The list.
-pub struct SentinelList(Mutex<Vec<Entry>>);
+pub struct SentinelList(Lock<Vec<Entry>>);
 
 struct Entry {
     endpoint: Endpoint,
@@ -77,7 +78,7 @@ impl SentinelList {
     pub fn new(given: &[Endpoint]) -> Self {
         let mut entries: Vec<_> = given.iter().map(|endpoint| Entry::new(endpoint.clone(), true, None)).collect();
         random::rng().shuffle(&mut entries);
-        Self(Mutex::new(entries))
+        Self(Lock::new(Rank::Members, entries))
     }
 
     /// All of them, the best first.
@@ -168,8 +169,8 @@ impl SentinelList {
         drop_doubles(&mut entries);
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> Locked<'_, Vec<Entry>> {
+        self.0.lock()
     }
 }
 

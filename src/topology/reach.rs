@@ -16,6 +16,7 @@ use crate::error::{Error, Result, Status};
 use crate::net::LinkOptions;
 use crate::resp::encode;
 use crate::sys::poll::Found;
+use crate::sys::thread;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
 
@@ -37,7 +38,7 @@ pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Dead
         if error.status() == Status::Auth || left.is_some_and(|left| left.is_zero()) {
             return Err(error);
         }
-        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
+        thread::sleep(left.map_or(pause, |left| pause.min(left)));
         pause = (pause * 2).min(PAUSES.1);
     }
 }

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::service::{Driver, Service};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::config::Settings;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Lock, Locked};
 
 /// How many services are kept; beyond that, the unused one that was asked for longest ago is removed.
 const FORGOTTEN: usize = 1000;
@@ -17,19 +19,20 @@ const FORGOTTEN: usize = 1000;
 /// A deployment: its Sentinels and the services that they watch.
 pub struct Sentinel {
     shared: Arc<Shared>,
-    services: Mutex<BTreeMap<String, Arc<Service>>>,
+    services: Lock<BTreeMap<String, Arc<Service>>>,
     /// Held while the settings are changed.
-    configuring: Mutex<()>,
+    configuring: Lock<()>,
 }
 
 impl Sentinel {
     pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, services: Mutex::default(), configuring: Mutex::new(()) })
+        let services = Lock::new(Rank::Services, BTreeMap::new());
+        Arc::new(Self { shared, services, configuring: Lock::new(Rank::Configuring, ()) })
     }
 
     /// Locks the settings against other changes until the guard is dropped.
-    pub(super) fn configuring(&self) -> MutexGuard<'_, ()> {
-        lock(&self.configuring)
+    pub(super) fn configuring(&self) -> Locked<'_, ()> {
+        self.configuring.lock()
     }
 
     /// Whether no Sentinel is heard.
@@ -53,7 +56,7 @@ impl Sentinel {
 
     /// The service of this name. Unused services are kept up to a limit.
     pub fn service(self: &Arc<Self>, name: &str) -> Arc<Service> {
-        let mut services = lock(&self.services);
+        let mut services = self.services.lock();
         if let Some(service) = services.get(name) {
             return Arc::clone(service);
         }
@@ -71,7 +74,7 @@ impl Sentinel {
 
     /// The service of this name, if it was asked for before.
     pub(super) fn known_service(&self, name: &str) -> Option<Arc<Service>> {
-        lock(&self.services).get(name).cloned()
+        self.services.lock().get(name).cloned()
     }
 
     /// Whether it was closed.
@@ -80,7 +83,7 @@ impl Sentinel {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Service>> {
-        lock(&self.services).values().cloned().collect()
+        self.services.lock().values().cloned().collect()
     }
 }
 

@@ -20,13 +20,15 @@ use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Pause, Replication};
 use crate::sys::random;
+use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
+use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::{Deadline, WriteLease};
 use crate::worker::Host;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// The pause between two discoveries of a service, and the longest random addition.
@@ -108,7 +110,7 @@ pub struct Service {
     /// The state of the fence, readable without a lock.
     pub(super) write_lease: Arc<WriteLease>,
     pub(super) failover_seq: AtomicU64,
-    state: Mutex<DiscoveryState>,
+    state: Lock<DiscoveryState>,
     pub(super) waiters: Condvar,
     pub(super) following: Following,
     pub(super) pauses: Pauses,
@@ -176,9 +178,9 @@ impl Service {
             version: AtomicU64::new(0),
             write_lease: Arc::default(),
             failover_seq: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Lock::new(Rank::Discovery, DiscoveryState::default()),
             waiters: Condvar::new(),
-            following: Following::default(),
+            following: Following::new(),
             pauses: Pauses::default(),
         })
     }
@@ -322,8 +324,8 @@ impl Service {
             }
             has_waited = true;
             state = match deadline.left() {
-                Some(left) => self.waiters.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.waiters.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.waiters.wait_timeout(state, left),
+                None => self.waiters.wait(state),
             };
         }
     }
@@ -331,10 +333,10 @@ impl Service {
     /// Runs a discovery on the caller's thread, because no other can be had.
     fn discover_here<'a>(
         self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, DiscoveryState>,
+        mut state: Locked<'a, DiscoveryState>,
         deadline: Deadline,
         error: Error,
-    ) -> Result<MutexGuard<'a, DiscoveryState>> {
+    ) -> Result<Locked<'a, DiscoveryState>> {
         let Some(driver) = self.driver.upgrade().filter(|_| !deadline.is_over()) else { return Err(error) };
         state.running = true;
         let number = state.finished + 1;
@@ -405,7 +407,7 @@ impl Service {
             if left.is_zero() {
                 return;
             }
-            state = self.waiters.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.waiters.wait_timeout(state, left);
         }
     }
 
@@ -579,12 +581,12 @@ impl Service {
     /// Whether the lock is held.
     #[cfg(test)]
     pub(super) fn is_locked(&self) -> bool {
-        self.state.try_lock().is_err()
+        self.state.is_locked()
     }
 
     /// A panic under this lock leaves no inconsistent state.
-    pub(super) fn state(&self) -> MutexGuard<'_, DiscoveryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state(&self) -> Locked<'_, DiscoveryState> {
+        self.state.lock()
     }
 }
 

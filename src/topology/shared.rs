@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -18,7 +18,9 @@ use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::net::{Conn, ConnectOptions};
 use crate::queue::Queue;
+use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
+use crate::sys::sync::Lock;
 use crate::time::Deadline;
 
 /// What a sentinel handle and its services share.
@@ -31,8 +33,8 @@ pub(super) struct Shared {
     /// No Sentinel is heard.
     degraded: AtomicBool,
     /// Sentinels whose events the user may not hear, and why.
-    deaf: Mutex<BTreeMap<String, String>>,
-    children: Mutex<Vec<Weak<dyn Child>>>,
+    deaf: Lock<BTreeMap<String, String>>,
+    children: Lock<Vec<Weak<dyn Child>>>,
 }
 
 impl Shared {
@@ -45,10 +47,10 @@ impl Shared {
             settings: ArcSwap::from_pointee(settings),
             closed: AtomicBool::new(false),
             config_version: AtomicU64::new(1),
-            watchers: Watchers::default(),
+            watchers: Watchers::new(),
             degraded: AtomicBool::new(false),
-            deaf: Mutex::default(),
-            children: Mutex::default(),
+            deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
+            children: Lock::new(Rank::Children, Vec::new()),
         })
     }
 
@@ -82,13 +84,13 @@ impl Shared {
 
     /// Adds a client of the handle.
     pub(super) fn adopt(&self, child: Weak<dyn Child>) {
-        let mut children = lock(&self.children);
+        let mut children = self.children.lock();
         children.retain(|child| child.strong_count() > 0);
         children.push(child);
     }
 
     pub(super) fn children(&self) -> Vec<Arc<dyn Child>> {
-        lock(&self.children).iter().filter_map(Weak::upgrade).collect()
+        self.children.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Tells the clients that a discovery ended, the primary changed, or the fence came down: they close connections to
@@ -119,7 +121,7 @@ impl Shared {
 
     /// Notes which events of a Sentinel are not heard, if any.
     pub(super) fn note_deaf(&self, sentinel: &Endpoint, why: Option<&str>) {
-        let mut deaf = lock(&self.deaf);
+        let mut deaf = self.deaf.lock();
         match why {
             Some(why) => drop(deaf.insert(sentinel.to_string(), why.to_owned())),
             None => drop(deaf.remove(&sentinel.to_string())),
@@ -128,7 +130,7 @@ impl Shared {
 
     /// Which events are not heard, by Sentinel.
     pub(super) fn deaf(&self) -> BTreeMap<String, String> {
-        lock(&self.deaf).clone()
+        self.deaf.lock().clone()
     }
 
     pub(super) fn is_degraded(&self) -> bool {
@@ -158,9 +160,4 @@ pub trait Child: Send + Sync {
 /// The error of an operation on a closed handle.
 pub(crate) fn closed() -> Error {
     Error::new(Status::Closed, "the sentinel handle is closed")
-}
-
-/// A panic under one of these locks leaves no inconsistent state.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,8 @@
 //! changes nothing. Leaves to others: what follows from each word (failover), verifying (discovery), holding calls back
 //! (call).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Shown;
@@ -72,7 +72,7 @@ impl Service {
                 return Err(Error::new(Status::Fenced, text).with_flags(flags::RETRYABLE | flags::FAILOVER));
             }
             let wait = deadline.left_or(LOOK).min(LOOK);
-            drop(self.waiters.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner));
+            drop(self.waiters.wait_timeout(state, wait));
             self.check_fence();
             state = self.state();
             late = deadline.is_all_but_over();

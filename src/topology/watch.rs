@@ -3,7 +3,7 @@
 //! Guarantees: no callbacks; an event is built once for all watchers; a full queue counts what it loses. EVENTS.md is
 //! written from the tables; keys may be added, never changed.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::cause::{Cause, CauseInfo, Why};
 use crate::config::Endpoint;
@@ -14,6 +14,8 @@ use crate::resp::fields::{
     field,
 };
 use crate::resp::{Reply, ReplyBuilder};
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
 
 /// An event that a program can watch.
 #[derive(Debug, Clone)]
@@ -208,8 +210,7 @@ pub const WATCHABLE: u32 =
     kind::TOPOLOGY | kind::NOTICE | kind::FENCE | kind::DEGRADED | kind::REPLICA | kind::SENTINEL;
 
 /// The watches of a handle.
-#[derive(Default)]
-pub(super) struct Watchers(Mutex<Vec<Watcher>>);
+pub(super) struct Watchers(Lock<Vec<Watcher>>);
 
 struct Watcher {
     queue: Weak<Queue>,
@@ -218,9 +219,13 @@ struct Watcher {
 }
 
 impl Watchers {
+    pub(super) fn new() -> Self {
+        Self(Lock::new(Rank::Watchers, Vec::new()))
+    }
+
     /// A queue has one watch: a new one replaces it, and without kinds it ends.
     pub(super) fn set(&self, queue: &Arc<Queue>, mask: u32, token: u64) {
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watchers = self.0.lock();
         watchers.retain(|watcher| {
             watcher.queue.strong_count() > 0 && !std::ptr::eq(watcher.queue.as_ptr(), Arc::as_ptr(queue))
         });
@@ -231,14 +236,14 @@ impl Watchers {
 
     /// Whether there is one.
     pub(super) fn is_any(&self) -> bool {
-        let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = self.0.lock();
         watchers.iter().any(|watcher| watcher.queue.strong_count() > 0)
     }
 
     /// Sends an event to all queues that watch its kind.
     pub(super) fn tell(&self, event: &TopologyEvent) {
         let kind = event.kind();
-        let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = self.0.lock();
         let mut reply = None;
         for watcher in watchers.iter().filter(|watcher| watcher.mask & kind != 0) {
             let Some(queue) = watcher.queue.upgrade() else { continue };
