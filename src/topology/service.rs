@@ -361,14 +361,17 @@ impl Service {
     /// An error of a discovery during the wait says more than a timeout; an older one says nothing about now.
     fn timed_out(&self, state: &DiscoveryState, deadline: Deadline) -> Error {
         let after = deadline.elapsed();
-        let text = format!(
-            "the primary of service {} is still being looked for (after {} ms)",
-            quoted(&self.name),
-            after.as_millis()
-        );
+        let (name, ms) = (quoted(&self.name), after.as_millis());
         match &state.last {
-            Some((at, Some(last))) if at.elapsed() <= after => last.clone().in_context(text),
-            _ => Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE),
+            Some((at, Some(last))) if at.elapsed() <= after => {
+                // It names the service, mostly.
+                last.clone()
+                    .in_service(format_args!("the primary is still being looked for (after {ms} ms)"), &self.name)
+            }
+            _ => {
+                let text = format!("the primary of service {name} is still being looked for (after {ms} ms)");
+                Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! The texts of errors: what was tried, where, what happened, and what to do about it.
 
 use crate::api as vigie_kit;
+use crate::calls;
 use crate::support;
 
 use std::time::Duration;
 
-use support::{Deployment, Fault, Scripted, Value, refuse};
+use support::{Deployment, Fault, Scripted, Value, eventually, refuse};
 use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
@@ -157,6 +158,25 @@ fn the_systems_words_come_without_a_number_and_a_time_is_told_once() {
     let error = fails(&client(&sentinel, Target::Primary), &["GET", "k"], Timeout::Ms(200));
     says(&error, Status::Timeout, &["GET for service 'mymaster'", &node.addr(), "(after "]);
     assert_eq!(times(&error, "after "), 1, "{error:?}");
+}
+
+#[test]
+fn a_search_that_outlasts_the_call_tells_what_the_one_before_it_met() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    sentinels[0].down();
+    let sentinel = connect(&uri_of(&sentinels), &[("timeout.sentinel", "60000")]);
+    let primary = client(&sentinel, Target::Primary);
+    let call = calls::spawn(move || fails(&primary, &["GET", "k"], Timeout::Ms(3000)));
+    let service = sentinel.service(SERVICE);
+    eventually("nobody answers", Duration::from_secs(20), || service.last_error().is_some());
+    // The next one hangs.
+    sentinels[0].fault("*", Fault::Stall);
+    sentinels[0].up();
+    let error = calls::join(&call);
+    let parts = ["GET", "still being looked for", "service 'mymaster'", "Connection refused", &sentinels[0].addr()];
+    says(&error, Status::NoSentinel, &parts);
+    assert_eq!((times(&error, "after "), times(&error, "service '")), (1, 1), "{error:?}");
 }
 
 #[test]
