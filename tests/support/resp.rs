@@ -179,6 +179,13 @@ fn decode_all(from: &mut impl BufRead, count: i64) -> io::Result<Vec<Value>> {
     (0..count).map(|_| decode(from)).collect()
 }
 
+/// The number in a header line of this kind; `None` when the line is not complete yet.
+fn header_of(from: &mut &[u8], kind: u8) -> io::Result<Option<usize>> {
+    let Ok(line) = read_line(from) else { return Ok(None) };
+    let number = line.strip_prefix(char::from(kind)).and_then(|rest| rest.parse().ok());
+    number.map(Some).ok_or_else(|| bad(format!("not in a command: {line:?}")))
+}
+
 /// Takes one whole command (array of bulk strings, or an inline line) from the front of `input`: its arguments and
 /// length; `None` when it is not complete yet.
 pub fn parse_command(input: &[u8]) -> io::Result<Option<(Vec<Vec<u8>>, usize)>> {
@@ -195,16 +202,15 @@ pub fn parse_command(input: &[u8]) -> io::Result<Option<(Vec<Vec<u8>>, usize)>> 
             Err(_) => Ok(None),
         };
     }
-    match decode(&mut from) {
-        Ok(value) => {
-            let bytes = |item: &Value| match item {
-                Value::Bulk(bytes) => Ok(bytes.clone()),
-                other => Err(bad(format!("a command holds {other:?}"))),
-            };
-            let args = value.items().iter().map(bytes).collect::<io::Result<_>>()?;
-            Ok(Some((args, input.len() - from.len())))
-        }
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+    // Sizes first: a command of many megabytes comes in many pieces, and each piece asks again.
+    let Some(count) = header_of(&mut from, b'*')? else { return Ok(None) };
+    let mut found = Vec::new();
+    for _ in 0..count {
+        let Some(size) = header_of(&mut from, b'$')? else { return Ok(None) };
+        let Some((arg, rest)) = from.split_at_checked(size) else { return Ok(None) };
+        let Some(rest) = rest.get(2..) else { return Ok(None) };
+        found.push(arg);
+        from = rest;
     }
+    Ok(Some((found.into_iter().map(<[u8]>::to_vec).collect(), input.len() - from.len())))
 }
