@@ -101,7 +101,7 @@ fn a_stranger_among_the_given_sentinels_changes_nothing() {
 fn as_many_given_ones_of_both_is_an_error_that_names_both() {
     let two = Two::new(3, 3);
     let client = to_primary(&two.given(1, 1, &[]), &[]);
-    let error = fails(Status::SplitView, within(&client, "SET k v", 400));
+    let error = fails_soon(Status::SplitView, |ms| within(&client, "SET k v", ms));
     for addr in [&two.of_a[0].addr(), &two.of_b[0].addr(), &two.a.addr(), &two.b.addr()] {
         assert!(error.message().contains(addr.as_str()), "{addr}: {error}");
     }
@@ -426,7 +426,7 @@ fn scenario_24_a_running_client_is_told_that_three_name_three() {
     let nodes = [stage.p.addr(), stage.r.addr(), third.addr()];
     assert!(nodes.iter().all(|addr| told.get("text").contains(addr.as_str())), "{told:?}");
     assert!(stage.watch.iter().all(|one| told.get("sentinel").contains(&one.addr())), "{told:?}");
-    let error = fails(Status::SplitView, within(&held, "SET k w", 100));
+    let error = fails_soon(Status::SplitView, |ms| within(&held, "SET k w", ms));
     assert!(nodes.iter().all(|addr| error.message().contains(addr.as_str())), "{error}");
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED), "{error}");
     let shown = topology(&stage.sentinel);
@@ -455,7 +455,7 @@ fn rule_2_two_that_name_a_closed_port_under_a_newer_epoch_are_right() {
     let addrs: Vec<String> = fakes.iter().map(|fake| fake.addr()).collect();
     for _ in 0..5 {
         let client = to_primary(&sentinel_at(&addrs, &[]), &[]);
-        let error = fails(Status::NoPrimary, within(&client, "SET k v", 300));
+        let error = fails_soon(Status::NoPrimary, |ms| within(&client, "SET k v", ms));
         assert!(error.has(flags::RETRYABLE) && error.message().contains(&closed.addr()), "{error}");
     }
     assert_eq!(old.count("SET"), 0, "the old primary still says that it is one");

@@ -195,7 +195,8 @@ fn what_a_node_tells_of_its_clients() {
     }
     let list = node.clients_named("me");
     assert_eq!((list.len(), list[0].db, list[0].cmd.as_str()), (1, 9, "get"));
-    assert_eq!(node.client_list().len(), 1);
+    // The kit's own questions come over connections of their own, and the server may notice their ends late.
+    eventually("only it is left", Duration::from_secs(20), || node.client_list().len() == 1);
     assert_eq!(node.calls("get"), 2);
     assert_eq!(node.calls("client|setname"), 1);
 }

@@ -232,7 +232,7 @@ fn a_replica_of_another_primary_at_a_known_address_is_never_read_from() {
     let topology = json(&strict.topology().expect("known"));
     assert!(topology.contains(&format!("it follows {}, not the primary {}", other.addr(), p.addr())), "{topology}");
     q.down();
-    let error = fails(Status::NoReplica, within(&strict, "GET k", 400));
+    let error = fails_soon(Status::NoReplica, |ms| within(&strict, "GET k", ms));
     assert!(error.message().contains(&format!("it follows {}", other.addr())), "{error}");
     assert_eq!(r.count("GET"), 0, "not even before an error");
     ok(&loose, "GET k");

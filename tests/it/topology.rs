@@ -312,7 +312,7 @@ fn row_35_eager_waits_for_a_sentinel_and_lazy_does_not() {
     let refused = refuse();
     let lazy = config(&[refused.addr()], &[]);
     assert!(Sentinel::create(lazy.settings().expect("settings"), None).is_ok());
-    let error = takes_at_most("a creation that finds nobody", Duration::from_millis(400), || {
+    let error = at_most(400, || {
         let wait = Deadline::after(Duration::from_millis(200));
         Sentinel::create(lazy.settings().expect("settings"), Some(wait)).expect_err("nobody")
     });

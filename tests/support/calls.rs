@@ -149,6 +149,13 @@ pub fn patiently<T>(run: impl Fn(u64) -> T, fits: impl Fn(&T) -> bool) -> T {
     hasty.unwrap_or_else(|| run(4000))
 }
 
+/// The error of a call with a timeout in milliseconds that must fail with this status: where the machine is too slow for a short
+/// timeout, with a longer one.
+#[track_caller]
+pub fn fails_soon<T>(status: Status, run: impl Fn(u64) -> Result<T>) -> Error {
+    fails(status, patiently(run, |outcome| outcome.as_ref().is_err_and(|error| error.status() == status)))
+}
+
 /// One pool of a client's statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolStats {

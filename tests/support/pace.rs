@@ -26,10 +26,15 @@ const IN_TURN: u32 = 10;
 pub struct Pacing {
     over: Arc<AtomicBool>,
     trips: Option<JoinHandle<Vec<Duration>>>,
+    queued: Duration,
 }
 
-/// The times of the round trips, sorted.
-pub struct Pace(Vec<Duration>);
+pub struct Pace {
+    /// The times of the round trips, sorted.
+    trips: Vec<Duration>,
+    /// How long the measured thread was ready to run, and waited for a processor.
+    queued: Duration,
+}
 
 impl Pacing {
     pub fn start() -> Pacing {
@@ -46,15 +51,17 @@ impl Pacing {
             measure(&near, &seen)
         });
         receiver.recv().expect("the first round trip");
-        Pacing { over, trips: Some(trips.expect("a thread starts")) }
+        Pacing { over, trips: Some(trips.expect("a thread starts")), queued: queued() }
     }
 
+    /// On the thread that has started it.
     pub fn stop(mut self) -> Pace {
+        let queued = queued().saturating_sub(self.queued);
         self.over.store(true, Ordering::Release);
         let trips = self.trips.take().map(|trips| trips.join().expect("it only measures"));
         let mut trips = trips.unwrap_or_default();
         trips.sort_unstable();
-        Pace(trips)
+        Pace { trips, queued }
     }
 }
 
@@ -62,6 +69,12 @@ impl Drop for Pacing {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
     }
+}
+
+/// How long this thread has waited for a processor while it was ready to run, as the kernel counts it.
+fn queued() -> Duration {
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(counts.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
 }
 
 fn echo(mut far: UnixStream) {
@@ -88,12 +101,13 @@ fn measure(near: &UnixStream, over: &AtomicBool) -> Vec<Duration> {
 impl Pace {
     /// A percentile of the round trips.
     pub fn percentile(&self, percent: usize) -> Duration {
-        self.0[(self.0.len() * percent / 100).min(self.0.len() - 1)]
+        self.trips[(self.trips.len() * percent / 100).min(self.trips.len() - 1)]
     }
 
-    /// What the machine may have added to one call: it is slow in general, or it was very slow once.
+    /// What the machine may have added to one call: it is slow in general, or it was very slow once, or it let the caller itself
+    /// wait, and then those whom the call woke, too.
     pub fn allowance(&self) -> Duration {
-        (self.percentile(90) * IN_TURN).max(self.percentile(100) * 2)
+        (self.percentile(90) * IN_TURN).max(self.percentile(100) * 2).max(self.queued * IN_TURN)
     }
 
     /// Asserts that this time is at most `limit` plus the allowance.
@@ -107,7 +121,9 @@ impl Pace {
 impl fmt::Debug for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [half, most, all] = [50, 90, 100].map(|percent| self.percentile(percent));
-        write!(f, "{} round trips of two threads took {half:?} (50 %), {most:?} (90 %), {all:?} (100 %)", self.0.len())
+        let (count, queued) = (self.trips.len(), self.queued);
+        write!(f, "{count} round trips of two threads took {half:?} (50 %), {most:?} (90 %), {all:?} (100 %)")?;
+        write!(f, ", and the caller waited {queued:?} for a processor")
     }
 }
 
