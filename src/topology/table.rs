@@ -72,37 +72,37 @@ const SERVICE: &[Field<ServiceRow>] = &[
         "sentinels",
         Maps("sentinel", write_sentinels),
         "",
-        "The Sentinels, and what each said when it was asked last.",
+        "The Sentinels, and what each said when it was last asked.",
     ),
     field(
         "age_ms",
         IntOrNull(|of| of.snapshot.asked.map(millis)),
         "ms",
-        "For how long nobody has confirmed the primary. NULL: nobody ever did.",
+        "The time since the primary was last confirmed. NULL: never.",
     ),
     field(
         "discoveries",
         Int(|of| number(of.snapshot.discovery)),
         "",
-        "How often the Sentinels were asked for this service.",
+        "How many discoveries of this service have ended.",
     ),
     field(
         "error",
         TextOrNull(|of| of.error.as_ref().map(|error| error.message().into())),
         "",
-        "Why the last discovery failed; what was known before is used meanwhile. NULL: it did not.",
+        "Why the last discovery failed; the earlier result is used meanwhile. NULL: it did not fail.",
     ),
     field(
         "suspected",
         TextOrNull(|of| of.suspicion.as_deref().map(Into::into)),
         "",
-        "What went wrong with the primary since the last discovery, so that the next is due at once. NULL: nothing.",
+        "What went wrong with a node since the last discovery, so that the next one is due. NULL: nothing.",
     ),
     field(
         "split_view",
         TextOrNull(|of| of.split_view.as_deref().map(Into::into)),
         "",
-        "What the Sentinels name, while they do not agree. NULL: they agree.",
+        "What the Sentinels name, while they disagree. NULL: they agree.",
     ),
 ];
 
@@ -114,25 +114,15 @@ const REPLICA: &[Field<ReplicaView>] = &[
         "",
         "As the Sentinels announce it, before `address.map`.",
     ),
-    field(
-        "flags",
-        Text(|of| (&*of.flags).into()),
-        "",
-        "Its flags at the Sentinel that was believed, as that writes them.",
-    ),
-    field(
-        "link_ok",
-        Bool(|of| of.link_ok),
-        "",
-        "Whether its link to the primary stands, as that Sentinel saw it last.",
-    ),
+    field("flags", Text(|of| (&*of.flags).into()), "", "Its flags, as the Sentinel that was believed writes them."),
+    field("link_ok", Bool(|of| of.link_ok), "", "Whether its link to the primary is up, as that Sentinel last saw it."),
     field("offset", Int(|of| of.offset), "bytes", "Its replication offset, up to 10 s old."),
     field("priority", Int(|of| of.priority), "", "Its priority for a promotion (`replica-priority`); 0: never."),
     field(
         "unfit",
         TextOrNull(|of| of.unfit.as_ref().map(|why| why.text().into())),
         "",
-        "Why it is not read from, as a sentence. NULL: it may be read from.",
+        "Why it is not used for reads, as a sentence. NULL: it may be used.",
     ),
     field(
         "unfit_cause",
@@ -158,14 +148,13 @@ const SENTINEL: &[Field<SentinelRow>] = &[
         "events",
         TextOrNull(|of| of.deaf.as_deref().map(Into::into)),
         "",
-        "Which of its events the user may not listen to, in which words that was refused, and how often it is asked instead. NULL: none \
-         are known.",
+        "Which of its events the user may not subscribe to, the refusal, and how often it is asked instead. NULL: none are known.",
     ),
     field(
         "refused",
         TextOrNull(|of| of.view.refused.as_deref().map(Into::into)),
         "",
-        "What the user may not ask it, in its own words. NULL: nothing.",
+        "Its refusals of questions that the user may not ask. NULL: none.",
     ),
 ];
 

@@ -88,7 +88,7 @@ impl SentinelChange {
     }
 }
 
-const REASON: &str = "Why, for people and logs: a sentence, or the word of `cause` where there is no more to say.";
+const REASON: &str = "Why, for people and logs: a sentence, or the word of `cause` if there is no more to say.";
 const CAUSE: &str = "Why, as a word that programs can act on: one of those below.";
 
 const TOPOLOGY: &[Field<Switch>] = &[
@@ -102,9 +102,9 @@ const TOPOLOGY: &[Field<Switch>] = &[
 
 const NOTICE: &[Field<Notice>] = &[
     field("service", Text(|of| (&*of.service).into()), "", "The service."),
-    field("primary", TextOrNull(|of| address(of.primary.as_ref())), "", "Its primary, which stays what it is."),
+    field("primary", TextOrNull(|of| address(of.primary.as_ref())), "", "Its primary, which does not change."),
     field("reason", Text(|of| of.why.cause().into()), "", "The word of `cause`; the sentence is in `text`."),
-    field("text", Text(|of| of.why.text().into()), "", "Who said it and of which primary, or what there is to know."),
+    field("text", Text(|of| of.why.text().into()), "", "Which Sentinel said it about which primary, or a sentence."),
     field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which the primary was named."),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
 ];
@@ -118,14 +118,14 @@ const FENCE: &[Field<FenceChange>] = &[
 
 const DEGRADED: &[Field<Degraded>] = &[
     field("on", Bool(|of| of.on), "", "Whether all Sentinels are gone."),
-    field("reason", Text(|of| of.why.text().into()), "", "What the last of them said, or what went wrong with it."),
+    field("reason", Text(|of| of.why.text().into()), "", "What the last Sentinel said, or why it is gone."),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
 ];
 
 const REPLICA: &[Field<ReplicaChange>] = &[
     field("service", Text(|of| (&*of.service).into()), "", "The service."),
     field("replica", Text(|of| (&*of.replica).into()), "", "The replica: `host:port`."),
-    field("fit", BoolOrNull(|of| of.fit), "", "Whether it is read from from now on. NULL: it was only spoken of."),
+    field("fit", BoolOrNull(|of| of.fit), "", "Whether it is used for reads from now on. NULL: it was only mentioned."),
     field("reason", Text(|of| of.why.text().into()), "", REASON),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
 ];
@@ -135,15 +135,20 @@ const SENTINEL: &[Field<SentinelChange>] = &[
         "sentinel",
         Text(|of| (&*of.sentinel).into()),
         "",
-        "The Sentinel: `host:port`. With `split_view` and `strangers`: all that it is about, with commas between.",
+        "The Sentinel: `host:port`. With `split_view` and `strangers`: all that are concerned, separated by commas.",
     ),
-    field("up", BoolOrNull(|of| of.up), "", "Whether it is heard from now on. NULL: it was only spoken of."),
+    field(
+        "up",
+        BoolOrNull(|of| of.up),
+        "",
+        "Whether its events are received from now on. NULL: it was only mentioned.",
+    ),
     field("reason", Text(|of| of.why.text().into()), "", REASON),
     field(
         "service",
         TextOrNull(|of| of.service.as_deref().map(Into::into)),
         "",
-        "The service, with `split_view` and `strangers`. NULL: it is about no single one.",
+        "The service, with `split_view` and `strangers`. NULL: no single service is concerned.",
     ),
     field(
         "text",
