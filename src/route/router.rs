@@ -240,7 +240,7 @@ impl Router {
     pub(crate) fn doubt(&self, pool: &Pool, why: &Error) {
         pool.refuse(why);
         self.context.service.suspect(pool.endpoint(), why.message());
-        self.context.service.poke(Urgency::Lazy);
+        self.context.service.request_discovery(Urgency::Lazy);
     }
 
     /// Takes a connection to the primary that a discovery has made, unless the pool does not need it: then it is returned.
@@ -292,7 +292,7 @@ impl Router {
     fn renew_topology(&self, serves: bool, stale: u64, deadline: Deadline) -> Result<()> {
         let service = &self.context.service;
         if serves && self.context.sentinel.is_degraded() {
-            service.poke(Urgency::Lazy);
+            service.request_discovery(Urgency::Lazy);
             return Ok(());
         }
         match service.discover_unless(stale, deadline, || self.context.is_closed()) {

@@ -273,7 +273,7 @@ impl HandleState {
         }
         if came_up {
             // Events may have been missed before; the flags show what happened (rule 5).
-            sentinel.all().iter().for_each(|service| service.poke(Urgency::Soon));
+            sentinel.all().iter().for_each(|service| service.request_discovery(Urgency::Soon));
         }
     }
 
@@ -297,23 +297,23 @@ impl HandleState {
             EventKind::Promoted(candidate) => {
                 service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
                 self.question(sentinel, &service, candidate);
-                service.poke(Urgency::Now);
+                service.request_discovery(Urgency::Now);
             }
             EventKind::Aborted => {
                 service.release_fence(from, &event.channel);
                 let interval = sentinel.settings().sentinel.monitor.interval;
                 self.service_state(&event.service, interval).probe = None;
-                service.poke(Urgency::Now);
+                service.request_discovery(Urgency::Now);
             }
-            EventKind::Switched(..) => service.poke(Urgency::Now),
+            EventKind::Switched(..) => service.request_discovery(Urgency::Now),
             EventKind::PrimaryDown(down) => {
                 match event.channel.ends_with("odown") {
                     true => service.note_down(from, event.primary.as_ref(), *down),
                     false => service.note_missed(from, event.primary.as_ref(), *down),
                 }
-                service.poke(if *down { Urgency::Now } else { Urgency::Soon });
+                service.request_discovery(if *down { Urgency::Now } else { Urgency::Soon });
             }
-            EventKind::Replica | EventKind::Peers | EventKind::Other => service.poke(Urgency::Soon),
+            EventKind::Replica | EventKind::Peers | EventKind::Other => service.request_discovery(Urgency::Soon),
         }
         self.tell(sentinel, &service, &from.announced, event);
     }
@@ -447,7 +447,7 @@ impl HandleState {
         }
         let pace = service_state.pace(seen, interval);
         if now >= service_state.next_poll {
-            service.poke(Urgency::Lazy);
+            service.request_discovery(Urgency::Lazy);
             // Jitter only shortens the interval: users rely on it.
             service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
         } else {

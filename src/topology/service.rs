@@ -116,8 +116,10 @@ pub struct Service {
     pub(super) pauses: Pauses,
 }
 
+/// What the lock of a service protects: the course of its discoveries, and the failover.
 #[derive(Default)]
 pub(super) struct DiscoveryState {
+    /// A discovery is running, or about to start.
     pub(super) running: bool,
     /// Another discovery is needed after the running one.
     pub(super) again: Option<Urgency>,
@@ -427,7 +429,7 @@ impl Service {
     }
 
     /// Requests a discovery without waiting.
-    pub(crate) fn poke(self: &Arc<Self>, urgency: Urgency) {
+    pub(crate) fn request_discovery(self: &Arc<Self>, urgency: Urgency) {
         let mut state = self.state();
         if !state.running {
             // Without a thread this request is lost, and the next poll tries again.

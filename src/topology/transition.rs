@@ -161,7 +161,7 @@ impl Service {
         });
         drop(state);
         if is_back {
-            self.poke(Urgency::Now);
+            self.request_discovery(Urgency::Now);
         }
         match passage {
             Passage::Until(end) => Some(end),
@@ -187,7 +187,7 @@ impl Service {
         }
         drop(state);
         if ask {
-            self.poke(Urgency::Soon);
+            self.request_discovery(Urgency::Soon);
         }
     }
 
@@ -218,7 +218,7 @@ impl Service {
         state.failover.expire();
         self.set_fence(&mut state, &Why::word(Cause::FenceExpired));
         drop(state);
-        self.poke(Urgency::Now);
+        self.request_discovery(Urgency::Now);
         None
     }
 
@@ -248,7 +248,7 @@ impl Service {
         if taken {
             self.shared.changed(&self.name);
         }
-        self.poke(Urgency::Now);
+        self.request_discovery(Urgency::Now);
     }
 
     /// Switches to a candidate before the Sentinels name it, because it said that it is a primary.
