@@ -1,6 +1,6 @@
 //! A connection that never waits: it resolves, connects, shakes hands, sends and decodes, each when poll says that it can be done.
 //!
-//! Guarantees: [`Link::drive`] does what can be done now and returns; the server has shown the expected role before anything else
+//! Guarantees: [`Link::drive`] does what can be done now and returns, and reads a bounded number of bytes; the server has shown the expected role before anything else
 //! is asked; a Sentinel gets only the credentials for Sentinels. Leaves to others: what is asked, when to poll, and how long to
 //! wait.
 
@@ -21,6 +21,11 @@ use std::time::{Duration, Instant};
 
 /// The size of one receive: answers of Sentinels are short.
 const RECEIVE: usize = 2 * 1024;
+/// Bounds of a Sentinel's reply: the INFO of thousands of services has some hundred KiB.
+const MOST_BYTES: usize = 64 << 20;
+const MOST_NODES: usize = 1 << 20;
+/// Receives in a row, after which others have their turn: a server may send faster than it is read.
+const MOST_RECEIVES: usize = 32;
 
 /// How to open a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,12 @@ impl LinkOptions {
     /// To a Sentinel, under the settings for Sentinels.
     pub fn of_sentinel(settings: &SentinelSettings) -> Self {
         let handshake = HandshakeOptions::of_sentinel(settings);
-        Self { tcp: settings.tcp, limits: settings.limits, handshake }
+        let limits = Limits {
+            max_bytes: settings.limits.max_bytes.min(MOST_BYTES),
+            max_nodes: settings.limits.max_nodes.min(MOST_NODES),
+            ..settings.limits
+        };
+        Self { tcp: settings.tcp, limits, handshake }
     }
 }
 
@@ -144,11 +154,14 @@ impl Link {
         self.drive(events)
     }
 
-    /// Does what can be done without waiting. After an error the link is dead.
+    /// Does what can be done without waiting. What the server sends beyond a bound stays in the socket, and poll tells of it again.
+    /// After an error the link is dead.
     pub fn drive(&mut self, events: &mut Vec<LinkEvent>) -> Result<()> {
+        let mut receives = 0;
         loop {
             match self.advance(events) {
-                Ok(true) => {}
+                Ok(true) if receives == MOST_RECEIVES => return Ok(()),
+                Ok(true) => receives += 1,
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     self.state = LinkState::Dead;
@@ -309,6 +322,41 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::sys::poll;
+
+    #[test]
+    fn one_that_sends_faster_than_it_is_read_leaves_others_their_turn() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = Config::new();
+        config.set("sentinel.addrs", &address.to_string()).unwrap();
+        let options = Arc::new(LinkOptions::of_sentinel(&config.settings().unwrap().sentinel));
+        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
+        let mut link = Link::begin(endpoint, options, Deadline::after(Duration::from_secs(20)), None);
+        let mut events = Vec::new();
+        let drive = |link: &mut Link, events: &mut Vec<LinkEvent>| {
+            let mut fds: Vec<PollFd> = link.poll_fds().collect();
+            poll::wait(&mut fds, Some(Duration::from_millis(20))).unwrap();
+            link.drive(events).unwrap();
+        };
+        while !matches!(link.state, LinkState::Greeting(..)) {
+            drive(&mut link, &mut events);
+        }
+        let (mut peer, _) = listener.accept().unwrap();
+        // Three times what is read in one go; the kernel takes it without a reader.
+        let replies = MOST_RECEIVES * RECEIVE * 3 / 4;
+        std::io::Write::write_all(&mut peer, &b"+x\r\n".repeat(replies)).unwrap();
+        if let LinkState::Greeting(wire, _) = std::mem::replace(&mut link.state, LinkState::Dead) {
+            link.state = LinkState::Ready(wire);
+        }
+        let mut turns = 0;
+        while events.len() < replies {
+            let before = events.len();
+            drive(&mut link, &mut events);
+            assert!(events.len() - before <= (MOST_RECEIVES + 1) * RECEIVE / 4, "in one turn");
+            turns += 1;
+        }
+        assert!(turns >= 3, "{turns} turns");
+    }
 
     #[test]
     fn a_lost_first_packet_costs_a_sentinel_no_second() {

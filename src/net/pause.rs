@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Pause {
     first: Duration,
     longest: Duration,
+    /// Which failures begin it.
+    counts: fn(&Error) -> bool,
     state: Lock<PauseState>,
 }
 
@@ -85,7 +87,13 @@ impl Default for Pause {
 impl Pause {
     /// The pause of a node that has not failed.
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, state: Lock::new(Rank::Pause, PauseState::default()) }
+        Self { first, longest, counts: says_something, state: Lock::new(Rank::Pause, PauseState::default()) }
+    }
+
+    /// A pause of the same length for what waiting cannot mend: credentials, or a database that there is not. It belongs to those who
+    /// connect in the same way, because another user may be welcome.
+    pub fn like_it_for_refusals(&self) -> Self {
+        Self { counts: is_refusal, ..Self::new(self.first, self.longest) }
     }
 
     /// Asks to dial for calls. An error while the node is not to be dialled.
@@ -204,7 +212,7 @@ impl DialAttempt {
                 let refusal = state.refusal.take();
                 *state = PauseState { generation: state.generation, refusal, ..PauseState::default() };
             }
-            Err(error) if says_something(error) && state.noted.is_none_or(|noted| noted < self.begun) => {
+            Err(error) if (self.pause.counts)(error) && state.noted.is_none_or(|noted| noted < self.begun) => {
                 self.pause.note(&mut state, error);
                 state.of_service = self.of_service;
             }
@@ -226,6 +234,14 @@ fn says_something(error: &Error) -> bool {
     let of_node =
         matches!(error.status(), Status::Connect | Status::Resolve | Status::Io | Status::Role | Status::Server);
     of_node && error.has(flags::RETRYABLE)
+}
+
+fn is_refusal(error: &Error) -> bool {
+    let of_options = matches!(
+        error.status(),
+        Status::Auth | Status::Connect | Status::Server | Status::Config | Status::Unsupported
+    );
+    of_options && !error.has(flags::RETRYABLE) && !error.server_code().is_empty()
 }
 
 #[cfg(test)]
@@ -302,6 +318,20 @@ mod tests {
             pause.attempt().unwrap().told(&failed(status));
             assert!(pause.left().is_none(), "{status:?}");
         }
+    }
+
+    #[test]
+    fn what_waiting_cannot_mend_is_a_pause_of_those_who_connect_in_the_same_way() {
+        let refused = |code| Err::<(), _>(Error::new(Status::Auth, "no").with_server_code(code));
+        let refusals = Arc::new(Pause::new(HOUR, HOUR).like_it_for_refusals());
+        refusals.attempt().unwrap().told(&failed(Status::Connect));
+        refusals.attempt().unwrap().told(&refused(""));
+        assert!(refusals.left().is_none(), "no word of the server about credentials");
+        refusals.attempt().unwrap().told(&refused("WRONGPASS"));
+        assert_eq!(refusals.attempt().err().map(|error| error.status()), Some(Status::Auth));
+        let node = patient();
+        node.attempt().unwrap().told(&refused("WRONGPASS"));
+        assert!(node.left().is_none(), "another user may be welcome");
     }
 
     #[test]

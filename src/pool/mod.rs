@@ -57,6 +57,8 @@ pub struct Pool {
     settings: PoolSettings,
     lane_settings: LaneSettings,
     pause: Arc<Pause>,
+    /// The pause after a refusal of these connections' own options (credentials, database, name), which says nothing about the node.
+    refusals: Arc<Pause>,
     lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// The lanes of submitted calls: of ordinary ones, and of writes with their WAIT.
     submit_lanes: [ArcSwapOption<SubmitLane>; 2],
@@ -134,6 +136,7 @@ impl Pool {
             connect: ArcSwap::from_pointee(spec.connect),
             settings: spec.pool,
             lane_settings: spec.lane,
+            refusals: Arc::new(spec.pause.like_it_for_refusals()),
             pause: spec.pause,
             lanes: ArcSwap::default(),
             submit_lanes: Default::default(),
@@ -286,12 +289,13 @@ impl Pool {
             self.census.count(conn.info().id, conn.opened());
             return Ok((conn, round));
         }
-        let attempt = self.pause.attempt()?;
+        let (own, attempt) = (self.refusals.attempt()?, self.pause.attempt()?);
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();
         let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
         // Retiring the pool ends the attempt: that is no fault of the node.
         if opened.is_ok() || !self.is_retired() {
+            own.told(&opened);
             attempt.told(&opened);
         }
         // Before anything is sent on it.
@@ -322,9 +326,9 @@ impl Pool {
         self.census.restarts()
     }
 
-    /// For how long the node is not dialled, because it could not be connected to.
+    /// For how long the node is not dialled, because it could not be connected to or has refused these connections.
     pub fn pause_left(&self) -> Option<Duration> {
-        self.pause.left()
+        self.pause.left().max(self.refusals.left())
     }
 
     /// The node refused what a node in its role does: its connections serve nothing new, and it is not dialled for a while.

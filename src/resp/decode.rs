@@ -366,6 +366,8 @@ impl Decoder {
             }
             Head::Attribute(count) => {
                 self.check_depth()?;
+                // Nothing of it is kept, but without a bound a unit might never end.
+                self.count_nodes(count.max(1))?;
                 if count > 0 {
                     self.unit.drop_next(count, FrameRole::Attribute);
                 }
@@ -394,6 +396,9 @@ impl Decoder {
             return Ok(self.unit.done(Node::aggregate(kind, 0, 0)));
         }
         if self.unit.dropping > 0 {
+            if !self.unit.is_skip {
+                self.count_nodes(count)?;
+            }
             self.unit.drop_next(count, FrameRole::Dropped);
         } else {
             self.open(kind, count)?;
@@ -401,13 +406,18 @@ impl Decoder {
         Ok(false)
     }
 
-    fn open(&mut self, kind: Kind, count: u64) -> Result<(), DecodeError> {
-        let unit = &mut self.unit;
-        unit.nodes = unit.nodes.saturating_add(count);
-        if unit.nodes > self.limits.max_nodes as u64 {
-            let text = format!("a reply has {} nodes or more, the limit is {}", unit.nodes, self.limits.max_nodes);
-            return Err(DecodeError::Limit(text));
+    fn count_nodes(&mut self, count: u64) -> Result<(), DecodeError> {
+        self.unit.nodes = self.unit.nodes.saturating_add(count);
+        if self.unit.nodes > self.limits.max_nodes as u64 {
+            let (nodes, limit) = (self.unit.nodes, self.limits.max_nodes);
+            return Err(DecodeError::Limit(format!("a reply has {nodes} nodes or more, the limit is {limit}")));
         }
+        Ok(())
+    }
+
+    fn open(&mut self, kind: Kind, count: u64) -> Result<(), DecodeError> {
+        self.count_nodes(count)?;
+        let unit = &mut self.unit;
         if !unit.tree.open(kind, count as usize) {
             return Err(no_memory(count, "nodes"));
         }

@@ -206,6 +206,10 @@ fn limits_hold_when_a_length_is_announced() {
     assert!(is_over(b"%5\r\n"));
     assert!(is_over(b"*9223372036854775807\r\n"));
     assert!(is_over(b"*5\r\n*5\r\n"));
+    // What is dropped counts, too, or a unit might never end.
+    assert!(is_over(b"|4\r\n+a\r\n:1\r\n+b\r\n:2\r\n|1\r\n:3\r\n"));
+    assert!(is_over(&b"|0\r\n".repeat(10)) && !is_over(&b"|0\r\n".repeat(9)));
+    assert!(is_over(b"|1\r\n+a\r\n*8\r\n"));
     assert!(is_over(b"*1\r\n*1\r\n*1\r\n*1\r\n"));
     assert!(!is_over(b"*1\r\n*1\r\n*1\r\n:1\r\n"));
     assert!(is_over(b"|1\r\n|1\r\n|1\r\n|1\r\n"));

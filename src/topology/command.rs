@@ -2,9 +2,10 @@
 //!
 //! Guarantees: never waits; at most [`MOST`] replies are outstanding, and urgent questions go first; the time of a
 //! question begins when it is sent. The first late reply marks the link as silent: all its questions fail at once, and
-//! so do new ones, until the Sentinel answers; late replies are dropped. A lost or silent link is dialled again. MYID
-//! is asked once for each connection, INFO once for all questions of the same moment. Leaves to others: what is asked,
-//! and what the answers mean.
+//! so do new ones, until the Sentinel answers; once the silence is older than a question's time, the question waits for
+//! the connection that is dialled beside. Late replies are dropped; a message that was not asked for ends the link. A
+//! lost or silent link is dialled again. MYID is asked once for each connection, INFO once for all questions of the same
+//! moment. Leaves to others: what is asked, and what the answers mean.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -102,8 +103,8 @@ pub(super) struct CommandLink {
     id: Option<Arc<Reply>>,
     info: Option<Arc<OwnState>>,
     info_asked: Option<Instant>,
-    /// Why the link is silent; `None`: it is not.
-    silent: Option<Error>,
+    /// Why the link is silent and since when; `None`: it is not.
+    silent: Option<(Error, Instant)>,
     /// No dial before this.
     rests_until: Option<Instant>,
     /// When the host name is resolved again, and the lookup that is under way.
@@ -156,6 +157,15 @@ impl CommandLink {
         self.queue.insert(place, (ask, false));
     }
 
+    /// Moves the questions of this asker before those that are not urgent.
+    fn hurry(&mut self, asker: u64) {
+        let (hurried, others): (VecDeque<_>, VecDeque<_>) =
+            self.queue.drain(..).partition(|(ask, _)| ask.urgent || ask.ticket.asker == asker);
+        self.queue = hurried;
+        self.queue.iter_mut().for_each(|(ask, _)| ask.urgent = true);
+        self.queue.extend(others);
+    }
+
     /// Drops all questions of this asker.
     pub(super) fn cancel(&mut self, asker: u64) {
         self.queue.retain(|(ask, _)| ask.ticket.asker != asker);
@@ -173,8 +183,7 @@ impl CommandLink {
         if let Some(link) = &mut self.live {
             let mut events = Vec::new();
             let driven = link.drive(&mut events);
-            self.take(events, ended);
-            if let Err(error) = driven {
+            if let Err(error) = self.take(events, ended).and(driven) {
                 self.lose(error, now, ended);
                 self.dial_if_needed(now, waker, ended);
             }
@@ -186,7 +195,8 @@ impl CommandLink {
         self.renew_name(now, waker);
     }
 
-    /// Dials if something is to be asked and the link is lost or silent. Questions to a silent link fail at once.
+    /// Dials if something is to be asked and the link is lost or silent. Questions to a link that has just become silent
+    /// fail at once.
     fn dial_if_needed(&mut self, now: Instant, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
         let wanted = self.queue.front().map(|(ask, _)| ask.timeout);
         let is_live = self.live.is_some() && self.silent.is_none();
@@ -194,9 +204,18 @@ impl CommandLink {
         if let Some(timeout) = wanted.filter(|_| !is_live && self.coming.is_none() && may) {
             self.dial(timeout, waker);
         }
-        if let Some(why) = &self.silent {
-            ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(why.clone()))));
+        if let Some((why, since)) = self.silent.take() {
+            self.fail_queued(&why, ended, |ask| now.saturating_duration_since(since) < ask.timeout);
+            self.silent = Some((why, since));
         }
+    }
+
+    fn fail_queued(&mut self, why: &Error, ended: &mut Ended, fails: impl Fn(&Ask) -> bool) {
+        self.queue.retain(|(ask, _)| {
+            let fails = fails(ask);
+            ended.extend(fails.then(|| (ask.ticket, Err(why.clone()))));
+            !fails
+        });
     }
 
     fn dial(&mut self, timeout: Duration, waker: Option<&Arc<Waker>>) {
@@ -210,7 +229,9 @@ impl CommandLink {
         let Some(coming) = &mut self.coming else { return };
         let mut events = Vec::new();
         let driven = coming.link.drive(&mut events);
-        coming.ready |= events.iter().any(|event| matches!(event, LinkEvent::Ready));
+        let unasked = events.iter().any(|event| !matches!(event, LinkEvent::Ready));
+        coming.ready |= !events.is_empty();
+        let driven = driven.and(if unasked { Err(unasked_from(&self.endpoint)) } else { Ok(()) });
         if coming.link.phase() != coming.phase {
             (coming.phase, coming.until) = (coming.link.phase(), Deadline::after(coming.timeout));
         } else if coming.until.is_missed() {
@@ -222,8 +243,8 @@ impl CommandLink {
         if let Some(error) = failed {
             self.coming = None;
             self.rests_until = Some(now + PAUSE);
-            if self.live.is_none() {
-                ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(error.clone()))));
+            if self.live.is_none() || self.silent.is_some() {
+                self.fail_queued(&error, ended, |_| true);
             }
         } else if coming.ready && (self.live.is_none() || self.is_drained()) {
             let link = self.coming.take().map(|coming| Box::new(coming.link));
@@ -261,10 +282,15 @@ impl CommandLink {
         self.rests_until = self.queue.iter().all(|(_, again)| !again).then(|| now + PAUSE);
     }
 
-    fn take(&mut self, events: Vec<LinkEvent>, ended: &mut Ended) {
+    /// Takes what came. A message that was not asked for is an error: the next one might be taken for the answer to another question.
+    fn take(&mut self, events: Vec<LinkEvent>, ended: &mut Ended) -> Result<()> {
         for event in events {
-            let LinkEvent::Reply(reply) = event else { continue };
-            let Some(sent) = self.in_flight.front_mut() else { continue };
+            let reply = match event {
+                LinkEvent::Ready => continue,
+                LinkEvent::Push(_) => return Err(unasked_from(&self.endpoint)),
+                LinkEvent::Reply(reply) => reply,
+            };
+            let Some(sent) = self.in_flight.front_mut() else { return Err(unasked_from(&self.endpoint)) };
             self.silent = None;
             self.due -= 1;
             sent.due -= 1;
@@ -275,6 +301,7 @@ impl CommandLink {
                 }
             }
         }
+        Ok(())
     }
 
     fn answered(&mut self, mut sent: Sent, ended: &mut Ended) {
@@ -313,8 +340,8 @@ impl CommandLink {
                 sent.what = SentKind::Dropped;
             }
         }
-        ended.extend(self.queue.drain(..).map(|(ask, _)| (ask.ticket, Err(why.clone()))));
-        self.silent = Some(why);
+        self.fail_queued(&why, ended, |_| true);
+        self.silent = Some((why, now));
     }
 
     /// Sends all questions that may be sent, in one write.
@@ -348,8 +375,7 @@ impl CommandLink {
         let Some(link) = self.live.as_mut().filter(|_| !bytes.is_empty()) else { return };
         let mut events = Vec::new();
         let sent = link.send(&bytes, &mut events);
-        self.take(events, ended);
-        if let Err(error) = sent {
+        if let Err(error) = self.take(events, ended).and(sent) {
             self.lose(error, now, ended);
         }
     }
@@ -395,6 +421,10 @@ impl CommandLink {
     }
 }
 
+fn unasked_from(endpoint: &Endpoint) -> Error {
+    Error::new(Status::Protocol, "it sent a message that was not asked for").with_endpoint(endpoint)
+}
+
 /// The links to all Sentinels that are asked from one thread.
 #[derive(Default)]
 pub(super) struct CommandLinks(Vec<CommandLink>);
@@ -407,6 +437,11 @@ impl CommandLinks {
             self.0.len() - 1
         });
         self.0[place].ask(ask);
+    }
+
+    /// Moves the questions of this asker before those that are not urgent.
+    pub(super) fn hurry(&mut self, asker: u64) {
+        self.0.iter_mut().for_each(|link| link.hurry(asker));
     }
 
     /// Drops all questions of this asker.

@@ -176,3 +176,36 @@ fn a_name_is_resolved_anew_only_while_a_connection_stands() {
     set.drive_until("it is lost", |set| set.link.live.is_none());
     assert_eq!(set.link.wakes_at(), None, "nothing is to be done until somebody asks");
 }
+
+#[test]
+fn a_message_that_was_not_asked_for_ends_the_connection() {
+    for unasked in [&b"+PONG\r\n+OK\r\n"[..], b"+PONG\r\n>2\r\n+message\r\n+x\r\n"] {
+        let mut set = Set::opened();
+        set.one.fault_times("PING", 1, Fault::Raw(unasked.into()));
+        let first = set.ask(&[b"PING"], SOON, false);
+        set.drive_until("it is answered, and the connection ended", |set| {
+            !set.ended.is_empty() && set.link.live.is_none()
+        });
+        set.outcome(first).expect("the answer came first");
+        let next = set.ask(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"mymaster"], SOON, false);
+        set.drive_until("the next is answered", |set| set.ended.len() == 1);
+        let answered = set.outcome(next).expect("answered");
+        assert!(super::super::answer::named(&answered.replies[0]).is_some(), "not by what was left");
+        assert_eq!(set.one.accepted(), 2);
+    }
+}
+
+#[test]
+fn a_question_waits_for_the_connection_beside_one_that_has_been_silent_for_long() {
+    let mut set = Set::opened();
+    set.one.fault_times("PING", 1, Fault::Stall);
+    let late = set.ask(&[b"PING"], Duration::from_millis(50), false);
+    set.drive_until("it is silent", |set| set.ended.len() == 1);
+    set.outcome(late).expect_err("it is silent");
+    let since = &mut set.link.silent.as_mut().expect("it is silent").1;
+    *since = since.checked_sub(SOON * 2).expect("the clock has run for longer");
+    let next = set.ask(&[b"PING"], SOON, false);
+    set.drive_until("it is answered", |set| set.ended.len() == 1);
+    set.outcome(next).expect("over another connection");
+    assert_eq!(set.one.accepted(), 2);
+}

@@ -2,10 +2,11 @@
 //! of which deployment the client has joined.
 //!
 //! Guarantees: no I/O, no clock. Two Sentinels belong to one deployment if either lists the other's id (or its address,
-//! where there is no id). Entries that are dead or have no port do not link them; Sentinels that list nobody yet are no
-//! conflict. Deployments conflict if they name different primaries. A new client then joins the deployment with more of
-//! the configured Sentinels, and none on a tie. A client that has joined a deployment stays with its ids while one of
-//! them answers. Leaves to others: what follows from the voices that count (judge).
+//! where there is no id). Entries that are dead or have no port do not link them, except to one that answers and lists
+//! nobody yet, because it has just restarted. Sentinels that list nobody yet are no conflict. Deployments conflict if
+//! they name different primaries. A new client then joins the deployment with more of the configured Sentinels, and
+//! none on a tie. A client that has joined a deployment stays with its ids while one of them answers. Leaves to others:
+//! what follows from the voices that count (judge).
 
 use super::answer::{Answer, Heard, Peer};
 use super::identity::{Identity, Speaker};
@@ -116,7 +117,12 @@ impl<'a> Seat<'a> {
             (Some(listed), Some(told)) => listed == told && (!contested || peer.endpoint == *other.announced),
             _ => peer.endpoint == *other.announced,
         };
-        self.answer.peers.iter().any(|peer| !peer.dead && is_other(peer))
+        // The others hold one that has just restarted for down until it answers them, and it knows nobody yet.
+        self.answer.peers.iter().any(|peer| is_other(peer) && (!peer.dead || !other.lists_any()))
+    }
+
+    fn lists_any(&self) -> bool {
+        self.answer.peers.iter().any(|peer| !peer.dead)
     }
 }
 
@@ -257,11 +263,10 @@ fn sides<'a>(seats: &[Seat<'a>], parts: &[usize], contested: &[bool]) -> Vec<Sid
     let firsts = (0..seats.len()).filter(|place| parts[*place] == *place);
     let side = |first: usize| {
         let places = || (0..seats.len()).filter(|place| parts[*place] == first);
-        let lists_any = |place: usize| seats[place].answer.peers.iter().any(|peer| !peer.dead);
         Side {
             seats: places().map(|place| seats[place]).collect(),
             primaries: places().filter_map(|place| seats[place].primary()).collect(),
-            attached: places().any(|place| contested[place] || lists_any(place)),
+            attached: places().any(|place| contested[place] || seats[place].lists_any()),
         }
     };
     firsts.map(side).collect()

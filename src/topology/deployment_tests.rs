@@ -232,3 +232,15 @@ fn strangers_are_known_by_id_and_by_address_where_both_sides_share_one() {
     assert_eq!((membership.joined.len(), membership.strangers.len()), (REMEMBERED, REMEMBERED));
     assert!(membership.is_stranger(&who("x999 B")) && !membership.is_stranger(&who("x1 B")));
 }
+
+#[test]
+fn one_that_has_just_restarted_belongs_to_those_who_still_hold_it_for_down() {
+    let new = Membership::default();
+    let counted = |texts: &[&str]| match decide(texts, &new, None) {
+        Electorate::Ours { ours, strangers } => Some((ours.len(), strangers.len())),
+        _ => None,
+    };
+    assert_eq!(counted(&["*a1 old", "*a2 new a1+ a3", "a3 new a1+ a2"]), Some((3, 0)));
+    // One that lists others has moved to them.
+    assert_eq!(counted(&["*a1 old b2", "*a2 new a1+ a3", "a3 new a1+ a2"]), None);
+}

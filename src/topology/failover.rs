@@ -39,6 +39,8 @@ pub(super) struct Failover {
     pub(super) unreachable: bool,
     /// The candidate, once it has said that it is a primary.
     pub(super) says_primary: Option<Endpoint>,
+    /// The replica that a leader said it has promoted.
+    committed: Option<Endpoint>,
     /// Since when a candidate is the primary by its own word, not yet named by the Sentinels.
     pub(super) provisional: Option<Instant>,
     switched: Option<Instant>,
@@ -223,11 +225,17 @@ impl Failover {
         self.fence.promoted();
     }
 
-    /// Whether the candidate becomes the primary by its own word (rule 9).
+    /// The leader says that it has promoted the candidate.
+    pub(super) fn commit(&mut self, candidate: &Endpoint) {
+        self.committed = Some(candidate.clone());
+    }
+
+    /// Whether the candidate becomes the primary by its own word (rule 9). The word of its leader is enough beside it,
+    /// because the user may not be allowed to ask which primary the Sentinels name.
     pub(super) fn takes_candidate(&self, policy: ProbePolicy) -> bool {
         match policy {
             ProbePolicy::Eager => true,
-            ProbePolicy::Auto => self.is_dead(),
+            ProbePolicy::Auto => self.is_dead() || (self.committed.is_some() && self.committed == self.says_primary),
             ProbePolicy::Off => false,
         }
     }
@@ -244,7 +252,7 @@ impl Failover {
         (self.switched, self.previous) = (Some(now), previous);
         self.down.clear();
         self.missed.clear();
-        (self.unreachable, self.says_primary) = (false, None);
+        (self.unreachable, self.says_primary, self.committed) = (false, None, None);
     }
 
     /// Nobody holds the fence any more, because of a switch.
@@ -263,6 +271,7 @@ impl Failover {
     /// Ends a fence that has been up for too long.
     pub(super) fn expire(&mut self) {
         self.fence.expire();
+        self.committed = None;
     }
 
     /// Judges the fence by what is known now. `why` gives the reason for a change.

@@ -97,6 +97,27 @@ fn a_candidate_is_taken_at_its_word_when_the_primary_is_dead() {
 }
 
 #[test]
+fn a_candidate_is_taken_at_its_word_and_its_leaders() {
+    let takes = |say: fn(&mut Failover)| {
+        let mut failover = Failover::default();
+        failover.hear(&by(7), false, Instant::now());
+        say(&mut failover);
+        (failover.takes_candidate(ProbePolicy::Auto), failover.takes_candidate(ProbePolicy::Off))
+    };
+    assert_eq!(takes(|failover| failover.commit(&at(2))), (false, false));
+    let another = |failover: &mut Failover| (failover.commit(&at(3)), failover.candidate_is_primary(&at(2))).1;
+    assert_eq!(takes(another), (false, false));
+    let both = |failover: &mut Failover| (failover.commit(&at(2)), failover.candidate_is_primary(&at(2))).1;
+    assert_eq!(takes(both), (true, false));
+    let earlier = |failover: &mut Failover| {
+        failover.commit(&at(2));
+        failover.expire();
+        failover.candidate_is_primary(&at(2));
+    };
+    assert_eq!(takes(earlier), (false, false), "the fence's time was over");
+}
+
+#[test]
 fn a_switch_ends_what_was_said_of_the_primary_before() {
     let (mut failover, now) = (Failover::default(), Instant::now());
     failover.hear(&by(7), false, now);

@@ -46,6 +46,11 @@ impl Discovery {
         &self.service
     }
 
+    /// Whether this is the one that was requested.
+    pub(super) fn is(&self, wanted: &Wanted) -> bool {
+        self.number == wanted.number && std::ptr::eq(Arc::as_ptr(&self.service), wanted.service.as_ptr())
+    }
+
     /// Ends it with this result.
     pub(super) fn finish(mut self, report: Report) {
         self.report = Some(report);
@@ -240,7 +245,8 @@ fn continued(mut now: Vec<SentinelView>, before: &[SentinelView]) -> Vec<Sentine
     for view in &mut now {
         if matches!(view.state, "failed" | "skipped") {
             let old = before.iter().find(|old| old.endpoint == view.endpoint);
-            view.refused = old.and_then(|old| old.refused.clone());
+            let refused = view.text.starts_with("NOPERM").then(|| view.text.clone());
+            view.refused = refused.or_else(|| old.and_then(|old| old.refused.clone()));
         }
         let same = |old: &&SentinelView| old.endpoint == view.endpoint && old.state == view.state;
         if let Some(old) = before.iter().find(same) {

@@ -139,6 +139,10 @@ impl Driver for Sentinel {
         monitor::discover(&self, wanted).map_or(Ok(()), running::run_on_worker)
     }
 
+    fn hurry(&self, wanted: Wanted) {
+        monitor::hurry(wanted);
+    }
+
     fn run_here(&self, service: &Arc<Service>, number: u64, until: Deadline) {
         running::run_alone(Discovery::new(Arc::clone(service), number), until);
     }

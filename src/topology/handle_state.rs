@@ -297,6 +297,7 @@ impl HandleState {
             EventKind::Promoted(candidate) => {
                 service.raise_fence(from, event.primary.as_ref(), &event.channel, false);
                 self.question(sentinel, &service, candidate);
+                service.candidate_is_promoted(event.primary.as_ref(), candidate, &event.channel);
                 service.request_discovery(Urgency::Now);
             }
             EventKind::Aborted => {

@@ -54,6 +54,15 @@ pub(super) fn discover(sentinel: &Arc<Sentinel>, wanted: Wanted) -> Option<Wante
     None
 }
 
+/// Tells the monitor that a requested discovery has become more urgent.
+pub(super) fn hurry(wanted: Wanted) {
+    let mut state = MONITOR.get_or_make(Monitor::new).state();
+    state.hurried.push(wanted);
+    if state.thread != Some(thread::id()) {
+        state.wake();
+    }
+}
+
 /// Has the monitor check all handles and services: a handle was closed, or a discovery ended on another thread.
 pub(super) fn recheck() {
     let mut state = MONITOR.get_or_make(Monitor::new).state();
@@ -72,11 +81,17 @@ struct MonitorState {
     thread: Option<libc::pthread_t>,
     /// Discoveries to start.
     wanted: Vec<Wanted>,
+    /// Requested discoveries that have become more urgent.
+    hurried: Vec<Wanted>,
     /// Something changed without an event: all services are checked.
     recheck: bool,
 }
 
 impl MonitorState {
+    fn has_wanted(&self) -> bool {
+        !self.wanted.is_empty() || !self.hurried.is_empty()
+    }
+
     fn wake(&self) {
         self.waker.iter().for_each(|waker| waker.wake());
     }
@@ -127,7 +142,8 @@ impl Monitor {
                 let driven = catch_unwind(AssertUnwindSafe(|| handle.drive(&found, &waker, &crowd, recheck)));
                 wake = wake.min(driven.unwrap_or_else(|_| handle.restart()));
             }
-            discoveries.take_on(std::mem::take(&mut self.state().wanted));
+            let (wanted, hurried) = self.take_wanted();
+            discoveries.take_on(wanted, &hurried);
             let driven = catch_unwind(AssertUnwindSafe(|| discoveries.drive(&found, &waker)));
             let finished = driven.unwrap_or_else(|_| {
                 discoveries.restart();
@@ -137,7 +153,7 @@ impl Monitor {
                 handles.iter_mut().for_each(|handle| handle.note_finished(service));
             }
             // Handles what follows from it before waiting again.
-            let goes_on = !finished.is_empty() || !self.state().wanted.is_empty();
+            let goes_on = !finished.is_empty() || self.state().has_wanted();
             let wake = if goes_on { now } else { wake };
             if !finished.is_empty() || now.saturating_duration_since(tidied) >= NAP {
                 tidied = now;
@@ -152,6 +168,12 @@ impl Monitor {
             let waited = poll::wait(&mut fds, Some(timeout));
             found = if waited.is_ok() { Found::of(&fds) } else { Found::all() };
         }
+    }
+
+    /// The discoveries to start, and those that have become more urgent.
+    fn take_wanted(&self) -> (Vec<Wanted>, Vec<Wanted>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.wanted), std::mem::take(&mut state.hurried))
     }
 
     /// Adds new handles and drops closed ones; whether all services are to be checked. `None` if there is no handle

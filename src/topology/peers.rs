@@ -97,7 +97,10 @@ impl SentinelList {
         let mut entries = self.entries();
         let mut new = Vec::new();
         for peer in peers {
-            let same = |entry: &Entry| entry.endpoint == peer.endpoint || (entry.is_named(peer.id.as_ref()));
+            // One that is known by its id and does not answer may have moved: its new place is asked beside the old one.
+            let same = |entry: &Entry| {
+                entry.endpoint == peer.endpoint || (entry.misses == 0 && entry.is_named(peer.id.as_ref()))
+            };
             if let Some(entry) = entries.iter_mut().find(|entry| same(entry)) {
                 entry.unnamed = 0;
             } else if make_room(&mut entries, most) {
@@ -189,7 +192,8 @@ fn drop_doubles(entries: &mut Vec<Entry>) {
     while place < entries.len() {
         let entry = &entries[place];
         let twin = |other: &Entry| other.is_named(entry.id.as_ref()) && other.endpoint != entry.endpoint;
-        let better = |(at, other): (usize, &Entry)| twin(other) && other.met && (other.given || at < place);
+        let answers = |other: &Entry| other.met && other.misses == 0;
+        let better = |(at, other): (usize, &Entry)| twin(other) && answers(other) && (other.given || at < place);
         if !entry.given && entries.iter().enumerate().any(better) {
             entries.remove(place);
         } else {
@@ -288,6 +292,28 @@ mod tests {
         let same = |port| (at(port), Met::Good(Some(String::from("same"))));
         list.settle(&[same(7), same(1)]);
         assert_eq!(ports(&list), [1]);
+    }
+
+    #[test]
+    fn one_that_has_moved_is_found_by_those_that_name_it() {
+        // Learned, and given: the old address of a given one stays.
+        for (given, left) in [(vec![at(1)], vec![1, 7]), (vec![at(1), at(2)], vec![1, 7, 2])] {
+            let list = SentinelList::new(&given);
+            list.learn(&[peer(2, "id2")], 9);
+            list.settle(&[good(1), good(2)]);
+            let moved = [peer(7, "id2")];
+            assert!(list.learn(&moved, 9).is_empty(), "a second name, while it answers under the first");
+            list.settle(&[good(1), (at(2), Met::Missed)]);
+            assert_eq!(list.learn(&moved, 9), [at(7)]);
+            assert!(list.learn(&moved, 9).is_empty());
+            let counting = |list: &SentinelList| list.speakers().len();
+            assert_eq!(counting(&list), 2, "it counts once");
+            for _ in 0..MISSES {
+                list.settle(&[good(1), (at(7), Met::Good(Some("id2".into()))), (at(2), Met::Missed)]);
+                list.learn(&moved, 9);
+            }
+            assert_eq!((ports(&list), counting(&list)), (left, 2));
+        }
     }
 
     #[test]

@@ -181,9 +181,21 @@ pub(super) struct Discoveries {
 }
 
 impl Discoveries {
-    /// Adds requested discoveries.
-    pub(super) fn take_on(&mut self, wanted: Vec<Wanted>) {
+    /// Adds requested discoveries. Some of those that were requested before have become more urgent.
+    pub(super) fn take_on(&mut self, wanted: Vec<Wanted>, hurried: &[Wanted]) {
         self.waiting.extend(wanted);
+        for more in hurried {
+            let is_that = |one: &Wanted| one.number == more.number && one.service.ptr_eq(&more.service);
+            if let Some(waiting) = self.waiting.iter_mut().find(|one| is_that(one)) {
+                waiting.urgency = waiting.urgency.max(more.urgency);
+                waiting.at = if more.urgency == Urgency::Now { more.at } else { waiting.at };
+            }
+            let is_running = |one: &&mut Running| one.discovery.is(more);
+            if let Some(running) = self.running.iter_mut().find(is_running).filter(|_| more.urgency == Urgency::Now) {
+                running.urgency = Urgency::Now;
+                self.links.hurry(running.asker);
+            }
+        }
     }
 
     /// Does what can be done without waiting, after a poll that found these descriptors ready; the services whose

@@ -76,6 +76,7 @@ impl Dissent {
 }
 
 /// A discovery that is requested.
+#[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) service: Weak<Service>,
     pub(super) number: u64,
@@ -92,6 +93,9 @@ pub(super) trait Driver: Send + Sync {
 
     /// Runs a discovery on the thread of the monitor, or on a worker if there is none.
     fn run(self: Arc<Self>, wanted: Wanted) -> Result<()>;
+
+    /// The discovery of this number has become more urgent: those that have not begun, or have not asked, make way.
+    fn hurry(&self, wanted: Wanted);
 
     /// Runs a discovery on this thread.
     fn run_here(&self, service: &Arc<Service>, number: u64, until: Deadline);
@@ -121,6 +125,8 @@ pub struct Service {
 pub(super) struct DiscoveryState {
     /// A discovery is running, or about to start.
     pub(super) running: bool,
+    /// How urgent the running discovery is.
+    urgency: Option<Urgency>,
     /// Another discovery is needed after the running one.
     pub(super) again: Option<Urgency>,
     /// The number of the last discovery that ended, with or without success.
@@ -320,6 +326,8 @@ impl Service {
                     has_waited = true;
                     continue;
                 }
+            } else {
+                self.hurry(&mut state, Urgency::Soon);
             }
             if deadline.is_over() {
                 return Err(self.timed_out(&state, deadline));
@@ -340,7 +348,7 @@ impl Service {
         error: Error,
     ) -> Result<Locked<'a, DiscoveryState>> {
         let Some(driver) = self.driver.upgrade().filter(|_| !deadline.is_over()) else { return Err(error) };
-        state.running = true;
+        (state.running, state.urgency) = (true, Some(Urgency::Now));
         let number = state.finished + 1;
         drop(state);
         driver.run_here(self, number, deadline);
@@ -436,6 +444,17 @@ impl Service {
             let _ = self.start(&mut state, urgency);
         } else if urgency > Urgency::Lazy {
             state.again = state.again.max(Some(urgency));
+            self.hurry(&mut state, urgency);
+        }
+    }
+
+    /// Has the discovery under way go before less urgent ones: with many services it may not even have begun.
+    fn hurry(self: &Arc<Self>, state: &mut DiscoveryState, urgency: Urgency) {
+        if state.urgency < Some(urgency) {
+            state.urgency = Some(urgency);
+            let (service, number) = (Arc::downgrade(self), state.finished + 1);
+            let wanted = Wanted { service, number, at: Instant::now(), urgency };
+            self.driver.upgrade().iter().for_each(|driver| driver.hurry(wanted.clone()));
         }
     }
 
@@ -447,7 +466,7 @@ impl Service {
         let delay = if urgency == Urgency::Now { Duration::ZERO } else { delay };
         let wanted = Wanted { service: Arc::downgrade(self), number, at: Instant::now() + delay, urgency };
         self.driver.upgrade().ok_or_else(closed)?.run(wanted)?;
-        state.running = true;
+        (state.running, state.urgency) = (true, Some(urgency));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::events::{self, SentinelEvent};
 use super::identity::{Identity, Speaker};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, Status};
 use crate::net::{Link, LinkEvent, LinkOptions};
 use crate::resp::{Reply, encode};
 use crate::sys::poll::{Found, PollFd};
@@ -223,7 +223,7 @@ impl SentinelSubscription {
                 let word = reply.child(0, 0).and_then(|node| reply.bytes(node));
                 if !matches!(word, Some(b"psubscribe" | b"subscribe")) {
                     if !matches!(word, Some(b"pmessage" | b"message")) {
-                        self.answered_ping();
+                        self.note_answer()?;
                     }
                     heard.extend(events::read(reply).filter(|_| self.is_listening()));
                     return Ok(false);
@@ -244,6 +244,16 @@ impl SentinelSubscription {
             }
             Stands::Done => Ok(self.subscribed()),
         }
+    }
+
+    /// What is no event answers a PING. Nothing else was asked for.
+    fn note_answer(&mut self) -> Result<(), Error> {
+        if matches!(self.state, SubscriptionState::Listening { pings: 0, .. }) {
+            let text = "it sent a message that was not asked for";
+            return Err(Error::new(Status::Protocol, text).with_endpoint(&self.endpoint));
+        }
+        self.answered_ping();
+        Ok(())
     }
 
     fn answered_ping(&mut self) {

@@ -251,6 +251,31 @@ impl Service {
         self.request_discovery(Urgency::Now);
     }
 
+    /// The leader says that it has promoted the candidate of a failover of this primary.
+    pub(super) fn candidate_is_promoted(
+        self: &Arc<Self>,
+        primary: Option<&Endpoint>,
+        candidate: &Endpoint,
+        word: &str,
+    ) {
+        let policy = self.shared.settings().sentinel.failover.probe;
+        let mut state = self.state();
+        if !self.is_primary(primary) {
+            return;
+        }
+        state.failover.commit(candidate);
+        let says_so = state.failover.says_primary.as_ref() == Some(candidate);
+        let taken = says_so && state.failover.takes_candidate(policy);
+        if taken {
+            let text = format!("{word}, and the candidate says that it is a primary");
+            self.take_candidate(&mut state, candidate, Why::own(Cause::CandidateIsPrimary, text));
+        }
+        drop(state);
+        if taken {
+            self.shared.changed(&self.name);
+        }
+    }
+
     /// Switches to a candidate before the Sentinels name it, because it said that it is a primary.
     fn take_candidate(&self, state: &mut DiscoveryState, announced: &Endpoint, why: Why) {
         let before = self.snapshot();
@@ -268,6 +293,7 @@ impl Service {
         let after = self.publish(snapshot);
         self.switched(state, &before, &after, why);
         self.lower_fence(state);
+        self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));
         self.waiters.notify_all();
     }
 

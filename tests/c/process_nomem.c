@@ -93,6 +93,20 @@ static void replies(vigie_sentinel *sentinel) {
   vigie_reply_free(reply);
   reply = NULL;
   UNDER(MIB, VIGIE_ERR_LIMIT, vigie_cmd_exec(client, VIGIE_CMD("GET", "nomem:json"), 0, 20000, &reply, &error));
+  /* Of a write whose answer finds no memory nothing is said but that it may have run; it has. */
+  limit = MIB;
+  vigie_status got = vigie_cmd_exec(client, VIGIE_CMD("GETDEL", "nomem:json"), 0, 20000, &reply, &error);
+  limit = SIZE_MAX;
+  CHECK(got == VIGIE_ERR_LIMIT && reply == NULL);
+  CHECK(vigie_error_flags(error) & VIGIE_EF_MAYBE_EXECUTED);
+  CHECK(!(vigie_error_flags(error) & VIGIE_EF_RETRYABLE));
+  vigie_error_free(error);
+  error = NULL;
+  CHECK(run_ok());
+  reply = RUN(client, "EXISTS", "nomem:json");
+  CHECK(vigie_reply_int(reply, VIGIE_ROOT, -1) == 0);
+  vigie_reply_free(reply);
+  reply = NULL;
   UNDER(1024, VIGIE_ERR_LIMIT, vigie_client_stats(client, &reply, &error));
   UNDER(1024, VIGIE_ERR_LIMIT, vigie_sentinel_topology(sentinel, NULL, &reply, &error));
   CHECK(reply == NULL);

@@ -276,6 +276,66 @@ fn two_real_deployments_of_one_name() {
     assert_eq!((at(&sentinel.service(SERVICE)), new.cmd(&["GET", "k"]).text()), (new.addr(), "after".into()));
 }
 
+/// A fresh client that was given this Sentinel and one other writes. Whether this one knew nobody when the client came.
+fn written_while_it_knows_nobody(d: &Deployment, alone: &Node, value: &str) -> bool {
+    let fresh = sentinel_at(&[alone.addr(), d.sentinel_nodes()[1].addr()], &[]);
+    let client = to_primary(&fresh, &[]);
+    let knows_nobody = alone.cmd(&["SENTINEL", "SENTINELS", SERVICE]).items().is_empty();
+    // A Sentinel that was reset has no connection to the primary for a moment, which is another error.
+    let first = refresh(&fresh).err().map(|error| error.status());
+    assert_ne!(first, Some(Status::SplitView), "{value}: {}", topology(&fresh));
+    ok(&client, &format!("SET fresh {value}"));
+    assert_eq!(at(&fresh.service(SERVICE)), d.primary(SERVICE), "{}", topology(&fresh));
+    knows_nobody
+}
+
+#[test]
+fn real_sentinels_that_know_nobody_yet_are_no_strangers() {
+    let d = Deployment::new("knows-nobody").start();
+    let sentinel = sentinel_of(&d, &[("monitor.interval", "100")]);
+    let (client, told) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
+    ok(&client, "SET k before");
+    let nodes = d.sentinel_nodes();
+    // All at once: for about a second each of them stands alone.
+    eventually("all were reset, and met so", deployment::PATIENCE, || {
+        nodes.iter().for_each(|node| assert_eq!(node.cmd(&["SENTINEL", "RESET", SERVICE]).int(), Some(1)));
+        let met = written_while_it_knows_nobody(&d, &nodes[0], "reset");
+        polls(&sentinel, 1);
+        ok(&client, "SET k reset");
+        met
+    });
+    d.wait_ready(SERVICE);
+    assert_eq!(told.count(disagree("split_view")), 0, "{:?}", told.all());
+    // One that misses a failover, and comes back with the old primary and without the others.
+    let old = d.primary_node(SERVICE);
+    eventually("it was met before it knew anybody", deployment::PATIENCE, || {
+        nodes[2].kill();
+        forget_the_others(&nodes[2]);
+        let before = d.primary_node(SERVICE);
+        d.failover_by(SERVICE, &nodes[0]);
+        d.wait_switched(SERVICE, &before);
+        nodes[2].restart();
+        let met = written_while_it_knows_nobody(&d, &nodes[2], "restarted");
+        polls(&sentinel, 1);
+        ok(&client, "SET k restarted");
+        if !met {
+            d.wait_ready(SERVICE);
+        }
+        met
+    });
+    assert_ne!(d.primary(SERVICE), old.addr(), "one failover at least, and no way back");
+    assert_eq!(told.count(disagree("strangers")), 0, "{:?}", told.all());
+}
+
+/// Takes the other Sentinels out of what a Sentinel that is not running has written down.
+fn forget_the_others(sentinel: &Node) {
+    let path = sentinel.dir().join("node.conf");
+    let text = std::fs::read_to_string(&path).expect("its configuration");
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("known-sentinel")).collect();
+    assert!(kept.len() < text.lines().count(), "it knew others: {text}");
+    std::fs::write(&path, kept.join("\n") + "\n").expect("written");
+}
+
 /// Three Sentinels, the first of them configured under two names.
 fn two_names(options: &[(&str, &str)]) -> (FakeNode, Vec<FakeSentinel>, Proxy, Arc<Sentinel>) {
     let node = Scripted::primary();

@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use calls::*;
-use stage::{SOON, Stage, Watch, at, stage};
+use stage::{SOON, Stage, Told, Watch, at, stage};
 use support::*;
 use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Error, Result, Status, flags};
@@ -660,6 +660,41 @@ fn rule_9_auto_waits_for_the_leader_when_the_primary_lives() {
     assert_eq!(join_ok(&write), "OK");
     assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
     assert_eq!(stage.told.switches().len(), 1);
+}
+
+/// The user has lost the right to ask which primary the Sentinels name; their events are heard.
+#[test]
+fn rule_9_the_leaders_word_and_the_candidates_are_enough_where_nobody_may_be_asked() {
+    for committed_first in [false, true] {
+        let stage = stage(3, &[]);
+        let client = warm(&stage);
+        stage.listened();
+        let refusal = "NOPERM User vig has no permissions to run the 'sentinel|get-master-addr-by-name' command";
+        let asks = "SENTINEL GET-MASTER-ADDR-BY-NAME";
+        stage.watch.iter().for_each(|one| one.fault(asks, Fault::Error(refusal.into())));
+        let failover_seq = stage.service().failover_seq();
+        stage.begin(1);
+        stage.select(1);
+        stage.told.wait_fence(true, "+try-failover");
+        let write = later(&client, "SET k new");
+        if committed_first {
+            stage.commit(1);
+            stage.told.wait_word("+promoted-slave");
+            assert_eq!((at(&stage.service()), stage.r.count("SET")), (stage.p.addr(), 0), "it is a replica still");
+            stage.promote();
+        } else {
+            stage.promote();
+            speaks(&stage, failover_seq);
+            stage.commit(1);
+        }
+        assert_eq!(join_ok(&write), "OK");
+        assert_eq!((stage.r.count("SET"), stage.p.count("SET"), at(&stage.service())), (1, 0, stage.r.addr()));
+        let refused = |told: &Told| told.get("cause") == "questions_refused" && told.get("reason").contains("NOPERM");
+        eventually("it is told", SOON, || {
+            drop(stage.sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(SOON)));
+            stage.told.count(refused) == 3
+        });
+    }
 }
 
 #[test]

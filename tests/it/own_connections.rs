@@ -235,6 +235,46 @@ fn all_callers_share_the_pause_of_a_primary_that_refuses_what_it_is_asked_to_do(
     assert!((3..40).contains(&made), "{made} connections to a primary that closes at SELECT");
 }
 
+/// Waiting does not mend it, and each call is told at once; but the server is not asked by each of them.
+#[test]
+fn all_callers_share_the_pause_of_a_primary_that_refuses_their_options() {
+    for (command, line, options, status) in [
+        (
+            "HELLO",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            ("auth.password", "old"),
+            Status::Auth,
+        ),
+        ("SELECT", "ERR DB index is out of range", ("db", "3"), Status::Config),
+    ] {
+        let primary = Arc::new(Scripted::primary());
+        let watch = told(&primary.addr(), &[]);
+        let client = to_primary(&handle(&watch, &[options]), &[]);
+        assert_eq!(ok(&client, "SET k v"), "OK");
+        primary.fault(command, Fault::Error(line.into()));
+        primary.close_all();
+        let before = primary.accepted();
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                let (client, primary) = (client.clone(), Arc::clone(&primary));
+                spawn(move || {
+                    let mut refused = 0;
+                    while primary.accepted() - before < 6 {
+                        let error = cmd(&client, "GET k").expect_err("it does not serve");
+                        refused += u64::from(error.status() == status);
+                    }
+                    refused
+                })
+            })
+            .collect();
+        let refused: u64 = callers.iter().map(join).sum();
+        let made = primary.accepted() - before;
+        assert!(refused > 100 && made < 20, "{made} connections for {refused} calls that were told of {line}");
+        primary.clear_faults();
+        eventually("it serves", Duration::from_secs(20), || cmd(&client, "SET k v").is_ok());
+    }
+}
+
 #[test]
 fn a_word_about_the_nodes_ends_the_pause() {
     let (primary, replica) = (Scripted::primary(), Scripted::replica("127.0.0.1:1"));
