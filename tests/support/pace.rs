@@ -26,13 +26,12 @@ const IN_TURN: u32 = 10;
 pub struct Pacing {
     over: Arc<AtomicBool>,
     trips: Option<JoinHandle<Vec<Duration>>>,
-    queued: Duration,
 }
 
 pub struct Pace {
     /// The times of the round trips, sorted.
     trips: Vec<Duration>,
-    /// How long the measured thread was ready to run, and waited for a processor.
+    /// Of a single call: how long the caller was ready to run, and waited for a processor.
     queued: Duration,
 }
 
@@ -51,17 +50,15 @@ impl Pacing {
             measure(&near, &seen)
         });
         receiver.recv().expect("the first round trip");
-        Pacing { over, trips: Some(trips.expect("a thread starts")), queued: queued() }
+        Pacing { over, trips: Some(trips.expect("a thread starts")) }
     }
 
-    /// On the thread that has started it.
     pub fn stop(mut self) -> Pace {
-        let queued = queued().saturating_sub(self.queued);
         self.over.store(true, Ordering::Release);
         let trips = self.trips.take().map(|trips| trips.join().expect("it only measures"));
         let mut trips = trips.unwrap_or_default();
         trips.sort_unstable();
-        Pace { trips, queued }
+        Pace { trips, queued: Duration::ZERO }
     }
 }
 
@@ -127,13 +124,14 @@ impl fmt::Debug for Pace {
     }
 }
 
-/// Runs it, and measures its time and the machine.
+/// Runs a single call, and measures its time and the machine. Longer runs use [`Pacing`]: what their thread waited in all says
+/// nothing about one call of many.
 pub fn paced<T>(run: impl FnOnce() -> T) -> (T, Duration, Pace) {
     let pacing = Pacing::start();
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), queued());
     let outcome = run();
-    let took = began.elapsed();
-    (outcome, took, pacing.stop())
+    let (took, queued) = (began.elapsed(), queued().saturating_sub(before));
+    (outcome, took, Pace { queued, ..pacing.stop() })
 }
 
 /// Runs it. Asserts that it took at most `limit`, plus what the machine added.

@@ -5,7 +5,7 @@ use super::figures::{HEADS, Judge, Outcome, median};
 use super::probe::{Habits, Probe, Seen};
 use crate::calls::{self, SERVICE};
 use crate::support::deployment::Builder;
-use crate::support::{Deployment, Node, eventually, netns, paced, proc, seed};
+use crate::support::{Deployment, Node, Pacing, eventually, netns, proc, seed};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -433,10 +433,12 @@ pub fn topology(handle: &Handle) -> Reply {
 /// The short form as a test, in a process of its own because it counts what the process holds.
 pub fn test(name: &str, scenario: &Scenario) {
     calls::alone(name, || {
-        let (outcome, _, pace) = paced(|| match scenario.needs_root && !netns::available() {
+        let pacing = Pacing::start();
+        let outcome = match scenario.needs_root && !netns::available() {
             true => Outcome::skipped("needs root and network namespaces"),
             false => (scenario.run)(&Rig::new(Form::Short)),
-        });
+        };
+        let pace = pacing.stop();
         eprintln!("{}", outcome.line());
         record(scenario, &outcome);
         let failures = outcome.failures(Judge::Loose(pace.allowance()));
