@@ -123,17 +123,12 @@ mod checked {
         #[track_caller]
         pub(in crate::sys) fn enter(&self) -> Held {
             if let Some(held) = last(HELD.get()).filter(|held| held.rank >= self.0 && !panicking()) {
-                let (wanted, held) = (row(self.0), held);
+                let wanted = row(self.0);
                 panic!(
-                    "a thread that holds {} ({}) takes {} ({}), which stands before it in sys/rank.rs",
+                    "a thread that holds {} ({}) takes {} ({}), which does not stand below it in sys/rank.rs",
                     held.name, held.lock, wanted.name, wanted.lock
                 );
             }
-            self.found_free()
-        }
-
-        /// The lock was found free, so nobody has waited.
-        pub(in crate::sys) fn found_free(&self) -> Held {
             HELD.set(HELD.get() | bit(self.0));
             Held(self.0)
         }
@@ -189,11 +184,6 @@ mod unchecked {
 
         #[inline(always)]
         pub(in crate::sys) fn enter(&self) -> Held {
-            Held
-        }
-
-        #[cfg(test)]
-        pub(in crate::sys) fn found_free(&self) -> Held {
             Held
         }
     }
