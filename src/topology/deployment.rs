@@ -117,7 +117,7 @@ impl<'a> Seat<'a> {
             (Some(listed), Some(told)) => listed == told && (!contested || peer.endpoint == *other.announced),
             _ => peer.endpoint == *other.announced,
         };
-        // The others hold one that has just restarted for down until it answers them, and it knows nobody yet.
+        // The others consider a restarted Sentinel down until it answers them, and it lists nobody yet.
         self.answer.peers.iter().any(|peer| is_other(peer) && (!peer.dead || !other.lists_any()))
     }
 

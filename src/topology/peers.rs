@@ -97,7 +97,7 @@ impl SentinelList {
         let mut entries = self.entries();
         let mut new = Vec::new();
         for peer in peers {
-            // One that is known by its id and does not answer may have moved: its new place is asked beside the old one.
+            // A known Sentinel that does not answer may have moved: its new address is asked beside the old one.
             let same = |entry: &Entry| {
                 entry.endpoint == peer.endpoint || (entry.misses == 0 && entry.is_named(peer.id.as_ref()))
             };

@@ -246,7 +246,7 @@ impl SentinelSubscription {
         }
     }
 
-    /// What is no event answers a PING. Nothing else was asked for.
+    /// A message that is no event must answer a PING: nothing else was asked for.
     fn note_answer(&mut self) -> Result<(), Error> {
         if matches!(self.state, SubscriptionState::Listening { pings: 0, .. }) {
             let text = "it sent a message that was not asked for";

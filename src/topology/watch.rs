@@ -22,7 +22,7 @@ use crate::sys::sync::Lock;
 pub(super) enum TopologyEvent {
     /// The primary of a service changed.
     Topology(Switch),
-    /// News about a service that keeps its primary.
+    /// Something was said about a service that keeps its primary.
     Notice(Notice),
     /// Writes are held back, or pass again.
     Fence(FenceChange),

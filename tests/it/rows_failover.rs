@@ -90,16 +90,16 @@ fn row_64_forced_failover_with_healthy_old_primary() {
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k v");
     let old = d.primary_node(SERVICE);
-    let mut ears: Vec<_> = d.sentinel_nodes().iter().map(|node| node.connect().expect("a connection")).collect();
-    for ear in &mut ears {
-        ear.cmd(&["SUBSCRIBE", "+switch-master"]).expect("subscribed");
+    let mut listeners: Vec<_> = d.sentinel_nodes().iter().map(|node| node.connect().expect("a connection")).collect();
+    for listener in &mut listeners {
+        listener.cmd(&["SUBSCRIBE", "+switch-master"]).expect("subscribed");
     }
     let writer = Writer::start(&client, 5000);
     writer.wait(50);
     streaming(&d);
     let (begun, watch, pacing) = (Instant::now(), Watch::on(&sentinel), Pacing::start());
     d.failover(SERVICE);
-    let first = spawn(move || ears.remove(1).read().map(|_| Instant::now()));
+    let first = spawn(move || listeners.remove(1).read().map(|_| Instant::now()));
     let announced = join(&first).expect("+switch-master");
     let new = d.wait_switched(SERVICE, &old);
     writer.wait_after(announced + Duration::from_millis(700));
