@@ -7,14 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::net::{Conn, Socket};
 use crate::resp::Want;
-use crate::sys::rank::may_wait;
-use crate::sys::sync::Locked;
+use crate::sys::sync::{Condvar, Locked};
 use crate::time::Deadline;
 
 /// The loans of a pool.
@@ -26,9 +23,11 @@ pub(super) struct Loans {
     /// How many of those in use carry a single unit, and come back soon.
     units: usize,
     opening: usize,
-    /// Connections and places on their way to a waiter.
-    handed: usize,
-    waiting: VecDeque<(u64, Sender<Handed>)>,
+    /// Connections and places on their way to a waiter, each with the waiter's number.
+    handed: Vec<(u64, Handed)>,
+    /// The waiters by their numbers, and where each sleeps. std's condition variable leaves nothing behind on the caller's thread; what
+    /// parks a thread by its handle does, and leak checkers report that.
+    waiting: VecDeque<(u64, Arc<Condvar>)>,
     next: u64,
     /// Loans of an earlier round are closed when they come back.
     round: u64,
@@ -156,7 +155,7 @@ impl Loans {
 
     /// Shuts down lent connections and drops the waiters, who learn of the end by that.
     pub(super) fn end(&mut self) -> Vec<Conn> {
-        self.waiting.clear();
+        self.waiting.drain(..).for_each(|(_, sleeper)| sleeper.notify_one());
         self.lent.iter().for_each(|(_, socket)| socket.shutdown());
         self.renew()
     }
@@ -184,17 +183,26 @@ impl Loans {
     }
 
     /// Hands something to the first waiter, or returns it if there is none.
-    fn hand(&mut self, mut what: Handed) -> Option<Handed> {
-        while let Some((_, waiter)) = self.waiting.pop_front() {
-            match waiter.send(what) {
-                Ok(()) => {
-                    self.handed += 1;
-                    return None;
-                }
-                Err(crossbeam_channel::SendError(back)) => what = back,
+    fn hand(&mut self, what: Handed) -> Option<Handed> {
+        let Some((waiter, sleeper)) = self.waiting.pop_front() else { return Some(what) };
+        self.handed.push((waiter, what));
+        sleeper.notify_one();
+        None
+    }
+
+    fn is_handed(&self, waiter: u64) -> bool {
+        self.handed.iter().any(|(number, _)| *number == waiter)
+    }
+
+    /// Ends a wait: what the waiter was handed.
+    fn leave(&mut self, waiter: u64) -> Option<Handed> {
+        match self.handed.iter().position(|(number, _)| *number == waiter) {
+            Some(place) => Some(self.handed.swap_remove(place).1),
+            None => {
+                self.waiting.retain(|(number, _)| *number != waiter);
+                None
             }
         }
-        Some(what)
     }
 
     /// Gives a connection to the first waiter, or keeps it for the next one.
@@ -211,7 +219,7 @@ impl Loans {
     }
 
     fn count(&self) -> usize {
-        self.idle.len() + self.lent.len() + self.opening + self.handed
+        self.idle.len() + self.lent.len() + self.opening + self.handed.len()
     }
 }
 
@@ -220,7 +228,7 @@ impl Pool {
     pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let inner = self.lock();
         inner.check()?;
-        let mut inner = match self.loan_at_once(inner, deadline) {
+        let inner = match self.loan_at_once(inner, deadline) {
             Ok(loan) => return loan,
             Err(inner) => inner,
         };
@@ -230,9 +238,7 @@ impl Pool {
                 .with_endpoint(&self.name)
                 .with_flags(flags::RETRYABLE));
         }
-        let waiting = queue_up(&mut inner);
-        drop(inner);
-        self.wait_for_loan(waiting, deadline)
+        self.wait_for_loan(inner, deadline)
     }
 
     /// Lends a connection for a single unit that would otherwise use a lane, after all waiters that are there already. It waits
@@ -250,11 +256,9 @@ impl Pool {
             {
                 return None;
             }
-            Err(mut inner) => {
-                let waiting = queue_up(&mut inner);
-                drop(inner);
+            Err(inner) => {
                 let patience = deadline.left().map_or(PATIENCE, |left| PATIENCE.min(left / 2));
-                self.wait_for_loan(waiting, deadline.within(patience))
+                self.wait_for_loan(inner, deadline.within(patience))
             }
         };
         let mut loan = loan.ok()?;
@@ -342,19 +346,20 @@ impl Pool {
         }
     }
 
-    fn wait_for_loan(self: &Arc<Self>, (ticket, handed): (u64, Receiver<Handed>), deadline: Deadline) -> Result<Loan> {
+    /// Joins the queue of the waiters, and waits for its turn.
+    fn wait_for_loan<'a>(self: &'a Arc<Self>, mut inner: Locked<'a, Inner>, deadline: Deadline) -> Result<Loan> {
         let begun = Instant::now();
         let limit = self.settings.wait.map_or(deadline, |wait| deadline.within(wait));
-        may_wait("a connection of one's own");
-        let received = match limit.end() {
-            Some(end) => handed.recv_deadline(end).ok(),
-            None => handed.recv().ok(),
-        };
-        let mut inner = self.lock();
-        inner.loans.waiting.retain(|(number, _)| *number != ticket);
-        // It may have been handed over between the end of the wait and the lock.
-        let received = received.or_else(|| handed.try_recv().ok());
-        inner.loans.handed -= usize::from(received.is_some());
+        inner.loans.next += 1;
+        let (number, sleeper) = (inner.loans.next, Arc::new(Condvar::new()));
+        inner.loans.waiting.push_back((number, Arc::clone(&sleeper)));
+        while !inner.loans.is_handed(number) && inner.ended.is_none() && !limit.is_over() {
+            inner = match limit.left() {
+                Some(left) => sleeper.wait_timeout(inner, left),
+                None => sleeper.wait(inner),
+            };
+        }
+        let received = inner.loans.leave(number);
         inner.check()?;
         match received {
             Some(Handed::Conn(conn, round)) => Ok(self.lend(&mut inner, *conn, round)),
@@ -439,13 +444,4 @@ impl Pool {
     pub(super) fn is_too_old(&self, conn: &Conn) -> bool {
         self.settings.lifetime.is_some_and(|lifetime| conn.opened().elapsed() > lifetime)
     }
-}
-
-/// Joins the queue of the waiters.
-fn queue_up(inner: &mut Inner) -> (u64, Receiver<Handed>) {
-    let (sender, receiver) = bounded(1);
-    inner.loans.next += 1;
-    let ticket = inner.loans.next;
-    inner.loans.waiting.push_back((ticket, sender));
-    (ticket, receiver)
 }

@@ -191,6 +191,26 @@ static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
   vigie_client_free(split);
 }
 
+/* The thread that waits for a connection leaves nothing behind, not even what a leak checker takes for possibly lost. */
+static void full_pool(vigie_sentinel *sentinel) {
+  vigie_error *error = NULL;
+  vigie_client *client = NULL;
+  vigie_client *first = NULL;
+  vigie_client *second = NULL;
+  vigie_config *overrides = vigie_config_new();
+  GIVES(VIGIE_OK, vigie_config_set(overrides, "pool.max", "2", &error));
+  GIVES(VIGIE_OK, vigie_config_set(overrides, "pool.wait", "50", &error));
+  GIVES(VIGIE_OK, vigie_primary_for(sentinel, service(), overrides, &client, &error));
+  vigie_config_free(overrides);
+  GIVES(VIGIE_OK, vigie_session_for(client, NULL, 0, NULL, &first, &error));
+  GIVES(VIGIE_OK, vigie_session_for(client, NULL, 0, NULL, &second, &error));
+  vigie_reply_free(RUN(first, "PING"));
+  GIVES(VIGIE_ERR_POOL_TIMEOUT, vigie_cmd_exec(second, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  vigie_client_free(second);
+  vigie_client_free(first);
+  vigie_client_free(client);
+}
+
 static void queue(vigie_sentinel *sentinel) {
   vigie_error *error = NULL;
   vigie_queue *queue = NULL;
@@ -272,6 +292,7 @@ int main(void) {
   knowledge(client);
   session(client);
   replicas(sentinel, client);
+  full_pool(sentinel);
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 1000, &error));
   vigie_client_free(client);
   vigie_sentinel_free(sentinel);
