@@ -14,8 +14,9 @@
  *    of a new handle must not be NULL.
  *  - Order of arguments: handle, inputs, flags, timeout, outputs, err.
  *  - timeout_ms is the whole budget of a call in milliseconds, retries and waiting included. VIGIE_TIMEOUT_DEFAULT:
- *    the configured one. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: do not wait (a command is not sent:
- *    VIGIE_ERR_TIMEOUT).
+ *    the option timeout.call; but vigie_sentinel_create() does not wait with it, and vigie_queue_drain(),
+ *    vigie_queue_drain_packed() and vigie_threads_join() wait without a limit. VIGIE_TIMEOUT_NONE: no limit. Any other
+ *    value <= 0: do not wait (a command is not sent: VIGIE_ERR_TIMEOUT).
  *  - Texts are NUL-terminated UTF-8 unless a length goes with them. Lengths are in bytes; (NULL, 0) is empty.
  *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
  *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
@@ -614,7 +615,8 @@ void vigie_config_free(vigie_config *config);
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
  * asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
- * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
+ * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting: with
+ * VIGIE_TIMEOUT_NONE for ever. If all that can be reached refuse the credentials that is the end at once.
  * Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
  * afterwards.
  * Blocks: up to timeout_ms.
@@ -633,7 +635,10 @@ vigie_status vigie_sentinel_create(const vigie_config *config,
 
 /**
  * What is known now, without asking the Sentinels: a MAP for the service with its primary, replicas, Sentinels and
- * epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
+ * epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys. For a service that was never asked
+ * for it is VIGIE_OK, and a map without a primary: whether there is such a service vigie_sentinel_refresh() tells. A name
+ * that no Sentinel knows is asked for ever more rarely, and is forgotten 60 s after its last use, unless the handle is
+ * watched (vigie_sentinel_watch()), which holds all services that were asked for.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
  * Blocks: no.
@@ -672,7 +677,7 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
 /**
  * Watches the services of this handle from now on: events arrive on the queue with this token. A service is followed
  * from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
- * is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
+ * is told; and as long as the watch lasts, even if nobody uses it any more. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
  * cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
  * VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
  * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:

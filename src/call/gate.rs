@@ -13,6 +13,7 @@ use crate::plan::{Plan, Target};
 use crate::route::Context;
 use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, WriteLease};
+use crate::topology::Service;
 
 /// How often a write that waits for a majority looks again when it is not woken.
 const LOOK: Duration = Duration::from_millis(20);
@@ -155,22 +156,35 @@ fn wait_for_majority(
             return Ok(());
         }
         if permit == Permit::Refuse || context.is_ended() {
-            let age = if confirmed { missed.flatten() } else { age };
-            let since = age.map_or("ever".to_owned(), |age| format!("for {} ms", age.as_millis()));
-            let text = format!(
-                "no majority of the Sentinels has named the primary {since}, as the option write.majority_ms asks: nothing was sent, try again when \
-                 they are reachable"
-            );
-            let error = match service.split_view() {
-                Some(views) => Error::new(Status::SplitView, format!("{text}; they name {views}")),
-                None => Error::new(Status::Fenced, text),
-            };
-            return Err(error.with_flags(flags::RETRYABLE));
+            return Err(no_majority(service, if confirmed { missed.flatten() } else { age }));
         }
         missed = Some(age);
         service.freshen();
         service.wait_for_change(patience.left_or(LOOK), service.version(), || context.is_ended());
     }
+}
+
+/// The error of a write that no majority of the Sentinels has let through. `age`: how long ago one named the primary.
+#[cold]
+fn no_majority(service: &Service, age: Option<Duration>) -> Error {
+    let since = age.map_or("yet".to_owned(), |age| format!("for {} ms", age.as_millis()));
+    let sentinels = service.snapshot();
+    let (tilted, all) = (sentinels.sentinels.iter().filter(|view| view.tilt).count(), sentinels.sentinels.len());
+    let remedy = match tilted {
+        0 => "try again when they are reachable".to_owned(),
+        _ => format!(
+            "{tilted} of {all} Sentinels are in TILT mode, in which their word does not count: it ends half a minute after they \
+             run normally again, try again then"
+        ),
+    };
+    let text = format!(
+        "no majority of the Sentinels has named the primary {since}, as the option write.majority_ms asks: nothing was sent; {remedy}"
+    );
+    let error = match service.split_view() {
+        Some(views) => Error::new(Status::SplitView, format!("{text}; they name {views}")),
+        None => Error::new(Status::Fenced, text),
+    };
+    error.with_flags(flags::RETRYABLE)
 }
 
 fn refuse_if(is_shut: bool) -> Result<()> {

@@ -36,7 +36,8 @@ const CLIENT: &[Field<Stats>] = &[
         "errors",
         Int(|of| of.counted.errors as i64),
         "calls",
-        "Calls that ended with an error, whatever its status. A command or list that cannot be parsed is no call.",
+        "Calls that ended with an error, whatever its status: a transaction that a watched key has aborted (TXN_ABORTED) counts, too. \
+         A command or list that cannot be parsed is no call.",
     ),
     field(
         "maybe_executed",
@@ -91,8 +92,8 @@ const POOL: &[Field<PoolStats>] = &[
         "served",
         Int(|of| of.counts.served as i64),
         "calls",
-        "Attempts of blocking calls on shared connections, whether they were answered or not, and the library's own questions \
-         there.",
+        "Attempts of calls that were not submitted, on shared connections, whether they were answered or not, and the library's own \
+         questions there.",
     ),
     field(
         "srtt_us",

@@ -437,7 +437,9 @@ pub(super) static OPTIONS: &[Opt] = &[
         IntegerOrOff(0, 1 << 50, |s, v| s.client.replica.max_lag = v),
         "How many bytes of the replication stream a replica may be behind its primary and still be read from; one \
          behind by more, or not connected to the primary, is skipped. Measured about once a second by ROLE on the \
-         primary; while the primary is down or being replaced, the last measurement counts.",
+         primary; while the primary is down or being replaced, the last measurement counts. After a failover, replicas that still follow the old primary are read from for up to 10 s, \
+         until the Sentinels have turned them to the new one: reads have been seen 3 s behind what the new primary had acknowledged, \
+         and 5 s with three replicas and `parallel-syncs` 1. What must not be behind is read from the primary.",
     )
     .per_client(),
     opt(

@@ -22,7 +22,8 @@ impl Noun for vigie_sentinel {
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
 /// asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
-/// connection, or that is no Sentinel, is tried again until the time is over, because it may be starting.
+/// connection, or that is no Sentinel, is tried again until the time is over, because it may be starting: with
+/// VIGIE_TIMEOUT_NONE for ever. If all that can be reached refuse the credentials that is the end at once.
 /// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
 /// afterwards.
 /// Blocks: up to timeout_ms.
@@ -57,7 +58,10 @@ pub unsafe extern "C" fn vigie_sentinel_create(
 }
 
 /// What is known now, without asking the Sentinels: a MAP for the service with its primary, replicas, Sentinels and
-/// epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys.
+/// epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys. For a service that was never asked
+/// for it is VIGIE_OK, and a map without a primary: whether there is such a service vigie_sentinel_refresh() tells. A name
+/// that no Sentinel knows is asked for ever more rarely, and is forgotten 60 s after its last use, unless the handle is
+/// watched (vigie_sentinel_watch()), which holds all services that were asked for.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
 /// Blocks: no.
@@ -121,7 +125,7 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
 
 /// Watches the services of this handle from now on: events arrive on the queue with this token. A service is followed
 /// from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
-/// is told. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
+/// is told; and as long as the watch lasts, even if nobody uses it any more. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
 /// cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
 /// VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
 /// VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:

@@ -9,7 +9,9 @@ pub(super) fn of_state(name: &str, at: &str) -> String {
     const SHARED: &str = "a connection that others share";
     match name {
         "QUIT" => {
-            format!("{name}{at} would end {SHARED}: vigie_client_disconnect() closes the connections of a client")
+            format!(
+                "{name}{at} would end {SHARED}: vigie_client_disconnect() closes the connections of a client, vigie_client_close() that of a session of vigie_session_for()"
+            )
         }
         "AUTH" => format!(
             "{name}{at} changes the user of {SHARED}: set the options auth.username and auth.password, or use vigie_session_for()"
@@ -57,6 +59,6 @@ mod tests {
         ] {
             assert!(of_state(name, "").contains(remedy), "{name}");
         }
-        assert!(!of_state("QUIT", "").contains("session"));
+        assert!(!of_state("QUIT", "").contains("use vigie_session_for()"));
     }
 }

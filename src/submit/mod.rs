@@ -131,9 +131,14 @@ impl Submitter {
             Ok::<_, Error>(())
         };
         if flags.has(CallFlags::EACH) {
+            let mut place = 0;
             list::commands(commands).try_for_each(|command| {
                 let command = command?;
+                place += 1;
+                let is_alone = command.range().len() == commands.len();
+                let refused = |error: Error| error.in_context(format_args!("command {place} of the list"));
                 add(&Plan::single(&command), command.range())
+                    .map_err(|error| if is_alone { error } else { refused(error) })
             })?;
         } else {
             add(&Plan::list(commands)?, 0..commands.len())?;

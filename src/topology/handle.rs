@@ -161,5 +161,6 @@ impl Drop for Sentinel {
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
     let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
-    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, deaf });
+    let fenced = service.is_fenced();
+    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, fenced, deaf });
 }

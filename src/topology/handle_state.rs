@@ -81,14 +81,16 @@ struct ServiceState {
 impl ServiceState {
     /// Whether it is polled: while a client, a call or a watch uses it, and for some time after that.
     fn is_in_use(&mut self, service: &Arc<Service>, seen: &PollFacts, is_watched: bool, now: Instant) -> bool {
-        // Two references are not users: that of the list of services, and that of the caller.
-        if Arc::strong_count(service) > 2 || is_watched || seen.running || seen.polls_fast {
+        // These references are not users: that of the list of services, that of the caller, and that of a discovery under
+        // way, which a poll may have begun.
+        let idle = 2 + usize::from(seen.running);
+        if Arc::strong_count(service) > idle || is_watched || seen.polls_fast {
             let was_forgotten = self.unused.take().is_some() && service.is_forgotten();
             self.next_poll = if was_forgotten { now } else { self.next_poll };
             return true;
         }
         let since = *self.unused.get_or_insert(now);
-        let is_over = now.saturating_duration_since(since) >= KEPT;
+        let is_over = now.saturating_duration_since(since) >= KEPT && !seen.running;
         if is_over && !service.is_forgotten() {
             service.forget();
         }
@@ -416,6 +418,9 @@ impl HandleState {
                 continue;
             }
             let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
+            if service.is_forgotten() {
+                sentinel.drop_unknown(service);
+            }
             if works || seen.polls_fast {
                 let (then, is_busy) = self.drive_failover(sentinel, service, now, waker);
                 at = then.map_or(at, |then| then.min(at));

@@ -66,7 +66,7 @@ fn reach_once(
     let waker = Waker::new().ok().map(Arc::new);
     // Connecting, the handshake and the answer may each take timeout.sentinel.
     let limit = Instant::now() + deadline.left_or(timeout * 3);
-    while asked.iter().any(|one| one.end.is_none()) && Instant::now() < limit {
+    loop {
         let ended = links.drive(&Found::all(), waker.as_ref());
         for (ticket, outcome) in ended {
             match outcome {
@@ -77,6 +77,9 @@ fn reach_once(
                     asked.end = Some(Err(error));
                 }
             }
+        }
+        if asked.iter().all(|one| one.end.is_some()) || Instant::now() >= limit {
+            break;
         }
         links.wait(waker.as_ref(), limit);
     }

@@ -103,7 +103,8 @@ pub fn views(asked: &[Asked], strangers: &[usize]) -> Vec<SentinelView> {
             state => state,
         };
         let refused = asked.answer().map(|answer| answer.refused.join("; ")).filter(|lines| !lines.is_empty());
-        SentinelView { endpoint: asked.endpoint.clone(), state, text, refused, since }
+        let tilt = asked.answer().is_some_and(|answer| answer.tilt);
+        SentinelView { endpoint: asked.endpoint.clone(), state, tilt, text, refused, since }
     };
     asked.iter().enumerate().map(view).collect()
 }

@@ -72,6 +72,16 @@ impl Sentinel {
         service
     }
 
+    /// Drops a service that has no users, and of which no Sentinel has ever named a primary: its name may be mistyped. The
+    /// caller has one reference.
+    pub(super) fn drop_unknown(&self, service: &Arc<Service>) {
+        let mut services = self.services.lock();
+        // Nobody else can take it from the list meanwhile.
+        if service.load().primary_announced.is_none() && Arc::strong_count(service) <= 2 {
+            services.remove(service.name());
+        }
+    }
+
     /// The service of this name, if it was asked for before.
     pub(super) fn known_service(&self, name: &str) -> Option<Arc<Service>> {
         self.services.lock().get(name).cloned()

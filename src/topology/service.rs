@@ -379,7 +379,14 @@ impl Service {
                     .in_service(format_args!("the primary is still being looked for (after {ms} ms)"), &self.name)
             }
             _ => {
-                let text = format!("the primary of service {name} is still being looked for (after {ms} ms)");
+                let snapshot = self.load();
+                let text = match snapshot.primary.as_ref().filter(|_| state.suspicion.is_none()) {
+                    Some(primary) => format!(
+                        "service {name}: the Sentinels were still being asked when the time was over (after {ms} ms); the primary \
+                         known before is {primary}"
+                    ),
+                    None => format!("the primary of service {name} is still being looked for (after {ms} ms)"),
+                };
                 Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)
             }
         }

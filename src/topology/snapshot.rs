@@ -64,6 +64,8 @@ pub struct SentinelView {
     pub endpoint: Endpoint,
     /// One word: ok, stranger, unknown, unused, failed or skipped.
     pub state: &'static str,
+    /// It answered in TILT mode.
+    pub tilt: bool,
     /// What it said, or what went wrong.
     pub text: String,
     /// The questions that the user is not permitted to ask, as the Sentinel refused them.

@@ -26,6 +26,8 @@ pub(super) struct ServiceRow {
     pub(super) suspicion: Option<String>,
     /// What the Sentinels name, while they disagree.
     pub(super) split_view: Option<String>,
+    /// Whether writes are held back because of a failover.
+    pub(super) fenced: bool,
     /// Which events are not heard, by Sentinel.
     pub(super) deaf: BTreeMap<String, String>,
 }
@@ -103,6 +105,13 @@ const SERVICE: &[Field<ServiceRow>] = &[
         TextOrNull(|of| of.split_view.as_deref().map(Into::into)),
         "",
         "What the Sentinels name, while they disagree. NULL: they agree.",
+    ),
+    field(
+        "fenced",
+        Bool(|of| of.fenced),
+        "",
+        "Whether writes are held back because of a failover, as the event FENCE tells. The option `write.majority_ms`, which a client \
+         may have for itself, does not count here.",
     ),
 ];
 

@@ -428,8 +428,11 @@ fn tilt_is_no_majority_and_lowers_no_fence() {
     let client = to_primary(&stage.sentinel, &[("write.majority_ms", "500")]);
     ok(&client, "SET k v");
     stage.listened();
+    let fenced = |yes: bool| topology(&stage.sentinel).contains(&format!("\"fenced\":{yes}"));
+    assert!(fenced(false), "{}", topology(&stage.sentinel));
     stage.begin(0);
     stage.told.wait_fence(true, "+try-failover");
+    assert!(fenced(true), "a program that begins to watch now finds it: {}", topology(&stage.sentinel));
     tilt(&stage.watch, true);
     stage.flags(0, "master");
     polls(&stage.sentinel, 4);
@@ -447,6 +450,8 @@ fn tilt_is_no_majority_and_lowers_no_fence() {
     eventually("writes are refused", SOON, || {
         within(&client, "SET k x", 30).is_err_and(|error| error.status() == Status::Fenced)
     });
+    let error = fails(Status::Fenced, within(&client, "SET k x", 30));
+    assert!(error.message().contains("3 of 3 Sentinels are in TILT mode"), "{error}");
     assert_eq!(stage.p.count("SET"), 1);
 }
 

@@ -11,6 +11,7 @@ use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::config::Config;
 use vigie::error::{Error, Status, flags};
 use vigie::queue::{Queue, kind};
+use vigie::time::Deadline;
 use vigie_kit::*;
 
 #[track_caller]
@@ -254,6 +255,18 @@ fn full_pools_and_missing_replicas_name_the_remedy() {
     let call = CallFlags::from_bits(5 << 24).unwrap();
     let few = primary.cmd_exec(&[b"SET", b"k", b"v"], call, Timeout::Ms(1000)).unwrap_err();
     says(&few, Status::Replicas, &["SET for service 'mymaster'", "2 of 5 replicas have it", "list 0 replicas"]);
+}
+
+#[test]
+fn a_refresh_without_time_does_not_say_that_a_known_primary_is_looked_for() {
+    let node = Scripted::primary();
+    let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
+    let sentinel = connect(&uri_of(&sentinels), &[]);
+    let hurry = || sentinel.refresh(Some(SERVICE), Deadline::after(Duration::ZERO)).unwrap_err();
+    says(&hurry(), Status::Timeout, &["the primary of service 'mymaster' is still being looked for"]);
+    cmd(&client(&sentinel, Target::Primary), &["GET", "k"]);
+    let known = format!("the primary known before is {}", node.addr());
+    says(&hurry(), Status::Timeout, &["service 'mymaster'", "when the time was over", &known]);
 }
 
 /// No request of a caller is ignored.

@@ -107,7 +107,8 @@ fn what_is_refused_is_refused_whole_and_has_no_completion() {
     let queue = queue(8);
     let refused = |lines: &[&str], timeout| submit_with(&client, lines, EACH, timeout, &queue, 1);
     fails(Status::QueueFull, refused(&["INCR n"; 9], Timeout::Default));
-    fails(Status::Unsupported, refused(&["INCR n", "SELECT 1"], Timeout::Default));
+    let error = fails(Status::Unsupported, refused(&["INCR n", "SELECT 1"], Timeout::Default));
+    assert!(error.message().starts_with("command 2 of the list: SELECT"), "{error}");
     assert_eq!(fails(Status::Timeout, refused(&["INCR n"], Timeout::DontWait)).flags(), 0, "the same call fails again");
     fails(Status::InvalidArg, refused(&[], Timeout::Default));
     fails(
