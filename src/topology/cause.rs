@@ -216,6 +216,11 @@ impl Why {
         Self { word: Cow::Owned(channel.to_owned()), text: text.into() }
     }
 
+    /// Whether this is the cause.
+    pub(crate) fn is(&self, cause: Cause) -> bool {
+        self.word == cause.word()
+    }
+
     /// The word: a cause of the table, or a Sentinel's channel.
     pub fn cause(&self) -> &str {
         &self.word

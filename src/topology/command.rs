@@ -24,6 +24,10 @@ use crate::time::Deadline;
 const MOST: usize = 16;
 /// The pause before a link is dialled again after a failure.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The longest pause between failures, each of which doubles it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// A connection that lasted so long was no failure.
+const STOOD: Duration = Duration::from_secs(3);
 /// How often a host name is resolved again.
 const RENEW: Duration = Duration::from_secs(30);
 
@@ -107,6 +111,10 @@ pub(super) struct CommandLink {
     silent: Option<(Error, Instant)>,
     /// No dial before this.
     rests_until: Option<Instant>,
+    /// Failures since a connection that lasted.
+    failures: u32,
+    /// When the live connection was ready.
+    since: Option<Instant>,
     /// When the host name is resolved again, and the lookup that is under way.
     renews: Option<Instant>,
     lookup: Option<resolve::Lookup>,
@@ -128,6 +136,8 @@ impl CommandLink {
             info_asked: None,
             silent: None,
             rests_until: None,
+            failures: 0,
+            since: None,
             renews: None,
             lookup: None,
         }
@@ -210,6 +220,13 @@ impl CommandLink {
         }
     }
 
+    /// The pause after one more failure.
+    fn pause(&mut self) -> Duration {
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(LONGEST_PAUSE)
+    }
+
     fn fail_queued(&mut self, why: &Error, ended: &mut Ended, fails: impl Fn(&Ask) -> bool) {
         self.queue.retain(|(ask, _)| {
             let fails = fails(ask);
@@ -242,14 +259,14 @@ impl CommandLink {
         let failed = driven.err().or_else(|| late.then(|| coming.link.timed_out(coming.until.elapsed())));
         if let Some(error) = failed {
             self.coming = None;
-            self.rests_until = Some(now + PAUSE);
+            self.rests_until = Some(now + self.pause());
             if self.live.is_none() || self.silent.is_some() {
                 self.fail_queued(&error, ended, |_| true);
             }
         } else if coming.ready && (self.live.is_none() || self.is_drained()) {
             let link = self.coming.take().map(|coming| Box::new(coming.link));
             self.forget_connection();
-            (self.live, self.rests_until) = (link, None);
+            (self.live, self.rests_until, self.since) = (link, None, Some(now));
             self.renews = (!self.endpoint.is_ip()).then(|| now + RENEW);
         }
     }
@@ -278,8 +295,13 @@ impl CommandLink {
                 SentKind::Id | SentKind::Info | SentKind::Dropped => {}
             }
         }
-        // After a good connection the next dial need not wait.
-        self.rests_until = self.queue.iter().all(|(_, again)| !again).then(|| now + PAUSE);
+        if self.since.take().is_some_and(|since| now.saturating_duration_since(since) >= STOOD) {
+            self.failures = 0;
+        }
+        // After a connection that lasted the next dial need not wait.
+        let waits = self.failures > 0 || self.queue.iter().all(|(_, again)| !again);
+        let pause = self.pause();
+        self.rests_until = waits.then(|| now + pause);
     }
 
     /// Takes what came. A message that was not asked for is an error: the next one might be taken for the answer to another question.

@@ -142,14 +142,14 @@ fn one_that_refuses_is_not_dialled_at_every_question() {
     set.one.down();
     let began = Instant::now();
     let mut failed = 0;
-    while failed < 20 {
+    while failed < 8 {
         let index = set.ask(&[b"PING"], SOON, false);
         set.drive_until("it fails", |set| !set.ended.is_empty());
         let error = set.outcome(index).expect_err("nobody is there");
         assert_eq!((error.status(), error.errno()), (Status::Connect, libc::ECONNREFUSED));
         failed += 1;
     }
-    assert!(began.elapsed() >= PAUSE * 19, "between two dials there is a pause");
+    assert!(began.elapsed() >= PAUSE * (1 + 2 + 4 + 8 + 16 + 32) + LONGEST_PAUSE, "the pauses between two dials grow");
 }
 
 #[test]
@@ -208,4 +208,26 @@ fn a_question_waits_for_the_connection_beside_one_that_has_been_silent_for_long(
     set.drive_until("it is answered", |set| set.ended.len() == 1);
     set.outcome(next).expect("over another connection");
     assert_eq!(set.one.accepted(), 2);
+}
+
+#[test]
+fn one_that_closes_after_each_answer_is_dialled_ever_more_rarely() {
+    let mut set = Set::new();
+    let began = Instant::now();
+    for _ in 0..8 {
+        set.one.fault_times("PING", 1, Fault::Last(b"+PONG\r\n".into()));
+        let index = set.ask(&[b"PING"], SOON, false);
+        set.drive_until("it is answered, and closed", |set| set.ended.len() == 1 && set.link.live.is_none());
+        set.outcome(index).expect("answered");
+    }
+    // The pause after the last one has not passed yet.
+    assert!(began.elapsed() >= PAUSE * (1 + 2 + 4 + 8 + 16 + 32) + LONGEST_PAUSE);
+    set.link.since = Instant::now().checked_sub(STOOD);
+    let last = set.ask(&[b"PING"], SOON, false);
+    set.drive_until("it is answered", |set| set.ended.len() == 1);
+    set.outcome(last).expect("answered");
+    set.link.since = set.link.since.and_then(|since| since.checked_sub(STOOD));
+    set.one.close_all();
+    set.drive_until("it is lost", |set| set.link.live.is_none());
+    assert_eq!(set.link.failures, 1, "that one had lasted");
 }

@@ -378,8 +378,9 @@ fn ask_role(
             Status::Server | Status::Connect if !error.has(flags::RETRYABLE) => Err(error),
             _ => {
                 let silent = matches!(error.status(), Status::Connect | Status::Timeout | Status::Resolve);
-                // A node that ends the connection has been reached.
-                let unreached = silent && !matches!(error.errno(), 0 | libc::ECONNRESET | libc::EPIPE);
+                // A node that ends the connection has been reached, and a lack of descriptors says nothing about it.
+                let unreached = silent
+                    && !matches!(error.errno(), 0 | libc::ECONNRESET | libc::EPIPE | libc::EMFILE | libc::ENFILE);
                 let context = format!("cannot verify {endpoint}, {named}");
                 let error = error.with_status(Status::NoPrimary).in_context(context).with_flags(flags::RETRYABLE);
                 Err(if unreached { error.with_note(unreachable(&candidate.primary)) } else { error })

@@ -71,8 +71,14 @@ pub fn read(reply: &Reply) -> Option<SentinelEvent> {
     }
 }
 
+/// The channels of a Sentinel are shorter; the name of one goes into the events of the library.
+const MOST_CHANNEL: usize = 64;
+
 /// Reads an event by its channel and payload.
 pub fn parse(channel: &str, payload: &str) -> Option<SentinelEvent> {
+    if channel.len() > MOST_CHANNEL {
+        return None;
+    }
     let words: Vec<&str> = payload.split(' ').collect();
     if channel == "+switch-master" {
         let [service, old, old_port, new, new_port, ..] = words[..] else { return None };
@@ -140,6 +146,7 @@ mod tests {
         assert_eq!(read_kind("+try-failover", "master m 127.0.0.1 1"), of(EventKind::FailoverBegins));
         assert_eq!(read_kind("+elected-leader", "master m 127.0.0.1 1"), of(EventKind::FailoverGoesOn));
         assert_eq!(read_kind("+failover-state-select-slave", "master m 127.0.0.1 1"), of(EventKind::FailoverGoesOn));
+        assert_eq!(read_kind(&"+x".repeat(33), "master m 127.0.0.1 1"), None, "a name that no Sentinel has");
         let slave = "slave 127.0.0.1:2 127.0.0.1 2 @ m 127.0.0.1 1";
         assert_eq!(read_kind("+selected-slave", slave), of(EventKind::Selected(at(2))));
         assert_eq!(read_kind("+failover-state-wait-promotion", slave), of(EventKind::FailoverGoesOn));

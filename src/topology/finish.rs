@@ -125,7 +125,7 @@ impl Service {
         }
         self.note_views(&mut state, report.dissent, report.strangers, error.as_ref());
         self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
-        self.note_silence(error.as_ref());
+        self.note_silence(error.as_ref(), &after);
         self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));
         self.tell_refused(&before, &after);
         (state.running, state.finished) = (false, number);
@@ -214,11 +214,17 @@ impl Service {
     }
 
     /// Without subscriptions only a discovery shows that all Sentinels are gone, or that one is back.
-    fn note_silence(&self, error: Option<&Error>) {
+    fn note_silence(&self, error: Option<&Error>, after: &Snapshot) {
         if self.shared.settings().sentinel.monitor.mode != MonitorMode::On {
-            let silent = error.filter(|error| error.status() == Status::NoSentinel);
-            let lost = |error: &Error| Why::own(Cause::Lost, error.message());
-            self.shared.set_degraded(silent.is_some(), &silent.map_or_else(|| Why::word(Cause::Answered), lost));
+            // A node may refuse credentials, too: then the Sentinels have answered.
+            let refuse = || !after.sentinels.is_empty() && after.sentinels.iter().all(|view| view.state == "failed");
+            let cause = |error: &Error| match error.status() {
+                Status::NoSentinel => Some(Cause::Lost),
+                Status::Auth if refuse() => Some(Cause::Refused),
+                _ => None,
+            };
+            let silent = error.and_then(|error| Some(Why::own(cause(error)?, error.message())));
+            self.shared.set_degraded(silent.is_some(), &silent.unwrap_or_else(|| Why::word(Cause::Answered)));
         }
     }
 

@@ -16,6 +16,7 @@ use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
+use super::renewal::RenewedSubscription;
 use super::sentinel::Sentinel;
 use super::service::{PollFacts, Service, Urgency};
 use super::subscription::{Change, SentinelSubscription};
@@ -46,7 +47,7 @@ pub(super) struct HandleState {
     pub(super) sentinel: Weak<Sentinel>,
     configured: u64,
     options: Option<Arc<LinkOptions>>,
-    subscriptions: Vec<SentinelSubscription>,
+    subscriptions: Vec<RenewedSubscription>,
     services: HashMap<String, ServiceState>,
     /// Connections to Sentinels that are asked because the user may not hear their events.
     overhear: HashMap<Endpoint, Overhear>,
@@ -145,7 +146,7 @@ impl HandleState {
             self.services.values().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
         let inquiries = self.services.values().filter_map(|service_state| service_state.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
-        let subscriptions = self.subscriptions.iter().flat_map(SentinelSubscription::poll_fds).chain(overhear);
+        let subscriptions = self.subscriptions.iter().flat_map(RenewedSubscription::poll_fds).chain(overhear);
         subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
@@ -160,7 +161,6 @@ impl HandleState {
         if self.configured != sentinel.config_version() || self.options.is_none() {
             self.configured = sentinel.config_version();
             self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
-            self.subscriptions.clear();
             self.overhear.clear();
             self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
         }
@@ -176,7 +176,7 @@ impl HandleState {
         for at in self
             .subscriptions
             .iter()
-            .map(SentinelSubscription::wakes_at)
+            .map(RenewedSubscription::wakes_at)
             .chain(self.overhear.values().map(Overhear::wakes_at))
         {
             wake = at.map_or(wake, |at| wake.min(at));
@@ -188,7 +188,7 @@ impl HandleState {
     /// heard.
     pub(super) fn count_deaf(&self, crowd: &mut Crowd) {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
-        for subscription in self.subscriptions.iter().filter(|one| one.deaf().is_some()) {
+        for subscription in current(&self.subscriptions).filter(|one| one.deaf().is_some()) {
             let count = crowd.entry(subscription.endpoint().clone()).or_default();
             *count = count.saturating_add(services);
         }
@@ -197,7 +197,8 @@ impl HandleState {
     /// Asks the Sentinels whose events may not be heard.
     fn overhear(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>, crowd: &Crowd) {
         let Some(options) = &self.options else { return };
-        let deaf: Vec<&SentinelSubscription> = self.subscriptions.iter().filter(|one| one.deaf().is_some()).collect();
+        let deaf: Vec<&SentinelSubscription> =
+            current(&self.subscriptions).filter(|one| one.deaf().is_some()).collect();
         self.overhear.retain(|announced, _| deaf.iter().any(|subscription| subscription.announced == *announced));
         if deaf.is_empty() {
             return;
@@ -224,13 +225,18 @@ impl HandleState {
     /// Keeps one subscription for each known Sentinel.
     fn place_subscriptions(&mut self, sentinel: &Sentinel) {
         let settings = sentinel.settings();
+        let Some(options) = self.options.clone() else { return };
         let members = sentinel.shared().list().members();
-        self.subscriptions.retain(|one| members.iter().any(|member| member.endpoint == one.announced));
+        let is_wanted = |one: &SentinelSubscription| {
+            let leads = |endpoint| settings.sentinel.address_map.apply(endpoint) == *one.endpoint();
+            members.iter().any(|member| member.endpoint == one.announced && leads(&member.endpoint))
+        };
+        self.subscriptions.retain(|one| is_wanted(one.current()));
         for member in members {
             let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
             let is_same = |one: &SentinelSubscription| one.announced == member.endpoint || *one.endpoint() == endpoint;
-            if !self.subscriptions.iter().any(is_same) {
-                self.subscriptions.push(SentinelSubscription::new(member.endpoint, endpoint));
+            if !current(&self.subscriptions).any(is_same) {
+                self.subscriptions.push(RenewedSubscription::new(member.endpoint, endpoint, Arc::clone(&options)));
             }
         }
     }
@@ -245,10 +251,12 @@ impl HandleState {
         for subscription in self.subscriptions.iter_mut().filter(|one| one.is_due(found, now)) {
             let mut events = Vec::new();
             let change = subscription.drive(&options, timeout, waker, &mut events);
+            let subscription = subscription.current();
             heard.extend(events.into_iter().map(|event| (subscription.speaker(), event)));
             let Some(change) = change else { continue };
+            let is_moved = matches!(change, Change::Moved);
             let (up, why) = match change {
-                Change::Up => {
+                Change::Up | Change::Moved => {
                     let deaf = subscription.deaf();
                     sentinel.shared().note_deaf(subscription.endpoint(), deaf.as_deref());
                     if let Some(overhear) = self.overhear.get_mut(&subscription.announced) {
@@ -263,12 +271,15 @@ impl HandleState {
                 }
             };
             came_up |= up;
+            if is_moved {
+                continue;
+            }
             let name = subscription.endpoint().to_string();
             sentinel.shared().tell(TopologyEvent::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
             last_words = Some(why);
         }
         if let Some(why) = last_words {
-            sentinel.shared().set_degraded(self.subscriptions.iter().all(SentinelSubscription::is_lost), &why);
+            sentinel.shared().set_degraded(current(&self.subscriptions).all(SentinelSubscription::is_lost), &why);
         }
         for (from, event) in heard {
             self.act(sentinel, &from, &event);
@@ -496,9 +507,7 @@ impl HandleState {
     fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
         let now = Instant::now();
         let hears = |leader: &Endpoint| {
-            self.subscriptions
-                .iter()
-                .any(|subscription| subscription.announced == *leader && subscription.is_listening())
+            self.subscriptions.iter().any(|one| one.current().announced == *leader && one.current().is_listening())
         };
         let (agenda, begins) = service.agenda(&hears, now);
         let (Some(agenda), Some(options)) = (agenda, &self.options) else {
@@ -541,6 +550,10 @@ pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)>
         }
     }
     kept
+}
+
+fn current(subscriptions: &[RenewedSubscription]) -> impl Iterator<Item = &SentinelSubscription> {
+    subscriptions.iter().map(RenewedSubscription::current)
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod peers;
 mod presence;
 mod probe;
 mod reach;
+mod renewal;
 mod replicas;
 mod report;
 mod round;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
-use super::cause::Why;
+use super::cause::{Cause, Why};
 use super::peers::SentinelList;
 use super::watch::{Degraded, TopologyEvent, Watchers};
 use crate::config::{Endpoint, Settings};
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     watchers: Watchers,
     /// No Sentinel is heard.
     degraded: AtomicBool,
+    /// Whether it was reported that the Sentinels refuse the credentials.
+    told_refused: AtomicBool,
     /// Sentinels whose events the user may not hear, and why.
     deaf: Lock<BTreeMap<String, String>>,
     children: Lock<Vec<Weak<dyn Child>>>,
@@ -49,6 +51,7 @@ impl Shared {
             config_version: AtomicU64::new(1),
             watchers: Watchers::new(),
             degraded: AtomicBool::new(false),
+            told_refused: AtomicBool::new(false),
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
             children: Lock::new(Rank::Children, Vec::new()),
         })
@@ -139,7 +142,13 @@ impl Shared {
 
     /// Notes whether all Sentinels are gone, and reports a change.
     pub(super) fn set_degraded(&self, on: bool, why: &Why) {
-        if self.degraded.swap(on, Ordering::AcqRel) != on {
+        // The connections end first, and the next ones are refused: that is another cause.
+        let refused = on && why.is(Cause::Refused);
+        let is_new = refused && !self.told_refused.swap(true, Ordering::AcqRel);
+        if !on {
+            self.told_refused.store(false, Ordering::Release);
+        }
+        if self.degraded.swap(on, Ordering::AcqRel) != on || is_new {
             self.tell(TopologyEvent::Degraded(Degraded { on, why: why.clone() }));
         }
     }

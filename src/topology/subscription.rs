@@ -5,6 +5,7 @@
 //! requested again every [`RENEW`]; a lost subscription is retried with growing pauses and jitter. Leaves to others:
 //! what the events mean (handle_state).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub(super) struct SentinelSubscription {
     state: SubscriptionState,
     /// Whether it was last reported as up or as down.
     told: Option<bool>,
+    /// Whether it was reported that the Sentinel refuses the credentials.
+    told_refused: bool,
     pause: Duration,
     scope: Scope,
     told_deaf: Option<String>,
@@ -83,6 +86,8 @@ enum SubscriptionState {
 pub(super) enum Change {
     /// It is up: events may have been missed before.
     Up,
+    /// Another subscription has taken its place, at a new address or with new options.
+    Moved,
     /// It is down, for this reason.
     Down(Error),
 }
@@ -98,6 +103,7 @@ impl SentinelSubscription {
             id: None,
             state,
             told: None,
+            told_refused: false,
             pause: PAUSES.0,
             scope: Scope::new(),
             told_deaf: None,
@@ -115,6 +121,22 @@ impl SentinelSubscription {
     pub(super) fn speaker(&self) -> Speaker {
         let identity = Identity::new(self.id.as_deref(), &self.announced);
         Speaker { identity, announced: self.announced.clone() }
+    }
+
+    /// The address of the other end, while it listens.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        let SubscriptionState::Listening { link, .. } = &self.state else { return None };
+        link.peer()
+    }
+
+    /// Whether it was last reported as up.
+    pub(super) fn is_told_up(&self) -> bool {
+        self.told == Some(true)
+    }
+
+    /// Connects at the next drive, without a pause.
+    pub(super) fn retry(&mut self) {
+        (self.state, self.pause) = (SubscriptionState::Away { until: Instant::now() }, PAUSES.0);
     }
 
     /// Whether it was tried and failed; one that is connecting for the first time may still succeed.
@@ -173,7 +195,10 @@ impl SentinelSubscription {
             Ok(false) => None,
             Err(error) => {
                 self.lose(now);
-                self.tell(false).then_some(Change::Down(error))
+                // Its connection ends first, and the next one is refused.
+                let is_refused = error.status() == Status::Auth;
+                let is_new = is_refused && !std::mem::replace(&mut self.told_refused, is_refused);
+                (self.tell(false) || is_new).then_some(Change::Down(error))
             }
         }
     }
@@ -343,6 +368,7 @@ impl SentinelSubscription {
     fn tell(&mut self, up: bool) -> bool {
         let is_new = self.told != Some(up);
         self.told = Some(up);
+        self.told_refused &= !up;
         is_new
     }
 

@@ -43,7 +43,7 @@ impl Set {
             match change {
                 Some(Change::Up) => self.ups += 1,
                 Some(Change::Down(error)) => panic!("{error}"),
-                None => {}
+                Some(Change::Moved) | None => {}
             }
             is_so(self)
         });

@@ -346,3 +346,33 @@ fn late_words_about_the_primary_before_are_no_notice_about_the_one_now() {
     assert!(told.get("primary") == new && told.get("text").ends_with(&format!(" of {new}")), "{told:?}");
     assert_eq!(stage.told.count(|told| told.is(kind::NOTICE, &[("cause", "-odown")])), 0);
 }
+
+/// First the connections end, and then the next ones are refused.
+#[test]
+fn all_sentinels_that_refuse_the_credentials_are_told_as_such() {
+    for monitor in ["on", "disconnect"] {
+        let node = Scripted::primary();
+        let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
+        let admit = |password| {
+            let login = Login::password(password);
+            fakes.iter().for_each(|one| one.state(|state| state.door.login = Some(login.clone())));
+        };
+        admit("first");
+        let addrs: Vec<String> = fakes.iter().map(|one| one.addr()).collect();
+        let options = [("sentinel.password", "first"), ("monitor", monitor), ("monitor.interval", "100")];
+        let sentinel = sentinel_at(&addrs, &options);
+        let (client, watch) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
+        ok(&client, "SET k v");
+        if monitor == "on" {
+            fakes.iter().for_each(stage::heard);
+        }
+        admit("second");
+        fakes.iter().for_each(|one| one.close_all());
+        let refused = |told: &Told| told.is(kind::DEGRADED, &[("on", "1"), ("cause", "refused")]);
+        watch.wait("the refusal", SOON, refused);
+        assert_eq!(watch.count(refused), 1);
+        admit("first");
+        watch.wait("the end of it", SOON, |told| told.is(kind::DEGRADED, &[("on", "0")]));
+        ok(&client, "SET k w");
+    }
+}

@@ -706,6 +706,31 @@ fn follow_a_moving_sentinel(answer: &str) {
     assert_eq!((p.count("SET"), r.count("SET")), (2, 1));
 }
 
+#[test]
+fn row_79_the_name_of_a_sentinel_that_lives_on_moves() {
+    let name = concat!(module_path!(), "::row_79_the_name_of_a_sentinel_that_lives_on_moves");
+    moving::run(name, follow_a_name_without_a_loss);
+}
+
+fn follow_a_name_without_a_loss(answer: &str) {
+    let p = Scripted::primary();
+    let (old, new) = (told(&p.addr(), &[]), told(&p.addr(), &[]));
+    std::fs::write(answer, "127.0.0.1").expect("written");
+    let sentinel = sentinel_at(&[format!("{}:{}", moving::NAME, old.port())], &[]);
+    let (client, watch) = (to_primary(&sentinel, &[]), Watch::on(&sentinel));
+    ok(&client, "SET k v");
+    stage::heard(&old);
+    forward(TcpListener::bind(("127.0.0.29", old.port())).expect("a host of its own"), new.addr());
+    std::fs::write(answer, "127.0.0.29").expect("written");
+    // The name is resolved again after half a minute.
+    let listens = || new.publish("+kit-hello", "hello") == 1 && old.publish("+kit-hello", "hello") == 0;
+    eventually("the subscription has followed the name", Duration::from_secs(90), listens);
+    eventually("the questions have, too", Duration::from_secs(90), || new.count("SENTINEL GET-MASTER-ADDR") > 0);
+    assert_eq!(watch.count(|told| told.is(kind::DEGRADED, &[])), 0, "nothing was lost: {:?}", watch.all());
+    assert_eq!(watch.count(|told| told.is(kind::SENTINEL, &[("up", "")])), 0, "{:?}", watch.all());
+    ok(&client, "SET k w");
+}
+
 /// Forwards connections, until the process ends.
 fn forward(listener: TcpListener, to: String) {
     let lead = |mut from: TcpStream, mut to: TcpStream| {
