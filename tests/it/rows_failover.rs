@@ -725,7 +725,9 @@ fn follow_a_name_without_a_loss(answer: &str) {
     // The name is resolved again after half a minute.
     let listens = || new.publish("+kit-hello", "hello") == 1 && old.publish("+kit-hello", "hello") == 0;
     eventually("the subscription has followed the name", Duration::from_secs(90), listens);
-    eventually("the questions have, too", Duration::from_secs(90), || new.count("SENTINEL GET-MASTER-ADDR") > 0);
+    eventually("the questions have, too", Duration::from_secs(90), || {
+        new.count("SENTINEL GET-MASTER-ADDR-BY-NAME") > 0
+    });
     assert_eq!(watch.count(|told| told.is(kind::DEGRADED, &[])), 0, "nothing was lost: {:?}", watch.all());
     assert_eq!(watch.count(|told| told.is(kind::SENTINEL, &[("up", "")])), 0, "{:?}", watch.all());
     ok(&client, "SET k w");
