@@ -114,6 +114,8 @@ fn row_7_and_9_each_side_gets_its_own_password() {
     }
     let mut wrong = config(&d.sentinel_addrs(), &both);
     wrong.set("sentinel.password", "data-pw-ä").expect("an option");
+    // A Sentinel that does not answer is waited for for so long.
+    wrong.set("timeout.sentinel", "20000").expect("an option");
     let error = takes_at_most("what waiting does not mend", Duration::from_secs(5), || {
         Sentinel::create(wrong.settings().expect("settings"), Some(secs(60))).expect_err("refused")
     });
