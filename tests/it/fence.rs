@@ -7,7 +7,7 @@ use crate::support;
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calls::*;
 use stage::{SOON, Stage, Told, Watch, at, stage};
@@ -106,6 +106,15 @@ fn rule_5_the_flag_tells_of_a_failover_whose_words_were_missed() {
     stage.flags(1, "master,failover_in_progress");
     assert!(stage.asked() == asked && !stage.service().is_fenced(), "nobody has looked yet");
     stage.watch[1].close_all();
+    // A discovery waits only a moment for the slowest. On a busy machine that may be this one, and a later one asks it again.
+    let mut closed = Instant::now();
+    eventually("it is found", SOON, || {
+        if !stage.service().is_fenced() && closed.elapsed() > Duration::from_secs(3) {
+            stage.watch[1].close_all();
+            closed = Instant::now();
+        }
+        stage.service().is_fenced()
+    });
     stage.told.wait_fence(true, "failover_in_progress");
     let write = later(&client, "SET k held");
     // The end is missed too, and found by a poll.
