@@ -65,7 +65,12 @@ fn replicas_come_and_go_with_a_reason() {
     };
     told("1", "fit");
     each(&|state| state.replicas[0].flags = "slave,s_down".into());
-    told("0", "s_down in the eyes of 3 of 3");
+    // On a busy machine the slowest may be too late for the poll that finds it.
+    let eyes = ["3 of 3", "2 of 3", "2 of 2"].map(|eyes| format!("s_down in the eyes of {eyes}"));
+    stage.told.wait("s_down", SOON, |told| {
+        told.is(kind::REPLICA, &[("fit", "0"), ("replica", &replica), ("service", SERVICE)])
+            && eyes.iter().any(|eyes| told.get("reason").contains(eyes.as_str()))
+    });
     each(&|state| state.replicas[0].flags = "slave".into());
     eventually("it is back", SOON, || stage.told.count(|told| told.is(kind::REPLICA, &[("fit", "1")])) == 2);
     each(&|state| state.replicas[0].link = "err".into());

@@ -213,7 +213,7 @@ fn credentials(rig: &Rig) -> Outcome {
         let events = handle.events_of(vigie::queue::kind::SENTINEL);
         events.iter().filter(|heard| heard.at > since && super::rig::word(&heard.text, "up") == "true").count()
     };
-    eventually("all Sentinels are heard with the new password", 10 * SECOND, || up(&stage.handle) >= 3);
+    eventually("all Sentinels are heard with the new password", 30 * SECOND, || up(&stage.handle) >= 3);
     probe.await_writes(50);
     data.cmd(&["ACL", "SETUSER", "app", ">one"]).expect("an answer");
     drop((data, inside));
