@@ -157,6 +157,12 @@ fn mixed(rig: &Rig) -> Outcome {
     two_switches(rig, Stage::new(deployment, &addrs, &[]))
 }
 
+/// The ids of our subscriptions in the answer to CLIENT LIST.
+fn subscriptions(list: &str) -> Vec<String> {
+    let ours = list.lines().filter(|line| line.contains(&format!(" name={NAME} ")) && !line.contains(" psub=0 "));
+    ours.filter_map(|line| Some(line.split_once("id=")?.1.split(' ').next()?.to_owned())).collect()
+}
+
 fn credentials(rig: &Rig) -> Outcome {
     let builder = rig.deployment("credentials").acl("app", "one").sentinel_acl("watch", "two");
     let options = [
@@ -207,13 +213,17 @@ fn credentials(rig: &Rig) -> Outcome {
     for sentinel in stage.deployment.sentinel_nodes().iter().skip(1) {
         sentinel.cmd(&["ACL", "SETUSER", "watch", ">four"]);
     }
-    let since = Instant::now();
-    stage.handle.sentinel.configure("sentinel.password", "four").expect("a new password");
-    let up = |handle: &Handle| {
-        let events = handle.events_of(vigie::queue::kind::SENTINEL);
-        events.iter().filter(|heard| heard.at > since && super::rig::word(&heard.text, "up") == "true").count()
+    // A subscription that stands is replaced without an event: only the Sentinels tell that it is another one.
+    let others: Vec<_> = stage.deployment.sentinel_nodes().into_iter().skip(1).collect();
+    let mut subscribed = || -> Vec<Vec<String>> {
+        let lists = others.iter().map(|node| node.cmd(&["CLIENT", "LIST"]).text());
+        lists.chain([ask(&["CLIENT", "LIST"]).text()]).map(|list| subscriptions(&list)).collect()
     };
-    eventually("all Sentinels are heard with the new password", 30 * SECOND, || up(&stage.handle) >= 3);
+    let before = subscribed();
+    stage.handle.sentinel.configure("sentinel.password", "four").expect("a new password");
+    eventually("all Sentinels are heard with the new password", 30 * SECOND, || {
+        subscribed().iter().zip(&before).all(|(now, before)| now.iter().any(|id| !before.contains(id)))
+    });
     probe.await_writes(50);
     data.cmd(&["ACL", "SETUSER", "app", ">one"]).expect("an answer");
     drop((data, inside));
