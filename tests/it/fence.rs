@@ -710,6 +710,31 @@ fn rule_9_the_leaders_word_and_the_candidates_are_enough_where_nobody_may_be_ask
 }
 
 #[test]
+fn rule_2_an_unknown_candidate_of_a_single_sentinel_is_not_taken() {
+    for probe in ["auto", "eager"] {
+        let stage = stage(3, &[("failover.probe", probe)]);
+        let client = warm(&stage);
+        stage.listened();
+        let stranger = Scripted::primary();
+        let failover_seq = stage.service().failover_seq();
+        stage.word(1, "+odown");
+        stage.begin(1);
+        let (s, p) = (stranger.port(), stage.p.port());
+        let about = format!("slave 127.0.0.1:{s} 127.0.0.1 {s} @ {SERVICE} 127.0.0.1 {p}");
+        stage.watch[1].publish("+selected-slave", &about);
+        stage.watch[1].publish("+promoted-slave", &about);
+        speaks(&stage, failover_seq);
+        stage.told.wait_word("+promoted-slave");
+        stage.polled();
+        assert_eq!(at(&stage.service()), stage.p.addr(), "{probe}");
+        stage.abort(1, "no-good-slave");
+        stage.told.wait_fence(false, "");
+        ok(&client, "SET k v");
+        assert_eq!((stage.told.switches().len(), stranger.count("SET")), (0, 0), "{probe}");
+    }
+}
+
+#[test]
 fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
     // Announced by an event, or found as a flag by a poll.
     for announced in [true, false] {
