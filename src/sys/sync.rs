@@ -234,7 +234,7 @@ mod tests {
     fn a_wait_under_a_lock_panics_and_under_a_role_it_does_not() {
         let (pool, _) = two();
         let moment = Duration::from_millis(1);
-        let wait = |what: &dyn Fn()| panic_of(|| (what)());
+        let wait = |what: &dyn Fn()| panic_of(what);
         let held = pool.lock();
         assert!(wait(&|| thread::sleep(moment)).contains("holds Pool (Pool.inner (pool)) waits for a sleep"));
         assert!(wait(&|| drop(poll::wait(&mut [], Some(moment)))).contains("waits for poll"));

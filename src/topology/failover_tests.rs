@@ -65,7 +65,8 @@ fn flags_take_back_only_what_they_may() {
 
 #[test]
 fn a_candidate_is_taken_at_its_word_when_the_primary_is_dead() {
-    let cases: [(&str, fn(&mut Failover), bool); 5] = [
+    type Case = (&'static str, fn(&mut Failover), bool);
+    let cases: [Case; 5] = [
         ("nothing was said", |_| {}, false),
         ("objectively down", |failover| failover.note_down(&by(8), true), true),
         ("not any more", |failover| (failover.note_down(&by(8), true), failover.note_down(&by(8), false)).1, false),
