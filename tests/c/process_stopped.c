@@ -3,6 +3,7 @@
 #include "common.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 /* One call that reads for all, and many whose own time is over after the stop. */
@@ -84,6 +85,18 @@ static void await_listening(vigie_queue *told) {
   }
 }
 
+/* Calls that wait for replies on the shared connection. */
+static int64_t in_flight(void) {
+  vigie_reply *stats = NULL;
+  vigie_error *error = NULL;
+  GIVES(VIGIE_OK, vigie_client_stats(client, &stats, &error));
+  uint32_t pools = vigie_reply_find(stats, VIGIE_ROOT, "pools", 5);
+  uint32_t count = vigie_reply_find(stats, vigie_reply_child(stats, pools, 0), "in_flight", 9);
+  int64_t all = vigie_reply_int(stats, count, 0);
+  vigie_reply_free(stats);
+  return all;
+}
+
 /* What would be judged wrongly is judged within two rounds of PINGs. */
 static void expect_no_event(vigie_queue *told) {
   vigie_event event;
@@ -147,6 +160,8 @@ int main(void) {
   go = 1;
   CHECK(pthread_cond_broadcast(&changed) == 0 && pthread_mutex_unlock(&lock) == 0);
   await_all(&calling);
+  /* What was not sent before the stop could not be answered meanwhile. */
+  while (in_flight() < FOLLOW + 1) sched_yield();
   tell("all calling");
   await_runner();
 
