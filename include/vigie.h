@@ -615,8 +615,9 @@ void vigie_config_free(vigie_config *config);
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
  * asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
- * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting: with
- * VIGIE_TIMEOUT_NONE for ever. If all that can be reached refuse the credentials that is the end at once.
+ * connection, or that is no Sentinel, is tried again until the time is over, because it may be starting; with
+ * VIGIE_TIMEOUT_NONE there is no limit. The function returns at once if all Sentinels that can be reached refuse the
+ * credentials.
  * Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
  * afterwards.
  * Blocks: up to timeout_ms.
@@ -635,10 +636,10 @@ vigie_status vigie_sentinel_create(const vigie_config *config,
 
 /**
  * What is known now, without asking the Sentinels: a MAP for the service with its primary, replicas, Sentinels and
- * epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys. For a service that was never asked
- * for it is VIGIE_OK, and a map without a primary: whether there is such a service vigie_sentinel_refresh() tells. A name
- * that no Sentinel knows is asked for ever more rarely, and is forgotten 60 s after its last use, unless the handle is
- * watched (vigie_sentinel_watch()), which holds all services that were asked for.
+ * epoch. service NULL: all services that were asked for. TOPOLOGY.md lists the keys. A service that was never asked
+ * for gives VIGIE_OK and a map without a primary; vigie_sentinel_refresh() asks the Sentinels whether it exists. The
+ * library asks about a name that no Sentinel knows after growing pauses, and forgets it 60 s after its last use. A watch
+ * of the handle (vigie_sentinel_watch()) holds all services that were asked for.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. service is copied.
  * Blocks: no.

@@ -406,6 +406,12 @@ impl<'a> Caller<'a> {
         self.fresh.set(None);
         loop {
             if self.is_reader.get() {
+                // This process was stopped, and what the caller asked may have been sent only now.
+                if self.deadline.is_missed() {
+                    self.deadline = self.deadline.renewed(MOMENT);
+                    self.lane.read_until_done(self);
+                    continue;
+                }
                 // Its deadline came while it was the reader.
                 if let Some(failure) = self.give_up() {
                     return Err(failure);

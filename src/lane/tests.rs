@@ -709,6 +709,26 @@ fn a_lane_is_not_silent_while_its_peer_has_room_for_what_it_waits_for() {
     assert!(!lane.is_dead(), "the peer takes what is sent");
 }
 
+/// As after a stop of the process: a caller that reads finds its deadline long passed, and its bytes have just been sent.
+#[test]
+fn a_reader_that_was_stopped_waits_a_moment_for_its_answer() {
+    let lane = lane_to(|mut stream| {
+        let mut byte = [0; PING.len()];
+        while stream.read_exact(&mut byte).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+            stream.write_all(PONG).unwrap();
+        }
+    });
+    let missed = Deadline::after(Duration::ZERO);
+    while !missed.is_missed() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // More than once: a machine that stands still for longer than that moment takes it away.
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+    assert!((0..50).any(|_| lane.exec(unit(), missed).is_ok()), "its answer came");
+    assert!(!lane.is_dead());
+}
+
 /// As after a stop of the process: a caller finds its deadline long passed, and the reader has not run yet.
 #[test]
 fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {

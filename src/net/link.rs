@@ -323,15 +323,18 @@ mod tests {
     use crate::config::Config;
     use crate::sys::poll;
 
+    fn link_to(address: SocketAddr) -> Link {
+        let mut config = Config::new();
+        config.set("sentinel.addrs", &address.to_string()).unwrap();
+        let settings = config.settings().unwrap().sentinel;
+        let options = Arc::new(LinkOptions::of_sentinel(&settings));
+        Link::begin(settings.addrs[0].clone(), options, Deadline::after(Duration::from_secs(20)), None)
+    }
+
     #[test]
     fn one_that_sends_faster_than_it_is_read_leaves_others_their_turn() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut config = Config::new();
-        config.set("sentinel.addrs", &address.to_string()).unwrap();
-        let options = Arc::new(LinkOptions::of_sentinel(&config.settings().unwrap().sentinel));
-        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
-        let mut link = Link::begin(endpoint, options, Deadline::after(Duration::from_secs(20)), None);
+        let mut link = link_to(listener.local_addr().unwrap());
         let mut events = Vec::new();
         let drive = |link: &mut Link, events: &mut Vec<LinkEvent>| {
             let mut fds: Vec<PollFd> = link.poll_fds().collect();
@@ -361,11 +364,7 @@ mod tests {
     #[test]
     fn a_lost_first_packet_costs_a_sentinel_no_second() {
         let (listener, address, _held) = super::super::full_listener();
-        let mut config = Config::new();
-        config.set("sentinel.addrs", &address.to_string()).unwrap();
-        let options = Arc::new(LinkOptions::of_sentinel(&config.settings().unwrap().sentinel));
-        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
-        let mut link = Link::begin(endpoint, options, Deadline::after(Duration::from_secs(20)), None);
+        let mut link = link_to(address);
         let mut events = Vec::new();
         link.drive(&mut events).unwrap();
         // Its first packet is lost by now; there is room for another.

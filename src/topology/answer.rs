@@ -323,6 +323,11 @@ fn number(reply: &Reply, entry: u32, key: &[u8]) -> Option<i64> {
     reply.int(reply.find(entry, key)?)
 }
 
+/// The error of a message that was not asked for: the next one might be taken for the answer to another question.
+pub(super) fn unasked(sentinel: &Endpoint) -> Error {
+    Error::new(Status::Protocol, "it sent a message that was not asked for").with_endpoint(sentinel)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::OwnState;
+use super::answer::{self, OwnState};
 use crate::config::Endpoint;
 use crate::error::{Error, Result, Status};
 use crate::net::{Link, LinkEvent, LinkOptions, resolve};
@@ -248,7 +248,7 @@ impl CommandLink {
         let driven = coming.link.drive(&mut events);
         let unasked = events.iter().any(|event| !matches!(event, LinkEvent::Ready));
         coming.ready |= !events.is_empty();
-        let driven = driven.and(if unasked { Err(unasked_from(&self.endpoint)) } else { Ok(()) });
+        let driven = driven.and(if unasked { Err(answer::unasked(&self.endpoint)) } else { Ok(()) });
         if coming.link.phase() != coming.phase {
             (coming.phase, coming.until) = (coming.link.phase(), Deadline::after(coming.timeout));
         } else if coming.until.is_missed() {
@@ -309,10 +309,10 @@ impl CommandLink {
         for event in events {
             let reply = match event {
                 LinkEvent::Ready => continue,
-                LinkEvent::Push(_) => return Err(unasked_from(&self.endpoint)),
+                LinkEvent::Push(_) => return Err(answer::unasked(&self.endpoint)),
                 LinkEvent::Reply(reply) => reply,
             };
-            let Some(sent) = self.in_flight.front_mut() else { return Err(unasked_from(&self.endpoint)) };
+            let Some(sent) = self.in_flight.front_mut() else { return Err(answer::unasked(&self.endpoint)) };
             self.silent = None;
             self.due -= 1;
             sent.due -= 1;
@@ -441,10 +441,6 @@ impl CommandLink {
         let dial = self.rests_until.filter(|_| dials);
         coming.chain(late).chain(dial).chain(self.renews).min()
     }
-}
-
-fn unasked_from(endpoint: &Endpoint) -> Error {
-    Error::new(Status::Protocol, "it sent a message that was not asked for").with_endpoint(endpoint)
 }
 
 /// The links to all Sentinels that are asked from one thread.

@@ -274,8 +274,7 @@ impl SentinelSubscription {
     /// A message that is no event must answer a PING: nothing else was asked for.
     fn note_answer(&mut self) -> Result<(), Error> {
         if matches!(self.state, SubscriptionState::Listening { pings: 0, .. }) {
-            let text = "it sent a message that was not asked for";
-            return Err(Error::new(Status::Protocol, text).with_endpoint(&self.endpoint));
+            return Err(answer::unasked(&self.endpoint));
         }
         self.answered_ping();
         Ok(())

@@ -39,7 +39,7 @@ fn tokens(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.token).collect()
 }
 
-/// How many events a DROPPED event stands for; 0 for every other event.
+/// The number of events that a DROPPED event counts; 0 for any other event.
 fn lost(event: &Event) -> i64 {
     match (&event.outcome, event.kind) {
         (Ok(Some(reply)), kind::DROPPED) => reply.int(0).expect("an INT"),

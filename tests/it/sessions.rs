@@ -400,7 +400,7 @@ fn a_session_waits_for_a_primary_and_never_moves() {
     assert_eq!(number(&own, "INCR n"), 1, "now it is on the new primary");
 }
 
-/// The flag says that another primary is the reason, for every call and for the transaction as well.
+/// Each call on the session, and the transaction, carries the flag of a failover.
 #[test]
 fn a_session_that_a_failover_ended_says_so_each_time() {
     let d = Deployment::new("session-failover").start();
