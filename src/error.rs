@@ -155,6 +155,8 @@ struct Inner {
     flags: u32,
     count: i64,
     errno: i32,
+    /// The library closed an idle connection; this says nothing about the node.
+    retired: bool,
     enclosed: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -169,6 +171,7 @@ impl Error {
             flags: 0,
             count: -1,
             errno: 0,
+            retired: false,
             enclosed: None,
         }))
     }
@@ -268,6 +271,18 @@ impl Error {
             return self.in_context(tried);
         }
         self.in_context(format_args!("{tried} for {service}"))
+    }
+
+    /// The error of a call on a connection that the library closed because it was no longer used.
+    pub fn retired(name: &str) -> Self {
+        let mut error = Self::new(Status::Io, format!("a connection to {name} that was not used any more was closed"));
+        error.0.retired = true;
+        error
+    }
+
+    /// Whether it is of [`Error::retired`]: it says less than any other.
+    pub fn is_retired(&self) -> bool {
+        self.0.retired
     }
 
     /// The status.

@@ -394,13 +394,15 @@ impl<N> History<N> {
     }
 
     /// Chooses between this error and the one kept so far. "No fit replica" says more than the failure of the last replica, and any
-    /// error says more than a deadline that came during a discovery.
+    /// error says more than a deadline that came during a discovery, or than a connection that the library closed.
     fn most_telling(&mut self, error: Error) -> Error {
         let was_sent = error.has(flags::MAYBE_EXECUTED);
         let vague = match &self.telling {
             None => false,
             Some(_) if was_sent || matches!(error.status(), Status::NoReplica | Status::Server) => false,
-            Some(telling) => telling.status() == Status::NoReplica || error.status() == Status::Timeout,
+            Some(telling) => {
+                telling.status() == Status::NoReplica || error.status() == Status::Timeout || error.is_retired()
+            }
         };
         if vague {
             return self.telling.clone().unwrap_or(error);

@@ -307,6 +307,15 @@ fn the_most_telling_error_is_kept() {
     let sent = cut().with_flags(flags::MAYBE_EXECUTED);
     assert_eq!(attempt.most_telling(sent).status(), Status::Io, "that it may have run says most");
     assert_eq!(attempt.most_telling(late()).status(), Status::Io);
+    let mut refused = get_attempt(None);
+    let loading = Error::new(Status::Server, "LOADING it loads its data").with_flags(flags::RETRYABLE);
+    assert_eq!(refused.most_telling(loading).status(), Status::Server);
+    assert_eq!(
+        refused.most_telling(Error::retired("n")).status(),
+        Status::Server,
+        "the library closed that one itself"
+    );
+    assert_eq!(refused.most_telling(cut()).status(), Status::Io, "it is gone now");
 }
 
 #[test]

@@ -93,13 +93,16 @@ impl Client {
     }
 
     /// The reply, or an error if a transaction in it was not executed.
-    fn executed(plan: &Plan<'_>, (reply, pool): (Reply, Arc<Pool>)) -> Result<(Reply, Arc<Pool>)> {
+    fn executed(&self, plan: &Plan<'_>, (reply, pool): (Reply, Arc<Pool>)) -> Result<(Reply, Arc<Pool>)> {
         if !plan.was_aborted(&reply) {
             return Ok((reply, pool));
         }
-        let text =
-            "EXEC answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew";
-        let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name());
+        let text = format!(
+            "{} answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew",
+            pool.name()
+        );
+        let service = self.shared.context().service.name();
+        let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name()).in_service("EXEC", service);
         Err(if plan.is_list() { error.with_reply(reply) } else { error })
     }
 
@@ -118,7 +121,7 @@ impl Client {
                 blocking::exec(self.shared.router(), plan, call_flags, deadline, retry)
             }
         };
-        outcome.and_then(|outcome| Self::executed(plan, outcome)).map_err(|error| context.report(error))
+        outcome.and_then(|outcome| self.executed(plan, outcome)).map_err(|error| context.report(error))
     }
 
     #[cold]

@@ -162,7 +162,10 @@ impl Link {
             match self.advance(events) {
                 Ok(true) if receives == MOST_RECEIVES => return Ok(()),
                 Ok(true) => receives += 1,
-                Ok(false) => return Ok(()),
+                Ok(false) => {
+                    self.input.relax();
+                    return Ok(());
+                }
                 Err(error) => {
                     self.state = LinkState::Dead;
                     return Err(error.with_endpoint(&self.endpoint));

@@ -80,6 +80,7 @@ impl Wire {
         if let Some(received) = input.decoder.receive(|text, most| self.socket.recv_append(text, most, timeout)) {
             return received.map(|got| if got == 0 { Filled::Closed } else { Filled::Straight });
         }
+        input.make_room();
         let got = self.socket.recv_into(&mut input.buffer, timeout)?;
         (input.start, input.end) = (0, got);
         Ok(match got {
@@ -168,7 +169,10 @@ impl Wire {
 #[derive(Debug)]
 pub struct In {
     decoder: Decoder,
+    /// Empty before the first receive, and after [`In::relax`].
     buffer: Vec<u8>,
+    /// How long the buffer is while it is in use.
+    room: usize,
     /// The bytes that are not decoded yet.
     start: usize,
     end: usize,
@@ -177,14 +181,27 @@ pub struct In {
 impl In {
     /// For a new connection, with room for this many bytes of one receive.
     pub fn new(limits: Limits, room: usize) -> Self {
-        Self { decoder: Decoder::new(limits), buffer: vec![0; room], start: 0, end: 0 }
+        Self { decoder: Decoder::new(limits), buffer: Vec::new(), room, start: 0, end: 0 }
+    }
+
+    #[inline]
+    fn make_room(&mut self) {
+        if self.buffer.len() < self.room {
+            self.buffer.resize(self.room, 0);
+        }
+    }
+
+    /// Frees the buffer, and what the decoder keeps for the next unit, if nothing is under way. For connections that are mostly idle.
+    pub fn relax(&mut self) {
+        if self.is_empty() && self.is_between_units() {
+            self.buffer = Vec::new();
+            self.decoder.relax();
+        }
     }
 
     /// Makes room for more bytes of one receive.
     pub fn widen(&mut self, room: usize) {
-        if self.buffer.len() < room {
-            self.buffer.resize(room, 0);
-        }
+        self.room = self.room.max(room);
     }
 
     /// Decodes the next unit of the received bytes; `None` when all are decoded and no unit is complete. To be called after each
@@ -209,7 +226,7 @@ impl In {
 
     /// Takes no more bytes: those that are not decoded are dropped, and the next [`Wire::fill`] finds the connection ended.
     pub fn close(&mut self) {
-        (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
+        (self.buffer, self.room, self.start, self.end) = (Vec::new(), 0, 0, 0);
     }
 
     /// Whether the decoder is between two units, and has met no error.
@@ -325,6 +342,27 @@ mod tests {
         into.reserve(1 << 20);
         while wire.socket.recv_append(into, 1 << 16, Some(Duration::ZERO)).is_ok_and(|got| got > 0) {}
         into.len() - before
+    }
+
+    #[test]
+    fn what_is_relaxed_keeps_no_buffer_and_loses_nothing() {
+        let (wire, peer) = pair();
+        let mut input = In::new(Limits::default(), 64);
+        let mut take = |bytes: &[u8]| {
+            peer.socket.send_parts(&[IoSlice::new(bytes)]).unwrap();
+            wire.fill(&mut input, None).unwrap();
+            let decoded = input.drain(Want::One).unwrap();
+            input.relax();
+            (input.buffer.capacity(), decoded.is_some())
+        };
+        assert_eq!(take(b"*2\r\n+one\r\n"), (64, false), "a unit is under way");
+        assert_eq!(take(b"+two\r\n"), (0, true));
+        assert_eq!(take(b"$-1\r"), (64, false), "within a line");
+        assert_eq!(take(b"\n"), (0, true));
+        assert_eq!(take(b"+three\r\n+four\r\n"), (64, true), "four is not decoded yet");
+        assert!(
+            matches!(input.drain(Want::One), Ok(Some(Decoded::Reply(four))) if four.bytes(0) == Some(b"four".as_slice()))
+        );
     }
 
     fn numbers(count: usize) -> Vec<u8> {

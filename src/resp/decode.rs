@@ -134,6 +134,14 @@ impl Decoder {
         !self.is_begun && self.dead.is_none()
     }
 
+    /// Frees what is kept for the next unit, if none is under way.
+    pub fn relax(&mut self) {
+        if self.is_idle() {
+            self.unit = OpenUnit::default();
+            self.line = Vec::new();
+        }
+    }
+
     /// Takes received bytes. Returns how many of them were used, and what they completed.
     ///
     /// If nothing was completed all were used. `want` counts when a unit begins. After an error the decoder is dead.

@@ -24,7 +24,7 @@ pub(super) struct RenewedSubscription {
     current: SentinelSubscription,
     /// The options that it connects with.
     options: Arc<LinkOptions>,
-    beside: Option<(SentinelSubscription, Arc<LinkOptions>)>,
+    beside: Option<Box<(SentinelSubscription, Arc<LinkOptions>)>>,
     /// No attempt beside it before this.
     rests_until: Option<Instant>,
     /// When the name is resolved again.
@@ -47,7 +47,7 @@ impl RenewedSubscription {
     /// Whether one of them has something to do.
     pub(super) fn is_due(&self, found: &Found, now: Instant) -> bool {
         let renews = self.needs_name() && now >= self.renews;
-        renews || self.current.is_due(found, now) || self.beside.iter().any(|(one, _)| one.is_due(found, now))
+        renews || self.current.is_due(found, now) || self.beside.iter().any(|beside| beside.0.is_due(found, now))
     }
 
     /// Does what can be done without waiting; events are appended to `heard`.
@@ -61,7 +61,7 @@ impl RenewedSubscription {
         let now = Instant::now();
         let change = self.current.drive(&self.options, timeout, waker, heard);
         self.renew(options, waker, now);
-        let Some((beside, with)) = &mut self.beside else { return change };
+        let Some((beside, with)) = self.beside.as_deref_mut() else { return change };
         match beside.drive(with, timeout, waker, heard) {
             Some(Change::Up) => self.exchange(now).or(change),
             Some(Change::Down(_)) => {
@@ -84,7 +84,7 @@ impl RenewedSubscription {
             self.current.retry();
         } else if has_changed || self.has_moved(waker, now) {
             let one = SentinelSubscription::new(self.current.announced.clone(), self.current.endpoint().clone());
-            self.beside = Some((one, Arc::clone(options)));
+            self.beside = Some(Box::new((one, Arc::clone(options))));
         }
     }
 
@@ -110,7 +110,7 @@ impl RenewedSubscription {
 
     /// The new one takes the place of the old one.
     fn exchange(&mut self, now: Instant) -> Option<Change> {
-        let (next, options) = self.beside.take()?;
+        let (next, options) = *self.beside.take()?;
         let was_up = self.current.is_told_up();
         (self.current, self.options, self.renews, self.lookup) = (next, options, now + RENEW, None);
         Some(if was_up { Change::Moved } else { Change::Up })
@@ -118,13 +118,13 @@ impl RenewedSubscription {
 
     /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let beside = self.beside.iter().flat_map(|(one, _)| one.poll_fds());
+        let beside = self.beside.iter().flat_map(|beside| beside.0.poll_fds());
         self.current.poll_fds().chain(beside)
     }
 
     /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let beside = self.beside.iter().filter_map(|(one, _)| one.wakes_at());
+        let beside = self.beside.iter().filter_map(|beside| beside.0.wakes_at());
         let renews = self.needs_name().then_some(self.renews);
         self.current.wakes_at().into_iter().chain(beside).chain(renews).min()
     }
