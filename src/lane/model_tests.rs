@@ -55,7 +55,7 @@ fn try_all(preemptions: usize, time: bool, model: impl Fn() + Send + Sync + 'sta
 fn lane(script: Script) -> Arc<Lane> {
     let settings = LaneSettings { hold_rtt: Duration::ZERO, silent: 100 * HOUR, ..LaneSettings::default() };
     let wire = Wire::new(Arc::new(Socket::scripted(script)));
-    Arc::new(Lane::new((wire, In::new(Limits::default(), 16 * 1024)), "server".to_owned(), settings))
+    Arc::new(Lane::new((wire, In::new(Limits::default(), 16 * 1024, 16 * 1024)), "server".to_owned(), settings))
 }
 
 const ECHO: Script = Script { room: usize::MAX, silent: false };

@@ -19,9 +19,6 @@ use crate::sys::slot::{Completer, Order};
 use crate::sys::sync::Locked;
 use crate::time::Instant;
 
-/// The largest receive buffer. It is smaller at first, because most connections never need more.
-const LAST_BUFFER: usize = 64 * 1024;
-
 /// How many calls sleep after one has spun in vain.
 const SPIN_PAUSES: u32 = 63;
 
@@ -243,9 +240,6 @@ impl Lane {
         self.at(super::Point::Received);
         let decoded = self.decode(rd);
         self.answer(rd);
-        if filled == Filled::Full {
-            rd.input.widen(LAST_BUFFER);
-        }
         match decoded {
             Err(error) => {
                 rd.input.close();

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The size of one receive.
-const RECEIVE: usize = 16 * 1024;
+/// The size of one receive, at first and at most: most connections never need more than the first.
+const RECEIVE: (usize, usize) = (4 * 1024, 64 * 1024);
 
 /// How to open a connection.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Conn {
     ) -> Result<Self> {
         let mut conn = Self {
             wire: Wire::new(Socket::connect(endpoint, &options.tcp, deadline, note)?),
-            input: Box::new(In::new(options.limits, RECEIVE)),
+            input: Box::new(In::new(options.limits, RECEIVE.0, RECEIVE.1)),
             info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
             broken: AtomicBool::new(false),

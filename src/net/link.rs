@@ -88,7 +88,7 @@ enum LinkState {
 impl Link {
     /// Begins to connect. `until`: when the server must have answered. The waker is woken when the name is resolved.
     pub fn begin(endpoint: Endpoint, options: Arc<LinkOptions>, until: Deadline, waker: Option<&Arc<Waker>>) -> Self {
-        let input = In::new(options.limits, RECEIVE);
+        let input = In::new(options.limits, RECEIVE, RECEIVE);
         let (host, port) = match &endpoint {
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
             // The configuration allows no Unix socket for Sentinels, but address.map might lead to one.

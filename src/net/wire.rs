@@ -85,7 +85,10 @@ impl Wire {
         (input.start, input.end) = (0, got);
         Ok(match got {
             0 => Filled::Closed,
-            got if got == input.buffer.len() => Filled::Full,
+            got if got == input.buffer.len() => {
+                input.room = input.room.saturating_mul(4).min(input.most);
+                Filled::Full
+            }
             _ => Filled::Part,
         })
     }
@@ -171,17 +174,19 @@ pub struct In {
     decoder: Decoder,
     /// Empty before the first receive, and after [`In::relax`].
     buffer: Vec<u8>,
-    /// How long the buffer is while it is in use.
+    /// How long the buffer is while it is in use, and how long it may become.
     room: usize,
+    most: usize,
     /// The bytes that are not decoded yet.
     start: usize,
     end: usize,
 }
 
 impl In {
-    /// For a new connection, with room for this many bytes of one receive.
-    pub fn new(limits: Limits, room: usize) -> Self {
-        Self { decoder: Decoder::new(limits), buffer: Vec::new(), room, start: 0, end: 0 }
+    /// For a new connection, with room for this many bytes of one receive, and for four times as many whenever a receive has filled
+    /// it, up to `most`.
+    pub fn new(limits: Limits, room: usize, most: usize) -> Self {
+        Self { decoder: Decoder::new(limits), buffer: Vec::new(), room, most, start: 0, end: 0 }
     }
 
     #[inline]
@@ -197,11 +202,6 @@ impl In {
             self.buffer = Vec::new();
             self.decoder.relax();
         }
-    }
-
-    /// Makes room for more bytes of one receive.
-    pub fn widen(&mut self, room: usize) {
-        self.room = self.room.max(room);
     }
 
     /// Decodes the next unit of the received bytes; `None` when all are decoded and no unit is complete. To be called after each
@@ -226,7 +226,7 @@ impl In {
 
     /// Takes no more bytes: those that are not decoded are dropped, and the next [`Wire::fill`] finds the connection ended.
     pub fn close(&mut self) {
-        (self.buffer, self.room, self.start, self.end) = (Vec::new(), 0, 0, 0);
+        (self.buffer, self.room, self.most, self.start, self.end) = (Vec::new(), 0, 0, 0, 0);
     }
 
     /// Whether the decoder is between two units, and has met no error.
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn what_is_relaxed_keeps_no_buffer_and_loses_nothing() {
         let (wire, peer) = pair();
-        let mut input = In::new(Limits::default(), 64);
+        let mut input = In::new(Limits::default(), 64, 64);
         let mut take = |bytes: &[u8]| {
             peer.socket.send_parts(&[IoSlice::new(bytes)]).unwrap();
             wire.fill(&mut input, None).unwrap();
@@ -363,6 +363,19 @@ mod tests {
         assert!(
             matches!(input.drain(Want::One), Ok(Some(Decoded::Reply(four))) if four.bytes(0) == Some(b"four".as_slice()))
         );
+    }
+
+    #[test]
+    fn a_buffer_that_was_filled_is_longer_the_next_time_up_to_its_bound() {
+        let (wire, peer) = pair();
+        let mut input = In::new(Limits::default(), 8, 100);
+        peer.socket.send_parts(&[IoSlice::new(&b"+ok\r\n".repeat(100))]).unwrap();
+        let mut lengths = Vec::new();
+        while matches!(wire.fill(&mut input, Some(Duration::ZERO)), Ok(Filled::Full)) {
+            lengths.push(input.buffer.len());
+            while input.drain(Want::One).unwrap().is_some() {}
+        }
+        assert_eq!(lengths, [8, 32, 100, 100, 100, 100]);
     }
 
     fn numbers(count: usize) -> Vec<u8> {
@@ -441,7 +454,7 @@ mod tests {
         let large = numbers(200_000);
         let mut out = Out::default();
         out.push(&[b"+a\r\n>1\r\n+p\r\n$200000\r\n", &large[..], b"\r\n:7\r\n"].concat());
-        let (mut input, mut units, mut ways) = (In::new(Limits::default(), 64), Vec::new(), Vec::new());
+        let (mut input, mut units, mut ways) = (In::new(Limits::default(), 64, 64), Vec::new(), Vec::new());
         while units.len() < 4 {
             far.flush(&mut out).unwrap();
             ways.push(near.fill(&mut input, Some(Duration::from_secs(20))).unwrap());
@@ -466,7 +479,7 @@ mod tests {
     #[test]
     fn what_is_closed_takes_nothing_in_any_more() {
         let (near, far) = pair();
-        let (mut input, mut out) = (In::new(Limits::default(), 64), Out::default());
+        let (mut input, mut out) = (In::new(Limits::default(), 64, 64), Out::default());
         out.push(b"+a\r\n+b\r\n");
         far.flush(&mut out).unwrap();
         near.fill(&mut input, None).unwrap();
