@@ -14,17 +14,18 @@ use super::cause::{Cause, Why};
 use super::events::{EventKind, SentinelEvent};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
+use super::listener::Listener;
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
-use super::renewal::RenewedSubscription;
 use super::sentinel::Sentinel;
 use super::service::{PollFacts, Service, Urgency};
-use super::subscription::{Change, SentinelSubscription};
+use super::subscription::Change;
+use super::subscriptions::Subscriptions;
 use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
 use crate::config::{Endpoint, MonitorMode, Settings};
 use crate::error::Status;
 use crate::net::LinkOptions;
-use crate::sys::poll::{Found, PollFd};
+use crate::sys::poll::PollFd;
 use crate::sys::random;
 use crate::sys::waker::Waker;
 
@@ -47,7 +48,7 @@ pub(super) struct HandleState {
     pub(super) sentinel: Weak<Sentinel>,
     configured: u64,
     options: Option<Arc<LinkOptions>>,
-    subscriptions: Vec<RenewedSubscription>,
+    listeners: Vec<Listener>,
     services: HashMap<String, ServiceState>,
     /// Connections to Sentinels that are asked because the user may not hear their events.
     overhear: HashMap<Endpoint, Overhear>,
@@ -119,20 +120,9 @@ impl ServiceState {
 
 impl HandleState {
     pub(super) fn new(sentinel: Weak<Sentinel>) -> Self {
-        let (subscriptions, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        let (listeners, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
         let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
-        Self {
-            sentinel,
-            configured: 0,
-            options,
-            subscriptions,
-            services,
-            overhear,
-            recent,
-            rests_until,
-            round_at,
-            busy,
-        }
+        Self { sentinel, configured: 0, options, listeners, services, overhear, recent, rests_until, round_at, busy }
     }
 
     pub(super) fn restart(&mut self) -> Instant {
@@ -146,17 +136,16 @@ impl HandleState {
             self.services.values().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
         let inquiries = self.services.values().filter_map(|service_state| service_state.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
-        let subscriptions = self.subscriptions.iter().flat_map(RenewedSubscription::poll_fds).chain(overhear);
-        subscriptions.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
+        overhear.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
 
-    /// Does what can be done without waiting; when to come back even if nothing happens.
-    pub(super) fn drive(&mut self, found: &Found, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
-        let far = Instant::now() + NAP;
-        let Some(sentinel) = self.sentinel.upgrade() else { return far };
-        if let Some(until) = self.rests_until.filter(|until| Instant::now() < *until) {
-            return until;
-        }
+    fn rests(&self) -> Option<Instant> {
+        self.rests_until.filter(|until| Instant::now() < *until)
+    }
+
+    /// Takes changed settings, and says which subscriptions it uses.
+    pub(super) fn place(&mut self, all: &mut Subscriptions) {
+        let Some(sentinel) = self.sentinel.upgrade().filter(|_| self.rests().is_none()) else { return };
         let settings = sentinel.settings();
         if self.configured != sentinel.config_version() || self.options.is_none() {
             self.configured = sentinel.config_version();
@@ -164,32 +153,34 @@ impl HandleState {
             self.overhear.clear();
             self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
         }
-        if settings.sentinel.monitor.mode == MonitorMode::On {
-            self.place_subscriptions(&sentinel);
-            self.listen(&sentinel, found, waker);
-            self.overhear(&sentinel, waker, crowd);
+        match settings.sentinel.monitor.mode {
+            MonitorMode::On => self.place_listeners(&sentinel, all),
+            MonitorMode::Disconnect | MonitorMode::Off => self.listeners.clear(),
         }
+    }
+
+    /// Does what can be done without waiting; when to come back even if nothing happens.
+    pub(super) fn drive(&mut self, waker: &Arc<Waker>, crowd: &Crowd, recheck: bool) -> Instant {
+        let far = Instant::now() + NAP;
+        let Some(sentinel) = self.sentinel.upgrade() else { return far };
+        if let Some(until) = self.rests() {
+            return until;
+        }
+        self.listen(&sentinel);
+        self.overhear(&sentinel, waker, crowd);
         if recheck {
             self.round_at = Instant::now();
         }
-        let mut wake = self.drive_services(&sentinel, waker).min(far);
-        for at in self
-            .subscriptions
-            .iter()
-            .map(RenewedSubscription::wakes_at)
-            .chain(self.overhear.values().map(Overhear::wakes_at))
-        {
-            wake = at.map_or(wake, |at| wake.min(at));
-        }
-        wake
+        let wake = self.drive_services(&sentinel, waker).min(far);
+        self.overhear.values().filter_map(Overhear::wakes_at).fold(wake, Instant::min)
     }
 
     /// Adds the services of this handle to the count at each Sentinel that is asked because its events may not be
     /// heard.
     pub(super) fn count_deaf(&self, crowd: &mut Crowd) {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
-        for subscription in current(&self.subscriptions).filter(|one| one.deaf().is_some()) {
-            let count = crowd.entry(subscription.endpoint().clone()).or_default();
+        for listener in self.listeners.iter().filter(|one| one.deaf().is_some()) {
+            let count = crowd.entry(listener.endpoint().clone()).or_default();
             *count = count.saturating_add(services);
         }
     }
@@ -197,69 +188,65 @@ impl HandleState {
     /// Asks the Sentinels whose events may not be heard.
     fn overhear(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>, crowd: &Crowd) {
         let Some(options) = &self.options else { return };
-        let deaf: Vec<&SentinelSubscription> =
-            current(&self.subscriptions).filter(|one| one.deaf().is_some()).collect();
-        self.overhear.retain(|announced, _| deaf.iter().any(|subscription| subscription.announced == *announced));
+        let deaf: Vec<(&Listener, String)> = self.listeners.iter().filter_map(|one| Some((one, one.deaf()?))).collect();
+        self.overhear.retain(|announced, _| deaf.iter().any(|(listener, _)| listener.announced == *announced));
         if deaf.is_empty() {
             return;
         }
         // Including services that were not found yet: nothing wakes this thread when they are.
         let services: Vec<String> = sentinel.all().iter().map(|one| one.name().to_owned()).collect();
-        for subscription in deaf.into_iter().filter(|_| !services.is_empty()) {
-            let new = || Overhear::new(subscription.endpoint().clone(), Arc::clone(options));
-            let overhear = self.overhear.entry(subscription.announced.clone()).or_insert_with(new);
-            let crowd = crowd.get(subscription.endpoint()).copied().unwrap_or_default();
+        for (listener, why) in deaf.into_iter().filter(|_| !services.is_empty()) {
+            let new = || Overhear::new(listener.endpoint().clone(), Arc::clone(options));
+            let overhear = self.overhear.entry(listener.announced.clone()).or_insert_with(new);
+            let crowd = crowd.get(listener.endpoint()).copied().unwrap_or_default();
             let every = overhear::pace(crowd);
-            if let Some(why) = subscription.deaf().filter(|_| overhear.told.replace(every) != Some(every)) {
+            if overhear.told.replace(every) != Some(every) {
                 let text = format!("{why}; it is asked every {} ms instead", every.as_millis());
-                sentinel.shared().note_deaf(subscription.endpoint(), Some(&text));
+                sentinel.shared().note_deaf(listener.endpoint(), Some(&text));
             }
             for overheard in overhear.drive(&services, crowd, waker) {
                 if let Some(service) = sentinel.known_service(&overheard.service) {
-                    service.overhear(&subscription.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
+                    service.overhear(&listener.speaker(), overheard.named.as_ref(), overheard.shown.as_ref());
                 }
             }
         }
     }
 
-    /// Keeps one subscription for each known Sentinel.
-    fn place_subscriptions(&mut self, sentinel: &Sentinel) {
+    /// Keeps one listener for each known Sentinel.
+    fn place_listeners(&mut self, sentinel: &Sentinel, all: &mut Subscriptions) {
         let settings = sentinel.settings();
-        let Some(options) = self.options.clone() else { return };
+        let Some(options) = &self.options else { return };
+        let timeout = settings.sentinel.timeout;
         let members = sentinel.shared().list().members();
-        let is_wanted = |one: &SentinelSubscription| {
+        self.listeners.retain(|one| {
             let leads = |endpoint| settings.sentinel.address_map.apply(endpoint) == *one.endpoint();
             members.iter().any(|member| member.endpoint == one.announced && leads(&member.endpoint))
-        };
-        self.subscriptions.retain(|one| is_wanted(one.current()));
+        });
         for member in members {
             let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
-            let is_same = |one: &SentinelSubscription| one.announced == member.endpoint || *one.endpoint() == endpoint;
-            if !current(&self.subscriptions).any(is_same) {
-                self.subscriptions.push(RenewedSubscription::new(member.endpoint, endpoint, Arc::clone(&options)));
+            let is_same = |one: &&mut Listener| one.announced == member.endpoint || *one.endpoint() == endpoint;
+            if let Some(listener) = self.listeners.iter_mut().find(is_same) {
+                listener.use_options(all, options, timeout);
+                continue;
             }
+            let subscription = all.get(&endpoint, options, timeout);
+            self.listeners.push(Listener::new(member.endpoint, endpoint, subscription));
         }
     }
 
-    fn listen(&mut self, sentinel: &Sentinel, found: &Found, waker: &Arc<Waker>) {
-        let Some(options) = self.options.clone() else { return };
-        let timeout = sentinel.settings().sentinel.timeout;
+    fn listen(&mut self, sentinel: &Sentinel) {
         let mut heard = Vec::new();
         let mut last_words = None;
         let mut came_up = false;
-        let now = Instant::now();
-        for subscription in self.subscriptions.iter_mut().filter(|one| one.is_due(found, now)) {
-            let mut events = Vec::new();
-            let change = subscription.drive(&options, timeout, waker, &mut events);
-            let subscription = subscription.current();
-            heard.extend(events.into_iter().map(|event| (subscription.speaker(), event)));
+        for listener in &mut self.listeners {
+            let change = listener.hear(&mut heard);
             let Some(change) = change else { continue };
             let is_moved = matches!(change, Change::Moved);
             let (up, why) = match change {
                 Change::Up | Change::Moved => {
-                    let deaf = subscription.deaf();
-                    sentinel.shared().note_deaf(subscription.endpoint(), deaf.as_deref());
-                    if let Some(overhear) = self.overhear.get_mut(&subscription.announced) {
+                    let deaf = listener.deaf();
+                    sentinel.shared().note_deaf(listener.endpoint(), deaf.as_deref());
+                    if let Some(overhear) = self.overhear.get_mut(&listener.announced) {
                         overhear.told = None;
                     }
                     let refused = |why| Why::own(Cause::EventsRefused, format!("events: {why}"));
@@ -274,12 +261,12 @@ impl HandleState {
             if is_moved {
                 continue;
             }
-            let name = subscription.endpoint().to_string();
+            let name = listener.endpoint().to_string();
             sentinel.shared().tell(TopologyEvent::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
             last_words = Some(why);
         }
         if let Some(why) = last_words {
-            sentinel.shared().set_degraded(current(&self.subscriptions).all(SentinelSubscription::is_lost), &why);
+            sentinel.shared().set_degraded(self.listeners.iter().all(Listener::is_lost), &why);
         }
         for (from, event) in heard {
             self.act(sentinel, &from, &event);
@@ -506,9 +493,7 @@ impl HandleState {
     /// Drives the inquiry that may lower the fence on lease; when to come back.
     fn inquire(&mut self, sentinel: &Sentinel, service: &Arc<Service>, waker: &Arc<Waker>) -> Option<Instant> {
         let now = Instant::now();
-        let hears = |leader: &Endpoint| {
-            self.subscriptions.iter().any(|one| one.current().announced == *leader && one.current().is_listening())
-        };
+        let hears = |leader: &Endpoint| self.listeners.iter().any(|one| one.announced == *leader && one.is_listening());
         let (agenda, begins) = service.agenda(&hears, now);
         let (Some(agenda), Some(options)) = (agenda, &self.options) else {
             if let Some(service_state) = self.services.get_mut(service.name()) {
@@ -550,10 +535,6 @@ pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)>
         }
     }
     kept
-}
-
-fn current(subscriptions: &[RenewedSubscription]) -> impl Iterator<Item = &SentinelSubscription> {
-    subscriptions.iter().map(RenewedSubscription::current)
 }
 
 #[cfg(test)]

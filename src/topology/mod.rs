@@ -25,6 +25,7 @@ mod identity;
 mod inquiry;
 mod judge;
 mod lease;
+mod listener;
 mod monitor;
 #[cfg(test)]
 mod order_tests;
@@ -45,6 +46,7 @@ mod service;
 mod shared;
 mod snapshot;
 mod subscription;
+mod subscriptions;
 mod table;
 mod transition;
 mod watch;

@@ -13,6 +13,7 @@ use super::overhear::Crowd;
 use super::running::{self, Discoveries};
 use super::sentinel::Sentinel;
 use super::service::Wanted;
+use super::subscriptions::Subscriptions;
 use crate::config::MonitorMode;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, Found, PollFd};
@@ -128,6 +129,7 @@ impl Monitor {
     fn run(&self, waker: Arc<Waker>) {
         self.state().thread = Some(thread::id());
         let (mut handles, mut discoveries) = (Vec::<HandleState>::new(), Discoveries::default());
+        let mut subscriptions = Subscriptions::default();
         let (mut tidied, mut found) = (Instant::now(), Found::all());
         loop {
             waker.clear();
@@ -135,11 +137,12 @@ impl Monitor {
                 return discoveries.abandon();
             };
             let now = Instant::now();
-            let mut wake = now + NAP;
+            let due = subscribe(&mut subscriptions, &mut handles, &found, &waker);
+            let mut wake = due.map_or(now + NAP, |at| at.min(now + NAP));
             let mut crowd = Crowd::new();
             handles.iter().for_each(|handle| handle.count_deaf(&mut crowd));
             for handle in &mut handles {
-                let driven = catch_unwind(AssertUnwindSafe(|| handle.drive(&found, &waker, &crowd, recheck)));
+                let driven = catch_unwind(AssertUnwindSafe(|| handle.drive(&waker, &crowd, recheck)));
                 wake = wake.min(driven.unwrap_or_else(|_| handle.restart()));
             }
             let (wanted, hurried) = self.take_wanted();
@@ -162,6 +165,7 @@ impl Monitor {
             let wake = discoveries.wakes_at().map_or(wake, |at| at.min(wake));
             let mut fds: Vec<PollFd> =
                 handles.iter().flat_map(HandleState::poll_fds).chain(discoveries.poll_fds()).collect();
+            fds.extend(subscriptions.poll_fds());
             fds.push(PollFd::new(waker.fd(), true, false));
             let timeout = wake.saturating_duration_since(Instant::now());
             // If poll fails, everything is driven, as after the longest sleep.
@@ -202,4 +206,22 @@ impl Monitor {
         unwanted.iter().for_each(running::abandon);
         (!handles.is_empty()).then_some(recheck)
     }
+}
+
+/// Keeps the subscriptions that the handles use, and drives them; when to come back even if nothing happens.
+fn subscribe(
+    subscriptions: &mut Subscriptions,
+    handles: &mut [HandleState],
+    found: &Found,
+    waker: &Arc<Waker>,
+) -> Option<Instant> {
+    let driven = catch_unwind(AssertUnwindSafe(|| {
+        handles.iter_mut().for_each(|handle| handle.place(subscriptions));
+        subscriptions.drive(found, waker);
+    }));
+    if driven.is_err() {
+        *subscriptions = Subscriptions::default();
+        return handles.iter_mut().map(HandleState::restart).min();
+    }
+    subscriptions.wakes_at()
 }

@@ -1,8 +1,8 @@
-//! A subscription that is renewed without a gap: where the Sentinel's name leads to another address, and when the
-//! options of its connection have changed.
+//! A subscription that is renewed without a gap when the Sentinel's name leads to another address.
 //!
-//! Guarantees: never waits; the new subscription connects beside the old one, which listens until the new one does;
-//! watchers are told nothing of the exchange. Leaves to others: the subscription itself (subscription).
+//! Guarantees: never waits; the new connection is made beside the old one, which listens until the new one does;
+//! watchers are told nothing of the exchange. Leaves to others: the subscription itself (subscription), and changed
+//! options (listener).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +22,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// A subscription and, while it is being renewed, the next one.
 pub(super) struct RenewedSubscription {
     current: SentinelSubscription,
-    /// The options that it connects with.
     options: Arc<LinkOptions>,
-    beside: Option<Box<(SentinelSubscription, Arc<LinkOptions>)>>,
+    beside: Option<Box<SentinelSubscription>>,
     /// No attempt beside it before this.
     rests_until: Option<Instant>,
     /// When the name is resolved again.
@@ -34,8 +33,8 @@ pub(super) struct RenewedSubscription {
 
 impl RenewedSubscription {
     /// A subscription that connects at the next drive.
-    pub(super) fn new(announced: Endpoint, endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
-        let current = SentinelSubscription::new(announced, endpoint);
+    pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
+        let current = SentinelSubscription::new(endpoint);
         Self { current, options, beside: None, rests_until: None, renews: Instant::now() + RENEW, lookup: None }
     }
 
@@ -47,22 +46,21 @@ impl RenewedSubscription {
     /// Whether one of them has something to do.
     pub(super) fn is_due(&self, found: &Found, now: Instant) -> bool {
         let renews = self.needs_name() && now >= self.renews;
-        renews || self.current.is_due(found, now) || self.beside.iter().any(|beside| beside.0.is_due(found, now))
+        renews || self.current.is_due(found, now) || self.beside.iter().any(|beside| beside.is_due(found, now))
     }
 
     /// Does what can be done without waiting; events are appended to `heard`.
     pub(super) fn drive(
         &mut self,
-        options: &Arc<LinkOptions>,
         timeout: Duration,
         waker: &Arc<Waker>,
         heard: &mut Vec<SentinelEvent>,
     ) -> Option<Change> {
         let now = Instant::now();
         let change = self.current.drive(&self.options, timeout, waker, heard);
-        self.renew(options, waker, now);
-        let Some((beside, with)) = self.beside.as_deref_mut() else { return change };
-        match beside.drive(with, timeout, waker, heard) {
+        self.renew(waker, now);
+        let Some(beside) = &mut self.beside else { return change };
+        match beside.drive(&self.options, timeout, waker, heard) {
             Some(Change::Up) => self.exchange(now).or(change),
             Some(Change::Down(_)) => {
                 (self.beside, self.rests_until) = (None, Some(now + PAUSE));
@@ -72,19 +70,11 @@ impl RenewedSubscription {
         }
     }
 
-    /// Begins to connect beside the present subscription, if that has to be renewed.
-    fn renew(&mut self, options: &Arc<LinkOptions>, waker: &Arc<Waker>, now: Instant) {
-        if self.beside.is_some() || self.rests_until.is_some_and(|until| now < until) {
-            return;
-        }
-        let has_changed = *self.options != **options;
-        if has_changed && !self.current.is_listening() {
-            // Nothing is lost: the next attempt is made with the new ones.
-            self.options = Arc::clone(options);
-            self.current.retry();
-        } else if has_changed || self.has_moved(waker, now) {
-            let one = SentinelSubscription::new(self.current.announced.clone(), self.current.endpoint().clone());
-            self.beside = Some(Box::new((one, Arc::clone(options))));
+    /// Begins to connect beside the present connection, if the name leads elsewhere.
+    fn renew(&mut self, waker: &Arc<Waker>, now: Instant) {
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        if self.beside.is_none() && !rests && self.has_moved(waker, now) {
+            self.beside = Some(Box::new(SentinelSubscription::new(self.current.endpoint().clone())));
         }
     }
 
@@ -110,26 +100,22 @@ impl RenewedSubscription {
 
     /// The new one takes the place of the old one.
     fn exchange(&mut self, now: Instant) -> Option<Change> {
-        let (next, options) = *self.beside.take()?;
+        let next = *self.beside.take()?;
         let was_up = self.current.is_told_up();
-        (self.current, self.options, self.renews, self.lookup) = (next, options, now + RENEW, None);
+        (self.current, self.renews, self.lookup) = (next, now + RENEW, None);
         Some(if was_up { Change::Moved } else { Change::Up })
     }
 
     /// The descriptors to poll.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let beside = self.beside.iter().flat_map(|beside| beside.0.poll_fds());
+        let beside = self.beside.iter().flat_map(|beside| beside.poll_fds());
         self.current.poll_fds().chain(beside)
     }
 
     /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let beside = self.beside.iter().filter_map(|beside| beside.0.wakes_at());
+        let beside = self.beside.iter().filter_map(|beside| beside.wakes_at());
         let renews = self.needs_name().then_some(self.renews);
         self.current.wakes_at().into_iter().chain(beside).chain(renews).min()
     }
 }
-
-#[cfg(test)]
-#[path = "renewal_tests.rs"]
-mod tests;

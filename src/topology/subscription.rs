@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::answer;
 use super::events::{self, SentinelEvent};
-use super::identity::{Identity, Speaker};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
 use crate::error::{Error, Status};
@@ -39,8 +38,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 
 /// A subscription to the events of one Sentinel.
 pub(super) struct SentinelSubscription {
-    /// Its address as given or announced.
-    pub(super) announced: Endpoint,
     endpoint: Endpoint,
     /// The id of the Sentinel at the other end, if it gives one: behind a load balancer each connection may have
     /// another.
@@ -83,10 +80,11 @@ enum SubscriptionState {
 }
 
 /// A change found by driving a subscription.
+#[derive(Clone)]
 pub(super) enum Change {
     /// It is up: events may have been missed before.
     Up,
-    /// Another subscription has taken its place, at a new address or with new options.
+    /// Another connection has taken its place, at a new address or with new options.
     Moved,
     /// It is down, for this reason.
     Down(Error),
@@ -94,11 +92,10 @@ pub(super) enum Change {
 
 impl SentinelSubscription {
     /// A subscription that connects at the next drive.
-    pub(super) fn new(announced: Endpoint, endpoint: Endpoint) -> Self {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
         let now = Instant::now();
         let state = SubscriptionState::Away { until: now };
         Self {
-            announced,
             endpoint,
             id: None,
             state,
@@ -117,10 +114,9 @@ impl SentinelSubscription {
         &self.endpoint
     }
 
-    /// The Sentinel at the other end.
-    pub(super) fn speaker(&self) -> Speaker {
-        let identity = Identity::new(self.id.as_deref(), &self.announced);
-        Speaker { identity, announced: self.announced.clone() }
+    /// The id of the Sentinel at the other end, if it gives one.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     /// The address of the other end, while it listens.
@@ -132,16 +128,6 @@ impl SentinelSubscription {
     /// Whether it was last reported as up.
     pub(super) fn is_told_up(&self) -> bool {
         self.told == Some(true)
-    }
-
-    /// Connects at the next drive, without a pause.
-    pub(super) fn retry(&mut self) {
-        (self.state, self.pause) = (SubscriptionState::Away { until: Instant::now() }, PAUSES.0);
-    }
-
-    /// Whether it was tried and failed; one that is connecting for the first time may still succeed.
-    pub(super) fn is_lost(&self) -> bool {
-        self.told == Some(false)
     }
 
     /// The channels that it does not hear, and why.

@@ -26,7 +26,7 @@ impl Set {
         let settings = config.settings().unwrap().sentinel;
         let endpoint = settings.addrs[0].clone();
         let (options, waker) = (Arc::new(LinkOptions::of_sentinel(&settings)), Arc::new(Waker::new().unwrap()));
-        let subscription = SentinelSubscription::new(endpoint.clone(), endpoint);
+        let subscription = SentinelSubscription::new(endpoint);
         let set = Self { one, subscription, options, waker, heard: Vec::new(), ups: 0 };
         set.refuse(patterns);
         set
