@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::answer::Shown;
 use super::cause::{Cause, Why};
 use super::discovery::Word;
-use super::failover::{Findings, Judged};
+use super::failover::{Failover, Findings, Judged};
 use super::identity::{Identity, Speaker};
 use super::inquiry::{Agenda, Finding};
 use super::presence::Presence;
@@ -240,7 +240,7 @@ impl Service {
         let why = Why::own(Cause::CandidateIsPrimary, "the candidate says that it is a primary");
         self.set_fence(&mut state, &why);
         self.raise_failover_seq();
-        let taken = state.failover.takes_candidate(policy) && self.is_known_replica(announced);
+        let taken = state.failover.takes_candidate(policy) && self.is_known_node(&state.failover, announced);
         if taken {
             self.take_candidate(&mut state, announced, why);
         }
@@ -265,7 +265,7 @@ impl Service {
         }
         state.failover.commit(candidate);
         let says_so = state.failover.says_primary.as_ref() == Some(candidate);
-        let taken = says_so && state.failover.takes_candidate(policy) && self.is_known_replica(candidate);
+        let taken = says_so && state.failover.takes_candidate(policy) && self.is_known_node(&state.failover, candidate);
         if taken {
             let text = format!("{word}, and the candidate says that it is a primary");
             self.take_candidate(&mut state, candidate, Why::own(Cause::CandidateIsPrimary, text));
@@ -276,11 +276,14 @@ impl Service {
         }
     }
 
-    /// Whether this was a replica of the service before: an unknown address that a single Sentinel speaks of needs a second one (rule 2).
-    /// A user who may not ask for the replicas knows none of them.
-    fn is_known_replica(&self, announced: &Endpoint) -> bool {
+    /// Whether this was a replica of the service before, or its primary before the last switch, which may not be listed as a replica
+    /// yet: an unknown address that a single Sentinel speaks of needs a second one (rule 2). A user who may not ask for the
+    /// replicas knows none of them.
+    fn is_known_node(&self, failover: &Failover, announced: &Endpoint) -> bool {
         let snapshot = self.load();
-        snapshot.unlisted.is_some() || snapshot.replicas.iter().any(|replica| replica.announced == *announced)
+        snapshot.unlisted.is_some()
+            || failover.previous.as_ref() == Some(announced)
+            || snapshot.replicas.iter().any(|replica| replica.announced == *announced)
     }
 
     /// Switches to a candidate before the Sentinels name it, because it said that it is a primary.

@@ -761,6 +761,31 @@ fn rule_9_auto_takes_the_candidate_when_the_primary_is_dead() {
     }
 }
 
+/// The new primary dies before the Sentinels list the former one as its replica.
+#[test]
+fn rule_9_the_former_primary_is_a_candidate_that_is_known() {
+    let stage = stage(3, &[]);
+    let client = warm(&stage);
+    stage.listened();
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    stage.p.state(|state| state.role = FakeRole::replica_of(&stage.r.addr()));
+    stage.polled();
+    ok(&client, "SET k between");
+    stage.r.down();
+    stage.flags(1, "master,s_down,o_down,failover_in_progress");
+    let (p, r) = (stage.p.port(), stage.r.port());
+    for channel in ["+sdown", "+odown", "+try-failover"] {
+        stage.watch[1].publish(channel, &format!("master {SERVICE} 127.0.0.1 {r}"));
+    }
+    stage.watch[1].publish("+selected-slave", &format!("slave 127.0.0.1:{p} 127.0.0.1 {p} @ {SERVICE} 127.0.0.1 {r}"));
+    stage.told.wait_fence(true, "");
+    let write = later(&client, "SET k new");
+    stage.p.state(|state| state.role = FakeRole::Primary);
+    assert_eq!(join_ok(&write), "OK");
+    assert_eq!(at(&stage.service()), stage.p.addr());
+}
+
 #[test]
 fn rule_9_auto_takes_the_candidate_when_its_leader_and_we_have_lost_the_primary() {
     let stage = stage(3, &[]);
