@@ -203,7 +203,7 @@ fn refuse_writes(rig: &Rig, stage: Stage, cut: impl FnOnce(), heal: impl FnOnce(
     let last = last.map_or(0.0, |at| ms(at.saturating_duration_since(fault)));
     let slack = ms(cut_after);
     outcome.expect_ms("last write after the cut", last - slack, 1000.0);
-    outcome.expect_ms("back after", ms(back), rig.pick(8000.0, 12_000.0));
+    outcome.expect_ms_of_sentinels("back after", ms(back), rig.pick(8000.0, 12_000.0));
     outcome.must("refused as fenced", !seen.errors.is_empty(), outcome.error_text());
     let other: Vec<_> = seen.errors.keys().filter(|kind| kind.name != "FENCED").map(ToString::to_string).collect();
     outcome.must("nothing but fenced", other.is_empty(), format!("{other:?} {:?}", seen.examples));
@@ -327,7 +327,7 @@ fn all_killed_and_dropped(rig: &Rig) -> Outcome {
     let seen = probe.stop_with(|| list_of(&primary, "torture"));
     let mut outcome = stage.close();
     outcome.take(&seen);
-    outcome.expect_ms("heard again after", ms(back.saturating_duration_since(restarted)), 3000.0);
+    outcome.expect_ms_of_sentinels("heard again after", ms(back.saturating_duration_since(restarted)), 3000.0);
     outcome.expect_lost(0);
     cuts::excuse(&mut outcome, &seen, &cuts);
     outcome.expect_no_errors();
@@ -603,7 +603,7 @@ fn missed_switch(rig: &Rig) -> Outcome {
     let reply = within(stage.client(), "SET after 1", 1000);
     let mut outcome = stage.close();
     outcome.must("a write goes through at once", reply.is_ok(), format!("{reply:?}"));
-    outcome.expect_ms("noticed after", ms(noticed), 5000.0);
+    outcome.expect_ms_of_sentinels("noticed after", ms(noticed), 5000.0);
     outcome.note(format!("followed after {} ms", took.as_millis()));
     outcome.must("within one poll interval", noticed < millis(5300), format!("{} ms", noticed.as_millis()));
     outcome
@@ -698,7 +698,7 @@ fn replaced_there(rig: &Rig, names: &extra::Names) -> Outcome {
     let mut outcome = stage.close();
     drop(new);
     outcome.take(&seen);
-    outcome.expect_ms("heard at the new addresses after", ms(heard), 3500.0);
+    outcome.expect_ms_of_sentinels("heard at the new addresses after", ms(heard), 3500.0);
     outcome.must("degraded once, and back", degraded == 2 && found > moved, story.clone());
     outcome.note(format!("{} switches", story.matches("switched").count()));
     outcome.expect_lost(0);
@@ -834,7 +834,7 @@ fn event_storm(rig: &Rig) -> Outcome {
     let events = (rounds * 200 * 3) as f64;
     let each = spent.as_secs_f64() * 1e6 / events;
     outcome.note(format!("{events} events in {:.1} s, {each:.1} us of the library each", wall.as_secs_f64()));
-    outcome.expect_ms("followed after", ms(followed), 300.0);
+    outcome.expect_ms_of_sentinels("followed after", ms(followed), 300.0);
     let polls = 2 + wall.as_secs() / 4;
     outcome.must("no question because of others", questions <= polls, format!("{questions} in {wall:?}"));
     outcome.must("an event takes less than 100 us", each < 100.0, format!("{each:.1} us"));

@@ -172,9 +172,9 @@ fn replica_link_down(rig: &Rig) -> Outcome {
     await_reads(&client, &victim, 20 * SECOND);
     drop(plain_probe.stop_with(Vec::new));
     let (mut outcome, _) = stage.finish(probe);
-    outcome.expect_ms("out by max_lag", ms(by_lag), 2000.0);
+    outcome.expect_ms_of_sentinels("out by max_lag", ms(by_lag), 2000.0);
     // The Sentinels' next INFO, then the next poll.
-    outcome.expect_ms("out by its link", ms(by_link), rig.pick(6500.0, 16_000.0));
+    outcome.expect_ms_of_sentinels("out by its link", ms(by_link), rig.pick(6500.0, 16_000.0));
     outcome.expect_lost(0);
     outcome.expect_no_errors();
     outcome
@@ -198,7 +198,7 @@ fn lagging_replica(rig: &Rig) -> Outcome {
     victim.netns().heal();
     await_reads(&client, &victim, 20 * SECOND);
     let (mut outcome, seen) = stage.finish(probe);
-    outcome.expect_ms("out by its lag", ms(out), 2500.0);
+    outcome.expect_ms_of_sentinels("out by its lag", ms(out), 2500.0);
     outcome.expect_lost(0);
     outcome.expect_no_errors();
     outcome.expect_ms("read gap", ms(seen.read_gap), 100.0);
@@ -299,8 +299,8 @@ fn replica_promoted(rig: &Rig) -> Outcome {
         too_early == 0,
         format!("{too_early}\n{story}"),
     );
-    outcome.expect_ms("the promoted one left the readers after", ms(left), 2000.0);
-    outcome.expect_ms("the demoted one joined after", ms(took), 2000.0);
+    outcome.expect_ms_of_sentinels("the promoted one left the readers after", ms(left), 2000.0);
+    outcome.expect_ms_of_sentinels("the demoted one joined after", ms(took), 2000.0);
     outcome.expect_lost(0);
     outcome.expect_errors(3, |kind| kind.maybe());
     outcome
@@ -350,7 +350,7 @@ fn new_replica(rig: &Rig) -> Outcome {
     let (mut outcome, _) = stage.finish(probe);
     outcome.must("an event tells that it is read from", named, story);
     // Until the next poll where the last Sentinel's word came without an event.
-    outcome.expect_ms("read from after", ms(took), 5500.0);
+    outcome.expect_ms_of_sentinels("read from after", ms(took), 5500.0);
     outcome.expect_lost(0);
     outcome.expect_no_errors();
     outcome

@@ -95,14 +95,14 @@ impl Outcome {
     pub fn expect_ms(&mut self, what: &str, measured: f64, target: f64) {
         self.checks.push(Check::Time { what: what.into(), measured, target, sentinels: false });
     }
-    /// The same of a time that ends when the Sentinels have made another node the primary.
-    pub fn expect_failover_ms(&mut self, what: &str, measured: f64, target: f64) {
+    /// The same of a time in which the Sentinels have their part: they must fail over, come back, or answer a poll.
+    pub fn expect_ms_of_sentinels(&mut self, what: &str, measured: f64, target: f64) {
         self.checks.push(Check::Time { what: what.into(), measured, target, sentinels: true });
     }
     /// Longest time without an acknowledged write, where the Sentinels fail over.
     pub fn expect_failover_gap(&mut self, target: f64) {
         let gap = self.gap.unwrap_or(f64::INFINITY);
-        self.expect_failover_ms("G", gap, target);
+        self.expect_ms_of_sentinels("G", gap, target);
     }
     /// Longest time without an acknowledged write.
     pub fn expect_gap(&mut self, target: f64) {
