@@ -117,8 +117,8 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
 
 /// Whether waiting cannot change this error.
 pub(crate) fn is_final(error: &Error) -> bool {
-    // A refused connection carries the flag RETRYABLE if the reason may pass.
-    if matches!(error.status(), Status::Server | Status::Connect) && !error.has(flags::RETRYABLE) {
+    // A refused connection, or the want of a replica, carries the flag RETRYABLE if the reason may pass.
+    if matches!(error.status(), Status::Server | Status::Connect | Status::NoReplica) && !error.has(flags::RETRYABLE) {
         return true;
     }
     !matches!(

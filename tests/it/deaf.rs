@@ -196,6 +196,7 @@ fn a_list_of_replicas_that_is_refused_is_the_reason_in_the_error_and_takes_nothi
     let sentinel = sentinel_at(&addrs, &[]);
     let error = fails(Status::NoReplica, cmd(&to_replicas(&sentinel, &[("replica.fallback", "error")]), "GET k"));
     assert!(error.message().contains(LINE) && !error.has(flags::RETRYABLE), "{error}");
+    assert!(!error.message().contains("attempts"), "it is told at once: {error}");
     let error = fails(Status::Config, cmd(&to_primary(&sentinel, &[("write.replicas", "all")]), "SET k v"));
     assert!(error.message().contains(LINE), "{error}");
     assert_eq!(stage.p.count("SET"), 0, "nothing was sent");
