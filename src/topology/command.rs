@@ -206,9 +206,11 @@ impl CommandLink {
     }
 
     /// Dials if something is to be asked and the link is lost or silent. Questions to a link that has just become silent
-    /// fail at once.
+    /// fail at once; only an urgent one has it dialled then, because a Sentinel that is late for a poll may just be busy.
     fn dial_if_needed(&mut self, now: Instant, waker: Option<&Arc<Waker>>, ended: &mut Ended) {
-        let wanted = self.queue.front().map(|(ask, _)| ask.timeout);
+        let silence = self.silent.as_ref().map(|(_, since)| now.saturating_duration_since(*since));
+        let is_worth_it = |ask: &Ask| silence.is_none_or(|silence| ask.urgent || silence >= ask.timeout);
+        let wanted = self.queue.front().filter(|(ask, _)| is_worth_it(ask)).map(|(ask, _)| ask.timeout);
         let is_live = self.live.is_some() && self.silent.is_none();
         let may = self.rests_until.is_none_or(|until| now >= until);
         if let Some(timeout) = wanted.filter(|_| !is_live && self.coming.is_none() && may) {

@@ -115,6 +115,10 @@ fn one_that_stays_silent_is_dialled_beside() {
     let refused = set.ask(&[b"PING"], SOON, false);
     set.drive_until("it fails at once", |set| set.ended.len() == 1);
     set.outcome(refused).expect_err("it is silent");
+    assert!(set.link.coming.is_none(), "a poll can wait for it to answer");
+    let urgent = set.ask(&[b"PING"], SOON, true);
+    set.drive_until("it fails at once", |set| set.ended.len() == 1);
+    set.outcome(urgent).expect_err("it is silent");
     set.drive_until("another connection is there", |set| set.link.silent.is_none());
     let next = set.ask(&[b"PING"], SOON, false);
     set.drive_until("the next is answered", |set| set.ended.len() == 1);
