@@ -44,6 +44,10 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
   Passwords are never quoted, and shown as `***` by `vigie_config_describe()`.
 - **Permissions:** what the users of `auth.username` and `sentinel.username` need, as lines to copy:
   [docs/permissions.md](docs/permissions.md).
+- **Threads of the library** in one process, however many handles it has: one that listens to the Sentinels and asks them (`monitor`
+  other than `off`); up to 4 for jobs that never wait for the network; up to 40 that open connections, two for one host, so that there
+  are many only while as many hosts hang; up to 2 that resolve names. They start when there is work, and all but the first end 2 s after it.
+  Calls do their input and output on the threads of the program.
 - **TLS** is not in this build: `rediss-sentinel://` and `rediss://` give `VIGIE_ERR_UNSUPPORTED`, options whose names
   begin with `tls` `VIGIE_ERR_CONFIG`.
 

@@ -381,8 +381,9 @@ pub(super) static OPTIONS: &[Opt] = &[
         ]),
         "When the replica chosen for promotion is believed to be the primary. `auto`: at once when the old primary \
          is dead, else when the leading Sentinel is committed to it; `eager`: at once, which saves about a second in \
-         a planned failover and trusts that its leader lives through that second; `off`: only switches that the \
-         Sentinels announce.",
+         a planned failover; `off`: only switches that the Sentinels announce. Where it is believed at once, it is \
+         believed about a second before its leader is committed: the writes of that second are lost if the leader dies \
+         within it and another replica is promoted.",
     ),
     opt(
         "write.replicas",
