@@ -13,7 +13,7 @@ use circles::Crate;
 
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("ffi", &["client", "topology", "worker", "queue", "resp", "config", "error", "time", "stats", "sys"]),
+    ("ffi", &["client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
     (
         "client",
         &[
@@ -31,15 +31,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "error", "time", "sys"]),
     ("route", &["plan", "topology", "pool", "lane", "worker", "net", "resp", "config", "error", "time", "sys"]),
     ("plan", &["lane", "resp", "config", "error", "time"]),
-    ("topology", &["worker", "net", "queue", "resp", "config", "error", "time", "stats", "sys"]),
-    ("pool", &["lane", "worker", "net", "resp", "config", "error", "time", "stats", "sys"]),
-    ("lane", &["net", "resp", "config", "error", "time", "stats", "sys"]),
-    ("worker", &["error", "time", "stats", "sys"]),
-    ("queue", &["resp", "error", "time", "stats", "sys"]),
-    ("net", &["resp", "config", "error", "time", "stats", "sys"]),
+    ("topology", &["worker", "net", "queue", "resp", "config", "error", "time", "sys"]),
+    ("pool", &["lane", "worker", "net", "resp", "config", "error", "time", "sys"]),
+    ("lane", &["net", "resp", "config", "error", "time", "sys"]),
+    ("worker", &["error", "time", "sys"]),
+    ("queue", &["resp", "error", "time", "sys"]),
+    ("net", &["resp", "config", "error", "time", "sys"]),
     ("config", &["resp", "error", "time"]),
     ("resp", &["error", "time"]),
-    ("stats", &["time", "sys"]),
     ("sys", &["time"]),
     ("time", &["error"]),
     ("error", &[]),

@@ -1,4 +1,4 @@
-//! Rules 10 to 15 on the retry engine: a table of outcomes and what follows, and random histories against a model of a server.
+//! Rules 8 and 10 to 16 on the retry engine: a table of outcomes and what follows, and random histories against a model of a server.
 
 use std::time::Duration;
 
