@@ -4,6 +4,8 @@
 
 #[path = "../tests/support/calls.rs"]
 mod calls;
+#[path = "../tests/support/stage.rs"]
+mod stage;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "../tests/it/torture/mod.rs"]

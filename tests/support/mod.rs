@@ -25,7 +25,7 @@ pub use client::{Client, Login};
 pub use deadend::{blackhole, refuse};
 pub use deployment::{Deployment, Layout};
 pub use fake_node::{FakeNode, FakeRole};
-pub use fake_sentinel::FakeSentinel;
+pub use fake_sentinel::{FakeSentinel, ServiceState};
 pub use listen::Listen;
 pub use node::{Node, Role};
 pub use pace::{Pace, Pacing, about, at_most, paced, takes_at_most};

@@ -3,14 +3,18 @@
 use super::figures::Outcome;
 use super::probe::{Habits, Probe, Seen, list_of};
 use super::rig::{Handle, Rig, Stage, await_stream_of, word};
-use crate::calls::SERVICE;
-use crate::support::{Deployment, Node, Value, eventually};
+use crate::calls::{self, SERVICE};
+use crate::stage;
+use crate::support::{Deployment, Node, Scripted, ServiceState, Value, eventually, proc};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vigie::client::{Client, Target};
+use vigie::time::Deadline;
+use vigie::topology::Service;
 
 scenarios! {
     scenario_77_services_fail_over_in_turn(77, "planned failovers of many services", in_turn, needs_root: false);
+    scenario_78_one_of_very_many_services(78, "primary gone, one of 2,000 services", one_of_many, needs_root: false);
 }
 
 /// Writers of each service.
@@ -108,4 +112,67 @@ fn finish(stage: Stage, services: &[String], rounds: usize, seen: &Seen) -> Outc
     let (failovers, written) = (services.len() * rounds, seen.acknowledged());
     outcome.note(format!("{failovers} failovers, {written} writes acknowledged"));
     outcome
+}
+
+/// One service of very many on one handle loses its primary. The Sentinels are scripted: real ones share no work between services, and
+/// 2,000 of them would take more than this machine has.
+fn one_of_many(rig: &Rig) -> Outcome {
+    let services = rig.pick(200, 2000);
+    let mut outcome = Outcome::default();
+    let alone = after_promotion(0, &mut outcome);
+    let among = after_promotion(services - 1, &mut outcome);
+    outcome.expect_ms("from the promotion to the next write", among, 100.0);
+    outcome.expect_ms("beyond that of a service alone", among - alone, 50.0);
+    outcome.note(format!("{services} services; {alone:.1} ms alone"));
+    outcome
+}
+
+/// How long after the promotion the next write is acknowledged, in ms, with so many other services on the handle.
+fn after_promotion(others: usize, outcome: &mut Outcome) -> f64 {
+    let stage = stage::stage(3, &[("monitor.interval", "5000")]);
+    stage.listened();
+    let _used = use_others(&stage, others);
+    let client = calls::to_primary(&stage.sentinel, &[]);
+    calls::ok(&client, "SET k v");
+    stage.p.down();
+    for one in 0..3 {
+        stage.flags(one, "master,s_down,o_down");
+        stage.word(one, "+odown");
+    }
+    stage.begin(1);
+    stage.select(1);
+    stage.told.wait_fence(true, "");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    proc::thread("kit-writer", move || {
+        let written = calls::within(&client, "SET k after", 20_000).map(|_| Instant::now());
+        sender.send(written).expect("somebody waits for it");
+    });
+    // The writer waits at the gate, and polls of the others go on.
+    std::thread::sleep(Duration::from_millis(300));
+    let promoted = Instant::now();
+    stage.promote();
+    let written = receiver.recv().expect("the writer ends");
+    outcome.must("the write is acknowledged", written.is_ok(), format!("{written:?}"));
+    written.map_or(f64::INFINITY, |at| super::figures::ms(at.saturating_duration_since(promoted)))
+}
+
+/// Other services with one primary among them, all of which were found and are polled.
+fn use_others(stage: &stage::Stage, count: usize) -> Vec<Arc<Service>> {
+    let primary = Scripted::primary();
+    let names: Vec<String> = (1..=count).map(service_name).collect();
+    for one in &stage.watch {
+        one.state(|state| {
+            let peers = state.services[SERVICE].peers.clone();
+            for name in &names {
+                let service = ServiceState { peers: peers.clone(), ..ServiceState::of(&primary.addr()) };
+                state.services.insert(name.clone(), service);
+            }
+        });
+    }
+    let services: Vec<Arc<Service>> = names.iter().map(|name| stage.sentinel.service(name)).collect();
+    for service in &services {
+        let found = service.discover(service.discovered(), Deadline::after(Duration::from_secs(20)));
+        found.unwrap_or_else(|error| panic!("{}: {error}", service.name()));
+    }
+    services
 }
