@@ -156,7 +156,7 @@ struct Inner {
     count: i64,
     errno: i32,
     /// The library closed an idle connection; this says nothing about the node.
-    retired: bool,
+    unused: bool,
     enclosed: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -171,7 +171,7 @@ impl Error {
             flags: 0,
             count: -1,
             errno: 0,
-            retired: false,
+            unused: false,
             enclosed: None,
         }))
     }
@@ -274,15 +274,15 @@ impl Error {
     }
 
     /// The error of a call on a connection that the library closed because it was no longer used.
-    pub fn retired(name: &str) -> Self {
+    pub fn unused(name: &str) -> Self {
         let mut error = Self::new(Status::Io, format!("a connection to {name} that was not used any more was closed"));
-        error.0.retired = true;
+        error.0.unused = true;
         error
     }
 
-    /// Whether it is of [`Error::retired`]: it says less than any other.
-    pub fn is_retired(&self) -> bool {
-        self.0.retired
+    /// Whether it is of [`Error::unused`]: it says less than any other.
+    pub fn is_unused(&self) -> bool {
+        self.0.unused
     }
 
     /// The status.

@@ -400,8 +400,9 @@ impl<N> History<N> {
         let vague = match &self.telling {
             None => false,
             Some(_) if was_sent || matches!(error.status(), Status::NoReplica | Status::Server) => false,
+            Some(telling) if telling.is_unused() => false,
             Some(telling) => {
-                telling.status() == Status::NoReplica || error.status() == Status::Timeout || error.is_retired()
+                telling.status() == Status::NoReplica || error.status() == Status::Timeout || error.is_unused()
             }
         };
         if vague {

@@ -310,12 +310,11 @@ fn the_most_telling_error_is_kept() {
     let mut refused = get_attempt(None);
     let loading = Error::new(Status::Server, "LOADING it loads its data").with_flags(flags::RETRYABLE);
     assert_eq!(refused.most_telling(loading).status(), Status::Server);
-    assert_eq!(
-        refused.most_telling(Error::retired("n")).status(),
-        Status::Server,
-        "the library closed that one itself"
-    );
+    assert_eq!(refused.most_telling(Error::unused("n")).status(), Status::Server, "the library closed that one itself");
     assert_eq!(refused.most_telling(cut()).status(), Status::Io, "it is gone now");
+    let mut unused = get_attempt(None);
+    assert_eq!(unused.most_telling(Error::unused("n")).status(), Status::Io);
+    assert_eq!(unused.most_telling(late()).status(), Status::Timeout, "it says less than any other");
 }
 
 #[test]

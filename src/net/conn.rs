@@ -17,8 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The size of one receive, at first and at most: most connections never need more than the first.
-const RECEIVE: (usize, usize) = (4 * 1024, 64 * 1024);
+/// The size of the first receive: most connections never need more.
+const RECEIVE: usize = 4 * 1024;
+/// The size of a receive where the ones before were filled.
+const MOST_RECEIVED: usize = 64 * 1024;
 
 /// How to open a connection.
 #[derive(Debug, Clone)]
@@ -107,7 +109,7 @@ impl Conn {
     ) -> Result<Self> {
         let mut conn = Self {
             wire: Wire::new(Socket::connect(endpoint, &options.tcp, deadline, note)?),
-            input: Box::new(In::new(options.limits, RECEIVE.0, RECEIVE.1)),
+            input: Box::new(In::new(options.limits, RECEIVE, MOST_RECEIVED)),
             info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
             broken: AtomicBool::new(false),

@@ -199,7 +199,7 @@ impl In {
     /// Frees the buffer, and what the decoder keeps for the next unit, if nothing is under way. For connections that are mostly idle.
     pub fn relax(&mut self) {
         if self.is_empty() && self.is_between_units() {
-            self.buffer = Vec::new();
+            (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
             self.decoder.relax();
         }
     }

@@ -219,7 +219,7 @@ impl Pool {
     /// calls may hold them for longer, but a connection that no longer counts must not stay open for that.
     pub(super) fn drop_drained(&self, inner: &mut Inner) {
         let before = inner.draining.len();
-        let unused = || Error::retired(&self.name);
+        let unused = || Error::unused(&self.name);
         inner.draining.retain(|lane| !lane.is_dead() && !lane.shut_if_idle(unused));
         inner.total -= before - inner.draining.len();
         self.serve_waiting(inner);
