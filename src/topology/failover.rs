@@ -46,6 +46,8 @@ pub(super) struct Failover {
     switched: Option<Instant>,
     /// The primary before the last switch, as announced: replicas may still follow it.
     pub(super) previous: Option<Endpoint>,
+    /// Whether that one has said since that it is a replica.
+    demoted: bool,
 }
 
 /// The state of the fence.
@@ -215,7 +217,8 @@ impl Failover {
     }
 
     /// The candidate said that it is a replica; it was asked at this time.
-    pub(super) fn candidate_is_replica(&mut self, asked: Instant) {
+    pub(super) fn candidate_is_replica(&mut self, announced: &Endpoint, asked: Instant) {
+        self.demoted |= self.previous.as_ref() == Some(announced);
         self.witnesses.note_candidate(asked);
     }
 
@@ -252,7 +255,13 @@ impl Failover {
         (self.switched, self.previous) = (Some(now), previous);
         self.down.clear();
         self.missed.clear();
-        (self.unreachable, self.says_primary, self.committed) = (false, None, None);
+        (self.unreachable, self.says_primary, self.committed, self.demoted) = (false, None, None, false);
+    }
+
+    /// Whether this is the former primary, and has been demoted: that it says to be a primary means that it was promoted, and not that
+    /// it was overlooked.
+    pub(super) fn has_demoted(&self, announced: &Endpoint) -> bool {
+        self.demoted && self.previous.as_ref() == Some(announced)
     }
 
     /// Nobody holds the fence any more, because of a switch.

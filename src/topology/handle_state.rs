@@ -1,7 +1,7 @@
-//! What the monitor does for one handle: it subscribes to each Sentinel, acts on their events, polls the services, and
+//! What the monitor does for one handle: it listens to each Sentinel, acts on their events, polls the services, and
 //! runs the inquiries about a fence.
 //!
-//! Guarantees: never waits for a Sentinel; subscribes to every Sentinel, because the leader of a failover announces the
+//! Guarantees: never waits for a Sentinel; listens to every Sentinel, because the leader of a failover announces the
 //! switch last, and only the leader announces the steps before; polls in case an event is missed; applies jitter
 //! everywhere. Leaves to others: the thread (monitor), what follows for a service (transition), asking and judging
 //! (running, discovery).
@@ -146,9 +146,11 @@ impl HandleState {
     /// Takes changed settings, and says which subscriptions it uses.
     pub(super) fn place(&mut self, all: &mut Subscriptions) {
         let Some(sentinel) = self.sentinel.upgrade().filter(|_| self.rests().is_none()) else { return };
+        // The version first: a change in between is found the next time.
+        let version = sentinel.config_version();
         let settings = sentinel.settings();
-        if self.configured != sentinel.config_version() || self.options.is_none() {
-            self.configured = sentinel.config_version();
+        if self.configured != version || self.options.is_none() {
+            self.configured = version;
             self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
             self.overhear.clear();
             self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
@@ -220,7 +222,11 @@ impl HandleState {
         let members = sentinel.shared().list().members();
         self.listeners.retain(|one| {
             let leads = |endpoint| settings.sentinel.address_map.apply(endpoint) == *one.endpoint();
-            members.iter().any(|member| member.endpoint == one.announced && leads(&member.endpoint))
+            let stays = members.iter().any(|member| member.endpoint == one.announced && leads(&member.endpoint));
+            if !stays {
+                sentinel.shared().note_deaf(one.endpoint(), None);
+            }
+            stays
         });
         for member in members {
             let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
@@ -379,10 +385,10 @@ impl HandleState {
         sentinel.shared().tell(event);
     }
 
-    /// A discovery of this service has ended.
-    pub(super) fn note_finished(&mut self, service: &Arc<Service>) {
-        let is_ours = |sentinel: Arc<Sentinel>| Arc::ptr_eq(sentinel.shared(), &service.shared);
-        if self.sentinel.upgrade().is_some_and(is_ours) {
+    /// Discoveries of these services have ended; some of them may be of this handle.
+    pub(super) fn note_finished(&mut self, services: &[Arc<Service>]) {
+        let Some(sentinel) = self.sentinel.upgrade() else { return };
+        for service in services.iter().filter(|service| Arc::ptr_eq(sentinel.shared(), &service.shared)) {
             self.make_busy(service.name());
         }
     }
@@ -475,7 +481,7 @@ impl HandleState {
         if let Some(probe) = &mut service_state.probe {
             match probe.drive(waker) {
                 Some((_, true)) => service.candidate_is_primary(&probe.announced),
-                Some((asked, false)) => service.candidate_is_replica(asked),
+                Some((asked, false)) => service.candidate_is_replica(&probe.announced, asked),
                 None => {}
             }
             probes = probe.wakes_at();

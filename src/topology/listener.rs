@@ -41,22 +41,22 @@ impl Listener {
 
     /// Takes the options for the next connection; the present one stays until that listens.
     pub(super) fn use_options(&mut self, all: &mut Subscriptions, options: &Arc<LinkOptions>, timeout: Duration) {
-        match self.current.has(options) {
+        match self.current.has(options, timeout) {
             true => self.next = None,
-            false if self.next.as_ref().is_some_and(|next| next.has(options)) => {}
+            false if self.next.as_ref().is_some_and(|next| next.has(options, timeout)) => {}
             false => self.next = Some(all.get(&self.endpoint, options, timeout)),
         }
     }
 
     /// The Sentinel at the other end.
     pub(super) fn speaker(&self) -> Speaker {
-        let identity = Identity::new(self.current.current().id(), &self.announced);
+        let identity = Identity::new(self.current.connection().id(), &self.announced);
         Speaker { identity, announced: self.announced.clone() }
     }
 
     /// Whether events arrive.
     pub(super) fn is_listening(&self) -> bool {
-        self.current.current().is_listening()
+        self.current.connection().is_listening()
     }
 
     /// Whether it was tried and failed; one that is connecting for the first time may still succeed.
@@ -66,7 +66,7 @@ impl Listener {
 
     /// The channels that it does not hear, and why.
     pub(super) fn deaf(&self) -> Option<String> {
-        self.current.current().deaf()
+        self.current.connection().deaf()
     }
 
     /// What this turn has brought: events, and a change that the handle was not told yet.
@@ -74,18 +74,27 @@ impl Listener {
         self.take_events(heard);
         let change = self.change();
         let Some(next) = self.next.take() else { return change };
-        let is_better = next.current().is_listening();
+        let is_better = next.connection().is_listening();
         if !is_better && self.is_listening() {
             self.next = Some(next);
             return change;
         }
+        let was_deaf = self.deaf();
         self.current = next;
         if !is_better {
-            return change;
+            return self.refusal().or(change);
         }
         self.take_events(heard);
         let was_up = self.told.replace(true) == Some(true);
-        Some(if was_up { Change::Moved } else { Change::Up })
+        // What is heard now may be another part of the events.
+        Some(if was_up && was_deaf == self.deaf() { Change::Moved } else { Change::Up })
+    }
+
+    /// That the new options were refused while the old subscription still listened: that was not told then.
+    fn refusal(&mut self) -> Option<Change> {
+        let error = self.current.down().filter(|error| error.status() == Status::Auth)?;
+        self.told = Some(false);
+        Some(Change::Down(error))
     }
 
     fn take_events(&self, heard: &mut Vec<(Speaker, SentinelEvent)>) {

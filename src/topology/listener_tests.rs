@@ -1,6 +1,6 @@
 //! What the listeners of several handles hear and are told, over a socket.
 
-use super::super::order_tests::support::{FakeSentinel, Login, Scripted, eventually};
+use super::super::order_tests::support::{FakeSentinel, Fault, Login, Scripted, eventually};
 use super::*;
 use crate::config::Config;
 use crate::sys::poll::Found;
@@ -64,6 +64,7 @@ impl Set {
             ear.changes.extend(change.map(|change| match change {
                 Change::Up => "up",
                 Change::Moved => "moved",
+                Change::Down(error) if error.status() == Status::Auth => "refused",
                 Change::Down(_) => "down",
             }));
         }
@@ -116,10 +117,10 @@ fn handles_with_the_same_options_share_one_connection_and_hear_the_same() {
 fn one_that_joins_a_subscription_that_is_down_is_told_why() {
     let mut set = Set::listening();
     set.join("wrong");
-    set.turn_until("it is refused", |set| set.ears[1].changes == ["down"]);
+    set.turn_until("it is refused", |set| set.ears[1].changes == ["refused"]);
     set.join("wrong");
     set.turn();
-    assert_eq!(set.changes(), [&["up"][..], &["down"], &["down"]]);
+    assert_eq!(set.changes(), [&["up"][..], &["refused"], &["refused"]]);
     assert!(set.ears[2].listener.is_lost() && !set.ears[0].listener.is_lost());
 }
 
@@ -156,7 +157,7 @@ fn the_old_one_listens_on_while_the_new_options_are_refused() {
     set.turn_until("it is heard", |set| set.ears[0].heard.len() == 1);
     // Once the old one has ended, the refusal is what is told.
     set.one.close_all();
-    set.turn_until("it is down", |set| set.ears[0].changes.len() > 1);
+    set.turn_until("it is told", |set| set.ears[0].changes == ["up", "refused"]);
     set.one.state(|state| state.door.login = Some(Login::password("wrong")));
     set.turn_until("it is up with the new options", |set| set.ears[0].changes.last() == Some(&"up"));
 }
@@ -170,4 +171,38 @@ fn options_that_change_back_leave_the_old_subscription() {
     set.turn();
     assert!(set.ears[0].listener.next.is_none() && set.ears[0].listener.is_listening());
     assert_eq!(set.changes(), [&["up"]]);
+}
+
+#[test]
+fn what_new_options_may_not_hear_is_told_at_the_exchange() {
+    let mut set = Set::listening();
+    for words in ["PSUBSCRIBE", "SUBSCRIBE"] {
+        let line = "NOPERM this user has no permissions to access one of the channels";
+        set.one.fault(words, Fault::Error(line.into()));
+    }
+    set.one.state(|state| state.door.login = Some(Login::password("second")));
+    set.ears[0].options = set.options("second");
+    set.turn_until("the new one listens", |set| set.ears[0].changes.len() == 2);
+    assert_eq!(set.changes(), [&["up", "up"]]);
+    assert!(set.ears[0].listener.deaf().is_some());
+}
+
+#[test]
+fn another_time_limit_is_another_subscription() {
+    let mut set = Set::listening();
+    let endpoint = set.ears[0].listener.endpoint().clone();
+    let same = set.all.get(&endpoint, &set.options("first"), SOON);
+    let other = set.all.get(&endpoint, &set.options("first"), SOON * 2);
+    assert!(Rc::ptr_eq(&same, &set.ears[0].listener.current) && !Rc::ptr_eq(&other, &same));
+}
+
+#[test]
+fn a_panic_over_one_ends_its_connection_alone() {
+    let mut set = Set::listening();
+    let endpoint = set.ears[0].listener.endpoint().clone();
+    set.ears[0].listener.current.restart(&endpoint);
+    let change = set.ears[0].listener.hear(&mut Vec::new());
+    assert!(matches!(change, Some(Change::Down(error)) if error.status() == Status::Internal));
+    set.turn_until("it listens again", |set| set.ears[0].changes == ["up", "up"]);
+    assert_eq!(set.one.accepted(), 2);
 }

@@ -152,8 +152,8 @@ impl Monitor {
                 discoveries.restart();
                 Vec::new()
             });
-            for service in &finished {
-                handles.iter_mut().for_each(|handle| handle.note_finished(service));
+            if !finished.is_empty() {
+                handles.iter_mut().for_each(|handle| handle.note_finished(&finished));
             }
             // Handles what follows from it before waiting again.
             let goes_on = !finished.is_empty() || self.state().has_wanted();
@@ -184,6 +184,10 @@ impl Monitor {
     /// left, and the thread ends.
     fn take_in(&self, handles: &mut Vec<HandleState>) -> Option<bool> {
         let mut state = self.state();
+        // Whoever adds or closes a handle changes one of these.
+        if !state.recheck && !handles.is_empty() && state.handles.len() == handles.len() {
+            return Some(false);
+        }
         // Kept longer than the lock: dropping the last reference to a handle calls `recheck`, which takes the lock.
         let alive: Vec<_> = state.handles.iter().filter_map(Weak::upgrade).collect();
         let is_open = |handle: &Weak<Sentinel>| {
@@ -215,13 +219,12 @@ fn subscribe(
     found: &Found,
     waker: &Arc<Waker>,
 ) -> Option<Instant> {
-    let driven = catch_unwind(AssertUnwindSafe(|| {
-        handles.iter_mut().for_each(|handle| handle.place(subscriptions));
-        subscriptions.drive(found, waker);
-    }));
-    if driven.is_err() {
-        *subscriptions = Subscriptions::default();
-        return handles.iter_mut().map(HandleState::restart).min();
+    let mut wake = None;
+    for handle in handles {
+        if catch_unwind(AssertUnwindSafe(|| handle.place(subscriptions))).is_err() {
+            wake = Some(handle.restart()).into_iter().chain(wake).min();
+        }
     }
-    subscriptions.wakes_at()
+    subscriptions.drive(found, waker);
+    subscriptions.wakes_at().into_iter().chain(wake).min()
 }

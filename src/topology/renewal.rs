@@ -45,7 +45,7 @@ impl RenewedSubscription {
 
     /// Whether one of them has something to do.
     pub(super) fn is_due(&self, found: &Found, now: Instant) -> bool {
-        let renews = self.needs_name() && now >= self.renews;
+        let renews = self.renews_at().is_some_and(|at| now >= at);
         renews || self.current.is_due(found, now) || self.beside.iter().any(|beside| beside.is_due(found, now))
     }
 
@@ -78,6 +78,11 @@ impl RenewedSubscription {
         }
     }
 
+    /// When it looks at its name again.
+    fn renews_at(&self) -> Option<Instant> {
+        self.needs_name().then(|| self.rests_until.map_or(self.renews, |until| self.renews.max(until)))
+    }
+
     fn needs_name(&self) -> bool {
         !self.current.endpoint().is_ip() && self.current.is_listening() && self.beside.is_none()
     }
@@ -101,9 +106,14 @@ impl RenewedSubscription {
     /// The new one takes the place of the old one.
     fn exchange(&mut self, now: Instant) -> Option<Change> {
         let next = *self.beside.take()?;
-        let was_up = self.current.is_told_up();
+        let was_up = self.current.is_told_up() && self.current.deaf() == next.deaf();
         (self.current, self.renews, self.lookup) = (next, now + RENEW, None);
         Some(if was_up { Change::Moved } else { Change::Up })
+    }
+
+    /// Does not connect before a pause is over.
+    pub(super) fn rest(&mut self) {
+        self.current.rest(PAUSE);
     }
 
     /// The descriptors to poll.
@@ -115,7 +125,7 @@ impl RenewedSubscription {
     /// When to drive it again even if nothing happens.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let beside = self.beside.iter().filter_map(|beside| beside.wakes_at());
-        let renews = self.needs_name().then_some(self.renews);
+        let renews = self.renews_at();
         self.current.wakes_at().into_iter().chain(beside).chain(renews).min()
     }
 }

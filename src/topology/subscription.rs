@@ -125,6 +125,12 @@ impl SentinelSubscription {
         link.peer()
     }
 
+    /// Does not connect before this time has passed.
+    pub(super) fn rest(&mut self, time: Duration) {
+        self.state = SubscriptionState::Away { until: Instant::now() + time };
+        self.told = Some(false);
+    }
+
     /// Whether it was last reported as up.
     pub(super) fn is_told_up(&self) -> bool {
         self.told == Some(true)

@@ -1,11 +1,12 @@
 //! The subscriptions of the process: one to each Sentinel for each set of connection options, shared by all handles.
 //!
 //! Guarantees: never waits; a subscription lasts as long as a handle listens to it; each turn of the monitor drives it
-//! once, and all its listeners hear the same. Leaves to others: the subscription itself (renewal, subscription), and
+//! once, and all its listeners hear the same; a panic over one ends its connection alone. Leaves to others: the subscription itself (renewal, subscription), and
 //! what a handle is told of it (listener).
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::events::SentinelEvent;
 use super::renewal::RenewedSubscription;
 use super::subscription::{Change, SentinelSubscription};
 use crate::config::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, Status};
 use crate::net::LinkOptions;
 use crate::sys::poll::{Found, PollFd};
 use crate::sys::waker::Waker;
@@ -28,8 +29,8 @@ pub(super) struct Subscriptions {
 /// A subscription that several handles may use.
 pub(super) struct SharedSubscription {
     options: Arc<LinkOptions>,
-    /// The time limit of its steps: the longest of those who use it.
-    timeout: Cell<Duration>,
+    /// The time limit of its steps.
+    timeout: Duration,
     state: RefCell<SharedState>,
 }
 
@@ -51,14 +52,11 @@ impl Subscriptions {
         timeout: Duration,
     ) -> Rc<SharedSubscription> {
         let there = self.all.entry(endpoint.clone()).or_default();
-        if let Some(shared) = there.iter().find(|shared| *shared.options == **options) {
-            shared.timeout.set(shared.timeout.get().max(timeout));
+        if let Some(shared) = there.iter().find(|shared| shared.has(options, timeout)) {
             return Rc::clone(shared);
         }
-        let subscription = RenewedSubscription::new(endpoint.clone(), Arc::clone(options));
-        let state = SharedState { subscription, heard: Vec::new(), change: None, down: None };
-        let (options, timeout) = (Arc::clone(options), Cell::new(timeout));
-        let shared = Rc::new(SharedSubscription { options, timeout, state: RefCell::new(state) });
+        let state = RefCell::new(SharedState::new(endpoint, options));
+        let shared = Rc::new(SharedSubscription { options: Arc::clone(options), timeout, state });
         there.push(Rc::clone(&shared));
         shared
     }
@@ -70,8 +68,12 @@ impl Subscriptions {
             there.retain(|shared| Rc::strong_count(shared) > 1);
             !there.is_empty()
         });
-        for shared in self.all.values().flatten() {
-            shared.drive(found, waker, now);
+        for (endpoint, there) in &self.all {
+            for shared in there {
+                if catch_unwind(AssertUnwindSafe(|| shared.drive(found, waker, now))).is_err() {
+                    shared.restart(endpoint);
+                }
+            }
         }
     }
 
@@ -90,7 +92,23 @@ impl Subscriptions {
     }
 }
 
+impl SharedState {
+    fn new(endpoint: &Endpoint, options: &Arc<LinkOptions>) -> Self {
+        let subscription = RenewedSubscription::new(endpoint.clone(), Arc::clone(options));
+        Self { subscription, heard: Vec::new(), change: None, down: None }
+    }
+}
+
 impl SharedSubscription {
+    /// After a panic: its connection ends, and another one is opened after a pause.
+    pub(super) fn restart(&self, endpoint: &Endpoint) {
+        let mut state = self.state.borrow_mut();
+        *state = SharedState::new(endpoint, &self.options);
+        state.subscription.rest();
+        let error = Error::new(Status::Internal, "a bug in libvigie: a panic while a Sentinel was listened to");
+        (state.change, state.down) = (Some(Change::Down(error.clone())), Some(error));
+    }
+
     fn drive(&self, found: &Found, waker: &Arc<Waker>, now: Instant) {
         let mut state = self.state.borrow_mut();
         state.heard.clear();
@@ -99,7 +117,7 @@ impl SharedSubscription {
             return;
         }
         let SharedState { subscription, heard, change, down } = &mut *state;
-        *change = subscription.drive(self.timeout.get(), waker, heard);
+        *change = subscription.drive(self.timeout, waker, heard);
         match change {
             Some(Change::Up | Change::Moved) => *down = None,
             Some(Change::Down(error)) => *down = Some(error.clone()),
@@ -107,13 +125,13 @@ impl SharedSubscription {
         }
     }
 
-    /// Whether it connects with these options.
-    pub(super) fn has(&self, options: &LinkOptions) -> bool {
-        *self.options == *options
+    /// Whether it connects in this way.
+    pub(super) fn has(&self, options: &LinkOptions, timeout: Duration) -> bool {
+        *self.options == *options && self.timeout == timeout
     }
 
-    /// The present connection.
-    pub(super) fn current(&self) -> Ref<'_, SentinelSubscription> {
+    /// The connection that listens, or is about to.
+    pub(super) fn connection(&self) -> Ref<'_, SentinelSubscription> {
         Ref::map(self.state.borrow(), |state| state.subscription.current())
     }
 

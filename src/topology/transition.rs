@@ -223,8 +223,8 @@ impl Service {
     }
 
     /// The candidate said that it is a replica; it was asked at this time.
-    pub(super) fn candidate_is_replica(&self, asked: Instant) {
-        self.state().failover.candidate_is_replica(asked);
+    pub(super) fn candidate_is_replica(&self, announced: &Endpoint, asked: Instant) {
+        self.state().failover.candidate_is_replica(announced, asked);
     }
 
     /// The candidate said that it is a primary (rules 8 and 9).
@@ -276,13 +276,13 @@ impl Service {
         }
     }
 
-    /// Whether this was a replica of the service before, or its primary before the last switch, which may not be listed as a replica
+    /// Whether this was a replica of the service before, or its primary before the last switch, which was demoted and may not be listed
     /// yet: an unknown address that a single Sentinel speaks of needs a second one (rule 2). A user who may not ask for the
     /// replicas knows none of them.
     fn is_known_node(&self, failover: &Failover, announced: &Endpoint) -> bool {
         let snapshot = self.load();
         snapshot.unlisted.is_some()
-            || failover.previous.as_ref() == Some(announced)
+            || failover.has_demoted(announced)
             || snapshot.replicas.iter().any(|replica| replica.announced == *announced)
     }
 

@@ -778,8 +778,11 @@ fn rule_9_the_former_primary_is_a_candidate_that_is_known() {
     for channel in ["+sdown", "+odown", "+try-failover"] {
         stage.watch[1].publish(channel, &format!("master {SERVICE} 127.0.0.1 {r}"));
     }
+    let asked = stage.p.count("ROLE");
     stage.watch[1].publish("+selected-slave", &format!("slave 127.0.0.1:{p} 127.0.0.1 {p} @ {SERVICE} 127.0.0.1 {r}"));
     stage.told.wait_fence(true, "");
+    // It has said that it is a replica: what it says from now on means that it was promoted.
+    stage.p.wait_count("ROLE", asked + 3, SOON);
     let write = later(&client, "SET k new");
     stage.p.state(|state| state.role = FakeRole::Primary);
     assert_eq!(join_ok(&write), "OK");
