@@ -1,8 +1,8 @@
 //! A connection that never waits: it resolves, connects, shakes hands, sends and decodes, each when poll says that it can be done.
 //!
-//! Guarantees: [`Link::drive`] does what can be done now and returns, and reads a bounded number of bytes; the server has shown the expected role before anything else
-//! is asked; a Sentinel gets only the credentials for Sentinels. Leaves to others: what is asked, when to poll, and how long to
-//! wait.
+//! Guarantees: [`Link::drive`] does what can be done now and returns, and reads a bounded number of bytes; the server has shown the
+//! expected role before anything else is asked; a Sentinel gets only the credentials for Sentinels; a link that is idle keeps no
+//! receive buffer. Leaves to others: what is asked, when to poll, and how long to wait.
 
 use super::dial::Dial;
 use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};

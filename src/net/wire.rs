@@ -7,8 +7,8 @@
 //! locks.
 //!
 //! Guarantees: after the dial only this file sends and receives over a connection; the bytes that the kernel took are counted
-//! exactly; only [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told. Leaves to others: deadlines, what an error means
-//! and its text, and when to send.
+//! exactly; only [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told; a receive buffer grows only where receives fill
+//! it. Leaves to others: deadlines, what an error means and its text, and when to send.
 //!
 //! TLS will be added here, once for all users. Its session belongs in [`Wire`], beside the socket and under a lock of its own,
 //! because the two directions share state: `Wire::put` encrypts what it is given and hands the ciphertext to the socket;

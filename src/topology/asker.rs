@@ -1,7 +1,8 @@
 //! Asks one server the same question repeatedly, on a connection that stays open.
 //!
 //! Guarantees: never waits; one question at a time, each with the time at which it was sent; a server that does not
-//! answer in time, or that sends what was not asked for, is dialled again. Leaves to others: what is asked, how often, and what the answers mean.
+//! answer in time, or that sends what was not asked for, is dialled again. Leaves to others: what is asked, how often, and
+//! what the answers mean.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

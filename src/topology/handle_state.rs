@@ -144,7 +144,7 @@ impl HandleState {
     }
 
     /// Takes changed settings, and says which subscriptions it uses.
-    pub(super) fn place(&mut self, all: &mut Subscriptions) {
+    pub(super) fn subscribe(&mut self, all: &mut Subscriptions) {
         let Some(sentinel) = self.sentinel.upgrade().filter(|_| self.rests().is_none()) else { return };
         // The version first: a change in between is found the next time.
         let version = sentinel.config_version();

@@ -184,7 +184,7 @@ impl Monitor {
     /// left, and the thread ends.
     fn take_in(&self, handles: &mut Vec<HandleState>) -> Option<bool> {
         let mut state = self.state();
-        // Whoever adds or closes a handle changes one of these.
+        // A handle that was added changes the count, and a closed one sets `recheck`.
         if !state.recheck && !handles.is_empty() && state.handles.len() == handles.len() {
             return Some(false);
         }
@@ -221,7 +221,7 @@ fn subscribe(
 ) -> Option<Instant> {
     let mut wake = None;
     for handle in handles {
-        if catch_unwind(AssertUnwindSafe(|| handle.place(subscriptions))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| handle.subscribe(subscriptions))).is_err() {
             wake = Some(handle.restart()).into_iter().chain(wake).min();
         }
     }

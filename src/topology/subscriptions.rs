@@ -1,8 +1,8 @@
 //! The subscriptions of the process: one to each Sentinel for each set of connection options, shared by all handles.
 //!
 //! Guarantees: never waits; a subscription lasts as long as a handle listens to it; each turn of the monitor drives it
-//! once, and all its listeners hear the same; a panic over one ends its connection alone. Leaves to others: the subscription itself (renewal, subscription), and
-//! what a handle is told of it (listener).
+//! once, and all its listeners hear the same; a panic over one ends its connection alone. Leaves to others: the
+//! subscription itself (renewal, subscription), and what a handle is told of it (listener).
 
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
@@ -17,6 +17,7 @@ use super::subscription::{Change, SentinelSubscription};
 use crate::config::Endpoint;
 use crate::error::{Error, Status};
 use crate::net::LinkOptions;
+use crate::sys::panic;
 use crate::sys::poll::{Found, PollFd};
 use crate::sys::waker::Waker;
 
@@ -105,7 +106,8 @@ impl SharedSubscription {
         let mut state = self.state.borrow_mut();
         *state = SharedState::new(endpoint, &self.options);
         state.subscription.rest();
-        let error = Error::new(Status::Internal, "a bug in libvigie: a panic while a Sentinel was listened to");
+        let text = format!("a bug in libvigie: a panic while {endpoint} was listened to{}", panic::behind());
+        let error = Error::new(Status::Internal, text).with_endpoint(endpoint);
         (state.change, state.down) = (Some(Change::Down(error.clone())), Some(error));
     }
 
