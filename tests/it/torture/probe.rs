@@ -215,8 +215,9 @@ impl Probe {
         self.threads.drain(..).for_each(|thread| thread.join().expect("the probe does not panic"));
         let writes = std::mem::take(&mut *self.writes.lock().expect("no panic under the lock"));
         let reads = std::mem::take(&mut *self.reads.lock().expect("no panic under the lock"));
-        let mut seen = Seen { gap: gap(&writes, self.began, end), ..Seen::default() };
-        seen.read_gap = if reads.is_empty() { Duration::ZERO } else { gap(&reads, self.began, end) };
+        let pace = self.habits.pace;
+        let mut seen = Seen { gap: gap(&writes, self.began, end, pace), ..Seen::default() };
+        seen.read_gap = if reads.is_empty() { Duration::ZERO } else { gap(&reads, self.began, end, pace) };
         seen.longest = writes.iter().chain(&reads).map(Sample::took).max().unwrap_or_default();
         count_errors(&writes, &mut seen.errors, &mut seen.examples);
         count_errors(&reads, &mut seen.read_errors, &mut seen.examples);
@@ -287,12 +288,47 @@ pub fn list_of(node: &Node, key: &str) -> Vec<u64> {
     reply.items().iter().filter_map(|item| item.text().parse().ok()).collect()
 }
 
-fn gap(samples: &[Sample], began: Instant, end: Instant) -> Duration {
-    let mut times: Vec<Instant> = samples.iter().filter(|sample| sample.is_ok()).map(|sample| sample.ended).collect();
-    times.extend([began, end]);
-    times.retain(|at| *at >= began);
-    times.sort();
-    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+/// The longest time without a success, less the time for which the machine kept the probe from calling at all.
+fn gap(samples: &[Sample], began: Instant, end: Instant, pace: Duration) -> Duration {
+    let (mut longest, mut since, mut stood) = (Duration::ZERO, began, Duration::ZERO);
+    let mut free = began;
+    for sample in samples.iter().filter(|sample| sample.ended >= began) {
+        stood += stall(free, sample.began, pace);
+        free = sample.ended;
+        if sample.is_ok() {
+            longest = longest.max((sample.ended.min(end).saturating_duration_since(since)).saturating_sub(stood));
+            (since, stood) = (sample.ended, Duration::ZERO);
+        }
+    }
+    stood += stall(free, end, pace);
+    longest.max(end.saturating_duration_since(since).saturating_sub(stood))
+}
+
+/// How long a thread that calls at this pace did not run, if that was longer than a sleep may be late.
+fn stall(free: Instant, until: Instant, pace: Duration) -> Duration {
+    const LATE: Duration = Duration::from_millis(10);
+    let beyond = until.saturating_duration_since(free).saturating_sub(pace);
+    if beyond > LATE { beyond } else { Duration::ZERO }
+}
+
+#[test]
+fn a_gap_is_what_calls_took_and_not_what_the_probe_was_kept_from() {
+    let began = Instant::now();
+    let at = |ms: u64| began + Duration::from_millis(ms);
+    let sample = |from: u64, to: u64, good: bool| {
+        let error = || (Kind { name: "IO".into(), flags: 0 }, String::new());
+        Sample { number: from, began: at(from), ended: at(to), outcome: if good { Ok(()) } else { Err(error()) } }
+    };
+    let gap = |samples: &[Sample], end: u64| gap(samples, began, at(end), Duration::from_millis(2)).as_millis();
+    assert_eq!(gap(&[sample(1, 2, true), sample(4, 400, true), sample(402, 403, true)], 405), 398, "a slow call");
+    assert_eq!(
+        gap(&[sample(1, 2, true), sample(4, 5, false), sample(7, 300, false), sample(302, 303, true)], 305),
+        301
+    );
+    assert_eq!(gap(&[sample(1, 2, true), sample(802, 803, true)], 805), 3, "it was not run");
+    assert_eq!(gap(&[sample(1, 2, true), sample(4, 204, false), sample(1004, 1005, true)], 1006), 205, "both");
+    assert_eq!(gap(&[sample(1, 2, true)], 700), 2, "nor at the end");
+    assert_eq!(gap(&[sample(1, 2, true), sample(4, 900, true)], 700), 698, "the end comes during a call");
 }
 
 fn count_errors(samples: &[Sample], errors: &mut BTreeMap<Kind, usize>, examples: &mut BTreeMap<Kind, String>) {
