@@ -13,7 +13,7 @@ LIBDIR    ?= lib
 INCLUDEDIR ?= include
 # fat: what is installed. thin builds faster, for work on the library itself.
 LTO       ?= fat
-TEST_THREADS ?= 4
+TEST_THREADS ?= 6
 
 NAME    := vigie
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)

@@ -166,9 +166,10 @@ fn a_search_that_outlasts_the_call_tells_what_the_one_before_it_met() {
     let node = Scripted::primary();
     let sentinels = [Scripted::sentinel(SERVICE, &node.addr())];
     sentinels[0].down();
-    let sentinel = connect(&uri_of(&sentinels), &[("timeout.sentinel", "60000")]);
+    // Short pauses: the last attempt begins after the Sentinel hangs, however late that is.
+    let sentinel = connect(&uri_of(&sentinels), &[("timeout.sentinel", "60000"), ("retry.backoff_max", "20")]);
     let primary = client(&sentinel, Target::Primary);
-    let call = calls::spawn(move || fails(&primary, &["GET", "k"], Timeout::Ms(3000)));
+    let call = calls::spawn(move || fails(&primary, &["GET", "k"], Timeout::Ms(5000)));
     let service = sentinel.service(SERVICE);
     eventually("nobody answers", Duration::from_secs(20), || service.last_error().is_some());
     // The next one hangs.

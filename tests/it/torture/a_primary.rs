@@ -238,9 +238,8 @@ fn killed(rig: &Rig) -> Outcome {
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
     let promoted = promotion(&stage.deployment);
-    probe.fault();
     let fault = Instant::now();
-    old.kill();
+    probe.fault_by(|| old.kill());
     let promoted = promoted().map_or(f64::INFINITY, |at| ms(at - fault));
     stage.deployment.wait_switched(SERVICE, &old);
     probe.run_for(seconds(rig.pick(0.5, 5.0)));
@@ -307,8 +306,7 @@ fn lost_host(rig: &Rig, layout: Layout, nodes: fn(&Stage) -> Vec<Arc<Node>>) -> 
     let (old, nodes) = (stage.primary(), nodes(&stage));
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
-    probe.fault();
-    lose_hosts(rig, &nodes);
+    probe.fault_by(|| lose_hosts(rig, &nodes));
     stage.deployment.wait_switched(SERVICE, &old);
     probe.run_for(seconds(rig.pick(1.0, 20.0)));
     let (switches, last) = (stage.handle.switches(), stage.primary().addr());
@@ -335,8 +333,7 @@ fn event_missed(rig: &Rig) -> Outcome {
     let old = stage.primary();
     let mut probe = stage.probe();
     probe.run_for(seconds(0.3));
-    probe.fault();
-    old.kill();
+    probe.fault_by(|| old.kill());
     stage.sentinel(0).kill();
     // Nobody hears what is announced from here on.
     for door in &doors {
@@ -382,9 +379,8 @@ fn twice(rig: &Rig) -> Outcome {
     let within = begun.elapsed();
     stage.handle.await_primary(&second.addr(), Duration::from_secs(5));
     let told = word_of_leader(&stage.deployment);
-    probe.fault();
     let killed = Instant::now();
-    second.kill();
+    probe.fault_by(|| second.kill());
     // The first failover's Sentinel may hang in it for as long as the primary that it promoted is down. It names that one under the epoch
     // of the second failover, then, and who hears that first from it never leaves: one that has left is enough.
     let names = |addr: &str| {

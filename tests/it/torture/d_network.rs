@@ -99,9 +99,8 @@ fn nat(rig: &Rig) -> Outcome {
     probe.run_for(Duration::from_millis(300));
     let direct = nat.direct();
     let first = stage.handle.primary();
-    probe.fault();
     let old = stage.primary();
-    old.kill();
+    probe.fault_by(|| old.kill());
     let new = stage.deployment.wait_switched(SERVICE, &old);
     probe.await_writes(20);
     let after = nat.direct();
@@ -291,8 +290,7 @@ fn connection_storm(rig: &Rig) -> Outcome {
     let mut probe = stage.probe();
     probe.run_for(Duration::from_millis(500));
     let old = stage.primary();
-    probe.fault();
-    old.kill();
+    probe.fault_by(|| old.kill());
     let new = stage.deployment.wait_switched(SERVICE, &old);
     probe.await_writes(50);
     probe.run_for(Duration::from_millis(rig.pick(1000, 5000)));

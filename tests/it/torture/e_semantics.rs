@@ -105,8 +105,7 @@ fn hasty(rig: &Rig, stage: Stage, break_it: &dyn Fn(&Stage), heal: &dyn Fn(&Stag
     let mut probe = Probe::start(&client, habits);
     probe.run_for(Duration::from_millis(300));
     let old = stage.primary();
-    probe.fault();
-    break_it(&stage);
+    probe.fault_by(|| break_it(&stage));
     probe.run_for(Duration::from_millis(rig.pick(1000, 3000)));
     probe.await_writes(50);
     if !old.is_serving() {

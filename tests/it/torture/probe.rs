@@ -83,6 +83,8 @@ pub struct Probe {
     habits: Habits,
     began: Instant,
     fault: Option<Instant>,
+    /// When the fault was done.
+    struck: Option<Instant>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
     writes: Arc<Mutex<Vec<Sample>>>,
@@ -119,6 +121,7 @@ impl Probe {
         let mut probe = Probe {
             began: Instant::now(),
             fault: None,
+            struck: None,
             stop: Arc::default(),
             acknowledged: Arc::default(),
             writes: Arc::default(),
@@ -189,6 +192,14 @@ impl Probe {
         self.fault.get_or_insert_with(Instant::now);
     }
 
+    /// Does what ends the primary: the fault lasts from before it until it is done, and writes are acknowledged meanwhile.
+    pub fn fault_by<T>(&mut self, ends: impl FnOnce() -> T) -> T {
+        self.fault();
+        let done = ends();
+        self.struck = Some(Instant::now());
+        done
+    }
+
     /// Since the fault.
     pub fn since_fault(&self) -> Duration {
         self.fault.map(|at| at.elapsed()).unwrap_or_default()
@@ -226,8 +237,10 @@ impl Probe {
         for sample in &writes {
             match &sample.outcome {
                 Ok(()) if !there.contains_key(&sample.number) => {
-                    let late =
-                        |fault: Instant| sample.ended + Duration::from_millis(100) >= fault && sample.ended <= fault;
+                    let late = |fault: Instant| {
+                        let struck = self.struck.unwrap_or(fault);
+                        sample.ended + Duration::from_millis(100) >= fault && sample.ended <= struck
+                    };
                     seen.lost += 1;
                     seen.missing.push(sample.ended);
                     seen.lost_late += usize::from(self.fault.is_some_and(late));
