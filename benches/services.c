@@ -1,7 +1,8 @@
 /* services URI SECONDS known|unknown|failing COUNT: what many services cost on one handle.
  * known: a client of each of service-0 ... service-COUNT-1, a PING on each, then SECONDS of nothing; unknown: the same names, which no
  * Sentinel knows, and a client of the service of the URI that is called all the time. Prints the processor time in percent of one core,
- * and in the second form the calls and the longest one. "idle" and "over" frame what is measured, for who watches from outside. */
+ * and in the second form the calls and the longest one. "idle" and "over" frame what is measured, for who watches from outside;
+ * after each of them it waits for a byte on its input. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,7 @@ int main(int argc, char **argv) {
   rest(8); /* threads that were needed for the start retire, and the first polls are over */
   puts("idle");
   fflush(stdout);
+  getchar();
   double before = cpu(), end = now() + seconds, longest = 0;
   long calls = 0;
   while (unknown && now() < end) {
@@ -77,7 +79,7 @@ int main(int argc, char **argv) {
   if (unknown) printf(", %ld calls to a known one beside them, the longest %.2f ms", calls, 1000 * longest);
   puts("\nover");
   fflush(stdout);
-  rest(1);
+  getchar();
   for (int at = 0; at < count; at++) vigie_client_free(clients[at]);
   vigie_client_free(known);
   vigie_sentinel_free(sentinel);

@@ -39,7 +39,7 @@ impl Shared {
         let submitter = Submitter::new(&router);
         let shared = Arc::new_cyclic(|me| Self { router, submitter, me: Weak::clone(me) });
         let child: Weak<dyn Child> = Arc::downgrade(&shared) as Weak<dyn Child>;
-        sentinel.adopt(child);
+        sentinel.adopt(shared.context().service.name(), child);
         Ok(shared)
     }
 
@@ -96,18 +96,15 @@ impl Child for Shared {
         Shared::close(self, deadline)
     }
 
-    fn changed(&self, service: &str) {
-        if service == self.context().service.name() {
-            self.router.renew();
-            self.submitter.wake();
-        }
+    fn changed(&self) {
+        self.router.renew();
+        self.submitter.wake();
     }
 
     /// A connection is taken only while calls are running, because they are certain to use it.
-    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
-        let is_awaited = service == self.context().service.name()
-            && self.context().target != Target::Replica
-            && self.context().active().load(Ordering::Acquire) > 0;
+    fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
+        let is_awaited =
+            self.context().target != Target::Replica && self.context().active().load(Ordering::Acquire) > 0;
         if is_awaited { self.router.offer(conn, options) } else { Some(conn) }
     }
 }

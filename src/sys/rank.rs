@@ -63,7 +63,7 @@ ranks! {
     Idle            state "Life.idle (route/context)"             "the sleep of a close until a client's calls are over"
     Turns           state "Turns.now (client/session)"            "whose turn it is on a session"
     Census          state "Census.numbers (pool/census)"          "the numbers that a server gave its connections"
-    Members         state "SentinelList (topology/peers)"         "the Sentinels that are known"
+    Members         state "SentinelList.entries (topology/peers)"         "the Sentinels that are known"
     Deaf            state "Shared.deaf (topology/shared)"         "the Sentinels whose events may not be heard"
     Resolver        state "Resolver.state (net/resolve)"          "the names that are being resolved"
     Resolution      state "Resolution.progress (net/resolve)"     "the answer for one name"

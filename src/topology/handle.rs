@@ -113,8 +113,8 @@ impl Sentinel {
     }
 
     /// Notes a client of this handle.
-    pub fn adopt(&self, child: Weak<dyn Child>) {
-        self.shared().adopt(child);
+    pub fn adopt(&self, service: &str, child: Weak<dyn Child>) {
+        self.shared().adopt(service, child);
     }
 
     /// The clients of this handle.

@@ -36,8 +36,10 @@ const FAST_POLL: Duration = Duration::from_secs(1);
 /// How long a service is polled after its last use; also the longest pause between questions for a service that no
 /// Sentinel knows.
 const KEPT: Duration = Duration::from_secs(60);
-/// The shortest and the longest interval between two checks of all services.
+/// The shortest and the longest interval between two checks of all services, while one of them is polled fast.
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The longest interval otherwise: polls that are started together cost less.
+const CALM_ROUND: Duration = Duration::from_millis(250);
 /// With fewer services than this, their first polls are spread over only a part of the interval.
 const FEW: f64 = 50.0;
 /// The same event from several Sentinels within this time is reported once.
@@ -49,6 +51,8 @@ pub(super) struct HandleState {
     configured: u64,
     options: Option<Arc<LinkOptions>>,
     listeners: Vec<Listener>,
+    /// The list of Sentinels, by the number of its changes, that the listeners were placed for.
+    placed: Option<u64>,
     services: HashMap<String, ServiceState>,
     /// Connections to Sentinels that are asked because the user may not hear their events.
     overhear: HashMap<Endpoint, Overhear>,
@@ -121,8 +125,20 @@ impl ServiceState {
 impl HandleState {
     pub(super) fn new(sentinel: Weak<Sentinel>) -> Self {
         let (listeners, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
-        let (round_at, busy, rests_until, options) = (Instant::now(), Vec::new(), None, None);
-        Self { sentinel, configured: 0, options, listeners, services, overhear, recent, rests_until, round_at, busy }
+        let (round_at, busy, rests_until, options, placed) = (Instant::now(), Vec::new(), None, None, None);
+        Self {
+            sentinel,
+            configured: 0,
+            options,
+            listeners,
+            placed,
+            services,
+            overhear,
+            recent,
+            rests_until,
+            round_at,
+            busy,
+        }
     }
 
     pub(super) fn restart(&mut self) -> Instant {
@@ -153,11 +169,15 @@ impl HandleState {
             self.configured = version;
             self.options = Some(Arc::new(LinkOptions::of_sentinel(&settings.sentinel)));
             self.overhear.clear();
+            self.placed = None;
             self.services.values_mut().for_each(|service_state| service_state.inquiry = None);
         }
         match settings.sentinel.monitor.mode {
             MonitorMode::On => self.place_listeners(&sentinel, all),
-            MonitorMode::Disconnect | MonitorMode::Off => self.listeners.clear(),
+            MonitorMode::Disconnect | MonitorMode::Off => {
+                self.listeners.clear();
+                self.placed = None;
+            }
         }
     }
 
@@ -216,10 +236,13 @@ impl HandleState {
 
     /// Keeps one listener for each known Sentinel.
     fn place_listeners(&mut self, sentinel: &Sentinel, all: &mut Subscriptions) {
-        let settings = sentinel.settings();
-        let Some(options) = &self.options else { return };
+        let list = sentinel.shared().list();
+        // The number first: a change in between is found the next time.
+        let changes = list.changes();
+        let Some(options) = self.options.as_ref().filter(|_| self.placed != Some(changes)) else { return };
+        self.placed = Some(changes);
+        let (settings, members) = (sentinel.settings(), list.members());
         let timeout = settings.sentinel.timeout;
-        let members = sentinel.shared().list().members();
         self.listeners.retain(|one| {
             let leads = |endpoint| settings.sentinel.address_map.apply(endpoint) == *one.endpoint();
             let stays = members.iter().any(|member| member.endpoint == one.announced && leads(&member.endpoint));
@@ -415,12 +438,14 @@ impl HandleState {
         }
         self.busy.clear();
         let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
+        let mut is_calm = true;
         for service in &services {
             let seen = service.poll_facts(now);
             // A service that was never used is not polled.
             if seen.discovered == 0 {
                 continue;
             }
+            is_calm &= !seen.polls_fast && !seen.unsettled;
             let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
             if service.is_forgotten() {
                 sentinel.drop_unknown(service);
@@ -436,7 +461,8 @@ impl HandleState {
         }
         if is_round {
             // The polls of many services are started together; each may be late by this much.
-            self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, ROUND.1));
+            let longest = if is_calm { CALM_ROUND } else { ROUND.1 };
+            self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, longest));
         }
         wake
     }

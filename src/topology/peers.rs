@@ -5,6 +5,8 @@
 //! neither answer nor are named any more. Leaves to others: asking them.
 
 use super::answer::Peer;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
 use crate::sys::random;
@@ -43,7 +45,11 @@ pub enum Met {
 }
 
 /// The list.
-pub struct SentinelList(Lock<Vec<Entry>>);
+pub struct SentinelList {
+    entries: Lock<Vec<Entry>>,
+    /// Grows when an address is added or removed.
+    changes: AtomicU64,
+}
 
 struct Entry {
     endpoint: Endpoint,
@@ -78,7 +84,12 @@ impl SentinelList {
     pub fn new(given: &[Endpoint]) -> Self {
         let mut entries: Vec<_> = given.iter().map(|endpoint| Entry::new(endpoint.clone(), true, None)).collect();
         random::rng().shuffle(&mut entries);
-        Self(Lock::new(Rank::Members, entries))
+        Self { entries: Lock::new(Rank::Members, entries), changes: AtomicU64::new(1) }
+    }
+
+    /// A number that grows when an address is added or removed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// All of them, the best first.
@@ -107,6 +118,9 @@ impl SentinelList {
                 entries.push(Entry::new(peer.endpoint.clone(), false, peer.id.clone()));
                 new.push(peer.endpoint.clone());
             }
+        }
+        if !new.is_empty() {
+            self.changes.fetch_add(1, Ordering::AcqRel);
         }
         new
     }
@@ -168,12 +182,16 @@ impl SentinelList {
                 }
             })
         });
+        let before = entries.len();
         entries.retain(|entry| !entry.is_gone());
         drop_doubles(&mut entries);
+        if entries.len() != before {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     fn entries(&self) -> Locked<'_, Vec<Entry>> {
-        self.0.lock()
+        self.entries.lock()
     }
 }
 

@@ -5,7 +5,7 @@
 //! without any lock held. Leaves to others: the services (service, sentinel), and the thread that watches the Sentinels
 //! (monitor).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -36,7 +36,8 @@ pub(super) struct Shared {
     told_refused: AtomicBool,
     /// Sentinels whose events the user may not hear, and why.
     deaf: Lock<BTreeMap<String, String>>,
-    children: Lock<Vec<Weak<dyn Child>>>,
+    /// By the name of their service.
+    children: Lock<HashMap<String, Vec<Weak<dyn Child>>>>,
 }
 
 impl Shared {
@@ -53,7 +54,7 @@ impl Shared {
             degraded: AtomicBool::new(false),
             told_refused: AtomicBool::new(false),
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
-            children: Lock::new(Rank::Children, Vec::new()),
+            children: Lock::new(Rank::Children, HashMap::new()),
         })
     }
 
@@ -85,27 +86,36 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Adds a client of the handle.
-    pub(super) fn adopt(&self, child: Weak<dyn Child>) {
+    /// Adds a client of the handle, which uses this service.
+    pub(super) fn adopt(&self, service: &str, child: Weak<dyn Child>) {
         let mut children = self.children.lock();
-        children.retain(|child| child.strong_count() > 0);
-        children.push(child);
+        children.retain(|_, of_service| {
+            of_service.retain(|child| child.strong_count() > 0);
+            !of_service.is_empty()
+        });
+        children.entry(service.to_owned()).or_default().push(child);
     }
 
+    /// All clients.
     pub(super) fn children(&self) -> Vec<Arc<dyn Child>> {
-        self.children.lock().iter().filter_map(Weak::upgrade).collect()
+        self.children.lock().values().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The clients of one service: a handle may have hundreds of others.
+    fn children_of(&self, service: &str) -> Vec<Arc<dyn Child>> {
+        self.children.lock().get(service).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// Tells the clients that a discovery ended, the primary changed, or the fence came down: they close connections to
     /// former nodes now, not at the next call, and continue submitted calls that wait.
     pub(super) fn changed(&self, service: &str) {
         seam::pass(Seam::ChangeTold, self);
-        self.children().iter().for_each(|child| child.changed(service));
+        self.children_of(service).iter().for_each(|child| child.changed());
     }
 
     /// Offers a connection to the clients, until one has a use for it; otherwise it is closed.
     pub(super) fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) {
-        self.children().iter().try_fold(conn, |conn, child| child.offer(service, conn, options));
+        self.children_of(service).iter().try_fold(conn, |conn, child| child.offer(conn, options));
     }
 
     pub(super) fn tell(&self, event: TopologyEvent) {
@@ -159,11 +169,11 @@ pub trait Child: Send + Sync {
     /// Refuses new calls, lets calls in flight finish until the deadline, then ends them: TIMEOUT if there were any.
     fn close(&self, deadline: Deadline) -> Result<()>;
 
-    /// The topology of this service may have changed. Must not wait.
-    fn changed(&self, service: &str);
+    /// The topology of its service may have changed. Must not wait.
+    fn changed(&self);
 
-    /// Offers an unused connection to the primary of this service; returns it if it is of no use. Must not wait.
-    fn offer(&self, service: &str, conn: Conn, options: &ConnectOptions) -> Option<Conn>;
+    /// Offers an unused connection to the primary of its service; returns it if it is of no use. Must not wait.
+    fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn>;
 }
 
 /// The error of an operation on a closed handle.
