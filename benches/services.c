@@ -51,7 +51,7 @@ int main(int argc, char **argv) {
     char name[32];
     snprintf(name, sizeof name, "service-%d", at);
     check(vigie_primary_for(sentinel, name, NULL, &clients[at], &error), error, name);
-    vigie_status status = vigie_cmd_exec(clients[at], VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error);
+    vigie_status status = vigie_cmd_exec(clients[at], VIGIE_CMD("PING"), 0, 60000, NULL, &error); /* the machine is busy with its Sentinels */
     if (unknown && status == VIGIE_ERR_UNKNOWN_SERVICE) {
       vigie_error_free(error);
       error = NULL;
