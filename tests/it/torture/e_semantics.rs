@@ -313,6 +313,7 @@ fn strike(stage: &Stage, fault: Fault, pause: Duration, random: &mut fastrand::R
             deployment.wait_switched(SERVICE, &old);
         }
         Fault::KillPrimary | Fault::StopPrimary => {
+            await_no_tilt(stage);
             let old = stage.primary();
             if matches!(fault, Fault::KillPrimary) {
                 old.kill()
@@ -349,6 +350,15 @@ fn strike(stage: &Stage, fault: Fault, pause: Duration, random: &mut fastrand::R
         }
     }
     await_whole(stage);
+}
+
+/// No Sentinel is in TILT, which lasts half a minute. Sentinels that all are see the end of a primary only after it; the links of its
+/// replicas have been down for longer than ten times down-after then, and none of them is ever promoted.
+fn await_no_tilt(stage: &Stage) {
+    eventually("no Sentinel is in TILT", Duration::from_secs(60), || {
+        let sentinels = stage.deployment.serving_sentinels();
+        sentinels.iter().all(|one| one.info("sentinel").get("sentinel_tilt").is_some_and(|tilt| tilt == "0"))
+    });
 }
 
 /// All nodes are replicas of one primary again, in the Sentinels' eyes and their own.
