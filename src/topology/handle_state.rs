@@ -36,10 +36,13 @@ const FAST_POLL: Duration = Duration::from_secs(1);
 /// How long a service is polled after its last use; also the longest pause between questions for a service that no
 /// Sentinel knows.
 const KEPT: Duration = Duration::from_secs(60);
-/// The shortest and the longest interval between two checks of all services, while one of them is polled fast.
-const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
-/// The longest interval otherwise: polls that are started together cost less.
-const CALM_ROUND: Duration = Duration::from_millis(250);
+/// The shortest and the longest interval between two checks of all services; it is the share [`SPREAD`] of the interval of
+/// polls.
+const ROUND: (Duration, Duration) = (Duration::from_millis(5), NAP);
+/// The longest one while a service is polled fast.
+const FAST_ROUND: Duration = Duration::from_millis(100);
+/// A poll may come before its time by this share of its interval, because polls that begin together cost less.
+const SPREAD: u32 = 20;
 /// With fewer services than this, their first polls are spread over only a part of the interval.
 const FEW: f64 = 50.0;
 /// The same event from several Sentinels within this time is reported once.
@@ -82,6 +85,16 @@ struct ServiceState {
     unknown: Option<(Duration, u64)>,
     probe: Option<Box<Probe>>,
     inquiry: Option<Box<Inquiry>>,
+}
+
+/// What a look at one service has shown.
+struct PollTurn {
+    /// When its next poll is due.
+    next: Instant,
+    /// A probe or an inquiry is under way.
+    works: bool,
+    /// It is polled no faster than all are.
+    is_calm: bool,
 }
 
 impl ServiceState {
@@ -427,7 +440,10 @@ impl HandleState {
     fn drive_services(&mut self, sentinel: &Sentinel, waker: &Arc<Waker>) -> Instant {
         let now = Instant::now();
         let is_round = now >= self.round_at;
-        let mut wake = if is_round { now + NAP } else { self.round_at };
+        let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
+        let round = (settings.sentinel.monitor.interval / SPREAD).clamp(ROUND.0, ROUND.1);
+        let ahead = if is_round { round } else { Duration::ZERO };
+        let (mut next_round, mut wake) = if is_round { (now + NAP, now + NAP) } else { (self.round_at, self.round_at) };
         let services = match is_round {
             true => sentinel.all(),
             false => self.busy.iter().filter_map(|name| sentinel.known_service(name)).collect(),
@@ -437,7 +453,6 @@ impl HandleState {
             self.services.retain(|name, _| names.contains(name.as_str()));
         }
         self.busy.clear();
-        let (settings, is_watched) = (sentinel.settings(), sentinel.shared().is_watched());
         let mut is_calm = true;
         for service in &services {
             let seen = service.poll_facts(now);
@@ -445,29 +460,31 @@ impl HandleState {
             if seen.discovered == 0 {
                 continue;
             }
-            is_calm &= !seen.polls_fast && !seen.unsettled;
-            let (mut at, works) = self.poll(service, &seen, &settings, is_watched, now);
+            let turn = self.poll(service, &seen, &settings, is_watched, now, ahead);
+            next_round = next_round.min(turn.next);
+            is_calm &= turn.is_calm;
             if service.is_forgotten() {
                 sentinel.drop_unknown(service);
             }
-            if works || seen.polls_fast {
+            if turn.works || seen.polls_fast {
                 let (then, is_busy) = self.drive_failover(sentinel, service, now, waker);
-                at = then.map_or(at, |then| then.min(at));
+                wake = then.map_or(wake, |then| then.min(wake));
                 if is_busy {
                     self.make_busy(service.name());
                 }
             }
-            wake = wake.min(at);
         }
+        let round = if is_calm { round } else { round.min(FAST_ROUND) };
+        let next_round = next_round.max(now + round);
         if is_round {
-            // The polls of many services are started together; each may be late by this much.
-            let longest = if is_calm { CALM_ROUND } else { ROUND.1 };
-            self.round_at = wake.max(now + (settings.sentinel.monitor.interval / 50).clamp(ROUND.0, longest));
+            self.round_at = next_round;
+        } else if !is_calm {
+            self.round_at = self.round_at.min(next_round);
         }
-        wake
+        wake.min(self.round_at)
     }
 
-    /// Polls a service if that is due; when the next poll is due, and whether a probe or an inquiry is under way.
+    /// Polls a service if that is due, or will be within `ahead`.
     fn poll(
         &mut self,
         service: &Arc<Service>,
@@ -475,21 +492,26 @@ impl HandleState {
         settings: &Settings,
         is_watched: bool,
         now: Instant,
-    ) -> (Instant, bool) {
+        ahead: Duration,
+    ) -> PollTurn {
         let interval = settings.sentinel.monitor.interval;
         let service_state = self.service_state(service.name(), interval);
         if !service_state.is_in_use(service, seen, is_watched, now) {
-            return (now + NAP, false);
+            return PollTurn { next: now + NAP, works: false, is_calm: true };
         }
         let pace = service_state.pace(seen, interval);
-        if now >= service_state.next_poll {
+        if now + ahead.min(pace / SPREAD) >= service_state.next_poll {
             service.request_discovery(Urgency::Lazy);
             // Jitter only shortens the interval: users rely on it.
             service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
         } else {
             service_state.next_poll = service_state.next_poll.min(now + pace);
         }
-        (service_state.next_poll, service_state.probe.is_some() || service_state.inquiry.is_some())
+        PollTurn {
+            next: service_state.next_poll,
+            works: service_state.probe.is_some() || service_state.inquiry.is_some(),
+            is_calm: pace >= interval,
+        }
     }
 
     /// Drives the probe and the inquiry of a failover; when to come back, and whether the service stays busy.
