@@ -108,6 +108,13 @@ pub struct Word {
     pub tilt: bool,
 }
 
+impl Word {
+    /// Takes back what it says about a primary that was left.
+    pub(super) fn forget(&mut self) {
+        (self.in_failover, self.o_down, self.s_down) = (None, false, false);
+    }
+}
+
 /// The time limit of a discovery: two rounds with the Sentinels, and the verification of the primary.
 pub fn bound(settings: &Settings) -> Duration {
     settings.sentinel.timeout * 2 + settings.client.timeout_connect

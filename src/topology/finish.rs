@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cause::{Cause, Why};
-use super::discovery::{Report, Verified, Views};
+use super::discovery::{Report, Verified, Views, Word};
 use super::replicas;
 use super::service::{DiscoveryState, Service, Urgency, Wanted};
 use super::shared::closed;
@@ -124,6 +124,10 @@ impl Service {
             self.following.forget_gone(&after);
         }
         self.note_views(&mut state, report.dissent, report.strangers, error.as_ref());
+        if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
+            // They are about the former primary.
+            report.words.iter_mut().for_each(Word::forget);
+        }
         self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
         self.note_silence(error.as_ref(), &after);
         self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));

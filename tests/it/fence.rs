@@ -415,6 +415,31 @@ fn rule_7_whoever_waits_goes_to_the_new_primary() {
     stage.told.wait_fence(false, "switched");
 }
 
+/// The discovery that finds the switch also hears a Sentinel that still describes a failover of the former primary: that word holds
+/// no write of the new one.
+#[test]
+fn rule_7_a_word_about_the_former_primary_that_came_with_the_switch_holds_nothing() {
+    let stage = stage(3, &[("failover.probe", "off")]);
+    let client = warm(&stage);
+    stage.begin(1);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.promote();
+    let before = stage.service().discovered();
+    for knows in [0, 2] {
+        stage.watch[knows].service(SERVICE, |state| state.switch_to(&stage.r.addr()));
+    }
+    stage.polled();
+    assert!(
+        stage.service().discovered() > before
+            && stage.watch[1].service(SERVICE, |state| state.flags.contains("failover"))
+    );
+    stage.wait_primary(&stage.r.addr());
+    assert_eq!(ok(&client, "SET k v"), "OK");
+    let fences: Vec<_> = stage.told.all().into_iter().filter(|told| told.is(kind::FENCE, &[])).collect();
+    let told: Vec<_> = fences.iter().map(|told| (told.get("on"), told.get("reason"))).collect();
+    assert_eq!(told[1..], [("0", "switched")], "{told:?}");
+}
+
 #[test]
 fn rule_8_an_answer_after_the_candidate_spoke_is_no_success() {
     for probe in ["auto", "off"] {
