@@ -502,6 +502,23 @@ impl Deployment {
         let found = self.data_nodes(service).into_iter().find(|node| ends_with_port(&addr, node.port()));
         found.unwrap_or_else(|| panic!("no node of {service} is {addr}"))
     }
+    /// The primary after what has happened so far: a failover under way is waited for, as far as it comes to an end. Where Sentinels or
+    /// nodes are cut off and never agree, the one that most Sentinels name.
+    #[track_caller]
+    pub fn settled_primary(&self, service: &str) -> Arc<Node> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) {
+            let told: Vec<_> = self.serving_sentinels().iter().filter_map(|one| told_primary(one, service)).collect();
+            let agreed = told.first().filter(|first| told.iter().all(|addr| addr == *first));
+            let lone =
+                self.lone_primary(service).filter(|node| agreed.is_some_and(|at| ends_with_port(at, node.port())));
+            if let Some(node) = lone {
+                return node;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.primary_node(service)
+    }
     /// The data node that says that it is a primary, if no other one does; also while the Sentinels do not agree.
     pub fn lone_primary(&self, service: &str) -> Option<Arc<Node>> {
         let says_master = |node: &Arc<Node>| {

@@ -48,7 +48,7 @@ fn in_turn(rig: &Rig) -> Outcome {
     });
     let seen = Seen::of_all(probes.into_iter().map(|(service, key, probe)| {
         let deployment = &stage.deployment;
-        probe.stop_with(|| list_of(&deployment.primary_node(&service), &key))
+        probe.stop_with(|| list_of(&deployment.settled_primary(&service), &key))
     }));
     finish(stage, &names, rounds, &seen)
 }

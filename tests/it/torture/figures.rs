@@ -2,7 +2,7 @@
 
 use super::probe::{Kind, Seen};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How strictly times are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,15 @@ impl Outcome {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
         self.examples.extend(seen.examples.clone());
+        if let Some(fault) = seen.fault.filter(|_| seen.lost > seen.lost_late) {
+            let after = |at: &Instant| {
+                at.saturating_duration_since(fault).as_millis() as i64
+                    - fault.saturating_duration_since(*at).as_millis() as i64
+            };
+            let times: Vec<i64> = seen.missing.iter().map(after).collect();
+            let done = seen.struck.map_or(0, |struck| after(&struck));
+            self.note(format!("the missing were acknowledged {times:?} ms after the fault, which took {done} ms"));
+        }
         self.must("nothing is there that was told as not executed", seen.ghosts == 0, format!("{}", seen.ghosts));
     }
 

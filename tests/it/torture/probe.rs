@@ -105,6 +105,9 @@ pub struct Seen {
     pub lost_late: usize,
     /// When each of the lost was acknowledged.
     pub missing: Vec<Instant>,
+    /// When the fault began, and when it was done.
+    pub fault: Option<Instant>,
+    pub struck: Option<Instant>,
     pub duplicates: usize,
     /// Told as surely not executed, and there.
     pub ghosts: usize,
@@ -209,7 +212,7 @@ impl Probe {
     #[track_caller]
     pub fn stop(self, deployment: &Deployment) -> Seen {
         let key = self.habits.key.clone();
-        self.stop_with(move || list_of(&deployment.primary_node(crate::calls::SERVICE), &key))
+        self.stop_with(move || list_of(&deployment.settled_primary(crate::calls::SERVICE), &key))
     }
 
     /// The same with the list of this node.
@@ -252,6 +255,7 @@ impl Probe {
                 _ => {}
             }
         }
+        (seen.fault, seen.struck) = (self.fault, self.struck);
         seen.duplicates = there.values().filter(|count| **count > 1).count();
         (seen.writes, seen.reads) = (writes, reads);
         seen
