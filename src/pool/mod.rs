@@ -256,7 +256,10 @@ impl Pool {
     /// Otherwise it is returned.
     pub fn offer(self: &Arc<Self>, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
         let mut inner = self.lock();
-        let is_free = inner.ended.is_none() && inner.total == 0 && *conn.endpoint() == self.endpoint;
+        // After a refusal its connections drain, and those who open one wait out the pause: they take this one then.
+        let drains = self.pause.refused().is_some() && self.lanes.load().is_empty() && self.has_room(&inner);
+        let has_none = inner.total == 0 || drains;
+        let is_free = inner.ended.is_none() && has_none && *conn.endpoint() == self.endpoint;
         if !is_free || !self.connect.load().would_have_opened(&conn, options) {
             return Some(conn);
         }
@@ -333,8 +336,12 @@ impl Pool {
 
     /// The node refused what a node in its role does: its connections serve nothing new, and it is not dialled for a while.
     pub fn refuse(&self, error: &Error) {
+        // The first of many refusals has closed them; what has been offered since then was asked for its role after it.
+        let is_first = self.pause.refused().is_none();
         self.pause.refuse(error);
-        self.disconnect();
+        if is_first {
+            self.disconnect();
+        }
     }
 
     /// Remembers a socket before it is connected, because the end of the pool must not wait for its handshake.
