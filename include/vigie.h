@@ -245,7 +245,7 @@ typedef enum {
   VIGIE_EVENT_SENTINEL = (1 << 9),
   /**
    * A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
-   * the library's own: role_unknown, epoch_reset.
+   * the library's own: role_unknown, epoch_reset, fixed.
    */
   VIGIE_EVENT_NOTICE = (1 << 10)
 } vigie_event_kind;
@@ -611,7 +611,9 @@ void vigie_config_free(vigie_config *config);
 
 /**
  * Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
- * like.
+ * like. With a primary in place of Sentinels (the option primary.addr, or a URI redis://host:port/db) it is the same handle:
+ * every service name leads to that primary, and nobody else is asked. What is said of Sentinels below holds for the primary then:
+ * it must be there, and have confirmed its role.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
  * asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
@@ -623,7 +625,7 @@ void vigie_config_free(vigie_config *config);
  * Blocks: up to timeout_ms.
  * Threads: [T]; the config is [C] meanwhile.
  * Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
- * in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
+ * in time; VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_ROLE: the given primary did not, or is none; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
  * call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
  * the config; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.

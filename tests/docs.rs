@@ -30,6 +30,8 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
 
 - **Precedence:** what is set later wins. A `uri` is applied at the point where it is set: it replaces what it names
   (with `user:password@` both, even if one is empty) and leaves the rest. Nothing is read from the environment.
+- **Without Sentinels**, on a laptop or in CI, the same program runs with `redis://user:password@host:6379/db`, or with the option
+  `primary.addr`: every service name leads to that primary, and nothing is discovered. `replica.addrs` gives its replicas.
 - **The URI** is percent-decoded and must then be UTF-8; `+` is a plus. Its user and password are those of the data
   nodes; the Sentinels have `sentinel.username` and `sentinel.password`. Inside a user, a password, the service or a
   value write `/` as `%2F`, `?` as `%3F`, `#` as `%23`, `&` as `%26`, `%` as `%25` and, behind the host, `@` as `%40`.
@@ -102,7 +104,8 @@ const TOPOLOGY_HEAD: &str = "\
 
 `vigie_client_topology()` gives a MAP of what is known of the client's service; `vigie_sentinel_topology()` and
 `vigie_sentinel_refresh()` give the same for the service that is named, or, for NULL, a MAP from the name of each service that was asked
-for to such a map (`vigie_sentinel_refresh()` asks for the one of the configuration, too). Only `vigie_sentinel_refresh()` asks the Sentinels. [EVENTS.md](EVENTS.md) tells of changes.
+for to such a map (`vigie_sentinel_refresh()` asks for the one of the configuration, too). Only `vigie_sentinel_refresh()` asks the Sentinels,
+or the primary of `primary.addr` for its role. [EVENTS.md](EVENTS.md) tells of changes.
 ";
 
 const EVENTS_HEAD: &str = "\

@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::route::Context;
 use crate::time::Deadline;
+use crate::topology::Source;
 
 /// How late a server may notice that the timeout of a WAIT is over, with `hz 10` and nothing else to do.
 const LATE: Duration = Duration::from_millis(120);
@@ -90,18 +91,20 @@ pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Re
     Ok(bytes)
 }
 
-/// Adds to the error of too few replicas what the caller can do about it. `listed`: how many replicas the Sentinels list.
-fn explain(error: Error, replicas: u32, listed: usize) -> Error {
+/// Adds to the error of too few replicas what the caller can do about it. `listed`: how many replicas the source lists.
+fn explain(error: Error, replicas: u32, listed: usize, source: Source) -> Error {
     if error.status() != Status::Replicas || !error.server_code().is_empty() {
         return error;
     }
+    let lists = match source {
+        Source::Sentinels => "the Sentinels list",
+        Source::Fixed => "replica.addrs lists",
+    };
     let remedy = match replicas as usize > listed {
         true => "ask for no more than there are",
         false => "the others did not acknowledge it in time, see INFO replication of the primary",
     };
-    error.with_note(format_args!(
-        "; it stands, and may be lost in a failover; the Sentinels list {listed} replicas: {remedy}"
-    ))
+    error.with_note(format_args!("; it stands, and may be lost in a failover; {lists} {listed} replicas: {remedy}"))
 }
 
 /// The outcome of the write without its WAIT. `own`: how many bytes belong to the write, and how many commands if it is a list.
@@ -115,7 +118,7 @@ pub(crate) fn unwrap(
     let (bytes, list) = own;
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(bytes), ..failure })?;
     judge_wait(&whole, list, replicas, node).map_err(|failure| {
-        let error = explain(failure.error, replicas, context.service.load().replicas.len());
+        let error = explain(failure.error, replicas, context.service.load().replicas.len(), context.service.source());
         Failure { error, ..failure }
     })
 }
@@ -190,7 +193,9 @@ mod tests {
     #[test]
     fn more_than_there_are_is_told_apart_from_those_that_do_not_answer() {
         let whole = ReplyBuilder::new().array().text("OK").int(0).end().finish();
-        let told = |replicas: u32| explain(judge_wait(&whole, None, replicas, "n").unwrap_err().error, replicas, 2);
+        let told = |replicas: u32| {
+            explain(judge_wait(&whole, None, replicas, "n").unwrap_err().error, replicas, 2, Source::Sentinels)
+        };
         for (replicas, more) in [(1, false), (2, false), (3, true)] {
             let message = told(replicas).message().to_owned();
             assert_eq!(message.contains("list 2 replicas: ask for no more than there are"), more, "{message}");

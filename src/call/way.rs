@@ -128,8 +128,9 @@ pub(crate) fn end(
 }
 
 /// Rule 34: when no Sentinel answers and no known node is a primary, the error names the Sentinels, because they are what has to be
-/// repaired.
+/// repaired. On a handle that has none, it says that no other primary is looked for.
 pub(crate) fn without_sentinels(context: &Context, error: Error) -> Error {
+    let error = context.service.source().explain(error);
     let gone = matches!(error.status(), Status::Connect | Status::Resolve | Status::Role | Status::NoPrimary);
     if !gone || error.has(flags::MAYBE_EXECUTED) {
         return error;

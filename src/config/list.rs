@@ -1,4 +1,4 @@
-//! Lists of addresses: the values of `sentinel.addrs`, `replica.preferred` and `address.map`.
+//! Addresses and lists of them: the values of `sentinel.addrs`, `primary.addr`, `replica.preferred`, `address.map` and the like.
 //!
 //! Guarantees: an address given twice is kept once; a bad entry is named by number and text, its password masked; no message holds
 //! a password, not even one with an unescaped comma or `@`. Leaves to others: the form of one address (endpoint) and of one URI (uri).
@@ -71,6 +71,20 @@ pub(super) fn addresses(text: &str, default_port: u16) -> Result<Vec<Endpoint>, 
         }
     }
     Ok(list)
+}
+
+/// Reads the address of one data node; empty is none.
+pub(super) fn address(text: &str, default_port: u16) -> Result<Option<Endpoint>, ListFault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match entries(text)?.as_slice() {
+        [(number, entry)] => {
+            let read = Endpoint::read(entry, default_port);
+            read.map(Some).map_err(|fault| ListFault::entry(*number, &no_uri(entry), fault))
+        }
+        _ => Err(ListFault(Status::Config, "it is one address, without a comma".into())),
+    }
 }
 
 /// Reads `address.map`.

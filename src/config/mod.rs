@@ -23,9 +23,9 @@ pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, FailoverSettings, Fallback, LaneSettings, MonitorMode, MonitorSettings, Pick, PoolSettings,
-    ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings, TcpSettings,
-    WriteSettings,
+    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Pick,
+    PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings,
+    TcpSettings, WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};
 
@@ -87,7 +87,12 @@ impl Config {
 
     fn set_uri(&mut self, value: &str) -> Result<()> {
         let mut draft = self.clone();
-        for part in uri::take_apart(value)? {
+        let parts = uri::take_apart(value)?;
+        // A URI replaces what was set before, and with it the other way to find the primary.
+        for key in uri::replaced_by(&parts) {
+            Arc::make_mut(&mut draft.given).remove(key);
+        }
+        for part in parts {
             draft.set(&part.key, part.value.expose()).map_err(|error| match part.may_show {
                 true => error.in_context("option \"uri\""),
                 false => Error::new(

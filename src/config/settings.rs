@@ -21,12 +21,23 @@ pub struct Settings {
     pub client: ClientSettings,
     /// The service of clients that name none.
     pub service: Option<String>,
+    /// The nodes of a deployment without Sentinels.
+    pub fixed: FixedSettings,
+}
+
+/// The nodes of a deployment without Sentinels: either its primary is given, or Sentinels are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FixedSettings {
+    /// The primary; `None`: Sentinels name it.
+    pub primary: Option<Endpoint>,
+    /// Its replicas.
+    pub replicas: Vec<Endpoint>,
 }
 
 /// The settings for the Sentinels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentinelSettings {
-    /// The Sentinels given, each once, at least one.
+    /// The Sentinels given, each once, at least one unless the primary is fixed.
     pub addrs: Vec<Endpoint>,
     /// The Sentinels' own credentials; those of the data nodes never go there.
     pub auth: Credentials,
@@ -379,11 +390,19 @@ impl Settings {
         self.sentinel.limits = self.client.limits;
         self.sentinel.client_name.clone_from(&self.client.client_name);
         self.sentinel.address_map.clone_from(&self.client.address_map);
+        check_auth(&self.sentinel.auth, "sentinel")?;
+        if self.fixed.primary.is_some() {
+            return self.settle_fixed();
+        }
         let sentinel = &self.sentinel;
+        if !self.fixed.replicas.is_empty() {
+            return refuse(
+                "option \"replica.addrs\" needs \"primary.addr\": the Sentinels list the replicas of their services",
+            );
+        }
         if sentinel.addrs.is_empty() {
             return refuse("no Sentinel is given: set \"sentinel.addrs\" or \"uri\"");
         }
-        check_auth(&sentinel.auth, "sentinel")?;
         let others = sentinel.addrs.len() - 1 + sentinel.max_peers;
         if sentinel.min_others as usize > others {
             return refuse(format_args!(
@@ -394,11 +413,31 @@ impl Settings {
         }
         self.client.settle_with(sentinel)
     }
+
+    /// Checks what is set for a fixed primary. There is nobody to watch, and the service needs no name.
+    fn settle_fixed(&mut self) -> Result<()> {
+        let Some(primary) = &self.fixed.primary else { return Ok(()) };
+        if !self.sentinel.addrs.is_empty() {
+            return refuse(
+                "options \"primary.addr\" and \"sentinel.addrs\" are both set: either the primary is given, or the Sentinels that name it",
+            );
+        }
+        if self.fixed.replicas.contains(primary) {
+            return refuse(format_args!("option \"replica.addrs\" names the primary ({primary})"));
+        }
+        self.sentinel.monitor.mode = MonitorMode::Off;
+        self.service.get_or_insert_with(|| primary.to_string());
+        self.client.settle_with(&self.sentinel)
+    }
 }
 
 impl SentinelSettings {
-    /// What keeps writes from being held back as soon as a Sentinel reports a failover; `None`: nothing.
+    /// What keeps writes from being held back as soon as a Sentinel reports a failover; `None`: nothing, or there is no Sentinel, and
+    /// so no failover.
     pub fn lacks_guard(&self) -> Option<&'static str> {
+        if self.addrs.is_empty() {
+            return None;
+        }
         match (self.failover.fence, self.monitor.mode) {
             (false, _) => Some("\"failover.fence\" on"),
             (true, MonitorMode::Off | MonitorMode::Disconnect) => {
@@ -446,7 +485,8 @@ impl ClientSettings {
                 "option \"write.replicas\" below all needs {missing}: those acknowledged may be lost"
             ));
         }
-        let Some(majority) = self.write.majority else { return Ok(()) };
+        // Without Sentinels there is no majority to lose.
+        let Some(majority) = self.write.majority.filter(|_| !sentinel.addrs.is_empty()) else { return Ok(()) };
         let least = sentinel.monitor.interval * 2;
         if sentinel.monitor.mode == MonitorMode::Off {
             return refuse("option \"write.majority_ms\" needs \"monitor\" on: otherwise the Sentinels are not asked");

@@ -16,8 +16,8 @@ use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
 use OptionKind::{
-    Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels, Text, Uri,
-    Word,
+    Address, Addresses, Bool, CountOrAll, DurationOrOff, Float, Integer, IntegerOrOff, Map, Name, Seconds, Sentinels,
+    Text, Uri, Word,
 };
 
 /// The type of an option, its range, and the place that it writes.
@@ -42,6 +42,8 @@ pub(super) enum OptionKind {
     DurationOrOff(u64, u64, fn(&mut Settings, Option<Duration>)),
     Word(Words),
     Addresses(fn(&mut Settings, Vec<Endpoint>)),
+    /// One address, a Unix socket included; empty: none.
+    Address(fn(&mut Settings, Option<Endpoint>)),
     Map(fn(&mut Settings, AddressMap)),
 }
 
@@ -87,8 +89,9 @@ pub(super) static OPTIONS: &[Opt] = &[
         "uri",
         "",
         Uri,
-        "All in one: `redis-sentinel://user:password@host1:26379,host2,[::1]:26380/service?key=value`. User \
-         and password are those of the data nodes; each key of the query is an option of this page.",
+        "All in one: `redis-sentinel://user:password@host1:26379,host2,[::1]:26380/service?key=value`, or without \
+         Sentinels `redis://user:password@host:6379/db?key=value` (`primary.addr`). User and password are those of the data \
+         nodes; each key of the query is an option of this page. A URI of one kind replaces the addresses of the other.",
     ),
     opt("service", "", Name(|s, v| s.service = v, false), "The service of clients that are made without naming one."),
     opt("db", "0", Integer(0, 2_147_483_647, |s, v| s.client.db = small(v)), "The database of every connection.")
@@ -144,6 +147,17 @@ pub(super) static OPTIONS: &[Opt] = &[
         "64",
         Integer(0, 1024, |s, v| s.sentinel.max_peers = size(v)),
         "How many Sentinels are learned at most from the ones given; 0: none.",
+    ),
+    opt(
+        "primary.addr",
+        "",
+        Address(|s, v| s.fixed.primary = v),
+        "The primary, where there are no Sentinels: `host`, `host:port`, `[ipv6]:port` (port 6379 if none is given), or \
+         `unix:/path`. It stands in place of `sentinel.addrs`, and `redis://host:port/db` sets it. It is asked for its role as \
+         everywhere, and no other primary is looked for: when it is dead or demoted, calls wait for it within their timeouts. \
+         Every service name leads to it, and none is needed. Options about Sentinels, failovers and majorities (`sentinel.*`, \
+         `monitor`, `failover.*`, `timeout.sentinel`, `write.majority_ms`) may be set and have no effect, so that one program runs \
+         with and without Sentinels.",
     ),
     opt(
         "auth.username",
@@ -402,6 +416,13 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "replica.addrs",
+        "",
+        Addresses(|s, v| s.fixed.replicas = v),
+        "The replicas of `primary.addr`, with commas between: `host:port`. A replica is read from while it follows that \
+         primary by its own word, as where Sentinels list it.",
+    ),
+    opt(
         "replica.pick",
         "round-robin",
         Word(&[
@@ -485,13 +506,14 @@ fn size(value: u64) -> usize {
 const NO_LIMIT: &str = "; for a call without a limit give VIGIE_TIMEOUT_NONE as its timeout_ms";
 
 /// Names that other clients use for an option, where the spelling would not lead to it.
-const MEANT: [(&str, &str); 11] = [
+const MEANT: [(&str, &str); 12] = [
     ("pool.size", "pool.max"),
     ("max.connections", "pool.max"),
     ("timeout.command", "timeout.call"),
     ("sentinel", "sentinel.addrs"),
     ("sentinels", "sentinel.addrs"),
     ("hosts", "sentinel.addrs"),
+    ("replicas", "replica.addrs"),
     ("master", "service"),
     ("master.name", "service"),
     ("primary", "service"),
@@ -525,6 +547,9 @@ impl Opt {
             }
             OptionKind::Addresses(set) => {
                 return list::addresses(text, DATA_PORT).map(|v| set(settings, v)).map_err(|f| f.named(self.key));
+            }
+            OptionKind::Address(set) => {
+                return list::address(text, DATA_PORT).map(|v| set(settings, v)).map_err(|f| f.named(self.key));
             }
             OptionKind::Map(set) => return list::map(text).map(|v| set(settings, v)).map_err(|f| f.named(self.key)),
             OptionKind::Text(set) => {
@@ -577,6 +602,7 @@ impl Opt {
         match self.kind {
             OptionKind::Uri => "uri",
             OptionKind::Sentinels(_) | OptionKind::Addresses(_) => "addresses",
+            OptionKind::Address(_) => "address",
             OptionKind::Text(_) | OptionKind::Name(..) => "text",
             OptionKind::Secret(_) => "secret",
             OptionKind::Bool(_) => "bool",
@@ -602,7 +628,9 @@ impl Opt {
             OptionKind::DurationOrOff(min, max, _) => format!("{min} to {max} ms, off"),
             OptionKind::Word(words) => words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "),
             OptionKind::Uri | OptionKind::Sentinels(_) | OptionKind::Addresses(_) | OptionKind::Map(_) => String::new(),
-            OptionKind::Text(_) | OptionKind::Name(..) | OptionKind::Secret(_) => String::new(),
+            OptionKind::Address(_) | OptionKind::Text(_) | OptionKind::Name(..) | OptionKind::Secret(_) => {
+                String::new()
+            }
         }
     }
 

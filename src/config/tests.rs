@@ -20,7 +20,8 @@ fn other_value(key: &str) -> &'static str {
         "lane.share_at" => "7.5",
         "replica.pick" => "latency",
         "replica.fallback" => "error",
-        "replica.preferred" => "r1,r2:2",
+        "replica.preferred" | "replica.addrs" => "r1,r2:2",
+        "primary.addr" => "p2:7",
         "address.map" => "a:1=b:2",
         "tcp.keepalive_idle" | "tcp.keepalive_interval" => "7s",
         "tcp.user_timeout" | "pool.idle" | "pool.lifetime" | "pool.wait" => "77",
@@ -71,9 +72,13 @@ fn the_table_and_the_typed_defaults_agree() {
 #[test]
 fn every_option_is_accepted_and_changes_the_settings() {
     let passwords = [("auth.password", "a"), ("sentinel.password", "b")];
-    let before = settings(&passwords).unwrap();
+    let (with_sentinels, without) = ([("sentinel.addrs", "h1")], [("primary.addr", "p1")]);
     for option in OPTIONS {
-        let after = settings(&[passwords[0], passwords[1], (option.key, other_value(option.key))]).unwrap();
+        let is_fixed = matches!(option.key, "primary.addr" | "replica.addrs");
+        let base = [&passwords[..], if is_fixed { &without } else { &with_sentinels }].concat();
+        let before = config(&base).unwrap().settings().unwrap();
+        let after =
+            config(&[&base[..], &[(option.key, other_value(option.key))]].concat()).unwrap().settings().unwrap();
         assert_ne!(after, before, "{}", option.key);
     }
 }
@@ -148,6 +153,55 @@ fn the_uri_is_applied_where_it_is_set() {
     assert_eq!(settings.service.as_deref(), Some("other"));
     assert_eq!(settings.client.auth.password, Some(Secret::new("pw")));
     assert_eq!(settings.sentinel.auth, Credentials::default());
+}
+
+#[test]
+fn a_fixed_primary_stands_in_place_of_sentinels() {
+    let uri = ("uri", "redis://:pw@h:7/3?replica.addrs=r1,r2:8");
+    let fixed = config(&[uri]).unwrap().settings().unwrap();
+    let at = |text: &str| Endpoint::parse(text, DATA_PORT).unwrap();
+    assert_eq!(fixed.fixed, FixedSettings { primary: Some(at("h:7")), replicas: vec![at("r1"), at("r2:8")] });
+    assert_eq!((fixed.client.db, fixed.sentinel.addrs.len()), (3, 0));
+    assert_eq!(fixed.client.auth.password, Some(Secret::new("pw")));
+    // The service needs no name, and keeps the one that it is given.
+    assert_eq!(fixed.service.as_deref(), Some("h:7"));
+    let named = config(&[uri, ("service", "orders")]).unwrap().settings().unwrap();
+    assert_eq!(named.service.as_deref(), Some("orders"));
+    let on_a_socket = config(&[("primary.addr", "unix:/run/r.sock")]).unwrap().settings().unwrap();
+    assert_eq!(on_a_socket.fixed.primary, Some(at("unix:/run/r.sock")));
+    // A program's other settings stay as they are, those about Sentinels included.
+    for option in OPTIONS.iter().filter(|option| !matches!(option.key, "uri" | "sentinel.addrs")) {
+        let others = [uri, ("sentinel.password", "b"), (option.key, other_value(option.key))];
+        assert!(config(&others).unwrap().settings().is_ok(), "{}", option.key);
+    }
+    let strict = [uri, ("failover.fence", "off"), ("write.replicas", "1"), ("write.majority_ms", "300")];
+    assert!(config(&strict).unwrap().settings().is_ok());
+}
+
+#[test]
+fn a_uri_of_one_kind_replaces_the_other() {
+    let (sentinels, primary) = (("uri", "redis-sentinel://h1/m"), ("uri", "redis://h2?replica.addrs=r"));
+    let last = config(&[sentinels, primary]).unwrap().settings().unwrap();
+    assert!(last.sentinel.addrs.is_empty() && last.fixed.primary.is_some());
+    let last = config(&[primary, sentinels]).unwrap().settings().unwrap();
+    assert_eq!((last.sentinel.addrs.len(), last.fixed), (1, FixedSettings::default()));
+    // Replicas that were set before belong to the primary of the URI.
+    let apart = config(&[("replica.addrs", "r"), ("uri", "redis://h2")]).unwrap().settings().unwrap();
+    assert_eq!(apart.fixed.replicas.len(), 1);
+}
+
+#[test]
+fn a_primary_and_sentinels_together_are_refused() {
+    for (options, word) in [
+        (&[("primary.addr", "p")][..], "\"primary.addr\" and \"sentinel.addrs\" are both set"),
+        (&[("replica.addrs", "r")], "\"replica.addrs\" needs \"primary.addr\""),
+    ] {
+        assert!(message(options).contains(word), "{}", message(options));
+    }
+    let same = config(&[("uri", "redis://h?replica.addrs=r,h:6379")]).unwrap().settings().unwrap_err();
+    assert!(same.message().contains("names the primary (h:6379)"), "{same}");
+    let list = Config::new().set("primary.addr", "a,b").unwrap_err();
+    assert!(list.message().contains("one address, without a comma"), "{list}");
 }
 
 #[test]
@@ -278,6 +332,8 @@ fn only_dynamic_options_change_while_running() {
             assert_ne!(changed, base, "{}", option.key);
         }
     }
+    let fixed = config(&[("uri", "redis://h")]).unwrap().settings().unwrap();
+    assert_eq!(fixed.with("db", "2").unwrap().service, fixed.service);
     let dynamic: Vec<_> = OPTIONS.iter().filter(|option| option.dynamic).map(|option| option.key).collect();
     let wanted = ["db", "sentinel.username", "sentinel.password", "auth.username", "auth.password", "address.map"];
     assert_eq!(dynamic, wanted);

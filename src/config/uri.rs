@@ -1,4 +1,5 @@
-//! `redis-sentinel://user:password@host1:26379,host2/service?key=value`: split into the options that it stands for.
+//! `redis-sentinel://user:password@host1:26379,host2/service?key=value`, and `redis://user:password@host:6379/db?key=value` for a
+//! primary without Sentinels: split into the options that it stands for.
 //!
 //! Guarantees: no fault quotes anything that stands before an `@` or behind a password option, so that a password with an unescaped
 //! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).
@@ -8,12 +9,23 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use zeroize::Zeroizing;
 
-use super::endpoint::{Endpoint, SENTINEL_PORT};
+use super::endpoint::{DATA_PORT, Endpoint, SENTINEL_PORT};
 use super::secret::Secret;
 use super::value::shown;
 use crate::error::{Error, Result, Status};
 
-const SCHEME: &str = "redis-sentinel";
+/// What the hosts of a URI are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    /// `redis-sentinel://`: Sentinels, which name the primary.
+    Sentinels,
+    /// `redis://`: the primary itself.
+    Primary,
+}
+
+/// The options of addresses, by the scheme that sets them.
+const OF_SENTINELS: &[&str] = &["sentinel.addrs"];
+const OF_PRIMARY: &[&str] = &["primary.addr", "replica.addrs"];
 
 /// One option of a URI.
 pub(super) struct Part {
@@ -36,7 +48,7 @@ pub(super) enum UriFault {
 
 /// The options that a URI stands for, in the order in which they are to be set.
 pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
-    let rest = behind_scheme(text)?;
+    let (scheme, rest) = behind_scheme(text)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     if tail.contains('@') {
@@ -55,7 +67,10 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
         Some((user, hosts)) => (Some(user), hosts),
         None => (None, authority),
     };
-    push(&mut parts, "sentinel.addrs", Secret::new(sentinels(hosts, user.is_some())?));
+    match scheme {
+        Scheme::Sentinels => push(&mut parts, OF_SENTINELS[0], Secret::new(sentinels(hosts, user.is_some())?)),
+        Scheme::Primary => push(&mut parts, OF_PRIMARY[0], Secret::new(primary(hosts, user.is_some())?)),
+    }
     if let Some(user) = user {
         if has_another_user(user) {
             return bad(
@@ -67,13 +82,20 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
         push(&mut parts, "auth.username", username);
         push(&mut parts, "auth.password", password);
     }
-    if let Some(service) = service(path)? {
-        push(&mut parts, "service", service);
+    match scheme {
+        Scheme::Sentinels => service(path)?.into_iter().for_each(|name| push(&mut parts, "service", name)),
+        Scheme::Primary => database(path)?.into_iter().for_each(|number| push(&mut parts, "db", number)),
     }
     if let Some(query) = query {
         read_query(query, &mut parts)?;
     }
     Ok(parts)
+}
+
+/// The options that these parts replace: a URI names Sentinels or a primary, never both.
+pub(super) fn replaced_by(parts: &[Part]) -> &'static [&'static str] {
+    let names_primary = parts.first().is_some_and(|part| part.key == OF_PRIMARY[0]);
+    if names_primary { OF_SENTINELS } else { OF_PRIMARY }
 }
 
 fn push(parts: &mut Vec<Part>, key: &str, value: Secret) {
@@ -88,14 +110,18 @@ fn fault_in(place: &str, fault: impl std::fmt::Display) -> Error {
     Error::new(Status::Config, format!("option \"uri\": {place}: {fault}"))
 }
 
-fn behind_scheme(text: &str) -> Result<&str> {
-    match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => Ok(rest),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("rediss-sentinel") => Err(Error::new(
-            Status::Unsupported,
-            "option \"uri\": rediss-sentinel:// means TLS, which is not in this build",
-        )),
-        _ => bad("it does not begin with redis-sentinel://"),
+fn behind_scheme(text: &str) -> Result<(Scheme, &str)> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return bad("it does not begin with redis-sentinel:// or redis://");
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "redis-sentinel" => Ok((Scheme::Sentinels, rest)),
+        "redis" => Ok((Scheme::Primary, rest)),
+        tls @ ("rediss-sentinel" | "rediss") => {
+            let text = format!("option \"uri\": {tls}:// means TLS, which is not in this build");
+            Err(Error::new(Status::Unsupported, text))
+        }
+        _ => bad("it does not begin with redis-sentinel:// or redis://"),
     }
 }
 
@@ -114,6 +140,39 @@ fn sentinels(hosts: &str, has_user: bool) -> Result<String> {
         list.push(address.to_string());
     }
     Ok(list.join(","))
+}
+
+/// The primary between user and database, in its normal form.
+fn primary(host: &str, has_user: bool) -> Result<String> {
+    if host.is_empty() {
+        return bad("no host is named (redis://host:6379/db)");
+    }
+    if host.contains(',') {
+        return bad(
+            "redis:// names one primary; its replicas are given as ?replica.addrs=host:port,host:port, and Sentinels as \
+             redis-sentinel://host1,host2/service",
+        );
+    }
+    // Without an '@' what follows the colon may be a password whose host was forgotten.
+    let name = if has_user { Cow::Borrowed(host) } else { without_password(host) };
+    let place = format!("primary ({})", shown(&name));
+    let host = decode(host).map_err(|fault| fault_in(&place, fault))?;
+    let address = Endpoint::read_tcp(&host, DATA_PORT).map_err(|fault| fault_in(&place, fault))?;
+    Ok(address.to_string())
+}
+
+/// The database of `redis://host/db`.
+fn database(path: &str) -> Result<Option<Secret>> {
+    let number = path.strip_prefix('/').unwrap_or(path);
+    if number.is_empty() {
+        return Ok(None);
+    }
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return bad(
+            "the path of redis:// is the number of a database (redis://host:6379/0); a service has a name at Sentinels only",
+        );
+    }
+    Ok(Some(Secret::new(number)))
 }
 
 fn service(path: &str) -> Result<Option<Secret>> {
@@ -227,6 +286,22 @@ mod tests {
     }
 
     #[test]
+    fn a_uri_of_a_primary_becomes_options() {
+        let wanted = [
+            ("primary.addr", "[::1]:6380"),
+            ("auth.username", "ann"),
+            ("auth.password", "p:w"),
+            ("db", "7"),
+            ("replica.addrs", "h2,h3:1"),
+        ];
+        let wanted = wanted.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(parts("redis://ann:p%3Aw@[::1]:6380/7?replica.addrs=h2,h3:1"), wanted);
+        for short in ["redis://H", "REDIS://h/", "redis://h:6379"] {
+            assert_eq!(parts(short), [("primary.addr".to_owned(), "h:6379".to_owned())]);
+        }
+    }
+
+    #[test]
     fn parts_that_are_absent_set_nothing() {
         let wanted = vec![("sentinel.addrs".to_owned(), "h:26379".to_owned())];
         assert_eq!(parts("redis-sentinel://h"), wanted);
@@ -244,7 +319,15 @@ mod tests {
     fn each_fault_has_its_own_sentence() {
         for (uri, word) in [
             ("h1,h2", "does not begin with"),
-            ("redis://h", "does not begin with"),
+            ("http://h", "does not begin with"),
+            ("redis://", "no host is named"),
+            ("redis:///1", "no host is named"),
+            ("redis://h1,h2", "one primary"),
+            ("redis://a:b@h1:1,c:d@h2:2", "two users or passwords"),
+            ("redis://h:x", "\"h:***\""),
+            ("redis://a:b@h:70000", "\"h:70000\""),
+            ("redis://h/mymaster", "number of a database"),
+            ("redis://h/1/2", "number of a database"),
             ("redis-sentinel:///s", "no Sentinel"),
             ("redis-sentinel://h,/s", "Sentinel 2"),
             ("redis-sentinel://a:b@h:70000/s", "\"h:70000\""),
@@ -273,18 +356,24 @@ mod tests {
 
     #[test]
     fn tls_is_refused_by_name() {
-        let error = take_apart("rediss-sentinel://u:pw@h/s").err().unwrap();
-        assert_eq!(error.status(), Status::Unsupported);
-        assert!(error.message().contains("TLS") && !error.message().contains("pw"));
+        for scheme in ["rediss-sentinel", "rediss", "REDISS"] {
+            let error = take_apart(&format!("{scheme}://u:pw@h/s")).err().unwrap();
+            assert_eq!(error.status(), Status::Unsupported);
+            assert!(error.message().contains("TLS") && !error.message().contains("pw"));
+        }
     }
 
     #[test]
     fn no_piece_of_a_torn_password_is_shown() {
         for password in ["S1/S2", "S1?S2", "S1#S2", "S1?db=S2", "S1%S2", "S1@S2", "S1,S2", "S1?S2=S3&S4"] {
-            let text = message(&format!("redis-sentinel://u:{password}@h:x/m?db=x"));
-            assert!(!text.is_empty() && !text.replace("Sentinel", "").contains('S'), "{password}: {text}");
+            for scheme in ["redis-sentinel", "redis"] {
+                let text = message(&format!("{scheme}://u:{password}@h:x/m?db=x"));
+                assert!(!text.is_empty() && !text.replace("Sentinel", "").contains('S'), "{password}: {text}");
+            }
         }
-        let text = message("redis-sentinel://u:S1/m");
-        assert!(!text.replace("Sentinel", "").contains('S'), "{text}");
+        for torn in ["redis-sentinel://u:S1/m", "redis://u:S1/m", "redis://u:S1/1"] {
+            let text = message(torn);
+            assert!(!text.replace("Sentinel", "").contains('S'), "{text}");
+        }
     }
 }

@@ -18,7 +18,9 @@ impl Noun for vigie_sentinel {
 }
 
 /// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
-/// like.
+/// like. With a primary in place of Sentinels (the option primary.addr, or a URI redis://host:port/db) it is the same handle:
+/// every service name leads to that primary, and nobody else is asked. What is said of Sentinels below holds for the primary then:
+/// it must be there, and have confirmed its role.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT, and any value <= 0: do not wait; the first command
 /// asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
@@ -30,7 +32,7 @@ impl Noun for vigie_sentinel {
 /// Blocks: up to timeout_ms.
 /// Threads: [T]; the config is [C] meanwhile.
 /// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
-/// in time; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
+/// in time; VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_ROLE: the given primary did not, or is none; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
 /// call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
 /// the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.

@@ -188,7 +188,7 @@ pub enum vigie_event_kind {
     /// than the others.
     VIGIE_EVENT_SENTINEL = 1 << 9,
     /// A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
-    /// the library's own: role_unknown, epoch_reset.
+    /// the library's own: role_unknown, epoch_reset, fixed.
     VIGIE_EVENT_NOTICE = 1 << 10,
 }
 

@@ -43,6 +43,7 @@ pub(crate) enum Cause {
     OtherData,
     Contradicted,
     RoleUnknown,
+    Fixed,
 }
 
 /// A cause as the documentation and the tests see it.
@@ -160,7 +161,8 @@ impl Cause {
             Self::Unproven,
             "unproven",
             REPLICA,
-            "Mentioned: it is read from by the word of the Sentinels, because it does not give its role or its replication id.",
+            "Mentioned: it is read from by the word of the Sentinels, or of the configuration (`replica.addrs`), because it does not give \
+             its role or its replication id.",
         ),
         row(Self::NotListed, "not_listed", REPLICA, "Not fit: the Sentinels do not list it any more."),
         row(Self::SubjectivelyDown, "s_down", REPLICA, "Not fit: most Sentinels consider it down."),
@@ -178,13 +180,21 @@ impl Cause {
             Self::Contradicted,
             "contradicted",
             REPLICA,
-            "Not fit: it does not give all that is needed, and the Sentinels do not vouch for it.",
+            "Not fit: it does not give all that is needed, and the Sentinels (or the configuration) do not vouch for it.",
         ),
         row(
             Self::RoleUnknown,
             "role_unknown",
             NOTICE,
-            "The user may not ask the primary for its role by ROLE, HELLO or INFO; the word of the Sentinels counts.",
+            "The user may not ask the primary for its role by ROLE, HELLO or INFO; the word of the Sentinels counts, or that of the \
+             configuration (`primary.addr`).",
+        ),
+        row(
+            Self::Fixed,
+            "fixed",
+            NOTICE,
+            "The configuration gives the primary (`primary.addr`, `redis://`), and it has confirmed its role: no Sentinel is asked, and \
+             no other primary is looked for. Once for each service.",
         ),
     ];
 
@@ -249,6 +259,6 @@ mod tests {
             assert_eq!(Cause::TABLE.iter().filter(|other| other.word == row.word).count(), 1, "{}", row.word);
             assert!(row.kinds != 0 && row.word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.word);
         }
-        assert_eq!(Cause::RoleUnknown as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
+        assert_eq!(Cause::Fixed as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
     }
 }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cause::{Cause, Why};
-use super::discovery::{Report, Verified, Views, Word};
+use super::discovery::{Report, Views, Word};
 use super::replicas;
 use super::service::{DiscoveryState, Service, Urgency, Wanted};
 use super::shared::closed;
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use super::source::Source;
+use super::verify::Verified;
 use super::watch::{SentinelChange, TopologyEvent};
 use crate::config::MonitorMode;
 use crate::error::{Error, Status};
@@ -175,6 +177,9 @@ impl Service {
         } else if report.reset {
             let text = format!("the Sentinels name it under the epoch {}, after {}", after.epoch, before.epoch);
             self.notice(Why::own(Cause::EpochReset, text));
+        } else if self.source() == Source::Fixed && before.primary_announced.is_none() {
+            let text = "the configuration gives the primary, and it has confirmed its role: no Sentinel is asked, and no other is looked for";
+            self.notice(Why::own(Cause::Fixed, text));
         }
     }
 
@@ -187,7 +192,7 @@ impl Service {
         if let Some(replication) = &told.replication {
             self.learn_lineage(announced, replication);
         }
-        if let Some(why) = self.following.note_primary(at, told.role == Role::Unknown) {
+        if let Some(why) = self.following.note_primary(at, told.role == Role::Unknown, self.source()) {
             self.notice(why);
         }
     }

@@ -8,6 +8,7 @@
 
 use super::cause::{Cause, Why};
 use super::snapshot::Snapshot;
+use super::source::Source;
 use crate::config::Endpoint;
 use crate::net::{Replication, Role};
 use crate::sys::rank::Rank;
@@ -38,6 +39,8 @@ pub struct Line {
     pub in_grace: bool,
     /// What the Sentinels say about it: the node that it follows, and whether its link is up.
     pub listed: Option<(Option<Endpoint>, bool)>,
+    /// Who lists it.
+    pub source: Source,
 }
 
 /// The verdict on a replica so far.
@@ -103,16 +106,24 @@ impl Line {
         if connected || (self.in_grace && !theirs.syncing) { Weighed::Fit } else { broken() }
     }
 
-    /// The word of the Sentinels, who have asked the replica themselves, up to ten seconds ago.
+    /// The word of the Sentinels, who have asked the replica themselves, up to ten seconds ago; or that of the configuration, which
+    /// cannot vouch for a replica that follows another address than that of the primary.
     fn by_others(&self, at: Option<Endpoint>, state: &str, why: &str) -> Weighed {
         let stands = matches!(state, "" | "connected") || self.in_grace;
         match &self.listed {
             Some((follows, link_ok)) if stands && (*link_ok || self.in_grace) && (at.is_none() || *follows == at) => {
-                Weighed::Unproven(Why::own(Cause::Unproven, format!("{why}: the Sentinels' word for it is taken")))
+                Weighed::Unproven(Why::own(
+                    Cause::Unproven,
+                    format!("{why}: {} word for it is taken", self.source.whose()),
+                ))
             }
             _ => {
                 let at = named(at.as_ref());
-                let text = format!("{why}, it follows {at} (link: {state}), and the Sentinels say otherwise");
+                let word = match self.source {
+                    Source::Sentinels => "the Sentinels say otherwise",
+                    Source::Fixed => "the configuration cannot vouch for it",
+                };
+                let text = format!("{why}, it follows {at} (link: {state}), and {word}");
                 Weighed::Unfit(Why::own(Cause::Contradicted, text), false)
             }
         }
@@ -235,9 +246,10 @@ impl Following {
     }
 
     /// Notes whether the primary confirmed its role itself; what to report when it newly does not.
-    pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool) -> Option<Why> {
+    pub(super) fn note_primary(&self, primary: &Endpoint, unproven: bool, source: Source) -> Option<Why> {
         let text = format!(
-            "{primary} is taken for the primary on the Sentinels' word: no command that this user may call tells"
+            "{primary} is taken for the primary on {} word: no command that this user may call tells",
+            source.whose()
         );
         let why = Why::own(Cause::RoleUnknown, text);
         let is_new = self.state().remark(primary, unproven.then(|| (why.clone(), true)));

@@ -7,12 +7,14 @@
 use std::sync::{Arc, Weak};
 
 use super::finish::Discovery;
+use super::fixed;
 use super::monitor;
 use super::reach;
 use super::running;
 use super::sentinel::Sentinel;
 use super::service::{Driver, Service, Wanted};
 use super::shared::{Child, Shared, closed};
+use super::source::Source;
 use super::table::{self, ServiceRow};
 use super::watch::WATCHABLE;
 use crate::config::Settings;
@@ -22,11 +24,14 @@ use crate::resp::{Reply, ReplyBuilder};
 use crate::time::Deadline;
 
 impl Sentinel {
-    /// Creates a handle; with `wait`, only returns it once a Sentinel has answered.
+    /// Creates a handle; with `wait`, only returns it once a Sentinel has answered, or the primary if there are no Sentinels.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
         let shared = Shared::new(settings);
         if let Some(deadline) = wait {
-            reach::reach_any(&shared.settings(), shared.list(), deadline)?;
+            match shared.source() {
+                Source::Sentinels => reach::reach_any(&shared.settings(), shared.list(), deadline)?,
+                Source::Fixed => fixed::reach(&shared.settings(), deadline)?,
+            }
         }
         Ok(Self::new(shared))
     }
@@ -161,6 +166,6 @@ impl Drop for Sentinel {
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
     let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
-    let fenced = service.is_fenced();
-    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, fenced, deaf });
+    let (fenced, source) = (service.is_fenced(), service.source());
+    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, fenced, deaf, source });
 }

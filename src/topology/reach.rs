@@ -1,4 +1,4 @@
-//! Waits for the first Sentinel when a handle is created that is to wait for one.
+//! Waits for the first Sentinel when a handle is created that is to wait for one. How long and how often to try serves `fixed`, too.
 //!
 //! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error gives the latest failure of
 //! each Sentinel. Refused credentials end it at once. Leaves to others: everything that follows (service).
@@ -25,12 +25,17 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// The time that is left for the last attempt.
 const LAST_ATTEMPT: Duration = Duration::from_millis(20);
 
-/// Tries until one Sentinel has answered a PING. Waiting does not help against refused credentials.
+/// Tries until one Sentinel has answered a PING.
 pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Deadline) -> Result<()> {
-    let mut pause = PAUSES.0;
     let mut failures = BTreeMap::new();
+    insist(deadline, || reach_once(settings, list, &mut failures, deadline))
+}
+
+/// Tries until it succeeds, with pauses, or until the deadline. Waiting does not help against refused credentials.
+pub(super) fn insist(deadline: Deadline, mut once: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut pause = PAUSES.0;
     loop {
-        let error = match reach_once(settings, list, &mut failures, deadline) {
+        let error = match once() {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };

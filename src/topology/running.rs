@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use super::command::{Ask, CommandLinks, Ended, Ticket};
 use super::discovery::{self, Hearing, Report};
 use super::finish::{Discovery, failed};
+use super::fixed;
 use super::round::Round;
 use super::service::{Service, Urgency, Wanted};
+use super::source::Source;
 use crate::config::Endpoint;
 use crate::error::Result;
 use crate::net::LinkOptions;
@@ -114,8 +116,25 @@ fn finish_here(discovery: Discovery, hearing: Hearing) {
     }
 }
 
-/// Runs a discovery on this thread, with links of its own.
+/// Runs a discovery on this thread, with links of its own if there are Sentinels to ask.
 pub(super) fn run_alone(discovery: Discovery, until: Deadline) {
+    match discovery.service().source() {
+        Source::Sentinels => ask_sentinels(discovery, until),
+        Source::Fixed => ask_primary(discovery),
+    }
+}
+
+/// Asks the primary that the configuration gives.
+fn ask_primary(discovery: Discovery) {
+    let service = Arc::clone(discovery.service());
+    if !service.is_wanted() {
+        return discovery.abandon();
+    }
+    let settings = service.shared.settings();
+    discovery.finish(fixed::discover(service.name(), &settings, &service.known(), &service.pauses));
+}
+
+fn ask_sentinels(discovery: Discovery, until: Deadline) {
     let Some(mut running) = Running::begin(discovery, 0, Urgency::Now) else { return };
     let mut links = CommandLinks::default();
     // Without a waker the result of a lookup is noticed at the next check.

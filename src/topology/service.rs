@@ -15,6 +15,7 @@ use super::judge::{Known, Proposal};
 use super::pauses::Pauses;
 use super::shared::{Shared, closed};
 use super::snapshot::Snapshot;
+use super::source::Source;
 use super::watch::{Notice, ReplicaChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
@@ -196,6 +197,11 @@ impl Service {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its nodes are learned from.
+    pub fn source(&self) -> Source {
+        self.shared.source()
     }
 
     /// The current snapshot, to keep.
@@ -381,6 +387,9 @@ impl Service {
             _ => {
                 let snapshot = self.load();
                 let text = match snapshot.primary.as_ref().filter(|_| state.suspicion.is_none()) {
+                    Some(primary) if self.source() == Source::Fixed => format!(
+                        "service {name}: the primary {primary} was still being asked for its role when the time was over (after {ms} ms)"
+                    ),
                     Some(primary) => format!(
                         "service {name}: the Sentinels were still being asked when the time was over (after {ms} ms); the primary \
                          known before is {primary}"
@@ -561,7 +570,7 @@ impl Service {
         drop(state);
         let (id, older) = self.following.ids(snapshot.primary_announced.as_ref());
         let listed = listed.map(|view| (view.follows.clone(), view.link_ok));
-        Line { leaders, id, older, in_grace, listed }
+        Line { leaders, id, older, in_grace, listed, source: self.source() }
     }
 
     fn dialled(&self, announced: &Endpoint) -> Endpoint {

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::cause::{Cause, Why};
 use super::peers::SentinelList;
+use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
@@ -26,6 +27,7 @@ use crate::time::Deadline;
 /// What a sentinel handle and its services share.
 pub(super) struct Shared {
     settings: ArcSwap<Settings>,
+    source: Source,
     list: Arc<SentinelList>,
     closed: AtomicBool,
     config_version: AtomicU64,
@@ -47,6 +49,7 @@ impl Shared {
     pub(super) fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             list: Arc::new(SentinelList::new(&settings.sentinel.addrs)),
+            source: Source::of(&settings),
             settings: ArcSwap::from_pointee(settings),
             closed: AtomicBool::new(false),
             config_version: AtomicU64::new(1),
@@ -71,6 +74,11 @@ impl Shared {
     pub(super) fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
         self.config_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Where the nodes of the services are learned from.
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     pub(super) fn list(&self) -> &Arc<SentinelList> {

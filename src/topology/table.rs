@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
+use super::source::Source;
 use crate::error::Error;
 use crate::resp::ReplyBuilder;
 use crate::resp::fields::{
@@ -30,6 +31,8 @@ pub(super) struct ServiceRow {
     pub(super) fenced: bool,
     /// Which events are not heard, by Sentinel.
     pub(super) deaf: BTreeMap<String, String>,
+    /// Where its nodes are learned from.
+    pub(super) source: Source,
 }
 
 /// A Sentinel, and which of its events are not heard.
@@ -112,6 +115,13 @@ const SERVICE: &[Field<ServiceRow>] = &[
         "",
         "Whether writes are held back because of a failover, as the event FENCE tells. The option `write.majority_ms`, which a client \
          may have for itself, does not count here.",
+    ),
+    field(
+        "discovery",
+        Text(|of| of.source.word().into()),
+        "",
+        "`sentinels`: the Sentinels name the primary and list its replicas. `fixed`: the configuration gives them (`primary.addr`), and \
+         what only Sentinels tell (`epoch`, `quorum`, a replica's `flags`, `offset` and `priority`) is 0 or empty.",
     ),
 ];
 

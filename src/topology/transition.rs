@@ -19,6 +19,7 @@ use super::presence::Presence;
 use super::service::{DiscoveryState, Service, Urgency};
 use super::shared::closed;
 use super::snapshot::Snapshot;
+use super::source::Source;
 use super::watch::{FenceChange, Switch, TopologyEvent};
 use crate::config::Endpoint;
 use crate::error::{Error, Result, Status, flags};
@@ -89,9 +90,12 @@ impl Service {
         }
     }
 
-    /// When a majority of all Sentinels last named the primary; `None`: never.
+    /// When a majority of all Sentinels last named the primary; `None`: never. A configuration that gives it names it always.
     pub fn confirmed(&self) -> Option<Instant> {
-        self.state().confirmed
+        match self.source() {
+            Source::Sentinels => self.state().confirmed,
+            Source::Fixed => Some(Instant::now()),
+        }
     }
 
     /// A Sentinel announced a failover of this primary. A word about a former primary is ignored.

@@ -64,13 +64,16 @@ proptest! {
     #[test]
     fn any_uri_is_taken_or_refused(tail in soup(20)) {
         said("uri", &format!("redis-sentinel://{tail}"));
+        said("uri", &format!("redis://{tail}"));
     }
 
     #[test]
     fn a_uri_never_shows_its_password(user in "[a-z]{0,3}", password in password(), hosts in soup(4), tail in soup(8)) {
-        let uri = format!("redis-sentinel://{user}:{password}@{hosts}{tail}");
-        let said = said("uri", &uri);
-        prop_assert!(!said.contains(MARK), "{uri}\n{said}");
+        for scheme in ["redis-sentinel", "redis"] {
+            let uri = format!("{scheme}://{user}:{password}@{hosts}{tail}");
+            let said = said("uri", &uri);
+            prop_assert!(!said.contains(MARK), "{uri}\n{said}");
+        }
     }
 
     #[test]

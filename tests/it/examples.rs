@@ -105,6 +105,20 @@ fn submit_gets_each_completion() {
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
 }
 
+/// Laptops and CI run the program that will ship: only the URI differs.
+#[test]
+fn each_example_runs_on_a_primary_without_sentinels() {
+    let nodes = Deployment::new("examples-fixed").replicas(1).sentinels(0).start();
+    let (primary, replica) = (nodes.node("mymaster-0"), nodes.node("mymaster-1"));
+    let uri = format!("redis://{}?replica.addrs={}", primary.addr(), replica.addr());
+    assert!(output_of("hello", &uri).starts_with("the replica says: "));
+    assert_eq!(primary.cmd(&["GET", "greeting"]).text(), "hello");
+    assert!(output_of("split", &uri).contains("\nthe primary says: 1 visits\n"));
+    assert_eq!(output_of("pipeline", &uri).lines().count(), 5);
+    assert!(output_of("threads", &uri).ends_with(" 0 wrong\n"));
+    assert_eq!(output_of("submit", &uri), "10000 calls, 0 failed\n");
+}
+
 /// The example has no client: its own requests must be enough to be told of the failover.
 #[test]
 fn events_tells_of_a_failover() {
@@ -212,6 +226,8 @@ fn examples_explain_what_is_wrong() {
         ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
+        ("hello", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
+        ("hello", "rediss://127.0.0.1:1", "VIGIE_ERR_UNSUPPORTED: "),
     ] {
         let output = Command::new(compiled(name)).arg(uri).output().expect("it starts");
         let text = String::from_utf8_lossy(&output.stderr);

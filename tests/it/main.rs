@@ -34,6 +34,7 @@ mod examples;
 mod exports;
 mod failover;
 mod fence;
+mod fixed;
 mod install;
 mod isolation;
 mod kit;
