@@ -398,8 +398,8 @@ const char *vigie_version(void);
 uint32_t vigie_version_number(void);
 
 /**
- * Whether this build of the library has a feature: 1 or 0. This version knows "resp3" and "unix" (Unix sockets for
- * data nodes).
+ * Whether this build of the library has a feature: 1 or 0. This version knows "resp3", "unix" (Unix sockets
+ * for data nodes) and "tls" (not in a build with TLS=0).
  *
  * Ownership: the name is only read; nothing to free.
  * Blocks: no.

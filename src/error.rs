@@ -191,8 +191,10 @@ impl Error {
         Self::new(Status::Limit, format!("no memory for {bytes} bytes of {what}"))
     }
 
-    /// An error of the system, with its errno and text behind the sentence.
+    /// An error of the system, with its errno and text behind the sentence; a fault of TLS has its own status.
     pub fn from_io(status: Status, what: impl fmt::Display, cause: &std::io::Error) -> Self {
+        let is_tls = cause.get_ref().is_some_and(|inner| inner.is::<TlsFault>());
+        let status = if is_tls { Status::Tls } else { status };
         let mut error = Self::new(status, format!("{what}: {}", system_text(cause)));
         error.0.errno = cause.raw_os_error().unwrap_or(0);
         error
@@ -356,6 +358,25 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What went wrong with TLS on a connection, inside an error of its I/O.
+#[derive(Debug, Clone)]
+pub struct TlsFault(String);
+
+impl TlsFault {
+    /// With this sentence.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for TlsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsFault {}
 
 /// The system's text for an error, without the number that std puts behind it: that is [`Error::errno`].
 pub fn system_text(cause: &std::io::Error) -> String {

@@ -50,8 +50,9 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
   other than `off`); up to 4 for jobs that never wait for the network; up to 40 that open connections, two for one host, so that there
   are many only while as many hosts hang; up to 2 that resolve names. They start when there is work, and all but the first end 2 s after it.
   Calls do their input and output on the threads of the program.
-- **TLS** is not in this build: `rediss-sentinel://` and `rediss://` give `VIGIE_ERR_UNSUPPORTED`, options whose names
-  begin with `tls` `VIGIE_ERR_CONFIG`.
+- **TLS** is off, apart for the data nodes (`tls`) and the Sentinels (`sentinel.tls`); `rediss-sentinel://` sets both. Options below a
+  switch that is off are refused, so that nobody speaks plainly by mistake. A build without TLS (`vigie_has_feature(\"tls\")` is 0)
+  refuses the switches with `VIGIE_ERR_UNSUPPORTED`. [docs/tls.md](docs/tls.md) says what each failure means.
 
 The column *changes* says where an option can be set besides the sentinel handle's own configuration: **client** = a
 client may have its own value (the configuration given to `vigie_primary_for` and its like); **running** = it can be

@@ -12,11 +12,13 @@ use super::uri::{self, UriFault};
 use super::value::shown;
 use crate::error::{Error, Status};
 
-/// What `sentinel.addrs` holds: the addresses, and the credentials if entries of the form `redis://` carry some.
+/// What `sentinel.addrs` holds: the addresses, the credentials if entries of the form `redis://` carry some, and whether entries of the
+/// form `rediss://` ask for TLS.
 #[derive(Debug, PartialEq)]
 pub(super) struct SentinelList {
     pub(super) addrs: Vec<Endpoint>,
     pub(super) auth: Option<Credentials>,
+    pub(super) tls: bool,
 }
 
 /// Why a list is refused: the status and a sentence without the option's name.
@@ -35,8 +37,18 @@ impl ListFault {
 
 /// Reads `sentinel.addrs`.
 pub(super) fn sentinels(text: &str) -> Result<SentinelList, ListFault> {
-    let mut list = SentinelList { addrs: Vec::new(), auth: None };
+    let mut list = SentinelList { addrs: Vec::new(), auth: None, tls: false };
+    let is_tls = |entry: &str| entry.starts_with("rediss://");
     for (number, entry) in entries(text)? {
+        if list.tls && entry.starts_with("redis://") {
+            let cause = "redis:// means no TLS, and an earlier entry begins with rediss://; all Sentinels share one";
+            return Err(ListFault::entry(number, &no_uri(entry), cause));
+        }
+        if is_tls(entry) && !list.tls && !list.addrs.is_empty() {
+            let cause = "rediss:// means TLS, and an earlier entry has none; all Sentinels share one";
+            return Err(ListFault::entry(number, &no_uri(entry), cause));
+        }
+        list.tls |= is_tls(entry);
         let (address, auth) = match entry.split_once("://") {
             Some((scheme, rest)) => sentinel_uri(number, scheme, rest)?,
             None => (plain(entry).map_err(|fault| ListFault::entry(number, entry, fault))?, None),
@@ -140,10 +152,7 @@ fn sentinel_uri(number: usize, scheme: &str, rest: &str) -> Result<(Endpoint, Op
     };
     let fault = |cause: &dyn std::fmt::Display| ListFault::entry(number, &name, cause);
     match scheme {
-        "redis" => {}
-        "rediss" => {
-            return Err(ListFault(Status::Unsupported, fault(&"TLS is not in this build").1));
-        }
+        "redis" | "rediss" => {}
         "redis-sentinel" => return Err(fault(&"a whole URI belongs in the option \"uri\"; here stands host:port")),
         _ => return Err(fault(&"it is none of host, host:port, [ipv6]:port, redis://[user][:password]@host:port")),
     }
@@ -207,10 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn tls_entries_are_named_and_unsupported() {
-        let fault = sentinels("h1,rediss://:pw@h2").unwrap_err();
-        assert_eq!(fault.0, Status::Unsupported);
-        assert!(fault.1.contains("entry 2") && fault.1.contains("TLS") && !fault.1.contains("pw"), "{}", fault.1);
+    fn entries_with_and_without_tls_do_not_mix() {
+        assert!(sentinels("rediss://:pw@h1,h2").unwrap().tls && !sentinels("h1,redis://h2").unwrap().tls);
+        for (text, number) in [("h1,rediss://:pw@h2", "entry 2"), ("rediss://h1,h2,redis://:pw@h3", "entry 3")] {
+            let text = message(text);
+            assert!(text.contains(number) && text.contains("TLS") && !text.contains("pw"), "{text}");
+        }
     }
 
     #[test]

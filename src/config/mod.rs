@@ -25,7 +25,7 @@ pub use secret::{Credentials, Secret};
 pub use settings::{
     ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Pick,
     PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings,
-    TcpSettings, WriteSettings,
+    TcpSettings, TlsSettings, TlsVerify, TlsVersion, WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};
 
@@ -111,6 +111,9 @@ impl Config {
         let list = list::sentinels(value).map_err(|fault| fault.named(option.key))?;
         let addrs: Vec<_> = list.addrs.iter().map(ToString::to_string).collect();
         self.keep(option.key, Secret::new(addrs.join(",")));
+        if list.tls {
+            self.keep("sentinel.tls", Secret::new("on"));
+        }
         if let Some(auth) = list.auth {
             self.keep("sentinel.username", Secret::new(auth.username.unwrap_or_default()));
             self.keep("sentinel.password", auth.password.unwrap_or_else(|| Secret::new("")));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::map::AddressMap;
-use super::secret::Credentials;
+use super::secret::{Credentials, Secret};
 use super::table;
 use crate::error::{Error, Result, Status};
 use crate::resp::Limits;
@@ -41,6 +41,8 @@ pub struct SentinelSettings {
     pub addrs: Vec<Endpoint>,
     /// The Sentinels' own credentials; those of the data nodes never go there.
     pub auth: Credentials,
+    /// Whether and how connections to them are encrypted.
+    pub tls: TlsSettings,
     /// How long one Sentinel may take to answer.
     pub timeout: Duration,
     /// How many other Sentinels a Sentinel must know for its answer to count.
@@ -131,6 +133,8 @@ pub enum Replicas {
 pub struct ClientSettings {
     /// The data nodes' credentials.
     pub auth: Credentials,
+    /// Whether and how connections to them are encrypted.
+    pub tls: TlsSettings,
     /// The database of every connection.
     pub db: u32,
     /// RESP version.
@@ -163,6 +167,51 @@ pub struct ClientSettings {
     pub limits: Limits,
     /// From announced addresses to reachable ones.
     pub address_map: AddressMap,
+}
+
+/// Whether and how connections of one kind are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// What the names of its options begin with, for messages.
+    pub prefix: &'static str,
+    /// Whether they are.
+    pub on: bool,
+    /// The file with the certificates that are trusted; `None`: those of the system.
+    pub ca: Option<String>,
+    /// The files with the client's certificate and its key: both or none.
+    pub cert: Option<String>,
+    /// See [`TlsSettings::cert`].
+    pub key: Option<String>,
+    /// The password of an encrypted key.
+    pub key_password: Option<Secret>,
+    /// The name that the certificate must be for, and that is sent as SNI; `None`: the host that is dialled.
+    pub server_name: Option<String>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// What is checked of the server's certificate.
+    pub verify: TlsVerify,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    #[default]
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+/// What is checked of a server's certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVerify {
+    /// Who has signed it, its dates and its names.
+    #[default]
+    Full,
+    /// The same without the names.
+    Ca,
+    /// Nothing.
+    None,
 }
 
 /// RESP version of a connection.
@@ -285,6 +334,7 @@ impl Default for SentinelSettings {
         Self {
             addrs: Vec::new(),
             auth: Credentials::default(),
+            tls: TlsSettings::plain("sentinel.tls"),
             timeout: Duration::from_millis(500),
             min_others: 0,
             max_peers: 64,
@@ -302,6 +352,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             auth: Credentials::default(),
+            tls: TlsSettings::plain("tls"),
             db: 0,
             protocol: Protocol::Auto,
             client_name: None,
@@ -366,6 +417,70 @@ impl Default for RetrySettings {
     }
 }
 
+impl TlsSettings {
+    /// No TLS.
+    fn plain(prefix: &'static str) -> Self {
+        Self {
+            prefix,
+            on: false,
+            ca: None,
+            cert: None,
+            key: None,
+            key_password: None,
+            server_name: None,
+            min_version: TlsVersion::default(),
+            verify: TlsVerify::default(),
+        }
+    }
+
+    /// The option of this name, as messages show it.
+    fn name(&self, rest: &str) -> String {
+        format!("\"{}.{rest}\"", self.prefix)
+    }
+
+    /// An option that has no effect while these connections are not encrypted.
+    fn idle_option(&self) -> Option<&'static str> {
+        let set = [
+            ("ca", self.ca.is_some()),
+            ("cert", self.cert.is_some()),
+            ("key", self.key.is_some()),
+            ("key_password", self.key_password.is_some()),
+            ("server_name", self.server_name.is_some()),
+            ("min_version", self.min_version != TlsVersion::default()),
+            ("verify", self.verify != TlsVerify::default()),
+        ];
+        set.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name)
+    }
+
+    /// Checks across the options. `also_for`: they count for other connections as well, which are encrypted.
+    fn settle(&self, also_for: bool) -> Result<()> {
+        if let (false, false, Some(name)) = (self.on, also_for, self.idle_option()) {
+            let (name, switch) = (self.name(name), self.prefix);
+            return refuse(format_args!(
+                "option {name} is set and \"{switch}\" is off: set \"{switch}\" to on, or leave the option out"
+            ));
+        }
+        let (cert, key) = (self.name("cert"), self.name("key"));
+        match (&self.cert, &self.key, &self.key_password) {
+            (Some(_), None, _) => refuse(format_args!("option {cert} is set without {key}")),
+            (None, Some(_), _) => refuse(format_args!("option {key} is set without {cert}")),
+            (None, None, Some(_)) => refuse(format_args!("option {} is set without {key}", self.name("key_password"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is left out is as for the data nodes.
+    fn fill_from(&mut self, nodes: &Self) {
+        if self.ca.is_none() {
+            self.ca.clone_from(&nodes.ca);
+        }
+        if self.cert.is_none() {
+            (self.cert, self.key) = (nodes.cert.clone(), nodes.key.clone());
+            self.key_password.clone_from(&nodes.key_password);
+        }
+    }
+}
+
 /// Lanes when `lane.max` is left at its default.
 const LANES: usize = 4;
 
@@ -391,6 +506,11 @@ impl Settings {
         self.sentinel.client_name.clone_from(&self.client.client_name);
         self.sentinel.address_map.clone_from(&self.client.address_map);
         check_auth(&self.sentinel.auth, "sentinel")?;
+        if (self.client.tls.on || self.sentinel.tls.on) && !cfg!(feature = "tls") {
+            let text = "TLS is not in this build: options \"tls\" and \"sentinel.tls\" must be off";
+            return Err(Error::new(Status::Unsupported, text));
+        }
+        self.client.tls.settle(self.sentinel.tls.on && self.fixed.primary.is_none())?;
         if self.fixed.primary.is_some() {
             return self.settle_fixed();
         }
@@ -403,6 +523,7 @@ impl Settings {
         if sentinel.addrs.is_empty() {
             return refuse("no Sentinel is given: set \"sentinel.addrs\" or \"uri\"");
         }
+        sentinel.tls.settle(false)?;
         let others = sentinel.addrs.len() - 1 + sentinel.max_peers;
         if sentinel.min_others as usize > others {
             return refuse(format_args!(
@@ -411,7 +532,11 @@ impl Settings {
                 sentinel.min_others
             ));
         }
-        self.client.settle_with(sentinel)
+        self.client.settle_with(sentinel)?;
+        if self.sentinel.tls.on {
+            self.sentinel.tls.fill_from(&self.client.tls);
+        }
+        Ok(())
     }
 
     /// Checks what is set for a fixed primary. There is nobody to watch, and the service needs no name.
@@ -426,6 +551,7 @@ impl Settings {
             return refuse(format_args!("option \"replica.addrs\" names the primary ({primary})"));
         }
         self.sentinel.monitor.mode = MonitorMode::Off;
+        self.sentinel.tls.on = false;
         self.service.get_or_insert_with(|| primary.to_string());
         self.client.settle_with(&self.sentinel)
     }

@@ -11,7 +11,7 @@ use super::list;
 use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
-use super::settings::{Fallback, MonitorMode, Pick, ProbePolicy, Protocol, Replicas, Settings};
+use super::settings::{Fallback, MonitorMode, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify, TlsVersion};
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
@@ -91,7 +91,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         Uri,
         "All in one: `redis-sentinel://user:password@host1:26379,host2,[::1]:26380/service?key=value`, or without \
          Sentinels `redis://user:password@host:6379/db?key=value` (`primary.addr`). User and password are those of the data \
-         nodes; each key of the query is an option of this page. A URI of one kind replaces the addresses of the other.",
+         nodes; each key of the query is an option of this page. A URI of one kind replaces the addresses of the other. \
+         `rediss-sentinel://` and `rediss://`: the same with TLS (`tls`, and `sentinel.tls` for the Sentinels).",
     ),
     opt("service", "", Name(|s, v| s.service = v, false), "The service of clients that are made without naming one."),
     opt("db", "0", Integer(0, 2_147_483_647, |s, v| s.client.db = small(v)), "The database of every connection.")
@@ -119,6 +120,13 @@ pub(super) static OPTIONS: &[Opt] = &[
          `disconnect`: they are polled, and no connection to them is kept between polls; `off`: they are asked \
          when something fails. Without their events nothing holds writes back in time: with `disconnect` and `off` \
          acknowledged writes can be lost in a planned failover, and `write.replicas` may be `all` only.",
+    ),
+    opt(
+        "tls",
+        "off",
+        Word(&[("on", |s| s.client.tls.on = true), ("off", |s| s.client.tls.on = false)]),
+        "Whether connections to the data nodes are encrypted. Never over a Unix socket. The Sentinels have `sentinel.tls`; \
+         a URI that begins with `rediss-sentinel://` sets both.",
     ),
     opt(
         "sentinel.addrs",
@@ -149,6 +157,64 @@ pub(super) static OPTIONS: &[Opt] = &[
         "How many Sentinels are learned at most from the ones given; 0: none.",
     ),
     opt(
+        "sentinel.tls",
+        "off",
+        Word(&[("on", |s| s.sentinel.tls.on = true), ("off", |s| s.sentinel.tls.on = false)]),
+        "Whether connections to the Sentinels are encrypted. The data nodes have `tls`. Entries of `sentinel.addrs` that begin with \
+         `rediss://` set it, too.",
+    ),
+    opt(
+        "sentinel.tls.ca",
+        "",
+        Text(|s, v| s.sentinel.tls.ca = v),
+        "File with the certificates (PEM) of those who may sign a server's certificate. Empty: those of `tls.ca`; \
+         `system`: those of the system.",
+    ),
+    opt(
+        "sentinel.tls.cert",
+        "",
+        Text(|s, v| s.sentinel.tls.cert = v),
+        "File with the certificate (PEM) that is shown to a Sentinel that asks for one. Needs `sentinel.tls.key`. Empty: `tls.cert` \
+         with `tls.key`.",
+    ),
+    opt(
+        "sentinel.tls.key",
+        "",
+        Text(|s, v| s.sentinel.tls.key = v),
+        "File with the key (PEM) of `sentinel.tls.cert`.",
+    ),
+    opt(
+        "sentinel.tls.key_password",
+        "",
+        OptionKind::Secret(|s, v| s.sentinel.tls.key_password = v),
+        "Password of `sentinel.tls.key`, if the key is encrypted (PKCS#8, PBES2, as openssl writes it).",
+    ),
+    opt(
+        "sentinel.tls.server_name",
+        "",
+        Name(|s, v| s.sentinel.tls.server_name = v, true),
+        "The name that a Sentinel's certificate must be for, and that is sent to it (SNI). Empty: the host that is connected to.",
+    ),
+    opt(
+        "sentinel.tls.min_version",
+        "1.2",
+        Word(&[
+            ("1.2", |s| s.sentinel.tls.min_version = TlsVersion::Tls12),
+            ("1.3", |s| s.sentinel.tls.min_version = TlsVersion::Tls13),
+        ]),
+        "The oldest version of TLS that is spoken.",
+    ),
+    opt(
+        "sentinel.tls.verify",
+        "full",
+        Word(&[
+            ("full", |s| s.sentinel.tls.verify = TlsVerify::Full),
+            ("ca", |s| s.sentinel.tls.verify = TlsVerify::Ca),
+            ("none", |s| s.sentinel.tls.verify = TlsVerify::None),
+        ]),
+        "What is checked of a Sentinel's certificate, as in `tls.verify`.",
+    ),
+    opt(
         "primary.addr",
         "",
         Address(|s, v| s.fixed.primary = v),
@@ -173,6 +239,59 @@ pub(super) static OPTIONS: &[Opt] = &[
         "Password at the data nodes, primary and replicas.",
     )
     .dynamic(),
+    opt(
+        "tls.ca",
+        "",
+        Text(|s, v| s.client.tls.ca = v),
+        "File with the certificates (PEM) of those who may sign a server's certificate. Empty or `system`: those of the system, from \
+         the usual places.",
+    ),
+    opt(
+        "tls.cert",
+        "",
+        Text(|s, v| s.client.tls.cert = v),
+        "File with the certificate (PEM) that is shown to a server that asks for one, and the certificates between it and its \
+         CA behind it. Needs `tls.key`.",
+    ),
+    opt(
+        "tls.key",
+        "",
+        Text(|s, v| s.client.tls.key = v),
+        "File with the key (PEM) of `tls.cert`.",
+    ),
+    opt(
+        "tls.key_password",
+        "",
+        OptionKind::Secret(|s, v| s.client.tls.key_password = v),
+        "Password of `tls.key`, if the key is encrypted (PKCS#8, PBES2, as openssl writes it).",
+    ),
+    opt(
+        "tls.server_name",
+        "",
+        Name(|s, v| s.client.tls.server_name = v, true),
+        "The name that a server's certificate must be for, and that is sent to it (SNI). Empty: the host that is connected to, a name or \
+         an address.",
+    ),
+    opt(
+        "tls.min_version",
+        "1.2",
+        Word(&[
+            ("1.2", |s| s.client.tls.min_version = TlsVersion::Tls12),
+            ("1.3", |s| s.client.tls.min_version = TlsVersion::Tls13),
+        ]),
+        "The oldest version of TLS that is spoken.",
+    ),
+    opt(
+        "tls.verify",
+        "full",
+        Word(&[
+            ("full", |s| s.client.tls.verify = TlsVerify::Full),
+            ("ca", |s| s.client.tls.verify = TlsVerify::Ca),
+            ("none", |s| s.client.tls.verify = TlsVerify::None),
+        ]),
+        "What is checked of a server's certificate. `full`: its signers, its dates and its names; `ca`: not the names; `none`: \
+         nothing, so that anybody between here and the server can read and change everything.",
+    ),
     opt(
         "client.name",
         "",
@@ -526,11 +645,9 @@ pub(super) fn find(key: &str) -> Result<&'static Opt> {
     if let Some(option) = OPTIONS.iter().find(|option| option.key == key) {
         return Ok(option);
     }
-    let is_tls = key == "tls" || key.starts_with("tls.") || key.starts_with("sentinel.tls");
     let meant = MEANT.iter().find(|(other, _)| other.eq_ignore_ascii_case(&key.replace(['_', '-'], ".")));
     let near = || nearest(key, OPTIONS.iter().map(|option| option.key));
     let hint = match meant.map(|(_, known)| *known).or_else(near) {
-        _ if is_tls => "TLS is not in this build".to_owned(),
         Some(known) => format!("did you mean {known:?}?"),
         None => "CONFIGURATION.md lists those that exist".to_owned(),
     };

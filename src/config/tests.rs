@@ -30,6 +30,9 @@ fn other_value(key: &str) -> &'static str {
         "monitor" => "disconnect",
         "monitor.interval" | "failover.fence_max" => "777",
         "failover.fence" => "off",
+        "tls" | "sentinel.tls" => "on",
+        key if key.ends_with("tls.min_version") => "1.3",
+        key if key.ends_with("tls.verify") => "ca",
         "failover.probe" => "eager",
         "write.majority_ms" => "30s",
         _ => "2",
@@ -71,11 +74,17 @@ fn the_table_and_the_typed_defaults_agree() {
 
 #[test]
 fn every_option_is_accepted_and_changes_the_settings() {
-    let passwords = [("auth.password", "a"), ("sentinel.password", "b")];
-    let (with_sentinels, without) = ([("sentinel.addrs", "h1")], [("primary.addr", "p1")]);
     for option in OPTIONS {
+        // What it needs besides.
+        let needed: &[_] = match option.key {
+            key if key.starts_with("sentinel.tls.") => {
+                &[("sentinel.tls", "on"), ("sentinel.tls.cert", "file"), ("sentinel.tls.key", "file")]
+            }
+            key if key.starts_with("tls.") => &[("tls", "on"), ("tls.cert", "file"), ("tls.key", "file")],
+            _ => &[("auth.password", "a"), ("sentinel.password", "b")],
+        };
         let is_fixed = matches!(option.key, "primary.addr" | "replica.addrs");
-        let base = [&passwords[..], if is_fixed { &without } else { &with_sentinels }].concat();
+        let base = [needed, if is_fixed { &[("primary.addr", "p1")] } else { &[("sentinel.addrs", "h1")] }].concat();
         let before = config(&base).unwrap().settings().unwrap();
         let after =
             config(&[&base[..], &[(option.key, other_value(option.key))]].concat()).unwrap().settings().unwrap();
@@ -122,12 +131,38 @@ fn an_unknown_option_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
-fn tls_options_say_that_this_build_has_none() {
-    for key in ["tls", "tls.ca", "sentinel.tls"] {
-        assert!(Config::new().set(key, "true").unwrap_err().message().ends_with("TLS is not in this build"));
+fn tls_is_for_both_sides_apart_and_what_is_left_out_for_the_sentinels_is_as_for_the_nodes() {
+    let settings = |options: &[(&str, &str)]| {
+        let given = [&[("sentinel.addrs", "h")], options].concat();
+        config(&given).unwrap().settings().map(|settings| (settings.client.tls, settings.sentinel.tls))
+    };
+    let (nodes, sentinels) = settings(&[("tls", "true")]).unwrap();
+    assert!(nodes.on && !sentinels.on);
+    let pair = [("tls.ca", "/ca"), ("tls.cert", "/c"), ("tls.key", "/k"), ("tls.verify", "ca")];
+    let (nodes, sentinels) = settings(&[&[("sentinel.tls", "on")], &pair[..]].concat()).unwrap();
+    assert!(!nodes.on && sentinels.on && sentinels.verify == TlsVerify::Full && nodes.verify == TlsVerify::Ca);
+    let files = [&sentinels.ca, &sentinels.cert, &sentinels.key].map(|file| file.as_deref().unwrap_or_default());
+    assert_eq!(files, ["/ca", "/c", "/k"]);
+    let own = [("sentinel.tls", "on"), ("sentinel.tls.ca", "system"), ("tls.ca", "/ca")];
+    assert_eq!(settings(&own).unwrap().1.ca.as_deref(), Some("system"));
+}
+
+#[test]
+fn tls_options_that_would_have_no_effect_are_refused() {
+    let refused = |options: &[(&str, &str)]| {
+        let given = [&[("sentinel.addrs", "h")], options].concat();
+        config(&given).unwrap().settings().unwrap_err().message().to_owned()
+    };
+    for (options, word) in [
+        (&[("tls.ca", "/ca")][..], "\"tls.ca\" is set and \"tls\" is off"),
+        (&[("tls.verify", "ca")], "\"tls.verify\" is set"),
+        (&[("tls", "on"), ("sentinel.tls.ca", "/ca")], "\"sentinel.tls.ca\" is set and \"sentinel.tls\" is off"),
+        (&[("tls", "on"), ("tls.cert", "/c")], "\"tls.cert\" is set without \"tls.key\""),
+        (&[("tls", "on"), ("tls.key", "/k")], "\"tls.key\" is set without \"tls.cert\""),
+    ] {
+        let text = refused(options);
+        assert!(text.contains(word), "{text}");
     }
-    let error = Config::new().set("uri", "redis-sentinel://h/m?tls=true").unwrap_err();
-    assert!(error.message().contains("unknown option \"tls\": TLS is not in this build"), "{error}");
 }
 
 #[test]
@@ -170,7 +205,8 @@ fn a_fixed_primary_stands_in_place_of_sentinels() {
     let on_a_socket = config(&[("primary.addr", "unix:/run/r.sock")]).unwrap().settings().unwrap();
     assert_eq!(on_a_socket.fixed.primary, Some(at("unix:/run/r.sock")));
     // A program's other settings stay as they are, those about Sentinels included.
-    for option in OPTIONS.iter().filter(|option| !matches!(option.key, "uri" | "sentinel.addrs")) {
+    let is_other = |key: &str| !matches!(key, "uri" | "sentinel.addrs") && !key.starts_with("tls.");
+    for option in OPTIONS.iter().filter(|option| is_other(option.key)) {
         let others = [uri, ("sentinel.password", "b"), (option.key, other_value(option.key))];
         assert!(config(&others).unwrap().settings().is_ok(), "{}", option.key);
     }

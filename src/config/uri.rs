@@ -48,7 +48,7 @@ pub(super) enum UriFault {
 
 /// The options that a URI stands for, in the order in which they are to be set.
 pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
-    let (scheme, rest) = behind_scheme(text)?;
+    let (scheme, is_tls, rest) = behind_scheme(text)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     if tail.contains('@') {
@@ -63,6 +63,13 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
         None => (tail, None),
     };
     let mut parts = Vec::new();
+    if is_tls {
+        // In front of the query, whose switches count more.
+        push(&mut parts, "tls", Secret::new("on"));
+        if scheme == Scheme::Sentinels {
+            push(&mut parts, "sentinel.tls", Secret::new("on"));
+        }
+    }
     let (user, hosts) = match authority.rsplit_once('@') {
         Some((user, hosts)) => (Some(user), hosts),
         None => (None, authority),
@@ -110,18 +117,15 @@ fn fault_in(place: &str, fault: impl std::fmt::Display) -> Error {
     Error::new(Status::Config, format!("option \"uri\": {place}: {fault}"))
 }
 
-fn behind_scheme(text: &str) -> Result<(Scheme, &str)> {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return bad("it does not begin with redis-sentinel:// or redis://");
-    };
+/// What the hosts are, whether the scheme means TLS, and what stands behind it.
+fn behind_scheme(text: &str) -> Result<(Scheme, bool, &str)> {
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
     match scheme.to_ascii_lowercase().as_str() {
-        "redis-sentinel" => Ok((Scheme::Sentinels, rest)),
-        "redis" => Ok((Scheme::Primary, rest)),
-        tls @ ("rediss-sentinel" | "rediss") => {
-            let text = format!("option \"uri\": {tls}:// means TLS, which is not in this build");
-            Err(Error::new(Status::Unsupported, text))
-        }
-        _ => bad("it does not begin with redis-sentinel:// or redis://"),
+        "redis-sentinel" => Ok((Scheme::Sentinels, false, rest)),
+        "rediss-sentinel" => Ok((Scheme::Sentinels, true, rest)),
+        "redis" => Ok((Scheme::Primary, false, rest)),
+        "rediss" => Ok((Scheme::Primary, true, rest)),
+        _ => bad("it does not begin with redis-sentinel:// or redis:// (rediss-sentinel:// or rediss:// with TLS)"),
     }
 }
 
@@ -355,12 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_by_name() {
-        for scheme in ["rediss-sentinel", "rediss", "REDISS"] {
-            let error = take_apart(&format!("{scheme}://u:pw@h/s")).err().unwrap();
-            assert_eq!(error.status(), Status::Unsupported);
-            assert!(error.message().contains("TLS") && !error.message().contains("pw"));
-        }
+    fn a_scheme_for_tls_means_both_sides_and_the_query_may_say_otherwise() {
+        let texts = |wanted: &[(&str, &str)]| -> Vec<(String, String)> {
+            wanted.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let wanted = [("tls", "on"), ("sentinel.tls", "on"), ("sentinel.addrs", "h:26379"), ("sentinel.tls", "off")];
+        assert_eq!(parts("Rediss-Sentinel://h?sentinel.tls=off"), texts(&wanted));
+        assert_eq!(parts("REDISS://h"), texts(&[("tls", "on"), ("primary.addr", "h:6379")]));
     }
 
     #[test]

@@ -15,7 +15,10 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// The features for which vigie_has_feature() gives 1.
-const FEATURES: [&CStr; 2] = [c"resp3", c"unix"];
+#[cfg(feature = "tls")]
+const FEATURES: &[&CStr] = &[c"resp3", c"unix", c"tls"];
+#[cfg(not(feature = "tls"))]
+const FEATURES: &[&CStr] = &[c"resp3", c"unix"];
 
 /// Every code of the header, VIGIE_OK first.
 static CODES: [vigie_status; Status::ALL.len() + 1] = {
@@ -66,8 +69,8 @@ pub extern "C" fn vigie_version_number() -> u32 {
     NUMBER
 }
 
-/// Whether this build of the library has a feature: 1 or 0. This version knows "resp3" and "unix" (Unix sockets for
-/// data nodes).
+/// Whether this build of the library has a feature: 1 or 0. This version knows "resp3", "unix" (Unix sockets
+/// for data nodes) and "tls" (not in a build with TLS=0).
 ///
 /// Ownership: the name is only read; nothing to free.
 /// Blocks: no.

@@ -9,8 +9,8 @@
 //! Leaves to others: which lane to use (pool), what may be sent again (call).
 //!
 //! A lane's connection is a [`Wire`] in its three parts: the wire itself, which both roles use at once without a lock; its `In`, under the
-//! reader's lock; its `Out`, under the lane's lock, from which the writer takes it while it sends. TLS will stand in the wire (rule 24):
-//! offsets and entries count plaintext and stay as they are.
+//! reader's lock; its `Out`, under the lane's lock, from which the writer takes it while it sends. TLS stands in the wire (rule 24):
+//! offsets and entries count plaintext.
 
 #[cfg(all(test, loom))]
 mod model_tests;

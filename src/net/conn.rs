@@ -4,7 +4,8 @@
 //! rounding of a receive timeout; a connection on which anything went wrong in the middle of a reply is broken and stays so. Leaves
 //! to others: what a failure means for the command that met it.
 
-use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+use super::Connector;
+use super::handshake::{self, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::socket::{Ready, Socket};
 use super::wire::{Filled, In, Sending, Wire};
 use crate::config::{ClientSettings, Endpoint, TcpSettings};
@@ -27,6 +28,8 @@ const MOST_RECEIVED: usize = 64 * 1024;
 pub struct ConnectOptions {
     /// Options of the TCP socket.
     pub tcp: TcpSettings,
+    /// Where it is to be encrypted.
+    pub tls: Option<Arc<Connector>>,
     /// Limits for what the server may send.
     pub limits: Limits,
     /// The handshake.
@@ -42,6 +45,7 @@ impl ConnectOptions {
     pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
         Self {
             tcp: settings.tcp,
+            tls: Connector::of(&settings.tls),
             limits: settings.limits,
             handshake: HandshakeOptions::of_node(settings, expect),
             timeout_connect: settings.timeout_connect,
@@ -51,7 +55,7 @@ impl ConnectOptions {
 
     /// Whether a connection that was opened with `others` is as good as one that is opened with these options.
     pub fn would_have_opened(&self, conn: &Conn, others: &Self) -> bool {
-        (self.tcp, self.limits) == (others.tcp, others.limits)
+        (self.tcp, self.limits, &self.tls) == (others.tcp, others.limits, &others.tls)
             && self.admit.is_none()
             && self.handshake.would_have_got(&others.handshake, &conn.info)
     }
@@ -107,13 +111,19 @@ impl Conn {
         deadline: Deadline,
         note: &dyn Fn(&Arc<Socket>),
     ) -> Result<Self> {
+        // Before the dial, because what is wrong with its files or names is so without a server.
+        let tls = match (&options.tls, endpoint) {
+            (Some(connector), Endpoint::Tcp { .. }) => Some(connector.begin(endpoint)?),
+            _ => None,
+        };
         let mut conn = Self {
-            wire: Wire::new(Socket::connect(endpoint, &options.tcp, deadline, note)?),
+            wire: Wire::secured(Socket::connect(endpoint, &options.tcp, deadline, note)?, tls),
             input: Box::new(In::new(options.limits, RECEIVE, MOST_RECEIVED)),
             info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
             broken: AtomicBool::new(false),
         };
+        conn.secure(deadline)?;
         let talked = conn.shake_hands(&options.handshake, deadline);
         talked.map_err(|error| {
             let after = deadline.elapsed().as_millis();
@@ -125,12 +135,32 @@ impl Conn {
         Ok(conn)
     }
 
+    /// The handshake of TLS, if there is one.
+    fn secure(&self, deadline: Deadline) -> Result<()> {
+        let what = || format!("TLS handshake with {}", self.endpoint);
+        let after = || deadline.elapsed().as_millis();
+        let failed = |error: &io::Error| Error::from_io(Status::Io, what(), error).with_time(after(), "");
+        loop {
+            // By the time before the attempt: after a stop of the process what has come is read.
+            let left = deadline.left();
+            if self.wire.secure().map_err(|error| failed(&error))? {
+                return Ok(());
+            }
+            if left == Some(Duration::ZERO) {
+                return Err(Error::new(Status::Timeout, format!("{}: {}", what(), self.wire.unfinished()))
+                    .with_time(after(), ""));
+            }
+            self.wire.wait(true, self.wire.has_unsent(), left).map_err(|error| failed(&error))?;
+        }
+    }
+
     fn shake_hands(&mut self, options: &HandshakeOptions, deadline: Deadline) -> Result<()> {
         let mut handshake = Handshake::new(options.clone());
         let first = handshake.first();
-        self.send_all(&first, deadline).map_err(|failed| failed.error)?;
+        let sent = self.send_all(&first, deadline).map_err(|failed| failed.error);
+        let mut next = sent.and_then(|()| self.recv(Want::One, deadline)).map_err(|error| self.perhaps_tls(error));
         loop {
-            let reply = self.recv(Want::One, deadline)?;
+            let reply = next?;
             match handshake.feed(&reply)? {
                 Step::More => {}
                 Step::Send(bytes) => self.send_all(&bytes, deadline).map_err(|failed| failed.error)?,
@@ -139,6 +169,17 @@ impl Conn {
                     return Ok(());
                 }
             }
+            next = self.recv(Want::One, deadline);
+        }
+    }
+
+    /// Says what the first answer may mean that was none.
+    fn perhaps_tls(&self, error: Error) -> Error {
+        let is_plain = !self.wire.is_secured() && matches!(self.endpoint, Endpoint::Tcp { .. });
+        let is_alert = self.input.first() == Some(handshake::TLS_ALERT);
+        match is_plain && (error.status() == Status::Io || is_alert) {
+            true => error.with_note(handshake::perhaps_tls("tls")),
+            false => error,
         }
     }
 
@@ -205,7 +246,7 @@ impl Conn {
         let mut sending = Sending::new(parts);
         while !sending.is_done() {
             if lease.is_some_and(WriteLease::is_over) {
-                return Err(self.held_back(sending.sent()));
+                return Err(self.held_back(sending.sent(), self.wire.has_unsent()));
             }
             let taken = if lease.is_some() { self.wire.send_piece(&mut sending) } else { self.wire.send(&mut sending) };
             let early = match taken {
@@ -229,11 +270,13 @@ impl Conn {
         self.recv(want, deadline).map_err(|error| SendError { sent, error })
     }
 
-    /// The lease ended before all was sent.
-    fn held_back(&self, sent: usize) -> SendError {
+    /// The lease ended before all was sent. `half_sent`: a part of it was encrypted and cannot be taken back.
+    fn held_back(&self, sent: usize, half_sent: bool) -> SendError {
         let error = match sent {
-            0 => Error::new(Status::Fenced, format!("not sent to {}: writes are held back", self.endpoint))
-                .with_flags(flags::RETRYABLE),
+            0 if !half_sent => {
+                Error::new(Status::Fenced, format!("not sent to {}: writes are held back", self.endpoint))
+                    .with_flags(flags::RETRYABLE)
+            }
             _ => {
                 self.broken.store(true, Ordering::Relaxed);
                 let text = format!("writes are held back while bytes for {} were being sent", self.endpoint);

@@ -223,13 +223,25 @@ pub struct Handshake {
     without_hello: bool,
     /// An error apart from the role. A wrong role is reported first.
     deferred: Option<Error>,
+    /// A reply has come.
+    is_answered: bool,
 }
 
 impl Handshake {
     /// A new handshake.
     pub fn new(options: HandshakeOptions) -> Self {
         let (due, info) = (VecDeque::new(), ServerInfo::unknown());
-        Self { options, due, info, hello_role: None, hello_refused: false, without_hello: false, deferred: None }
+        let (hello_role, deferred) = (None, None);
+        Self {
+            options,
+            due,
+            info,
+            hello_role,
+            hello_refused: false,
+            without_hello: false,
+            deferred,
+            is_answered: false,
+        }
     }
 
     /// The bytes to send first.
@@ -246,8 +258,14 @@ impl Handshake {
         out
     }
 
+    /// Whether no reply has come.
+    pub fn is_unanswered(&self) -> bool {
+        !self.is_answered
+    }
+
     /// Takes the next reply.
     pub fn feed(&mut self, reply: &Reply) -> Result<Step> {
+        self.is_answered = true;
         let Some(asked) = self.due.pop_front() else {
             return Err(Error::new(Status::Protocol, "a reply came that was not asked for"));
         };
@@ -565,6 +583,15 @@ fn server_error(what: &str, line: &[u8]) -> Error {
     let error = Error::from_server(line, "").in_context(what);
     if is_transient(line) { error.with_flags(flags::RETRYABLE) } else { error }
 }
+
+/// The advice where a server ended a plain connection before it answered anything, or answered with a record of TLS. `option`: the
+/// switch.
+pub(super) fn perhaps_tls(option: &str) -> String {
+    format!("; a port that speaks TLS does that: if it is one, set \"{option}\" to on")
+}
+
+/// The first byte of the alert with which a server of TLS answers plain text.
+pub(super) const TLS_ALERT: u8 = 0x15;
 
 /// The database that the option asks for is refused.
 pub fn no_database(db: u32, line: &[u8]) -> Error {

@@ -4,8 +4,9 @@
 //! expected role before anything else is asked; a Sentinel gets only the credentials for Sentinels; a link that is idle keeps no
 //! receive buffer. Leaves to others: what is asked, when to poll, and how long to wait.
 
+use super::Connector;
 use super::dial::Dial;
-use super::handshake::{Expect, Handshake, HandshakeOptions, ServerInfo, Step};
+use super::handshake::{self, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::resolve::{self, Lookup};
 use super::wire::{Filled, In, Out, Wire};
 use crate::config::{ClientSettings, Endpoint, SentinelSettings, TcpSettings};
@@ -31,6 +32,9 @@ const MOST_RECEIVES: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkOptions {
     tcp: TcpSettings,
+    tls: Option<Arc<Connector>>,
+    /// The option that switches TLS on for these.
+    tls_option: &'static str,
     limits: Limits,
     handshake: HandshakeOptions,
 }
@@ -39,7 +43,8 @@ impl LinkOptions {
     /// To a data node that is asked what it is, under a client's settings.
     pub fn of_node(settings: &ClientSettings, expect: Expect) -> Self {
         let handshake = HandshakeOptions::of_inquiry(settings, expect);
-        Self { tcp: settings.tcp, limits: settings.limits, handshake }
+        let (tls, tls_option) = (Connector::of(&settings.tls), settings.tls.prefix);
+        Self { tcp: settings.tcp, tls, tls_option, limits: settings.limits, handshake }
     }
 
     /// To a Sentinel, under the settings for Sentinels.
@@ -50,7 +55,8 @@ impl LinkOptions {
             max_nodes: settings.limits.max_nodes.min(MOST_NODES),
             ..settings.limits
         };
-        Self { tcp: settings.tcp, limits, handshake }
+        let (tls, tls_option) = (Connector::of(&settings.tls), settings.tls.prefix);
+        Self { tcp: settings.tcp, tls, tls_option, limits, handshake }
     }
 }
 
@@ -80,6 +86,8 @@ enum LinkState {
     Resolving(Lookup),
     /// Connecting to one address, until when, and the addresses after it.
     Connecting(Dial, Instant, Vec<SocketAddr>),
+    /// The handshake of TLS.
+    Securing(Wire),
     Greeting(Wire, Box<Handshake>),
     Ready(Wire),
     Dead,
@@ -102,7 +110,7 @@ impl Link {
     pub fn phase(&self) -> u8 {
         match &self.state {
             LinkState::Resolving(_) | LinkState::Connecting(..) => 0,
-            LinkState::Greeting(..) => 1,
+            LinkState::Securing(_) | LinkState::Greeting(..) => 1,
             LinkState::Ready(_) | LinkState::Dead => 2,
         }
     }
@@ -121,13 +129,14 @@ impl Link {
     /// What to poll for; nothing while a name is being resolved, and when the link is dead.
     pub fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
         let dial = if let LinkState::Connecting(dial, ..) = &self.state { Some(dial) } else { None };
-        let connected = self.wire().map(|wire| PollFd::new(wire.fd(), true, !self.output.is_empty()));
+        let connected =
+            self.wire().map(|wire| PollFd::new(wire.fd(), true, !self.output.is_empty() || wire.has_unsent()));
         dial.into_iter().flat_map(Dial::poll_fds).chain(connected)
     }
 
     fn wire(&self) -> Option<&Wire> {
         match &self.state {
-            LinkState::Greeting(wire, _) | LinkState::Ready(wire) => Some(wire),
+            LinkState::Securing(wire) | LinkState::Greeting(wire, _) | LinkState::Ready(wire) => Some(wire),
             LinkState::Resolving(_) | LinkState::Connecting(..) | LinkState::Dead => None,
         }
     }
@@ -179,6 +188,7 @@ impl Link {
         match std::mem::replace(&mut self.state, LinkState::Dead) {
             LinkState::Resolving(lookup) => self.resolved(lookup),
             LinkState::Connecting(dial, until, rest) => self.connected(dial, until, rest),
+            LinkState::Securing(wire) => self.secure(wire),
             connected @ (LinkState::Greeting(..) | LinkState::Ready(_)) => {
                 self.state = connected;
                 self.exchange(events)
@@ -228,10 +238,8 @@ impl Link {
     fn connected(&mut self, mut dial: Dial, until: Instant, rest: Vec<SocketAddr>) -> Result<bool> {
         match dial.advance(&self.options.tcp, &|_| ()) {
             Ok(Some(socket)) => {
-                let mut handshake = Box::new(Handshake::new(self.options.handshake.for_another_node()));
-                self.output = Out::default();
-                self.output.push(&handshake.first());
-                self.state = LinkState::Greeting(Wire::new(socket), handshake);
+                let tls = self.options.tls.as_ref().map(|connector| connector.begin(&self.endpoint)).transpose()?;
+                self.state = LinkState::Securing(Wire::secured(socket, tls));
                 return Ok(true);
             }
             Ok(None) => {}
@@ -242,6 +250,19 @@ impl Link {
         }
         self.state = LinkState::Connecting(dial, until, rest);
         Ok(false)
+    }
+
+    /// Goes on with the handshake of TLS; when it is over, or where there is none, the greeting begins.
+    fn secure(&mut self, wire: Wire) -> Result<bool> {
+        if !wire.secure().map_err(|error| self.broken("TLS handshake", &error))? {
+            self.state = LinkState::Securing(wire);
+            return Ok(false);
+        }
+        let mut handshake = Box::new(Handshake::new(self.options.handshake.for_another_node()));
+        self.output = Out::default();
+        self.output.push(&handshake.first());
+        self.state = LinkState::Greeting(wire, handshake);
+        Ok(true)
     }
 
     /// Sends what is left, receives what is there.
@@ -264,7 +285,7 @@ impl Link {
     }
 
     fn decode(&mut self, events: &mut Vec<LinkEvent>) -> Result<()> {
-        while let Some(decoded) = self.input.drain(Want::One).map_err(|error| undecodable(&error))? {
+        while let Some(decoded) = self.input.drain(Want::One).map_err(|error| self.undecodable(&error))? {
             match decoded {
                 Decoded::Reply(reply) => self.take(reply, events)?,
                 Decoded::Push(reply) => events.push(LinkEvent::Push(reply)),
@@ -302,22 +323,43 @@ impl Link {
         let what = match &self.state {
             LinkState::Resolving(lookup) => return lookup.timed_out(),
             LinkState::Connecting(..) => "no connection",
+            LinkState::Securing(wire) => {
+                return self.late(&format!("{} (after {} ms)", wire.unfinished(), after.as_millis()));
+            }
             LinkState::Greeting(..) => "no answer to the handshake",
             LinkState::Ready(_) | LinkState::Dead => "no answer",
         };
-        Error::new(Status::Timeout, format!("{what} within {} ms", after.as_millis())).with_endpoint(&self.endpoint)
+        self.late(&format!("{what} within {} ms", after.as_millis()))
+    }
+
+    fn late(&self, text: &str) -> Error {
+        Error::new(Status::Timeout, text).with_endpoint(&self.endpoint)
+    }
+
+    fn undecodable(&self, error: &DecodeError) -> Error {
+        let is_alert = self.is_unanswered() && self.input.first() == Some(handshake::TLS_ALERT);
+        let error = Error::new(error.status(), error.to_string());
+        if is_alert { self.perhaps_tls(error) } else { error }
+    }
+
+    /// Nothing was understood of a server that was greeted without TLS.
+    fn is_unanswered(&self) -> bool {
+        match &self.state {
+            LinkState::Greeting(wire, handshake) => !wire.is_secured() && handshake.is_unanswered(),
+            _ => false,
+        }
+    }
+
+    fn perhaps_tls(&self, error: Error) -> Error {
+        error.with_note(handshake::perhaps_tls(self.options.tls_option))
     }
 
     fn broken(&self, what: &str, cause: &io::Error) -> Error {
         let after = self.until.elapsed().as_millis();
-        Error::from_io(Status::Connect, what, cause)
-            .with_note(format_args!(" (after {after} ms)"))
-            .with_flags(flags::RETRYABLE)
+        let error = Error::from_io(Status::Connect, what, cause).with_note(format_args!(" (after {after} ms)"));
+        let error = if self.is_unanswered() { self.perhaps_tls(error) } else { error };
+        if error.status() == Status::Tls { error } else { error.with_flags(flags::RETRYABLE) }
     }
-}
-
-fn undecodable(error: &DecodeError) -> Error {
-    Error::new(error.status(), error.to_string())
 }
 
 #[cfg(test)]

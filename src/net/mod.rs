@@ -5,12 +5,14 @@
 //! Leaves to others: which server to connect to (topology), how many connections there are (pool), and what an error means for a
 //! call (call).
 //!
-//! From below: `socket`; `dial` and `connect` make one; `wire` moves the bytes of a connection, and is where TLS will be. On a wire
+//! From below: `socket`; `dial` and `connect` make one; `wire` moves the bytes of a connection, through `tls` where that is wanted. On a wire
 //! are `conn`, which waits until a deadline, `link`, which is polled, and the lanes (a room of their own). `handshake` does no I/O:
 //! `conn` and `link` both run it.
 //!
 //! Under `cfg(loom)` (src/lane/model_tests.rs) the room is the wire alone, over a scripted socket.
 
+#[cfg(not(all(feature = "tls", not(loom))))]
+mod absent;
 #[cfg(not(loom))]
 mod conn;
 #[cfg(not(loom))]
@@ -29,7 +31,19 @@ pub mod resolve;
 mod role;
 #[cfg_attr(loom, path = "scripted.rs")]
 mod socket;
+#[cfg(all(feature = "tls", not(loom)))]
+mod tls;
 mod wire;
+
+#[cfg(not(all(feature = "tls", not(loom))))]
+use absent::{Got, Tls};
+#[cfg(all(feature = "tls", not(loom)))]
+use tls::{Got, Tls};
+
+#[cfg(all(not(feature = "tls"), not(loom)))]
+pub use absent::Connector;
+#[cfg(all(feature = "tls", not(loom)))]
+pub use tls::Connector;
 
 #[cfg(not(loom))]
 pub use conn::{Admit, Conn, ConnectOptions, SendError};

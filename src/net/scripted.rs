@@ -145,6 +145,11 @@ impl Socket {
         }
     }
 
+    /// Whether it has ended.
+    pub fn is_hung_up(&self) -> bool {
+        self.ends().closed
+    }
+
     /// Ends the connection from this side.
     pub fn shutdown(&self) {
         self.ends().closed = true;

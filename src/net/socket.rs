@@ -147,6 +147,13 @@ impl Socket {
         Ok(Ready { read: read && fds[0].readable(), write: write && fds[0].writable() })
     }
 
+    /// Whether the peer has ended or broken the connection, even if it sent something before that was not received yet. Nothing is
+    /// consumed. Not every system tells.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::for_hang_up(self.fd())];
+        poll::wait(&mut fds, Some(Duration::ZERO)).is_ok() && fds[0].is_reported()
+    }
+
     /// Ends both directions: a thread that waits on the socket is woken, and the peer is notified. The descriptor stays open.
     pub fn shutdown(&self) {
         // A socket that is not connected any more has nothing to end.

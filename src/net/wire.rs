@@ -10,10 +10,8 @@
 //! exactly; only [`Wire::fill`] and [`Wire::wait`] wait, and not longer than told; a receive buffer grows only where receives fill
 //! it. Leaves to others: deadlines, what an error means and its text, and when to send.
 //!
-//! TLS will be added here, once for all users. Its session belongs in [`Wire`], beside the socket and under a lock of its own,
-//! because the two directions share state: `Wire::put` encrypts what it is given and hands the ciphertext to the socket;
-//! [`Wire::fill`] decrypts what the socket received before the decoder sees it, and sends what the session answers; [`Wire::peek`]
-//! and [`Wire::wait`] first look at what is decrypted already. `In`, `Out` and all counts remain those of the plaintext.
+//! TLS stands here, once for all users: where the wire has a [`Tls`], it encrypts what is sent and decrypts what was received. `In`, `Out`
+//! and all counts are those of the plaintext. A wire without one pays a branch for it.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
@@ -21,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::socket::{Ready, Socket};
+use super::{Got, Tls};
 use crate::error::Result;
 use crate::resp::encode::Pieces;
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
@@ -36,6 +35,7 @@ const PIECE: usize = 256 * 1024;
 pub struct Wire {
     socket: Arc<Socket>,
     opened: Instant,
+    tls: Option<Box<Tls>>,
 }
 
 /// What a receive has brought.
@@ -54,7 +54,40 @@ pub enum Filled {
 impl Wire {
     /// Over a socket that has just been connected.
     pub fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, opened: Instant::now() }
+        Self::secured(socket, None)
+    }
+
+    /// As [`Wire::new`], with TLS, whose handshake is still to be done by [`Wire::secure`].
+    pub fn secured(socket: Arc<Socket>, tls: Option<Tls>) -> Self {
+        Self { socket, opened: Instant::now(), tls: tls.map(Box::new) }
+    }
+
+    /// Goes on with the handshake of TLS, without waiting. False: [`Wire::wait`] for input, and for room if [`Wire::has_unsent`].
+    pub fn secure(&self) -> io::Result<bool> {
+        self.tls.as_ref().map_or(Ok(true), |tls| tls.advance(self.recv_now(), self.send_now()))
+    }
+
+    /// Whether it has TLS.
+    pub fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The sentence for a handshake of TLS that was not answered in time.
+    pub fn unfinished(&self) -> String {
+        self.tls.as_ref().map_or_else(String::new, |tls| tls.unfinished())
+    }
+
+    /// Whether records of TLS wait for room. What is in them is not counted as sent, but it can leave at any moment.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
+    }
+
+    fn recv_now(&self) -> impl FnMut(&mut [u8]) -> io::Result<usize> {
+        |buffer| self.socket.recv_into(buffer, Some(Duration::ZERO))
+    }
+
+    fn send_now(&self) -> impl FnMut(&[u8]) -> io::Result<usize> {
+        |bytes| self.socket.send_parts(&[IoSlice::new(bytes)])
     }
 
     /// When it was connected.
@@ -77,6 +110,9 @@ impl Wire {
     #[inline]
     pub fn fill(&self, input: &mut In, timeout: Option<Duration>) -> io::Result<Filled> {
         debug_assert!(input.is_empty(), "what was received before is not decoded yet");
+        if let Some(tls) = &self.tls {
+            return self.fill_secured(tls, input, timeout);
+        }
         if let Some(received) = input.decoder.receive(|text, most| self.socket.recv_append(text, most, timeout)) {
             return received.map(|got| if got == 0 { Filled::Closed } else { Filled::Straight });
         }
@@ -90,6 +126,49 @@ impl Wire {
                 Filled::Full
             }
             _ => Filled::Part,
+        })
+    }
+
+    /// As [`Wire::fill`]. Ciphertext that completes no record is a part without bytes.
+    #[cold]
+    fn fill_secured(&self, tls: &Tls, input: &mut In, timeout: Option<Duration>) -> io::Result<Filled> {
+        let In { decoder, buffer, cipher, room, most, .. } = input;
+        if *room == 0 {
+            return Ok(Filled::Closed);
+        }
+        if cipher.len() < *room {
+            cipher.resize(*room, 0);
+        }
+        buffer.clear();
+        let recv = |cipher: &mut [u8]| self.socket.recv_into(cipher, timeout);
+        let (mut got, mut recv) = (None, Some(recv));
+        let straight = decoder.receive(|text, at_most| {
+            let mut left = at_most;
+            let outcome = tls.fill(cipher, recv.take().expect("called once"), self.send_now(), &mut |bytes| {
+                let (now, later) = bytes.split_at(bytes.len().min(left));
+                text.extend_from_slice(now);
+                buffer.extend_from_slice(later);
+                left -= now.len();
+            });
+            got = Some(outcome);
+            Ok(0)
+        });
+        let got = match (got, recv) {
+            (Some(got), _) => got?,
+            (None, recv) => {
+                let recv = recv.expect("not called yet");
+                tls.fill(cipher, recv, self.send_now(), &mut |bytes| buffer.extend_from_slice(bytes))?
+            }
+        };
+        (input.start, input.end) = (0, input.buffer.len());
+        if got == Got::Full {
+            *room = room.saturating_mul(4).min(*most);
+        }
+        Ok(match got {
+            Got::Closed => Filled::Closed,
+            _ if straight.is_some() => Filled::Straight,
+            Got::Full => Filled::Full,
+            Got::Part => Filled::Part,
         })
     }
 
@@ -136,26 +215,57 @@ impl Wire {
 
     #[inline]
     fn put(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.socket.send_parts(parts)
+        match &self.tls {
+            None => self.socket.send_parts(parts),
+            Some(tls) => self.put_secured(tls, parts),
+        }
+    }
+
+    #[cold]
+    fn put_secured(&self, tls: &Tls, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let error = match tls.put(parts, self.send_now()) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => error,
+            other => return other,
+        };
+        // What the server has sent before it ended the connection may say why.
+        let heard = tls.look(self.recv_now(), self.send_now());
+        Err(match heard {
+            Some(Err(fault)) if fault.get_ref().is_some() => fault,
+            _ => error,
+        })
     }
 
     /// Waits until one of these directions is ready, or about this long.
     pub fn wait(&self, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<Ready> {
-        self.socket.wait(read, write, timeout)
+        let is_ahead = read && self.tls.as_ref().is_some_and(|tls| tls.is_ahead());
+        let timeout = if is_ahead { Some(Duration::ZERO) } else { timeout };
+        let ready = self.socket.wait(read, write, timeout)?;
+        Ok(Ready { read: ready.read || is_ahead, ..ready })
     }
 
     /// Whether there is something to receive at this moment, the end of the connection included.
     pub fn has_input(&self) -> bool {
+        if self.tls.is_some() {
+            // A record need not bring plaintext.
+            return !self.peek().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        }
         !self.wait(true, false, Some(Duration::ZERO)).is_ok_and(|ready| !ready.read)
     }
 
     /// The first byte that [`Wire::fill`] would bring; `None` at the end of the connection. Nothing is consumed, and nothing waits.
     pub fn peek(&self) -> io::Result<Option<u8>> {
-        self.socket.peek_byte()
+        match &self.tls {
+            None => self.socket.peek_byte(),
+            Some(tls) => tls.look(self.recv_now(), self.send_now()).unwrap_or_else(|| self.socket.peek_byte()),
+        }
     }
 
     /// Whether the peer has ended or broken the connection, as far as the kernel knows by now. Nothing is consumed.
     pub fn is_closed_by_peer(&self) -> bool {
+        // Behind what is still to be received, records of TLS among it, the end shows here alone.
+        if self.tls.is_some() && self.socket.is_hung_up() {
+            return true;
+        }
         match self.peek() {
             Ok(first) => first.is_none(),
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
@@ -174,6 +284,8 @@ pub struct In {
     decoder: Decoder,
     /// Empty before the first receive, and after [`In::relax`].
     buffer: Vec<u8>,
+    /// Where ciphertext is received; empty without TLS.
+    cipher: Vec<u8>,
     /// How long the buffer is while it is in use, and how long it may become.
     room: usize,
     most: usize,
@@ -186,7 +298,7 @@ impl In {
     /// For a new connection, with room for this many bytes of one receive, and for four times as many whenever a receive has filled
     /// it, up to `most`.
     pub fn new(limits: Limits, room: usize, most: usize) -> Self {
-        Self { decoder: Decoder::new(limits), buffer: Vec::new(), room, most, start: 0, end: 0 }
+        Self { decoder: Decoder::new(limits), buffer: Vec::new(), cipher: Vec::new(), room, most, start: 0, end: 0 }
     }
 
     #[inline]
@@ -199,6 +311,7 @@ impl In {
     /// Frees the buffer, and what the decoder keeps for the next unit, if nothing is under way. For connections that are mostly idle.
     pub fn relax(&mut self) {
         if self.is_empty() && self.is_between_units() {
+            self.cipher = Vec::new();
             (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
             self.decoder.relax();
         }
@@ -227,6 +340,7 @@ impl In {
     /// Takes no more bytes: those that are not decoded are dropped, and the next [`Wire::fill`] finds the connection ended.
     pub fn close(&mut self) {
         (self.buffer, self.room, self.most, self.start, self.end) = (Vec::new(), 0, 0, 0, 0);
+        self.cipher = Vec::new();
     }
 
     /// Whether the decoder is between two units, and has met no error.

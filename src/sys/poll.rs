@@ -28,6 +28,21 @@ impl PollFd {
         Self(libc::pollfd { fd, events, revents: 0 })
     }
 
+    /// Waits for the end of what the peer sends, even if there is something before it that was not received yet. Where the system cannot
+    /// tell that, only the end of both directions is reported.
+    pub fn for_hang_up(fd: RawFd) -> Self {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let events = libc::POLLRDHUP;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let events = 0;
+        Self(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    /// Whether anything was reported.
+    pub fn is_reported(&self) -> bool {
+        self.0.revents != 0
+    }
+
     /// Whether a receive would not wait; an error and a hang-up count, because the receive is what tells about them.
     pub fn readable(&self) -> bool {
         self.0.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
@@ -117,6 +132,19 @@ mod tests {
         b.write_all(b"x").unwrap();
         assert_eq!(wait(&mut fds, None).unwrap(), 1);
         assert!(fds[0].readable() && !fds[0].writable());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_hang_up_is_seen_behind_what_was_not_received() {
+        let (a, mut b) = UnixStream::pair().unwrap();
+        let mut fds = [PollFd::for_hang_up(a.as_raw_fd())];
+        b.write_all(b"x").unwrap();
+        wait(&mut fds, Some(Duration::ZERO)).unwrap();
+        assert!(!fds[0].is_reported());
+        drop(b);
+        wait(&mut fds, None).unwrap();
+        assert!(fds[0].is_reported());
     }
 
     #[test]

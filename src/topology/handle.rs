@@ -19,13 +19,18 @@ use super::table::{self, ServiceRow};
 use super::watch::WATCHABLE;
 use crate::config::Settings;
 use crate::error::{Error, Result, Status};
+use crate::net::Connector;
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder};
 use crate::time::Deadline;
 
 impl Sentinel {
-    /// Creates a handle; with `wait`, only returns it once a Sentinel has answered, or the primary if there are no Sentinels.
+    /// Creates a handle, if the files of its TLS settings are of use; with `wait`, only returns it once a Sentinel has answered, or the
+    /// primary if there are no Sentinels.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
+        for tls in [&settings.client.tls, &settings.sentinel.tls] {
+            Connector::check(tls)?;
+        }
         let shared = Shared::new(settings);
         if let Some(deadline) = wait {
             match shared.source() {

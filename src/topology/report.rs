@@ -80,6 +80,9 @@ pub fn nobody(what: &str, asked: &[Asked], said: &str) -> Error {
             };
             return Error::new(Status::Auth, text);
         }
+        if refusals.iter().all(|error| error.status() == Status::Tls) {
+            return Error::new(Status::Tls, format!("no TLS with any Sentinel {what}: {said}"));
+        }
     }
     Error::new(Status::NoSentinel, format!("no Sentinel answered {what}: {said}")).with_flags(flags::RETRYABLE)
 }

@@ -6,7 +6,7 @@ static void library(void) {
   size_t count = vigie_status_list(&codes);
   CHECK(vigie_version_number() == VIGIE_VERSION_NUMBER);
   CHECK(vigie_version()[0] >= '0' && vigie_version()[0] <= '9');
-  CHECK(vigie_has_feature("resp3") == 1 && vigie_has_feature("tls") == 0);
+  CHECK(vigie_has_feature("resp3") == 1 && vigie_has_feature("tls") == 1);
   CHECK(count > 30 && codes[0] == VIGIE_OK);
   for (size_t i = 1; i < count; i++) CHECK(strncmp(vigie_status_name(codes[i]), "VIGIE_ERR_", 10) == 0);
 }

@@ -227,7 +227,7 @@ fn examples_explain_what_is_wrong() {
         ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
         ("hello", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
-        ("hello", "rediss://127.0.0.1:1", "VIGIE_ERR_UNSUPPORTED: "),
+        ("hello", "rediss://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
     ] {
         let output = Command::new(compiled(name)).arg(uri).output().expect("it starts");
         let text = String::from_utf8_lossy(&output.stderr);

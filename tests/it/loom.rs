@@ -20,7 +20,7 @@ fn root() -> &'static Path {
 fn model(package: &Path, fault: Option<Fault>) -> Output {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(package).args(["test", "--release", "--lib", "--target-dir"]).arg(root().join("build/loom"));
-    command.args(["--", "lane::model_tests", "--test-threads=1", "--nocapture"]);
+    command.args(["--no-default-features", "--", "lane::model_tests", "--test-threads=1", "--nocapture"]);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO") && text != "CARGO_HOME" && text != "CARGO_BUILD_JOBS" {

@@ -68,6 +68,8 @@ mod scans;
 mod sessions;
 mod submit;
 mod submit_line;
+#[cfg(feature = "tls")]
+mod tls;
 mod topology;
 #[macro_use]
 mod torture;

@@ -55,10 +55,16 @@ fn row_2_sentinel_addresses_as_url() {
         let message = error.message();
         assert!(message.contains("entry 2") && message.contains(named) && !message.contains("secret"), "{error:?}");
     }
-    // TLS comes with a later build: until then it is refused by name, and never replaced by plain text.
-    let error = refused("sentinel.addrs", "rediss://:secret@h:26379");
-    assert!(error.status() == Status::Unsupported && error.message().contains("TLS"), "{error:?}");
-    assert!(error.message().contains("entry 1") && !error.message().contains("secret"), "{error:?}");
+    // The scheme with TLS is never replaced by plain text, and does not mix with it.
+    let error = refused("sentinel.addrs", &format!("{addr},rediss://:secret@h:26379"));
+    assert!(error.status() == Status::Config && error.message().contains("TLS"), "{error:?}");
+    assert!(error.message().contains("entry 2") && !error.message().contains("secret"), "{error:?}");
+    let described = api::config("redis-sentinel://h", &[("sentinel.addrs", "rediss://:secret@h:26379")]).describe();
+    let value = |key| described.iter().find(|row| row.key == key).map(|row| row.value.clone()).unwrap_or_default();
+    assert_eq!(
+        (value("sentinel.tls"), value("sentinel.addrs"), value("tls")),
+        ("on".into(), "h:26379".into(), "off".into())
+    );
 }
 
 #[test]

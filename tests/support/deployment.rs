@@ -79,6 +79,32 @@ pub struct Builder {
     node_conf: BTreeMap<String, Vec<String>>,
     bind_addr: BTreeMap<String, String>,
     server: Option<String>,
+    tls: Option<TlsPlan>,
+    sentinel_tls: Option<TlsPlan>,
+}
+
+/// What the TLS ports of servers show, whom they trust, and whether they want a client certificate.
+#[derive(Clone)]
+pub struct TlsPlan {
+    pub ca: String,
+    pub pair: super::certs::Pair,
+    pub wants_clients: bool,
+}
+
+impl TlsPlan {
+    /// The lines of a server that speaks TLS only on its port, or that only has what it needs to speak TLS to others.
+    fn conf(&self, port: Option<u16>, replication: bool) -> String {
+        let Self { ca, pair, wants_clients } = self;
+        let word = |on: bool| if on { "yes" } else { "no" };
+        let port = port.map(|port| format!("port 0\ntls-port {port}\n")).unwrap_or_default();
+        format!(
+            "{port}tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {ca}\ntls-auth-clients {}\ntls-replication {}\n",
+            pair.cert,
+            pair.key,
+            word(*wants_clients),
+            word(replication)
+        )
+    }
 }
 
 pub struct Deployment {
@@ -148,6 +174,16 @@ impl Builder {
     /// The program that all nodes run, where it is not the usual one.
     pub fn server(mut self, path: &str) -> Builder {
         self.server = Some(path.into());
+        self
+    }
+    /// Data nodes speak TLS and nothing else. The kit asks them over their Unix sockets.
+    pub fn tls(mut self, plan: TlsPlan) -> Builder {
+        self.tls = Some(plan);
+        self
+    }
+    /// The same for the Sentinels.
+    pub fn sentinel_tls(mut self, plan: TlsPlan) -> Builder {
+        self.sentinel_tls = Some(plan);
         self
     }
     /// Data nodes also listen on a Unix socket: `Node::unix_addr`.
@@ -335,6 +371,8 @@ impl Deployment {
             node_conf: BTreeMap::new(),
             bind_addr: BTreeMap::new(),
             server: None,
+            tls: None,
+            sentinel_tls: None,
         }
     }
 
@@ -404,13 +442,27 @@ impl Deployment {
         let name = format!("{service}-{index}");
         let (netns, port) = (self.netns(None), ports::reserve());
         let (host, dir) = (self.plan.host_of(&name, netns.as_ref()), self.dir.join(&name));
-        let socket = self.plan.unix_socket.then(|| dir.join("s"));
-        let base = self.plan.common_conf(&name, &host, port.number, &dir.display().to_string());
+        let tls = self.plan.tls.is_some();
+        let socket = (self.plan.unix_socket || tls).then(|| dir.join("s"));
+        let mut base = self.plan.common_conf(&name, &host, port.number, &dir.display().to_string());
+        base += &self.plan.tls.as_ref().map(|plan| plan.conf(Some(port.number), true)).unwrap_or_default();
         let primary = primary.as_ref().map(|(host, port)| (host.as_str(), *port));
         let conf = self.plan.data_conf(&name, base, primary, socket.as_ref());
         let (role, login, server) = (Role::Data, self.plan.login(), self.plan.server.clone());
-        let spec =
-            Spec { name, role, service: Some(service.into()), host, port, dir, conf, login, socket, netns, server };
+        let spec = Spec {
+            name,
+            role,
+            service: Some(service.into()),
+            host,
+            port,
+            dir,
+            conf,
+            login,
+            socket,
+            netns,
+            server,
+            tls,
+        };
         Ok(self.add(Node::launch(spec)?))
     }
 
@@ -430,10 +482,19 @@ impl Deployment {
             let name = format!("sentinel-{index}");
             let dir = self.dir.join(&name);
             let others: Vec<Other> = all.iter().filter(|other| other.2 != id).cloned().collect();
-            let base = plan.common_conf(&name, &host, port.number, &dir.display().to_string());
+            let mut base = plan.common_conf(&name, &host, port.number, &dir.display().to_string());
+            let tls = plan.sentinel_tls.is_some();
+            let socket = tls.then(|| dir.join("s"));
+            if let (Some(own), Some(socket)) = (&plan.sentinel_tls, &socket) {
+                base += &own.conf(Some(port.number), plan.tls.is_some());
+                let _ = writeln!(base, "unixsocket {}\nunixsocketperm 700", socket.display());
+            } else if let Some(plan) = &plan.tls {
+                // Plain itself, it knows the nodes by TLS.
+                base += &plan.conf(None, true);
+            }
             let conf = plan.sentinel_conf_text(&name, base, &id, data, &others);
             let (role, login, server) = (Role::Sentinel, plan.sentinel_login(), plan.server.clone());
-            let spec = Spec { name, role, service: None, host, port, dir, conf, login, socket: None, netns, server };
+            let spec = Spec { name, role, service: None, host, port, dir, conf, login, socket, netns, server, tls };
             self.add(Node::launch(spec)?);
         }
         Ok(())

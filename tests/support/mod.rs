@@ -4,6 +4,7 @@
 //! hide in the tools that look for it.
 #![allow(dead_code, unused_imports)]
 
+pub mod certs;
 pub mod client;
 pub mod deadend;
 pub mod deployment;
@@ -19,10 +20,14 @@ pub mod proc;
 pub mod proxy;
 pub mod resp;
 pub mod scripted;
+#[cfg(feature = "tls")]
+pub mod tls_door;
 pub mod wait;
 
+pub use certs::{Ca, Pair};
 pub use client::{Client, Login};
 pub use deadend::{blackhole, refuse};
+pub use deployment::TlsPlan;
 pub use deployment::{Deployment, Layout};
 pub use fake_node::{FakeNode, FakeRole};
 pub use fake_sentinel::{FakeSentinel, ServiceState};
@@ -32,4 +37,6 @@ pub use pace::{Pace, Pacing, about, at_most, paced, takes_at_most};
 pub use proxy::{Proxy, Trap, Way};
 pub use resp::Value;
 pub use scripted::{Act, Call, Fault, Scripted};
+#[cfg(feature = "tls")]
+pub use tls_door::TlsDoor;
 pub use wait::{eventually, eventually_some, seed};

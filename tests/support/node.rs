@@ -37,6 +37,8 @@ pub struct Spec {
     pub netns: Option<Arc<Host>>,
     /// The program, where it is not the usual one.
     pub server: Option<String>,
+    /// Its port speaks TLS.
+    pub tls: bool,
 }
 
 pub struct Node {
@@ -172,9 +174,10 @@ impl Node {
         self.await_up().expect("the port is still ours");
     }
 
-    /// A logged-in connection.
+    /// A logged-in connection; over the Unix socket where the port speaks TLS, which the kit does not.
     pub fn connect(&self) -> io::Result<Client> {
-        Client::login(&self.addr(), &self.spec.login, TIMEOUT)
+        let addr = if self.spec.tls { self.unix_addr() } else { None };
+        Client::login(&addr.unwrap_or_else(|| self.addr()), &self.spec.login, TIMEOUT)
     }
     /// One command on a connection of its own (so a WAIT here waits for nothing). Panics if the node does not answer; error replies
     /// are values.
