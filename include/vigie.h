@@ -658,7 +658,8 @@ vigie_status vigie_sentinel_topology(vigie_sentinel *sentinel,
 
 /**
  * Asks the Sentinels now, verifies what they say, and answers as vigie_sentinel_topology(). service NULL: all services that
- * were asked for, and the one of the configuration. From then on the service is followed.
+ * were asked for, and the one of the configuration; it fails only if none of them was found, and the key error of each
+ * service says what is wrong with that one. From then on the service is followed.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no
  * limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once.
@@ -678,9 +679,10 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
- * Watches the services of this handle from now on: events arrive on the queue with this token. A service is followed
- * from the first call of one of its clients on, or from the first vigie_sentinel_refresh(): before that nothing of it
- * is told; and as long as the watch lasts, even if nobody uses it any more. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
+ * Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not
+ * told: vigie_sentinel_topology() has it. While the watch lasts, a service is followed as soon as a client is made for it
+ * or vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
+ * primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
  * cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
  * VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
  * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:

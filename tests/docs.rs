@@ -46,6 +46,12 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
   Passwords are never quoted, and shown as `***` by `vigie_config_describe()`.
 - **Permissions:** what the users of `auth.username` and `sentinel.username` need, as lines to copy:
   [docs/permissions.md](docs/permissions.md).
+- **Connections to Sentinels** belong to the process: at each Sentinel one for questions and one for events, whatever the number of
+  services and handles. Handles share them if all options are equal that shape such a connection: `client.name`, `protocol`,
+  `sentinel.username`, `sentinel.password`, `timeout.sentinel`, `tcp.*`. A handle with a `client.name` of its own has a pair of its own.
+  So one handle serves many services, and services with passwords of their own can have a handle each without another connection.
+- **Services** are polled every `monitor.interval` while a client, a call or a watch holds them, and for 60 s after that. Their entry stays in
+  the topology, with its age.
 - **Threads of the library** in one process, however many handles it has: one that listens to the Sentinels and asks them (`monitor`
   other than `off`); up to 4 for jobs that never wait for the network; up to 40 that open connections, two for one host, so that there
   are many only while as many hosts hang; up to 2 that resolve names. They start when there is work, and all but the first end 2 s after it.

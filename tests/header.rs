@@ -198,7 +198,7 @@ fn what_readers_have_missed_is_said() {
     for (name, words) in [
         ("vigie_queue_drain", "-1 too, which means no limit to poll()"),
         ("vigie_sentinel_create", "that is no Sentinel, is tried again until the time is over"),
-        ("vigie_sentinel_watch", "before that nothing of it is told"),
+        ("vigie_sentinel_watch", "followed as soon as a client is made for it"),
         ("vigie_sentinel_watch", "VIGIE_EVENT_ALL"),
         ("vigie_replica_for", "cursor"),
         ("vigie_cmds_exec", "VIGIE_ERR_SERVER only with VIGIE_CALL_EACH"),

@@ -168,12 +168,10 @@ impl Queue {
         Ok(Credits::new(Arc::clone(self), token, n, bytes))
     }
 
-    /// Drains that wait drive this source from now on, until it is over. A source without a descriptor is driven by other threads.
+    /// Drains that wait drive this source from now on, until it is over or nobody else holds it. A source without a descriptor is driven
+    /// by other threads.
     pub fn attach(&self, source: &Arc<dyn Source>) {
-        let mut state = self.lock();
-        let before = state.attach(source);
-        drop(state);
-        drop(before);
+        self.lock().attach(source);
     }
 
     /// Ends the calls with this token, wherever they are. Their completions arrive as usual. Returns how many calls were found.
@@ -222,15 +220,12 @@ impl Queue {
 
     fn drain_by(&self, deadline: Deadline, take: impl FnOnce(&mut QueueState) -> bool) -> bool {
         let mut state = self.lock();
-        let over = state.detach_over();
         let waits = !state.is_due_to_newcomer() && !deadline.is_over();
         if waits {
             state = self.wait(state, deadline);
         }
         let all = take(&mut state);
         state.end_drain(waits, all);
-        drop(state);
-        drop(over);
         all
     }
 
@@ -249,11 +244,12 @@ impl Queue {
     /// Closes the descriptor and refuses new events and calls. Drains return at once from now on, with events that were accepted before.
     pub fn close(&self) {
         let mut state = self.lock();
-        let (ready_fd, sources) = (state.close(), state.detach_all());
+        let ready_fd = state.close();
+        state.detach_all();
         state.wake_reactor();
         drop(state);
         self.changed.notify_all();
-        drop((ready_fd, sources));
+        drop(ready_fd);
     }
 
     fn wait<'a>(&'a self, mut state: Locked<'a, QueueState>, deadline: Deadline) -> Locked<'a, QueueState> {
@@ -261,13 +257,6 @@ impl Queue {
         while !state.is_due_to_waiter() {
             if deadline.is_over() {
                 break;
-            }
-            if let Some(over) = state.detach_over() {
-                // A connection that has ended is always readable: with it among the sources no drain would sleep.
-                drop(state);
-                drop(over);
-                state = self.lock();
-                continue;
             }
             state = match state.take_reactor() {
                 Some(reactor) => {

@@ -45,14 +45,17 @@ pub enum Driven {
     Busy,
 }
 
+/// Sources that are held for the moment.
+pub(super) type Sources = Vec<Arc<dyn Source>>;
+
 /// The sources, and what wakes the drain that drives them.
 pub(super) struct Reactor {
-    sources: Arc<Vec<Arc<dyn Source>>>,
+    sources: Sources,
     waker: Arc<Waker>,
 }
 
 impl Reactor {
-    pub(super) fn new(sources: Arc<Vec<Arc<dyn Source>>>, waker: Arc<Waker>) -> Self {
+    pub(super) fn new(sources: Sources, waker: Arc<Waker>) -> Self {
         sources.iter().for_each(|source| source.begin_drain());
         Self { sources, waker }
     }
@@ -65,7 +68,9 @@ impl Reactor {
     pub(super) fn wait(&self, left: Option<Duration>) -> Vec<bool> {
         let mut fds = Vec::with_capacity(self.sources.len() + 1);
         fds.push(PollFd::new(self.waker.fd(), true, false));
-        let polled = self.sources.iter().map(|source| (source.fd().unwrap_or(-1), source.wants_write()));
+        // A connection that has ended is always readable: with it among the descriptors no drain would sleep.
+        let fd = |source: &Arc<dyn Source>| source.fd().filter(|_| !source.is_over()).unwrap_or(-1);
+        let polled = self.sources.iter().map(|source| (fd(source), source.wants_write()));
         fds.extend(polled.map(|(fd, writes)| PollFd::new(fd, true, writes)));
         let due = self.sources.iter().filter_map(|source| source.due()).min();
         let until = due.map(|due| due.saturating_duration_since(Instant::now()));

@@ -8,10 +8,10 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::ready_fd::ReadyFd;
-use super::source::{Reactor, Source};
+use super::source::{Reactor, Source, Sources};
 use super::{Event, kind};
 use crate::resp::ReplyBuilder;
 use crate::sys::waker::Waker;
@@ -39,7 +39,8 @@ pub(super) struct QueueState {
     cancelled: HashSet<u64>,
     /// Older ones: those before the last [`NOTES`].
     cancelled_before: HashSet<u64>,
-    sources: Arc<Vec<Arc<dyn Source>>>,
+    /// Whoever has calls on them holds them: a queue that is kept keeps no connection of a client that was closed.
+    sources: Vec<Weak<dyn Source>>,
     /// Wakes the drain that runs the reactor; made with the first source.
     waker: Option<Arc<Waker>>,
     /// A drain runs the reactor.
@@ -61,7 +62,7 @@ impl QueueState {
             bytes: 0,
             cancelled: HashSet::new(),
             cancelled_before: HashSet::new(),
-            sources: Arc::default(),
+            sources: Vec::new(),
             waker: None,
             reactor_runs: false,
             asleep: false,
@@ -206,37 +207,28 @@ impl QueueState {
 
     // ---- sources ----------------------------------------------------------------------------
 
-    /// Adds a source unless it is known. The caller drops what is returned outside the lock.
-    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) -> Option<Arc<Vec<Arc<dyn Source>>>> {
-        let is_same = |other: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(source));
-        if self.closed || self.sources.iter().any(is_same) {
-            return None;
+    /// Adds a source unless it is known.
+    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) {
+        if self.closed || self.sources.iter().any(|other| std::ptr::addr_eq(other.as_ptr(), Arc::as_ptr(source))) {
+            return;
         }
         if self.waker.is_none() {
             // Without a waker drains only sleep, and other threads read.
             self.waker = Waker::new().ok().map(Arc::new);
         }
-        let mut sources: Vec<_> = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
-        sources.push(Arc::clone(source));
+        self.sources.retain(|source| source.strong_count() > 0);
+        self.sources.push(Arc::downgrade(source));
         // A drain that drives the others has to drive this one, too.
         self.wake_reactor();
-        Some(std::mem::replace(&mut self.sources, Arc::new(sources)))
     }
 
-    /// Removes sources that are over. The caller drops what is returned, and with it their descriptors, outside the lock.
-    pub(super) fn detach_over(&mut self) -> Option<Arc<Vec<Arc<dyn Source>>>> {
-        self.sources.iter().any(|source| source.is_over()).then(|| {
-            let kept = self.sources.iter().filter(|source| !source.is_over()).cloned().collect();
-            std::mem::replace(&mut self.sources, Arc::new(kept))
-        })
+    pub(super) fn detach_all(&mut self) {
+        self.sources.clear();
     }
 
-    pub(super) fn detach_all(&mut self) -> Arc<Vec<Arc<dyn Source>>> {
-        std::mem::take(&mut self.sources)
-    }
-
-    pub(super) fn sources(&self) -> Arc<Vec<Arc<dyn Source>>> {
-        Arc::clone(&self.sources)
+    /// The sources that are still there. The caller drops them outside the lock, because it may be the last to hold one.
+    pub(super) fn sources(&self) -> Sources {
+        self.sources.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The reactor, if there are sources and no other drain runs it.
@@ -244,9 +236,9 @@ impl QueueState {
         if self.reactor_runs || self.closed {
             return None;
         }
-        let waker = self.waker.as_ref().filter(|_| !self.sources.is_empty())?;
+        let waker = Arc::clone(self.waker.as_ref().filter(|_| !self.sources.is_empty())?);
         (self.reactor_runs, self.asleep) = (true, true);
-        Some(Reactor::new(Arc::clone(&self.sources), Arc::clone(waker)))
+        Some(Reactor::new(self.sources(), waker))
     }
 
     pub(super) fn put_reactor_back(&mut self) {

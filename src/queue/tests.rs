@@ -180,3 +180,35 @@ fn a_drain_that_waits_lets_go_of_a_connection_that_ends_meanwhile() {
     assert!((1..5).contains(&looks), "{looks} looks while nothing was to come");
     assert_eq!(Arc::strong_count(&ended), 1, "nor is its descriptor kept");
 }
+
+/// A queue outlives clients that were closed, and their descriptors must not wait for it.
+#[test]
+fn a_queue_keeps_no_source_that_nobody_else_holds() {
+    let queue = Queue::create(4).unwrap();
+    let source: Arc<dyn Source> = Arc::new(Idle);
+    queue.attach(&source);
+    let mut events = Vec::new();
+    assert_eq!(queue.drain(Deadline::after(Duration::from_millis(5)), &mut events, 4), 0);
+    let seen = Arc::downgrade(&source);
+    drop(source);
+    assert!(seen.upgrade().is_none());
+    assert_eq!(queue.cancel(7), 0);
+    assert_eq!(queue.drain(Deadline::after(Duration::from_millis(5)), &mut events, 4), 0);
+}
+
+/// A source from which nothing comes.
+struct Idle;
+
+impl Source for Idle {
+    fn drive(&self) -> Driven {
+        Driven::Read
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    fn cancel(&self, _queue: usize, _token: u64) -> usize {
+        0
+    }
+}

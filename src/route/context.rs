@@ -223,8 +223,11 @@ impl Context {
         if error.has(flags::MAYBE_EXECUTED) {
             self.counters.maybe_executed.fetch_add(1, Ordering::Relaxed);
         }
-        let ended = self.is_closed() && error.status() != Status::Server;
-        if ended { error.with_status(Status::Closed).without_flags(flags::RETRYABLE) } else { error }
+        if !self.is_closed() || matches!(error.status(), Status::Server | Status::Closed) {
+            return error;
+        }
+        let text = format!("{}; until then", self.closed_text());
+        error.in_context(text).with_status(Status::Closed).without_flags(flags::RETRYABLE)
     }
 
     /// Notes the socket of a blocking command, so that a close can end it.

@@ -34,6 +34,7 @@ pub(crate) enum Cause {
     Strangers,
     Fit,
     Unproven,
+    Promoted,
     NotListed,
     SubjectivelyDown,
     ObjectivelyDown,
@@ -164,6 +165,7 @@ impl Cause {
             "Mentioned: it is read from by the word of the Sentinels, or of the configuration (`replica.addrs`), because it does not give \
              its role or its replication id.",
         ),
+        row(Self::Promoted, "promoted", REPLICA, "Not fit: it is the primary now."),
         row(Self::NotListed, "not_listed", REPLICA, "Not fit: the Sentinels do not list it any more."),
         row(Self::SubjectivelyDown, "s_down", REPLICA, "Not fit: most Sentinels consider it down."),
         row(Self::ObjectivelyDown, "o_down", REPLICA, "Not fit: most Sentinels consider it objectively down."),

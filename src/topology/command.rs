@@ -95,10 +95,21 @@ struct Coming {
     ready: bool,
 }
 
+/// Where a link leads, and how. Questions share a link if all of it is equal, so that the time limit of one handle ends no question
+/// of another.
+#[derive(Clone, PartialEq)]
+pub(super) struct LinkKey {
+    pub(super) endpoint: Endpoint,
+    pub(super) options: Arc<LinkOptions>,
+    /// The time limit of each question.
+    pub(super) timeout: Duration,
+}
+
 /// The link to one Sentinel.
 pub(super) struct CommandLink {
     endpoint: Endpoint,
     options: Arc<LinkOptions>,
+    timeout: Duration,
     live: Option<Box<Link>>,
     coming: Option<Box<Coming>>,
     queue: VecDeque<(Ask, bool)>,
@@ -122,10 +133,11 @@ pub(super) struct CommandLink {
 
 impl CommandLink {
     /// A link that is dialled with the first question.
-    pub(super) fn new(endpoint: Endpoint, options: Arc<LinkOptions>) -> Self {
+    pub(super) fn new(key: LinkKey) -> Self {
         Self {
-            endpoint,
-            options,
+            endpoint: key.endpoint,
+            options: key.options,
+            timeout: key.timeout,
             live: None,
             coming: None,
             queue: VecDeque::new(),
@@ -143,9 +155,9 @@ impl CommandLink {
         }
     }
 
-    /// Whether the link leads to this endpoint with these options.
-    pub(super) fn is(&self, endpoint: &Endpoint, options: &LinkOptions) -> bool {
-        self.endpoint == *endpoint && *self.options == *options
+    /// Whether it is this link.
+    pub(super) fn is(&self, key: &LinkKey) -> bool {
+        self.timeout == key.timeout && self.endpoint == key.endpoint && *self.options == *key.options
     }
 
     /// Whether no asker waits for an answer.
@@ -452,8 +464,9 @@ pub(super) struct CommandLinks(Vec<CommandLink>);
 impl CommandLinks {
     /// Asks a Sentinel.
     pub(super) fn ask(&mut self, endpoint: &Endpoint, options: &Arc<LinkOptions>, ask: Ask) {
-        let place = self.0.iter().position(|link| link.is(endpoint, options)).unwrap_or_else(|| {
-            self.0.push(CommandLink::new(endpoint.clone(), Arc::clone(options)));
+        let key = LinkKey { endpoint: endpoint.clone(), options: Arc::clone(options), timeout: ask.timeout };
+        let place = self.0.iter().position(|link| link.is(&key)).unwrap_or_else(|| {
+            self.0.push(CommandLink::new(key));
             self.0.len() - 1
         });
         self.0[place].ask(ask);

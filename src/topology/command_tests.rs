@@ -52,10 +52,22 @@ impl Set {
 }
 
 fn link_to(address: &str) -> CommandLink {
+    CommandLink::new(key_of(address, SOON))
+}
+
+fn key_of(address: &str, timeout: Duration) -> LinkKey {
     let mut config = Config::new();
     config.set("sentinel.addrs", address).unwrap();
     let settings = config.settings().unwrap().sentinel;
-    CommandLink::new(settings.addrs[0].clone(), Arc::new(LinkOptions::of_sentinel(&settings)))
+    LinkKey { endpoint: settings.addrs[0].clone(), options: Arc::new(LinkOptions::of_sentinel(&settings)), timeout }
+}
+
+/// Otherwise the first late answer, by the shorter limit, would end the questions of the other handle.
+#[test]
+fn handles_with_different_time_limits_do_not_share_a_link() {
+    let link = CommandLink::new(key_of("127.0.0.1:1", Duration::from_secs(2)));
+    assert!(link.is(&key_of("127.0.0.1:1", Duration::from_secs(2))));
+    assert!(!link.is(&key_of("127.0.0.1:1", Duration::from_millis(20))));
 }
 
 fn ask(index: usize, words: &[&[u8]], timeout: Duration, urgent: bool, info_since: Option<Instant>) -> Ask {

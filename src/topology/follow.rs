@@ -227,7 +227,12 @@ impl Following {
         }
         for gone in before.replicas.iter().map(|view| &view.endpoint).filter(|node| !is_in(after, node)) {
             if state.told(gone) == Some(true) {
-                state.tell_fit(gone, false, Why::own(Cause::NotListed, "not listed any more"), tell);
+                let is_primary = after.primary_announced.as_ref() == Some(gone) || after.primary.as_ref() == Some(gone);
+                let why = match is_primary {
+                    true => Why::own(Cause::Promoted, "it is the primary now"),
+                    false => Why::own(Cause::NotListed, "not listed any more"),
+                };
+                state.tell_fit(gone, false, why, tell);
             }
             state.told.retain(|(node, _)| node != gone);
         }

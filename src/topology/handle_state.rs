@@ -11,12 +11,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Why};
+use super::command::LinkKey;
 use super::events::{EventKind, SentinelEvent};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::listener::Listener;
 use super::overhear::{self, Crowd, Overhear};
 use super::probe::Probe;
+use super::recent::RecentEvents;
 use super::sentinel::Sentinel;
 use super::service::{PollFacts, Service, Urgency};
 use super::subscription::Change;
@@ -45,8 +47,6 @@ const FAST_ROUND: Duration = Duration::from_millis(100);
 const SPREAD: u32 = 20;
 /// With fewer services than this, their first polls are spread over only a part of the interval.
 const FEW: f64 = 50.0;
-/// The same event from several Sentinels within this time is reported once.
-const SAME: Duration = Duration::from_secs(3);
 
 /// The state of one handle.
 pub(super) struct HandleState {
@@ -59,20 +59,12 @@ pub(super) struct HandleState {
     services: HashMap<String, ServiceState>,
     /// Connections to Sentinels that are asked because the user may not hear their events.
     overhear: HashMap<Endpoint, Overhear>,
-    /// Recent events: the same event from another Sentinel is not reported again.
-    recent: Vec<RecentEvent>,
+    recent: RecentEvents,
     /// After a panic: nothing is done before this.
     rests_until: Option<Instant>,
     /// When all services are checked next; until then only the busy ones are.
     round_at: Instant,
     busy: Vec<String>,
-}
-
-/// A recent event, when it was first announced, and by which Sentinels.
-struct RecentEvent {
-    key: String,
-    since: Instant,
-    by: Vec<Endpoint>,
 }
 
 /// The state of one service.
@@ -137,7 +129,8 @@ impl ServiceState {
 
 impl HandleState {
     pub(super) fn new(sentinel: Weak<Sentinel>) -> Self {
-        let (listeners, services, overhear, recent) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        let (listeners, services, overhear, recent) =
+            (Vec::new(), HashMap::new(), HashMap::new(), RecentEvents::default());
         let (round_at, busy, rests_until, options, placed) = (Instant::now(), Vec::new(), None, None, None);
         Self {
             sentinel,
@@ -382,25 +375,9 @@ impl HandleState {
         self.services.entry(service.to_owned()).or_insert_with(new)
     }
 
-    /// Whether the event is new: announced for the first time, or again by the same Sentinel.
-    fn is_new(&mut self, from: &Endpoint, event: &SentinelEvent) -> bool {
-        let since = Instant::now();
-        let key = format!("{} {:?}", event.channel, (&event.service, &event.about));
-        self.recent.retain(|one| since.saturating_duration_since(one.since) < SAME);
-        match self.recent.iter_mut().find(|one| one.key == key) {
-            Some(known) if !known.by.contains(from) => {
-                known.by.push(from.clone());
-                return false;
-            }
-            Some(known) => (known.since, known.by) = (since, vec![from.clone()]),
-            None => self.recent.push(RecentEvent { key, since, by: vec![from.clone()] }),
-        }
-        true
-    }
-
     /// Reports an event, once for all Sentinels that announce it.
     fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
-        if !self.is_new(from, event) {
+        if !sentinel.shared().is_watched() || !self.recent.is_new(Instant::now(), from, event) {
             return;
         }
         let why = Why::said(&event.channel, &*event.channel);
@@ -572,9 +549,9 @@ impl HandleState {
     }
 }
 
-/// The addresses and options of the Sentinels whose command links stay open between polls.
-pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)> {
-    let mut kept: Vec<(Endpoint, Arc<LinkOptions>)> = Vec::new();
+/// The command links that stay open between polls.
+pub(super) fn kept(handles: &[HandleState]) -> Vec<LinkKey> {
+    let mut kept: Vec<LinkKey> = Vec::new();
     for handle in handles {
         let (Some(sentinel), Some(options)) = (handle.sentinel.upgrade(), &handle.options) else { continue };
         let settings = sentinel.settings();
@@ -583,8 +560,9 @@ pub(super) fn kept(handles: &[HandleState]) -> Vec<(Endpoint, Arc<LinkOptions>)>
         }
         for member in sentinel.shared().list().members() {
             let endpoint = settings.sentinel.address_map.apply(&member.endpoint);
-            if !kept.iter().any(|(at, how)| *at == endpoint && **how == **options) {
-                kept.push((endpoint, Arc::clone(options)));
+            let key = LinkKey { endpoint, options: Arc::clone(options), timeout: settings.sentinel.timeout };
+            if !kept.contains(&key) {
+                kept.push(key);
             }
         }
     }

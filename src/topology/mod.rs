@@ -36,6 +36,7 @@ mod peers;
 mod presence;
 mod probe;
 mod reach;
+mod recent;
 mod renewal;
 mod replicas;
 mod report;

@@ -9,14 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::command::{Ask, CommandLinks, Ended, Ticket};
+use super::command::{Ask, CommandLinks, Ended, LinkKey, Ticket};
 use super::discovery::{self, Hearing, Report};
 use super::finish::{Discovery, failed};
 use super::fixed;
 use super::round::Round;
 use super::service::{Service, Urgency, Wanted};
 use super::source::Source;
-use crate::config::Endpoint;
 use crate::error::Result;
 use crate::net::LinkOptions;
 use crate::sys::poll::{Found, PollFd};
@@ -313,8 +312,8 @@ impl Discoveries {
     }
 
     /// Closes links that are not among these, once no discovery waits on them.
-    pub(super) fn tidy(&mut self, kept: &[(Endpoint, Arc<LinkOptions>)]) {
-        self.links.tidy(&|link| kept.iter().any(|(at, how)| link.is(at, how)));
+    pub(super) fn tidy(&mut self, kept: &[LinkKey]) {
+        self.links.tidy(&|link| kept.iter().any(|key| link.is(key)));
     }
 
     /// The descriptors to poll.

@@ -308,6 +308,8 @@ fn a_real_failover_from_the_first_word_to_the_demoted_replica() {
         told.is(kind::REPLICA, &[("reason", "+selected-slave"), ("replica", &new)])
     });
     watch.wait("it leaves the replicas", SOON, |told| told.is(kind::REPLICA, &[("fit", "0"), ("replica", &new)]));
+    let dropped = |told: &Told| told.is(kind::REPLICA, &[("cause", "not_listed"), ("replica", &new)]);
+    assert_eq!(watch.count(dropped), 0, "it was promoted, which is another cause");
     d.sentinel_debug("info-period", 100);
     d.sentinel_debug("publish-period", 100);
     let joined = |told: &Told| told.is(kind::REPLICA, &[("fit", "1"), ("replica", &old)]);

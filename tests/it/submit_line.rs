@@ -213,7 +213,8 @@ fn what_is_cancelled_on_one_queue_goes_on_on_another() {
         if !in_line {
             s.p.wait_count("INCR n", 1, SOON);
         }
-        assert_eq!(queues[0].cancel(7), 1);
+        // None is found if it is being tried at this moment: it ends all the same.
+        assert!(queues[0].cancel(7) <= 1);
         fails(Status::Cancelled, one(&queues[0]).1);
         if in_line {
             s.abort(0, "no-good-slave");
