@@ -103,7 +103,7 @@ fn lane() -> Lane {
 }
 
 fn ping(lane: &Lane) {
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
     black_box(lane.exec(unit, Deadline::after(Duration::from_secs(5))).expect("it is answered"));
 }
 

@@ -167,6 +167,8 @@ typedef enum {
  * eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
  */
 typedef enum {
+  /** Lists: all commands run as one transaction (MULTI, EXEC), or none of them does. vigie_cmds_exec() says more. */
+  VIGIE_CALL_ATOMIC = (1 << 0),
   /** Safe to send again after an unknown outcome: the library may do so within the timeout. */
   VIGIE_CALL_IDEMPOTENT = (1 << 1),
   /** Send once at most: any failure is reported. Waiting for a primary is not a retry. */
@@ -895,17 +897,30 @@ vigie_status vigie_cmd_exec(vigie_client *client,
  * (VIGIE_ERR_UNSUPPORTED): it runs by itself. An EXEC among them (in a session) that is answered null is
  * VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
  *
+ * With VIGIE_CALL_ATOMIC the list is one transaction: the library puts MULTI and EXEC around it and sends it in one piece, on a
+ * connection that other calls share; the reply is the ARRAY of EXEC. A command that fails while it runs is a node of type
+ * VIGIE_TYPE_ERROR, and the others have run. A command that the server does not take in (unknown, wrong arguments) discards the
+ * transaction: VIGIE_ERR_SERVER with the code EXECABORT; the message names the command, and vigie_error_reply() has what was
+ * answered to each. Once EXEC was sent the list is not sent again, whatever it holds: a lost answer is VIGIE_ERR_IO with
+ * VIGIE_EF_MAYBE_EXECUTED. It is sent again as a whole if EXEC was not sent, or if the server has discarded it for a reason that
+ * passes (READONLY, LOADING, ...). BLPOP and its kin do not block in it. It cannot hold what changes the connection's state, WATCH
+ * and UNWATCH, MULTI, EXEC and DISCARD, or a scan. In a session it comes after the session's WATCH: if a watched key was changed, or
+ * a failover was in between, it gives VIGIE_ERR_TXN_ABORTED, and nothing has run. Each connection is asked once, with MULTI and
+ * DISCARD, whether the server lets this user do so: if not the list gives VIGIE_ERR_UNSUPPORTED, and nothing has run. If that
+ * permission is taken away later, the same error carries VIGIE_EF_MAYBE_EXECUTED and the replies, because the commands have run one by one.
+ *
  * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
  * vigie_batch_data() gives them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
- * VIGIE_CALL_REPLICAS(n) waits once, behind the last command. VIGIE_CALL_EACH: the list holds one command, and reply and
+ * VIGIE_CALL_REPLICAS(n) waits once, behind the last command, or behind EXEC. VIGIE_CALL_EACH: the list holds one command, and reply and
  * error are as those of vigie_cmd_exec().
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
  * only read.
  * Blocks: up to timeout_ms.
  * Threads: [T].
  * Errors: as vigie_cmd_exec(), VIGIE_ERR_FENCED and VIGIE_ERR_REPLICAS too; VIGIE_ERR_SERVER only with
- * VIGIE_CALL_EACH, or if the connection could not be set up;
- * VIGIE_ERR_INVALID_ARG: also a list that is empty, is not RESP (the message has the byte offset), or comes from a
+ * VIGIE_CALL_EACH or VIGIE_CALL_ATOMIC, or if the connection could not be set up; VIGIE_ERR_INVALID_STATE: VIGIE_CALL_ATOMIC in a
+ * session that is in a MULTI by hand; VIGIE_ERR_INVALID_ARG: also VIGIE_CALL_ATOMIC with what a transaction cannot hold, with
+ * VIGIE_CALL_EACH or with VIGIE_CALL_IDEMPOTENT; a list that is empty, is not RESP (the message has the byte offset), or comes from a
  * vigie_batch that was misused. Nothing was sent then.
  * Since: 0.1.0.
  */

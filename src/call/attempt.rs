@@ -249,6 +249,10 @@ impl<N: NodeId> Attempt<N> {
                 let effect = effect_of_end(&error, by_caller);
                 (Step::Over(error), effect)
             }
+            Verdict::Refused { error, demotion } => {
+                let error = if error.endpoint().is_empty() { error.with_endpoint(leg.node.name()) } else { error };
+                (Step::Over(error), demotion.map(Effect::Doubt))
+            }
             Verdict::Again(again) => {
                 let again = Again { suspect: again.suspect && !by_caller, ..again };
                 match self.note_failure(again, leg, call) {
@@ -284,7 +288,9 @@ impl<N: NodeId> Attempt<N> {
             history.refused_by = Some(leg.node.clone());
         }
         if again.was_sent && call.has(CallFlags::NO_RETRY) {
-            return (Step::Over(error), None);
+            // The next call must not meet the same node.
+            let demoted = again.suspect && !leg.replica && error.status() == Status::Server;
+            return (Step::Over(error.clone()), demoted.then_some(Effect::Doubt(error)));
         }
         history.maybe_executed |= error.has(flags::MAYBE_EXECUTED);
         if !again.suspect {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::plan::Shape;
 use crate::resp::{Kind, ReplyBuilder, encode};
 
 impl NodeId for &'static str {
@@ -17,19 +18,25 @@ impl NodeId for &'static str {
 
 const I: u32 = CallFlags::IDEMPOTENT;
 const N: u32 = CallFlags::NO_RETRY;
+/// In front of commands that are one transaction.
+const ATOMIC: &str = "ATOMIC ";
 
 fn encoded(commands: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for command in commands.split("; ") {
+    for command in commands.trim_start_matches(ATOMIC).split("; ") {
         let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
         encode::command(&mut bytes, &args);
     }
     bytes
 }
 
-/// The plan of these commands: a list if there is a semicolon.
+/// The plan of these commands: a list if there is a semicolon, one transaction behind the word.
 fn plan<'a>(commands: &str, bytes: &'a [u8]) -> Plan<'a> {
-    if commands.contains(';') { Plan::list(bytes).unwrap() } else { Plan::one(bytes).unwrap() }
+    match () {
+        () if commands.starts_with(ATOMIC) => Plan::atomic(bytes).unwrap(),
+        () if commands.contains(';') => Plan::list(bytes).unwrap(),
+        () => Plan::one(bytes).unwrap(),
+    }
 }
 
 /// An outcome from a few words: `ok`, `null`, an error line, or of a list its replies with `|` between them; `cut`, `timeout` or a
@@ -70,10 +77,20 @@ fn replies(plan: &Plan<'_>, words: &str) -> Reply {
         _ = match word {
             "ok" => reply.text("OK"),
             "null" => reply.null(),
+            "queued" => reply.text_of(Kind::Status, b"QUEUED"),
+            // The results of a transaction.
+            words if words.starts_with('[') => {
+                reply.array();
+                words.trim_matches(['[', ']']).split(',').for_each(|word| match word {
+                    "ok" => _ = reply.text("OK"),
+                    line => _ = reply.error(line),
+                });
+                reply.end()
+            }
             line => reply.error(line),
         }
     };
-    if !plan.is_list() {
+    if plan.shape() == Shape::One {
         one(&mut reply, words);
         return reply.finish();
     }
@@ -183,7 +200,45 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     ("11", "INCR a; INCR b", 0, "READONLY no|ok", "done +doubt"),
     ("11", "INCR a; GET b; INCR c", 0, "READONLY no|ok|READONLY no", "again retry +doubt"),
     ("11", "INCR a; INCR b", 0, "WRONGTYPE no|READONLY no", "again retry +doubt"),
-    ("11", "INCR a; INCR b", N, "ok|READONLY no", "over Server retry"),
+    ("11", "INCR a; INCR b", N, "ok|READONLY no", "over Server retry +doubt"),
+    // 11: a transaction is sent again as a whole, as long as the last byte of EXEC was not sent, or if the server has discarded it for
+    // a reason that passes. What was sent completely is never sent again, even if it only reads.
+    ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|[ok,ok]", "done"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "cut none", "again retry +suspect"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "cut part", "again retry +suspect"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "timeout part", "again retry +suspect"),
+    ("11", "ATOMIC EVAL s 0", 0, "cut part", "again retry +suspect"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "cut all", "over Io maybe +suspect"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "timeout all", "over Timeout maybe +suspect"),
+    ("11", "ATOMIC GET a; GET b", 0, "cut all", "over Io maybe +suspect"),
+    ("11", "ATOMIC INCR a; INCR b", N, "cut part", "again retry +suspect"),
+    ("11", "ATOMIC INCR a", 0, "ok|READONLY no|EXECABORT previous errors.", "again retry +doubt"),
+    ("11", "ATOMIC EVAL s 0", 0, "ok|READONLY no|EXECABORT previous errors.", "again retry +doubt"),
+    ("11", "ATOMIC INCR a", 0, "ok|queued|EXECABORT because of: READONLY no", "again retry +doubt"),
+    ("11", "ATOMIC INCR a", 0, "ok|queued|EXECABORT because of: LOADING no", "again retry"),
+    ("11", "ATOMIC INCR a", 0, "ok|queued|EXECABORT because of: NOREPLICAS no", "over Server retry"),
+    ("11", "ATOMIC INCR a", 0, "ok|queued|EXECABORT because of: OOM no", "over Server"),
+    ("11", "ATOMIC INCR a", N, "ok|READONLY no|EXECABORT previous errors.", "over Server retry +doubt"),
+    ("11", "ATOMIC NO.SUCH a; INCR b", 0, "ok|ERR unknown|queued|EXECABORT previous errors.", "over Server"),
+    (
+        "11",
+        "ATOMIC NO.SUCH a; INCR b",
+        0,
+        "ok|ERR unknown|READONLY no|EXECABORT previous errors.",
+        "over Server +doubt",
+    ),
+    // It ran: the errors of single commands are among its results, and show what the node is.
+    ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|[WRONGTYPE no,ok]", "done"),
+    ("11", "ATOMIC EVAL s 0; INCR b", 0, "ok|queued|queued|[READONLY no,ok]", "done +doubt"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|null", "over TxnAborted"),
+    // MULTI was refused all the same: what ran without it is in doubt, and what was refused with it is not.
+    ("11", "ATOMIC INCR a; INCR b", 0, "NOPERM no|ok|ok|ERR EXEC without MULTI", "over Unsupported maybe"),
+    ("11", "ATOMIC EVAL s 0", 0, "NOPERM no|ERR in the script|ERR EXEC without MULTI", "over Unsupported maybe"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "NOPERM no|NOPERM no|NOPERM no|NOPERM no", "over Unsupported"),
+    ("11", "ATOMIC INCR a", 0, "LOADING no|LOADING no|ERR EXEC without MULTI", "again retry"),
+    // EXEC was refused: nothing ran.
+    ("11", "ATOMIC INCR a", 0, "ok|queued|NOPERM no", "over Unsupported"),
+    ("11", "ATOMIC INCR a", 0, "ok|queued|ok", "over Protocol maybe"),
     // 16: a write with too few replicas is known to have been executed.
     ("16", "INCR k", 0, "replicas all", "over Replicas"),
 ];

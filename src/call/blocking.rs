@@ -142,7 +142,10 @@ fn send(
         return send_blocking(context, loan, unit, deadline);
     }
     if attempt.goes_alone() || (slow && plan.slow) {
-        if let Some(loan) = route.pool.loan_for_unit(deadline) {
+        if let Some(mut loan) = route.pool.loan_for_unit(deadline) {
+            if unit.atomic {
+                loaned::prepare_transaction(&mut loan, deadline)?;
+            }
             may_go().map_err(Failure::unsent)?;
             return loaned::run(loan, unit, deadline);
         }

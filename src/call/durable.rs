@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::Attempt;
-use super::{gate, loaned};
+use super::{gate, judge, loaned, transaction};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
@@ -71,13 +71,17 @@ pub(crate) fn send(
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
     let (unit, lease, deadline) = (plan.unit(attempt.from()), gate::lease(context, plan), attempt.deadline);
-    let loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    if unit.atomic {
+        loaned::prepare_transaction(&mut loan, deadline)?;
+    }
     gate::check(context, plan, &deadline, attempt.gate_wait).map_err(Failure::unsent)?;
     let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
     let commands = unit.list.unwrap_or(1);
-    let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list: Some(commands + 1), at_most_once: true, lease };
+    let list = Some(commands + 1);
+    let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list, at_most_once: true, lease, atomic: unit.atomic };
     let outcome = loaned::run(loan, unit_with_wait, deadline);
-    unwrap(context, outcome, (unit.bytes.len(), unit.list), replicas, pool.name())
+    unwrap(context, plan, outcome, (unit.bytes.len(), unit.list), replicas, pool.name())
 }
 
 /// Encodes a write and its WAIT, whose timeout ends before the deadline.
@@ -110,6 +114,7 @@ fn explain(error: Error, replicas: u32, listed: usize, source: Source) -> Error 
 /// The outcome of the write without its WAIT. `own`: how many bytes belong to the write, and how many commands if it is a list.
 pub(crate) fn unwrap(
     context: &Context,
+    plan: &Plan<'_>,
     outcome: Outcome,
     own: (usize, Option<u32>),
     replicas: u32,
@@ -117,7 +122,7 @@ pub(crate) fn unwrap(
 ) -> Outcome {
     let (bytes, list) = own;
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(bytes), ..failure })?;
-    judge_wait(&whole, list, replicas, node).map_err(|failure| {
+    judge_wait(plan, &whole, list, replicas, node).map_err(|failure| {
         let error = explain(failure.error, replicas, context.service.load().replicas.len(), context.service.source());
         Failure { error, ..failure }
     })
@@ -132,7 +137,7 @@ fn patience(left: Option<Duration>) -> Duration {
 }
 
 /// Separates the reply of the write from the count of WAIT, and judges the count.
-fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
+fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
     let commands = list.unwrap_or(1);
     let mut own = ReplyBuilder::new();
     match list {
@@ -146,6 +151,7 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
     // The write was executed, even if there is no memory for its reply.
     let reply = own.try_finish().map_err(|error| Failure::new(usize::MAX, error.with_endpoint(node)))?;
     let did_something = match list {
+        _ if plan.is_atomic() => !transaction::did_nothing(plan, &reply),
         None => reply.error_line(0).is_none(),
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
     };
@@ -162,7 +168,8 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
         }
         None => Error::new(Status::Replicas, format!("executed by {node}, but {count} of {replicas} replicas have it")),
     };
-    let error = error.with_endpoint(node).with_count(count).with_reply(reply);
+    let error = error.with_endpoint(node).with_count(count);
+    let error = if plan.is_atomic() { judge::with_results(plan, error, &reply) } else { error.with_reply(reply) };
     Err(Failure::new(usize::MAX, error))
 }
 
@@ -170,31 +177,41 @@ fn judge_wait(whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Ou
 mod tests {
     use super::*;
 
+    /// What is durable here does not matter: it is no transaction.
+    fn write() -> Plan<'static> {
+        Plan::command(&[b"SET", b"k", b"v"]).unwrap()
+    }
+
     #[test]
     fn a_number_of_replicas_that_cannot_be_is_none() {
         let whole = ReplyBuilder::new().array().text("OK").int(-5).end().finish();
-        let failure = judge_wait(&whole, None, 1, "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, 1, "n").unwrap_err();
         assert_eq!(failure.error.count(), 0, "{}", failure.error);
     }
 
     #[test]
     fn too_few_replicas_is_an_error_with_their_number() {
         let whole = ReplyBuilder::new().array().text("OK").int(1).end().finish();
-        let failure = judge_wait(&whole, None, 2, "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, 2, "n").unwrap_err();
         assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
         assert_eq!(
             failure.error.reply().and_then(|reply| reply.bytes(0)),
             Some(&b"OK"[..]),
             "what it answered is kept"
         );
-        assert_eq!(judge_wait(&whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+        assert_eq!(judge_wait(&write(), &whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
     }
 
     #[test]
     fn more_than_there_are_is_told_apart_from_those_that_do_not_answer() {
         let whole = ReplyBuilder::new().array().text("OK").int(0).end().finish();
         let told = |replicas: u32| {
-            explain(judge_wait(&whole, None, replicas, "n").unwrap_err().error, replicas, 2, Source::Sentinels)
+            explain(
+                judge_wait(&write(), &whole, None, replicas, "n").unwrap_err().error,
+                replicas,
+                2,
+                Source::Sentinels,
+            )
         };
         for (replicas, more) in [(1, false), (2, false), (3, true)] {
             let message = told(replicas).message().to_owned();
@@ -207,7 +224,7 @@ mod tests {
     fn a_wait_that_was_refused_says_so_and_has_the_sentinels_asked() {
         let line = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
         let whole = ReplyBuilder::new().array().text("OK").error(line).end().finish();
-        let error = judge_wait(&whole, None, 1, "n").unwrap_err().error;
+        let error = judge_wait(&write(), &whole, None, 1, "n").unwrap_err().error;
         assert_eq!((error.status(), error.count(), error.server_code()), (Status::Replicas, 0, "UNBLOCKED"));
         assert!(error.message().contains(line), "{error}");
     }
@@ -223,8 +240,8 @@ mod tests {
     #[test]
     fn what_was_refused_needs_no_replicas() {
         let whole = ReplyBuilder::new().array().error("READONLY no").int(0).end().finish();
-        assert!(judge_wait(&whole, None, 2, "n").unwrap().error_line(0).is_some());
+        assert!(judge_wait(&write(), &whole, None, 2, "n").unwrap().error_line(0).is_some());
         let whole = ReplyBuilder::new().array().int(1).error("ERR no").int(2).end().finish();
-        assert_eq!(judge_wait(&whole, Some(2), 2, "n").unwrap().count(0), 2);
+        assert_eq!(judge_wait(&write(), &whole, Some(2), 2, "n").unwrap().count(0), 2);
     }
 }

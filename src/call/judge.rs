@@ -3,10 +3,11 @@
 //! Guarantees: what may have run is repeated only if it only reads or the caller said IDEMPOTENT; after a refusal only what the
 //! server has certainly not run is repeated; the error of what is not repeated says whether it may have been executed.
 
+use super::transaction::{self, Txn};
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
 use crate::lane::{Failure, Outcome};
-use crate::plan::{CallFlags, Plan};
+use crate::plan::{CallFlags, Plan, Shape};
 use crate::resp::{Kind, Reply};
 
 /// What to do with an outcome.
@@ -15,6 +16,8 @@ pub(crate) enum Verdict {
     Done { reply: Reply, demotion: Option<Error> },
     /// The call is over, with this error.
     Failed(Error),
+    /// The call is over, with this error for what the server answered. `demotion`: as above.
+    Refused { error: Error, demotion: Option<Error> },
     /// The call, or what is left of it, may be sent again.
     Again(Again),
 }
@@ -43,7 +46,11 @@ enum Refusal {
 #[inline]
 pub(crate) fn is_plain(plan: &Plan<'_>, reply: &Reply) -> bool {
     let is_error = |node: u32| reply.kind(node) == Kind::Error;
-    if plan.is_list() { !reply.children(0).any(is_error) } else { !is_error(0) }
+    match plan.shape() {
+        Shape::One => !is_error(0),
+        Shape::List => !reply.children(0).any(is_error),
+        Shape::Atomic => false,
+    }
 }
 
 /// Rule 8: a write that was answered after the candidate said that it is a primary, or after a switch, is not a success.
@@ -52,7 +59,11 @@ pub(crate) fn doubt(plan: &Plan<'_>, outcome: Outcome) -> Outcome {
         Ok(reply) if plan.reads || did_nothing(plan, &reply) => Ok(reply),
         Ok(reply) => {
             let text = "answered while another primary was taking over: the write may be lost";
-            let error = Error::new(Status::Io, text).with_flags(flags::FAILOVER).with_reply(reply);
+            let error = Error::new(Status::Io, text).with_flags(flags::FAILOVER);
+            let error = match plan.shape() {
+                Shape::Atomic => with_results(plan, error, &reply),
+                _ => error.with_reply(reply),
+            };
             Err(Failure::new(usize::MAX, error))
         }
         Err(failure) if failure.error.status() == Status::Io => {
@@ -69,9 +80,10 @@ fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
         Kind::Null => plan.pops(),
         _ => false,
     };
-    match plan.is_list() {
-        true => reply.children(0).all(is_nothing),
-        false => is_nothing(0) || plan.was_aborted(reply),
+    match plan.shape() {
+        Shape::One => is_nothing(0) || plan.was_aborted(reply),
+        Shape::List => reply.children(0).all(is_nothing),
+        Shape::Atomic => transaction::did_nothing(plan, reply),
     }
 }
 
@@ -79,8 +91,11 @@ fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
 pub(crate) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
     match outcome {
         Err(failure) => judge_failure(plan, from, call, failure),
-        Ok(reply) if plan.is_list() => judge_list(plan, retry, reply),
-        Ok(reply) => judge_reply(plan, retry, reply),
+        Ok(reply) => match plan.shape() {
+            Shape::One => judge_reply(plan, retry, reply),
+            Shape::List => judge_list(plan, retry, reply),
+            Shape::Atomic => judge_atomic(plan, retry, &reply),
+        },
     }
 }
 
@@ -167,6 +182,61 @@ fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
     }
 }
 
+/// Rule 11: a transaction is sent again as a whole, and only if the server has refused it for a reason that passes. Nothing of it ran
+/// then, not even a script.
+fn judge_atomic(plan: &Plan<'_>, retry: &RetrySettings, replies: &Reply) -> Verdict {
+    let txn = transaction::read(plan, replies);
+    if let Txn::Ran(_) = txn {
+        return match transaction::results(plan, replies) {
+            Ok(reply) => Verdict::Done { demotion: shown_demotion(&reply), reply },
+            Err(error) => Verdict::Failed(error.with_flags(flags::MAYBE_EXECUTED)),
+        };
+    }
+    let reasons = match txn {
+        Txn::Discarded | Txn::NotEnded => transaction::reasons(plan, replies),
+        _ => Vec::new(),
+    };
+    let refused = |retry: &RetrySettings| -> Option<Vec<Refusal>> {
+        let refusals = reasons.iter().map(|line| refusal(plan, line, retry)).collect::<Option<Vec<_>>>();
+        refusals.filter(|refusals| !refusals.is_empty())
+    };
+    if let (Some(refusals), Some(line)) = (refused(retry), reasons.first()) {
+        return Verdict::Again(Again {
+            error: with_results(plan, Error::from_server(line, "").with_flags(flags::RETRYABLE), replies),
+            suspect: refusals.contains(&Refusal::Moved),
+            kept: None,
+            was_sent: true,
+        });
+    }
+    let passes = refused(&every_refusal()).is_some();
+    let error = transaction::error_of(plan, replies);
+    let error = if passes { error.with_flags(flags::RETRYABLE) } else { error };
+    Verdict::Refused { error, demotion: reasons.iter().find_map(|line| demotion(line)) }
+}
+
+/// The outcome of a transaction in a session, where nothing is sent again; and whether it shows that the node has lost its role.
+pub(crate) fn of_transaction(plan: &Plan<'_>, replies: &Reply) -> (Result<Reply, Error>, Option<Error>) {
+    match judge_atomic(plan, &every_refusal(), replies) {
+        Verdict::Done { reply, demotion } => (Ok(reply), demotion),
+        Verdict::Failed(error) => (Err(error), None),
+        Verdict::Refused { error, demotion } => (Err(error), demotion),
+        Verdict::Again(Again { error, suspect, .. }) => (Err(error.clone()), suspect.then_some(error)),
+    }
+}
+
+/// An error with what is known of the results of a transaction. Without memory for them the error stands alone.
+pub(super) fn with_results(plan: &Plan<'_>, error: Error, replies: &Reply) -> Error {
+    match transaction::results(plan, replies) {
+        Ok(results) => error.with_reply(results),
+        Err(_) => error,
+    }
+}
+
+/// Settings under which each refusal that may pass is one.
+fn every_refusal() -> RetrySettings {
+    RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() }
+}
+
 /// A script may have written before it was refused (rule 10 d). A WAIT asks about the writes of its own connection: on another one
 /// its answer would mean nothing.
 fn may_repeat(plan: &Plan<'_>) -> bool {
@@ -192,13 +262,9 @@ fn is_unblocked_by_demotion(line: &[u8]) -> bool {
 
 /// A server's error as the caller gets it. It is RETRYABLE if the whole command was refused, and the reason may pass.
 pub(crate) fn error_of(plan: &Plan<'_>, line: &[u8], endpoint: &str) -> Error {
-    let all = RetrySettings { noreplicas: true, misconf: true, ..RetrySettings::default() };
+    let all = every_refusal();
     // A discarded transaction has executed nothing, whatever is in it; the reason has a code of its own.
-    let discarded = line.strip_prefix(b"EXECABORT ").and_then(|text| {
-        let because = b"because of: ";
-        memchr::memmem::find(text, because).map(|at| &text[at + because.len()..])
-    });
-    let worth_it = match discarded {
+    let worth_it = match transaction::because(line) {
         Some(reason) => refusal(plan, reason, &all).is_some(),
         None => may_repeat(plan) && refusal(plan, line, &all).is_some(),
     };

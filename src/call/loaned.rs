@@ -6,7 +6,7 @@
 use std::io::IoSlice;
 
 use crate::error::{Error, Status};
-use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::lane::{Bytes, Failure, Outcome, Unit, transaction};
 use crate::pool::Loan;
 use crate::resp::Want;
 use crate::time::{Deadline, WriteLease};
@@ -18,6 +18,40 @@ pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome
         loan.discard();
     }
     outcome
+}
+
+/// Asks whether the connection carries transactions, unless it is known that it does. The gate is to
+/// be passed after that, because the answer may take long.
+pub(crate) fn prepare_transaction(loan: &mut Loan, deadline: Deadline) -> Result<(), Failure> {
+    if loan.conn().is_none_or(|conn| conn.carries_transactions()) {
+        return Ok(());
+    }
+    // A transaction that it leaves open is ended below: a session must not lose its connection by the question.
+    let replies = ask(loan, Unit { atomic: false, ..transaction::question() }, deadline)?;
+    if transaction::is_left_open(&replies) {
+        let exec = Unit { list: None, atomic: false, bytes: Bytes::Args(&[b"EXEC"]), ..transaction::question() };
+        let reply = ask(loan, exec, deadline)?;
+        if reply.error_line(0).is_some_and(|line| !line.starts_with(b"EXECABORT")) {
+            close(loan);
+        }
+    }
+    transaction::carries(&replies, loan.pool().name()).map_err(Failure::unsent)?;
+    loan.conn().iter_mut().for_each(|conn| conn.note_transactions(true));
+    Ok(())
+}
+
+/// Sends a question. A failure means that nothing of the transaction was sent, and the connection is discarded.
+fn ask(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    exchange(loan, unit, deadline).map_err(|failure| {
+        loan.discard();
+        Failure { sent: 0, ..failure }
+    })
+}
+
+/// Closes a connection on which whatever is sent next would be queued.
+fn close(loan: &mut Loan) {
+    loan.conn().iter().for_each(|conn| conn.socket().shutdown());
+    loan.discard();
 }
 
 /// As [`run`], on a loan that is kept, even after a failure.
@@ -37,6 +71,9 @@ pub(crate) fn exchange(loan: &mut Loan, unit: Unit<'_>, deadline: Deadline) -> O
             conn.exchange(&mut [IoSlice::new(&encoded)], want, lease, deadline)
         }
     };
+    if unit.atomic && outcome.as_ref().is_ok_and(transaction::is_left_open) {
+        close(loan);
+    }
     outcome.map_err(|failed| {
         // An end that is our own says nothing about the unit.
         let ours = lease.is_some_and(WriteLease::is_over) || loan.pool().is_retired();

@@ -6,7 +6,7 @@
 //!
 //! `judge`, `gate_wait` and `attempt` are pure: `attempt` is the one engine that decides what follows a failed attempt, for a
 //! blocking call, a submitted call and a session. `gate` waits for the fence and the majority, `way` prepares and concludes an
-//! attempt, `blocking` runs attempts on the caller's thread, `durable` adds WAIT, `loaned` runs a unit on a connection of its own.
+//! attempt, `transaction` reads the replies to MULTI and EXEC, `blocking` runs attempts on the caller's thread, `durable` adds WAIT, `loaned` runs a unit on a connection of its own.
 
 mod attempt;
 pub(crate) mod blocking;
@@ -15,6 +15,7 @@ pub(crate) mod gate;
 mod gate_wait;
 pub(crate) mod judge;
 pub(crate) mod loaned;
+pub(crate) mod transaction;
 mod way;
 
 pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step};

@@ -68,9 +68,8 @@ impl Client {
 
     /// Runs one command. An error reply is an error.
     pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
-        if flags.has(CallFlags::EACH) {
-            let text = "flags: VIGIE_CALL_EACH is for lists of commands";
-            return Err(Error::new(Status::InvalidArg, text));
+        if flags.has(CallFlags::EACH | CallFlags::ATOMIC) {
+            return Err(flags.for_lists());
         }
         self.exec_one(&Plan::command(args)?, flags, timeout)
     }
@@ -84,8 +83,12 @@ impl Client {
     }
 
     /// Runs a list of commands, RESP-encoded one after the other. The reply is an ARRAY with one node for each command. With `EACH`
-    /// the list is one command: the reply is its own, and an error reply is an error.
+    /// the list is one command: the reply is its own, and an error reply is an error. With `ATOMIC` it is one transaction.
     pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+        if flags.has(CallFlags::ATOMIC) {
+            flags.check_atomic()?;
+            return self.exec(&Plan::atomic(list)?, flags, timeout).map(|(reply, _)| reply);
+        }
         if flags.has(CallFlags::EACH) {
             return self.exec_one(&Plan::one(list)?, flags, timeout);
         }

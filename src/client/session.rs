@@ -129,6 +129,7 @@ impl Session {
                 error.with_time(deadline.elapsed().as_millis(), "")
             })?;
         }
+        pinned.prepare_transaction(router, plan, deadline)?;
         let failover_seq = gate::check_in_session(&router.context, plan, &deadline, gate_wait).inspect_err(|_| {
             if fresh {
                 *pinned = Pinned::default();
@@ -137,6 +138,7 @@ impl Session {
         if fresh {
             pinned.answered = failover_seq;
         }
+        pinned.check_failover(router, plan, failover_seq)?;
         pinned.note(plan);
         let socket = pinned.socket();
         turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
@@ -281,7 +283,8 @@ impl Pinned {
         if loan.db() != Some(db) {
             let text = db.to_string();
             let select = [&b"SELECT"[..], text.as_bytes()];
-            let unit = Unit { bytes: Bytes::Args(&select), list: None, at_most_once: false, lease: None };
+            let unit =
+                Unit { bytes: Bytes::Args(&select), list: None, at_most_once: false, lease: None, atomic: false };
             loan.discard();
             let reply = loaned::exchange(&mut loan, unit, deadline).map_err(|failure| failure.error)?;
             if let Some(line) = reply.error_line(0) {
@@ -292,18 +295,70 @@ impl Pinned {
         Ok(())
     }
 
+    /// Asks whether the connection carries transactions, before a transaction is sent as one unit, and before the first WATCH: the
+    /// question ends with DISCARD, which would forget the watched keys.
+    fn prepare_transaction(&mut self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+        let mut watches = false;
+        plan.each_name(|name| watches |= name.eq_ignore_ascii_case(b"WATCH"));
+        if !watches && !plan.is_atomic() {
+            return Ok(());
+        }
+        if plan.is_atomic() && self.in_multi {
+            let text = "VIGIE_CALL_ATOMIC: this session is in a transaction that was begun by hand: send EXEC or DISCARD first";
+            return Err(Error::new(Status::InvalidState, text));
+        }
+        let Some(loan) = self.loan.as_mut() else { return Ok(()) };
+        if loan.conn().is_none_or(|conn| conn.carries_transactions() || conn.is_broken() || conn.is_closed_by_peer()) {
+            return Ok(());
+        }
+        if self.watches || self.in_multi {
+            let text = "VIGIE_CALL_ATOMIC: the server has refused MULTI on this connection, or its user was changed while keys are \
+                        watched: nothing was sent; send UNWATCH, and begin anew";
+            return if plan.is_atomic() { Err(Error::new(Status::Unsupported, text)) } else { Ok(()) };
+        }
+        match loaned::prepare_transaction(loan, deadline) {
+            Ok(()) => Ok(()),
+            Err(Failure { error, .. }) if !error.server_code().is_empty() => {
+                let error = error.in_service(plan.name(), router.context.service.name());
+                if plan.is_atomic() { Err(error) } else { Ok(()) }
+            }
+            Err(failure) => Err(self.lose(router, plan, failure, true)),
+        }
+    }
+
+    /// Ends a transaction between whose beginning and this command a failover was: the keys that it watches, and what it has read, were
+    /// those of the former primary.
+    fn check_failover(&mut self, router: &Router, plan: &Plan<'_>, failover_seq: u64) -> Result<()> {
+        if !(self.watches || self.in_multi) || failover_seq == self.answered {
+            return Ok(());
+        }
+        let name = self.loan.as_ref().map_or("", |loan| loan.pool().name()).to_owned();
+        let text = format!("another primary has taken over from {name} since the transaction was begun there");
+        let error = Error::new(Status::Io, text).with_endpoint(name);
+        Err(self.lose(router, plan, Failure::unsent(error), false))
+    }
+
     /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
     /// may be lost.
     fn note(&mut self, plan: &Plan<'_>) {
         let Self { in_multi, watches, changed, .. } = self;
-        let is_plain = plan.check_shared().is_ok();
+        let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
         plan.each_name(|name| match &*name.to_ascii_uppercase() {
             b"MULTI" => *in_multi = true,
             b"WATCH" => *watches = true,
             b"EXEC" | b"DISCARD" => (*in_multi, *watches) = (false, false),
             b"UNWATCH" => *watches = false,
-            _ => *changed |= !is_plain,
+            name => {
+                *changed |= !is_plain;
+                if name == b"RESET" {
+                    (*in_multi, *watches) = (false, false);
+                }
+                new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
+            }
         });
+        if let Some(conn) = self.loan.as_mut().and_then(Loan::conn).filter(|_| new_user) {
+            conn.note_transactions(false);
+        }
     }
 
     fn socket(&mut self) -> Option<Arc<Socket>> {
@@ -337,12 +392,20 @@ impl Pinned {
         blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                if let Some(demotion) = judge::shown_demotion(&reply) {
+                let (result, demotion) = match plan.is_atomic() {
+                    true => judge::of_transaction(plan, &reply),
+                    false => (Ok(reply.clone()), judge::shown_demotion(&reply)),
+                };
+                if let Some(demotion) = demotion {
                     router.doubt(loan.pool(), &demotion);
                 }
                 let pool = Arc::clone(loan.pool());
                 self.answered = failover_seq;
-                Ok((reply, pool))
+                let service = router.context.service.name();
+                let result = result.map_err(|error| {
+                    error.with_endpoint(pool.name()).in_service(format_args!("{} in a session", plan.name()), service)
+                });
+                result.map(|reply| (reply, pool))
             }
             // The lease ended before a byte was sent: the connection and its state are unchanged, except for what was noted of
             // EXEC.

@@ -152,6 +152,8 @@ pub enum vigie_error_flag {
 /// eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
 #[repr(C)]
 pub enum vigie_call_flag {
+    /// Lists: all commands run as one transaction (MULTI, EXEC), or none of them does. vigie_cmds_exec() says more.
+    VIGIE_CALL_ATOMIC = 1 << 0,
     /// Safe to send again after an unknown outcome: the library may do so within the timeout.
     VIGIE_CALL_IDEMPOTENT = 1 << 1,
     /// Send once at most: any failure is reported. Waiting for a primary is not a retry.

@@ -20,6 +20,7 @@ mod role;
 mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod transaction;
 mod unit;
 mod writer;
 
@@ -31,8 +32,9 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::config::LaneSettings;
-use crate::error::{Error, Status};
+use crate::error::{Error, Result, Status};
 use crate::net::{In, Wire};
+use crate::resp::Reply;
 use crate::sys::fault::Fault;
 use crate::sys::futex::Word;
 use crate::sys::panic;
@@ -81,6 +83,8 @@ struct Hints {
     srtt_us: AtomicU32,
     pushes: AtomicU32,
     dead: AtomicBool,
+    /// It was asked whether it carries transactions, and does.
+    carries_transactions: AtomicBool,
     /// How many more calls sleep before one spins again, see [`LaneSettings::spin`].
     spin_pauses: AtomicU32,
 }
@@ -132,7 +136,7 @@ impl Lane {
             }
             st.unused_since = None;
             st.check_peer_first |= unit.at_most_once && !looked;
-            let entry = Entry::new(Waiter::Caller(completer), unit.list, deadline);
+            let entry = Entry::new(Waiter::Caller(completer), &unit, deadline);
             // A large unit is copied only if another thread has to send it.
             let straight = pieces.as_ref().filter(|_| unit.lease.is_none());
             let straight = straight.filter(|pieces| st.goes_straight(pieces.len(), &self.settings, now));
@@ -161,6 +165,29 @@ impl Lane {
             }
             call.wait(st)
         })
+    }
+
+    /// Asks the server whether the lane carries transactions, unless it is known that it does. A failure means that nothing of the
+    /// transaction was sent.
+    pub fn prepare_transaction(&self, deadline: Deadline) -> std::result::Result<(), Failure> {
+        if self.carries_transactions() {
+            return Ok(());
+        }
+        let unsent = |failure| Failure { sent: 0, ..failure };
+        let replies = self.exec(transaction::question(), deadline).map_err(unsent)?;
+        self.note_transactions(&replies).map_err(Failure::unsent)
+    }
+
+    /// Whether the lane is known to carry transactions.
+    pub fn carries_transactions(&self) -> bool {
+        self.hints.carries_transactions.load(Ordering::Relaxed)
+    }
+
+    /// Takes the replies to [`transaction::question`].
+    pub fn note_transactions(&self, replies: &Reply) -> Result<()> {
+        transaction::carries(replies, &self.endpoint)?;
+        self.hints.carries_transactions.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the lane takes no more units.
@@ -211,7 +238,7 @@ impl Lane {
         let (since, pushes) = (st.unused_since.unwrap_or(st.last_received), self.pushes());
         drop(st);
         // Without time to wait the PING is sent, and the next reader consumes its answer.
-        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+        let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
         drop(self.exec(ping, Deadline::after(Duration::ZERO)));
         let mut st = self.lock();
         if self.pushes() == pushes.wrapping_add(1) {

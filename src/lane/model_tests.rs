@@ -63,7 +63,13 @@ const SILENT: Script = Script { room: usize::MAX, silent: true };
 
 fn call(lane: &Lane, letter: char, deadline: Deadline) -> Outcome {
     lane.exec(
-        Unit { bytes: Bytes::Args(&[letter.to_string().as_bytes()]), list: None, at_most_once: false, lease: None },
+        Unit {
+            bytes: Bytes::Args(&[letter.to_string().as_bytes()]),
+            list: None,
+            at_most_once: false,
+            lease: None,
+            atomic: false,
+        },
         deadline,
     )
 }
@@ -329,7 +335,7 @@ fn started(time: bool, script: Script, then: fn(&Lane), well: Option<usize>) {
         let lane = lane(script);
         let a = caller(&lane, 'a', Deadline::never());
         let told = Arc::new(Told::default());
-        let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"s"]), list: None, at_most_once: false, lease: None, atomic: false };
         assert!(lane.start(unit, Deadline::after(HOUR), told.clone(), None).is_ok());
         then(&lane);
         while told.ended.load(Ordering::Relaxed) == 0 {

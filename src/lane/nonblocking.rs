@@ -46,7 +46,7 @@ impl Lane {
         }
         st.unused_since = None;
         st.check_peer_first |= unit.at_most_once && !looked;
-        let entry = Entry::new(Waiter::Call(call), unit.list, deadline);
+        let entry = Entry::new(Waiter::Call(call), &unit, deadline);
         st.push_leased(entry, unit.lease, |wbuf| unit.bytes.append_to(wbuf))?;
         self.hints.pushes.fetch_add(1, Ordering::Relaxed);
         self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);

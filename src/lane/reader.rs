@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::state::Waiter;
+use super::transaction::is_left_open;
 use super::{Caller, Completion, Lane, LaneState, Outcome, RoleGuard};
 use crate::error::{Error, Status};
 use crate::net::{Filled, In};
@@ -281,6 +282,9 @@ impl Lane {
                 None => return Ok(()),
                 Some(Decoded::Push(_)) if rd.input.is_empty() => return Ok(()),
                 Some(Decoded::Push(_)) => continue,
+                Some(Decoded::Reply(reply)) if matches!(want, Want::Transaction(_)) && is_left_open(&reply) => {
+                    return Err(self.left_open(rd, reply));
+                }
                 Some(Decoded::Reply(reply)) => Some(reply),
                 Some(Decoded::Skipped) => None,
             };
@@ -293,6 +297,16 @@ impl Lane {
                 return Ok(());
             }
         }
+    }
+
+    /// Completes a unit that has left a transaction open, and returns why the lane ends: what was sent behind the unit was queued and
+    /// did not run, and must not be taken for answered.
+    #[cold]
+    fn left_open(&self, rd: &mut ReaderState, reply: Reply) -> Error {
+        rd.expect.pop_front();
+        rd.complete.push(Some(reply));
+        let text = format!("{} did not end a transaction: the connection was closed", self.endpoint);
+        Error::new(Status::Io, text)
     }
 
     fn not_resp(&self, error: DecodeError) -> Error {

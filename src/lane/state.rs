@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::role::LaneRole;
-use super::unit::{Completion, Failure, Outcome};
+use super::unit::{Completion, Failure, Outcome, Unit};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::net::Out;
@@ -58,14 +58,19 @@ pub(super) struct Entry {
 enum EntryWant {
     One,
     List(u32),
+    Transaction(u32),
     /// Its bytes were taken out of the buffer: nothing will come for it.
     Nothing,
 }
 
 impl Entry {
-    pub(super) fn new(waiter: Waiter, list: Option<u32>, deadline: Deadline) -> Self {
+    pub(super) fn new(waiter: Waiter, unit: &Unit<'_>, deadline: Deadline) -> Self {
         let due = if waiter.completer().is_some() { None } else { deadline.end() };
-        let want = list.map_or(EntryWant::One, EntryWant::List);
+        let want = match unit.list {
+            None => EntryWant::One,
+            Some(n) if unit.atomic => EntryWant::Transaction(n),
+            Some(n) => EntryWant::List(n),
+        };
         Self { waiter: Some(waiter), want, len: 0, end: 0, budget: deadline.budget(), due, leased: false }
     }
 
@@ -78,6 +83,8 @@ impl Entry {
             (EntryWant::Nothing, _) => None,
             (EntryWant::One, true) => Some(Want::One),
             (EntryWant::List(n), true) => Some(Want::List(n)),
+            // Its replies are kept for the look at how it ended, also if its caller has left.
+            (EntryWant::Transaction(n), _) => Some(Want::Transaction(n)),
             (EntryWant::One, false) => Some(Want::Skip(1)),
             (EntryWant::List(n), false) => Some(Want::Skip(n)),
         }
@@ -571,9 +578,14 @@ impl Drop for Append<'_> {
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
+    use super::super::unit::Bytes;
     use super::*;
     use crate::error::Status;
     use crate::sys::slot::{self, Seen};
+
+    fn one() -> Unit<'static> {
+        Unit { bytes: Bytes::Raw(b""), list: None, at_most_once: false, lease: None, atomic: false }
+    }
 
     /// Pushes n units of 10 bytes each and gives their slots to `test`.
     fn with_units(n: usize, st: &mut LaneState, test: &mut dyn FnMut(&mut LaneState, &mut Vec<u64>)) {
@@ -587,7 +599,7 @@ mod tests {
                 return test(st, numbers);
             }
             slot::scope(|slot, completer| {
-                let entry = Entry::new(Waiter::Caller(completer), None, Deadline::never());
+                let entry = Entry::new(Waiter::Caller(completer), &one(), Deadline::never());
                 let append = |buf: &mut Vec<u8>| {
                     buf.extend_from_slice(b"0123456789");
                     Ok(())
@@ -635,7 +647,7 @@ mod tests {
     fn calls_are_taken_out_one_after_the_other() {
         let mut st = LaneState::new();
         let mut start = |token, len: usize| {
-            let entry = Entry::new(Waiter::Call(Arc::new(Numbered(token))), None, Deadline::after(Duration::ZERO));
+            let entry = Entry::new(Waiter::Call(Arc::new(Numbered(token))), &one(), Deadline::after(Duration::ZERO));
             let append = |buf: &mut Vec<u8>| {
                 buf.resize(buf.len() + len, token as u8);
                 Ok(())

@@ -50,7 +50,10 @@ fn lane_of(spin: Duration, silent: Duration, talk: impl FnOnce(TcpStream) + Send
 }
 
 fn ping(lane: &Lane) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None }, Deadline::never())
+    lane.exec(
+        Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false },
+        Deadline::never(),
+    )
 }
 
 /// Reads until this many PINGs are there.
@@ -141,10 +144,11 @@ fn a_panic_of_the_writer_leaves_everybody_in_doubt_whose_bytes_it_had() {
 #[test]
 fn half_a_command_is_never_left_in_the_buffer() {
     let mut st = super::LaneState::new();
+    let ping = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
     let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         super::slot::scope(|_, completer| {
             st.push(
-                super::Entry::new(super::Waiter::Caller(completer), None, crate::time::Deadline::never()),
+                super::Entry::new(super::Waiter::Caller(completer), &ping, crate::time::Deadline::never()),
                 |buffer| {
                     buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
                     panic!("on purpose");
@@ -284,7 +288,8 @@ fn a_large_reply_goes_on_where_its_leader_left_it() {
     });
     scope(|threads| {
         let first = threads.spawn(|| {
-            let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+            let unit =
+                Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
             lane.exec(unit, Deadline::after(Duration::from_millis(300)))
         });
         until(&lane, 1);
@@ -315,7 +320,7 @@ fn hear_all(stream: &mut TcpStream, most: usize) -> Vec<u8> {
 }
 
 fn set(lane: &Lane, args: &[&[u8]], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, lease: None }, deadline)
+    lane.exec(Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, lease: None, atomic: false }, deadline)
 }
 
 fn encoded(args: &[&[u8]]) -> Vec<u8> {
@@ -436,7 +441,7 @@ fn spins(spin: Duration, rests: u32, calls: usize, patience: Duration) -> (Outco
         }
     };
     assert!(lane.hook.set(Box::new(hook)).is_ok());
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
     let outcome = lane.exec_among(unit, Deadline::never(), Some(&AtomicUsize::new(calls)));
     (outcome, looked.load(Ordering::Relaxed))
 }
@@ -460,7 +465,7 @@ fn a_deadline_ends_the_looking_and_so_does_its_own_limit() {
     let lane_spins = |spin| {
         let begun = Instant::now();
         let lane = lane_with(spin, |mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
         let deadline = Deadline::after(Duration::from_millis(60));
         let failure = lane.exec_among(unit, deadline, Some(&AtomicUsize::new(1))).unwrap_err();
         assert_eq!((failure.sent, failure.error.status()), (PING.len(), Status::Timeout));
@@ -540,7 +545,8 @@ fn a_writer_whose_send_fails_leaves_what_was_said_to_the_reader() {
 
 /// A PING that is sent only as long as the lease lasts.
 fn leased_ping(lane: &Lane, lease: &Arc<WriteLease>) -> Outcome {
-    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: true, lease: Some(lease) };
+    let unit =
+        Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: true, lease: Some(lease), atomic: false };
     lane.exec(unit, Deadline::never())
 }
 
@@ -624,7 +630,8 @@ fn a_lease_that_ends_in_the_middle_of_a_command_ends_the_connection() {
         let (lane, lease) = (&lane, &lease);
         let call = scope.spawn(move || {
             let args: [&[u8]; 3] = [b"SET", b"k", &large];
-            let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, lease: Some(lease) };
+            let unit =
+                Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, lease: Some(lease), atomic: false };
             lane.exec(unit, Deadline::never())
         });
         let begun = Instant::now();
@@ -658,7 +665,7 @@ fn a_lane_is_not_silent_with_something_to_read() {
         let _ = stream.read(&mut [0; 64]);
     });
     let unasked = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
         assert_eq!(lane.exec(unit, Deadline::after(Duration::ZERO)).unwrap_err().sent, PING.len());
     };
     let judged_after_silence = || {
@@ -724,7 +731,7 @@ fn a_reader_that_was_stopped_waits_a_moment_for_its_answer() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // More than once: a machine that stands still for longer than that moment takes it away.
-    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
     assert!((0..50).any(|_| lane.exec(unit(), missed).is_ok()), "its answer came");
     assert!(!lane.is_dead());
 }
@@ -743,7 +750,7 @@ fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // More than once: a machine that stands still for longer than that moment takes it away.
-    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None };
+    let unit = || Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
     let answered = (0..50).any(|_| {
         lane.lock().reader.take(super::NOBODY);
         std::thread::scope(|scope| {
@@ -758,4 +765,41 @@ fn a_caller_that_was_stopped_waits_a_moment_for_the_one_who_reads() {
     });
     assert!(answered, "its answer was there");
     assert!(!lane.is_dead());
+}
+
+/// What was sent behind a transaction that the server did not end was queued: its `QUEUED` is nobody's reply.
+#[test]
+fn a_transaction_that_is_left_open_ends_the_lane_before_another_call_is_answered() {
+    let whole = super::transaction::wrap(PING).unwrap();
+    for abandoned in [false, true] {
+        let (sent, len) = (channel::<()>(), whole.len());
+        let (go, wait) = sent;
+        let lane = Arc::new(lane_to(move |mut stream| {
+            stream.read_exact(&mut vec![0; len]).unwrap();
+            hear(&mut stream, 1);
+            wait.recv().unwrap();
+            stream.write_all(b"+OK\r\n+QUEUED\r\n-ERR unknown command 'EXEC'\r\n+QUEUED\r\n").unwrap();
+            let _ = stream.read(&mut [0; 64]);
+        }));
+        let unit = Unit { bytes: Bytes::Raw(&whole), list: Some(3), at_most_once: true, lease: None, atomic: true };
+        std::thread::scope(|scope| {
+            let deadline = if abandoned { Deadline::after(Duration::from_millis(20)) } else { Deadline::never() };
+            let (own, shared) = (unit, &lane);
+            let transaction = scope.spawn(move || shared.exec(own, deadline));
+            until(&lane, 1);
+            let other = scope.spawn(move || ping(shared));
+            until(&lane, 2);
+            if abandoned {
+                assert_eq!(transaction.join().unwrap().unwrap_err().error.status(), Status::Timeout);
+                go.send(()).unwrap();
+            } else {
+                go.send(()).unwrap();
+                let replies = transaction.join().unwrap().expect("its own replies are complete");
+                assert!(super::transaction::is_left_open(&replies));
+            }
+            let failure = other.join().unwrap().expect_err("nobody gets QUEUED for a reply");
+            assert!(failure.error.message().contains("did not end a transaction"), "{}", failure.error);
+            assert!(failure.sent > 0 && lane.is_dead());
+        });
+    }
 }

@@ -48,6 +48,8 @@ pub struct Unit<'a> {
     pub at_most_once: bool,
     /// It is sent only as long as this lease lasts. A unit that is taken back ends as unsent, with the status FENCED.
     pub lease: Option<&'a Arc<WriteLease>>,
+    /// It begins with MULTI and ends the transaction. The lane ends if its replies leave the transaction open.
+    pub atomic: bool,
 }
 
 /// The bytes of a unit, encoded or still to be encoded.

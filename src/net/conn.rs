@@ -84,6 +84,7 @@ pub struct Conn {
     info: Box<ServerInfo>,
     endpoint: Endpoint,
     broken: AtomicBool,
+    carries_transactions: bool,
 }
 
 impl Conn {
@@ -122,6 +123,7 @@ impl Conn {
             info: Box::new(ServerInfo::unknown()),
             endpoint: endpoint.clone(),
             broken: AtomicBool::new(false),
+            carries_transactions: false,
         };
         conn.secure(deadline)?;
         let talked = conn.shake_hands(&options.handshake, deadline);
@@ -378,6 +380,16 @@ impl Conn {
     /// What the handshake has found out about the server.
     pub fn info(&self) -> &ServerInfo {
         &self.info
+    }
+
+    /// Whether it is known to carry transactions.
+    pub fn carries_transactions(&self) -> bool {
+        self.carries_transactions
+    }
+
+    /// Notes whether it carries transactions.
+    pub fn note_transactions(&mut self, carries: bool) {
+        self.carries_transactions = carries;
     }
 
     /// Where it leads to.

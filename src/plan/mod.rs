@@ -6,13 +6,15 @@
 mod options;
 mod refuse;
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::time::Duration;
 
 pub(crate) use options::NO_TIME;
 pub use options::{CallFlags, Target};
 
 use crate::error::{Error, Result, Status};
-use crate::lane::{Bytes, Failure, Unit};
+use crate::lane::{Bytes, Failure, Unit, transaction};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
 use crate::resp::{Kind, Reply};
@@ -57,6 +59,19 @@ enum What<'a> {
     /// A list of one command, whose reply is its own.
     One(CommandList<'a>),
     List(CommandList<'a>),
+    /// A list that runs as one transaction, and the same between MULTI and EXEC.
+    Atomic(CommandList<'a>, Cow<'a, [u8]>),
+}
+
+/// What the reply to a plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// That of one command.
+    One,
+    /// An ARRAY with one node for each command.
+    List,
+    /// An ARRAY with those of a transaction: MULTI, its commands, EXEC.
+    Atomic,
 }
 
 impl<'a> Plan<'a> {
@@ -87,6 +102,36 @@ impl<'a> Plan<'a> {
         Self::of(list, What::List(list))
     }
 
+    /// The plan for a list of RESP-encoded commands that runs as one transaction.
+    pub(crate) fn atomic(bytes: &'a [u8]) -> Result<Self> {
+        Self::of_atomic(bytes, || transaction::wrap(bytes).map(Cow::Owned))
+    }
+
+    /// As [`Plan::atomic`], for a list that is between MULTI and EXEC already.
+    pub(crate) fn wrapped(whole: &'a [u8]) -> Result<Self> {
+        Self::of_atomic(transaction::inner(whole), || Ok(Cow::Borrowed(whole)))
+    }
+
+    fn of_atomic(bytes: &'a [u8], whole: impl FnOnce() -> Result<Cow<'a, [u8]>>) -> Result<Self> {
+        let list = list::parse(bytes)?;
+        let mut plan = Self::looked_up(list, What::Atomic(list, Cow::Borrowed(&[])))?;
+        plan.check_atomic()?;
+        // Inside a transaction nothing blocks; and nothing of it is sent again once EXEC was.
+        (plan.blocks, plan.awaits, plan.repeatable) = (None, false, false);
+        plan.what = What::Atomic(list, whole()?);
+        Ok(plan)
+    }
+
+    /// Refuses what cannot be part of a transaction.
+    fn check_atomic(&self) -> Result<()> {
+        let barred = Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN).and(Flags::SCAN);
+        let flags_of = |args: &[&[u8]]| table::classify(&mut args.iter().copied()).flags;
+        let Some((at, args)) = self.first(|args| flags_of(args).has_any(barred)) else { return Ok(()) };
+        let sub = if args[0].eq_ignore_ascii_case(b"CLIENT") { args.get(1).map(|sub| short(sub)) } else { None };
+        let name = sub.map_or_else(|| short(args[0]), |sub| format!("{} {sub}", short(args[0])));
+        Err(Error::new(Status::InvalidArg, refuse::of_atomic(&name, &self.place(at), flags_of(&args))))
+    }
+
     /// The plan for one command of a list that was parsed.
     pub(crate) fn single(command: &Command<'a>) -> Self {
         let mut plan = Self::new(What::One(command.alone()));
@@ -96,6 +141,14 @@ impl<'a> Plan<'a> {
     }
 
     fn of(list: CommandList<'a>, what: What<'a>) -> Result<Self> {
+        let plan = Self::looked_up(list, what)?;
+        match list.len() > 1 && plan.blocks.is_some() {
+            true => Err(plan.blocks_in_list()),
+            false => Ok(plan),
+        }
+    }
+
+    fn looked_up(list: CommandList<'a>, what: What<'a>) -> Result<Self> {
         let bytes = list.bytes();
         let (commands, large) = (list.len(), bytes.len() > LARGE_BYTES);
         if commands == 0 {
@@ -108,9 +161,6 @@ impl<'a> Plan<'a> {
         }
         if nameless {
             return Err(Error::new(Status::InvalidArg, "commands: a command needs a name"));
-        }
-        if commands > 1 && plan.blocks.is_some() {
-            return Err(plan.blocks_in_list());
         }
         plan.slow |= large || commands > LARGE_COMMANDS;
         Ok(plan)
@@ -206,7 +256,7 @@ impl<'a> Plan<'a> {
     fn first(&self, is_it: impl Fn(&[&'a [u8]]) -> bool) -> Option<(usize, Vec<&'a [u8]>)> {
         match &self.what {
             What::Args(args) => Some((0, args.to_vec())).filter(|(_, args)| is_it(args)),
-            What::One(list) | What::List(list) => list
+            What::One(list) | What::List(list) | What::Atomic(list, _) => list
                 .commands()
                 .map(|command| command.args().collect())
                 .enumerate()
@@ -226,7 +276,9 @@ impl<'a> Plan<'a> {
     /// A position in a list, for a message; empty for what is no list.
     fn place(&self, at: usize) -> String {
         match &self.what {
-            What::List(list) if list.len() > 1 => format!(" (command {} of {})", at + 1, list.len()),
+            What::List(list) | What::Atomic(list, _) if list.len() > 1 => {
+                format!(" (command {} of {})", at + 1, list.len())
+            }
             _ => String::new(),
         }
     }
@@ -235,8 +287,10 @@ impl<'a> Plan<'a> {
     pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
         let at_most_once = !self.repeatable;
         match &self.what {
-            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, at_most_once, lease: None },
-            What::One(list) => Unit { bytes: Bytes::Raw(list.bytes()), list: None, at_most_once, lease: None },
+            What::Args(args) => Unit { bytes: Bytes::Args(args), list: None, at_most_once, lease: None, atomic: false },
+            What::One(list) => {
+                Unit { bytes: Bytes::Raw(list.bytes()), list: None, at_most_once, lease: None, atomic: false }
+            }
             What::List(list) => {
                 let start = list.commands().nth(from).map_or(0, |command| command.range().start);
                 Unit {
@@ -244,8 +298,16 @@ impl<'a> Plan<'a> {
                     list: Some((list.len() - from) as u32),
                     at_most_once,
                     lease: None,
+                    atomic: false,
                 }
             }
+            What::Atomic(list, whole) => Unit {
+                bytes: Bytes::Raw(whole),
+                list: Some(list.len() as u32 + transaction::ADDED),
+                at_most_once,
+                lease: None,
+                atomic: true,
+            },
         }
     }
 
@@ -255,6 +317,8 @@ impl<'a> Plan<'a> {
             What::Args(args) => Bytes::Args(args).len(),
             What::One(list) => list.bytes().len(),
             What::List(list) => list.commands().nth(from).map_or(0, |command| command.range().len()),
+            // Nothing runs before the last byte of EXEC has arrived.
+            What::Atomic(_, whole) => whole.len(),
         }
     }
 
@@ -270,7 +334,7 @@ impl<'a> Plan<'a> {
         };
         match &self.what {
             What::Args(args) => look(0, args),
-            What::One(list) | What::List(list) => {
+            What::One(list) | What::List(list) | What::Atomic(list, _) => {
                 for (index, command) in list.commands().enumerate().skip(from) {
                     look(index, &command.args().collect::<Vec<_>>());
                 }
@@ -282,7 +346,17 @@ impl<'a> Plan<'a> {
     pub(crate) fn count(&self) -> u32 {
         match &self.what {
             What::Args(_) => 1,
-            What::One(list) | What::List(list) => list.len() as u32,
+            What::One(list) | What::List(list) | What::Atomic(list, _) => list.len() as u32,
+        }
+    }
+
+    /// What its reply is.
+    #[inline]
+    pub(crate) fn shape(&self) -> Shape {
+        match self.what {
+            What::Args(_) | What::One(_) => Shape::One,
+            What::List(_) => Shape::List,
+            What::Atomic(..) => Shape::Atomic,
         }
     }
 
@@ -291,11 +365,24 @@ impl<'a> Plan<'a> {
         matches!(self.what, What::List(_))
     }
 
+    /// Whether it is a transaction, between MULTI and EXEC.
+    pub(crate) fn is_atomic(&self) -> bool {
+        matches!(self.what, What::Atomic(..))
+    }
+
+    /// The command at this place, for a message: its name, and where it is.
+    pub(crate) fn command_at(&self, at: usize) -> String {
+        let index = Cell::new(0);
+        let found = self.first(|_| index.replace(index.get() + 1) == at);
+        found.map_or_else(String::new, |(at, args)| format!("{}{}", short(args[0]), self.place(at)))
+    }
+
     /// Whether EXEC is among the commands.
     pub(crate) fn is_exec(&self) -> bool {
         match &self.what {
             What::Args(args) => matches!(args, [name] if is_exec(name)),
             What::One(list) | What::List(list) => list.commands().any(|command| is_exec(command.name())),
+            What::Atomic(..) => true,
         }
     }
 
@@ -354,6 +441,10 @@ impl<'a> Plan<'a> {
         match &self.what {
             What::Args(args) => look(args[0]),
             What::One(list) | What::List(list) => list.commands().for_each(|command| look(command.name())),
+            What::Atomic(list, _) => {
+                list.commands().for_each(|command| look(command.name()));
+                look(b"EXEC");
+            }
         }
     }
 
@@ -365,6 +456,10 @@ impl<'a> Plan<'a> {
             What::List(list) => {
                 let first = list.commands().next().map(|command| short(command.name())).unwrap_or_default();
                 format!("a list of {} ({first}, ...)", list.len())
+            }
+            What::Atomic(list, _) => {
+                let first = list.commands().next().map(|command| short(command.name())).unwrap_or_default();
+                format!("a transaction of {} ({first}, ...)", list.len())
             }
         }
     }

@@ -20,6 +20,8 @@ pub enum Target {
 pub struct CallFlags(u32);
 
 impl CallFlags {
+    /// A list is one transaction.
+    pub const ATOMIC: u32 = 1;
     /// Safe to send again after an unknown outcome.
     pub const IDEMPOTENT: u32 = 1 << 1;
     /// Send once.
@@ -34,7 +36,8 @@ impl CallFlags {
     const REPLICAS: u32 = 0xFF << 24;
     /// What VIGIE_CALL_REPLICAS(n) of the header makes of a number that does not fit.
     const BAD_REPLICAS: u32 = 1 << 23;
-    const KNOWN: u32 = Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
+    const KNOWN: u32 =
+        Self::ATOMIC | Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
     pub fn from_bits(bits: u32) -> Result<Self> {
@@ -47,6 +50,29 @@ impl CallFlags {
         }
     }
 
+    /// The error for a single command with a flag that is for lists.
+    #[cold]
+    pub(crate) fn for_lists(self) -> Error {
+        let text = match self.has(Self::ATOMIC) {
+            true => "flags: VIGIE_CALL_ATOMIC is for lists of commands: a single command is atomic by itself",
+            false => "flags: VIGIE_CALL_EACH is for lists of commands",
+        };
+        Error::new(Status::InvalidArg, text)
+    }
+
+    /// Refuses flags that contradict `ATOMIC`.
+    pub(crate) fn check_atomic(self) -> Result<()> {
+        let text = if self.has(Self::EACH) {
+            "flags: VIGIE_CALL_ATOMIC makes one call of a list, VIGIE_CALL_EACH as many as it has commands: choose one of them"
+        } else if self.has(Self::IDEMPOTENT) {
+            "flags: VIGIE_CALL_ATOMIC with VIGIE_CALL_IDEMPOTENT: a transaction is never sent again once it may have run; read \
+             its keys before it is repeated"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(Status::InvalidArg, text))
+    }
+
     /// How many replicas must have a write; 0: as configured.
     pub(crate) fn replicas(self) -> u32 {
         self.0 >> 24
@@ -56,6 +82,7 @@ impl CallFlags {
         Self(Self::ON_PRIMARY)
     }
 
+    /// Whether any of these flags is set.
     pub(crate) fn has(self, flag: u32) -> bool {
         self.0 & flag != 0
     }

@@ -31,6 +31,20 @@ pub(super) fn of_unpaired(name: &str, at: &str) -> String {
     )
 }
 
+/// For a command that cannot be part of a transaction.
+pub(super) fn of_atomic(name: &str, at: &str, what: Flags) -> String {
+    let why = match name {
+        "WATCH" | "UNWATCH" => {
+            "keys are watched before a transaction begins: send it in a session of vigie_session_for(), then this list there"
+        }
+        _ if what.has(Flags::TXN) => "VIGIE_CALL_ATOMIC puts MULTI and EXEC around the list itself: leave it out",
+        _ if what.has(Flags::SCAN) => "a scan has to stay with its node: send it by itself",
+        _ if what.has(Flags::SUBSCRIBE) => "it is not answered with exactly one reply",
+        _ => "it changes the state of the connection: send it by itself, in a session of vigie_session_for()",
+    };
+    format!("commands: {name}{at} cannot be part of a transaction (VIGIE_CALL_ATOMIC): {why}")
+}
+
 /// The form of a command that only reads, if there is one.
 pub(super) fn reading_form(name: &str) -> Option<String> {
     let form = format!("{name}_RO");

@@ -25,6 +25,16 @@ const LOOK: Duration = Duration::from_millis(5);
 /// lock.
 const SAMPLE_EVERY: u32 = 16;
 
+/// Runs a transaction on a lane, which is asked first whether it carries one.
+#[cold]
+fn run_transaction(lane: &Lane, unit: Unit<'_>, deadline: Deadline, may_go: &dyn Fn() -> Result<()>) -> Outcome {
+    if !lane.carries_transactions() {
+        lane.prepare_transaction(deadline)?;
+        may_go().map_err(Failure::unsent)?;
+    }
+    lane.exec(unit, deadline)
+}
+
 impl Pool {
     /// Sends a unit on the lane that fits, and waits for its replies. With `slow` it avoids the lane that other calls share. A lane
     /// that turns out to be dead before a byte was sent is replaced by another one.
@@ -46,7 +56,11 @@ impl Pool {
         let mut lanes_left = self.lanes_at_most();
         loop {
             let lane = self.lane(slow, deadline, may_go).map_err(Failure::unsent)?;
-            match lane.exec_among(unit, deadline, calls) {
+            let outcome = match unit.atomic {
+                true => run_transaction(&lane, unit, deadline, may_go),
+                false => lane.exec_among(unit, deadline, calls),
+            };
+            match outcome {
                 Err(failure) if lane.is_dead() => {
                     self.drop_dead_lanes();
                     // The server may have closed all idle lanes at once: each is found dead before a byte was sent.

@@ -26,6 +26,8 @@ pub enum Want {
     One,
     /// This many replies, as the children of one ARRAY.
     List(u32),
+    /// As `List`, for a unit that begins with MULTI: its receiver looks at how the transaction ended.
+    Transaction(u32),
     /// This many replies, which are skipped.
     Skip(u32),
 }
@@ -256,7 +258,7 @@ impl Decoder {
         self.is_begun = true;
         match want {
             Want::One => unit.base = 0,
-            Want::List(count) => self.open(Kind::Array, u64::from(count))?,
+            Want::List(count) | Want::Transaction(count) => self.open(Kind::Array, u64::from(count))?,
             Want::Skip(count) => {
                 unit.is_skip = true;
                 unit.drop_next(u64::from(count), FrameRole::Dropped);

@@ -94,7 +94,13 @@ fn ask(conn: &mut Conn, deadline: Deadline) -> Result<Option<Replication>> {
 /// Asks the primary for its replication id.
 fn ask_primary(of: &dyn Lineage, deadline: Deadline) -> Option<Replication> {
     let announced = of.service().load().primary_announced.clone()?;
-    let unit = Unit { bytes: Bytes::Args(&[b"INFO", b"replication"]), list: None, at_most_once: false, lease: None };
+    let unit = Unit {
+        bytes: Bytes::Args(&[b"INFO", b"replication"]),
+        list: None,
+        at_most_once: false,
+        lease: None,
+        atomic: false,
+    };
     let told = Replication::parse(&of.primary()?.exec(unit, false, deadline.within(PATIENCE)).ok()?)?;
     of.service().learn_lineage(&announced, &told);
     Some(told)

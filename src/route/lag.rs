@@ -128,7 +128,7 @@ pub(super) fn measure<'a>(
 /// The primary's offset, and what its replicas have confirmed.
 fn ask_primary(pool: &Arc<Pool>) -> Option<(i64, Vec<RoleReplica>)> {
     let ask = |args: &[&[u8]]| {
-        let unit = Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(args), list: None, at_most_once: false, lease: None, atomic: false };
         pool.exec(unit, false, Deadline::after(PATIENCE)).ok()
     };
     let reply = ask(&[b"ROLE"])?;

@@ -314,7 +314,7 @@ mod tests {
         let one = without_first(&whole, false).unwrap();
         assert_eq!(one.child(0, 0).and_then(|node| cursor(&one, node)), Some(b"17".to_vec()));
         let args: [&[u8]; 2] = [b"SCAN", b"0"];
-        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: true, lease: None, atomic: false };
         assert_eq!(asking(unit).unwrap(), b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n");
     }
 }

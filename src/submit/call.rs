@@ -13,7 +13,7 @@ use super::pending::PendingQueue;
 use crate::call::judge::{self, Verdict, judge};
 use crate::call::{Attempt, Way, durable};
 use crate::error::{Error, Result, Status};
-use crate::lane::{self, Completion, Failure, Outcome, Unit};
+use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Plan};
 use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::queue::{Driven, Queue, Reservation, Source};
@@ -76,6 +76,8 @@ pub(super) struct CallProfile {
     pub(super) reads: bool,
     /// It has scans, which have to be routed by their cursors.
     pub(super) scans: bool,
+    /// It is a transaction, for which the lane has to be asked first.
+    pub(super) atomic: bool,
     /// It reads from a replica, and may take long there.
     pub(super) slow: bool,
     pub(super) traffic: Traffic,
@@ -144,7 +146,17 @@ impl Call {
 
     /// Parses the call again. Needed only when an attempt fails or the call waits.
     pub(super) fn plan(&self) -> Result<Plan<'_>> {
-        if self.bare { Plan::one(self.bytes()) } else { Plan::list(self.bytes()) }
+        match (self.bare, self.profile.atomic) {
+            (true, _) => Plan::one(self.bytes()),
+            (false, true) => Plan::wrapped(self.bytes()),
+            (false, false) => Plan::list(self.bytes()),
+        }
+    }
+
+    /// How many replies its unit has, if they are a list.
+    pub(super) fn replies(&self) -> Option<u32> {
+        let added = if self.profile.atomic { transaction::ADDED } else { 0 };
+        (!self.bare).then_some(self.commands + added)
     }
 
     /// Starts an attempt; false: the lane took nothing. `of_list`: more calls of the same list follow, and the bytes are sent
@@ -209,8 +221,25 @@ impl Call {
         }
     }
 
-    /// Whether a reply ends the call: the failover sequence has not changed since the call began, and the errors in the reply are
-    /// final.
+    /// The reply to the call, if it ends it: the failover sequence has not changed since the call began, and the errors in the reply
+    /// are final.
+    fn ended_by(&self, reply: Reply, failover_seq: u64) -> std::result::Result<Reply, Reply> {
+        if self.profile.atomic {
+            return self.transaction_ended_by(reply, failover_seq);
+        }
+        if self.is_final(&reply, failover_seq) { Ok(reply) } else { Err(reply) }
+    }
+
+    #[cold]
+    fn transaction_ended_by(&self, reply: Reply, failover_seq: u64) -> std::result::Result<Reply, Reply> {
+        let doubted = !self.profile.reads && self.router().context.service.failover_seq() != failover_seq;
+        let Some(plan) = self.plan().ok().filter(|_| !doubted) else { return Err(reply) };
+        match judge(&plan, 0, self.flags, &self.router().context.settings().retry, Ok(reply.clone())) {
+            Verdict::Done { reply, demotion: None } => Ok(reply),
+            _ => Err(reply),
+        }
+    }
+
     fn is_final(&self, reply: &Reply, failover_seq: u64) -> bool {
         if !self.profile.reads && self.router().context.service.failover_seq() != failover_seq {
             return false;
@@ -233,11 +262,15 @@ impl Completion for Call {
         let Some(in_flight) = in_flight else { return };
         let pending = Arc::clone(&self.pending);
         let outcome = in_flight.arrive(&self, outcome);
-        match outcome {
-            Ok(reply) if !retried && !self.profile.scans && self.is_final(&reply, in_flight.way.failover_seq) => {
-                self.end(Ok((reply, in_flight.way.route.pool)));
+        let ended = match outcome {
+            Ok(reply) if !retried && !self.profile.scans => {
+                self.ended_by(reply, in_flight.way.failover_seq).map_err(Ok)
             }
-            outcome => pending.come_back(self, in_flight.way, outcome),
+            outcome => Err(outcome),
+        };
+        match ended {
+            Ok(reply) => self.end(Ok((reply, in_flight.way.route.pool))),
+            Err(outcome) => pending.come_back(self, in_flight.way, outcome),
         }
         pending.finish(1);
     }
@@ -258,7 +291,8 @@ impl InFlight {
             0 => outcome,
             n => {
                 let (context, own) = (&call.router().context, (self.own, self.list));
-                durable::unwrap(context, outcome, own, n, self.way.route.pool.name())
+                let plan = call.plan().map_err(|error| Failure::new(usize::MAX, error))?;
+                durable::unwrap(context, &plan, outcome, own, n, self.way.route.pool.name())
             }
         }
     }

@@ -22,7 +22,7 @@ use pending::PendingQueue;
 use crate::call::{Way, durable, gate};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
-use crate::lane::{Bytes, Unit};
+use crate::lane::{Bytes, Unit, transaction};
 use crate::plan::{CallFlags, Plan};
 use crate::pool::Traffic;
 use crate::queue::{Queue, Source};
@@ -87,6 +87,11 @@ impl Submitter {
     /// Copies a list of commands and runs it without waiting, on behalf of this client. Its completion arrives on the queue. With `EACH`
     /// every command is a call of its own. What is refused here is refused as a whole, and has no completion.
     pub(crate) fn submit(&self, client: Arc<dyn Child>, submission: Submission<'_>) -> Result<()> {
+        let wrapped = match submission.flags.has(CallFlags::ATOMIC) {
+            true => Some(wrap(submission)?),
+            false => None,
+        };
+        let submission = Submission { commands: wrapped.as_deref().unwrap_or(submission.commands), ..submission };
         let Submission { commands, flags, queue, .. } = submission;
         let (parts, most_bytes) = self.parts(submission)?;
         let guard = SubmitGuard::new(&self.router, client)?;
@@ -140,6 +145,8 @@ impl Submitter {
                 add(&Plan::single(&command), command.range())
                     .map_err(|error| if is_alone { error } else { refused(error) })
             })?;
+        } else if flags.has(CallFlags::ATOMIC) {
+            add(&Plan::wrapped(commands)?, 0..commands.len())?;
         } else {
             add(&Plan::list(commands)?, 0..commands.len())?;
         }
@@ -168,7 +175,8 @@ impl Submitter {
             _ => OrderClass::Primary,
         };
         let slow = from_replicas && (plan.slow || call.has(CallFlags::SLOW));
-        Ok(CallProfile { reads: plan.reads, scans: plan.scan.is_some(), slow, traffic, class })
+        let atomic = plan.is_atomic();
+        Ok(CallProfile { reads: plan.reads, scans: plan.scan.is_some(), atomic, slow, traffic, class })
     }
 
     /// Starts calls that go the same way, if that is possible now. The others are queued.
@@ -186,7 +194,7 @@ impl Submitter {
     /// many were started. If only a connection is lacking it also returns the node that was chosen, with the version of the
     /// topology.
     fn start_now(&self, calls: &[Arc<Call>], queue: &Queue) -> (usize, Option<(Route, u64)>) {
-        let CallProfile { reads, scans, traffic, class, .. } = calls[0].profile;
+        let CallProfile { reads, scans, atomic, traffic, class, .. } = calls[0].profile;
         let context = &self.router.context;
         let failover_seq = gate::read_failover_seq(context);
         if traffic != Traffic::Plain || scans || (!reads && gate::is_shut(context)) {
@@ -196,6 +204,9 @@ impl Submitter {
         let version = context.service.version();
         let Some(route) = self.router.route_now(class == OrderClass::Replicas) else { return (0, None) };
         let Some(submit_lane) = route.pool.submit_lane(Traffic::Plain) else { return (0, Some((route, version))) };
+        if atomic && !submit_lane.lane().carries_transactions() {
+            return (0, Some((route, version)));
+        }
         let pending = self.pending(class);
         if !pending.begin(&submit_lane, Traffic::Plain, calls.len()) {
             return (0, None);
@@ -204,8 +215,9 @@ impl Submitter {
         let (now, at_most_once) = (Instant::now(), !reads);
         let lease = if reads { None } else { context.service.lease() };
         let start = |call: &Arc<Call>| {
-            let list = (!call.bare).then_some(call.commands);
-            let unit = Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once, lease };
+            let list = call.replies();
+            let unit =
+                Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once: at_most_once || atomic, lease, atomic };
             let way = Way { route: route.clone(), replicas: 0, failover_seq, version, trip: None };
             call.start(
                 unit,
@@ -227,6 +239,13 @@ impl Submitter {
         pending.finish(calls.len() - started);
         (started, None)
     }
+}
+
+/// The list of a transaction, between MULTI and EXEC.
+#[cold]
+fn wrap(submission: Submission<'_>) -> Result<Vec<u8>> {
+    submission.flags.check_atomic()?;
+    transaction::wrap(submission.commands)
 }
 
 /// Copies the commands into one shared block. Its allocation cannot fail gracefully, so that of a large one is tried first.

@@ -14,7 +14,7 @@ use super::opening;
 use super::order::{OrderClass, StartOrder, Unjudged};
 use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
 use crate::error::{Error, Result, Status, flags};
-use crate::lane::{Bytes, Failure, Outcome, Unit};
+use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::Plan;
 use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::queue::{Driven, Source};
@@ -102,6 +102,8 @@ enum Start {
     Later(Waiting, Duration),
     /// A connection has to be opened for it.
     Opens(Waiting, Way),
+    /// Its connection has to be asked whether it carries transactions.
+    Asks(Waiting, Way, Arc<SubmitLane>),
 }
 
 impl PartialEq for Connection {
@@ -266,6 +268,7 @@ impl PendingQueue {
             match start {
                 Start::Gone => self.put_back(None),
                 Start::Opens(waiting, way) => self.open(waiting, way),
+                Start::Asks(waiting, way, submit_lane) => self.ask(waiting, way, submit_lane),
                 Start::Later(waiting, left) => {
                     self.put_back(Some(waiting));
                     look = Some(left);
@@ -374,6 +377,9 @@ impl PendingQueue {
                 let unit = Unit { lease: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
                 call.keep_attempt(attempt);
                 return match submit_lane {
+                    Some(submit_lane) if unit.atomic && !submit_lane.lane().carries_transactions() => {
+                        Start::Asks(waiting, way, submit_lane)
+                    }
                     Some(submit_lane) => self.begin_waiting(router, waiting, unit, way, submit_lane),
                     None => self.await_lane(waiting, way),
                 };
@@ -429,6 +435,26 @@ impl PendingQueue {
         let limit = call.router().context.settings().timeout_connect;
         let queue = Arc::clone(self);
         opening::open(pool, traffic, limit, move |result| queue.opened(&call, way, result));
+    }
+
+    /// Asks a lane whether it carries transactions. The call keeps its place, as during the opening of a connection.
+    fn ask(self: &Arc<Self>, waiting: Waiting, way: Way, submit_lane: Arc<SubmitLane>) {
+        let call = Arc::clone(&waiting.call);
+        if let Some((queue, _)) = call.address() {
+            attach(&queue, &submit_lane);
+        }
+        let mut state = self.lock();
+        state.insert(call.order, waiting);
+        state.order.open(call.order);
+        state.in_hand = None;
+        drop(state);
+        let deadline = call.share(&way.route);
+        let asked = Asked { queue: Arc::clone(self), call, submit_lane: Arc::clone(&submit_lane), way };
+        let question = Arc::new(Question { asked: Lock::new(Rank::Question, Some(asked)) });
+        let completion = Arc::clone(&question) as Arc<dyn Completion>;
+        if let Err(error) = submit_lane.start(transaction::question(), deadline, completion, None) {
+            question.complete(Err(Failure::unsent(error)));
+        }
     }
 
     /// Takes the result of an opening.
@@ -522,6 +548,37 @@ fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, submit_lane: &Arc<SubmitLane
         }
         Ok(bytes) => call.start(with_question(&bytes, unit), deadline, in_flight, None),
         Err(error) => call.fail_unstarted(in_flight, error),
+    }
+}
+
+/// The question to a lane whether it carries transactions.
+struct Question {
+    asked: Lock<Option<Asked>>,
+}
+
+/// For which call a lane was asked.
+struct Asked {
+    queue: Arc<PendingQueue>,
+    call: Arc<Call>,
+    submit_lane: Arc<SubmitLane>,
+    way: Way,
+}
+
+impl Completion for Question {
+    fn complete(self: Arc<Self>, outcome: Outcome) {
+        let Some(asked) = self.asked.lock().take() else { return };
+        let Asked { queue, call, submit_lane, way } = asked;
+        let carries =
+            outcome.map_err(|failure| failure.error).and_then(|replies| submit_lane.lane().note_transactions(&replies));
+        if let (Err(error), Traffic::Dedicated) = (&carries, call.traffic()) {
+            submit_lane.release(Some(error.clone()));
+        }
+        queue.opened(&call, way, carries.map(|()| Some(submit_lane)));
+    }
+
+    /// A call that is cancelled is found where it waits.
+    fn is(&self, _owner: usize, _token: u64) -> bool {
+        false
     }
 }
 

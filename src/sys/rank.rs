@@ -57,6 +57,7 @@ ranks! {
     LaneReader      role  "Lane.reader (lane)"                    "the decoder of a connection, for the thread with the reader's role"
     Lane            state "Lane.state (lane)"                     "the units in flight on a connection, and its roles"
     Call            state "Call.state (submit/call)"              "one submitted call"
+    Question        state "Question.asked (submit/pending)"       "for which call a lane was asked whether it carries transactions"
     Replica         state "ReplicaTarget.failure (route/view)"    "why a replica failed last"
     Queue           state "Queue.state (queue)"                   "a queue's events and those who wait for them"
     Blocking        state "Life.blocking (route/context)"         "the sockets of a client's blocking commands"

@@ -92,6 +92,14 @@ fn pipeline_prints_every_answer() {
 }
 
 #[test]
+fn transaction_moves_money_and_doubles_it() {
+    let deployment = Deployment::new("transaction").start();
+    assert_eq!(output_of("transaction", &deployment.sentinel_uri()), "a has 70, b has 30\ndoubled: 140\n");
+    let primary = deployment.primary_node("mymaster");
+    assert_eq!((primary.calls("exec"), primary.calls("watch")), (2, 1));
+}
+
+#[test]
 fn threads_get_their_own_answers() {
     let deployment = Deployment::new("threads").start();
     assert_eq!(output_of("threads", &deployment.sentinel_uri()), "16 threads, 501 calls each, 0 wrong\n");

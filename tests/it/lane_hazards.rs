@@ -193,7 +193,10 @@ fn a_lone_writer_reads_its_own_replies_when_the_socket_is_full() {
     let mut raw = Vec::new();
     (0..48).for_each(|_| Bytes::Args(&[b"ECHO", &text]).append_to(&mut raw).unwrap());
     let reply = lane
-        .exec(Unit { bytes: Bytes::Raw(&raw), list: Some(48), at_most_once: false, lease: None }, after(20_000))
+        .exec(
+            Unit { bytes: Bytes::Raw(&raw), list: Some(48), at_most_once: false, lease: None, atomic: false },
+            after(20_000),
+        )
         .unwrap();
     assert_eq!(reply.count(0), 48);
     assert!((0..48).all(|at| reply.bytes(reply.child(0, at).unwrap()) == Some(&text)));
@@ -327,7 +330,7 @@ fn ten_thousand_who_wait_are_told_truthfully_at_death() {
     for told in &started {
         let text = text(told.0);
         let args: [&[u8]; 2] = [b"ECHO", &text];
-        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None, atomic: false };
         assert!(lane.start(unit, Deadline::never(), told.clone(), None).is_ok());
     }
     let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
@@ -501,7 +504,7 @@ fn what_must_not_be_sent_twice_is_not_sent_into_a_connection_whose_end_has_come(
     let pool = server.pool(PoolSettings::default());
     let once = |text: &[u8]| {
         pool.exec(
-            Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: true, lease: None },
+            Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: true, lease: None, atomic: false },
             false,
             after(10_000),
         )
@@ -863,7 +866,7 @@ fn a_list_of_which_the_server_understood_only_the_beginning_is_completed() {
         Bytes::Args(&[b"ECHO", text]).append_to(&mut raw).unwrap();
     }
     scope(|threads| {
-        let unit = Unit { bytes: Bytes::Raw(&raw), list: Some(3), at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Raw(&raw), list: Some(3), at_most_once: false, lease: None, atomic: false };
         let writer = threads.spawn(move || lane.exec(unit, after(20_000)));
         assert_eq!(steps.hear(), b"first");
         steps.go.send(()).unwrap();

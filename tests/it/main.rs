@@ -73,3 +73,4 @@ mod tls;
 mod topology;
 #[macro_use]
 mod torture;
+mod transactions;

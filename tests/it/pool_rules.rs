@@ -434,7 +434,8 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
         })
     };
     let pool = server.pool(pool_of(3));
-    let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, at_most_once: false, lease: None };
+    let unit =
+        Unit { bytes: Bytes::Args(&[b"ECHO", b"x"]), list: None, at_most_once: false, lease: None, atomic: false };
     // The first call opens the first lane; the second asks for another.
     (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(20_000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
@@ -505,7 +506,13 @@ fn calls_avoid_a_busy_lane_and_slow_ones_the_shared_lane() {
     spec.lane.silent = Duration::from_secs(60);
     let pool = Pool::new(spec);
     let slow = || {
-        let unit = Unit { bytes: Bytes::Args(&[b"ECHO", b"slow"]), list: None, at_most_once: false, lease: None };
+        let unit = Unit {
+            bytes: Bytes::Args(&[b"ECHO", b"slow"]),
+            list: None,
+            at_most_once: false,
+            lease: None,
+            atomic: false,
+        };
         let reply = pool.exec(unit, true, after(60_000)).unwrap();
         reply.bytes(0).unwrap().to_vec()
     };
@@ -583,7 +590,7 @@ fn start_echo(pool: &Arc<Pool>, text: &[u8]) -> Arc<Seen> {
     // A lane that is being replaced takes no more calls.
     eventually("a lane takes it", || {
         let submit_lane = pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap().expect("a lane");
-        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None };
+        let unit = Unit { bytes: Bytes::Args(&args), list: None, at_most_once: false, lease: None, atomic: false };
         submit_lane.start(unit, after(20_000), seen.clone(), None).is_ok()
     });
     seen

@@ -240,13 +240,16 @@ pub fn after(ms: u64) -> Deadline {
 
 /// ECHO of this text on a lane.
 pub fn echo(lane: &Lane, text: &[u8], deadline: Deadline) -> Outcome {
-    lane.exec(Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: false, lease: None }, deadline)
+    lane.exec(
+        Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: false, lease: None, atomic: false },
+        deadline,
+    )
 }
 
 /// ECHO of this text through a pool.
 pub fn pool_echo(pool: &Arc<Pool>, text: &[u8], deadline: Deadline) -> Outcome {
     pool.exec(
-        Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: false, lease: None },
+        Unit { bytes: Bytes::Args(&[b"ECHO", text]), list: None, at_most_once: false, lease: None, atomic: false },
         false,
         deadline,
     )
