@@ -13,8 +13,11 @@ LIBDIR    ?= lib
 INCLUDEDIR ?= include
 # fat: what is installed. thin builds faster, for work on the library itself.
 LTO       ?= fat
+# 0: without TLS, and without what it needs: a library of half the size.
+TLS       ?= 1
 TEST_THREADS ?= 6
 
+comma := ,
 NAME    := vigie
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 URL     := $(shell sed -n 's/^repository = "\(.*\)"/\1/p' Cargo.toml | head -1)
@@ -43,7 +46,7 @@ export PATH := $(CURDIR)/build/bin:$(PATH)
 all: build/lib$(NAME).a build/lib$(NAME).so build/$(SONAME)
 
 help:
-	@echo 'make                build libvigie.so and libvigie.a into build/ (LTO=thin: faster to build)'
+	@echo 'make                build libvigie.so and libvigie.a into build/ (LTO=thin: faster to build; TLS=0: without TLS)'
 	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it'
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
@@ -58,14 +61,15 @@ help:
 	@echo 'make header         write include/vigie.h anew from the sources'
 	@echo 'make clean          remove build/ and target/'
 
-# Kept in a file so that another LTO= builds anew.
+FEATURES := private-std$(if $(filter 0,$(TLS)),,$(comma)tls)
+# Kept in a file so that another LTO= or TLS= builds anew.
 build/lto: FORCE
-	@mkdir -p build; echo '$(LTO)' | cmp -s - $@ || echo '$(LTO)' > $@
+	@mkdir -p build; echo '$(LTO) $(FEATURES)' | cmp -s - $@ || echo '$(LTO) $(FEATURES)' > $@
 # fetch comes first because the paths to leave out of the library exist only after it.
 $(RAW): $(SOURCES) build/lto
 	$(CARGO) fetch --quiet
 	CARGO_PROFILE_RELEASE_LTO=$(LTO) CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" \
-	  $(CARGO) rustc --release --lib --crate-type staticlib --features private-std --target-dir build $(CARGOFLAGS)
+	  $(CARGO) rustc --release --lib --crate-type staticlib --no-default-features --features $(FEATURES) --target-dir build $(CARGOFLAGS)
 	@touch $@
 # Column 2 of the list is the version that introduced the symbol.
 build/exports.txt: abi/exports.txt

@@ -20,7 +20,7 @@
  *  - Texts are NUL-terminated UTF-8 unless a length goes with them. Lengths are in bytes; (NULL, 0) is empty.
  *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
  *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
- *  - Stack: a call takes less than 12 KB of the caller's.
+ *  - Stack: a call takes less than 12 KB of the caller's; one that opens a connection with TLS less than 48 KB.
  *  - Without memory for a copy of its arguments, for a list, a reply or JSON a call fails with VIGIE_ERR_LIMIT. Without
  *    memory for its own small objects (some hundred bytes each) the process is aborted, with a line on stderr.
  *  - Thread safety: [T] any thread, concurrently. [C] immutable: concurrent readers. [X] one thread at a time (a

@@ -38,6 +38,11 @@ impl Connector {
         match *self {}
     }
 
+    /// Never called.
+    pub fn kept(&self) -> Option<(u64, String)> {
+        match *self {}
+    }
+
     /// Nothing to check.
     pub fn check(_settings: &TlsSettings) -> Result<()> {
         Ok(())

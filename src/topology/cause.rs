@@ -45,6 +45,7 @@ pub(crate) enum Cause {
     Contradicted,
     RoleUnknown,
     Fixed,
+    CertificatesKept,
 }
 
 /// A cause as the documentation and the tests see it.
@@ -198,6 +199,13 @@ impl Cause {
             "The configuration gives the primary (`primary.addr`, `redis://`), and it has confirmed its role: no Sentinel is asked, and \
              no other primary is looked for. Once for each service.",
         ),
+        row(
+            Self::CertificatesKept,
+            "certificates_kept",
+            NOTICE,
+            "Files of `tls.ca`, `tls.cert` or `tls.key`, or those for the Sentinels, have changed and are no use: new connections go on \
+             with what was read before. Said once for each such change, to the first service that is polled after it.",
+        ),
     ];
 
     fn word(self) -> &'static str {
@@ -261,6 +269,6 @@ mod tests {
             assert_eq!(Cause::TABLE.iter().filter(|other| other.word == row.word).count(), 1, "{}", row.word);
             assert!(row.kinds != 0 && row.word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.word);
         }
-        assert_eq!(Cause::Fixed as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
+        assert_eq!(Cause::CertificatesKept as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
     }
 }

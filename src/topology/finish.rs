@@ -132,6 +132,7 @@ impl Service {
         }
         self.heed_flags(&mut state, &report.words, &report.presence, report.begun);
         self.note_silence(error.as_ref(), &after);
+        self.note_certificates();
         self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));
         self.tell_refused(&before, &after);
         (state.running, state.finished) = (false, number);
@@ -219,6 +220,13 @@ impl Service {
                 let change = SentinelChange { sentinel: named.join(","), up: None, why, service, text };
                 self.shared.tell(TopologyEvent::Sentinel(change));
             }
+        }
+    }
+
+    /// Reports that files of TLS have changed and are no use.
+    fn note_certificates(&self) {
+        for text in self.shared.useless_certificates() {
+            self.notice(Why::own(Cause::CertificatesKept, format!("what was read before stays in use: {text}")));
         }
     }
 

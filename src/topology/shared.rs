@@ -17,7 +17,7 @@ use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
-use crate::net::{Conn, ConnectOptions};
+use crate::net::{Conn, ConnectOptions, Connector};
 use crate::queue::Queue;
 use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     watchers: Watchers,
     /// No Sentinel is heard.
     degraded: AtomicBool,
+    /// The TLS of the nodes and of the Sentinels, each with how many changes of its files that were no use have been reported.
+    connectors: [(Option<Arc<Connector>>, AtomicU64); 2],
     /// Whether it was reported that the Sentinels refuse the credentials.
     told_refused: AtomicBool,
     /// Sentinels whose events the user may not hear, and why.
@@ -47,6 +49,8 @@ impl Shared {
     /// asked.
     #[inline(never)]
     pub(super) fn new(settings: Settings) -> Arc<Self> {
+        let of = |tls| (Connector::of(tls), AtomicU64::new(0));
+        let connectors = [of(&settings.client.tls), of(&settings.sentinel.tls)];
         Arc::new(Self {
             list: Arc::new(SentinelList::new(&settings.sentinel.addrs)),
             source: Source::of(&settings),
@@ -55,9 +59,18 @@ impl Shared {
             config_version: AtomicU64::new(1),
             watchers: Watchers::new(),
             degraded: AtomicBool::new(false),
+            connectors,
             told_refused: AtomicBool::new(false),
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
             children: Lock::new(Rank::Children, HashMap::new()),
+        })
+    }
+
+    /// What is wrong with files of TLS that have changed since the last question.
+    pub(super) fn useless_certificates(&self) -> impl Iterator<Item = String> {
+        self.connectors.iter().filter_map(|(connector, told)| {
+            let (times, text) = connector.as_ref()?.kept()?;
+            (told.fetch_max(times, Ordering::Relaxed) < times).then_some(text)
         })
     }
 

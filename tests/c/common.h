@@ -58,6 +58,11 @@ static inline vigie_config *config_of_deployment(void) {
   vigie_config *config = vigie_config_new();
   GIVES(VIGIE_OK, vigie_config_set(config, "sentinel.addrs", environment("VIGIE_TEST_SENTINELS"), &error));
   GIVES(VIGIE_OK, vigie_config_set(config, "timeout.call", CALL_PATIENCE, &error));
+  if (getenv("VIGIE_TEST_TLS_CA") != NULL) {
+    GIVES(VIGIE_OK, vigie_config_set(config, "tls", "on", &error));
+    GIVES(VIGIE_OK, vigie_config_set(config, "sentinel.tls", "on", &error));
+    GIVES(VIGIE_OK, vigie_config_set(config, "tls.ca", getenv("VIGIE_TEST_TLS_CA"), &error));
+  }
   return config;
 }
 

@@ -82,7 +82,21 @@ fn run(name: &str, mode: Mode, environment: &Environment) {
 
 /// A deployment and what the programs need to find it.
 fn deployment(name: &str) -> (Deployment, Environment) {
-    let deployment = Deployment::new(name).services([SERVICE]).start();
+    started(Deployment::new(name))
+}
+
+/// The same, with TLS only.
+#[cfg(feature = "tls")]
+fn deployment_with_tls(name: &str) -> (support::Ca, Deployment, Environment) {
+    let ca = support::Ca::new();
+    let plan = support::TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
+    let (deployment, mut environment) = started(Deployment::new(name).tls(plan.clone()).sentinel_tls(plan));
+    environment.push(("VIGIE_TEST_TLS_CA", ca.file()));
+    (ca, deployment, environment)
+}
+
+fn started(builder: support::deployment::Builder) -> (Deployment, Environment) {
+    let deployment = builder.services([SERVICE]).start();
     let environment = vec![
         ("VIGIE_TEST_SENTINELS", deployment.sentinel_addrs().join(",")),
         ("VIGIE_TEST_SERVICE", SERVICE.to_owned()),
@@ -200,6 +214,25 @@ fn a_closed_connection_raises_no_sigpipe() {
     for mode in [Mode::Plain, Mode::Sanitized] {
         run("sigpipe", mode, &environment);
     }
+}
+
+/// rustls alone would write without the flag that suppresses the signal.
+#[cfg(feature = "tls")]
+#[test]
+fn a_closed_connection_with_tls_raises_no_sigpipe() {
+    let (_ca, _deployment, environment) = deployment_with_tls("c-sigpipe-tls");
+    for mode in [Mode::Plain, Mode::Sanitized] {
+        run("sigpipe", mode, &environment);
+    }
+}
+
+/// The parent's session goes on afterwards: the child has sent nothing on it.
+#[cfg(feature = "tls")]
+#[test]
+fn a_forked_child_has_tls_sessions_of_its_own() {
+    // Not under valgrind, which does not see what the assembler of ring writes.
+    let (_ca, _deployment, environment) = deployment_with_tls("c-fork-tls");
+    run("fork", Mode::Plain, &environment);
 }
 
 #[test]

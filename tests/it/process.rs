@@ -97,6 +97,25 @@ fn a_call_takes_less_stack_than_the_header_says() {
     run_program(&program, &sentinels, &[("VIGIE_TEST_STACK", &(stated * 1024).to_string())]);
 }
 
+/// As above, over TLS, where the calls that open a connection take more.
+#[cfg(feature = "tls")]
+#[test]
+fn a_call_with_tls_takes_less_stack_than_the_header_says() {
+    let header = std::fs::read_to_string(clib::root().join("include/vigie.h")).expect("the header can be read");
+    let header = header.split_whitespace().filter(|word| *word != "*").collect::<Vec<_>>().join(" ");
+    let stated =
+        header.split("opens a connection with TLS less than ").nth(1).and_then(|rest| rest.split(" KB").next());
+    let stated: u32 = stated.and_then(|number| number.parse().ok()).expect("the header states it");
+    assert!(stated <= 48, "the header states {stated} KB");
+    let ca = support::Ca::new();
+    let plan = support::TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
+    let deployment = Deployment::new("stack-tls").services([SERVICE]).tls(plan.clone()).sentinel_tls(plan).start();
+    let program = installed::fresh_dir("process-stack-tls").join("stack");
+    installed::Prefix::shared().compile(&clib::root().join("tests/c/process_stack.c"), &program);
+    let environment = [("VIGIE_TEST_STACK", &*(stated * 1024).to_string()), ("VIGIE_TEST_TLS_CA", &*ca.file())];
+    run_program(&program, &deployment.sentinel_addrs().join(","), &environment);
+}
+
 /// Stops a process for 6 s while its calls are in flight and are answered: it detects no silence, and keeps its
 /// connections.
 #[test]

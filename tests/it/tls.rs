@@ -326,3 +326,43 @@ fn the_next_connection_resumes_the_session_of_the_one_before() {
     let (resumed, whole) = door.handshakes();
     assert!(resumed >= 3 && whole <= 2, "{resumed} resumed, {whole} whole");
 }
+
+#[test]
+fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_good_one_stays() {
+    use vigie::queue::kind;
+    let (ca, other) = (Ca::new(), Ca::new());
+    let d = tls_node("reload", &ca, true);
+    let (file, mine) = (ca.file(), ca.local("mine"));
+    let sentinel = told(&d.node("mymaster-0").addr(), &[]);
+    let options = [("tls", "on"), ("tls.ca", &*file), ("tls.cert", &mine.cert), ("tls.key", &mine.key)];
+    let handle = handle(&sentinel, &[&options[..], &[("monitor.interval", "200")]].concat());
+    let queue = crate::completions::queue(1000);
+    handle.watch(kind::NOTICE, &queue, 7).expect("a watch");
+    let client = to_primary(&handle, &[]);
+    let opens = || client.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
+    opens().expect("a good pair");
+    // Another certificate, of a CA that the server does not know, and its key a moment later: a pair that does not fit is not used.
+    let next = other.local("next");
+    std::fs::copy(&next.cert, &mine.cert).expect("a copy");
+    opens().expect("the last good pair stays");
+    let notice = eventually_some("a notice", std::time::Duration::from_secs(20), || {
+        let mut events = Vec::new();
+        queue.drain(vigie::time::Deadline::after(std::time::Duration::from_millis(50)), &mut events, 100);
+        events
+            .into_iter()
+            .filter_map(|event| event.outcome.ok().flatten())
+            .map(|reply| json(&reply))
+            .find(|text| text.contains("certificates_kept"))
+    });
+    assert!(notice.contains("it is not the key of the certificate"), "{notice}");
+    std::fs::copy(&next.key, &mine.key).expect("a copy");
+    let text = fails(Status::Tls, opens()).message().to_owned();
+    assert!(text.contains("does not know the CA of the client certificate"), "{text}");
+    let again = ca.local("again");
+    std::fs::copy(&again.cert, &mine.cert).expect("a copy");
+    std::fs::copy(&again.key, &mine.key).expect("a copy");
+    opens().expect("the new pair");
+    // A file that is gone is no use either.
+    std::fs::remove_file(&mine.key).expect("it is there");
+    opens().expect("the last good pair stays");
+}

@@ -171,6 +171,7 @@ impl Tls {
 
     /// Goes on with the handshake, as far as possible without waiting; both functions return WouldBlock where they would wait. True: it is
     /// over. False: the socket has to be waited for, to be read, and to be written if [`Tls::has_unsent`].
+    #[inline(never)]
     pub fn advance(
         &self,
         mut recv: impl FnMut(&mut [u8]) -> io::Result<usize>,
@@ -214,6 +215,7 @@ impl Tls {
 
     /// Encrypts plaintext and hands it to the kernel. Returns how much is sent, as defined in the first lines of this file; the next call
     /// goes on with the bytes behind. `WouldBlock`: none.
+    #[inline(never)]
     pub fn put(&self, parts: &[IoSlice<'_>], mut send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         let mut out = self.out.lock();
         // What was encrypted before is the beginning of these parts.
@@ -245,6 +247,7 @@ impl Tls {
     }
 
     /// Receives once into `cipher`, by a function that may wait, and hands out what can be decrypted.
+    #[inline(never)]
     pub fn fill(
         &self,
         cipher: &mut [u8],
@@ -293,6 +296,7 @@ impl Tls {
 
     /// The first byte of plaintext that [`Tls::fill`] would give out, `None` at the end, `WouldBlock` without any; both functions never
     /// wait. A part of a record counts as a byte. Nothing at all: another thread receives at this moment, and only the socket can tell.
+    #[inline(never)]
     pub fn look(
         &self,
         mut recv: impl FnMut(&mut [u8]) -> io::Result<usize>,

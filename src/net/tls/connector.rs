@@ -41,10 +41,13 @@ pub struct Connector {
 struct Loaded {
     config: Arc<ClientConfig>,
     stamps: Vec<Stamp>,
+    /// How often changed files were no use, and what was wrong with them the last time.
+    kept: (u64, String),
 }
 
 impl Connector {
     /// The one for these settings; `None` where they mean no TLS.
+    #[inline(never)]
     pub fn of(settings: &TlsSettings) -> Option<Arc<Self>> {
         if !settings.on {
             return None;
@@ -61,6 +64,7 @@ impl Connector {
     }
 
     /// Whether the files and names of these settings are of use; to be asked before the first connection.
+    #[inline(never)]
     pub fn check(settings: &TlsSettings) -> Result<()> {
         let Some(connector) = Self::of(settings) else { return Ok(()) };
         if let Some(name) = &settings.server_name {
@@ -69,7 +73,8 @@ impl Connector {
         connector.config().map(|_| ())
     }
 
-    /// A new session with the server at this endpoint.
+    /// A new session with the server at this endpoint. Not inlined, as all that TLS needs: calls without it shall not pay with their stack.
+    #[inline(never)]
     pub fn begin(&self, endpoint: &Endpoint) -> Result<Tls> {
         let host = match (&self.settings.server_name, endpoint) {
             (Some(name), _) => name,
@@ -84,6 +89,7 @@ impl Connector {
     }
 
     /// What was read of the files, anew if they have changed.
+    #[inline(never)]
     fn config(&self) -> Result<Arc<ClientConfig>> {
         let stamps = files::stamps(&self.settings);
         let known = self.loaded.lock().clone();
@@ -91,14 +97,19 @@ impl Connector {
             return Ok(Arc::clone(&loaded.config));
         }
         may_wait("the files of certificates and keys");
-        let config = match (load(&self.settings), known) {
-            (Ok(config), _) => Arc::new(config),
+        let (config, kept) = match (load(&self.settings), known) {
+            (Ok(config), known) => (Arc::new(config), known.map(|loaded| loaded.kept).unwrap_or_default()),
             // A pair is replaced one file after the other: the next change is looked at again.
-            (Err(_), Some(last_good)) => last_good.config,
+            (Err(error), Some(last_good)) => (last_good.config, (last_good.kept.0 + 1, error.message().to_owned())),
             (Err(error), None) => return Err(error),
         };
-        *self.loaded.lock() = Some(Loaded { config: Arc::clone(&config), stamps });
+        *self.loaded.lock() = Some(Loaded { config: Arc::clone(&config), stamps, kept });
         Ok(config)
+    }
+
+    /// How often changed files were no use, so that the last good state stayed, and what was wrong with them the last time.
+    pub fn kept(&self) -> Option<(u64, String)> {
+        self.loaded.lock().as_ref().map(|loaded| loaded.kept.clone()).filter(|(times, _)| *times > 0)
     }
 }
 
