@@ -32,6 +32,7 @@ SOURCES := $(shell find src -name '*.rs') Cargo.toml $(wildcard Cargo.lock build
 RAW     := build/release/lib$(NAME).a
 
 libdir     = $(if $(filter /%,$(LIBDIR)),$(LIBDIR),$(PREFIX)/$(LIBDIR))
+docdir     = $(PREFIX)/share/doc/$(NAME)
 includedir = $(if $(filter /%,$(INCLUDEDIR)),$(INCLUDEDIR),$(PREFIX)/$(INCLUDEDIR))
 # Texts for pkg-config: below ${prefix} wherever that is so, for packages that are moved.
 pc_libdir     = $(patsubst $(PREFIX)/%,$${prefix}/%,$(libdir))
@@ -104,6 +105,8 @@ install: all
 	ln -sf $(SOFILE) '$(DESTDIR)$(libdir)/$(SONAME)'
 	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/lib$(NAME).so'
 	install -m 644 include/vigie.h '$(DESTDIR)$(includedir)/'
+	install -d '$(DESTDIR)$(docdir)'
+	install -m 644 THIRD-PARTY '$(DESTDIR)$(docdir)/'
 	@$(FILL) packaging/vigie.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/$(NAME).pc'
 	@$(FILL) packaging/vigie-config.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config.cmake'
 	@$(FILL) packaging/vigie-config-version.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config-version.cmake'
@@ -112,7 +115,8 @@ install: all
 uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
-	rm -f '$(DESTDIR)$(includedir)/vigie.h'
+	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
+	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)'
 	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 
 header:

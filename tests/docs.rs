@@ -226,6 +226,33 @@ fn compare(name: &str, wanted: &str) {
     assert!(present == wanted, "{name} differs from the source: run UPDATE_DOCS=1 cargo test --test docs");
 }
 
+/// The licences of what is compiled in are installed with it; `scripts/third-party` writes them.
+#[test]
+fn third_party_names_each_crate_that_is_compiled_in() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("THIRD-PARTY")).expect("THIRD-PARTY");
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.current_dir(root).args([
+        "tree",
+        "--offline",
+        "--locked",
+        "--edges",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+    ]);
+    let output = cargo.args(["--format", "{p} ({l})"]).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = tree.lines().filter(|line| !line.starts_with("vigie ")).collect();
+    assert!(lines.iter().any(|line| line.starts_with("rustls v")), "{tree}");
+    for line in lines {
+        let line = line.replacen(" v", " ", 1);
+        let line = line.trim_end_matches(" (*)");
+        assert!(page.contains(&format!("- {line}: ")), "THIRD-PARTY lacks {line}: run scripts/third-party");
+    }
+}
+
 #[test]
 fn configuration_md_is_what_the_option_table_says() {
     compare("CONFIGURATION.md", &configuration());

@@ -225,6 +225,32 @@ fn the_demo_script_leaves_nothing_behind_on_ctrl_c() {
     assert_eq!(unsafe { libc::kill(-group, 0) }, -1, "processes are left");
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn tls_shows_a_certificate_and_says_what_a_failure_means() {
+    let (ca, other) = (support::Ca::new(), support::Ca::new());
+    let plan = support::TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: true };
+    let d = Deployment::new("example-tls").tls(plan.clone()).sentinel_tls(plan).start();
+    let uri = d.sentinel_uri().replacen("redis-", "rediss-", 1);
+    let (mine, program) = (ca.encrypt(&ca.local("mine"), "sesame"), compiled("tls"));
+    let of = |words: &[&str]| {
+        let output = Command::new(&program).arg(&uri).args(words).output().expect("it starts");
+        let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let whole = [&*ca.file(), &mine.cert, &mine.key, "sesame"].map(str::to_owned);
+    let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
+    assert_eq!(of(&whole), (Some(0), "over TLS: visit 1\n".to_owned()));
+    for (words, told) in [
+        (&whole[..1], "TLS failed, and the message says what to change: "),
+        (&whole[..3], "the configuration or its files are no use: option \"tls.key\": "),
+        (&[&*other.file()], "TLS failed, and the message says what to change: "),
+    ] {
+        let (code, text) = of(words);
+        assert!(code == Some(1) && text.starts_with(told), "{text}");
+    }
+}
+
 #[test]
 fn examples_explain_what_is_wrong() {
     for (name, uri, word) in [

@@ -127,6 +127,7 @@ fn destdir_and_libdir_are_honoured() {
         assert!(lib.join(file).exists(), "{file} is missing in {lib:?}");
     }
     assert!(stage.join("usr/include/vigie.h").exists());
+    assert!(stage.join("usr/share/doc/vigie/THIRD-PARTY").exists(), "the licences of what is inside");
     let pc = fs::read_to_string(lib.join("pkgconfig/vigie.pc")).expect("vigie.pc");
     assert!(
         pc.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\nincludedir=${prefix}/include\n"),
@@ -193,7 +194,7 @@ fn row_figure_the_stripped_library_is_small() {
     let copy = fresh_dir("stripped").join("libvigie.so");
     run(Command::new("strip").arg("-o").arg(&copy).arg(Prefix::shared().library()));
     let size = fs::metadata(&copy).expect("strip wrote it").len();
-    assert!(size < 2_500_000, "{size} bytes stripped");
+    assert!(size < 4_000_000, "{size} bytes stripped");
 }
 
 #[test]

@@ -369,3 +369,7 @@ impl std::fmt::Debug for Tls {
         f.write_str("Tls")
     }
 }
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;
