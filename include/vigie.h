@@ -163,7 +163,7 @@ typedef enum {
 } vigie_error_flag;
 
 /**
- * Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec() and vigie_cmds_submit(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
+ * Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec(), vigie_cmds_submit() and vigie_sentinel_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
  * eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
  */
 typedef enum {
@@ -173,6 +173,8 @@ typedef enum {
   VIGIE_CALL_IDEMPOTENT = (1 << 1),
   /** Send once at most: any failure is reported. Waiting for a primary is not a retry. */
   VIGIE_CALL_NO_RETRY = (1 << 2),
+  /** vigie_sentinel_exec(): to every Sentinel that is known; the reply is a MAP from addresses to replies. Not for clients. */
+  VIGIE_CALL_ALL = (1 << 3),
   /** On a client of vigie_split_for(): this read goes to the primary. On one of vigie_replica_for(): VIGIE_ERR_INVALID_ARG. */
   VIGIE_CALL_ON_PRIMARY = (1 << 4),
   /**
@@ -184,8 +186,19 @@ typedef enum {
    * Expected to take long: not on a connection that other calls share. Submits keep their order, and so their connection; only
    * the time that a read has on one replica is then the whole of it.
    */
-  VIGIE_CALL_SLOW = (1 << 6)
+  VIGIE_CALL_SLOW = (1 << 6),
+  /**
+   * The reply has its meaning in its types (numbers as INT, flags as SET, pairs as MAP): vigie_sentinel_exec() says which replies
+   * have such a form; of the commands to data nodes ROLE and INFO have one, by vigie_cmd_exec().
+   */
+  VIGIE_CALL_TYPED = (1 << 7)
 } vigie_call_flag;
+
+/** Bits of the flags of vigie_sentinel_services(). An unknown bit gives VIGIE_ERR_INVALID_ARG. */
+typedef enum {
+  /** Discover each service, verify its primary, and follow it from now on, as vigie_sentinel_refresh() does. */
+  VIGIE_SERVICES_FOLLOW = (1 << 0)
+} vigie_services_flag;
 
 /** Values of vigie_reply_type() and of the field type of vigie_node. More may come. */
 typedef enum {
@@ -679,6 +692,98 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     int64_t timeout_ms,
                                     vigie_reply **out,
                                     vigie_error **err);
+
+/**
+ * Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING, ROLE,
+ * INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to every one that
+ * is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely: a FAILOVER whose
+ * reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
+ * SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG, SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an
+ * address by vigie_sentinel_exec_at(). Changed settings of a service do not count for the clients of this handle before they ask the
+ * Sentinels the next time.
+ *
+ * With VIGIE_CALL_ALL the reply is a MAP with one entry for each Sentinel: from its address to its reply, or to an ERROR node, whose
+ * text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. One that is known by two names gets the command
+ * once. Known are those that are given, and those that were learned from them; if nothing was discovered yet, one is asked for the others first.
+ * RESET waits at each Sentinel until that one lists its usable replicas again, because without them it could not fail over; the
+ * others are not reset if that takes longer than timeout_ms. Sentinels ask their primaries every 10 s: give it that long for each.
+ *
+ * With VIGIE_CALL_TYPED numbers are INT, flags a SET of words, and pairs a MAP; fields that the library does not know stay texts, and
+ * a reply of another form than expected stays as it came. MASTERS, REPLICAS (SLAVES), SENTINELS, PENDING-SCRIPTS: ARRAY of MAP.
+ * MASTER, CONFIG GET, INFO: MAP. GET-MASTER-ADDR-BY-NAME: ARRAY of host and port (INT), or NULL for an unknown name. CKQUORUM: MAP of
+ * usable and text. INFO-CACHE: MAP from services to ARRAY of MAP of age_ms and info (MAP or NULL). IS-MASTER-DOWN-BY-ADDR: MAP of
+ * down, leader and leader-epoch. ROLE: MAP of role and services; at data nodes (vigie_cmd_exec()) of role, offset and replicas
+ * (ARRAY of MAP of host, port, offset), or of role, host, port, state and offset.
+ *
+ * Lengths: argc counts argv; argvlen has the bytes of each argument, or is NULL when each ends with a NUL. flags:
+ * VIGIE_CALL_ALL, VIGIE_CALL_TYPED, or 0. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once. A Sentinel that hangs is left after the option
+ * timeout.sentinel if there is another one.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. Arguments are only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_SERVER: an error reply; VIGIE_ERR_NO_SENTINEL: none answered, and the message has what happened at each;
+ * VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_IO, VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG: NULL, other flags, SENTINEL
+ * as the first argument, a command that wants an address or VIGIE_CALL_ALL, or FAILOVER with VIGIE_CALL_ALL;
+ * VIGIE_ERR_UNSUPPORTED: a subscription, AUTH, HELLO, QUIT; or a primary without Sentinels (primary.addr); VIGIE_ERR_LIMIT;
+ * VIGIE_ERR_PROTOCOL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_exec(vigie_sentinel *sentinel,
+                                 size_t argc,
+                                 const char *const *argv,
+                                 const size_t *argvlen,
+                                 uint32_t flags,
+                                 int64_t timeout_ms,
+                                 vigie_reply **out,
+                                 vigie_error **err);
+
+/**
+ * As vigie_sentinel_exec(), at one Sentinel: the one at this address, known or not. No other one is asked.
+ *
+ * Lengths: address is host, host:port or [ipv6]:port (26379 if there is none), as the Sentinels are announced: the option
+ * address.map counts. argc, argv, argvlen and timeout_ms are as for vigie_sentinel_exec(); flags: VIGIE_CALL_TYPED, or 0.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. address and arguments are only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_sentinel_exec(), with VIGIE_ERR_CONNECT and VIGIE_ERR_RESOLVE in place of VIGIE_ERR_NO_SENTINEL;
+ * VIGIE_ERR_INVALID_ARG: address is NULL or no address, or flags has VIGIE_CALL_ALL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_exec_at(vigie_sentinel *sentinel,
+                                    const char *address,
+                                    size_t argc,
+                                    const char *const *argv,
+                                    const size_t *argvlen,
+                                    uint32_t flags,
+                                    int64_t timeout_ms,
+                                    vigie_reply **out,
+                                    vigie_error **err);
+
+/**
+ * All services that the Sentinels of the deployment watch: a MAP from the name of each to a MAP with its primary; TOPOLOGY.md
+ * lists the keys ("deployment"). All Sentinels that are known are asked, because one may not have heard of a service yet. Without
+ * flags the addresses are what the Sentinels say, and nothing is verified or followed.
+ *
+ * Lengths: flags: VIGIE_SERVICES_FOLLOW, or 0. With it all services are discovered at the same time: the key verified says whether
+ * the primary has confirmed its role, and error why a service could not be discovered. timeout_ms is as for
+ * vigie_sentinel_refresh().
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_NO_SENTINEL: none answered; VIGIE_ERR_AUTH; VIGIE_ERR_UNSUPPORTED: a primary without Sentinels (primary.addr);
+ * VIGIE_ERR_INVALID_ARG: NULL, or other flags; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. A service that could not be
+ * discovered is no error of the call.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_services(vigie_sentinel *sentinel,
+                                     uint32_t flags,
+                                     int64_t timeout_ms,
+                                     vigie_reply **out,
+                                     vigie_error **err);
 
 /**
  * Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not

@@ -112,7 +112,8 @@ const TOPOLOGY_HEAD: &str = "\
 `vigie_client_topology()` gives a MAP of what is known of the client's service; `vigie_sentinel_topology()` and
 `vigie_sentinel_refresh()` give the same for the service that is named, or, for NULL, a MAP from the name of each service that was asked
 for to such a map (`vigie_sentinel_refresh()` asks for the one of the configuration, too). Only `vigie_sentinel_refresh()` asks the Sentinels,
-or the primary of `primary.addr` for its role. [EVENTS.md](EVENTS.md) tells of changes.
+or the primary of `primary.addr` for its role. `vigie_sentinel_services()` gives a MAP from the name of each service that the Sentinels watch to a
+map \"deployment\". [EVENTS.md](EVENTS.md) tells of changes.
 ";
 
 const EVENTS_HEAD: &str = "\

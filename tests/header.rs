@@ -125,6 +125,9 @@ fn agreement() -> String {
     same("VIGIE_EVENT_COMPLETION", i64::from(vigie::queue::kind::COMPLETION));
     same("VIGIE_CALL_EACH", i64::from(vigie::client::CallFlags::EACH));
     same("VIGIE_CALL_SLOW", types::vigie_call_flag::VIGIE_CALL_SLOW as i64);
+    same("VIGIE_CALL_ALL", types::vigie_call_flag::VIGIE_CALL_ALL as i64);
+    same("VIGIE_CALL_TYPED", types::vigie_call_flag::VIGIE_CALL_TYPED as i64);
+    same("VIGIE_SERVICES_FOLLOW", types::vigie_services_flag::VIGIE_SERVICES_FOLLOW as i64);
     same("VIGIE_CALL_REPLICAS(255)", 255 << 24);
     same("VIGIE_CALL_REPLICAS(1)", 1 << 24);
     for wrong in ["256", "300", "-1", "0x100000001"] {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, Status};
 use crate::plan::{NO_TIME, Plan};
 use crate::pool::Pool;
 use crate::queue::Queue;
-use crate::resp::Reply;
+use crate::resp::{Reply, typed};
 use crate::submit::Submission;
 use crate::topology::Sentinel;
 
@@ -68,10 +68,26 @@ impl Client {
 
     /// Runs one command. An error reply is an error.
     pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+        if flags.has(CallFlags::EACH | CallFlags::ATOMIC | CallFlags::TYPED) {
+            return self.cmd_exec_typed(args, flags, timeout);
+        }
+        self.exec_one(&Plan::command(args)?, flags, timeout)
+    }
+
+    /// As [`Client::cmd_exec`], with a flag that few calls have.
+    #[cold]
+    fn cmd_exec_typed(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH | CallFlags::ATOMIC) {
             return Err(flags.for_lists());
         }
-        self.exec_one(&Plan::command(args)?, flags, timeout)
+        let has_form = args
+            .first()
+            .is_some_and(|name| [&b"ROLE"[..], b"INFO"].iter().any(|known| name.eq_ignore_ascii_case(known)));
+        if !has_form {
+            let text = "flags: VIGIE_CALL_TYPED: of the commands to data nodes ROLE and INFO have a typed form";
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        typed::typed(args, self.exec_one(&Plan::command(args)?, flags.without(CallFlags::TYPED), timeout)?)
     }
 
     fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, timeout: Timeout) -> Result<Reply> {
@@ -85,6 +101,7 @@ impl Client {
     /// Runs a list of commands, RESP-encoded one after the other. The reply is an ARRAY with one node for each command. With `EACH`
     /// the list is one command: the reply is its own, and an error reply is an error. With `ATOMIC` it is one transaction.
     pub fn cmds_exec(&self, list: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+        refuse_typed(flags)?;
         if flags.has(CallFlags::ATOMIC) {
             flags.check_atomic()?;
             return self.exec(&Plan::atomic(list)?, flags, timeout).map(|(reply, _)| reply);
@@ -163,6 +180,7 @@ impl Client {
         if timeout == Timeout::DontWait {
             return Err(context.report(no_time("the list")));
         }
+        refuse_typed(flags)?;
         context.check_open()?;
         self.shared.submit(Submission { commands, flags, timeout, queue, token })
     }
@@ -209,6 +227,18 @@ pub fn close_all(sentinel: &Arc<Sentinel>, timeout: Timeout) -> Result<()> {
     sentinel.close();
     let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
     closed.into_iter().collect()
+}
+
+/// Lists have no typed form.
+fn refuse_typed(flags: CallFlags) -> Result<()> {
+    match flags.has(CallFlags::TYPED) {
+        false => Ok(()),
+        true => {
+            let text =
+                "flags: VIGIE_CALL_TYPED is for one ROLE or INFO by vigie_cmd_exec(), and for vigie_sentinel_exec()";
+            Err(Error::new(Status::InvalidArg, text))
+        }
+    }
 }
 
 /// The error of a call with a timeout of 0 or less.

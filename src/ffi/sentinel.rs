@@ -4,12 +4,16 @@ use std::ffi::c_char;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::args::{self, Argv};
 use super::handle::{self, Noun};
-use super::types::{vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
-use super::{args, config, dispose, guard, reply};
-use crate::client::{self, Timeout};
+use super::types::{
+    vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag, vigie_status,
+};
+use super::{config, dispose, guard, reply};
+use crate::client::{self, CallFlags, Timeout};
 use crate::config::Config;
-use crate::topology::Sentinel;
+use crate::error::Result;
+use crate::topology::{Sentinel, To};
 
 impl Noun for vigie_sentinel {
     type Value = Arc<Sentinel>;
@@ -122,6 +126,169 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
             let service = args::optional(service, "service")?;
             let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
             reply::put(out, sentinel.refresh(service, deadline)?);
+            Ok(())
+        })
+    }
+}
+
+/// Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING, ROLE,
+/// INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to every one that
+/// is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely: a FAILOVER whose
+/// reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
+/// SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG, SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an
+/// address by vigie_sentinel_exec_at(). Changed settings of a service do not count for the clients of this handle before they ask the
+/// Sentinels the next time.
+///
+/// With VIGIE_CALL_ALL the reply is a MAP with one entry for each Sentinel: from its address to its reply, or to an ERROR node, whose
+/// text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. One that is known by two names gets the command
+/// once. Known are those that are given, and those that were learned from them; if nothing was discovered yet, one is asked for the others first.
+/// RESET waits at each Sentinel until that one lists its usable replicas again, because without them it could not fail over; the
+/// others are not reset if that takes longer than timeout_ms. Sentinels ask their primaries every 10 s: give it that long for each.
+///
+/// With VIGIE_CALL_TYPED numbers are INT, flags a SET of words, and pairs a MAP; fields that the library does not know stay texts, and
+/// a reply of another form than expected stays as it came. MASTERS, REPLICAS (SLAVES), SENTINELS, PENDING-SCRIPTS: ARRAY of MAP.
+/// MASTER, CONFIG GET, INFO: MAP. GET-MASTER-ADDR-BY-NAME: ARRAY of host and port (INT), or NULL for an unknown name. CKQUORUM: MAP of
+/// usable and text. INFO-CACHE: MAP from services to ARRAY of MAP of age_ms and info (MAP or NULL). IS-MASTER-DOWN-BY-ADDR: MAP of
+/// down, leader and leader-epoch. ROLE: MAP of role and services; at data nodes (vigie_cmd_exec()) of role, offset and replicas
+/// (ARRAY of MAP of host, port, offset), or of role, host, port, state and offset.
+///
+/// Lengths: argc counts argv; argvlen has the bytes of each argument, or is NULL when each ends with a NUL. flags:
+/// VIGIE_CALL_ALL, VIGIE_CALL_TYPED, or 0. timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT at once. A Sentinel that hangs is left after the option
+/// timeout.sentinel if there is another one.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. Arguments are only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_SERVER: an error reply; VIGIE_ERR_NO_SENTINEL: none answered, and the message has what happened at each;
+/// VIGIE_ERR_AUTH: they refuse the credentials; VIGIE_ERR_IO, VIGIE_ERR_TIMEOUT; VIGIE_ERR_INVALID_ARG: NULL, other flags, SENTINEL
+/// as the first argument, a command that wants an address or VIGIE_CALL_ALL, or FAILOVER with VIGIE_CALL_ALL;
+/// VIGIE_ERR_UNSUPPORTED: a subscription, AUTH, HELLO, QUIT; or a primary without Sentinels (primary.addr); VIGIE_ERR_LIMIT;
+/// VIGIE_ERR_PROTOCOL; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_exec(
+    sentinel: *mut vigie_sentinel,
+    argc: usize,
+    argv: *const *const c_char,
+    argvlen: *const usize,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_exec", err, || {
+            let to = if flags & CallFlags::ALL != 0 { To::All } else { To::First };
+            let argv = Argv { argc, argv, argvlen };
+            exec(sentinel, to, &argv, flags & !CallFlags::ALL, timeout_ms, out)
+        })
+    }
+}
+
+/// As vigie_sentinel_exec(), at one Sentinel: the one at this address, known or not. No other one is asked.
+///
+/// Lengths: address is host, host:port or [ipv6]:port (26379 if there is none), as the Sentinels are announced: the option
+/// address.map counts. argc, argv, argvlen and timeout_ms are as for vigie_sentinel_exec(); flags: VIGIE_CALL_TYPED, or 0.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. address and arguments are only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_sentinel_exec(), with VIGIE_ERR_CONNECT and VIGIE_ERR_RESOLVE in place of VIGIE_ERR_NO_SENTINEL;
+/// VIGIE_ERR_INVALID_ARG: address is NULL or no address, or flags has VIGIE_CALL_ALL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_exec_at(
+    sentinel: *mut vigie_sentinel,
+    address: *const c_char,
+    argc: usize,
+    argv: *const *const c_char,
+    argvlen: *const usize,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_exec_at", err, || {
+            if flags & CallFlags::ALL != 0 {
+                return Err(args::invalid("flags: VIGIE_CALL_ALL and an address exclude each other"));
+            }
+            let argv = Argv { argc, argv, argvlen };
+            exec(sentinel, To::At(args::text(address, "address")?), &argv, flags, timeout_ms, out)
+        })
+    }
+}
+
+/// What both functions do.
+///
+/// # Safety
+/// As for the functions that call it.
+unsafe fn exec(
+    sentinel: *mut vigie_sentinel,
+    to: To<'_>,
+    argv: &Argv,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+) -> Result<()> {
+    // SAFETY: as for this function.
+    unsafe {
+        let sentinel = handle::borrow(sentinel, "sentinel")?;
+        let others = flags & !CallFlags::TYPED;
+        if others != 0 {
+            return Err(args::invalid(format!(
+                "flags: {others:#x} has no meaning for a Sentinel; VIGIE_CALL_ALL and VIGIE_CALL_TYPED have"
+            )));
+        }
+        let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
+        let reply = argv.with(|args| sentinel.exec(args, to, flags & CallFlags::TYPED != 0, deadline))?;
+        reply::put(out, reply);
+        Ok(())
+    }
+}
+
+/// All services that the Sentinels of the deployment watch: a MAP from the name of each to a MAP with its primary; TOPOLOGY.md
+/// lists the keys ("deployment"). All Sentinels that are known are asked, because one may not have heard of a service yet. Without
+/// flags the addresses are what the Sentinels say, and nothing is verified or followed.
+///
+/// Lengths: flags: VIGIE_SERVICES_FOLLOW, or 0. With it all services are discovered at the same time: the key verified says whether
+/// the primary has confirmed its role, and error why a service could not be discovered. timeout_ms is as for
+/// vigie_sentinel_refresh().
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_NO_SENTINEL: none answered; VIGIE_ERR_AUTH; VIGIE_ERR_UNSUPPORTED: a primary without Sentinels (primary.addr);
+/// VIGIE_ERR_INVALID_ARG: NULL, or other flags; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. A service that could not be
+/// discovered is no error of the call.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_services(
+    sentinel: *mut vigie_sentinel,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_services", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let follow = vigie_services_flag::VIGIE_SERVICES_FOLLOW as u32;
+            if flags & !follow != 0 {
+                return Err(args::invalid(format!(
+                    "flags: {:#x} is unknown; VIGIE_SERVICES_FOLLOW is known",
+                    flags & !follow
+                )));
+            }
+            let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
+            reply::put(out, sentinel.services(flags & follow != 0, deadline)?);
             Ok(())
         })
     }

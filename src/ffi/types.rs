@@ -148,7 +148,7 @@ pub enum vigie_error_flag {
     VIGIE_EF_FAILOVER = 1 << 2,
 }
 
-/// Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec() and vigie_cmds_submit(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
+/// Bits of the flags of vigie_cmd_exec(), vigie_cmds_exec(), vigie_cmds_submit() and vigie_sentinel_exec(). An unknown bit gives VIGIE_ERR_INVALID_ARG. The highest
 /// eight bits are a number: VIGIE_CALL_REPLICAS(n) makes them, to be combined with these.
 #[repr(C)]
 pub enum vigie_call_flag {
@@ -158,6 +158,8 @@ pub enum vigie_call_flag {
     VIGIE_CALL_IDEMPOTENT = 1 << 1,
     /// Send once at most: any failure is reported. Waiting for a primary is not a retry.
     VIGIE_CALL_NO_RETRY = 1 << 2,
+    /// vigie_sentinel_exec(): to every Sentinel that is known; the reply is a MAP from addresses to replies. Not for clients.
+    VIGIE_CALL_ALL = 1 << 3,
     /// On a client of vigie_split_for(): this read goes to the primary. On one of vigie_replica_for(): VIGIE_ERR_INVALID_ARG.
     VIGIE_CALL_ON_PRIMARY = 1 << 4,
     /// Submit: each command of the list is a call of its own, and completes with token + its place, with its bare reply and its own
@@ -166,6 +168,16 @@ pub enum vigie_call_flag {
     /// Expected to take long: not on a connection that other calls share. Submits keep their order, and so their connection; only
     /// the time that a read has on one replica is then the whole of it.
     VIGIE_CALL_SLOW = 1 << 6,
+    /// The reply has its meaning in its types (numbers as INT, flags as SET, pairs as MAP): vigie_sentinel_exec() says which replies
+    /// have such a form; of the commands to data nodes ROLE and INFO have one, by vigie_cmd_exec().
+    VIGIE_CALL_TYPED = 1 << 7,
+}
+
+/// Bits of the flags of vigie_sentinel_services(). An unknown bit gives VIGIE_ERR_INVALID_ARG.
+#[repr(C)]
+pub enum vigie_services_flag {
+    /// Discover each service, verify its primary, and follow it from now on, as vigie_sentinel_refresh() does.
+    VIGIE_SERVICES_FOLLOW = 1 << 0,
 }
 
 /// The field kind of vigie_event: one bit each, so that they serve as a mask. More may come.

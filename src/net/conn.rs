@@ -8,7 +8,7 @@ use super::Connector;
 use super::handshake::{self, Expect, Handshake, HandshakeOptions, ServerInfo, Step};
 use super::socket::{Ready, Socket};
 use super::wire::{Filled, In, Sending, Wire};
-use crate::config::{ClientSettings, Endpoint, TcpSettings};
+use crate::config::{ClientSettings, Endpoint, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
 use crate::time::{Deadline, WriteLease};
@@ -49,6 +49,18 @@ impl ConnectOptions {
             limits: settings.limits,
             handshake: HandshakeOptions::of_node(settings, expect),
             timeout_connect: settings.timeout_connect,
+            admit: None,
+        }
+    }
+
+    /// For a Sentinel that a program asks, under the settings for Sentinels.
+    pub fn of_sentinel(settings: &SentinelSettings) -> Self {
+        Self {
+            tcp: settings.tcp,
+            tls: Connector::of(&settings.tls),
+            limits: settings.limits,
+            handshake: HandshakeOptions::of_sentinel(settings),
+            timeout_connect: settings.timeout,
             admit: None,
         }
     }

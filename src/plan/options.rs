@@ -26,18 +26,28 @@ impl CallFlags {
     pub const IDEMPOTENT: u32 = 1 << 1;
     /// Send once.
     pub const NO_RETRY: u32 = 1 << 2;
+    /// For commands to Sentinels: to every one that is known. Refused for calls of clients.
+    pub const ALL: u32 = 1 << 3;
     /// On a split client: this read goes to the primary. Refused on a client for replicas.
     pub const ON_PRIMARY: u32 = 1 << 4;
     /// Each command of a list is a call of its own.
     pub const EACH: u32 = 1 << 5;
     /// Not on a lane that other calls share.
     pub const SLOW: u32 = 1 << 6;
+    /// The reply has its meaning in its types: for ROLE and INFO, and for commands to Sentinels.
+    pub const TYPED: u32 = 1 << 7;
     /// How many replicas must have it before it counts as done: in the highest byte.
     const REPLICAS: u32 = 0xFF << 24;
     /// What VIGIE_CALL_REPLICAS(n) of the header makes of a number that does not fit.
     const BAD_REPLICAS: u32 = 1 << 23;
-    const KNOWN: u32 =
-        Self::ATOMIC | Self::IDEMPOTENT | Self::NO_RETRY | Self::ON_PRIMARY | Self::EACH | Self::SLOW | Self::REPLICAS;
+    const KNOWN: u32 = Self::ATOMIC
+        | Self::IDEMPOTENT
+        | Self::NO_RETRY
+        | Self::ON_PRIMARY
+        | Self::EACH
+        | Self::SLOW
+        | Self::TYPED
+        | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
     pub fn from_bits(bits: u32) -> Result<Self> {
@@ -46,6 +56,10 @@ impl CallFlags {
             Self::BAD_REPLICAS => {
                 Err(Error::new(Status::InvalidArg, "flags: VIGIE_CALL_REPLICAS(n): n must be from 0 to 255"))
             }
+            Self::ALL => Err(Error::new(
+                Status::InvalidArg,
+                "flags: VIGIE_CALL_ALL is for vigie_sentinel_exec(): a client has one primary",
+            )),
             unknown => Err(Error::new(Status::InvalidArg, format!("unknown call flags {unknown:#x}"))),
         }
     }
@@ -80,6 +94,11 @@ impl CallFlags {
 
     pub(crate) fn on_primary() -> Self {
         Self(Self::ON_PRIMARY)
+    }
+
+    /// The same without this flag.
+    pub(crate) fn without(self, flag: u32) -> Self {
+        Self(self.0 & !flag)
     }
 
     /// Whether any of these flags is set.

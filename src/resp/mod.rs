@@ -16,6 +16,7 @@ mod node;
 mod reply;
 pub mod table;
 mod tree;
+pub mod typed;
 
 pub use build::ReplyBuilder;
 pub use decode::{Decoded, Decoder, Want};

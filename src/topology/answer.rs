@@ -295,6 +295,11 @@ fn read_replica(reply: &Reply, entry: u32) -> Option<ReplicaAnswer> {
     })
 }
 
+/// The other Sentinels in a reply to SENTINELS.
+pub fn peers(reply: &Reply) -> Vec<Peer> {
+    entries(reply).filter_map(|entry| read_peer(reply, entry)).collect()
+}
+
 fn read_peer(reply: &Reply, entry: u32) -> Option<Peer> {
     let id = text(reply, entry, b"runid").filter(|id| !id.is_empty());
     let dead = text(reply, entry, b"flags")

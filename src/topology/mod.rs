@@ -8,6 +8,7 @@
 //!
 //! ARCHITECTURE.md, "The files of topology", has the order of the files: none uses one above it.
 
+mod admin;
 mod answer;
 mod asker;
 mod cause;
@@ -15,6 +16,7 @@ mod command;
 mod deployment;
 mod discovery;
 mod events;
+mod exec;
 mod failover;
 mod fence;
 mod finish;
@@ -55,6 +57,7 @@ mod transition;
 mod verify;
 mod watch;
 
+pub use admin::To;
 pub use cause::{CauseInfo, Why};
 pub use follow::{Told, Weighed};
 pub use sentinel::Sentinel;

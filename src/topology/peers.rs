@@ -140,8 +140,17 @@ impl SentinelList {
 
     /// The Sentinels that count, each once, and where they are reached.
     pub fn speakers(&self) -> Vec<Speaker> {
+        self.each_once(|entry| entry.given || entry.met)
+    }
+
+    /// The same, and those that were learned and have not been met yet: a program's command may go to all of them.
+    pub fn reachable(&self) -> Vec<Speaker> {
+        self.each_once(|_| true)
+    }
+
+    fn each_once(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<Speaker> {
         let mut all: Vec<Speaker> = Vec::new();
-        for entry in self.entries().iter().filter(|entry| (entry.given || entry.met) && !entry.stranger) {
+        for entry in self.entries().iter().filter(|entry| is_meant(entry) && !entry.stranger) {
             let identity = Identity::new(entry.id.as_deref(), &entry.endpoint);
             if !all.iter().any(|known| known.identity == identity) {
                 all.push(Speaker { identity, announced: entry.endpoint.clone() });

@@ -35,6 +35,27 @@ pub(super) struct ServiceRow {
     pub(super) source: Source,
 }
 
+/// A service of a deployment, as its Sentinels list it.
+#[derive(Default)]
+pub(super) struct DeploymentRow {
+    /// Its primary.
+    pub(super) primary: Option<String>,
+    /// Whether the primary has confirmed its role.
+    pub(super) verified: bool,
+    /// The configuration epoch.
+    pub(super) epoch: u64,
+    /// The primary's flags.
+    pub(super) flags: String,
+    /// How many Sentinels must agree that the primary is down.
+    pub(super) quorum: u64,
+    /// How many replicas are listed.
+    pub(super) replicas: u64,
+    /// How many Sentinels list the service.
+    pub(super) named_by: u64,
+    /// Why it could not be discovered.
+    pub(super) error: Option<String>,
+}
+
 /// A Sentinel, and which of its events are not heard.
 struct SentinelRow {
     view: SentinelView,
@@ -177,6 +198,42 @@ const SENTINEL: &[Field<SentinelRow>] = &[
     ),
 ];
 
+const DEPLOYMENT: &[Field<DeploymentRow>] = &[
+    field(
+        "primary",
+        TextOrNull(|of| of.primary.as_deref().map(Into::into)),
+        "",
+        "The primary: `host:port`, where it is dialled if `verified`, else as the Sentinels announce it. NULL: they name none.",
+    ),
+    field(
+        "verified",
+        Bool(|of| of.verified),
+        "",
+        "Whether the service was discovered (`VIGIE_SERVICES_FOLLOW`), and the primary has confirmed its role.",
+    ),
+    field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which it was named."),
+    field(
+        "flags",
+        Text(|of| (&*of.flags).into()),
+        "",
+        "The primary's flags, as the Sentinel with the highest epoch writes them.",
+    ),
+    field(
+        "quorum",
+        Int(|of| number(of.quorum)),
+        "Sentinels",
+        "How many must agree that the primary is down before it is replaced.",
+    ),
+    field("replicas", Int(|of| number(of.replicas)), "", "How many replicas are listed, fit or not."),
+    field("named_by", Int(|of| number(of.named_by)), "Sentinels", "How many of those that answered list the service."),
+    field(
+        "error",
+        TextOrNull(|of| of.error.as_deref().map(Into::into)),
+        "",
+        "Why it could not be discovered. NULL: it could, or that was not asked for.",
+    ),
+];
+
 fn write_sentinels(of: &ServiceRow, out: &mut ReplyBuilder) {
     for view in &of.snapshot.sentinels {
         let deaf = of.deaf.get(&view.endpoint.to_string()).cloned();
@@ -189,10 +246,16 @@ pub(super) fn service(out: &mut ReplyBuilder, of: &ServiceRow) {
     fields::write(out, SERVICE, of);
 }
 
+/// One service of a deployment as a MAP.
+pub(super) fn deployment(out: &mut ReplyBuilder, of: &DeploymentRow) {
+    fields::write(out, DEPLOYMENT, of);
+}
+
 /// The maps, as TOPOLOGY.md has them.
 pub fn topology_maps() -> Vec<MapInfo> {
     let sentinel = fields::describe("sentinel", SENTINEL);
-    vec![fields::describe("service", SERVICE), fields::describe("replica", REPLICA), sentinel]
+    let deployment = fields::describe("deployment", DEPLOYMENT);
+    vec![fields::describe("service", SERVICE), fields::describe("replica", REPLICA), sentinel, deployment]
 }
 
 fn number(value: u64) -> i64 {

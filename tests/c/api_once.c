@@ -44,6 +44,21 @@ static void sentinels(vigie_sentinel *sentinel) {
   CHECK(vigie_reply_find(known, VIGIE_ROOT, "primary", 7) != VIGIE_NONE);
   vigie_reply_free(known);
   GIVES(VIGIE_OK, vigie_sentinel_configure(sentinel, "db", "0", &error));
+
+  GIVES(VIGIE_OK, vigie_sentinel_exec(sentinel, VIGIE_CMD("MASTER", service()), VIGIE_CALL_TYPED, VIGIE_TIMEOUT_DEFAULT, &known, &error));
+  uint32_t quorum = vigie_reply_find(known, VIGIE_ROOT, "quorum", 6);
+  CHECK(vigie_reply_type(known, quorum) == VIGIE_TYPE_INT);
+  uint32_t flags = vigie_reply_find(known, VIGIE_ROOT, "flags", 5);
+  CHECK(vigie_reply_type(known, flags) == VIGIE_TYPE_SET && vigie_reply_count(known, flags) >= 1);
+  vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_exec(sentinel, VIGIE_CMD("MYID"), VIGIE_CALL_ALL, VIGIE_TIMEOUT_DEFAULT, &known, &error));
+  CHECK(vigie_reply_type(known, VIGIE_ROOT) == VIGIE_TYPE_MAP && vigie_reply_count(known, VIGIE_ROOT) >= 2);
+  const char *address = vigie_reply_bytes(known, vigie_reply_child(known, VIGIE_ROOT, 0), NULL);
+  GIVES(VIGIE_OK, vigie_sentinel_exec_at(sentinel, address, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_services(sentinel, VIGIE_SERVICES_FOLLOW, VIGIE_TIMEOUT_DEFAULT, &known, &error));
+  CHECK(vigie_reply_find(known, VIGIE_ROOT, service(), strlen(service())) != VIGIE_NONE);
+  vigie_reply_free(known);
 }
 
 static void commands(vigie_client *client) {

@@ -53,6 +53,9 @@ fn topologies_have_the_keys_of_their_tables() {
     stage.watch.iter().for_each(|one| one.service(SERVICE, |state| state.replicas[0].flags = "slave,s_down".into()));
     stage.polled();
     look(&client.topology().unwrap());
+    let services = stage.sentinel.services(true, Deadline::after(SOON)).unwrap();
+    seen.check(&services, services.find(0, SERVICE.as_bytes()).unwrap(), &maps[3], &maps);
+    let mut look = |reply: &Reply| seen.check(reply, 0, &maps[0], &maps);
     stage.watch.iter().for_each(|one| one.down());
     assert!(stage.sentinel.refresh(Some(SERVICE), Deadline::after(Duration::from_millis(300))).is_err());
     let all = stage.sentinel.topology(None).unwrap();
@@ -61,7 +64,7 @@ fn topologies_have_the_keys_of_their_tables() {
     look(&all.subtree(ids[1]));
     seen.is_all_of(&maps);
     let unseen: Vec<_> = seen.keys.difference(&seen.values).collect();
-    assert_eq!(unseen, ["service.split_view", "service.suspected"], "without a value");
+    assert_eq!(unseen, ["deployment.error", "service.split_view", "service.suspected"], "without a value");
 }
 
 /// A second watch, which keeps the events as they come.

@@ -113,6 +113,23 @@ fn submit_gets_each_completion() {
     assert_eq!(deployment.primary_node("mymaster").cmd(&["GET", "submit:n"]).text(), "10000");
 }
 
+#[test]
+fn sentinel_admin_shows_each_service_of_the_deployment() {
+    let deployment = Deployment::new("admin-example").services(["orders", "users"]).replicas(1).start();
+    let uri = format!("redis-sentinel://{}", deployment.sentinel_addrs().join(","));
+    let output = output_of("sentinel_admin", &uri);
+    for name in ["orders", "users"] {
+        let (primary, replica) = (deployment.primary(name), deployment.node(&format!("{name}-1")).addr());
+        for line in
+            [format!("{name}: primary {primary}, quorum 2\n"), format!("  replica {replica}: link ok, priority 100\n")]
+        {
+            assert!(output.contains(&line), "{line} in {output}");
+        }
+    }
+    let quorums = deployment.sentinel_addrs().into_iter().map(|addr| format!("  {addr}: 3 usable Sentinels\n"));
+    quorums.for_each(|line| assert_eq!(output.matches(&line).count(), 2, "{output}"));
+}
+
 /// Laptops and CI run the program that will ship: only the URI differs.
 #[test]
 fn each_example_runs_on_a_primary_without_sentinels() {
@@ -260,6 +277,8 @@ fn examples_explain_what_is_wrong() {
         ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
+        ("sentinel_admin", "redis-sentinel://127.0.0.1:1", "VIGIE_ERR_NO_SENTINEL: "),
+        ("sentinel_admin", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
         ("hello", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
         ("hello", "rediss://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
     ] {

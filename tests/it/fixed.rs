@@ -279,3 +279,19 @@ fn a_database_in_the_path_and_a_unix_socket() {
     let client = open(&Sentinel::create(settings, None).expect("a handle"), Target::Primary, &[]);
     assert_eq!(ok(&client, "GET where"), "five");
 }
+
+#[test]
+fn a_primary_that_speaks_tls_only_is_given_with_rediss() {
+    let ca = Ca::new();
+    let plan = TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
+    let d = Deployment::new("fixed-tls").replicas(1).sentinels(0).tls(plan).start();
+    let (primary, replica) = (d.node("mymaster-0"), d.node("mymaster-1"));
+    let uri = format!("rediss://{}/2?tls.ca={}&replica.addrs={}", primary.addr(), ca.file(), replica.addr());
+    let sentinel = create(&uri, Some(Deadline::after(SOON))).expect("it has confirmed its role");
+    ok(&open(&sentinel, Target::Primary, &[]), "SET k v");
+    assert_eq!(primary.cmd(&["WAIT", "1", "5000"]), Value::Int(1));
+    let reader = open(&sentinel, Target::Replica, &[("replica.fallback", "error")]);
+    assert_eq!(ok(&reader, "GET k"), "v");
+    let plain = handle(&format!("redis://{}", primary.addr()));
+    assert!(within(&open(&plain, Target::Primary, &[]), "PING", 500).is_err());
+}

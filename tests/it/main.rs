@@ -21,6 +21,7 @@ mod support;
 #[path = "../support/writer.rs"]
 mod writer;
 
+mod administration;
 mod bad_input;
 mod c_api;
 mod config_property;

@@ -197,6 +197,10 @@ impl Scripted {
     pub fn fault_after(&self, pattern: &str, skip: u32, fault: Fault) {
         self.rule(pattern, fault, skip, Some(1));
     }
+    /// A fault on all commands after `skip` matching ones.
+    pub fn fault_from(&self, pattern: &str, skip: u32, fault: Fault) {
+        self.rule(pattern, fault, skip, None);
+    }
     fn rule(&self, pattern: &str, fault: Fault, skip: u32, left: Option<u32>) {
         locked(&self.shared.rules).push(Rule { pattern: pattern.into(), fault, skip, left });
     }
