@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "submit", "call", "route", "plan", "topology", "pool", "lane", "net", "queue", "resp", "config", "error",
-            "time", "sys",
+            "submit", "call", "route", "plan", "topology", "pool", "lane", "worker", "net", "queue", "resp", "config",
+            "error", "time", "sys",
         ],
     ),
     (

@@ -4,6 +4,7 @@
 //! deadline. Leaves to others: everything that happens to a call (call, submit). This room puts the rooms below together and
 //! decides nothing itself.
 
+mod line;
 mod session;
 mod shared;
 mod stats;
@@ -20,7 +21,7 @@ use crate::resp::{Reply, typed};
 use crate::submit::Submission;
 use crate::topology::Sentinel;
 
-use session::Session;
+use session::{Session, executed};
 use shared::Shared;
 
 pub use stats::stats_maps;
@@ -31,7 +32,7 @@ pub use crate::time::Timeout;
 /// Runs commands: for one service and target, or pinned to one connection.
 pub struct Client {
     shared: Arc<Shared>,
-    session: Option<Session>,
+    session: Option<Arc<Session>>,
 }
 
 impl Client {
@@ -112,20 +113,6 @@ impl Client {
         self.exec(&Plan::list(list)?, flags, timeout).map(|(reply, _)| reply)
     }
 
-    /// The reply, or an error if a transaction in it was not executed.
-    fn executed(&self, plan: &Plan<'_>, (reply, pool): (Reply, Arc<Pool>)) -> Result<(Reply, Arc<Pool>)> {
-        if !plan.was_aborted(&reply) {
-            return Ok((reply, pool));
-        }
-        let text = format!(
-            "{} answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew",
-            pool.name()
-        );
-        let service = self.shared.context().service.name();
-        let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name()).in_service("EXEC", service);
-        Err(if plan.is_list() { error.with_reply(reply) } else { error })
-    }
-
     fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
         let context = self.shared.context();
         let _admitted = context.enter()?;
@@ -141,24 +128,21 @@ impl Client {
                 blocking::exec(self.shared.router(), plan, call_flags, deadline, retry)
             }
         };
-        outcome.and_then(|outcome| self.executed(plan, outcome)).map_err(|error| context.report(error))
+        outcome
+            .and_then(|outcome| executed(plan, context.service.name(), outcome))
+            .map_err(|error| context.report(error))
     }
 
     #[cold]
     fn exec_in_session(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         plan: &Plan<'_>,
         call_flags: CallFlags,
         timeout: Timeout,
     ) -> Result<(Reply, Arc<Pool>)> {
-        if call_flags.replicas() > 0 {
-            let text = "flags: VIGIE_CALL_REPLICAS: a session does not wait for replicas by itself; send WAIT in it, or write on the client \
-                 that it was made from";
-            return Err(Error::new(Status::InvalidArg, text));
-        }
-        self.shared.context().check_on_primary(call_flags)?;
-        session.exec(self.shared.router(), plan, plan.deadline(timeout, session.settings.timeout_call))
+        session.check(self.shared.context(), plan, call_flags)?;
+        session.exec(&self.shared, plan, plan.deadline(timeout, session.settings.timeout_call))
     }
 
     /// Copies a list of commands and runs it without waiting. Its completion arrives on the queue. With `EACH` every command is a
@@ -171,18 +155,17 @@ impl Client {
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
-        if self.session.is_some() {
-            let text =
-                "a session runs its commands in call order on one connection: submit on the client it was made from";
-            return Err(Error::new(Status::Unsupported, text));
-        }
         let context = self.shared.context();
         if timeout == Timeout::DontWait {
             return Err(context.report(no_time("the list")));
         }
         refuse_typed(flags)?;
         context.check_open()?;
-        self.shared.submit(Submission { commands, flags, timeout, queue, token })
+        let submission = Submission { commands, flags, timeout, queue, token };
+        match &self.session {
+            Some(session) => line::submit(session, &self.shared, submission),
+            None => self.shared.submit(submission),
+        }
     }
 
     /// The primary and the replicas as they are known now, without network.

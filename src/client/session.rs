@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::line::{self, Line, Link};
+use super::shared::Shared;
 use crate::call::blocking::again;
 use crate::call::judge;
 use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, without_sentinels};
@@ -17,9 +19,9 @@ use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::net::{Socket, no_database};
 use crate::plan::{CallFlags, Plan, Target};
-use crate::pool::{Loan, Pool};
+use crate::pool::{Loan, Pool, SubmitLane};
 use crate::resp::Reply;
-use crate::route::Router;
+use crate::route::{Context, Router};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
 use crate::time::{Deadline, Instant};
@@ -32,6 +34,8 @@ pub(super) struct Session {
     pub(super) settings: ClientSettings,
     pinned: Lock<Pinned>,
     turns: Turns,
+    /// Its submitted calls.
+    pub(super) line: Line,
     closed: AtomicBool,
     /// The running command gives the connection back when it ends.
     gives_back: AtomicBool,
@@ -59,35 +63,112 @@ struct Pinned {
     loan: Option<Loan>,
     /// Why the connection was lost.
     lost: Option<Error>,
-    in_multi: bool,
-    watches: bool,
-    /// Its state was changed in a way that cannot be undone, so the connection is closed in the end.
-    changed: bool,
+    marks: Marks,
     /// The failover sequence at the last good reply.
     answered: u64,
 }
 
+/// What the commands of a session have made of its connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    in_multi: bool,
+    watches: bool,
+    /// Its state was changed in a way that cannot be undone, so the connection is closed in the end.
+    changed: bool,
+}
+
+impl Marks {
+    /// Whether something was begun that a failover ends.
+    pub(super) fn is_in_transaction(self) -> bool {
+        self.in_multi || self.watches
+    }
+
+    /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
+    /// may be lost. True: the connection may get another user.
+    pub(super) fn note(&mut self, plan: &Plan<'_>) -> bool {
+        let Self { in_multi, watches, changed } = self;
+        let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
+        plan.each_name(|name| match &*name.to_ascii_uppercase() {
+            b"MULTI" => *in_multi = true,
+            b"WATCH" => *watches = true,
+            b"EXEC" | b"DISCARD" => (*in_multi, *watches) = (false, false),
+            b"UNWATCH" => *watches = false,
+            name => {
+                *changed |= !is_plain;
+                if name == b"RESET" {
+                    (*in_multi, *watches) = (false, false);
+                }
+                new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
+            }
+        });
+        new_user
+    }
+
+    /// Refuses a transaction in one call where it cannot be sent. `carries`: the server has accepted MULTI on this connection.
+    pub(super) fn check_atomic(self, carries: bool) -> Result<()> {
+        if self.in_multi {
+            let text = "VIGIE_CALL_ATOMIC: this session is in a transaction that was begun by hand: send EXEC or DISCARD first";
+            return Err(Error::new(Status::InvalidState, text));
+        }
+        if !carries {
+            let text = "VIGIE_CALL_ATOMIC: the server has refused MULTI on this connection, or its user was changed while keys are \
+                        watched: nothing was sent; send UNWATCH, and begin anew";
+            return Err(Error::new(Status::Unsupported, text));
+        }
+        Ok(())
+    }
+}
+
 impl Session {
-    pub(super) fn new(settings: ClientSettings) -> Self {
-        Self {
+    pub(super) fn new(settings: ClientSettings) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             settings,
             pinned: Lock::new(Rank::SessionState, Pinned::default()),
             turns: Turns::new(),
+            line: Line::new(me),
             closed: AtomicBool::new(false),
             gives_back: AtomicBool::new(false),
-        }
+        })
     }
 
-    pub(super) fn exec(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<(Reply, Arc<Pool>)> {
+    /// Refuses what cannot run in a session.
+    pub(super) fn check(&self, context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<()> {
+        if call.replicas() > 0 {
+            let text = "flags: VIGIE_CALL_REPLICAS: a session does not wait for replicas by itself; send WAIT in it, or write on the client \
+                 that it was made from";
+            return Err(Error::new(Status::InvalidArg, text));
+        }
+        context.check_on_primary(call)?;
         plan.check_paired()?;
-        if router.context.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
+        if context.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
             let instead = "a session of a client of vigie_primary_for() or vigie_split_for()";
             return Err(plan.read_only("this session is on a replica", instead));
         }
+        Ok(())
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn exec(
+        self: &Arc<Self>,
+        client: &Arc<Shared>,
+        plan: &Plan<'_>,
+        deadline: Deadline,
+    ) -> Result<(Reply, Arc<Pool>)> {
+        let router = client.router();
         let mut gate_wait = GateWait::default();
         loop {
+            if self.line.is_used() {
+                return line::exec(self, client, plan, deadline);
+            }
             gate::wait_in_session(&router.context, plan, &deadline, &mut gate_wait)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
+            if self.line.is_used() {
+                drop(turn);
+                return line::exec(self, client, plan, deadline);
+            }
             let mut pinned = self.pinned.lock();
             self.give_back_if_asked(&mut pinned);
             let outcome = self.run(&mut pinned, &turn, router, plan, deadline, gate_wait);
@@ -149,6 +230,43 @@ impl Session {
         pinned.run(router, plan, failover_seq, deadline)
     }
 
+    /// Takes the connection for the session's submitted calls: the one that it has, or another one. `None`: another thread uses it.
+    pub(super) fn take_link(
+        &self,
+        router: &Router,
+        plan: &Plan<'_>,
+        attempt: &mut Attempt<Arc<Pool>>,
+        deadline: Deadline,
+    ) -> std::result::Result<Option<Link>, Step> {
+        let Ok(_turn) = self.turns.take(Deadline::after(Duration::ZERO)) else { return Ok(None) };
+        let mut pinned = self.pinned.lock();
+        self.give_back_if_asked(&mut pinned);
+        if let Some(cause) = &pinned.lost {
+            return Err(Step::Over(cause.clone()));
+        }
+        if pinned.loan.is_none() {
+            let (stale, version) = attempt.wanting();
+            router.ensure_topology(stale, version, Deadline::after(Duration::ZERO))?;
+            let failover_seq = gate::read_failover_seq(&router.context);
+            let loan = Self::try_pin(router, plan, attempt, deadline)?;
+            pinned.take(loan, self.settings.db, deadline).map_err(Step::from)?;
+            pinned.answered = failover_seq;
+        }
+        let Some(mut loan) = pinned.loan.take() else { return Ok(None) };
+        let asks = loan.conn().is_some_and(|conn| !conn.carries_transactions()) && !pinned.marks.is_in_transaction();
+        if asks {
+            // A refusal is told to the call that needs the answer.
+            if let Err(failure) = loaned::prepare_transaction(&mut loan, deadline) {
+                if failure.error.server_code().is_empty() {
+                    return Err(Step::Over(failure.error));
+                }
+            }
+        }
+        let pinned = std::mem::take(&mut *pinned);
+        let Some(lane) = SubmitLane::of_loan(&mut loan) else { return Ok(None) };
+        Ok(Some(Link { loan, lane, marks: pinned.marks, answered: pinned.answered }))
+    }
+
     /// Takes the connection. Waits for the primary as any call does.
     fn pin(&self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<Loan> {
         let context = &router.context;
@@ -204,6 +322,9 @@ impl Session {
     /// Gives the connection back, or closes it if its state was changed, when the running command ends. The next command takes
     /// another one.
     pub(super) fn give_back(&self) {
+        if self.line.is_used() {
+            return self.line.give_back();
+        }
         self.gives_back.store(true, Ordering::Release);
         if let Ok(_turn) = self.turns.take(Deadline::after(Duration::ZERO)) {
             self.give_back_if_asked(&mut self.pinned.lock());
@@ -217,8 +338,11 @@ impl Session {
     }
 
     /// Ends a blocking command at once, lets another one run until the deadline, and gives the connection back.
-    pub(super) fn close(&self, deadline: Deadline) {
+    pub(super) fn close(self: &Arc<Self>, deadline: Deadline) {
         self.closed.store(true, Ordering::Release);
+        if self.line.is_used() {
+            Line::close(self, deadline, LAST);
+        }
         self.turns.shut(true);
         let turn = self.turns.take(deadline).or_else(|_| {
             self.turns.shut(false);
@@ -303,18 +427,15 @@ impl Pinned {
         if !watches && !plan.is_atomic() {
             return Ok(());
         }
-        if plan.is_atomic() && self.in_multi {
-            let text = "VIGIE_CALL_ATOMIC: this session is in a transaction that was begun by hand: send EXEC or DISCARD first";
-            return Err(Error::new(Status::InvalidState, text));
+        if plan.is_atomic() {
+            self.marks.check_atomic(true)?;
         }
         let Some(loan) = self.loan.as_mut() else { return Ok(()) };
         if loan.conn().is_none_or(|conn| conn.carries_transactions() || conn.is_broken() || conn.is_closed_by_peer()) {
             return Ok(());
         }
-        if self.watches || self.in_multi {
-            let text = "VIGIE_CALL_ATOMIC: the server has refused MULTI on this connection, or its user was changed while keys are \
-                        watched: nothing was sent; send UNWATCH, and begin anew";
-            return if plan.is_atomic() { Err(Error::new(Status::Unsupported, text)) } else { Ok(()) };
+        if self.marks.is_in_transaction() {
+            return if plan.is_atomic() { self.marks.check_atomic(false) } else { Ok(()) };
         }
         match loaned::prepare_transaction(loan, deadline) {
             Ok(()) => Ok(()),
@@ -329,35 +450,18 @@ impl Pinned {
     /// Ends a transaction between whose beginning and this command a failover was: the keys that it watches, and what it has read, were
     /// those of the former primary.
     fn check_failover(&mut self, router: &Router, plan: &Plan<'_>, failover_seq: u64) -> Result<()> {
-        if !(self.watches || self.in_multi) || failover_seq == self.answered {
+        if !self.marks.is_in_transaction() || failover_seq == self.answered {
             return Ok(());
         }
         let name = self.loan.as_ref().map_or("", |loan| loan.pool().name()).to_owned();
-        let text = format!("another primary has taken over from {name} since the transaction was begun there");
-        let error = Error::new(Status::Io, text).with_endpoint(name);
+        let error = taken_over(&name);
         Err(self.lose(router, plan, Failure::unsent(error), false))
     }
 
-    /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
-    /// may be lost.
+    /// Notes how the commands change the connection's state.
     fn note(&mut self, plan: &Plan<'_>) {
-        let Self { in_multi, watches, changed, .. } = self;
-        let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
-        plan.each_name(|name| match &*name.to_ascii_uppercase() {
-            b"MULTI" => *in_multi = true,
-            b"WATCH" => *watches = true,
-            b"EXEC" | b"DISCARD" => (*in_multi, *watches) = (false, false),
-            b"UNWATCH" => *watches = false,
-            name => {
-                *changed |= !is_plain;
-                if name == b"RESET" {
-                    (*in_multi, *watches) = (false, false);
-                }
-                new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
-            }
-        });
-        if let Some(conn) = self.loan.as_mut().and_then(Loan::conn).filter(|_| new_user) {
-            conn.note_transactions(false);
+        if self.marks.note(plan) {
+            self.loan.as_mut().and_then(Loan::conn).iter_mut().for_each(|conn| conn.note_transactions(false));
         }
     }
 
@@ -392,25 +496,18 @@ impl Pinned {
         blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
-                let (result, demotion) = match plan.is_atomic() {
-                    true => judge::of_transaction(plan, &reply),
-                    false => (Ok(reply.clone()), judge::shown_demotion(&reply)),
-                };
+                let (pool, service) = (Arc::clone(loan.pool()), router.context.service.name());
+                let (result, demotion) = read(plan, reply, &pool, service);
                 if let Some(demotion) = demotion {
-                    router.doubt(loan.pool(), &demotion);
+                    router.doubt(&pool, &demotion);
                 }
-                let pool = Arc::clone(loan.pool());
                 self.answered = failover_seq;
-                let service = router.context.service.name();
-                let result = result.map_err(|error| {
-                    error.with_endpoint(pool.name()).in_service(format_args!("{} in a session", plan.name()), service)
-                });
                 result.map(|reply| (reply, pool))
             }
             // The lease ended before a byte was sent: the connection and its state are unchanged, except for what was noted of
             // EXEC.
             Err(failure) if failure.sent == 0 && failure.error.status() == Status::Fenced => {
-                self.changed = true;
+                self.marks.changed = true;
                 Err(failure.error)
             }
             Err(failure) if plan.is_ended_by_caller(&failure, deadline, Instant::now()) => {
@@ -441,21 +538,14 @@ impl Pinned {
         }
         let failure = Failure { error: failure.error.with_flags(self.failover(router)), ..failure };
         self.lost = Some(failure.error.clone());
-        let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads;
-        let error = match plan.is_exec() && !maybe {
-            true => failure.error.with_status(Status::TxnAborted),
-            false => failure.error,
-        };
-        let error = error.in_service(format_args!("{} in a session", plan.name()), router.context.service.name());
-        let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
-        if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
+        told_of_loss(plan, failure, router.context.service.name())
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(loan) = &mut self.loan {
-            if self.in_multi || self.watches || self.changed {
+            if self.marks.is_in_transaction() || self.marks.changed {
                 loan.discard();
             }
         }
@@ -463,10 +553,58 @@ impl Drop for Pinned {
 }
 
 /// The error of a command after the connection was lost. Nothing was sent, and nothing will be on this session.
-fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
+pub(super) fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
     let status = if plan.is_exec() { Status::TxnAborted } else { Status::Io };
     let text = format!("{}: the session lost its connection: {}{}", plan.name(), cause.message(), remedy(plan));
     Error::new(status, text).with_endpoint(cause.endpoint()).with_flags(cause.flags() & flags::FAILOVER)
+}
+
+/// The error of the command with which the connection was lost.
+pub(super) fn told_of_loss(plan: &Plan<'_>, failure: Failure, service: &str) -> Error {
+    let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads;
+    let error = match plan.is_exec() && !maybe {
+        true => failure.error.with_status(Status::TxnAborted),
+        false => failure.error,
+    };
+    let error = error.in_service(format_args!("{} in a session", plan.name()), service);
+    let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
+    if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
+}
+
+/// The error of a transaction that was begun before a failover.
+pub(super) fn taken_over(name: &str) -> Error {
+    let text = format!("another primary has taken over from {name} since the transaction was begun there");
+    Error::new(Status::Io, text).with_endpoint(name).with_flags(flags::FAILOVER)
+}
+
+/// What a reply means, and whether it shows that the node has lost its role.
+pub(super) fn read(plan: &Plan<'_>, reply: Reply, pool: &Pool, service: &str) -> (Result<Reply>, Option<Error>) {
+    if !plan.is_atomic() {
+        let demotion = judge::shown_demotion(&reply);
+        return (Ok(reply), demotion);
+    }
+    let (result, demotion) = judge::of_transaction(plan, &reply);
+    let in_context = |error: Error| {
+        error.with_endpoint(pool.name()).in_service(format_args!("{} in a session", plan.name()), service)
+    };
+    (result.map_err(in_context), demotion)
+}
+
+/// The reply, or an error if a transaction in it was not executed.
+pub(super) fn executed(
+    plan: &Plan<'_>,
+    service: &str,
+    (reply, pool): (Reply, Arc<Pool>),
+) -> Result<(Reply, Arc<Pool>)> {
+    if !plan.was_aborted(&reply) {
+        return Ok((reply, pool));
+    }
+    let text = format!(
+        "{} answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew",
+        pool.name()
+    );
+    let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name()).in_service("EXEC", service);
+    Err(if plan.is_list() { error.with_reply(reply) } else { error })
 }
 
 /// What the caller can do about a lost connection.

@@ -318,6 +318,12 @@ pub(super) unsafe fn exec_list(
 /// have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. The rules of retry and failover are those
 /// of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
 ///
+/// On a session calls start in call order on its connection, so that WATCH and VIGIE_CALL_ATOMIC need no thread that waits; calls of
+/// vigie_cmd_exec() on it keep that order too. They wait for a primary and behind the fence within their timeouts. A call that ends
+/// without an answer, because the connection was lost, or because the call was late or cancelled, ends the session: what was
+/// submitted behind it does not run, and gives VIGIE_ERR_IO, or VIGIE_ERR_TXN_ABORTED for EXEC and VIGIE_CALL_ATOMIC. After the first submit
+/// the connection of a session is not returned to the pool any more, but closed in the end.
+///
 /// Lengths: commands_len is the bytes of commands. timeout_ms and flags are those of vigie_cmds_exec(), for each call.
 /// Ownership: commands is copied. The queue may be freed while calls are running: they go on, and their completions
 /// are dropped.
@@ -326,7 +332,7 @@ pub(super) unsafe fn exec_list(
 /// Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for so many completions, or holds as many bytes as the option
 /// submit.max_bytes allows: drain it, then submit again (nothing of the list was taken; a list of more calls than the
 /// queue's capacity never fits); VIGIE_ERR_TIMEOUT: timeout_ms <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor
-/// VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED: also on a session; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or
+/// VIGIE_TIMEOUT_NONE; VIGIE_ERR_UNSUPPORTED; VIGIE_ERR_READ_ONLY; VIGIE_ERR_INVALID_ARG: client or
 /// queue is NULL, or as vigie_cmds_exec(); VIGIE_ERR_CONFIG; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. A
 /// list that is refused here has no completion.
 /// Since: 0.1.0.

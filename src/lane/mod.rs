@@ -186,8 +186,13 @@ impl Lane {
     /// Takes the replies to [`transaction::question`].
     pub fn note_transactions(&self, replies: &Reply) -> Result<()> {
         transaction::carries(replies, &self.endpoint)?;
-        self.hints.carries_transactions.store(true, Ordering::Relaxed);
+        self.set_transactions(true);
         Ok(())
+    }
+
+    /// Sets whether the lane is known to carry transactions.
+    pub fn set_transactions(&self, carries: bool) {
+        self.hints.carries_transactions.store(carries, Ordering::Relaxed);
     }
 
     /// Whether the lane takes no more units.

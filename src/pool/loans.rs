@@ -99,6 +99,8 @@ enum Handed {
 pub struct Loan {
     pool: Arc<Pool>,
     conn: Option<Conn>,
+    /// The socket of the connection that was taken out.
+    taken: Option<Arc<Socket>>,
     id: u64,
     round: u64,
     discarded: bool,
@@ -123,6 +125,13 @@ impl Loan {
         (self.round == inner.loans.round).then(|| self.pool.connect.load().handshake.db)
     }
 
+    /// Takes the connection out, for another use by the same user. It keeps its place, and is shut down when the loan ends.
+    pub(super) fn take(&mut self) -> Option<Conn> {
+        let conn = self.conn.take()?;
+        self.taken = Some(Arc::clone(conn.socket()));
+        Some(conn)
+    }
+
     /// Discards the connection: it is closed when it is given back.
     pub fn discard(&mut self) {
         self.discarded = true;
@@ -133,6 +142,10 @@ impl Drop for Loan {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
             self.pool.give_back(conn, self.id, self.round, self.discarded, self.of_unit);
+        }
+        if let Some(socket) = self.taken.take() {
+            socket.shutdown();
+            self.pool.end_loan(self.id, self.of_unit);
         }
     }
 }
@@ -320,7 +333,7 @@ impl Pool {
 
     fn lend(self: &Arc<Self>, inner: &mut Inner, conn: Conn, round: u64) -> Loan {
         let id = inner.loans.lend(&conn);
-        Loan { pool: Arc::clone(self), conn: Some(conn), id, round, discarded: false, of_unit: false }
+        Loan { pool: Arc::clone(self), conn: Some(conn), taken: None, id, round, discarded: false, of_unit: false }
     }
 
     /// Opens a connection in a place that was reserved.
@@ -389,6 +402,14 @@ impl Pool {
             inner.total - inner.loans.opening,
             self.settings.max
         )
+    }
+
+    /// Gives back the place of a loan whose connection is closed.
+    fn end_loan(&self, id: u64, of_unit: bool) {
+        let mut inner = self.lock();
+        inner.loans.lent.retain(|(lent, _)| *lent != id);
+        inner.loans.units -= usize::from(of_unit);
+        self.free_place(&mut inner);
     }
 
     fn give_back(&self, conn: Conn, id: u64, round: u64, discarded: bool, of_unit: bool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::{Inner, Pool};
+use super::{Inner, Loan, Pool};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
 use crate::lane::{Completion, Driven, Lane, Unit};
@@ -74,6 +74,16 @@ impl SubmitLane {
             registered: AtomicBool::new(false),
             next_look: AtomicU64::new(0),
         })
+    }
+
+    /// Makes a lane of a connection on loan, for the submitted calls of its one user. It ends with the loan, whose end its reader finds.
+    pub fn of_loan(loan: &mut Loan) -> Option<Arc<Self>> {
+        let conn = loan.take()?;
+        let (carries, pool) = (conn.carries_transactions(), loan.pool());
+        let settings = LaneSettings { hold_batches: BATCHES, ..pool.lane_settings };
+        let lane = Lane::new(conn.into_wire(), pool.name.clone(), settings);
+        lane.set_transactions(carries);
+        Some(Self::new(Arc::new(lane), true))
     }
 
     /// Starts a call, as [`Lane::start`], on a lane that is driven from then on.

@@ -158,7 +158,7 @@ impl Submitter {
 
     /// Describes a call, and refuses what cannot be submitted.
     fn profile(&self, plan: &Plan<'_>, call: CallFlags, durable: bool) -> Result<CallProfile> {
-        plan.check_shared().map_err(|error| error.with_note("; a session cannot be submitted: its calls wait"))?;
+        plan.check_shared()?;
         self.router.context.check_target(plan, call)?;
         let from_replicas = self.router.reads_from_replicas(plan, call);
         let traffic = match plan.blocks {

@@ -63,6 +63,8 @@ ranks! {
     Blocking        state "Life.blocking (route/context)"         "the sockets of a client's blocking commands"
     Idle            state "Life.idle (route/context)"             "the sleep of a close until a client's calls are over"
     Turns           state "Turns.now (client/session)"            "whose turn it is on a session"
+    SessionLine     state "Line.state (client/line)"              "the submitted calls of a session"
+    SessionCall     state "LineCall.state (client/line)"          "one submitted call of a session"
     Census          state "Census.numbers (pool/census)"          "the numbers that a server gave its connections"
     Members         state "SentinelList.entries (topology/peers)"         "the Sentinels that are known"
     Deaf            state "Shared.deaf (topology/shared)"         "the Sentinels whose events may not be heard"

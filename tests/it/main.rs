@@ -66,6 +66,7 @@ mod rows_failover;
 mod rows_pools;
 mod rows_replicas;
 mod scans;
+mod session_submit;
 mod sessions;
 mod submit;
 mod submit_line;

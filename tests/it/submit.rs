@@ -117,7 +117,7 @@ fn what_is_refused_is_refused_whole_and_has_no_completion() {
     );
     fails(Status::ReadOnly, submit_with(&to_replicas(&sentinel, &[]), &["INCR n"], EACH, Timeout::Default, &queue, 1));
     let session = client.session(None).expect("a session");
-    fails(Status::Unsupported, submit_with(&session, &["INCR n"], EACH, Timeout::Default, &queue, 1));
+    fails(Status::Unsupported, submit_with(&session, &["INCR n", "MONITOR"], EACH, Timeout::Default, &queue, 1));
     nothing_more(&queue);
     // Released room is available: the capacity is as before.
     submit(&client, &["INCR n"; 8], &queue, 1);
