@@ -282,6 +282,12 @@ fn rule_8_what_was_answered_during_a_failover_is_no_success() {
         ("EVAL s 0", "null", "over Io maybe +suspect"),
         ("INCR k", "cut part", "again retry +suspect"),
         ("INCR k", "cut all", "over Io maybe +suspect"),
+        ("ATOMIC INCR k", "ok|queued|[ok]", "over Io maybe +suspect"),
+        ("ATOMIC INCR k", "ok|queued|[WRONGTYPE no]", "done"),
+        ("ATOMIC GET k", "ok|queued|[ok]", "done"),
+        ("ATOMIC INCR k", "ok|queued|null", "over TxnAborted"),
+        ("ATOMIC INCR k", "ok|READONLY no|EXECABORT previous errors.", "again retry +doubt"),
+        ("ATOMIC INCR k", "NOPERM no|ok|ERR EXEC without MULTI", "over Io maybe +suspect"),
     ] {
         assert_eq!(first_step(commands, 0, &doubted(), words), expected, "{commands}: {words}");
     }
@@ -598,4 +604,73 @@ fn rules_10_to_15_random_histories_never_run_twice_never_late_and_always_end() {
         }
     }
     assert!(sends > 10_000, "the histories repeat: {sends} sends");
+}
+
+/// One attempt of a transaction on a server that runs it at most when all of it has arrived.
+fn serve_transaction(rng: &mut fastrand::Rng, plan: &Plan<'_>, executed: &mut u32) -> Outcome {
+    let count = plan.count() as usize;
+    let all = |word: &str| vec![word; count].join("|");
+    let aborted = |reason: &str| Ok(replies(plan, &format!("ok|{}|EXECABORT because of: {reason}", all("queued"))));
+    match rng.u8(..6) {
+        0 | 1 => {
+            let whole = plan.unit(0).bytes.len();
+            let sent = if rng.bool() { whole } else { rng.usize(0..=whole) };
+            *executed += u32::from(sent == whole && rng.bool());
+            let status = if rng.bool() { Status::Io } else { Status::Timeout };
+            let error = Error::new(status, "cut").with_endpoint("n");
+            Err(Failure { sent, error, at_head: sent > 0 && rng.bool() })
+        }
+        2 => Ok(replies(plan, &format!("ok|{}|EXECABORT previous errors.", all("READONLY no")))),
+        3 => aborted(rng.choice(["LOADING no", "OOM no", "READONLY no"]).unwrap()),
+        _ => {
+            *executed += 1;
+            Ok(replies(plan, &format!("ok|{}|[{}]", all("queued"), vec!["ok"; count].join(","))))
+        }
+    }
+}
+
+#[test]
+fn rule_11_random_histories_of_transactions_never_run_twice_and_tell_the_truth() {
+    let (mut again, mut done) = (0, 0);
+    for seed in 0..10_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let kinds = ["GET k", "INCR k", "EVAL s 0", "NEW.COMMAND k"];
+        let commands: Vec<_> = (0..rng.usize(1..5)).map(|_| rng.choice(kinds).unwrap()).collect();
+        let bytes = encoded(&commands.join("; "));
+        let plan = Plan::atomic(&bytes).unwrap();
+        let call = CallFlags::from_bits(*rng.choice(&[0, 0, N]).unwrap()).unwrap();
+        let (mut attempt, mut executed) = (get_attempt(None), 0);
+        attempt.retry.max = rng.u32(0..3);
+        let outcome = loop {
+            let before = executed;
+            let outcome = serve_transaction(&mut rng, &plan, &mut executed);
+            let doubted = rng.u8(..8) == 0;
+            match attempt.conclude(&plan, call, &Leg { doubted, ..leg(&"n") }, outcome).0 {
+                Step::Done(reply) => break Ok(attempt.whole(&plan, reply).unwrap()),
+                Step::Over(error) => break Err(error),
+                Step::Again(error) => {
+                    assert_eq!(executed, before, "seed {seed}: what has run is not sent again");
+                    again += 1;
+                    if let Next::Over(error) = attempt.next(error, facts(0.5)) {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        assert!(executed <= 1, "seed {seed}: it ran {executed} times");
+        match outcome {
+            Ok(reply) => {
+                done += 1;
+                assert_eq!((executed, reply.children(0).count()), (1, commands.len()), "seed {seed}");
+            }
+            Err(error) => match attempt.end(&plan, error) {
+                End::Refused(..) => panic!("seed {seed}: a transaction has no rest"),
+                End::Failed(error) => {
+                    let maybe = error.has(flags::MAYBE_EXECUTED);
+                    assert!(maybe || executed == 0, "seed {seed}: it ran, and {error} says that it did not");
+                }
+            },
+        }
+    }
+    assert!(again > 1000 && done > 1000, "{again} sent again, {done} done");
 }

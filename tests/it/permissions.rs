@@ -12,7 +12,7 @@ use std::time::Duration;
 use calls::*;
 use stage::Watch;
 use support::*;
-use vigie::client::{Client, Target, Timeout};
+use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::Status;
 use vigie::queue::kind;
 use vigie::topology::Sentinel;
@@ -147,6 +147,11 @@ fn the_users_of_the_page_are_refused_nothing() {
         }
         ok(&with_all, "EVAL return(1) 0");
         run(&with_all, &["MULTI", "SET k 0", "EXEC"]).unwrap_or_else(|error| panic!("{error}"));
+        let atomic = CallFlags::from_bits(CallFlags::ATOMIC).expect("a known flag");
+        for client in [&with_all, &primaries[3]] {
+            let outcome = client.cmds_exec(&list(&["SET k 0", "GET k"]), atomic, Timeout::Ms(20_000));
+            outcome.unwrap_or_else(|error| panic!("{error}"));
+        }
     };
     use_all(1);
     let durable = Writer::start(&primaries[2], 20_000);
