@@ -418,8 +418,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "lane.hold_rtt_us",
         "150",
         Integer(0, 1_000_000, |s, v| s.client.lane.hold_rtt = Duration::from_micros(v)),
-        "Round trip, in microseconds, up to which sending may be delayed; with more than 37 calls in flight up to 4 \
-         microseconds for each of them. 0: never.",
+        "Round trip, in microseconds, up to which sending may be delayed; with many calls in flight up to 4 microseconds for each \
+         of them (24 with TLS). 0: never.",
     )
     .per_client(),
     opt(

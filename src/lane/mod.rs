@@ -98,11 +98,12 @@ impl Lane {
             if settings.spin.is_zero() { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
         let settings = LaneSettings { spin, ..settings };
+        let state = if wire.is_secured() { LaneState::of_tls() } else { LaneState::new() };
         let lane = Self {
             wire,
             endpoint,
             settings,
-            state: Lock::new(Rank::Lane, LaneState::new()),
+            state: Lock::new(Rank::Lane, state),
             reader: Lock::new(Rank::LaneReader, ReaderState::new(input)),
             words: Default::default(),
             hints: CachePadded::default(),

@@ -21,6 +21,9 @@ const PLENTY: usize = 64 * 1024;
 /// The least that it costs both sides to send a call by itself. Corking pays as long as the round trip is shorter than that cost
 /// for all calls in flight: with hundreds of callers it is their own work that makes the round trip long.
 const ALONE_US: f32 = 4.0;
+/// The same with TLS, where each send is a record for both sides: without corking the round trip would be so long that nothing would ever
+/// be corked.
+const ALONE_US_TLS: f32 = 24.0;
 
 /// The receiver of a unit's outcome.
 pub(super) enum Waiter {
@@ -116,6 +119,7 @@ pub(super) struct LaneState {
     /// Unanswered batches: the number of the last entry in each, and when it was sent.
     marks: VecDeque<(u64, Instant)>,
     srtt_us: f32,
+    alone_us: f32,
     pub(super) last_received: Instant,
     /// No submitted call has to be ended sooner than this.
     next_due: Option<Instant>,
@@ -146,6 +150,7 @@ impl LaneState {
             sent: 0,
             marks: VecDeque::new(),
             srtt_us: 0.0,
+            alone_us: ALONE_US,
             last_received: Instant::now(),
             next_due: None,
             unused_since: None,
@@ -153,6 +158,11 @@ impl LaneState {
             hung_up: false,
             at_fault: None,
         }
+    }
+
+    /// The same, for a connection with TLS.
+    pub(super) fn of_tls() -> Self {
+        Self { alone_us: ALONE_US_TLS, ..Self::new() }
     }
 
     /// Appends a unit's bytes and its entry. Returns the entry's number. Under a lease the bytes are sent only as long as it lasts.
@@ -251,7 +261,7 @@ impl LaneState {
     /// Up to which round trip bytes are corked; zero: never.
     fn cork_rtt_us(&self, settings: &LaneSettings) -> f32 {
         let least = settings.hold_rtt.as_micros() as f32;
-        if least > 0.0 { least.max(ALONE_US * self.ring.len() as f32) } else { 0.0 }
+        if least > 0.0 { least.max(self.alone_us * self.ring.len() as f32) } else { 0.0 }
     }
 
     /// Whether enough bytes wait that they are not corked.

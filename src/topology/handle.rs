@@ -28,9 +28,8 @@ impl Sentinel {
     /// Creates a handle, if the files of its TLS settings are of use; with `wait`, only returns it once a Sentinel has answered, or the
     /// primary if there are no Sentinels.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
-        for tls in [&settings.client.tls, &settings.sentinel.tls] {
-            Connector::check(tls)?;
-        }
+        // Kept until the handle has them, so that files are read once.
+        let _read = [Connector::check(&settings.client.tls)?, Connector::check(&settings.sentinel.tls)?];
         let shared = Shared::new(settings);
         if let Some(deadline) = wait {
             match shared.source() {

@@ -63,14 +63,16 @@ impl Connector {
         }))
     }
 
-    /// Whether the files and names of these settings are of use; to be asked before the first connection.
+    /// Whether the files and names of these settings are of use; to be asked before the first connection. What was read stays with the
+    /// connector.
     #[inline(never)]
-    pub fn check(settings: &TlsSettings) -> Result<()> {
-        let Some(connector) = Self::of(settings) else { return Ok(()) };
+    pub fn check(settings: &TlsSettings) -> Result<Option<Arc<Self>>> {
+        let Some(connector) = Self::of(settings) else { return Ok(None) };
         if let Some(name) = &settings.server_name {
             named(settings, name)?;
         }
-        connector.config().map(|_| ())
+        connector.config()?;
+        Ok(Some(connector))
     }
 
     /// A new session with the server at this endpoint. Not inlined, as all that TLS needs: calls without it shall not pay with their stack.

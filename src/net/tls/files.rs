@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use crate::config::TlsSettings;
+use crate::config::{TlsSettings, TlsVerify};
 use crate::error::{Error, Result, Status, system_text};
 
 /// Where systems keep the certificates that they trust.
@@ -34,9 +34,14 @@ pub(super) struct Stamp {
     seen: Option<(u64, u64, i64, i64, u64)>,
 }
 
-/// The stamps of all files that the settings name.
+/// The stamps of all files that the settings mean.
 pub(super) fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
-    let files = [own_ca(settings), settings.cert.as_deref(), settings.key.as_deref()];
+    let ca = match own_ca(settings) {
+        _ if settings.verify == TlsVerify::None => None,
+        Some(file) => Some(file),
+        None => system_ca(),
+    };
+    let files = [ca, settings.cert.as_deref(), settings.key.as_deref()];
     let stamp = |file: &str| {
         let seen = fs::metadata(file).ok();
         let seen = seen.map(|seen| (seen.dev(), seen.ino(), seen.mtime(), seen.mtime_nsec(), seen.len()));
@@ -50,12 +55,17 @@ fn own_ca(settings: &TlsSettings) -> Option<&str> {
     settings.ca.as_deref().filter(|file| *file != "system")
 }
 
+/// The first of the usual files that is there.
+fn system_ca() -> Option<&'static str> {
+    SYSTEM.iter().find(|file| fs::metadata(file).is_ok()).copied()
+}
+
 /// The certificates that are trusted.
 pub(super) fn roots(settings: &TlsSettings) -> Result<RootCertStore> {
     let option = format!("\"{}.ca\"", settings.prefix);
     let file = match own_ca(settings) {
         Some(file) => file,
-        None => SYSTEM.iter().find(|file| fs::metadata(file).is_ok()).ok_or_else(|| {
+        None => system_ca().ok_or_else(|| {
             let places = SYSTEM.join(", ");
             bad(
                 &option,
