@@ -1130,6 +1130,19 @@ vigie_status vigie_client_disconnect(vigie_client *client, vigie_error **err);
 vigie_status vigie_client_close(vigie_client *client, int64_t timeout_ms, vigie_error **err);
 
 /**
+ * Whether the client was closed: by vigie_client_close(), or with its sentinel. A session is closed also with the client that
+ * it was made from. Calls on a closed client give VIGIE_ERR_CLOSED and open no connection.
+ *
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none: 1 if it was closed, 0 if not; also 1 for what serves no call: NULL, what is no client, and in a forked child
+ * a client of the parent.
+ * Since: 0.1.0.
+ */
+int vigie_client_is_closed(const vigie_client *client);
+
+/**
  * Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
  * and so do running calls of vigie_cmds_submit().
  *

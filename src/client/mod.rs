@@ -190,6 +190,11 @@ impl Client {
         Ok(())
     }
 
+    /// Whether it was closed: with its own close, or with that of what it was made from.
+    pub fn is_closed(&self) -> bool {
+        self.shared.context().is_closed() || self.session.as_ref().is_some_and(Session::is_closed)
+    }
+
     /// Refuses new calls, ends blocking commands at once, lets other calls finish within the timeout, then ends them, too. On a
     /// session: gives its connection back.
     pub fn close(&self, timeout: Timeout) -> Result<()> {

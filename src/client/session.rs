@@ -337,6 +337,11 @@ impl Session {
         }
     }
 
+    /// Whether it was closed, not counting the client that it was made from.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Ends a blocking command at once, lets another one run until the deadline, and gives the connection back.
     pub(super) fn close(self: &Arc<Self>, deadline: Deadline) {
         self.closed.store(true, Ordering::Release);

@@ -1,12 +1,12 @@
 //! Clients and sessions as C sees them: how they are made, and how they run commands.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
 use super::types::{vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
-use super::{batch, config, dispose, guard, reply};
+use super::{batch, config, dispose, guard, reply, total};
 use crate::client::{CallFlags, Client, Target, Timeout};
 use crate::config::Config;
 use crate::error::Result;
@@ -461,6 +461,21 @@ pub unsafe extern "C" fn vigie_client_close(
     unsafe {
         guard("vigie_client_close", err, || handle::borrow(client, "client")?.close(Timeout::from_ms(timeout_ms)))
     }
+}
+
+/// Whether the client was closed: by vigie_client_close(), or with its sentinel. A session is closed also with the client that
+/// it was made from. Calls on a closed client give VIGIE_ERR_CLOSED and open no connection.
+///
+/// Ownership: nothing to free.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: none: 1 if it was closed, 0 if not; also 1 for what serves no call: NULL, what is no client, and in a forked child
+/// a client of the parent.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_client_is_closed(client: *const vigie_client) -> c_int {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    total(1, || unsafe { handle::borrow(client, "client").ok().map(|client| c_int::from(client.is_closed())) })
 }
 
 /// Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,

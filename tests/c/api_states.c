@@ -21,7 +21,10 @@ static void a_closed_client_refuses_everything(vigie_sentinel *sentinel) {
   const char list[] = "*1\r\n$4\r\nPING\r\n";
   GIVES(VIGIE_OK, ping(client));
   GIVES(VIGIE_OK, ping(session));
+  CHECK(!vigie_client_is_closed(client) && !vigie_client_is_closed(session));
   GIVES(VIGIE_OK, vigie_client_close(client, 1000, &error));
+  CHECK(vigie_client_is_closed(client) && vigie_client_is_closed(session) && !vigie_client_is_closed(other));
+  CHECK(vigie_client_is_closed(NULL));
   GIVES(VIGIE_OK, vigie_client_close(client, 1000, &error));
   GIVES(VIGIE_OK, vigie_client_close(client, VIGIE_TIMEOUT_NONE, &error));
   GIVES(VIGIE_ERR_CLOSED, ping(client));
@@ -44,6 +47,7 @@ static void a_closed_sentinel_closes_its_clients(void) {
   GIVES(VIGIE_OK, ping(client));
   GIVES(VIGIE_OK, ping(session));
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));
+  CHECK(vigie_client_is_closed(client) && vigie_client_is_closed(session) && vigie_client_is_closed(unused));
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));
   GIVES(VIGIE_ERR_CLOSED, ping(client));
   GIVES(VIGIE_ERR_CLOSED, ping(session));
