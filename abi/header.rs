@@ -5,13 +5,14 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
     ("config", "configuration: the keys are in CONFIGURATION.md, and \"uri\" is one of them"),
     ("sentinel", "sentinels"),
     ("client", "clients"),
+    ("call", "calls that can be cancelled and interrupted"),
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),
     ("reply", "replies"),
     ("queue", "queues"),

@@ -102,6 +102,8 @@ typedef enum {
   VIGIE_ERR_INTERNAL = -8,
   /** The caller: the next event does not fit into the buffer; it stays in the queue. */
   VIGIE_ERR_BUFFER_TOO_SMALL = -9,
+  /** The caller: a signal interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it. */
+  VIGIE_ERR_INTERRUPTED = -10,
   /** The wire: a host name could not be resolved in time. */
   VIGIE_ERR_RESOLVE = -100,
   /** The wire: no connection could be made. */
@@ -271,6 +273,13 @@ typedef enum {
  * Threads: [X]. Plain memory: works in a forked child.
  */
 typedef struct vigie_batch vigie_batch;
+
+/**
+ * A call that can be cancelled from another thread, and whose wait a signal can interrupt; one call after another.
+ *
+ * Threads: [X], but for vigie_call_cancel(). After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_call vigie_call;
 
 /**
  * Runs commands: one service, and its primary, its replicas or both; or a session, pinned to one connection.
@@ -1154,6 +1163,118 @@ int vigie_client_is_closed(const vigie_client *client);
  * Since: 0.1.0.
  */
 void vigie_client_free(vigie_client *client);
+
+/* ---- calls that can be cancelled and interrupted ----------------------------------------------------------------- */
+
+/**
+ * A call handle, for one call after another. It costs nothing else until its first call, which gives it a descriptor or
+ * two of its own.
+ *
+ * Ownership: the handle is the caller's, for vigie_call_free().
+ * Blocks: no.
+ * Threads: any.
+ * Errors: none; never NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_call *vigie_call_new(void);
+
+/**
+ * As vigie_cmd_exec(), with a call handle: vigie_call_cancel() ends it from any thread, and a signal whose handler returns
+ * (SIGINT in Python and Ruby) ends the wait for it with VIGIE_ERR_INTERRUPTED while the call goes on;
+ * vigie_call_wait() then waits again. A signal that comes while nothing waits in the kernel does not interrupt.
+ * The arguments are copied, and the call shares the connections of vigie_cmds_submit().
+ *
+ * Lengths: as vigie_cmd_exec(), and so are the flags.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: up to timeout_ms.
+ * Threads: [X]: one call at a time; vigie_call_cancel() and vigie_call_is_cancelled() from any thread.
+ * Errors: as vigie_cmd_exec(), and those of vigie_cmds_submit(); VIGIE_ERR_INTERRUPTED: the call is still under way;
+ * VIGIE_ERR_CANCELLED: vigie_error_flags() says whether it may have run, and a call that was cancelled before it began
+ * was not sent; VIGIE_ERR_INVALID_STATE: another thread uses the call handle, or its call is still under way.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_call_cmd_exec(vigie_call *call,
+                                 vigie_client *client,
+                                 size_t argc,
+                                 const char *const *argv,
+                                 const size_t *argvlen,
+                                 uint32_t flags,
+                                 int64_t timeout_ms,
+                                 vigie_reply **out,
+                                 vigie_error **err);
+
+/**
+ * As vigie_cmds_exec(), with a call handle: see vigie_call_cmd_exec().
+ *
+ * Lengths: as vigie_cmds_exec(), and so are the flags.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL. commands is copied.
+ * Blocks: up to timeout_ms.
+ * Threads: [X], as vigie_call_cmd_exec().
+ * Errors: as vigie_cmds_exec(), and those of vigie_call_cmd_exec().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_call_cmds_exec(vigie_call *call,
+                                  vigie_client *client,
+                                  const void *commands,
+                                  size_t commands_len,
+                                  uint32_t flags,
+                                  int64_t timeout_ms,
+                                  vigie_reply **out,
+                                  vigie_error **err);
+
+/**
+ * Goes on with the call that VIGIE_ERR_INTERRUPTED left under way. Its deadline is the one that it had.
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: up to the timeout_ms that the call was given, counted from its beginning.
+ * Threads: [X], as vigie_call_cmd_exec().
+ * Errors: those of the call; VIGIE_ERR_INTERRUPTED: once more; VIGIE_ERR_INVALID_STATE: no call is under way, or another
+ * thread uses the call handle; VIGIE_ERR_INVALID_ARG: call is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_call_wait(vigie_call *call,
+                             vigie_reply **out,
+                             vigie_error **err);
+
+/**
+ * Cancels the call that runs with this handle, or the next one if none does; the handle stays cancelled. The call ends with
+ * VIGIE_ERR_CANCELLED in the thread that waits for it. A blocking command is ended by the server (CLIENT UNBLOCK) if that
+ * takes no more than 50 ms and the server speaks RESP3 and lets the user do it: an element that it has taken all the
+ * same is delivered as the reply. Otherwise, and for all other commands, the wait ends at once.
+ *
+ * Ownership: nothing changes hands.
+ * Blocks: no.
+ * Threads: any thread, also while another one runs or waits for the call; not from a signal handler.
+ * Errors: VIGIE_ERR_INVALID_ARG: call is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_call_cancel(vigie_call *call,
+                               vigie_error **err);
+
+/**
+ * Whether vigie_call_cancel() was called.
+ *
+ * Ownership: nothing changes hands.
+ * Blocks: no.
+ * Threads: any.
+ * Errors: none: 0 for NULL and for what is no call handle.
+ * Since: 0.1.0.
+ */
+int vigie_call_is_cancelled(const vigie_call *call);
+
+/**
+ * Frees a call handle. A call that is still under way is cancelled, and its outcome is lost.
+ *
+ * Ownership: the handle is gone; NULL is a no-op. In a forked child the memory is left alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_call_free(vigie_call *call);
 
 /* ---- command lists (for C and C++; other languages can encode RESP themselves) ----------------------------------- */
 

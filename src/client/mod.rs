@@ -4,6 +4,7 @@
 //! deadline. Leaves to others: everything that happens to a call (call, submit). This room puts the rooms below together and
 //! decides nothing itself.
 
+mod call_handle;
 mod line;
 mod session;
 mod shared;
@@ -24,6 +25,7 @@ use crate::topology::Sentinel;
 use session::{Session, executed};
 use shared::Shared;
 
+pub use call_handle::CallHandle;
 pub use stats::stats_maps;
 
 pub use crate::plan::{CallFlags, Target};
@@ -192,7 +194,7 @@ impl Client {
 
     /// Whether it was closed: with its own close, or with that of what it was made from.
     pub fn is_closed(&self) -> bool {
-        self.shared.context().is_closed() || self.session.as_ref().is_some_and(Session::is_closed)
+        self.shared.context().is_closed() || self.session.as_ref().is_some_and(|session| session.is_closed())
     }
 
     /// Refuses new calls, ends blocking commands at once, lets other calls finish within the timeout, then ends them, too. On a

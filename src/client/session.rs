@@ -147,6 +147,7 @@ impl Session {
         Ok(())
     }
 
+    /// Whether it was closed, not counting the client that it was made from.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -335,11 +336,6 @@ impl Session {
         if self.gives_back.swap(false, Ordering::AcqRel) {
             *pinned = Pinned::default();
         }
-    }
-
-    /// Whether it was closed, not counting the client that it was made from.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
     }
 
     /// Ends a blocking command at once, lets another one run until the deadline, and gives the connection back.

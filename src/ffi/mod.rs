@@ -19,6 +19,7 @@
 
 mod args;
 pub mod batch;
+pub mod call;
 pub mod client;
 pub mod config;
 pub mod error;

@@ -39,6 +39,13 @@ pub struct vigie_queue {
     _opaque: (),
 }
 
+/// A call that can be cancelled from another thread, and whose wait a signal can interrupt; one call after another.
+///
+/// Threads: [X], but for vigie_call_cancel(). After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_call {
+    _opaque: (),
+}
+
 /// A list of encoded commands that is being built, for vigie_cmds_exec().
 ///
 /// Threads: [X]. Plain memory: works in a forked child.
@@ -87,6 +94,8 @@ pub enum vigie_status_code {
     VIGIE_ERR_INTERNAL = -8,
     /// The caller: the next event does not fit into the buffer; it stays in the queue.
     VIGIE_ERR_BUFFER_TOO_SMALL = -9,
+    /// The caller: a signal interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it.
+    VIGIE_ERR_INTERRUPTED = -10,
     /// The wire: a host name could not be resolved in time.
     VIGIE_ERR_RESOLVE = -100,
     /// The wire: no connection could be made.

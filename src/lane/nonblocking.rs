@@ -97,6 +97,11 @@ impl Lane {
         count
     }
 
+    /// Whether the call of this owner and token is in flight here.
+    pub fn has_call(&self, queue: usize, token: u64) -> bool {
+        self.lock().has_call(|call| call.is(queue, token))
+    }
+
     /// The socket.
     pub fn socket(&self) -> &Arc<Socket> {
         self.wire.socket()

@@ -484,6 +484,11 @@ impl LaneState {
         self.abandon_where(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
     }
 
+    /// Whether one of the submitted calls is meant.
+    pub(super) fn has_call(&self, is_meant: impl Fn(&dyn Completion) -> bool) -> bool {
+        self.ring.iter().any(|entry| matches!(&entry.waiter, Some(Waiter::Call(call)) if is_meant(&**call)))
+    }
+
     /// As [`LaneState::abandon`], for many in one pass: the waiters, each with how many of its bytes have been or will be sent.
     fn abandon_where(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Waiter, usize)> {
         let boundary = self.appended - self.wbuf.len() as u64;

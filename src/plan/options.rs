@@ -92,6 +92,11 @@ impl CallFlags {
         self.0 >> 24
     }
 
+    /// The same with one more flag.
+    pub(crate) fn with(self, flag: u32) -> Self {
+        Self(self.0 | flag)
+    }
+
     pub(crate) fn on_primary() -> Self {
         Self(Self::ON_PRIMARY)
     }

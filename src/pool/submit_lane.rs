@@ -5,8 +5,8 @@
 //! use such a lane only if the pool has no place for another connection. Leaves to others: what a completion means (submit).
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -14,14 +14,15 @@ use arc_swap::ArcSwapOption;
 use super::{Inner, Loan, Pool};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
-use crate::lane::{Completion, Driven, Lane, Unit};
+use crate::lane::{Bytes, Completion, Driven, Lane, Unit};
+use crate::resp::encode;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
 use crate::sys::waker::Waker;
 use crate::time::{Deadline, Instant};
-use crate::worker;
+use crate::worker::{self, Host};
 
 /// For how long the poller leaves a lane to a drain that has just ended, because the drain is likely to be repeated.
 const DRAIN_GRACE: Duration = Duration::from_millis(5);
@@ -31,6 +32,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(10);
 const READER_GRACE: Duration = Duration::from_millis(1);
 /// Two batches may be unanswered: while the server works on one, the next one is being written.
 const BATCHES: usize = 2;
+/// How long the server may take to end a blocking command that is cancelled.
+const UNBLOCK: Duration = Duration::from_millis(50);
 /// The poller forgets a lane that has been idle for this long; the pool's upkeep still checks it.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -52,6 +55,8 @@ pub struct SubmitLane {
     pub(super) own: bool,
     /// Of a dedicated lane: a call has it.
     claimed: AtomicBool,
+    /// Of a dedicated lane: its pool, and the server's number of the connection if it gave one.
+    unblock: Option<(Weak<Pool>, u64)>,
     born: Instant,
     drains: AtomicUsize,
     /// Until when the poller leaves it alone, in microseconds since `born`.
@@ -63,11 +68,12 @@ pub struct SubmitLane {
 }
 
 impl SubmitLane {
-    fn new(lane: Arc<Lane>, own: bool) -> Arc<Self> {
+    fn new(lane: Arc<Lane>, own: bool, unblock: Option<(Weak<Pool>, u64)>) -> Arc<Self> {
         Arc::new(Self {
             lane,
             own,
             claimed: AtomicBool::new(false),
+            unblock,
             born: Instant::now(),
             drains: AtomicUsize::new(0),
             left_until: AtomicU64::new(0),
@@ -81,9 +87,10 @@ impl SubmitLane {
         let conn = loan.take()?;
         let (carries, pool) = (conn.carries_transactions(), loan.pool());
         let settings = LaneSettings { hold_batches: BATCHES, ..pool.lane_settings };
+        let unblock = Some((Arc::downgrade(pool), conn.info().id));
         let lane = Lane::new(conn.into_wire(), pool.name.clone(), settings);
         lane.set_transactions(carries);
-        Some(Self::new(Arc::new(lane), true))
+        Some(Self::new(Arc::new(lane), true, unblock))
     }
 
     /// Starts a call, as [`Lane::start`], on a lane that is driven from then on.
@@ -117,6 +124,20 @@ impl SubmitLane {
             self.lane.shut(cause);
         }
         self.claimed.store(false, Ordering::Release);
+    }
+
+    /// Asks the server, on another connection, to end the blocking command on this one. False: the server has not numbered it.
+    pub fn unblock(&self) -> bool {
+        let Some((pool, number)) = self.unblock.as_ref().filter(|(_, number)| *number != 0) else { return false };
+        let Some(pool) = pool.upgrade() else { return false };
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, &[b"CLIENT", b"UNBLOCK", number.to_string().as_bytes()]);
+        let asked = worker::dial(Host::of(pool.name()), true, move || {
+            let unit = Unit { bytes: Bytes::Raw(&bytes), list: None, at_most_once: true, lease: None, atomic: false };
+            // The caller waits for the command to end, and closes its connection if it does not.
+            drop(pool.exec_among(unit, false, Deadline::after(UNBLOCK), None, &|| Ok(())));
+        });
+        asked.is_ok()
     }
 
     fn claim(&self) -> bool {
@@ -195,7 +216,7 @@ impl Pool {
         if traffic != Traffic::Plain {
             return Ok(None);
         }
-        let submit_lane = SubmitLane::new(self.first_lane(deadline)?, false);
+        let submit_lane = SubmitLane::new(self.first_lane(deadline)?, false, None);
         let mut inner = self.lock();
         inner.check()?;
         replace(&mut inner, &self.submit_lanes[0], &submit_lane);
@@ -207,8 +228,9 @@ impl Pool {
         let (conn, round) = self.open(deadline).inspect_err(|_| self.free_place(&mut self.lock()))?;
         self.start_upkeep();
         let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
+        let unblock = (traffic == Traffic::Dedicated).then(|| (Arc::downgrade(self), conn.info().id));
         let lane = Arc::new(Lane::new(conn.into_wire(), self.name.clone(), settings));
-        self.place(SubmitLane::new(lane, true), traffic, round)
+        self.place(SubmitLane::new(lane, true, unblock), traffic, round)
     }
 
     /// Opens successors of lanes that are too old although they are in use.

@@ -15,6 +15,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::Deadline;
 
 use ready_fd::ReadyFd;
-use source::Reactor;
+use source::{Reactor, Woken};
 use state::QueueState;
 
 pub use credit::{Credits, Reservation};
@@ -200,17 +201,30 @@ impl Queue {
             return 0;
         }
         let mut count = 0;
-        self.drain_by(deadline, |state| {
+        self.drain_by(deadline, None, |state| {
             count = state.take(out, most);
             count < most
         });
         count
     }
 
+    /// As [`Queue::drain`] of one event, which a signal to this thread ends too. True: one did, and nothing else.
+    pub fn drain_interruptibly(&self, deadline: Deadline, out: &mut Vec<Event>) -> bool {
+        let interrupted = Cell::new(false);
+        self.drain_by(deadline, Some(&interrupted), |state| state.take(out, 1) < 1);
+        interrupted.get() && out.is_empty()
+    }
+
+    /// Has the server end the blocking command with this token; its completion arrives as usual. False: that cannot be asked for.
+    pub fn unblock(&self, token: u64) -> bool {
+        let sources = self.lock().sources();
+        sources.iter().any(|source| source.unblock(self.id(), token))
+    }
+
     /// As [`Queue::drain`], until an event does not fit: that event and those behind it stay, and the result is false. `fits` is called
     /// under the lock, so it only computes.
     pub fn drain_while(&self, deadline: Deadline, out: &mut Vec<Event>, fits: impl FnMut(&Event) -> bool) -> bool {
-        let all = self.drain_by(deadline, |state| state.take_while(out, fits));
+        let all = self.drain_by(deadline, None, |state| state.take_while(out, fits));
         // An event that stays may fit another drain that waits, and this drain has taken the notification.
         if !all && self.lock().needs_notice() {
             self.changed.notify_one();
@@ -218,11 +232,17 @@ impl Queue {
         all
     }
 
-    fn drain_by(&self, deadline: Deadline, take: impl FnOnce(&mut QueueState) -> bool) -> bool {
+    /// With `interrupted` a signal ends the wait, and is noted there.
+    fn drain_by(
+        &self,
+        deadline: Deadline,
+        interrupted: Option<&Cell<bool>>,
+        take: impl FnOnce(&mut QueueState) -> bool,
+    ) -> bool {
         let mut state = self.lock();
         let waits = !state.is_due_to_newcomer() && !deadline.is_over();
         if waits {
-            state = self.wait(state, deadline);
+            state = self.wait(state, deadline, interrupted);
         }
         let all = take(&mut state);
         state.end_drain(waits, all);
@@ -252,16 +272,21 @@ impl Queue {
         drop(ready_fd);
     }
 
-    fn wait<'a>(&'a self, mut state: Locked<'a, QueueState>, deadline: Deadline) -> Locked<'a, QueueState> {
+    fn wait<'a>(
+        &'a self,
+        mut state: Locked<'a, QueueState>,
+        deadline: Deadline,
+        interrupted: Option<&Cell<bool>>,
+    ) -> Locked<'a, QueueState> {
         state.begin_wait();
         while !state.is_due_to_waiter() {
-            if deadline.is_over() {
+            if deadline.is_over() || interrupted.is_some_and(Cell::get) {
                 break;
             }
             state = match state.take_reactor() {
                 Some(reactor) => {
                     drop(state);
-                    self.run_reactor(reactor, deadline)
+                    self.run_reactor(reactor, deadline, interrupted)
                 }
                 None => self.sleep(state, deadline.left()),
             };
@@ -277,12 +302,19 @@ impl Queue {
     }
 
     /// Waits for the sources once, and drives those that are ready.
-    fn run_reactor(&self, reactor: Reactor, deadline: Deadline) -> Locked<'_, QueueState> {
+    fn run_reactor(
+        &self,
+        reactor: Reactor,
+        deadline: Deadline,
+        interrupted: Option<&Cell<bool>>,
+    ) -> Locked<'_, QueueState> {
         let guard = ReactorGuard { queue: self, reactor };
         // Most likely replies have come already, while the caller of this drain was at work.
         guard.reactor.drive_all();
         let due = self.lock().is_due_to_waiter();
-        let ready = if due { Vec::new() } else { guard.reactor.wait(deadline.left()) };
+        let Woken { ready, interrupted: by_signal } =
+            if due { Woken::default() } else { guard.reactor.wait(deadline.left()) };
+        interrupted.iter().for_each(|noted| noted.set(by_signal));
         self.lock().wake_up();
         let idle = guard.reactor.drive(&ready);
         drop(guard);

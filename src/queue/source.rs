@@ -32,6 +32,10 @@ pub trait Source: Send + Sync {
     fn drive(&self) -> Driven;
     /// Whether nothing will come from it any more.
     fn is_over(&self) -> bool;
+    /// Has the server end the blocking command of this queue and token, whose completion arrives then. False: that cannot be asked for.
+    fn unblock(&self, _queue: usize, _token: u64) -> bool {
+        false
+    }
     /// Ends the calls of this queue and token, and returns how many there were.
     fn cancel(&self, queue: usize, token: u64) -> usize;
 }
@@ -43,6 +47,15 @@ pub enum Driven {
     Read,
     /// Another thread is reading.
     Busy,
+}
+
+/// What ended a sleep.
+#[derive(Default)]
+pub(super) struct Woken {
+    /// Which sources are ready.
+    pub(super) ready: Vec<bool>,
+    /// A signal.
+    pub(super) interrupted: bool,
 }
 
 /// Sources that are held for the moment.
@@ -64,8 +77,8 @@ impl Reactor {
         self.sources.iter().for_each(|source| source.end_drain());
     }
 
-    /// Sleeps until a source is ready or due, or the time is over. Tells which of the sources have to be driven.
-    pub(super) fn wait(&self, left: Option<Duration>) -> Vec<bool> {
+    /// Sleeps until a source is ready or due, the time is over, or a signal comes. Tells which of the sources have to be driven.
+    pub(super) fn wait(&self, left: Option<Duration>) -> Woken {
         let mut fds = Vec::with_capacity(self.sources.len() + 1);
         fds.push(PollFd::new(self.waker.fd(), true, false));
         // A connection that has ended is always readable: with it among the descriptors no drain would sleep.
@@ -76,11 +89,13 @@ impl Reactor {
         let until = due.map(|due| due.saturating_duration_since(Instant::now()));
         let left = left.map_or(until, |left| Some(until.map_or(left, |until| until.min(left))));
         // After a failure of poll all are driven: that never waits.
-        let failed = poll::wait(&mut fds, left).is_err();
+        let polled = poll::wait_or_interrupted(&mut fds, left);
+        let (failed, interrupted) = (polled.is_err(), matches!(polled, Ok(None)));
         let now = due.map(|_| Instant::now());
         let is_due = |source: &Arc<dyn Source>| now.is_some_and(|now| source.due().is_some_and(|due| due <= now));
         let ready = self.sources.iter().zip(&fds[1..]);
-        ready.map(|(source, fd)| failed || fd.readable() || fd.writable() || is_due(source)).collect()
+        let ready = ready.map(|(source, fd)| failed || fd.readable() || fd.writable() || is_due(source)).collect();
+        Woken { ready, interrupted }
     }
 
     /// Drives all sources that have a descriptor.

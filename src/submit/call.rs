@@ -330,6 +330,10 @@ impl Source for SubmitLane {
         self.lane().is_dead() && self.lane().in_flight() == 0
     }
 
+    fn unblock(&self, queue: usize, token: u64) -> bool {
+        self.lane().has_call(queue, token) && SubmitLane::unblock(self)
+    }
+
     fn cancel(&self, queue: usize, token: u64) -> usize {
         self.lane().cancel(queue, token)
     }

@@ -89,6 +89,11 @@ const REST: Duration = Duration::from_millis(5);
 
 /// Waits until one of them is ready or the time is over (`None`: no limit). Returns how many are ready.
 pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> {
+    wait_or_interrupted(fds, timeout).map(Option::unwrap_or_default)
+}
+
+/// As [`wait`]; `None`: a signal has ended the wait.
+pub fn wait_or_interrupted(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<Option<usize>> {
     for fd in fds.iter_mut() {
         fd.0.revents = 0;
     }
@@ -99,11 +104,11 @@ pub fn wait(fds: &mut [PollFd], timeout: Option<Duration>) -> io::Result<usize> 
     // SAFETY: PollFd is a transparent pollfd, so `fds` is an array of `count` of them, borrowed exclusively for the call.
     let ready = unsafe { libc::poll(fds.as_mut_ptr().cast::<libc::pollfd>(), count, millis(timeout)) };
     match usize::try_from(ready) {
-        Ok(ready) => Ok(ready),
+        Ok(ready) => Ok(Some(ready)),
         Err(_) => {
             let error = io::Error::last_os_error();
             if error.kind() == io::ErrorKind::Interrupted {
-                return Ok(0);
+                return Ok(None);
             }
             std::thread::sleep(timeout.map_or(REST, |timeout| timeout.min(REST)));
             Err(error)

@@ -130,6 +130,29 @@ fn sentinel_admin_shows_each_service_of_the_deployment() {
     quorums.for_each(|line| assert_eq!(output.matches(&line).count(), 2, "{output}"));
 }
 
+/// A signal ends the wait; what was pushed before is taken.
+#[test]
+fn interrupt_stops_at_a_signal_and_loses_nothing() {
+    let deployment = Deployment::new("interrupt").start();
+    let mut program = Command::new(compiled("interrupt"));
+    let mut program = program.arg(deployment.sentinel_uri()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("waiting for jobs"));
+    let primary = deployment.primary_node("mymaster");
+    primary.cmd(&["RPUSH", "jobs", "a"]);
+    assert_eq!(lines.next().as_deref(), Some("took a"));
+    support::eventually("it waits", Duration::from_secs(20), || primary.info("clients")["blocked_clients"] == "1");
+    support::eventually("the signal is seen", Duration::from_secs(20), || {
+        // One that comes while nothing waits in the kernel does not interrupt.
+        // SAFETY: a child that was not waited for.
+        unsafe { libc::kill(program.id() as libc::pid_t, libc::SIGINT) };
+        primary.info("clients")["blocked_clients"] == "0"
+    });
+    let last = lines.next().expect("its last line");
+    assert!(last.starts_with("stopped: BLPOP was cancelled, and has taken nothing"), "{last}");
+    assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
+}
+
 /// Laptops and CI run the program that will ship: only the URI differs.
 #[test]
 fn each_example_runs_on_a_primary_without_sentinels() {

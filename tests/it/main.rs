@@ -24,6 +24,7 @@ mod writer;
 mod administration;
 mod bad_input;
 mod c_api;
+mod call_handles;
 mod config_property;
 mod deaf;
 mod deployments;
