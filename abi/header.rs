@@ -16,6 +16,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),
     ("reply", "replies"),
     ("queue", "queues"),
+    ("sub", "publish and subscribe"),
 ];
 
 /// The text of include/vigie.h.

@@ -27,8 +27,8 @@
  *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour; for what vigie_batch_data() gave see there).
  *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be
  *    ignored: more will come.
- *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients and
- *    queues answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
+ *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients,
+ *    queues and subscriptions answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
  *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught, and its message says where: the process goes on, the
  *    handles of that call answer nothing else.
  */
@@ -239,11 +239,21 @@ typedef enum {
   /** A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given. */
   VIGIE_EVENT_COMPLETION = (1 << 0),
   /**
+   * What a subscription has received, or an answer to vigie_sub_exec(): the reply is the server's, as a PUSH. With an error: a
+   * channel was refused, or the subscription cannot be made, see EVENTS.md.
+   */
+  VIGIE_EVENT_MESSAGE = (1 << 1),
+  /** A subscription was made anew, and is confirmed: messages may be missing before it. The reply is a MAP: EVENTS.md has the keys. */
+  VIGIE_EVENT_SUB_GAP = (1 << 2),
+  /**
    * A service has another primary. Sent for nothing else. The reply is a MAP, as for all kinds that are watched:
    * EVENTS.md has the keys.
    */
   VIGIE_EVENT_TOPOLOGY = (1 << 3),
-  /** Events were lost here, because the queue was full. The reply is an INT: how many. */
+  /**
+   * Events were lost here, because the queue was full; with the token of a subscription, messages of it, because its own buffer was
+   * full. The reply is an INT: how many.
+   */
   VIGIE_EVENT_DROPPED = (1 << 5),
   /** Writes are held back, or no longer. */
   VIGIE_EVENT_FENCE = (1 << 6),
@@ -323,6 +333,13 @@ typedef struct vigie_reply vigie_reply;
  */
 typedef struct vigie_sentinel vigie_sentinel;
 
+/**
+ * A subscription: messages of channels, patterns and shard channels, on a queue.
+ *
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_sub vigie_sub;
+
 /** 0 (VIGIE_OK) on success, a negative number of vigie_status_code otherwise. */
 typedef int32_t vigie_status;
 
@@ -351,7 +368,7 @@ typedef struct {
   uint32_t kind;
   /** VIGIE_OK, or the status of error. */
   vigie_status status;
-  /** The number that was given with the call or the watch; 0 for DROPPED. */
+  /** The number that was given with the call, the watch or the subscription; 0 for DROPPED of the queue itself. */
   uint64_t token;
   /** Owned by the receiver; may be NULL. */
   vigie_reply *reply;
@@ -374,7 +391,7 @@ typedef struct {
 typedef struct {
   /** Bytes of the whole record, a multiple of 8: the next record begins this far behind the beginning of this one. */
   uint64_t size;
-  /** The number that was given with the call or the watch; 0 for DROPPED. */
+  /** The number that was given with the call, the watch or the subscription; 0 for DROPPED of the queue itself. */
   uint64_t token;
   /** One of vigie_event_kind. */
   uint32_t kind;
@@ -1632,6 +1649,82 @@ void vigie_events_clear(vigie_event *events, size_t count);
  * Since: 0.1.0.
  */
 void vigie_queue_free(vigie_queue *queue);
+
+/* ---- publish and subscribe --------------------------------------------------------------------------------------- */
+
+/**
+ * A subscription: messages of channels, patterns and shard channels, as VIGIE_EVENT_MESSAGE on a queue, with this token.
+ * What it listens to is given with vigie_sub_exec(). On a client of vigie_primary_for() or vigie_split_for() it listens
+ * to the primary, on one of vigie_replica_for() to a replica (or to the primary, as replica.fallback says). It has a
+ * connection of its own, which takes no place of pool.max, and no thread. Lazy: it connects with its first channel.
+ *
+ * It lives through failovers: at a switch, and when its connection is lost, it is made anew at once, with everything
+ * that it listened to. Messages that were published meanwhile are missing, because the server keeps none. The event
+ * VIGIE_EVENT_SUB_GAP tells for how long, as soon as everything is confirmed: what is read from the database from then
+ * on is not older than the gap.
+ *
+ * The messages wait in a buffer of their own until they are drained, as much as the options sub.max_messages and
+ * sub.max_bytes say: they take nothing of the capacity of the queue. sub.overflow says what happens when it is full; a
+ * VIGIE_EVENT_DROPPED with this token has the number of lost messages.
+ *
+ * Ownership: *out is the caller's, for vigie_sub_free(). overrides (NULL: none) is copied; it holds only options that
+ * CONFIGURATION.md marks for overrides. Client and queue are kept alive.
+ * Blocks: no.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: VIGIE_ERR_CONFIG: overrides; VIGIE_ERR_INVALID_ARG: client, queue or out is NULL; VIGIE_ERR_INVALID_STATE:
+ * client is a session, or another thread changes overrides; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sub_for(vigie_client *client,
+                           vigie_queue *queue,
+                           uint64_t token,
+                           const vigie_config *overrides,
+                           vigie_sub **out,
+                           vigie_error **err);
+
+/**
+ * Changes what a subscription listens to: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE with names; UNSUBSCRIBE, PUNSUBSCRIBE,
+ * SUNSUBSCRIBE with names, or without any for all; PING, with a text or without. It can be used at any time, also while
+ * there is no connection: it is kept, and asked for with every connection, until it is taken back.
+ *
+ * The server's answers come as VIGIE_EVENT_MESSAGE, one for each name, in their place among the messages; what is
+ * subscribed to again on a new connection is not answered again. A name that the server refuses (NOPERM, or SSUBSCRIBE
+ * before Redis 7) is such an event with an error, and is asked for again with the next connection. With a timeout the
+ * function waits until all names are answered, and fails if one of them is refused. It does not drain: the answers are
+ * in the queue when it returns. To end what no server has confirmed takes no answer, and gives none.
+ *
+ * Lengths: argc, argv and argvlen as for vigie_cmd_exec(); VIGIE_CMD() makes them. timeout_ms is in milliseconds.
+ * VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: the command is
+ * noted, and the function returns.
+ * Ownership: arguments are copied; nothing to free.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_UNSUPPORTED: another command; VIGIE_ERR_SERVER: a name was refused; VIGIE_ERR_TIMEOUT: not answered in
+ * time, and asked for further on; VIGIE_ERR_CLOSED: the client was closed, or the queue freed; VIGIE_ERR_INVALID_ARG: sub is NULL, a bad
+ * argc, argv or argvlen, or no name; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sub_exec(vigie_sub *sub,
+                            size_t argc,
+                            const char *const *argv,
+                            const size_t *argvlen,
+                            int64_t timeout_ms,
+                            vigie_error **err);
+
+/**
+ * Ends a subscription and frees it. Its events that were not drained are gone, and none comes after this function has
+ * returned, except those that a drain on another thread has taken already.
+ *
+ * Ownership: the handle is gone and its connection closed; NULL is a no-op. Freeing twice is not safe. In a forked child
+ * the memory is left alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_sub_free(vigie_sub *sub);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -9,6 +9,7 @@ use std::path::Path;
 use vigie::client::stats_maps;
 use vigie::config::{Config, Described};
 use vigie::error::Status;
+use vigie::pubsub::{gap_causes, gap_map};
 use vigie::queue::kind;
 use vigie::resp::fields::{FieldInfo, MapInfo};
 use vigie::topology::{event_causes, event_maps, topology_maps};
@@ -119,11 +120,12 @@ map \"deployment\". [EVENTS.md](EVENTS.md) tells of changes.
 const EVENTS_HEAD: &str = "\
 # Events
 
-<!-- Written from src/queue/mod.rs, src/topology/watch.rs and src/topology/cause.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change
-the tables, not this page. -->
+<!-- Written from src/queue/event.rs, src/topology/watch.rs, src/topology/cause.rs and src/pubsub/gap.rs by `UPDATE_DOCS=1 cargo test --test
+docs`. Change the tables, not this page. -->
 
-A queue (`vigie_queue_create()`) gives the completions of submitted calls, and, after `vigie_sentinel_watch()`, what happens to the
-services of a handle. The field `kind` of an event says which of the following it is. Every event of a watch has a MAP as its reply.
+A queue (`vigie_queue_create()`) gives the completions of submitted calls, the messages of subscriptions (`vigie_sub_for()`), and, after
+`vigie_sentinel_watch()`, what happens to the services of a handle. The field `kind` of an event says which of the following it is.
+Every event of a watch has a MAP as its reply.
 
 Act on `cause`, which is a word with a fixed meaning; `reason` and `text` are for people, and their wording may change. `reason` is a
 sentence, or the word of `cause` where there is no more to say; in NOTICE it is always that word, and the sentence is in `text`.
@@ -198,11 +200,15 @@ fn map_table(map: &MapInfo) -> String {
 
 fn events() -> String {
     let mut page = format!("{EVENTS_HEAD}\n{MAPS}");
-    let maps = event_maps();
+    let maps: Vec<_> = event_maps().into_iter().chain([gap_map()]).collect();
     for (kind, name, text) in kind::ALL {
         let _ = write!(page, "\n## VIGIE_EVENT_{name} ({kind})\n\n{text}\n");
         if let Some((_, map)) = maps.iter().find(|(of, _)| of == kind) {
             let _ = write!(page, "\n{}", map_table(map));
+        }
+        if *kind == kind::SUB_GAP {
+            page.push_str("\nIts causes are its own:\n\n| cause | meaning |\n|---|---|\n");
+            gap_causes().for_each(|(word, text)| _ = writeln!(page, "| `{word}` | {text} |"));
         }
     }
     page.push_str(

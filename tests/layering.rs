@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "submit", "call", "route", "plan", "topology", "pool", "lane", "worker", "net", "queue", "resp", "config",
-            "error", "time", "sys",
+            "submit", "pubsub", "call", "route", "plan", "topology", "pool", "lane", "worker", "net", "queue", "resp",
+            "config", "error", "time", "sys",
         ],
     ),
     (
@@ -27,6 +27,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "call", "route", "plan", "topology", "pool", "lane", "worker", "queue", "resp", "config", "error", "time",
             "sys",
         ],
+    ),
+    (
+        "pubsub",
+        &["route", "plan", "topology", "pool", "worker", "net", "queue", "resp", "config", "error", "time", "sys"],
     ),
     ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "error", "time", "sys"]),
     ("route", &["plan", "topology", "pool", "lane", "worker", "net", "resp", "config", "error", "time", "sys"]),

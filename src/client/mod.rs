@@ -1,4 +1,4 @@
-//! The handles: a client and its sessions.
+//! The handles: a client, its sessions and its subscriptions.
 //!
 //! Guarantees: the connections of a client are closed with its last handle; a close ends the calls that are running at its
 //! deadline. Leaves to others: everything that happens to a call (call, submit). This room puts the rooms below together and
@@ -29,6 +29,7 @@ pub use call_handle::CallHandle;
 pub use stats::stats_maps;
 
 pub use crate::plan::{CallFlags, Target};
+pub use crate::pubsub::Subscription;
 pub use crate::time::Timeout;
 
 /// Runs commands: for one service and target, or pinned to one connection.
@@ -62,11 +63,33 @@ impl Client {
         }
         let context = self.shared.context();
         context.check_open()?;
-        let settings = match overrides {
-            Some(config) => config.overlay(&context.settings())?,
-            None => ClientSettings::clone(&context.settings()),
-        };
+        let settings = self.settings_with(overrides)?;
         Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings)) }))
+    }
+
+    /// A subscription, whose messages arrive on the queue with this token. It connects with its first channel: on a client for
+    /// replicas to one of them, else to the primary.
+    pub fn subscription(
+        &self,
+        queue: &Arc<Queue>,
+        token: u64,
+        overrides: Option<&Config>,
+    ) -> Result<Arc<Subscription>> {
+        if self.session.is_some() {
+            let text =
+                "a subscription cannot be made from a session: make it from the client that the session was made from";
+            return Err(Error::new(Status::InvalidState, text));
+        }
+        self.shared.context().check_open()?;
+        self.shared.subscribe(self.settings_with(overrides)?, queue, token)
+    }
+
+    fn settings_with(&self, overrides: Option<&Config>) -> Result<ClientSettings> {
+        let settings = self.shared.context().settings();
+        match overrides {
+            Some(config) => config.overlay(&settings),
+            None => Ok(ClientSettings::clone(&settings)),
+        }
     }
 
     /// Runs one command. An error reply is an error.

@@ -1,6 +1,6 @@
 //! What a client and its sessions share: the router, the submitter, and what a sentinel handle asks of its clients.
 //!
-//! Guarantees: a close admits no new call, ends blocking commands at once and other calls at its deadline. Leaves to others: each
+//! Guarantees: a close admits no new call, ends blocking commands and subscriptions at once and other calls at its deadline. Leaves to others: each
 //! single call (call, submit).
 
 use std::sync::atomic::Ordering;
@@ -8,10 +8,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::stats;
-use crate::config::Config;
+use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, quoted};
 use crate::net::{Conn, ConnectOptions};
 use crate::plan::Target;
+use crate::pubsub::{Subscription, SubscriptionSpec, Subscriptions};
+use crate::queue::Queue;
 use crate::resp::Reply;
 use crate::route::{Context, Router};
 use crate::submit::{Submission, Submitter};
@@ -25,6 +27,7 @@ const ON_THE_WAY_OUT: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     router: Arc<Router>,
     submitter: Submitter,
+    subscriptions: Subscriptions,
     me: Weak<Self>,
 }
 
@@ -37,7 +40,8 @@ impl Shared {
     ) -> Result<Arc<Self>> {
         let router = Router::new(sentinel, service, target, overrides)?;
         let submitter = Submitter::new(&router);
-        let shared = Arc::new_cyclic(|me| Self { router, submitter, me: Weak::clone(me) });
+        let shared =
+            Arc::new_cyclic(|me| Self { router, submitter, subscriptions: Subscriptions::new(), me: Weak::clone(me) });
         let child: Weak<dyn Child> = Arc::downgrade(&shared) as Weak<dyn Child>;
         sentinel.adopt(shared.context().service.name(), child);
         Ok(shared)
@@ -60,9 +64,30 @@ impl Shared {
         self.submitter.submit(me, submission)
     }
 
+    /// A subscription, which keeps the client alive.
+    pub(super) fn subscribe(
+        &self,
+        settings: ClientSettings,
+        queue: &Arc<Queue>,
+        token: u64,
+    ) -> Result<Arc<Subscription>> {
+        let Some(me) = self.me.upgrade() else {
+            return Err(Error::new(Status::Internal, "a subscription on a client that is gone"));
+        };
+        let from_replicas = self.context().target == Target::Replica;
+        let spec = SubscriptionSpec { router: &self.router, client: me, from_replicas, settings, queue, token };
+        let subscription = Subscription::open(spec);
+        self.subscriptions.add(&subscription);
+        // A close at this moment may not have seen it.
+        self.context().check_open().map(|()| subscription)
+    }
+
     pub(super) fn close(&self, deadline: Deadline) -> Result<()> {
         let context = self.context();
         let ended = context.shut();
+        if let Err(closed) = context.check_open() {
+            self.subscriptions.end(&closed);
+        }
         self.submitter.wake();
         let mut running = context.await_idle(deadline);
         if (1..=ended).contains(&running) {
@@ -99,6 +124,7 @@ impl Child for Shared {
     fn changed(&self) {
         self.router.renew();
         self.submitter.wake();
+        self.subscriptions.changed();
     }
 
     /// A connection is taken only while calls are running, because they are certain to use it.

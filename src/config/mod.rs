@@ -23,9 +23,9 @@ pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Pick,
-    PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings,
-    TcpSettings, TlsSettings, TlsVerify, TlsVersion, WriteSettings,
+    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Overflow,
+    Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings,
+    SubSettings, TcpSettings, TlsSettings, TlsVerify, TlsVersion, WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};
 

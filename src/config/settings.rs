@@ -157,6 +157,8 @@ pub struct ClientSettings {
     pub lane: LaneSettings,
     /// Bytes of submitted calls and undrained replies that a queue may hold.
     pub submit_bytes: usize,
+    /// What a subscription holds, and when it asks for a sign of life.
+    pub sub: SubSettings,
     /// What is tried again, and when.
     pub retry: RetrySettings,
     /// Which replica reads.
@@ -277,6 +279,29 @@ pub struct LaneSettings {
     pub silent: Duration,
 }
 
+/// Subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubSettings {
+    /// Messages that one holds until they are drained.
+    pub max_messages: usize,
+    /// Their bytes.
+    pub max_bytes: usize,
+    /// What happens when it is full.
+    pub overflow: Overflow,
+    /// The silence after which its server is asked for a sign of life; also how long that may take.
+    pub ping: Duration,
+}
+
+/// What happens when a subscription is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest message is dropped for a new one.
+    #[default]
+    DropOldest,
+    /// The connection is closed, and opened again when half of the messages are drained.
+    Disconnect,
+}
+
 /// What is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetrySettings {
@@ -364,6 +389,7 @@ impl Default for ClientSettings {
             pool: PoolSettings::default(),
             lane: LaneSettings::default(),
             submit_bytes: 64 << 20,
+            sub: SubSettings::default(),
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
             write: WriteSettings::default(),
@@ -402,6 +428,12 @@ impl Default for LaneSettings {
             spin: Duration::ZERO,
             silent: Duration::from_secs(1),
         }
+    }
+}
+
+impl Default for SubSettings {
+    fn default() -> Self {
+        Self { max_messages: 65_536, max_bytes: 64 << 20, overflow: Overflow::DropOldest, ping: Duration::from_secs(2) }
     }
 }
 

@@ -11,7 +11,9 @@ use super::list;
 use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
-use super::settings::{Fallback, MonitorMode, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify, TlsVersion};
+use super::settings::{
+    Fallback, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify, TlsVersion,
+};
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
 
@@ -445,6 +447,40 @@ pub(super) static OPTIONS: &[Opt] = &[
         Integer(1024, 1 << 40, |s, v| s.client.submit_bytes = size(v)),
         "Bytes of submitted calls that are not over, and of replies that are not drained, which a queue may hold before \
          this client's submits are refused with QUEUE_FULL.",
+    )
+    .per_client(),
+    opt(
+        "sub.max_messages",
+        "65536",
+        Integer(1, 1 << 30, |s, v| s.client.sub.max_messages = size(v)),
+        "Messages that a subscription holds until they are drained. They take nothing of the capacity of the queue.",
+    )
+    .per_client(),
+    opt(
+        "sub.max_bytes",
+        "67108864",
+        Integer(1024, 1 << 40, |s, v| s.client.sub.max_bytes = size(v)),
+        "The bytes of memory that these messages may take, about. One message is always held, whatever its size.",
+    )
+    .per_client(),
+    opt(
+        "sub.overflow",
+        "drop-oldest",
+        Word(&[
+            ("drop-oldest", |s| s.client.sub.overflow = Overflow::DropOldest),
+            ("disconnect", |s| s.client.sub.overflow = Overflow::Disconnect),
+        ]),
+        "What happens when a subscription holds as much as it may. `drop-oldest`: the oldest message makes room for a new \
+         one; `disconnect`: the connection is closed, what is held stays, and when half of it is drained the subscription is \
+         made anew, with SUB_GAP. Both: DROPPED has the number of messages that were received and lost.",
+    )
+    .per_client(),
+    opt(
+        "sub.ping",
+        "2000",
+        OptionKind::Duration(20, TEN_MINUTES, |s, v| s.client.sub.ping = v),
+        "The silence after which the server of a subscription is sent a PING. Without an answer within the same time the \
+         connection is given up, and made anew.",
     )
     .per_client(),
     opt(

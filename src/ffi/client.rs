@@ -21,7 +21,7 @@ impl Noun for vigie_client {
 ///
 /// # Safety
 /// `overrides` is NULL or a live handle.
-unsafe fn with_overrides<R>(
+pub(super) unsafe fn with_overrides<R>(
     overrides: *const vigie_config,
     make: impl FnOnce(Option<&Config>) -> Result<R>,
 ) -> Result<R> {

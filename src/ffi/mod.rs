@@ -28,6 +28,7 @@ mod packed;
 pub mod queue;
 pub mod reply;
 pub mod sentinel;
+pub mod sub;
 pub mod types;
 pub mod version;
 

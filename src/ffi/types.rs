@@ -46,6 +46,13 @@ pub struct vigie_call {
     _opaque: (),
 }
 
+/// A subscription: messages of channels, patterns and shard channels, on a queue.
+///
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_sub {
+    _opaque: (),
+}
+
 /// A list of encoded commands that is being built, for vigie_cmds_exec().
 ///
 /// Threads: [X]. Plain memory: works in a forked child.
@@ -194,10 +201,16 @@ pub enum vigie_services_flag {
 pub enum vigie_event_kind {
     /// A call of vigie_cmds_submit() is over. status and error are those that vigie_cmds_exec() would have given.
     VIGIE_EVENT_COMPLETION = 1 << 0,
+    /// What a subscription has received, or an answer to vigie_sub_exec(): the reply is the server's, as a PUSH. With an error: a
+    /// channel was refused, or the subscription cannot be made, see EVENTS.md.
+    VIGIE_EVENT_MESSAGE = 1 << 1,
+    /// A subscription was made anew, and is confirmed: messages may be missing before it. The reply is a MAP: EVENTS.md has the keys.
+    VIGIE_EVENT_SUB_GAP = 1 << 2,
     /// A service has another primary. Sent for nothing else. The reply is a MAP, as for all kinds that are watched:
     /// EVENTS.md has the keys.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
-    /// Events were lost here, because the queue was full. The reply is an INT: how many.
+    /// Events were lost here, because the queue was full; with the token of a subscription, messages of it, because its own buffer was
+    /// full. The reply is an INT: how many.
     VIGIE_EVENT_DROPPED = 1 << 5,
     /// Writes are held back, or no longer.
     VIGIE_EVENT_FENCE = 1 << 6,
@@ -274,7 +287,7 @@ pub struct vigie_event {
     pub kind: u32,
     /// VIGIE_OK, or the status of error.
     pub status: vigie_status,
-    /// The number that was given with the call or the watch; 0 for DROPPED.
+    /// The number that was given with the call, the watch or the subscription; 0 for DROPPED of the queue itself.
     pub token: u64,
     /// Owned by the receiver; may be NULL.
     pub reply: *mut vigie_reply,
@@ -296,7 +309,7 @@ pub struct vigie_event {
 pub struct vigie_packed_event {
     /// Bytes of the whole record, a multiple of 8: the next record begins this far behind the beginning of this one.
     pub size: u64,
-    /// The number that was given with the call or the watch; 0 for DROPPED.
+    /// The number that was given with the call, the watch or the subscription; 0 for DROPPED of the queue itself.
     pub token: u64,
     /// One of vigie_event_kind.
     pub kind: u32,
@@ -350,6 +363,8 @@ const _: () = {
     assert!(vigie_error_flag::VIGIE_EF_RETRYABLE as u32 == flags::RETRYABLE);
     assert!(vigie_error_flag::VIGIE_EF_MAYBE_EXECUTED as u32 == flags::MAYBE_EXECUTED);
     assert!(vigie_error_flag::VIGIE_EF_FAILOVER as u32 == flags::FAILOVER);
+    assert!(vigie_event_kind::VIGIE_EVENT_MESSAGE as u32 == kind::MESSAGE);
+    assert!(vigie_event_kind::VIGIE_EVENT_SUB_GAP as u32 == kind::SUB_GAP);
     assert!(vigie_event_kind::VIGIE_EVENT_TOPOLOGY as u32 == kind::TOPOLOGY);
     assert!(vigie_event_kind::VIGIE_EVENT_NOTICE as u32 == kind::NOTICE);
     assert!(vigie_event_kind::VIGIE_EVENT_DROPPED as u32 == kind::DROPPED);

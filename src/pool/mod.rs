@@ -306,6 +306,13 @@ impl Pool {
         opened.map(|conn| (conn, round))
     }
 
+    /// Opens a connection that serves no calls: it is not one of the pool's, and takes no place of `pool.max`. It is shut down when the
+    /// pool is retired.
+    pub fn open_apart(&self, deadline: Deadline) -> Result<Conn> {
+        self.lock().check()?;
+        self.open(deadline).map(|(conn, _)| conn)
+    }
+
     /// Waits until a node that was connected to and refused what it was asked has had its pause. Such a wait does not count as an
     /// attempt.
     fn wait_out_refusal(&self, deadline: Deadline) {

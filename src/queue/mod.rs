@@ -9,6 +9,9 @@
 //! sockets of outstanding calls: a thread that submits and drains needs no other thread.
 
 mod credit;
+mod event;
+mod inbox;
+mod inlet;
 mod ready_fd;
 mod source;
 mod state;
@@ -21,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result, Status, flags};
-use crate::resp::Reply;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::Deadline;
@@ -31,6 +33,9 @@ use source::{Reactor, Woken};
 use state::QueueState;
 
 pub use credit::{Credits, Reservation};
+pub use event::{Event, kind};
+pub use inbox::{Bounds, Letter};
+pub use inlet::{Inlet, Put};
 pub use source::{Driven, Source};
 
 /// How soon a drain looks again at a source that another thread is reading.
@@ -38,66 +43,6 @@ const NUDGE: Duration = Duration::from_millis(1);
 
 /// The most that a queue may be asked to hold.
 pub const MAX_CAPACITY: usize = 1 << 20;
-
-/// What an event is about; the numbers are those of the header, and bits of a mask.
-pub mod kind {
-    /// A call that was submitted is over.
-    pub const COMPLETION: u32 = 1 << 0;
-    /// A service has another primary.
-    pub const TOPOLOGY: u32 = 1 << 3;
-    /// Events were lost to a full queue.
-    pub const DROPPED: u32 = 1 << 5;
-    /// Writes are held back, or no longer.
-    pub const FENCE: u32 = 1 << 6;
-    /// All Sentinels are gone, or one is back.
-    pub const DEGRADED: u32 = 1 << 7;
-    /// A replica came in or went out.
-    pub const REPLICA: u32 = 1 << 8;
-    /// A Sentinel came, went, is down or up.
-    pub const SENTINEL: u32 = 1 << 9;
-    /// Something was said of a service that keeps its primary.
-    pub const NOTICE: u32 = 1 << 10;
-
-    /// Each kind with its name in the header and what it tells, as EVENTS.md has them.
-    pub const ALL: &[(u32, &str, &str)] = &[
-        (
-            COMPLETION,
-            "COMPLETION",
-            "A call of vigie_cmds_submit() is over. The reply is the call's own, and the error that of vigie_cmds_exec(); no map.",
-        ),
-        (TOPOLOGY, "TOPOLOGY", "A service has another primary. It is sent for nothing else."),
-        (
-            DROPPED,
-            "DROPPED",
-            "Events were lost here, because the queue was full. The reply is an INT: how many; no map.",
-        ),
-        (FENCE, "FENCE", "Writes of a service are held back because of a failover, or no longer."),
-        (
-            DEGRADED,
-            "DEGRADED",
-            "All Sentinels are gone, or one is back. Meanwhile the known primary is used, and a failover is noticed late.",
-        ),
-        (REPLICA, "REPLICA", "A replica is used for reads from now on, or no longer, or a Sentinel mentioned it."),
-        (
-            SENTINEL,
-            "SENTINEL",
-            "A Sentinel is connected from now on, or no longer, or was mentioned; or Sentinels name another primary \
-             than the others.",
-        ),
-        (NOTICE, "NOTICE", "A service was mentioned that keeps its primary."),
-    ];
-}
-
-/// One thing that happened.
-#[derive(Debug)]
-pub struct Event {
-    /// One of [`kind`].
-    pub kind: u32,
-    /// The number that the application gave with its call or its watch; 0 for DROPPED.
-    pub token: u64,
-    /// What it carries. Only a completion carries an error.
-    pub outcome: Result<Option<Reply>>,
-}
 
 /// Completions and events on their way to the application.
 pub struct Queue {
@@ -224,15 +169,11 @@ impl Queue {
     /// As [`Queue::drain`], until an event does not fit: that event and those behind it stay, and the result is false. `fits` is called
     /// under the lock, so it only computes.
     pub fn drain_while(&self, deadline: Deadline, out: &mut Vec<Event>, fits: impl FnMut(&Event) -> bool) -> bool {
-        let all = self.drain_by(deadline, None, |state| state.take_while(out, fits));
-        // An event that stays may fit another drain that waits, and this drain has taken the notification.
-        if !all && self.lock().needs_notice() {
-            self.changed.notify_one();
-        }
-        all
+        self.drain_by(deadline, None, |state| state.take_while(out, fits))
     }
 
-    /// With `interrupted` a signal ends the wait, and is noted there.
+    /// With `interrupted` a signal ends the wait, and is noted there. An event that stays is left to another drain that waits: this one has
+    /// taken the notification.
     fn drain_by(
         &self,
         deadline: Deadline,
@@ -246,6 +187,11 @@ impl Queue {
         }
         let all = take(&mut state);
         state.end_drain(waits, all);
+        let leaves_some = state.leaves_some();
+        drop(state);
+        if leaves_some {
+            self.changed.notify_one();
+        }
         all
     }
 
@@ -323,7 +269,7 @@ impl Queue {
         if idle && !state.is_due_to_waiter() { self.sleep(state, Some(NUDGE)) } else { state }
     }
 
-    /// Announces something new. One drain is notified; that is enough for one event or wake-up.
+    /// Announces something new. One drain is notified; if it leaves some of it, it notifies the next one.
     fn announce(&self, mut state: Locked<'_, QueueState>) {
         state.set_ready();
         let notify = state.needs_notice();

@@ -24,6 +24,10 @@ pub trait Source: Send + Sync {
     fn wants_write(&self) -> bool {
         false
     }
+    /// Whether a drain looks at it before it sleeps, because something has most likely come by then.
+    fn is_eager(&self) -> bool {
+        true
+    }
     /// When it has to be driven although nothing came.
     fn due(&self) -> Option<Instant> {
         None
@@ -98,9 +102,10 @@ impl Reactor {
         Woken { ready, interrupted }
     }
 
-    /// Drives all sources that have a descriptor.
+    /// Drives all sources that have a descriptor and for which a look is worth its cost.
     pub(super) fn drive_all(&self) {
-        self.sources.iter().filter(|source| source.fd().is_some()).for_each(|source| _ = source.drive());
+        let eager = |source: &&Arc<dyn Source>| source.fd().is_some() && source.is_eager();
+        self.sources.iter().filter(eager).for_each(|source| _ = source.drive());
     }
 
     /// Drives the sources that were found ready. True: some were, and another thread is reading each of them.

@@ -6,18 +6,20 @@
 //! that begin later: a new drain cannot take the wake-up of one that waits. A drain that finds less than it asked for uses up one wake-up,
 //! so a thread that drains until that happens uses up one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
+use super::event::Event;
+use super::inbox::Inbox;
 use super::ready_fd::ReadyFd;
 use super::source::{Reactor, Source, Sources};
-use super::{Event, kind};
-use crate::resp::ReplyBuilder;
 use crate::sys::waker::Waker;
 
 /// How much room a queue keeps after a burst, in items.
 const KEPT: usize = 1024;
+/// So many events of one inbox are drained in a row, while something else waits.
+const TURN: usize = 64;
 /// At least this many of the latest cancellations are remembered. There is no limit to those of calls that are over or never existed.
 const NOTES: usize = 4096;
 
@@ -25,10 +27,17 @@ enum Item {
     Event(Event),
     /// This many events are missing here. It takes no room: at most one follows each event.
     Lost(i64),
+    /// The next events are those of this inbox, which is not empty. It takes no room.
+    Inbox(u64),
 }
 
 pub(super) struct QueueState {
     items: VecDeque<Item>,
+    /// The inboxes of subscriptions. Each one that is not empty has one place among the items.
+    inboxes: BTreeMap<u64, Inbox>,
+    next_inbox: u64,
+    /// How many events in a row the inbox in front has given.
+    turn: usize,
     /// How many of them take room.
     events: usize,
     /// Room for the completions of outstanding calls.
@@ -57,6 +66,9 @@ impl QueueState {
     pub(super) fn new(ready_fd: ReadyFd) -> Self {
         Self {
             items: VecDeque::new(),
+            inboxes: BTreeMap::new(),
+            next_inbox: 0,
+            turn: 0,
             events: 0,
             reserved: 0,
             bytes: 0,
@@ -92,7 +104,7 @@ impl QueueState {
     }
 
     pub(super) fn add(&mut self, event: Event) {
-        self.bytes += weight(&event);
+        self.bytes += event.weight();
         self.items.push_back(Item::Event(event));
         self.events += 1;
     }
@@ -119,26 +131,23 @@ impl QueueState {
     }
 
     pub(super) fn take(&mut self, out: &mut Vec<Event>, most: usize) -> usize {
-        let count = most.min(self.items.len());
-        out.reserve(count);
-        out.extend((0..count).map_while(|_| self.next()));
+        out.reserve(most.min(self.items.len()));
+        let before = out.len();
+        out.extend(std::iter::from_fn(|| self.next()).take(most));
         self.shrink();
-        count
+        out.len() - before
     }
 
     /// Takes events, oldest first, until one does not fit. True: all were taken.
     pub(super) fn take_while(&mut self, out: &mut Vec<Event>, mut fits: impl FnMut(&Event) -> bool) -> bool {
         out.reserve(self.items.len().min(KEPT));
         while let Some(item) = self.items.front() {
-            let notice;
-            let event = match item {
-                Item::Event(event) => event,
-                Item::Lost(count) => {
-                    notice = dropped(*count);
-                    &notice
-                }
+            let fits = match item {
+                Item::Event(event) => fits(event),
+                Item::Lost(count) => fits(&Event::dropped(0, *count)),
+                Item::Inbox(id) => self.inboxes.get(id).and_then(|inbox| inbox.with_next(&mut fits)).unwrap_or(true),
             };
-            if !fits(event) {
+            if !fits {
                 return false;
             }
             out.extend(self.next());
@@ -148,14 +157,70 @@ impl QueueState {
     }
 
     fn next(&mut self) -> Option<Event> {
-        Some(match self.items.pop_front()? {
+        match self.items.front()? {
+            Item::Inbox(id) => return self.next_of_inbox(*id),
+            Item::Event(_) | Item::Lost(_) => {}
+        }
+        match self.items.pop_front()? {
             Item::Event(event) => {
                 self.events -= 1;
-                self.bytes -= weight(&event);
-                event
+                self.bytes -= event.weight();
+                Some(event)
             }
-            Item::Lost(count) => dropped(count),
-        })
+            Item::Lost(count) => Some(Event::dropped(0, count)),
+            Item::Inbox(_) => None,
+        }
+    }
+
+    /// The next event of the inbox in front. Its place goes to the end when it has had its turn, and when it is empty it has none.
+    fn next_of_inbox(&mut self, id: u64) -> Option<Event> {
+        let inbox = self.inboxes.get_mut(&id);
+        let (event, left) = inbox.map_or((None, 0), |inbox| (inbox.next(), inbox.len()));
+        self.turn += 1;
+        if left == 0 || self.turn >= TURN {
+            self.turn = 0;
+            self.items.pop_front();
+            if left > 0 {
+                self.items.push_back(Item::Inbox(id));
+            }
+        }
+        event
+    }
+
+    // ---- inboxes ----------------------------------------------------------------------------
+
+    pub(super) fn open_inbox(&mut self, inbox: Inbox) -> u64 {
+        self.next_inbox += 1;
+        self.inboxes.insert(self.next_inbox, inbox);
+        self.next_inbox
+    }
+
+    /// Changes an inbox, which gets a place among the items if it is not empty any more.
+    pub(super) fn with_inbox(&mut self, id: u64, change: impl FnOnce(&mut Inbox)) {
+        let Some(inbox) = self.inboxes.get_mut(&id) else { return };
+        let was_empty = inbox.len() == 0;
+        change(inbox);
+        if was_empty && inbox.len() > 0 {
+            self.items.push_back(Item::Inbox(id));
+        }
+    }
+
+    /// Removes an inbox. The caller drops what is returned outside the lock.
+    pub(super) fn close_inbox(&mut self, id: u64) -> Option<Inbox> {
+        let inbox = self.inboxes.remove(&id)?;
+        if inbox.len() > 0 {
+            if matches!(self.items.front(), Some(Item::Inbox(first)) if *first == id) {
+                self.turn = 0;
+            }
+            self.items.retain(|item| !matches!(item, Item::Inbox(other) if *other == id));
+            self.settle();
+        }
+        Some(inbox)
+    }
+
+    /// Whether something is left for another drain that waits.
+    pub(super) fn leaves_some(&mut self) -> bool {
+        !self.items.is_empty() && self.needs_notice()
     }
 
     fn shrink(&mut self) {
@@ -315,19 +380,6 @@ impl QueueState {
     fn is_due(&self) -> bool {
         !self.items.is_empty() || self.wakeups > 0
     }
-}
-
-/// The memory that an event takes, about.
-fn weight(event: &Event) -> usize {
-    match &event.outcome {
-        Ok(Some(reply)) => reply.weight(),
-        Ok(None) => 0,
-        Err(error) => error.reply().map_or(0, |reply| reply.weight()),
-    }
-}
-
-fn dropped(count: i64) -> Event {
-    Event { kind: kind::DROPPED, token: 0, outcome: Ok(Some(ReplyBuilder::new().int(count).finish())) }
 }
 
 #[cfg(test)]

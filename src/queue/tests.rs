@@ -212,3 +212,112 @@ impl Source for Idle {
         0
     }
 }
+
+fn message(text: &str) -> Letter {
+    Letter::Message(crate::resp::ReplyBuilder::new().text(text).finish())
+}
+
+fn told(text: &str) -> Letter {
+    Letter::Told(Event {
+        kind: kind::SUB_GAP,
+        token: 0,
+        outcome: Ok(Some(crate::resp::ReplyBuilder::new().text(text).finish())),
+    })
+}
+
+fn inlet(queue: &Arc<Queue>, messages: usize, drops_oldest: bool) -> Inlet {
+    queue.open_inbox(5, Bounds { messages, bytes: 1 << 20, drops_oldest })
+}
+
+/// What is drained: texts, `-n` for n lost messages, and the kind of events that carry nothing.
+fn drained(queue: &Queue, most: usize) -> Vec<String> {
+    let mut events = Vec::new();
+    queue.drain(Deadline::after(Duration::ZERO), &mut events, most);
+    let shown = |event: &Event| match &event.outcome {
+        Ok(Some(reply)) if event.kind == kind::DROPPED => format!("-{}", reply.int(0).unwrap()),
+        Ok(Some(reply)) => String::from_utf8_lossy(reply.bytes(0).unwrap()).into_owned(),
+        _ => event.token.to_string(),
+    };
+    let of_inbox = |event: &&Event| matches!(event.kind, kind::MESSAGE | kind::SUB_GAP);
+    assert!(events.iter().filter(of_inbox).all(|event| event.token == 5));
+    events.iter().map(shown).collect()
+}
+
+#[test]
+fn messages_take_no_room_of_the_queue_and_keep_their_order() {
+    let queue = queue();
+    let inlet = inlet(&queue, 100, true);
+    assert_eq!(inlet.put((0..100).map(|n| message(&n.to_string()))), Put::Taken);
+    assert!((0..8).all(|token| queue.push(event(token))) && !queue.push(event(8)));
+    // Events wait for a turn of messages, and not for all of them.
+    let first = drained(&queue, 64);
+    assert_eq!(first, (0..64).map(|n| n.to_string()).collect::<Vec<_>>());
+    let next = drained(&queue, 9);
+    assert_eq!(next, ["0", "1", "2", "3", "4", "5", "6", "7", "-1"].map(String::from));
+    assert_eq!(drained(&queue, 1000), (64..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(drained(&queue, 1).is_empty());
+}
+
+#[test]
+fn a_full_inbox_loses_the_oldest_messages_and_nothing_that_is_told() {
+    let queue = queue();
+    let inlet = inlet(&queue, 3, true);
+    let letters = [message("a"), told("gap"), message("b"), message("c"), message("d"), message("e")];
+    assert_eq!(inlet.put(letters), Put::Taken);
+    assert!(!inlet.has_room());
+    assert_eq!(drained(&queue, 9), ["-2", "gap", "c", "d", "e"]);
+    assert!(inlet.has_room());
+    inlet.put([message("f")]);
+    assert_eq!(drained(&queue, 9), ["f"], "the loss is reported once");
+}
+
+#[test]
+fn a_full_inbox_that_keeps_the_oldest_says_so_and_counts_the_rest() {
+    let queue = queue();
+    let inlet = inlet(&queue, 2, false);
+    assert_eq!(inlet.put(["a", "b", "c", "d"].map(message)), Put::Full);
+    assert_eq!(drained(&queue, 9), ["-2", "a", "b"]);
+}
+
+#[test]
+fn bytes_are_bounded_but_one_message_is_always_taken() {
+    let queue = queue();
+    let inlet = queue.open_inbox(5, Bounds { messages: 100, bytes: 2000, drops_oldest: true });
+    let large = "x".repeat(5000);
+    assert_eq!(inlet.put([message("a"), message(&large)]), Put::Taken);
+    assert_eq!(drained(&queue, 9), ["-1", large.as_str()]);
+    inlet.put((0..100).map(|n| message(&n.to_string())));
+    let kept = drained(&queue, 1000);
+    assert!(kept.len() < 20 && kept.last().is_some_and(|last| last == "99"), "{kept:?}");
+}
+
+#[test]
+fn a_closed_inbox_leaves_nothing_behind() {
+    let queue = queue();
+    let (first, second) = (inlet(&queue, 9, true), inlet(&queue, 9, true));
+    first.put([message("a")]);
+    second.put([message("b"), message("c")]);
+    assert_eq!(drained(&queue, 1), ["a"]);
+    first.put([message("d")]);
+    drop(second);
+    assert_eq!(drained(&queue, 9), ["d"]);
+    drop(first);
+    assert_eq!(queue.drain(Deadline::after(Duration::ZERO), &mut Vec::new(), 9), 0);
+    let late = inlet(&queue, 9, true);
+    queue.close();
+    assert_eq!(late.put([message("x")]), Put::Closed);
+}
+
+#[test]
+fn several_drains_share_what_came_at_once() {
+    let queue = queue();
+    let inlet = inlet(&queue, 100, true);
+    std::thread::scope(|scope| {
+        let drains: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| queue.drain(Deadline::after(Duration::from_secs(20)), &mut Vec::new(), 2)))
+            .collect();
+        until_waiting(&queue, 3);
+        inlet.put((0..6).map(|n| message(&n.to_string())));
+        assert!(drains.into_iter().all(|drain| drain.join().unwrap() == 2));
+    });
+}

@@ -102,6 +102,18 @@ impl Reply {
         Self::new(Form::Tree { nodes, data })
     }
 
+    /// The same with a PUSH in place of an ARRAY at the root: RESP2 has no type of its own for messages.
+    pub fn into_push(mut self) -> Self {
+        let root = match self.form() {
+            Form::Small { node, .. } | Form::Scalar { node, .. } => Some(node),
+            Form::Tree { nodes, .. } => nodes.first_mut(),
+        };
+        if let Some(root) = root.filter(|root| root.kind() == Kind::Array) {
+            root.kind = Kind::Push as u8;
+        }
+        self
+    }
+
     /// A reply without a value.
     pub fn null() -> Self {
         Self::new(Form::Small { node: Node::NULL, len: 0, data: [0; INLINE] })

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -207,6 +208,13 @@ impl Router {
     pub(crate) fn route_now(&self, from_replicas: bool) -> Option<Route> {
         let view = self.current_view();
         view.serves(self.context.target).then(|| self.route_in(&view, from_replicas, &[]).ok()).flatten()
+    }
+
+    /// The route of a connection that serves no calls, without waiting. `stale`, `version`: as for [`Router::ensure_topology`]. `tried`:
+    /// the replicas at which it has failed.
+    pub(crate) fn route_apart(&self, from_replicas: bool, stale: u64, version: u64, tried: &[String]) -> Result<Route> {
+        let seen = self.ensure_topology(stale, version, Deadline::after(Duration::ZERO))?;
+        self.route_in(&seen.0, from_replicas, tried)
     }
 
     #[inline(always)]

@@ -184,6 +184,30 @@ fn events_tells_of_a_failover() {
     assert!(told.iter().any(|line| line.starts_with("fence     mymaster: writes are held back")), "{told:?}");
 }
 
+#[test]
+fn subscribe_hears_messages_of_channels_and_patterns_through_a_failover() {
+    let deployment = Deployment::new("subscribe").start();
+    let mut program = Command::new(compiled("subscribe"));
+    let program = program.arg(deployment.sentinel_uri()).args(["3", "news", "sport.*"]);
+    let mut program = program.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let mut next = || lines.next().expect("it goes on");
+    let mut listening = [next(), next()];
+    listening.sort();
+    assert_eq!(listening, ["listening news", "listening sport.*"]);
+    let old = deployment.primary_node("mymaster");
+    assert_eq!(old.cmd(&["PUBLISH", "news", "one"]), support::Value::Int(1));
+    assert_eq!(old.cmd(&["PUBLISH", "sport.ski", "two"]), support::Value::Int(1));
+    assert_eq!([next(), next()], ["message   news: one", "message   sport.ski: two (by sport.*)"]);
+    old.kill();
+    let new = deployment.wait_switched("mymaster", &old);
+    let at = format!(" ms, now at {} (", new.addr());
+    while !next().contains(&at) {}
+    assert_eq!(new.cmd(&["PUBLISH", "news", "three"]), support::Value::Int(1));
+    assert_eq!(next(), "message   news: three");
+    assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
+}
+
 /// Without a primary to kill, the demo is a short load, and says that nothing was lost.
 #[test]
 fn demo_runs_without_a_kill() {
@@ -299,6 +323,7 @@ fn examples_explain_what_is_wrong() {
         ("pipeline", "redis-sentinel://127.0.0.1:99999/mymaster", "VIGIE_ERR_CONFIG: "),
         ("threads", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("events", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
+        ("subscribe", "", "VIGIE_ERR_CONFIG: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
         ("sentinel_admin", "redis-sentinel://127.0.0.1:1", "VIGIE_ERR_NO_SENTINEL: "),
         ("sentinel_admin", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),

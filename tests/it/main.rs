@@ -51,6 +51,7 @@ mod peer;
 mod permissions;
 mod pool_rules;
 mod process;
+mod pubsub;
 mod queue;
 mod resp_differential;
 mod resp_property;

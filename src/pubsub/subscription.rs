@@ -1,0 +1,497 @@
+//! A subscription: it keeps a connection for what the program wishes to hear, makes it anew when it is lost or its node is not used any
+//! more, and puts what comes into its inbox.
+//!
+//! Guarantees: a wish lasts over any number of connections; the first attempt to make the connection anew follows at once, the next
+//! ones with growing pauses, and at once again when the topology has changed; a gap is told from the last sign of life to the last
+//! confirmation; an end takes effect at once. Nothing here waits but [`Subscription::exec`]. Leaves to others: answers (wishes), reading
+//! (feed, poller), connecting (opening, pool).
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::feed::{Feed, Hears};
+use super::gap::{Cause, Gap};
+use super::opening::{self, Opens};
+use super::poller;
+use super::wishes::{Heard, Request, Wishes};
+use crate::config::{ClientSettings, Overflow};
+use crate::error::{Error, Result, Status, flags};
+use crate::net::Conn;
+use crate::queue::{Bounds, Event, Inlet, Letter, Put, Queue, Source, kind};
+use crate::resp::Reply;
+use crate::route::{Route, Router};
+use crate::sys::random;
+use crate::sys::rank::Rank;
+use crate::sys::sync::{Condvar, Lock, Locked};
+use crate::time::{Deadline, Timeout};
+use crate::topology::{Child, Urgency};
+use crate::worker;
+
+/// How often a subscription whose buffer was full looks whether it has been drained.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// The pause grows for so many failures in a row.
+const MOST_DOUBLED: u32 = 16;
+
+/// What a subscription is made from.
+pub(crate) struct SubscriptionSpec<'a> {
+    pub(crate) router: &'a Arc<Router>,
+    /// The client, which lives as long as its subscriptions.
+    pub(crate) client: Arc<dyn Child>,
+    pub(crate) from_replicas: bool,
+    pub(crate) settings: ClientSettings,
+    pub(crate) queue: &'a Arc<Queue>,
+    pub(crate) token: u64,
+}
+
+/// A subscription.
+pub struct Subscription {
+    router: Arc<Router>,
+    _client: Arc<dyn Child>,
+    from_replicas: bool,
+    settings: ClientSettings,
+    state: Lock<State>,
+    /// Callers of `exec` wait for an outcome.
+    changed: Condvar,
+    me: Weak<Self>,
+}
+
+struct State {
+    wishes: Wishes,
+    stage: Stage,
+    /// `None` once the program has freed the subscription.
+    inlet: Option<Inlet>,
+    /// Counts attempts and pauses, so that those that are outdated are recognised.
+    number: u64,
+    /// The last sign that messages arrive.
+    alive: Instant,
+    /// Since when an answer is due.
+    asked: Option<Instant>,
+    gap: Option<Gap>,
+    failures: Failures,
+    /// The buffer was full: the connection is not made anew before half of it is drained.
+    overflowed: bool,
+}
+
+/// Attempts since the last connection.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// The replicas that failed.
+    tried: Vec<String>,
+    /// The last discovery and the version of the topology whose primary failed.
+    stale: u64,
+    version: u64,
+    last: Option<Error>,
+    since: Option<Instant>,
+    /// The program was told of this.
+    told: Option<Status>,
+}
+
+enum Stage {
+    /// There is nothing to hear.
+    Rest,
+    /// An attempt follows after a pause.
+    Waits,
+    /// A connection is being opened.
+    Opens,
+    Live(Arc<Feed>),
+    Over(Error),
+}
+
+impl Subscription {
+    pub(crate) fn open(spec: SubscriptionSpec<'_>) -> Arc<Self> {
+        let sub = spec.settings.sub;
+        let bounds = Bounds {
+            messages: sub.max_messages,
+            bytes: sub.max_bytes,
+            drops_oldest: sub.overflow == Overflow::DropOldest,
+        };
+        let state = State {
+            wishes: Wishes::default(),
+            stage: Stage::Rest,
+            inlet: Some(spec.queue.open_inbox(spec.token, bounds)),
+            number: 0,
+            alive: Instant::now(),
+            asked: None,
+            gap: None,
+            failures: Failures::default(),
+            overflowed: false,
+        };
+        Arc::new_cyclic(|me| Self {
+            router: Arc::clone(spec.router),
+            _client: spec.client,
+            from_replicas: spec.from_replicas,
+            settings: spec.settings,
+            state: Lock::new(Rank::Subscription, state),
+            changed: Condvar::new(),
+            me: Weak::clone(me),
+        })
+    }
+
+    fn lock(&self) -> Locked<'_, State> {
+        self.state.lock()
+    }
+
+    /// Takes a command, and waits until the server has answered it, or until the timeout. Without time it only takes the command.
+    pub fn exec(&self, args: &[&[u8]], timeout: Timeout) -> Result<()> {
+        let request = Request::read(args)?;
+        let deadline = timeout.deadline(self.settings.timeout_call);
+        let mut state = self.lock();
+        match &state.stage {
+            Stage::Over(cause) => return Err(cause.clone()),
+            Stage::Live(feed) => {
+                let (feed, mut out) = (Arc::clone(feed), Vec::new());
+                state.wishes.take(&request, Some(&mut out));
+                self.send(&mut state, &feed, &out);
+            }
+            Stage::Rest | Stage::Waits | Stage::Opens => state.wishes.take(&request, None),
+        }
+        if matches!(state.stage, Stage::Rest) && state.wishes.is_any() {
+            self.begin(state);
+            state = self.lock();
+        }
+        if timeout == Timeout::DontWait { Ok(()) } else { self.await_outcome(state, &request, args, deadline) }
+    }
+
+    fn await_outcome(
+        &self,
+        mut state: Locked<'_, State>,
+        request: &Request,
+        args: &[&[u8]],
+        deadline: Deadline,
+    ) -> Result<()> {
+        loop {
+            if let Stage::Over(cause) = &state.stage {
+                return Err(cause.clone());
+            }
+            if let Some(outcome) = state.wishes.outcome(request) {
+                return outcome;
+            }
+            if deadline.is_over() {
+                let command = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).to_ascii_uppercase();
+                let why = match &state.failures.last {
+                    Some(last) => format!("no connection: {}", last.message()),
+                    None => "no answer from the server".to_owned(),
+                };
+                let text = format!("{why}; the subscription goes on trying");
+                let error = Error::new(Status::Timeout, text).in_service(command, self.router.context.service.name());
+                return Err(error.with_time(deadline.elapsed().as_millis(), "").with_flags(flags::RETRYABLE));
+            }
+            state = match deadline.left() {
+                Some(left) => self.changed.wait_timeout(state, left),
+                None => self.changed.wait(state),
+            };
+        }
+    }
+
+    fn send(&self, state: &mut State, feed: &Feed, bytes: &[u8]) {
+        if !bytes.is_empty() && state.asked.is_none() {
+            state.asked = Some(Instant::now());
+        }
+        feed.send(bytes);
+    }
+
+    /// Whether it has no connection and waits for its next attempt, or has one that ended unseen.
+    pub(super) fn is_waiting(&self) -> bool {
+        match &self.lock().stage {
+            Stage::Waits => true,
+            Stage::Live(feed) => feed.is_over(),
+            Stage::Rest | Stage::Opens | Stage::Over(_) => false,
+        }
+    }
+
+    /// Makes the next attempt now, because something has changed.
+    pub(super) fn try_now(&self) {
+        let mut state = self.lock();
+        if let Stage::Live(feed) = &state.stage {
+            if feed.is_over() {
+                let feed = Arc::clone(feed);
+                let error = Error::new(Status::Internal, "the connection was given up after a failure of the library");
+                state.lose(&feed, Cause::Lost, &error);
+            }
+        }
+        if matches!(state.stage, Stage::Waits) {
+            state.failures.count = state.failures.count.min(1);
+            self.begin(state);
+        }
+    }
+
+    /// Ends it: no message comes any more. Without a cause the program has freed it, and what it has not drained is gone.
+    pub(crate) fn end(&self, cause: Option<Error>) {
+        let mut state = self.lock();
+        let is_new = !matches!(state.stage, Stage::Over(_));
+        let over = cause.clone().unwrap_or_else(|| Error::new(Status::Closed, "the subscription was freed"));
+        let before = std::mem::replace(&mut state.stage, Stage::Over(over));
+        if let Stage::Live(feed) = &before {
+            feed.end();
+        }
+        if let (true, Some(cause), Some(inlet)) = (is_new, &cause, &state.inlet) {
+            inlet.put([Letter::Told(failed(cause.clone()))]);
+        }
+        let inlet = if cause.is_none() { state.inlet.take() } else { None };
+        drop(state);
+        self.changed.notify_all();
+        if matches!(before, Stage::Live(_)) {
+            poller::wake();
+        }
+        drop((before, inlet));
+    }
+
+    /// Ends it because the program has freed it.
+    pub fn free(&self) {
+        self.end(None);
+    }
+
+    // ---- making the connection anew ----------------------------------------------------------
+
+    /// Begins an attempt: chooses a node, and has a connection opened.
+    fn begin(&self, mut state: Locked<'_, State>) {
+        if !state.wishes.is_any() {
+            state.stage = Stage::Rest;
+            return;
+        }
+        if state.overflowed && !state.inlet.as_ref().is_none_or(Inlet::has_room) {
+            return self.pause(state, ROOM_LOOK);
+        }
+        state.overflowed = false;
+        state.stage = Stage::Opens;
+        state.number += 1;
+        let (number, stale, version) = (state.number, state.failures.stale, state.failures.version);
+        let tried = state.failures.tried.clone();
+        // The router's locks come before this one.
+        drop(state);
+        if let Err(closed) = self.router.context.check_open() {
+            return self.end(Some(closed));
+        }
+        match self.router.route_apart(self.from_replicas, stale, version, &tried) {
+            Ok(route) => {
+                let me: Weak<dyn Opens> = Weak::clone(&self.me) as Weak<dyn Opens>;
+                opening::open(me, number, route, self.settings.timeout_connect);
+            }
+            Err(error) => self.not_opened(number, None, error),
+        }
+    }
+
+    /// An attempt has failed: notes what that means for the next one, and when it follows.
+    fn not_opened(&self, number: u64, route: Option<&Route>, error: Error) {
+        let service = &self.router.context.service;
+        let (discovered, version) = (service.discovered(), service.version());
+        let mut state = self.lock();
+        if state.number != number || !matches!(state.stage, Stage::Opens) {
+            return;
+        }
+        let failures = &mut state.failures;
+        match route {
+            Some(route) if route.replica.is_some() => failures.tried.push(route.pool.name().to_owned()),
+            _ => {
+                (failures.stale, failures.version) = (discovered, version);
+                failures.tried.clear();
+            }
+        }
+        let tells = failures.note(&error, self.settings.timeout_call);
+        let pause = failures.pause(&self.settings);
+        if let (true, Some(inlet)) = (tells, &state.inlet) {
+            inlet.put([Letter::Told(failed(error.clone()))]);
+        }
+        self.pause(state, pause);
+        if let Some(route) = route {
+            self.report(route, &error);
+        }
+    }
+
+    /// Reports what an attempt has shown about a node.
+    fn report(&self, route: &Route, error: &Error) {
+        let service = &self.router.context.service;
+        match &route.replica {
+            Some(replica) => replica.cool_down(error),
+            None if error.status() == Status::Server => return self.router.doubt(&route.pool, error),
+            None => {}
+        }
+        service.suspect(route.pool.endpoint(), error.message());
+        service.request_discovery(Urgency::Lazy);
+    }
+
+    /// Has the next attempt made after a pause.
+    fn pause(&self, mut state: Locked<'_, State>, pause: Duration) {
+        state.stage = Stage::Waits;
+        state.number += 1;
+        let number = state.number;
+        drop(state);
+        let me = Weak::clone(&self.me);
+        let ring = move || {
+            let Some(me) = me.upgrade() else { return };
+            let state = me.lock();
+            if state.number == number && matches!(state.stage, Stage::Waits) {
+                me.begin(state);
+            }
+        };
+        // Without a thread the next change of the topology has it tried again.
+        let _ = worker::after(pause, Weak::clone(&self.me), ring);
+    }
+
+    fn connected(&self, mut state: Locked<'_, State>, route: &Route, conn: Conn) {
+        let me: Weak<dyn Hears> = Weak::clone(&self.me) as Weak<dyn Hears>;
+        let (feed, now) = (Feed::new(conn, Arc::clone(&route.pool), me), Instant::now());
+        state.failures = Failures::default();
+        state.stage = Stage::Live(Arc::clone(&feed));
+        (state.alive, state.asked) = (now, None);
+        feed.set_due(now + self.settings.sub.ping);
+        let mut out = Vec::new();
+        state.wishes.connected(&mut out);
+        self.send(&mut state, &feed, &out);
+        let queue = state.inlet.as_ref().map(|inlet| Arc::clone(inlet.queue()));
+        drop(state);
+        let source: Arc<dyn Source> = Arc::clone(&feed) as Arc<dyn Source>;
+        queue.iter().for_each(|queue| queue.attach(&source));
+        poller::add(&feed);
+    }
+
+    // ---- what comes ----------------------------------------------------------------------------
+
+    /// What the answers and messages mean, for the inbox.
+    fn letters(&self, state: &mut State, feed: &Feed, came: Vec<Reply>) -> (Vec<Letter>, Option<Error>) {
+        let (mut letters, server) = (Vec::with_capacity(came.len()), feed.pool().name());
+        for reply in came {
+            match state.wishes.hear(reply, server) {
+                Ok(Heard::Message(reply)) => letters.push(Letter::Message(reply)),
+                Ok(Heard::Answer(reply)) => letters.push(Letter::Told(answer(reply))),
+                Ok(Heard::Refused(error)) => letters.push(Letter::Told(failed(error))),
+                Ok(Heard::Nothing) => {}
+                Err(error) => return (letters, Some(error)),
+            }
+        }
+        (letters, None)
+    }
+
+    /// Asks for a sign of life when it is time; an error when there was none.
+    fn stay_alive(&self, state: &mut State, feed: &Feed, now: Instant) -> Option<Error> {
+        let limit = self.settings.sub.ping;
+        let since = state.asked.unwrap_or(state.alive);
+        if now.saturating_duration_since(since) < limit {
+            feed.set_due(since + limit);
+            return None;
+        }
+        if state.asked.is_some() {
+            let text = format!("{} has not answered a subscription for {} ms", feed.pool().name(), limit.as_millis());
+            return Some(Error::new(Status::Timeout, text).with_endpoint(feed.pool().name()));
+        }
+        let mut out = Vec::new();
+        state.wishes.ask_for_life(&mut out);
+        state.asked = Some(now);
+        feed.set_due(now + limit);
+        feed.send(&out);
+        None
+    }
+}
+
+impl Opens for Subscription {
+    fn opened(&self, number: u64, route: Route, outcome: Result<Conn>) {
+        match outcome {
+            Ok(conn) => {
+                let state = self.lock();
+                if state.number == number && matches!(state.stage, Stage::Opens) {
+                    self.connected(state, &route, conn);
+                }
+            }
+            Err(error) => self.not_opened(number, Some(&route), error),
+        }
+    }
+}
+
+impl Hears for Subscription {
+    fn hear(&self, feed: &Feed, came: Vec<Reply>, end: Option<Error>, now: Instant) {
+        // The lock of the pool comes before this one.
+        let ended_as = end.as_ref().map(|_| if feed.pool().is_retired() { Cause::Switched } else { Cause::Lost });
+        let mut state = self.lock();
+        if !matches!(&state.stage, Stage::Live(live) if std::ptr::eq(&**live, feed)) {
+            return;
+        }
+        let (lives, answers) = (!came.is_empty(), state.wishes.awaits());
+        let (mut letters, odd) = self.letters(&mut state, feed, came);
+        if lives {
+            state.alive = now;
+            state.asked = state.wishes.awaits().then_some(now);
+        }
+        if state.gap.is_some() && state.wishes.is_renewed() {
+            let told =
+                state.gap.take().map(|gap| gap.told(self.router.context.service.name(), feed.pool().name(), now));
+            letters.extend(told.map(Letter::Told));
+        }
+        let put = state.inlet.as_ref().map_or(Put::Closed, |inlet| inlet.put(letters));
+        let lost = match (odd.or(end), put) {
+            (_, Put::Closed) => {
+                drop(state);
+                return self.end(Some(Error::new(Status::Closed, "the queue of the subscription was freed")));
+            }
+            (_, Put::Full) => {
+                state.overflowed = true;
+                let text = "its buffer was full (sub.max_messages, sub.max_bytes), and sub.overflow is disconnect";
+                Some((Cause::Overflow, Error::new(Status::QueueFull, text)))
+            }
+            (Some(error), Put::Taken) => Some((ended_as.unwrap_or(Cause::Lost), error)),
+            (None, Put::Taken) => self.stay_alive(&mut state, feed, now).map(|error| (Cause::Silent, error)),
+        };
+        if let Some((cause, error)) = lost {
+            state.lose(feed, cause, &error);
+            drop(state);
+            let me = Weak::clone(&self.me);
+            // Without a thread the next change of the topology has it tried.
+            let _ = worker::run(move || me.upgrade().iter().for_each(|me| me.try_now()));
+        } else {
+            drop(state);
+        }
+        if answers {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// The connection is gone, and an attempt follows.
+    fn lose(&mut self, feed: &Feed, cause: Cause, error: &Error) {
+        if self.gap.is_none() && self.wishes.hears_any() {
+            let (from, reason) = (feed.pool().name().to_owned(), error.message().to_owned());
+            self.gap = Some(Gap { since: self.alive, from, cause, reason });
+        }
+        self.wishes.lost();
+        self.asked = None;
+        self.stage = Stage::Waits;
+        self.number += 1;
+        self.failures = Failures::default();
+        feed.end();
+    }
+}
+
+impl Failures {
+    /// Notes a failure. True: the program is told of it, because it does not pass by itself, or has lasted.
+    fn note(&mut self, error: &Error, lasts: Duration) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let passes = error.has(flags::RETRYABLE)
+            || matches!(
+                error.status(),
+                Status::Timeout | Status::NoSentinel | Status::NoPrimary | Status::NoReplica | Status::SplitView
+            );
+        self.count += 1;
+        self.last = Some(error.clone());
+        let is_due = !passes || since.elapsed() >= lasts;
+        is_due && self.told.replace(error.status()) != Some(error.status())
+    }
+
+    /// How long to wait before the next attempt. Another replica is tried at once.
+    fn pause(&self, settings: &ClientSettings) -> Duration {
+        if !self.tried.is_empty() {
+            return Duration::ZERO;
+        }
+        let retry = settings.retry;
+        let doubled = retry.backoff_min.saturating_mul(1 << self.count.saturating_sub(1).min(MOST_DOUBLED));
+        doubled.min(retry.backoff_max).mul_f64(0.5 + random::rng().f64() / 2.0)
+    }
+}
+
+fn answer(reply: Reply) -> Event {
+    Event { kind: kind::MESSAGE, token: 0, outcome: Ok(Some(reply)) }
+}
+
+fn failed(error: Error) -> Event {
+    Event { kind: kind::MESSAGE, token: 0, outcome: Err(error) }
+}
