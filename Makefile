@@ -56,6 +56,7 @@ help:
 	@echo 'make bench-idle       the processor time of clients that idle'
 	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
+	@echo 'make bench-pubsub     what a message costs its subscriber, next to hiredis'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written, with it and WRITE=docs/torture.md its part there'
 	@echo 'make msrv           build the library and run the demo with the oldest Rust that is supported, in a tree of Debian 13 (as root)'
@@ -160,6 +161,11 @@ bench-services:
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-services build/bench-prefix
 
+bench-pubsub:
+	scripts/setup bench
+	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench-pubsub build/bench-prefix
+
 bench-vanish:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
@@ -181,5 +187,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-vanish bench-languages torture clean FORCE
+.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-pubsub bench-vanish bench-languages torture clean FORCE
 .DELETE_ON_ERROR:

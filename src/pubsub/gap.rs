@@ -19,6 +19,7 @@ pub(super) enum Cause {
     Switched,
     Lost,
     Silent,
+    Link,
     Overflow,
 }
 
@@ -28,6 +29,12 @@ impl Cause {
         (Cause::Switched, "switched", "The node is not used any more: another primary took over, or the replica left."),
         (Cause::Lost, "lost", "The connection ended."),
         (Cause::Silent, "silent", "The server left a PING unanswered for `sub.ping`."),
+        (
+            Cause::Link,
+            "link",
+            "The replica's link to its primary was down, or the replica follows another primary now, as after each failover. `from` and `to` \
+             are the same node if it serves on.",
+        ),
         (Cause::Overflow, "overflow", "The buffer was full, and `sub.overflow` is `disconnect`."),
     ];
 
@@ -61,14 +68,14 @@ const SUB_GAP: &[Field<Told>] = &[
         "gap_ms",
         Int(|of| i64::try_from(of.lasted.as_millis()).unwrap_or(i64::MAX)),
         "ms",
-        "From the last sign that messages arrived (a message, or the answer to a PING) to the confirmation of the last \
-         channel. What was published in this time may be missing.",
+        "From the last sign that messages arrived (a message, or the answer to a PING; on a replica its word that its link is up) to the \
+         confirmation of the last channel. What was published in this time may be missing.",
     ),
     field(
         "cause",
         Text(|of| of.gap.cause.word().into()),
         "",
-        "Why, as a word that programs can act on: `switched`, `lost`, `silent` or `overflow`, see below.",
+        "Why, as a word that programs can act on: one of those below.",
     ),
     field("reason", Text(|of| (&*of.gap.reason).into()), "", "Why, as a sentence for people and logs."),
 ];

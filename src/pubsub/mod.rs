@@ -5,10 +5,12 @@
 //! and no thread. Leaves to others: which node it is (route), opening connections (pool), the buffer (queue/inbox).
 //!
 //! `wishes` is what is to be heard (pure), `feed` one connection, `poller` drives the feeds that no drain drives, `subscription` puts
-//! them together and makes connections anew with `opening`, `gap` is what is told then.
+//! them together and makes connections anew with `opening`, `gap` is what is told then, `link` what a replica's link to its primary
+//! means for it (pure).
 
 mod feed;
 mod gap;
+mod link;
 mod opening;
 mod poller;
 mod subscription;

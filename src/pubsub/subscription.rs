@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::feed::{Feed, Hears};
 use super::gap::{Cause, Gap};
+use super::link::{Link, Word};
 use super::opening::{self, Opens};
 use super::poller;
 use super::wishes::{Heard, Request, Wishes};
 use crate::config::{ClientSettings, Overflow};
 use crate::error::{Error, Result, Status, flags};
-use crate::net::Conn;
+use crate::net::{Conn, Role};
 use crate::queue::{Bounds, Event, Inlet, Letter, Put, Queue, Source, kind};
 use crate::resp::Reply;
 use crate::route::{Route, Router};
@@ -67,6 +68,8 @@ struct State {
     /// Since when an answer is due.
     asked: Option<Instant>,
     gap: Option<Gap>,
+    /// Of the replica at the other end, if it can be asked.
+    link: Option<Link>,
     failures: Failures,
     /// The buffer was full: the connection is not made anew before half of it is drained.
     overflowed: bool,
@@ -114,6 +117,7 @@ impl Subscription {
             alive: Instant::now(),
             asked: None,
             gap: None,
+            link: None,
             failures: Failures::default(),
             overflowed: false,
         };
@@ -331,13 +335,19 @@ impl Subscription {
 
     fn connected(&self, mut state: Locked<'_, State>, route: &Route, conn: Conn) {
         let me: Weak<dyn Hears> = Weak::clone(&self.me) as Weak<dyn Hears>;
-        let (feed, now) = (Feed::new(conn, Arc::clone(&route.pool), me), Instant::now());
+        let now = Instant::now();
+        // In RESP2 a connection with subscriptions takes no ROLE: there the word of the Sentinels about the link counts.
+        state.link = (route.replica.is_some() && conn.info().protocol >= 3).then(|| Link::new(now));
+        let feed = Feed::new(conn, Arc::clone(&route.pool), me);
         state.failures = Failures::default();
         state.stage = Stage::Live(Arc::clone(&feed));
         (state.alive, state.asked) = (now, None);
         feed.set_due(now + self.settings.sub.ping);
         let mut out = Vec::new();
         state.wishes.connected(&mut out);
+        if state.link.is_some() {
+            state.wishes.ask_for_role(&mut out);
+        }
         self.send(&mut state, &feed, &out);
         let queue = state.inlet.as_ref().map(|inlet| Arc::clone(inlet.queue()));
         drop(state);
@@ -348,25 +358,59 @@ impl Subscription {
 
     // ---- what comes ----------------------------------------------------------------------------
 
-    /// What the answers and messages mean, for the inbox.
-    fn letters(&self, state: &mut State, feed: &Feed, came: Vec<Reply>) -> (Vec<Letter>, Option<Error>) {
+    /// What the answers and messages mean, for the inbox. The error ends the connection.
+    fn letters(
+        &self,
+        state: &mut State,
+        feed: &Feed,
+        came: Vec<Reply>,
+        (now, in_grace): (Instant, bool),
+    ) -> (Vec<Letter>, Option<(Cause, Error)>) {
         let (mut letters, server) = (Vec::with_capacity(came.len()), feed.pool().name());
         for reply in came {
             match state.wishes.hear(reply, server) {
                 Ok(Heard::Message(reply)) => letters.push(Letter::Message(reply)),
                 Ok(Heard::Answer(reply)) => letters.push(Letter::Told(answer(reply))),
                 Ok(Heard::Refused(error)) => letters.push(Letter::Told(failed(error))),
+                Ok(Heard::Role(role)) => match self.hear_link(state, feed, &role, now) {
+                    Ok(told) => letters.extend(told.map(Letter::Told)),
+                    // Rule 32: during a failover the links of all replicas are broken, and none is better.
+                    Err(_) if in_grace => {}
+                    Err(error) => return (letters, Some((Cause::Link, error))),
+                },
                 Ok(Heard::Nothing) => {}
-                Err(error) => return (letters, Some(error)),
+                Err(error) => return (letters, Some((Cause::Lost, error))),
             }
         }
         (letters, None)
     }
 
+    /// What the word of a replica about its link means; an error if another node is better.
+    fn hear_link(&self, state: &mut State, feed: &Feed, role: &Role, now: Instant) -> Result<Option<Event>> {
+        let word = state.link.as_mut().map_or(Word::Nothing, |link| link.hear(role));
+        let name = feed.pool().name();
+        match word {
+            Word::Nothing | Word::Down { again: false } => Ok(None),
+            Word::Down { again: true } => {
+                let text = format!("the link of {name} to its primary is down, and its messages do not arrive there");
+                Err(Error::new(Status::Role, text).with_endpoint(name))
+            }
+            Word::Up => {
+                state.alive = now;
+                Ok(None)
+            }
+            Word::Again(reason) => {
+                let since = std::mem::replace(&mut state.alive, now);
+                let gap = Gap { since, from: name.to_owned(), cause: Cause::Link, reason };
+                Ok(Some(gap.told(self.router.context.service.name(), name, now)))
+            }
+        }
+    }
+
     /// Asks for a sign of life when it is time; an error when there was none.
     fn stay_alive(&self, state: &mut State, feed: &Feed, now: Instant) -> Option<Error> {
         let limit = self.settings.sub.ping;
-        let since = state.asked.unwrap_or(state.alive);
+        let since = state.asked.or(state.link.as_ref().map(|link| link.asked)).unwrap_or(state.alive);
         if now.saturating_duration_since(since) < limit {
             feed.set_due(since + limit);
             return None;
@@ -376,7 +420,13 @@ impl Subscription {
             return Some(Error::new(Status::Timeout, text).with_endpoint(feed.pool().name()));
         }
         let mut out = Vec::new();
-        state.wishes.ask_for_life(&mut out);
+        match &mut state.link {
+            Some(link) => {
+                link.asked = now;
+                state.wishes.ask_for_role(&mut out);
+            }
+            None => state.wishes.ask_for_life(&mut out),
+        }
         state.asked = Some(now);
         feed.set_due(now + limit);
         feed.send(&out);
@@ -400,16 +450,20 @@ impl Opens for Subscription {
 
 impl Hears for Subscription {
     fn hear(&self, feed: &Feed, came: Vec<Reply>, end: Option<Error>, now: Instant) {
-        // The lock of the pool comes before this one.
+        // The locks of the pool and of the service come before this one.
+        let in_grace = self.from_replicas && self.router.context.service.in_grace();
         let ended_as = end.as_ref().map(|_| if feed.pool().is_retired() { Cause::Switched } else { Cause::Lost });
         let mut state = self.lock();
         if !matches!(&state.stage, Stage::Live(live) if std::ptr::eq(&**live, feed)) {
             return;
         }
         let (lives, answers) = (!came.is_empty(), state.wishes.awaits());
-        let (mut letters, odd) = self.letters(&mut state, feed, came);
+        let (mut letters, odd) = self.letters(&mut state, feed, came, (now, in_grace));
         if lives {
-            state.alive = now;
+            // A replica without its link is alive, too.
+            if state.link.is_none() {
+                state.alive = now;
+            }
             state.asked = state.wishes.awaits().then_some(now);
         }
         if state.gap.is_some() && state.wishes.is_renewed() {
@@ -418,6 +472,7 @@ impl Hears for Subscription {
             letters.extend(told.map(Letter::Told));
         }
         let put = state.inlet.as_ref().map_or(Put::Closed, |inlet| inlet.put(letters));
+        let end = end.map(|error| (ended_as.unwrap_or(Cause::Lost), error));
         let lost = match (odd.or(end), put) {
             (_, Put::Closed) => {
                 drop(state);
@@ -428,7 +483,7 @@ impl Hears for Subscription {
                 let text = "its buffer was full (sub.max_messages, sub.max_bytes), and sub.overflow is disconnect";
                 Some((Cause::Overflow, Error::new(Status::QueueFull, text)))
             }
-            (Some(error), Put::Taken) => Some((ended_as.unwrap_or(Cause::Lost), error)),
+            (Some(lost), Put::Taken) => Some(lost),
             (None, Put::Taken) => self.stay_alive(&mut state, feed, now).map(|error| (Cause::Silent, error)),
         };
         if let Some((cause, error)) = lost {

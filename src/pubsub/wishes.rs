@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::error::{Error, Result, Status};
+use crate::net::Role;
 use crate::resp::{Reply, ReplyBuilder, encode};
 
 /// The three kinds of subscriptions.
@@ -97,6 +98,8 @@ enum Asked {
     Ping(Vec<u8>),
     /// A PING of the library.
     Life,
+    /// ROLE, on a replica: whether messages arrive there.
+    Role,
 }
 
 /// What an answer means.
@@ -108,6 +111,8 @@ pub(super) enum Heard {
     Answer(Reply),
     /// The server refuses a subject.
     Refused(Error),
+    /// The role of the node.
+    Role(Role),
     /// Nothing that the program is told.
     Nothing,
 }
@@ -211,6 +216,12 @@ impl Wishes {
         self.due.push_back(Asked::Life);
     }
 
+    /// Asks for the role, which is a sign of life, too. Only RESP3 allows that beside subscriptions.
+    pub(super) fn ask_for_role(&mut self, out: &mut Vec<u8>) {
+        encode::command(out, &[b"ROLE"]);
+        self.due.push_back(Asked::Role);
+    }
+
     /// A new connection: asks for everything.
     pub(super) fn connected(&mut self, out: &mut Vec<u8>) {
         let mut all: Vec<_> = self.wished.iter_mut().collect();
@@ -312,7 +323,7 @@ impl Wishes {
             }
             Some(Asked::Ping(text)) => ("PING", text),
             // A refusal is a sign of life, too: the user may not be permitted to PING.
-            Some(Asked::Life) => return Ok(Heard::Nothing),
+            Some(Asked::Life | Asked::Role) => return Ok(Heard::Nothing),
             None => return Err(Error::from_server(line, server)),
         };
         Ok(Heard::Refused(refusal(command, &name, line, server)))
@@ -321,6 +332,7 @@ impl Wishes {
     fn pong(&mut self, reply: &Reply, server: &str) -> Result<Heard> {
         match self.due.pop_front() {
             Some(Asked::Life) => Ok(Heard::Nothing),
+            Some(Asked::Role) => Ok(Role::parse(reply).map_or(Heard::Nothing, Heard::Role)),
             Some(Asked::Ping(text)) => {
                 let mut pong = ReplyBuilder::new();
                 pong.push().text("pong").bytes(&text).end();
@@ -339,7 +351,7 @@ impl Asked {
         let (command, wanted) = match self {
             Asked::Join((kind, name), _) => (kind.words().0, name),
             Asked::Leave((kind, name)) => (kind.words().1, name),
-            Asked::Ping(_) | Asked::Life => return false,
+            Asked::Ping(_) | Asked::Life | Asked::Role => return false,
         };
         word.eq_ignore_ascii_case(command.as_bytes()) && name == wanted.as_slice()
     }

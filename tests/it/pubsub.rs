@@ -3,13 +3,17 @@
 
 use crate::calls;
 use crate::completions;
+use crate::stage;
 use crate::support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use calls::*;
 use completions::queue;
+use stage::{Stage, stage};
+use support::pace::unhindered;
 use support::*;
 use vigie::client::{Client, Subscription, Timeout, close_all};
 use vigie::error::{Result, Status};
@@ -565,4 +569,126 @@ fn idle_subscriptions_leave_two_threads() {
         drop((client, sentinel));
         back_to(start);
     });
+}
+
+/// On a replica a living connection proves nothing: without its link no message arrives.
+#[test]
+fn a_subscription_on_a_replica_follows_its_link() {
+    let d = Deployment::new("pubsub-replica").start();
+    let client = to_replicas(&sentinel_of(&d, &[]), &[]);
+    let mut listener = Listener::new(&client, &[("sub.ping", "100")]);
+    listener.exec("SUBSCRIBE news").expect("subscribed");
+    assert_eq!(listener.next(), "subscribe news 1");
+    let old = d.primary_node(SERVICE);
+    let listens = |node: &Node| node.cmd(&["PUBSUB", "NUMSUB", "news"]).items()[1].int() == Some(1);
+    assert!(!listens(&old), "it listens to a replica");
+    let at = d.replica_nodes(SERVICE).into_iter().find(|node| listens(node)).expect("one of them");
+    assert_eq!(publish(&old, "news", "first"), 0, "nobody listens here");
+    assert_eq!(listener.next(), "message news first");
+    listener.nothing_more();
+    d.failover(SERVICE);
+    let new = d.wait_switched(SERVICE, &old);
+    let gap = listener.gap();
+    // A Sentinel ends the connections of a replica that it promotes or turns to another primary, in its own time.
+    assert_eq!(gap.from, at.addr(), "{gap:?}");
+    assert!(matches!(&*gap.cause, "switched" | "lost" | "link"), "{gap:?}");
+    eventually_some("a message of the new primary", SOON, || {
+        publish(&new, "news", "second");
+        listener.queue.drain(Deadline::after(Duration::from_millis(200)), &mut listener.events, 1000);
+        let texts: Vec<_> = listener.events.drain(..).map(|event| shown(&event)).collect();
+        texts.iter().any(|text| text == "message news second").then_some(())
+    });
+}
+
+/// In RESP2 a connection with subscriptions takes no ROLE: there the PING has to do.
+#[test]
+fn a_subscription_on_a_replica_is_kept_alive_in_resp2() {
+    let d = Deployment::new("pubsub-replica-2").replicas(1).start();
+    let client = to_replicas(&sentinel_of(&d, &[("protocol", "2")]), &[]);
+    let mut listener = Listener::new(&client, &[("sub.ping", "50")]);
+    listener.exec("SUBSCRIBE news").expect("subscribed");
+    assert_eq!(listener.next(), "subscribe news 1");
+    let replica = &d.replica_nodes(SERVICE)[0];
+    let before = replica.calls("ping");
+    eventually("it is pinged", SOON, || replica.calls("ping") >= before + 3);
+    publish(&d.primary_node(SERVICE), "news", "on");
+    assert_eq!(listener.next(), "message news on");
+    listener.nothing_more();
+}
+
+/// The median time from a Sentinel's word to the event about the fence.
+fn fence_delay(stage: &Stage) -> Duration {
+    let queue = queue(1000);
+    stage.sentinel.watch(kind::FENCE, &queue, 1).expect("a watch");
+    let wait = |on: bool| {
+        let (mut events, end) = (Vec::new(), Deadline::after(SOON));
+        let is_meant = |event: &Event| {
+            let Ok(Some(reply)) = &event.outcome else { return false };
+            reply.find(0, b"on").and_then(|id| reply.int(id)) == Some(i64::from(on))
+        };
+        while !events.iter().any(is_meant) {
+            assert!(!end.is_over(), "no fence {on}: {:#?}", stage.told.all());
+            queue.drain(end, &mut events, 1);
+        }
+    };
+    let mut delays: Vec<Duration> = (0..31)
+        .map(|_| {
+            let ((), took) = unhindered(|| {
+                stage.begin(0);
+                wait(true);
+            });
+            stage.abort(0, "not-elected");
+            wait(false);
+            took
+        })
+        .collect();
+    delays.sort();
+    delays[delays.len() / 2]
+}
+
+/// Messages are never read on the thread that listens to the Sentinels.
+#[test]
+fn a_flood_of_messages_delays_a_fence_by_5_ms_at_most() {
+    let stage = stage(3, &[]);
+    stage.listened();
+    let d = single("pubsub-flood");
+    let node = d.primary_node(SERVICE);
+    assert!(node.cmd(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"]).is_ok());
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    // One that only the poller reads, one that a drain reads.
+    let (unread, read) = (Listener::on(&client, "SUBSCRIBE flood"), Listener::on(&client, "SUBSCRIBE flood"));
+    let calm = fence_delay(&stage);
+    let (stop, published) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let pacing = Pacing::start();
+    let flooded = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut events = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                read.queue.drain(Deadline::after(Duration::from_millis(20)), &mut events, 1000);
+                events.clear();
+            }
+        });
+        scope.spawn(|| {
+            let mut publisher = node.connect().expect("a connection");
+            let command = format!("*3\r\n$7\r\nPUBLISH\r\n$5\r\nflood\r\n$64\r\n{}\r\n", "x".repeat(64));
+            let batch = command.repeat(250);
+            // 100,000 messages a second for the two together.
+            let mut next = Instant::now();
+            while !stop.load(Ordering::Relaxed) {
+                publisher.send_bytes(batch.as_bytes()).expect("sent");
+                (0..250).for_each(|_| assert_eq!(publisher.read().expect("published"), Value::Int(2)));
+                published.fetch_add(500, Ordering::Relaxed);
+                next += Duration::from_millis(5);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        });
+        let flooded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fence_delay(&stage)));
+        stop.store(true, Ordering::Relaxed);
+        flooded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    let pace = pacing.stop();
+    println!("{} messages; a fence after {calm:?}, in the flood after {flooded:?}", published.load(Ordering::Relaxed));
+    pace.judge("the delay of a fence", flooded.saturating_sub(calm), Duration::from_millis(5));
+    assert!(published.load(Ordering::Relaxed) > 0);
+    drop(unread);
 }
