@@ -5,7 +5,7 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
