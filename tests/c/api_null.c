@@ -311,6 +311,39 @@ static void queues(void) {
   vigie_queue_free(queue);
 }
 
+static void subscriptions(void) {
+  vigie_queue *queue = NULL;
+  vigie_sub *sub = (vigie_sub *)rubbish;
+  const char *nothing[] = {NULL};
+  GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
+  CHECK(vigie_sub_for(NULL, NULL, 0, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("out is NULL", NO_OUT, vigie_sub_for(client, queue, 1, NULL, NULL, &error));
+  REFUSED("client is NULL", sub, vigie_sub_for(NULL, queue, 1, NULL, &sub, &error));
+  REFUSED("client is not a handle", sub, vigie_sub_for((vigie_client *)rubbish, queue, 1, NULL, &sub, &error));
+  REFUSED("queue is NULL", sub, vigie_sub_for(client, NULL, 1, NULL, &sub, &error));
+  REFUSED("queue is a vigie_client", sub, vigie_sub_for(client, (vigie_queue *)client, 1, NULL, &sub, &error));
+  REFUSED("overrides is a vigie_queue", sub, vigie_sub_for(client, queue, 1, (vigie_config *)queue, &sub, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_sub_for(client, queue, 1, config, &sub, &error));
+  CHECK(sub == NULL);
+  GIVES(VIGIE_OK, vigie_sub_for(client, queue, UINT64_MAX, NULL, &sub, &error));
+  CHECK(vigie_sub_exec(NULL, 0, NULL, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sub is NULL", NO_OUT, vigie_sub_exec(NULL, VIGIE_CMD("SUBSCRIBE", "a"), 0, &error));
+  REFUSED("sub is a vigie_queue", NO_OUT, vigie_sub_exec((vigie_sub *)queue, VIGIE_CMD("SUBSCRIBE", "a"), 0, &error));
+  REFUSED("argc is 0", NO_OUT, vigie_sub_exec(sub, 0, NULL, NULL, 0, &error));
+  REFUSED("argv is NULL", NO_OUT, vigie_sub_exec(sub, 1, NULL, NULL, 0, &error));
+  REFUSED("argv[0] is NULL", NO_OUT, vigie_sub_exec(sub, 1, nothing, NULL, 0, &error));
+  REFUSED("names no channel", NO_OUT, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE"), 0, &error));
+  GIVES(VIGIE_ERR_UNSUPPORTED, vigie_sub_exec(sub, VIGIE_CMD("GET", "a"), 0, &error));
+  /* A wish is noted, server or not; without one it is not answered in time. */
+  GIVES(VIGIE_OK, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "a"), 0, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "b"), 20, &error));
+  vigie_sub_free(sub);
+  vigie_sub_free(NULL);
+  vigie_sub_free((vigie_sub *)rubbish);
+  vigie_sub_free((vigie_sub *)queue);
+  vigie_queue_free(queue);
+}
+
 static void errors(void) {
   const vigie_error *none[] = {NULL, (vigie_error *)rubbish, (vigie_error *)reply};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
@@ -367,6 +400,7 @@ int main(void) {
   clients();
   replies();
   queues();
+  subscriptions();
   errors();
   frees();
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));

@@ -288,6 +288,27 @@ static void submits(vigie_client *client) {
   vigie_queue_free(queue);
 }
 
+static void subscription(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_queue *queue = NULL;
+  vigie_sub *sub = NULL;
+  vigie_event events[4];
+  const vigie_reply *push;
+  GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
+  GIVES(VIGIE_OK, vigie_sub_for(client, queue, 21, NULL, &sub, &error));
+  GIVES(VIGIE_OK, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "api:once"), VIGIE_TIMEOUT_DEFAULT, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, events, 4) == 1 && events[0].kind == VIGIE_EVENT_MESSAGE);
+  vigie_events_clear(events, 1);
+  GIVES(VIGIE_OK, vigie_cmd_exec(client, VIGIE_CMD("PUBLISH", "api:once", "hello"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, events, 4) == 1 && events[0].kind == VIGIE_EVENT_MESSAGE);
+  push = events[0].reply;
+  CHECK(events[0].token == 21 && vigie_reply_type(push, VIGIE_ROOT) == VIGIE_TYPE_PUSH && vigie_reply_count(push, VIGIE_ROOT) == 3);
+  CHECK(strcmp(vigie_reply_bytes(push, vigie_reply_child(push, VIGIE_ROOT, 2), NULL), "hello") == 0);
+  vigie_events_clear(events, 1);
+  vigie_sub_free(sub);
+  vigie_queue_free(queue);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -304,6 +325,7 @@ int main(void) {
   errors(client);
   pipeline(client);
   submits(client);
+  subscription(client);
   knowledge(client);
   session(client);
   replicas(sentinel, client);

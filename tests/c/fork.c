@@ -12,11 +12,15 @@ static vigie_reply *reply;
 static vigie_error *wrong, *error;
 static vigie_batch *batch;
 static vigie_queue *queue;
+static vigie_sub *sub;
 static vigie_event event;
 #define PING_LIST "*1\r\n$4\r\nPING\r\n"
 
 static void inherited_handles_answer(void) {
   vigie_client *made = NULL;
+  vigie_sub *listener = NULL;
+  GIVES(VIGIE_ERR_FORKED, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "fork"), 1000, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sub_for(client, queue, 1, NULL, &listener, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_cmd_exec(session, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
@@ -56,6 +60,7 @@ static void own_handles_work(void) {
 
 static void free_all(void) {
   vigie_reply_free(reply);
+  vigie_sub_free(sub);
   vigie_queue_free(queue);
   vigie_client_free(session);
   vigie_client_free(client);
@@ -102,10 +107,21 @@ int main(void) {
   vigie_batch_add(batch, VIGIE_CMD("PING"));
   GIVES(VIGIE_OK, vigie_queue_create(4, &queue, &error));
   GIVES(VIGIE_OK, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.status == VIGIE_OK);
+  vigie_events_clear(&event, 1);
+  GIVES(VIGIE_OK, vigie_sub_for(client, queue, 2, NULL, &sub, &error));
+  GIVES(VIGIE_OK, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "fork"), VIGIE_TIMEOUT_DEFAULT, &error));
+  GIVES(VIGIE_OK, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
   in_a_child(everything);
   in_a_child(free_all);
   /* The parent's connections are as they were: the session still holds its WATCH. */
-  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.status == VIGIE_OK);
+  for (int i = 0; i < 2; i++) { /* the answer to the subscription, and the completion */
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.status == VIGIE_OK);
+    vigie_events_clear(&event, 1);
+  }
+  /* The subscription of the parent goes on. */
+  vigie_reply_free(RUN(client, "PUBLISH", "fork", "on"));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.kind == VIGIE_EVENT_MESSAGE && event.token == 2);
   vigie_events_clear(&event, 1);
   vigie_reply_free(RUN(client, "SET", "fork:parent", "1"));
   vigie_reply_free(RUN(session, "MULTI"));
