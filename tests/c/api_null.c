@@ -311,6 +311,30 @@ static void queues(void) {
   vigie_queue_free(queue);
 }
 
+static void calls(void) {
+  vigie_call *call = vigie_call_new();
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_call_cmd_exec(NULL, NULL, 0, NULL, NULL, 0, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("call is NULL", out, vigie_call_cmd_exec(NULL, client, VIGIE_CMD("PING"), 0, 1000, &out, &error));
+  REFUSED("call is not a handle", out, vigie_call_cmd_exec((vigie_call *)rubbish, client, VIGIE_CMD("PING"), 0, 1000, &out, &error));
+  REFUSED("client is NULL", out, vigie_call_cmd_exec(call, NULL, VIGIE_CMD("PING"), 0, 1000, &out, &error));
+  REFUSED("client is a vigie_call", out, vigie_call_cmd_exec(call, (vigie_client *)call, VIGIE_CMD("PING"), 0, 1000, &out, &error));
+  REFUSED("argc is 0", out, vigie_call_cmd_exec(call, client, 0, NULL, NULL, 0, 1000, &out, &error));
+  REFUSED("argv is NULL", out, vigie_call_cmd_exec(call, client, 1, NULL, NULL, 0, 1000, &out, &error));
+  CHECK(vigie_call_cmds_exec(NULL, NULL, NULL, 0, 0, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("call is NULL", out, vigie_call_cmds_exec(NULL, client, "", 0, 0, 1000, &out, &error));
+  REFUSED("the list is empty", out, vigie_call_cmds_exec(call, client, "", 0, 0, 1000, &out, &error));
+  REFUSED("call is NULL", out, vigie_call_wait(NULL, &out, &error));
+  REFUSED("call is a vigie_client", out, vigie_call_wait((vigie_call *)client, &out, &error));
+  REFUSED("call is NULL", NO_OUT, vigie_call_cancel(NULL, &error));
+  REFUSED("call is not a handle", NO_OUT, vigie_call_cancel((vigie_call *)rubbish, &error));
+  CHECK(!vigie_call_is_cancelled(NULL) && !vigie_call_is_cancelled((vigie_call *)rubbish));
+  CHECK(vigie_client_is_closed(NULL) && vigie_client_is_closed((vigie_client *)rubbish) && !vigie_client_is_closed(client));
+  vigie_call_free(NULL);
+  vigie_call_free((vigie_call *)rubbish);
+  vigie_call_free(call);
+}
+
 static void subscriptions(void) {
   vigie_queue *queue = NULL;
   vigie_sub *sub = (vigie_sub *)rubbish;
@@ -400,6 +424,7 @@ int main(void) {
   clients();
   replies();
   queues();
+  calls();
   subscriptions();
   errors();
   frees();

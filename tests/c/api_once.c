@@ -309,6 +309,23 @@ static void subscription(vigie_client *client) {
   vigie_queue_free(queue);
 }
 
+static void call_handle(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_call *call = vigie_call_new();
+  vigie_reply *reply = NULL;
+  const char list[] = "*1\r\n$4\r\nPING\r\n";
+  GIVES(VIGIE_OK, vigie_call_cmd_exec(call, client, VIGIE_CMD("SET", "api:call", "1"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_OK, vigie_call_cmds_exec(call, client, list, sizeof list - 1, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error));
+  CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(reply, VIGIE_ROOT) == 1);
+  vigie_reply_free(reply);
+  GIVES(VIGIE_ERR_INVALID_STATE, vigie_call_wait(call, NULL, &error));
+  CHECK(!vigie_call_is_cancelled(call));
+  GIVES(VIGIE_OK, vigie_call_cancel(call, &error));
+  CHECK(vigie_call_is_cancelled(call));
+  GIVES(VIGIE_ERR_CANCELLED, vigie_call_cmd_exec(call, client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  vigie_call_free(call);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -326,11 +343,13 @@ int main(void) {
   pipeline(client);
   submits(client);
   subscription(client);
+  call_handle(client);
   knowledge(client);
   session(client);
   replicas(sentinel, client);
   full_pool(sentinel);
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 1000, &error));
+  CHECK(vigie_client_is_closed(client));
   vigie_client_free(client);
   vigie_sentinel_free(sentinel);
   return finish();
