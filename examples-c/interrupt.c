@@ -1,5 +1,7 @@
 /* Interrupting: waits for work in a list, and Ctrl-C ends the wait without losing an element.
  * ./interrupt redis-sentinel://127.0.0.1:26379,127.0.0.1:26380/mymaster [LIST] */
+#define _POSIX_C_SOURCE 200809L /* sigaction() */
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
