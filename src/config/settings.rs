@@ -207,7 +207,7 @@ pub enum TlsVersion {
 /// What is checked of a server's certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TlsVerify {
-    /// Who has signed it, its dates and its names.
+    /// The signature of a trusted CA, the dates and the names.
     #[default]
     Full,
     /// The same without the names.

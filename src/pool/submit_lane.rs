@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 
 use super::{Inner, Loan, Pool};
 use crate::config::LaneSettings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Completion, Driven, Lane, Unit};
 use crate::resp::encode;
 use crate::sys::fork::PerProcess;
@@ -57,6 +57,8 @@ pub struct SubmitLane {
     claimed: AtomicBool,
     /// Of a dedicated lane: its pool, and the server's number of the connection if it gave one.
     unblock: Option<(Weak<Pool>, u64)>,
+    /// The server was asked to end its blocking command. That may come late, and must not meet another command.
+    asked_to_unblock: AtomicBool,
     born: Instant,
     drains: AtomicUsize,
     /// Until when the poller leaves it alone, in microseconds since `born`.
@@ -74,6 +76,7 @@ impl SubmitLane {
             own,
             claimed: AtomicBool::new(false),
             unblock,
+            asked_to_unblock: AtomicBool::new(false),
             born: Instant::now(),
             drains: AtomicUsize::new(0),
             left_until: AtomicU64::new(0),
@@ -118,9 +121,12 @@ impl SubmitLane {
         &self.lane
     }
 
-    /// Ends the claim of the one call that had it. With a `cause` the connection is closed: a reply may still be due on it.
+    /// Ends the claim of the one call that had it. With a `cause` the connection is closed: a reply may still be due on it. It is closed
+    /// too if CLIENT UNBLOCK was sent for it, because that could end the next command.
     pub fn release(&self, cause: Option<Error>) {
-        if let Some(cause) = cause {
+        let asked = self.asked_to_unblock.load(Ordering::Acquire);
+        let unblocked = || Error::new(Status::Io, "its blocking command was to be ended by the server");
+        if let Some(cause) = cause.or_else(|| asked.then(unblocked)) {
             self.lane.shut(cause);
         }
         self.claimed.store(false, Ordering::Release);
@@ -130,6 +136,7 @@ impl SubmitLane {
     pub fn unblock(&self) -> bool {
         let Some((pool, number)) = self.unblock.as_ref().filter(|(_, number)| *number != 0) else { return false };
         let Some(pool) = pool.upgrade() else { return false };
+        self.asked_to_unblock.store(true, Ordering::Release);
         let mut bytes = Vec::new();
         encode::command(&mut bytes, &[b"CLIENT", b"UNBLOCK", number.to_string().as_bytes()]);
         let asked = worker::dial(Host::of(pool.name()), true, move || {

@@ -222,7 +222,7 @@ impl Wishes {
         self.due.push_back(Asked::Role);
     }
 
-    /// A new connection: asks for everything.
+    /// Subscribes to every wished name again, on a new connection.
     pub(super) fn connected(&mut self, out: &mut Vec<u8>) {
         let mut all: Vec<_> = self.wished.iter_mut().collect();
         all.sort_by_key(|(_, wish)| wish.order);

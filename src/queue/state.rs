@@ -48,7 +48,7 @@ pub(super) struct QueueState {
     cancelled: HashSet<u64>,
     /// Older ones: those before the last [`NOTES`].
     cancelled_before: HashSet<u64>,
-    /// Whoever has calls on them holds them: a queue that is kept keeps no connection of a client that was closed.
+    /// Weak, so that a queue keeps no connection of a closed client open; calls in flight hold their sources.
     sources: Vec<Weak<dyn Source>>,
     /// Wakes the drain that runs the reactor; made with the first source.
     waker: Option<Arc<Waker>>,

@@ -72,6 +72,9 @@ fn a_blocking_command_is_cancelled_by_the_server() {
     assert_eq!((blocked(&primary), primary.calls("client|unblock") - pops), (0, 1));
     ok(&client, "RPUSH q 1");
     assert_eq!(ok(&client, "LLEN q"), "1", "nobody takes it any more");
+    // CLIENT UNBLOCK may come late, so no other blocking command gets that connection.
+    let listed = || primary.cmd(&["CLIENT", "LIST"]).text();
+    eventually("its connection is closed", SOON, || !listed().contains("cmd=blpop"));
 }
 
 /// In a session too: its connection goes on.

@@ -1,7 +1,7 @@
 //! What is checked of a server's certificate, by `tls.verify`.
 //!
 //! Guarantees: `full` is rustls' own check; `ca` is the same without the names; `none` checks nothing, not even the server's signatures,
-//! because whoever can stand between can show any certificate.
+//! because an attacker between client and server can show any certificate.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Checks who has signed the certificate, and perhaps its names.
+/// Checks that a trusted CA has signed the certificate; `full` checks its names too.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) inner: Arc<WebPkiServerVerifier>,
