@@ -1,8 +1,8 @@
 /* services URI SECONDS known|unknown|failing COUNT: what many services cost on one handle.
  * known: a client of each of service-0 ... service-COUNT-1, a PING on each, then SECONDS of nothing; unknown: the same names, which no
- * Sentinel knows, and a client of the service of the URI that is called all the time. Prints the processor time in percent of one core,
- * and in the second form the calls and the longest one. "idle" and "over" frame what is measured, for who watches from outside;
- * after each of them it waits for a byte on its input. */
+ * Sentinel knows, and then as long again with calls to the service of the URI. Prints the processor time in percent of one core,
+ * and in the second form also that with the calls, their number and the longest one. "idle" and "over" frame what is measured,
+ * for who watches from outside; after each of them it waits for a byte on its input. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +34,22 @@ static void rest(double seconds) {
   }
 }
 
+/* What a PING each 10 ms costs, and how long the longest one takes. */
+static void call(vigie_client *known, int seconds) {
+  vigie_error *error = NULL;
+  double before = cpu(), end = now() + seconds, longest = 0;
+  long calls = 0;
+  while (now() < end) {
+    double began = now();
+    check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), error, "PING");
+    double took = now() - began;
+    if (took > longest) longest = took;
+    calls++;
+    rest(0.01);
+  }
+  printf("  with %ld calls to a known one beside them: %.3f %%, the longest call %.2f ms\n", calls, 100 * (cpu() - before) / seconds, 1000 * longest);
+}
+
 int main(int argc, char **argv) {
   if (argc != 5) return 2;
   int seconds = atoi(argv[2]), count = atoi(argv[4]), unknown = strcmp(argv[3], "unknown") == 0;
@@ -63,21 +79,11 @@ int main(int argc, char **argv) {
   puts("idle");
   fflush(stdout);
   getchar();
-  double before = cpu(), end = now() + seconds, longest = 0;
-  long calls = 0;
-  while (unknown && now() < end) {
-    double began = now();
-    check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), error, "PING");
-    double took = now() - began;
-    if (took > longest) longest = took;
-    calls++;
-    rest(0.01);
-  }
-  if (!unknown) rest(seconds);
-  double used = cpu() - before;
-  printf("%d %s services: %.3f %% of a core", count, argv[3], 100 * used / seconds);
-  if (unknown) printf(", %ld calls to a known one beside them, the longest %.2f ms", calls, 1000 * longest);
-  puts("\nover");
+  double before = cpu();
+  rest(seconds);
+  printf("%d %s services: %.3f %% of a core\n", count, argv[3], 100 * (cpu() - before) / seconds);
+  if (unknown) call(known, seconds);
+  puts("over");
   fflush(stdout);
   getchar();
   for (int at = 0; at < count; at++) vigie_client_free(clients[at]);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
+pub use nearest::nearest;
 pub use secret::{Credentials, Secret};
 pub use settings::{
     ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Overflow,

@@ -1,9 +1,9 @@
-//! The known option that an unknown one most resembles, by Levenshtein's distance.
+//! The known name (of an option, of a service) that an unknown one most resembles, by Levenshtein's distance.
 //!
 //! Guarantees: nothing is suggested that has little in common with what was written. Leaves to others: the sentence around it.
 
 /// The candidate nearest to `wrong`, if one is near enough to be what was meant.
-pub(super) fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 64;
     let wrong = plain(wrong);
     let length = wrong.chars().count();

@@ -170,6 +170,6 @@ impl Drop for Sentinel {
 fn describe(out: &mut ReplyBuilder, service: &Service) {
     let (error, suspicion, split_view) = (service.last_error(), service.suspicion(), service.split_view());
     let (name, snapshot, deaf) = (service.name().to_owned(), service.shown(), service.shared.deaf());
-    let (fenced, source) = (service.is_fenced(), service.source());
-    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, fenced, deaf, source });
+    let (fenced, degraded, source) = (service.is_fenced(), service.shared.is_degraded(), service.source());
+    table::service(out, &ServiceRow { name, snapshot, error, suspicion, split_view, fenced, degraded, deaf, source });
 }

@@ -6,6 +6,7 @@
 use super::answer::{Answer, Heard};
 use super::round::Asked;
 use super::snapshot::SentinelView;
+use crate::config::nearest;
 use crate::error::{Error, Status, flags, quoted};
 use crate::time::Deadline;
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
         let text = format!(
             "no Sentinel that answered knows the service {}; {} (after {after} ms): {said}",
             quoted(service),
-            known_instead(answered())
+            known_instead(service, answered())
         );
         return Error::new(Status::UnknownService, text);
     }
@@ -34,8 +35,8 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
     Error::new(status, text).with_flags(flags::RETRYABLE)
 }
 
-/// The services that the Sentinels know, in case the name is mistyped.
-fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
+/// The services that the Sentinels know, in case the name is mistyped: first the one that it most resembles.
+fn known_instead<'a>(wrong: &str, answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
     let names: BTreeSet<&str> = answers.clone().flat_map(|answer| &answer.services).map(String::as_str).collect();
     let mut shown: Vec<String> = names.iter().take(QUOTED).map(|name| quoted(name)).collect();
     match names.len() {
@@ -46,7 +47,9 @@ fn known_instead<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> Strin
         all if all > QUOTED => shown.push(format!("and {} more", all - QUOTED)),
         _ => {}
     }
-    format!("they know {}", shown.join(", "))
+    let meant = nearest(wrong, names.into_iter());
+    let meant = meant.map_or_else(String::new, |name| format!("did you mean {}? ", quoted(name)));
+    format!("{meant}they know {}", shown.join(", "))
 }
 
 /// The error if no candidate could be verified. What the Sentinels said helps with a wrong or an unreachable node, but

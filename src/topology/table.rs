@@ -29,6 +29,8 @@ pub(super) struct ServiceRow {
     pub(super) split_view: Option<String>,
     /// Whether writes are held back because of a failover.
     pub(super) fenced: bool,
+    /// Whether no Sentinel can be heard or asked.
+    pub(super) degraded: bool,
     /// Which events are not heard, by Sentinel.
     pub(super) deaf: BTreeMap<String, String>,
     /// Where its nodes are learned from.
@@ -136,6 +138,12 @@ const SERVICE: &[Field<ServiceRow>] = &[
         "",
         "Whether writes are held back because of a failover, as the event FENCE tells. The option `write.majority_ms`, which a client \
          may have for itself, does not count here.",
+    ),
+    field(
+        "degraded",
+        Bool(|of| of.degraded),
+        "",
+        "Whether no Sentinel can be reached, as the event DEGRADED tells: the primary that was found last is used meanwhile.",
     ),
     field(
         "discovery",

@@ -44,6 +44,10 @@ fn an_unknown_service_is_named_once_and_so_are_those_that_there_are() {
     says(&error, Status::UnknownService, &["GET: no Sentinel", "they know 'orders', 'users'", "ord\\u{1b}[31mres"]);
     assert!(!error.message().contains(&"x".repeat(100)) && !error.message().contains('\u{1b}'), "{error:?}");
     assert_eq!(times(&error, "(after "), 1, "{error:?}");
+    assert_eq!(times(&error, "did you mean"), 0, "nothing is like it: {error:?}");
+    let mistyped = Client::open(&sentinel, Some("user"), Target::Primary, None).unwrap();
+    let error = fails(&mistyped, &["GET", "k"], Timeout::Ms(20_000));
+    says(&error, Status::UnknownService, &["did you mean 'users'? they know 'orders', 'users'"]);
 }
 
 #[test]

@@ -102,10 +102,13 @@ fn sentinels_go_up_and_down_and_degraded_is_told_when_none_is_left() {
     stage.watch[2].down();
     let gone = stage.told.wait("the loss of all", SOON, of(kind::DEGRADED));
     assert!(gone.get("on") == "1" && !gone.get("reason").is_empty(), "{gone:?}");
+    let topology = || json(&stage.sentinel.topology(None).expect("an open handle"));
+    assert!(topology().contains("\"degraded\":true"), "{}", topology());
     assert_eq!((state(2, "0"), state(2, "1")), (1, 1));
     stage.watch[1].up();
     stage.told.wait("one is back", SOON, |told| told.is(kind::DEGRADED, &[("on", "0")]));
     eventually("it is up", SOON, || state(1, "1") == 2);
+    assert!(topology().contains("\"degraded\":false"), "{}", topology());
     assert_eq!((stage.told.count(of(kind::DEGRADED)), state(0, "0"), state(2, "0")), (2, 1, 1));
     let down = stage.told.wait("a reason", SOON, |told| told.is(kind::SENTINEL, &[("up", "0")]));
     assert!(down.get("reason").contains("connection closed"), "{down:?}");
