@@ -12,7 +12,7 @@ use crate::sys::sync::{Lock, Locked};
 use crate::worker;
 
 /// How often the pools are looked after, so that a lost connection is replaced within a second.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(800);
 
 static SWEEP: PerProcess<Sweep> = PerProcess::new();
 

@@ -6,7 +6,7 @@
 //! everywhere. Leaves to others: the thread (monitor), what follows for a service (transition), asking and judging
 //! (running, discovery).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -64,12 +64,17 @@ pub(super) struct HandleState {
     rests_until: Option<Instant>,
     /// When all services are checked next; until then only the busy ones are.
     round_at: Instant,
+    /// The number of such checks.
+    rounds: u64,
+    /// Services with something to do: each of those with a probe or an inquiry is among them.
     busy: Vec<String>,
 }
 
 /// The state of one service.
 struct ServiceState {
     next_poll: Instant,
+    /// The last check of all services in which it was there.
+    seen_in: u64,
     /// Since when it has had no user.
     unused: Option<Instant>,
     /// For a service that no Sentinel knows: the pause until the next question, and the number of discoveries at that
@@ -131,7 +136,8 @@ impl HandleState {
     pub(super) fn new(sentinel: Weak<Sentinel>) -> Self {
         let (listeners, services, overhear, recent) =
             (Vec::new(), HashMap::new(), HashMap::new(), RecentEvents::default());
-        let (round_at, busy, rests_until, options, placed) = (Instant::now(), Vec::new(), None, None, None);
+        let (round_at, rounds, busy) = (Instant::now(), 0, Vec::new());
+        let (rests_until, options, placed) = (None, None, None);
         Self {
             sentinel,
             configured: 0,
@@ -143,6 +149,7 @@ impl HandleState {
             recent,
             rests_until,
             round_at,
+            rounds,
             busy,
         }
     }
@@ -154,9 +161,10 @@ impl HandleState {
     }
 
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd> {
-        let probes =
-            self.services.values().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
-        let inquiries = self.services.values().filter_map(|service_state| service_state.inquiry.as_deref());
+        // Not all services: there may be hundreds, and this is done for each message of a Sentinel.
+        let busy = || self.busy.iter().filter_map(|name| self.services.get(name));
+        let probes = busy().filter_map(|service_state| service_state.probe.as_deref()).flat_map(Probe::poll_fds);
+        let inquiries = busy().filter_map(|service_state| service_state.inquiry.as_deref());
         let overhear = self.overhear.values().flat_map(Overhear::poll_fds);
         overhear.chain(probes).chain(inquiries.flat_map(Inquiry::poll_fds))
     }
@@ -371,7 +379,15 @@ impl HandleState {
     fn service_state(&mut self, service: &str, interval: Duration) -> &mut ServiceState {
         let spread = u32::try_from(self.services.len()).map_or(1.0, |others| (f64::from(others) / FEW).min(1.0));
         let next_poll = || Instant::now() + interval.mul_f64(random::rng().f64() * spread);
-        let new = || ServiceState { next_poll: next_poll(), unused: None, unknown: None, probe: None, inquiry: None };
+        let seen_in = self.rounds;
+        let new = || ServiceState {
+            next_poll: next_poll(),
+            seen_in,
+            unused: None,
+            unknown: None,
+            probe: None,
+            inquiry: None,
+        };
         self.services.entry(service.to_owned()).or_insert_with(new)
     }
 
@@ -425,14 +441,14 @@ impl HandleState {
             true => sentinel.all(),
             false => self.busy.iter().filter_map(|name| sentinel.known_service(name)).collect(),
         };
-        if is_round {
-            let names: HashSet<&str> = services.iter().map(|service| service.name()).collect();
-            self.services.retain(|name, _| names.contains(name.as_str()));
-        }
+        self.rounds += u64::from(is_round);
         self.busy.clear();
         let mut is_calm = true;
         for service in &services {
             let seen = service.poll_facts(now);
+            if let Some(service_state) = self.services.get_mut(service.name()) {
+                service_state.seen_in = self.rounds;
+            }
             // A service that was never used is not polled.
             if seen.discovered == 0 {
                 continue;
@@ -450,6 +466,9 @@ impl HandleState {
                     self.make_busy(service.name());
                 }
             }
+        }
+        if is_round {
+            self.services.retain(|_, service_state| service_state.seen_in == self.rounds);
         }
         let round = if is_calm { round } else { round.min(FAST_ROUND) };
         let next_round = next_round.max(now + round);
@@ -480,7 +499,7 @@ impl HandleState {
         if now + ahead.min(pace / SPREAD) >= service_state.next_poll {
             service.request_discovery(Urgency::Lazy);
             // Jitter only shortens the interval: users rely on it.
-            service_state.next_poll = now + pace.mul_f64(0.8 + random::rng().f64() / 5.0);
+            service_state.next_poll = now + pace.mul_f64(0.9 + random::rng().f64() / 10.0);
         } else {
             service_state.next_poll = service_state.next_poll.min(now + pace);
         }

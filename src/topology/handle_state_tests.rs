@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Config;
 
 fn service_state() -> ServiceState {
-    ServiceState { next_poll: Instant::now(), unused: None, unknown: None, probe: None, inquiry: None }
+    ServiceState { next_poll: Instant::now(), seen_in: 0, unused: None, unknown: None, probe: None, inquiry: None }
 }
 
 fn seen(discovered: u64, unknown: Option<bool>) -> PollFacts {
