@@ -30,6 +30,8 @@ pub mod resp;
 #[cfg(not(loom))]
 mod route;
 #[cfg(not(loom))]
+mod script;
+#[cfg(not(loom))]
 mod submit;
 pub mod sys;
 pub mod time;

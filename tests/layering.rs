@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "submit", "pubsub", "call", "route", "plan", "topology", "pool", "lane", "worker", "net", "queue", "resp",
-            "config", "error", "time", "sys",
+            "submit", "pubsub", "call", "route", "plan", "topology", "pool", "lane", "worker", "script", "net",
+            "queue", "resp", "config", "error", "time", "sys",
         ],
     ),
     (
@@ -33,12 +33,16 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["route", "plan", "topology", "pool", "worker", "net", "queue", "resp", "config", "error", "time", "sys"],
     ),
     ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "error", "time", "sys"]),
-    ("route", &["plan", "topology", "pool", "lane", "worker", "net", "resp", "config", "error", "time", "sys"]),
-    ("plan", &["lane", "resp", "config", "error", "time"]),
-    ("topology", &["worker", "net", "queue", "resp", "config", "error", "time", "sys"]),
+    (
+        "route",
+        &["plan", "topology", "pool", "lane", "worker", "script", "net", "resp", "config", "error", "time", "sys"],
+    ),
+    ("plan", &["lane", "script", "resp", "config", "error", "time"]),
+    ("topology", &["worker", "script", "net", "queue", "resp", "config", "error", "time", "sys"]),
     ("pool", &["lane", "worker", "net", "resp", "config", "error", "time", "sys"]),
     ("lane", &["net", "resp", "config", "error", "time", "sys"]),
     ("worker", &["error", "time", "sys"]),
+    ("script", &["sys"]),
     ("queue", &["resp", "error", "time", "sys"]),
     ("net", &["resp", "config", "error", "time", "sys"]),
     ("config", &["resp", "error", "time"]),

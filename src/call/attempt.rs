@@ -16,8 +16,8 @@ use super::gate_wait::GateWait;
 use super::judge::{self, Again, Verdict, is_final, join};
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
-use crate::lane::{Failure, Outcome};
-use crate::plan::{CallFlags, Plan};
+use crate::lane::{Failure, Outcome, Unit};
+use crate::plan::{CallFlags, Plan, Stretch};
 use crate::pool::Pool;
 use crate::resp::Reply;
 use crate::time::{Deadline, Instant};
@@ -63,8 +63,10 @@ struct History<N> {
     tried: Vec<String>,
     /// Replies to a list of which the rest was refused, each with the number of its first replies that are final.
     kept: Vec<(Reply, usize)>,
-    /// The first command that is sent again.
-    from: usize,
+    /// What is sent again.
+    sends: Stretch,
+    /// That follows at once, because the server only lacks a script.
+    at_once: bool,
     /// How often in a row the connection ended at this unit, and on which node: another node may be able to answer it.
     ends: u32,
     ended_at: Option<N>,
@@ -158,7 +160,8 @@ impl<N> Default for History<N> {
             version: 0,
             tried: Vec::new(),
             kept: Vec::new(),
-            from: 0,
+            sends: Stretch::default(),
+            at_once: false,
             ends: 0,
             ended_at: None,
             refused_by: None,
@@ -178,10 +181,22 @@ impl<N: NodeId> Attempt<N> {
         self.history.get_or_insert_default()
     }
 
+    /// What of the plan is sent.
+    #[inline]
+    fn sends(&self) -> Stretch {
+        self.history.as_ref().map_or(Stretch::default(), |history| history.sends)
+    }
+
     /// The first command to send.
     #[inline]
     pub(crate) fn from(&self) -> usize {
-        self.history.as_ref().map_or(0, |history| history.from)
+        self.sends().from
+    }
+
+    /// The unit to send.
+    #[inline]
+    pub(crate) fn unit<'a>(&self, plan: &'a Plan<'_>) -> Unit<'a> {
+        plan.unit_of(self.sends())
     }
 
     /// The replicas at which an attempt failed.
@@ -243,7 +258,7 @@ impl<N: NodeId> Attempt<N> {
             true => outcome.map_err(|failure| Failure { error: plan.waited(failure.error), ..failure }),
             false => outcome,
         };
-        match judge::judge(plan, self.from(), call, &self.retry, outcome) {
+        match judge::judge(plan, self.sends(), call, &self.retry, outcome) {
             Verdict::Done { reply, demotion } => (Step::Done(reply), demotion.map(Effect::Doubt)),
             Verdict::Failed(error) => {
                 let effect = effect_of_end(&error, by_caller);
@@ -282,8 +297,9 @@ impl<N: NodeId> Attempt<N> {
             _ => again.error,
         };
         let history = self.history();
+        (history.sends.by_body, history.at_once) = (history.sends.by_body || again.by_body, again.by_body);
         if let Some((reply, ran)) = again.kept {
-            history.from += ran;
+            history.sends.from += ran;
             history.kept.push((reply, ran));
             history.refused_by = Some(leg.node.clone());
         }
@@ -320,6 +336,11 @@ impl<N: NodeId> Attempt<N> {
     pub(crate) fn next(&mut self, error: Error, facts: Facts) -> Next {
         let (retry, end) = (self.retry, self.deadline.end());
         let history = self.history();
+        let may_go_on = !facts.cancelled && !facts.closed && end.is_none_or(|end| facts.now < end);
+        // Nothing has failed: the server asks for the body of a script.
+        if std::mem::take(&mut history.at_once) && may_go_on {
+            return Next::Again;
+        }
         let error = history.most_telling(error);
         if facts.cancelled {
             return Next::Over(error.with_status(Status::Cancelled).without_flags(flags::RETRYABLE));
@@ -351,12 +372,12 @@ impl<N: NodeId> Attempt<N> {
     /// list.
     pub(crate) fn end(&mut self, plan: &Plan<'_>, error: Error) -> End<N> {
         let Some(history) = self.history.as_mut() else { return End::Failed(as_seen(plan, error, false)) };
-        let refused = history.from > 0 || error.status() == Status::Server;
+        let refused = history.sends.from > 0 || error.status() == Status::Server;
         let known = !history.maybe_executed && !error.has(flags::MAYBE_EXECUTED);
         match history.refused_by.take() {
             Some(node) if refused && known => match history.with_refusals() {
                 Ok(reply) => End::Refused(reply, node),
-                Err(error) => End::Failed(as_seen(plan, error, history.from > 0)),
+                Err(error) => End::Failed(as_seen(plan, error, history.sends.from > 0)),
             },
             _ => {
                 let maybe_executed = history.maybe_executed;

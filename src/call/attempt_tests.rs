@@ -42,12 +42,16 @@ fn plan<'a>(commands: &str, bytes: &'a [u8]) -> Plan<'a> {
 /// An outcome from a few words: `ok`, `null`, an error line, or of a list its replies with `|` between them; `cut`, `timeout` or a
 /// status, with how much was sent (`none`, `part`, `first`, `all`).
 fn outcome(plan: &Plan<'_>, from: usize, words: &str) -> Outcome {
+    outcome_of(plan, Stretch { from, by_body: false }, words)
+}
+
+fn outcome_of(plan: &Plan<'_>, stretch: Stretch, words: &str) -> Outcome {
     let (what, sent) = words.split_once(' ').unwrap_or((words, ""));
-    let whole = plan.unit(from).bytes.len();
+    let whole = plan.unit_of(stretch).bytes.len();
     let sent = match sent.trim_end_matches(" head") {
         "none" => 0,
-        "part" => plan.first_len(from) - 1,
-        "first" => plan.first_len(from),
+        "part" => plan.first_len_of(stretch) - 1,
+        "first" => plan.first_len_of(stretch),
         _ => whole,
     };
     let failed = |status| {
@@ -242,6 +246,88 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     // 16: a write with too few replicas is known to have been executed.
     ("16", "INCR k", 0, "replicas all", "over Replicas"),
 ];
+
+const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+const NO_HASHES: &str = "NOPERM User app has no permissions to run the 'evalsha' command";
+
+/// With a script `b` that was seen before, of which `SHA` is the hash: the commands, the outcome of the first attempt and what
+/// follows, then the same of the second one.
+const SCRIPTS: &[(&str, &str, &str, &str, &str)] = &[
+    ("EVAL b 0", "ok", "done", "", ""),
+    ("EVAL b 0", NOSCRIPT, "again retry", "ok", "done"),
+    ("EVAL_RO b 0", NOSCRIPT, "again retry", "ok", "done"),
+    ("EVALSHA SHA 0", NOSCRIPT, "again retry", "ok", "done"),
+    ("EVALSHA_RO SHA 0", NOSCRIPT, "again retry", "ok", "done"),
+    // By its body it is the script as before: what is unknown stays unknown, and only what was not sent is sent again.
+    ("EVAL b 0", NOSCRIPT, "again retry", "cut all", "over Io maybe +suspect"),
+    ("EVALSHA SHA 0", NOSCRIPT, "again retry", "cut all", "over Io maybe +suspect"),
+    ("EVAL b 0", NOSCRIPT, "again retry", "cut part", "again retry +suspect"),
+    ("EVALSHA SHA 0", NOSCRIPT, "again retry", "cut part", "again retry +suspect"),
+    ("EVAL b 0", NOSCRIPT, "again retry", READONLY, "done +doubt"),
+    // These are the script's own words: a body cannot be lacking.
+    ("EVAL b 0", NOSCRIPT, "again retry", NOSCRIPT, "done"),
+    ("EVALSHA SHA 0", "NOSCRIPT the word of a script", "done", "", ""),
+    // The hash is shorter than the body: sent as a whole it may have run.
+    ("EVAL b 0", "cut all", "over Io maybe +suspect", "", ""),
+    ("EVAL b 0", "cut part", "again retry +suspect", NOSCRIPT, "again retry"),
+    ("EVAL b 0", READONLY, "done +doubt", "", ""),
+    // A server that takes no hashes gets the body, unless the hash is the caller's own.
+    ("EVAL b 0", NO_HASHES, "again retry", "ok", "done"),
+    ("EVAL b 0", "ERR unknown command 'EVALSHA', with args beginning with: ", "again retry", "ok", "done"),
+    ("EVALSHA SHA 0", NO_HASHES, "done", "", ""),
+    ("EVAL b 0", "NOPERM User app has no permissions to run the 'get' command", "done", "", ""),
+    ("EVALSHA 0123 0", NOSCRIPT, "done", "", ""),
+    // Of a list only the last command: to repeat another one would run what follows it twice.
+    ("INCR a; EVAL b 0", LACKS_LAST, "again retry", "ok", "done"),
+    ("INCR a; EVALSHA SHA 0", LACKS_LAST, "again retry", "cut all", "over Io maybe +suspect"),
+    ("EVALSHA SHA 0; INCR a", LACKS_FIRST, "done", "", ""),
+    ("ATOMIC EVALSHA SHA 0", "ok|queued|[NOSCRIPT No matching script.]", "done", "", ""),
+];
+
+const LACKS_LAST: &str = "ok|NOSCRIPT No matching script. Please use EVAL.";
+const LACKS_FIRST: &str = "NOSCRIPT No matching script. Please use EVAL.|ok";
+
+#[test]
+fn a_script_that_a_server_lacks_is_sent_by_its_body_once_and_at_once() {
+    let scripts = crate::script::Scripts::default();
+    let sha = [b"b", b"b"].map(|body| scripts.note(body))[1].expect("seen before");
+    for (commands, first, then, second, end) in SCRIPTS {
+        let commands = commands.replace(" SHA ", &format!(" {} ", String::from_utf8_lossy(&sha)));
+        let bytes = encoded(&commands);
+        let mut plan = plan(&commands, &bytes);
+        plan.use_scripts(&scripts, true);
+        let retry = RetrySettings { max: 1, ..crate::config::ClientSettings::default().retry };
+        let mut attempt = Attempt::new(retry, Deadline::after(Duration::from_secs(5)));
+        let step = |attempt: &mut Attempt<&'static str>, words: &str| {
+            let outcome = outcome_of(&plan, attempt.sends(), words);
+            attempt.conclude(&plan, CallFlags::default(), &leg(&"n"), outcome)
+        };
+        let (one, effect) = step(&mut attempt, first);
+        assert_eq!(in_words(&one, &effect), *then, "{commands}: {first}");
+        let Step::Again(error) = one else { continue };
+        let next = attempt.next(error, facts(0.5));
+        let is_at_once = attempt.sends().by_body;
+        assert_eq!(matches!(next, Next::Again), is_at_once, "{commands}: {first}: {next:?}");
+        assert_eq!(attempt.rounds() > 0, !is_at_once, "{commands}: the body of a script is no repetition");
+        let (two, effect) = step(&mut attempt, second);
+        assert_eq!(in_words(&two, &effect), *end, "{commands}: {first}, then {second}");
+        if let Step::Done(reply) = two {
+            let whole = attempt.whole(&plan, reply).expect("memory");
+            assert_eq!(whole.count(0), if plan.shape() == Shape::List { plan.count() } else { 0 }, "{commands}");
+        }
+    }
+    let late = Facts { closed: true, ..facts(0.5) };
+    let bytes = encoded("EVAL b 0");
+    let mut plan = plan("EVAL b 0", &bytes);
+    plan.use_scripts(&scripts, true);
+    let mut attempt = get_attempt(None);
+    let (Step::Again(error), _) =
+        attempt.conclude(&plan, CallFlags::default(), &leg(&"n"), Ok(replies(&plan, NOSCRIPT)))
+    else {
+        panic!("again")
+    };
+    assert!(matches!(attempt.next(error, late), Next::Over(_)), "not after a close");
+}
 
 const LOADING_BOTH: &str = "LOADING Redis is loading|LOADING Redis is loading";
 

@@ -83,7 +83,7 @@ fn attempt_once(
     loop {
         let way = way::prepare(router, plan, call, attempt, attempt.deadline)?;
         let outcome = match (way.replicas, &way.trip) {
-            (0, None) => send(router, plan, plan.unit(attempt.from()), &way, slow, attempt),
+            (0, None) => send(router, plan, attempt.unit(plan), &way, slow, attempt),
             _ => send_extended(router, plan, &way, slow, attempt),
         };
         match outcome {
@@ -112,7 +112,7 @@ fn is_done(context: &Context, plan: &Plan<'_>, way: &Way, reply: &Reply) -> bool
 /// Sends a unit that has a question in front of it, or WAIT behind it.
 #[cold]
 fn send_extended(router: &Router, plan: &Plan<'_>, way: &Way, slow: bool, attempt: &Attempt<Arc<Pool>>) -> Outcome {
-    let unit = plan.unit(attempt.from());
+    let unit = attempt.unit(plan);
     match (way.replicas, &way.trip) {
         (0, Some(trip)) if trip.asks => {
             let bytes = asking(unit).map_err(Failure::unsent)?;

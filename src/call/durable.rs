@@ -70,7 +70,7 @@ pub(crate) fn send(
     replicas: u32,
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
-    let (unit, lease, deadline) = (plan.unit(attempt.from()), gate::lease(context, plan), attempt.deadline);
+    let (unit, lease, deadline) = (attempt.unit(plan), gate::lease(context, plan), attempt.deadline);
     let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
     if unit.atomic {
         loaned::prepare_transaction(&mut loan, deadline)?;

@@ -7,7 +7,7 @@ use super::transaction::{self, Txn};
 use crate::config::RetrySettings;
 use crate::error::{Error, Status, flags};
 use crate::lane::{Failure, Outcome};
-use crate::plan::{CallFlags, Plan, Shape};
+use crate::plan::{CallFlags, Plan, Shape, Stretch};
 use crate::resp::{Kind, Reply};
 
 /// What to do with an outcome.
@@ -31,6 +31,8 @@ pub(crate) struct Again {
     pub(crate) kept: Option<(Reply, usize)>,
     /// It was sent: with NO_RETRY the caller gets the error now.
     pub(crate) was_sent: bool,
+    /// The server does not know the script by its hash: its body is sent.
+    pub(crate) by_body: bool,
 }
 
 /// The ways in which a server refuses a command without executing it.
@@ -87,20 +89,26 @@ fn did_nothing(plan: &Plan<'_>, reply: &Reply) -> bool {
     }
 }
 
-/// Judges the outcome of a call that was sent from the command at `from` on.
-pub(crate) fn judge(plan: &Plan<'_>, from: usize, call: CallFlags, retry: &RetrySettings, outcome: Outcome) -> Verdict {
+/// Judges the outcome of a call of which this stretch was sent.
+pub(crate) fn judge(
+    plan: &Plan<'_>,
+    sent: Stretch,
+    call: CallFlags,
+    retry: &RetrySettings,
+    outcome: Outcome,
+) -> Verdict {
     match outcome {
-        Err(failure) => judge_failure(plan, from, call, failure),
+        Err(failure) => judge_failure(plan, sent, call, failure),
         Ok(reply) => match plan.shape() {
-            Shape::One => judge_reply(plan, retry, reply),
-            Shape::List => judge_list(plan, retry, reply),
+            Shape::One => judge_reply(plan, sent, retry, reply),
+            Shape::List => judge_list(plan, sent, retry, reply),
             Shape::Atomic => judge_atomic(plan, retry, &reply),
         },
     }
 }
 
-fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure) -> Verdict {
-    let maybe_executed = failure.sent >= plan.first_len(from);
+fn judge_failure(plan: &Plan<'_>, sent: Stretch, call: CallFlags, failure: Failure) -> Verdict {
+    let maybe_executed = failure.sent >= plan.first_len_of(sent);
     let suspect = matches!(
         failure.error.status(),
         Status::Io | Status::Connect | Status::Resolve | Status::Timeout | Status::Role | Status::Server
@@ -114,6 +122,7 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
                 suspect,
                 kept: None,
                 was_sent: false,
+                by_body: false,
             }),
         };
     }
@@ -123,9 +132,13 @@ fn judge_failure(plan: &Plan<'_>, from: usize, call: CallFlags, failure: Failure
     }
     let error = failure.error.with_flags(flags::MAYBE_EXECUTED);
     match (plan.repeatable || call.has(CallFlags::IDEMPOTENT)) && !is_final(&error) {
-        true => {
-            Verdict::Again(Again { error: error.with_flags(flags::RETRYABLE), suspect, kept: None, was_sent: true })
-        }
+        true => Verdict::Again(Again {
+            error: error.with_flags(flags::RETRYABLE),
+            suspect,
+            kept: None,
+            was_sent: true,
+            by_body: false,
+        }),
         false => Verdict::Failed(error),
     }
 }
@@ -153,30 +166,60 @@ pub(crate) fn is_final(error: &Error) -> bool {
     )
 }
 
-fn judge_reply(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
+fn judge_reply(plan: &Plan<'_>, sent: Stretch, retry: &RetrySettings, reply: Reply) -> Verdict {
     let Some(line) = reply.error_line(0) else { return Verdict::Done { reply, demotion: None } };
+    if lacks_script(plan, sent, line) {
+        return by_body(Error::from_server(line, ""), None);
+    }
     match refusal(plan, line, retry) {
         Some(refusal) if may_repeat(plan) => Verdict::Again(Again {
             error: Error::from_server(line, "").with_flags(flags::RETRYABLE),
             suspect: refusal == Refusal::Moved,
             kept: None,
             was_sent: true,
+            by_body: false,
         }),
         _ => Verdict::Done { demotion: demotion(line), reply },
     }
 }
 
+/// Whether the server has certainly not run the last command, because it does not know the script by its hash, or knows no hashes
+/// at all; and whether its body can be sent.
+fn lacks_script(plan: &Plan<'_>, sent: Stretch, line: &[u8]) -> bool {
+    plan.has_forms()
+        && !sent.by_body
+        && (line.starts_with(b"NOSCRIPT No matching script") || (plan.is_shortened() && refuses_hashes(line)))
+}
+
+/// Whether a server refuses EVALSHA as such: its user may not send it, or it was renamed. A script cannot give these words, because
+/// it cannot call EVALSHA.
+fn refuses_hashes(line: &[u8]) -> bool {
+    (line.starts_with(b"NOPERM ") && memchr::memmem::find(line, b"'evalsha").is_some())
+        || line.starts_with(b"ERR unknown command")
+}
+
+/// The script is sent once more, by its body. `kept`: the replies to the commands before it.
+fn by_body(error: Error, kept: Option<(Reply, usize)>) -> Verdict {
+    let error = error.with_flags(flags::RETRYABLE);
+    Verdict::Again(Again { error, suspect: false, kept, was_sent: true, by_body: true })
+}
+
 /// Rule 11: only a suffix of which nothing ran is sent again.
-fn judge_list(plan: &Plan<'_>, retry: &RetrySettings, reply: Reply) -> Verdict {
+fn judge_list(plan: &Plan<'_>, sent: Stretch, retry: &RetrySettings, reply: Reply) -> Verdict {
     let refused = |child: u32| reply.error_line(child).and_then(|line| refusal(plan, line, retry));
     let children: Vec<u32> = reply.children(0).collect();
+    let last = children.last().and_then(|child| reply.error_line(*child));
+    if let Some(line) = last.filter(|line| lacks_script(plan, sent, line)) {
+        let error = Error::from_server(line, "");
+        return by_body(error, Some((reply, children.len() - 1)));
+    }
     let ran = children.iter().rposition(|child| refused(*child).is_none()).map_or(0, |last| last + 1);
     match children.get(ran) {
         Some(first) if may_repeat(plan) => {
             let line = reply.error_line(*first).unwrap_or_default();
             let error = Error::from_server(line, "").with_flags(flags::RETRYABLE);
             let suspect = refused(*first) == Some(Refusal::Moved);
-            Verdict::Again(Again { error, suspect, kept: Some((reply, ran)), was_sent: true })
+            Verdict::Again(Again { error, suspect, kept: Some((reply, ran)), was_sent: true, by_body: false })
         }
         _ => Verdict::Done { demotion: shown_demotion(&reply), reply },
     }
@@ -206,6 +249,7 @@ fn judge_atomic(plan: &Plan<'_>, retry: &RetrySettings, replies: &Reply) -> Verd
             suspect: refusals.contains(&Refusal::Moved),
             kept: None,
             was_sent: true,
+            by_body: false,
         });
     }
     let passes = refused(&every_refusal()).is_some();
@@ -240,7 +284,7 @@ fn every_refusal() -> RetrySettings {
 /// A script may have written before it was refused (rule 10 d). A WAIT asks about the writes of its own connection: on another one
 /// its answer would mean nothing.
 fn may_repeat(plan: &Plan<'_>) -> bool {
-    !plan.scripts && !plan.awaits
+    !plan.runs_scripts() && !plan.awaits
 }
 
 fn refusal(plan: &Plan<'_>, line: &[u8], retry: &RetrySettings) -> Option<Refusal> {
@@ -314,7 +358,7 @@ mod tests {
     fn judged(args: &[&str], flags: u32, outcome: Outcome) -> Verdict {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         let plan = Plan::command(&args).unwrap();
-        judge(&plan, 0, CallFlags::from_bits(flags).unwrap(), &RETRY(), outcome)
+        judge(&plan, Stretch::default(), CallFlags::from_bits(flags).unwrap(), &RETRY(), outcome)
     }
 
     fn lost(sent: usize) -> Outcome {
@@ -432,7 +476,10 @@ mod tests {
         let plan = Plan::list(b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n").unwrap();
         for line in [loading, DEMOTED] {
             let reply = ReplyBuilder::new().array().error(line).end().finish();
-            assert!(matches!(judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply)), Verdict::Done { .. }));
+            assert!(matches!(
+                judge(&plan, Stretch::default(), CallFlags::default(), &RETRY(), Ok(reply)),
+                Verdict::Done { .. }
+            ));
         }
     }
 
@@ -453,13 +500,13 @@ mod tests {
         let list = b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n*2\r\n$4\r\nINCR\r\n$1\r\nb\r\n";
         let plan = Plan::list(list).unwrap();
         let reply = ReplyBuilder::new().array().int(1).error("READONLY no").end().finish();
-        let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
+        let verdict = judge(&plan, Stretch::default(), CallFlags::default(), &RETRY(), Ok(reply));
         let Verdict::Again(Again { kept: Some((reply, 1)), .. }) = verdict else { panic!("the rest is sent again") };
         let rest = ReplyBuilder::new().array().int(7).end().finish();
         let whole = join(&[(reply, 1)], &rest).unwrap();
         assert_eq!((whole.count(0), whole.int(1), whole.int(2)), (2, Some(1), Some(7)));
         let reply = ReplyBuilder::new().array().error("READONLY no").int(2).end().finish();
-        let verdict = judge(&plan, 0, CallFlags::default(), &RETRY(), Ok(reply));
+        let verdict = judge(&plan, Stretch::default(), CallFlags::default(), &RETRY(), Ok(reply));
         assert!(matches!(verdict, Verdict::Done { demotion: Some(_), .. }));
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn read(plan: &Plan<'_>, replies: &Reply) -> Txn {
     let is_error = |node: u32| replies.kind(node) == Kind::Error;
     if is_error(multi) {
         // A script may have written before its error.
-        let all_refused = !plan.scripts && queued(plan, replies).all(is_error);
+        let all_refused = !plan.runs_scripts() && queued(plan, replies).all(is_error);
         return if all_refused { Txn::Discarded } else { Txn::Unprotected };
     }
     match replies.kind(exec) {
@@ -93,7 +93,7 @@ pub(super) fn results(plan: &Plan<'_>, replies: &Reply) -> Result<Reply, Error> 
 /// Whether the server has certainly done nothing, or nothing but refuse each command.
 pub(super) fn did_nothing(plan: &Plan<'_>, replies: &Reply) -> bool {
     match read(plan, replies) {
-        Txn::Ran(exec) => !plan.scripts && replies.children(exec).all(|node| replies.kind(node) == Kind::Error),
+        Txn::Ran(exec) => !plan.runs_scripts() && replies.children(exec).all(|node| replies.kind(node) == Kind::Error),
         Txn::Watched | Txn::Discarded | Txn::NotEnded => true,
         Txn::Unprotected | Txn::Nonsense => false,
     }

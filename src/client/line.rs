@@ -19,7 +19,7 @@ use crate::call::judge;
 use crate::call::{Attempt, Facts, GateWait, Next, Step, gate};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Completion, Failure, Outcome, Unit, transaction};
-use crate::plan::{CallFlags, Plan, Shape};
+use crate::plan::{CallFlags, Keep, Plan, Shape, spelled_out};
 use crate::pool::{Loan, Pool, SubmitLane};
 use crate::queue::{Driven, Queue, Reservation, Source};
 use crate::resp::{Reply, list};
@@ -206,6 +206,9 @@ impl LineState {
 /// queue.
 pub(super) fn submit(session: &Arc<Session>, client: &Arc<Shared>, submission: Submission<'_>) -> Result<()> {
     let Submission { flags, timeout, queue, .. } = submission;
+    // A session sends nothing again, so the scripts that are known go out by their bodies.
+    let spelled = client.context().scripts().and_then(|scripts| spelled_out(submission.commands, scripts, Keep::None));
+    let submission = Submission { commands: spelled.as_deref().unwrap_or(submission.commands), ..submission };
     let (whole, form) = match (flags.has(CallFlags::ATOMIC), flags.has(CallFlags::EACH)) {
         (true, _) => {
             flags.check_atomic()?;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::call::{blocking, judge};
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status};
-use crate::plan::{NO_TIME, Plan};
+use crate::plan::{Keep, NO_TIME, Plan, reshaped};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::resp::{Reply, typed};
@@ -97,7 +97,7 @@ impl Client {
         if flags.has(CallFlags::EACH | CallFlags::ATOMIC | CallFlags::TYPED) {
             return self.cmd_exec_typed(args, flags, timeout);
         }
-        self.exec_one(&Plan::command(args)?, flags, timeout)
+        self.exec_one(&mut Plan::command(args)?, flags, timeout)
     }
 
     /// As [`Client::cmd_exec`], with a flag that few calls have.
@@ -113,10 +113,10 @@ impl Client {
             let text = "flags: VIGIE_CALL_TYPED: of the commands to data nodes ROLE and INFO have a typed form";
             return Err(Error::new(Status::InvalidArg, text));
         }
-        typed::typed(args, self.exec_one(&Plan::command(args)?, flags.without(CallFlags::TYPED), timeout)?)
+        typed::typed(args, self.exec_one(&mut Plan::command(args)?, flags.without(CallFlags::TYPED), timeout)?)
     }
 
-    fn exec_one(&self, plan: &Plan<'_>, flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+    fn exec_one(&self, plan: &mut Plan<'_>, flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         let (reply, pool) = self.exec(plan, flags, timeout)?;
         match reply.error_line(0) {
             Some(line) => Err(self.shared.context().report(judge::error_of(plan, line, pool.name()))),
@@ -130,15 +130,43 @@ impl Client {
         refuse_typed(flags)?;
         if flags.has(CallFlags::ATOMIC) {
             flags.check_atomic()?;
-            return self.exec(&Plan::atomic(list)?, flags, timeout).map(|(reply, _)| reply);
+            return self.exec(&mut Plan::atomic(list)?, flags, timeout).map(|(reply, _)| reply);
         }
         if flags.has(CallFlags::EACH) {
-            return self.exec_one(&Plan::one(list)?, flags, timeout);
+            return self.exec_one(&mut Plan::one(list)?, flags, timeout);
         }
-        self.exec(&Plan::list(list)?, flags, timeout).map(|(reply, _)| reply)
+        self.exec(&mut Plan::list(list)?, flags, timeout).map(|(reply, _)| reply)
     }
 
-    fn exec(&self, plan: &Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
+    fn exec(&self, plan: &mut Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
+        match plan.has_scripts() {
+            false => self.exec_plan(plan, call_flags, timeout),
+            true => self.exec_scripts(plan, call_flags, timeout),
+        }
+    }
+
+    /// Runs a plan with scripts: by their hashes, as far as that can be mended where a server does not know them.
+    #[cold]
+    fn exec_scripts(&self, plan: &mut Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
+        let Some(scripts) = self.shared.context().scripts() else { return self.exec_plan(plan, call_flags, timeout) };
+        // A session does not send again, and NO_RETRY sends once.
+        let mends = self.session.is_none() && !plan.is_atomic() && !call_flags.has(CallFlags::NO_RETRY);
+        let keep = if mends { Keep::Last } else { Keep::None };
+        match plan.spelled_out(scripts, keep) {
+            None => {
+                plan.use_scripts(scripts, mends);
+                self.exec_plan(plan, call_flags, timeout)
+            }
+            Some(bytes) => {
+                let mut plan = reshaped(&bytes, plan.shape())?;
+                plan.use_scripts(scripts, mends);
+                self.exec_plan(&plan, call_flags, timeout)
+            }
+        }
+    }
+
+    #[inline]
+    fn exec_plan(&self, plan: &Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
         let context = self.shared.context();
         let _admitted = context.enter()?;
         if timeout == Timeout::DontWait {

@@ -165,6 +165,8 @@ pub struct ClientSettings {
     pub replica: ReplicaSettings,
     /// When a write counts as done.
     pub write: WriteSettings,
+    /// Whether scripts are sent by their hashes, and by their bodies where a server does not know the hash.
+    pub script_cache: bool,
     /// How large a reply may be.
     pub limits: Limits,
     /// From announced addresses to reachable ones.
@@ -393,6 +395,7 @@ impl Default for ClientSettings {
             retry: RetrySettings::default(),
             replica: ReplicaSettings::default(),
             write: WriteSettings::default(),
+            script_cache: true,
             limits: Limits::default(),
             address_map: AddressMap::default(),
         }

@@ -571,6 +571,15 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "script.cache",
+        "on",
+        Word(&[("on", |s| s.client.script_cache = true), ("off", |s| s.client.script_cache = false)]),
+        "Whether the scripts of EVAL and SCRIPT LOAD are kept (512 of them, 4 MiB). An EVAL of a script that was seen before \
+         goes out as EVALSHA, and a server that does not know the script of an EVALSHA, after a failover or SCRIPT FLUSH, \
+         gets it as EVAL: docs/scripts.md says where.",
+    )
+    .per_client(),
+    opt(
         "replica.addrs",
         "",
         Addresses(|s, v| s.fixed.replicas = v),

@@ -31,7 +31,7 @@ fn other_value(key: &str) -> &'static str {
         "reply.max_bytes" => "2048",
         "monitor" => "disconnect",
         "monitor.interval" | "failover.fence_max" => "777",
-        "failover.fence" => "off",
+        "failover.fence" | "script.cache" => "off",
         "tls" | "sentinel.tls" => "on",
         key if key.ends_with("tls.min_version") => "1.3",
         key if key.ends_with("tls.verify") => "ca",

@@ -5,6 +5,7 @@
 
 mod options;
 mod refuse;
+mod script;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub(crate) use options::NO_TIME;
 pub use options::{CallFlags, Target};
+pub(crate) use script::{Keep, reshaped, spelled_out};
 
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Unit, transaction};
@@ -31,20 +33,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) reads: bool,
     /// All commands may be sent again, whatever the outcome of the first attempt.
     pub(crate) repeatable: bool,
-    /// A script may have written before it was refused.
-    pub(crate) scripts: bool,
     /// Whether a command of the SCAN family is among them, and whether its cursor begins a scan.
     pub(crate) scan: Option<Scan>,
     pub(crate) slow: bool,
     pub(crate) blocks: Option<Blocks>,
-    /// It reads data that each node keeps for itself, and means the primary's.
-    pub(crate) local: bool,
+    /// What any of the commands is.
+    any: Flags,
     /// WAIT or WAITAOF is among them: they ask about the writes of their own connection.
     pub(crate) awaits: bool,
     /// The first command that needs a session.
     state: Option<String>,
     /// The first command that would break the pairing of commands and replies.
     unpaired: Option<String>,
+    /// The other form of the script that ends it.
+    other: Option<Box<script::OtherForm>>,
+}
+
+/// What of a plan an attempt sends: the commands from one on, the last of which may have two forms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) from: usize,
+    /// The server does not know the hash of the script: its body is sent.
+    pub(crate) by_body: bool,
 }
 
 /// Where a scan is.
@@ -171,14 +181,14 @@ impl<'a> Plan<'a> {
             what,
             reads: true,
             repeatable: true,
-            scripts: false,
             scan: None,
             slow: false,
             blocks: None,
-            local: false,
+            any: Flags::NONE,
             awaits: false,
             state: None,
             unpaired: None,
+            other: None,
         }
     }
 
@@ -189,8 +199,7 @@ impl<'a> Plan<'a> {
         let flags = class.flags;
         self.reads &= flags.has(Flags::READ);
         self.repeatable &= class.is_repeatable();
-        self.scripts |= flags.has(Flags::SCRIPT);
-        self.local |= flags.has(Flags::LOCAL);
+        self.any = self.any.and(flags);
         self.slow |= flags.has(Flags::SLOW);
         self.blocks = self.blocks.or(class.blocks);
         if flags.has(Flags::SCAN) {
@@ -211,6 +220,22 @@ impl<'a> Plan<'a> {
         if flags.has(Flags::SUBSCRIBE) || is(0, b"MONITOR") || is(0, b"SYNC") || is(0, b"PSYNC") || silences {
             self.unpaired.get_or_insert_with(|| if silences { "CLIENT REPLY".into() } else { name() });
         }
+    }
+
+    /// Whether a script is among the commands, which may have written before it was refused.
+    pub(crate) fn runs_scripts(&self) -> bool {
+        self.any.has(Flags::SCRIPT)
+    }
+
+    /// Whether a script is among the commands, or is loaded by them.
+    #[inline]
+    pub(crate) fn has_scripts(&self) -> bool {
+        self.any.has_any(Flags::SCRIPT.and(Flags::LOADS))
+    }
+
+    /// Whether it reads data that each node keeps for itself, and means the primary's.
+    pub(crate) fn is_local(&self) -> bool {
+        self.any.has(Flags::LOCAL)
     }
 
     /// Refuses what changes the state of the connection, which other calls share.

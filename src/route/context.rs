@@ -15,6 +15,7 @@ use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
+use crate::script::Scripts;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
 use crate::time::Deadline;
@@ -116,6 +117,11 @@ impl Context {
 
     pub(crate) fn settings(&self) -> Guard<Arc<ClientSettings>> {
         self.settings.load()
+    }
+
+    /// The scripts that were sent, if they are kept.
+    pub(crate) fn scripts(&self) -> Option<&Scripts> {
+        self.settings().script_cache.then(|| self.sentinel.scripts())
     }
 
     pub(super) fn set_settings(&self, settings: ClientSettings) {

@@ -200,7 +200,7 @@ impl Router {
             Target::Primary => false,
             Target::Replica => true,
             // Rule 15: a cursor belongs to its node, and the primary is the one that stays.
-            Target::Split => plan.reads && !plan.local && plan.scan.is_none() && !call.has(CallFlags::ON_PRIMARY),
+            Target::Split => plan.reads && !plan.is_local() && plan.scan.is_none() && !call.has(CallFlags::ON_PRIMARY),
         }
     }
 

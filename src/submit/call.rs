@@ -14,7 +14,7 @@ use crate::call::judge::{self, Verdict, judge};
 use crate::call::{Attempt, Way, durable};
 use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
-use crate::plan::{CallFlags, Plan};
+use crate::plan::{CallFlags, Plan, Stretch};
 use crate::pool::{Pool, SubmitLane, Traffic};
 use crate::queue::{Driven, Queue, Reservation, Source};
 use crate::resp::{Kind, Reply};
@@ -67,6 +67,8 @@ pub(super) struct Call {
     /// Its number, in the order of submission.
     pub(super) order: u64,
     pub(super) profile: CallProfile,
+    /// It may have to be sent again by the body of a script.
+    pub(super) scripts: bool,
     pub(super) state: Lock<CallState>,
 }
 
@@ -146,11 +148,15 @@ impl Call {
 
     /// Parses the call again. Needed only when an attempt fails or the call waits.
     pub(super) fn plan(&self) -> Result<Plan<'_>> {
-        match (self.bare, self.profile.atomic) {
+        let mut plan = match (self.bare, self.profile.atomic) {
             (true, _) => Plan::one(self.bytes()),
             (false, true) => Plan::wrapped(self.bytes()),
             (false, false) => Plan::list(self.bytes()),
+        }?;
+        if let Some(scripts) = self.router().context.scripts().filter(|_| self.scripts) {
+            plan.use_scripts(scripts, false);
         }
+        Ok(plan)
     }
 
     /// How many replies its unit has, if they are a list.
@@ -234,7 +240,7 @@ impl Call {
     fn transaction_ended_by(&self, reply: Reply, failover_seq: u64) -> std::result::Result<Reply, Reply> {
         let doubted = !self.profile.reads && self.router().context.service.failover_seq() != failover_seq;
         let Some(plan) = self.plan().ok().filter(|_| !doubted) else { return Err(reply) };
-        match judge(&plan, 0, self.flags, &self.router().context.settings().retry, Ok(reply.clone())) {
+        match judge(&plan, Stretch::default(), self.flags, &self.router().context.settings().retry, Ok(reply.clone())) {
             Verdict::Done { reply, demotion: None } => Ok(reply),
             _ => Err(reply),
         }
@@ -249,7 +255,8 @@ impl Call {
             return true;
         }
         let Ok(plan) = self.plan() else { return false };
-        let verdict = judge(&plan, 0, self.flags, &self.router().context.settings().retry, Ok(reply.clone()));
+        let verdict =
+            judge(&plan, Stretch::default(), self.flags, &self.router().context.settings().retry, Ok(reply.clone()));
         matches!(verdict, Verdict::Done { demotion: None, .. })
     }
 }

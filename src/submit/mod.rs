@@ -23,7 +23,7 @@ use crate::call::{Way, durable, gate};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit, transaction};
-use crate::plan::{CallFlags, Plan};
+use crate::plan::{CallFlags, Keep, Plan, spelled_out};
 use crate::pool::Traffic;
 use crate::queue::{Queue, Source};
 use crate::resp::list;
@@ -57,6 +57,7 @@ struct Part {
     range: Range<usize>,
     commands: u32,
     profile: CallProfile,
+    scripts: bool,
     deadline: Deadline,
 }
 
@@ -91,9 +92,36 @@ impl Submitter {
             true => Some(wrap(submission)?),
             false => None,
         };
-        let submission = Submission { commands: wrapped.as_deref().unwrap_or(submission.commands), ..submission };
+        let whole = Submission { commands: wrapped.as_deref().unwrap_or(submission.commands), ..submission };
+        let (parts, most_bytes) = self.parts(whole)?;
+        match self.spelled_out(submission, &parts) {
+            None => self.accept(client, whole, parts, most_bytes),
+            Some(commands) => self.submit(client, Submission { commands: &commands, ..submission }),
+        }
+    }
+
+    /// The commands by the bodies of the scripts that could not be sent again by them; `None`: there are none.
+    fn spelled_out(&self, submission: Submission<'_>, parts: &[Part]) -> Option<Vec<u8>> {
+        if !parts.iter().any(|part| part.scripts) {
+            return None;
+        }
+        let keep = match submission.flags {
+            flags if flags.has(CallFlags::ATOMIC | CallFlags::NO_RETRY) => Keep::None,
+            flags if flags.has(CallFlags::EACH) => Keep::Each,
+            _ => Keep::Last,
+        };
+        spelled_out(submission.commands, self.router.context.scripts()?, keep)
+    }
+
+    /// Takes calls that were looked up.
+    fn accept(
+        &self,
+        client: Arc<dyn Child>,
+        submission: Submission<'_>,
+        parts: Vec<Part>,
+        most_bytes: usize,
+    ) -> Result<()> {
         let Submission { commands, flags, queue, .. } = submission;
-        let (parts, most_bytes) = self.parts(submission)?;
         let guard = SubmitGuard::new(&self.router, client)?;
         let mut credits = queue.reserve_bytes(submission.token, parts.len(), commands.len(), most_bytes)?;
         let (list, bare) = (copy(commands)?, flags.has(CallFlags::EACH));
@@ -110,6 +138,7 @@ impl Submitter {
                 deadline: part.deadline,
                 order: self.next.fetch_add(1, Ordering::Relaxed),
                 profile: part.profile,
+                scripts: part.scripts && !flags.has(CallFlags::NO_RETRY),
             })
         };
         let calls: Vec<Arc<Call>> = parts.into_iter().map(make).collect();
@@ -128,11 +157,12 @@ impl Submitter {
         drop(settings);
         let shared = timeout.deadline(configured);
         let mut parts: Vec<Part> = Vec::new();
-        let mut add = |plan: &Plan<'_>, range: Range<usize>| {
+        let mut add = |plan: &mut Plan<'_>, range: Range<usize>| {
             let deadline = plan.blocks.map_or(shared, |_| plan.deadline(timeout, configured));
             let profile = self.profile(plan, flags, durable)?;
             parts.try_reserve(1).map_err(|_| Error::no_memory(commands.len(), "submitted commands"))?;
-            parts.push(Part { range, commands: plan.count(), profile, deadline });
+            let scripts = self.note_scripts(plan);
+            parts.push(Part { range, commands: plan.count(), profile, scripts, deadline });
             Ok::<_, Error>(())
         };
         if flags.has(CallFlags::EACH) {
@@ -142,18 +172,27 @@ impl Submitter {
                 place += 1;
                 let is_alone = command.range().len() == commands.len();
                 let refused = |error: Error| error.in_context(format_args!("command {place} of the list"));
-                add(&Plan::single(&command), command.range())
+                add(&mut Plan::single(&command), command.range())
                     .map_err(|error| if is_alone { error } else { refused(error) })
             })?;
         } else if flags.has(CallFlags::ATOMIC) {
-            add(&Plan::wrapped(commands)?, 0..commands.len())?;
+            add(&mut Plan::wrapped(commands)?, 0..commands.len())?;
         } else {
-            add(&Plan::list(commands)?, 0..commands.len())?;
+            add(&mut Plan::list(commands)?, 0..commands.len())?;
         }
         if parts.is_empty() {
             return Err(Error::new(Status::InvalidArg, "commands: the list is empty"));
         }
         Ok((parts, most_bytes))
+    }
+
+    /// Keeps the scripts of a call. Whether it has any.
+    #[inline]
+    fn note_scripts(&self, plan: &mut Plan<'_>) -> bool {
+        if plan.has_scripts() {
+            self.router.context.scripts().iter().for_each(|scripts| plan.use_scripts(scripts, false));
+        }
+        plan.has_scripts()
     }
 
     /// Describes a call, and refuses what cannot be submitted.

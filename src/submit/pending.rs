@@ -374,7 +374,7 @@ impl PendingQueue {
                     None => way,
                 };
                 let (way, submit_lane) = Opened::take(opened, way, call.traffic());
-                let unit = Unit { lease: gate::lease(&router.context, &plan), ..plan.unit(attempt.from()) };
+                let unit = Unit { lease: gate::lease(&router.context, &plan), ..attempt.unit(&plan) };
                 call.keep_attempt(attempt);
                 return match submit_lane {
                     Some(submit_lane) if unit.atomic && !submit_lane.lane().carries_transactions() => {

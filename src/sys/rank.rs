@@ -70,6 +70,7 @@ ranks! {
     Turns           state "Turns.now (client/session)"            "whose turn it is on a session"
     SessionLine     state "Line.state (client/line)"              "the submitted calls of a session"
     SessionCall     state "LineCall.state (client/line)"          "one submitted call of a session"
+    Scripts         state "Scripts.known (script)"                "the scripts that were sent"
     Census          state "Census.numbers (pool/census)"          "the numbers that a server gave its connections"
     Members         state "SentinelList.entries (topology/peers)"         "the Sentinels that are known"
     Deaf            state "Shared.deaf (topology/shared)"         "the Sentinels whose events may not be heard"

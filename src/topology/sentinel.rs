@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::service::{Driver, Service};
 use super::shared::Shared;
 use crate::config::Settings;
+use crate::script::Scripts;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
 
@@ -22,12 +23,15 @@ pub struct Sentinel {
     services: Lock<BTreeMap<String, Arc<Service>>>,
     /// Held while the settings are changed.
     configuring: Lock<()>,
+    /// The scripts that its clients have sent.
+    scripts: Scripts,
 }
 
 impl Sentinel {
     pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
         let services = Lock::new(Rank::Services, BTreeMap::new());
-        Arc::new(Self { shared, services, configuring: Lock::new(Rank::Configuring, ()) })
+        let configuring = Lock::new(Rank::Configuring, ());
+        Arc::new(Self { shared, services, configuring, scripts: Scripts::default() })
     }
 
     /// Locks the settings against other changes until the guard is dropped.
@@ -85,6 +89,11 @@ impl Sentinel {
     /// The service of this name, if it was asked for before.
     pub(super) fn known_service(&self, name: &str) -> Option<Arc<Service>> {
         self.services.lock().get(name).cloned()
+    }
+
+    /// The scripts that its clients have sent.
+    pub(crate) fn scripts(&self) -> &Scripts {
+        &self.scripts
     }
 
     /// Whether it was closed.

@@ -100,6 +100,16 @@ fn transaction_moves_money_and_doubles_it() {
 }
 
 #[test]
+fn script_counts_permits_on_a_server_that_has_forgotten_it() {
+    let deployment = Deployment::new("script").start();
+    let left = "ann: 2 left\nann: 1 left\nann: 0 left\nann: -1 left\n";
+    let bob = "bob: 2 left, though the server had forgotten the script\n";
+    assert_eq!(output_of("script", &deployment.sentinel_uri()), format!("{left}{bob}"));
+    let primary = deployment.primary_node("mymaster");
+    assert_eq!((primary.calls("eval"), primary.calls("evalsha")), (2, 4));
+}
+
+#[test]
 fn threads_get_their_own_answers() {
     let deployment = Deployment::new("threads").start();
     assert_eq!(output_of("threads", &deployment.sentinel_uri()), "16 threads, 501 calls each, 0 wrong\n");

@@ -68,6 +68,7 @@ mod rows_failover;
 mod rows_pools;
 mod rows_replicas;
 mod scans;
+mod scripts;
 mod session_submit;
 mod sessions;
 mod submit;

@@ -201,7 +201,8 @@ fn row_38_read_pool_separate_from_write_pool() {
 #[test]
 fn row_38_a_loaded_script_is_run_on_the_primary() {
     let d = with_replicas("loaded");
-    let sentinel = sentinel_of(&d, &[]);
+    // Otherwise the library would give the replicas the script: scripts.rs.
+    let sentinel = sentinel_of(&d, &[("script.cache", "off")]);
     let split = open(&sentinel, Target::Split, &[]);
     let run = |words: &[&str]| {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();

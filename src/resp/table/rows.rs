@@ -128,7 +128,8 @@ const GROUPS: &[Group] = &[
     // Each node has its own scripts and subscribers; those of the primary are meant.
     (REPEAT, NO, "SCRIPT EXISTS,SCRIPT SHOW"),
     (READ, NO, "SCRIPT HELP,FUNCTION DUMP,FUNCTION HELP,FUNCTION LIST,FUNCTION STATS"),
-    (NONE, NO, "SCRIPT KILL,SCRIPT LOAD,FUNCTION DELETE,FUNCTION KILL,FUNCTION LOAD"),
+    (Flags::LOADS, NO, "SCRIPT LOAD"),
+    (NONE, NO, "SCRIPT KILL,FUNCTION DELETE,FUNCTION KILL,FUNCTION LOAD"),
     (SLOW, NO, "SCRIPT FLUSH,FUNCTION FLUSH,FUNCTION RESTORE"),
     (STATE, NO, "SCRIPT DEBUG"),
     // Messages. A replica would deliver a published one only to its own subscribers.

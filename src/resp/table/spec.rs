@@ -39,7 +39,10 @@ impl Flags {
     /// It reads data that each node keeps for itself, and means the primary's: only a client for replicas asks a replica.
     pub const LOCAL: Self = Self(1 << 12);
 
-    const NAMES: [(&'static str, Self); 13] = [
+    /// It gives the server a script, to be run by its hash.
+    pub const LOADS: Self = Self(1 << 13);
+
+    const NAMES: [(&'static str, Self); 14] = [
         ("READ", Self::READ),
         ("BLOCK", Self::BLOCK),
         ("STATE", Self::STATE),
@@ -53,6 +56,7 @@ impl Flags {
         ("REPEAT", Self::REPEAT),
         ("ARGS", Self::ARGS),
         ("LOCAL", Self::LOCAL),
+        ("LOADS", Self::LOADS),
     ];
 
     /// All of both.
