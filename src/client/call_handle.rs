@@ -9,19 +9,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{CallFlags, Client, Timeout};
 use crate::error::{Error, Result, Status};
 use crate::plan::Plan;
+use crate::pool::UNBLOCKING;
 use crate::queue::Queue;
 use crate::resp::{Kind, Reply, encode};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 use crate::time::Deadline;
-
-/// How long a blocking command may take to end on the server that was asked to end it.
-const UNBLOCKING: Duration = Duration::from_millis(50);
 
 /// A handle for one call after another.
 pub struct CallHandle {

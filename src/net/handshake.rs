@@ -161,7 +161,7 @@ pub struct ServerInfo {
     pub replication: Option<Replication>,
     /// INFO replication was asked.
     pub asked_info: bool,
-    /// The number of this connection since the start of the server; 0 if HELLO does not give it.
+    /// The number of this connection since the start of the server; 0 if the server does not tell it.
     pub id: u64,
     /// Something that was asked for was refused, or the server cannot serve yet.
     pub unmet: bool,
@@ -200,6 +200,8 @@ enum Asked {
     Auth,
     SetName,
     SetInfo,
+    /// The number of the connection, which HELLO would have given.
+    Id,
     NoEvict,
     NoTouch,
     Select,
@@ -208,6 +210,11 @@ enum Asked {
     Info,
     /// HELLO for the role alone, on a connection that was opened without it.
     HelloRole,
+}
+
+/// A connection's number in a reply; 0 if there is none.
+fn number(reply: &Reply, node: u32) -> u64 {
+    reply.int(node).and_then(|id| u64::try_from(id).ok()).unwrap_or_default()
 }
 
 /// A handshake in progress.
@@ -311,6 +318,9 @@ impl Handshake {
         if let Some(name) = self.options.client_name.clone() {
             self.say(out, Asked::SetName, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
         }
+        if self.options.expect != Expect::Sentinel {
+            self.say(out, Asked::Id, &[b"CLIENT", b"ID"]);
+        }
     }
 
     /// What follows either greeting.
@@ -357,6 +367,10 @@ impl Handshake {
     fn accepted(&mut self, asked: Asked, reply: &Reply) -> Result<Step> {
         match asked {
             Asked::Hello => self.hello(reply),
+            Asked::Id => {
+                self.info.id = number(reply, 0);
+                Ok(Step::More)
+            }
             Asked::HelloRole => {
                 self.hello_role = Role::of_hello(reply);
                 Ok(Step::More)
@@ -380,8 +394,7 @@ impl Handshake {
         }
         let proto = reply.find(0, b"proto").and_then(|id| reply.int(id));
         self.info.protocol = if proto == Some(2) { 2 } else { 3 };
-        let id = reply.find(0, b"id").and_then(|id| reply.int(id));
-        self.info.id = id.and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
+        self.info.id = reply.find(0, b"id").map_or(0, |id| number(reply, id));
         self.hello_role = Role::of_hello(reply);
         Ok(Step::More)
     }
@@ -402,7 +415,7 @@ impl Handshake {
             Asked::Auth if transient => Err(server_error("AUTH", line)),
             Asked::Auth => Err(server_error("AUTH", line).with_status(Status::Auth)),
             // Old servers and restricted users lack these; nothing depends on them.
-            Asked::SetInfo | Asked::HelloRole => Ok(Step::More),
+            Asked::SetInfo | Asked::Id | Asked::HelloRole => Ok(Step::More),
             Asked::SetName if is_unknown(line) || line.starts_with(b"NOPERM") => Ok(Step::More),
             Asked::Ping if !transient => Ok(Step::More),
             Asked::Info => self.informed(),

@@ -9,6 +9,7 @@ const PRIMARY: &str = "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
 const REPLICA: &str = "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:7000\r\n$9\r\nconnected\r\n:5\r\n";
 const SENTINEL: &str = "*2\r\n$8\r\nsentinel\r\n*0\r\n";
 const OK: &str = "+OK\r\n";
+const ID: &str = ":7\r\n";
 const UNKNOWN: &str = "-ERR unknown command 'X'\r\n";
 
 fn options(expect: Expect) -> HandshakeOptions {
@@ -70,11 +71,12 @@ fn an_old_server_gets_a_second_flight() {
     (old.auth, old.db, old.client_name) = (password("pw"), 2, Some("me".into()));
     let noauth = "-NOAUTH Authentication required.\r\n";
     let first = [UNKNOWN, noauth, noauth, noauth, noauth, noauth];
-    let second = [OK, OK, UNKNOWN, UNKNOWN, OK, "+PONG\r\n", PRIMARY];
+    let second = [OK, OK, ID, UNKNOWN, UNKNOWN, OK, "+PONG\r\n", PRIMARY];
     let (sent, ended) = talk(old.clone(), &[first.as_slice(), &second].concat());
     assert!(sent[0].starts_with("HELLO 3 AUTH default pw SETNAME me"), "{sent:?}");
-    assert!(sent[1].starts_with("AUTH pw CLIENT SETNAME me CLIENT SETINFO"), "{sent:?}");
-    assert_eq!(ended.unwrap().protocol, 2);
+    assert!(sent[1].starts_with("AUTH pw CLIENT SETNAME me CLIENT ID CLIENT SETINFO"), "{sent:?}");
+    let told = ended.unwrap();
+    assert_eq!((told.protocol, told.id), (2, 7), "as HELLO would have told");
     old.protocol = Protocol::Resp3;
     assert_eq!(fails(old, &first).status(), Status::Unsupported);
 }
@@ -83,8 +85,8 @@ fn an_old_server_gets_a_second_flight() {
 fn protocol_2_needs_one_flight_and_no_hello() {
     let mut two = options(Expect::Replica);
     (two.protocol, two.auth) = (Protocol::Resp2, password("pw"));
-    let (sent, ended) = talk(two, &[OK, OK, OK, "+PONG\r\n", REPLICA]);
-    assert!(sent.len() == 1 && sent[0].starts_with("AUTH pw CLIENT SETINFO"), "{sent:?}");
+    let (sent, ended) = talk(two, &[OK, UNKNOWN, OK, OK, "+PONG\r\n", REPLICA]);
+    assert!(sent.len() == 1 && sent[0].starts_with("AUTH pw CLIENT ID CLIENT SETINFO"), "{sent:?}");
     assert_eq!(ended.unwrap().protocol, 2);
 }
 
@@ -187,7 +189,7 @@ fn what_narrow_users_lack_is_not_needed_and_what_was_asked_for_is() {
     assert!(select("-LOADING Redis is loading the dataset in memory\r\n").has(flags::RETRYABLE));
     let mut named = options(Expect::Primary);
     (named.client_name, named.protocol) = (Some("me".into()), Protocol::Resp2);
-    let error = fails(named, &["-ERR Client names cannot contain that\r\n", OK, OK, "+PONG\r\n", PRIMARY]);
+    let error = fails(named, &["-ERR Client names cannot contain that\r\n", ID, OK, OK, "+PONG\r\n", PRIMARY]);
     assert!(error.message().contains("client.name=me") && !error.has(flags::RETRYABLE), "{error:?}");
 }
 
@@ -274,7 +276,7 @@ fn info_tells_what_hello_does_not() {
     let mut two = options(Expect::Primary);
     two.protocol = Protocol::Resp2;
     let hello_2 = hello("master").replace(":3", ":2");
-    let (sent, ended) = talk(two, &[OK, OK, "+PONG\r\n", NOPERM, &hello_2, NOPERM]);
+    let (sent, ended) = talk(two, &[ID, OK, OK, "+PONG\r\n", NOPERM, &hello_2, NOPERM]);
     assert!(sent[1] == "HELLO 2 INFO replication" && ended.unwrap().tells == Tells::Hello(2), "{sent:?}");
 }
 
@@ -284,7 +286,7 @@ fn who_may_ask_for_nothing_is_let_through_with_an_unknown_role() {
         let mut options = options(expect);
         options.protocol = Protocol::Resp2;
         let ping = if expect == Expect::Any { &[][..] } else { &["+PONG\r\n"] };
-        let (_, ended) = talk(options, &[&[OK, OK], ping, &[NOPERM, UNKNOWN, NOPERM]].concat());
+        let (_, ended) = talk(options, &[&[NOPERM, OK, OK], ping, &[NOPERM, UNKNOWN, NOPERM]].concat());
         let told = ended.unwrap();
         assert!(told.role == Role::Unknown && told.tells == Tells::Nothing && told.asked_info, "{told:?}");
     }
@@ -304,13 +306,13 @@ fn the_replication_id_comes_with_the_role_in_one_flight() {
     assert!(talk(any.clone(), &[HELLO, OK, OK, NOPERM, PRIMARY]).1.unwrap().replication.is_none());
     let (sent, ended) = talk(any.clone(), &[HELLO, OK, OK, &told, NOPERM]);
     assert!(sent.len() == 1 && ended.unwrap().role.is_primary(), "it is not asked twice");
-    let old = [UNKNOWN, UNKNOWN, UNKNOWN, &told, PRIMARY, UNKNOWN, UNKNOWN, &told, PRIMARY];
+    let old = [UNKNOWN, UNKNOWN, UNKNOWN, &told, PRIMARY, ID, UNKNOWN, UNKNOWN, &told, PRIMARY];
     assert!(talk(any, &old).1.unwrap().replication.is_some());
 }
 
 #[test]
 fn any_refusal_of_hello_leads_to_the_older_protocol_but_those_that_pass_or_are_about_the_login() {
-    let second = [OK, OK, "+PONG\r\n", PRIMARY];
+    let second = [ID, OK, OK, "+PONG\r\n", PRIMARY];
     for line in ["-ERR invalid protocol\r\n", "-NOPERM hello\r\n", "-NOPROTO sorry\r\n", "-ERR syntax\r\n"] {
         let (sent, ended) = talk(options(Expect::Primary), &[&[line, OK, OK, OK, OK], second.as_slice()].concat());
         assert!(sent.len() == 2 && ended.unwrap().protocol == 2, "{line}");
@@ -329,7 +331,7 @@ fn any_refusal_of_hello_leads_to_the_older_protocol_but_those_that_pass_or_are_a
 fn the_connections_of_a_node_come_to_one_protocol() {
     let old = options(Expect::Primary);
     let odd = "-ERR the proxy has a bad moment\r\n";
-    let (first, second) = ([odd, OK, OK, OK, OK], [OK, OK, "+PONG\r\n", PRIMARY]);
+    let (first, second) = ([odd, OK, OK, OK, OK], [ID, OK, OK, "+PONG\r\n", PRIMARY]);
     assert_eq!(talk(old.clone(), &[first.as_slice(), &second].concat()).1.unwrap().protocol, 2);
     let (sent, ended) = talk(old, &second);
     assert!(sent.len() == 1 && !sent[0].contains("HELLO") && ended.unwrap().protocol == 2, "{sent:?}");
@@ -339,7 +341,7 @@ fn the_connections_of_a_node_come_to_one_protocol() {
     assert!(error.status() == Status::Connect && error.has(flags::RETRYABLE), "{error}");
     // An older server was put in its place.
     assert_eq!(talk(new.clone(), &[&[UNKNOWN, OK, OK, OK, OK], second.as_slice()].concat()).1.unwrap().protocol, 2);
-    assert!(talk(new, &second).0[0].starts_with("CLIENT SETINFO"));
+    assert!(talk(new, &second).0[0].starts_with("CLIENT ID CLIENT SETINFO"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::time::Deadline;
 use census::Census;
 pub use loans::Loan;
 use loans::Loans;
-pub use submit_lane::{SubmitLane, Traffic};
+pub use submit_lane::{SubmitLane, Traffic, UNBLOCKING};
 
 /// How long a connection that a discovery has opened is kept for the next caller.
 const OFFERED: Duration = Duration::from_secs(1);

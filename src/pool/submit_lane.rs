@@ -32,8 +32,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(10);
 const READER_GRACE: Duration = Duration::from_millis(1);
 /// Two batches may be unanswered: while the server works on one, the next one is being written.
 const BATCHES: usize = 2;
-/// How long the server may take to end a blocking command that is cancelled.
-const UNBLOCK: Duration = Duration::from_millis(50);
+/// How long the server may take to end a blocking command that it was asked to end.
+pub const UNBLOCKING: Duration = Duration::from_millis(50);
 /// The poller forgets a lane that has been idle for this long; the pool's upkeep still checks it.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -142,7 +142,7 @@ impl SubmitLane {
         let asked = worker::dial(Host::of(pool.name()), true, move || {
             let unit = Unit { bytes: Bytes::Raw(&bytes), list: None, at_most_once: true, lease: None, atomic: false };
             // The caller waits for the command to end, and closes its connection if it does not.
-            drop(pool.exec_among(unit, false, Deadline::after(UNBLOCK), None, &|| Ok(())));
+            drop(pool.exec_among(unit, false, Deadline::after(UNBLOCKING), None, &|| Ok(())));
         });
         asked.is_ok()
     }

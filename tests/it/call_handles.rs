@@ -61,7 +61,14 @@ fn a_cancelled_handle_sends_nothing() {
 #[test]
 fn a_blocking_command_is_cancelled_by_the_server() {
     let d = single("call-unblock");
-    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    for protocol in ["2", "3"] {
+        is_cancelled_by_the_server(&d, protocol);
+    }
+}
+
+fn is_cancelled_by_the_server(d: &Deployment, protocol: &str) {
+    let client = to_primary(&sentinel_of(d, &[("protocol", protocol)]), &[]);
+    ok(&client, "DEL q");
     let primary = d.primary_node(SERVICE);
     let (call, pops) = (Arc::new(CallHandle::default()), primary.calls("client|unblock"));
     let popping = start(&call, &client, "BLPOP q 0");
@@ -149,8 +156,10 @@ fn another_command_is_cancelled_at_once_and_says_whether_it_may_have_run() {
 #[test]
 fn a_blocking_command_that_cannot_be_ended_by_the_server_ends_all_the_same() {
     let d = single("call-cut");
-    let client = to_primary(&sentinel_of(&d, &[("protocol", "2")]), &[]);
     let primary = d.primary_node(SERVICE);
+    let said = primary.cmd(&["ACL", "SETUSER", "default", "-client|unblock"]);
+    assert_eq!(said.text(), "OK");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
     let call = Arc::new(CallHandle::default());
     let popping = start(&call, &client, "BLPOP q 0");
     eventually("it blocks", SOON, || blocked(&primary) == 1);
