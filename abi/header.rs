@@ -5,7 +5,7 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
@@ -13,6 +13,7 @@ const SOURCES: [(&str, &str); 11] = [
     ("sentinel", "sentinels"),
     ("client", "clients"),
     ("call", "calls that can be cancelled and interrupted"),
+    ("scan", "scans"),
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),
     ("reply", "replies"),
     ("queue", "queues"),

@@ -327,6 +327,13 @@ typedef struct vigie_queue vigie_queue;
 typedef struct vigie_reply vigie_reply;
 
 /**
+ * A scan from its beginning to its end, page by page, on one node.
+ *
+ * Threads: [X]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_scan vigie_scan;
+
+/**
  * The Sentinels of a deployment and what they said: clients are made from it.
  *
  * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
@@ -1292,6 +1299,78 @@ int vigie_call_is_cancelled(const vigie_call *call);
  * Since: 0.1.0.
  */
 void vigie_call_free(vigie_call *call);
+
+/* ---- scans ------------------------------------------------------------------------------------------------------- */
+
+/**
+ * A scan from its beginning to its end: SCAN, HSCAN, SSCAN or ZSCAN with cursor 0 and any other arguments.
+ * vigie_scan_next() gives its pages. All of them come from one server, in one role: a cursor means something only there.
+ *
+ * After a failover, a restart of the server, or when the replica that is scanned is no longer read from, nobody can say
+ * which elements were given already. Then the scan ends with VIGIE_ERR_SCAN_INTERRUPTED, or begins anew on the present
+ * node, at most max_restarts times, and gives elements a second time; vigie_scan_restarts() counts that.
+ *
+ * Lengths: argc, argv and argvlen as for vigie_cmd_exec(); VIGIE_CMD() makes them.
+ * Ownership: *out is the caller's, for vigie_scan_free(). Arguments are copied; the client is kept alive.
+ * Blocks: no: the first vigie_scan_next() sends the first command.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client or out is NULL, another command, a cursor other than 0, a bad argc, argv or
+ * argvlen; VIGIE_ERR_INVALID_STATE: client is a session; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_scan_for(vigie_client *client,
+                            size_t argc,
+                            const char *const *argv,
+                            const size_t *argvlen,
+                            uint32_t max_restarts,
+                            vigie_scan **out,
+                            vigie_error **err);
+
+/**
+ * The next page of a scan: an ARRAY with at least one element: names of SCAN and SSCAN, pairs of HSCAN and ZSCAN, as the
+ * server gives them. VIGIE_OK without a reply: the scan is over, and every element that was there from the beginning to
+ * the end of the last pass was given; one may come twice, as with every SCAN.
+ *
+ * A page that was lost with its connection is asked for again within the time. After any other error than
+ * VIGIE_ERR_SCAN_INTERRUPTED the next call goes on where the scan was.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit.
+ * Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
+ * Ownership: *out is the caller's, for vigie_reply_free(); NULL at the end. out may be NULL: the page is discarded.
+ * Blocks: up to timeout_ms.
+ * Threads: [X].
+ * Errors: VIGIE_ERR_SCAN_INTERRUPTED: see vigie_scan_for(), and every later call gives it again;
+ * VIGIE_ERR_INVALID_STATE: another thread waits for a page; VIGIE_ERR_INVALID_ARG: scan is NULL; as vigie_cmd_exec().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_scan_next(vigie_scan *scan,
+                             int64_t timeout_ms,
+                             vigie_reply **out,
+                             vigie_error **err);
+
+/**
+ * How often a scan has begun anew. If the number has grown with a page, this page is the first one of another pass.
+ *
+ * Ownership: nothing changes hands.
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: none: 0 for NULL, for what is no scan, and while another thread waits for a page.
+ * Since: 0.1.0.
+ */
+uint32_t vigie_scan_restarts(const vigie_scan *scan);
+
+/**
+ * Frees a scan, at its end or before.
+ *
+ * Ownership: the handle is gone; NULL is a no-op. In a forked child the memory is left alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_scan_free(vigie_scan *scan);
 
 /* ---- command lists (for C and C++; other languages can encode RESP themselves) ----------------------------------- */
 

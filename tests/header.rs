@@ -65,16 +65,29 @@ fn every_section_holds_the_functions_of_its_noun() {
     let titles: Vec<&str> = sections.iter().map(|section| section.split([' ', ':']).next().unwrap()).collect();
     assert_eq!(
         titles,
-        ["the", "errors", "configuration", "sentinels", "clients", "calls", "command", "replies", "queues", "publish"],
+        [
+            "the",
+            "errors",
+            "configuration",
+            "sentinels",
+            "clients",
+            "calls",
+            "scans",
+            "command",
+            "replies",
+            "queues",
+            "publish"
+        ],
         "the titles in their order"
     );
-    let nouns: [&[&str]; 10] = [
+    let nouns: [&[&str]; 11] = [
         &["version", "has", "status", "threads"],
         &["error"],
         &["config"],
         &["sentinel"],
         &["primary", "replica", "split", "session", "cmd", "cmds", "client"],
         &["call"],
+        &["scan"],
         &["batch"],
         &["reply"],
         &["queue", "events"],

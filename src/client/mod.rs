@@ -6,6 +6,7 @@
 
 mod call_handle;
 mod line;
+mod scan;
 mod session;
 mod shared;
 mod stats;
@@ -20,12 +21,14 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::resp::{Reply, typed};
 use crate::submit::Submission;
+use crate::time::Deadline;
 use crate::topology::Sentinel;
 
 use session::{Session, executed};
 use shared::Shared;
 
 pub use call_handle::CallHandle;
+pub use scan::ScanLoop;
 pub use stats::stats_maps;
 
 pub use crate::plan::{CallFlags, Target};
@@ -196,6 +199,31 @@ impl Client {
     ) -> Result<(Reply, Arc<Pool>)> {
         session.check(self.shared.context(), plan, call_flags)?;
         session.exec(&self.shared, plan, plan.deadline(timeout, session.settings.timeout_call))
+    }
+
+    /// Refuses a scan loop where it has no place.
+    fn check_scannable(&self) -> Result<()> {
+        if self.session.is_some() {
+            let text =
+                "a scan loop cannot be made from a session: make it from the client that the session was made from";
+            return Err(Error::new(Status::InvalidState, text));
+        }
+        self.shared.context().check_open()
+    }
+
+    /// Runs one step of a scan. Returns the reply, the generation of the node that gave it, and the node's name.
+    fn exec_scan(&self, args: &[&[u8]], flags: CallFlags, deadline: Deadline) -> Result<(Reply, u64, String)> {
+        let timeout = match deadline.left() {
+            None => Timeout::Unlimited,
+            Some(left) if left.is_zero() => Timeout::DontWait,
+            Some(left) => Timeout::Ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
+        };
+        let mut plan = Plan::command(args)?;
+        let (reply, pool) = self.exec(&mut plan, flags, timeout)?;
+        match reply.error_line(0) {
+            Some(line) => Err(self.shared.context().report(judge::error_of(&plan, line, pool.name()))),
+            None => Ok((reply, self.shared.router().scan_generation(&pool), pool.name().to_owned())),
+        }
     }
 
     /// Copies a list of commands and runs it without waiting. Its completion arrives on the queue. With `EACH` every command is a

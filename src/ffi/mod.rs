@@ -27,6 +27,7 @@ mod handle;
 mod packed;
 pub mod queue;
 pub mod reply;
+pub mod scan;
 pub mod sentinel;
 pub mod sub;
 pub mod types;

@@ -46,6 +46,13 @@ pub struct vigie_call {
     _opaque: (),
 }
 
+/// A scan from its beginning to its end, page by page, on one node.
+///
+/// Threads: [X]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_scan {
+    _opaque: (),
+}
+
 /// A subscription: messages of channels, patterns and shard channels, on a queue.
 ///
 /// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.

@@ -243,6 +243,11 @@ impl Router {
         scan::land(&self.scans, plan, from, pool, trip, outcome)
     }
 
+    /// The generation of a node that was scanned: it grows when the server is started anew or changes its role. 0: nothing is known.
+    pub(crate) fn scan_generation(&self, pool: &Arc<Pool>) -> u64 {
+        self.scans.lock().generation(pool).unwrap_or(0)
+    }
+
     /// The node may have lost its role: its connections serve nothing new, it is not dialled for a while, and the Sentinels are
     /// asked.
     pub(crate) fn doubt(&self, pool: &Pool, why: &Error) {

@@ -71,7 +71,7 @@ impl Scans {
         self.nodes.iter().find(|node| node.is(pool))
     }
 
-    fn generation(&self, pool: &Arc<Pool>) -> Option<u64> {
+    pub(super) fn generation(&self, pool: &Arc<Pool>) -> Option<u64> {
         self.node(pool).map(|node| node.origin.generation)
     }
 

@@ -311,6 +311,28 @@ static void queues(void) {
   vigie_queue_free(queue);
 }
 
+static void scans(void) {
+  vigie_scan *scan = (vigie_scan *)rubbish;
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_scan_for(NULL, 0, NULL, NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("out is NULL", NO_OUT, vigie_scan_for(client, VIGIE_CMD("SCAN", "0"), 0, NULL, &error));
+  REFUSED("client is NULL", scan, vigie_scan_for(NULL, VIGIE_CMD("SCAN", "0"), 0, &scan, &error));
+  REFUSED("client is not a handle", scan, vigie_scan_for((vigie_client *)rubbish, VIGIE_CMD("SCAN", "0"), 0, &scan, &error));
+  REFUSED("argc is 0", scan, vigie_scan_for(client, 0, NULL, NULL, 0, &scan, &error));
+  REFUSED("argv is NULL", scan, vigie_scan_for(client, 1, NULL, NULL, 0, &scan, &error));
+  REFUSED("runs SCAN, HSCAN", scan, vigie_scan_for(client, VIGIE_CMD("GET", "0"), 0, &scan, &error));
+  REFUSED("begins with cursor 0", scan, vigie_scan_for(client, VIGIE_CMD("HSCAN", "h"), 0, &scan, &error));
+  GIVES(VIGIE_OK, vigie_scan_for(client, VIGIE_CMD("SCAN", "0"), UINT32_MAX, &scan, &error));
+  CHECK(vigie_scan_next(NULL, 1000, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("scan is NULL", out, vigie_scan_next(NULL, 1000, &out, &error));
+  REFUSED("scan is a vigie_client", out, vigie_scan_next((vigie_scan *)client, 1000, &out, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_scan_next(scan, 0, &out, &error));
+  CHECK(vigie_scan_restarts(scan) == 0 && vigie_scan_restarts(NULL) == 0 && vigie_scan_restarts((vigie_scan *)rubbish) == 0);
+  vigie_scan_free(scan);
+  vigie_scan_free(NULL);
+  vigie_scan_free((vigie_scan *)rubbish);
+}
+
 static void calls(void) {
   vigie_call *call = vigie_call_new();
   vigie_reply *out = (vigie_reply *)rubbish;
@@ -424,6 +446,7 @@ int main(void) {
   clients();
   replies();
   queues();
+  scans();
   calls();
   subscriptions();
   errors();

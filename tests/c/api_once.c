@@ -326,6 +326,24 @@ static void call_handle(vigie_client *client) {
   vigie_call_free(call);
 }
 
+static void scan_loop(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_scan *scan = NULL;
+  vigie_reply *page = NULL;
+  unsigned pages = 0;
+  vigie_reply_free(RUN(client, "SADD", "api:set", "a", "b", "c"));
+  GIVES(VIGIE_OK, vigie_scan_for(client, VIGIE_CMD("SSCAN", "api:set", "0"), 1, &scan, &error));
+  for (;; pages++) {
+    GIVES(VIGIE_OK, vigie_scan_next(scan, VIGIE_TIMEOUT_DEFAULT, &page, &error));
+    if (page == NULL) break;
+    CHECK(vigie_reply_type(page, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(page, VIGIE_ROOT) == 3);
+    vigie_reply_free(page);
+  }
+  GIVES(VIGIE_OK, vigie_scan_next(scan, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  CHECK(pages == 1 && vigie_scan_restarts(scan) == 0);
+  vigie_scan_free(scan);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -343,6 +361,7 @@ int main(void) {
   pipeline(client);
   submits(client);
   subscription(client);
+  scan_loop(client);
   call_handle(client);
   knowledge(client);
   session(client);

@@ -110,6 +110,17 @@ fn script_counts_permits_on_a_server_that_has_forgotten_it() {
 }
 
 #[test]
+fn scan_counts_the_keys_of_a_replica() {
+    let deployment = Deployment::new("scan-example").start();
+    let primary = deployment.primary_node("mymaster");
+    (0..250).for_each(|n| _ = primary.cmd(&["SET", &format!("user:{n}"), "v"]));
+    assert_eq!(primary.cmd(&["WAIT", "2", "5000"]), support::Value::Int(2));
+    let output = output_of("scan", &deployment.sentinel_uri());
+    assert!(output.starts_with("250 keys on ") && output.ends_with("pages, begun anew 0 times\n"), "{output}");
+    assert_eq!(primary.calls("scan"), 0);
+}
+
+#[test]
 fn threads_get_their_own_answers() {
     let deployment = Deployment::new("threads").start();
     assert_eq!(output_of("threads", &deployment.sentinel_uri()), "16 threads, 501 calls each, 0 wrong\n");

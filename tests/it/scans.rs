@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{CallFlags, Client, Target, Timeout};
-use vigie::error::{Status, flags};
+use vigie::client::{CallFlags, Client, ScanLoop, Target, Timeout};
+use vigie::error::{Error, Status, flags};
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
@@ -284,4 +284,120 @@ fn a_failed_scan_never_asks_whether_it_ran() {
     watch.service(SERVICE, |state| state.replicas[0].flags = "s_down,slave".into());
     refresh(&sentinel);
     interrupted(&readers, "SCAN 17", &replica.addr());
+}
+
+fn looped(client: &Arc<Client>, line: &str, most_restarts: u32) -> Result<ScanLoop, Error> {
+    ScanLoop::new(client, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>(), most_restarts)
+}
+
+/// The elements of the next page; empty at the end.
+fn elements(scan: &ScanLoop) -> Result<Vec<String>, Error> {
+    let page = scan.next(Timeout::Default)?;
+    let word = |page: &vigie::resp::Reply, id| String::from_utf8_lossy(page.bytes(id).unwrap_or_default()).into_owned();
+    let words = page.map(|page| page.children(0).map(|id| word(&page, id)).collect::<Vec<_>>());
+    assert!(words.as_ref().is_none_or(|words| !words.is_empty()), "a page has elements");
+    Ok(words.unwrap_or_default())
+}
+
+fn gives(node: &FakeNode, line: &str, cursor: &str, elements: &[&str]) {
+    let elements = elements.iter().map(|element| Value::bulk(*element)).collect();
+    node.fault(line, Fault::Reply(Value::Array(vec![Value::bulk(cursor), Value::Array(elements)])));
+}
+
+#[test]
+fn the_loop_goes_on_where_it_was_and_never_on_another_node() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    gives(&old, "SCAN 0", "17", &["a"]);
+    gives(&old, "SCAN 17", "23", &[]);
+    gives(&old, "SCAN 23", "42", &["b", "c"]);
+    let [strict, patient] = [("SCAN 0 MATCH x*", 0), ("scan 0 MATCH y*", 1)]
+        .map(|(line, most_restarts)| looped(&client, line, most_restarts).expect("a scan"));
+    assert_eq!([&strict, &patient].map(|scan| elements(scan).expect("a page")), [["a"], ["a"]]);
+    // A page without elements is none, and one whose answer is lost is asked for again.
+    old.fault_times("SCAN 23", 1, Fault::Close);
+    assert_eq!(elements(&strict).expect("a page"), ["b", "c"]);
+    assert!(old.count("SCAN 17") == 1 && old.count("SCAN 23") >= 2, "{:?}", old.commands());
+    // After an error of another kind it is where it was.
+    fails(Status::Timeout, strict.next(Timeout::DontWait));
+    old.fault_times("SCAN 42", 1, Fault::Error("ERR for once".into()));
+    fails(Status::Server, strict.next(Timeout::Default));
+    old.fault_times("SCAN 42", 1, Fault::Reply(Value::Int(3)));
+    fails(Status::Protocol, strict.next(Timeout::Default));
+    gives(&old, "SCAN 42", "43", &["d"]);
+    assert_eq!(elements(&strict).expect("a page"), ["d"]);
+    gives(&old, "SCAN 43", "43", &[]);
+    let error = fails(Status::Timeout, strict.next(Timeout::Ms(60)));
+    assert!(error.has(flags::RETRYABLE), "{error}");
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    gives(&new, "SCAN 0", "0", &["e"]);
+    for _ in 0..2 {
+        let error = fails(Status::ScanInterrupted, strict.next(Timeout::Default));
+        assert!(error.message().contains(&old.addr()), "{error}");
+    }
+    assert_eq!((new.count("SCAN"), strict.restarts()), (0, Some(0)));
+    assert_eq!((elements(&patient).expect("a page"), patient.restarts()), (vec!["e".to_owned()], Some(1)));
+    assert_eq!([&patient, &patient].map(|scan| elements(scan).expect("the end")), [[""; 0], [""; 0]]);
+    assert_eq!((new.count("SCAN"), new.count("SCAN 23")), (1, 0));
+}
+
+#[test]
+fn the_loop_runs_on_what_has_cursors_and_on_no_session() {
+    let primary = Scripted::primary();
+    let client = to_primary(&handle(&told(&primary.addr(), &[]), &[]), &[]);
+    for line in ["GET k", "SCAN", "SCAN 5", "HSCAN h", "HSCAN h 1", "BF.SCANDUMP k 0", ""] {
+        fails(Status::InvalidArg, looped(&client, line, 0).map(drop));
+    }
+    let session = client.session(None).expect("a session");
+    fails(Status::InvalidState, looped(&session, "SCAN 0", 0).map(drop));
+    assert!(KINDS.iter().all(|kind| looped(&client, &format!("{kind} 0 COUNT 5"), 0).is_ok()));
+    client.close(Timeout::Ms(1000)).expect("nothing runs");
+    fails(Status::Closed, looped(&client, "SCAN 0", 0).map(drop));
+}
+
+#[test]
+fn scenario_65_a_scan_ends_or_begins_anew_at_a_failover() {
+    let d = Deployment::new("scan-loop").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let client = to_primary(&sentinel, &[]);
+    let mut lines = Vec::new();
+    // More fields than a hash gives on one page.
+    for n in 0..600 {
+        lines.extend([
+            format!("SET key-{n} v"),
+            format!("HSET h f{n} v"),
+            format!("SADD s m{n}"),
+            format!("ZADD z {n} m{n}"),
+        ]);
+    }
+    run(&client, &lines.iter().map(String::as_str).collect::<Vec<_>>()).expect("written");
+    call(&client, "SET last v", (2 & 0xFF) << 24, Timeout::Default).expect("both replicas have all");
+    let rest = |scan: &ScanLoop| {
+        let mut found = std::collections::BTreeSet::new();
+        loop {
+            match elements(scan).unwrap_or_else(|error| panic!("{:?} {error}", error.status())) {
+                page if page.is_empty() => return found,
+                page => found.extend(page),
+            }
+        }
+    };
+    let whole = |line: &str, most| looped(&client, line, most).expect("a scan");
+    assert_eq!(rest(&whole("SCAN 0 MATCH key-* COUNT 20", 0)).len(), 600);
+    let pairs =
+        ["HSCAN h 0 COUNT 20", "SSCAN s 0 COUNT 20", "ZSCAN z 0 COUNT 20"].map(|line| rest(&whole(line, 0)).len());
+    assert_eq!(pairs, [601, 600, 1200], "fields with one value; members; members and scores");
+    let begun = ["SCAN 0 MATCH key-* COUNT 20", "HSCAN h 0 COUNT 20"].map(|line| [0, 5].map(|most| whole(line, most)));
+    begun.iter().flatten().for_each(|scan| assert!(!elements(scan).expect("a first page").is_empty()));
+    let old = d.failover(SERVICE);
+    let new = d.wait_switched(SERVICE, &old);
+    eventually("the client is there", SOON, || client.topology().is_ok() && ok(&client, "SET moved v") == "OK");
+    assert_eq!(new.cmd(&["GET", "moved"]).text(), "v");
+    for [strict, patient] in &begun {
+        fails(Status::ScanInterrupted, strict.next(Timeout::Default));
+        let found = rest(patient).len();
+        assert!([600, 601].contains(&found) && patient.restarts() == Some(1), "{found} {:?}", patient.restarts());
+    }
 }
