@@ -445,7 +445,9 @@ fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
     if error.has(flags::MAYBE_EXECUTED) {
         return (!by_caller).then(|| Effect::Suspect(error.message().to_owned()));
     }
-    let refused_wait = error.status() == Status::Replicas && !error.server_code().is_empty();
+    // A server without WAITAOF, or without an append-only file, is a primary all the same.
+    let is_role = error.server_code() != "ERR" || error.message().contains("replica instances");
+    let refused_wait = error.status() == Status::Replicas && !error.server_code().is_empty() && is_role;
     refused_wait.then(|| Effect::Doubt(Error::new(Status::Role, error.message()).with_flags(flags::RETRYABLE)))
 }
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::attempt::{Attempt, Facts, Next, Step};
+use super::durable::{self, Need};
 use super::way::{self, Way};
-use super::{durable, gate, judge, loaned};
+use super::{gate, judge, loaned};
 use crate::config::RetrySettings;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Failure, Outcome, Unit};
@@ -82,8 +83,8 @@ fn attempt_once(
     let slow = plan.slow || call.has(CallFlags::SLOW);
     loop {
         let way = way::prepare(router, plan, call, attempt, attempt.deadline)?;
-        let outcome = match (way.replicas, &way.trip) {
-            (0, None) => send(router, plan, attempt.unit(plan), &way, slow, attempt),
+        let outcome = match (way.need, &way.trip) {
+            (Need::NONE, None) => send(router, plan, attempt.unit(plan), &way, slow, attempt),
             _ => send_extended(router, plan, &way, slow, attempt),
         };
         match outcome {
@@ -113,13 +114,13 @@ fn is_done(context: &Context, plan: &Plan<'_>, way: &Way, reply: &Reply) -> bool
 #[cold]
 fn send_extended(router: &Router, plan: &Plan<'_>, way: &Way, slow: bool, attempt: &Attempt<Arc<Pool>>) -> Outcome {
     let unit = attempt.unit(plan);
-    match (way.replicas, &way.trip) {
-        (0, Some(trip)) if trip.asks => {
+    match (way.need, &way.trip) {
+        (Need::NONE, Some(trip)) if trip.asks => {
             let bytes = asking(unit).map_err(Failure::unsent)?;
             send(router, plan, with_question(&bytes, unit), way, slow, attempt)
         }
-        (0, _) => send(router, plan, unit, way, slow, attempt),
-        (n, _) => durable::send(&router.context, plan, &way.route.pool, n, attempt),
+        (Need::NONE, _) => send(router, plan, unit, way, slow, attempt),
+        (need, _) => durable::send(&router.context, plan, &way.route.pool, need, attempt),
     }
 }
 

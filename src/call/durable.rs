@@ -1,4 +1,4 @@
-//! Writes that succeed only when enough replicas have acknowledged them (rules 16 and 17).
+//! Writes that succeed only when enough replicas have acknowledged them (rules 16 and 17), or when they are on disk.
 //!
 //! Guarantees: the write and its WAIT are one unit on a connection of their own; too few replicas is an error with the number of
 //! those that have the write, and is never repeated. Leaves to others: the fence. Without it an acknowledgement by some of the
@@ -24,16 +24,52 @@ const LATE: Duration = Duration::from_millis(120);
 /// The longest WAIT: 24 days.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// How many replicas must acknowledge this write; 0: none.
+/// The first version with WAITAOF.
+const WAITAOF_SINCE: u32 = 0x07_0200;
+
+/// What must have a write before it counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// So many replicas.
+    pub(crate) replicas: u32,
+    /// They have it on their disks, and the primary on its own.
+    pub(crate) on_disk: bool,
+}
+
+impl Need {
+    pub(crate) const NONE: Self = Self { replicas: 0, on_disk: false };
+}
+
+/// What must have this write.
 #[inline]
-pub(crate) fn replicas_needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<u32> {
+pub(crate) fn needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<Need> {
     if plan.reads || plan.blocks.is_some() {
-        return Ok(0);
+        return Ok(Need::NONE);
     }
-    match (call.replicas(), context.settings().write.replicas) {
-        (0, Replicas::None) => Ok(0),
-        (asked, configured) => weigh_replicas(context, asked, configured),
+    let write = context.settings().write;
+    match (call.replicas(), write.replicas, write.aof) {
+        (0, Replicas::None, false) => Ok(Need::NONE),
+        (asked, configured, on_disk) => {
+            weigh_replicas(context, asked, configured).map(|replicas| Need { replicas, on_disk })
+        }
     }
+}
+
+/// Refuses a write that a server cannot tell to be on disk, before it is sent.
+pub(crate) fn check_server(need: Need, pool: &Pool) -> Result<()> {
+    let version = pool.version();
+    if !need.on_disk || version == 0 || version >= WAITAOF_SINCE {
+        return Ok(());
+    }
+    let text = format!(
+        "write.aof needs WAITAOF, which {} with version {}.{}.{} does not have (Redis 7.2, Valkey): nothing was sent; set \
+         write.aof off, or use write.replicas",
+        pool.name(),
+        version >> 16,
+        version >> 8 & 255,
+        version & 255
+    );
+    Err(Error::new(Status::Unsupported, text).with_endpoint(pool.name()))
 }
 
 fn weigh_replicas(context: &Context, asked: u32, configured: Replicas) -> Result<u32> {
@@ -67,44 +103,51 @@ pub(crate) fn send(
     context: &Context,
     plan: &Plan<'_>,
     pool: &Arc<Pool>,
-    replicas: u32,
+    need: Need,
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
     let (unit, lease, deadline) = (attempt.unit(plan), gate::lease(context, plan), attempt.deadline);
     let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    check_server(need, pool).map_err(Failure::unsent)?;
     if unit.atomic {
         loaned::prepare_transaction(&mut loan, deadline)?;
     }
     gate::check(context, plan, &deadline, attempt.gate_wait).map_err(Failure::unsent)?;
-    let bytes = with_wait(unit, replicas, deadline).map_err(Failure::unsent)?;
+    let bytes = with_wait(unit, need, deadline).map_err(Failure::unsent)?;
     let commands = unit.list.unwrap_or(1);
     let list = Some(commands + 1);
     let unit_with_wait = Unit { bytes: Bytes::Raw(&bytes), list, at_most_once: true, lease, atomic: unit.atomic };
     let outcome = loaned::run(loan, unit_with_wait, deadline);
-    unwrap(context, plan, outcome, (unit.bytes.len(), unit.list), replicas, pool.name())
+    unwrap(context, plan, outcome, (unit.bytes.len(), unit.list), need, pool.name())
 }
 
 /// Encodes a write and its WAIT, whose timeout ends before the deadline.
-pub(crate) fn with_wait(unit: Unit<'_>, replicas: u32, deadline: Deadline) -> Result<Vec<u8>> {
+pub(crate) fn with_wait(unit: Unit<'_>, need: Need, deadline: Deadline) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let room = unit.bytes.len() + 48;
+    let room = unit.bytes.len() + 64;
     bytes.try_reserve_exact(room).map_err(|_| Error::no_memory(room, "a command"))?;
     unit.bytes.append_to(&mut bytes)?;
-    let patience = patience(deadline.left()).as_millis();
-    encode::command(&mut bytes, &[b"WAIT", replicas.to_string().as_bytes(), patience.to_string().as_bytes()]);
+    let (replicas, patience) = (need.replicas.to_string(), patience(deadline.left()).as_millis().to_string());
+    match need.on_disk {
+        false => encode::command(&mut bytes, &[b"WAIT", replicas.as_bytes(), patience.as_bytes()]),
+        true => encode::command(&mut bytes, &[b"WAITAOF", b"1", replicas.as_bytes(), patience.as_bytes()]),
+    }
     Ok(bytes)
 }
 
 /// Adds to the error of too few replicas what the caller can do about it. `listed`: how many replicas the source lists.
-fn explain(error: Error, replicas: u32, listed: usize, source: Source) -> Error {
+fn explain(error: Error, need: Need, listed: usize, source: Source) -> Error {
     if error.status() != Status::Replicas || !error.server_code().is_empty() {
         return error;
+    }
+    if need.on_disk {
+        return error.with_note("; it stands, and may be lost: see appendonly and appendfsync of these nodes");
     }
     let lists = match source {
         Source::Sentinels => "the Sentinels list",
         Source::Fixed => "replica.addrs lists",
     };
-    let remedy = match replicas as usize > listed {
+    let remedy = match need.replicas as usize > listed {
         true => "ask for no more than there are",
         false => "the others did not acknowledge it in time, see INFO replication of the primary",
     };
@@ -117,13 +160,13 @@ pub(crate) fn unwrap(
     plan: &Plan<'_>,
     outcome: Outcome,
     own: (usize, Option<u32>),
-    replicas: u32,
+    need: Need,
     node: &str,
 ) -> Outcome {
     let (bytes, list) = own;
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(bytes), ..failure })?;
-    judge_wait(plan, &whole, list, replicas, node).map_err(|failure| {
-        let error = explain(failure.error, replicas, context.service.load().replicas.len(), context.service.source());
+    judge_wait(plan, &whole, list, need, node).map_err(|failure| {
+        let error = explain(failure.error, need, context.service.load().replicas.len(), context.service.source());
         Failure { error, ..failure }
     })
 }
@@ -136,8 +179,17 @@ fn patience(left: Option<Duration>) -> Duration {
     (left - margin).clamp(Duration::from_millis(1), LONGEST)
 }
 
+/// The numbers that WAIT or WAITAOF gave: whether the primary has the write where it is to be, and how many replicas have.
+fn counted(whole: &Reply, of_wait: u32, need: Need) -> (bool, i64) {
+    let number = |node: Option<u32>| node.and_then(|node| whole.int(node)).unwrap_or(0).max(0);
+    match need.on_disk {
+        false => (true, number(Some(of_wait))),
+        true => (number(whole.child(of_wait, 0)) > 0, number(whole.child(of_wait, 1))),
+    }
+}
+
 /// Separates the reply of the write from the count of WAIT, and judges the count.
-fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, replicas: u32, node: &str) -> Outcome {
+fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, need: Need, node: &str) -> Outcome {
     let commands = list.unwrap_or(1);
     let mut own = ReplyBuilder::new();
     match list {
@@ -156,17 +208,26 @@ fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, replicas: u32, 
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
     };
     let of_wait = whole.child(0, commands);
-    let count = of_wait.and_then(|node| whole.int(node)).unwrap_or(0).max(0);
-    if !did_something || count >= i64::from(replicas) {
+    let replicas = need.replicas;
+    let (local, count) = of_wait.map_or((false, 0), |node| counted(whole, node, need));
+    if !did_something || (local && count >= i64::from(replicas)) {
         return Ok(reply);
     }
     let error = match of_wait.and_then(|node| whole.error_line(node)) {
         Some(line) => {
             let refused = Error::from_server(line, node);
-            let text = format!("executed by {node}, but whether {replicas} replicas have it is not known: {refused}");
+            let what = if need.on_disk { "it is on disk".to_owned() } else { format!("{replicas} replicas have it") };
+            let text = format!("executed by {node}, but whether {what} is not known: {refused}");
             Error::new(Status::Replicas, text).with_server_code(refused.server_code())
         }
-        None => Error::new(Status::Replicas, format!("executed by {node}, but {count} of {replicas} replicas have it")),
+        None => {
+            let text = match (need.on_disk, local) {
+                (false, _) => format!("executed by {node}, but {count} of {replicas} replicas have it"),
+                (true, true) => format!("executed by {node}, but {count} of {replicas} replicas have it on disk"),
+                (true, false) => format!("executed by {node}, which does not have it on disk yet"),
+            };
+            Error::new(Status::Replicas, text)
+        }
     };
     let error = error.with_endpoint(node).with_count(count);
     let error = if plan.is_atomic() { judge::with_results(plan, error, &reply) } else { error.with_reply(reply) };
@@ -182,24 +243,46 @@ mod tests {
         Plan::command(&[b"SET", b"k", b"v"]).unwrap()
     }
 
+    fn of(replicas: u32) -> Need {
+        Need { replicas, on_disk: false }
+    }
+
+    #[test]
+    fn on_disk_means_that_of_the_primary_and_those_of_the_replicas() {
+        let told = |local: i64, count: i64, replicas: u32| {
+            let whole = ReplyBuilder::new().array().text("OK").array().int(local).int(count).end().end().finish();
+            judge_wait(&write(), &whole, None, Need { replicas, on_disk: true }, "n")
+        };
+        assert!(told(1, 0, 0).is_ok() && told(1, 2, 2).is_ok() && told(1, 3, 2).is_ok());
+        for (local, count, replicas, words) in [
+            (0, 0, 0, "which does not have it on disk yet"),
+            (0, 2, 2, "on disk yet"),
+            (1, 1, 2, "1 of 2 replicas have it on disk"),
+        ] {
+            let error = told(local, count, replicas).unwrap_err().error;
+            assert_eq!((error.status(), error.count()), (Status::Replicas, count));
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+
     #[test]
     fn a_number_of_replicas_that_cannot_be_is_none() {
         let whole = ReplyBuilder::new().array().text("OK").int(-5).end().finish();
-        let failure = judge_wait(&write(), &whole, None, 1, "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, of(1), "n").unwrap_err();
         assert_eq!(failure.error.count(), 0, "{}", failure.error);
     }
 
     #[test]
     fn too_few_replicas_is_an_error_with_their_number() {
         let whole = ReplyBuilder::new().array().text("OK").int(1).end().finish();
-        let failure = judge_wait(&write(), &whole, None, 2, "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, of(2), "n").unwrap_err();
         assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
         assert_eq!(
             failure.error.reply().and_then(|reply| reply.bytes(0)),
             Some(&b"OK"[..]),
             "what it answered is kept"
         );
-        assert_eq!(judge_wait(&write(), &whole, None, 1, "n").unwrap().bytes(0), Some(&b"OK"[..]));
+        assert_eq!(judge_wait(&write(), &whole, None, of(1), "n").unwrap().bytes(0), Some(&b"OK"[..]));
     }
 
     #[test]
@@ -207,8 +290,8 @@ mod tests {
         let whole = ReplyBuilder::new().array().text("OK").int(0).end().finish();
         let told = |replicas: u32| {
             explain(
-                judge_wait(&write(), &whole, None, replicas, "n").unwrap_err().error,
-                replicas,
+                judge_wait(&write(), &whole, None, of(replicas), "n").unwrap_err().error,
+                of(replicas),
                 2,
                 Source::Sentinels,
             )
@@ -224,7 +307,7 @@ mod tests {
     fn a_wait_that_was_refused_says_so_and_has_the_sentinels_asked() {
         let line = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
         let whole = ReplyBuilder::new().array().text("OK").error(line).end().finish();
-        let error = judge_wait(&write(), &whole, None, 1, "n").unwrap_err().error;
+        let error = judge_wait(&write(), &whole, None, of(1), "n").unwrap_err().error;
         assert_eq!((error.status(), error.count(), error.server_code()), (Status::Replicas, 0, "UNBLOCKED"));
         assert!(error.message().contains(line), "{error}");
     }
@@ -240,8 +323,8 @@ mod tests {
     #[test]
     fn what_was_refused_needs_no_replicas() {
         let whole = ReplyBuilder::new().array().error("READONLY no").int(0).end().finish();
-        assert!(judge_wait(&write(), &whole, None, 2, "n").unwrap().error_line(0).is_some());
+        assert!(judge_wait(&write(), &whole, None, of(2), "n").unwrap().error_line(0).is_some());
         let whole = ReplyBuilder::new().array().int(1).error("ERR no").int(2).end().finish();
-        assert_eq!(judge_wait(&write(), &whole, Some(2), 2, "n").unwrap().count(0), 2);
+        assert_eq!(judge_wait(&write(), &whole, Some(2), of(2), "n").unwrap().count(0), 2);
     }
 }

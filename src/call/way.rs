@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::attempt::{Attempt, Effect, End, Leg, Step};
-use super::{durable, gate};
+use super::durable::{self, Need};
+use super::gate;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::Outcome;
 use crate::plan::{CallFlags, Plan};
@@ -18,8 +19,8 @@ use crate::time::{Deadline, Instant};
 /// The way of an attempt.
 pub(crate) struct Way {
     pub(crate) route: Route,
-    /// How many replicas must have the write.
-    pub(crate) replicas: u32,
+    /// What must have the write.
+    pub(crate) need: Need,
     /// The failover sequence when the attempt began. If it has changed by the end, the answer is doubtful.
     pub(crate) failover_seq: u64,
     /// The version of the topology by which the node was chosen.
@@ -42,13 +43,13 @@ pub(crate) fn prepare(
     let seen = router.ensure_topology(stale, version, patience)?;
     // Before the route is chosen: any change from here on makes the answer doubtful.
     let failover_seq = gate::wait(context, plan, patience, &attempt.deadline, &mut attempt.gate_wait)?;
-    let replicas = durable::replicas_needed(context, plan, call)?;
+    let need = durable::needed(context, plan, call)?;
     let version = context.service.version();
     match router.route(seen, plan, call, attempt.tried()) {
         Ok(route) => {
-            let scans = plan.scan.filter(|_| replicas == 0);
+            let scans = plan.scan.filter(|_| need == Need::NONE);
             let trip = scans.map(|_| router.begin_scan(&route.pool));
-            Ok(Way { route, replicas, failover_seq, version, trip })
+            Ok(Way { route, need, failover_seq, version, trip })
         }
         Err(error) => {
             attempt.unrouted(version, context.service.discovered());

@@ -112,6 +112,8 @@ pub enum ProbePolicy {
 pub struct WriteSettings {
     /// How many.
     pub replicas: Replicas,
+    /// They must have it on their disks, and the primary on its own.
+    pub aof: bool,
     /// Writes are refused if no majority of the Sentinels has named the primary for this long.
     pub majority: Option<Duration>,
 }

@@ -563,6 +563,15 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .per_client(),
     opt(
+        "write.aof",
+        "off",
+        Word(&[("on", |s| s.client.write.aof = true), ("off", |s| s.client.write.aof = false)]),
+        "Whether a write counts as done only when it is on the disk of the primary, and on those of as many replicas as \
+         `write.replicas` or VIGIE_CALL_REPLICAS(n) asks for (WAITAOF). Not in time: REPLICAS. Needs Redis 7.2 or Valkey, and \
+         `appendonly yes` on each of these nodes.",
+    )
+    .per_client(),
+    opt(
         "write.majority_ms",
         "off",
         DurationOrOff(200, DAY, |s, v| s.client.write.majority = v),

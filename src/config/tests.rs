@@ -32,7 +32,7 @@ fn other_value(key: &str) -> &'static str {
         "monitor" => "disconnect",
         "monitor.interval" | "failover.fence_max" => "777",
         "failover.fence" | "script.cache" => "off",
-        "tls" | "sentinel.tls" => "on",
+        "tls" | "sentinel.tls" | "write.aof" => "on",
         key if key.ends_with("tls.min_version") => "1.3",
         key if key.ends_with("tls.verify") => "ca",
         "failover.probe" => "eager",

@@ -165,6 +165,19 @@ pub struct ServerInfo {
     pub id: u64,
     /// Something that was asked for was refused, or the server cannot serve yet.
     pub unmet: bool,
+    /// As HELLO gives it, 7.2.4 as 0x070204; 0 if it does not.
+    pub version: u32,
+}
+
+/// The first three numbers of a version.
+fn version(text: &[u8]) -> u32 {
+    let number = |part: &[u8]| {
+        part.iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .fold(0, |n: u32, digit| n.saturating_mul(10).saturating_add(u32::from(*digit - b'0')))
+    };
+    let mut parts = text.split(|byte| *byte == b'.');
+    (0..3).fold(0, |whole, _| whole << 8 | number(parts.next().unwrap_or_default()).min(255))
 }
 
 impl ServerInfo {
@@ -178,6 +191,7 @@ impl ServerInfo {
             asked_info: false,
             id: 0,
             unmet: false,
+            version: 0,
         }
     }
 }
@@ -395,6 +409,7 @@ impl Handshake {
         let proto = reply.find(0, b"proto").and_then(|id| reply.int(id));
         self.info.protocol = if proto == Some(2) { 2 } else { 3 };
         self.info.id = reply.find(0, b"id").map_or(0, |id| number(reply, id));
+        self.info.version = reply.find(0, b"version").and_then(|id| reply.bytes(id)).map_or(0, version);
         self.hello_role = Role::of_hello(reply);
         Ok(Step::More)
     }

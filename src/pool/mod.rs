@@ -289,7 +289,7 @@ impl Pool {
         drop(inner);
         if let Some(conn) = offered.filter(|conn| conn.opened().elapsed() < OFFERED && conn.is_quiet()) {
             self.note(conn.socket());
-            self.census.count(conn.info().id, conn.opened());
+            self.census.count(conn.info().id, conn.info().version, conn.opened());
             return Ok((conn, round));
         }
         let (own, attempt) = (self.refusals.attempt()?, self.pause.attempt()?);
@@ -302,7 +302,7 @@ impl Pool {
             attempt.told(&opened);
         }
         // Before anything is sent on it.
-        opened.iter().for_each(|conn| self.census.count(conn.info().id, begun));
+        opened.iter().for_each(|conn| self.census.count(conn.info().id, conn.info().version, begun));
         opened.map(|conn| (conn, round))
     }
 
@@ -329,6 +329,11 @@ impl Pool {
     /// How many connections have been opened. As long as the number stays the same the answers come from the same server.
     pub fn opened(&self) -> u64 {
         self.census.opened()
+    }
+
+    /// The version of its server, 7.2.4 as 0x070204; 0 if it is not known.
+    pub fn version(&self) -> u32 {
+        self.census.version()
     }
 
     /// How often the server's connection numbers have gone back, which shows a restart.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::order::OrderClass;
 use super::pending::PendingQueue;
+use crate::call::durable::{self, Need};
 use crate::call::judge::{self, Verdict, judge};
-use crate::call::{Attempt, Way, durable};
+use crate::call::{Attempt, Way};
 use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Plan, Stretch};
@@ -294,12 +295,12 @@ impl InFlight {
             call.router().context.forget_blocking(self.submit_lane.lane().socket());
             self.submit_lane.release(outcome.as_ref().err().map(|failure| failure.error.clone()));
         }
-        match self.way.replicas {
-            0 => outcome,
-            n => {
+        match self.way.need {
+            Need::NONE => outcome,
+            need => {
                 let (context, own) = (&call.router().context, (self.own, self.list));
                 let plan = call.plan().map_err(|error| Failure::new(usize::MAX, error))?;
-                durable::unwrap(context, &plan, outcome, own, n, self.way.route.pool.name())
+                durable::unwrap(context, &plan, outcome, own, need, self.way.route.pool.name())
             }
         }
     }

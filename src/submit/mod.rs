@@ -19,7 +19,8 @@ use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
 use order::OrderClass;
 use pending::PendingQueue;
 
-use crate::call::{Way, durable, gate};
+use crate::call::durable::{self, Need};
+use crate::call::{Way, gate};
 use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit, transaction};
@@ -153,7 +154,7 @@ impl Submitter {
         let Submission { commands, flags, timeout, .. } = submission;
         let settings = self.router.context.settings();
         let (configured, most_bytes) = (settings.timeout_call, settings.submit_bytes);
-        let durable = settings.write.replicas != Replicas::None;
+        let durable = settings.write.replicas != Replicas::None || settings.write.aof;
         drop(settings);
         let shared = timeout.deadline(configured);
         let mut parts: Vec<Part> = Vec::new();
@@ -203,7 +204,7 @@ impl Submitter {
         let traffic = match plan.blocks {
             Some(_) => Traffic::Dedicated,
             // Where writes are durable by configuration, all calls for the primary share a lane, so that they start in order.
-            None if !from_replicas && (durable || durable::replicas_needed(&self.router.context, plan, call)? > 0) => {
+            None if !from_replicas && (durable || durable::needed(&self.router.context, plan, call)? != Need::NONE) => {
                 Traffic::Durable
             }
             None => Traffic::Plain,
@@ -257,7 +258,7 @@ impl Submitter {
             let list = call.replies();
             let unit =
                 Unit { bytes: Bytes::Raw(call.bytes()), list, at_most_once: at_most_once || atomic, lease, atomic };
-            let way = Way { route: route.clone(), replicas: 0, failover_seq, version, trip: None };
+            let way = Way { route: route.clone(), need: Need::NONE, failover_seq, version, trip: None };
             call.start(
                 unit,
                 call.share(&route),

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::call::{Call, InFlight, attach};
 use super::opening;
 use super::order::{OrderClass, StartOrder, Unjudged};
-use crate::call::{Attempt, Facts, Next, Step, Way, conclude, durable, end, gate, prepare};
+use crate::call::durable::{self, Need};
+use crate::call::{Attempt, Facts, Next, Step, Way, conclude, end, gate, prepare};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::Plan;
@@ -534,15 +535,16 @@ impl PendingQueue {
 /// Sends a call's unit, with the question in front of it or the WAIT behind it that it needs. False: the lane took nothing.
 fn send(call: &Arc<Call>, unit: Unit<'_>, way: Way, submit_lane: &Arc<SubmitLane>) -> bool {
     let deadline = call.share(&way.route);
-    let (replicas, asks) = (way.replicas, way.trip.as_ref().is_some_and(|trip| trip.asks));
+    let (need, asks) = (way.need, way.trip.as_ref().is_some_and(|trip| trip.asks));
+    let checked = durable::check_server(need, &way.route.pool);
     let in_flight = InFlight { way, submit_lane: Arc::clone(submit_lane), own: unit.bytes.len(), list: unit.list };
-    let extended = match (replicas, asks) {
-        (0, false) => return call.start(unit, deadline, in_flight, None),
-        (0, true) => asking(unit),
-        (n, _) => durable::with_wait(unit, n, deadline),
+    let extended = match (need, asks) {
+        (Need::NONE, false) => return call.start(unit, deadline, in_flight, None),
+        (Need::NONE, true) => asking(unit),
+        (need, _) => checked.and_then(|()| durable::with_wait(unit, need, deadline)),
     };
     match extended {
-        Ok(bytes) if replicas > 0 => {
+        Ok(bytes) if need != Need::NONE => {
             let list = Some(unit.list.unwrap_or(1) + 1);
             call.start(Unit { bytes: Bytes::Raw(&bytes), list, ..unit }, deadline, in_flight, None)
         }

@@ -1,6 +1,7 @@
 //! Durable writes: the rules 16 to 18, on real servers.
 
 use crate::calls;
+use crate::completions;
 use crate::stage;
 use crate::support;
 
@@ -285,4 +286,76 @@ fn rule_18_without_a_majority_of_the_sentinels_no_write_is_sent() {
     sentinels[1].cont();
     join(&held).expect("two of three are a majority again");
     assert_eq!(ok(&client, "GET k"), "held");
+}
+
+/// Durable on disk, on a scripted server that has WAITAOF.
+#[test]
+fn a_write_on_disk_is_done_when_the_primary_and_the_replicas_have_it_there() {
+    let node = Scripted::primary();
+    node.state(|state| state.door.version = "7.2.4".into());
+    let watch = told(&node.addr(), &[]);
+    let sentinel = handle(&watch, &[]);
+    let answers = |local: i64, count: i64| {
+        node.fault("WAITAOF", Fault::Reply(Value::Array(vec![Value::Int(local), Value::Int(count)])));
+    };
+    let alone = to_primary(&sentinel, &[("write.aof", "on")]);
+    answers(1, 0);
+    assert_eq!((ok(&alone, "SET k v").as_str(), node.count("WAITAOF 1 0"), node.count("WAIT")), ("OK", 1, 0));
+    assert_eq!((ok(&alone, "GET k").as_str(), node.count("WAITAOF")), ("v", 1), "a read waits for nobody");
+    answers(0, 0);
+    let error = too_few_on_disk(cmd(&alone, "INCR n"), 0);
+    assert!(error.message().contains("does not have it on disk yet"), "{error}");
+    let with_two = to_primary(&sentinel, &[("write.aof", "on"), ("write.replicas", "2")]);
+    answers(1, 1);
+    let error = too_few_on_disk(cmd(&with_two, "INCR n"), 1);
+    assert!(error.message().contains("1 of 2 replicas have it on disk"), "{error}");
+    let (queue, each) = (completions::queue(4), CallFlags::from_bits(CallFlags::EACH).expect("known"));
+    let submit = |client: &Client| {
+        client.cmds_submit(&list(&["INCR n"]), each, Timeout::Default, &queue, 1).expect("taken");
+        completions::one(&queue).1
+    };
+    too_few_on_disk(submit(&with_two), 1);
+    answers(1, 2);
+    assert_eq!((number(&with_two, "INCR n"), json(&submit(&with_two).expect("two have it"))), (4, "5".into()));
+    assert_eq!(node.count("WAITAOF 1 2"), 4);
+    // One call asks for more than the option.
+    call(&alone, "INCR n", replicas(2), Timeout::Default).expect("two have it");
+    // No append-only file: the write stands, and the server is the primary all the same.
+    let line = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+    node.fault("WAITAOF", Fault::Error(line.into()));
+    let (conns, error) = (node.accepted(), too_few_on_disk(cmd(&alone, "INCR n"), 0));
+    assert!(
+        error.message().contains("whether it is on disk is not known") && error.message().contains("appendonly"),
+        "{error}"
+    );
+    too_few_on_disk(cmd(&alone, "INCR n"), 0);
+    assert_eq!((ok(&alone, "GET n").as_str(), node.accepted()), ("8", conns), "each ran once, on the same connections");
+}
+
+#[track_caller]
+fn too_few_on_disk<T>(outcome: Result<T>, count: i64) -> Error {
+    let error = fails(Status::Replicas, outcome);
+    assert!(error.count() == count && !error.has(flags::RETRYABLE | flags::MAYBE_EXECUTED), "{error}");
+    error
+}
+
+#[test]
+fn a_server_that_cannot_tell_what_is_on_disk_is_sent_no_such_write() {
+    let node = Scripted::primary();
+    let watch = told(&node.addr(), &[]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[("write.aof", "on")]);
+    let (queue, each) = (completions::queue(4), CallFlags::from_bits(CallFlags::EACH).expect("known"));
+    client.cmds_submit(&list(&["SET k v"]), each, Timeout::Default, &queue, 1).expect("taken");
+    for outcome in [completions::one(&queue).1, cmd(&client, "SET k v"), run(&client, &["SET k v", "INCR n"])] {
+        let error = fails(Status::Unsupported, outcome);
+        for words in ["7.0.15", "WAITAOF", "nothing was sent", &node.addr()] {
+            assert!(error.message().contains(words), "{error}");
+        }
+        assert!(!error.has(flags::RETRYABLE | flags::MAYBE_EXECUTED), "{error}");
+    }
+    assert_eq!(
+        (node.count("SET"), node.count("INCR"), json(&cmd(&client, "GET k").expect("a read"))),
+        (0, 0, "null".into())
+    );
 }

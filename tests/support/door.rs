@@ -15,11 +15,12 @@ pub struct Door {
     pub setinfo: bool,
     /// `standalone` or `sentinel`, as HELLO says.
     pub mode: &'static str,
+    pub version: String,
 }
 
 impl Door {
     pub fn open(mode: &'static str) -> Door {
-        Door { login: None, hello: true, setinfo: true, mode }
+        Door { login: None, hello: true, setinfo: true, mode, version: "7.0.15".into() }
     }
 
     /// The answer; `None` if the command is for the server behind it.
@@ -108,7 +109,7 @@ impl Door {
         let number = |number| Value::Int(number);
         let fields = [
             ("server", Value::bulk("redis")),
-            ("version", Value::bulk("7.0.15")),
+            ("version", Value::bulk(&self.version)),
             ("proto", number(protocol.into())),
             ("id", number(call.conn as i64)),
             ("mode", Value::bulk(self.mode)),
