@@ -202,6 +202,12 @@ typedef enum {
   VIGIE_SERVICES_FOLLOW = (1 << 0)
 } vigie_services_flag;
 
+/** Bits of the flags of vigie_sentinel_metrics(). An unknown bit gives VIGIE_ERR_INVALID_ARG. */
+typedef enum {
+  /** OpenMetrics 1.0 in place of Prometheus 0.0.4. */
+  VIGIE_METRICS_OPENMETRICS = (1 << 0)
+} vigie_metrics_flag;
+
 /** Values of vigie_reply_type() and of the field type of vigie_node. More may come. */
 typedef enum {
   /** No such node. */
@@ -817,6 +823,42 @@ vigie_status vigie_sentinel_services(vigie_sentinel *sentinel,
                                      int64_t timeout_ms,
                                      vigie_reply **out,
                                      vigie_error **err);
+
+/**
+ * What the handle and its clients have done: a MAP with the Sentinels and the services, each with its failovers, how long they and the
+ * fence lasted, and its clients, those that were freed included. STATISTICS.md lists the keys ("handle").
+ *
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL; VIGIE_ERR_LIMIT: no memory for the reply; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_stats(vigie_sentinel *sentinel,
+                                  vigie_reply **out,
+                                  vigie_error **err);
+
+/**
+ * The same figures as text for Prometheus: a reply with one STRING, to be served as it is. Without flags it is the format 0.0.4
+ * (Content-Type: text/plain; version=0.0.4); with VIGIE_METRICS_OPENMETRICS it is OpenMetrics, which ends with # EOF (Content-Type:
+ * application/openmetrics-text; version=1.0.0; charset=utf-8). The names begin with vigie_; STATISTICS.md lists them. A program with
+ * several handles gives one of them at an address, or adds a label of its own.
+ *
+ * Lengths: flags: VIGIE_METRICS_OPENMETRICS, or 0.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or other flags; VIGIE_ERR_LIMIT: no memory for the text; VIGIE_ERR_CLOSED;
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_metrics(vigie_sentinel *sentinel,
+                                    uint32_t flags,
+                                    vigie_reply **out,
+                                    vigie_error **err);
 
 /**
  * Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use vigie::client::stats_maps;
+use vigie::client::{MetricInfo, connection_ends, metric_infos, stats_maps};
 use vigie::config::{Config, Described};
 use vigie::error::Status;
 use vigie::pubsub::{gap_causes, gap_map};
@@ -98,11 +98,34 @@ Types are those of `vigie_reply_type()`: *int* is `VIGIE_TYPE_INT`, *bool* `VIGI
 const STATISTICS_HEAD: &str = "\
 # Statistics
 
-<!-- Written from src/client/stats.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change the table, not this page. -->
+<!-- Written from src/client/stats.rs and src/meter/tally.rs by `UPDATE_DOCS=1 cargo test --test docs`. Change the tables, not this page. -->
 
 `vigie_client_stats()` gives a MAP of what a client has done since it was made, and of its connections as they are at this moment. It
 asks nobody and does not wait. Counters only grow; a session counts in the client that it was made from. The entries of `pools` come and go
-with their nodes, and their counters with them. A closed client gives `VIGIE_ERR_CLOSED`: read its last figures before the close.
+with their nodes; what is counted for a node goes on when it comes back, and stays in the sums of the client. A closed client gives
+`VIGIE_ERR_CLOSED`: read its last figures before the close.
+
+Latencies need no clock of their own: a connection reads the clock when a batch of calls is sent and when replies come, because it measures
+the round trip. So every reply counts, and none is sampled. A latency is that of the server and the network; the waits of a call before it
+is sent have figures of their own (`held_back`, `waits`, `waited_us`, `fenced_ms`). It is told for each connection, in buckets of which
+sixteen cover each doubling from 1 µs to 134 s, and added up here.
+
+`vigie_sentinel_stats()` gives the same for a whole handle, with what failovers have cost each service ([handle](#handle)): there the
+clients of a service and target are one map, and those that were freed stay in it. `vigie_sentinel_metrics()` gives that as
+[text for Prometheus](#metrics).
+";
+
+const METRICS_HEAD: &str = "
+## Metrics
+
+`vigie_sentinel_metrics()` gives Prometheus' text format 0.0.4, or OpenMetrics 1.0 (`VIGIE_METRICS_OPENMETRICS`), where HELP and TYPE have the
+name without `_total`. Clients of a service are added up, so that no two samples have the same labels. Counters do not go back when
+clients are freed or nodes leave; gauges of a pool are there only while it is. Beyond 64 nodes of a client those without a pool are added
+up under the endpoint `others`. The bounds of `round_trip_seconds` are powers of two of microseconds, because these are exact
+edges of the buckets that are counted.
+
+| name | type | labels | what it says |
+|---|---|---|---|
 ";
 
 const TOPOLOGY_HEAD: &str = "\
@@ -183,6 +206,15 @@ fn maps_page(head: &str, maps: &[MapInfo]) -> String {
         let _ = write!(page, "\n## {}\n\n{}", map.name, map_table(map));
     }
     page
+}
+
+/// The reasons for which connections are closed.
+fn ends() -> String {
+    let mut table = String::from("\n## Reasons for the end of a connection\n\n| reason | meaning |\n|---|---|\n");
+    for info in connection_ends() {
+        let _ = writeln!(table, "| `{}` | {} |", info.word, info.text);
+    }
+    table
 }
 
 fn map_table(map: &MapInfo) -> String {
@@ -272,7 +304,15 @@ fn errors_md_is_what_the_status_table_says() {
 
 #[test]
 fn statistics_md_topology_md_and_events_md_are_what_the_tables_of_the_maps_say() {
-    compare("STATISTICS.md", &maps_page(STATISTICS_HEAD, &stats_maps()));
+    let mut page = maps_page(STATISTICS_HEAD, &stats_maps());
+    page.push_str(&ends());
+    page.push_str(METRICS_HEAD);
+    for MetricInfo { name, kind, labels, help } in metric_infos() {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        let labels: Vec<_> = labels.split_whitespace().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(page, "| `vigie_{name}{suffix}` | {kind} | {} | {help} |", labels.join(", "));
+    }
+    compare("STATISTICS.md", &page);
     compare("TOPOLOGY.md", &maps_page(TOPOLOGY_HEAD, &topology_maps()));
     compare("EVENTS.md", &events());
 }

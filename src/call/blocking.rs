@@ -159,7 +159,7 @@ fn send(
 fn send_blocking(context: &Context, mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
     socket.iter().for_each(|socket| context.note_blocking(socket));
-    let outcome = loaned::run(loan, unit, deadline);
+    let outcome = loaned::run_untimed(loan, unit, deadline);
     socket.iter().for_each(|socket| context.forget_blocking(socket));
     outcome
 }

@@ -44,6 +44,9 @@ pub(crate) fn wait(
 /// As [`wait`], for a write that found the gate shut.
 #[cold]
 fn wait_shut(context: &Context, patience: Deadline, deadline: &Deadline, gate_wait: &mut GateWait) -> Result<u64> {
+    if !gate_wait.has_waited() {
+        context.count_held_back();
+    }
     loop {
         wait_for_fence(context, patience, gate_wait)?;
         let majority = context.settings().write.majority;

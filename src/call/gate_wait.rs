@@ -24,6 +24,11 @@ impl GateWait {
         self.0 = true;
     }
 
+    /// Whether the call has had to wait.
+    pub(crate) fn has_waited(self) -> bool {
+        self.0
+    }
+
     /// An error if the call has waited and no time is left for an answer.
     #[inline]
     pub(crate) fn check(self, deadline: &Deadline) -> Result<()> {

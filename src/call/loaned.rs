@@ -4,15 +4,27 @@
 //! is over. Leaves to others: which calls have such a connection (blocking, session).
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use crate::error::{Error, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit, transaction};
 use crate::pool::Loan;
 use crate::resp::Want;
-use crate::time::{Deadline, WriteLease};
+use crate::time::{Deadline, Instant, WriteLease};
 
 /// Sends a unit on a loan and receives its replies. After a failure the connection is discarded.
-pub(crate) fn run(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+pub(crate) fn run(loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
+    let meter = Arc::clone(loan.pool().meter());
+    let begun = Instant::now();
+    let outcome = run_untimed(loan, unit, deadline);
+    if outcome.is_ok() {
+        meter.answered(begun.elapsed());
+    }
+    outcome
+}
+
+/// As [`run`], for a unit that blocks: how long it takes says nothing about the server.
+pub(crate) fn run_untimed(mut loan: Loan, unit: Unit<'_>, deadline: Deadline) -> Outcome {
     let outcome = exchange(&mut loan, unit, deadline);
     if outcome.is_err() {
         loan.discard();

@@ -6,6 +6,7 @@
 
 mod call_handle;
 mod line;
+mod metrics;
 mod scan;
 mod session;
 mod shared;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result, Status};
 use crate::plan::{Keep, NO_TIME, Plan, reshaped};
 use crate::pool::Pool;
 use crate::queue::Queue;
-use crate::resp::{Reply, typed};
+use crate::resp::{Reply, ReplyBuilder, typed};
 use crate::submit::Submission;
 use crate::time::Deadline;
 use crate::topology::Sentinel;
@@ -28,8 +29,9 @@ use session::{Session, executed};
 use shared::Shared;
 
 pub use call_handle::CallHandle;
+pub use metrics::{MetricInfo, metric_infos};
 pub use scan::ScanLoop;
-pub use stats::stats_maps;
+pub use stats::{connection_ends, stats_maps};
 
 pub use crate::plan::{CallFlags, Target};
 pub use crate::pubsub::Subscription;
@@ -133,7 +135,9 @@ impl Client {
         refuse_typed(flags)?;
         if flags.has(CallFlags::ATOMIC) {
             flags.check_atomic()?;
-            return self.exec(&mut Plan::atomic(list)?, flags, timeout).map(|(reply, _)| reply);
+            let mut plan = Plan::atomic(list)?;
+            self.shared.context().count_transaction();
+            return self.exec(&mut plan, flags, timeout).map(|(reply, _)| reply);
         }
         if flags.has(CallFlags::EACH) {
             return self.exec_one(&mut Plan::one(list)?, flags, timeout);
@@ -243,10 +247,14 @@ impl Client {
         refuse_typed(flags)?;
         context.check_open()?;
         let submission = Submission { commands, flags, timeout, queue, token };
-        match &self.session {
+        let taken = match &self.session {
             Some(session) => line::submit(session, &self.shared, submission),
             None => self.shared.submit(submission),
+        };
+        if flags.has(CallFlags::ATOMIC) && taken.is_ok() {
+            context.count_transaction();
         }
+        taken
     }
 
     /// The primary and the replicas as they are known now, without network.
@@ -296,6 +304,19 @@ pub fn close_all(sentinel: &Arc<Sentinel>, timeout: Timeout) -> Result<()> {
     sentinel.close();
     let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
     closed.into_iter().collect()
+}
+
+/// What a handle and its clients have done.
+pub fn stats_of(sentinel: &Sentinel) -> Result<Reply> {
+    stats::of_handle(sentinel.figures()?)
+}
+
+/// The same as text for Prometheus.
+pub fn metrics_of(sentinel: &Sentinel, open_metrics: bool) -> Result<Reply> {
+    let text = metrics::text(sentinel.figures()?, open_metrics);
+    let mut out = ReplyBuilder::new();
+    out.text(&text);
+    out.try_finish()
 }
 
 /// Lists have no typed form.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::stats;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, quoted};
+use crate::meter::ClientFigures;
 use crate::net::{Conn, ConnectOptions};
 use crate::plan::Target;
 use crate::pubsub::{Subscription, SubscriptionSpec, Subscriptions};
@@ -112,11 +113,27 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> Result<Reply> {
-        stats::of(&self.router)
+        stats::of(self.figures())
+    }
+
+    fn figures(&self) -> ClientFigures {
+        ClientFigures { subscriptions: self.subscriptions.count() as u64, ..self.router.figures() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // First, so that the end of its connections is counted.
+        self.router.end();
+        self.context().sentinel.bury(self.figures());
     }
 }
 
 impl Child for Shared {
+    fn figures(&self) -> ClientFigures {
+        Shared::figures(self)
+    }
+
     fn close(&self, deadline: Deadline) -> Result<()> {
         Shared::close(self, deadline)
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
 use super::types::{
-    vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag, vigie_status,
+    vigie_config, vigie_error, vigie_metrics_flag, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag,
+    vigie_status,
 };
 use super::{config, dispose, guard, reply};
 use crate::client::{self, CallFlags, Timeout};
@@ -289,6 +290,70 @@ pub unsafe extern "C" fn vigie_sentinel_services(
             }
             let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
             reply::put(out, sentinel.services(flags & follow != 0, deadline)?);
+            Ok(())
+        })
+    }
+}
+
+/// What the handle and its clients have done: a MAP with the Sentinels and the services, each with its failovers, how long they and the
+/// fence lasted, and its clients, those that were freed included. STATISTICS.md lists the keys ("handle").
+///
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL; VIGIE_ERR_LIMIT: no memory for the reply; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_stats(
+    sentinel: *mut vigie_sentinel,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_stats", err, || {
+            reply::put(out, client::stats_of(&*handle::borrow(sentinel, "sentinel")?)?);
+            Ok(())
+        })
+    }
+}
+
+/// The same figures as text for Prometheus: a reply with one STRING, to be served as it is. Without flags it is the format 0.0.4
+/// (Content-Type: text/plain; version=0.0.4); with VIGIE_METRICS_OPENMETRICS it is OpenMetrics, which ends with # EOF (Content-Type:
+/// application/openmetrics-text; version=1.0.0; charset=utf-8). The names begin with vigie_; STATISTICS.md lists them. A program with
+/// several handles gives one of them at an address, or adds a label of its own.
+///
+/// Lengths: flags: VIGIE_METRICS_OPENMETRICS, or 0.
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: sentinel is NULL, or other flags; VIGIE_ERR_LIMIT: no memory for the text; VIGIE_ERR_CLOSED;
+/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_metrics(
+    sentinel: *mut vigie_sentinel,
+    flags: u32,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_sentinel_metrics", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let open_metrics = vigie_metrics_flag::VIGIE_METRICS_OPENMETRICS as u32;
+            let unknown = flags & !open_metrics;
+            if unknown != 0 {
+                return Err(args::invalid(format!(
+                    "flags: {unknown:#x} is unknown; VIGIE_METRICS_OPENMETRICS is known"
+                )));
+            }
+            reply::put(out, client::metrics_of(&sentinel, flags & open_metrics != 0)?);
             Ok(())
         })
     }

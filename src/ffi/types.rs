@@ -203,6 +203,13 @@ pub enum vigie_services_flag {
     VIGIE_SERVICES_FOLLOW = 1 << 0,
 }
 
+/// Bits of the flags of vigie_sentinel_metrics(). An unknown bit gives VIGIE_ERR_INVALID_ARG.
+#[repr(C)]
+pub enum vigie_metrics_flag {
+    /// OpenMetrics 1.0 in place of Prometheus 0.0.4.
+    VIGIE_METRICS_OPENMETRICS = 1 << 0,
+}
+
 /// The field kind of vigie_event: one bit each, so that they serve as a mask. More may come.
 #[repr(C)]
 pub enum vigie_event_kind {

@@ -26,6 +26,7 @@ mod writer;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::config::LaneSettings;
 use crate::error::{Error, Result, Status};
+use crate::meter::{End, Latencies};
 use crate::net::{In, Wire};
 use crate::resp::Reply;
 use crate::sys::fault::Fault;
@@ -70,6 +72,8 @@ pub struct Lane {
     reader: Lock<ReaderState>,
     words: CachePadded<[Word; WORDS]>,
     hints: CachePadded<Hints>,
+    /// Written under the lock of the state.
+    latencies: Arc<Latencies>,
     #[cfg(test)]
     hook: std::sync::OnceLock<Hook>,
 }
@@ -99,7 +103,9 @@ impl Lane {
         let spin = if processors > 1 { settings.spin } else { Duration::ZERO };
         let settings = LaneSettings { spin, ..settings };
         let state = if wire.is_secured() { LaneState::of_tls() } else { LaneState::new() };
+        let latencies = wire.tally().map_or_else(Arc::default, |tally| tally.node().lane());
         let lane = Self {
+            latencies,
             wire,
             endpoint,
             settings,
@@ -257,6 +263,16 @@ impl Lane {
         drop(self.kill(self.lock(), cause));
     }
 
+    /// Keeps its latencies out of those of its node: calls that block tell nothing about the server.
+    pub fn untimed(self) -> Self {
+        Self { latencies: Arc::default(), ..self }
+    }
+
+    /// Notes why its connection ends, unless that is known.
+    pub fn note_end(&self, end: End) {
+        self.wire.note_end(end);
+    }
+
     /// As [`Lane::shut`], if nothing is in flight. Returns true if the lane has ended; its other owners find it dead.
     pub fn shut_if_idle(&self, cause: impl FnOnce() -> Error) -> bool {
         let st = self.lock();
@@ -324,8 +340,10 @@ impl Lane {
     /// 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
     fn kill<'a>(&'a self, mut st: Locked<'a, LaneState>, cause: Error) -> Locked<'a, LaneState> {
         if st.dead.is_none() {
+            let end = End::of(&cause);
             st.dead = Some(cause.with_endpoint(&self.endpoint));
             self.hints.dead.store(true, Ordering::Relaxed);
+            end.iter().for_each(|end| self.wire.note_end(*end));
             self.wire.shutdown();
         }
         if st.writer.is_free() || Fault::SortedTooSoon.is_made() { self.fail_all(st) } else { st }

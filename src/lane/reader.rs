@@ -333,7 +333,7 @@ impl Lane {
                 _ => {}
             }
         }
-        st.received(Instant::now());
+        st.received(Instant::now(), &self.latencies);
         self.publish(&st);
         rd.corked = st.has_unsent();
         drop(st);

@@ -11,6 +11,7 @@ use super::role::LaneRole;
 use super::unit::{Completion, Failure, Outcome, Unit};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result};
+use crate::meter::Latencies;
 use crate::net::Out;
 use crate::resp::Want;
 use crate::sys::slot::{Completer, Order};
@@ -116,6 +117,8 @@ pub(super) struct LaneState {
     out_leased: Option<Arc<WriteLease>>,
     appended: u64,
     pub(super) sent: u64,
+    /// Whose round trips were recorded: the units up to this number, and as many more as were taken back unsent.
+    recorded: u64,
     /// Unanswered batches: the number of the last entry in each, and when it was sent.
     marks: VecDeque<(u64, Instant)>,
     srtt_us: f32,
@@ -148,6 +151,7 @@ impl LaneState {
             out_leased: None,
             appended: 0,
             sent: 0,
+            recorded: 0,
             marks: VecDeque::new(),
             srtt_us: 0.0,
             alone_us: ALONE_US,
@@ -389,20 +393,28 @@ impl LaneState {
             if entry.want != EntryWant::Nothing {
                 return Some((number, entry.waiter));
             }
+            self.recorded += 1;
         }
     }
 
-    /// Notes that replies came: drops the marks of answered batches and measures the round trip.
+    /// Notes that replies came: drops the marks of answered batches, measures the round trip, and records it for each reply.
     #[inline(always)]
-    pub(super) fn received(&mut self, now: Instant) {
+    pub(super) fn received(&mut self, now: Instant, latencies: &Latencies) {
         self.last_received = now;
         self.trim();
         while let Some((last, sent)) = self.marks.front().copied() {
             if last >= self.head {
+                if self.head > self.recorded {
+                    let sample = now.saturating_duration_since(sent).as_secs_f32() * 1e6;
+                    latencies.record(sample, self.head - self.recorded);
+                    self.recorded = self.head;
+                }
                 return;
             }
             self.marks.pop_front();
             let sample = now.saturating_duration_since(sent).as_secs_f32() * 1e6;
+            latencies.record(sample, (last + 1).saturating_sub(self.recorded));
+            self.recorded = self.recorded.max(last + 1);
             let gain = if sample < self.srtt_us { 0.25 } else { 0.02 };
             self.srtt_us =
                 if self.srtt_us == 0.0 { sample.max(1.0) } else { self.srtt_us + gain * (sample - self.srtt_us) };
@@ -414,6 +426,7 @@ impl LaneState {
         while self.ring.front().is_some_and(|entry| entry.want == EntryWant::Nothing) {
             self.ring.pop_front();
             self.head += 1;
+            self.recorded += 1;
         }
     }
 
@@ -596,6 +609,7 @@ mod tests {
     use super::super::unit::Bytes;
     use super::*;
     use crate::error::Status;
+    use crate::meter::Histogram;
     use crate::sys::slot::{self, Seen};
 
     fn one() -> Unit<'static> {
@@ -701,6 +715,24 @@ mod tests {
             assert_eq!(st.pop().unwrap().0, numbers[0]);
             assert_eq!(st.pop().unwrap().0, numbers[2]);
         });
+    }
+
+    #[test]
+    fn each_reply_is_recorded_once_and_what_was_taken_back_is_not() {
+        let (mut st, latencies) = (LaneState::new(), Latencies::default());
+        let mut counts = Vec::new();
+        with_units(4, &mut st, &mut |st, numbers| {
+            st.abandon(numbers[1]);
+            st.swap_out(Instant::now());
+            for answered in [1, 0, 2] {
+                (0..answered).for_each(|_| drop(st.pop()));
+                st.received(Instant::now(), &latencies);
+                let mut histogram = Histogram::default();
+                histogram.add_latencies(&latencies);
+                counts.push(histogram.count());
+            }
+        });
+        assert_eq!(counts, [1, 1, 3]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::socket::{Ready, Socket};
 use super::wire::{Filled, In, Sending, Wire};
 use crate::config::{ClientSettings, Endpoint, SentinelSettings, TcpSettings};
 use crate::error::{Error, Result, Status, flags};
+use crate::meter::{End, NodeMeter};
 use crate::resp::{DecodeError, Decoded, Limits, Reply, Want};
 use crate::time::{Deadline, WriteLease};
 use std::fmt;
@@ -368,6 +369,7 @@ impl Conn {
             let left = deadline.left();
             match self.wire.fill(&mut self.input, left) {
                 Ok(Filled::Closed) => {
+                    self.wire.note_end(End::Lost);
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
                     let what = format!("connection closed by {}", self.endpoint);
                     return Err(Error::from_io(Status::Io, what, &closed).with_endpoint(&self.endpoint));
@@ -387,6 +389,16 @@ impl Conn {
     pub fn request(&mut self, bytes: &[u8], want: Want, deadline: Deadline) -> Result<Reply> {
         self.send_all(bytes, deadline).map_err(|failed| failed.error)?;
         self.recv(want, deadline)
+    }
+
+    /// Counts what goes over it from now on, and its end, for this node.
+    pub fn count_for(&mut self, node: &Arc<NodeMeter>) {
+        self.wire.set_tally(node.opened());
+    }
+
+    /// Notes why it ends, unless that is known.
+    pub fn note_end(&self, end: End) {
+        self.wire.note_end(end);
     }
 
     /// What the handshake has found out about the server.
@@ -440,6 +452,7 @@ impl Conn {
     }
 
     fn failed(&self, what: &str, cause: &io::Error, deadline: Deadline) -> Error {
+        self.wire.note_end(End::Lost);
         let after = deadline.elapsed().as_millis();
         Error::from_io(Status::Io, format_args!("{what} {}", self.endpoint), cause)
             .with_note(format_args!(" (after {after} ms)"))
@@ -452,6 +465,7 @@ impl Conn {
     }
 
     fn undecodable(&self, error: &DecodeError) -> Error {
+        self.wire.note_end(End::Protocol);
         Error::new(error.status(), format!("reply of {}: {error}", self.endpoint)).with_endpoint(&self.endpoint)
     }
 }

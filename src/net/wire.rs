@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::socket::{Ready, Socket};
 use super::{Got, Tls};
 use crate::error::Result;
+use crate::meter::{End, Tally};
 use crate::resp::encode::Pieces;
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::Instant;
@@ -36,6 +37,8 @@ pub struct Wire {
     socket: Arc<Socket>,
     opened: Instant,
     tls: Option<Box<Tls>>,
+    /// Of a connection whose bytes and end are counted.
+    tally: Option<Box<Tally>>,
 }
 
 /// What a receive has brought.
@@ -59,7 +62,29 @@ impl Wire {
 
     /// As [`Wire::new`], with TLS, whose handshake is still to be done by [`Wire::secure`].
     pub fn secured(socket: Arc<Socket>, tls: Option<Tls>) -> Self {
-        Self { socket, opened: Instant::now(), tls: tls.map(Box::new) }
+        Self { socket, opened: Instant::now(), tls: tls.map(Box::new), tally: None }
+    }
+
+    /// Counts what goes over it from now on, and its end.
+    pub fn set_tally(&mut self, tally: Tally) {
+        self.tally = Some(Box::new(tally));
+    }
+
+    /// What it counts.
+    pub fn tally(&self) -> Option<&Tally> {
+        self.tally.as_deref()
+    }
+
+    /// Notes why it ends, unless that is known.
+    pub fn note_end(&self, end: End) {
+        self.tally.iter().for_each(|tally| tally.note_end(end));
+    }
+
+    #[inline]
+    fn received(&self, bytes: usize) {
+        if let Some(tally) = &self.tally {
+            tally.received(bytes);
+        }
     }
 
     /// Goes on with the handshake of TLS, without waiting. False: [`Wire::wait`] for input, and for room if [`Wire::has_unsent`].
@@ -114,10 +139,14 @@ impl Wire {
             return self.fill_secured(tls, input, timeout);
         }
         if let Some(received) = input.decoder.receive(|text, most| self.socket.recv_append(text, most, timeout)) {
-            return received.map(|got| if got == 0 { Filled::Closed } else { Filled::Straight });
+            return received.map(|got| {
+                self.received(got);
+                if got == 0 { Filled::Closed } else { Filled::Straight }
+            });
         }
         input.make_room();
         let got = self.socket.recv_into(&mut input.buffer, timeout)?;
+        self.received(got);
         (input.start, input.end) = (0, got);
         Ok(match got {
             0 => Filled::Closed,
@@ -141,7 +170,7 @@ impl Wire {
         }
         buffer.clear();
         let recv = |cipher: &mut [u8]| self.socket.recv_into(cipher, timeout);
-        let (mut got, mut recv) = (None, Some(recv));
+        let (mut got, mut recv, mut plaintext) = (None, Some(recv), 0);
         let straight = decoder.receive(|text, at_most| {
             let mut left = at_most;
             let outcome = tls.fill(cipher, recv.take().expect("called once"), self.send_now(), &mut |bytes| {
@@ -149,6 +178,7 @@ impl Wire {
                 text.extend_from_slice(now);
                 buffer.extend_from_slice(later);
                 left -= now.len();
+                plaintext += now.len();
             });
             got = Some(outcome);
             Ok(0)
@@ -161,6 +191,7 @@ impl Wire {
             }
         };
         (input.start, input.end) = (0, input.buffer.len());
+        self.received(plaintext + input.end);
         if got == Got::Full {
             *room = room.saturating_mul(4).min(*most);
         }
@@ -215,10 +246,14 @@ impl Wire {
 
     #[inline]
     fn put(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.tls {
+        let taken = match &self.tls {
             None => self.socket.send_parts(parts),
             Some(tls) => self.put_secured(tls, parts),
+        }?;
+        if let Some(tally) = &self.tally {
+            tally.sent(taken);
         }
+        Ok(taken)
     }
 
     #[cold]
@@ -275,6 +310,7 @@ impl Wire {
     /// Ends both directions: a thread that waits on the connection is woken, and the peer is notified.
     pub fn shutdown(&self) {
         self.socket.shutdown();
+        self.tally.iter().for_each(|tally| tally.ended());
     }
 }
 

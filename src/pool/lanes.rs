@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Failure, Lane, Outcome, Unit};
+use crate::meter::End;
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
@@ -180,7 +181,8 @@ impl Pool {
                 self.lanes.store(Arc::new(lanes));
                 true
             }
-            _ => {
+            opened => {
+                opened.iter().for_each(|(lane, _)| lane.note_end(End::Idle));
                 self.free_place(&mut inner);
                 false
             }
@@ -195,10 +197,11 @@ impl Pool {
         let at = lanes.iter().position(|lane| Arc::ptr_eq(lane, old));
         match (opened, at) {
             (Some((lane, round)), Some(at)) if inner.ended.is_none() && round == inner.loans.round() => {
+                old.note_end(End::Lifetime);
                 inner.draining.push(std::mem::replace(&mut lanes[at], lane));
                 self.lanes.store(Arc::new(lanes));
                 // Submitted calls may have shared the older one.
-                self.drain_submit_lanes(&mut inner, |_| true);
+                self.drain_submit_lanes(&mut inner, |_| None);
                 true
             }
             _ => {
@@ -210,22 +213,23 @@ impl Pool {
 
     /// Removes dead lanes from the choice.
     pub(super) fn drop_dead_lanes(&self) {
-        self.keep_lanes(|lane| !lane.is_dead());
+        // A dead lane knows itself why.
+        self.keep_lanes(|lane| lane.is_dead().then_some(End::Lost));
     }
 
-    /// Keeps some lanes in the choice. The others end when nothing is in flight on them any more.
-    pub(super) fn keep_lanes(&self, keep: impl Fn(&Lane) -> bool) {
-        self.drain_lanes(&mut self.lock(), keep);
+    /// Keeps the lanes in the choice to which `ends` gives no reason. The others end when nothing is in flight on them any more.
+    pub(super) fn keep_lanes(&self, ends: impl Fn(&Lane) -> Option<End>) {
+        self.drain_lanes(&mut self.lock(), ends);
     }
 
-    pub(super) fn drain_lanes(&self, inner: &mut Inner, keep: impl Fn(&Lane) -> bool) {
+    pub(super) fn drain_lanes(&self, inner: &mut Inner, ends: impl Fn(&Lane) -> Option<End>) {
         let lanes = self.lanes.load_full();
-        let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| keep(lane));
+        let (kept, gone): (Vec<_>, Vec<_>) = lanes.iter().cloned().partition(|lane| stays(lane, &ends));
         if !gone.is_empty() {
             self.lanes.store(Arc::new(kept));
             inner.draining.extend(gone);
         }
-        self.drain_submit_lanes(inner, keep);
+        self.drain_submit_lanes(inner, ends);
         self.drop_drained(inner);
     }
 
@@ -242,10 +246,11 @@ impl Pool {
     /// Opens the first lane, or waits for the caller that is doing so.
     pub(super) fn first_lane(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Lane>> {
         let mut inner = self.lock();
-        let mut unlucky = false;
+        let (mut unlucky, mut waits) = (false, None);
         loop {
             inner.check()?;
             if let Some(lane) = self.lanes.load().first() {
+                waits.iter().for_each(|begun: &Instant| self.meter.waited(begun.elapsed()));
                 return Ok(Arc::clone(lane));
             }
             if deadline.is_over() {
@@ -255,6 +260,7 @@ impl Pool {
             let Some(wait) = self.before_opening(&mut inner, unlucky) else { break };
             let attempt = inner.first.attempts;
             let wait = deadline.left_or(wait);
+            waits.get_or_insert_with(Instant::now);
             inner = self.first_opened.wait_timeout(inner, wait);
             match &inner.first.failure {
                 // Another caller's deadline, or a lost packet, says nothing about the node.
@@ -316,6 +322,13 @@ impl Pool {
         self.start_upkeep();
         Ok(lane)
     }
+}
+
+/// Whether a lane stays in the choice. One that does not knows from then on why it ends.
+pub(super) fn stays(lane: &Lane, ends: &impl Fn(&Lane) -> Option<End>) -> bool {
+    let end = ends(lane);
+    end.iter().for_each(|end| lane.note_end(*end));
+    end.is_none()
 }
 
 /// Whether an attempt failed for lack of time.

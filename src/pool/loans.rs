@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Inner, Pool};
 use crate::error::{Error, Result, Status, flags};
+use crate::meter::End;
 use crate::net::{Conn, Socket};
 use crate::resp::Want;
 use crate::sys::sync::{Condvar, Locked};
@@ -173,22 +174,28 @@ impl Loans {
         self.renew()
     }
 
-    /// Takes out the idle connections that are broken, or that `stays` does not keep.
-    pub(super) fn sweep(&mut self, stays: impl Fn(&Conn, Duration) -> bool) -> Vec<Conn> {
-        self.keep(|idle| idle.is_sound() && stays(&idle.conn, idle.since.elapsed()))
+    /// Takes out the idle connections that are broken, or to which `ends` gives a reason.
+    pub(super) fn sweep(&mut self, ends: impl Fn(&Conn, Duration) -> Option<End>) -> Vec<Conn> {
+        self.keep(|idle| match idle.is_sound() {
+            true => ends(&idle.conn, idle.since.elapsed()),
+            false => Some(End::Lost),
+        })
     }
 
     /// Takes out the idle connections that were asked and have not answered for `limit`, and asks those silent for `silent`.
     pub(super) fn ask_for_life(&mut self, silent: Duration, limit: Duration) -> Vec<Conn> {
-        self.keep(|idle| idle.is_alive(silent, limit))
+        self.keep(|idle| (!idle.is_alive(silent, limit)).then_some(End::Silent))
     }
 
-    fn keep(&mut self, mut stays: impl FnMut(&mut Idle) -> bool) -> Vec<Conn> {
+    fn keep(&mut self, mut ends: impl FnMut(&mut Idle) -> Option<End>) -> Vec<Conn> {
         let (mut kept, mut gone) = (VecDeque::with_capacity(self.idle.len()), Vec::new());
         for mut idle in self.idle.drain(..) {
-            match stays(&mut idle) {
-                true => kept.push_back(idle),
-                false => gone.push(idle.conn),
+            match ends(&mut idle) {
+                None => kept.push_back(idle),
+                Some(end) => {
+                    idle.conn.note_end(end);
+                    gone.push(idle.conn);
+                }
             }
         }
         self.idle = kept;
@@ -321,7 +328,9 @@ impl Pool {
 
     fn lend_idle(self: &Arc<Self>, inner: &mut Inner) -> Option<Loan> {
         while let Some(mut idle) = inner.loans.idle.pop_front() {
-            if self.is_too_old(&idle.conn) || !idle.is_ready() {
+            let old = self.is_too_old(&idle.conn);
+            if old || !idle.is_ready() {
+                idle.conn.note_end(if old { End::Lifetime } else { End::Lost });
                 inner.total -= 1;
                 continue;
             }
@@ -373,6 +382,7 @@ impl Pool {
             };
         }
         let received = inner.loans.leave(number);
+        self.meter.waited(begun.elapsed());
         inner.check()?;
         match received {
             Some(Handed::Conn(conn, round)) => Ok(self.lend(&mut inner, *conn, round)),
@@ -416,12 +426,15 @@ impl Pool {
         let mut inner = self.lock();
         inner.loans.lent.retain(|(lent, _)| *lent != id);
         inner.loans.units -= usize::from(of_unit);
-        let fit = !discarded
-            && round == inner.loans.round
-            && inner.ended.is_none()
-            && !self.is_too_old(&conn)
-            && conn.is_quiet();
-        if !fit {
+        let is_old = || self.is_too_old(&conn).then_some(End::Lifetime);
+        let end = inner
+            .end()
+            .or_else(|| discarded.then_some(End::GivenUp))
+            .or_else(|| (round != inner.loans.round).then_some(End::Disconnected))
+            .or_else(is_old)
+            .or_else(|| (!conn.is_quiet()).then_some(End::Lost));
+        if let Some(end) = end {
+            conn.note_end(end);
             drop(conn);
             return self.free_place(&mut inner);
         }
@@ -430,7 +443,7 @@ impl Pool {
 
     /// Closes idle connections, because their places are needed.
     pub(super) fn drop_idle(&self, inner: &mut Inner) {
-        inner.total -= inner.loans.sweep(|_, _| false).len();
+        inner.total -= inner.loans.sweep(|_, _| Some(End::Idle)).len();
     }
 
     /// Gives a place back.

@@ -21,6 +21,7 @@ use crossbeam_utils::CachePadded;
 use crate::config::{Endpoint, LaneSettings, PoolSettings};
 use crate::error::{Error, Result};
 use crate::lane::Lane;
+use crate::meter::{End, NodeMeter};
 use crate::net::{Conn, ConnectOptions, Pause, Socket};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock, Locked};
@@ -47,6 +48,8 @@ pub struct PoolSpec {
     pub lane: LaneSettings,
     /// The pause after a failure, which all who connect to the node in this role share.
     pub pause: Arc<Pause>,
+    /// Where its connections are counted.
+    pub meter: Arc<NodeMeter>,
 }
 
 /// The connections to one node.
@@ -73,6 +76,7 @@ pub struct Pool {
     first_opened: Condvar,
     served: CachePadded<AtomicUsize>,
     census: Census,
+    meter: Arc<NodeMeter>,
 }
 
 #[derive(Default)]
@@ -123,6 +127,10 @@ pub struct Counts {
     pub waiting: usize,
     /// Units that wait for replies on lanes.
     pub in_flight: usize,
+    /// Lanes that only submitted calls use, and the units on them.
+    pub submit_lanes: usize,
+    /// Units that wait for replies on them.
+    pub submitted: usize,
     /// Calls served, wrapping.
     pub served: usize,
 }
@@ -148,6 +156,7 @@ impl Pool {
             first_opened: Condvar::new(),
             served: CachePadded::default(),
             census: Census::default(),
+            meter: spec.meter,
         })
     }
 
@@ -179,6 +188,11 @@ impl Pool {
         drop((idle, offered));
     }
 
+    /// What its connections have counted.
+    pub fn meter(&self) -> &Arc<NodeMeter> {
+        &self.meter
+    }
+
     /// Closes idle connections now, and busy ones when they are done. The next call connects again.
     pub fn disconnect(&self) {
         let mut inner = self.lock();
@@ -189,8 +203,9 @@ impl Pool {
 
     /// Begins a new round of connections. The caller closes what is returned, outside the lock.
     fn renew(&self, inner: &mut Inner) -> Vec<Conn> {
-        self.drain_lanes(inner, |_| false);
+        self.drain_lanes(inner, |_| Some(End::Disconnected));
         let mut idle = inner.loans.renew();
+        idle.iter().for_each(|conn| conn.note_end(End::Disconnected));
         inner.total -= idle.len();
         self.serve_waiting(inner);
         idle.extend(inner.offered.take());
@@ -206,14 +221,16 @@ impl Pool {
         inner.ended = Some(cause.clone());
         inner.upkeep = None;
         let lanes = self.lanes.swap(Arc::default());
-        self.drain_submit_lanes(&mut inner, |_| false);
+        let end = End::of(&cause).unwrap_or(End::Closed);
+        self.drain_submit_lanes(&mut inner, |_| Some(end));
         let draining = std::mem::take(&mut inner.draining);
         let idle = inner.loans.end();
+        idle.iter().for_each(|conn| conn.note_end(end));
         inner.total -= lanes.len() + draining.len() + idle.len();
         let sockets = std::mem::take(&mut inner.sockets);
         let offered = inner.offered.take();
         drop(inner);
-        drop(offered);
+        drop((offered, idle));
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
         // After the lanes, so that their waiters get this cause.
@@ -228,7 +245,8 @@ impl Pool {
     /// The pool in numbers.
     pub fn counts(&self) -> Counts {
         let lanes = self.lanes.load();
-        let on_submit_lanes = self.own_submit_lanes().iter().map(|lane| lane.in_flight() as usize).sum::<usize>();
+        let submit_lanes = self.own_submit_lanes();
+        let submitted = submit_lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>();
         let inner = self.lock();
         let (idle, lent, waiting) = inner.loans.counts();
         Counts {
@@ -237,7 +255,9 @@ impl Pool {
             idle,
             lent,
             waiting,
-            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>() + on_submit_lanes,
+            in_flight: lanes.iter().map(|lane| lane.in_flight() as usize).sum::<usize>() + submitted,
+            submit_lanes: submit_lanes.len(),
+            submitted,
             served: self.served.load(Ordering::Relaxed),
         }
     }
@@ -287,7 +307,8 @@ impl Pool {
         let (round, options) = (inner.loans.round(), self.connect.load_full());
         let offered = inner.offered.take();
         drop(inner);
-        if let Some(conn) = offered.filter(|conn| conn.opened().elapsed() < OFFERED && conn.is_quiet()) {
+        if let Some(mut conn) = offered.filter(|conn| conn.opened().elapsed() < OFFERED && conn.is_quiet()) {
+            conn.count_for(&self.meter);
             self.note(conn.socket());
             self.census.count(conn.info().id, conn.info().version, conn.opened());
             return Ok((conn, round));
@@ -295,7 +316,11 @@ impl Pool {
         let (own, attempt) = (self.refusals.attempt()?, self.pause.attempt()?);
         let note = |socket: &Arc<Socket>| self.note(socket);
         let begun = Instant::now();
-        let opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
+        let mut opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
+        match &mut opened {
+            Ok(conn) => conn.count_for(&self.meter),
+            Err(_) => self.meter.refused(),
+        }
         // Retiring the pool ends the attempt: that is no fault of the node.
         if opened.is_ok() || !self.is_retired() {
             own.told(&opened);
@@ -376,6 +401,11 @@ impl Pool {
 }
 
 impl Inner {
+    /// Why its connections end, once the pool has ended.
+    fn end(&self) -> Option<End> {
+        self.ended.as_ref().map(|cause| End::of(cause).unwrap_or(End::Closed))
+    }
+
     fn check(&self) -> Result<()> {
         self.ended.clone().map_or(Ok(()), Err)
     }

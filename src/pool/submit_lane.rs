@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::lanes::stays;
 use super::{Inner, Loan, Pool};
 use crate::config::LaneSettings;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Completion, Driven, Lane, Unit};
+use crate::meter::End;
 use crate::resp::encode;
 use crate::sys::fork::PerProcess;
 use crate::sys::poll::{self, PollFd};
@@ -91,7 +93,7 @@ impl SubmitLane {
         let (carries, pool) = (conn.carries_transactions(), loan.pool());
         let settings = LaneSettings { hold_batches: BATCHES, ..pool.lane_settings };
         let unblock = Some((Arc::downgrade(pool), conn.info().id));
-        let lane = Lane::new(conn.into_wire(), pool.name.clone(), settings);
+        let lane = Lane::new(conn.into_wire(), pool.name.clone(), settings).untimed();
         lane.set_transactions(carries);
         Some(Self::new(Arc::new(lane), true, unblock))
     }
@@ -127,6 +129,7 @@ impl SubmitLane {
         let asked = self.asked_to_unblock.load(Ordering::Acquire);
         let unblocked = || Error::new(Status::Io, "its blocking command was to be ended by the server");
         if let Some(cause) = cause.or_else(|| asked.then(unblocked)) {
+            self.lane.note_end(End::GivenUp);
             self.lane.shut(cause);
         }
         self.claimed.store(false, Ordering::Release);
@@ -236,7 +239,8 @@ impl Pool {
         self.start_upkeep();
         let settings = LaneSettings { hold_batches: BATCHES, ..self.lane_settings };
         let unblock = (traffic == Traffic::Dedicated).then(|| (Arc::downgrade(self), conn.info().id));
-        let lane = Arc::new(Lane::new(conn.into_wire(), self.name.clone(), settings));
+        let lane = Lane::new(conn.into_wire(), self.name.clone(), settings);
+        let lane = Arc::new(if traffic == Traffic::Dedicated { lane.untimed() } else { lane });
         self.place(SubmitLane::new(lane, true, unblock), traffic, round)
     }
 
@@ -265,6 +269,7 @@ impl Pool {
         }
         if round != inner.loans.round() {
             // The options have changed since it was opened: it serves one call.
+            submit_lane.lane.note_end(End::Disconnected);
             inner.draining.push(Arc::clone(&submit_lane.lane));
             return Ok(submit_lane);
         }
@@ -289,17 +294,18 @@ impl Pool {
             .collect()
     }
 
-    /// Takes the lanes out of use that `keep` does not keep; calls in flight on them go on.
-    pub(super) fn drain_submit_lanes(&self, inner: &mut Inner, keep: impl Fn(&Lane) -> bool) {
+    /// Takes the lanes out of use to which `ends` gives a reason; calls in flight on them go on.
+    pub(super) fn drain_submit_lanes(&self, inner: &mut Inner, ends: impl Fn(&Lane) -> Option<End>) {
         for slot in &self.submit_lanes {
             let Some(submit_lane) = slot.load_full() else { continue };
             let is_shared = || self.lanes.load().iter().any(|lane| Arc::ptr_eq(lane, &submit_lane.lane));
-            if if submit_lane.own { !keep(&submit_lane.lane) } else { !is_shared() } {
+            if if submit_lane.own { !stays(&submit_lane.lane, &ends) } else { !is_shared() } {
                 slot.store(None);
                 inner.draining.extend(Some(&submit_lane.lane).filter(|_| submit_lane.own).cloned());
             }
         }
-        let (kept, gone): (Vec<_>, Vec<_>) = inner.dedicated.drain(..).partition(|submit_lane| keep(&submit_lane.lane));
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            inner.dedicated.drain(..).partition(|submit_lane| stays(&submit_lane.lane, &ends));
         inner.dedicated = kept;
         inner.draining.extend(gone.iter().map(|submit_lane| Arc::clone(&submit_lane.lane)));
     }
@@ -308,6 +314,7 @@ impl Pool {
 /// Puts a lane where new calls find it. The lane that was there before counts until it has answered everything.
 fn replace(inner: &mut Inner, slot: &ArcSwapOption<SubmitLane>, submit_lane: &Arc<SubmitLane>) {
     let other = slot.swap(Some(Arc::clone(submit_lane)));
+    other.iter().filter(|other| other.own).for_each(|other| other.lane.note_end(End::Lifetime));
     inner.draining.extend(other.filter(|other| other.own).map(|other| Arc::clone(&other.lane)));
 }
 

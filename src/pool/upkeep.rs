@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Pool;
 use super::sweep::{self, Swept};
 use crate::lane::Lane;
+use crate::meter::End;
 use crate::time::Deadline;
 use crate::worker::{self, Host};
 
@@ -66,11 +67,18 @@ impl Pool {
         let lane_over = |lane: &Lane| {
             let idle_for = lane.idle_for();
             let old = self.settings.lifetime.is_some_and(|lifetime| lane.born().elapsed() > lifetime);
-            !idle_for.is_zero() && (old || over(idle_for))
+            match idle_for.is_zero() {
+                true => None,
+                false if old => Some(End::Lifetime),
+                false => over(idle_for).then_some(End::Idle),
+            }
         };
-        self.keep_lanes(|lane| !lane_over(lane));
+        self.keep_lanes(lane_over);
         let mut inner = self.lock();
-        let gone = inner.loans.sweep(|conn, idle_for| !(self.is_too_old(conn) || over(idle_for)));
+        let gone = inner.loans.sweep(|conn, idle_for| match self.is_too_old(conn) {
+            true => Some(End::Lifetime),
+            false => over(idle_for).then_some(End::Idle),
+        });
         inner.total -= gone.len();
         self.serve_waiting(&mut inner);
         drop(inner);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::poller;
 use crate::error::{Error, Result, Status};
+use crate::meter::End;
 use crate::net::{Conn, Filled, In, Out, Wire};
 use crate::pool::Pool;
 use crate::queue::{Driven, Source};
@@ -105,6 +106,11 @@ impl Feed {
     /// Has it driven at this time, even if nothing comes.
     pub(super) fn set_due(&self, due: Instant) {
         self.due.store(self.micros(due), Ordering::Release);
+    }
+
+    /// Notes why the connection ends, unless that is known.
+    pub(super) fn note_end(&self, end: End) {
+        self.wire.note_end(end);
     }
 
     /// Ends the connection. Nothing that comes from it is told any more.

@@ -45,6 +45,11 @@ impl Subscriptions {
         list.push(Arc::downgrade(subscription));
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.list.lock().iter().filter(|one| one.strong_count() > 0).count()
+    }
+
     fn all(&self) -> Vec<Arc<Subscription>> {
         self.list.lock().iter().filter_map(Weak::upgrade).collect()
     }

@@ -17,6 +17,7 @@ use super::poller;
 use super::wishes::{Heard, Request, Wishes};
 use crate::config::{ClientSettings, Overflow};
 use crate::error::{Error, Result, Status, flags};
+use crate::meter::End;
 use crate::net::{Conn, Role};
 use crate::queue::{Bounds, Event, Inlet, Letter, Put, Queue, Source, kind};
 use crate::resp::Reply;
@@ -508,6 +509,12 @@ impl State {
             let (from, reason) = (feed.pool().name().to_owned(), error.message().to_owned());
             self.gap = Some(Gap { since: self.alive, from, cause, reason });
         }
+        feed.note_end(match cause {
+            Cause::Lost => End::of(error).unwrap_or(End::Lost),
+            Cause::Silent => End::Silent,
+            Cause::Switched | Cause::Link => End::Role,
+            Cause::Overflow => End::GivenUp,
+        });
         self.wishes.lost();
         self.asked = None;
         self.stage = Stage::Waits;

@@ -11,8 +11,10 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use crossbeam_utils::CachePadded;
 
+use super::nodes::Nodes;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
+use crate::meter::{ClientFigures, NodeMeter};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
 use crate::script::Scripts;
@@ -33,6 +35,7 @@ pub(crate) struct Context {
     /// The options that the client was opened with, which override the handle's settings.
     pub(super) overrides: Option<Config>,
     counters: Counters,
+    nodes: Nodes,
     life: Life,
 }
 
@@ -55,22 +58,22 @@ struct Calls {
     all: AtomicU64,
 }
 
-#[derive(Default)]
 struct Counters {
     retries: AtomicU64,
-    errors: AtomicU64,
+    /// By their places in `Status::ALL`.
+    errors: [AtomicU64; Status::ALL.len()],
     maybe_executed: AtomicU64,
     fallbacks: AtomicU64,
+    held_back: AtomicU64,
+    transactions: AtomicU64,
 }
 
-/// The counters as they are at one moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Counted {
-    pub(crate) calls: u64,
-    pub(crate) retries: u64,
-    pub(crate) errors: u64,
-    pub(crate) maybe_executed: u64,
-    pub(crate) fallbacks: u64,
+impl Default for Counters {
+    fn default() -> Self {
+        let [retries, maybe_executed, fallbacks, held_back, transactions] = [const { AtomicU64::new(0) }; 5];
+        let errors = [const { AtomicU64::new(0) }; Status::ALL.len()];
+        Self { retries, errors, maybe_executed, fallbacks, held_back, transactions }
+    }
 }
 
 impl Default for Life {
@@ -111,6 +114,7 @@ impl Context {
             settings: ArcSwap::from_pointee(settings),
             overrides: overrides.cloned(),
             counters: Counters::default(),
+            nodes: Nodes::new(),
             life: Life::default(),
         })
     }
@@ -207,14 +211,42 @@ impl Context {
         self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn counted(&self) -> Counted {
+    /// Counts a call that is held back at the gate.
+    pub(crate) fn count_held_back(&self) {
+        self.counters.held_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a transaction that begins.
+    pub(crate) fn count_transaction(&self) {
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where the connections to a node in this role are counted.
+    pub(super) fn meter(&self, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
+        self.nodes.meter(endpoint, role)
+    }
+
+    /// What was counted, without what there is at this moment.
+    pub(super) fn figures(&self) -> ClientFigures {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counted {
+        let target = match self.target {
+            Target::Primary => "primary",
+            Target::Replica => "replica",
+            Target::Split => "split",
+        };
+        ClientFigures {
+            service: self.service.name().to_owned(),
+            target,
             calls: of(&self.life.calls.all),
+            in_flight: self.life.calls.active.load(Ordering::Relaxed) as u64,
             retries: of(&self.counters.retries),
-            errors: of(&self.counters.errors),
+            errors: self.counters.errors.iter().map(of).collect(),
             maybe_executed: of(&self.counters.maybe_executed),
             fallbacks: of(&self.counters.fallbacks),
+            held_back: of(&self.counters.held_back),
+            transactions: of(&self.counters.transactions),
+            subscriptions: 0,
+            nodes: self.nodes.rows(),
         }
     }
 
@@ -225,13 +257,20 @@ impl Context {
 
     /// Counts an error that a caller gets. Its status becomes CLOSED if a close ended the call.
     pub(crate) fn report(&self, error: Error) -> Error {
-        self.counters.errors.fetch_add(1, Ordering::Relaxed);
         if error.has(flags::MAYBE_EXECUTED) {
             self.counters.maybe_executed.fetch_add(1, Ordering::Relaxed);
         }
-        if !self.is_closed() || matches!(error.status(), Status::Server | Status::Closed) {
-            return error;
-        }
+        let by_close = self.is_closed() && !matches!(error.status(), Status::Server | Status::Closed);
+        let error = if by_close { self.ended_by_close(error) } else { error };
+        let place = Status::ALL.iter().position(|info| info.status == error.status());
+        place
+            .and_then(|at| self.counters.errors.get(at))
+            .iter()
+            .for_each(|one| _ = one.fetch_add(1, Ordering::Relaxed));
+        error
+    }
+
+    fn ended_by_close(&self, error: Error) -> Error {
         let text = format!("{}; until then", self.closed_text());
         error.in_context(text).with_status(Status::Closed).without_flags(flags::RETRYABLE)
     }

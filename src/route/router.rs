@@ -19,6 +19,7 @@ use super::view::{ReplicaTarget, Route, View};
 use crate::config::{ClientSettings, Config, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::lane::Outcome;
+use crate::meter::{ClientFigures, NodeNow};
 use crate::net::{Admit, Conn, ConnectOptions, Expect};
 use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Pool, PoolSpec};
@@ -123,6 +124,7 @@ impl Router {
             pool: settings.pool,
             lane: settings.lane,
             pause: self.context.service.pause_of(endpoint, expect == Expect::Primary),
+            meter: self.context.meter(&endpoint.to_string(), role_of(expect)),
         }
     }
 
@@ -269,9 +271,14 @@ impl Router {
         self.view.load().pools().for_each(|pool| pool.disconnect());
     }
 
-    /// Visits the pools, each with its node's role.
-    pub(crate) fn each_pool(&self, mut look: impl FnMut(&Arc<Pool>, &'static str)) {
-        self.view.load().pools_with_roles().for_each(|(pool, role)| look(pool, role));
+    /// What the client has counted, and its connections now.
+    pub(crate) fn figures(&self) -> ClientFigures {
+        let mut figures = self.context.figures();
+        for (pool, role) in self.view.load().pools_with_roles() {
+            let row = figures.nodes.iter_mut().find(|row| row.endpoint == pool.name() && row.role == role);
+            row.into_iter().for_each(|row| row.now = Some(now_of(pool)));
+        }
+        figures
     }
 
     /// Ends all calls and connections. No attempt begins any more.
@@ -313,6 +320,26 @@ impl Router {
             Err(error) if error.status() == Status::NoSentinel && self.serves() => Ok(()),
             other => other.map(drop),
         }
+    }
+}
+
+fn role_of(expect: Expect) -> &'static str {
+    if expect == Expect::Primary { "primary" } else { "replica" }
+}
+
+fn now_of(pool: &Pool) -> NodeNow {
+    let counts = pool.counts();
+    NodeNow {
+        size: counts.total as u64,
+        lanes: counts.lanes as u64,
+        idle: counts.idle as u64,
+        in_use: counts.lent as u64,
+        waiting: counts.waiting as u64,
+        in_flight: counts.in_flight as u64,
+        served: counts.served as u64,
+        submit_lanes: counts.submit_lanes as u64,
+        submitted: counts.submitted as u64,
+        srtt_us: pool.srtt().map_or(-1, |srtt| srtt.as_micros() as i64),
     }
 }
 

@@ -144,6 +144,9 @@ impl Service {
         if number > state.outdated {
             state.suspicion = None;
             state.failover.unreachable &= !found;
+            if found {
+                state.toll.recovered();
+            }
         }
         self.start_again(state, report.verified.filter(|_| found));
         // Even if nothing changed: submitted calls wait for the end of a discovery.

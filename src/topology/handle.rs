@@ -16,9 +16,11 @@ use super::service::{Driver, Service, Wanted};
 use super::shared::{Child, Shared, closed};
 use super::source::Source;
 use super::table::{self, ServiceRow};
+use super::toll::ServiceFigures;
 use super::watch::WATCHABLE;
 use crate::config::Settings;
 use crate::error::{Error, Result, Status};
+use crate::meter::ClientFigures;
 use crate::net::Connector;
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder};
@@ -131,12 +133,43 @@ impl Sentinel {
         self.shared().children()
     }
 
+    /// Keeps what a client of this handle has counted, because it is gone.
+    pub fn bury(&self, figures: ClientFigures) {
+        self.shared().bury(figures);
+    }
+
+    /// What was counted since the handle was made.
+    pub fn figures(&self) -> Result<HandleFigures> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        Ok(HandleFigures {
+            services: self.all().iter().map(|service| service.figures()).collect(),
+            clients: self.shared().client_figures(),
+            sentinels: self.shared().list().speakers().len() as u64,
+            is_degraded: self.is_degraded(),
+        })
+    }
+
     /// Closes the handle: callers that wait for a discovery get CLOSED.
     pub fn close(&self) {
         self.shared().close();
         monitor::recheck();
         self.all().iter().for_each(|service| service.wake());
     }
+}
+
+/// What a handle has counted, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct HandleFigures {
+    /// Its services.
+    pub services: Vec<ServiceFigures>,
+    /// Its clients, by service and target.
+    pub clients: Vec<ClientFigures>,
+    /// How many Sentinels are known.
+    pub sentinels: u64,
+    /// Whether none of them is heard.
+    pub is_degraded: bool,
 }
 
 impl Driver for Sentinel {

@@ -16,6 +16,7 @@ use super::pauses::Pauses;
 use super::shared::{Shared, closed};
 use super::snapshot::Snapshot;
 use super::source::Source;
+use super::toll::{ServiceFigures, Toll};
 use super::watch::{Notice, ReplicaChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
@@ -150,6 +151,7 @@ pub(super) struct DiscoveryState {
     /// When a majority of all Sentinels last named the primary.
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
+    pub(super) toll: Toll,
 }
 
 impl DiscoveryState {
@@ -276,8 +278,16 @@ impl Service {
             let mut state = self.state();
             state.outdated = state.finished + u64::from(state.running);
             state.suspicion = Some(format!("{endpoint}: {why}"));
-            state.failover.unreachable |= snapshot.primary.as_ref() == Some(endpoint);
+            if snapshot.primary.as_ref() == Some(endpoint) {
+                state.failover.unreachable = true;
+                state.toll.trouble(Instant::now());
+            }
         }
+    }
+
+    /// What failovers have cost it.
+    pub(super) fn figures(&self) -> ServiceFigures {
+        self.state().toll.figures(&self.name, Instant::now())
     }
 
     /// Waits for a discovery with a number above `stale`, and starts it if necessary.

@@ -17,6 +17,7 @@ use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
+use crate::meter::{ClientFigures, add_client};
 use crate::net::{Conn, ConnectOptions, Connector};
 use crate::queue::Queue;
 use crate::sys::rank::Rank;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     deaf: Lock<BTreeMap<String, String>>,
     /// By the name of their service.
     children: Lock<HashMap<String, Vec<Weak<dyn Child>>>>,
+    /// What clients had counted that are gone: one row for each service and target.
+    buried: Lock<Vec<ClientFigures>>,
 }
 
 impl Shared {
@@ -63,6 +66,7 @@ impl Shared {
             told_refused: AtomicBool::new(false),
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
             children: Lock::new(Rank::Children, HashMap::new()),
+            buried: Lock::new(Rank::Buried, Vec::new()),
         })
     }
 
@@ -120,6 +124,20 @@ impl Shared {
     /// All clients.
     pub(super) fn children(&self) -> Vec<Arc<dyn Child>> {
         self.children.lock().values().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Keeps what a client has counted, because it is gone.
+    pub(super) fn bury(&self, figures: ClientFigures) {
+        add_client(&mut self.buried.lock(), figures.gone());
+    }
+
+    /// What the clients have counted, those that are gone included: one row for each service and target.
+    pub(super) fn client_figures(&self) -> Vec<ClientFigures> {
+        // Held until the end, so that none of them goes in between.
+        let children = self.children();
+        let mut rows = self.buried.lock().clone();
+        children.iter().for_each(|child| add_client(&mut rows, child.figures()));
+        rows
     }
 
     /// The clients of one service: a handle may have hundreds of others.
@@ -192,6 +210,9 @@ pub trait Child: Send + Sync {
 
     /// The topology of its service may have changed. Must not wait.
     fn changed(&self);
+
+    /// What it has counted.
+    fn figures(&self) -> ClientFigures;
 
     /// Offers an unused connection to the primary of its service; returns it if it is of no use. Must not wait.
     fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn>;

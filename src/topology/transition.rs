@@ -315,7 +315,9 @@ impl Service {
     pub(super) fn switched(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, why: Why) {
         self.raise_failover_seq();
         self.end_pauses();
-        state.failover.switch(before.primary_announced.clone(), Instant::now());
+        let now = Instant::now();
+        state.failover.switch(before.primary_announced.clone(), now);
+        state.toll.switched(now);
         self.shared.tell(TopologyEvent::Topology(Switch {
             service: self.name.clone(),
             from: before.primary.clone(),
@@ -346,6 +348,7 @@ impl Service {
             self.waiters.notify_all();
         }
         let Some((on, why)) = change else { return passage };
+        state.toll.fence(on, now);
         if !on {
             // Tells clients of submitted calls that wait, on a worker because the lock is held here. Without a worker
             // the calls check the fence themselves.

@@ -63,6 +63,12 @@ static void sentinels(void) {
   REFUSED("sentinel is NULL", out, vigie_sentinel_topology(NULL, "s", &out, &error));
   REFUSED("service is empty", out, vigie_sentinel_topology(sentinel, "", &out, &error));
   REFUSED("service is not UTF-8", out, vigie_sentinel_topology(sentinel, "\xc0", &out, &error));
+  CHECK(vigie_sentinel_stats(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", out, vigie_sentinel_stats(NULL, &out, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_stats(sentinel, NULL, &error));
+  CHECK(vigie_sentinel_metrics(NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("sentinel is NULL", out, vigie_sentinel_metrics(NULL, 0, &out, &error));
+  REFUSED("flags: 0x2 is unknown", out, vigie_sentinel_metrics(sentinel, 3, &out, &error));
   CHECK(vigie_sentinel_refresh(NULL, NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
   REFUSED("sentinel is NULL", out, vigie_sentinel_refresh(NULL, "s", 0, &out, &error));
   REFUSED("sentinel is a vigie_config", out, vigie_sentinel_refresh((vigie_sentinel *)config, "s", 0, &out, &error));

@@ -59,6 +59,12 @@ static void sentinels(vigie_sentinel *sentinel) {
   GIVES(VIGIE_OK, vigie_sentinel_services(sentinel, VIGIE_SERVICES_FOLLOW, VIGIE_TIMEOUT_DEFAULT, &known, &error));
   CHECK(vigie_reply_find(known, VIGIE_ROOT, service(), strlen(service())) != VIGIE_NONE);
   vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_stats(sentinel, &known, &error));
+  CHECK(vigie_reply_count(known, vigie_reply_find(known, VIGIE_ROOT, "services", 8)) >= 1);
+  vigie_reply_free(known);
+  GIVES(VIGIE_OK, vigie_sentinel_metrics(sentinel, VIGIE_METRICS_OPENMETRICS, &known, &error));
+  CHECK(strstr(vigie_reply_bytes(known, VIGIE_ROOT, NULL), "\n# EOF\n") != NULL);
+  vigie_reply_free(known);
 }
 
 static void commands(vigie_client *client) {

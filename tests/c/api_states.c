@@ -58,6 +58,8 @@ static void a_closed_sentinel_closes_its_clients(void) {
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_refresh(sentinel, service(), 1000, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_exec(sentinel, VIGIE_CMD("PING"), 0, 1000, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_services(sentinel, 0, 1000, NULL, &error));
+  GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_stats(sentinel, NULL, &error));
+  GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_metrics(sentinel, 0, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_configure(sentinel, "db", "0", &error));
   GIVES(VIGIE_OK, vigie_client_close(client, 0, &error));
   vigie_client_free(unused);

@@ -33,6 +33,7 @@ static void inherited_handles_answer(void) {
   GIVES(VIGIE_ERR_FORKED, vigie_session_for(client, NULL, 0, NULL, &made, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_primary_for(sentinel, service(), NULL, &made, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_topology(sentinel, NULL, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_stats(sentinel, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_refresh(sentinel, service(), 1000, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_configure(sentinel, "db", "0", &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_close(sentinel, 1000, &error));

@@ -12,7 +12,7 @@ use calls::*;
 use stage::tables::{Seen, check_event};
 use stage::{SOON, Stage, Watch, stage};
 use support::*;
-use vigie::client::stats_maps;
+use vigie::client::{stats_maps, stats_of};
 use vigie::queue::kind;
 use vigie::resp::Reply;
 use vigie::time::Deadline;
@@ -27,10 +27,12 @@ fn statistics_have_the_keys_of_their_tables() {
     seen.check(&client.stats().unwrap(), 0, &maps[0], &maps);
     assert!(!seen.keys.contains("pool.endpoint"), "no pool before the first call");
     ok(&client, "SET k v");
+    assert!(cmd(&client, "SELECT 1").is_err(), "errors are listed by their status");
     for client in [client, to_replicas(&stage.sentinel, &[])] {
         let _ = cmd(&client, "GET k");
         seen.check(&client.stats().unwrap(), 0, &maps[0], &maps);
     }
+    seen.check(&stats_of(&stage.sentinel).unwrap(), 0, &maps[4], &maps);
     seen.is_all_of(&maps);
     assert_eq!(seen.keys, seen.values, "none is ever null");
 }

@@ -188,6 +188,21 @@ fn each_example_runs_on_a_primary_without_sentinels() {
     assert_eq!(output_of("submit", &uri), "10000 calls, 0 failed\n");
 }
 
+#[test]
+fn metrics_prints_what_prometheus_scrapes() {
+    let deployment = Deployment::new("metrics-example").start();
+    let output = output_of("metrics", &deployment.sentinel_uri());
+    for line in [
+        "# TYPE vigie_calls_total counter\n",
+        "vigie_calls_total{service=\"mymaster\",target=\"primary\"} 100\n",
+        "vigie_sentinels 3\n",
+        "# TYPE vigie_round_trip_seconds histogram\n",
+    ] {
+        assert!(output.contains(line), "{line} in {output}");
+    }
+    assert_eq!(deployment.primary_node("mymaster").calls("incr"), 100);
+}
+
 /// The example has no client: its own requests must be enough to be told of the failover.
 #[test]
 fn events_tells_of_a_failover() {

@@ -45,6 +45,7 @@ mod languages;
 mod lease;
 mod loom;
 mod messages;
+mod metrics;
 mod moving;
 mod own_connections;
 mod peer;
@@ -71,6 +72,7 @@ mod scans;
 mod scripts;
 mod session_submit;
 mod sessions;
+mod statistics;
 mod submit;
 mod submit_line;
 #[cfg(feature = "tls")]

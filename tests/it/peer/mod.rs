@@ -221,6 +221,7 @@ impl Server {
             pool,
             lane: LaneSettings::default(),
             pause: Arc::default(),
+            meter: Arc::default(),
         }
     }
 

@@ -1,0 +1,96 @@
+//! The meters of a client: one for each node and role that it has ever used, so that a node that comes back goes on where it was.
+//!
+//! Guarantees: no counter goes back; there are at most [`MOST`] of them, and those of nodes beyond that are added up under one name.
+//! Leaves to others: the counting (meter).
+
+use std::sync::Arc;
+
+use crate::meter::{NodeMeter, NodeRow, add_node};
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
+
+/// How many nodes are told apart: addresses of containers come and go.
+const MOST: usize = 64;
+/// The name of all nodes beyond that.
+const OTHERS: &str = "others";
+
+/// The meters of a client's nodes.
+pub(super) struct Nodes(Lock<Known>);
+
+#[derive(Default)]
+struct Known {
+    meters: Vec<(String, &'static str, Arc<NodeMeter>)>,
+    /// What is left of nodes that were dropped from the list.
+    others: Vec<NodeRow>,
+}
+
+impl Nodes {
+    pub(super) fn new() -> Self {
+        Self(Lock::new(Rank::Nodes, Known::default()))
+    }
+
+    /// The meter of this node in this role.
+    pub(super) fn meter(&self, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
+        let mut known = self.0.lock();
+        if let Some((.., meter)) = known.meters.iter().find(|(name, of, _)| name == endpoint && *of == role) {
+            return Arc::clone(meter);
+        }
+        if known.meters.len() >= MOST {
+            known.drop_oldest();
+        }
+        let meter = Arc::<NodeMeter>::default();
+        known.meters.push((endpoint.to_owned(), role, Arc::clone(&meter)));
+        meter
+    }
+
+    /// What they have counted.
+    pub(super) fn rows(&self) -> Vec<NodeRow> {
+        let known = self.0.lock();
+        let mut rows = known.others.clone();
+        let row = |(endpoint, role, meter): &(String, &'static str, Arc<NodeMeter>)| NodeRow {
+            endpoint: endpoint.clone(),
+            role,
+            counted: meter.figures(),
+            now: None,
+        };
+        rows.extend(known.meters.iter().map(row));
+        rows
+    }
+}
+
+impl Known {
+    /// Drops the node that was met first among those without a connection.
+    fn drop_oldest(&mut self) {
+        let Some(at) = self.meters.iter().position(|(.., meter)| Arc::strong_count(meter) == 1) else { return };
+        let (_, role, meter) = self.meters.remove(at);
+        let row = NodeRow { endpoint: OTHERS.to_owned(), role, counted: meter.figures(), now: None };
+        add_node(&mut self.others, row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_comes_back_goes_on_and_those_beyond_the_bound_are_added_up() {
+        let nodes = Nodes::new();
+        nodes.meter("a:1", "primary").refused();
+        nodes.meter("a:1", "replica").refused();
+        nodes.meter("a:1", "primary").refused();
+        let in_use = nodes.meter("b:1", "primary");
+        in_use.refused();
+        for at in 0..MOST {
+            nodes.meter(&format!("c:{at}"), "replica").refused();
+        }
+        in_use.refused();
+        let rows = nodes.rows();
+        let refused = |endpoint: &str, role: &str| {
+            let mut found = rows.iter().filter(|row| row.endpoint == endpoint && row.role == role);
+            (found.next().map_or(0, |row| row.counted.refused), found.count())
+        };
+        assert_eq!((refused(OTHERS, "primary"), refused("b:1", "primary")), ((2, 0), (2, 0)));
+        assert_eq!(rows.iter().map(|row| row.counted.refused).sum::<u64>(), 5 + MOST as u64, "none is lost");
+        assert_eq!(rows.len(), MOST + 2);
+    }
+}
