@@ -124,7 +124,7 @@ fn send_extended(router: &Router, plan: &Plan<'_>, way: &Way, slow: bool, attemp
     }
 }
 
-#[inline]
+#[inline(always)]
 fn send(
     router: &Router,
     plan: &Plan<'_>,

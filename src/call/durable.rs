@@ -41,7 +41,7 @@ impl Need {
 }
 
 /// What must have this write.
-#[inline]
+#[inline(always)]
 pub(crate) fn needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<Need> {
     if plan.reads || plan.blocks.is_some() {
         return Ok(Need::NONE);

@@ -30,7 +30,7 @@ pub(crate) struct Way {
 }
 
 /// Finds the way of an attempt. Waits for the topology and at the gate until `patience` is over.
-#[inline]
+#[inline(always)]
 pub(crate) fn prepare(
     router: &Router,
     plan: &Plan<'_>,

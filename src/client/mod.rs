@@ -98,6 +98,7 @@ impl Client {
     }
 
     /// Runs one command. An error reply is an error.
+    #[inline(always)]
     pub fn cmd_exec(&self, args: &[&[u8]], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         if flags.has(CallFlags::EACH | CallFlags::ATOMIC | CallFlags::TYPED) {
             return self.cmd_exec_typed(args, flags, timeout);
@@ -121,6 +122,7 @@ impl Client {
         typed::typed(args, self.exec_one(&mut Plan::command(args)?, flags.without(CallFlags::TYPED), timeout)?)
     }
 
+    #[inline(always)]
     fn exec_one(&self, plan: &mut Plan<'_>, flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         let (reply, pool) = self.exec(plan, flags, timeout)?;
         match reply.error_line(0) {
@@ -172,7 +174,7 @@ impl Client {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn exec_plan(&self, plan: &Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
         let context = self.shared.context();
         let _admitted = context.enter()?;

@@ -592,6 +592,7 @@ pub(super) fn read(plan: &Plan<'_>, reply: Reply, pool: &Pool, service: &str) ->
 }
 
 /// The reply, or an error if a transaction in it was not executed.
+#[inline(always)]
 pub(super) fn executed(
     plan: &Plan<'_>,
     service: &str,

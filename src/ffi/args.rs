@@ -4,6 +4,7 @@
 //! borrowed for the call and never kept.
 
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
 use super::handle::{self, Noun};
@@ -110,21 +111,21 @@ impl Argv {
     /// each ends with a NUL) or an array of `argc` lengths.
     pub(super) unsafe fn with<R>(&self, run: impl FnOnce(&[&[u8]]) -> Result<R>) -> Result<R> {
         self.check()?;
-        let mut few: [&[u8]; ON_STACK] = [&[]; ON_STACK];
+        // Not filled before, because that costs more than gathering a few.
+        let mut few = [const { MaybeUninit::<&[u8]>::uninit() }; ON_STACK];
         if let Some(few) = few.get_mut(..self.argc) {
             // SAFETY: as for this function.
-            unsafe { self.gather(few) }?;
-            return run(few);
+            return run(unsafe { self.gather(few) }?);
         }
         let mut many: Vec<&[u8]> = Vec::new();
         many.try_reserve_exact(self.argc)
             .map_err(|_| Error::new(Status::Limit, format!("argc is {}: no memory for so many", self.argc)))?;
-        many.resize(self.argc, &[]);
-        // SAFETY: as for this function.
-        unsafe { self.gather(&mut many) }?;
-        run(&many)
+        let places = many.spare_capacity_mut().get_mut(..self.argc).unwrap_or_default();
+        // SAFETY: as for this function; so many were reserved.
+        run(unsafe { self.gather(places) }?)
     }
 
+    #[inline]
     fn check(&self) -> Result<()> {
         if self.argc == 0 {
             return Err(invalid("argc is 0"));
@@ -140,17 +141,18 @@ impl Argv {
 
     /// # Safety
     /// As for [`Argv::with`]; `into` holds `argc` places.
-    unsafe fn gather(&self, into: &mut [&[u8]]) -> Result<()> {
+    #[inline(always)]
+    unsafe fn gather<'a, 'b>(&self, into: &'a mut [MaybeUninit<&'b [u8]>]) -> Result<&'a [&'b [u8]]> {
         let mut total = 0usize;
         for (i, place) in into.iter_mut().enumerate() {
             // SAFETY: as for this function: `i` is below `argc`.
-            *place = unsafe { self.argument(i) }?;
-            total = total.saturating_add(place.len());
+            total = total.saturating_add(place.write(unsafe { self.argument(i) }?).len());
         }
         if total > MAX_BYTES {
             return Err(invalid(format!("the arguments have {total} bytes together, above {MAX_BYTES}")));
         }
-        Ok(())
+        // SAFETY: each place has been written.
+        Ok(unsafe { slice::from_raw_parts(into.as_ptr().cast(), into.len()) })
     }
 
     /// # Safety

@@ -129,6 +129,7 @@ const _: () = {
 ///
 /// # Safety
 /// `handle` is NULL, or points to memory that can be read as a handle, and no other thread frees it meanwhile.
+#[inline]
 pub(super) unsafe fn borrow<'a, N: Noun>(handle: *const N, name: &str) -> Result<InUse<'a, N::Value>> {
     // SAFETY: as for this function.
     let handle =
@@ -158,6 +159,7 @@ pub(super) unsafe fn peek<'a, N: Noun>(handle: *const N) -> Option<&'a N::Value>
 ///
 /// # Safety
 /// As for [`borrow`].
+#[inline]
 unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handle<N::Value>, &'static str> {
     let handle: *const Handle<N::Value> = handle.cast();
     if handle.is_null() {

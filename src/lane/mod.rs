@@ -128,6 +128,7 @@ impl Lane {
     }
 
     /// As [`Lane::exec`]. `calls`: how many calls the client has in flight; a lone call may spin for its reply instead of sleeping.
+    #[inline]
     pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
         let pieces = unit.bytes.pieces();
         slot::scope(|slot, completer| {
@@ -320,6 +321,7 @@ impl Lane {
         self.kill_if_silent(self.lock())
     }
 
+    #[inline]
     fn lock(&self) -> Locked<'_, LaneState> {
         // After a panic under the lock the role guards end the lane; the state stays readable.
         self.state.lock()
@@ -329,6 +331,7 @@ impl Lane {
         (&self.words[(number / 32) as usize % WORDS], 1 << (number % 32))
     }
 
+    #[inline]
     fn publish(&self, st: &LaneState) {
         self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let head = st.head_sent().map_or(0, |sent| sent.saturating_duration_since(self.born()).as_micros() as u64 + 1);
@@ -411,6 +414,7 @@ impl Lane {
     }
 
     /// Passes the reader's role to the first waiting caller, or frees it. `but`: the unit of a caller that will look for itself.
+    #[inline(always)]
     fn pass_reader(&self, mut st: Locked<'_, LaneState>, but: u64) {
         let asleep = st.pass_reader(but);
         drop(st);
@@ -418,6 +422,7 @@ impl Lane {
     }
 
     /// Wakes a sleeping caller that was given an order. Not under the lock, because it takes the lock first.
+    #[inline]
     fn wake(&self, asleep: Option<u64>) {
         if let Some(number) = asleep.filter(|_| !Fault::NotWoken.is_made()) {
             let (word, bit) = self.word(number);
@@ -451,6 +456,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Waits for the outcome, and takes the roles that it is given.
+    #[inline]
     fn wait(&mut self, st: Locked<'a, LaneState>) -> Outcome {
         let (word, bit) = self.lane.word(self.number);
         self.read_if_free(st);
@@ -501,6 +507,7 @@ impl<'a> Caller<'a> {
 
     /// There must be a reader as long as there is a waiter, so a caller that comes back from writing checks. It may have been given
     /// the role while it wrote.
+    #[inline(always)]
     fn read_if_free(&self, mut st: Locked<'_, LaneState>) {
         let free =
             st.dead.is_none() && st.reader.is_free() && !self.slot.is_settled() && !Fault::WriterDoesNotLook.is_made();
@@ -524,6 +531,7 @@ impl<'a> Caller<'a> {
     }
 
     /// A reader receives no orders: as long as its own bytes wait it keeps a timer for them, even if another caller does, too.
+    #[inline]
     fn look_after_own(&self, st: &mut LaneState) {
         if self.corked_until.get().is_none() && !st.is_sent(self.number) {
             self.keep_timer(st, Instant::now());
@@ -622,6 +630,7 @@ impl<'a> RoleGuard<'a> {
 }
 
 impl Drop for RoleGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.panicked_before || !std::thread::panicking() {
             return;

@@ -75,6 +75,7 @@ pub(super) enum Read {
 impl Lane {
     /// Reads until the caller's own outcome is there, then passes the role on. The caller checks its slot afterwards. If its
     /// deadline comes first it keeps the role until it has given up.
+    #[inline(always)]
     pub(super) fn read_until_done(&self, call: &Caller<'_>) {
         let _guard = RoleGuard::new(self, Order::TakeReader);
         call.is_reader.set(true);
@@ -195,6 +196,7 @@ impl Lane {
     }
 
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the time, if the clock was just read.
+    #[inline(always)]
     fn read(&self, end: Option<Instant>, now: Option<Instant>) -> Read {
         let taken = self.take_in(end, now);
         if taken.corked {
@@ -218,6 +220,7 @@ impl Lane {
 
     /// Receives one buffer and answers the callers, unless corked bytes have to be sent first. Submitted calls are left to
     /// [`Lane::finish`].
+    #[inline(always)]
     pub(super) fn take_in(&self, end: Option<Instant>, now: Option<Instant>) -> Taken {
         let mut rd = self.reader.lock();
         let read = self.receive_and_answer(&mut rd, end, now);
@@ -345,6 +348,7 @@ impl Lane {
     }
 
     /// Stores the replies, and wakes the sleeping callers: one system call wakes up to 32 of them.
+    #[inline(always)]
     fn deliver(&self, rd: &mut ReaderState) {
         let mut due = (0, 0);
         for (number, completer, reply) in rd.deliveries.drain(..) {

@@ -68,6 +68,7 @@ enum EntryWant {
 }
 
 impl Entry {
+    #[inline]
     pub(super) fn new(waiter: Waiter, unit: &Unit<'_>, deadline: Deadline) -> Self {
         let due = if waiter.completer().is_some() { None } else { deadline.end() };
         let want = match unit.list {
@@ -136,6 +137,7 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
+    #[inline]
     pub(super) fn new() -> Self {
         Self {
             wbuf: Vec::new(),
@@ -231,6 +233,7 @@ impl LaneState {
     }
 
     /// Whether the entry's last byte has been handed to the kernel.
+    #[inline]
     pub(super) fn is_sent(&self, number: u64) -> bool {
         self.entry(number).is_none_or(|entry| entry.end <= self.sent)
     }
@@ -317,6 +320,7 @@ impl LaneState {
     // ---- the writer's side ------------------------------------------------------------------
 
     /// Hands the waiting bytes to the writer, if it has none left.
+    #[inline(always)]
     pub(super) fn swap_out(&mut self, now: Instant) {
         if !self.out.is_empty() || self.wbuf.is_empty() {
             return;
@@ -422,6 +426,7 @@ impl LaneState {
     }
 
     /// Drops entries at the front that expect nothing, so that the ring becomes empty.
+    #[inline]
     fn trim(&mut self) {
         while self.ring.front().is_some_and(|entry| entry.want == EntryWant::Nothing) {
             self.ring.pop_front();

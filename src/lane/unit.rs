@@ -72,6 +72,7 @@ impl<'a> Bytes<'a> {
     }
 
     /// The bytes in pieces, for sending without a copy, if any argument is large.
+    #[inline(always)]
     pub fn pieces(&self) -> Option<Pieces<'a>> {
         match self {
             Bytes::Args(args) => Pieces::of(args),

@@ -41,6 +41,7 @@ impl Lane {
     }
 
     /// As [`Lane::flush`], with a unit that is in no buffer. It follows all bytes that are there at the beginning.
+    #[inline]
     pub(super) fn flush_with<'a>(
         &'a self,
         st: Locked<'a, LaneState>,
@@ -120,6 +121,7 @@ impl Lane {
         self.lock()
     }
 
+    #[inline(always)]
     fn end_writing<'a>(&'a self, mut st: Locked<'a, LaneState>, broken: Option<Error>) -> Locked<'a, LaneState> {
         st.writer.give_up();
         match broken {
@@ -173,6 +175,7 @@ impl Lane {
 
     /// Sends until all bytes are taken, the deadline comes, or the connection breaks. Under a lease the clock is checked before
     /// every send. Bytes that were swapped out cannot be taken back, so the connection ends together with the lease.
+    #[inline(always)]
     fn send(&self, parts: &mut [IoSlice<'_>], lease: Option<&WriteLease>, call: Option<&Caller<'_>>) -> (usize, Round) {
         #[cfg(test)]
         self.at(super::Point::Sending);
@@ -181,6 +184,7 @@ impl Lane {
         (sending.sent(), round)
     }
 
+    #[inline(always)]
     fn send_until_done(
         &self,
         sending: &mut Sending<'_, '_>,

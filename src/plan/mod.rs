@@ -86,6 +86,7 @@ pub(crate) enum Shape {
 
 impl<'a> Plan<'a> {
     /// The plan for one command.
+    #[inline(always)]
     pub(crate) fn command(args: &'a [&'a [u8]]) -> Result<Self> {
         if args.first().is_none_or(|name| name.is_empty()) {
             return Err(Error::new(Status::InvalidArg, "a command needs a name"));
@@ -143,6 +144,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan for one command of a list that was parsed.
+    #[inline]
     pub(crate) fn single(command: &Command<'a>) -> Self {
         let mut plan = Self::new(What::One(command.alone()));
         plan.add(|| command.args());
@@ -239,6 +241,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Refuses what changes the state of the connection, which other calls share.
+    #[inline(always)]
     pub(crate) fn check_shared(&self) -> Result<()> {
         self.check_paired()?;
         match &self.state {
@@ -248,6 +251,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Refuses commands that get more or fewer replies than one.
+    #[inline]
     pub(crate) fn check_paired(&self) -> Result<()> {
         match &self.unpaired {
             Some(name) => Err(Error::new(Status::Unsupported, refuse::of_unpaired(name, &self.place_of(name)))),
@@ -309,6 +313,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The unit to send, beginning with the command at `from`.
+    #[inline(always)]
     pub(crate) fn unit(&self, from: usize) -> Unit<'_> {
         let at_most_once = !self.repeatable;
         match &self.what {
@@ -440,7 +445,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether an EXEC among the commands was answered with null.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn was_aborted(&self, reply: &Reply) -> bool {
         // EXEC needs a session, so most calls need no further look.
         self.state.is_some() && self.has_null_exec(reply)
@@ -490,6 +495,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The deadline of the call. The default of a blocking command is its own timeout plus the configured one.
+    #[inline]
     pub(crate) fn deadline(&self, timeout: Timeout, configured: Duration) -> Deadline {
         match (timeout, self.blocks) {
             (Timeout::Default, Some(Blocks::Forever)) => Deadline::never(),

@@ -50,6 +50,7 @@ impl CallFlags {
         | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
+    #[inline]
     pub fn from_bits(bits: u32) -> Result<Self> {
         match bits & !Self::KNOWN {
             0 => Ok(Self(bits)),

@@ -45,6 +45,7 @@ impl Pool {
 
     /// As [`Pool::exec`]. `calls`: the number of calls that the client has in flight. `may_go` is called if the call had to wait
     /// for a connection.
+    #[inline(always)]
     pub fn exec_among(
         self: &Arc<Self>,
         unit: Unit<'_>,

@@ -99,6 +99,7 @@ impl SubmitLane {
     }
 
     /// Starts a call, as [`Lane::start`], on a lane that is driven from then on.
+    #[inline]
     pub fn start(
         self: &Arc<Self>,
         unit: Unit<'_>,
@@ -179,6 +180,7 @@ impl SubmitLane {
     }
 
     /// Registers it with the poller, which drives it at `due` at the latest.
+    #[inline]
     fn register(self: &Arc<Self>, due: Option<Instant>) {
         if !self.registered.swap(true, Ordering::AcqRel) {
             poller().add(self);
@@ -353,6 +355,7 @@ impl Poller {
         self.start(&mut registry);
     }
 
+    #[inline]
     fn start(&'static self, registry: &mut Registry) {
         registry.runs = worker::run(|| self.run()).is_ok();
         if registry.runs {

@@ -72,10 +72,12 @@ impl Reservation {
     }
 
     /// Ends the call. A queue that was closed drops the completion.
+    #[inline]
     pub fn complete(mut self, outcome: Result<Option<Reply>>) {
         self.end(outcome);
     }
 
+    #[inline]
     fn end(&mut self, outcome: Result<Option<Reply>>) {
         self.open = false;
         let event = Event { kind: kind::COMPLETION, token: self.token, outcome };

@@ -94,6 +94,7 @@ impl Event {
     }
 
     /// The memory that it takes, about.
+    #[inline]
     pub(super) fn weight(&self) -> usize {
         match &self.outcome {
             Ok(Some(reply)) => reply.weight(),

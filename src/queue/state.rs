@@ -103,6 +103,7 @@ impl QueueState {
         self.bytes
     }
 
+    #[inline]
     pub(super) fn add(&mut self, event: Event) {
         self.bytes += event.weight();
         self.items.push_back(Item::Event(event));
@@ -122,6 +123,7 @@ impl QueueState {
     }
 
     /// Gives back room that a call does not need any more, or is about to use.
+    #[inline]
     pub(super) fn release(&mut self, n: usize, bytes: usize) {
         self.reserved -= n;
         self.bytes -= bytes;
@@ -156,6 +158,7 @@ impl QueueState {
         true
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Event> {
         match self.items.front()? {
             Item::Inbox(id) => return self.next_of_inbox(*id),
@@ -262,6 +265,7 @@ impl QueueState {
     }
 
     /// Whether a drain has to be notified of something new. One that runs the reactor is woken here, or is awake and will look.
+    #[inline]
     pub(super) fn needs_notice(&mut self) -> bool {
         if self.reactor_runs {
             self.wake_reactor();

@@ -11,17 +11,17 @@ use crate::error::{Error, Result};
 const LARGE: usize = 16 * 1024;
 
 /// Appends one command, unless there is no memory for it.
+#[inline]
 pub fn try_command(out: &mut Vec<u8>, args: &[&[u8]]) -> Result<()> {
     let len = command_len(args);
     out.try_reserve(len).map_err(|_| Error::no_memory(len, "a command"))?;
-    write(out, args);
+    write(out, args, len);
     Ok(())
 }
 
 /// Appends one small command of the library itself.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
-    out.reserve(command_len(args));
-    write(out, args);
+    write(out, args, command_len(args));
 }
 
 /// Appends encoded commands, unless there is no memory for them.
@@ -31,16 +31,38 @@ pub fn try_encoded(out: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn write(out: &mut Vec<u8>, args: &[&[u8]]) {
-    head(out, b'*', args.len());
+/// Appends a command of this length: into the place that it takes, because each growth of a vector costs more than a small argument.
+#[inline(always)]
+fn write(out: &mut Vec<u8>, args: &[&[u8]], len: usize) {
+    let start = out.len();
+    out.resize(start + len, 0);
+    let mut place = put_head(&mut out[start..], b'*', args.len());
     for arg in args {
-        head(out, b'$', arg.len());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
+        let (text, rest) = put_head(place, b'$', arg.len()).split_at_mut(arg.len());
+        text.copy_from_slice(arg);
+        let (end, rest) = rest.split_at_mut(2);
+        end.copy_from_slice(b"\r\n");
+        place = rest;
     }
 }
 
+/// Writes `$3\r\n` at the beginning of the place, and returns what is left of it.
+#[inline(always)]
+fn put_head(place: &mut [u8], first: u8, number: usize) -> &mut [u8] {
+    let (line, rest) = place.split_at_mut(digits(number) + 3);
+    let (digits, end) = line.split_at_mut(line.len() - 2);
+    end.copy_from_slice(b"\r\n");
+    let mut number = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    digits[0] = first;
+    rest
+}
+
 /// How many bytes [`try_command`] appends.
+#[inline(always)]
 pub fn command_len(args: &[&[u8]]) -> usize {
     let texts: usize = args.iter().map(|arg| digits(arg.len()) + arg.len() + 5).sum();
     texts + digits(args.len()) + 3
@@ -108,25 +130,15 @@ impl<'a> Pieces<'a> {
     }
 }
 
+#[inline]
 fn digits(number: usize) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 fn head(out: &mut Vec<u8>, first: u8, number: usize) {
-    let mut line = [0; 24];
-    let mut at = line.len() - 2;
-    line[at..].copy_from_slice(b"\r\n");
-    let mut rest = number;
-    loop {
-        at -= 1;
-        line[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    line[at - 1] = first;
-    out.extend_from_slice(&line[at - 1..]);
+    let start = out.len();
+    out.resize(start + digits(number) + 3, 0);
+    put_head(&mut out[start..], first, number);
 }
 
 #[cfg(test)]

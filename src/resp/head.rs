@@ -92,7 +92,7 @@ fn number(input: &[u8]) -> Number {
 /// A bulk string that is whole at the start of the input: its text with the carriage return behind it, and its bytes in all.
 ///
 /// `None` for anything else, be it incomplete, wrong, or only unusual: [`parse`] knows which.
-#[inline]
+#[inline(always)]
 pub(super) fn whole_text(input: &[u8]) -> Option<(&[u8], usize)> {
     let (len, start) = length(input)?;
     let text = input.get(start..)?.get(..len + 2)?;

@@ -118,8 +118,18 @@ impl<'a> Command<'a> {
 }
 
 /// `*3\r\n` or `$3\r\n`: the number, and where the next byte is.
-#[inline]
+#[inline(always)]
 fn head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
+    // Most numbers have one digit.
+    if let Some(&[kind, digit @ b'0'..=b'9', b'\r', b'\n']) = list.get(at..at + 4) {
+        if kind == first {
+            return Ok((usize::from(digit - b'0'), at + 4));
+        }
+    }
+    long_head(list, at, first)
+}
+
+fn long_head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
     if list.get(at) != Some(&first) {
         return Err(fault(at, if first == b'*' { "no command begins here" } else { "no argument begins here" }));
     }

@@ -52,6 +52,7 @@ impl Reply {
         self.0
     }
 
+    #[inline(always)]
     pub(super) fn small(node: Node, bytes: &[u8]) -> Option<Self> {
         if bytes.len() > INLINE {
             return None;
@@ -138,6 +139,7 @@ impl Body {
     }
 
     /// The text of all nodes, a NUL behind each.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         match &self.0 {
             Form::Small { len, data, .. } => &data[..usize::from(*len)],
@@ -146,6 +148,7 @@ impl Body {
     }
 
     /// About how many bytes of memory it takes.
+    #[inline]
     pub fn weight(&self) -> usize {
         size_of::<Allocation>() + size_of_val(self.nodes()) + self.data().len()
     }
@@ -196,6 +199,7 @@ impl Body {
     }
 
     /// The text of a node with the NUL behind it.
+    #[inline]
     pub fn bytes_nul(&self, id: u32) -> Option<&[u8]> {
         let node = self.node(id).filter(|node| node.kind().is_text())?;
         let start = usize::try_from(node.value).ok()?;
@@ -225,6 +229,7 @@ impl Body {
     }
 
     /// The text of an ERROR.
+    #[inline]
     pub fn error_line(&self, id: u32) -> Option<&[u8]> {
         if self.kind(id) == Kind::Error { self.bytes(id) } else { None }
     }

@@ -141,6 +141,7 @@ impl Context {
         self.life.ended.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             true => Err(Error::new(
@@ -162,6 +163,7 @@ impl Context {
     }
 
     /// Refuses a write, and a read of the primary, on a client for replicas.
+    #[inline]
     pub(crate) fn check_target(&self, plan: &Plan<'_>, call: CallFlags) -> Result<()> {
         self.check_on_primary(call)?;
         match self.target {
@@ -179,6 +181,7 @@ impl Context {
     }
 
     /// Admits a call, so that a close waits for it; [`Context::enter`] without counting it.
+    #[inline(always)]
     pub(crate) fn admit(&self) -> Result<CallGuard<'_>> {
         self.admit_another();
         let guard = CallGuard(self);
@@ -192,6 +195,7 @@ impl Context {
     }
 
     /// The end of an admitted call.
+    #[inline]
     pub(crate) fn leave(&self) {
         if self.life.calls.active.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closed() {
             drop(self.life.idle.lock());
@@ -335,6 +339,7 @@ impl Context {
 pub(crate) struct CallGuard<'a>(&'a Context);
 
 impl Drop for CallGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.0.leave();
     }

@@ -292,7 +292,7 @@ impl Router {
 
     /// Makes sure that the topology is newer than the one that was found outdated: that of the discovery `stale` or an earlier one,
     /// or of this version.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ensure_topology(&self, stale: u64, version: u64, deadline: Deadline) -> Result<SeenView> {
         let view = self.current_view();
         if view.serves(self.context.target) && (stale == 0 || self.is_newer(stale, version)) {

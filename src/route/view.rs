@@ -67,6 +67,7 @@ impl Route {
     }
 
     /// The deadline of an attempt: a replica that stalls must leave time for the others.
+    #[inline]
     pub(crate) fn share_of(&self, deadline: Deadline) -> Deadline {
         match self.alternatives {
             0 => deadline,

@@ -143,6 +143,7 @@ impl Call {
         if whole { self.deadline } else { route.share_of(self.deadline) }
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         &self.list[self.part.clone()]
     }
@@ -168,6 +169,7 @@ impl Call {
 
     /// Starts an attempt; false: the lane took nothing. `of_list`: more calls of the same list follow, and the bytes are sent
     /// together behind the last of them.
+    #[inline]
     pub(super) fn start(
         self: &Arc<Self>,
         unit: Unit<'_>,
@@ -195,10 +197,12 @@ impl Call {
     }
 
     /// The kind of lane that it needs.
+    #[inline]
     pub(super) fn traffic(&self) -> Traffic {
         if self.lock().alone { Traffic::Dedicated } else { self.profile.traffic }
     }
 
+    #[inline]
     pub(super) fn lock(&self) -> Locked<'_, CallState> {
         self.state.lock()
     }
@@ -216,6 +220,7 @@ impl Call {
     }
 
     /// Completes the call.
+    #[inline]
     pub(super) fn end(&self, result: Result<(Reply, Arc<Pool>)>) {
         let reply = result.and_then(|(reply, pool)| match reply.error_line(0).filter(|_| self.bare) {
             Some(line) => Err(self.plan().map_or_else(|error| error, |plan| judge::error_of(&plan, line, pool.name()))),

@@ -140,6 +140,7 @@ impl PendingQueue {
     }
 
     /// Counts calls that have ended, have come back, or were not started after all.
+    #[inline]
     pub(super) fn finish(self: &Arc<Self>, calls: usize) {
         if calls == 0 {
             return;

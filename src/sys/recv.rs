@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::rank::may_wait;
 
 /// Receives with these flags of recv(2). 0 bytes into a buffer that is not empty: the peer has closed.
+#[inline]
 pub fn recv(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     if flags & libc::MSG_DONTWAIT == 0 {
         may_wait("a receive");

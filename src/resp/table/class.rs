@@ -35,6 +35,7 @@ impl Class {
 }
 
 /// Looks a command up, its name first among `args`.
+#[inline(always)]
 pub fn classify(args: &mut dyn Iterator<Item = &[u8]>) -> Class {
     let Some(name) = args.next() else { return Class { spec: None, flags: Flags::NONE, blocks: None } };
     let mut spec = lookup(name);
