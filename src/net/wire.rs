@@ -309,8 +309,22 @@ impl Wire {
 
     /// Ends both directions: a thread that waits on the connection is woken, and the peer is notified.
     pub fn shutdown(&self) {
+        self.say_end();
         self.socket.shutdown();
         self.tally.iter().for_each(|tally| tally.ended());
+    }
+
+    /// Ends the session of TLS in order, so that the server can tell the end of the connection from a cut.
+    fn say_end(&self) {
+        if let Some(tls) = &self.tls {
+            tls.end(self.send_now());
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.say_end();
     }
 }
 

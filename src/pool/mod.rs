@@ -230,6 +230,7 @@ impl Pool {
         let sockets = std::mem::take(&mut inner.sockets);
         let offered = inner.offered.take();
         drop(inner);
+        // Before their sockets are shut down: with TLS their servers are told.
         drop((offered, idle));
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));

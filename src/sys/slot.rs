@@ -55,6 +55,7 @@ pub enum Seen<T> {
 }
 
 /// Makes a slot and its completer, and runs `wait` with both. Returns only after the completer is gone.
+#[inline]
 pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Completer<T>) -> R) -> R {
     let slot = Slot { state: AtomicU32::new(0), value: UnsafeCell::new(None) };
     let outlive = Outlive(&slot);

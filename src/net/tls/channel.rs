@@ -16,6 +16,7 @@ use rustls::client::UnbufferedClientConnection;
 use super::explain::Facts;
 use super::session::Session;
 use crate::error::TlsFault;
+use crate::sys::fork;
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 
@@ -32,6 +33,8 @@ const KEEP: usize = 128 * 1024;
 pub struct Tls {
     out: Lock<Outgoing>,
     session: Lock<Session>,
+    /// Of the process that made it.
+    generation: u32,
 }
 
 /// What a receive has brought.
@@ -166,6 +169,7 @@ impl Tls {
         Self {
             out: Lock::new(Rank::TlsOut, Outgoing::default()),
             session: Lock::new(Rank::TlsSession, Session::new(conn, facts)),
+            generation: fork::generation(),
         }
     }
 
@@ -197,7 +201,7 @@ impl Tls {
                 },
                 Err(error) => Err(error),
             }?;
-            self.session.lock().take_ahead(&buffer[..got]);
+            self.session.lock().take_ahead(&mut buffer[..got]);
         }
     }
 
@@ -277,7 +281,7 @@ impl Tls {
         let got = received?;
         let mut is_any = false;
         session.closed |= got == 0;
-        session.take(&cipher[..got], &mut |bytes| {
+        session.take(&mut cipher[..got], &mut |bytes| {
             is_any = true;
             sink(bytes);
         });
@@ -325,7 +329,7 @@ impl Tls {
                 Err(error) => return Some(Err(error)),
                 Ok(got) => {
                     session.closed |= got == 0;
-                    session.take_ahead(&buffer[..got]);
+                    session.take_ahead(&mut buffer[..got]);
                 }
             }
             let has_answer = session.has_answer();
@@ -348,6 +352,22 @@ impl Tls {
         drop(session);
         // What goes wrong here goes wrong again when something is received or sent.
         let _ = out.drain(&mut send);
+    }
+
+    /// Tells the server that nothing follows, if the kernel takes that now. Nothing is sent by a forked child, whose parent goes on with the
+    /// session, nor behind records that were not sent whole.
+    #[inline(never)]
+    pub fn end(&self, send: impl FnOnce(&[u8]) -> io::Result<usize>) {
+        if self.generation != fork::generation() {
+            return;
+        }
+        let out = self.out.lock();
+        if !out.is_empty() {
+            return;
+        }
+        let Some(record) = self.session.lock().end() else { return };
+        // Whoever is not told finds the end of the connection.
+        let _ = send(&record);
     }
 
     /// The sentence for a handshake that was not answered in time.

@@ -11,6 +11,10 @@ use crate::error::TlsFault;
 
 /// The most that a record adds to its plaintext: header, explicit nonce, type and tag.
 const RECORD: usize = 64;
+/// The header of a record; its last two bytes are the length of what follows.
+const HEADER: usize = 5;
+/// A buffer that has grown beyond this is freed once it is empty.
+const KEEP: usize = 64 * 1024;
 
 pub(super) struct Session {
     conn: UnbufferedClientConnection,
@@ -27,6 +31,8 @@ pub(super) struct Session {
     pub(super) ready: bool,
     /// The server has ended the session.
     pub(super) closed: bool,
+    /// The server was told that nothing follows.
+    over: bool,
     fault: Option<TlsFault>,
 }
 
@@ -41,6 +47,7 @@ impl Session {
             receiving: false,
             ready: false,
             closed: false,
+            over: false,
             fault: None,
         }
     }
@@ -55,14 +62,25 @@ impl Session {
         !self.incoming.is_empty()
     }
 
-    /// Takes ciphertext in, and hands out the plaintext of all records that are whole.
-    pub(super) fn take(&mut self, ciphertext: &[u8], sink: &mut dyn FnMut(&[u8])) {
-        self.incoming.extend_from_slice(ciphertext);
+    /// Takes ciphertext in, and hands out the plaintext of all records that are whole. A record is decrypted where it is; only one that
+    /// came in parts is put together first.
+    pub(super) fn take(&mut self, ciphertext: &mut [u8], sink: &mut dyn FnMut(&[u8])) {
+        if self.incoming.is_empty() {
+            let used = self.process(ciphertext, sink);
+            return self.incoming.extend_from_slice(&ciphertext[used..]);
+        }
+        let missing = missing(&self.incoming, ciphertext).unwrap_or(ciphertext.len());
+        let (part, rest) = ciphertext.split_at_mut(missing.min(ciphertext.len()));
+        self.incoming.extend_from_slice(part);
         self.advance(sink);
+        if !rest.is_empty() {
+            // What is left of a message that needs several records at once stays in front of them.
+            self.take(rest, sink);
+        }
     }
 
     /// Takes ciphertext in, and keeps its plaintext.
-    pub(super) fn take_ahead(&mut self, ciphertext: &[u8]) {
+    pub(super) fn take_ahead(&mut self, ciphertext: &mut [u8]) {
         let mut ahead = std::mem::take(&mut self.ahead);
         self.take(ciphertext, &mut |bytes| ahead.extend_from_slice(bytes));
         self.ahead = ahead;
@@ -75,12 +93,19 @@ impl Session {
 
     /// Does what can be done without more ciphertext.
     pub(super) fn advance(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        if self.fault.is_some() {
-            return self.incoming.clear();
+        let mut incoming = std::mem::take(&mut self.incoming);
+        let used = self.process(&mut incoming, sink);
+        incoming.drain(..used);
+        if !incoming.is_empty() || incoming.capacity() <= KEEP {
+            self.incoming = incoming;
         }
+    }
+
+    /// Hands out the plaintext of the records that are whole, and returns how many bytes they had. After an error nothing is left.
+    fn process(&mut self, records: &mut [u8], sink: &mut dyn FnMut(&[u8])) -> usize {
         let mut start = 0;
         while self.fault.is_none() {
-            let UnbufferedStatus { mut discard, state } = self.conn.process_tls_records(&mut self.incoming[start..]);
+            let UnbufferedStatus { mut discard, state } = self.conn.process_tls_records(&mut records[start..]);
             let mut is_over = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -96,37 +121,49 @@ impl Session {
                 Ok(_) => is_over = true,
                 Err(error) => {
                     self.fault = Some(TlsFault::new(self.facts.explain(&error)));
-                    is_over = true;
+                    self.take_alert(&mut records[start + discard..]);
                 }
             }
             start += discard;
             if is_over {
-                break;
+                return start;
             }
         }
-        if self.fault.is_some() {
-            self.take_alert(start);
-            start = self.incoming.len();
-        }
-        self.incoming.drain(..start);
-        if self.incoming.is_empty() && self.incoming.capacity() > 64 * 1024 {
-            self.incoming = Vec::new();
-        }
+        records.len()
     }
 
     /// The alert that tells the server why: the one message that an error leaves. Nothing may be decoded after it.
-    fn take_alert(&mut self, start: usize) {
-        let state = self.conn.process_tls_records(&mut self.incoming[start..]).state;
+    fn take_alert(&mut self, records: &mut [u8]) {
+        let state = self.conn.process_tls_records(records).state;
         if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
             encode(&mut data, &mut self.produced);
         }
     }
 
+    /// The record that tells the server that nothing follows. `None`: the session is not in a state for it.
+    pub(super) fn end(&mut self) -> Option<Vec<u8>> {
+        if !self.ready || self.over || self.fault.is_some() || self.has_answer() {
+            return None;
+        }
+        self.over = true;
+        let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.conn.process_tls_records(&mut self.incoming).state
+        else {
+            return None;
+        };
+        let mut record = vec![0; RECORD];
+        let length = traffic.queue_close_notify(&mut record).ok()?;
+        record.truncate(length);
+        Some(record)
+    }
+
     /// Makes one record of this plaintext, which is no longer than a record may be, behind all that was produced before.
     pub(super) fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), std::io::Error> {
-        self.take_ahead(&[]);
+        self.take_ahead(&mut []);
         if let Some(fault) = self.fault() {
             return Err(fault);
+        }
+        if self.over {
+            return Err(failed("this connection was closed"));
         }
         out.append(&mut self.produced);
         let mut room = plaintext.len() + RECORD;
@@ -156,6 +193,13 @@ impl Session {
             }
         }
     }
+}
+
+/// How many of the bytes that follow complete the record that has begun. `None`: its header is not there yet, or nothing is missing.
+fn missing(begun: &[u8], more: &[u8]) -> Option<usize> {
+    let byte = |at: usize| begun.iter().chain(more).nth(at).copied().map(usize::from);
+    let whole = HEADER + (byte(HEADER - 2)? << 8 | byte(HEADER - 1)?);
+    whole.checked_sub(begun.len()).filter(|missing| *missing > 0)
 }
 
 fn failed(text: &str) -> std::io::Error {
