@@ -57,6 +57,8 @@ help:
 	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
 	@echo 'make bench-pubsub     what a message costs its subscriber, next to hiredis'
+	@echo 'make bench-tls        what TLS costs, next to hiredis with OpenSSL'
+	@echo 'make fuzz             random inputs for each target, FUZZ_SECONDS=600 each'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
 	@echo 'make torture        the scenarios of failover over real servers: SCENARIO=n,n RUNS=k; without SCENARIO docs/torture.md is written, with it and WRITE=docs/torture.md its part there'
 	@echo 'make msrv           build the library and run the demo with the oldest Rust that is supported, in a tree of Debian 13 (as root)'
@@ -166,6 +168,20 @@ bench-pubsub:
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-pubsub build/bench-prefix
 
+# Its own certificate and server; the same cipher for both clients.
+bench-tls:
+	scripts/setup bench
+	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench-tls build/bench-prefix
+
+# The compiler counts the edges that an input runs through; build scripts are not counted, because they are no part of the target.
+FUZZ_SECONDS ?= 600
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+fuzz:
+	CARGO_TARGET_DIR=target/fuzz CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+	  RUSTFLAGS='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters' \
+	  FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --target $(HOST) --lib -- fuzz_ --nocapture --test-threads=1
+
 bench-vanish:
 	scripts/setup bench
 	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
@@ -187,5 +203,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-pubsub bench-vanish bench-languages torture clean FORCE
+.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

@@ -87,6 +87,7 @@ impl Socket {
     }
 
     /// Hands bytes to the kernel, from several places in order, as many as it takes now. `WouldBlock`: none.
+    #[inline]
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let sent = match parts {
@@ -102,6 +103,7 @@ impl Socket {
 
     /// Receives, waiting about this long at most (`None`: no limit). `WouldBlock`: nothing came; the caller checks its clock,
     /// because the kernel may return early or late, and a timeout is rounded down so that most receives need not set it again.
+    #[inline]
     pub(super) fn recv_into(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
         self.recv_by(timeout, |flags| recv::recv(self.inner.as_fd(), buf, flags))
     }
@@ -111,6 +113,7 @@ impl Socket {
         self.recv_by(timeout, |flags| recv::recv_append(self.inner.as_fd(), into, most, flags))
     }
 
+    #[inline]
     fn recv_by(
         &self,
         timeout: Option<Duration>,
@@ -170,6 +173,7 @@ impl Socket {
         &self.peer
     }
 
+    #[inline]
     fn set_receive_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(round_down);
         let nanos = timeout.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -239,7 +243,7 @@ mod tests {
 
     impl Socket {
         /// Two sockets joined to each other.
-        pub(in super::super) fn pair() -> io::Result<(Self, Self)> {
+        pub(crate) fn pair() -> io::Result<(Self, Self)> {
             let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
             let wrap = |inner| Self { inner, receive_timeout: AtomicU64::new(0), peer: String::from("pair") };
             Ok((wrap(a), wrap(b)))

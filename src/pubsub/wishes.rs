@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::error::{Error, Result, Status};
 use crate::net::Role;
-use crate::resp::{Reply, ReplyBuilder, encode};
+use crate::resp::{self, Reply, ReplyBuilder, encode};
 
 /// The three kinds of subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -279,7 +279,8 @@ impl Wishes {
         if let Some(line) = reply.error_line(0) {
             return self.refused(line, server);
         }
-        let word = reply.child(0, 0).and_then(|node| reply.bytes(node)).unwrap_or_default();
+        let is_list = matches!(reply.kind(0), resp::Kind::Array | resp::Kind::Push);
+        let word = reply.child(0, 0).filter(|_| is_list).and_then(|node| reply.bytes(node)).unwrap_or_default();
         match word {
             b"message" | b"pmessage" | b"smessage" => return Ok(Heard::Message(reply.into_push())),
             b"subscribe" | b"psubscribe" | b"ssubscribe" | b"unsubscribe" | b"punsubscribe" | b"sunsubscribe" => {}
@@ -378,3 +379,7 @@ fn unasked(server: &str) -> Error {
 #[cfg(test)]
 #[path = "wishes_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz_tests;

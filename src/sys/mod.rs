@@ -5,6 +5,9 @@
 pub mod fault;
 pub mod fork;
 pub mod futex;
+#[cfg(all(test, not(loom)))]
+#[path = "fuzz_tests.rs"]
+pub(crate) mod fuzz;
 pub mod panic;
 pub mod poll;
 pub mod random;

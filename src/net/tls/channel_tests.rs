@@ -23,6 +23,8 @@ struct Peer {
     heard: Vec<u8>,
     /// What waits for the client.
     waiting: Vec<u8>,
+    /// The server may be told something that ends the session.
+    may_fail: bool,
 }
 
 impl Peer {
@@ -34,9 +36,13 @@ impl Peer {
         self.room -= taken;
         let mut rest = &bytes[..taken];
         while !rest.is_empty() {
-            self.server.read_tls(&mut rest).unwrap();
-            self.server.process_new_packets().unwrap();
+            let is_read = self.server.read_tls(&mut rest).is_ok_and(|read| read > 0);
+            let is_fine = is_read && self.server.process_new_packets().is_ok();
+            assert!(is_fine || self.may_fail);
             let _ = self.server.reader().read_to_end(&mut self.heard);
+            if !is_fine {
+                break;
+            }
         }
         self.say();
         Ok(taken)
@@ -59,8 +65,8 @@ impl Peer {
     }
 }
 
-/// A channel whose handshake is over.
-fn connected() -> (Tls, RefCell<Peer>) {
+/// A channel before its handshake.
+fn fresh() -> (Tls, RefCell<Peer>) {
     let mut settings = ClientSettings::default().tls;
     (settings.on, settings.verify) = (true, TlsVerify::None);
     let endpoint = Endpoint::Tcp { host: "localhost".into(), port: 1 };
@@ -69,7 +75,13 @@ fn connected() -> (Tls, RefCell<Peer>) {
     let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let server = ServerConnection::new(Arc::new(builder.with_single_cert(vec![cert], key).unwrap())).unwrap();
-    let peer = RefCell::new(Peer { server, room: usize::MAX, heard: Vec::new(), waiting: Vec::new() });
+    let (heard, waiting) = Default::default();
+    (tls, RefCell::new(Peer { server, room: usize::MAX, heard, waiting, may_fail: false }))
+}
+
+/// A channel whose handshake is over.
+fn connected() -> (Tls, RefCell<Peer>) {
+    let (tls, peer) = fresh();
     while !advance(&tls, &peer) {}
     (tls, peer)
 }
@@ -183,3 +195,23 @@ fn a_look_takes_nothing_away_and_sees_through_what_is_no_plaintext() {
     let _ = tls.fill(&mut [0; 100], |_| unreachable!("it was received"), |_| Ok(0), &mut |_| ());
     assert_eq!(look().unwrap(), None);
 }
+
+#[test]
+fn the_end_is_told_once_and_never_behind_a_part_of_a_record() {
+    let (tls, peer) = connected();
+    let end = || tls.end(|bytes| peer.borrow_mut().take(bytes));
+    peer.borrow_mut().room = 5000;
+    assert_eq!(put(&tls, &peer, &[&numbers(RECORD)]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    peer.borrow_mut().room = usize::MAX;
+    end();
+    assert!(peer.borrow_mut().server.process_new_packets().is_ok_and(|state| !state.peer_has_closed()));
+    assert_eq!(put(&tls, &peer, &[&numbers(RECORD)]).unwrap(), RECORD);
+    let before = peer.borrow().heard.len();
+    end();
+    end();
+    assert!(peer.borrow_mut().server.process_new_packets().is_ok_and(|state| state.peer_has_closed()));
+    assert!(put(&tls, &peer, &[b"behind the end"]).is_err() && peer.borrow().heard.len() == before);
+}
+
+#[path = "fuzz_tests.rs"]
+mod fuzz_tests;
