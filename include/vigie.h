@@ -1033,7 +1033,8 @@ vigie_status vigie_session_for(vigie_client *client,
  * may take something (BLPOP) gives VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED, because the element may have been taken
  * and the reply lost; one that only reads (XREAD BLOCK), or one with VIGIE_CALL_IDEMPOTENT, is sent again to the new
  * primary unchanged, so its own timeout starts again, and an XREAD from $ does not see entries that were added in
- * between. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the
+ * between. A command of a module blocks if the server's own list (COMMAND) says so, and has a connection of its own until
+ * the server has said that it does not. EXEC answered null is VIGIE_ERR_TXN_ABORTED. While there is no primary, or no Sentinel tells of one, the
  * call waits for the next one, within its timeout; so does a write while the Sentinels prepare another primary. A
  * write that the old primary answers after the new one has taken over gives VIGIE_ERR_IO, and may have run; its
  * answer is in vigie_error_reply().

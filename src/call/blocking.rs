@@ -13,7 +13,7 @@ use crate::config::RetrySettings;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Failure, Outcome, Unit};
 use crate::plan::{CallFlags, Plan};
-use crate::pool::{Loan, Pool};
+use crate::pool::{Loan, Pool, Purpose};
 use crate::resp::Reply;
 use crate::route::{Context, Router, asking, with_question};
 use crate::sys::random;
@@ -137,10 +137,13 @@ fn send(
     let unit = Unit { lease: gate::lease(context, plan), ..unit };
     let deadline = if slow { attempt.deadline } else { route.share_of(attempt.deadline) };
     let may_go = || gate::check(context, plan, &attempt.deadline, attempt.gate_wait);
-    if plan.blocks.is_some() {
-        let loan = route.pool.loan(deadline).map_err(Failure::unsent)?;
+    if plan.apart {
+        let loan = route.pool.loan(Purpose::Blocking, deadline).map_err(Failure::unsent)?;
         may_go().map_err(Failure::unsent)?;
-        return send_blocking(context, loan, unit, deadline);
+        return match plan.blocks.is_some() || plan.waits {
+            true => send_blocking(context, loan, unit, deadline),
+            false => loaned::run(loan, unit, deadline),
+        };
     }
     if attempt.goes_alone() || (slow && plan.slow) {
         if let Some(mut loan) = route.pool.loan_for_unit(deadline) {

@@ -13,7 +13,7 @@ use crate::config::Replicas;
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::plan::{CallFlags, Plan};
-use crate::pool::Pool;
+use crate::pool::{Pool, Purpose};
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::route::Context;
 use crate::time::Deadline;
@@ -107,7 +107,7 @@ pub(crate) fn send(
     attempt: &Attempt<Arc<Pool>>,
 ) -> Outcome {
     let (unit, lease, deadline) = (attempt.unit(plan), gate::lease(context, plan), attempt.deadline);
-    let mut loan = pool.loan(deadline).map_err(Failure::unsent)?;
+    let mut loan = pool.loan(Purpose::Durable, deadline).map_err(Failure::unsent)?;
     check_server(need, pool).map_err(Failure::unsent)?;
     if unit.atomic {
         loaned::prepare_transaction(&mut loan, deadline)?;

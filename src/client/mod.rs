@@ -148,9 +148,31 @@ impl Client {
     }
 
     fn exec(&self, plan: &mut Plan<'_>, call_flags: CallFlags, timeout: Timeout) -> Result<(Reply, Arc<Pool>)> {
+        match plan.wants_care() {
+            false => self.exec_plan(plan, call_flags, timeout),
+            true => self.exec_with_care(plan, call_flags, timeout),
+        }
+    }
+
+    /// Runs a plan with scripts, or with commands that the table does not have.
+    #[cold]
+    fn exec_with_care(
+        &self,
+        plan: &mut Plan<'_>,
+        call_flags: CallFlags,
+        timeout: Timeout,
+    ) -> Result<(Reply, Arc<Pool>)> {
+        self.place(plan);
         match plan.has_scripts() {
             false => self.exec_plan(plan, call_flags, timeout),
             true => self.exec_scripts(plan, call_flags, timeout),
+        }
+    }
+
+    /// Finds out whether a plan needs a connection of its own. A session has one.
+    fn place(&self, plan: &mut Plan<'_>) {
+        if self.session.is_none() && !plan.is_known() {
+            self.shared.router().place(plan);
         }
     }
 
@@ -169,6 +191,7 @@ impl Client {
             Some(bytes) => {
                 let mut plan = reshaped(&bytes, plan.shape())?;
                 plan.use_scripts(scripts, mends);
+                self.place(&mut plan);
                 self.exec_plan(&plan, call_flags, timeout)
             }
         }

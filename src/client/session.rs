@@ -19,7 +19,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::net::{Socket, no_database};
 use crate::plan::{CallFlags, Plan, Target};
-use crate::pool::{Loan, Pool, SubmitLane};
+use crate::pool::{Loan, Pool, Purpose, SubmitLane};
 use crate::resp::Reply;
 use crate::route::{Context, Router};
 use crate::sys::rank::Rank;
@@ -304,7 +304,7 @@ impl Session {
             attempt.unrouted(version, service.discovered());
             Step::from(error)
         })?;
-        route.pool.loan(deadline).map_err(|error| {
+        route.pool.loan(Purpose::Session, deadline).map_err(|error| {
             let leg = Leg {
                 node: &route.pool,
                 replica: route.replica.is_some(),

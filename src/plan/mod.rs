@@ -37,6 +37,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) scan: Option<Scan>,
     pub(crate) slow: bool,
     pub(crate) blocks: Option<Blocks>,
+    /// It gets a connection of its own: it blocks, or it is not known not to.
+    pub(crate) apart: bool,
+    /// A command of a module among them blocks, as its server has said.
+    pub(crate) waits: bool,
     /// What any of the commands is.
     any: Flags,
     /// WAIT or WAITAOF is among them: they ask about the writes of their own connection.
@@ -128,7 +132,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::looked_up(list, What::Atomic(list, Cow::Borrowed(&[])))?;
         plan.check_atomic()?;
         // Inside a transaction nothing blocks; and nothing of it is sent again once EXEC was.
-        (plan.blocks, plan.awaits, plan.repeatable) = (None, false, false);
+        (plan.blocks, plan.apart, plan.awaits, plan.repeatable) = (None, false, false, false);
         plan.what = What::Atomic(list, whole()?);
         Ok(plan)
     }
@@ -186,6 +190,8 @@ impl<'a> Plan<'a> {
             scan: None,
             slow: false,
             blocks: None,
+            apart: false,
+            waits: false,
             any: Flags::NONE,
             awaits: false,
             state: None,
@@ -204,6 +210,7 @@ impl<'a> Plan<'a> {
         self.any = self.any.and(flags);
         self.slow |= flags.has(Flags::SLOW);
         self.blocks = self.blocks.or(class.blocks);
+        self.apart |= class.blocks.is_some();
         if flags.has(Flags::SCAN) {
             let without_key = ["SCAN", "CLUSTERSCAN"].iter().any(|name| front[0].eq_ignore_ascii_case(name.as_bytes()));
             let cursor = if without_key { front[1] } else { front[2] };
@@ -233,6 +240,31 @@ impl<'a> Plan<'a> {
     #[inline]
     pub(crate) fn has_scripts(&self) -> bool {
         self.any.has_any(Flags::SCRIPT.and(Flags::LOADS))
+    }
+
+    /// Whether it has commands that few calls have: scripts, and what the table does not know.
+    #[inline]
+    pub(crate) fn wants_care(&self) -> bool {
+        self.any.has_any(Flags::SCRIPT.and(Flags::LOADS).and(Flags::UNKNOWN))
+    }
+
+    /// Whether the table knows all of its commands. Inside a transaction nothing blocks, so it does not matter there.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_atomic() || !self.any.has(Flags::UNKNOWN)
+    }
+
+    /// Visits the names of the commands that the table does not have.
+    pub(crate) fn each_unknown(&self, mut look: impl FnMut(&[u8])) {
+        self.each_name(|name| {
+            if table::lookup(name).is_none() {
+                look(name);
+            }
+        });
+    }
+
+    /// Gives it a connection of its own. `waits`: one of its commands blocks.
+    pub(crate) fn set_apart(&mut self, waits: bool) {
+        (self.apart, self.waits) = (true, waits);
     }
 
     /// Whether it reads data that each node keeps for itself, and means the primary's.

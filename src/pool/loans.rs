@@ -20,7 +20,7 @@ use crate::time::Deadline;
 pub(super) struct Loans {
     idle: VecDeque<Idle>,
     /// The sockets of those in use, so that the end of the pool can shut them down.
-    lent: Vec<(u64, Arc<Socket>)>,
+    lent: Vec<(u64, Arc<Socket>, Purpose)>,
     /// How many of those in use carry a single unit, and come back soon.
     units: usize,
     opening: usize,
@@ -90,6 +90,28 @@ const TURNS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
+/// What a connection is lent for, as a message says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A blocking command, or one of which it is not known whether it blocks.
+    Blocking,
+    /// A session.
+    Session,
+    /// A write that waits for replicas.
+    Durable,
+    /// A unit that is large or slow.
+    Unit,
+}
+
+impl Purpose {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Blocking, "blocking command"),
+        (Self::Session, "session"),
+        (Self::Durable, "durable write"),
+        (Self::Unit, "large or slow call"),
+    ];
+}
+
 /// What a waiter is handed: a connection, or a place for one.
 enum Handed {
     Conn(Box<Conn>, u64),
@@ -156,6 +178,17 @@ impl Loans {
         (self.idle.len(), self.lent.len(), self.waiting.len())
     }
 
+    /// What the connections are lent for: `2 sessions, 1 durable write`.
+    fn purposes(&self) -> String {
+        let count = |purpose: Purpose| self.lent.iter().filter(|(_, _, lent)| *lent == purpose).count();
+        let counts = Purpose::ALL.map(|(purpose, name)| (count(purpose), name));
+        let told = counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| {
+            let plural = if *count == 1 { "" } else { "s" };
+            format!("{count} {name}{plural}")
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+
     /// The present round.
     pub(super) fn round(&self) -> u64 {
         self.round
@@ -170,7 +203,7 @@ impl Loans {
     /// Shuts down lent connections and drops the waiters, who learn of the end by that.
     pub(super) fn end(&mut self) -> Vec<Conn> {
         self.waiting.drain(..).for_each(|(_, sleeper)| sleeper.notify_one());
-        self.lent.iter().for_each(|(_, socket)| socket.shutdown());
+        self.lent.iter().for_each(|(_, socket, _)| socket.shutdown());
         self.renew()
     }
 
@@ -234,7 +267,7 @@ impl Loans {
 
     fn lend(&mut self, conn: &Conn) -> u64 {
         self.next += 1;
-        self.lent.push((self.next, Arc::clone(conn.socket())));
+        self.lent.push((self.next, Arc::clone(conn.socket()), Purpose::Unit));
         self.next
     }
 
@@ -245,7 +278,15 @@ impl Loans {
 
 impl Pool {
     /// Lends a connection: an idle one, a new one, or the next that comes free.
-    pub fn loan(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
+    pub fn loan(self: &Arc<Self>, purpose: Purpose, deadline: Deadline) -> Result<Loan> {
+        let loan = self.loan_any(deadline)?;
+        let mut inner = self.lock();
+        inner.loans.lent.iter_mut().filter(|(id, ..)| *id == loan.id).for_each(|(.., lent)| *lent = purpose);
+        drop(inner);
+        Ok(loan)
+    }
+
+    fn loan_any(self: &Arc<Self>, deadline: Deadline) -> Result<Loan> {
         let inner = self.lock();
         inner.check()?;
         let inner = match self.loan_at_once(inner, deadline) {
@@ -405,10 +446,11 @@ impl Pool {
     fn all_taken(&self, inner: &Inner, remedy: &str) -> String {
         let (idle, lent, waiting) = inner.loans.counts();
         format!(
-            "no dedicated connection to {} is free: size {}, in_use {lent}, idle {idle}, connected {}, waiting {waiting}, pool.max {} (one place \
+            "no dedicated connection to {} is free: size {}, in_use {lent} ({}), idle {idle}, connected {}, waiting {waiting}, pool.max {} (one place \
              is kept for calls that share a connection); {remedy}, or hold sessions and blocking commands for a shorter time",
             self.name,
             inner.total,
+            inner.loans.purposes(),
             inner.total - inner.loans.opening,
             self.settings.max
         )
@@ -417,14 +459,14 @@ impl Pool {
     /// Gives back the place of a loan whose connection is closed.
     fn end_loan(&self, id: u64, of_unit: bool) {
         let mut inner = self.lock();
-        inner.loans.lent.retain(|(lent, _)| *lent != id);
+        inner.loans.lent.retain(|(lent, ..)| *lent != id);
         inner.loans.units -= usize::from(of_unit);
         self.free_place(&mut inner);
     }
 
     fn give_back(&self, conn: Conn, id: u64, round: u64, discarded: bool, of_unit: bool) {
         let mut inner = self.lock();
-        inner.loans.lent.retain(|(lent, _)| *lent != id);
+        inner.loans.lent.retain(|(lent, ..)| *lent != id);
         inner.loans.units -= usize::from(of_unit);
         let is_old = || self.is_too_old(&conn).then_some(End::Lifetime);
         let end = inner

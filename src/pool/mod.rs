@@ -28,8 +28,8 @@ use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::Deadline;
 
 use census::Census;
-pub use loans::Loan;
 use loans::Loans;
+pub use loans::{Loan, Purpose};
 pub use submit_lane::{SubmitLane, Traffic, UNBLOCKING};
 
 /// How long a connection that a discovery has opened is kept for the next caller.

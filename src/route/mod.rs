@@ -9,6 +9,7 @@
 
 mod admit;
 mod choice;
+mod commands;
 mod context;
 mod cursors;
 mod lag;

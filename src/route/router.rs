@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::admit::{Admission, Lineage};
 use super::choice::Choice;
+use super::commands;
 use super::context::Context;
 use super::lag::{self, Measured, Measurements};
 use super::scan::{self, Landed, Scans, Trip};
@@ -28,6 +29,9 @@ use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service, Urgency};
+
+/// How long a server may take to list its commands.
+const COMMANDS_TAKE: Duration = Duration::from_secs(2);
 
 /// The router of a client.
 pub(crate) struct Router {
@@ -194,6 +198,13 @@ impl Router {
             None => self.route_in(&view, self.reads_from_replicas(plan, call), tried),
             Some(_) => scan::route(&self.scans, &self.choice(&view), plan, tried),
         }
+    }
+
+    /// Decides whether a plan with commands that the table does not have needs a connection of its own.
+    #[cold]
+    pub(crate) fn place(&self, plan: &mut Plan<'_>) {
+        let limit = Deadline::after(self.context.settings().timeout_connect.saturating_add(COMMANDS_TAKE));
+        commands::place(plan, &self.context.service, self.current_view().primary.as_ref(), limit);
     }
 
     /// Whether a call goes to the replicas first.

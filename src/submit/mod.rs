@@ -160,9 +160,9 @@ impl Submitter {
         let mut parts: Vec<Part> = Vec::new();
         let mut add = |plan: &mut Plan<'_>, range: Range<usize>| {
             let deadline = plan.blocks.map_or(shared, |_| plan.deadline(timeout, configured));
+            let scripts = plan.wants_care() && self.take_care(plan);
             let profile = self.profile(plan, flags, durable)?;
             parts.try_reserve(1).map_err(|_| Error::no_memory(commands.len(), "submitted commands"))?;
-            let scripts = self.note_scripts(plan);
             parts.push(Part { range, commands: plan.count(), profile, scripts, deadline });
             Ok::<_, Error>(())
         };
@@ -187,9 +187,12 @@ impl Submitter {
         Ok((parts, most_bytes))
     }
 
-    /// Keeps the scripts of a call. Whether it has any.
-    #[inline]
-    fn note_scripts(&self, plan: &mut Plan<'_>) -> bool {
+    /// Keeps the scripts of a call, and finds out whether it needs a connection of its own. Whether it has scripts.
+    #[cold]
+    fn take_care(&self, plan: &mut Plan<'_>) -> bool {
+        if !plan.is_known() {
+            self.router.place(plan);
+        }
         if plan.has_scripts() {
             self.router.context.scripts().iter().for_each(|scripts| plan.use_scripts(scripts, false));
         }
@@ -201,13 +204,15 @@ impl Submitter {
         plan.check_shared()?;
         self.router.context.check_target(plan, call)?;
         let from_replicas = self.router.reads_from_replicas(plan, call);
-        let traffic = match plan.blocks {
-            Some(_) => Traffic::Dedicated,
+        let traffic = match plan.apart {
+            true => Traffic::Dedicated,
             // Where writes are durable by configuration, all calls for the primary share a lane, so that they start in order.
-            None if !from_replicas && (durable || durable::needed(&self.router.context, plan, call)? != Need::NONE) => {
+            false
+                if !from_replicas && (durable || durable::needed(&self.router.context, plan, call)? != Need::NONE) =>
+            {
                 Traffic::Durable
             }
-            None => Traffic::Plain,
+            false => Traffic::Plain,
         };
         let class = match traffic {
             Traffic::Dedicated => OrderClass::Blocking,

@@ -72,6 +72,7 @@ ranks! {
     SessionLine     state "Line.state (client/line)"              "the submitted calls of a session"
     SessionCall     state "LineCall.state (client/line)"          "one submitted call of a session"
     Scripts         state "Scripts.known (script)"                "the scripts that were sent"
+    Announced       state "Announced.answers (topology/announced)" "what servers say of their commands"
     Census          state "Census.numbers (pool/census)"          "the numbers that a server gave its connections"
     Members         state "SentinelList.entries (topology/peers)"         "the Sentinels that are known"
     Deaf            state "Shared.deaf (topology/shared)"         "the Sentinels whose events may not be heard"

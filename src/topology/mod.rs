@@ -9,6 +9,7 @@
 //! ARCHITECTURE.md, "The files of topology", has the order of the files: none uses one above it.
 
 mod admin;
+mod announced;
 mod answer;
 mod asker;
 mod cause;

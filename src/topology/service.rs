@@ -5,6 +5,7 @@
 //! error. Leaves to others: when to ask (call, route), what a failover changes (transition), what a discovery changes
 //! (finish), and the threads that run discoveries (the [`Driver`]).
 
+use super::announced::Announced;
 use super::cause::Why;
 use super::deployment::Membership;
 use super::discovery::Views;
@@ -120,6 +121,7 @@ pub struct Service {
     pub(super) waiters: Condvar,
     pub(super) following: Following,
     pub(super) pauses: Pauses,
+    announced: Announced,
 }
 
 /// What the lock of a service protects: the course of its discoveries, and the failover.
@@ -193,7 +195,13 @@ impl Service {
             waiters: Condvar::new(),
             following: Following::new(),
             pauses: Pauses::default(),
+            announced: Announced::default(),
         })
+    }
+
+    /// What its servers say of their commands.
+    pub(crate) fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     /// Its name.

@@ -359,3 +359,28 @@ fn a_server_that_cannot_tell_what_is_on_disk_is_sent_no_such_write() {
         (0, 0, "null".into())
     );
 }
+
+/// On Redis 7.2 or later (`VIGIE_SERVER`) what is on the disks of real nodes; before, nothing is sent.
+#[test]
+fn a_real_server_tells_what_is_on_its_disk_if_it_can() {
+    let d = Deployment::new("on-disk").replicas(1).sentinels(1).quorum(1).start();
+    let (primary, replica) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE).remove(0));
+    [&primary, &replica].iter().for_each(|node| assert!(node.cmd(&["CONFIG", "SET", "appendonly", "yes"]).is_ok()));
+    let sentinel = sentinel_of(&d, &[("write.aof", "on")]);
+    let (alone, both) = (to_primary(&sentinel, &[]), to_primary(&sentinel, &[("write.replicas", "1")]));
+    if primary.cmd(&["WAITAOF", "0", "0", "1"]).is_error() {
+        fails(Status::Unsupported, cmd(&alone, "SET k v"));
+        fails(Status::Unsupported, cmd(&both, "SET k v"));
+        return assert_eq!(primary.cmd(&["EXISTS", "k"]).int(), Some(0));
+    }
+    eventually("the replica writes its file", SOON, || within(&both, "SET k v", 3000).is_ok());
+    assert_eq!((number(&alone, "INCR n"), ok(&alone, "GET k")), (1, "v".into()));
+    assert!(primary.calls("waitaof") >= 2);
+    assert!(replica.cmd(&["CONFIG", "SET", "appendonly", "no"]).is_ok());
+    let error = fails(Status::Replicas, within(&both, "INCR n", 2500));
+    assert!(error.count() == 0 && error.message().contains("0 of 1 replicas have it on disk"), "{error}");
+    assert_eq!(number(&alone, "INCR n"), 3);
+    assert!(primary.cmd(&["CONFIG", "SET", "appendonly", "no"]).is_ok());
+    let error = fails(Status::Replicas, cmd(&alone, "INCR n"));
+    assert!(error.message().contains("appendonly"), "{error}");
+}

@@ -22,6 +22,7 @@ mod support;
 mod writer;
 
 mod administration;
+mod announced;
 mod bad_input;
 mod c_api;
 mod call_handles;

@@ -17,7 +17,7 @@ use vigie::config::{Endpoint, PoolSettings};
 use vigie::error::{Error, Status, flags};
 use vigie::lane::{Bytes, Completion, Outcome, Unit};
 use vigie::net::Conn;
-use vigie::pool::{Loan, Pool, Traffic};
+use vigie::pool::{Loan, Pool, Purpose, Traffic};
 use vigie::resp::{Limits, Want};
 use vigie::time::Deadline;
 
@@ -70,7 +70,7 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
                         calls.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
-                    let mut loan = pool.loan(after(10_000)).unwrap();
+                    let mut loan = pool.loan(Purpose::Session, after(10_000)).unwrap();
                     ask(&mut loan);
                     assert!(pool.counts().total <= 7);
                     if random.u32(..200) == 0 {
@@ -92,11 +92,11 @@ fn pool_max_is_never_exceeded_however_loans_and_calls_mix() {
 fn a_unit_waits_for_a_connection_of_its_own_only_behind_others_that_carry_one() {
     let server = numbered();
     let pool = server.pool(pool_of(3));
-    let long: Vec<_> = (0..2).map(|_| pool.loan(after(10_000)).unwrap()).collect();
+    let long: Vec<_> = (0..2).map(|_| pool.loan(Purpose::Session, after(10_000)).unwrap()).collect();
     assert!(pool.loan_for_unit(after(10_000)).is_none(), "nobody knows when those come back");
     drop(long);
     let unit = pool.loan_for_unit(after(10_000)).expect("an idle one");
-    let other = pool.loan(after(10_000)).unwrap();
+    let other = pool.loan(Purpose::Session, after(10_000)).unwrap();
     let order = Mutex::new(Vec::new());
     scope(|threads| {
         for place in 0..4 {
@@ -114,7 +114,7 @@ fn a_unit_waits_for_a_connection_of_its_own_only_behind_others_that_carry_one() 
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
     drop(other);
     assert_eq!((pool.counts().lent, pool.counts().waiting, pool.counts().idle), (0, 0, 2));
-    let _all: Vec<_> = (0..2).map(|_| pool.loan(after(10_000)).unwrap()).collect();
+    let _all: Vec<_> = (0..2).map(|_| pool.loan(Purpose::Session, after(10_000)).unwrap()).collect();
     assert!(pool.loan_for_unit(after(10_000)).is_none(), "each that came back is counted as back");
 }
 
@@ -122,8 +122,8 @@ fn a_unit_waits_for_a_connection_of_its_own_only_behind_others_that_carry_one() 
 fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
     let server = numbered();
     let pool = server.pool(PoolSettings { wait: Some(Duration::ZERO), ..pool_of(4) });
-    let loans: Vec<_> = (0..3).map(|_| pool.loan(after(20_000)).unwrap()).collect();
-    let error = pool.loan(after(20_000)).err().expect("a fourth loan of four places");
+    let loans: Vec<_> = (0..3).map(|_| pool.loan(Purpose::Session, after(20_000)).unwrap()).collect();
+    let error = pool.loan(Purpose::Session, after(20_000)).err().expect("a fourth loan of four places");
     assert_eq!(error.status(), Status::PoolBusy);
     assert!(error.has(flags::RETRYABLE) && !error.has(flags::MAYBE_EXECUTED));
     for text in ["size 3", "in_use 3", "idle 0", "connected 3", "waiting 0", "pool.max 4"] {
@@ -139,9 +139,9 @@ fn a_place_is_kept_for_ordinary_calls_when_all_loans_are_out() {
 fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
     let server = numbered();
     let pool = server.pool(PoolSettings { wait: Some(600 * MS), ..pool_of(2) });
-    let _loan = pool.loan(after(20_000)).unwrap();
+    let _loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     for (deadline, limit) in [(10_000, 600), (100, 100)] {
-        let (outcome, took, pace) = paced(|| pool.loan(after(deadline)));
+        let (outcome, took, pace) = paced(|| pool.loan(Purpose::Session, after(deadline)));
         let error = outcome.err().unwrap();
         assert_eq!(error.status(), Status::PoolTimeout, "{error:?}");
         assert!(took >= MS * limit, "{took:?}");
@@ -155,13 +155,13 @@ fn a_waiter_is_told_after_pool_wait_or_at_its_deadline() {
 fn who_comes_first_is_served_first() {
     let server = numbered();
     let pool = server.pool(pool_of(2));
-    let loan = pool.loan(after(20_000)).unwrap();
+    let loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     let served = Mutex::new(Vec::new());
     scope(|threads| {
         for n in 0..10 {
             let (pool, served) = (&pool, &served);
             threads.spawn(move || {
-                let mut loan = pool.loan(after(10_000)).unwrap();
+                let mut loan = pool.loan(Purpose::Session, after(10_000)).unwrap();
                 served.lock().unwrap().push(n);
                 ask(&mut loan);
                 if n % 3 == 0 {
@@ -187,7 +187,7 @@ fn a_connection_on_its_way_to_a_waiter_counts() {
         for _ in 0..12 {
             threads.spawn(|| {
                 while Instant::now() < end {
-                    let loan = pool.loan(after(10_000)).unwrap();
+                    let loan = pool.loan(Purpose::Session, after(10_000)).unwrap();
                     most.fetch_max(pool.counts().lent, Ordering::Relaxed);
                     drop(loan);
                 }
@@ -203,12 +203,12 @@ fn a_connection_on_its_way_to_a_waiter_counts() {
 fn what_was_spoiled_or_broken_does_not_come_back() {
     let server = numbered();
     let pool = server.pool(pool_of(4));
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"0");
     loan.discard();
     drop(loan);
     assert_eq!(pool.counts().total, 0);
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"1");
     // An unread reply is still to come.
     let mut bytes = Vec::new();
@@ -216,11 +216,11 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
     loan.conn().unwrap().send_all(&bytes, after(20_000)).unwrap();
     eventually("the reply is there", || !loan.conn().unwrap().is_quiet());
     drop(loan);
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"2");
     drop(loan);
     server.kill_all();
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     assert_eq!(ask(&mut loan), b"3");
     assert_eq!(pool.counts().total, 1);
 }
@@ -229,11 +229,11 @@ fn what_was_spoiled_or_broken_does_not_come_back() {
 fn idle_connections_take_turns() {
     let server = numbered();
     let pool = server.pool(pool_of(8));
-    drop((0..5).map(|_| pool.loan(after(20_000)).unwrap()).collect::<Vec<_>>());
+    drop((0..5).map(|_| pool.loan(Purpose::Session, after(20_000)).unwrap()).collect::<Vec<_>>());
     assert_eq!(pool.counts().idle, 5);
     let mut uses = HashMap::new();
     for _ in 0..1000 {
-        *uses.entry(ask(&mut pool.loan(after(20_000)).unwrap())).or_insert(0) += 1;
+        *uses.entry(ask(&mut pool.loan(Purpose::Session, after(20_000)).unwrap())).or_insert(0) += 1;
     }
     assert!(uses.len() == 5 && uses.values().all(|uses| (150..=250).contains(uses)), "{uses:?}");
 }
@@ -259,7 +259,7 @@ fn idle_connections_are_closed_down_to_pool_min() {
     let pool = server.pool(PoolSettings { min: 2, idle: Some(50 * MS), ..pool_of(8) });
     assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
     eventually("it is warm", || pool.counts().idle == 1);
-    let loans: Vec<_> = (0..5).map(|_| pool.loan(after(20_000)).unwrap()).collect();
+    let loans: Vec<_> = (0..5).map(|_| pool.loan(Purpose::Session, after(20_000)).unwrap()).collect();
     // The lane may have been idle long enough to be closed.
     assert!((5..=6).contains(&pool.counts().total));
     drop(loans);
@@ -274,14 +274,14 @@ fn a_connection_ends_with_its_lifetime() {
     let server = numbered();
     let pool = server.pool(PoolSettings { lifetime: Some(60 * MS), ..pool_of(8) });
     assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     let first = ask(&mut loan);
     let begun = Instant::now();
     eventually("it is too old", || begun.elapsed() > 70 * MS);
     assert_eq!(ask(&mut loan), first, "a loan is not taken away");
     drop(loan);
     assert_eq!(pool.counts().idle, 0);
-    assert_ne!(ask(&mut pool.loan(after(20_000)).unwrap()), first);
+    assert_ne!(ask(&mut pool.loan(Purpose::Session, after(20_000)).unwrap()), first);
     eventually("the old lane is closed too", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
 }
 
@@ -299,7 +299,7 @@ fn what_was_offered_is_the_first_connection() {
         let pool = server.pool(pool_of(2));
         assert!(offer(&server, &pool));
         assert_eq!(pool.counts().total, 1);
-        let loan = lends.then(|| pool.loan(after(20_000)).unwrap());
+        let loan = lends.then(|| pool.loan(Purpose::Session, after(20_000)).unwrap());
         if !lends {
             assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
         }
@@ -328,7 +328,7 @@ fn what_was_offered_and_is_not_taken_ends() {
         assert!(offer(&server, &pool));
         end(&pool);
         eventually("it is closed", || pool.counts().total == 0 && server.open.load(Ordering::SeqCst) == 0);
-        drop(pool.loan(after(20_000)).unwrap());
+        drop(pool.loan(Purpose::Session, after(20_000)).unwrap());
         assert_eq!(server.accepted(), 2);
     }
     let server = numbered();
@@ -341,9 +341,10 @@ fn what_was_offered_and_is_not_taken_ends() {
 fn a_retired_pool_answers_everybody_at_once() {
     let server = Server::start(|mut peer, _| peer.await_end());
     let pool = server.pool(pool_of(3));
-    let mut loans = vec![pool.loan(after(20_000)).unwrap(), pool.loan(after(20_000)).unwrap()];
+    let mut loans =
+        vec![pool.loan(Purpose::Session, after(20_000)).unwrap(), pool.loan(Purpose::Session, after(20_000)).unwrap()];
     scope(|threads| {
-        let waiting = threads.spawn(|| pool.loan(Deadline::never()).err().unwrap());
+        let waiting = threads.spawn(|| pool.loan(Purpose::Session, Deadline::never()).err().unwrap());
         let calling = threads.spawn(|| pool_echo(&pool, b"x", Deadline::never()).unwrap_err().error);
         let mut loan = loans.pop().unwrap();
         let reading = threads.spawn(move || loan.conn().unwrap().recv(Want::One, Deadline::never()).unwrap_err());
@@ -356,7 +357,7 @@ fn a_retired_pool_answers_everybody_at_once() {
         });
     });
     drop(loans);
-    assert_eq!(pool.loan(after(20_000)).err().unwrap().status(), Status::Closed);
+    assert_eq!(pool.loan(Purpose::Session, after(20_000)).err().unwrap().status(), Status::Closed);
     let failure = pool_echo(&pool, b"x", after(20_000)).unwrap_err();
     assert_eq!((failure.error.status(), failure.sent), (Status::Closed, 0));
     assert_eq!(pool.counts().total, 0);
@@ -382,7 +383,8 @@ fn disconnect_closes_what_is_idle_and_lets_the_rest_finish() {
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(10_000)));
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        let (mut busy, idle) = (pool.loan(after(20_000)).unwrap(), pool.loan(after(20_000)).unwrap());
+        let (mut busy, idle) =
+            (pool.loan(Purpose::Session, after(20_000)).unwrap(), pool.loan(Purpose::Session, after(20_000)).unwrap());
         drop(idle);
         assert_eq!((pool.counts().total, server.accepted()), (3, 3));
         pool.disconnect();
@@ -410,7 +412,7 @@ fn connections_that_cannot_be_opened_leave_no_trace() {
         for _ in 0..8 {
             threads.spawn(|| {
                 for _ in 0..10 {
-                    assert_eq!(pool.loan(after(20_000)).err().unwrap().status(), Status::Connect);
+                    assert_eq!(pool.loan(Purpose::Session, after(20_000)).err().unwrap().status(), Status::Connect);
                     let failure = pool_echo(&pool, b"x", after(20_000)).unwrap_err();
                     assert_eq!((failure.error.status(), failure.sent), (Status::Connect, 0));
                 }
@@ -439,10 +441,10 @@ fn a_waiter_learns_of_a_place_that_a_lane_left() {
     // The first call opens the first lane; the second asks for another.
     (0..2).for_each(|_| assert_text(&pool.exec(unit, true, after(20_000)), b"x"));
     eventually("there is a second lane", || pool.counts().lanes == 2);
-    let _lent = pool.loan(after(20_000)).unwrap();
+    let _lent = pool.loan(Purpose::Session, after(20_000)).unwrap();
     assert_eq!(pool.counts().total, 3);
     scope(|threads| {
-        let waiting = threads.spawn(|| pool.loan(after(10_000)));
+        let waiting = threads.spawn(|| pool.loan(Purpose::Session, after(10_000)));
         eventually("it waits", || pool.counts().waiting == 1);
         cut.store(true, Ordering::SeqCst);
         let loan = takes_at_most("the way of the place to the waiter", 1500 * MS, || waiting.join().unwrap());
@@ -551,7 +553,7 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
     });
     let pool = server.pool(PoolSettings { idle: Some(4500 * MS), ..pool_of(4) });
     assert_text(&pool_echo(&pool, b"x", after(20_000)), b"x");
-    let mut loan = pool.loan(after(20_000)).unwrap();
+    let mut loan = pool.loan(Purpose::Session, after(20_000)).unwrap();
     ask(&mut loan);
     drop(loan);
     // PINGs were sent and answered, and do not count as use.
@@ -564,7 +566,7 @@ fn idle_connections_to_a_host_that_vanished_are_found_dead_and_others_live_on() 
     // Long before the idle limit.
     let pool = server.pool(PoolSettings { idle: Some(600_000 * MS), ..pool_of(4) });
     assert_text(&pool_echo(&pool, b"y", after(20_000)), b"y");
-    drop(pool.loan(after(20_000)).unwrap());
+    drop(pool.loan(Purpose::Session, after(20_000)).unwrap());
     assert_eq!((pool.counts().lanes, pool.counts().idle), (1, 1));
     gone.store(true, Ordering::Release);
     eventually("silent connections are closed", || pool.counts().total == 0);
@@ -699,7 +701,7 @@ fn without_a_place_for_its_successor_an_old_lane_ends_when_it_is_idle() {
     let (server, go) = pausing();
     let pool = server.pool(PoolSettings { lifetime: Some(60 * MS), ..pool_of(2) });
     assert_eq!(who(&pool, 5000), Some(b"0".to_vec()));
-    let _lent = pool.loan(after(5000)).unwrap();
+    let _lent = pool.loan(Purpose::Session, after(5000)).unwrap();
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
         eventually("it is on its way", || pool.counts().in_flight == 1);
@@ -720,7 +722,7 @@ fn pool_max_holds_while_lanes_drain() {
     scope(|threads| {
         let slow = threads.spawn(|| pool_echo(&pool, b"slow", after(20_000)));
         eventually("it is on its way", || pool.counts().in_flight == 1);
-        let lent = pool.loan(after(5000)).unwrap();
+        let lent = pool.loan(Purpose::Session, after(5000)).unwrap();
         pool.disconnect();
         let failure = pool_echo(&pool, b"no place", after(100)).unwrap_err();
         assert_eq!((failure.error.status(), failure.sent), (Status::Timeout, 0));
@@ -749,7 +751,7 @@ fn pool_max_holds_however_often_all_connections_are_renewed() {
                     match random.u32(..20) {
                         0 => pool.disconnect(),
                         1 => drop(pool.open_submit_lane(Traffic::Plain, after(20_000)).unwrap()),
-                        2..8 => drop(ask(&mut pool.loan(after(20_000)).unwrap())),
+                        2..8 => drop(ask(&mut pool.loan(Purpose::Session, after(20_000)).unwrap())),
                         _ => assert_text(&pool_echo(pool, b"x", after(20_000)), b"x"),
                     }
                     assert!(pool.counts().total <= 5);

@@ -50,7 +50,7 @@ pub fn classify(args: &mut dyn Iterator<Item = &[u8]>) -> Class {
             None => {}
         }
     }
-    let flags = spec.map_or(Flags::NONE, |spec| spec.flags);
+    let flags = spec.map_or(Flags::UNKNOWN, |spec| spec.flags);
     let mut class = Class { spec, flags: flags.without(Flags::ARGS), blocks: None };
     if let (true, Some(spec)) = (flags.has(Flags::ARGS), spec) {
         by_arguments(spec.name, args, &mut class);

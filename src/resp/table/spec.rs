@@ -42,7 +42,10 @@ impl Flags {
     /// It gives the server a script, to be run by its hash.
     pub const LOADS: Self = Self(1 << 13);
 
-    const NAMES: [(&'static str, Self); 14] = [
+    /// The table does not have it.
+    pub const UNKNOWN: Self = Self(1 << 14);
+
+    const NAMES: [(&'static str, Self); 15] = [
         ("READ", Self::READ),
         ("BLOCK", Self::BLOCK),
         ("STATE", Self::STATE),
@@ -57,6 +60,7 @@ impl Flags {
         ("ARGS", Self::ARGS),
         ("LOCAL", Self::LOCAL),
         ("LOADS", Self::LOADS),
+        ("UNKNOWN", Self::UNKNOWN),
     ];
 
     /// All of both.
