@@ -5,7 +5,7 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
@@ -18,6 +18,7 @@ const SOURCES: [(&str, &str); 12] = [
     ("reply", "replies"),
     ("queue", "queues"),
     ("sub", "publish and subscribe"),
+    ("jobs", "jobs: lists of work that is done at least once"),
 ];
 
 /// The text of include/vigie.h.

@@ -28,7 +28,7 @@
  *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be
  *    ignored: more will come.
  *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients,
- *    queues and subscriptions answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
+ *    queues, subscriptions and jobs answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
  *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught, and its message says where: the process goes on, the
  *    handles of that call answer nothing else.
  */
@@ -317,6 +317,13 @@ typedef struct vigie_config vigie_config;
  * Threads: [C]. Plain memory: works in a forked child.
  */
 typedef struct vigie_error vigie_error;
+
+/**
+ * A worker of a list of jobs, each of which is done at least once.
+ *
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ */
+typedef struct vigie_jobs vigie_jobs;
 
 /**
  * A queue of events that the application takes when it likes, with a descriptor that an event loop can poll.
@@ -1847,6 +1854,161 @@ vigie_status vigie_sub_exec(vigie_sub *sub,
  * Since: 0.1.0.
  */
 void vigie_sub_free(vigie_sub *sub);
+
+/* ---- jobs: lists of work that is done at least once -------------------------------------------------------------- */
+
+/**
+ * A worker of a list of jobs: it takes them one by one, and each of them is done at least once, whatever happens to workers and
+ * primaries. A job that is taken stands in the worker's processing list until vigie_jobs_ack(). A worker that ends without that, or
+ * hangs, has a lease that ends: others then hand its jobs back. What may have been handed out before is marked. docs/jobs.md has the
+ * keys, the format, and what producers need. Nothing is sent before the first vigie_jobs_take().
+ *
+ * name is the key of the list. worker names this worker, and each handle needs another one: one that starts again under the
+ * same name has at once what it had in hand. NULL: a random name; then the others hand that back when the lease is over.
+ *
+ * Lengths: lease_ms is in milliseconds, at least 100; VIGIE_TIMEOUT_DEFAULT: 30 s. Each function of the handle that asks the server
+ * renews it, a vigie_jobs_take() that waits too: a job that takes longer needs vigie_jobs_renew().
+ * Ownership: *out is the caller's, for vigie_jobs_free(). name and worker are copied. client is kept alive.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client, name or out is NULL, name or worker is empty, name has braces without a hash tag, worker has
+ * more than 128 bytes, or lease_ms is too short; VIGIE_ERR_INVALID_STATE: client is a session; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_for(vigie_client *client,
+                            const char *name,
+                            const char *worker,
+                            int64_t lease_ms,
+                            vigie_jobs **out,
+                            vigie_error **err);
+
+/**
+ * Pushes a job to the list with this key. To keep it through failovers the client needs the option write.replicas. It is never pushed
+ * twice: after an error with VIGIE_EF_MAYBE_EXECUTED it may be there or not.
+ *
+ * Lengths: payload_len is the bytes of payload. id has 1 to 64 of A-Z a-z 0-9 . _ -; NULL: a random one. timeout_ms is in milliseconds.
+ * Ownership: nothing changes hands; name, id and payload are only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_cmd_exec(); VIGIE_ERR_INVALID_ARG: client or name is NULL, payload is NULL with a length, a bad name or id.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_push(vigie_client *client,
+                             const char *name,
+                             const char *id,
+                             const void *payload,
+                             size_t payload_len,
+                             int64_t timeout_ms,
+                             vigie_error **err);
+
+/**
+ * Takes the next job: a MAP of id, payload and redelivered, an INT that is above 0 if the job may have been handed out before. *out is
+ * NULL with VIGIE_OK if there was none in the time. The first take of a handle begins with what its worker's name had in hand;
+ * takes look, twice in the length of a lease, for workers whose lease is over. While there is no primary it waits for the next one.
+ * After a lost answer it compares the lists, and nothing is lost.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value
+ * <= 0: what is there now, without waiting for more.
+ * Ownership: *out is the caller's, for vigie_reply_free().
+ * Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came at the end. With timeout_ms <= 0 up to timeout.call
+ * for the server's answers.
+ * Threads: [T], but one thread at a time takes.
+ * Errors: as vigie_cmds_exec(), when the list was out of reach at the end of the time; VIGIE_ERR_CANCELLED: after vigie_jobs_stop();
+ * VIGIE_ERR_INVALID_STATE: another thread takes with this handle, or another process has the same worker name; VIGIE_ERR_REPLICAS: fewer
+ * replicas than write.replicas have it: it stays in the processing list, and is tried again by the next take; VIGIE_ERR_INVALID_ARG:
+ * jobs or out is NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_take(vigie_jobs *jobs,
+                             int64_t timeout_ms,
+                             vigie_reply **out,
+                             vigie_error **err);
+
+/**
+ * Acknowledges a job: it is done, and is removed. If the answer is lost, the processing list is looked at before it is sent again.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands; id is only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_cmd_exec(): the job stays in hand, and can be acknowledged again, but for VIGIE_ERR_REPLICAS: removed, and fewer
+ * replicas know of it; VIGIE_ERR_INVALID_STATE: it is not in hand, or not any more, because the lease was over: it is done again
+ * elsewhere; VIGIE_ERR_INVALID_ARG: jobs or id is NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_ack(vigie_jobs *jobs,
+                            const char *id,
+                            int64_t timeout_ms,
+                            vigie_error **err);
+
+/**
+ * Hands a job back: it comes behind those that wait, and is taken again by any worker, marked.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands; id is only read.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_jobs_ack().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_jobs_return(vigie_jobs *jobs, const char *id, int64_t timeout_ms, vigie_error **err);
+
+/**
+ * Renews the lease, for a job that takes longer than that.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands.
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: the lease was over, and other workers may have the jobs, or another process has
+ * the same worker name; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_renew(vigie_jobs *jobs,
+                              int64_t timeout_ms,
+                              vigie_error **err);
+
+/**
+ * Ends the vigie_jobs_take() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
+ * stays in the list. What is in hand can be acknowledged.
+ *
+ * Ownership: nothing changes hands.
+ * Blocks: no.
+ * Threads: any thread, also while another one takes; not from a signal handler.
+ * Errors: VIGIE_ERR_INVALID_ARG: jobs is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+vigie_status vigie_jobs_stop(vigie_jobs *jobs,
+                             vigie_error **err);
+
+/**
+ * Stops the worker, hands back what it has in hand, and ends its lease, so that others need not wait for its end.
+ *
+ * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands; the handle is still for vigie_jobs_free().
+ * Blocks: up to timeout_ms.
+ * Threads: [T].
+ * Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE vigie_status vigie_jobs_close(vigie_jobs *jobs, int64_t timeout_ms, vigie_error **err);
+
+/**
+ * Frees a worker. What it has in hand stays in its processing list: vigie_jobs_close() hands it back before.
+ *
+ * Ownership: the handle is gone; NULL is a no-op. In a forked child the memory is left alone.
+ * Blocks: no.
+ * Threads: any thread, when no other uses this handle.
+ * Errors: none.
+ * Since: 0.1.0.
+ */
+void vigie_jobs_free(vigie_jobs *jobs);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -1,7 +1,7 @@
 //! vigie (French: a lookout): Redis and Valkey under Sentinel, dependable for every language that can call C.
 //!
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
-//! `ffi` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
+//! `ffi` > `jobs` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
 
 // The kit of tests/support, which unit tests use as well, names the library `vigie`.
 #[cfg(test)]
@@ -16,6 +16,8 @@ pub mod config;
 pub mod error;
 #[cfg(not(loom))]
 pub mod ffi;
+#[cfg(not(loom))]
+pub mod jobs;
 pub mod lane;
 pub mod meter;
 pub mod net;

@@ -76,11 +76,12 @@ fn every_section_holds_the_functions_of_its_noun() {
             "command",
             "replies",
             "queues",
-            "publish"
+            "publish",
+            "jobs"
         ],
         "the titles in their order"
     );
-    let nouns: [&[&str]; 11] = [
+    let nouns: [&[&str]; 12] = [
         &["version", "has", "status", "threads"],
         &["error"],
         &["config"],
@@ -92,6 +93,7 @@ fn every_section_holds_the_functions_of_its_noun() {
         &["reply"],
         &["queue", "events"],
         &["sub"],
+        &["jobs"],
     ];
     for (section, nouns) in sections.iter().zip(nouns) {
         let names: Vec<_> = functions_in(section).into_iter().map(|(name, ..)| name).collect();

@@ -13,7 +13,8 @@ use circles::Crate;
 
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("ffi", &["client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
+    ("ffi", &["jobs", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
+    ("jobs", &["client", "resp", "error", "time", "sys"]),
     (
         "client",
         &[

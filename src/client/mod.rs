@@ -282,6 +282,11 @@ impl Client {
         taken
     }
 
+    /// When a call that begins now and has this timeout is over.
+    pub fn deadline(&self, timeout: Timeout) -> Deadline {
+        timeout.deadline(self.shared.context().settings().timeout_call)
+    }
+
     /// The primary and the replicas as they are known now, without network.
     pub fn topology(&self) -> Result<Reply> {
         self.shared.context().check_open()?;

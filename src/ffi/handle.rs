@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::types::{
-    vigie_batch, vigie_call, vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_scan,
+    vigie_batch, vigie_call, vigie_client, vigie_config, vigie_error, vigie_jobs, vigie_queue, vigie_reply, vigie_scan,
     vigie_sentinel, vigie_sub,
 };
 use crate::error::{Error, Result, Status};
@@ -31,7 +31,7 @@ pub(super) trait Noun {
 const GONE: u64 = u64::from_be_bytes(*b"vgi.gone");
 
 /// Every kind with its name, to say what was passed instead.
-const KINDS: [(u64, &str); 11] = [
+const KINDS: [(u64, &str); 12] = [
     (vigie_config::MAGIC, "a vigie_config"),
     (vigie_sentinel::MAGIC, "a vigie_sentinel"),
     (vigie_client::MAGIC, "a vigie_client"),
@@ -40,6 +40,7 @@ const KINDS: [(u64, &str); 11] = [
     (vigie_scan::MAGIC, "a vigie_scan"),
     (vigie_batch::MAGIC, "a vigie_batch"),
     (vigie_sub::MAGIC, "a vigie_sub"),
+    (vigie_jobs::MAGIC, "a vigie_jobs"),
     (vigie_reply::MAGIC, "a vigie_reply"),
     (vigie_error::MAGIC, "a vigie_error"),
     (GONE, "a handle that was freed"),

@@ -60,6 +60,13 @@ pub struct vigie_sub {
     _opaque: (),
 }
 
+/// A worker of a list of jobs, each of which is done at least once.
+///
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+pub struct vigie_jobs {
+    _opaque: (),
+}
+
 /// A list of encoded commands that is being built, for vigie_cmds_exec().
 ///
 /// Threads: [X]. Plain memory: works in a forked child.

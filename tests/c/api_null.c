@@ -396,6 +396,40 @@ static void subscriptions(void) {
   vigie_queue_free(queue);
 }
 
+static void workers(void) {
+  vigie_jobs *jobs = (vigie_jobs *)rubbish;
+  vigie_reply *out = (vigie_reply *)rubbish;
+  CHECK(vigie_jobs_for(NULL, NULL, NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("out is NULL", NO_OUT, vigie_jobs_for(client, "q", NULL, 1000, NULL, &error));
+  REFUSED("client is NULL", jobs, vigie_jobs_for(NULL, "q", NULL, 1000, &jobs, &error));
+  REFUSED("client is not a handle", jobs, vigie_jobs_for((vigie_client *)rubbish, "q", NULL, 1000, &jobs, &error));
+  REFUSED("name is NULL", jobs, vigie_jobs_for(client, NULL, NULL, 1000, &jobs, &error));
+  REFUSED("name is empty", jobs, vigie_jobs_for(client, "", NULL, 1000, &jobs, &error));
+  REFUSED("worker is empty", jobs, vigie_jobs_for(client, "q", "", 1000, &jobs, &error));
+  REFUSED("lease_ms", jobs, vigie_jobs_for(client, "q", NULL, 0, &jobs, &error));
+  GIVES(VIGIE_OK, vigie_jobs_for(client, "q", NULL, 1000, &jobs, &error));
+  CHECK(vigie_jobs_push(NULL, NULL, NULL, NULL, 0, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", NO_OUT, vigie_jobs_push(NULL, "q", NULL, "", 0, 1000, &error));
+  REFUSED("name is NULL", NO_OUT, vigie_jobs_push(client, NULL, NULL, "", 0, 1000, &error));
+  REFUSED("payload is NULL", NO_OUT, vigie_jobs_push(client, "q", NULL, NULL, 1, 1000, &error));
+  REFUSED("id 'a b'", NO_OUT, vigie_jobs_push(client, "q", "a b", "", 0, 1000, &error));
+  CHECK(vigie_jobs_take(NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("jobs is NULL", out, vigie_jobs_take(NULL, 0, &out, &error));
+  REFUSED("jobs is a vigie_client", out, vigie_jobs_take((vigie_jobs *)client, 0, &out, &error));
+  REFUSED("out is NULL", NO_OUT, vigie_jobs_take(jobs, 0, NULL, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_ack(NULL, "a", 0, &error));
+  REFUSED("id is NULL", NO_OUT, vigie_jobs_ack(jobs, NULL, 0, &error));
+  GIVES(VIGIE_ERR_INVALID_STATE, vigie_jobs_ack(jobs, "a", 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_return(NULL, "a", 0, &error));
+  GIVES(VIGIE_ERR_INVALID_STATE, vigie_jobs_return(jobs, "a", 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_renew(NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_stop(NULL, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_close(NULL, 0, &error));
+  vigie_jobs_free(jobs);
+  vigie_jobs_free(NULL);
+  vigie_jobs_free((vigie_jobs *)rubbish);
+}
+
 static void errors(void) {
   const vigie_error *none[] = {NULL, (vigie_error *)rubbish, (vigie_error *)reply};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
@@ -455,6 +489,7 @@ int main(void) {
   scans();
   calls();
   subscriptions();
+  workers();
   errors();
   frees();
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 0, &error));

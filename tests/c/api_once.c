@@ -350,6 +350,33 @@ static void scan_loop(vigie_client *client) {
   vigie_scan_free(scan);
 }
 
+static void worker(vigie_client *client) {
+  vigie_error *error = NULL;
+  vigie_jobs *jobs = NULL;
+  vigie_reply *job = NULL;
+  GIVES(VIGIE_OK, vigie_jobs_for(client, "api:jobs", "once", VIGIE_TIMEOUT_DEFAULT, &jobs, &error));
+  GIVES(VIGIE_OK, vigie_jobs_push(client, "api:jobs", "first", "a\0b", 3, VIGIE_TIMEOUT_DEFAULT, &error));
+  for (int redelivered = 0; redelivered < 2; redelivered++) {
+    GIVES(VIGIE_OK, vigie_jobs_take(jobs, VIGIE_TIMEOUT_DEFAULT, &job, &error));
+    CHECK(vigie_reply_type(job, VIGIE_ROOT) == VIGIE_TYPE_MAP && text_is(job, vigie_reply_find(job, VIGIE_ROOT, "id", 2), "first"));
+    size_t len = 0;
+    const char *payload = vigie_reply_bytes(job, vigie_reply_find(job, VIGIE_ROOT, "payload", 7), &len);
+    CHECK(len == 3 && memcmp(payload, "a\0b", 4) == 0);
+    CHECK(vigie_reply_int(job, vigie_reply_find(job, VIGIE_ROOT, "redelivered", 11), -1) == redelivered);
+    vigie_reply_free(job);
+    GIVES(VIGIE_OK, vigie_jobs_renew(jobs, VIGIE_TIMEOUT_DEFAULT, &error));
+    if (redelivered == 0) GIVES(VIGIE_OK, vigie_jobs_return(jobs, "first", VIGIE_TIMEOUT_DEFAULT, &error));
+  }
+  GIVES(VIGIE_OK, vigie_jobs_ack(jobs, "first", VIGIE_TIMEOUT_DEFAULT, &error));
+  GIVES(VIGIE_ERR_INVALID_STATE, vigie_jobs_ack(jobs, "first", VIGIE_TIMEOUT_DEFAULT, &error));
+  GIVES(VIGIE_OK, vigie_jobs_take(jobs, 0, &job, &error));
+  CHECK(job == NULL);
+  GIVES(VIGIE_OK, vigie_jobs_stop(jobs, &error));
+  GIVES(VIGIE_ERR_CANCELLED, vigie_jobs_take(jobs, VIGIE_TIMEOUT_NONE, &job, &error));
+  GIVES(VIGIE_OK, vigie_jobs_close(jobs, VIGIE_TIMEOUT_DEFAULT, &error));
+  vigie_jobs_free(jobs);
+}
+
 int main(void) {
   vigie_error *error = NULL;
   vigie_config *config = config_of_deployment();
@@ -369,6 +396,7 @@ int main(void) {
   subscription(client);
   scan_loop(client);
   call_handle(client);
+  worker(client);
   knowledge(client);
   session(client);
   replicas(sentinel, client);

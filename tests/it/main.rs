@@ -40,6 +40,7 @@ mod fence;
 mod fixed;
 mod install;
 mod isolation;
+mod jobs;
 mod kit;
 mod lane_hazards;
 mod languages;

@@ -1,0 +1,261 @@
+//! Lists of jobs as C sees them.
+
+use std::ffi::{c_char, c_void};
+
+use super::args;
+use super::handle::{self, Noun};
+use super::types::{vigie_client, vigie_error, vigie_jobs, vigie_reply, vigie_status};
+use super::{dispose, guard, reply};
+use crate::client::Timeout;
+use crate::error::Result;
+use crate::jobs::{self, Job, Jobs};
+use crate::resp::{Reply, ReplyBuilder};
+
+impl Noun for vigie_jobs {
+    type Value = Jobs;
+    const MAGIC: u64 = u64::from_be_bytes(*b"vgi.jobs");
+    const PLAIN: bool = false;
+}
+
+/// A job as C gets it.
+fn shown(job: &Job) -> Result<Reply> {
+    let mut out = ReplyBuilder::new();
+    out.map().text("id").text(&job.id()).text("payload").bytes(job.payload());
+    out.text("redelivered").int(i64::from(job.redelivered())).end();
+    out.try_finish()
+}
+
+/// Runs `act` with the handle and the id of a job.
+///
+/// # Safety
+/// As for the functions that call it.
+unsafe fn with_id(jobs: *mut vigie_jobs, id: *const c_char, act: impl FnOnce(&Jobs, &str) -> Result<()>) -> Result<()> {
+    // SAFETY: as for this function.
+    let (jobs, id) = unsafe { (handle::borrow(jobs, "jobs")?, args::text(id, "id")?) };
+    act(&jobs, id)
+}
+
+/// A worker of a list of jobs: it takes them one by one, and each of them is done at least once, whatever happens to workers and
+/// primaries. A job that is taken stands in the worker's processing list until vigie_jobs_ack(). A worker that ends without that, or
+/// hangs, has a lease that ends: others then hand its jobs back. What may have been handed out before is marked. docs/jobs.md has the
+/// keys, the format, and what producers need. Nothing is sent before the first vigie_jobs_take().
+///
+/// name is the key of the list. worker names this worker, and each handle needs another one: one that starts again under the
+/// same name has at once what it had in hand. NULL: a random name; then the others hand that back when the lease is over.
+///
+/// Lengths: lease_ms is in milliseconds, at least 100; VIGIE_TIMEOUT_DEFAULT: 30 s. Each function of the handle that asks the server
+/// renews it, a vigie_jobs_take() that waits too: a job that takes longer needs vigie_jobs_renew().
+/// Ownership: *out is the caller's, for vigie_jobs_free(). name and worker are copied. client is kept alive.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_INVALID_ARG: client, name or out is NULL, name or worker is empty, name has braces without a hash tag, worker has
+/// more than 128 bytes, or lease_ms is too short; VIGIE_ERR_INVALID_STATE: client is a session; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_for(
+    client: *mut vigie_client,
+    name: *const c_char,
+    worker: *const c_char,
+    lease_ms: i64,
+    out: *mut *mut vigie_jobs,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_jobs_for", err, || {
+            args::wanted(out)?;
+            let client = handle::borrow(client, "client")?;
+            let (name, worker) = (args::text(name, "name")?, args::optional(worker, "worker")?);
+            args::put(out, Jobs::new(&client, name, worker, Timeout::from_ms(lease_ms))?);
+            Ok(())
+        })
+    }
+}
+
+/// Pushes a job to the list with this key. To keep it through failovers the client needs the option write.replicas. It is never pushed
+/// twice: after an error with VIGIE_EF_MAYBE_EXECUTED it may be there or not.
+///
+/// Lengths: payload_len is the bytes of payload. id has 1 to 64 of A-Z a-z 0-9 . _ -; NULL: a random one. timeout_ms is in milliseconds.
+/// Ownership: nothing changes hands; name, id and payload are only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_cmd_exec(); VIGIE_ERR_INVALID_ARG: client or name is NULL, payload is NULL with a length, a bad name or id.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_push(
+    client: *mut vigie_client,
+    name: *const c_char,
+    id: *const c_char,
+    payload: *const c_void,
+    payload_len: usize,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_push", err, || {
+            let client = handle::borrow(client, "client")?;
+            let (name, id) = (args::text(name, "name")?, args::optional(id, "id")?);
+            let payload = args::bytes(payload.cast(), payload_len, "payload")?;
+            jobs::push(&client, name, id, payload, Timeout::from_ms(timeout_ms))
+        })
+    }
+}
+
+/// Takes the next job: a MAP of id, payload and redelivered, an INT that is above 0 if the job may have been handed out before. *out is
+/// NULL with VIGIE_OK if there was none in the time. The first take of a handle begins with what its worker's name had in hand;
+/// takes look, twice in the length of a lease, for workers whose lease is over. While there is no primary it waits for the next one.
+/// After a lost answer it compares the lists, and nothing is lost.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value
+/// <= 0: what is there now, without waiting for more.
+/// Ownership: *out is the caller's, for vigie_reply_free().
+/// Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came at the end. With timeout_ms <= 0 up to timeout.call
+/// for the server's answers.
+/// Threads: [T], but one thread at a time takes.
+/// Errors: as vigie_cmds_exec(), when the list was out of reach at the end of the time; VIGIE_ERR_CANCELLED: after vigie_jobs_stop();
+/// VIGIE_ERR_INVALID_STATE: another thread takes with this handle, or another process has the same worker name; VIGIE_ERR_REPLICAS: fewer
+/// replicas than write.replicas have it: it stays in the processing list, and is tried again by the next take; VIGIE_ERR_INVALID_ARG:
+/// jobs or out is NULL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_take(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_jobs_take", err, || {
+            args::wanted(out)?;
+            if let Some(job) = handle::borrow(jobs, "jobs")?.take(Timeout::from_ms(timeout_ms))? {
+                reply::put(out, shown(&job)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Acknowledges a job: it is done, and is removed. If the answer is lost, the processing list is looked at before it is sent again.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands; id is only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_cmd_exec(): the job stays in hand, and can be acknowledged again, but for VIGIE_ERR_REPLICAS: removed, and fewer
+/// replicas know of it; VIGIE_ERR_INVALID_STATE: it is not in hand, or not any more, because the lease was over: it is done again
+/// elsewhere; VIGIE_ERR_INVALID_ARG: jobs or id is NULL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_ack(
+    jobs: *mut vigie_jobs,
+    id: *const c_char,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { guard("vigie_jobs_ack", err, || with_id(jobs, id, |jobs, id| jobs.ack(id, Timeout::from_ms(timeout_ms)))) }
+}
+
+/// Hands a job back: it comes behind those that wait, and is taken again by any worker, marked.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands; id is only read.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_jobs_ack().
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_return(
+    jobs: *mut vigie_jobs,
+    id: *const c_char,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_return", err, || {
+            with_id(jobs, id, |jobs, id| jobs.give_back(id, Timeout::from_ms(timeout_ms)))
+        })
+    }
+}
+
+/// Renews the lease, for a job that takes longer than that.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands.
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_cmds_exec(); VIGIE_ERR_INVALID_STATE: the lease was over, and other workers may have the jobs, or another process has
+/// the same worker name; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_renew(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { guard("vigie_jobs_renew", err, || handle::borrow(jobs, "jobs")?.renew(Timeout::from_ms(timeout_ms))) }
+}
+
+/// Ends the vigie_jobs_take() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
+/// stays in the list. What is in hand can be acknowledged.
+///
+/// Ownership: nothing changes hands.
+/// Blocks: no.
+/// Threads: any thread, also while another one takes; not from a signal handler.
+/// Errors: VIGIE_ERR_INVALID_ARG: jobs is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_stop(jobs: *mut vigie_jobs, err: *mut *mut vigie_error) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_stop", err, || {
+            handle::borrow(jobs, "jobs")?.stop();
+            Ok(())
+        })
+    }
+}
+
+/// Stops the worker, hands back what it has in hand, and ends its lease, so that others need not wait for its end.
+///
+/// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands; the handle is still for vigie_jobs_free().
+/// Blocks: up to timeout_ms.
+/// Threads: [T].
+/// Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_close(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { guard("vigie_jobs_close", err, || handle::borrow(jobs, "jobs")?.close(Timeout::from_ms(timeout_ms))) }
+}
+
+/// Frees a worker. What it has in hand stays in its processing list: vigie_jobs_close() hands it back before.
+///
+/// Ownership: the handle is gone; NULL is a no-op. In a forked child the memory is left alone.
+/// Blocks: no.
+/// Threads: any thread, when no other uses this handle.
+/// Errors: none.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_free(jobs: *mut vigie_jobs) {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe { dispose(jobs) };
+}

@@ -1,0 +1,217 @@
+//! What one worker knows of its processing list: what it has in hand, and what stands there besides.
+//!
+//! Guarantees: what stands in the list and is not in hand is found again, whatever happened to the answers. Pure. Leaves to others:
+//! when to look (take), and the sending (mod).
+
+use std::time::Duration;
+
+use super::envelope::Job;
+use super::keys::Keys;
+use crate::error::{Error, Result, Status};
+use crate::resp::{Reply, encode};
+use crate::sys::random;
+use crate::time::Instant;
+
+/// How many commands [`Ledger::renewal`] adds.
+pub const RENEWAL: u32 = 4;
+
+/// What a worker knows.
+pub struct Ledger {
+    pub keys: Keys,
+    /// Stands in the lease: another process with the same worker name has another one.
+    token: String,
+    pub lease: Duration,
+    /// Handed out, and not acknowledged.
+    held: Vec<Held>,
+    /// In the processing list and not in hand; the oldest is the last.
+    pub stranded: Vec<Vec<u8>>,
+    pub standing: Standing,
+    /// The server has no BLMOVE and LMOVE, or this user may not use them.
+    pub has_old_commands: bool,
+    renewed: Option<Instant>,
+    /// When the leases of the others were looked at.
+    pub scanned: Option<Instant>,
+    pub is_stopped: bool,
+}
+
+/// A job in hand.
+pub struct Held {
+    pub job: Job,
+    /// An acknowledgement was sent, and its answer is missing.
+    pub is_doubtful: bool,
+}
+
+/// Whether the server knows this worker as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not begun.
+    New,
+    /// Something was lost, or may have been: the lists are to be compared.
+    Doubtful,
+    Sure,
+}
+
+impl Ledger {
+    pub fn new(keys: Keys, lease: Duration) -> Self {
+        Self {
+            keys,
+            token: format!("{:032x}", random::rng().u128(..)),
+            lease,
+            held: Vec::new(),
+            stranded: Vec::new(),
+            standing: Standing::New,
+            has_old_commands: false,
+            renewed: None,
+            scanned: None,
+            is_stopped: false,
+        }
+    }
+
+    /// The commands that take the lease and read the processing list. At its start a worker takes over what its name has; later its
+    /// lease must still be its own.
+    pub fn registration(&self) -> Vec<u8> {
+        let (keys, ms) = (&self.keys, self.lease_ms());
+        let mut list = Vec::new();
+        let set = [b"SET", &keys.lease[..], self.token.as_bytes(), b"PX", ms.as_bytes(), b"NX"];
+        encode::command(&mut list, if self.standing == Standing::New { &set[..5] } else { &set });
+        self.renewal(&mut list);
+        encode::command(&mut list, &[b"LRANGE", &keys.processing, b"0", b"-1"]);
+        list
+    }
+
+    /// What a registration found.
+    pub fn registered(&mut self, reply: &Reply, now: Instant) -> Result<()> {
+        check(reply)?;
+        self.own_lease(reply, 1)?;
+        let list: Vec<Vec<u8>> = texts(reply, 1 + RENEWAL);
+        self.compare(list);
+        (self.standing, self.renewed) = (Standing::Sure, Some(now));
+        Ok(())
+    }
+
+    /// What stands in the list and not in hand is stranded; what is in hand and not there any more was acknowledged or handed back.
+    pub fn compare(&mut self, list: Vec<Vec<u8>>) {
+        self.held.retain(|held| list.iter().any(|encoded| encoded == held.job.encoded()));
+        let mut held: Vec<&[u8]> = self.held.iter().map(|held| held.job.encoded()).collect();
+        self.stranded = list
+            .into_iter()
+            .filter(|encoded| match held.iter().position(|known| known == encoded) {
+                Some(at) => {
+                    held.swap_remove(at);
+                    false
+                }
+                None => true,
+            })
+            .collect();
+    }
+
+    /// The commands that keep the lease, and count what stands in the processing list.
+    pub fn renewal(&self, list: &mut Vec<u8>) {
+        let keys = &self.keys;
+        encode::command(list, &[b"PEXPIRE", &keys.lease, self.lease_ms().as_bytes()]);
+        encode::command(list, &[b"GET", &keys.lease]);
+        encode::command(list, &[b"SADD", &keys.workers, &keys.worker]);
+        encode::command(list, &[b"LLEN", &keys.processing]);
+    }
+
+    /// What a renewal says, whose answers begin here: a worker without a lease, or with another list than it knows, has to compare.
+    pub fn renewed(&mut self, reply: &Reply, first: u32, now: Instant) -> Result<()> {
+        let has_lease = self.own_lease(reply, first)?;
+        let len = reply.child(0, first + 3).and_then(|node| reply.int(node));
+        let expected = i64::try_from(self.held.len() + self.stranded.len()).ok();
+        self.renewed = Some(now);
+        if !has_lease || len != expected {
+            self.doubt();
+        }
+        Ok(())
+    }
+
+    /// Whether the lease, as a renewal read it, is there. Another process' is an error.
+    pub fn own_lease(&self, reply: &Reply, first: u32) -> Result<bool> {
+        let Some(found) = reply.child(0, first + 1).and_then(|node| reply.bytes(node)) else { return Ok(false) };
+        if found == self.token.as_bytes() {
+            return Ok(true);
+        }
+        let text = format!(
+            "worker '{}' of {} is used by another handle or process: each needs a name of its own",
+            String::from_utf8_lossy(&self.keys.worker),
+            self.keys.name()
+        );
+        Err(Error::new(Status::InvalidState, text))
+    }
+
+    /// Whether this text of a lease lets this worker give up what it has.
+    pub fn is_own_or_over(&self, lease: Option<&[u8]>) -> bool {
+        lease.is_none_or(|token| token == self.token.as_bytes())
+    }
+
+    /// The lists are to be compared before the next job is taken.
+    pub fn doubt(&mut self) {
+        if self.standing == Standing::Sure {
+            self.standing = Standing::Doubtful;
+        }
+    }
+
+    pub fn is_renewal_due(&self, now: Instant) -> bool {
+        self.renewed.is_none_or(|at| now.saturating_duration_since(at) >= self.lease / 3)
+    }
+
+    /// Dead workers are looked for twice in the length of a lease.
+    pub fn is_scan_due(&self, now: Instant) -> bool {
+        self.scanned.is_none_or(|at| now.saturating_duration_since(at) >= self.lease / 2)
+    }
+
+    pub fn hold(&mut self, job: Job) {
+        self.held.push(Held { job, is_doubtful: false });
+    }
+
+    /// Whether just this stands in hand already: a producer has pushed it twice.
+    pub fn holds(&self, encoded: &[u8]) -> bool {
+        self.held.iter().any(|held| held.job.encoded() == encoded)
+    }
+
+    /// A job in hand.
+    pub fn find(&mut self, id: &str) -> Result<&mut Held> {
+        let name = self.keys.name();
+        self.held.iter_mut().find(|held| held.job.id() == id).ok_or_else(|| not_in_hand(&name, id))
+    }
+
+    pub fn forget(&mut self, job: &Job) {
+        self.held.retain(|held| held.job != *job);
+    }
+
+    /// Nothing is in hand any more, and the worker has to begin anew.
+    pub fn give_up(&mut self) {
+        self.held.clear();
+        self.stranded.clear();
+        self.standing = Standing::New;
+    }
+
+    fn lease_ms(&self) -> String {
+        self.lease.as_millis().to_string()
+    }
+}
+
+#[cold]
+pub fn not_in_hand(name: &str, id: &str) -> Error {
+    let text = format!(
+        "job {} of {name} is not in this worker's hand: it was acknowledged or handed back before, or the worker's lease was over \
+         and another one has it",
+        crate::error::quoted(id)
+    );
+    Error::new(Status::InvalidState, text)
+}
+
+/// The texts of an ARRAY among the replies of a list.
+pub fn texts(reply: &Reply, index: u32) -> Vec<Vec<u8>> {
+    let node = reply.child(0, index).unwrap_or(u32::MAX);
+    reply.children(node).filter_map(|child| reply.bytes(child)).map(<[u8]>::to_vec).collect()
+}
+
+/// An error reply among those of a list is an error.
+pub fn check(reply: &Reply) -> Result<()> {
+    match reply.children(0).find_map(|node| reply.error_line(node)) {
+        Some(line) => Err(Error::from_server(line, "")),
+        None => Ok(()),
+    }
+}

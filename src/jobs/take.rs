@@ -1,0 +1,267 @@
+//! How a worker comes to its next job: which commands it sends, and what follows from their answers. Pure.
+//!
+//! Guarantees: a job is handed out only after the primary has confirmed that it stands in the worker's processing list, and under an id
+//! that nothing else in that list has; what was found there without being in hand, or may have been handed out before, is marked.
+//! Leaves to others: the sending, the time, and what is handed back of dead workers (mod, hand_back).
+
+use std::time::Duration;
+
+use super::envelope::Job;
+use super::ledger::{self, Ledger, RENEWAL, Standing};
+use crate::error::{Error, Result, Status, flags};
+use crate::resp::{Kind, Reply, encode};
+use crate::time::Instant;
+
+/// How much later than the end of a take the server's answer may come. Then it is in doubt.
+pub const GRACE: Duration = Duration::from_millis(250);
+/// A shorter wait is not worth a blocking command.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+/// What is to be done next.
+pub enum Step {
+    /// These commands as one transaction. The answer is for [`Take::told`].
+    Atomic(Vec<u8>),
+    /// This one command, within this time if there is a limit of its own. The answer is for [`Take::told`].
+    One(Vec<u8>, Option<Duration>),
+    /// What these workers have is to be handed back, because their leases are over.
+    HandBack(Vec<Vec<u8>>),
+    /// It may be tried again after a pause.
+    Failed(Error),
+    Over(Result<Option<Job>>),
+}
+
+/// One wait for a job.
+pub struct Take {
+    phase: Phase,
+    waits: bool,
+    /// The list was found empty since the beginning.
+    is_empty: bool,
+}
+
+enum Phase {
+    Begin,
+    Registering,
+    /// Others that are known, and whose leases are to be read.
+    Scanning,
+    Leases(Vec<Vec<u8>>),
+    /// Gives what stands in the list another id or mark.
+    Wrapping(Vec<u8>, Job),
+    Taking,
+    /// Reads whether it stands in the list.
+    Confirming(Job),
+    Renewing,
+    Told(Step),
+}
+
+impl Take {
+    /// One that waits, or that takes what is there.
+    pub fn new(waits: bool) -> Self {
+        Self { phase: Phase::Begin, waits, is_empty: false }
+    }
+
+    /// Whether a job is in the processing list that is about to be handed out.
+    pub fn has_taken(&self) -> bool {
+        matches!(self.phase, Phase::Wrapping(..) | Phase::Confirming(_))
+    }
+
+    /// Whether it found that there was no job.
+    pub fn saw_none(&self) -> bool {
+        self.is_empty
+    }
+
+    /// What to do next, with this much time left.
+    pub fn next(&mut self, ledger: &mut Ledger, now: Instant, left: Option<Duration>) -> Step {
+        match std::mem::replace(&mut self.phase, Phase::Begin) {
+            Phase::Told(step) => step,
+            // What was taken is made sure of first.
+            phase @ (Phase::Wrapping(..) | Phase::Confirming(_)) => {
+                let list = sure(ledger, &phase);
+                self.phase = phase;
+                Step::Atomic(list)
+            }
+            Phase::Leases(others) => {
+                let list = leases(ledger, &others);
+                self.phase = Phase::Leases(others);
+                Step::Atomic(list)
+            }
+            _ => self.begin(ledger, now, left),
+        }
+    }
+
+    fn begin(&mut self, ledger: &mut Ledger, now: Instant, left: Option<Duration>) -> Step {
+        if ledger.standing != Standing::Sure {
+            self.phase = Phase::Registering;
+            return Step::Atomic(ledger.registration());
+        }
+        if let Some(encoded) = ledger.stranded.pop() {
+            return match Job::marked(&encoded) {
+                Ok(job) => {
+                    self.phase = Phase::Wrapping(encoded, job);
+                    self.next(ledger, now, left)
+                }
+                Err(error) => Step::Over(Err(error)),
+            };
+        }
+        if ledger.is_scan_due(now) {
+            self.phase = Phase::Scanning;
+            let mut list = Vec::new();
+            ledger.renewal(&mut list);
+            encode::command(&mut list, &[b"SMEMBERS", &ledger.keys.workers]);
+            return Step::Atomic(list);
+        }
+        if self.is_empty && ledger.is_renewal_due(now) {
+            self.phase = Phase::Renewing;
+            let mut list = Vec::new();
+            ledger.renewal(&mut list);
+            return Step::Atomic(list);
+        }
+        if self.is_empty && (!self.waits || left.is_some_and(|left| left < SHORTEST)) {
+            return Step::Over(Ok(None));
+        }
+        self.phase = Phase::Taking;
+        self.taking(ledger, left)
+    }
+
+    /// The command that takes a job.
+    fn taking(&self, ledger: &Ledger, left: Option<Duration>) -> Step {
+        let (ready, processing) = (&ledger.keys.ready[..], &ledger.keys.processing[..]);
+        let whole = left.map_or(ledger.lease / 3, |left| left.min(ledger.lease / 3));
+        let mut list = Vec::new();
+        if !self.waits || whole < SHORTEST {
+            match ledger.has_old_commands {
+                true => encode::command(&mut list, &[b"RPOPLPUSH", ready, processing]),
+                false => encode::command(&mut list, &[b"LMOVE", ready, processing, b"RIGHT", b"LEFT"]),
+            }
+            return Step::One(list, None);
+        }
+        let seconds = format!("{:.3}", whole.as_secs_f64());
+        match ledger.has_old_commands {
+            true => encode::command(&mut list, &[b"BRPOPLPUSH", ready, processing, seconds.as_bytes()]),
+            false => {
+                encode::command(&mut list, &[b"BLMOVE", ready, processing, b"RIGHT", b"LEFT", seconds.as_bytes()]);
+            }
+        }
+        Step::One(list, Some(whole + GRACE))
+    }
+
+    /// The answer to the commands of the last step.
+    pub fn told(&mut self, ledger: &mut Ledger, now: Instant, outcome: Result<Reply>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Begin);
+        let is_list = !matches!(phase, Phase::Taking);
+        let outcome = outcome.and_then(|reply| if is_list { ledger::check(&reply).map(|()| reply) } else { Ok(reply) });
+        let concluded = match outcome {
+            Ok(reply) => self.conclude(phase, ledger, now, &reply),
+            Err(error) if matches!(phase, Phase::Taking) && lacks_command(ledger, &error) => {
+                ledger.has_old_commands = true;
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = concluded {
+            ledger.doubt();
+            self.phase = Phase::Told(if passes(&error) { Step::Failed(error) } else { Step::Over(Err(error)) });
+        }
+    }
+
+    fn conclude(&mut self, phase: Phase, ledger: &mut Ledger, now: Instant, reply: &Reply) -> Result<()> {
+        match phase {
+            Phase::Registering => ledger.registered(reply, now)?,
+            Phase::Scanning => {
+                ledger.renewed(reply, 0, now)?;
+                ledger.scanned = Some(now);
+                let mut others = ledger::texts(reply, RENEWAL);
+                others.retain(|worker| *worker != ledger.keys.worker);
+                if !others.is_empty() {
+                    self.phase = Phase::Leases(others);
+                }
+            }
+            Phase::Leases(others) => {
+                let is_over = |at: usize| reply.child(0, at as u32 + 1).and_then(|node| reply.int(node)) == Some(0);
+                let dead: Vec<_> = others.into_iter().enumerate().filter(|(at, _)| is_over(*at)).collect();
+                if !dead.is_empty() {
+                    let dead = dead.into_iter().map(|(_, worker)| worker).collect();
+                    self.phase = Phase::Told(Step::HandBack(dead));
+                }
+            }
+            Phase::Wrapping(_, job) => {
+                let stood_there = reply.child(0, 0).and_then(|node| reply.int(node)).is_some_and(|len| len > 0);
+                self.made_sure(ledger, job, stood_there, reply, 2, now)?;
+            }
+            Phase::Confirming(job) => {
+                let stands_there = reply.child(0, 0).and_then(|node| reply.bytes(node)) == Some(job.encoded());
+                self.made_sure(ledger, job, stands_there, reply, 1, now)?;
+            }
+            Phase::Taking if reply.kind(0) == Kind::Null => self.is_empty = true,
+            Phase::Taking => {
+                let encoded = reply.bytes(0).unwrap_or_default();
+                self.phase = match Job::read(encoded) {
+                    Some(job) if !ledger.holds(encoded) => Phase::Confirming(job),
+                    // A producer has pushed it twice.
+                    Some(_) => Phase::Wrapping(encoded.to_vec(), Job::marked(encoded)?),
+                    None => Phase::Wrapping(encoded.to_vec(), Job::new(None, 0, encoded)?),
+                };
+            }
+            Phase::Renewing => ledger.renewed(reply, 0, now)?,
+            Phase::Begin | Phase::Told(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Hands a job out if it stands in the processing list; if a failover has taken it back it is in the other list.
+    fn made_sure(
+        &mut self,
+        ledger: &mut Ledger,
+        job: Job,
+        stands_there: bool,
+        reply: &Reply,
+        first: u32,
+        now: Instant,
+    ) -> Result<()> {
+        if stands_there {
+            ledger.hold(job.clone());
+        }
+        ledger.renewed(reply, first, now)?;
+        match stands_there {
+            true => self.phase = Phase::Told(Step::Over(Ok(Some(job)))),
+            false => ledger.doubt(),
+        }
+        Ok(())
+    }
+}
+
+/// The commands that make sure of a job, and renew the lease. LINSERT does nothing if what it looks for is gone.
+fn sure(ledger: &Ledger, phase: &Phase) -> Vec<u8> {
+    let processing = &ledger.keys.processing[..];
+    let mut list = Vec::new();
+    match phase {
+        Phase::Wrapping(from, to) => {
+            encode::command(&mut list, &[b"LINSERT", processing, b"BEFORE", from, to.encoded()]);
+            encode::command(&mut list, &[b"LREM", processing, b"1", from]);
+        }
+        _ => encode::command(&mut list, &[b"LINDEX", processing, b"0"]),
+    }
+    ledger.renewal(&mut list);
+    list
+}
+
+/// The commands that ask who lives. The first one writes, so that a primary answers.
+fn leases(ledger: &Ledger, others: &[Vec<u8>]) -> Vec<u8> {
+    let mut list = Vec::new();
+    encode::command(&mut list, &[b"SADD", &ledger.keys.workers, &ledger.keys.worker]);
+    for other in others {
+        encode::command(&mut list, &[b"EXISTS", &ledger.keys.of(other).1]);
+    }
+    list
+}
+
+/// BLMOVE and LMOVE came with Redis 6.2.
+fn lacks_command(ledger: &Ledger, error: &Error) -> bool {
+    let is_refused = error.server_code() == "NOPERM" || error.message().contains("unknown command");
+    !ledger.has_old_commands && error.status() == Status::Server && is_refused
+}
+
+/// Whether it may be tried again: nothing is wrong with what was sent.
+pub fn passes(error: &Error) -> bool {
+    error.flags() & (flags::RETRYABLE | flags::MAYBE_EXECUTED) != 0
+        || matches!(error.status(), Status::Timeout | Status::Replicas | Status::TxnAborted)
+}

@@ -1,0 +1,358 @@
+//! Lists of jobs, at least once: what is done is gone, what is not done comes again with a mark, and nothing is lost with workers,
+//! answers or primaries.
+
+use crate::calls;
+use crate::support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use calls::*;
+use support::*;
+use vigie::client::{Client, Timeout};
+use vigie::error::{Result, Status};
+use vigie::jobs::{self, Job, Jobs};
+
+const SOON: Duration = Duration::from_secs(30);
+const NOW: Timeout = Timeout::DontWait;
+
+fn worker(client: &Arc<Client>, name: &str, worker: &str, lease_ms: u64) -> Jobs {
+    Jobs::new(client, name, Some(worker), Timeout::Ms(lease_ms)).expect("a worker")
+}
+
+fn push(client: &Client, name: &str, payload: &str) {
+    jobs::push(client, name, None, payload.as_bytes(), Timeout::Default).expect("pushed");
+}
+
+#[track_caller]
+fn taken(jobs: &Jobs) -> Job {
+    jobs.take(Timeout::Ms(SOON.as_millis() as u64)).expect("a take").expect("a job")
+}
+
+fn nothing(jobs: &Jobs) {
+    assert_eq!(jobs.take(NOW).expect("a take"), None);
+}
+
+#[track_caller]
+fn done(jobs: &Jobs, job: &Job) {
+    jobs.ack(&job.id(), Timeout::Default).expect("acknowledged");
+}
+
+fn payload(job: &Job) -> String {
+    String::from_utf8_lossy(job.payload()).into_owned()
+}
+
+/// Payload and mark.
+fn shown(job: &Job) -> (String, u32) {
+    (payload(job), job.redelivered())
+}
+
+#[test]
+fn row_101_what_is_done_is_gone_and_what_is_not_done_comes_again_with_a_mark() {
+    let d = single("jobs-101");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let node = d.primary_node(SERVICE);
+    let first = worker(&client, "q", "one", 60_000);
+    nothing(&first);
+    ["a", "b", "c"].iter().for_each(|payload| push(&client, "q", payload));
+    let a = taken(&first);
+    assert_eq!((shown(&a), a.id().len()), (("a".into(), 0), 32), "in the order in which they were pushed");
+    done(&first, &a);
+    let again = fails(Status::InvalidState, first.ack(&a.id(), Timeout::Default));
+    assert!(again.message().contains("not in this worker's hand"), "{again}");
+    let (b, c) = (taken(&first), taken(&first));
+    nothing(&first);
+
+    // Given back: behind the others, and marked.
+    push(&client, "q", "d");
+    first.give_back(&b.id(), Timeout::Default).expect("given back");
+    let (d_job, b_again) = (taken(&first), taken(&first));
+    assert_eq!((shown(&d_job), shown(&b_again), b_again.id()), (("d".into(), 0), ("b".into(), 1), b.id()));
+    done(&first, &d_job);
+
+    // One that starts again under its name has its own list at once, and the one before has not.
+    drop(first);
+    let second = worker(&client, "q", "one", 60_000);
+    let (x, y) = (taken(&second), taken(&second));
+    assert_eq!([shown(&x), shown(&y)], [("c".into(), 1), ("b".into(), 2)], "the oldest first");
+    assert_eq!(x.id(), c.id());
+    done(&second, &x);
+    done(&second, &y);
+    nothing(&second);
+    second.close(Timeout::Default).expect("closed");
+    fails(Status::Cancelled, second.take(NOW));
+    assert_eq!(node.cmd(&["KEYS", "*"]).items().len(), 0, "nothing is left behind: {:?}", node.cmd(&["KEYS", "*"]));
+    assert_eq!(node.calls("eval") + node.calls("evalsha"), 0, "no scripts");
+}
+
+#[test]
+fn equal_payloads_of_others_are_all_done_once_each() {
+    let d = single("jobs-equal");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let jobs = worker(&client, "q", "one", 60_000);
+    ok(&client, "LPUSH q same same same vigie1:twice:0:x vigie1:twice:0:x");
+    let all: Vec<Job> = (0..5).map(|_| taken(&jobs)).collect();
+    let ids: BTreeSet<String> = all.iter().map(Job::id).collect();
+    assert_eq!(all.iter().filter(|job| payload(job) == "same" && job.redelivered() == 0).count(), 3);
+    assert_eq!(ids.len(), 4, "each plain payload has an id of its own");
+    assert_eq!(all.iter().map(Job::redelivered).collect::<Vec<_>>(), [0, 0, 0, 0, 1], "pushed twice: marked");
+    for (n, job) in all.iter().enumerate() {
+        done(&jobs, job);
+        assert_eq!(number(&client, "LLEN {q}:processing:one"), 4 - n as i64);
+    }
+}
+
+#[test]
+fn a_worker_whose_lease_is_over_loses_its_jobs_to_others_and_is_told() {
+    let d = single("jobs-lease");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let (dies, lives) = (worker(&client, "q", "dies", 1500), worker(&client, "q", "lives", 1500));
+    ["a", "b"].iter().for_each(|payload| push(&client, "q", payload));
+    ok(&client, "LPUSH q plain");
+    let (a, _b, plain) = (taken(&dies), taken(&dies), taken(&dies));
+    // While its lease lives nobody else gets its jobs; a renewal lasts as long as the lease.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2000) {
+        dies.renew(Timeout::Default).expect("it lives");
+        assert_eq!(lives.take(Timeout::Ms(100)).expect("a take"), None);
+    }
+    let got: Vec<_> = (0..3).map(|_| taken(&lives)).collect();
+    assert_eq!(got.iter().map(shown).collect::<Vec<_>>(), [("a".into(), 1), ("b".into(), 1), ("plain".into(), 1)]);
+    let lost = fails(Status::InvalidState, dies.ack(&a.id(), Timeout::Default));
+    assert!(lost.message().contains("lease was over"), "{lost}");
+    fails(Status::InvalidState, dies.give_back(&plain.id(), Timeout::Default));
+    fails(Status::InvalidState, dies.renew(Timeout::Default));
+    // It goes on, with nothing in hand.
+    push(&client, "q", "c");
+    let c = taken(&dies);
+    assert_eq!(shown(&c), ("c".into(), 0));
+    done(&dies, &c);
+    got.iter().for_each(|job| done(&lives, job));
+    assert_eq!(number(&client, "LLEN q"), 0);
+
+    // Another process with the same name takes over, and the one before is told.
+    let other = worker(&client, "q", "dies", 60_000);
+    nothing(&other);
+    push(&client, "q", "d");
+    let error = fails(Status::InvalidState, dies.take(Timeout::Default));
+    assert!(error.message().contains("used by another handle or process"), "{error}");
+}
+
+#[test]
+fn a_stop_ends_a_take_at_once_and_an_empty_list_costs_no_busy_loop() {
+    let d = single("jobs-stop");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let node = d.primary_node(SERVICE);
+    let jobs = Arc::new(worker(&client, "q", "one", 60_000));
+    nothing(&jobs);
+    let before = node.calls("blmove");
+    assert_eq!(jobs.take(Timeout::Ms(400)).expect("a take"), None);
+    assert!(node.calls("blmove") - before <= 3, "it waits in the server");
+    let taking = {
+        let jobs = Arc::clone(&jobs);
+        spawn(move || jobs.take(Timeout::Unlimited))
+    };
+    eventually("it waits", SOON, || node.info("clients")["blocked_clients"] == "1");
+    fails(Status::InvalidState, jobs.take(NOW));
+    jobs.stop();
+    fails(Status::Cancelled, join(&taking));
+    fails(Status::Cancelled, jobs.take(Timeout::Default));
+    push(&client, "q", "a");
+    assert_eq!(number(&client, "LLEN q"), 1, "nobody takes it any more");
+
+    // While the primary is away a take waits, and a stop ends it.
+    let away = Arc::new(worker(&client, "q", "two", 60_000));
+    node.kill();
+    let taking = {
+        let away = Arc::clone(&away);
+        spawn(move || away.take(Timeout::Unlimited))
+    };
+    assert!(taking.recv_timeout(Duration::from_millis(500)).is_err(), "it waits for a primary");
+    away.stop();
+    fails(Status::Cancelled, join(&taking));
+}
+
+/// A worker that a proxy stands in front of.
+struct Proxied {
+    d: Deployment,
+    proxy: Proxy,
+    client: Arc<Client>,
+    _watch: FakeSentinel,
+}
+
+fn proxied(name: &str) -> Proxied {
+    let d = Deployment::new(name).replicas(0).sentinels(0).start();
+    let proxy = Proxy::start(&d.node("mymaster-0").addr());
+    let watch = told(&proxy.addr(), &[]);
+    let client = to_primary(&handle(&watch, &[]), &[]);
+    Proxied { d, proxy, client, _watch: watch }
+}
+
+#[test]
+fn lost_answers_lose_no_job_and_do_none_twice() {
+    let stage = proxied("jobs-doubt");
+    let (client, node) = (&stage.client, stage.d.node("mymaster-0"));
+    let jobs = worker(client, "q", "one", 60_000);
+    nothing(&jobs);
+    let pushed = |payload: &str| node.cmd(&["LPUSH", "q", payload]);
+
+    // A take whose answer is lost: the lists are compared, and what stands there is handed out with a mark.
+    for (command, payload) in [("BLMOVE", "vigie1:a:0:a"), ("LINSERT", "plain"), ("LINDEX", "vigie1:b:0:b")] {
+        pushed(payload);
+        stage.proxy.trap(command, Trap::LoseReply);
+        let job = taken(&jobs);
+        assert_eq!((job.redelivered(), stage.proxy.traps_left()), (1, 0), "{command}");
+        done(&jobs, &job);
+        assert_eq!(node.cmd(&["LLEN", "{q}:processing:one"]).int(), Some(0), "{command}");
+    }
+
+    // An acknowledgement whose answer is lost is looked up: it was executed, so it is not sent again.
+    for (trap, times) in [(Trap::LoseReply, 1), (Trap::CloseBefore, 1)] {
+        pushed("vigie1:c:0:c");
+        let job = taken(&jobs);
+        let before = node.calls("lrem");
+        stage.proxy.trap("LREM", trap);
+        done(&jobs, &job);
+        assert_eq!((node.calls("lrem") - before, stage.proxy.traps_left()), (times, 0), "{trap:?}");
+        assert_eq!(node.cmd(&["LLEN", "{q}:processing:one"]).int(), Some(0), "{trap:?}");
+    }
+
+    // The same for one that is given back: it is in the list once.
+    for trap in [Trap::LoseReply, Trap::CloseBefore] {
+        pushed("vigie1:d:0:d");
+        let job = taken(&jobs);
+        stage.proxy.trap("LPUSH", trap);
+        jobs.give_back(&job.id(), Timeout::Default).expect("given back");
+        assert_eq!((node.cmd(&["LRANGE", "q", "0", "-1"]).items().len(), stage.proxy.traps_left()), (1, 0), "{trap:?}");
+        let job = taken(&jobs);
+        assert_eq!(shown(&job), ("d".into(), 1));
+        done(&jobs, &job);
+    }
+    nothing(&jobs);
+}
+
+#[test]
+fn a_server_without_the_new_commands_serves_as_well() {
+    let d = Deployment::new("jobs-old").replicas(0).sentinels(1).quorum(1);
+    let d =
+        d.conf("rename-command BLMOVE \"\"").conf("rename-command LMOVE \"\"").conf("rename-command EVAL \"\"").start();
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let jobs = worker(&client, "q", "one", 60_000);
+    nothing(&jobs);
+    push(&client, "q", "a");
+    let job = jobs.take(NOW).expect("a take").expect("a job");
+    done(&jobs, &job);
+    push(&client, "q", "b");
+    done(&jobs, &taken(&jobs));
+    let node = d.primary_node(SERVICE);
+    assert!(node.calls("rpoplpush") >= 2 && node.calls("brpoplpush") >= 1);
+}
+
+#[test]
+fn what_is_wrong_is_told_and_not_tried_again() {
+    let d = single("jobs-wrong");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    ok(&client, "SET text x");
+    let error = fails(Status::Server, worker(&client, "text", "one", 60_000).take(Timeout::Unlimited));
+    assert!(error.message().contains("'text'") && error.message().contains("WRONGTYPE"), "{error}");
+    let session = client.session(None).expect("a session");
+    fails(Status::InvalidState, Jobs::new(&session, "q", None, Timeout::Default).map(|_| ()));
+    for lease in [Timeout::Ms(99), Timeout::Unlimited, Timeout::DontWait] {
+        fails(Status::InvalidArg, Jobs::new(&client, "q", None, lease).map(|_| ()));
+    }
+    fails(Status::InvalidArg, jobs::push(&client, "q", Some("a b"), b"", Timeout::Default));
+}
+
+/// What workers have done: payloads with the mark of each delivery.
+type Deliveries = BTreeMap<String, Vec<u32>>;
+
+fn work(jobs: &Jobs, over: &AtomicBool) -> Result<Deliveries> {
+    let mut seen = Deliveries::new();
+    loop {
+        match jobs.take(Timeout::Ms(1000)) {
+            Ok(Some(job)) => {
+                seen.entry(payload(&job)).or_default().push(job.redelivered());
+                // An error leaves it in hand, or elsewhere: it comes again.
+                drop(jobs.ack(&job.id(), Timeout::Default));
+            }
+            Ok(None) if over.load(Ordering::Acquire) => return Ok(seen),
+            Ok(None) => {}
+            Err(error) if error.status() == Status::InvalidState => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A planned one, a primary that is killed, and a planned one.
+fn three_failovers(d: &Deployment) {
+    for kills in [false, true, false] {
+        d.wait_ready(SERVICE);
+        if kills {
+            let old = d.primary_node(SERVICE);
+            old.kill();
+            d.wait_switched(SERVICE, &old);
+            old.restart();
+        } else {
+            let old = d.failover(SERVICE);
+            d.wait_switched(SERVICE, &old);
+        }
+    }
+    d.wait_ready(SERVICE);
+}
+
+#[test]
+fn scenario_row_101_three_failovers_lose_no_job_and_mark_what_comes_twice() {
+    let d = Deployment::new("jobs-failover").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let client = to_primary(&sentinel, &[("write.replicas", "1")]);
+    let (halt, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let workers: Vec<_> = ["one", "two"]
+        .into_iter()
+        .map(|name| {
+            let (client, over) = (Arc::clone(&client), Arc::clone(&over));
+            spawn(move || work(&worker(&client, "q", name, 3000), &over))
+        })
+        .collect();
+    let producer = {
+        let (client, halt) = (Arc::clone(&client), Arc::clone(&halt));
+        spawn(move || {
+            let mut pushed = BTreeSet::new();
+            for n in 0u32.. {
+                if halt.load(Ordering::Acquire) {
+                    break;
+                }
+                let payload = n.to_string();
+                if jobs::push(&client, "q", None, payload.as_bytes(), Timeout::Ms(2000)).is_ok() {
+                    pushed.insert(payload);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            pushed
+        })
+    };
+    three_failovers(&d);
+    halt.store(true, Ordering::Release);
+    let pushed = join(&producer);
+    over.store(true, Ordering::Release);
+    let mut seen = Deliveries::new();
+    for work in &workers {
+        for (payload, marks) in join(work).expect("no lease was lost") {
+            seen.entry(payload).or_default().extend(marks);
+        }
+    }
+    let lost: Vec<_> = pushed.iter().filter(|payload| !seen.contains_key(*payload)).collect();
+    let unmarked: Vec<_> =
+        seen.iter().filter(|(_, marks)| marks.iter().filter(|mark| **mark == 0).count() > 1).collect();
+    let twice = seen.values().filter(|marks| marks.len() > 1).count();
+    println!("{} pushed, {} done, {twice} of them twice", pushed.len(), seen.len());
+    assert!(pushed.len() > 100, "{} were pushed", pushed.len());
+    assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), pushed.len());
+    assert!(unmarked.is_empty(), "delivered twice without a mark: {unmarked:?}");
+    let left: Vec<Value> = ["q", "{q}:processing:one", "{q}:processing:two"]
+        .iter()
+        .map(|key| d.primary_node(SERVICE).cmd(&["LLEN", key]))
+        .collect();
+    assert_eq!(left, [Value::Int(0), Value::Int(0), Value::Int(0)], "everything is done");
+}
