@@ -2,14 +2,18 @@
 //! answers or primaries.
 
 use crate::calls;
+use crate::installed;
 use crate::support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use calls::*;
+use installed::{Prefix, fresh_dir, root};
 use support::*;
 use vigie::client::{Client, Timeout};
 use vigie::error::{Result, Status};
@@ -355,4 +359,74 @@ fn scenario_row_101_three_failovers_lose_no_job_and_mark_what_comes_twice() {
         .map(|key| d.primary_node(SERVICE).cmd(&["LLEN", key]))
         .collect();
     assert_eq!(left, [Value::Int(0), Value::Int(0), Value::Int(0)], "everything is done");
+}
+
+/// A program of examples-c, on a deployment whose writes wait for a replica.
+fn example(name: &str, d: &Deployment) -> Command {
+    let out = fresh_dir(&format!("jobs-{name}")).join(name);
+    Prefix::shared().compile(&root().join("examples-c").join(name).with_extension("c"), &out);
+    let mut program = Command::new(out);
+    program.arg(format!("{}?write.replicas=1", d.sentinel_uri())).stdout(Stdio::piped());
+    program
+}
+
+#[test]
+fn a_consumer_of_a_stream_handles_every_entry_through_a_failover() {
+    let d = Deployment::new("stream-example").start();
+    let primary = d.primary_node(SERVICE);
+    let add = |node: &Node, value: &str| {
+        assert!(!node.cmd(&["XADD", "s", "*", "v", value]).is_error());
+        assert_eq!(node.cmd(&["WAIT", "1", "20000"]).int().map(|n| n >= 1), Some(true));
+    };
+    primary.cmd(&["XGROUP", "CREATE", "s", "workers", "0", "MKSTREAM"]);
+    add(&primary, "left by one that died");
+    assert!(!primary.cmd(&["XREADGROUP", "GROUP", "workers", "dead", "COUNT", "1", "STREAMS", "s", ">"]).is_nil());
+    let mut program = example("stream_consumer", &d).args(["s", "c1", "9"]).spawn().expect("it starts");
+    let lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(std::result::Result::ok);
+    let mut values = lines.map(|line| line.split_once(' ').expect("an id and a value").1.to_owned());
+    let mut seen = BTreeSet::new();
+    (0..4).for_each(|n| add(&primary, &n.to_string()));
+    while !(0..4).all(|n: u32| seen.contains(&n.to_string())) {
+        seen.insert(values.next().expect("it goes on"));
+    }
+    let old = d.failover(SERVICE);
+    let new = d.wait_switched(SERVICE, &old);
+    (4..8).for_each(|n| add(&new, &n.to_string()));
+    seen.extend(values);
+    assert!(program.wait().expect("it ends by itself").success());
+    let expected: BTreeSet<String> =
+        (0..8).map(|n: u32| n.to_string()).chain(["left by one that died".to_owned()]).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(new.cmd(&["XPENDING", "s", "workers"]).items()[0], Value::Int(0), "everything is acknowledged");
+}
+
+/// The numbers of a line such as `booked 7, unknown 0`.
+fn numbers(line: &str) -> BTreeMap<String, i64> {
+    let pairs = line.split(", ").filter_map(|pair| pair.split_once(' '));
+    pairs.map(|(name, number)| (name.to_owned(), number.parse().expect("a number"))).collect()
+}
+
+/// Runs a program of transactions, a subscriber and a worker through three failovers, and compares what it says with the data.
+fn serves_through_three_failovers(name: &str) {
+    let d = Deployment::new(name).start();
+    let mut program = example(name, &d).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(std::result::Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("serving"));
+    three_failovers(&d);
+    program.stdin.take().expect("piped").write_all(b"stop\n").expect("it listens");
+    let last = lines.next().expect("it says what it did");
+    assert!(program.wait().expect("it ends by itself").success());
+    println!("{last}");
+    let (said, primary) = (numbers(&last), d.primary_node(SERVICE));
+    let pushed = -primary.cmd(&["GET", "service:stock"]).text().parse::<i64>().expect("a number");
+    let done = primary.cmd(&["SCARD", "service:done"]).int().expect("a number");
+    assert!(said["booked"] > 100, "{last}");
+    assert_eq!(done, pushed, "each order that changed the stock was done: {last}");
+    assert!((said["booked"]..=said["booked"] + said["unknown"]).contains(&pushed), "{pushed} were pushed: {last}");
+    assert!(said["heard"] > 100 && said["gaps"] >= 3, "{last}");
+}
+
+#[test]
+fn a_service_with_transactions_a_subscriber_and_a_worker_lives_through_three_failovers() {
+    serves_through_three_failovers("service");
 }
