@@ -5,12 +5,13 @@ use crate::completions;
 use crate::support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use calls::*;
 use support::*;
-use vigie::client::{CallFlags, Client, Target, Timeout};
-use vigie::error::{Result, Status};
+use vigie::client::{CallFlags, Client, ScanLoop, Target, Timeout};
+use vigie::error::{Result, Status, flags};
 use vigie::resp::Reply;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -177,4 +178,55 @@ fn many_submitted_hashes_run_once_each() {
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
+}
+
+/// Four threads, each call with a key of its own, on a primary and then on one that has never seen the script.
+#[test]
+fn under_load_no_script_runs_twice_through_a_failover() {
+    let d = Deployment::new("script-load").start();
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let sha = ok(&client, &format!("SCRIPT LOAD {COUNTS}"));
+    let (ends, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let work = |thread: usize| {
+        for n in 0.. {
+            if ends.load(Ordering::Relaxed) {
+                return n;
+            }
+            let key = format!("k:{thread}:{n}");
+            let outcome = match n % 3 {
+                0 => cmd(&client, &format!("EVALSHA {sha} 1 {key}")),
+                1 => cmd(&client, &format!("EVAL {COUNTS} 1 {key}")),
+                _ => submit(&client, &[&format!("EVALSHA {sha} 1 {key}")], EACH),
+            };
+            match outcome {
+                Ok(reply) => assert_eq!(reply.int(0), Some(1), "{key} ran twice"),
+                Err(error) => assert!(error.has(flags::MAYBE_EXECUTED), "{key}: {:?} {error}", error.status()),
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        0
+    };
+    let more = |what: &str, count: usize| {
+        let end = answered.load(Ordering::Relaxed) + count;
+        eventually(what, SOON, || answered.load(Ordering::Relaxed) >= end);
+    };
+    let called: usize = std::thread::scope(|threads| {
+        let workers: Vec<_> = (0..4).map(|thread| threads.spawn(move || work(thread))).collect();
+        more("it runs", 400);
+        let old = d.failover(SERVICE);
+        let new = d.wait_switched(SERVICE, &old);
+        more("it runs on the new primary", 400);
+        assert!(new.calls("eval") >= 1 && new.calls("evalsha") >= 100, "{:?}", new.commandstats());
+        ends.store(true, Ordering::Relaxed);
+        workers.into_iter().map(|worker| worker.join().expect("no assertion failed")).sum()
+    });
+    let (scan, mut keys) = (ScanLoop::new(&client, &[b"SCAN", b"0", b"COUNT", b"500"], 0).expect("a scan"), 0);
+    while let Some(page) = scan.next(Timeout::Default).expect("a page") {
+        let names = page.children(0).filter_map(|id| page.bytes(id));
+        let command: Vec<&[u8]> = [&b"MGET"[..]].into_iter().chain(names).collect();
+        let values = client.cmd_exec(&command, CallFlags::default(), Timeout::Default).expect("values");
+        assert!(values.children(0).all(|id| values.int(id) == Some(1)), "{}", json(&values));
+        keys += values.count(0);
+    }
+    assert!(keys >= 800 && called >= 800, "{keys} keys of {called} calls");
 }
