@@ -430,3 +430,8 @@ fn serves_through_three_failovers(name: &str) {
 fn a_service_with_transactions_a_subscriber_and_a_worker_lives_through_three_failovers() {
     serves_through_three_failovers("service");
 }
+
+#[test]
+fn the_same_service_on_one_event_loop_lives_through_three_failovers() {
+    serves_through_three_failovers("service_loop");
+}
