@@ -59,9 +59,11 @@ int main(int argc, char **argv) {
     die("MSET", err);
   transfer(client, "30");
 
-  /* TXN_ABORTED: nothing has run, so it is safe to begin anew. Anything else is for a person to look at. */
-  while (try_double(client, &err) != VIGIE_OK) {
-    if (vigie_error_status(err) != VIGIE_ERR_TXN_ABORTED) die("doubling", err);
+  /* Nothing has run if a watched key was changed, or if the connection was lost before EXEC: it is safe to begin anew. */
+  vigie_status status;
+  while ((status = try_double(client, &err)) != VIGIE_OK) {
+    int is_lost = status == VIGIE_ERR_IO && !(vigie_error_flags(err) & VIGIE_EF_MAYBE_EXECUTED);
+    if (status != VIGIE_ERR_TXN_ABORTED && !is_lost) die("doubling", err);
     vigie_error_free(err);
     err = NULL;
   }

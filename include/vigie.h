@@ -1012,7 +1012,8 @@ vigie_status vigie_split_for(vigie_sentinel *sentinel,
  * For WATCH, SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the
  * primary, on one of vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection is lost, EXEC, alone
  * or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
- * because nothing can succeed on it any more: make a new session, and begin the transaction again.
+ * because nothing can succeed on it any more: make a new session, and begin the transaction again. VIGIE_ERR_TXN_ABORTED with
+ * VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this session.
  * vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
  * another db, an error).
  *
@@ -1789,8 +1790,8 @@ void vigie_queue_free(vigie_queue *queue);
  *
  * It lives through failovers: at a switch, and when its connection is lost, it is made anew at once, with everything
  * that it listened to. Messages that were published meanwhile are missing, because the server keeps none. The event
- * VIGIE_EVENT_SUB_GAP tells for how long, as soon as everything is confirmed: what is read from the database from then
- * on is not older than the gap.
+ * VIGIE_EVENT_SUB_GAP tells for how long, as soon as everything is confirmed and before the messages behind the gap: what
+ * is read from the database from then on is not older than the gap.
  *
  * The messages wait in a buffer of their own until they are drained, as much as the options sub.max_messages and
  * sub.max_bytes say: they take nothing of the capacity of the queue. sub.overflow says what happens when it is full; a

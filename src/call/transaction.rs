@@ -105,7 +105,7 @@ pub(super) fn error_of(plan: &Plan<'_>, replies: &Reply) -> Error {
     let error = match read(plan, replies) {
         Txn::Watched => {
             let text = "EXEC answered null: a watched key was changed, and nothing of the transaction was executed; begin it anew";
-            Error::new(Status::TxnAborted, text)
+            Error::new(Status::TxnAborted, text).with_flags(flags::RETRYABLE)
         }
         Txn::NotEnded => {
             let so = "nothing of the transaction was executed, and the connection was closed";

@@ -19,9 +19,10 @@ use crate::call::judge;
 use crate::call::{Attempt, Facts, GateWait, Next, Step, gate};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Completion, Failure, Outcome, Unit, transaction};
-use crate::plan::{CallFlags, Keep, Plan, Shape, spelled_out};
+use crate::plan::{CallFlags, Keep, Plan, Shape, Target, spelled_out};
 use crate::pool::{Loan, Pool, SubmitLane};
 use crate::queue::{Driven, Queue, Reservation, Source};
+
 use crate::resp::{Reply, list};
 use crate::submit::Submission;
 use crate::sys::random;
@@ -75,6 +76,8 @@ pub(super) struct Link {
     pub(super) marks: Marks,
     /// The failover sequence when the transaction that is under way was begun.
     pub(super) answered: u64,
+    /// Nothing was sent on it, and nothing depends on it.
+    pub(super) unused: bool,
 }
 
 /// What a call's bytes are.
@@ -402,11 +405,13 @@ fn start_next(session: &Arc<Session>) -> bool {
         Ok(plan) => plan,
         Err(error) => return refuse(session, &call, error),
     };
-    if !has_link {
+    let (context, gate_wait) = (call.client.0.context(), call.state.lock().gate_wait);
+    // While the fence is up a connection would be one to the primary that is about to go.
+    let is_held = context.target != Target::Replica && context.service.is_fenced();
+    if !has_link && !is_held {
         open(session, &call);
         return false;
     }
-    let (context, gate_wait) = (call.client.0.context(), call.state.lock().gate_wait);
     match gate::check_in_session(context, &plan, &call.deadline, gate_wait) {
         Ok(failover_seq) => start(session, &call, &plan, failover_seq),
         Err(error) if error.status() == Status::Fenced => {
@@ -431,6 +436,11 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     let context = call.client.0.context();
     let mut state = line.lock();
     let Some(link) = state.link.as_mut() else { return true };
+    let is_unused = std::mem::take(&mut link.unused);
+    if is_unused && link.lane.lane().is_dead() {
+        state.link = None;
+        return true;
+    }
     let (pool, lane) = (Arc::clone(link.loan.pool()), Arc::clone(&link.lane));
     if link.marks.is_in_transaction() && link.answered != failover_seq {
         state.waiting.pop_front();
@@ -465,12 +475,33 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     let unit = Unit { lease: gate::lease_in_session(context, plan), ..plan.unit(0) };
     let completion = Arc::clone(call) as Arc<dyn Completion>;
     if let Err(cause) = lane.start(unit, call.deadline, completion, None) {
+        if is_unused {
+            return take_back_unsent(session, call, plan);
+        }
         Arc::clone(call).complete(Err(Failure::unsent(cause)));
         return true;
     }
     if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
         lane.lane().cancel(queue.id(), token);
     }
+    true
+}
+
+/// The first call of a connection could not be started on it. Nothing depends on that connection yet, so the call waits for another one.
+fn take_back_unsent(session: &Session, call: &Arc<LineCall>, plan: &Plan<'_>) -> bool {
+    call.state.lock().on = None;
+    if plan.blocks.is_some() {
+        if let Some(link) = &session.line.lock().link {
+            call.client.0.context().forget_blocking(link.lane.lane().socket());
+        }
+    }
+    let mut state = session.line.lock();
+    state.started -= 1;
+    state.blocking -= usize::from(plan.blocks.is_some());
+    state.waiting.push_front(Arc::clone(call));
+    let link = state.link.take();
+    drop(state);
+    drop(link);
     true
 }
 

@@ -245,7 +245,8 @@ impl Session {
         if let Some(cause) = &pinned.lost {
             return Err(Step::Over(cause.clone()));
         }
-        if pinned.loan.is_none() {
+        let unused = pinned.loan.is_none();
+        if unused {
             let (stale, version) = attempt.wanting();
             router.ensure_topology(stale, version, Deadline::after(Duration::ZERO))?;
             let failover_seq = gate::read_failover_seq(&router.context);
@@ -259,13 +260,13 @@ impl Session {
             // A refusal is told to the call that needs the answer.
             if let Err(failure) = loaned::prepare_transaction(&mut loan, deadline) {
                 if failure.error.server_code().is_empty() {
-                    return Err(Step::Over(failure.error));
+                    return Err(if unused { Step::Again(failure.error) } else { Step::Over(failure.error) });
                 }
             }
         }
         let pinned = std::mem::take(&mut *pinned);
         let Some(lane) = SubmitLane::of_loan(&mut loan) else { return Ok(None) };
-        Ok(Some(Link { loan, lane, marks: pinned.marks, answered: pinned.answered }))
+        Ok(Some(Link { loan, lane, marks: pinned.marks, answered: pinned.answered, unused }))
     }
 
     /// Takes the connection. Waits for the primary as any call does.
@@ -562,7 +563,7 @@ pub(super) fn lost(plan: &Plan<'_>, cause: &Error) -> Error {
 
 /// The error of the command with which the connection was lost.
 pub(super) fn told_of_loss(plan: &Plan<'_>, failure: Failure, service: &str) -> Error {
-    let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads;
+    let maybe = failure.sent >= plan.first_len(0) && !plan.repeatable && !plan.reads && !plan.only_watches();
     let error = match plan.is_exec() && !maybe {
         true => failure.error.with_status(Status::TxnAborted),
         false => failure.error,
@@ -606,6 +607,7 @@ pub(super) fn executed(
         pool.name()
     );
     let error = Error::new(Status::TxnAborted, text).with_endpoint(pool.name()).in_service("EXEC", service);
+    let error = error.with_flags(flags::RETRYABLE);
     Err(if plan.is_list() { error.with_reply(reply) } else { error })
 }
 

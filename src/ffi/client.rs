@@ -143,7 +143,8 @@ pub unsafe extern "C" fn vigie_split_for(
 /// For WATCH, SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the
 /// primary, on one of vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection is lost, EXEC, alone
 /// or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
-/// because nothing can succeed on it any more: make a new session, and begin the transaction again.
+/// because nothing can succeed on it any more: make a new session, and begin the transaction again. VIGIE_ERR_TXN_ABORTED with
+/// VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this session.
 /// vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
 /// another db, an error).
 ///

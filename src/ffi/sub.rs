@@ -32,8 +32,8 @@ impl Drop for Owned {
 ///
 /// It lives through failovers: at a switch, and when its connection is lost, it is made anew at once, with everything
 /// that it listened to. Messages that were published meanwhile are missing, because the server keeps none. The event
-/// VIGIE_EVENT_SUB_GAP tells for how long, as soon as everything is confirmed: what is read from the database from then
-/// on is not older than the gap.
+/// VIGIE_EVENT_SUB_GAP tells for how long, as soon as everything is confirmed and before the messages behind the gap: what
+/// is read from the database from then on is not older than the gap.
 ///
 /// The messages wait in a buffer of their own until they are drained, as much as the options sub.max_messages and
 /// sub.max_bytes say: they take nothing of the capacity of the queue. sub.overflow says what happens when it is full; a

@@ -448,6 +448,18 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether it only prepares or gives up a transaction: it changes no data, and what it changes of its connection is lost with that.
+    pub(crate) fn only_watches(&self) -> bool {
+        let watches = |name: &[u8]| {
+            [b"WATCH".as_slice(), b"UNWATCH", b"MULTI", b"DISCARD"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        };
+        match &self.what {
+            What::Args(args) => args.first().is_some_and(|name| watches(name)),
+            What::One(list) | What::List(list) => list.commands().all(|command| watches(command.name())),
+            What::Atomic(..) => false,
+        }
+    }
+
     /// Whether it scans and writes nothing. Then it may be run again with the same cursor, whatever the outcome.
     pub(crate) fn only_scans(&self) -> bool {
         self.scan.is_some() && self.reads

@@ -31,6 +31,8 @@ use crate::worker;
 
 /// How often a subscription whose buffer was full looks whether it has been drained.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// How many letters are held back for the end of a gap.
+const MOST_HELD: usize = 4096;
 /// The pause grows for so many failures in a row.
 const MOST_DOUBLED: u32 = 16;
 
@@ -69,6 +71,8 @@ struct State {
     /// Since when an answer is due.
     asked: Option<Instant>,
     gap: Option<Gap>,
+    /// What has come from the new connection before the end of the gap, which is told first.
+    held: Vec<Letter>,
     /// Of the replica at the other end, if it can be asked.
     link: Option<Link>,
     failures: Failures,
@@ -85,10 +89,20 @@ struct Failures {
     /// The last discovery and the version of the topology whose primary failed.
     stale: u64,
     version: u64,
+    /// The version of the topology at the last failure.
+    seen: u64,
     last: Option<Error>,
     since: Option<Instant>,
-    /// The program was told of this.
-    told: Option<Status>,
+    /// The program was told of these: what lasts, and each refusal, once.
+    told: Vec<Told>,
+}
+
+/// What the program was told of since the last connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// There has been no connection for some time.
+    Lasts,
+    Refused(Status),
 }
 
 enum Stage {
@@ -118,6 +132,7 @@ impl Subscription {
             alive: Instant::now(),
             asked: None,
             gap: None,
+            held: Vec::new(),
             link: None,
             failures: Failures::default(),
             overflowed: false,
@@ -205,8 +220,10 @@ impl Subscription {
         }
     }
 
-    /// Makes the next attempt now, because something has changed.
+    /// Makes the next attempt now, because something has changed: the topology that the last one has failed with, or the connection
+    /// has ended.
     pub(super) fn try_now(&self) {
+        let version = self.router.context.service.version();
         let mut state = self.lock();
         if let Stage::Live(feed) = &state.stage {
             if feed.is_over() {
@@ -215,7 +232,9 @@ impl Subscription {
                 state.lose(&feed, Cause::Lost, &error);
             }
         }
-        if matches!(state.stage, Stage::Waits) {
+        // Its own attempts cause discoveries, each of which is a change: they alone must not shorten its pauses.
+        let is_news = state.failures.count == 0 || state.failures.seen != version;
+        if matches!(state.stage, Stage::Waits) && is_news {
             state.failures.count = state.failures.count.min(1);
             self.begin(state);
         }
@@ -286,6 +305,7 @@ impl Subscription {
             return;
         }
         let failures = &mut state.failures;
+        failures.seen = version;
         match route {
             Some(route) if route.replica.is_some() => failures.tried.push(route.pool.name().to_owned()),
             _ => {
@@ -295,8 +315,9 @@ impl Subscription {
         }
         let tells = failures.note(&error, self.settings.timeout_call);
         let pause = failures.pause(&self.settings);
+        let told = failures.last.clone().unwrap_or_else(|| error.clone());
         if let (true, Some(inlet)) = (tells, &state.inlet) {
-            inlet.put([Letter::Told(failed(error.clone()))]);
+            inlet.put([Letter::Told(failed(told))]);
         }
         self.pause(state, pause);
         if let Some(route) = route {
@@ -467,11 +488,8 @@ impl Hears for Subscription {
             }
             state.asked = state.wishes.awaits().then_some(now);
         }
-        if state.gap.is_some() && state.wishes.is_renewed() {
-            let told =
-                state.gap.take().map(|gap| gap.told(self.router.context.service.name(), feed.pool().name(), now));
-            letters.extend(told.map(Letter::Told));
-        }
+        let (service, to) = (self.router.context.service.name(), feed.pool().name());
+        letters = state.behind_gap(letters, |gap| Letter::Told(gap.told(service, to, now)));
         let put = state.inlet.as_ref().map_or(Put::Closed, |inlet| inlet.put(letters));
         let end = end.map(|error| (ended_as.unwrap_or(Cause::Lost), error));
         let lost = match (odd.or(end), put) {
@@ -503,10 +521,32 @@ impl Hears for Subscription {
 }
 
 impl State {
+    /// What is told now of these letters: the gap comes before all that has come since, and ends when everything is heard again. If there
+    /// is too much to hold back, the gap is told twice, until now and to its end.
+    fn behind_gap(&mut self, letters: Vec<Letter>, told: impl FnOnce(Gap) -> Letter) -> Vec<Letter> {
+        let Some(gap) = self.gap.take() else { return letters };
+        let is_over = self.wishes.is_renewed();
+        if !is_over {
+            self.gap = Some(gap.clone());
+            if self.held.len() + letters.len() <= MOST_HELD {
+                self.held.extend(letters);
+                return Vec::new();
+            }
+        }
+        let mut all = vec![told(gap)];
+        all.append(&mut self.held);
+        all.extend(letters);
+        all
+    }
+
     /// The connection is gone, and an attempt follows.
     fn lose(&mut self, feed: &Feed, cause: Cause, error: &Error) {
         if self.gap.is_none() && self.wishes.hears_any() {
-            let (from, reason) = (feed.pool().name().to_owned(), error.message().to_owned());
+            let from = feed.pool().name().to_owned();
+            let reason = match cause {
+                Cause::Switched => format!("{from} is not used any more ({})", error.message()),
+                _ => error.message().to_owned(),
+            };
             self.gap = Some(Gap { since: self.alive, from, cause, reason });
         }
         feed.note_end(match cause {
@@ -534,9 +574,18 @@ impl Failures {
                 Status::Timeout | Status::NoSentinel | Status::NoPrimary | Status::NoReplica | Status::SplitView
             );
         self.count += 1;
-        self.last = Some(error.clone());
+        // That the next primary is still looked for says less than why it is.
+        let is_reason = error.status() != Status::Timeout;
+        if is_reason || self.last.is_none() {
+            self.last = Some(error.clone());
+        }
+        let what = if passes { Told::Lasts } else { Told::Refused(error.status()) };
         let is_due = !passes || since.elapsed() >= lasts;
-        is_due && self.told.replace(error.status()) != Some(error.status())
+        if !is_due || self.told.contains(&what) {
+            return false;
+        }
+        self.told.push(what);
+        true
     }
 
     /// How long to wait before the next attempt. Another replica is tried at once.

@@ -182,7 +182,11 @@ impl Sentinel {
     /// Asks one after the other, until one answers.
     fn exec_first(&self, caller: &Caller<'_>) -> Result<Reply> {
         let mut failures = Vec::new();
-        let speakers = self.shared().list().reachable();
+        let mut speakers = self.shared().list().reachable();
+        if caller.command.effect != Effect::Reads {
+            // Always in the same order: two Sentinels that are told to fail over at the same time promote two replicas.
+            speakers.sort_by_key(|speaker| speaker.announced.to_string());
+        }
         let last = speakers.len().saturating_sub(1);
         for (place, speaker) in speakers.into_iter().enumerate() {
             if caller.deadline.is_over() {

@@ -304,6 +304,27 @@ fn row_91_with_the_first_sentinel_dead_the_next_one_answers() {
     assert!(error.message().starts_with("address: "), "{error}");
 }
 
+/// Two Sentinels that fail over at the same time promote two replicas, so a second FAILOVER goes to where the first one went.
+#[test]
+fn what_acts_goes_to_the_sentinels_in_one_order() {
+    let primary = Scripted::primary();
+    let mut watch = Scripted::sentinels(3, SERVICE, &primary.addr());
+    watch.sort_by_key(|one| one.addr());
+    let addrs: Vec<String> = watch.iter().rev().map(|one| one.addr()).collect();
+    let sentinel = sentinel_at(&addrs, &[]);
+    watch.iter().for_each(|one| one.fault("SENTINEL FAILOVER", Fault::Reply(Value::ok())));
+    let refresh = || sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("found");
+    let fail_over = || run(&sentinel, &format!("FAILOVER {SERVICE}"), To::First, false).expect("accepted");
+    refresh();
+    fail_over();
+    // One that has failed is asked last by those that read.
+    watch[0].down();
+    refresh();
+    watch[0].up();
+    fail_over();
+    assert_eq!(watch.iter().map(|one| one.count("SENTINEL FAILOVER")).collect::<Vec<_>>(), [2, 0, 0]);
+}
+
 /// The reply is lost behind the command: what reads goes on to the next one, what acts does not.
 #[test]
 fn row_91_what_may_have_run_is_not_sent_to_another() {

@@ -68,7 +68,7 @@ fn row_94_watch_and_a_transaction_without_a_thread_that_waits() {
     );
     ok(&client, "SET k 2");
     let error = fails(Status::TxnAborted, answer(&own, &["SET k 3"], ATOMIC, &queue));
-    assert!(error.flags() == 0 && error.message().contains("a watched key was changed"), "{error}");
+    assert!(error.flags() == flags::RETRYABLE && error.message().contains("a watched key was changed"), "{error}");
     assert_eq!(ok(&client, "GET k"), "2");
     // All of it at once; a list of the session's own; by hand.
     submit(&own, &["WATCH k"], EACH, &queue, 0);
@@ -276,6 +276,23 @@ fn calls_wait_for_a_primary_and_behind_the_fence_within_their_deadlines() {
     assert!(said(&drain_one_of(&own, &queue)).starts_with("Io"), "the session is lost");
     own.disconnect().expect("given back");
     assert_eq!(text(&answer(&own, &["GET n"], EACH, &queue).expect("begun anew")), "1");
+}
+
+/// Nothing depends on a connection before the first call, so it is that of the primary that takes over.
+#[test]
+fn a_session_that_begins_behind_the_fence_begins_on_the_next_primary() {
+    let s = stage::stage(1, &[]);
+    let client = to_primary(&s.sentinel, &[]);
+    s.listened();
+    s.begin(0);
+    s.told.wait_fence(true, "+try-failover");
+    let (own, queue) = (session(&client), queue(16));
+    submit(&own, &["WATCH k", "GET k"], EACH, &queue, 0);
+    [&s.p, &s.r].iter().for_each(|node| node.fault("WATCH", Fault::Reply(Value::ok())));
+    s.switch_all();
+    s.p.close_all();
+    assert_eq!(drain(&queue, 2).iter().map(said).collect::<Vec<_>>(), ["OK", "null"]);
+    assert_eq!((s.p.count("WATCH"), s.r.count("WATCH")), (0, 1));
 }
 
 /// Submits one more call, and drains its completion.

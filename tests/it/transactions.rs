@@ -320,7 +320,7 @@ fn a_transaction_in_a_session_is_aborted_by_a_change_of_a_watched_key() {
         ok(&own, "WATCH k");
         ok(&client, "SET k 2");
         let error = fails(Status::TxnAborted, atomic(&own, &["SET k 3", "GET k"]));
-        assert!(error.flags() == 0 && error.message().contains("a watched key was changed"), "{error}");
+        assert!(error.flags() == flags::RETRYABLE && error.message().contains("a watched key was changed"), "{error}");
         assert_eq!((ok(&client, "GET k"), error.endpoint()), ("2".into(), d.primary(SERVICE).as_str()));
         // The same session begins anew.
         assert_eq!((ok(&own, "WATCH k"), ok(&own, "GET k")), ("OK".into(), "2".into()));
