@@ -14,8 +14,8 @@ impl Noun for vigie_call {
     const PLAIN: bool = false;
 }
 
-/// A call handle, for one call after another. It costs nothing else until its first call, which gives it a descriptor or
-/// two of its own.
+/// A call handle, for one call after another. It costs nothing else until its first call, which gives it five descriptors of
+/// its own until vigie_call_free().
 ///
 /// Ownership: the handle is the caller's, for vigie_call_free().
 /// Blocks: no.

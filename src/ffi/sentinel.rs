@@ -31,14 +31,15 @@ impl Noun for vigie_sentinel {
 /// asks the Sentinels. Above 0, and VIGIE_TIMEOUT_NONE: a Sentinel must answer in that time. One that refuses the
 /// connection, or that is no Sentinel, is tried again until the time is over, because it may be starting; with
 /// VIGIE_TIMEOUT_NONE there is no limit. The function returns at once if all Sentinels that can be reached refuse the
-/// credentials.
+/// credentials, or if there is no TLS with any of them. A signal does not end the wait.
 /// Ownership: *out is the caller's, for vigie_sentinel_free(). The config is copied, and may be changed or freed
 /// afterwards.
 /// Blocks: up to timeout_ms.
 /// Threads: [T]; the config is [C] meanwhile.
 /// Errors: VIGIE_ERR_CONFIG: settings that are missing or contradict each other; VIGIE_ERR_NO_SENTINEL: none answered
-/// in time; VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_ROLE: the given primary did not, or is none; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is reported by the first
-/// call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
+/// in time; VIGIE_ERR_NO_PRIMARY, VIGIE_ERR_ROLE: the given primary did not, or is none; VIGIE_ERR_TLS: no TLS with any,
+/// for example because a certificate is refused; VIGIE_ERR_AUTH: they refuse the credentials (a command that the user may not run is
+/// reported by the first call that needs it); VIGIE_ERR_INVALID_ARG: config or out is NULL; VIGIE_ERR_INVALID_STATE: another thread changes
 /// the config; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
@@ -135,13 +136,15 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
 /// Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING, ROLE,
 /// INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to every one that
 /// is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely: a FAILOVER whose
-/// reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
+/// reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What acts goes to the Sentinels in the same order each time, so that a second
+/// FAILOVER meets the first one (-INPROG) instead of a Sentinel that promotes another replica. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
 /// SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG, SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an
 /// address by vigie_sentinel_exec_at(). Changed settings of a service do not count for the clients of this handle before they ask the
 /// Sentinels the next time.
 ///
 /// With VIGIE_CALL_ALL the reply is a MAP with one entry for each Sentinel: from its address to its reply, or to an ERROR node, whose
-/// text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. One that is known by two names gets the command
+/// text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. If none of them accepts the command, that is an error, and
+/// vigie_error_reply() has the MAP. One that is known by two names gets the command
 /// once. Known are those that are given, and those that were learned from them; if nothing was discovered yet, one is asked for the others first.
 /// RESET waits at each Sentinel until that one lists its usable replicas again, because without them it could not fail over; the
 /// others are not reset if that takes longer than timeout_ms. Sentinels ask their primaries every 10 s: give it that long for each.

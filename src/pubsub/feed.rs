@@ -29,8 +29,9 @@ const NEVER: u64 = u64::MAX;
 
 /// Who is told what has come.
 pub(super) trait Hears: Send + Sync {
-    /// These came, in this order, and then perhaps the end of the connection. The clock was read before the socket.
-    fn hear(&self, feed: &Feed, came: Vec<Reply>, end: Option<Error>, now: Instant);
+    /// These came, in this order, and then perhaps the end of the connection. The clock was read before the socket. `lives`: bytes came, be
+    /// it of a message that is not complete.
+    fn hear(&self, feed: &Feed, came: Vec<Reply>, lives: bool, end: Option<Error>, now: Instant);
 }
 
 /// A connection that messages come from.
@@ -144,21 +145,21 @@ impl Feed {
         self.left_until.store(self.micros(Instant::now() + time), Ordering::Release);
     }
 
-    /// Receives and decodes. What ends the connection is the second value.
-    fn read(&self, input: &mut In) -> (Vec<Reply>, Option<Error>) {
-        let mut came = Vec::new();
+    /// Receives and decodes: what came, whether bytes came, and what ends the connection.
+    fn read(&self, input: &mut In) -> (Vec<Reply>, bool, Option<Error>) {
+        let (mut came, mut lives) = (Vec::new(), false);
         for _ in 0..MOST_RECEIVES {
             match self.receive(input, &mut came) {
-                Ok(true) => {}
+                Ok(true) => lives = true,
                 Ok(false) => {
                     self.more.store(false, Ordering::Release);
-                    return (came, None);
+                    return (came, lives, None);
                 }
-                Err(error) => return (came, Some(error)),
+                Err(error) => return (came, lives, Some(error)),
             }
         }
         self.more.store(true, Ordering::Release);
-        (came, None)
+        (came, lives, None)
     }
 
     /// One receive. False: there is nothing to receive.
@@ -231,17 +232,17 @@ impl Source for Feed {
             self.flush(&mut self.output.lock());
         }
         let now = Instant::now();
-        let (came, end) = self.read(&mut input);
+        let (came, lives, end) = self.read(&mut input);
         if self.wire.has_unsent() {
             // What TLS answers by itself.
             self.full.store(true, Ordering::Release);
         }
         self.busy.store(!came.is_empty(), Ordering::Relaxed);
-        if came.is_empty() {
+        if !lives {
             input.relax();
         }
         match self.owner.upgrade() {
-            Some(owner) => owner.hear(self, came, end, now),
+            Some(owner) => owner.hear(self, came, lives, end, now),
             None => self.end(),
         }
         std::mem::forget(unfinished);

@@ -15,7 +15,7 @@ use super::link::{Link, Word};
 use super::opening::{self, Opens};
 use super::poller;
 use super::wishes::{Heard, Request, Wishes};
-use crate::config::{ClientSettings, Overflow};
+use crate::config::{ClientSettings, Endpoint, Overflow};
 use crate::error::{Error, Result, Status, flags};
 use crate::meter::End;
 use crate::net::{Conn, Role};
@@ -31,6 +31,8 @@ use crate::worker;
 
 /// How often a subscription whose buffer was full looks whether it has been drained.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// A connection that ends before it has lasted this long counts as a failed attempt.
+const STEADY: Duration = Duration::from_secs(1);
 /// How many letters are held back for the end of a gap.
 const MOST_HELD: usize = 4096;
 /// The pause grows for so many failures in a row.
@@ -66,6 +68,8 @@ struct State {
     inlet: Option<Inlet>,
     /// Counts attempts and pauses, so that those that are outdated are recognised.
     number: u64,
+    /// When the connection was opened.
+    connected: Instant,
     /// The last sign that messages arrive.
     alive: Instant,
     /// Since when an answer is due.
@@ -80,7 +84,30 @@ struct State {
     overflowed: bool,
 }
 
-/// Attempts since the last connection.
+/// What is known of the service when something comes.
+struct Around {
+    now: Instant,
+    in_grace: bool,
+    /// A failover is under way.
+    fenced: bool,
+    primary: Option<Endpoint>,
+}
+
+impl Around {
+    /// Only what a subscription on a replica asks for.
+    fn of(one: &Subscription, now: Instant) -> Self {
+        let service = &one.router.context.service;
+        match one.from_replicas {
+            true => {
+                let primary = service.load().primary_announced.clone();
+                Self { now, in_grace: service.in_grace(), fenced: service.is_fenced(), primary }
+            }
+            false => Self { now, in_grace: false, fenced: false, primary: None },
+        }
+    }
+}
+
+/// Attempts since the last connection that has lasted.
 #[derive(Default)]
 struct Failures {
     count: u32,
@@ -129,6 +156,7 @@ impl Subscription {
             stage: Stage::Rest,
             inlet: Some(spec.queue.open_inbox(spec.token, bounds)),
             number: 0,
+            connected: Instant::now(),
             alive: Instant::now(),
             asked: None,
             gap: None,
@@ -361,9 +389,9 @@ impl Subscription {
         // In RESP2 a connection with subscriptions takes no ROLE: there the word of the Sentinels about the link counts.
         state.link = (route.replica.is_some() && conn.info().protocol >= 3).then(|| Link::new(now));
         let feed = Feed::new(conn, Arc::clone(&route.pool), me);
-        state.failures = Failures::default();
+        state.failures.route_anew();
         state.stage = Stage::Live(Arc::clone(&feed));
-        (state.alive, state.asked) = (now, None);
+        (state.connected, state.alive, state.asked) = (now, now, None);
         feed.set_due(now + self.settings.sub.ping);
         let mut out = Vec::new();
         state.wishes.connected(&mut out);
@@ -386,7 +414,7 @@ impl Subscription {
         state: &mut State,
         feed: &Feed,
         came: Vec<Reply>,
-        (now, in_grace): (Instant, bool),
+        around: &Around,
     ) -> (Vec<Letter>, Option<(Cause, Error)>) {
         let (mut letters, server) = (Vec::with_capacity(came.len()), feed.pool().name());
         for reply in came {
@@ -394,10 +422,10 @@ impl Subscription {
                 Ok(Heard::Message(reply)) => letters.push(Letter::Message(reply)),
                 Ok(Heard::Answer(reply)) => letters.push(Letter::Told(answer(reply))),
                 Ok(Heard::Refused(error)) => letters.push(Letter::Told(failed(error))),
-                Ok(Heard::Role(role)) => match self.hear_link(state, feed, &role, now) {
+                Ok(Heard::Role(role)) => match self.hear_link(state, feed, &role, around) {
                     Ok(told) => letters.extend(told.map(Letter::Told)),
                     // Rule 32: during a failover the links of all replicas are broken, and none is better.
-                    Err(_) if in_grace => {}
+                    Err(_) if around.in_grace => {}
                     Err(error) => return (letters, Some((Cause::Link, error))),
                 },
                 Ok(Heard::Nothing) => {}
@@ -408,8 +436,10 @@ impl Subscription {
     }
 
     /// What the word of a replica about its link means; an error if another node is better.
-    fn hear_link(&self, state: &mut State, feed: &Feed, role: &Role, now: Instant) -> Result<Option<Event>> {
-        let word = state.link.as_mut().map_or(Word::Nothing, |link| link.hear(role));
+    fn hear_link(&self, state: &mut State, feed: &Feed, role: &Role, around: &Around) -> Result<Option<Event>> {
+        let now = around.now;
+        let primary = around.primary.as_ref();
+        let word = state.link.as_mut().map_or(Word::Nothing, |link| link.hear(role, primary, now));
         let name = feed.pool().name();
         match word {
             Word::Nothing | Word::Down { again: false } => Ok(None),
@@ -417,6 +447,8 @@ impl Subscription {
                 let text = format!("the link of {name} to its primary is down, and its messages do not arrive there");
                 Err(Error::new(Status::Role, text).with_endpoint(name))
             }
+            // The next primary may be at work already, and the replica does not follow it yet.
+            Word::Up if around.fenced => Ok(None),
             Word::Up => {
                 state.alive = now;
                 Ok(None)
@@ -471,16 +503,16 @@ impl Opens for Subscription {
 }
 
 impl Hears for Subscription {
-    fn hear(&self, feed: &Feed, came: Vec<Reply>, end: Option<Error>, now: Instant) {
+    fn hear(&self, feed: &Feed, came: Vec<Reply>, lives: bool, end: Option<Error>, now: Instant) {
         // The locks of the pool and of the service come before this one.
-        let in_grace = self.from_replicas && self.router.context.service.in_grace();
+        let around = Around::of(self, now);
         let ended_as = end.as_ref().map(|_| if feed.pool().is_retired() { Cause::Switched } else { Cause::Lost });
         let mut state = self.lock();
         if !matches!(&state.stage, Stage::Live(live) if std::ptr::eq(&**live, feed)) {
             return;
         }
-        let (lives, answers) = (!came.is_empty(), state.wishes.awaits());
-        let (mut letters, odd) = self.letters(&mut state, feed, came, (now, in_grace));
+        let answers = state.wishes.awaits();
+        let (mut letters, odd) = self.letters(&mut state, feed, came, &around);
         if lives {
             // A replica without its link is alive, too.
             if state.link.is_none() {
@@ -507,10 +539,18 @@ impl Hears for Subscription {
         };
         if let Some((cause, error)) = lost {
             state.lose(feed, cause, &error);
-            drop(state);
-            let me = Weak::clone(&self.me);
-            // Without a thread the next change of the topology has it tried.
-            let _ = worker::run(move || me.upgrade().iter().for_each(|me| me.try_now()));
+            match state.failures.count {
+                0 => {
+                    drop(state);
+                    let me = Weak::clone(&self.me);
+                    // Without a thread the next change of the topology has it tried.
+                    let _ = worker::run(move || me.upgrade().iter().for_each(|me| me.try_now()));
+                }
+                _ => {
+                    let pause = state.failures.pause(&self.settings);
+                    self.pause(state, pause);
+                }
+            }
         } else {
             drop(state);
         }
@@ -559,19 +599,39 @@ impl State {
         self.asked = None;
         self.stage = Stage::Waits;
         self.number += 1;
-        self.failures = Failures::default();
+        match self.connected.elapsed() >= STEADY {
+            true => self.failures = Failures::default(),
+            false => {
+                self.failures.count += 1;
+                self.failures.last = Some(error.clone());
+            }
+        }
         feed.end();
     }
 }
 
 impl Failures {
+    /// The next route need not avoid what has failed.
+    fn route_anew(&mut self) {
+        self.tried.clear();
+        (self.stale, self.version) = (0, 0);
+    }
+
     /// Notes a failure. True: the program is told of it, because it does not pass by itself, or has lasted.
     fn note(&mut self, error: &Error, lasts: Duration) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let passes = error.has(flags::RETRYABLE)
             || matches!(
                 error.status(),
-                Status::Timeout | Status::NoSentinel | Status::NoPrimary | Status::NoReplica | Status::SplitView
+                Status::Timeout
+                    | Status::Io
+                    | Status::Connect
+                    | Status::Resolve
+                    | Status::Role
+                    | Status::NoSentinel
+                    | Status::NoPrimary
+                    | Status::NoReplica
+                    | Status::SplitView
             );
         self.count += 1;
         // That the next primary is still looked for says less than why it is.
@@ -605,4 +665,25 @@ fn answer(reply: Reply) -> Event {
 
 fn failed(error: Error) -> Event {
     Event { kind: kind::MESSAGE, token: 0, outcome: Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_once_when_it_lasts_and_each_refusal_once() {
+        let long = Duration::from_secs(3600);
+        let told = |failures: &mut Failures, error: Error, lasts| failures.note(&error, lasts);
+        let switched = || Error::new(Status::Io, "not used any more").with_flags(flags::FAILOVER);
+        let (looked_for, auth) =
+            (|| Error::new(Status::Timeout, "still looked for"), || Error::new(Status::Auth, "no"));
+        let mut failures = Failures::default();
+        assert!(!told(&mut failures, switched(), long) && !told(&mut failures, looked_for(), long));
+        assert_eq!(failures.last.as_ref().map(Error::status), Some(Status::Io), "that says more");
+        assert!(told(&mut failures, looked_for(), Duration::ZERO), "it has lasted");
+        assert!(![switched(), looked_for(), switched()].into_iter().any(|e| told(&mut failures, e, Duration::ZERO)));
+        assert!(told(&mut failures, auth(), long) && !told(&mut failures, auth(), long));
+        assert!(!told(&mut failures, switched(), Duration::ZERO) && !told(&mut failures, auth(), long));
+    }
 }

@@ -207,7 +207,7 @@ impl Sentinel {
     fn exec_all(&self, caller: &Caller<'_>) -> Result<Reply> {
         self.learn_peers(caller.deadline);
         let (mut out, mut met, mut failures) = (ReplyBuilder::new(), BTreeSet::new(), Vec::new());
-        let mut answered = false;
+        let (mut answered, mut refusal, mut accepted) = (false, None, false);
         // Set when no further Sentinel may be reset.
         let mut stop = None;
         out.map();
@@ -229,8 +229,17 @@ impl Sentinel {
             match outcome {
                 Ok(reply) => {
                     answered = true;
-                    let shaped = if reply.error_line(0).is_some() { reply } else { caller.shaped(reply)? };
-                    out.reply(&shaped);
+                    match reply.error_line(0) {
+                        Some(line) => {
+                            refusal.get_or_insert_with(|| Error::from_server(line, &speaker.announced));
+                            out.reply(&reply);
+                        }
+                        None => {
+                            accepted = true;
+                            let shaped = caller.shaped(reply)?;
+                            out.reply(&shaped);
+                        }
+                    }
                 }
                 Err(failure) => {
                     let maybe = failure.sent && caller.command.effect != Effect::Reads;
@@ -243,6 +252,10 @@ impl Sentinel {
         }
         out.end();
         let reply = out.try_finish()?;
+        if let Some(refusal) = refusal.filter(|_| !accepted) {
+            let note = "; no Sentinel has accepted it, and vigie_error_reply() has what each said";
+            return Err(refusal.in_context(caller.command.name()).with_note(note).with_reply(reply));
+        }
         match answered {
             true => Ok(reply),
             false => Err(nobody(&caller.command.name(), failures, caller.deadline).with_reply(reply)),

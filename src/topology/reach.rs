@@ -1,7 +1,7 @@
 //! Waits for the first Sentinel when a handle is created that is to wait for one. How long and how often to try serves `fixed`, too.
 //!
 //! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error gives the latest failure of
-//! each Sentinel. Refused credentials end it at once. Leaves to others: everything that follows (service).
+//! each Sentinel. Refused credentials, and certificates, end it at once. Leaves to others: everything that follows (service).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Dead
     insist(deadline, || reach_once(settings, list, &mut failures, deadline))
 }
 
-/// Tries until it succeeds, with pauses, or until the deadline. Waiting does not help against refused credentials.
+/// Tries until it succeeds, with pauses, or until the deadline. Waiting helps neither against refused credentials nor against a certificate.
 pub(super) fn insist(deadline: Deadline, mut once: impl FnMut() -> Result<()>) -> Result<()> {
     let mut pause = PAUSES.0;
     loop {
@@ -40,7 +40,7 @@ pub(super) fn insist(deadline: Deadline, mut once: impl FnMut() -> Result<()>) -
             Err(error) => error,
         };
         let left = deadline.left().map(|left| left.saturating_sub(LAST_ATTEMPT));
-        if error.status() == Status::Auth || left.is_some_and(|left| left.is_zero()) {
+        if matches!(error.status(), Status::Auth | Status::Tls) || left.is_some_and(|left| left.is_zero()) {
             return Err(error);
         }
         thread::sleep(left.map_or(pause, |left| pause.min(left)));

@@ -50,7 +50,7 @@ fn deployment() -> Deployment {
         (names(&sentinels), names(&nodes)),
         (AT_SENTINELS.map(String::from).into(), AT_NODES.map(String::from).into())
     );
-    assert_eq!(additions().len(), 3, "{:?}", additions());
+    assert_eq!(additions().len(), 5, "{:?}", additions());
     let with_all = nodes[0].replacen("user app ", &format!("user {WITH_ALL} "), 1) + " " + &additions().join(" ");
     let builder = Deployment::new("permissions").acl("kit", "kit").sentinel_acl("kit", "kit").conf(&with_all);
     let builder = nodes.iter().fold(builder, |builder, line| builder.conf(line));

@@ -317,6 +317,35 @@ fn a_gap_is_told_before_the_messages_behind_it() {
     assert_eq!([listener.next(), listener.next()], ["message a early", "message a late"]);
 }
 
+/// A server that confirms and then closes is not there any more than one that refuses connections.
+#[test]
+fn a_server_that_ends_each_connection_is_not_stormed() {
+    let node = Scripted::primary();
+    let client = to_primary(&fixed(&node), &[]);
+    let mut listener = Listener::on(&client, "SUBSCRIBE a");
+    node.fault("SUBSCRIBE", Fault::Last(b">3\r\n+subscribe\r\n+a\r\n:1\r\n".into()));
+    let began = Instant::now();
+    node.close_all();
+    eventually("it tries on", SOON, || node.count("SUBSCRIBE") >= 14);
+    // The pauses are at least half of 10, 20, 40 ... 500 ms, from the second attempt on.
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    node.clear_faults();
+    node.close_all();
+    eventually_some("it listens again", SOON, || (node.publish("a", "on") > 0).then_some(()));
+    eventually_some("the message", SOON, || (listener.next() == "message a on").then_some(()));
+}
+
+/// What has not come as a whole is a sign of life, too.
+#[test]
+fn a_message_that_takes_long_to_arrive_arrives() {
+    let node = Scripted::primary();
+    let client = to_primary(&fixed(&node), &[]);
+    let mut listener = Listener::new(&client, &[("sub.ping", "500")]);
+    node.fault("SUBSCRIBE", Fault::Pieces(1, Duration::from_millis(45)));
+    listener.exec("SUBSCRIBE a").expect("it comes in the end");
+    assert_eq!((listener.next().as_str(), node.count("SUBSCRIBE")), ("subscribe a 1", 1));
+}
+
 /// Attempts and discoveries that fail in turn have different errors.
 #[test]
 fn a_primary_that_is_gone_for_long_is_told_once() {

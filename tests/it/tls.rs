@@ -79,7 +79,16 @@ fn scenario_54_each_side_has_a_ca_of_its_own_and_one_sentinel_an_expired_certifi
     // With the nodes' CA for the Sentinels, none is believed.
     let mixed = sentinel_at(&addrs, &options);
     let error = fails(Status::Tls, cmd(&to_primary(&mixed, &[]), "GET k"));
-    assert!(error.message().contains("set \"sentinel.tls.ca\""), "{error}");
+    assert!(
+        error.message().contains("set \"sentinel.tls.ca\"") && error.message().contains("(\"tls.ca\" is for"),
+        "{error}"
+    );
+    // Waiting for the first Sentinel ends at once, too.
+    let all = addrs.join(",");
+    let wanted: Vec<_> = [&[("sentinel.addrs", &*all)][..], &options].concat();
+    let settings = config(&wanted).settings().expect("options");
+    let created = vigie::topology::Sentinel::create(settings, Some(vigie::time::Deadline::never()));
+    fails(Status::Tls, created.map(|_| ()));
 }
 
 #[test]
@@ -364,5 +373,9 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
     opens().expect("the new pair");
     // A file that is gone is no use either.
     std::fs::remove_file(&mine.key).expect("it is there");
+    opens().expect("the last good pair stays");
+    // Nor is a pipe, which nobody may ever write to.
+    let made = std::process::Command::new("mkfifo").arg(&mine.key).status().expect("mkfifo");
+    assert!(made.success());
     opens().expect("the last good pair stays");
 }

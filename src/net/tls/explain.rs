@@ -50,6 +50,14 @@ impl Facts {
         }
     }
 
+    /// What sets an option for the data nodes as well.
+    fn of_both(&self, option: &str) -> String {
+        match self.prefix != "tls" {
+            true => format!(" (\"tls.{option}\" is for the Sentinels and the data nodes)"),
+            false => String::new(),
+        }
+    }
+
     fn version(&self) -> String {
         match self.min_version {
             TlsVersion::Tls12 => {
@@ -66,8 +74,9 @@ impl Facts {
         let (prefix, name) = (self.prefix, &self.name);
         match cause {
             CertificateError::UnknownIssuer => format!(
-                "the server's certificate is signed by none that {}: set \"{prefix}.ca\" to the file with the certificate of its CA",
-                self.trusted
+                "the server's certificate is signed by none that {}: set \"{prefix}.ca\" to the file with the certificate of its CA{}",
+                self.trusted,
+                self.of_both("ca")
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "the server's certificate has expired: renew it (and check the clock of this machine)".to_owned()
@@ -121,7 +130,7 @@ impl Facts {
         let shown = format!("\"{prefix}.cert\" and \"{prefix}.key\"");
         match alert {
             AlertDescription::CertificateRequired | AlertDescription::NoCertificate if !self.has_cert => {
-                format!("the server wants a client certificate: set {shown}")
+                format!("the server wants a client certificate: set {shown}{}", self.of_both("cert"))
             }
             // Servers of TLS 1.2 have no word of its own for that.
             AlertDescription::HandshakeFailure if !self.has_cert => format!(

@@ -142,6 +142,10 @@ fn decrypted(settings: &TlsSettings, option: &str, file: &str, pem: &str) -> Res
 }
 
 fn read(option: &str, file: &str) -> Result<Zeroizing<Vec<u8>>> {
+    // A pipe would keep the call that opens a connection waiting for somebody who writes into it.
+    if fs::metadata(file).is_ok_and(|seen| !seen.is_file()) {
+        return Err(bad(option, format_args!("{file} is no regular file")));
+    }
     match fs::read(file) {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
         Err(error) => Err(bad(option, format_args!("cannot read {file}: {}", system_text(&error)))),
