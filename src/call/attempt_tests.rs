@@ -234,7 +234,7 @@ const TABLE: &[(&str, &str, u32, &str, &str)] = &[
     // It ran: the errors of single commands are among its results, and show what the node is.
     ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|[WRONGTYPE no,ok]", "done"),
     ("11", "ATOMIC EVAL s 0; INCR b", 0, "ok|queued|queued|[READONLY no,ok]", "done +doubt"),
-    ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|null", "over TxnAborted"),
+    ("11", "ATOMIC INCR a; INCR b", 0, "ok|queued|queued|null", "over TxnAborted retry"),
     // MULTI was refused all the same: what ran without it is in doubt, and what was refused with it is not.
     ("11", "ATOMIC INCR a; INCR b", 0, "NOPERM no|ok|ok|ERR EXEC without MULTI", "over Unsupported maybe"),
     ("11", "ATOMIC EVAL s 0", 0, "NOPERM no|ERR in the script|ERR EXEC without MULTI", "over Unsupported maybe"),
@@ -371,7 +371,7 @@ fn rule_8_what_was_answered_during_a_failover_is_no_success() {
         ("ATOMIC INCR k", "ok|queued|[ok]", "over Io maybe +suspect"),
         ("ATOMIC INCR k", "ok|queued|[WRONGTYPE no]", "done"),
         ("ATOMIC GET k", "ok|queued|[ok]", "done"),
-        ("ATOMIC INCR k", "ok|queued|null", "over TxnAborted"),
+        ("ATOMIC INCR k", "ok|queued|null", "over TxnAborted retry"),
         ("ATOMIC INCR k", "ok|READONLY no|EXECABORT previous errors.", "again retry +doubt"),
         ("ATOMIC INCR k", "NOPERM no|ok|ERR EXEC without MULTI", "over Io maybe +suspect"),
     ] {
