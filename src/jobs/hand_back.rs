@@ -78,7 +78,11 @@ fn run(session: &Client, moves: &[u8], deadline: Deadline) -> Result<()> {
     ledger::check(&session.cmds_exec(moves, atomic, time(deadline))?)
 }
 
-/// What is left, and at least a moment.
+/// What is left. Without any time nothing is sent.
 pub fn time(deadline: Deadline) -> Timeout {
-    deadline.left().map_or(Timeout::Default, |left| Timeout::Ms((left.as_millis() as u64).max(1)))
+    match deadline.left() {
+        Some(left) if left.is_zero() => Timeout::DontWait,
+        Some(left) => Timeout::Ms((left.as_millis() as u64).max(1)),
+        None => Timeout::Default,
+    }
 }

@@ -180,7 +180,7 @@ impl Jobs {
                 // The answer that was missing is the first one: it was moved.
                 Ok(moved) if moved || was_doubtful => {
                     self.ledger.lock().forget(&job);
-                    return self.renew(time(deadline));
+                    return self.renew(soon(deadline));
                 }
                 Ok(_) => {
                     self.ledger.lock().forget(&job);

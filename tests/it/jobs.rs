@@ -267,6 +267,16 @@ fn what_is_wrong_is_told_and_not_tried_again() {
         fails(Status::InvalidArg, Jobs::new(&client, "q", None, lease).map(|_| ()));
     }
     fails(Status::InvalidArg, jobs::push(&client, "q", Some("a b"), b"", Timeout::Default));
+
+    // Without time nothing is sent, and the job stays in hand.
+    let jobs = worker(&client, "q", "one", 60_000);
+    push(&client, "q", "a");
+    let job = taken(&jobs);
+    fails(Status::Timeout, jobs.ack(&job.id(), NOW));
+    fails(Status::Timeout, jobs.give_back(&job.id(), NOW));
+    fails(Status::Timeout, jobs.renew(NOW));
+    assert_eq!(number(&client, "LLEN {q}:processing:one"), 1);
+    done(&jobs, &job);
 }
 
 /// What workers have done: payloads with the mark of each delivery.
