@@ -56,7 +56,7 @@
  * the call gives VIGIE_ERR_INVALID_ARG. n is evaluated twice. */
 #define VIGIE_CALL_REPLICAS(n) ((uint64_t)(n) <= 255u ? (uint32_t)(n) << 24 : (uint32_t)1 << 23)
 
-/* All kinds of events that vigie_sentinel_watch() takes today. */
+/* What vigie_sentinel_watch() tells of a deployment; connections are asked for apart (VIGIE_EVENT_CONNECTION). */
 #define VIGIE_EVENT_ALL ((uint32_t)(VIGIE_EVENT_TOPOLOGY | VIGIE_EVENT_NOTICE | VIGIE_EVENT_FENCE | VIGIE_EVENT_DEGRADED | VIGIE_EVENT_REPLICA | VIGIE_EVENT_SENTINEL))
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -280,7 +280,12 @@ typedef enum {
    * A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
    * the library's own: role_unknown, epoch_reset, fixed.
    */
-  VIGIE_EVENT_NOTICE = (1 << 10)
+  VIGIE_EVENT_NOTICE = (1 << 10),
+  /**
+   * A connection to a node was opened, or closed for a reason: service, node, role, open, age_ms, cause. Not in
+   * VIGIE_EVENT_ALL, because there may be many.
+   */
+  VIGIE_EVENT_CONNECTION = (1 << 11)
 } vigie_event_kind;
 
 /**
@@ -878,9 +883,9 @@ vigie_status vigie_sentinel_metrics(vigie_sentinel *sentinel,
  * cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
  * VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
  * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
- * it was only mentioned).
+ * it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
  *
- * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle
+ * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch. There is one watch per handle
  * and queue: a new one replaces the one before.
  * Ownership: nothing changes hands; the watch ends when the queue is freed.
  * Blocks: no.

@@ -12,7 +12,7 @@ use vigie::error::Status;
 use vigie::pubsub::{gap_causes, gap_map};
 use vigie::queue::kind;
 use vigie::resp::fields::{FieldInfo, MapInfo};
-use vigie::topology::{event_causes, event_maps, topology_maps};
+use vigie::topology::{connection_causes, connection_map, event_causes, event_maps, topology_maps};
 
 const CONFIGURATION_HEAD: &str = "\
 # Configuration
@@ -143,7 +143,7 @@ map \"deployment\". [EVENTS.md](EVENTS.md) tells of changes.
 const EVENTS_HEAD: &str = "\
 # Events
 
-<!-- Written from src/queue/event.rs, src/topology/watch.rs, src/topology/cause.rs and src/pubsub/gap.rs by `UPDATE_DOCS=1 cargo test --test
+<!-- Written from src/queue/event.rs, src/topology/watch.rs, src/topology/cause.rs, src/topology/connections.rs and src/pubsub/gap.rs by `UPDATE_DOCS=1 cargo test --test
 docs`. Change the tables, not this page. -->
 
 A queue (`vigie_queue_create()`) gives the completions of submitted calls, the messages of subscriptions (`vigie_sub_for()`), and, after
@@ -232,15 +232,20 @@ fn map_table(map: &MapInfo) -> String {
 
 fn events() -> String {
     let mut page = format!("{EVENTS_HEAD}\n{MAPS}");
-    let maps: Vec<_> = event_maps().into_iter().chain([gap_map()]).collect();
+    let maps: Vec<_> = event_maps().into_iter().chain([gap_map(), connection_map()]).collect();
     for (kind, name, text) in kind::ALL {
         let _ = write!(page, "\n## VIGIE_EVENT_{name} ({kind})\n\n{text}\n");
         if let Some((_, map)) = maps.iter().find(|(of, _)| of == kind) {
             let _ = write!(page, "\n{}", map_table(map));
         }
-        if *kind == kind::SUB_GAP {
+        let own: Vec<_> = match *kind {
+            kind::SUB_GAP => gap_causes().collect(),
+            kind::CONNECTION => connection_causes().collect(),
+            _ => Vec::new(),
+        };
+        if !own.is_empty() {
             page.push_str("\nIts causes are its own:\n\n| cause | meaning |\n|---|---|\n");
-            gap_causes().for_each(|(word, text)| _ = writeln!(page, "| `{word}` | {text} |"));
+            own.iter().for_each(|(word, text)| _ = writeln!(page, "| `{word}` | {text} |"));
         }
     }
     page.push_str(

@@ -369,9 +369,9 @@ pub unsafe extern "C" fn vigie_sentinel_metrics(
 /// cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
 /// VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on; VIGIE_EVENT_DEGRADED: on;
 /// VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
-/// it was only mentioned).
+/// it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
 ///
-/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL; 0 ends the watch. There is one watch per handle
+/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch. There is one watch per handle
 /// and queue: a new one replaces the one before.
 /// Ownership: nothing changes hands; the watch ends when the queue is freed.
 /// Blocks: no.

@@ -247,6 +247,9 @@ pub enum vigie_event_kind {
     /// A service was mentioned that keeps its primary. cause is a Sentinel's event (+sdown, +odown, +reboot, ...) or
     /// the library's own: role_unknown, epoch_reset, fixed.
     VIGIE_EVENT_NOTICE = 1 << 10,
+    /// A connection to a node was opened, or closed for a reason: service, node, role, open, age_ms, cause. Not in
+    /// VIGIE_EVENT_ALL, because there may be many.
+    VIGIE_EVENT_CONNECTION = 1 << 11,
 }
 
 /// Values of vigie_reply_type() and of the field type of vigie_node. More may come.
@@ -393,6 +396,7 @@ const _: () = {
     assert!(vigie_event_kind::VIGIE_EVENT_DEGRADED as u32 == kind::DEGRADED);
     assert!(vigie_event_kind::VIGIE_EVENT_REPLICA as u32 == kind::REPLICA);
     assert!(vigie_event_kind::VIGIE_EVENT_SENTINEL as u32 == kind::SENTINEL);
+    assert!(vigie_event_kind::VIGIE_EVENT_CONNECTION as u32 == kind::CONNECTION);
     assert!(vigie_status_code::VIGIE_ERR_INTERNAL as i32 == Status::Internal as i32);
     assert!(vigie_status_code::VIGIE_ERR_BUFFER_TOO_SMALL as i32 == Status::BufferTooSmall as i32);
     assert!(vigie_status_code::VIGIE_ERR_SCAN_INTERRUPTED as i32 == Status::ScanInterrupted as i32);

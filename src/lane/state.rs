@@ -417,8 +417,9 @@ impl LaneState {
             }
             self.marks.pop_front();
             let sample = now.saturating_duration_since(sent).as_secs_f32() * 1e6;
-            latencies.record(sample, (last + 1).saturating_sub(self.recorded));
-            self.recorded = self.recorded.max(last + 1);
+            let answered = self.recorded.max(last + 1);
+            latencies.record(sample, answered - self.recorded);
+            self.recorded = answered;
             let gain = if sample < self.srtt_us { 0.25 } else { 0.02 };
             self.srtt_us =
                 if self.srtt_us == 0.0 { sample.max(1.0) } else { self.srtt_us + gain * (sample - self.srtt_us) };

@@ -15,6 +15,8 @@ const SPLIT: u32 = 4;
 const SHIFT: u32 = 23 - SPLIT;
 /// These bits of one microsecond.
 const FIRST: u32 = 127 << SPLIT;
+/// The bits of the longest time that the first bucket does not count, less one bucket.
+const ZERO: i32 = (((FIRST - 1) << SHIFT) + 1) as i32;
 /// Times above 2 to this power of microseconds share the last bucket.
 const LAST: u32 = 27;
 const BUCKETS: usize = 2 + ((LAST as usize) << SPLIT);
@@ -22,6 +24,7 @@ const BUCKETS: usize = 2 + ((LAST as usize) << SPLIT);
 /// The latencies of one connection, with one writer at a time.
 pub struct Latencies {
     buckets: [AtomicU64; BUCKETS],
+    /// Microseconds, as the bits of an `f64`: to make a whole number of it costs more than the rest.
     sum_us: AtomicU64,
 }
 
@@ -35,7 +38,8 @@ impl Latencies {
     /// Records so many of this time, in microseconds.
     #[inline]
     pub fn record(&self, us: f32, count: u64) {
-        add(&self.sum_us, us as u64 * count);
+        let sum = f64::from_bits(self.sum_us.load(Ordering::Relaxed)) + f64::from(us) * count as i64 as f64;
+        self.sum_us.store(sum.to_bits(), Ordering::Relaxed);
         if let Some(bucket) = self.buckets.get(bucket_of(us)) {
             add(bucket, count);
         }
@@ -45,8 +49,8 @@ impl Latencies {
 /// The bucket of a time. A time at the edge of a bucket belongs to that bucket.
 #[inline]
 fn bucket_of(us: f32) -> usize {
-    let place = us.to_bits().saturating_sub(1) >> SHIFT;
-    (place.saturating_sub(FIRST - 1) as usize).min(BUCKETS - 1)
+    let place = (us.to_bits() as i32).wrapping_sub(ZERO) >> SHIFT;
+    place.clamp(0, BUCKETS as i32 - 1) as usize
 }
 
 /// The longest time that a bucket counts; `None`: the last one has no end.
@@ -63,13 +67,15 @@ pub struct Histogram {
 
 impl Histogram {
     /// Adds those of a connection.
+    #[inline(never)]
     pub fn add_latencies(&mut self, of: &Latencies) {
         self.counts.resize(BUCKETS, 0);
         self.counts.iter_mut().zip(&of.buckets).for_each(|(sum, one)| *sum += one.load(Ordering::Relaxed));
-        self.sum_us += of.sum_us.load(Ordering::Relaxed);
+        self.sum_us += f64::from_bits(of.sum_us.load(Ordering::Relaxed)) as u64;
     }
 
     /// Adds another histogram.
+    #[inline(never)]
     pub fn add(&mut self, other: &Self) {
         self.counts.resize(self.counts.len().max(other.counts.len()), 0);
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, one)| *sum += one);
@@ -77,6 +83,7 @@ impl Histogram {
     }
 
     /// How many there are.
+    #[inline(never)]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -137,7 +144,7 @@ mod tests {
         // From a microsecond to 100 ms, unevenly.
         let times: Vec<f32> = (0..20_000u32).map(|at| 1.0 + (at * at / 4000) as f32).collect();
         let histogram = of(times.iter().copied());
-        let sum = times.iter().map(|us| *us as u64).sum();
+        let sum = times.iter().map(|us| f64::from(*us)).sum::<f64>() as u64;
         assert_eq!((histogram.count(), histogram.sum()), (20_000, Duration::from_micros(sum)));
         for per_mille in [1, 500, 900, 990, 999, 1000] {
             let exact = times[(times.len() as u64 * per_mille).div_ceil(1000) as usize - 1];

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use figures::{ClientFigures, NodeNow, NodeRow, add_client, add_node};
 pub use histogram::{Histogram, Latencies};
-pub use node::{NodeFigures, NodeMeter};
-pub use tally::{End, EndInfo, Tally};
+pub use node::{NodeFigures, NodeMeter, Tells};
+pub use tally::{Bytes, End, EndInfo, Tally};
 
 /// Adds to a counter that has one writer at a time: a load and a store, which lock no cache line.
 #[inline(always)]

@@ -3,8 +3,8 @@
 //! Guarantees: its counters never go back; they outlive the pool, because a node that comes back goes on where it was. Leaves to others:
 //! who keeps it (route).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::histogram::{Histogram, Latencies};
@@ -12,8 +12,17 @@ use super::tally::{Bytes, End, Tally};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 
+/// Who is told of connections that were opened and closed, under whatever locks that is.
+pub trait Tells: Send + Sync {
+    /// One to this node in this role was opened, or was closed for this reason after so long.
+    fn connection(&self, node: &str, role: &'static str, closed: Option<(End, Duration)>);
+}
+
 /// The counters of one client for one node in one role.
 pub struct NodeMeter {
+    node: String,
+    role: &'static str,
+    told: Option<Weak<dyn Tells>>,
     opened: AtomicU64,
     refused: AtomicU64,
     closed: [AtomicU64; End::COUNT],
@@ -64,6 +73,9 @@ pub struct NodeFigures {
 impl Default for NodeMeter {
     fn default() -> Self {
         Self {
+            node: String::new(),
+            role: "",
+            told: None,
             opened: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             closed: [const { AtomicU64::new(0) }; End::COUNT],
@@ -75,11 +87,22 @@ impl Default for NodeMeter {
 }
 
 impl NodeMeter {
+    /// The meter of a node in this role. `told` hears of its connections.
+    pub fn new(node: &str, role: &'static str, told: Weak<dyn Tells>) -> Self {
+        Self { node: node.to_owned(), role, told: Some(told), ..Self::default() }
+    }
+
+    fn tell(&self, closed: Option<(End, Duration)>) {
+        let told = self.told.as_ref().and_then(Weak::upgrade);
+        told.iter().for_each(|told| told.connection(&self.node, self.role, closed));
+    }
+
     /// Counts a connection that is ready for use.
     pub fn opened(self: &Arc<Self>) -> Tally {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let bytes = Arc::<Bytes>::default();
         self.parts.lock().add_bytes(&bytes);
+        self.tell(None);
         Tally::new(Arc::clone(self), bytes)
     }
 
@@ -88,8 +111,9 @@ impl NodeMeter {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn closed(&self, end: End, _age: Duration) {
+    pub(super) fn closed(&self, end: End, age: Duration) {
         self.closed[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.tell(Some((end, age)));
     }
 
     /// Counts a call that had to wait for a connection for so long.
@@ -113,6 +137,7 @@ impl NodeMeter {
     }
 
     /// The counters now.
+    #[inline(never)]
     pub fn figures(&self) -> NodeFigures {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut parts = self.parts.lock();
@@ -173,6 +198,7 @@ impl Sums {
 
 impl NodeFigures {
     /// Adds those of another client or node.
+    #[inline(never)]
     pub fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.refused += other.refused;
@@ -198,8 +224,8 @@ mod tests {
     fn what_a_connection_has_counted_stays_when_it_is_gone() {
         let node = Arc::<NodeMeter>::default();
         let (tally, lane) = (node.opened(), node.lane());
-        tally.sent(30);
-        tally.received(7);
+        tally.bytes().count_sent(30);
+        tally.bytes().count_received(7);
         lane.record(10.0, 1);
         let open = node.figures();
         assert_eq!((open.opened, open.all_closed(), open.sent, open.received), (1, 0, 30, 7));
@@ -207,7 +233,7 @@ mod tests {
         tally.note_end(End::Silent);
         tally.note_end(End::Lost);
         tally.ended();
-        tally.sent(1);
+        tally.bytes().count_sent(1);
         drop((tally, lane));
         let closed = node.figures();
         assert_eq!((closed.closed[End::Silent as usize], closed.all_closed()), (1, 1), "once, with the first reason");

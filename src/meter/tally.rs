@@ -78,10 +78,24 @@ impl End {
 const NONE: u8 = u8::MAX;
 
 /// The bytes of a connection. Each counter has one writer at a time: who sends, who receives.
-#[derive(Default)]
-pub(super) struct Bytes {
+#[derive(Debug, Default)]
+pub struct Bytes {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
+}
+
+impl Bytes {
+    /// Counts bytes that the kernel took.
+    #[inline]
+    pub fn count_sent(&self, bytes: usize) {
+        add(&self.sent, bytes as u64);
+    }
+
+    /// Counts bytes that were received.
+    #[inline]
+    pub fn count_received(&self, bytes: usize) {
+        add(&self.received, bytes as u64);
+    }
 }
 
 /// What a connection counts for its node.
@@ -98,16 +112,9 @@ impl Tally {
         Self { bytes, node, opened: Instant::now(), end: AtomicU8::new(NONE), ended: AtomicBool::new(false) }
     }
 
-    /// Counts bytes that the kernel took.
-    #[inline]
-    pub fn sent(&self, bytes: usize) {
-        add(&self.bytes.sent, bytes as u64);
-    }
-
-    /// Counts bytes that were received.
-    #[inline]
-    pub fn received(&self, bytes: usize) {
-        add(&self.bytes.received, bytes as u64);
+    /// Its bytes.
+    pub fn bytes(&self) -> &Arc<Bytes> {
+        &self.bytes
     }
 
     /// The node at the other end.

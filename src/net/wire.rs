@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::socket::{Ready, Socket};
 use super::{Got, Tls};
 use crate::error::Result;
-use crate::meter::{End, Tally};
+use crate::meter::{Bytes, End, Tally};
 use crate::resp::encode::Pieces;
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
 use crate::time::Instant;
@@ -39,6 +39,7 @@ pub struct Wire {
     tls: Option<Box<Tls>>,
     /// Of a connection whose bytes and end are counted.
     tally: Option<Box<Tally>>,
+    bytes: Option<Arc<Bytes>>,
 }
 
 /// What a receive has brought.
@@ -62,11 +63,12 @@ impl Wire {
 
     /// As [`Wire::new`], with TLS, whose handshake is still to be done by [`Wire::secure`].
     pub fn secured(socket: Arc<Socket>, tls: Option<Tls>) -> Self {
-        Self { socket, opened: Instant::now(), tls: tls.map(Box::new), tally: None }
+        Self { socket, opened: Instant::now(), tls: tls.map(Box::new), tally: None, bytes: None }
     }
 
     /// Counts what goes over it from now on, and its end.
     pub fn set_tally(&mut self, tally: Tally) {
+        self.bytes = Some(Arc::clone(tally.bytes()));
         self.tally = Some(Box::new(tally));
     }
 
@@ -81,9 +83,16 @@ impl Wire {
     }
 
     #[inline]
+    fn sent(&self, bytes: usize) {
+        if let Some(counted) = &self.bytes {
+            counted.count_sent(bytes);
+        }
+    }
+
+    #[inline]
     fn received(&self, bytes: usize) {
-        if let Some(tally) = &self.tally {
-            tally.received(bytes);
+        if let Some(counted) = &self.bytes {
+            counted.count_received(bytes);
         }
     }
 
@@ -207,6 +216,7 @@ impl Wire {
     #[inline]
     pub fn send(&self, sending: &mut Sending<'_, '_>) -> io::Result<()> {
         let taken = self.put(sending.rest)?;
+        self.sent(taken);
         sending.sent += taken;
         IoSlice::advance_slices(&mut sending.rest, taken);
         Ok(())
@@ -226,6 +236,7 @@ impl Wire {
             }
         }
         let taken = self.put(&parts)?;
+        self.sent(taken);
         drop(parts);
         sending.sent += taken;
         IoSlice::advance_slices(&mut sending.rest, taken);
@@ -236,7 +247,10 @@ impl Wire {
     pub fn flush(&self, output: &mut Out) -> io::Result<()> {
         while !output.is_empty() {
             match self.put(&[IoSlice::new(output.rest())]) {
-                Ok(taken) => output.took(taken),
+                Ok(taken) => {
+                    self.sent(taken);
+                    output.took(taken);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -246,14 +260,10 @@ impl Wire {
 
     #[inline]
     fn put(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let taken = match &self.tls {
+        match &self.tls {
             None => self.socket.send_parts(parts),
             Some(tls) => self.put_secured(tls, parts),
-        }?;
-        if let Some(tally) = &self.tally {
-            tally.sent(taken);
         }
-        Ok(taken)
     }
 
     #[cold]

@@ -28,6 +28,8 @@ pub mod kind {
     pub const SENTINEL: u32 = 1 << 9;
     /// Something was said of a service that keeps its primary.
     pub const NOTICE: u32 = 1 << 10;
+    /// A connection to a node was opened or closed.
+    pub const CONNECTION: u32 = 1 << 11;
 
     /// Each kind with its name in the header and what it tells, as EVENTS.md has them.
     pub const ALL: &[(u32, &str, &str)] = &[
@@ -73,6 +75,12 @@ pub mod kind {
              than the others.",
         ),
         (NOTICE, "NOTICE", "A service was mentioned that keeps its primary."),
+        (
+            CONNECTION,
+            "CONNECTION",
+            "A connection of a client to a node was opened or closed. VIGIE_EVENT_ALL does not have it, because there may be many. It is \
+             told by a thread of the library, in order, but later than what it is about.",
+        ),
     ];
 }
 

@@ -68,6 +68,7 @@ pub const fn field<T>(key: &'static str, value: Value<T>, unit: &'static str, te
 }
 
 /// Writes a map by its table.
+#[inline(never)]
 pub fn write<T>(out: &mut ReplyBuilder, fields: &[Field<T>], of: &T) {
     out.map();
     for field in fields {

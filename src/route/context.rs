@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use super::nodes::Nodes;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::meter::{ClientFigures, NodeMeter};
+use crate::meter::{ClientFigures, NodeMeter, Tells};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
 use crate::script::Scripts;
@@ -227,7 +227,8 @@ impl Context {
 
     /// Where the connections to a node in this role are counted.
     pub(super) fn meter(&self, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
-        self.nodes.meter(endpoint, role)
+        let service: Weak<dyn Tells> = Arc::downgrade(&self.service) as Weak<dyn Tells>;
+        self.nodes.meter(endpoint, role, service)
     }
 
     /// What was counted, without what there is at this moment.

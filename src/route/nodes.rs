@@ -3,9 +3,9 @@
 //! Guarantees: no counter goes back; there are at most [`MOST`] of them, and those of nodes beyond that are added up under one name.
 //! Leaves to others: the counting (meter).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use crate::meter::{NodeMeter, NodeRow, add_node};
+use crate::meter::{NodeMeter, NodeRow, Tells, add_node};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 
@@ -30,7 +30,7 @@ impl Nodes {
     }
 
     /// The meter of this node in this role.
-    pub(super) fn meter(&self, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
+    pub(super) fn meter(&self, endpoint: &str, role: &'static str, told: Weak<dyn Tells>) -> Arc<NodeMeter> {
         let mut known = self.0.lock();
         if let Some((.., meter)) = known.meters.iter().find(|(name, of, _)| name == endpoint && *of == role) {
             return Arc::clone(meter);
@@ -38,7 +38,7 @@ impl Nodes {
         if known.meters.len() >= MOST {
             known.drop_oldest();
         }
-        let meter = Arc::<NodeMeter>::default();
+        let meter = Arc::new(NodeMeter::new(endpoint, role, told));
         known.meters.push((endpoint.to_owned(), role, Arc::clone(&meter)));
         meter
     }
@@ -71,17 +71,29 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meter::End;
+    use std::time::Duration;
+
+    struct Nobody;
+
+    impl Tells for Nobody {
+        fn connection(&self, _node: &str, _role: &'static str, _closed: Option<(End, Duration)>) {}
+    }
+
+    fn meter(nodes: &Nodes, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
+        nodes.meter(endpoint, role, Weak::<Nobody>::new())
+    }
 
     #[test]
     fn a_node_that_comes_back_goes_on_and_those_beyond_the_bound_are_added_up() {
         let nodes = Nodes::new();
-        nodes.meter("a:1", "primary").refused();
-        nodes.meter("a:1", "replica").refused();
-        nodes.meter("a:1", "primary").refused();
-        let in_use = nodes.meter("b:1", "primary");
+        meter(&nodes, "a:1", "primary").refused();
+        meter(&nodes, "a:1", "replica").refused();
+        meter(&nodes, "a:1", "primary").refused();
+        let in_use = meter(&nodes, "b:1", "primary");
         in_use.refused();
         for at in 0..MOST {
-            nodes.meter(&format!("c:{at}"), "replica").refused();
+            meter(&nodes, &format!("c:{at}"), "replica").refused();
         }
         in_use.refused();
         let rows = nodes.rows();

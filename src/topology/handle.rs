@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result, Status};
 use crate::meter::ClientFigures;
 use crate::net::Connector;
-use crate::queue::Queue;
+use crate::queue::{Queue, kind};
 use crate::resp::{Reply, ReplyBuilder};
 use crate::time::Deadline;
 
@@ -45,7 +45,7 @@ impl Sentinel {
     /// Sends events of these kinds to the queue from now on, with this token. A queue has one watch: a new one replaces
     /// it, and 0 ends it.
     pub fn watch(self: &Arc<Self>, kinds: u32, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        match kinds & !WATCHABLE {
+        match kinds & !(WATCHABLE | kind::CONNECTION) {
             0 if self.is_closed() => Err(closed()),
             0 => {
                 self.shared().watch(queue, kinds, token);
@@ -56,7 +56,7 @@ impl Sentinel {
                 Status::InvalidArg,
                 format!(
                     "event_kinds: {unknown:#x} cannot be watched; VIGIE_EVENT_TOPOLOGY, VIGIE_EVENT_NOTICE, VIGIE_EVENT_FENCE, \
-                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL)"
+                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL), and VIGIE_EVENT_CONNECTION"
                 ),
             )),
         }

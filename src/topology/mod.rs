@@ -14,6 +14,7 @@ mod answer;
 mod asker;
 mod cause;
 mod command;
+mod connections;
 mod deployment;
 mod discovery;
 mod events;
@@ -61,6 +62,7 @@ mod watch;
 
 pub use admin::To;
 pub use cause::{CauseInfo, Why};
+pub use connections::{connection_causes, connection_map};
 pub use follow::{Told, Weighed};
 pub use handle::HandleFigures;
 pub use sentinel::Sentinel;

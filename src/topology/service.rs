@@ -7,6 +7,7 @@
 
 use super::announced::Announced;
 use super::cause::Why;
+use super::connections::ConnectionChange;
 use super::deployment::Membership;
 use super::discovery::Views;
 use super::failover::Failover;
@@ -21,6 +22,7 @@ use super::toll::{ServiceFigures, Toll};
 use super::watch::{Notice, ReplicaChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
+use crate::meter::{End, Tells};
 use crate::net::{Pause, Replication};
 use crate::sys::random;
 use crate::sys::rank::Rank;
@@ -645,6 +647,18 @@ impl Service {
     /// A panic under this lock leaves no inconsistent state.
     pub(super) fn state(&self) -> Locked<'_, DiscoveryState> {
         self.state.lock()
+    }
+}
+
+impl Tells for Service {
+    fn connection(&self, node: &str, role: &'static str, closed: Option<(End, Duration)>) {
+        self.shared.post(|| ConnectionChange {
+            service: self.name.clone(),
+            node: node.to_owned(),
+            role,
+            end: closed.map(|(end, _)| end),
+            age: closed.map_or(Duration::ZERO, |(_, age)| age),
+        });
     }
 }
 

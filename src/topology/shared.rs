@@ -5,13 +5,14 @@
 //! without any lock held. Leaves to others: the services (service, sentinel), and the thread that watches the Sentinels
 //! (monitor).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
 use super::cause::{Cause, Why};
+use super::connections::ConnectionChange;
 use super::peers::SentinelList;
 use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
@@ -19,11 +20,12 @@ use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::meter::{ClientFigures, add_client};
 use crate::net::{Conn, ConnectOptions, Connector};
-use crate::queue::Queue;
+use crate::queue::{Queue, kind};
 use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
 use crate::sys::sync::Lock;
 use crate::time::Deadline;
+use crate::worker;
 
 /// What a sentinel handle and its services share.
 pub(super) struct Shared {
@@ -45,7 +47,19 @@ pub(super) struct Shared {
     children: Lock<HashMap<String, Vec<Weak<dyn Child>>>>,
     /// What clients had counted that are gone: one row for each service and target.
     buried: Lock<Vec<ClientFigures>>,
+    /// Connections that are still to be told of.
+    news: Lock<News>,
 }
+
+#[derive(Default)]
+struct News {
+    waiting: VecDeque<ConnectionChange>,
+    /// A worker tells of them.
+    runs: bool,
+}
+
+/// So many connections wait to be told of at most; the oldest are forgotten then.
+const MOST_NEWS: usize = 10_000;
 
 impl Shared {
     /// Not inlined, because settings are large and stacks may be small: this frame is gone when the Sentinels are
@@ -67,6 +81,7 @@ impl Shared {
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
             children: Lock::new(Rank::Children, HashMap::new()),
             buried: Lock::new(Rank::Buried, Vec::new()),
+            news: Lock::new(Rank::News, News::default()),
         })
     }
 
@@ -159,6 +174,39 @@ impl Shared {
 
     pub(super) fn tell(&self, event: TopologyEvent) {
         self.watchers.tell(&event);
+    }
+
+    /// Tells of a connection, if that is watched: on a worker, because it may have ended under any lock, and in order.
+    pub(super) fn post(self: &Arc<Self>, change: impl FnOnce() -> ConnectionChange) {
+        if !self.watchers.want(kind::CONNECTION) {
+            return;
+        }
+        let mut news = self.news.lock();
+        if news.waiting.len() == MOST_NEWS {
+            news.waiting.pop_front();
+        }
+        news.waiting.push_back(change());
+        if std::mem::replace(&mut news.runs, true) {
+            return;
+        }
+        drop(news);
+        let shared = Arc::clone(self);
+        if worker::run(move || shared.tell_news()).is_err() {
+            // Without a thread the next one tries again.
+            self.news.lock().runs = false;
+        }
+    }
+
+    fn tell_news(&self) {
+        loop {
+            let mut news = self.news.lock();
+            let Some(change) = news.waiting.pop_front() else {
+                news.runs = false;
+                return;
+            };
+            drop(news);
+            self.tell(TopologyEvent::Connection(change));
+        }
     }
 
     /// A queue has one watch: a new one replaces it, and without kinds it ends.

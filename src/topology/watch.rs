@@ -3,9 +3,11 @@
 //! Guarantees: no callbacks; an event is built once for all watchers; a full queue counts what it loses. EVENTS.md is
 //! written from the tables; keys may be added, never changed.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::cause::{Cause, CauseInfo, Why};
+use super::connections::{self, ConnectionChange};
 use crate::config::Endpoint;
 use crate::queue::{Event, Queue, kind};
 use crate::resp::fields::{
@@ -32,6 +34,8 @@ pub(super) enum TopologyEvent {
     Replica(ReplicaChange),
     /// A Sentinel is up or down, or was mentioned; or some Sentinels name another primary than the others.
     Sentinel(SentinelChange),
+    /// A connection was opened or closed.
+    Connection(ConnectionChange),
 }
 
 #[derive(Debug, Clone)]
@@ -185,6 +189,7 @@ impl TopologyEvent {
             Self::Degraded(_) => kind::DEGRADED,
             Self::Replica(_) => kind::REPLICA,
             Self::Sentinel(_) => kind::SENTINEL,
+            Self::Connection(_) => kind::CONNECTION,
         }
     }
 
@@ -197,6 +202,7 @@ impl TopologyEvent {
             Self::Degraded(of) => fields::write(&mut out, DEGRADED, of),
             Self::Replica(of) => fields::write(&mut out, REPLICA, of),
             Self::Sentinel(of) => fields::write(&mut out, SENTINEL, of),
+            Self::Connection(of) => connections::write(&mut out, of),
         }
         out.finish()
     }
@@ -210,12 +216,16 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The kinds that can be watched.
+/// The kinds about a deployment, all of which can be watched.
 pub const WATCHABLE: u32 =
     kind::TOPOLOGY | kind::NOTICE | kind::FENCE | kind::DEGRADED | kind::REPLICA | kind::SENTINEL;
 
 /// The watches of a handle.
-pub(super) struct Watchers(Lock<Vec<Watcher>>);
+pub(super) struct Watchers {
+    list: Lock<Vec<Watcher>>,
+    /// The kinds that any of them asks for, to look at without the lock.
+    kinds: AtomicU32,
+}
 
 struct Watcher {
     queue: Weak<Queue>,
@@ -225,30 +235,36 @@ struct Watcher {
 
 impl Watchers {
     pub(super) fn new() -> Self {
-        Self(Lock::new(Rank::Watchers, Vec::new()))
+        Self { list: Lock::new(Rank::Watchers, Vec::new()), kinds: AtomicU32::new(0) }
     }
 
     /// A queue has one watch: a new one replaces it, and without kinds it ends.
     pub(super) fn set(&self, queue: &Arc<Queue>, mask: u32, token: u64) {
-        let mut watchers = self.0.lock();
+        let mut watchers = self.list.lock();
         watchers.retain(|watcher| {
             watcher.queue.strong_count() > 0 && !std::ptr::eq(watcher.queue.as_ptr(), Arc::as_ptr(queue))
         });
         if mask != 0 {
             watchers.push(Watcher { queue: Arc::downgrade(queue), mask, token });
         }
+        self.kinds.store(watchers.iter().fold(0, |all, watcher| all | watcher.mask), Ordering::Release);
+    }
+
+    /// Whether this kind is watched, or was until its queue went.
+    pub(super) fn want(&self, kind: u32) -> bool {
+        self.kinds.load(Ordering::Acquire) & kind != 0
     }
 
     /// Whether there is one.
     pub(super) fn is_any(&self) -> bool {
-        let watchers = self.0.lock();
+        let watchers = self.list.lock();
         watchers.iter().any(|watcher| watcher.queue.strong_count() > 0)
     }
 
     /// Sends an event to all queues that watch its kind.
     pub(super) fn tell(&self, event: &TopologyEvent) {
         let kind = event.kind();
-        let watchers = self.0.lock();
+        let watchers = self.list.lock();
         let mut reply = None;
         for watcher in watchers.iter().filter(|watcher| watcher.mask & kind != 0) {
             let Some(queue) = watcher.queue.upgrade() else { continue };

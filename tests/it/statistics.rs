@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calls::*;
+use stage::{Told, Watch};
 use support::*;
 use vigie::client::{CallFlags, Client, Timeout};
 use vigie::error::{Status, flags};
+use vigie::queue::kind;
 
 const PATIENCE: Duration = deployment::PATIENCE;
 const PING: i64 = b"*1\r\n$4\r\nPING\r\n".len() as i64;
@@ -113,6 +115,47 @@ fn a_call_that_waits_for_its_reply_is_in_the_latencies_and_a_blocking_one_is_not
     client.cmds_submit(&list(&["GET k", "GET k"]), each, Timeout::Default, &queue, 1).unwrap();
     eventually("submitted ones are", PATIENCE, || counter(&client, "answered") >= answered + 2);
     assert_eq!(primary_pool(&client).get("submit_lanes"), 2, "one of them for the blocking command");
+}
+
+#[test]
+fn connections_are_told_of_when_they_are_opened_and_closed_and_why() {
+    let d = single("connections");
+    let (node, sentinel) = (d.primary_node(SERVICE), sentinel_of(&d, &[("client.name", "told")]));
+    let (all, watch) = (Watch::on(&sentinel), Watch::kinds(&sentinel, kind::CONNECTION, 5));
+    let client = to_primary(&sentinel, &[]);
+    let mut told = 0;
+    let mut next = |open: &str, cause: &str| {
+        let is_it = |told: &Told| told.is(kind::CONNECTION, &[("open", open), ("cause", cause)]);
+        watch.wait(cause, PATIENCE, |told| is_it(told));
+        told += 1;
+        let events = watch.all();
+        assert!(events.len() == told && is_it(&events[told - 1]), "in order, and nothing else: {events:?}");
+        let is_about = [("service", SERVICE), ("node", &*node.addr()), ("role", "primary")];
+        assert!(events[told - 1].is(kind::CONNECTION, &is_about) && events[told - 1].token == 5, "{events:?}");
+    };
+    ok(&client, "SET k v");
+    next("1", "opened");
+    node.cmd(&["CLIENT", "KILL", "ID", &node.clients_named("told")[0].id.to_string()]);
+    next("0", "lost");
+    let session = client.session(None).unwrap();
+    ok(&session, "SELECT 1");
+    watch.wait("another one", PATIENCE, |_| true);
+    drop(session);
+    watch.wait("the session's", PATIENCE, |told| told.is(kind::CONNECTION, &[("cause", "given_up")]));
+    ok(&client, "GET k");
+    drop(client);
+    watch.wait("the client's", PATIENCE, |told| told.is(kind::CONNECTION, &[("cause", "closed")]));
+    let (opened, closed) = (of_open(&watch, "1"), of_open(&watch, "0"));
+    assert_eq!((opened, closed), (3, 3), "{:?}", watch.all());
+    assert_eq!(all.count(|told| told.kind == kind::CONNECTION), 0, "only who asks for it is told");
+    let unwatched = to_primary(&sentinel, &[]);
+    sentinel.watch(0, &watch.queue, 5).unwrap();
+    ok(&unwatched, "GET k");
+    assert_eq!(of_open(&watch, "1"), 3);
+}
+
+fn of_open(watch: &Watch, open: &str) -> usize {
+    watch.count(|told| told.is(kind::CONNECTION, &[("open", open)]))
 }
 
 #[test]

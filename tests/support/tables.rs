@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use vigie::queue::{Event, kind};
 use vigie::resp::fields::{FieldInfo, MapInfo};
 use vigie::resp::{Kind, Reply};
-use vigie::topology::{event_causes, event_maps};
+use vigie::topology::{connection_causes, connection_map, event_causes, event_maps};
 
 /// The keys that were seen, as `map.key`, and those that had a value.
 #[derive(Default)]
@@ -67,11 +67,13 @@ fn word(reply: &Reply, id: u32) -> String {
 #[track_caller]
 pub fn check_event(event: &Event, seen: &mut Seen) {
     let maps = event_maps();
+    let maps: Vec<_> = maps.into_iter().chain([connection_map()]).collect();
     let Some((_, map)) = maps.iter().find(|(kind, _)| *kind == event.kind) else { return };
     let reply = event.outcome.as_ref().expect("no error").as_ref().expect("a map");
     seen.check(reply, 0, map, &[]);
     let cause = word(reply, reply.find(0, b"cause").expect("a cause"));
-    let is_own = event_causes().iter().any(|own| own.word == cause && own.kinds & event.kind != 0);
+    let of_connection = || event.kind == kind::CONNECTION && connection_causes().any(|(word, _)| word == cause);
+    let is_own = event_causes().iter().any(|own| own.word == cause && own.kinds & event.kind != 0) || of_connection();
     let says = kind::FENCE | kind::NOTICE | kind::REPLICA | kind::SENTINEL;
     assert!(is_own || (cause.starts_with(['+', '-']) && event.kind & says != 0), "{}: the cause {cause}", map.name);
 }
