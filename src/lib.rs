@@ -1,7 +1,7 @@
 //! vigie (French: a lookout): Redis and Valkey under Sentinel, dependable for every language that can call C.
 //!
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
-//! `ffi` > `jobs` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
+//! `ffi` > `jobs` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `log` > `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
 
 // The kit of tests/support, which unit tests use as well, names the library `vigie`.
 #[cfg(test)]
@@ -19,6 +19,8 @@ pub mod ffi;
 #[cfg(not(loom))]
 pub mod jobs;
 pub mod lane;
+#[cfg(not(loom))]
+pub mod log;
 pub mod meter;
 pub mod net;
 #[cfg(not(loom))]

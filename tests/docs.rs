@@ -9,6 +9,7 @@ use std::path::Path;
 use vigie::client::{MetricInfo, connection_ends, metric_infos, stats_maps};
 use vigie::config::{Config, Described};
 use vigie::error::Status;
+use vigie::log::{self, line_map};
 use vigie::pubsub::{gap_causes, gap_map};
 use vigie::queue::kind;
 use vigie::resp::fields::{FieldInfo, MapInfo};
@@ -143,7 +144,7 @@ map \"deployment\". [EVENTS.md](EVENTS.md) tells of changes.
 const EVENTS_HEAD: &str = "\
 # Events
 
-<!-- Written from src/queue/event.rs, src/topology/watch.rs, src/topology/cause.rs, src/topology/connections.rs and src/pubsub/gap.rs by `UPDATE_DOCS=1 cargo test --test
+<!-- Written from src/queue/event.rs, src/topology/watch.rs, src/topology/cause.rs, src/topology/connections.rs, src/log and src/pubsub/gap.rs by `UPDATE_DOCS=1 cargo test --test
 docs`. Change the tables, not this page. -->
 
 A queue (`vigie_queue_create()`) gives the completions of submitted calls, the messages of subscriptions (`vigie_sub_for()`), and, after
@@ -232,7 +233,7 @@ fn map_table(map: &MapInfo) -> String {
 
 fn events() -> String {
     let mut page = format!("{EVENTS_HEAD}\n{MAPS}");
-    let maps: Vec<_> = event_maps().into_iter().chain([gap_map(), connection_map()]).collect();
+    let maps: Vec<_> = event_maps().into_iter().chain([gap_map(), connection_map(), line_map()]).collect();
     for (kind, name, text) in kind::ALL {
         let _ = write!(page, "\n## VIGIE_EVENT_{name} ({kind})\n\n{text}\n");
         if let Some((_, map)) = maps.iter().find(|(of, _)| of == kind) {
@@ -268,6 +269,21 @@ fn compare(name: &str, wanted: &str) {
     }
     let present = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(present == wanted, "{name} differs from the source: run UPDATE_DOCS=1 cargo test --test docs");
+}
+
+/// A line that is not on the page is not understood by who reads it.
+#[test]
+fn the_page_about_the_log_lists_each_line() {
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logs.md")).expect("docs/logs.md");
+    for log::Head { level, target, message } in log::lines::ALL {
+        let row = format!("| {} | `{target}` | {message} |", log::word(*level));
+        assert!(page.contains(&row), "docs/logs.md lacks {row}");
+    }
+    let rows = page
+        .lines()
+        .filter(|line| ["error", "warning", "info", "debug"].iter().any(|w| line.starts_with(&format!("| {w} | `"))));
+    assert_eq!(rows.count(), log::lines::ALL.len(), "docs/logs.md has lines that are never written");
 }
 
 /// The licences of what is compiled in are installed with it; `scripts/third-party` writes them.

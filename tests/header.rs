@@ -160,6 +160,7 @@ fn agreement() -> String {
     same("VIGIE_EVENT_NOTICE", i64::from(vigie::queue::kind::NOTICE));
     same("VIGIE_EVENT_SENTINEL", i64::from(vigie::queue::kind::SENTINEL));
     same("VIGIE_EVENT_CONNECTION", i64::from(vigie::queue::kind::CONNECTION));
+    same("VIGIE_EVENT_LOG", i64::from(vigie::queue::kind::LOG));
     same("VIGIE_EVENT_ALL", i64::from(vigie::topology::WATCHABLE));
     let fields = ["kind", "", "token", "reply", "error", "nodes", "data", "node_count", "data_len"];
     same("offsetof(vigie_event, status)", 4);

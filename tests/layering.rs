@@ -40,14 +40,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "route",
         &[
-            "plan", "topology", "pool", "lane", "worker", "script", "net", "resp", "config", "meter", "error", "time",
-            "sys",
+            "plan", "topology", "pool", "lane", "log", "worker", "script", "net", "resp", "config", "meter", "error",
+            "time", "sys",
         ],
     ),
     ("plan", &["lane", "script", "resp", "config", "error", "time"]),
-    ("topology", &["worker", "script", "net", "queue", "resp", "config", "meter", "error", "time", "sys"]),
+    ("topology", &["log", "worker", "script", "net", "queue", "resp", "config", "meter", "error", "time", "sys"]),
     ("pool", &["lane", "worker", "net", "resp", "config", "meter", "error", "time", "sys"]),
     ("lane", &["net", "resp", "config", "meter", "error", "time", "sys"]),
+    ("log", &["worker", "queue", "resp", "config", "sys"]),
     ("worker", &["error", "time", "sys"]),
     ("script", &["sys"]),
     ("queue", &["resp", "error", "time", "sys"]),

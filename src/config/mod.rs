@@ -24,9 +24,10 @@ pub use map::AddressMap;
 pub use nearest::nearest;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, MonitorMode, MonitorSettings, Overflow,
-    Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas, RetrySettings, SentinelSettings, Settings,
-    SubSettings, TcpSettings, TlsSettings, TlsVerify, TlsVersion, WriteSettings,
+    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, LogFormat, LogLevel, LogSettings,
+    MonitorMode, MonitorSettings, Overflow, Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas,
+    RetrySettings, SentinelSettings, Settings, SubSettings, TcpSettings, TlsSettings, TlsVerify, TlsVersion,
+    WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};
 

@@ -23,6 +23,45 @@ pub struct Settings {
     pub service: Option<String>,
     /// The nodes of a deployment without Sentinels.
     pub fixed: FixedSettings,
+    /// What is written to the log, and where.
+    pub log: LogSettings,
+}
+
+/// What is written to the log, and where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Lines of this level and of more important ones.
+    pub level: LogLevel,
+    /// The descriptor that they are written to, beside the queues that watch them.
+    pub fd: Option<i32>,
+    /// How a line is written to it.
+    pub format: LogFormat,
+}
+
+/// How important a line of the log is: the more important, the smaller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// No line has this level: nothing is written.
+    #[default]
+    Off,
+    /// What this program cannot do until somebody acts.
+    Error,
+    /// What changes how calls are served, and what is about to.
+    Warning,
+    /// What is known of the deployment, step by step.
+    Info,
+    /// Connections, one by one.
+    Debug,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value`, with blanks between.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// The nodes of a deployment without Sentinels: either its primary is given, or Sentinels are.

@@ -12,7 +12,8 @@ use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
 use super::settings::{
-    Fallback, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify, TlsVersion,
+    Fallback, LogFormat, LogLevel, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify,
+    TlsVersion,
 };
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
@@ -663,6 +664,38 @@ pub(super) static OPTIONS: &[Opt] = &[
          containers): `from=to`, with commas between. `10.0.0.1:6379=127.0.0.1:7000` maps one address, \
          `10.0.0.2=host2` a host with all its ports, `10.0.0.3:6379=unix:/run/redis.sock` leads to a Unix \
          socket. An exact address counts before a host.",
+    )
+    .dynamic(),
+    opt(
+        "log.level",
+        "off",
+        Word(&[
+            ("off", |s| s.log.level = LogLevel::Off),
+            ("error", |s| s.log.level = LogLevel::Error),
+            ("warning", |s| s.log.level = LogLevel::Warning),
+            ("info", |s| s.log.level = LogLevel::Info),
+            ("debug", |s| s.log.level = LogLevel::Debug),
+        ]),
+        "Which lines the log has, each level with those before it. `error`: nothing works until somebody acts; `warning`: \
+         failovers, and what is lost; `info`: all that is told of the deployment; `debug`: connections, one by one. They go to `log.fd` \
+         and to queues that watch VIGIE_EVENT_LOG. [docs/logs.md](docs/logs.md) lists them.",
+    )
+    .dynamic(),
+    opt(
+        "log.fd",
+        "off",
+        IntegerOrOff(0, 2_147_483_647, |s, v| s.log.fd = v.and_then(|fd| i32::try_from(fd).ok())),
+        "A descriptor of the program that lines of the log are written to, such as 2 (stderr), a file, a pipe or a socket. It stays the \
+         program's: it is never closed here nor made non-blocking, and nothing is written to it after `vigie_sentinel_close()`, or after \
+         this option was changed. Lines that nobody reads in time are dropped and counted; nothing waits for them.",
+    )
+    .dynamic(),
+    opt(
+        "log.format",
+        "text",
+        Word(&[("text", |s| s.log.format = LogFormat::Text), ("json", |s| s.log.format = LogFormat::Json)]),
+        "How a line is written to `log.fd`. `text`: `key=value` with blanks between, a value that is not a plain word in double quotes as in \
+         JSON; `json`: one object.",
     )
     .dynamic(),
 ];

@@ -37,6 +37,8 @@ fn other_value(key: &str) -> &'static str {
         key if key.ends_with("tls.verify") => "ca",
         "failover.probe" => "eager",
         "write.majority_ms" => "30s",
+        "log.level" => "info",
+        "log.format" => "json",
         _ => "2",
     }
 }
@@ -374,7 +376,7 @@ fn only_dynamic_options_change_while_running() {
     assert_eq!(fixed.with("db", "2").unwrap().service, fixed.service);
     let dynamic: Vec<_> = OPTIONS.iter().filter(|option| option.dynamic).map(|option| option.key).collect();
     let wanted = ["db", "sentinel.username", "sentinel.password", "auth.username", "auth.password", "address.map"];
-    assert_eq!(dynamic, wanted);
+    assert_eq!(dynamic, [&wanted[..], &["log.level", "log.fd", "log.format"]].concat());
 }
 
 #[test]

@@ -230,6 +230,8 @@ pub enum vigie_event_kind {
     /// A service has another primary. Sent for nothing else. The reply is a MAP, as for all kinds that are watched:
     /// EVENTS.md has the keys.
     VIGIE_EVENT_TOPOLOGY = 1 << 3,
+    /// A line of the log, if log.level admits it: time, level, target, message, and the keys of what happened. Not in VIGIE_EVENT_ALL.
+    VIGIE_EVENT_LOG = 1 << 4,
     /// Events were lost here, because the queue was full; with the token of a subscription, messages of it, because its own buffer was
     /// full. The reply is an INT: how many.
     VIGIE_EVENT_DROPPED = 1 << 5,
@@ -391,6 +393,7 @@ const _: () = {
     assert!(vigie_event_kind::VIGIE_EVENT_SUB_GAP as u32 == kind::SUB_GAP);
     assert!(vigie_event_kind::VIGIE_EVENT_TOPOLOGY as u32 == kind::TOPOLOGY);
     assert!(vigie_event_kind::VIGIE_EVENT_NOTICE as u32 == kind::NOTICE);
+    assert!(vigie_event_kind::VIGIE_EVENT_LOG as u32 == kind::LOG);
     assert!(vigie_event_kind::VIGIE_EVENT_DROPPED as u32 == kind::DROPPED);
     assert!(vigie_event_kind::VIGIE_EVENT_FENCE as u32 == kind::FENCE);
     assert!(vigie_event_kind::VIGIE_EVENT_DEGRADED as u32 == kind::DEGRADED);

@@ -16,6 +16,8 @@ pub mod kind {
     pub const SUB_GAP: u32 = 1 << 2;
     /// A service has another primary.
     pub const TOPOLOGY: u32 = 1 << 3;
+    /// A line of the log.
+    pub const LOG: u32 = 1 << 4;
     /// Events were lost to a full queue.
     pub const DROPPED: u32 = 1 << 5;
     /// Writes are held back, or no longer.
@@ -55,6 +57,13 @@ pub mod kind {
              missing, and none after it. What is read from the database from now on is not older than the gap.",
         ),
         (TOPOLOGY, "TOPOLOGY", "A service has another primary. It is sent for nothing else."),
+        (
+            LOG,
+            "LOG",
+            "A line of the log, if `log.level` admits it. The map goes on with the keys of what happened: for the targets `topology`, \
+             `notice`, `fence`, `degraded`, `replica` and `sentinel` those of the event of that name. docs/logs.md lists the others. \
+             VIGIE_EVENT_ALL does not contain this kind, because it tells the same once more.",
+        ),
         (
             DROPPED,
             "DROPPED",

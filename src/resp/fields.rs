@@ -71,11 +71,16 @@ pub const fn field<T>(key: &'static str, value: Value<T>, unit: &'static str, te
 #[inline(never)]
 pub fn write<T>(out: &mut ReplyBuilder, fields: &[Field<T>], of: &T) {
     out.map();
+    append(out, fields, of);
+    out.end();
+}
+
+/// Writes the keys and values of a map that is open.
+pub fn append<T>(out: &mut ReplyBuilder, fields: &[Field<T>], of: &T) {
     for field in fields {
         out.text(field.key);
         field.value.write(out, of);
     }
-    out.end();
 }
 
 /// Describes a map by its table.

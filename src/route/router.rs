@@ -20,6 +20,7 @@ use super::view::{ReplicaTarget, Route, View};
 use crate::config::{ClientSettings, Config, Endpoint, Settings};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::lane::Outcome;
+use crate::log::lines;
 use crate::meter::{ClientFigures, NodeNow};
 use crate::net::{Admit, Conn, ConnectOptions, Expect};
 use crate::plan::{CallFlags, Plan, Target};
@@ -176,6 +177,11 @@ impl Router {
             let name = quoted(self.context.service.name());
             let text = format!("{} is not used for service {name} any more: its role has changed", lost.name());
             let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
+            let counts = lost.counts();
+            self.context.sentinel.log().write(lines::RETIRED, &|out| {
+                out.text("service").text(self.context.service.name()).text("node").text(lost.name());
+                out.text("connections").int(counts.total as i64).text("in_flight").int(counts.in_flight as i64);
+            });
             lost.retire(cause.with_flags(flags::FAILOVER));
         }
     }

@@ -241,6 +241,11 @@ impl Why {
         self.word == cause.word()
     }
 
+    /// Whether it is a cause of the library's own, and no channel of a Sentinel.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.word, Cow::Borrowed(_))
+    }
+
     /// The word: a cause of the table, or a Sentinel's channel.
     pub fn cause(&self) -> &str {
         &self.word

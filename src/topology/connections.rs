@@ -47,9 +47,9 @@ const CONNECTION: &[Field<ConnectionChange>] = &[
     field("cause", Text(|of| of.words().0.into()), "", "Why, as a word that programs can act on: one of those below."),
 ];
 
-/// Writes the map of the event.
-pub(super) fn write(out: &mut ReplyBuilder, of: &ConnectionChange) {
-    fields::write(out, CONNECTION, of);
+/// Writes the keys of the event into a map.
+pub(super) fn append(out: &mut ReplyBuilder, of: &ConnectionChange) {
+    fields::append(out, CONNECTION, of);
 }
 
 /// The map of the event, for EVENTS.md.

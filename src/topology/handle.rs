@@ -20,19 +20,23 @@ use super::toll::ServiceFigures;
 use super::watch::WATCHABLE;
 use crate::config::Settings;
 use crate::error::{Error, Result, Status};
+use crate::log::lines;
 use crate::meter::ClientFigures;
 use crate::net::Connector;
 use crate::queue::{Queue, kind};
 use crate::resp::{Reply, ReplyBuilder};
+use crate::sys::descriptor;
 use crate::time::Deadline;
 
 impl Sentinel {
     /// Creates a handle, if the files of its TLS settings are of use; with `wait`, only returns it once a Sentinel has answered, or the
     /// primary if there are no Sentinels.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
+        check_log(&settings)?;
         // Kept until the handle has them, so that files are read once.
         let _read = [Connector::check(&settings.client.tls)?, Connector::check(&settings.sentinel.tls)?];
         let shared = Shared::new(settings);
+        begin_log(&shared);
         if let Some(deadline) = wait {
             match shared.source() {
                 Source::Sentinels => reach::reach_any(&shared.settings(), shared.list(), deadline)?,
@@ -45,7 +49,7 @@ impl Sentinel {
     /// Sends events of these kinds to the queue from now on, with this token. A queue has one watch: a new one replaces
     /// it, and 0 ends it.
     pub fn watch(self: &Arc<Self>, kinds: u32, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        match kinds & !(WATCHABLE | kind::CONNECTION) {
+        match kinds & !(WATCHABLE | kind::CONNECTION | kind::LOG) {
             0 if self.is_closed() => Err(closed()),
             0 => {
                 self.shared().watch(queue, kinds, token);
@@ -56,7 +60,7 @@ impl Sentinel {
                 Status::InvalidArg,
                 format!(
                     "event_kinds: {unknown:#x} cannot be watched; VIGIE_EVENT_TOPOLOGY, VIGIE_EVENT_NOTICE, VIGIE_EVENT_FENCE, \
-                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL), and VIGIE_EVENT_CONNECTION"
+                 VIGIE_EVENT_DEGRADED, VIGIE_EVENT_REPLICA and VIGIE_EVENT_SENTINEL can (all: VIGIE_EVENT_ALL), VIGIE_EVENT_CONNECTION and VIGIE_EVENT_LOG"
                 ),
             )),
         }
@@ -67,9 +71,13 @@ impl Sentinel {
         if self.is_closed() {
             return Err(closed());
         }
-        let _one_at_a_time = self.configuring();
+        let one_at_a_time = self.configuring();
         let before = self.settings();
         let settings = before.with(key, value)?;
+        let about_log = key.starts_with("log.");
+        if about_log {
+            check_log(&settings)?;
+        }
         let remapped = settings.client.address_map != before.client.address_map;
         let map = settings.client.address_map.clone();
         self.shared().set_settings(settings);
@@ -77,6 +85,11 @@ impl Sentinel {
             self.all().iter().for_each(|service| service.remap(&map));
         }
         self.all().iter().for_each(|service| service.reconfigured());
+        drop(one_at_a_time);
+        if about_log {
+            self.log().configure(&self.settings().log);
+            begin_log(self.shared());
+        }
         Ok(())
     }
 
@@ -156,6 +169,7 @@ impl Sentinel {
         self.shared().close();
         monitor::recheck();
         self.all().iter().for_each(|service| service.wake());
+        self.log().close();
     }
 }
 
@@ -196,8 +210,26 @@ impl Driver for Sentinel {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
+        self.log().close();
         monitor::recheck();
     }
+}
+
+/// A log says first whose it is.
+fn begin_log(shared: &Shared) {
+    shared.log().write(lines::BEGUN, &|out| {
+        out.text("version").text(env!("CARGO_PKG_VERSION")).text("pid").int(std::process::id().into());
+    });
+}
+
+/// A descriptor that nothing can be written to is refused at once, not found out at the first line.
+fn check_log(settings: &Settings) -> Result<()> {
+    let Some(fd) = settings.log.fd else { return Ok(()) };
+    descriptor::check(fd).map_err(|error| {
+        let text =
+            format!("option \"log.fd\": {fd} is no descriptor of this process that is open for writing ({error})");
+        Error::new(Status::Config, text)
+    })
 }
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {

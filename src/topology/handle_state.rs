@@ -23,9 +23,11 @@ use super::sentinel::Sentinel;
 use super::service::{PollFacts, Service, Urgency};
 use super::subscription::Change;
 use super::subscriptions::Subscriptions;
+use super::transition::about_candidate;
 use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
 use crate::config::{Endpoint, MonitorMode, Settings};
 use crate::error::Status;
+use crate::log::lines;
 use crate::net::LinkOptions;
 use crate::sys::poll::PollFd;
 use crate::sys::random;
@@ -371,6 +373,7 @@ impl HandleState {
         let service_state = self.service_state(service.name(), settings.sentinel.monitor.interval);
         if service_state.probe.as_ref().is_none_or(|probe| probe.announced != *candidate) {
             service_state.probe = Some(Box::new(Probe::candidate(candidate.clone(), &settings.client)));
+            sentinel.shared().log().write(lines::PROBE, &|out| about_candidate(out, service, candidate));
         }
     }
 
@@ -393,7 +396,7 @@ impl HandleState {
 
     /// Reports an event, once for all Sentinels that announce it.
     fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
-        if !sentinel.shared().is_watched() || !self.recent.is_new(Instant::now(), from, event) {
+        if !sentinel.shared().tells_mentions() || !self.recent.is_new(Instant::now(), from, event) {
             return;
         }
         let why = Why::said(&event.channel, &*event.channel);

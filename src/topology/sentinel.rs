@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::service::{Driver, Service};
 use super::shared::Shared;
 use crate::config::Settings;
+use crate::log::Log;
 use crate::script::Scripts;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
@@ -51,6 +52,11 @@ impl Sentinel {
     /// The settings as they are now.
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.settings()
+    }
+
+    /// The log of the handle.
+    pub fn log(&self) -> &Arc<Log> {
+        self.shared.log()
     }
 
     /// Grows with each change of the settings.

@@ -156,6 +156,8 @@ pub(super) struct DiscoveryState {
     pub(super) confirmed: Option<Instant>,
     pub(super) failover: Failover,
     pub(super) toll: Toll,
+    /// Since when writes are held back, as it was told.
+    pub(super) shut: Option<Instant>,
 }
 
 impl DiscoveryState {

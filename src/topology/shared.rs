@@ -16,8 +16,9 @@ use super::connections::ConnectionChange;
 use super::peers::SentinelList;
 use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
-use crate::config::{Endpoint, Settings};
+use crate::config::{Endpoint, LogLevel, Settings};
 use crate::error::{Error, Result, Status};
+use crate::log::Log;
 use crate::meter::{ClientFigures, add_client};
 use crate::net::{Conn, ConnectOptions, Connector};
 use crate::queue::{Queue, kind};
@@ -34,7 +35,8 @@ pub(super) struct Shared {
     list: Arc<SentinelList>,
     closed: AtomicBool,
     config_version: AtomicU64,
-    watchers: Watchers,
+    watchers: Arc<Watchers>,
+    log: Arc<Log>,
     /// No Sentinel is heard.
     degraded: AtomicBool,
     /// The TLS of the nodes and of the Sentinels, each with how many changes of its files that were no use have been reported.
@@ -68,13 +70,16 @@ impl Shared {
     pub(super) fn new(settings: Settings) -> Arc<Self> {
         let of = |tls| (Connector::of(tls), AtomicU64::new(0));
         let connectors = [of(&settings.client.tls), of(&settings.sentinel.tls)];
+        let watchers = Arc::new(Watchers::new());
+        let told = Arc::clone(&watchers);
         Arc::new(Self {
+            log: Log::new(&settings.log, move |line| told.tell_line(line)),
             list: Arc::new(SentinelList::new(&settings.sentinel.addrs)),
             source: Source::of(&settings),
             settings: ArcSwap::from_pointee(settings),
             closed: AtomicBool::new(false),
             config_version: AtomicU64::new(1),
-            watchers: Watchers::new(),
+            watchers,
             degraded: AtomicBool::new(false),
             connectors,
             told_refused: AtomicBool::new(false),
@@ -172,13 +177,15 @@ impl Shared {
         self.children_of(service).iter().try_fold(conn, |conn, child| child.offer(conn, options));
     }
 
+    /// Tells the watches, and the log.
     pub(super) fn tell(&self, event: TopologyEvent) {
+        self.log.write(event.head(), &|out| event.append(out));
         self.watchers.tell(&event);
     }
 
     /// Tells of a connection, if that is watched: on a worker, because it may have ended under any lock, and in order.
     pub(super) fn post(self: &Arc<Self>, change: impl FnOnce() -> ConnectionChange) {
-        if !self.watchers.want(kind::CONNECTION) {
+        if !self.watchers.want(kind::CONNECTION) && !self.log.admits(LogLevel::Debug) {
             return;
         }
         let mut news = self.news.lock();
@@ -207,6 +214,15 @@ impl Shared {
             drop(news);
             self.tell(TopologyEvent::Connection(change));
         }
+    }
+
+    pub(super) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Whether what Sentinels mention is wanted by anybody.
+    pub(super) fn tells_mentions(&self) -> bool {
+        self.is_watched() || self.log.admits(LogLevel::Info)
     }
 
     /// A queue has one watch: a new one replaces it, and without kinds it ends.

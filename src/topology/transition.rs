@@ -23,9 +23,16 @@ use super::source::Source;
 use super::watch::{FenceChange, Switch, TopologyEvent};
 use crate::config::Endpoint;
 use crate::error::{Error, Result, Status, flags};
+use crate::log::lines;
+use crate::resp::ReplyBuilder;
 use crate::sys::seam::{self, Seam};
 use crate::time::{Deadline, Passage, WriteLease};
 use crate::worker;
+
+/// Writes what a line of the log is about: the service, and the replica that is about to be promoted.
+pub(super) fn about_candidate(out: &mut ReplyBuilder, service: &Service, candidate: &Endpoint) {
+    out.text("service").text(service.name()).text("candidate").text(&candidate.to_string());
+}
 
 /// How often a call that waits at the fence checks it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -245,6 +252,10 @@ impl Service {
         self.set_fence(&mut state, &why);
         self.raise_failover_seq();
         let taken = state.failover.takes_candidate(policy) && self.is_known_node(&state.failover, announced);
+        self.shared.log().write(lines::CANDIDATE, &|out| {
+            about_candidate(out, self, announced);
+            out.text("taken").bool(taken);
+        });
         if taken {
             self.take_candidate(&mut state, announced, why);
         }
@@ -355,7 +366,9 @@ impl Service {
             let (shared, name) = (Arc::clone(&self.shared), self.name.clone());
             let _ = worker::run(move || shared.changed(&name));
         }
-        self.shared.tell(TopologyEvent::Fence(FenceChange { service: self.name.clone(), on, why }));
+        let since = std::mem::replace(&mut state.shut, on.then_some(now));
+        let held = since.filter(|_| !on).map(|since| now.saturating_duration_since(since));
+        self.shared.tell(TopologyEvent::Fence(FenceChange { service: self.name.clone(), on, why, held }));
         passage
     }
 

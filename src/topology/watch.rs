@@ -3,16 +3,19 @@
 //! Guarantees: no callbacks; an event is built once for all watchers; a full queue counts what it loses. EVENTS.md is
 //! written from the tables; keys may be added, never changed.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::cause::{Cause, CauseInfo, Why};
 use super::connections::{self, ConnectionChange};
 use crate::config::Endpoint;
+use crate::log::{Head, lines};
 use crate::queue::{Event, Queue, kind};
 use crate::resp::fields::{
     self, Field, MapInfo,
-    Value::{Bool, BoolOrNull, Int, Text, TextOrNull},
+    Value::{Bool, BoolOrNull, Int, IntOrNull, Text, TextOrNull},
     field,
 };
 use crate::resp::{Reply, ReplyBuilder};
@@ -60,6 +63,8 @@ pub(super) struct FenceChange {
     pub(super) service: String,
     pub(super) on: bool,
     pub(super) why: Why,
+    /// For how long writes were held back, if they are no longer.
+    pub(super) held: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +123,12 @@ const FENCE: &[Field<FenceChange>] = &[
     field("on", Bool(|of| of.on), "", "Whether writes are held back from now on."),
     field("reason", Text(|of| of.why.text().into()), "", REASON),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+    field(
+        "held_ms",
+        IntOrNull(|of| of.held.map(|held| i64::try_from(held.as_millis()).unwrap_or(i64::MAX))),
+        "ms",
+        "For how long writes were held back. NULL: they are from now on.",
+    ),
 ];
 
 const DEGRADED: &[Field<Degraded>] = &[
@@ -195,16 +206,48 @@ impl TopologyEvent {
 
     fn reply(&self) -> Reply {
         let mut out = ReplyBuilder::new();
+        out.map();
+        self.append(&mut out);
+        out.end().finish()
+    }
+
+    /// Writes its keys and values into a map.
+    pub(super) fn append(&self, out: &mut ReplyBuilder) {
         match self {
-            Self::Topology(of) => fields::write(&mut out, TOPOLOGY, of),
-            Self::Notice(of) => fields::write(&mut out, NOTICE, of),
-            Self::Fence(of) => fields::write(&mut out, FENCE, of),
-            Self::Degraded(of) => fields::write(&mut out, DEGRADED, of),
-            Self::Replica(of) => fields::write(&mut out, REPLICA, of),
-            Self::Sentinel(of) => fields::write(&mut out, SENTINEL, of),
-            Self::Connection(of) => connections::write(&mut out, of),
+            Self::Topology(of) => fields::append(out, TOPOLOGY, of),
+            Self::Notice(of) => fields::append(out, NOTICE, of),
+            Self::Fence(of) => fields::append(out, FENCE, of),
+            Self::Degraded(of) => fields::append(out, DEGRADED, of),
+            Self::Replica(of) => fields::append(out, REPLICA, of),
+            Self::Sentinel(of) => fields::append(out, SENTINEL, of),
+            Self::Connection(of) => connections::append(out, of),
         }
-        out.finish()
+    }
+
+    /// How its line in the log begins.
+    pub(super) fn head(&self) -> Head {
+        match self {
+            Self::Topology(_) => lines::SWITCHED,
+            Self::Notice(of) if of.why.is(Cause::CertificatesKept) || of.why.is(Cause::EpochReset) => lines::ATTENTION,
+            Self::Notice(_) => lines::SPOKEN_OF,
+            Self::Fence(of) if of.on => lines::FENCE_UP,
+            Self::Fence(_) => lines::FENCE_DOWN,
+            Self::Degraded(of) if of.on => lines::ALL_GONE,
+            Self::Degraded(_) => lines::ONE_BACK,
+            Self::Replica(of) => match of.fit {
+                Some(true) => lines::REPLICA_FIT,
+                Some(false) => lines::REPLICA_UNFIT,
+                None => lines::REPLICA_SPOKEN_OF,
+            },
+            Self::Sentinel(of) => match of.up {
+                Some(true) => lines::SENTINEL_UP,
+                Some(false) => lines::SENTINEL_DOWN,
+                None if of.why.is_own() => lines::SENTINELS_DIFFER,
+                None => lines::SENTINEL_SPOKEN_OF,
+            },
+            Self::Connection(of) if of.end.is_none() => lines::OPENED,
+            Self::Connection(_) => lines::CLOSED,
+        }
     }
 }
 
@@ -263,12 +306,22 @@ impl Watchers {
 
     /// Sends an event to all queues that watch its kind.
     pub(super) fn tell(&self, event: &TopologyEvent) {
-        let kind = event.kind();
+        self.push(event.kind(), &|| event.reply());
+    }
+
+    /// Sends a line of the log to all queues that watch it.
+    pub(super) fn tell_line(&self, line: Reply) {
+        let line = Cell::new(Some(line));
+        self.push(kind::LOG, &|| line.take().unwrap_or_else(Reply::null));
+    }
+
+    /// The reply is made for the first queue that wants it.
+    fn push(&self, kind: u32, make: &dyn Fn() -> Reply) {
         let watchers = self.list.lock();
         let mut reply = None;
         for watcher in watchers.iter().filter(|watcher| watcher.mask & kind != 0) {
             let Some(queue) = watcher.queue.upgrade() else { continue };
-            let reply = reply.get_or_insert_with(|| event.reply()).subtree(0);
+            let reply = reply.get_or_insert_with(make).subtree(0);
             queue.push(Event { kind, token: watcher.token, outcome: Ok(Some(reply)) });
         }
     }

@@ -216,6 +216,14 @@ fn a_closed_connection_raises_no_sigpipe() {
     }
 }
 
+#[test]
+fn the_log_raises_no_sigpipe_and_a_forked_child_repeats_no_line() {
+    let (_deployment, environment) = deployment("c-log");
+    for mode in [Mode::Plain, Mode::Valgrind] {
+        run("log", mode, &environment);
+    }
+}
+
 /// rustls alone would write without the flag that suppresses the signal.
 #[cfg(feature = "tls")]
 #[test]

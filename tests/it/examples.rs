@@ -233,6 +233,24 @@ fn events_tells_of_a_failover() {
 }
 
 #[test]
+fn log_tells_of_a_failover() {
+    let deployment = Deployment::new("log").start();
+    let mut program = Command::new(compiled("log"));
+    let program = program.arg(deployment.sentinel_uri()).args(["1", "json"]).stdout(Stdio::piped());
+    let mut program = program.spawn().expect("it starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let listens = |line: &String| line.contains(r#""message":"the Sentinel is listened to""#);
+    assert_eq!(lines.by_ref().filter(listens).take(3).count(), 3, "all Sentinels");
+    deployment.failover("mymaster");
+    let told: Vec<String> = lines.collect();
+    assert_eq!(program.wait().expect("it ends by itself").code(), Some(0));
+    assert!(told.iter().all(|line| line.starts_with(r#"{"time":""#) && line.ends_with('}')), "{told:#?}");
+    for message in ["writes are held back", "the service has another primary", "writes pass again"] {
+        assert!(told.iter().any(|line| line.contains(message)), "{message} in {told:#?}");
+    }
+}
+
+#[test]
 fn subscribe_hears_messages_of_channels_and_patterns_through_a_failover() {
     let deployment = Deployment::new("subscribe").start();
     let mut program = Command::new(compiled("subscribe"));

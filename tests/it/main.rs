@@ -45,6 +45,7 @@ mod kit;
 mod lane_hazards;
 mod languages;
 mod lease;
+mod logs;
 mod loom;
 mod messages;
 mod metrics;

@@ -1,0 +1,130 @@
+//! Writing to a descriptor that belongs to the program: a file, a pipe, a terminal or a socket.
+//!
+//! Guarantees: a write never waits for a reader where the system can promise it (a pipe or a socket of Linux), and elsewhere only if another
+//! process takes the room between two calls; the flags of the descriptor, which its other users share, stay as they are. Leaves to others: threads
+//! in which SIGPIPE is blocked (thread).
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::poll::{self, PollFd};
+
+/// The most bytes that are written at once: what a pipe takes as a whole (PIPE_BUF), so that lines of several writers do not mix.
+pub const AT_ONCE: usize = 4096;
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Wrote {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// There is no room at the moment.
+    Full,
+    /// Nothing can be written to it any more: the descriptor is closed, or its reader is gone.
+    Over(io::Error),
+}
+
+/// Whether the descriptor is open for writing.
+pub fn check(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes and gives plain numbers, and knows a number that is no descriptor.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    match flags & libc::O_ACCMODE {
+        _ if flags < 0 => Err(io::Error::last_os_error()),
+        libc::O_RDONLY => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes at most [`AT_ONCE`] bytes, as many as there is room for now. To be called with SIGPIPE blocked.
+pub fn write_now(fd: RawFd, bytes: &[u8]) -> Wrote {
+    let bytes = &bytes[..bytes.len().min(AT_ONCE)];
+    match poll::wait(&mut [PollFd::new(fd, false, true)], Some(Duration::ZERO)) {
+        Ok(0) => return Wrote::Full,
+        // What is wrong with it the write tells.
+        Ok(_) => {}
+        Err(_) => return Wrote::Full,
+    }
+    let wrote = if is_file(fd) { write(fd, bytes) } else { write_without_waiting(fd, bytes) };
+    match usize::try_from(wrote) {
+        Ok(wrote) => Wrote::Bytes(wrote),
+        Err(_) => failed(io::Error::last_os_error()),
+    }
+}
+
+fn failed(error: io::Error) -> Wrote {
+    match error.raw_os_error().unwrap_or(0) {
+        libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC | libc::EDQUOT => Wrote::Full,
+        _ => Wrote::Over(error),
+    }
+}
+
+/// A file takes what it is given; to ask it for a write without waiting could be refused for ever.
+fn is_file(fd: RawFd) -> bool {
+    // SAFETY: all zeros are a value of this structure.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: writes into memory of this frame, and knows a number that is no descriptor.
+    unsafe { libc::fstat(fd, &raw mut found) == 0 && found.st_mode & libc::S_IFMT == libc::S_IFREG }
+}
+
+fn write(fd: RawFd, bytes: &[u8]) -> isize {
+    // SAFETY: reads so many bytes of a slice, and knows a number that is no descriptor.
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }
+}
+
+/// Another writer may have filled a pipe since it was polled. Older kernels cannot be asked not to wait then.
+#[cfg(target_os = "linux")]
+fn write_without_waiting(fd: RawFd, bytes: &[u8]) -> isize {
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: one part, whose bytes are only read; -1 stands for the present position.
+    let wrote = unsafe { libc::pwritev2(fd, &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    let refused = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL, libc::ESPIPE];
+    match io::Error::last_os_error().raw_os_error() {
+        Some(code) if wrote < 0 && refused.contains(&code) => write(fd, bytes),
+        _ => wrote,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_without_waiting(fd: RawFd, bytes: &[u8]) -> isize {
+    write(fd, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    fn pipe() -> (File, File) {
+        let mut fds = [-1; 2];
+        // SAFETY: writes two descriptors into memory of this frame.
+        assert_eq!(unsafe { libc::pipe(fds.as_mut_ptr()) }, 0);
+        // SAFETY: both were just opened, and nobody else knows them.
+        let [read, write] = fds.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
+        (read, write)
+    }
+
+    #[test]
+    fn a_full_pipe_is_told_and_goes_on_when_it_is_read() {
+        let (mut read, write) = pipe();
+        let line = [b'x'; 100];
+        let mut taken = 0;
+        while let Wrote::Bytes(bytes) = write_now(write.as_raw_fd(), &line) {
+            taken += bytes;
+            assert!(taken < 1 << 24, "a pipe without end");
+        }
+        assert!(matches!(write_now(write.as_raw_fd(), &line), Wrote::Full));
+        read.read_exact(&mut vec![0; AT_ONCE]).unwrap();
+        assert!(matches!(write_now(write.as_raw_fd(), &line), Wrote::Bytes(100)));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_use_is_told() {
+        let (read, write) = pipe();
+        assert!(check(write.as_raw_fd()).is_ok());
+        assert_eq!(check(read.as_raw_fd()).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        assert_eq!(check(i32::MAX).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        assert!(matches!(write_now(i32::MAX, b"x"), Wrote::Over(error) if error.raw_os_error() == Some(libc::EBADF)));
+    }
+}

@@ -1,0 +1,258 @@
+//! The log: a failover is read back from it, it has no secret, and nothing waits for who reads it.
+
+use crate::calls;
+use crate::stage;
+use crate::support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use calls::*;
+use stage::{SOON, stage};
+use support::*;
+use vigie::client::Target;
+use vigie::config::{LogFormat, LogLevel, LogSettings};
+use vigie::error::Status;
+use vigie::log::{Log, lines};
+use vigie::queue::{Queue, kind};
+use vigie::time::Deadline;
+use vigie::topology::Sentinel;
+
+const NODE_SECRET: &str = "n0de-s3cret";
+const SENTINEL_SECRET: &str = "s3ntinel-p4ss";
+const WRONG_SECRET: &str = "wr0ng-0ne";
+
+/// A file that lines are written to.
+struct LogFile {
+    file: File,
+    path: std::path::PathBuf,
+}
+
+impl LogFile {
+    fn in_dir(dir: &std::path::Path, name: &str) -> LogFile {
+        let path = dir.join(name);
+        LogFile { file: File::create(&path).expect("the directory is ours"), path }
+    }
+
+    fn fd(&self) -> String {
+        self.file.as_raw_fd().to_string()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.path).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The place of the first line from here on that has all these parts.
+    #[track_caller]
+    fn find(&self, from: usize, parts: &[&str]) -> usize {
+        eventually_some(&format!("{parts:?} in the log"), SOON, || {
+            let has_all = |line: &String| parts.iter().all(|part| line.contains(part));
+            self.lines().iter().skip(from).position(has_all).map(|at| at + from)
+        })
+    }
+}
+
+fn events_of(queue: &Queue) -> Vec<String> {
+    let mut events = Vec::new();
+    queue.drain(Deadline::after(Duration::ZERO), &mut events, usize::MAX);
+    assert!(events.iter().all(|event| event.kind == kind::LOG && event.token == 3), "{events:?}");
+    events.into_iter().map(|event| json(&event.outcome.expect("a line").expect("a map"))).collect()
+}
+
+#[test]
+fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
+    let d = Deployment::new("log-failover").password(NODE_SECRET).sentinel_password(SENTINEL_SECRET).start();
+    let log = LogFile::in_dir(d.dir(), "vigie.log");
+    let addrs = d.sentinel_addrs();
+    let uri =
+        format!("redis-sentinel://:{NODE_SECRET}@{}/{SERVICE}?sentinel.password={SENTINEL_SECRET}", addrs.join(","));
+    let config = config(&[("uri", &uri), ("log.level", "debug"), ("log.fd", &log.fd())]);
+    let sentinel = Sentinel::create(config.settings().expect("settings"), None).expect("a handle");
+    let queue = Queue::create(10_000).expect("a queue");
+    sentinel.watch(kind::LOG, &queue, 3).expect("a watch");
+    let client = open(&sentinel, Target::Primary, &[]);
+    ok(&client, "SET k v");
+    for addr in &addrs {
+        log.find(0, &["target=sentinel", "message=\"the Sentinel is listened to\"", addr]);
+    }
+    let old = d.failover(SERVICE).addr();
+    eventually("it writes to the new primary", SOON, || cmd(&client, "SET k w").is_ok() && d.primary(SERVICE) != old);
+    let (old, new) = (old, d.primary(SERVICE));
+
+    // In the order in which it happened.
+    let begun = log.find(0, &["target=log", "level=info", "message=\"the log begins\"", "version=", "pid="]);
+    assert_eq!(begun, 0);
+    let up = log.find(0, &["level=warning", "target=fence", "message=\"writes are held back\"", "service=mymaster"]);
+    let line = &log.lines()[up];
+    assert!(line.contains("cause=+try-failover") || line.contains("cause=failover_in_progress"), "{line}");
+    assert!(addrs.iter().any(|addr| line.contains(addr)), "by whose word: {line}");
+    let probe = log.find(up, &["target=failover", "message=\"the candidate is asked for its role\"", &new]);
+    log.find(up, &["target=replica", "cause=+selected-slave", &format!("replica={new}")]);
+    let candidate = log.find(probe, &["message=\"the candidate says that it is a primary\"", &new, "taken="]);
+    let switch = log.find(candidate, &["target=topology", &format!("from={old} to={new}"), "epoch=", "cause="]);
+    log.find(switch, &["target=fence", "message=\"writes pass again\"", "cause=switched", "held_ms="]);
+    log.find(switch, &["target=pool", "its connections are closed\"", &format!("node={old}"), "connections="]);
+
+    // Each connection, with the reason for its end.
+    let opened = log
+        .find(0, &["level=debug", "target=connection", "message=\"a connection was opened\"", &format!("node={old}")]);
+    log.find(opened, &["target=connection", "message=\"a connection was closed\"", &format!("node={old}"), "cause="]);
+
+    // Credentials that are refused are told, and not shown.
+    for (key, value) in [("auth.password", WRONG_SECRET), ("sentinel.password", WRONG_SECRET)] {
+        sentinel.configure(key, value).expect("it can be changed");
+    }
+    log.find(switch, &["target=sentinel", "message=\"the Sentinel is gone\"", "cause=refused"]);
+    log.find(switch, &["level=error", "target=degraded", "cause=refused"]);
+    sentinel.close();
+    let (written, told) = (log.lines(), events_of(&queue));
+    for secret in [NODE_SECRET, SENTINEL_SECRET, WRONG_SECRET] {
+        let leak = written.iter().chain(&told).find(|line| line.contains(secret));
+        assert!(leak.is_none(), "{leak:?}");
+    }
+    assert!(written.iter().all(|line| line.starts_with("time=20") && line.contains(" level=") && line.len() < 4096));
+    // The watch began after the first line.
+    assert_eq!(written.len(), told.len() + 1, "{written:#?}\n{told:#?}");
+    let moment = |line: &str| line.split(['=', ' ', '"']).find(|part| part.ends_with('Z')).map(str::to_owned);
+    assert!(written.iter().skip(1).zip(&told).all(|(line, event)| moment(line) == moment(event)), "the same lines");
+}
+
+#[test]
+fn a_level_admits_its_lines_and_what_is_more_important_and_off_admits_none() {
+    let stage = stage(1, &[]);
+    stage.listened();
+    let queue = Queue::create(100).expect("a queue");
+    stage.sentinel.watch(kind::LOG, &queue, 3).expect("a watch");
+    let mut turn = 0;
+    let mut told_at = |level: &str| {
+        stage.sentinel.configure("log.level", level).expect("it can be changed");
+        events_of(&queue);
+        turn += 1;
+        stage.begin(0);
+        stage.abort(0, "not-elected");
+        let end = format!("+kit-end-{turn}");
+        stage.word(0, &end);
+        stage.told.wait_word(&end);
+        let told = events_of(&queue);
+        let count = |word: &str| told.iter().filter(|line| line.contains(&format!("\"level\":\"{word}\""))).count();
+        [count("error"), count("warning"), count("info")]
+    };
+    assert_eq!(told_at("off"), [0, 0, 0]);
+    assert_eq!(told_at("error"), [0, 0, 0]);
+    let [error, warning, info] = told_at("warning");
+    assert!(error == 0 && warning >= 2 && info == 0, "{error} {warning} {info}");
+    let [_, warning, info] = told_at("info");
+    assert!(warning >= 2 && info >= 1, "{warning} {info}");
+    assert_eq!(told_at("off"), [0, 0, 0]);
+}
+
+/// What a thread has read of a pipe so far.
+struct Reading(Arc<Mutex<String>>);
+
+impl Reading {
+    fn of(mut read: File) -> Reading {
+        let text = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&text);
+        std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(got @ 1..) = read.read(&mut some) {
+                shared.lock().expect("no panic").push_str(std::str::from_utf8(&some[..got]).expect("text"));
+            }
+        });
+        Reading(text)
+    }
+
+    /// The lines, once this is in one of them.
+    #[track_caller]
+    fn until(&self, part: &str) -> Vec<String> {
+        let text = || self.0.lock().expect("no panic").trim_start_matches('.').to_owned();
+        eventually(part, SOON, || text().contains(part) && text().ends_with('\n'));
+        text().lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_delays_no_failover() {
+    let (read, write) = full_pipe();
+    let fd = write.as_raw_fd().to_string();
+    let stage = stage(3, &[("log.level", "info"), ("log.fd", &fd), ("log.format", "json")]);
+    stage.listened();
+    stage.begin(0);
+    stage.select(0);
+    stage.told.wait_fence(true, "+try-failover");
+    stage.switch_all();
+    stage.wait_primary(&stage.r.addr());
+    stage.told.wait_fence(false, "switched");
+    // Read at last, all of it is there.
+    let told = Reading::of(read).until("writes pass again");
+    assert!(told.iter().all(|line| line.starts_with('{') && line.ends_with('}')), "{told:#?}");
+    for message in ["the log begins", "writes are held back", "the service has another primary"] {
+        assert!(told.iter().any(|line| line.contains(message)), "{message} in {told:#?}");
+    }
+}
+
+#[test]
+fn lines_that_nobody_reads_are_counted_in_their_place() {
+    const LINES: usize = 20_000;
+    let (read, write) = full_pipe();
+    let settings = LogSettings { level: LogLevel::Info, fd: Some(write.as_raw_fd()), format: LogFormat::Text };
+    let log = Log::new(&settings, drop);
+    for number in 0..LINES {
+        log.write(lines::PROBE, &|out| {
+            out.text("number").int(number as i64);
+        });
+    }
+    let told = Reading::of(read);
+    let count = |line: &str| line.split("count=").nth(1).map(|count| count.parse::<usize>().expect("a number"));
+    let dropped = told.until("lines were dropped").iter().find_map(|line| count(line)).expect("the count");
+    log.write(lines::PROBE, &|out| {
+        out.text("number").text("last");
+    });
+    let all = told.until("number=last");
+    let kept: Vec<&String> = all.iter().filter(|line| line.contains("number=") && !line.contains("last")).collect();
+    assert!(dropped > 0 && kept.len() + dropped == LINES, "{} and {dropped}", kept.len());
+    // The oldest ones are kept: they have the cause.
+    assert!(kept.iter().enumerate().all(|(number, line)| line.ends_with(&format!("number={number}"))), "{all:#?}");
+    assert!(count(&all[kept.len()]).is_some(), "in their place: {:?}", all[kept.len()]);
+    log.close();
+    log.write(lines::PROBE, &|out| {
+        out.text("number").text("late");
+    });
+    assert!(
+        !told.until("number=last").iter().any(|line| line.contains("late")),
+        "the descriptor is the program's again"
+    );
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_written_to_is_refused_by_name() {
+    let (read, _write) = full_pipe();
+    for fd in [read.as_raw_fd().to_string(), i32::MAX.to_string()] {
+        let settings = config(&[("uri", "redis://127.0.0.1:1"), ("log.fd", &fd)]).settings().expect("settings");
+        let error = fails(Status::Config, Sentinel::create(settings, None));
+        assert!(error.message().contains(&format!("option \"log.fd\": {fd} is no descriptor")), "{error}");
+    }
+}
+
+/// A pipe without room for one byte more.
+fn full_pipe() -> (File, File) {
+    let mut fds = [-1; 2];
+    // SAFETY: writes two descriptors into memory of this frame.
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: both were just opened, and nobody else knows them.
+    let [read, write] = fds.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
+    let set = |flags: i32| {
+        // SAFETY: the descriptor is open; the call takes a plain number.
+        assert_eq!(unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETFL, flags) }, 0);
+    };
+    set(libc::O_NONBLOCK);
+    for size in [4096, 1] {
+        while (&write).write(&vec![b'.'; size]).is_ok() {}
+    }
+    set(0);
+    (read, write)
+}
