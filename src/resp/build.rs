@@ -230,6 +230,10 @@ mod tests {
         let mut builder = ReplyBuilder::new();
         builder.array().text("x").map().text("k").set().int(1).end().end().array().end().end();
         let reply = builder.finish();
+        let mut numbers = ReplyBuilder::new();
+        let numbers = numbers.map().text("a").int(-1).text("b").int(i64::MIN).end().finish();
+        assert_eq!(json(&numbers.subtree(0)), r#"{"a":-1,"b":-9223372036854775808}"#);
+        assert_eq!(json(&numbers.subtree(2)), "-1");
         assert_eq!(ReplyBuilder::new().reply(&reply).finish(), reply);
         assert_eq!(json(&reply.subtree(0)), json(&reply));
     }

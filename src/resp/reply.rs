@@ -258,8 +258,10 @@ impl Body {
         Reply::small(nodes[0], &data).unwrap_or_else(|| Reply::scalar(nodes[0], data))
     }
 
+    /// `None` for what is no text: the value of a number may be anything.
     fn text_nul(&self, node: &Node) -> Option<&[u8]> {
-        self.data().get(node.value as usize..(node.value + node.len + 1) as usize)
+        let end = node.value.checked_add(node.len)?.checked_add(1)?;
+        self.data().get(node.value as usize..end as usize)
     }
 
     /// The whole reply as JSON, in a STRING.
