@@ -48,7 +48,7 @@ all: build/lib$(NAME).a build/lib$(NAME).so build/$(SONAME)
 
 help:
 	@echo 'make                build libvigie.so and libvigie.a into build/ (LTO=thin: faster to build; TLS=0: without TLS)'
-	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it'
+	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it; DOCTOR=0: without vigie-doctor'
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
@@ -97,8 +97,15 @@ build/$(SOFILE): build/lib$(NAME).a build/$(NAME).map
 build/$(SONAME) build/lib$(NAME).so: build/$(SOFILE)
 	ln -sf $(SOFILE) $@
 
+# In a directory of its own: as the crate that the program is made with, the library would be built anew over build/release.
+build/vigie-doctor: $(SOURCES) $(wildcard doctor/*.rs) build/lto
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
+	  CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" $(CARGO) build --release --bin vigie-doctor --no-default-features \
+	  $(if $(filter 0,$(TLS)),,--features tls) --target-dir build/doctor $(CARGOFLAGS)
+	$(OBJCOPY) --strip-debug build/doctor/release/vigie-doctor $@
+
 # Debug information stays in build/; function names remain in what is installed, for a readable backtrace.
-install: all
+install: all $(if $(filter 0,$(DOCTOR)),,build/vigie-doctor)
 	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(libdir)/cmake/$(NAME)' '$(DESTDIR)$(includedir)'
 	$(OBJCOPY) --strip-debug build/lib$(NAME).a build/install.tmp
 	install -m 644 build/install.tmp '$(DESTDIR)$(libdir)/lib$(NAME).a'
@@ -108,6 +115,8 @@ install: all
 	ln -sf $(SOFILE) '$(DESTDIR)$(libdir)/$(SONAME)'
 	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/lib$(NAME).so'
 	install -m 644 include/vigie.h '$(DESTDIR)$(includedir)/'
+	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(PREFIX)/bin')
+	$(if $(filter 0,$(DOCTOR)),,install -m 755 build/vigie-doctor '$(DESTDIR)$(PREFIX)/bin/')
 	install -d '$(DESTDIR)$(docdir)'
 	install -m 644 THIRD-PARTY '$(DESTDIR)$(docdir)/'
 	@$(FILL) packaging/vigie.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/$(NAME).pc'
@@ -118,7 +127,7 @@ install: all
 uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
-	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/vigie-doctor' '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
 	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)'
 	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 
@@ -128,7 +137,7 @@ header:
 demo:
 	@scripts/setup demo
 	@echo 'Building the library and installing it to build/demo-prefix ...'
-	@$(MAKE) -s --no-print-directory install PREFIX='$(CURDIR)/build/demo-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	@$(MAKE) -s --no-print-directory install DOCTOR=0 PREFIX='$(CURDIR)/build/demo-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	@scripts/demo build/demo-prefix
 
 test:
@@ -150,22 +159,22 @@ msrv:
 
 bench:
 	scripts/setup bench
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench build/bench-prefix $(BENCH_ARGS)
 
 bench-idle:
 	scripts/setup bench
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-idle build/bench-prefix
 
 bench-services:
 	scripts/setup bench
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-services build/bench-prefix
 
 bench-pubsub:
 	scripts/setup bench
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-pubsub build/bench-prefix
 
 # Its own certificate and server; the same cipher for both clients.
@@ -184,13 +193,13 @@ fuzz:
 
 bench-vanish:
 	scripts/setup bench
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-vanish build/bench-prefix
 
 # WRITE=docs/performance.md: the table is also put there.
 bench-languages:
 	scripts/setup bench-languages
-	$(MAKE) install PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-languages $(if $(WRITE),--write '$(WRITE)') build/bench-prefix
 
 # The library's code is the same as in a release; only the long optimisation at the end is left out.

@@ -128,6 +128,9 @@ fn destdir_and_libdir_are_honoured() {
     }
     assert!(stage.join("usr/include/vigie.h").exists());
     assert!(stage.join("usr/share/doc/vigie/THIRD-PARTY").exists(), "the licences of what is inside");
+    let doctor = stage.join("usr/bin/vigie-doctor");
+    assert_eq!(text_of(Command::new(&doctor).arg("--version")), format!("vigie-doctor {}\n", version()));
+    assert_traceless(&doctor);
     let pc = fs::read_to_string(lib.join("pkgconfig/vigie.pc")).expect("vigie.pc");
     assert!(
         pc.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\nincludedir=${prefix}/include\n"),
@@ -200,17 +203,22 @@ fn row_figure_the_stripped_library_is_small() {
 #[test]
 fn no_path_of_the_machine_and_no_debug_information_is_installed() {
     let prefix = Prefix::shared();
+    assert_traceless(&prefix.library());
+    assert_traceless(&prefix.lib.join("libvigie.a"));
+}
+
+/// No path of this machine, and no debug information.
+#[track_caller]
+fn assert_traceless(file: &Path) {
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME")).expect("a home");
-    for file in [prefix.library(), prefix.lib.join("libvigie.a")] {
-        let bytes = fs::read(&file).expect("installed");
-        for path in [root().to_str().expect("text"), &home] {
-            let found = bytes.windows(path.len()).position(|window| window == path.as_bytes());
-            let around = found.map(|at| String::from_utf8_lossy(&bytes[at..(at + 80).min(bytes.len())]).into_owned());
-            assert!(path == "/" || found.is_none(), "{file:?} holds the path {path}: {around:?}");
-        }
-        let sections = text_of(Command::new("readelf").args(["-S", "-W"]).arg(&file));
-        assert!(!sections.contains(".debug_info"), "{file:?} holds debug information");
+    let bytes = fs::read(file).expect("installed");
+    for path in [root().to_str().expect("text"), &home] {
+        let found = bytes.windows(path.len()).position(|window| window == path.as_bytes());
+        let around = found.map(|at| String::from_utf8_lossy(&bytes[at..(at + 80).min(bytes.len())]).into_owned());
+        assert!(path == "/" || found.is_none(), "{file:?} holds the path {path}: {around:?}");
     }
+    let sections = text_of(Command::new("readelf").args(["-S", "-W"]).arg(file));
+    assert!(!sections.contains(".debug_info"), "{file:?} holds debug information");
 }
 
 /// Two archives with a Rust runtime each, perhaps of different compilers, must not clash whichever comes first.

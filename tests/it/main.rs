@@ -30,6 +30,7 @@ mod config_property;
 mod deaf;
 mod deployments;
 mod described;
+mod doctor;
 mod durable;
 mod epochs;
 mod event_loops;

@@ -227,7 +227,7 @@ fn who_is_refused_is_told_what_to_do() {
     let lonely = connect(&uri(&["127.0.0.1:1"]), &[]);
     let primary = client(&lonely, Target::Primary);
     let queue = Queue::create(4).unwrap();
-    let words = ["VIGIE_EVENT_TOPOLOGY", "VIGIE_EVENT_SENTINEL", "VIGIE_EVENT_ALL", "0x7ffff827"];
+    let words = ["VIGIE_EVENT_TOPOLOGY", "VIGIE_EVENT_SENTINEL", "VIGIE_EVENT_ALL", "0x7ffff027"];
     says(&lonely.watch(u32::MAX >> 1, &queue, 1).unwrap_err(), Status::InvalidArg, &words);
     lonely.watch(kind::TOPOLOGY | kind::SENTINEL, &queue, 1).unwrap();
     let reply = fails(&primary, &["CLIENT", "REPLY", "OFF"], Timeout::Default);

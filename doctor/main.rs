@@ -1,0 +1,188 @@
+//! vigie-doctor: looks at a deployment of Redis or Valkey under Sentinel as the library vigie does, and says what is wrong with it, what
+//! that means, and what to change. docs/doctor.md is its page.
+//!
+//! It reads, and changes nothing, unless `--force-failover --yes` asks for a failover.
+
+mod finding;
+mod live;
+mod nodes;
+mod sentinels;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use finding::{Report, Severity, text_of};
+use vigie::config::{Config, Settings};
+use vigie::error::{Error, Result, Status};
+use vigie::time::Deadline;
+use vigie::topology::Sentinel;
+
+const HELP: &str = "\
+vigie-doctor looks at a deployment under Sentinel and says what is wrong with it.
+
+  vigie-doctor [OPTIONS] URI
+
+  URI                redis-sentinel://[user:password@]host:port[,host:port...]/service, as programs give it; without a service all
+                     services are looked at; rediss-sentinel:// with TLS; redis://host:port for a primary without Sentinels
+  --set KEY=VALUE    an option of the library, such as sentinel.password=...; as often as needed
+  --json             one JSON object in place of text; with --watch one for each line
+  --watch            a timeline of what happens, until Ctrl-C
+  --for SECONDS      with --watch: ends after this time
+  --force-failover   starts a failover of the service and shows its timeline; does nothing without --yes
+  --yes              means it
+  --timeout SECONDS  how long each step may take (5)
+  --help, --version
+
+The exit status: 0 nothing to complain about, 1 warnings, 2 faults, 3 it could not look.
+";
+
+/// What was asked for.
+#[derive(Default)]
+pub struct Wanted {
+    uri: String,
+    options: Vec<(String, String)>,
+    /// JSON in place of text.
+    pub json: bool,
+    watch: bool,
+    /// How long a timeline lasts; `None`: until the program is ended.
+    pub span: Option<Duration>,
+    failover: bool,
+    yes: bool,
+    timeout: Option<Duration>,
+}
+
+impl Wanted {
+    /// For each step.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout.unwrap_or(Duration::from_secs(5)))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|one| one == "--help" || one == "-h") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|one| one == "--version") {
+        println!("vigie-doctor {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let done = read(&arguments).and_then(|wanted| {
+        run(&wanted).map_err(|error| format!("{} ({})", error.message(), error.status().info().name))
+    });
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(why) => {
+            eprintln!("vigie-doctor cannot look: {why}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
+    let mut wanted = Wanted::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value (--help)"));
+        match argument.as_str() {
+            "--json" => wanted.json = true,
+            "--watch" => wanted.watch = true,
+            "--force-failover" => wanted.failover = true,
+            "--yes" => wanted.yes = true,
+            "--for" => wanted.span = Some(seconds(&value()?)?),
+            "--timeout" => wanted.timeout = Some(seconds(&value()?)?),
+            "--set" => {
+                let pair = value()?;
+                // The value may be a password: it is not shown.
+                let (key, value) = pair.split_once('=').ok_or("--set needs KEY=VALUE (--help)")?;
+                wanted.options.push((key.to_owned(), value.to_owned()));
+            }
+            flag if flag.starts_with('-') => return Err(format!("unknown option {flag} (--help)")),
+            uri if wanted.uri.is_empty() => uri.clone_into(&mut wanted.uri),
+            _ => return Err("more than one URI (--help)".to_owned()),
+        }
+    }
+    match () {
+        () if wanted.uri.is_empty() => Err("no URI (--help)".to_owned()),
+        () if wanted.failover && !wanted.yes => {
+            Err("--force-failover interrupts writes and may lose the last of them: add --yes if you mean it".to_owned())
+        }
+        () if wanted.span.is_some() && !wanted.watch => Err("--for belongs to --watch (--help)".to_owned()),
+        () => Ok(wanted),
+    }
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("{text:?} is no number of seconds between 0.001 and 86400"))
+}
+
+fn run(wanted: &Wanted) -> Result<u8> {
+    let mut config = Config::new();
+    config.set("uri", &wanted.uri)?;
+    for (key, value) in &wanted.options {
+        config.set(key, value)?;
+    }
+    if wanted.watch || wanted.failover {
+        config.set("log.level", "info")?;
+    }
+    let settings = config.settings()?;
+    let sentinel = Sentinel::create(settings.clone(), Some(wanted.deadline()))?;
+    if wanted.failover {
+        let service = settings.service.as_deref().ok_or_else(|| {
+            Error::new(
+                Status::Config,
+                "--force-failover needs the service in the URI: redis-sentinel://host:port/service",
+            )
+        })?;
+        return live::failover(&sentinel, service, wanted);
+    }
+    if wanted.watch {
+        return live::watch(&sentinel, &services(&sentinel, &settings, wanted)?, wanted);
+    }
+    let report = look(&sentinel, &settings, wanted)?;
+    let text = if wanted.json { report.json() + "\n" } else { report.text() };
+    // Whoever reads may have gone; the status says the same.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(report.status())
+}
+
+/// The service of the URI, or all of the deployment.
+fn services(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Result<Vec<String>> {
+    if let Some(service) = &settings.service {
+        return Ok(vec![service.clone()]);
+    }
+    let all = sentinel.services(false, wanted.deadline())?;
+    Ok(all.children(0).step_by(2).map(|id| text_of(&all, id)).collect())
+}
+
+fn look(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Result<Report> {
+    let mut report = Report::default();
+    let services = services(sentinel, settings, wanted)?;
+    if services.is_empty() {
+        let change = "Give the Sentinels a `sentinel monitor` line, or check that these are the right ones.";
+        report.add(
+            Severity::Fault,
+            "no_service",
+            "the Sentinels watch no service".into(),
+            "There is nothing to connect to.",
+            change,
+        );
+    }
+    for service in services {
+        service.clone_into(&mut report.service);
+        // The topology tells of a failure as well, with the words of each Sentinel.
+        let failed = sentinel.refresh(Some(&service), wanted.deadline()).err();
+        let topology = sentinel.topology(Some(&service))?;
+        if !settings.sentinel.addrs.is_empty() {
+            sentinels::look(sentinel, &topology, wanted, &mut report);
+        }
+        nodes::look(settings, &topology, failed.as_ref(), wanted, &mut report);
+    }
+    Ok(report)
+}

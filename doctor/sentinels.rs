@@ -1,0 +1,295 @@
+//! What is looked at of the Sentinels: who answers and who belongs together, whether they agree, and whether they could carry out a failover.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vigie::resp::{Kind, Reply};
+use vigie::topology::{Sentinel, To};
+
+use super::Wanted;
+use super::finding::{Report, Severity, text_of};
+use Severity::{Fault, Note, Warning};
+
+/// The replies of all Sentinels to one question, by address; an error as its line.
+type Answers = BTreeMap<String, std::result::Result<Reply, String>>;
+
+fn ask_all(sentinel: &Arc<Sentinel>, words: &[&str], wanted: &Wanted) -> Answers {
+    let command: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let Ok(all) = sentinel.exec(&command, To::All, true, wanted.deadline()) else { return Answers::new() };
+    let ids: Vec<u32> = all.children(0).collect();
+    let answer = |id: u32| match all.error_line(id) {
+        Some(line) => Err(String::from_utf8_lossy(line).into_owned()),
+        None => Ok(all.subtree(id)),
+    };
+    ids.chunks_exact(2).map(|pair| (text_of(&all, pair[0]), answer(pair[1]))).collect()
+}
+
+/// A field of a MAP as text.
+pub fn field(reply: &Reply, id: u32, key: &str) -> String {
+    reply.find(id, key.as_bytes()).map(|id| text_of(reply, id)).unwrap_or_default()
+}
+
+/// The maps of an array in a MAP.
+pub fn maps(reply: &Reply, key: &str) -> Vec<u32> {
+    reply.find(0, key.as_bytes()).map(|id| reply.children(id).collect()).unwrap_or_default()
+}
+
+/// Looks at the Sentinels of a service.
+pub fn look(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report: &mut Report) {
+    let service = report.service.clone();
+    states(topology, report);
+    two_names(sentinel, topology, wanted, report);
+    views(topology, report);
+    let masters = ask_all(sentinel, &["MASTER", &service], wanted);
+    settings(&masters, report);
+    peers(&masters, report);
+    quorum(&ask_all(sentinel, &["CKQUORUM", &service], wanted), masters.len(), report);
+    programs(&ask_all(sentinel, &["INFO"], wanted), report);
+}
+
+/// What became of each Sentinel when the library asked it.
+fn states(topology: &Reply, report: &mut Report) {
+    let rows = maps(topology, "sentinels");
+    let mut good = 0;
+    for row in &rows {
+        let [addr, state, text] = ["addr", "state", "text"].map(|key| field(topology, *row, key));
+        match state.as_str() {
+            "ok" => good += 1,
+            "stranger" => report.add(
+                Fault,
+                "stranger",
+                format!("the Sentinel {addr} is of another deployment: {text}"),
+                "It watches a service of the same name elsewhere. The library does not believe it; other clients may write there.",
+                "Take its address out of the configuration, or give the services different names.",
+            ),
+            "unknown" => report.add(
+                Warning,
+                "service_unknown",
+                format!("the Sentinel {addr} does not know the service: {text}"),
+                "It takes no part in a failover of this service.",
+                "`SENTINEL MONITOR` the service there, or take the address out of the configuration.",
+            ),
+            "failed" | "skipped" => report.add(
+                Warning,
+                "sentinel_unreachable",
+                format!("the Sentinel {addr} gives no answer: {text}"),
+                "One Sentinel less to notice a failure and to vote; events that only it announces are not heard.",
+                "Start it, open the way to it, or correct its credentials (`sentinel.username`, `sentinel.password`, `sentinel.tls`).",
+            ),
+            // TILT is told by its INFO.
+            _ => {}
+        }
+        for (key, what) in [("events", "may not subscribe to all events of"), ("refused", "may not ask all of")] {
+            let refusal = field(topology, *row, key);
+            if !refusal.is_empty() {
+                report.add(
+                    Warning,
+                    "sentinel_permissions",
+                    format!("the user {what} the Sentinel {addr}: {refusal}"),
+                    "A failover is noticed later, and less is known of its nodes.",
+                    "Give the user of `sentinel.username` the commands and channels of docs/permissions.md.",
+                );
+            }
+        }
+    }
+    if good > 0 {
+        report.ok("sentinels", format!("{good} of {} Sentinels answer and count", rows.len()));
+    }
+}
+
+/// One Sentinel that is known by two addresses.
+fn two_names(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report: &mut Report) {
+    let mut by_id: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Those that the library has found to be another one are not in its topology.
+    let given = sentinel.settings().sentinel.addrs.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let learned = maps(topology, "sentinels").into_iter().map(|row| field(topology, row, "addr"));
+    let addrs: BTreeSet<String> = given.into_iter().chain(learned).collect();
+    for addr in addrs {
+        if let Ok(id) = sentinel.exec(&[b"MYID"], To::At(&addr), false, wanted.deadline()) {
+            by_id.entry(text_of(&id, 0)).or_default().push(addr);
+        }
+    }
+    for names in by_id.values().filter(|names| names.len() > 1) {
+        report.add(
+            Note,
+            "two_names",
+            format!("{} are one Sentinel", names.join(" and ")),
+            "The library counts it once; a client that counts addresses sees a majority where there is none.",
+            "Configure the addresses that the Sentinels announce (`sentinel announce-ip`, `announce-hostnames`).",
+        );
+    }
+}
+
+fn views(topology: &Reply, report: &mut Report) {
+    let views = field(topology, 0, "split_view");
+    if !views.is_empty() {
+        report.add(
+            Fault,
+            "sentinels_disagree",
+            format!("the Sentinels name different primaries: {views}"),
+            "A network is divided, or a Sentinel was restored from an old state: writes to the wrong primary are lost.",
+            "See which of them are cut off; if none is, `SENTINEL RESET` the service at those that are wrong.",
+        );
+    }
+}
+
+/// What the Sentinels have configured for the service.
+fn settings(masters: &Answers, report: &mut Report) {
+    let known: Vec<(&String, &Reply)> = masters.iter().filter_map(|(at, one)| Some((at, one.as_ref().ok()?))).collect();
+    for key in ["quorum", "down-after-milliseconds", "failover-timeout", "parallel-syncs"] {
+        let values: Vec<String> = known.iter().map(|(at, one)| format!("{} at {at}", field(one, 0, key))).collect();
+        let distinct: BTreeSet<String> = known.iter().map(|(_, one)| field(one, 0, key)).collect();
+        if distinct.len() > 1 {
+            report.add(
+                Warning,
+                "settings_differ",
+                format!("{key} differs: {}", values.join(", ")),
+                "How a failover goes depends on which Sentinel leads it.",
+                "Set it to the same value at each: `SENTINEL SET` reaches one Sentinel only.",
+            );
+        }
+    }
+    let Some((_, first)) = known.first() else { return };
+    let number = |key: &str| first.find(0, key.as_bytes()).and_then(|id| first.int(id)).unwrap_or(0);
+    let (down_after, quorum) = (number("down-after-milliseconds"), number("quorum"));
+    let what = format!("down-after-milliseconds is {down_after}");
+    match down_after {
+        ..1000 => report.add(
+            Warning,
+            "down_after_short",
+            what,
+            "A pause of the server or the network of less than a second starts a failover, which may lose writes.",
+            "Set it to 1000 or more, unless your servers never pause for a slow command, a fork or a snapshot.",
+        ),
+        30_000.. => report.add(
+            Warning,
+            "down_after_long",
+            what,
+            "A dead primary is not replaced for so long: all writes wait or fail meanwhile.",
+            "`SENTINEL SET <service> down-after-milliseconds 5000` at each Sentinel is a usual value.",
+        ),
+        _ => report.ok("down_after", what),
+    }
+    if quorum == 1 && masters.len() > 1 {
+        report.add(
+            Note,
+            "quorum_one",
+            "quorum is 1".into(),
+            "A single Sentinel that cannot reach the primary begins a failover, though a majority still has to elect it.",
+            "Use more than half of the Sentinels.",
+        );
+    }
+}
+
+/// Sentinels that others still count.
+fn peers(masters: &Answers, report: &mut Report) {
+    let present = masters.values().filter(|one| one.is_ok()).count() as i64;
+    let counts = masters.iter().filter_map(|(at, one)| {
+        let one = one.as_ref().ok()?;
+        Some((at, one.find(0, b"num-other-sentinels").and_then(|id| one.int(id))? + 1))
+    });
+    let Some((at, most)) = counts.max_by_key(|(_, count)| *count) else { return };
+    if most > present {
+        report.add(
+            Warning,
+            "dead_sentinels",
+            format!("{at} counts {most} Sentinels, of which {present} answer"),
+            "The majority that elects a leader is counted over all that were ever known: dead ones make it harder to reach.",
+            "If they are gone for good, `SENTINEL RESET <service>` at each of the others, one after the other.",
+        );
+    }
+}
+
+fn quorum(answers: &Answers, sentinels: usize, report: &mut Report) {
+    let mut usable = 0;
+    for (at, answer) in answers {
+        match answer {
+            Ok(told) => usable = usable.max(told.find(0, b"usable").and_then(|id| told.int(id)).unwrap_or(0)),
+            Err(line) if line.starts_with("NOQUORUM") => report.add(
+                Fault,
+                "no_quorum",
+                format!("no failover is possible, says the Sentinel {at}: {line}"),
+                "If the primary fails now, nobody replaces it.",
+                "Start Sentinels that are down, or lower `quorum` to more than half of those that exist.",
+            ),
+            Err(line) if line.starts_with("NOPERM") => report.add(
+                Note,
+                "not_asked",
+                format!("the Sentinel {at} was not asked whether a quorum can be reached: {line}"),
+                "",
+                "Allow `sentinel|ckquorum` to the user for this program.",
+            ),
+            Err(_) => {}
+        }
+    }
+    if usable > 0 {
+        report.ok("quorum", format!("{usable} usable Sentinels, and a quorum can be reached"));
+    }
+    let change = "Run three or more, on hosts that fail apart from each other.";
+    match sentinels {
+        0 => {}
+        1 => report.add(
+            Warning,
+            "few_sentinels",
+            "there is one Sentinel".into(),
+            "If its host fails, nothing is replaced.",
+            change,
+        ),
+        2 => report.add(
+            Warning,
+            "few_sentinels",
+            "there are two Sentinels".into(),
+            "Both have to be alive for a failover: with one of them lost nothing is replaced.",
+            change,
+        ),
+        _ => {}
+    }
+}
+
+/// TILT, and versions.
+fn programs(infos: &Answers, report: &mut Report) {
+    let mut versions: BTreeSet<String> = BTreeSet::new();
+    for (at, info) in infos.iter().filter_map(|(at, info)| Some((at, info.as_ref().ok()?))) {
+        if field(info, 0, "sentinel_tilt") == "1" {
+            let since = field(info, 0, "sentinel_tilt_since_seconds");
+            let since = if since.is_empty() { String::new() } else { format!(", for {since} s") };
+            report.add(
+                Warning,
+                "tilt",
+                format!("the Sentinel {at} is in TILT{since}"),
+                "Its clock jumped or its host stalled: it starts no failover, and its word does not count, for at least 30 s.",
+                "Look for a stalled virtual machine, swapping, or a clock that was set.",
+            );
+        }
+        versions.extend(version(info));
+    }
+    told_versions(&versions, "Sentinels", report);
+}
+
+/// The version in an INFO.
+pub fn version(info: &Reply) -> Option<String> {
+    let of = |key: &str, name: &str| {
+        Some(field(info, 0, key)).filter(|text| !text.is_empty()).map(|text| format!("{name} {text}"))
+    };
+    of("valkey_version", "Valkey").or_else(|| of("redis_version", "Redis")).filter(|_| info.kind(0) == Kind::Map)
+}
+
+/// Notes which versions run.
+pub fn told_versions(versions: &BTreeSet<String>, whose: &str, report: &mut Report) {
+    let list: Vec<&str> = versions.iter().map(String::as_str).collect();
+    let what = format!("the {whose} run {}", list.join(", "));
+    let is_old = |version: &&str| {
+        version.split([' ', '.']).nth(1).and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 6)
+    };
+    match list.len() {
+        0 => {}
+        1 if !list.iter().any(is_old) => report.ok("versions", what),
+        _ => report.add(
+            Note,
+            "versions",
+            what,
+            "The library is tested with Redis 6.2 and newer, and Valkey; with several versions the replicas must not be older than the primary.",
+            "Run one version, 6.2 or newer.",
+        ),
+    }
+}
