@@ -906,7 +906,8 @@ vigie_status vigie_sentinel_watch(vigie_sentinel *sentinel,
 
 /**
  * Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map, for connections
- * made from now on; and the log, at once.
+ * made from now on; and the log, at once. Credentials that belong together, a user and its password, are changed by
+ * vigie_sentinel_configure_all(), which says what becomes of open connections.
  *
  * Ownership: key and value are copied.
  * Blocks: no.
@@ -920,6 +921,27 @@ vigie_status vigie_sentinel_configure(vigie_sentinel *sentinel,
                                       const char *key,
                                       const char *value,
                                       vigie_error **err);
+
+/**
+ * Changes all options that are set in config at the same moment, as vigie_sentinel_configure() changes one: for a password that is renewed, or
+ * another user. Options that cannot be changed may be set there if they are as they were, so that the config of
+ * vigie_sentinel_create() can be used again. New connections use what is set from now on, to Sentinels and data nodes. Existing ones are
+ * replaced, idle ones at once and busy ones when they are done, if the database or the credentials of the data nodes were changed; a session
+ * authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself or
+ * submits on it; a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
+ *
+ * Ownership: config is copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_CONFIG: an option that is not dynamic differs, or the options do not fit together: then nothing is changed;
+ * VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_INVALID_STATE: another thread is changing the config; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+ * VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_configure_all(vigie_sentinel *sentinel,
+                                          const vigie_config *config,
+                                          vigie_error **err);
 
 /**
  * Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a

@@ -64,7 +64,7 @@ vigie_config_set(config, \"uri\", \"redis-sentinel://user:password@h1:26379,h2,[
 
 The column *changes* says where an option can be set besides the sentinel handle's own configuration: **client** = a
 client may have its own value (the configuration given to `vigie_primary_for` and its like); **running** = it can be
-changed while the handle is open, with `vigie_sentinel_configure`.
+changed while the handle is open, with `vigie_sentinel_configure`, or several at once with `vigie_sentinel_configure_all`.
 ";
 
 const ERRORS_HEAD: &str = "\

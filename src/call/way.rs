@@ -76,6 +76,7 @@ pub(crate) fn conclude(
         },
     };
     let service = &router.context.service;
+    tell_refusal(router, &way.route.pool, &outcome);
     let leg = Leg {
         node: &way.route.pool,
         replica: way.route.replica.is_some(),
@@ -90,6 +91,24 @@ pub(crate) fn conclude(
         apply(router, &way.route, effect);
     }
     step
+}
+
+/// Tells the program that a node refuses its user or password. A connection that the node had accepted is replaced, because the next one
+/// authenticates with what is set now.
+fn tell_refusal(router: &Router, pool: &Pool, outcome: &Outcome) {
+    let text = match outcome {
+        Err(failure) if failure.error.status() == Status::Auth => failure.error.message().to_owned(),
+        Ok(reply) => {
+            let first = reply.child(0, 0).unwrap_or(0);
+            if !reply.error_line(first).is_some_and(|line| line.starts_with(b"NOAUTH")) {
+                return;
+            }
+            pool.disconnect();
+            format!("{} answered NOAUTH on a connection that it had accepted", pool.name())
+        }
+        Err(_) => return,
+    };
+    router.context.service.tell_refusal(pool.endpoint(), text);
 }
 
 /// Reports what an attempt has shown about a node.

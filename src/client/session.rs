@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::call::blocking::again;
 use crate::call::judge;
 use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, without_sentinels};
-use crate::config::ClientSettings;
+use crate::config::{ClientSettings, Credentials};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::net::{Socket, no_database};
@@ -66,6 +66,8 @@ struct Pinned {
     marks: Marks,
     /// The failover sequence at the last good reply.
     answered: u64,
+    /// What it is authenticated with.
+    auth: Credentials,
 }
 
 /// What the commands of a session have made of its connection.
@@ -75,6 +77,8 @@ pub(super) struct Marks {
     watches: bool,
     /// Its state was changed in a way that cannot be undone, so the connection is closed in the end.
     changed: bool,
+    /// The program has authenticated it by itself.
+    own_user: bool,
 }
 
 impl Marks {
@@ -86,7 +90,7 @@ impl Marks {
     /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
     /// may be lost. True: the connection may get another user.
     pub(super) fn note(&mut self, plan: &Plan<'_>) -> bool {
-        let Self { in_multi, watches, changed } = self;
+        let Self { in_multi, watches, changed, own_user } = self;
         let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
         plan.each_name(|name| match &*name.to_ascii_uppercase() {
             b"MULTI" => *in_multi = true,
@@ -98,6 +102,7 @@ impl Marks {
                 if name == b"RESET" {
                     (*in_multi, *watches) = (false, false);
                 }
+                *own_user |= matches!(name, b"AUTH" | b"HELLO");
                 new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
             }
         });
@@ -206,11 +211,13 @@ impl Session {
         }
         let fresh = pinned.loan.is_none();
         if fresh {
+            pinned.auth = router.context.settings().auth.clone();
             pinned.take(self.pin(router, plan, deadline)?, self.settings.db, deadline).map_err(|error| {
                 let error = error.in_service("a session", router.context.service.name());
                 error.with_time(deadline.elapsed().as_millis(), "")
             })?;
         }
+        pinned.authenticate(router, plan, deadline)?;
         pinned.prepare_transaction(router, plan, deadline)?;
         let failover_seq = gate::check_in_session(&router.context, plan, &deadline, gate_wait).inspect_err(|_| {
             if fresh {
@@ -419,6 +426,32 @@ impl Pinned {
         }
         self.loan = Some(loan);
         Ok(())
+    }
+
+    /// Authenticates anew if user or password were changed; in a transaction that waits for its end. A refusal is the caller's, and leaves
+    /// the connection as it was.
+    fn authenticate(&mut self, router: &Router, plan: &Plan<'_>, deadline: Deadline) -> Result<()> {
+        if self.auth == router.context.settings().auth || self.marks.own_user || self.marks.is_in_transaction() {
+            return Ok(());
+        }
+        let auth = router.context.settings().auth.clone();
+        let (Some(command), Some(loan)) = (auth.command(), self.loan.as_mut()) else { return Ok(()) };
+        let unit = Unit { bytes: Bytes::Args(&command), list: None, at_most_once: false, lease: None, atomic: false };
+        let name = loan.pool().name().to_owned();
+        let refusal = match loaned::exchange(loan, unit, deadline) {
+            Err(failure) => return Err(self.lose(router, plan, Failure { sent: 0, ..failure }, true)),
+            Ok(reply) => {
+                reply.error_line(0).map(|line| line.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec())
+            }
+        };
+        let Some(code) = refusal else {
+            self.auth = auth;
+            return Ok(());
+        };
+        let code = String::from_utf8_lossy(&code).into_owned();
+        let text = format!("{name} refuses the changed user and password ({code}); nothing was sent");
+        let error = Error::new(Status::Auth, text).with_server_code(&code).with_endpoint(name);
+        Err(error.in_service(plan.name(), router.context.service.name()))
     }
 
     /// Asks whether the connection carries transactions, before a transaction is sent as one unit, and before the first WATCH: the

@@ -133,6 +133,26 @@ impl Config {
         Ok(settings)
     }
 
+    /// The settings of an open handle with what is set here on top. What cannot be changed has to be as it is.
+    pub fn change(&self, base: &Settings) -> Result<Settings> {
+        let mut next = base.clone();
+        for (key, value) in self.given.iter() {
+            let option = table::find(key)?;
+            if option.dynamic {
+                option.put(&mut next, value.expose())?;
+                continue;
+            }
+            let mut same = base.clone();
+            option.put(&mut same, value.expose())?;
+            same.settle()?;
+            if same != *base {
+                return Err(settings::is_fixed(key));
+            }
+        }
+        next.settle()?;
+        Ok(next)
+    }
+
     /// The settings of one client: those of its sentinel handle with what is set here on top.
     pub fn overlay(&self, base: &ClientSettings) -> Result<ClientSettings> {
         let mut settings = Settings { client: base.clone(), ..Settings::default() };

@@ -49,6 +49,13 @@ impl Credentials {
     pub fn is_empty(&self) -> bool {
         self.password.is_none()
     }
+
+    /// The command that authenticates with them. `None`: there is nothing to authenticate with.
+    pub fn command(&self) -> Option<Vec<&[u8]>> {
+        let password = self.password.as_ref()?.expose().as_bytes();
+        let user = self.username.iter().map(|user| user.as_bytes());
+        Some(std::iter::once(&b"AUTH"[..]).chain(user).chain([password]).collect())
+    }
 }
 
 #[cfg(test)]

@@ -557,6 +557,12 @@ impl TlsSettings {
     }
 }
 
+/// The error of a change that an open handle does not take.
+pub(super) fn is_fixed(key: &str) -> Error {
+    let text = format!("option {key:?} cannot be changed while the sentinel handle is open: make a new handle");
+    Error::new(Status::Config, text)
+}
+
 /// Lanes when `lane.max` is left at its default.
 const LANES: usize = 4;
 
@@ -565,8 +571,7 @@ impl Settings {
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
         let option = table::find(key)?;
         if !option.dynamic {
-            let text = format!("option {key:?} cannot be changed while the sentinel handle is open: make a new handle");
-            return Err(Error::new(Status::Config, text));
+            return Err(is_fixed(key));
         }
         let mut settings = self.clone();
         option.put(&mut settings, value)?;

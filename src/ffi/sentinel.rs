@@ -400,7 +400,8 @@ pub unsafe extern "C" fn vigie_sentinel_watch(
 }
 
 /// Changes an option that CONFIGURATION.md marks as dynamic: credentials, db, address map, for connections
-/// made from now on; and the log, at once.
+/// made from now on; and the log, at once. Credentials that belong together, a user and its password, are changed by
+/// vigie_sentinel_configure_all(), which says what becomes of open connections.
 ///
 /// Ownership: key and value are copied.
 /// Blocks: no.
@@ -421,6 +422,36 @@ pub unsafe extern "C" fn vigie_sentinel_configure(
         guard("vigie_sentinel_configure", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
             sentinel.configure(args::text(key, "key")?, args::text(value, "value")?)
+        })
+    }
+}
+
+/// Changes all options that are set in config at the same moment, as vigie_sentinel_configure() changes one: for a password that is renewed, or
+/// another user. Options that cannot be changed may be set there if they are as they were, so that the config of
+/// vigie_sentinel_create() can be used again. New connections use what is set from now on, to Sentinels and data nodes. Existing ones are
+/// replaced, idle ones at once and busy ones when they are done, if the database or the credentials of the data nodes were changed; a session
+/// authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself or
+/// submits on it; a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
+///
+/// Ownership: config is copied.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_CONFIG: an option that is not dynamic differs, or the options do not fit together: then nothing is changed;
+/// VIGIE_ERR_INVALID_ARG: NULL; VIGIE_ERR_INVALID_STATE: another thread is changing the config; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_configure_all(
+    sentinel: *mut vigie_sentinel,
+    config: *const vigie_config,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_configure_all", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            config::read(config, "config", |config| sentinel.configure_all(config))
         })
     }
 }

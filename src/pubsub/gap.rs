@@ -21,6 +21,7 @@ pub(super) enum Cause {
     Silent,
     Link,
     Overflow,
+    Credentials,
 }
 
 impl Cause {
@@ -36,6 +37,11 @@ impl Cause {
              are the same node if it serves on.",
         ),
         (Cause::Overflow, "overflow", "The buffer was full, and `sub.overflow` is `disconnect`."),
+        (
+            Cause::Credentials,
+            "credentials",
+            "User or password were changed, and a connection with RESP2 takes no AUTH beside its subscriptions. With RESP3 there is no gap.",
+        ),
     ];
 
     fn word(self) -> &'static str {

@@ -54,9 +54,10 @@ impl Subscriptions {
         self.list.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The topology may have changed: subscriptions without a connection try again now, on a worker.
+    /// The topology may have changed: subscriptions without a connection try again now, on a worker, and those
+    /// whose credentials were changed authenticate anew.
     pub(crate) fn changed(&self) {
-        let waiting: Vec<_> = self.all().into_iter().filter(|one| one.is_waiting()).collect();
+        let waiting: Vec<_> = self.all().into_iter().filter(|one| one.is_waiting() || one.is_outdated()).collect();
         if !waiting.is_empty() {
             // Without a thread they try again when their pauses are over.
             let _ = worker::run(move || waiting.iter().for_each(|one| one.try_now()));

@@ -15,7 +15,7 @@ use super::link::{Link, Word};
 use super::opening::{self, Opens};
 use super::poller;
 use super::wishes::{Heard, Request, Wishes};
-use crate::config::{ClientSettings, Endpoint, Overflow};
+use crate::config::{ClientSettings, Credentials, Endpoint, Overflow};
 use crate::error::{Error, Result, Status, flags};
 use crate::meter::End;
 use crate::net::{Conn, Role};
@@ -80,6 +80,9 @@ struct State {
     /// Of the replica at the other end, if it can be asked.
     link: Option<Link>,
     failures: Failures,
+    /// What the connection was authenticated with, and whether it takes AUTH beside subscriptions.
+    auth: Credentials,
+    takes_auth: bool,
     /// The buffer was full: the connection is not made anew before half of it is drained.
     overflowed: bool,
 }
@@ -163,6 +166,8 @@ impl Subscription {
             held: Vec::new(),
             link: None,
             failures: Failures::default(),
+            auth: Credentials::default(),
+            takes_auth: false,
             overflowed: false,
         };
         Arc::new_cyclic(|me| Self {
@@ -248,11 +253,40 @@ impl Subscription {
         }
     }
 
+    /// Whether the user or the password of its connection was changed.
+    pub(super) fn is_outdated(&self) -> bool {
+        let auth = &self.router.context.settings().auth;
+        let state = self.lock();
+        matches!(state.stage, Stage::Live(_)) && state.auth != *auth
+    }
+
+    /// Authenticates anew where the connection takes that beside its subscriptions; else it is given up.
+    fn authenticate(&self, state: &mut State) {
+        let auth = self.router.context.settings().auth.clone();
+        let feed = match &state.stage {
+            Stage::Live(feed) if state.auth != auth => Arc::clone(feed),
+            _ => return,
+        };
+        match auth.command().filter(|_| state.takes_auth) {
+            Some(command) => {
+                let mut out = Vec::new();
+                state.wishes.authenticate(&command, &mut out);
+                self.send(state, &feed, &out);
+            }
+            None => {
+                let error = Error::new(Status::Auth, "user or password were changed");
+                state.lose(&feed, Cause::Credentials, &error);
+            }
+        }
+        state.auth = auth;
+    }
+
     /// Makes the next attempt now, because something has changed: the topology that the last one has failed with, or the connection
     /// has ended.
     pub(super) fn try_now(&self) {
         let version = self.router.context.service.version();
         let mut state = self.lock();
+        self.authenticate(&mut state);
         if let Stage::Live(feed) = &state.stage {
             if feed.is_over() {
                 let feed = Arc::clone(feed);
@@ -310,6 +344,8 @@ impl Subscription {
         state.number += 1;
         let (number, stale, version) = (state.number, state.failures.stale, state.failures.version);
         let tried = state.failures.tried.clone();
+        // Before the route: a change in between is found, and at worst told to the server twice.
+        state.auth = self.router.context.settings().auth.clone();
         // The router's locks come before this one.
         drop(state);
         if let Err(closed) = self.router.context.check_open() {
@@ -388,6 +424,7 @@ impl Subscription {
         let now = Instant::now();
         // In RESP2 a connection with subscriptions takes no ROLE: there the word of the Sentinels about the link counts.
         state.link = (route.replica.is_some() && conn.info().protocol >= 3).then(|| Link::new(now));
+        state.takes_auth = conn.info().protocol >= 3;
         let feed = Feed::new(conn, Arc::clone(&route.pool), me);
         state.failures.route_anew();
         state.stage = Stage::Live(Arc::clone(&feed));
@@ -593,7 +630,7 @@ impl State {
             Cause::Lost => End::of(error).unwrap_or(End::Lost),
             Cause::Silent => End::Silent,
             Cause::Switched | Cause::Link => End::Role,
-            Cause::Overflow => End::GivenUp,
+            Cause::Overflow | Cause::Credentials => End::GivenUp,
         });
         self.wishes.lost();
         self.asked = None;

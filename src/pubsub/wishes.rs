@@ -100,6 +100,8 @@ enum Asked {
     Life,
     /// ROLE, on a replica: whether messages arrive there.
     Role,
+    /// AUTH, because the credentials were changed.
+    Auth,
 }
 
 /// What an answer means.
@@ -222,6 +224,12 @@ impl Wishes {
         self.due.push_back(Asked::Role);
     }
 
+    /// Authenticates anew. Only RESP3 allows that beside subscriptions.
+    pub(super) fn authenticate(&mut self, command: &[&[u8]], out: &mut Vec<u8>) {
+        encode::command(out, command);
+        self.due.push_back(Asked::Auth);
+    }
+
     /// Subscribes to every wished name again, on a new connection.
     pub(super) fn connected(&mut self, out: &mut Vec<u8>) {
         let mut all: Vec<_> = self.wished.iter_mut().collect();
@@ -325,6 +333,13 @@ impl Wishes {
             Some(Asked::Ping(text)) => ("PING", text),
             // A refusal is a sign of life, too: the user may not be permitted to PING.
             Some(Asked::Life | Asked::Role) => return Ok(Heard::Nothing),
+            Some(Asked::Auth) => {
+                // Of the line only its code is shown: what follows may quote the command.
+                let code =
+                    String::from_utf8_lossy(line.split(|byte| *byte == b' ').next().unwrap_or_default()).into_owned();
+                let text = format!("{server} refuses the changed user and password: {code}");
+                return Err(Error::new(Status::Auth, text).with_endpoint(server));
+            }
             None => return Err(Error::from_server(line, server)),
         };
         Ok(Heard::Refused(refusal(command, &name, line, server)))
@@ -332,7 +347,7 @@ impl Wishes {
 
     fn pong(&mut self, reply: &Reply, server: &str) -> Result<Heard> {
         match self.due.pop_front() {
-            Some(Asked::Life) => Ok(Heard::Nothing),
+            Some(Asked::Life | Asked::Auth) => Ok(Heard::Nothing),
             Some(Asked::Role) => Ok(Role::parse(reply).map_or(Heard::Nothing, Heard::Role)),
             Some(Asked::Ping(text)) => {
                 let mut pong = ReplyBuilder::new();
@@ -352,7 +367,7 @@ impl Asked {
         let (command, wanted) = match self {
             Asked::Join((kind, name), _) => (kind.words().0, name),
             Asked::Leave((kind, name)) => (kind.words().1, name),
-            Asked::Ping(_) | Asked::Life | Asked::Role => return false,
+            Asked::Ping(_) | Asked::Life | Asked::Role | Asked::Auth => return false,
         };
         word.eq_ignore_ascii_case(command.as_bytes()) && name == wanted.as_slice()
     }

@@ -158,12 +158,14 @@ impl Router {
         replica.follows.as_ref().is_some_and(|at| !leaders.contains(at))
     }
 
-    /// Applies changed options to connections that are made from now on. A change of the database replaces existing connections,
-    /// too.
+    /// Applies changed options to connections that are made from now on. A change of the database or of the
+    /// credentials replaces existing connections, too.
     fn reconfigure(&self, view: &View, settings: &Arc<Settings>) {
         let overlay = self.context.overrides.as_ref().map(|config: &Config| config.overlay(&settings.client));
         let next = overlay.and_then(Result::ok).unwrap_or_else(|| settings.client.clone());
-        let moved = next.db != self.context.settings().db;
+        let last = self.context.settings();
+        let moved = next.db != last.db || next.auth != last.auth;
+        drop(last);
         for (pool, role) in view.pools_with_roles() {
             let expect = if role == "primary" { Expect::Primary } else { Expect::Replica };
             pool.reconfigure(ConnectOptions::of_node(&next, expect), moved);

@@ -46,6 +46,7 @@ pub(crate) enum Cause {
     RoleUnknown,
     Fixed,
     CertificatesKept,
+    CredentialsRefused,
 }
 
 /// A cause as the documentation and the tests see it.
@@ -206,6 +207,13 @@ impl Cause {
             "Files of `tls.ca`, `tls.cert` or `tls.key`, or those for the Sentinels, have changed and are no use: new connections go on \
              with what was read before. Said once for each such change, to the first service that is polled after it.",
         ),
+        row(
+            Self::CredentialsRefused,
+            "credentials_refused",
+            NOTICE,
+            "A data node refuses the user or the password: on a new connection, or with NOAUTH on one that it had accepted, which is replaced. \
+             A token may have expired. Said once for each node after each change of the settings.",
+        ),
     ];
 
     fn word(self) -> &'static str {
@@ -274,6 +282,6 @@ mod tests {
             assert_eq!(Cause::TABLE.iter().filter(|other| other.word == row.word).count(), 1, "{}", row.word);
             assert!(row.kinds != 0 && row.word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.word);
         }
-        assert_eq!(Cause::CertificatesKept as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
+        assert_eq!(Cause::CredentialsRefused as usize + 1, Cause::TABLE.len(), "the last of the enum has a row");
     }
 }

@@ -18,7 +18,7 @@ use super::source::Source;
 use super::table::{self, ServiceRow};
 use super::toll::ServiceFigures;
 use super::watch::WATCHABLE;
-use crate::config::Settings;
+use crate::config::{Config, Settings};
 use crate::error::{Error, Result, Status};
 use crate::log::lines;
 use crate::meter::ClientFigures;
@@ -68,13 +68,22 @@ impl Sentinel {
 
     /// Changes an option that may be changed while the handle is open.
     pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        self.change(&|before| before.with(key, value))
+    }
+
+    /// Changes all options that are set here at the same moment; those that cannot be changed have to be as they are.
+    pub fn configure_all(&self, config: &Config) -> Result<()> {
+        self.change(&|before| config.change(before))
+    }
+
+    fn change(&self, next: &dyn Fn(&Settings) -> Result<Settings>) -> Result<()> {
         if self.is_closed() {
             return Err(closed());
         }
         let one_at_a_time = self.configuring();
         let before = self.settings();
-        let settings = before.with(key, value)?;
-        let about_log = key.starts_with("log.");
+        let settings = next(&before)?;
+        let about_log = settings.log != before.log;
         if about_log {
             check_log(&settings)?;
         }
@@ -84,8 +93,11 @@ impl Sentinel {
         if remapped {
             self.all().iter().for_each(|service| service.remap(&map));
         }
-        self.all().iter().for_each(|service| service.reconfigured());
         drop(one_at_a_time);
+        // Connections that are idle are replaced now, and not with the next call.
+        self.children().iter().for_each(|child| child.changed());
+        // After that, so that no attempt with the former options is remembered.
+        self.all().iter().for_each(|service| service.reconfigured());
         if about_log {
             self.log().configure(&self.settings().log);
             begin_log(self.shared());

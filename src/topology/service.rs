@@ -6,7 +6,7 @@
 //! (finish), and the threads that run discoveries (the [`Driver`]).
 
 use super::announced::Announced;
-use super::cause::Why;
+use super::cause::{Cause, Why};
 use super::connections::ConnectionChange;
 use super::deployment::Membership;
 use super::discovery::Views;
@@ -32,6 +32,7 @@ use crate::time::{Deadline, WriteLease};
 use crate::worker::Host;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -119,6 +120,8 @@ pub struct Service {
     /// The state of the fence, readable without a lock.
     pub(super) write_lease: Arc<WriteLease>,
     pub(super) failover_seq: AtomicU64,
+    /// Which node's refusal of the credentials was told last, and under which settings.
+    refusal_told: AtomicU64,
     state: Lock<DiscoveryState>,
     pub(super) waiters: Condvar,
     pub(super) following: Following,
@@ -195,6 +198,7 @@ impl Service {
             version: AtomicU64::new(0),
             write_lease: Arc::default(),
             failover_seq: AtomicU64::new(0),
+            refusal_told: AtomicU64::new(0),
             state: Lock::new(Rank::Discovery, DiscoveryState::default()),
             waiters: Condvar::new(),
             following: Following::new(),
@@ -279,6 +283,16 @@ impl Service {
     /// What broke since the last discovery began, if anything did.
     pub fn suspicion(&self) -> Option<String> {
         self.state().suspicion.clone()
+    }
+
+    /// This node refuses the credentials. Told once for each node and version of the settings.
+    pub fn tell_refusal(&self, endpoint: &Endpoint, text: String) {
+        let mut hasher = DefaultHasher::new();
+        (self.shared.config_version(), endpoint.to_string()).hash(&mut hasher);
+        let told = hasher.finish();
+        if self.refusal_told.swap(told, Ordering::Relaxed) != told {
+            self.notice(Why::own(Cause::CredentialsRefused, text));
+        }
     }
 
     /// A connection to this node failed or became READONLY: discoveries that began before now do not count.

@@ -92,6 +92,8 @@ static void sentinels(void) {
   REFUSED("key is NULL", NO_OUT, vigie_sentinel_configure(sentinel, NULL, "1", &error));
   REFUSED("value is NULL", NO_OUT, vigie_sentinel_configure(sentinel, "db", NULL, &error));
   GIVES(VIGIE_ERR_CONFIG, vigie_sentinel_configure(sentinel, "nonsense", "1", &error));
+  REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_configure_all(NULL, config, &error));
+  REFUSED("config is NULL", NO_OUT, vigie_sentinel_configure_all(sentinel, NULL, &error));
   CHECK(vigie_sentinel_close(NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
   REFUSED("sentinel is NULL", NO_OUT, vigie_sentinel_close(NULL, INT64_MIN, &error));
 }

@@ -44,6 +44,10 @@ static void sentinels(vigie_sentinel *sentinel) {
   CHECK(vigie_reply_find(known, VIGIE_ROOT, "primary", 7) != VIGIE_NONE);
   vigie_reply_free(known);
   GIVES(VIGIE_OK, vigie_sentinel_configure(sentinel, "db", "0", &error));
+  vigie_config *change = vigie_config_new();
+  GIVES(VIGIE_OK, vigie_config_set(change, "db", "0", &error));
+  GIVES(VIGIE_OK, vigie_sentinel_configure_all(sentinel, change, &error));
+  vigie_config_free(change);
 
   GIVES(VIGIE_OK, vigie_sentinel_exec(sentinel, VIGIE_CMD("MASTER", service()), VIGIE_CALL_TYPED, VIGIE_TIMEOUT_DEFAULT, &known, &error));
   uint32_t quorum = vigie_reply_find(known, VIGIE_ROOT, "quorum", 6);

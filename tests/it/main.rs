@@ -27,6 +27,7 @@ mod bad_input;
 mod c_api;
 mod call_handles;
 mod config_property;
+mod credentials;
 mod deaf;
 mod deployments;
 mod described;

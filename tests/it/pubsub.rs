@@ -775,3 +775,28 @@ fn a_flood_of_messages_delays_a_fence_by_5_ms_at_most() {
     assert!(published.load(Ordering::Relaxed) > 0);
     drop(unread);
 }
+
+#[test]
+fn a_subscription_over_tls_hears_in_order_and_is_made_anew() {
+    let ca = Ca::new();
+    let plan = TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
+    let d = Deployment::new("tls-sub").replicas(0).sentinels(0).tls(plan).start();
+    let node = d.node("mymaster-0");
+    let sentinel = told(&node.addr(), &[]);
+    let client = to_primary(&handle(&sentinel, &[("tls", "on"), ("tls.ca", &ca.file())]), &[]);
+    let mut listener = Listener::on(&client, "SUBSCRIBE news");
+    // Messages of many records, and many messages in one.
+    let large = "x".repeat(100_000);
+    for n in 0..200 {
+        let text = if n % 50 == 0 { format!("{n} {large}") } else { n.to_string() };
+        ok(&client, &format!("PUBLISH news {}", text.replace(' ', "-")));
+    }
+    for n in 0..200 {
+        let heard = listener.next();
+        assert!(heard.starts_with(&format!("message news {n}")) && (heard.len() > 100_000) == (n % 50 == 0), "{n}");
+    }
+    node.cmd(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(listener.gap().cause, "lost");
+    ok(&client, "PUBLISH news again");
+    assert_eq!(listener.next(), "message news again");
+}

@@ -1,0 +1,146 @@
+//! Credentials that change while everything runs: calls, sessions, subscriptions and Sentinels go on under the next user, and what a server
+//! refuses is told.
+
+use crate::calls;
+use crate::completions;
+use crate::support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use calls::*;
+use support::*;
+use vigie::client::{Client, Subscription, Timeout};
+use vigie::error::Status;
+use vigie::queue::{Event, Queue, kind};
+use vigie::time::Deadline;
+
+const SOON: Duration = Duration::from_secs(30);
+/// What both users may do.
+const ALL: [&str; 4] = ["resetchannels", "~*", "&*", "+@all"];
+
+fn allow(node: &Node, user: &str, password: &str) {
+    let password = format!(">{password}");
+    node.cmd(&[&["ACL", "SETUSER", user, "reset", "on", &password][..], &ALL].concat());
+}
+
+/// How many connections this user has there, by the server's account.
+fn connections(node: &Node, user: &str) -> usize {
+    let list = node.cmd(&["CLIENT", "LIST"]).text();
+    list.lines().filter(|line| line.split(' ').any(|word| word == format!("user={user}"))).count()
+}
+
+struct Listener {
+    _sub: Arc<Subscription>,
+    queue: Arc<Queue>,
+    events: Vec<Event>,
+}
+
+impl Listener {
+    fn new(client: &Client) -> Self {
+        let queue = completions::queue(64);
+        let sub = client.subscription(&queue, 1, None).expect("an open client");
+        sub.exec(&[b"SUBSCRIBE", b"news"], Timeout::Ms(30_000)).expect("subscribed");
+        Self { _sub: sub, queue, events: Vec::new() }
+    }
+
+    /// What comes up to this message, as JSON.
+    fn until(&mut self, message: &str) -> Vec<String> {
+        let mut came = Vec::new();
+        let end = Deadline::after(SOON);
+        loop {
+            assert!(!end.is_over(), "{message} did not come: {came:?}");
+            while self.events.is_empty() && !end.is_over() {
+                self.queue.drain(end, &mut self.events, 100);
+            }
+            for event in self.events.drain(..) {
+                came.push(event.outcome.map_or_else(|error| error.to_string(), |reply| json(&reply.expect("a reply"))));
+            }
+            if came.iter().any(|text| text.contains(message)) {
+                return came;
+            }
+        }
+    }
+}
+
+#[test]
+fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentinels() {
+    let d = Deployment::new("credentials").replicas(0).sentinels(1).quorum(1).start();
+    let (node, watch) = (d.node("mymaster-0"), d.sentinel_nodes().remove(0));
+    for server in [&node, &watch] {
+        allow(server, "ada", "one");
+        allow(server, "bea", "two");
+    }
+    let of = |user: &str, password: &str| {
+        config(&[
+            ("auth.username", user),
+            ("auth.password", password),
+            ("sentinel.username", user),
+            ("sentinel.password", password),
+        ])
+    };
+    let first = [("auth.username", "ada"), ("auth.password", "one"), ("sentinel.username", "ada")];
+    let sentinel = sentinel_of(&d, &[&first[..], &[("sentinel.password", "one")]].concat());
+    let old = sentinel_of(&d, &[&first[..], &[("sentinel.password", "one"), ("protocol", "2")]].concat());
+    let (client, client2) = (to_primary(&sentinel, &[]), to_primary(&old, &[]));
+    let (own, busy) = (client.session(None).expect("a session"), client.session(None).expect("a session"));
+    assert_eq!(
+        ok(&own, "SELECT 3") + &ok(&own, "SET k v") + &ok(&busy, "MULTI") + &ok(&busy, "SET in it"),
+        "OKOKOKQUEUED"
+    );
+    let (mut three, mut two) = (Listener::new(&client), Listener::new(&client2));
+    ok(&client, "GET k");
+    let waits = spawn({
+        let client = Arc::clone(&client);
+        move || cmd(&client, "BLPOP jobs 20").map(|reply| json(&reply))
+    });
+    eventually("it waits", SOON, || node.info("clients")["blocked_clients"] == "1");
+    // Options that cannot change, and a config that does not fit together, change nothing.
+    let fixed = config(&[("auth.username", "bea"), ("auth.password", "two"), ("pool.max", "3")]);
+    fails(Status::Config, sentinel.configure_all(&fixed));
+    assert_eq!(ok(&client, "ACL WHOAMI"), "ada");
+
+    for handle in [&sentinel, &old] {
+        handle.configure_all(&of("bea", "two")).expect("dynamic options");
+    }
+    assert_eq!(ok(&client, "ACL WHOAMI") + &ok(&own, "ACL WHOAMI") + &ok(&own, "GET k"), "beabeav");
+    assert_eq!(json(&cmd(&busy, "EXEC").expect("as the user that began it")), "[\"OK\"]");
+    assert_eq!(ok(&busy, "ACL WHOAMI"), "bea");
+    ok(&client, "RPUSH jobs one");
+    assert_eq!(join(&waits).expect("an element"), "[\"jobs\",\"one\"]");
+    eventually("nobody is ada at the node", SOON, || connections(&node, "ada") == 0);
+    eventually("nobody is ada at the Sentinel", SOON, || connections(&watch, "ada") == 0);
+    for server in [&node, &watch] {
+        server.cmd(&["ACL", "DELUSER", "ada"]);
+    }
+    eventually("both listen", SOON, || node.cmd(&["PUBLISH", "news", "last"]).int() == Some(2));
+    let (of_three, of_two) = (three.until("last"), two.until("last"));
+    assert!(!of_three.iter().any(|text| text.contains("gap_ms")), "{of_three:?}");
+    assert!(of_two.iter().any(|text| text.contains("\"cause\":\"credentials\"")), "{of_two:?}");
+    assert_eq!(ok(&client, "ACL WHOAMI") + &ok(&own, "ACL WHOAMI"), "beabea");
+
+    // What a server refuses is told once, and a right password heals it.
+    let queue = completions::queue(100);
+    sentinel.watch(kind::NOTICE, &queue, 7).expect("a watch");
+    sentinel.configure("auth.password", "wrong").expect("a dynamic option");
+    for _ in 0..3 {
+        fails(Status::Auth, cmd(&client, "GET k"));
+    }
+    let refused = ok_is_refused(&own);
+    assert!(refused.contains("WRONGPASS") && refused.contains("nothing was sent"), "{refused}");
+    let mut events = Vec::new();
+    queue.drain(Deadline::after(SOON), &mut events, 100);
+    let notices: Vec<_> =
+        events.into_iter().filter_map(|event| event.outcome.ok().flatten()).map(|map| json(&map)).collect();
+    let told = notices.iter().filter(|text| text.contains("credentials_refused")).count();
+    assert!(told == 1 && !notices.concat().contains("wrong"), "{notices:?}");
+    sentinel.configure("auth.password", "two").expect("a dynamic option");
+    // An attempt with the wrong password may be under way, and its callers share its outcome.
+    eventually("the right password heals it", SOON, || cmd(&client, "ACL WHOAMI").is_ok());
+    assert_eq!(ok(&client, "ACL WHOAMI") + &ok(&own, "ACL WHOAMI"), "beabea");
+}
+
+/// The message of a session's command whose credentials are refused.
+fn ok_is_refused(own: &Client) -> String {
+    fails(Status::Auth, cmd(own, "GET k")).message().to_owned()
+}
