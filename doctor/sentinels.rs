@@ -15,7 +15,9 @@ type Answers = BTreeMap<String, std::result::Result<Reply, String>>;
 
 fn ask_all(sentinel: &Arc<Sentinel>, words: &[&str], wanted: &Wanted) -> Answers {
     let command: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let Ok(all) = sentinel.exec(&command, To::All, true, wanted.deadline()) else { return Answers::new() };
+    // Where all refuse it is an error, and what each said is its reply.
+    let asked = sentinel.exec(&command, To::All, true, wanted.deadline());
+    let Some(all) = asked.map_or_else(|error| error.reply().cloned(), Some) else { return Answers::new() };
     let ids: Vec<u32> = all.children(0).collect();
     let answer = |id: u32| match all.error_line(id) {
         Some(line) => Err(String::from_utf8_lossy(line).into_owned()),
