@@ -46,7 +46,8 @@ impl Nodes {
     /// What they have counted.
     pub(super) fn rows(&self) -> Vec<NodeRow> {
         let known = self.0.lock();
-        let mut rows = known.others.clone();
+        let mut rows = Vec::with_capacity(known.others.len() + known.meters.len());
+        rows.extend(known.others.iter().cloned());
         let row = |(endpoint, role, meter): &(String, &'static str, Arc<NodeMeter>)| NodeRow {
             endpoint: endpoint.clone(),
             role,

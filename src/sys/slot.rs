@@ -55,7 +55,9 @@ pub enum Seen<T> {
 }
 
 /// Makes a slot and its completer, and runs `wait` with both. Returns only after the completer is gone.
-#[inline]
+// In a model its frame has to end with it: a slot that goes too early is seen by what is written over it.
+#[cfg_attr(loom, inline(never))]
+#[cfg_attr(not(loom), inline)]
 pub fn scope<T, R>(wait: impl FnOnce(&Slot<T>, Completer<T>) -> R) -> R {
     let slot = Slot { state: AtomicU32::new(0), value: UnsafeCell::new(None) };
     let outlive = Outlive(&slot);
