@@ -22,7 +22,7 @@ const HEAD: &str = "# Instructions in user space for one GET of 64 bytes, as tes
 /// The ways to send a command, and how many commands are counted.
 const WAYS: &[(&str, u64)] = &[("exec", 2000), ("submit", 20_480)];
 /// The clock decides a little: of so many runs the best is taken.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 
 /// What the counts depend on besides our own code.
 fn toolchain() -> String {

@@ -120,15 +120,18 @@ impl<'a> Command<'a> {
 /// `*3\r\n` or `$3\r\n`: the number, and where the next byte is.
 #[inline(always)]
 fn head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
-    // Most numbers have one digit.
-    if let Some(&[kind, digit @ b'0'..=b'9', b'\r', b'\n']) = list.get(at..at + 4) {
-        if kind == first {
-            return Ok((usize::from(digit - b'0'), at + 4));
+    // Most numbers have one digit, or two.
+    match list.get(at..at + 5) {
+        Some(&[kind, digit @ b'0'..=b'9', b'\r', b'\n', _]) if kind == first => Ok((usize::from(digit - b'0'), at + 4)),
+        Some(&[kind, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n']) if kind == first => {
+            Ok((usize::from(ten - b'0') * 10 + usize::from(one - b'0'), at + 5))
         }
+        _ => long_head(list, at, first),
     }
-    long_head(list, at, first)
 }
 
+#[cold]
+#[inline(never)]
 fn long_head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
     if list.get(at) != Some(&first) {
         return Err(fault(at, if first == b'*' { "no command begins here" } else { "no argument begins here" }));
@@ -159,7 +162,8 @@ fn long_head(list: &[u8], at: usize, first: u8) -> Result<(usize, usize)> {
 fn argument(list: &[u8], at: usize) -> Result<Range<usize>> {
     let (len, start) = head(list, at, b'$')?;
     let end = start + len;
-    if list.get(end..end + 2) != Some(b"\r\n") {
+    // Compared byte by byte: built for size, a comparison of slices is a call.
+    if !matches!(list.get(end..end + 2), Some([b'\r', b'\n'])) {
         return Err(fault(at, "an argument is not as long as it says"));
     }
     Ok(start..end)
