@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use vigie::client::{MetricInfo, connection_ends, metric_infos, stats_maps};
+use vigie::client::{MetricInfo, connection_ends, metric_infos, stats_maps, times_map};
 use vigie::config::{Config, Described};
 use vigie::error::Status;
 use vigie::log::{self, line_map};
@@ -113,7 +113,7 @@ sixteen cover each doubling from 1 µs to 134 s, and added up here.
 
 `vigie_sentinel_stats()` gives the same for a whole handle, with what failovers have cost each service ([handle](#handle)): there the
 clients of a service and target are one map, and those that were freed stay in it. `vigie_sentinel_metrics()` gives that as
-[text for Prometheus](#metrics).
+[text for Prometheus](#metrics). `vigie_call_times()` says where the time of one call went that has a call handle ([times](#times)).
 ";
 
 const METRICS_HEAD: &str = "
@@ -325,7 +325,8 @@ fn errors_md_is_what_the_status_table_says() {
 
 #[test]
 fn statistics_md_topology_md_and_events_md_are_what_the_tables_of_the_maps_say() {
-    let mut page = maps_page(STATISTICS_HEAD, &stats_maps());
+    let maps: Vec<_> = stats_maps().into_iter().chain([times_map()]).collect();
+    let mut page = maps_page(STATISTICS_HEAD, &maps);
     page.push_str(&ends());
     page.push_str(METRICS_HEAD);
     for MetricInfo { name, kind, labels, help } in metric_infos() {

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use std::time::Instant;
 
 use super::{CallFlags, Client, Timeout};
@@ -16,10 +17,61 @@ use crate::error::{Error, Result, Status};
 use crate::plan::Plan;
 use crate::pool::UNBLOCKING;
 use crate::queue::Queue;
-use crate::resp::{Kind, Reply, encode};
+use crate::resp::fields::{
+    self, Field, MapInfo,
+    Value::{Bool, Int, TextOrNull},
+    field,
+};
+use crate::resp::{Kind, Reply, ReplyBuilder, encode};
+use crate::submit::{Spent, Submission, Times};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 use crate::time::Deadline;
+
+const TIMES: &[Field<Spent>] = &[
+    field(
+        "total_us",
+        Int(|of| us(of.total())),
+        "µs",
+        "From the beginning of the call until its end, or until now. The next four add up to it.",
+    ),
+    field(
+        "queue_us",
+        Int(|of| us(of.queue)),
+        "µs",
+        "Before it was sent: waiting for its turn, for the primary to be known, or for a connection.",
+    ),
+    field(
+        "fence_us",
+        Int(|of| us(of.fence)),
+        "µs",
+        "Held back by the fence, or by `write.majority_ms`, until it was sent.",
+    ),
+    field(
+        "wire_us",
+        Int(|of| us(of.wire)),
+        "µs",
+        "From the start of an attempt until its outcome, all attempts together.",
+    ),
+    field("retry_us", Int(|of| us(of.retry)), "µs", "After a failed attempt, until the next one."),
+    field("attempts", Int(|of| i64::from(of.attempts)), "", "How often it was sent."),
+    field(
+        "endpoint",
+        TextOrNull(|of| of.endpoint.as_deref().map(Into::into)),
+        "",
+        "The node of the last attempt: `host:port`. NULL: it was not sent.",
+    ),
+    field("over", Bool(|of| of.is_over()), "", "Whether it is over."),
+];
+
+fn us(time: Duration) -> i64 {
+    time.as_micros() as i64
+}
+
+/// The map of [`CallHandle::times`], for STATISTICS.md.
+pub fn times_map() -> MapInfo {
+    fields::describe("times", TIMES)
+}
 
 /// A handle for one call after another.
 pub struct CallHandle {
@@ -36,6 +88,8 @@ struct Progress {
     running: Option<Running>,
     /// That of the latest call.
     token: u64,
+    /// Where the time of the latest call went.
+    times: Option<Arc<Times>>,
 }
 
 /// A call that is under way.
@@ -47,6 +101,7 @@ struct Running {
     blocks: bool,
     begun: Instant,
     ending: Ending,
+    times: Arc<Times>,
 }
 
 /// How far a cancellation is.
@@ -96,9 +151,11 @@ impl CallHandle {
                 format!("{name} was not sent: the call was cancelled before it began"),
             ));
         }
-        let (queue, token) = self.next()?;
-        client.cmds_submit(commands, flags, timeout, &queue, token)?;
-        self.await_end(Running { queue, token, name, blocks, begun: Instant::now(), ending: Ending::Not })
+        let times = Arc::new(Times::new());
+        let (queue, token) = self.next(&times)?;
+        let submission = Submission { commands, flags, timeout, queue: &queue, token, times: Some(&times) };
+        client.submit(submission).inspect_err(|_| times.over())?;
+        self.await_end(Running { queue, token, name, blocks, begun: Instant::now(), ending: Ending::Not, times })
     }
 
     /// Goes on with the call that was interrupted.
@@ -128,8 +185,18 @@ impl CallHandle {
         }
     }
 
+    /// Where the time of the call went that runs, or ran last.
+    pub fn times(&self) -> Result<Reply> {
+        let times = self.state.lock().times.clone();
+        let none = || Error::new(Status::InvalidState, "no call was made with this call handle");
+        let spent = times.ok_or_else(none)?.spent();
+        let mut out = ReplyBuilder::new();
+        fields::write(&mut out, TIMES, &spent);
+        out.try_finish()
+    }
+
     /// The queue for the next call, and its token there.
-    fn next(&self) -> Result<(Arc<Queue>, u64)> {
+    fn next(&self, times: &Arc<Times>) -> Result<(Arc<Queue>, u64)> {
         let mut state = self.state.lock();
         if let Some(running) = &state.running {
             let text = format!(
@@ -142,6 +209,7 @@ impl CallHandle {
             state.queue = Some(Queue::create(1)?);
         }
         state.token += 1;
+        state.times = Some(Arc::clone(times));
         let token = state.token;
         state.queue.clone().map(|queue| (queue, token)).ok_or_else(|| Error::new(Status::Internal, "no queue"))
     }
@@ -207,6 +275,7 @@ impl Running {
 
     /// What the caller gets.
     fn over(self, outcome: Result<Option<Reply>>) -> Result<Reply> {
+        self.times.over();
         let reply = outcome?.ok_or_else(|| Error::new(Status::Internal, "a completion without a reply"))?;
         // The server has ended the blocking command as it was asked to: it has taken nothing.
         let is_unblocked = matches!(self.ending, Ending::Asked(_)) && reply.kind(0) == Kind::Null;

@@ -24,7 +24,7 @@ use crate::pool::{Loan, Pool, SubmitLane};
 use crate::queue::{Driven, Queue, Reservation, Source};
 
 use crate::resp::{Reply, list};
-use crate::submit::Submission;
+use crate::submit::{Submission, Times};
 use crate::sys::random;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock, Locked};
@@ -99,6 +99,8 @@ struct LineCall {
     deadline: Deadline,
     /// A caller waits for it, which judges an error reply itself.
     is_awaited: bool,
+    /// Of a call with a call handle.
+    times: Option<Arc<Times>>,
     state: Lock<CallState>,
 }
 
@@ -252,7 +254,8 @@ pub(super) fn submit(session: &Arc<Session>, client: &Arc<Shared>, submission: S
     let calls = parts.into_iter().map(|(part, deadline)| {
         context.count_call();
         let credit = credits.next_of(part.len());
-        LineCall::new(session, client.another(), Arc::clone(&bytes), part, form, deadline, credit)
+        let call = LineCall::new(session, client.another(), Arc::clone(&bytes), part, form, deadline, credit);
+        LineCall { times: submission.times.cloned(), ..call }
     });
     let calls: Vec<_> = calls.map(Arc::new).collect();
     add_calls(session, calls);
@@ -415,6 +418,7 @@ fn start_next(session: &Arc<Session>) -> bool {
     match gate::check_in_session(context, &plan, &call.deadline, gate_wait) {
         Ok(failover_seq) => start(session, &call, &plan, failover_seq),
         Err(error) if error.status() == Status::Fenced => {
+            call.times.iter().for_each(|times| times.held_back());
             call.state.lock().gate_wait.note();
             context.service.check_fence();
             context.service.freshen();
@@ -460,6 +464,8 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     }
     link.marks.note(plan);
     state.waiting.pop_front();
+    // Before it can be answered.
+    call.times.iter().for_each(|times| times.started(pool.name()));
     state.started += 1;
     state.blocking += usize::from(plan.blocks.is_some());
     drop(state);
@@ -637,7 +643,7 @@ impl LineCall {
     ) -> Self {
         let state = CallState { credit, gate_wait: GateWait::default(), cancelled: false, on: None };
         let (session, state) = (Arc::clone(session), Lock::new(Rank::SessionCall, state));
-        Self { session, client, bytes, part, form, deadline, is_awaited: false, state }
+        Self { session, client, bytes, part, form, deadline, is_awaited: false, times: None, state }
     }
 
     fn plan(&self) -> Result<Plan<'_>> {
@@ -768,6 +774,7 @@ impl LineCall {
 
 impl Completion for LineCall {
     fn complete(self: Arc<Self>, outcome: Outcome) {
+        self.times.iter().for_each(|times| times.ended());
         let (result, blocks) = match self.plan() {
             Ok(plan) => (self.settle(&plan, outcome), plan.blocks.is_some()),
             Err(error) => (Err(error), false),

@@ -28,7 +28,7 @@ use crate::topology::Sentinel;
 use session::{Session, executed};
 use shared::Shared;
 
-pub use call_handle::CallHandle;
+pub use call_handle::{CallHandle, times_map};
 pub use metrics::{MetricInfo, metric_infos};
 pub use scan::ScanLoop;
 pub use stats::{connection_ends, stats_maps};
@@ -265,13 +265,17 @@ impl Client {
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
+        self.submit(Submission { commands, flags, timeout, queue, token, times: None })
+    }
+
+    fn submit(&self, submission: Submission<'_>) -> Result<()> {
+        let Submission { flags, timeout, .. } = submission;
         let context = self.shared.context();
         if timeout == Timeout::DontWait {
             return Err(context.report(no_time("the list")));
         }
         refuse_typed(flags)?;
         context.check_open()?;
-        let submission = Submission { commands, flags, timeout, queue, token };
         let taken = match &self.session {
             Some(session) => line::submit(session, &self.shared, submission),
             None => self.shared.submit(submission),

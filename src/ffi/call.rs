@@ -126,6 +126,33 @@ pub unsafe extern "C" fn vigie_call_wait(
     }
 }
 
+/// Where the time of the call went that runs with this handle, or ran last: a MAP with total_us, queue_us, fence_us, wire_us, retry_us,
+/// attempts, endpoint and over; STATISTICS.md ("times") says what each is. Calls without a handle have nothing of it.
+/// docs/tracing.md maps it to the names of OpenTelemetry.
+///
+/// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+/// Blocks: no.
+/// Threads: any thread, also while another one runs or waits for the call.
+/// Errors: VIGIE_ERR_INVALID_STATE: no call was made with it; VIGIE_ERR_INVALID_ARG: call is NULL; VIGIE_ERR_LIMIT: no memory for the
+/// reply; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_call_times(
+    call: *const vigie_call,
+    out: *mut *mut vigie_reply,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_call_times", err, || {
+            reply::put(out, handle::borrow(call, "call")?.times()?);
+            Ok(())
+        })
+    }
+}
+
 /// Cancels the call that runs with this handle, or the next one if none does; the handle stays cancelled. The call ends with
 /// VIGIE_ERR_CANCELLED in the thread that waits for it. A blocking command is ended by the server (CLIENT UNBLOCK) if that
 /// takes no more than 50 ms and the server speaks RESP3 and lets the user do it: an element that it has taken all the

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use super::order::OrderClass;
 use super::pending::PendingQueue;
+use super::times::Times;
 use crate::call::durable::{self, Need};
 use crate::call::judge::{self, Verdict, judge};
-use crate::call::{Attempt, Way};
+use crate::call::{Attempt, Way, gate};
 use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Plan, Stretch};
@@ -68,6 +69,8 @@ pub(super) struct Call {
     /// Its number, in the order of submission.
     pub(super) order: u64,
     pub(super) profile: CallProfile,
+    /// Of a call with a call handle.
+    pub(super) times: Option<Arc<Times>>,
     /// It may have to be sent again by the body of a script.
     pub(super) scripts: bool,
     pub(super) state: Lock<CallState>,
@@ -178,9 +181,12 @@ impl Call {
         of_list: Option<Instant>,
     ) -> bool {
         let submit_lane = Arc::clone(&in_flight.submit_lane);
+        // Before it can be answered.
+        self.times.iter().for_each(|times| times.started(in_flight.way.route.pool.name()));
         self.lock().in_flight = Some(in_flight);
         let started = submit_lane.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);
         let Err(cause) = started else { return true };
+        self.times.iter().for_each(|times| times.ended());
         let in_flight = self.lock().in_flight.take();
         match in_flight {
             // Another lane would have no memory for it, either.
@@ -194,6 +200,15 @@ impl Call {
         self.lock().in_flight = Some(in_flight);
         Arc::clone(self).complete(Err(Failure::unsent(cause)));
         true
+    }
+
+    /// Notes that it is held back, if somebody asks where its time goes.
+    pub(super) fn note_if_held_back(&self) {
+        if let Some(times) =
+            self.times.as_ref().filter(|_| !self.profile.reads && gate::is_shut(&self.router().context))
+        {
+            times.held_back();
+        }
     }
 
     /// The kind of lane that it needs.
@@ -273,6 +288,7 @@ impl Completion for Call {
         let (in_flight, retried) = (state.in_flight.take(), state.attempt.is_some());
         drop(state);
         let Some(in_flight) = in_flight else { return };
+        self.times.iter().for_each(|times| times.ended());
         let pending = Arc::clone(&self.pending);
         let outcome = in_flight.arrive(&self, outcome);
         let ended = match outcome {

@@ -3,13 +3,14 @@
 //! Guarantees: a submit never waits. An accepted call is completed exactly once; calls for the primary start in the order of their
 //! submission, also after a failure. Leaves to others: attempts and what they mean (call), completions and drains (queue).
 //!
-//! `order` decides which call may start (pure), `pending` is the queue of calls that cannot start at once, `opening` opens
+//! `order` decides which call may start (pure), `pending` is the queue of calls that cannot start at once, `times` is where the time of a call goes, `opening` opens
 //! connections for them, `call` is one call.
 
 mod call;
 mod opening;
 mod order;
 mod pending;
+mod times;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
 use order::OrderClass;
 use pending::PendingQueue;
+pub(crate) use times::{Spent, Times};
 
 use crate::call::durable::{self, Need};
 use crate::call::{Way, gate};
@@ -51,6 +53,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) queue: &'a Arc<Queue>,
     /// Of its completion; with `EACH` that of the first command, and the next command has the next number.
     pub(crate) token: u64,
+    /// Of a call with a call handle: where its time goes.
+    pub(crate) times: Option<&'a Arc<Times>>,
 }
 
 /// One call of a submission.
@@ -139,6 +143,7 @@ impl Submitter {
                 deadline: part.deadline,
                 order: self.next.fetch_add(1, Ordering::Relaxed),
                 profile: part.profile,
+                times: submission.times.cloned(),
                 scripts: part.scripts && !flags.has(CallFlags::NO_RETRY),
             })
         };
@@ -231,7 +236,10 @@ impl Submitter {
             let pending = self.pending(calls[0].profile.class);
             let source: Arc<dyn Source> = Arc::clone(pending) as Arc<dyn Source>;
             queue.attach(&source);
-            calls[started..].iter().for_each(|call| pending.push(Arc::clone(call), chosen.clone()));
+            calls[started..].iter().for_each(|call| {
+                call.note_if_held_back();
+                pending.push(Arc::clone(call), chosen.clone());
+            });
         }
     }
 

@@ -388,6 +388,7 @@ impl PendingQueue {
             }
             Err(Step::Again(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
+                    call.note_if_held_back();
                     self.lock().order.note_gated(call.order);
                     // The gate may be shut for want of a majority.
                     router.context.service.check_fence();

@@ -81,6 +81,7 @@ ranks! {
     Certificates    state "Connector.loaded (net/tls/connector)"  "the certificates and keys that were read"
     TlsOut          state "Tls.out (net/tls/channel)"             "a connection's ciphertext on its way to the kernel"
     TlsSession      state "Tls.session (net/tls/channel)"         "the TLS session of a connection"
+    CallTimes       state "Times (submit/times)"                    "where the time of a call with a call handle goes"
     News            state "Shared.news (topology/shared)"         "connections that are to be told of"
     Buried          state "Shared.buried (topology/shared)"       "what clients had counted that are gone"
     Nodes           state "Nodes (route/nodes)"                     "the meters of a client's nodes"

@@ -328,6 +328,9 @@ static void call_handle(vigie_client *client) {
   GIVES(VIGIE_OK, vigie_call_cmds_exec(call, client, list, sizeof list - 1, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error));
   CHECK(vigie_reply_type(reply, VIGIE_ROOT) == VIGIE_TYPE_ARRAY && vigie_reply_count(reply, VIGIE_ROOT) == 1);
   vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_call_times(call, &reply, &error));
+  CHECK(vigie_reply_int(reply, vigie_reply_find(reply, VIGIE_ROOT, "attempts", 8), 0) == 1);
+  vigie_reply_free(reply);
   GIVES(VIGIE_ERR_INVALID_STATE, vigie_call_wait(call, NULL, &error));
   CHECK(!vigie_call_is_cancelled(call));
   GIVES(VIGIE_OK, vigie_call_cancel(call, &error));

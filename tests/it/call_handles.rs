@@ -7,11 +7,13 @@ use crate::support;
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use calls::*;
+use stage::tables::Seen;
 use stage::{SOON, stage};
 use support::*;
-use vigie::client::{CallFlags, CallHandle, Client, Timeout};
+use vigie::client::{CallFlags, CallHandle, Client, Timeout, times_map};
 use vigie::error::{Result, Status, flags};
 use vigie::resp::Reply;
 
@@ -41,6 +43,63 @@ fn a_call_handle_runs_what_a_client_runs() {
     let wrong = fails(Status::Server, exec(&call, &client, "INCR k", Timeout::Default));
     assert_eq!(wrong.server_code(), "ERR");
     fails(Status::InvalidState, call.wait());
+}
+
+/// A number of where the time of the call went.
+fn spent(call: &CallHandle, key: &str) -> i64 {
+    let times = call.times().expect("a call was made");
+    times.int(times.find(0, key.as_bytes()).expect("the key")).unwrap_or(-1)
+}
+
+fn add_up(call: &CallHandle) {
+    let parts: i64 = ["queue_us", "fence_us", "wire_us", "retry_us"].iter().map(|key| spent(call, key)).sum();
+    let total = spent(call, "total_us");
+    assert!((0..=4).contains(&(total - parts)), "rounded down each: {}", json(&call.times().unwrap()));
+}
+
+#[test]
+fn a_handle_says_where_the_time_of_its_call_went() {
+    let stage = stage(2, &[]);
+    let (client, call) = (to_primary(&stage.sentinel, &[]), Arc::new(CallHandle::default()));
+    fails(Status::InvalidState, call.times());
+    exec(&call, &client, "SET k v", Timeout::Default).expect("it runs");
+    let (mut seen, maps) = (Seen::default(), [times_map()]);
+    seen.check(&call.times().unwrap(), 0, &maps[0], &maps);
+    let told = call.times().unwrap();
+    assert_eq!(told.bytes(told.find(0, b"endpoint").unwrap()), Some(stage.p.addr().as_bytes()));
+    assert_eq!((spent(&call, "attempts"), spent(&call, "over"), spent(&call, "fence_us")), (1, 1, 0));
+    add_up(&call);
+
+    // On the wire, and again after a lost connection.
+    stage.p.fault("GET slow", Fault::Delay(Duration::from_millis(100)));
+    let _ = exec(&call, &client, "GET slow", Timeout::Default);
+    assert!(spent(&call, "wire_us") >= 100_000 && spent(&call, "attempts") == 1);
+    stage.p.fault_times("GET lost", 1, Fault::Close);
+    exec(&call, &client, "GET lost", Timeout::Default).expect("a read is sent again");
+    assert_eq!(spent(&call, "attempts"), 2);
+    add_up(&call);
+
+    // Held back; it is told while it lasts.
+    stage.begin(0);
+    stage.told.wait_fence(true, "+try-failover");
+    let write = start(&call, &client, "SET k held");
+    eventually("it is held back", SOON, || spent(&call, "fence_us") > 1000);
+    assert_eq!((spent(&call, "over"), spent(&call, "attempts")), (0, 0));
+    stage.abort(0, "not-elected");
+    assert_eq!(text(&join(&write).expect("it went out")), "OK");
+    let held = spent(&call, "fence_us");
+    assert!(held > 1000 && spent(&call, "attempts") == 1, "{}", json(&call.times().unwrap()));
+    add_up(&call);
+
+    // In a session, too.
+    let session = client.session(None).unwrap();
+    exec(&call, &session, "SELECT 0", Timeout::Default).expect("it runs");
+    assert_eq!((spent(&call, "attempts"), spent(&call, "over"), spent(&call, "fence_us")), (1, 1, 0));
+    add_up(&call);
+    stage.p.down();
+    let _ = exec(&call, &client, "SET k v", Timeout::Ms(50));
+    assert_eq!(spent(&call, "over"), 1, "also if it failed");
+    add_up(&call);
 }
 
 /// It counts also if it came before the call, and stays.

@@ -1,0 +1,150 @@
+//! Where the time of a call went, for who asks: a call with a call handle.
+//!
+//! Guarantees: the parts add up to the whole. Other calls have none of it, and no clock is read for them. Leaves to others: when a call
+//! is held back, starts and is answered (call, pending, client/line), and who asks (client/call_handle).
+
+use std::time::Duration;
+
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
+use crate::time::Instant;
+
+/// Where the time of one call goes.
+pub(crate) struct Times(Lock<Spent>);
+
+/// Where it went until now.
+#[derive(Debug, Clone)]
+pub(crate) struct Spent {
+    begun: Instant,
+    /// Since when it has been where it is: waiting, or on the wire.
+    since: Instant,
+    /// Since when it has been held back.
+    held_since: Option<Instant>,
+    on_wire: bool,
+    over: bool,
+    /// Waiting for its turn, the primary or a connection.
+    pub(crate) queue: Duration,
+    /// Held back at the gate.
+    pub(crate) fence: Duration,
+    /// From the start of an attempt to its outcome.
+    pub(crate) wire: Duration,
+    /// Waiting after a failed attempt.
+    pub(crate) retry: Duration,
+    /// How often it was started.
+    pub(crate) attempts: u32,
+    /// The node of the last attempt.
+    pub(crate) endpoint: Option<String>,
+}
+
+impl Times {
+    /// For a call that begins now.
+    pub(crate) fn new() -> Self {
+        Self(Lock::new(Rank::CallTimes, Spent::at(Instant::now())))
+    }
+
+    /// The call is held back at the gate.
+    pub(crate) fn held_back(&self) {
+        self.0.lock().held_since.get_or_insert_with(Instant::now);
+    }
+
+    /// An attempt starts.
+    pub(crate) fn started(&self, endpoint: &str) {
+        let mut spent = self.0.lock();
+        spent.close(Instant::now());
+        spent.on_wire = true;
+        spent.attempts += 1;
+        spent.endpoint = Some(endpoint.to_owned());
+    }
+
+    /// The attempt has an outcome, or was not started after all.
+    pub(crate) fn ended(&self) {
+        let mut spent = self.0.lock();
+        spent.close(Instant::now());
+        spent.on_wire = false;
+    }
+
+    /// The call is over.
+    pub(crate) fn over(&self) {
+        let mut spent = self.0.lock();
+        spent.close(Instant::now());
+        spent.over = true;
+    }
+
+    /// Where the time went until now.
+    pub(crate) fn spent(&self) -> Spent {
+        let mut spent = self.0.lock().clone();
+        spent.close(Instant::now());
+        spent
+    }
+}
+
+impl Spent {
+    fn at(now: Instant) -> Self {
+        Self {
+            begun: now,
+            since: now,
+            held_since: None,
+            on_wire: false,
+            over: false,
+            queue: Duration::ZERO,
+            fence: Duration::ZERO,
+            wire: Duration::ZERO,
+            retry: Duration::ZERO,
+            attempts: 0,
+            endpoint: None,
+        }
+    }
+
+    /// Adds the time since the last change to what it was spent on.
+    fn close(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        let mut time = now.saturating_duration_since(self.since);
+        self.since = now;
+        if self.on_wire {
+            self.wire += time;
+            return;
+        }
+        if let Some(held) = self.held_since.take() {
+            let held = now.saturating_duration_since(held).min(time);
+            self.fence += held;
+            time -= held;
+        }
+        if self.attempts == 0 { self.queue += time } else { self.retry += time }
+    }
+
+    /// All of it.
+    pub(crate) fn total(&self) -> Duration {
+        self.since.saturating_duration_since(self.begun)
+    }
+
+    /// Whether the call is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_is_told_apart_and_they_add_up() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut spent = Spent::at(start);
+        spent.held_since = Some(at(10));
+        spent.close(at(30));
+        (spent.on_wire, spent.attempts) = (true, 1);
+        spent.close(at(70));
+        spent.on_wire = false;
+        spent.close(at(75));
+        spent.on_wire = true;
+        spent.close(at(76));
+        spent.over = true;
+        spent.close(at(500));
+        let ms = [spent.queue, spent.fence, spent.wire, spent.retry, spent.total()].map(|part| part.as_millis());
+        assert_eq!(ms, [10, 20, 41, 5, 76]);
+    }
+}
