@@ -15,7 +15,7 @@ INCLUDEDIR ?= include
 LTO       ?= fat
 # 0: without TLS, and without what it needs: a library of half the size.
 TLS       ?= 1
-TEST_THREADS ?= 8
+TEST_THREADS ?= 6
 
 comma := ,
 NAME    := vigie

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result, Status};
 use crate::meter::{ClientFigures, End, EndInfo, NodeFigures, NodeNow, NodeRow};
 use crate::resp::fields::{
     self, Field, MapInfo,
@@ -293,6 +293,9 @@ fn now(of: &NodeRow) -> NodeNow {
 
 /// The statistics as a reply.
 pub(super) fn of(figures: ClientFigures) -> Result<Reply> {
+    if figures.lacks_nodes {
+        return Err(Error::new(Status::Limit, "the statistics: no memory for those of the nodes"));
+    }
     let mut out = ReplyBuilder::new();
     fields::write(&mut out, CLIENT, &ClientRow::new(figures));
     out.try_finish()

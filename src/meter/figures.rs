@@ -33,6 +33,8 @@ pub struct ClientFigures {
     pub subscriptions: u64,
     /// Its nodes, those that are not used any more included.
     pub nodes: Vec<NodeRow>,
+    /// There was no memory for `nodes`.
+    pub lacks_nodes: bool,
 }
 
 /// A client's connections to one node.

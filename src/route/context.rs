@@ -239,6 +239,7 @@ impl Context {
             Target::Replica => "replica",
             Target::Split => "split",
         };
+        let nodes = self.nodes.rows();
         ClientFigures {
             service: self.service.name().to_owned(),
             target,
@@ -251,7 +252,8 @@ impl Context {
             held_back: of(&self.counters.held_back),
             transactions: of(&self.counters.transactions),
             subscriptions: 0,
-            nodes: self.nodes.rows(),
+            lacks_nodes: nodes.is_none(),
+            nodes: nodes.unwrap_or_default(),
         }
     }
 

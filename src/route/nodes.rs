@@ -43,10 +43,11 @@ impl Nodes {
         meter
     }
 
-    /// What they have counted.
-    pub(super) fn rows(&self) -> Vec<NodeRow> {
+    /// What they have counted; `None` without memory for it.
+    pub(super) fn rows(&self) -> Option<Vec<NodeRow>> {
         let known = self.0.lock();
-        let mut rows = Vec::with_capacity(known.others.len() + known.meters.len());
+        let mut rows = Vec::new();
+        rows.try_reserve_exact(known.others.len() + known.meters.len()).ok()?;
         rows.extend(known.others.iter().cloned());
         let row = |(endpoint, role, meter): &(String, &'static str, Arc<NodeMeter>)| NodeRow {
             endpoint: endpoint.clone(),
@@ -55,7 +56,7 @@ impl Nodes {
             now: None,
         };
         rows.extend(known.meters.iter().map(row));
-        rows
+        Some(rows)
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
             meter(&nodes, &format!("c:{at}"), "replica").refused();
         }
         in_use.refused();
-        let rows = nodes.rows();
+        let rows = nodes.rows().expect("memory");
         let refused = |endpoint: &str, role: &str| {
             let mut found = rows.iter().filter(|row| row.endpoint == endpoint && row.role == role);
             (found.next().map_or(0, |row| row.counted.refused), found.count())

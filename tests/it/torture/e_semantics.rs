@@ -126,7 +126,8 @@ fn hasty(rig: &Rig, stage: Stage, break_it: &dyn Fn(&Stage), heal: &dyn Fn(&Stag
 
 // ---- 75: only monotonic clocks --------------------------------------------------------------------
 
-/// A deadline that followed the wall clock would move with it: no source of the library may read that clock.
+/// A deadline that followed the wall clock would move with it: no source of the library may read that clock, but for the time in a line of
+/// the log, which is read by people and compared with nothing.
 fn clock_jump(_rig: &Rig) -> Outcome {
     let mut outcome = Outcome::default();
     let mut files = Vec::new();
@@ -134,13 +135,16 @@ fn clock_jump(_rig: &Rig) -> Outcome {
     let forbidden = ["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", "gettimeofday", "libc::time("];
     let mut found = Vec::new();
     for file in &files {
+        if file.ends_with("src/log/mod.rs") {
+            continue;
+        }
         let text = fs::read_to_string(file).expect("a source");
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         let hits = code.filter(|line| forbidden.iter().any(|word| line.contains(word)));
         found.extend(hits.map(|line| format!("{}: {}", file.display(), line.trim())));
     }
     outcome.must("the sources are there", files.len() > 40, files.len().to_string());
-    outcome.must("no source reads the wall clock", found.is_empty(), found.join("; "));
+    outcome.must("no source but the log reads the wall clock", found.is_empty(), found.join("; "));
     outcome.note(format!("by inspection of {} sources", files.len()));
     outcome
 }
