@@ -66,6 +66,9 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// How much memory one takes.
+    pub const BYTES: usize = BUCKETS * size_of::<u64>();
+
     /// Adds those of a connection.
     #[inline(never)]
     pub fn add_latencies(&mut self, of: &Latencies) {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::meter::{NodeMeter, NodeRow, Tells, add_node};
+use crate::meter::{Histogram, NodeMeter, NodeRow, Tells, add_node};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 
@@ -47,7 +47,12 @@ impl Nodes {
     pub(super) fn rows(&self) -> Option<Vec<NodeRow>> {
         let known = self.0.lock();
         let mut rows = Vec::new();
-        rows.try_reserve_exact(known.others.len() + known.meters.len()).ok()?;
+        let count = known.others.len() + known.meters.len();
+        rows.try_reserve_exact(count).ok()?;
+        // For the histograms, whose own allocations cannot fail, and for that of the sum.
+        let mut room: Vec<u8> = Vec::new();
+        room.try_reserve_exact((count + 1) * Histogram::BYTES).ok()?;
+        drop(std::hint::black_box(room));
         rows.extend(known.others.iter().cloned());
         let row = |(endpoint, role, meter): &(String, &'static str, Arc<NodeMeter>)| NodeRow {
             endpoint: endpoint.clone(),
