@@ -77,7 +77,7 @@ impl End {
 /// No reason was noted.
 const NONE: u8 = u8::MAX;
 
-/// The bytes of a connection. Each counter has one writer at a time: who sends, who receives.
+/// The bytes of a connection. One thread at a time adds to each counter: the thread that sends, and the thread that receives.
 #[derive(Debug, Default)]
 pub struct Bytes {
     pub(super) sent: AtomicU64,

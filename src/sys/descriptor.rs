@@ -58,16 +58,17 @@ fn failed(error: io::Error) -> Wrote {
     }
 }
 
-/// A file takes what it is given; to ask it for a write without waiting could be refused for ever.
+/// Whether it is a regular file. A write to one does not wait for a reader, and the file system may refuse every write that must not wait
+/// (RWF_NOWAIT).
 fn is_file(fd: RawFd) -> bool {
     // SAFETY: all zeros are a value of this structure.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: writes into memory of this frame, and knows a number that is no descriptor.
+    // SAFETY: fstat writes into `found` alone, and returns an error for an invalid descriptor.
     unsafe { libc::fstat(fd, &raw mut found) == 0 && found.st_mode & libc::S_IFMT == libc::S_IFREG }
 }
 
 fn write(fd: RawFd, bytes: &[u8]) -> isize {
-    // SAFETY: reads so many bytes of a slice, and knows a number that is no descriptor.
+    // SAFETY: write reads `bytes.len()` bytes of `bytes`, and returns an error for an invalid descriptor.
     unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }
 }
 

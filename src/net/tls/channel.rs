@@ -366,7 +366,7 @@ impl Tls {
             return;
         }
         let Some(record) = self.session.lock().end() else { return };
-        // Whoever is not told finds the end of the connection.
+        // A server that does not get the record still sees the connection close.
         let _ = send(&record);
     }
 
