@@ -66,7 +66,7 @@ impl<'a> Timeline<'a> {
             true => line.to_json().map(|json| text_of(&json, 0)).unwrap_or_default(),
             false => format!("{:>9.3}s  {}", self.begun.elapsed().as_secs_f64(), sentence(line)),
         };
-        // Whoever reads may have gone; then nobody is left to be told.
+        // A failed write means that the reader of the output is gone.
         if writeln!(std::io::stdout(), "{text}").is_err() {
             std::process::exit(0);
         }

@@ -147,7 +147,7 @@ fn run(wanted: &Wanted) -> Result<u8> {
     }
     let report = look(&sentinel, &settings, wanted)?;
     let text = if wanted.json { report.json() + "\n" } else { report.text() };
-    // Whoever reads may have gone; the status says the same.
+    // A failed write is ignored: the exit status carries the result, too.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(report.status())
 }

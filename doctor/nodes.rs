@@ -273,7 +273,7 @@ fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report
     }
 }
 
-/// Encryption that anybody on the way can undo.
+/// TLS that does not verify the server.
 fn verification(settings: &Settings, report: &mut Report) {
     for (tls, whose) in [(&settings.client.tls, "nodes"), (&settings.sentinel.tls, "Sentinels")] {
         if tls.on && tls.verify != TlsVerify::Full {

@@ -1,8 +1,8 @@
 /* A service with transactions, a subscriber and a worker, each on a thread of its own, that lives through failovers.
  * ./service redis-sentinel://127.0.0.1:26379,127.0.0.1:26380/mymaster?write.replicas=1
  *
- * The main thread books orders: one transaction moves stock and pushes a job. The worker does the jobs. Whoever has done one publishes it,
- * and the subscriber hears that. "stop" on standard input ends the program, which then says what it did. */
+ * The main thread books orders: one transaction moves stock and pushes a job. The worker does the jobs. The worker publishes each job that it
+ * has done, and the subscriber hears of it. "stop" on standard input ends the program, which then says what it did. */
 #define _POSIX_C_SOURCE 200809L /* pthread_t */
 #include <poll.h>
 #include <pthread.h>

@@ -748,14 +748,14 @@ vigie_status vigie_sentinel_refresh(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
- * Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING, ROLE,
- * INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to every one that
- * is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely: a FAILOVER whose
- * reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What acts goes to the Sentinels in the same order each time, so that a second
- * FAILOVER meets the first one (-INPROG) instead of a Sentinel that promotes another replica. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
- * SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG, SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an
- * address by vigie_sentinel_exec_at(). Changed settings of a service do not count for the clients of this handle before they ask the
- * Sentinels the next time.
+ * Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING,
+ * ROLE, INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to
+ * every one that is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely:
+ * a FAILOVER whose reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What acts goes to the Sentinels in the same
+ * order each time, so that a second FAILOVER meets the first one (-INPROG) instead of a Sentinel that promotes another replica.
+ * What changes one Sentinel and not the deployment (MONITOR, REMOVE, SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG,
+ * SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an address by vigie_sentinel_exec_at(). Changed
+ * settings of a service do not count for the clients of this handle before they ask the Sentinels the next time.
  *
  * With VIGIE_CALL_ALL the reply is a MAP with one entry for each Sentinel: from its address to its reply, or to an ERROR node, whose
  * text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. If none of them accepts the command, that is an error, and
@@ -878,18 +878,18 @@ vigie_status vigie_sentinel_metrics(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
- * Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not
- * told: vigie_sentinel_topology() has it. While the watch lasts, a service is followed as soon as a client is made for it
- * or vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
- * primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
- * cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
- * VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on, held_ms; VIGIE_EVENT_DEGRADED: on;
- * VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
- * it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
+ * Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not told:
+ * vigie_sentinel_topology() has it. While the watch lasts, a service is followed as soon as a client is made for it or
+ * vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
+ * primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP.
+ * EVENTS.md lists the kinds, the keys of their maps, and the values of the key cause, which gives the reason in a form that a
+ * program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service,
+ * on, held_ms; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned);
+ * VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
  * VIGIE_EVENT_LOG, which VIGIE_EVENT_ALL does not contain, gives the lines that the option log.level admits.
  *
- * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch. There is one watch per handle
- * and queue: a new one replaces the one before.
+ * Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch.
+ * There is one watch per handle and queue: a new one replaces the one before.
  * Ownership: nothing changes hands; the watch ends when the queue is freed.
  * Blocks: no.
  * Threads: [T].
@@ -1041,14 +1041,14 @@ vigie_status vigie_split_for(vigie_sentinel *sentinel,
                              vigie_error **err);
 
 /**
- * A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
- * For WATCH, SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the
- * primary, on one of vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection is lost, EXEC, alone
- * or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
- * because nothing can succeed on it any more: make a new session, and begin the transaction again. VIGIE_ERR_TXN_ABORTED with
- * VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this session.
- * vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
- * another db, an error).
+ * A session: a client pinned to one connection of its own, taken at the first command; commands run in call order. For WATCH,
+ * SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the primary, on one of
+ * vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection
+ * is lost, EXEC, alone or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without
+ * VIGIE_EF_RETRYABLE, because nothing can succeed on it any more: make a new session, and begin the transaction again.
+ * VIGIE_ERR_TXN_ABORTED with VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this
+ * session. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
+ * db, an error).
  *
  * Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
  * service it is only checked, and may be NULL.
@@ -1131,10 +1131,10 @@ vigie_status vigie_cmd_exec(vigie_client *client,
  * DISCARD, whether the server lets this user do so: if not the list gives VIGIE_ERR_UNSUPPORTED, and nothing has run. If that
  * permission is taken away later, the same error carries VIGIE_EF_MAYBE_EXECUTED and the replies, because the commands have run one by one.
  *
- * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
- * vigie_batch_data() gives them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
- * VIGIE_CALL_REPLICAS(n) waits once, behind the last command, or behind EXEC. VIGIE_CALL_EACH: the list holds one command, and reply and
- * error are as those of vigie_cmd_exec().
+ * Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other: vigie_batch_data() gives
+ * them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a
+ * whole: VIGIE_CALL_REPLICAS(n) waits once, behind the last command, or behind EXEC. VIGIE_CALL_EACH: the list holds one
+ * command, and reply and error are as those of vigie_cmd_exec().
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
  * only read.
  * Blocks: up to timeout_ms.
@@ -1349,8 +1349,8 @@ vigie_status vigie_call_wait(vigie_call *call,
                              vigie_error **err);
 
 /**
- * Where the time of the call went that runs with this handle, or ran last: a MAP with total_us, queue_us, fence_us, wire_us, retry_us,
- * attempts, endpoint and over; STATISTICS.md ("times") says what each is. Calls without a handle have nothing of it.
+ * Where the time of a call went: of the one that runs with this handle, or of the last one. A MAP with total_us, queue_us, fence_us,
+ * wire_us, retry_us, attempts, endpoint and over; STATISTICS.md ("times") says what each is. Calls without a handle are not timed.
  * docs/tracing.md maps it to the names of OpenTelemetry.
  *
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
@@ -1965,8 +1965,8 @@ vigie_status vigie_jobs_push(vigie_client *client,
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value
  * <= 0: what is there now, without waiting for more.
  * Ownership: *out is the caller's, for vigie_reply_free().
- * Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came at the end. With timeout_ms <= 0 up to timeout.call
- * for the server's answers.
+ * Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came
+ * at the end. With timeout_ms <= 0 up to timeout.call for the server's answers.
  * Threads: [T], but one thread at a time takes.
  * Errors: as vigie_cmds_exec(), when the list was out of reach at the end of the time; VIGIE_ERR_CANCELLED: after vigie_jobs_stop();
  * VIGIE_ERR_INVALID_STATE: another thread takes with this handle, or another process has the same worker name; VIGIE_ERR_REPLICAS: fewer

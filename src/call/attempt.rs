@@ -65,7 +65,7 @@ struct History<N> {
     kept: Vec<(Reply, usize)>,
     /// What is sent again.
     sends: Stretch,
-    /// That follows at once, because the server only lacks a script.
+    /// The next attempt follows at once, because the server only lacks a script.
     at_once: bool,
     /// How often in a row the connection ended at this unit, and on which node: another node may be able to answer it.
     ends: u32,

@@ -27,12 +27,12 @@ const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 /// The first version with WAITAOF.
 const WAITAOF_SINCE: u32 = 0x07_0200;
 
-/// What must have a write before it counts as done.
+/// Which servers must have a write before it counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// So many replicas.
+    /// How many replicas.
     pub(crate) replicas: u32,
-    /// They have it on their disks, and the primary on its own.
+    /// On disk: the primary and these replicas have written it to their append-only files.
     pub(crate) on_disk: bool,
 }
 
@@ -40,7 +40,7 @@ impl Need {
     pub(crate) const NONE: Self = Self { replicas: 0, on_disk: false };
 }
 
-/// What must have this write.
+/// Which servers must have this write.
 #[inline(always)]
 pub(crate) fn needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<Need> {
     if plan.reads || plan.blocks.is_some() {

@@ -19,7 +19,7 @@ use crate::time::{Deadline, Instant};
 /// The way of an attempt.
 pub(crate) struct Way {
     pub(crate) route: Route,
-    /// What must have the write.
+    /// Which servers must have the write.
     pub(crate) need: Need,
     /// The failover sequence when the attempt began. If it has changed by the end, the answer is doubtful.
     pub(crate) failover_seq: u64,

@@ -22,7 +22,6 @@ use crate::lane::{Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Keep, Plan, Shape, Target, spelled_out};
 use crate::pool::{Loan, Pool, SubmitLane};
 use crate::queue::{Driven, Queue, Reservation, Source};
-
 use crate::resp::{Reply, list};
 use crate::submit::{Submission, Times};
 use crate::sys::random;
@@ -464,7 +463,7 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     }
     link.marks.note(plan);
     state.waiting.pop_front();
-    // Before it can be answered.
+    // Noted before the call is sent, because the answer may come at once.
     call.times.iter().for_each(|times| times.started(pool.name()));
     state.started += 1;
     state.blocking += usize::from(plan.blocks.is_some());
@@ -495,19 +494,17 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
 
 /// The first call of a connection could not be started on it. Nothing depends on that connection yet, so the call waits for another one.
 fn take_back_unsent(session: &Session, call: &Arc<LineCall>, plan: &Plan<'_>) -> bool {
+    call.times.iter().for_each(|times| times.ended());
     call.state.lock().on = None;
-    if plan.blocks.is_some() {
-        if let Some(link) = &session.line.lock().link {
-            call.client.0.context().forget_blocking(link.lane.lane().socket());
-        }
-    }
     let mut state = session.line.lock();
     state.started -= 1;
     state.blocking -= usize::from(plan.blocks.is_some());
     state.waiting.push_front(Arc::clone(call));
     let link = state.link.take();
     drop(state);
-    drop(link);
+    if let Some(link) = link.filter(|_| plan.blocks.is_some()) {
+        call.client.0.context().forget_blocking(link.lane.lane().socket());
+    }
     true
 }
 

@@ -151,7 +151,7 @@ pub enum ProbePolicy {
 pub struct WriteSettings {
     /// How many.
     pub replicas: Replicas,
-    /// They must have it on their disks, and the primary on its own.
+    /// Whether the primary and these replicas must have the write on disk.
     pub aof: bool,
     /// Writes are refused if no majority of the Sentinels has named the primary for this long.
     pub majority: Option<Duration>,

@@ -126,8 +126,8 @@ pub unsafe extern "C" fn vigie_call_wait(
     }
 }
 
-/// Where the time of the call went that runs with this handle, or ran last: a MAP with total_us, queue_us, fence_us, wire_us, retry_us,
-/// attempts, endpoint and over; STATISTICS.md ("times") says what each is. Calls without a handle have nothing of it.
+/// Where the time of a call went: of the one that runs with this handle, or of the last one. A MAP with total_us, queue_us, fence_us,
+/// wire_us, retry_us, attempts, endpoint and over; STATISTICS.md ("times") says what each is. Calls without a handle are not timed.
 /// docs/tracing.md maps it to the names of OpenTelemetry.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.

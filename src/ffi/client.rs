@@ -139,14 +139,14 @@ pub unsafe extern "C" fn vigie_split_for(
     }
 }
 
-/// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order.
-/// For WATCH, SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the
-/// primary, on one of vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection is lost, EXEC, alone
-/// or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without VIGIE_EF_RETRYABLE,
-/// because nothing can succeed on it any more: make a new session, and begin the transaction again. VIGIE_ERR_TXN_ABORTED with
-/// VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this session.
-/// vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH,
-/// another db, an error).
+/// A session: a client pinned to one connection of its own, taken at the first command; commands run in call order. For WATCH,
+/// SELECT, CLIENT, MULTI by hand. On a client of vigie_primary_for() or vigie_split_for() it is on the primary, on one of
+/// vigie_replica_for() on a replica, where a write gives VIGIE_ERR_READ_ONLY. It never moves to another node: once its connection
+/// is lost, EXEC, alone or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without
+/// VIGIE_EF_RETRYABLE, because nothing can succeed on it any more: make a new session, and begin the transaction again.
+/// VIGIE_ERR_TXN_ABORTED with VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this
+/// session. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
+/// db, an error).
 ///
 /// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
 /// service it is only checked, and may be NULL.
@@ -258,10 +258,10 @@ pub unsafe extern "C" fn vigie_cmd_exec(
 /// DISCARD, whether the server lets this user do so: if not the list gives VIGIE_ERR_UNSUPPORTED, and nothing has run. If that
 /// permission is taken away later, the same error carries VIGIE_EF_MAYBE_EXECUTED and the replies, because the commands have run one by one.
 ///
-/// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other:
-/// vigie_batch_data() gives them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a whole:
-/// VIGIE_CALL_REPLICAS(n) waits once, behind the last command, or behind EXEC. VIGIE_CALL_EACH: the list holds one command, and reply and
-/// error are as those of vigie_cmd_exec().
+/// Lengths: commands_len is the bytes of commands, RESP arrays of bulk strings one after the other: vigie_batch_data() gives
+/// them; vigie_batch_exec() takes a vigie_batch as it is. timeout_ms and flags are those of vigie_cmd_exec(), for the list as a
+/// whole: VIGIE_CALL_REPLICAS(n) waits once, behind the last command, or behind EXEC. VIGIE_CALL_EACH: the list holds one
+/// command, and reply and error are as those of vigie_cmd_exec().
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the replies are discarded. commands is
 /// only read.
 /// Blocks: up to timeout_ms.

@@ -114,8 +114,8 @@ pub unsafe extern "C" fn vigie_jobs_push(
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value
 /// <= 0: what is there now, without waiting for more.
 /// Ownership: *out is the caller's, for vigie_reply_free().
-/// Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came at the end. With timeout_ms <= 0 up to timeout.call
-/// for the server's answers.
+/// Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came
+/// at the end. With timeout_ms <= 0 up to timeout.call for the server's answers.
 /// Threads: [T], but one thread at a time takes.
 /// Errors: as vigie_cmds_exec(), when the list was out of reach at the end of the time; VIGIE_ERR_CANCELLED: after vigie_jobs_stop();
 /// VIGIE_ERR_INVALID_STATE: another thread takes with this handle, or another process has the same worker name; VIGIE_ERR_REPLICAS: fewer

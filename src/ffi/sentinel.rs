@@ -133,14 +133,14 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
     }
 }
 
-/// Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING, ROLE,
-/// INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to every one that
-/// is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely: a FAILOVER whose
-/// reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What acts goes to the Sentinels in the same order each time, so that a second
-/// FAILOVER meets the first one (-INPROG) instead of a Sentinel that promotes another replica. What changes one Sentinel and not the deployment (MONITOR, REMOVE,
-/// SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG, SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an
-/// address by vigie_sentinel_exec_at(). Changed settings of a service do not count for the clients of this handle before they ask the
-/// Sentinels the next time.
+/// Runs a command at a Sentinel: any sub-command of SENTINEL, given without that word ("MASTERS", "FAILOVER", ...), or PING,
+/// ROLE, INFO, ACL, CLIENT, COMMAND, PUBLISH or SHUTDOWN. It goes to the first Sentinel that answers; with VIGIE_CALL_ALL to
+/// every one that is known, one after the other. It goes to the next one only if it just reads, or if it was not sent completely:
+/// a FAILOVER whose reply was lost is VIGIE_ERR_IO with VIGIE_EF_MAYBE_EXECUTED. What acts goes to the Sentinels in the same
+/// order each time, so that a second FAILOVER meets the first one (-INPROG) instead of a Sentinel that promotes another replica.
+/// What changes one Sentinel and not the deployment (MONITOR, REMOVE, SET, RESET, CONFIG SET, FLUSHCONFIG, DEBUG,
+/// SIMULATE-FAILURE, SHUTDOWN, ACL SETUSER and the like) wants VIGIE_CALL_ALL, or an address by vigie_sentinel_exec_at(). Changed
+/// settings of a service do not count for the clients of this handle before they ask the Sentinels the next time.
 ///
 /// With VIGIE_CALL_ALL the reply is a MAP with one entry for each Sentinel: from its address to its reply, or to an ERROR node, whose
 /// text is the server's line, or VIGIE_ERR_... and a sentence if it gave none. If none of them accepts the command, that is an error, and
@@ -362,18 +362,18 @@ pub unsafe extern "C" fn vigie_sentinel_metrics(
     }
 }
 
-/// Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not
-/// told: vigie_sentinel_topology() has it. While the watch lasts, a service is followed as soon as a client is made for it
-/// or vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
-/// primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP. EVENTS.md lists the kinds, the keys of their maps, and the values of the key
-/// cause, which gives the reason in a form that a program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to;
-/// VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service, on, held_ms; VIGIE_EVENT_DEGRADED: on;
-/// VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned); VIGIE_EVENT_SENTINEL: sentinel, up (NULL:
-/// it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
+/// Watches the services of this handle from now on: events arrive on the queue with this token. What holds already is not told:
+/// vigie_sentinel_topology() has it. While the watch lasts, a service is followed as soon as a client is made for it or
+/// vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
+/// primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP.
+/// EVENTS.md lists the kinds, the keys of their maps, and the values of the key cause, which gives the reason in a form that a
+/// program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service,
+/// on, held_ms; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned);
+/// VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
 /// VIGIE_EVENT_LOG, which VIGIE_EVENT_ALL does not contain, gives the lines that the option log.level admits.
 ///
-/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch. There is one watch per handle
-/// and queue: a new one replaces the one before.
+/// Lengths: event_kinds are VIGIE_EVENT_* bits, or VIGIE_EVENT_ALL (all of these but VIGIE_EVENT_CONNECTION); 0 ends the watch.
+/// There is one watch per handle and queue: a new one replaces the one before.
 /// Ownership: nothing changes hands; the watch ends when the queue is freed.
 /// Blocks: no.
 /// Threads: [T].

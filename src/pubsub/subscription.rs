@@ -223,8 +223,11 @@ impl Subscription {
             if deadline.is_over() {
                 let command = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).to_ascii_uppercase();
                 let why = match &state.failures.last {
-                    Some(last) => format!("no connection: {}", last.message()),
-                    None => "no answer from the server".to_owned(),
+                    // With a connection it is the reason of an earlier loss.
+                    Some(last) if !matches!(state.stage, Stage::Live(_)) => {
+                        format!("no connection: {}", last.message())
+                    }
+                    _ => "no answer from the server".to_owned(),
                 };
                 let text = format!("{why}; the subscription goes on trying");
                 let error = Error::new(Status::Timeout, text).in_service(command, self.router.context.service.name());
@@ -584,6 +587,7 @@ impl Hears for Subscription {
                     let _ = worker::run(move || me.upgrade().iter().for_each(|me| me.try_now()));
                 }
                 _ => {
+                    state.failures.seen = self.router.context.service.version();
                     let pause = state.failures.pause(&self.settings);
                     self.pause(state, pause);
                 }

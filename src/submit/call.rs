@@ -181,7 +181,7 @@ impl Call {
         of_list: Option<Instant>,
     ) -> bool {
         let submit_lane = Arc::clone(&in_flight.submit_lane);
-        // Before it can be answered.
+        // Noted before the call is sent, because the answer may come at once.
         self.times.iter().for_each(|times| times.started(in_flight.way.route.pool.name()));
         self.lock().in_flight = Some(in_flight);
         let started = submit_lane.start(unit, deadline, Arc::clone(self) as Arc<dyn Completion>, of_list);

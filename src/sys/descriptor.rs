@@ -26,7 +26,7 @@ pub enum Wrote {
 
 /// Whether the descriptor is open for writing.
 pub fn check(fd: RawFd) -> io::Result<()> {
-    // SAFETY: takes and gives plain numbers, and knows a number that is no descriptor.
+    // SAFETY: fcntl with F_GETFL takes and returns numbers, and returns an error for an invalid descriptor.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
     match flags & libc::O_ACCMODE {
         _ if flags < 0 => Err(io::Error::last_os_error()),
@@ -40,7 +40,7 @@ pub fn write_now(fd: RawFd, bytes: &[u8]) -> Wrote {
     let bytes = &bytes[..bytes.len().min(AT_ONCE)];
     match poll::wait(&mut [PollFd::new(fd, false, true)], Some(Duration::ZERO)) {
         Ok(0) => return Wrote::Full,
-        // What is wrong with it the write tells.
+        // The write below reports what is wrong with the descriptor.
         Ok(_) => {}
         Err(_) => return Wrote::Full,
     }
@@ -72,11 +72,12 @@ fn write(fd: RawFd, bytes: &[u8]) -> isize {
     unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }
 }
 
-/// Another writer may have filled a pipe since it was polled. Older kernels cannot be asked not to wait then.
+/// Writes to a pipe or a socket. Another process may have filled it since the poll, so the kernel is asked not to wait; kernels that cannot do
+/// that for this kind of descriptor get a plain write.
 #[cfg(target_os = "linux")]
 fn write_without_waiting(fd: RawFd, bytes: &[u8]) -> isize {
     let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: one part, whose bytes are only read; -1 stands for the present position.
+    // SAFETY: pwritev2 reads the one part that `part` describes, which outlives the call; position -1 means the current one.
     let wrote = unsafe { libc::pwritev2(fd, &raw const part, 1, -1, libc::RWF_NOWAIT) };
     let refused = [libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL, libc::ESPIPE];
     match io::Error::last_os_error().raw_os_error() {
