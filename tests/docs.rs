@@ -113,7 +113,8 @@ sixteen cover each doubling from 1 µs to 134 s, and added up here.
 
 `vigie_sentinel_stats()` gives the same for a whole handle, with what failovers have cost each service ([handle](#handle)): there the
 clients of a service and target are one map, and those that were freed stay in it. `vigie_sentinel_metrics()` gives that as
-[text for Prometheus](#metrics). `vigie_call_times()` says where the time of one call went that has a call handle ([times](#times)).
+[text for Prometheus](#metrics). What was counted for a subscription stays in the sums of its client when it is freed, and its entry in
+`subscription_list` goes. `vigie_call_times()` says where the time of one call went that has a call handle ([times](#times)).
 ";
 
 const METRICS_HEAD: &str = "
@@ -122,7 +123,7 @@ const METRICS_HEAD: &str = "
 `vigie_sentinel_metrics()` gives Prometheus' text format 0.0.4, or OpenMetrics 1.0 (`VIGIE_METRICS_OPENMETRICS`), where HELP and TYPE have the
 name without `_total`. Clients of a service are added up, so that no two samples have the same labels. Counters do not go back when
 clients are freed or nodes leave; gauges of a pool are there only while it is. Beyond 64 nodes of a client those without a pool are added
-up under the endpoint `others`. The bounds of `round_trip_seconds` are powers of two of microseconds, because these are exact
+up under the endpoint `others`. Subscriptions and workers have no labels of their own: their figures are sums. The bounds of `round_trip_seconds` are powers of two of microseconds, because these are exact
 edges of the buckets that are counted.
 
 | name | type | labels | what it says |

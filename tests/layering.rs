@@ -14,7 +14,7 @@ use circles::Crate;
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("ffi", &["jobs", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
-    ("jobs", &["client", "resp", "error", "time", "sys"]),
+    ("jobs", &["client", "resp", "meter", "error", "time", "sys"]),
     (
         "client",
         &[
@@ -36,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "error", "time", "sys"]),
+    ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "meter", "error", "time", "sys"]),
     (
         "route",
         &[

@@ -187,6 +187,11 @@ impl<N: NodeId> Attempt<N> {
         self.history.as_ref().map_or(Stretch::default(), |history| history.sends)
     }
 
+    /// Whether the last command is sent by the body of its script, because a server did not know the hash.
+    pub(crate) fn sends_by_body(&self) -> bool {
+        self.sends().by_body
+    }
+
     /// The first command to send.
     #[inline]
     pub(crate) fn from(&self) -> usize {

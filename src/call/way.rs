@@ -10,6 +10,7 @@ use super::durable::{self, Need};
 use super::gate;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::Outcome;
+use crate::meter::Deed;
 use crate::plan::{CallFlags, Plan};
 use crate::pool::Pool;
 use crate::resp::Reply;
@@ -86,7 +87,11 @@ pub(crate) fn conclude(
         discovered: service.discovered(),
         now: Instant::now(),
     };
+    let was_by_body = attempt.sends_by_body();
     let (step, effect) = attempt.conclude(plan, call, &leg, outcome);
+    if attempt.sends_by_body() && !was_by_body {
+        router.context.count(Deed::ScriptHealed, 1);
+    }
     if let Some(effect) = effect {
         apply(router, &way.route, effect);
     }

@@ -709,7 +709,12 @@ impl LineCall {
         let credit = self.state.lock().credit.take();
         let result = match self.is_awaited {
             true => result,
-            false => result.map_err(|error| self.client.0.context().report(error)),
+            false => {
+                let (context, is_atomic) = (self.client.0.context(), self.form == Form::Wrapped);
+                let result = result.map_err(|error| context.report(error));
+                is_atomic.then(|| context.count_transaction_end(&result));
+                result
+            }
         };
         if let Some(credit) = credit {
             credit.complete(result.map(Some));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::meter::{ClientFigures, End, NodeRow, add_node};
+use crate::meter::{ClientFigures, Deed, End, NodeRow, SubscriptionRow, add_node};
 use crate::topology::{HandleFigures, ServiceFigures};
 
 /// The upper bounds of the buckets: 2 to these powers of microseconds, from 64 µs to 4.2 s. With +Inf there are 16.
@@ -34,8 +34,18 @@ const fn family<T>(name: &'static str, value: Value<T>, help: &'static str) -> F
     Family { name, help, value }
 }
 
+/// A family for one of the deeds.
+macro_rules! deed {
+    ($name:literal, $deed:ident, $text:literal) => {
+        family($name, Counter(|of| of.deeds.of(Deed::$deed)), $text)
+    };
+}
+
 const HANDLE: &[Family<HandleFigures>] = &[
     family("sentinels", Gauge(|of| Some(of.sentinels)), "Sentinels that are known."),
+    family("sentinels_heard", Gauge(|of| Some(of.sentinels_heard)), "Sentinels whose events are heard."),
+    family("scripts", Gauge(|of| Some(of.scripts.0 as u64)), "Scripts whose bodies are kept."),
+    family("script_bytes", Gauge(|of| Some(of.scripts.1 as u64)), "Bytes of these bodies."),
     family("degraded", Gauge(|of| Some(u64::from(of.is_degraded))), "1 while no Sentinel is heard."),
 ];
 
@@ -65,7 +75,39 @@ const CLIENT: &[Family<ClientFigures>] = &[
     family("transactions", Counter(|of| of.transactions), "Transactions that were begun."),
     family("calls_in_flight", Gauge(|of| Some(of.in_flight)), "Calls that have begun and are not over."),
     family("subscriptions", Gauge(|of| Some(of.subscriptions)), "Subscriptions that are not freed."),
+    deed!("transactions_run", TransactionRun, "Transactions that EXEC has run."),
+    deed!("transactions_aborted", TransactionAborted, "Transactions that were given up because of WATCH."),
+    deed!("transactions_refused", TransactionRefused, "Transactions that the server has refused."),
+    deed!("scripts_shortened", ScriptShortened, "EVALs that were sent as EVALSHA."),
+    deed!("scripts_healed", ScriptHealed, "Scripts that were sent once more by their bodies."),
+    deed!("scan_pages", ScanPage, "Pages that scan loops have given."),
+    deed!("scan_restarts", ScanRestart, "Scan loops that began anew."),
+    deed!("scans_interrupted", ScanInterrupted, "Interruptions of scan loops."),
+    deed!("jobs_taken", JobTaken, "Jobs that were handed out."),
+    deed!("jobs_marked", JobMarked, "Jobs that were handed out with a mark."),
+    deed!("jobs_acknowledged", JobAcknowledged, "Jobs that were acknowledged."),
+    deed!("jobs_handed_back", JobHandedBack, "Jobs that went back to their lists."),
+    deed!("leases_lost", LeaseLost, "Times that a worker found its lease gone."),
+    deed!("messages", Message, "Messages of subscriptions, those included that were dropped."),
+    deed!("message_bytes", MessageByte, "The memory that these messages took."),
+    deed!("messages_dropped", MessageDropped, "Messages that were lost to full buffers."),
+    deed!("subscription_gaps", Gap, "Gaps of subscriptions that were told."),
+    family(
+        "messages_buffered",
+        Gauge(|of| Some(buffered(of, |row| row.buffered))),
+        "Messages that wait to be drained.",
+    ),
+    family(
+        "messages_buffered_bytes",
+        Gauge(|of| Some(buffered(of, |row| row.buffered_bytes))),
+        "The memory that these take.",
+    ),
 ];
+
+/// The sum over the subscriptions of a client, whose number has no bound: a family has one sample for all of them.
+fn buffered(of: &ClientFigures, value: fn(&SubscriptionRow) -> u64) -> u64 {
+    of.subscription_rows.iter().map(value).sum()
+}
 
 const NODE: &[Family<NodeRow>] = &[
     family("connections_opened", Counter(|of| of.counted.opened), "Connections that were opened."),

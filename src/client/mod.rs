@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::call::{blocking, judge};
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status};
+use crate::meter::Deed;
 use crate::plan::{Keep, NO_TIME, Plan, reshaped};
 use crate::pool::Pool;
 use crate::queue::Queue;
@@ -139,7 +140,9 @@ impl Client {
             flags.check_atomic()?;
             let mut plan = Plan::atomic(list)?;
             self.shared.context().count_transaction();
-            return self.exec(&mut plan, flags, timeout).map(|(reply, _)| reply);
+            let outcome = self.exec(&mut plan, flags, timeout).map(|(reply, _)| reply);
+            self.shared.context().count_transaction_end(&outcome);
+            return outcome;
         }
         if flags.has(CallFlags::EACH) {
             return self.exec_one(&mut Plan::one(list)?, flags, timeout);
@@ -186,11 +189,13 @@ impl Client {
         match plan.spelled_out(scripts, keep) {
             None => {
                 plan.use_scripts(scripts, mends);
+                self.count(Deed::ScriptShortened, u64::from(plan.is_shortened()));
                 self.exec_plan(plan, call_flags, timeout)
             }
             Some(bytes) => {
                 let mut plan = reshaped(&bytes, plan.shape())?;
                 plan.use_scripts(scripts, mends);
+                self.count(Deed::ScriptShortened, u64::from(plan.is_shortened()));
                 self.place(&mut plan);
                 self.exec_plan(&plan, call_flags, timeout)
             }
@@ -295,6 +300,11 @@ impl Client {
     pub fn topology(&self) -> Result<Reply> {
         self.shared.context().check_open()?;
         self.shared.topology()
+    }
+
+    /// Counts so many more of this.
+    pub(crate) fn count(&self, deed: Deed, more: u64) {
+        self.shared.context().count(deed, more);
     }
 
     /// Counters and pools, without network.

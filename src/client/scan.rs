@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{CallFlags, Client, Timeout};
 use crate::error::{Error, Result, Status, flags};
+use crate::meter::Deed;
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
@@ -82,11 +83,16 @@ impl ScanLoop {
                 Some(End::Interrupted(error)) => return Err(error.clone()),
             }
             match self.page(position, deadline) {
-                Ok(Some(page)) => return Ok(Some(page)),
+                Ok(Some(page)) => {
+                    self.client.count(Deed::ScanPage, 1);
+                    return Ok(Some(page));
+                }
                 Ok(None) if deadline.is_over() => return Err(position.late(deadline)),
                 Ok(None) => {}
                 Err(error) if error.status() == Status::ScanInterrupted => {
-                    position.begin_again(error, self.most_restarts)
+                    self.client.count(Deed::ScanInterrupted, 1);
+                    let again = position.begin_again(error, self.most_restarts);
+                    self.client.count(Deed::ScanRestart, u64::from(again));
                 }
                 Err(error) => return Err(error),
             }
@@ -131,13 +137,14 @@ impl Position {
     }
 
     /// Begins anew, if it may.
-    fn begin_again(&mut self, error: Error, most: u32) {
+    fn begin_again(&mut self, error: Error, most: u32) -> bool {
         if self.restarts >= most {
             self.end = Some(End::Interrupted(error));
-            return;
+            return false;
         }
         self.restarts += 1;
         (self.args[self.at], self.generation) = (b"0".to_vec(), None);
+        true
     }
 
     fn late(&self, deadline: Deadline) -> Error {

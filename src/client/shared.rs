@@ -117,7 +117,13 @@ impl Shared {
     }
 
     fn figures(&self) -> ClientFigures {
-        ClientFigures { subscriptions: self.subscriptions.count() as u64, ..self.router.figures() }
+        let (figures, rows) = (self.router.figures(), self.subscriptions.rows());
+        ClientFigures {
+            subscriptions: self.subscriptions.count() as u64,
+            lacks_rows: figures.lacks_rows || rows.is_none(),
+            subscription_rows: rows.unwrap_or_default(),
+            ..figures
+        }
     }
 }
 

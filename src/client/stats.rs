@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result, Status};
-use crate::meter::{ClientFigures, End, EndInfo, NodeFigures, NodeNow, NodeRow};
+use crate::meter::{ClientFigures, Deed, End, EndInfo, NodeFigures, NodeNow, NodeRow, SubscriptionRow};
 use crate::resp::fields::{
     self, Field, MapInfo,
     Value::{Bool, Int, Maps, Text},
@@ -31,6 +31,8 @@ impl ClientRow {
 struct HandleRow {
     services: Vec<ServiceRow>,
     sentinels: u64,
+    sentinels_heard: u64,
+    scripts: (usize, usize),
     is_degraded: bool,
 }
 
@@ -115,6 +117,13 @@ macro_rules! with_counted {
     };
 }
 
+/// A key for one of the deeds.
+macro_rules! deed {
+    ($key:literal, $deed:ident, $unit:literal, $text:literal) => {
+        field($key, Int(|of| number(of.figures.deeds.of(Deed::$deed))), $unit, $text)
+    };
+}
+
 fn of_client(of: &ClientRow) -> &NodeFigures {
     &of.nodes
 }
@@ -148,6 +157,14 @@ const HANDLE: &[Field<HandleRow>] = &[
         "",
         "The services that were asked for.",
     ),
+    field(
+        "sentinels_heard",
+        Int(|of| number(of.sentinels_heard)),
+        "",
+        "Sentinels whose events are heard, each on a connection; none with `monitor` off or `disconnect`.",
+    ),
+    field("scripts", Int(|of| of.scripts.0 as i64), "", "Scripts whose bodies are kept (`script.cache`)."),
+    field("script_bytes", Int(|of| of.scripts.1 as i64), "bytes", "What these bodies take."),
 ];
 
 const SERVICE: &[Field<ServiceRow>] = &[
@@ -233,6 +250,72 @@ const CLIENT: &[Field<ClientRow>] = with_counted![
     field("subscriptions", Int(|of| number(of.figures.subscriptions)), "", "Subscriptions that are not freed."),
     field("service", Text(|of| (&*of.figures.service).into()), "", "The service."),
     field("target", Text(|of| of.figures.target.into()), "", "Where its calls go: `primary`, `replica` or `split`."),
+    deed!("transactions_run", TransactionRun, "calls", "Those among `transactions` that EXEC has run, whatever its commands answered."),
+    deed!(
+        "transactions_aborted",
+        TransactionAborted,
+        "calls",
+        "Those that were given up: a watched key was changed, or the connection of the WATCH is gone."
+    ),
+    deed!(
+        "transactions_refused",
+        TransactionRefused,
+        "calls",
+        "Those that the server has refused, with EXECABORT or before. What is left ended without an answer, or is under way."
+    ),
+    deed!("scripts_shortened", ScriptShortened, "calls", "EVALs that were sent as EVALSHA (`script.cache`)."),
+    deed!(
+        "scripts_healed",
+        ScriptHealed,
+        "calls",
+        "Scripts that were sent once more by their bodies, because the server did not know the hash (NOSCRIPT)."
+    ),
+    deed!("scan_pages", ScanPage, "", "Pages that scan loops (`vigie_scan_for()`) have given."),
+    deed!("scan_restarts", ScanRestart, "", "Scan loops that began anew."),
+    deed!("scans_interrupted", ScanInterrupted, "", "Interruptions of scan loops, those included after which they began anew."),
+    deed!("jobs_taken", JobTaken, "jobs", "Jobs that were handed out."),
+    deed!("jobs_marked", JobMarked, "jobs", "Those among `jobs_taken` with a mark: they may have been handed out before."),
+    deed!("jobs_acknowledged", JobAcknowledged, "jobs", "Jobs that were acknowledged."),
+    deed!(
+        "jobs_handed_back",
+        JobHandedBack,
+        "jobs",
+        "Jobs that went back to their lists: by the program, by the end of a worker, and of workers whose leases were over."
+    ),
+    deed!("leases_lost", LeaseLost, "", "Times that a worker found its lease gone."),
+    deed!("messages", Message, "messages", "Messages of its subscriptions, those included that were dropped."),
+    deed!("message_bytes", MessageByte, "bytes", "The memory that these took, as `sub.max_bytes` counts it."),
+    deed!("messages_dropped", MessageDropped, "messages", "Messages that were lost to a full buffer."),
+    deed!("subscription_gaps", Gap, "", "Gaps of its subscriptions that were told (SUB_GAP)."),
+    field(
+        "subscription_list",
+        Maps("subscription", |of, out| {
+            of.figures.subscription_rows.iter().for_each(|row| fields::write(out, SUBSCRIPTION, row));
+        }),
+        "",
+        "Its subscriptions, each by itself.",
+    ),
+];
+
+const SUBSCRIPTION: &[Field<SubscriptionRow>] = &[
+    field("token", Int(|of| of.token as i64), "", "The token of its events."),
+    field(
+        "endpoint",
+        Text(|of| (&*of.endpoint).into()),
+        "",
+        "The node that it hears: `host:port`; empty without a connection.",
+    ),
+    field(
+        "messages",
+        Int(|of| number(of.messages)),
+        "messages",
+        "Messages that came, those included that were dropped.",
+    ),
+    field("bytes", Int(|of| number(of.bytes)), "bytes", "The memory that these took, as `sub.max_bytes` counts it."),
+    field("dropped", Int(|of| number(of.dropped)), "messages", "Messages that were lost to its full buffer."),
+    field("gaps", Int(|of| number(of.gaps)), "", "Gaps that were told (SUB_GAP)."),
+    field("buffered", Int(|of| number(of.buffered)), "messages", "Messages that wait to be drained."),
+    field("buffered_bytes", Int(|of| number(of.buffered_bytes)), "bytes", "The memory that these take."),
 ];
 
 const POOL: &[Field<NodeRow>] = with_counted![
@@ -293,8 +376,8 @@ fn now(of: &NodeRow) -> NodeNow {
 
 /// The statistics as a reply.
 pub(super) fn of(figures: ClientFigures) -> Result<Reply> {
-    if figures.lacks_nodes {
-        return Err(Error::new(Status::Limit, "the statistics: no memory for those of the nodes"));
+    if figures.lacks_rows {
+        return Err(Error::new(Status::Limit, "the statistics: no memory for those of the nodes and subscriptions"));
     }
     let mut out = ReplyBuilder::new();
     fields::write(&mut out, CLIENT, &ClientRow::new(figures));
@@ -303,7 +386,7 @@ pub(super) fn of(figures: ClientFigures) -> Result<Reply> {
 
 /// The statistics of a handle as a reply.
 pub(super) fn of_handle(figures: HandleFigures) -> Result<Reply> {
-    let HandleFigures { services, clients, sentinels, is_degraded } = figures;
+    let HandleFigures { services, clients, sentinels, sentinels_heard, scripts, is_degraded } = figures;
     let row = |tolls| ServiceRow { tolls, clients: Vec::new() };
     let mut services: Vec<ServiceRow> = services.into_iter().map(row).collect();
     for client in clients {
@@ -315,7 +398,7 @@ pub(super) fn of_handle(figures: HandleFigures) -> Result<Reply> {
         });
         services[at].clients.push(ClientRow::new(client));
     }
-    let handle = HandleRow { services, sentinels, is_degraded };
+    let handle = HandleRow { services, sentinels, sentinels_heard, scripts, is_degraded };
     let mut out = ReplyBuilder::new();
     fields::write(&mut out, HANDLE, &handle);
     out.try_finish()
@@ -330,6 +413,7 @@ pub fn stats_maps() -> Vec<MapInfo> {
         fields::describe("end", END),
         fields::describe("handle", HANDLE),
         fields::describe("service", SERVICE),
+        fields::describe("subscription", SUBSCRIPTION),
     ]
 }
 

@@ -8,6 +8,7 @@ use super::keys::Keys;
 use super::ledger;
 use crate::client::{CallFlags, Client, Timeout};
 use crate::error::{Result, Status};
+use crate::meter::Deed;
 use crate::resp::encode;
 use crate::time::Deadline;
 
@@ -31,14 +32,16 @@ pub fn all_of(
         if !permits(seen.child(0, 1).and_then(|node| seen.bytes(node))) {
             return Ok(false);
         }
-        let mut moves = Vec::new();
+        let (mut moves, mut count) = (Vec::new(), 0);
         // The oldest is the last of its list, and the first to come again.
         for encoded in ledger::texts(&seen, 2).iter().rev() {
             encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, Job::marked(encoded)?.encoded()])?;
+            count += 1;
         }
         encode::command(&mut moves, &[b"DEL", &processing, &lease]);
         encode::command(&mut moves, &[b"SREM", &keys.workers, worker]);
         run(&session, &moves, deadline)?;
+        client.count(Deed::JobHandedBack, count);
         Ok(true)
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::envelope::Job;
 use super::keys::Keys;
 use crate::error::{Error, Result, Status};
-use crate::resp::{Reply, encode};
+use crate::resp::{Kind, Reply, encode};
 use crate::sys::random;
 use crate::time::Instant;
 
@@ -32,6 +32,10 @@ pub struct Ledger {
     /// When the leases of the others were looked at.
     pub scanned: Option<Instant>,
     pub is_stopped: bool,
+    /// How often the lease was found to be gone, since this was read.
+    pub leases_lost: u64,
+    /// The present loss is counted.
+    knows_loss: bool,
 }
 
 /// A job in hand.
@@ -64,6 +68,8 @@ impl Ledger {
             renewed: None,
             scanned: None,
             is_stopped: false,
+            leases_lost: 0,
+            knows_loss: false,
         }
     }
 
@@ -83,6 +89,12 @@ impl Ledger {
     pub fn registered(&mut self, reply: &Reply, now: Instant) -> Result<()> {
         check(reply)?;
         self.own_lease(reply, 1)?;
+        // It writes a lease only where there is none.
+        let is_new = reply.child(0, 0).is_some_and(|node| reply.kind(node) != Kind::Null);
+        if self.standing == Standing::Doubtful && is_new {
+            self.note_loss();
+        }
+        self.knows_loss = false;
         let list: Vec<Vec<u8>> = texts(reply, 1 + RENEWAL);
         self.compare(list);
         (self.standing, self.renewed) = (Standing::Sure, Some(now));
@@ -120,6 +132,9 @@ impl Ledger {
         let len = reply.child(0, first + 3).and_then(|node| reply.int(node));
         let expected = i64::try_from(self.held.len() + self.stranded.len()).ok();
         self.renewed = Some(now);
+        if !has_lease {
+            self.note_loss();
+        }
         if !has_lease || len != expected {
             self.doubt();
         }
@@ -143,6 +158,11 @@ impl Ledger {
     /// Whether this text of a lease lets this worker give up what it has.
     pub fn is_own_or_over(&self, lease: Option<&[u8]>) -> bool {
         lease.is_none_or(|token| token == self.token.as_bytes())
+    }
+
+    fn note_loss(&mut self) {
+        self.leases_lost += u64::from(!self.knows_loss);
+        self.knows_loss = true;
     }
 
     /// The lists are to be compared before the next job is taken.

@@ -22,6 +22,7 @@ pub use envelope::Job;
 
 use crate::client::{CallFlags, CallHandle, Client, Timeout};
 use crate::error::{Error, Result, Status, flags};
+use crate::meter::Deed;
 use crate::resp::{Reply, encode};
 use crate::sys::random;
 use crate::sys::rank::Rank;
@@ -108,7 +109,10 @@ impl Jobs {
             }
             let step = take.next(&mut self.ledger.lock(), Instant::now(), deadline.left());
             match step {
-                Step::Over(outcome) => return outcome.map_err(|error| self.explain(error)),
+                Step::Over(outcome) => {
+                    self.count(&outcome);
+                    return outcome.map_err(|error| self.explain(error));
+                }
                 Step::Failed(_) if self.call.is_cancelled() => return Err(self.cancelled()),
                 Step::Failed(_) if deadline.is_over() && take.saw_none() => return Ok(None),
                 Step::Failed(error) if !waits || deadline.is_over() => return Err(self.explain(error)),
@@ -120,6 +124,7 @@ impl Jobs {
                     let outcome =
                         self.run_atomic(&list, if take.has_taken() { Timeout::Default } else { soon(deadline) });
                     take.told(&mut self.ledger.lock(), Instant::now(), outcome);
+                    self.count_losses();
                 }
                 Step::One(list, own) => {
                     pause = FIRST_PAUSE;
@@ -143,6 +148,7 @@ impl Jobs {
         loop {
             if is_doubtful && !self.still_there(&job, deadline)? {
                 self.ledger.lock().forget(&job);
+                self.client.count(Deed::JobAcknowledged, 1);
                 return Ok(());
             }
             let processing = self.ledger.lock().keys.processing.clone();
@@ -180,6 +186,7 @@ impl Jobs {
                 // The answer that was missing is the first one: it was moved.
                 Ok(moved) if moved || was_doubtful => {
                     self.ledger.lock().forget(&job);
+                    self.client.count(Deed::JobHandedBack, 1);
                     return self.renew(soon(deadline));
                 }
                 Ok(_) => {
@@ -217,8 +224,10 @@ impl Jobs {
             }
         };
         ledger::check(&reply)?;
-        let mut ledger = self.ledger.lock();
-        ledger.renewed(&reply, 0, Instant::now())?;
+        let noted = self.ledger.lock().renewed(&reply, 0, Instant::now());
+        self.count_losses();
+        noted?;
+        let ledger = self.ledger.lock();
         if ledger.own_lease(&reply, 0)? {
             return Ok(());
         }
@@ -288,8 +297,25 @@ impl Jobs {
         ledger.forget(job);
         match reply.int(0) {
             Some(0) => Err(ledger::not_in_hand(&ledger.keys.name(), &job.id())),
-            _ => done,
+            _ => {
+                self.client.count(Deed::JobAcknowledged, 1);
+                done
+            }
         }
+    }
+
+    /// Counts a job that is handed out.
+    fn count(&self, outcome: &Result<Option<Job>>) {
+        if let Ok(Some(job)) = outcome {
+            self.client.count(Deed::JobTaken, 1);
+            self.client.count(Deed::JobMarked, u64::from(job.redelivered() > 0));
+        }
+    }
+
+    /// Counts the leases that were found to be over.
+    fn count_losses(&self) {
+        let lost = std::mem::take(&mut self.ledger.lock().leases_lost);
+        self.client.count(Deed::LeaseLost, lost);
     }
 
     /// Hands back what workers have whose leases are over. What does not succeed is tried again by the next one who looks.

@@ -3,6 +3,7 @@
 //! Guarantees: the figures of two clients can be added, so that those of a client that is gone stay in the sums. Leaves to others: taking
 //! them (route, client), and their names (client).
 
+use super::deeds::DeedCounts;
 use super::node::NodeFigures;
 use crate::error::Status;
 
@@ -29,12 +30,16 @@ pub struct ClientFigures {
     pub held_back: u64,
     /// Transactions that were begun.
     pub transactions: u64,
+    /// Transactions, scripts, scans, jobs and messages.
+    pub deeds: DeedCounts,
     /// Subscriptions that are open.
     pub subscriptions: u64,
+    /// Each of them.
+    pub subscription_rows: Vec<SubscriptionRow>,
     /// Its nodes, those that are not used any more included.
     pub nodes: Vec<NodeRow>,
-    /// There was no memory for `nodes`.
-    pub lacks_nodes: bool,
+    /// There was no memory for `nodes` or `subscription_rows`.
+    pub lacks_rows: bool,
 }
 
 /// A client's connections to one node.
@@ -48,6 +53,27 @@ pub struct NodeRow {
     pub counted: NodeFigures,
     /// How many there are now; `None` for a node that is not used any more.
     pub now: Option<NodeNow>,
+}
+
+/// A subscription at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriptionRow {
+    /// The token of its events.
+    pub token: u64,
+    /// The node that it hears; "" without a connection.
+    pub endpoint: String,
+    /// Messages that came, and their bytes.
+    pub messages: u64,
+    /// As `sub.max_bytes` counts them.
+    pub bytes: u64,
+    /// Messages that were lost to its bound.
+    pub dropped: u64,
+    /// Gaps that were told.
+    pub gaps: u64,
+    /// Messages that wait to be drained.
+    pub buffered: u64,
+    /// Their bytes.
+    pub buffered_bytes: u64,
 }
 
 /// The connections to a node at one moment.
@@ -105,13 +131,19 @@ impl ClientFigures {
         self.fallbacks += other.fallbacks;
         self.held_back += other.held_back;
         self.transactions += other.transactions;
+        self.deeds.add(&other.deeds);
         self.subscriptions += other.subscriptions;
+        match self.subscription_rows.try_reserve(other.subscription_rows.len()) {
+            Ok(()) => self.subscription_rows.extend(other.subscription_rows),
+            Err(_) => self.lacks_rows = true,
+        }
         other.nodes.into_iter().for_each(|node| add_node(&mut self.nodes, node));
     }
 
     /// What stays of a client that is gone.
     pub fn gone(mut self) -> Self {
         (self.in_flight, self.subscriptions) = (0, 0);
+        self.subscription_rows = Vec::new();
         self.nodes.iter_mut().for_each(|node| node.now = None);
         self
     }

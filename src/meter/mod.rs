@@ -4,9 +4,10 @@
 //! different connections write to no common cache line; what a connection has counted stays counted when it is gone; nothing here waits.
 //! Leaves to others: the counters of calls (route/context), and how all of it is shown (client).
 //!
-//! `histogram` keeps latencies, `tally` is what one connection counts, `node` adds up the connections of one client to one node,
-//! `figures` is all of it at one moment.
+//! `histogram` keeps latencies, `tally` is what one connection counts, `node` adds up the connections of one client to one node, `deeds`
+//! counts what few calls do, `figures` is all of it at one moment.
 
+mod deeds;
 mod figures;
 mod histogram;
 mod node;
@@ -14,7 +15,8 @@ mod tally;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use figures::{ClientFigures, NodeNow, NodeRow, add_client, add_node};
+pub use deeds::{Deed, DeedCounts, Deeds};
+pub use figures::{ClientFigures, NodeNow, NodeRow, SubscriptionRow, add_client, add_node};
 pub use histogram::{Histogram, Latencies};
 pub use node::{NodeFigures, NodeMeter, Tells};
 pub use tally::{Bytes, End, EndInfo, Tally};

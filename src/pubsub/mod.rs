@@ -23,6 +23,7 @@ pub use subscription::Subscription;
 pub(crate) use subscription::SubscriptionSpec;
 
 use crate::error::Error;
+use crate::meter::SubscriptionRow;
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 use crate::worker;
@@ -43,6 +44,14 @@ impl Subscriptions {
             list.retain(|known| known.strong_count() > 0);
         }
         list.push(Arc::downgrade(subscription));
+    }
+
+    /// What each of them has heard; `None` without memory for that.
+    pub(crate) fn rows(&self) -> Option<Vec<SubscriptionRow>> {
+        let (all, mut rows) = (self.all(), Vec::new());
+        rows.try_reserve_exact(all.len()).ok()?;
+        rows.extend(all.iter().filter_map(|one| one.figures()));
+        Some(rows)
     }
 
     /// How many there are.

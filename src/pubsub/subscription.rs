@@ -17,9 +17,9 @@ use super::poller;
 use super::wishes::{Heard, Request, Wishes};
 use crate::config::{ClientSettings, Credentials, Endpoint, Overflow};
 use crate::error::{Error, Result, Status, flags};
-use crate::meter::End;
+use crate::meter::{Deed, End, SubscriptionRow};
 use crate::net::{Conn, Role};
-use crate::queue::{Bounds, Event, Inlet, Letter, Put, Queue, Source, kind};
+use crate::queue::{Bounds, Counted, Event, Inlet, Letter, Put, Queue, Source, kind};
 use crate::resp::Reply;
 use crate::route::{Route, Router};
 use crate::sys::random;
@@ -55,6 +55,7 @@ pub struct Subscription {
     _client: Arc<dyn Child>,
     from_replicas: bool,
     settings: ClientSettings,
+    token: u64,
     state: Lock<State>,
     /// Callers of `exec` wait for an outcome.
     changed: Condvar,
@@ -75,6 +76,8 @@ struct State {
     /// Since when an answer is due.
     asked: Option<Instant>,
     gap: Option<Gap>,
+    /// How many were told.
+    gaps: u64,
     /// What has come from the new connection before the end of the gap, which is told first.
     held: Vec<Letter>,
     /// Of the replica at the other end, if it can be asked.
@@ -163,6 +166,7 @@ impl Subscription {
             alive: Instant::now(),
             asked: None,
             gap: None,
+            gaps: 0,
             held: Vec::new(),
             link: None,
             failures: Failures::default(),
@@ -175,6 +179,7 @@ impl Subscription {
             _client: spec.client,
             from_replicas: spec.from_replicas,
             settings: spec.settings,
+            token: spec.token,
             state: Lock::new(Rank::Subscription, state),
             changed: Condvar::new(),
             me: Weak::clone(me),
@@ -245,6 +250,35 @@ impl Subscription {
             state.asked = Some(Instant::now());
         }
         feed.send(bytes);
+    }
+
+    /// What it has heard; `None` once the program has freed it.
+    pub(super) fn figures(&self) -> Option<SubscriptionRow> {
+        let state = self.lock();
+        let (counted, buffered, buffered_bytes) = state.inlet.as_ref()?.figures();
+        let endpoint = match &state.stage {
+            Stage::Live(feed) => feed.pool().name().to_owned(),
+            _ => String::new(),
+        };
+        Some(SubscriptionRow {
+            token: self.token,
+            endpoint,
+            messages: counted.messages,
+            bytes: counted.bytes,
+            dropped: counted.dropped,
+            gaps: state.gaps,
+            buffered: buffered as u64,
+            buffered_bytes: buffered_bytes as u64,
+        })
+    }
+
+    /// Counts in the client what has come, so that it stays when the subscription is freed.
+    fn count(&self, counted: Counted, gaps: u64) {
+        let context = &self.router.context;
+        context.count(Deed::Message, counted.messages);
+        context.count(Deed::MessageByte, counted.bytes);
+        context.count(Deed::MessageDropped, counted.dropped);
+        context.count(Deed::Gap, gaps);
     }
 
     /// Whether it has no connection and waits for its next attempt, or has one that ended unseen.
@@ -495,6 +529,7 @@ impl Subscription {
             }
             Word::Again(reason) => {
                 let since = std::mem::replace(&mut state.alive, now);
+                state.gaps += 1;
                 let gap = Gap { since, from: name.to_owned(), cause: Cause::Link, reason };
                 Ok(Some(gap.told(self.router.context.service.name(), name, now)))
             }
@@ -551,7 +586,7 @@ impl Hears for Subscription {
         if !matches!(&state.stage, Stage::Live(live) if std::ptr::eq(&**live, feed)) {
             return;
         }
-        let answers = state.wishes.awaits();
+        let (answers, gaps) = (state.wishes.awaits(), state.gaps);
         let (mut letters, odd) = self.letters(&mut state, feed, came, &around);
         if lives {
             // A replica without its link is alive, too.
@@ -562,7 +597,8 @@ impl Hears for Subscription {
         }
         let (service, to) = (self.router.context.service.name(), feed.pool().name());
         letters = state.behind_gap(letters, |gap| Letter::Told(gap.told(service, to, now)));
-        let put = state.inlet.as_ref().map_or(Put::Closed, |inlet| inlet.put(letters));
+        let (put, counted) = state.inlet.as_ref().map_or((Put::Closed, Counted::default()), |inlet| inlet.put(letters));
+        self.count(counted, state.gaps - gaps);
         let end = end.map(|error| (ended_as.unwrap_or(Cause::Lost), error));
         let lost = match (odd.or(end), put) {
             (_, Put::Closed) => {
@@ -614,6 +650,7 @@ impl State {
                 return Vec::new();
             }
         }
+        self.gaps += 1;
         let mut all = vec![told(gap)];
         all.append(&mut self.held);
         all.extend(letters);

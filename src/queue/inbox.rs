@@ -45,16 +45,44 @@ pub(super) struct Inbox {
     bytes: usize,
     /// Messages that were lost since the last report.
     lost: i64,
+    counted: Counted,
+}
+
+/// What an inbox has counted since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Messages that came, those that were lost included.
+    pub messages: u64,
+    /// Their bytes, as the bound counts them.
+    pub bytes: u64,
+    /// Messages that were lost to the bound.
+    pub dropped: u64,
+}
+
+impl Counted {
+    /// What has come since.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            messages: self.messages - before.messages,
+            bytes: self.bytes - before.bytes,
+            dropped: self.dropped - before.dropped,
+        }
+    }
 }
 
 impl Inbox {
     pub(super) fn new(token: u64, bounds: Bounds) -> Self {
-        Self { token, bounds, letters: VecDeque::new(), messages: 0, bytes: 0, lost: 0 }
+        Self { token, bounds, letters: VecDeque::new(), messages: 0, bytes: 0, lost: 0, counted: Counted::default() }
     }
 
     /// How many events a drain can take from it.
     pub(super) fn len(&self) -> usize {
         self.letters.len() + usize::from(self.lost > 0)
+    }
+
+    /// What it has counted, and how many messages and bytes wait in it.
+    pub(super) fn figures(&self) -> (Counted, usize, usize) {
+        (self.counted, self.messages, self.bytes)
     }
 
     /// Whether half of it is free.
@@ -74,9 +102,11 @@ impl Inbox {
             }
         };
         let size = if is_message { event.weight() } else { 0 };
+        self.counted.messages += u64::from(is_message);
+        self.counted.bytes += size as u64;
         while is_message && !self.fits(size) {
             if !self.bounds.drops_oldest {
-                self.lost += 1;
+                self.lose();
                 dropped.push(event);
                 return false;
             }
@@ -91,6 +121,11 @@ impl Inbox {
         true
     }
 
+    fn lose(&mut self) {
+        self.lost += 1;
+        self.counted.dropped += 1;
+    }
+
     fn fits(&self, size: usize) -> bool {
         self.messages == 0
             || (self.messages < self.bounds.messages && self.bytes.saturating_add(size) <= self.bounds.bytes)
@@ -99,7 +134,7 @@ impl Inbox {
     fn take_oldest_message(&mut self) -> Option<Event> {
         let at = self.letters.iter().position(|(_, is_message)| *is_message)?;
         let (oldest, _) = self.letters.remove(at)?;
-        self.lost += 1;
+        self.lose();
         self.messages -= 1;
         self.bytes -= oldest.weight();
         Some(oldest)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Queue;
-use super::inbox::{Bounds, Inbox, Letter};
+use super::inbox::{Bounds, Counted, Inbox, Letter};
 
 /// What has become of letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +39,35 @@ impl Inlet {
         &self.queue
     }
 
-    /// Adds letters, in their order.
-    pub fn put(&self, letters: impl IntoIterator<Item = Letter>) -> Put {
+    /// Adds letters, in their order. Also says what was counted for them.
+    pub fn put(&self, letters: impl IntoIterator<Item = Letter>) -> (Put, Counted) {
         let (mut dropped, mut put, mut count) = (Vec::new(), Put::Taken, 0);
+        let mut counted = Counted::default();
         let mut state = self.queue.lock();
         if state.is_closed() {
-            return Put::Closed;
+            return (Put::Closed, counted);
         }
         state.with_inbox(self.id, |inbox| {
+            let (before, ..) = inbox.figures();
             for letter in letters {
                 count += 1;
                 if !inbox.put(letter, &mut dropped) {
                     put = Put::Full;
                 }
             }
+            counted = inbox.figures().0.since(before);
         });
         if count > 0 {
             self.queue.announce(state);
         }
-        put
+        (put, counted)
+    }
+
+    /// What the inbox has counted, and how many messages and bytes wait in it.
+    pub fn figures(&self) -> (Counted, usize, usize) {
+        let mut figures = Default::default();
+        self.queue.lock().with_inbox(self.id, |inbox| figures = inbox.figures());
+        figures
     }
 
     /// Whether half of the inbox is free; true once the queue is closed.

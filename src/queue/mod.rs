@@ -34,7 +34,7 @@ use state::QueueState;
 
 pub use credit::{Credits, Reservation};
 pub use event::{Event, kind};
-pub use inbox::{Bounds, Letter};
+pub use inbox::{Bounds, Counted, Letter};
 pub use inlet::{Inlet, Put};
 pub use source::{Driven, Source};
 

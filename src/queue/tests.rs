@@ -247,7 +247,7 @@ fn drained(queue: &Queue, most: usize) -> Vec<String> {
 fn messages_take_no_room_of_the_queue_and_keep_their_order() {
     let queue = queue();
     let inlet = inlet(&queue, 100, true);
-    assert_eq!(inlet.put((0..100).map(|n| message(&n.to_string()))), Put::Taken);
+    assert_eq!(inlet.put((0..100).map(|n| message(&n.to_string()))).0, Put::Taken);
     assert!((0..8).all(|token| queue.push(event(token))) && !queue.push(event(8)));
     // Events wait for a turn of messages, and not for all of them.
     let first = drained(&queue, 64);
@@ -263,7 +263,7 @@ fn a_full_inbox_loses_the_oldest_messages_and_nothing_that_is_told() {
     let queue = queue();
     let inlet = inlet(&queue, 3, true);
     let letters = [message("a"), told("gap"), message("b"), message("c"), message("d"), message("e")];
-    assert_eq!(inlet.put(letters), Put::Taken);
+    assert_eq!(inlet.put(letters).0, Put::Taken);
     assert!(!inlet.has_room());
     assert_eq!(drained(&queue, 9), ["-2", "gap", "c", "d", "e"]);
     assert!(inlet.has_room());
@@ -275,7 +275,7 @@ fn a_full_inbox_loses_the_oldest_messages_and_nothing_that_is_told() {
 fn a_full_inbox_that_keeps_the_oldest_says_so_and_counts_the_rest() {
     let queue = queue();
     let inlet = inlet(&queue, 2, false);
-    assert_eq!(inlet.put(["a", "b", "c", "d"].map(message)), Put::Full);
+    assert_eq!(inlet.put(["a", "b", "c", "d"].map(message)).0, Put::Full);
     assert_eq!(drained(&queue, 9), ["-2", "a", "b"]);
 }
 
@@ -284,7 +284,7 @@ fn bytes_are_bounded_but_one_message_is_always_taken() {
     let queue = queue();
     let inlet = queue.open_inbox(5, Bounds { messages: 100, bytes: 2000, drops_oldest: true });
     let large = "x".repeat(5000);
-    assert_eq!(inlet.put([message("a"), message(&large)]), Put::Taken);
+    assert_eq!(inlet.put([message("a"), message(&large)]).0, Put::Taken);
     assert_eq!(drained(&queue, 9), ["-1", large.as_str()]);
     inlet.put((0..100).map(|n| message(&n.to_string())));
     let kept = drained(&queue, 1000);
@@ -305,7 +305,7 @@ fn a_closed_inbox_leaves_nothing_behind() {
     assert_eq!(queue.drain(Deadline::after(Duration::ZERO), &mut Vec::new(), 9), 0);
     let late = inlet(&queue, 9, true);
     queue.close();
-    assert_eq!(late.put([message("x")]), Put::Closed);
+    assert_eq!(late.put([message("x")]).0, Put::Closed);
 }
 
 #[test]

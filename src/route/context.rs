@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use super::nodes::Nodes;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::meter::{ClientFigures, NodeMeter, Tells};
+use crate::meter::{ClientFigures, Deed, Deeds, NodeMeter, Tells};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
 use crate::script::Scripts;
@@ -66,13 +66,15 @@ struct Counters {
     fallbacks: AtomicU64,
     held_back: AtomicU64,
     transactions: AtomicU64,
+    deeds: Deeds,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let [retries, maybe_executed, fallbacks, held_back, transactions] = [const { AtomicU64::new(0) }; 5];
         let errors = [const { AtomicU64::new(0) }; Status::ALL.len()];
-        Self { retries, errors, maybe_executed, fallbacks, held_back, transactions }
+        let deeds = Deeds::default();
+        Self { retries, errors, maybe_executed, fallbacks, held_back, transactions, deeds }
     }
 }
 
@@ -225,6 +227,27 @@ impl Context {
         self.counters.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the end of a transaction. One that was not answered is neither run nor refused.
+    #[cold]
+    pub(crate) fn count_transaction_end<T>(&self, outcome: &Result<T>) {
+        let deed = match outcome {
+            Ok(_) => Deed::TransactionRun,
+            Err(error) => match error.status() {
+                // EXEC ran it.
+                Status::Replicas => Deed::TransactionRun,
+                Status::TxnAborted => Deed::TransactionAborted,
+                Status::Server | Status::Unsupported => Deed::TransactionRefused,
+                _ => return,
+            },
+        };
+        self.count(deed, 1);
+    }
+
+    /// Counts so many more of this.
+    pub(crate) fn count(&self, deed: Deed, more: u64) {
+        self.counters.deeds.add(deed, more);
+    }
+
     /// Where the connections to a node in this role are counted.
     pub(super) fn meter(&self, endpoint: &str, role: &'static str) -> Arc<NodeMeter> {
         let service: Weak<dyn Tells> = Arc::downgrade(&self.service) as Weak<dyn Tells>;
@@ -251,8 +274,10 @@ impl Context {
             fallbacks: of(&self.counters.fallbacks),
             held_back: of(&self.counters.held_back),
             transactions: of(&self.counters.transactions),
+            deeds: self.counters.deeds.counts(),
             subscriptions: 0,
-            lacks_nodes: nodes.is_none(),
+            subscription_rows: Vec::new(),
+            lacks_rows: nodes.is_none(),
             nodes: nodes.unwrap_or_default(),
         }
     }

@@ -59,6 +59,12 @@ impl Scripts {
         None
     }
 
+    /// How many are kept, and how many bytes they have.
+    pub fn figures(&self) -> (usize, usize) {
+        let known = self.known.lock();
+        (known.scripts.len(), known.bytes)
+    }
+
     /// The body with this hash.
     pub fn body(&self, sha: &[u8]) -> Option<Arc<[u8]>> {
         self.known.lock().find(|script| script.sha.eq_ignore_ascii_case(sha)).map(|script| Arc::clone(&script.body))
@@ -124,6 +130,6 @@ mod tests {
         (0..9).for_each(|n| _ = scripts.note(&body(n, MOST_BYTES / 8)));
         let kept: Vec<u8> = (0..9).filter(|n| scripts.body(&sha1::hex(&body(*n, MOST_BYTES / 8))).is_some()).collect();
         assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(scripts.known.lock().bytes, MOST_BYTES);
+        assert_eq!(scripts.figures(), (8, MOST_BYTES));
     }
 }

@@ -241,7 +241,11 @@ impl Call {
             Some(line) => Err(self.plan().map_or_else(|error| error, |plan| judge::error_of(&plan, line, pool.name()))),
             None => Ok(reply),
         });
-        let outcome = reply.map(Some).map_err(|error| self.router().context.report(error));
+        let context = &self.router().context;
+        let outcome = reply.map(Some).map_err(|error| context.report(error));
+        if self.profile.atomic {
+            context.count_transaction_end(&outcome);
+        }
         let credit = self.lock().credit.take();
         if let Some(credit) = credit {
             credit.complete(outcome);

@@ -172,6 +172,8 @@ impl Sentinel {
             services: self.all().iter().map(|service| service.figures()).collect(),
             clients: self.shared().client_figures(),
             sentinels: self.shared().list().speakers().len() as u64,
+            sentinels_heard: self.shared().listening(),
+            scripts: self.scripts().figures(),
             is_degraded: self.is_degraded(),
         })
     }
@@ -194,6 +196,10 @@ pub struct HandleFigures {
     pub clients: Vec<ClientFigures>,
     /// How many Sentinels are known.
     pub sentinels: u64,
+    /// How many of them are heard.
+    pub sentinels_heard: u64,
+    /// How many scripts are kept, and how many bytes they have.
+    pub scripts: (usize, usize),
     /// Whether none of them is heard.
     pub is_degraded: bool,
 }

@@ -310,6 +310,7 @@ impl HandleState {
             sentinel.shared().tell(TopologyEvent::Sentinel(SentinelChange::of(name, Some(up), why.clone())));
             last_words = Some(why);
         }
+        sentinel.shared().note_listening(self.listeners.iter().filter(|one| one.is_listening()).count());
         if let Some(why) = last_words {
             sentinel.shared().set_degraded(self.listeners.iter().all(Listener::is_lost), &why);
         }

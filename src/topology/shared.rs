@@ -39,6 +39,8 @@ pub(super) struct Shared {
     log: Arc<Log>,
     /// No Sentinel is heard.
     degraded: AtomicBool,
+    /// How many are heard.
+    listening: AtomicU64,
     /// The TLS of the nodes and of the Sentinels, each with how many changes of its files that were no use have been reported.
     connectors: [(Option<Arc<Connector>>, AtomicU64); 2],
     /// Whether it was reported that the Sentinels refuse the credentials.
@@ -81,6 +83,7 @@ impl Shared {
             config_version: AtomicU64::new(1),
             watchers,
             degraded: AtomicBool::new(false),
+            listening: AtomicU64::new(0),
             connectors,
             told_refused: AtomicBool::new(false),
             deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
@@ -251,6 +254,16 @@ impl Shared {
 
     pub(super) fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
+    }
+
+    /// How many Sentinels are heard.
+    pub(super) fn listening(&self) -> u64 {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many Sentinels are heard.
+    pub(super) fn note_listening(&self, count: usize) {
+        self.listening.store(count as u64, Ordering::Relaxed);
     }
 
     /// Notes whether all Sentinels are gone, and reports a change.

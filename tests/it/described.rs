@@ -3,6 +3,7 @@
 //! against the tables as well (support/stage.rs).
 
 use crate::calls;
+use crate::completions;
 use crate::stage;
 use crate::support;
 
@@ -27,6 +28,7 @@ fn statistics_have_the_keys_of_their_tables() {
     seen.check(&client.stats().unwrap(), 0, &maps[0], &maps);
     assert!(!seen.keys.contains("pool.endpoint"), "no pool before the first call");
     ok(&client, "SET k v");
+    let _heard = client.subscription(&completions::queue(1), 1, None).unwrap();
     assert!(cmd(&client, "SELECT 1").is_err(), "errors are listed by their status");
     for client in [client, to_replicas(&stage.sentinel, &[])] {
         let _ = cmd(&client, "GET k");

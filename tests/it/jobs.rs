@@ -48,6 +48,12 @@ fn payload(job: &Job) -> String {
     String::from_utf8_lossy(job.payload()).into_owned()
 }
 
+/// Jobs taken, those of them with a mark, acknowledged, handed back; and leases lost.
+fn counted(client: &Client) -> [i64; 5] {
+    ["jobs_taken", "jobs_marked", "jobs_acknowledged", "jobs_handed_back", "leases_lost"]
+        .map(|key| counter(client, key))
+}
+
 /// Payload and mark.
 fn shown(job: &Job) -> (String, u32) {
     (payload(job), job.redelivered())
@@ -75,6 +81,7 @@ fn row_101_what_is_done_is_gone_and_what_is_not_done_comes_again_with_a_mark() {
     let (d_job, b_again) = (taken(&first), taken(&first));
     assert_eq!((shown(&d_job), shown(&b_again), b_again.id()), (("d".into(), 0), ("b".into(), 1), b.id()));
     done(&first, &d_job);
+    assert_eq!(counted(&client), [5, 1, 2, 1, 0]);
 
     // One that starts again under its name has its own list at once, and the one before has not.
     drop(first);
@@ -135,6 +142,7 @@ fn a_worker_whose_lease_is_over_loses_its_jobs_to_others_and_is_told() {
     done(&dies, &c);
     got.iter().for_each(|job| done(&lives, job));
     assert_eq!(number(&client, "LLEN q"), 0);
+    assert_eq!(counted(&client), [7, 3, 4, 3, 1]);
 
     // Another process with the same name takes over, and the one before is told.
     let other = worker(&client, "q", "dies", 60_000);

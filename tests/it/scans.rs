@@ -342,6 +342,8 @@ fn the_loop_goes_on_where_it_was_and_never_on_another_node() {
     assert_eq!((elements(&patient).expect("a page"), patient.restarts()), (vec!["e".to_owned()], Some(1)));
     assert_eq!([&patient, &patient].map(|scan| elements(scan).expect("the end")), [[""; 0], [""; 0]]);
     assert_eq!((new.count("SCAN"), new.count("SCAN 23")), (1, 0));
+    let counted = ["scan_pages", "scans_interrupted", "scan_restarts"].map(|key| counter(&client, key));
+    assert_eq!(counted, [5, 2, 1], "pages without elements and answers that were lost are none");
 }
 
 #[test]

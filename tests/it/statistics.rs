@@ -1,6 +1,7 @@
 //! Statistics: what is counted is what the servers saw, and says why connections ended.
 
 use crate::calls;
+use crate::completions;
 use crate::stage;
 use crate::support;
 
@@ -10,9 +11,11 @@ use std::time::Duration;
 use calls::*;
 use stage::{Told, Watch};
 use support::*;
-use vigie::client::{CallFlags, Client, Timeout};
-use vigie::error::{Status, flags};
+use vigie::client::{CallFlags, Client, Timeout, metrics_of, stats_of};
+use vigie::error::{Result, Status, flags};
 use vigie::queue::kind;
+use vigie::resp::Reply;
+use vigie::topology::Sentinel;
 
 const PATIENCE: Duration = deployment::PATIENCE;
 const PING: i64 = b"*1\r\n$4\r\nPING\r\n".len() as i64;
@@ -182,4 +185,128 @@ fn what_the_fence_holds_back_is_counted_once_for_each_call() {
     while queue.drain(vigie::time::Deadline::after(PATIENCE), &mut events, 1) == 0 {}
     assert_eq!(counter(&client, "held_back"), 2);
     eventually("both are over", PATIENCE, || counter(&client, "in_flight") == 0);
+}
+
+/// These counters of a client.
+fn counters<const N: usize>(client: &Client, keys: [&str; N]) -> [i64; N] {
+    keys.map(|key| counter(client, key))
+}
+
+/// A figure of the handle.
+fn of_handle(sentinel: &Sentinel, key: &str) -> i64 {
+    let stats = stats_of(sentinel).expect("an open handle");
+    stats.find(0, key.as_bytes()).and_then(|at| stats.int(at)).expect("a number")
+}
+
+/// The sum of the samples of a family.
+fn metric(sentinel: &Sentinel, name: &str) -> i64 {
+    let text = text(&metrics_of(sentinel, false).expect("an open handle"));
+    let samples = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<i64>().ok()).expect("a number")).sum()
+}
+
+#[test]
+fn what_becomes_of_transactions_and_scripts_is_counted() {
+    const ENDS: [&str; 4] = ["transactions", "transactions_run", "transactions_aborted", "transactions_refused"];
+    let d = single("deeds");
+    let (node, sentinel) = (d.primary_node(SERVICE), sentinel_of(&d, &[("script.cache", "on")]));
+    let (client, queue) = (to_primary(&sentinel, &[]), completions::queue(4));
+    let atomic = CallFlags::from_bits(CallFlags::ATOMIC).unwrap();
+    let exec = |on: &Client, lines: &[&str]| on.cmds_exec(&list(lines), atomic, Timeout::Default);
+    let submit = |on: &Client, lines: &[&str]| -> Result<Reply> {
+        on.cmds_submit(&list(lines), atomic, Timeout::Default, &queue, 1).expect("taken");
+        completions::one(&queue).1
+    };
+    exec(&client, &["SET k v", "LPUSH k v"]).expect("it ran, whatever its commands said");
+    submit(&client, &["INCR n"]).expect("it ran");
+    assert_eq!(counters(&client, ENDS), [2, 2, 0, 0]);
+    let session = client.session(None).unwrap();
+    exec(&session, &["INCR n"]).expect("it ran");
+    submit(&session, &["INCR n"]).expect("it ran");
+    for run in [&exec as &dyn Fn(&Client, &[&str]) -> Result<Reply>, &submit] {
+        ok(&session, "WATCH k");
+        node.cmd(&["SET", "k", "changed"]);
+        fails(Status::TxnAborted, run(&session, &["SET k w"]));
+        fails(Status::Server, run(&session, &["SET k w", "NOSUCH x"]));
+        fails(Status::Server, run(&client, &["SET k w", "NOSUCH x"]));
+    }
+    assert_eq!(counters(&client, ENDS), [10, 4, 2, 4]);
+    node.kill();
+    assert!(client.cmds_exec(&list(&["INCR n"]), atomic, Timeout::Ms(100)).is_err());
+    assert_eq!(counters(&client, ENDS), [11, 4, 2, 4], "one without an answer is neither");
+    node.restart();
+    let metrics =
+        ["run", "aborted", "refused"].map(|end| metric(&sentinel, &format!("vigie_transactions_{end}_total")));
+    assert_eq!(metrics, [4, 2, 4]);
+
+    let client = to_primary(&sentinel, &[]);
+    let script = || ok(&client, "EVAL return(1) 0");
+    eventually("it serves again", PATIENCE, || cmd(&client, "PING").is_ok());
+    [script(), script(), script()].iter().for_each(|reply| assert_eq!(reply, "1"));
+    assert_eq!(counters(&client, ["scripts_shortened", "scripts_healed"]), [2, 0]);
+    node.cmd(&["SCRIPT", "FLUSH"]);
+    ok(&client, "EVALSHA 930269f31393d0be681588b6ab08dccee7d6bb67 0");
+    assert_eq!(counters(&client, ["scripts_shortened", "scripts_healed"]), [2, 1]);
+    assert_eq!([of_handle(&sentinel, "scripts"), of_handle(&sentinel, "script_bytes")], [1, 9]);
+    assert_eq!(metric(&sentinel, "vigie_script_bytes"), 9);
+
+    assert_eq!((of_handle(&sentinel, "sentinels"), metric(&sentinel, "vigie_sentinels")), (1, 1));
+    eventually("it is heard", PATIENCE, || of_handle(&sentinel, "sentinels_heard") == 1);
+    d.sentinel_nodes().iter().for_each(|sentinel| sentinel.kill());
+    eventually("it is not heard", PATIENCE, || metric(&sentinel, "vigie_sentinels_heard") == 0);
+    assert_eq!(of_handle(&sentinel, "sentinels"), 1, "it is known");
+}
+
+#[test]
+fn each_subscription_counts_what_it_hears_and_the_client_keeps_it() {
+    const ALL: [&str; 4] = ["messages", "messages_dropped", "subscription_gaps", "subscriptions"];
+    let d = single("heard");
+    let (node, sentinel) = (d.primary_node(SERVICE), sentinel_of(&d, &[("client.name", "heard")]));
+    let (client, queue) = (to_primary(&sentinel, &[]), completions::queue(4));
+    let small = config(&[("sub.max_messages", "3")]);
+    let wide = client.subscription(&queue, 5, None).unwrap();
+    let narrow = client.subscription(&queue, 6, Some(&small)).unwrap();
+    for sub in [&wide, &narrow] {
+        sub.exec(&[b"SUBSCRIBE", b"c"], Timeout::Default).unwrap();
+    }
+    // The rows in the order of their making, without the bytes.
+    let rows = || -> Vec<[i64; 5]> {
+        let stats = client.stats().unwrap();
+        let list = stats.find(0, b"subscription_list").expect("the list");
+        let number =
+            |id: u32, key: &str| stats.find(id, key.as_bytes()).and_then(|at| stats.int(at)).expect("a number");
+        let keys = ["token", "messages", "dropped", "gaps", "buffered"];
+        stats.children(list).map(|id| keys.map(|key| number(id, key))).collect()
+    };
+    assert_eq!(rows(), [[5, 0, 0, 0, 0], [6, 0, 0, 0, 0]], "answers are no messages");
+    for _ in 0..5 {
+        node.cmd(&["PUBLISH", "c", "hello"]);
+    }
+    eventually("all came", PATIENCE, || rows() == [[5, 5, 0, 0, 5], [6, 5, 2, 0, 3]]);
+    assert_eq!(counters(&client, ALL), [10, 2, 0, 2]);
+    let bytes = counter(&client, "message_bytes");
+    assert!(bytes >= 10 * 5 && metric(&sentinel, "vigie_message_bytes_total") == bytes, "{bytes}");
+    assert_eq!(metric(&sentinel, "vigie_messages_buffered"), 8);
+    assert_eq!(metric(&sentinel, "vigie_messages_buffered_bytes"), bytes / 10 * 8, "equal messages");
+    let mut events = Vec::new();
+    eventually("all is drained", PATIENCE, || {
+        queue.drain(vigie::time::Deadline::after(Duration::ZERO), &mut events, 100);
+        rows().iter().all(|row| row[4] == 0)
+    });
+    node.clients_named("heard").iter().for_each(|one| {
+        node.cmd(&["CLIENT", "KILL", "ID", &one.id.to_string()]);
+    });
+    eventually("both were made anew", PATIENCE, || {
+        queue.drain(vigie::time::Deadline::after(Duration::ZERO), &mut events, 100);
+        rows() == [[5, 5, 0, 1, 0], [6, 5, 2, 1, 0]]
+    });
+    assert_eq!(counters(&client, ALL), [10, 2, 2, 2]);
+    narrow.free();
+    assert_eq!(rows(), [[5, 5, 0, 1, 0]]);
+    drop((wide, narrow));
+    assert_eq!(counters(&client, ALL), [10, 2, 2, 0], "what was counted stays");
+    let samples = |text: &str| text.lines().filter(|line| line.starts_with("vigie_messages_total{")).count();
+    assert_eq!(samples(&text(&metrics_of(&sentinel, false).unwrap())), 1, "one sample, however many there were");
+    drop(client);
+    assert_eq!(metric(&sentinel, "vigie_messages_total"), 10);
 }
