@@ -72,10 +72,15 @@ fn scenario_54_each_side_has_a_ca_of_its_own_and_one_sentinel_an_expired_certifi
     let handle = sentinel_at(&addrs, &[&options[..], &[("sentinel.tls.ca", &sentinels)]].concat());
     let client = to_primary(&handle, &[]);
     assert_eq!(ok(&client, "SET k v"), "OK");
-    let topology = crate::api::refresh(&handle).expect("two answer");
-    let told = crate::api::sentinels(&topology);
-    let old = told.iter().find(|told| told.addr == addrs[0]).expect("it is listed");
-    assert!(old.text.contains("has expired: renew it"), "{old:?}");
+    // A discovery that two have answered does not wait for the third for long: it is told of when its failure came in time.
+    eventually("the third says why", std::time::Duration::from_secs(20), || {
+        let topology = crate::api::refresh(&handle).expect("two answer");
+        let told = crate::api::sentinels(&topology);
+        let old = told.iter().find(|told| told.addr == addrs[0]).expect("it is listed");
+        let is_told = old.text.contains("has expired: renew it");
+        assert!(is_told || old.state == "skipped", "{old:?}");
+        is_told
+    });
     // With the nodes' CA for the Sentinels, none is believed.
     let mixed = sentinel_at(&addrs, &options);
     let error = fails(Status::Tls, cmd(&to_primary(&mixed, &[]), "GET k"));

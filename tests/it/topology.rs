@@ -248,11 +248,19 @@ fn names_and_older_words_work() {
 
 #[test]
 fn row_20_a_sentinel_that_needs_400_ms_is_waited_for() {
-    let node = Scripted::primary();
-    let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
-    fakes[0].fault_times("ROLE", 1, Fault::Delay(Duration::from_millis(400)));
-    fakes[0].fault_times("SENTINEL MASTER", 1, Fault::Delay(Duration::from_millis(400)));
-    assert_eq!(primary(&found(&addrs(&fakes), &[])), node.addr());
+    // Of the default of 500 ms it leaves 100 to the machine. Where that takes more, a failure says nothing, and another Sentinel is asked.
+    for _ in 0..10 {
+        let node = Scripted::primary();
+        let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
+        fakes[0].fault_times("ROLE", 1, Fault::Delay(Duration::from_millis(400)));
+        fakes[0].fault_times("SENTINEL MASTER", 1, Fault::Delay(Duration::from_millis(400)));
+        let (outcome, _, pace) = paced(|| discover(&handle(&addrs(&fakes), &[])));
+        match outcome {
+            Ok(found) => return assert_eq!(primary(&found), node.addr()),
+            Err(error) => assert!(pace.allowance() > Duration::from_millis(50), "{error:?} {pace:?}"),
+        }
+    }
+    panic!("ten Sentinels were not waited for");
 }
 
 #[test]
