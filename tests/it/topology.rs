@@ -128,10 +128,17 @@ fn scenario_28_a_blackholed_sentinel_in_front_costs_nothing() {
     let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
     let hole = blackhole();
     let all = [vec![hole.addr()], addrs(&fakes)].concat();
-    for _ in 0..10 {
-        let found = takes_at_most("a discovery", Duration::from_millis(150), || found(&all, &[]));
-        assert_eq!(primary(&found), node.addr());
-    }
+    // Its own limits are far off: a discovery that waits for it does not end in time. The fastest of ten shows what it costs, because one
+    // of many is as slow as a loaded machine likes.
+    let far = [("timeout.sentinel", "60s"), ("timeout.connect", "60s")];
+    let pacing = Pacing::start();
+    let discovery = |_| {
+        let began = Instant::now();
+        assert_eq!(primary(&found(&all, &far)), node.addr());
+        began.elapsed()
+    };
+    let fastest = (0..10).map(discovery).min().expect("ten of them");
+    pacing.stop().judge("the fastest of ten discoveries", fastest, Duration::from_millis(150));
 }
 
 #[test]
