@@ -282,6 +282,9 @@ fn a_database_in_the_path_and_a_unix_socket() {
 
 #[test]
 fn a_primary_that_speaks_tls_only_is_given_with_rediss() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
     let d = Deployment::new("fixed-tls").replicas(1).sentinels(0).tls(plan).start();

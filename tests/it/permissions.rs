@@ -110,6 +110,9 @@ fn scan(client: &Client) -> usize {
 
 #[test]
 fn the_users_of_the_page_are_refused_nothing() {
+    if lacks(Feature::SubCommands) {
+        return;
+    }
     let d = deployment();
     let (all, signs, table) = (AT_SENTINELS[0], AT_SENTINELS[1], AT_SENTINELS[2]);
     let lag = ("replica.max_lag", "1000000");

@@ -32,6 +32,9 @@ fn refused(client: &Client) -> String {
 
 #[test]
 fn row_10_nodes_and_sentinels_that_speak_tls_only() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let pair = ca.local("server");
     let d = Deployment::new("tls").tls(plan(&ca, &pair)).sentinel_tls(plan(&ca, &pair)).start();
@@ -49,6 +52,9 @@ fn row_10_nodes_and_sentinels_that_speak_tls_only() {
 
 #[test]
 fn row_10_tls_nodes_with_a_plain_sentinel_and_the_reverse() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = plan(&ca, &ca.local("server"));
     let nodes = Deployment::new("tls-nodes").replicas(1).sentinels(1).quorum(1).tls(plan.clone()).start();
@@ -61,6 +67,9 @@ fn row_10_tls_nodes_with_a_plain_sentinel_and_the_reverse() {
 
 #[test]
 fn scenario_54_each_side_has_a_ca_of_its_own_and_one_sentinel_an_expired_certificate() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let (for_nodes, for_sentinels) = (Ca::new(), Ca::new());
     let d = Deployment::new("two-cas").replicas(0).sentinels(0).tls(plan(&for_nodes, &for_nodes.local("node"))).start();
     let fakes = Scripted::sentinels(3, SERVICE, &d.node("mymaster-0").addr());
@@ -140,6 +149,9 @@ fn tls_node(name: &str, ca: &Ca, wants_clients: bool) -> Deployment {
 
 #[test]
 fn a_client_certificate_that_is_wanted_is_named_and_shown() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let (ca, other) = (Ca::new(), Ca::new());
     let d = tls_node("wants", &ca, true);
     let (node, file) = (d.node("mymaster-0"), ca.file());
@@ -215,6 +227,9 @@ fn files_that_are_no_use_are_named_when_the_handle_is_made() {
 
 #[test]
 fn tls_to_a_plain_port_and_plain_text_to_a_tls_port_say_so() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let (plain, file) = (single("plain"), ca.file());
     let (_sentinel, client) = client_at(&plain.node("mymaster-0").addr(), &[("tls.ca", &file)]);
@@ -237,6 +252,9 @@ fn tls_to_a_plain_port_and_plain_text_to_a_tls_port_say_so() {
 
 #[test]
 fn a_planned_failover_under_tls_loses_no_write() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = plan(&ca, &ca.local("server"));
     let d = Deployment::new("tls-failover").tls(plan.clone()).sentinel_tls(plan).start();
@@ -258,6 +276,9 @@ fn a_planned_failover_under_tls_loses_no_write() {
 
 #[test]
 fn all_kinds_of_calls_work_over_tls() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let d = tls_node("kinds", &ca, false);
     let (_sentinel, client) = client_at(&d.node("mymaster-0").addr(), &[("tls.ca", &ca.file())]);
@@ -343,6 +364,9 @@ fn the_next_connection_resumes_the_session_of_the_one_before() {
 
 #[test]
 fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_good_one_stays() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     use vigie::queue::kind;
     let (ca, other) = (Ca::new(), Ca::new());
     let d = tls_node("reload", &ca, true);
