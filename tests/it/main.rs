@@ -22,6 +22,7 @@ mod support;
 mod writer;
 
 mod administration;
+mod administration_submit;
 mod announced;
 mod bad_input;
 mod c_api;
