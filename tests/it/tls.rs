@@ -378,12 +378,23 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
     handle.watch(kind::NOTICE, &queue, 7).expect("a watch");
     let client = to_primary(&handle, &[]);
     let opens = || client.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
+    // Nobody polls there, and nobody has a reason to look at the primary again.
+    let node = format!("{}", d.node("mymaster-0").addr());
+    let alone = [&[("primary.addr", &*node), ("monitor", "off")][..], &options].concat();
+    let alone =
+        vigie::topology::Sentinel::create(config(&alone).settings().expect("settings"), None).expect("a handle");
+    let told_alone = crate::completions::queue(1000);
+    alone.watch(kind::NOTICE, &told_alone, 7).expect("a watch");
+    let client_alone = open(&alone, vigie::client::Target::Primary, &[]);
+    let opens_alone = || client_alone.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
+    opens_alone().expect("a good pair");
     opens().expect("a good pair");
     // Another certificate, of a CA that the server does not know, and its key a moment later: a pair that does not fit is not used.
     let next = other.local("next");
     std::fs::copy(&next.cert, &mine.cert).expect("a copy");
     opens().expect("the last good pair stays");
-    let notice = eventually_some("a notice", std::time::Duration::from_secs(20), || {
+    opens_alone().expect("the last good pair stays");
+    let kept = |queue: &vigie::queue::Queue| {
         let mut events = Vec::new();
         queue.drain(vigie::time::Deadline::after(std::time::Duration::from_millis(50)), &mut events, 100);
         events
@@ -391,8 +402,11 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
             .filter_map(|event| event.outcome.ok().flatten())
             .map(|reply| json(&reply))
             .find(|text| text.contains("certificates_kept"))
-    });
-    assert!(notice.contains("it is not the key of the certificate"), "{notice}");
+    };
+    for queue in [&queue, &told_alone] {
+        let notice = eventually_some("a notice", std::time::Duration::from_secs(20), || kept(queue));
+        assert!(notice.contains("it is not the key of the certificate"), "{notice}");
+    }
     std::fs::copy(&next.key, &mine.key).expect("a copy");
     let text = fails(Status::Tls, opens()).message().to_owned();
     assert!(text.contains("does not know the CA of the client certificate"), "{text}");
