@@ -379,7 +379,7 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
     let client = to_primary(&handle, &[]);
     let opens = || client.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
     // Nobody polls there, and nobody has a reason to look at the primary again.
-    let node = format!("{}", d.node("mymaster-0").addr());
+    let node = d.node("mymaster-0").addr();
     let alone = [&[("primary.addr", &*node), ("monitor", "off")][..], &options].concat();
     let alone =
         vigie::topology::Sentinel::create(config(&alone).settings().expect("settings"), None).expect("a handle");
