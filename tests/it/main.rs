@@ -66,6 +66,7 @@ mod resp_support;
 mod resp_table;
 mod retry_rules;
 mod roles;
+mod rows_calls;
 mod rows_clients;
 mod rows_config;
 mod rows_discovery;
