@@ -182,10 +182,14 @@ impl Pool {
         }
         // Under the lock, so that a round and its options belong together.
         self.connect.store(Arc::new(connect));
+        // What was refused under the former options says nothing about these.
+        self.refusals.clear();
+        inner.first.failure = None;
         let idle = at_once.then(|| self.renew(&mut inner));
         let offered = inner.offered.take();
         drop(inner);
         drop((idle, offered));
+        self.first_opened.notify_all();
     }
 
     /// What its connections have counted.
@@ -224,7 +228,7 @@ impl Pool {
         let end = End::of(&cause).unwrap_or(End::Closed);
         self.drain_submit_lanes(&mut inner, |_| Some(end));
         let draining = std::mem::take(&mut inner.draining);
-        let idle = inner.loans.end();
+        let idle = inner.loans.end(end);
         idle.iter().for_each(|conn| conn.note_end(end));
         inner.total -= lanes.len() + draining.len() + idle.len();
         let sockets = std::mem::take(&mut inner.sockets);
@@ -235,7 +239,7 @@ impl Pool {
         self.first_opened.notify_all();
         lanes.iter().chain(&draining).for_each(|lane| lane.shut(cause.clone()));
         // After the lanes, so that their waiters get this cause.
-        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown());
+        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.shutdown_as(end));
     }
 
     /// Whether the pool has been retired.
@@ -305,7 +309,7 @@ impl Pool {
     fn open(&self, deadline: Deadline) -> Result<(Conn, u64)> {
         self.wait_out_refusal(deadline);
         let mut inner = self.lock();
-        let (round, options) = (inner.loans.round(), self.connect.load_full());
+        let round = inner.loans.round();
         let offered = inner.offered.take();
         drop(inner);
         if let Some(mut conn) = offered.filter(|conn| conn.opened().elapsed() < OFFERED && conn.is_quiet()) {
@@ -314,22 +318,34 @@ impl Pool {
             self.census.count(conn.info().id, conn.info().version, conn.opened());
             return Ok((conn, round));
         }
-        let (own, attempt) = (self.refusals.attempt()?, self.pause.attempt()?);
-        let note = |socket: &Arc<Socket>| self.note(socket);
-        let begun = Instant::now();
-        let mut opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
-        match &mut opened {
-            Ok(conn) => conn.count_for(&self.meter),
-            Err(_) => self.meter.refused(),
+        loop {
+            // The options are read after the permission, so that what is noted for these options was refused under them.
+            let (own, attempt) = (self.refusals.attempt()?, self.pause.attempt()?);
+            let inner = self.lock();
+            let (round, options) = (inner.loans.round(), self.connect.load_full());
+            drop(inner);
+            let note = |socket: &Arc<Socket>| self.note(socket);
+            let begun = Instant::now();
+            let mut opened = Conn::open_noted(&self.endpoint, &options, deadline, &note);
+            match &mut opened {
+                Ok(conn) => conn.count_for(&self.meter),
+                Err(_) => self.meter.refused(),
+            }
+            let is_retired = self.is_retired();
+            // Retiring the pool ends the attempt: that is no fault of the node.
+            if opened.is_ok() || !is_retired {
+                own.told(&opened);
+                attempt.told(&opened);
+            }
+            let is_outdated = || !Arc::ptr_eq(&options, &self.connect.load());
+            if opened.is_err() && !is_retired && !deadline.is_over() && is_outdated() {
+                // Callers that came after the change share this attempt, and must not get a refusal of the options before it.
+                continue;
+            }
+            // Before anything is sent on it.
+            opened.iter().for_each(|conn| self.census.count(conn.info().id, conn.info().version, begun));
+            return opened.map(|conn| (conn, round));
         }
-        // Retiring the pool ends the attempt: that is no fault of the node.
-        if opened.is_ok() || !self.is_retired() {
-            own.told(&opened);
-            attempt.told(&opened);
-        }
-        // Before anything is sent on it.
-        opened.iter().for_each(|conn| self.census.count(conn.info().id, conn.info().version, begun));
-        opened.map(|conn| (conn, round))
     }
 
     /// Opens a connection that serves no calls: it is not one of the pool's, and takes no place of `pool.max`. It is shut down when the
@@ -387,9 +403,7 @@ impl Pool {
         let mut inner = self.lock();
         inner.sockets.retain(|socket| socket.strong_count() > 0);
         inner.sockets.push(Arc::downgrade(socket));
-        if inner.ended.is_some() {
-            socket.shutdown();
-        }
+        inner.end().iter().for_each(|end| socket.shutdown_as(*end));
     }
 
     fn new_lane(&self, conn: Conn) -> Arc<Lane> {

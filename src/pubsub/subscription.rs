@@ -124,6 +124,8 @@ struct Failures {
     version: u64,
     /// The version of the topology at the last failure.
     seen: u64,
+    /// How often the pauses of the service had been ended when the last attempt began: that also ends the pause of this one.
+    ended: u64,
     last: Option<Error>,
     since: Option<Instant>,
     /// The program was told of these: what lasts, and each refusal, once.
@@ -318,8 +320,8 @@ impl Subscription {
         state.auth = auth;
     }
 
-    /// Makes the next attempt now, because something has changed: the topology that the last one has failed with, or the connection
-    /// has ended.
+    /// Makes the next attempt now, because something has changed: the topology or the options that the last one has failed with, or the
+    /// connection has ended.
     pub(super) fn try_now(&self) {
         let version = self.router.context.service.version();
         let mut state = self.lock();
@@ -332,7 +334,10 @@ impl Subscription {
             }
         }
         // Its own attempts cause discoveries, each of which is a change: they alone must not shorten its pauses.
-        let is_news = state.failures.count == 0 || state.failures.seen != version;
+        let failures = &state.failures;
+        let is_news = failures.count == 0
+            || failures.seen != version
+            || failures.ended != self.router.context.service.pauses_ended();
         if matches!(state.stage, Stage::Waits) && is_news {
             state.failures.count = state.failures.count.min(1);
             self.begin(state);
@@ -383,6 +388,7 @@ impl Subscription {
         let tried = state.failures.tried.clone();
         // Before the route: a change in between is found, and at worst told to the server twice.
         state.auth = self.router.context.settings().auth.clone();
+        state.failures.ended = self.router.context.service.pauses_ended();
         // The router's locks come before this one.
         drop(state);
         if let Err(closed) = self.router.context.check_open() {
@@ -415,7 +421,8 @@ impl Subscription {
             }
         }
         let tells = failures.note(&error, self.settings.timeout_call);
-        let pause = failures.pause(&self.settings);
+        let is_outdated = failures.ended != service.pauses_ended();
+        let pause = if is_outdated { Duration::ZERO } else { failures.pause(&self.settings) };
         let told = failures.last.clone().unwrap_or_else(|| error.clone());
         if let (true, Some(inlet)) = (tells, &state.inlet) {
             inlet.put([Letter::Told(failed(told))]);
@@ -503,11 +510,7 @@ impl Subscription {
                     Err(error) => return (letters, Some((Cause::Link, error))),
                 },
                 Ok(Heard::Nothing) => {}
-                Err(error) => {
-                    let is_logged_out = error.server_code() == "NOAUTH";
-                    let cause = if is_logged_out { Cause::Credentials } else { Cause::Lost };
-                    return (letters, Some((cause, error)));
-                }
+                Err(error) => return (letters, Some((Cause::Lost, error))),
             }
         }
         (letters, None)
@@ -619,11 +622,6 @@ impl Hears for Subscription {
         };
         if let Some((cause, error)) = lost {
             state.lose(feed, cause, &error);
-            if error.server_code() == "NOAUTH" {
-                let (router, pool) = (Arc::clone(&self.router), Arc::clone(feed.pool()));
-                let tell = move || router.context.service.tell_refusal(pool.endpoint(), error.message().to_owned());
-                let _ = worker::run(tell);
-            }
             match state.failures.count {
                 0 => {
                     drop(state);

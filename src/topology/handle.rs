@@ -94,10 +94,22 @@ impl Sentinel {
             self.all().iter().for_each(|service| service.remap(&map));
         }
         drop(one_at_a_time);
+        let now = self.settings();
+        for (of, is_changed) in
+            [("nodes", now.client.auth != before.client.auth), ("Sentinels", now.sentinel.auth != before.sentinel.auth)]
+        {
+            if is_changed {
+                self.log().write(lines::CREDENTIALS, &|out| {
+                    out.text("of").text(of);
+                });
+            }
+        }
         // Connections that are idle are replaced now, and not with the next call.
         self.children().iter().for_each(|child| child.changed());
         // After that, so that no attempt with the former options is remembered.
         self.all().iter().for_each(|service| service.reconfigured());
+        // Subscriptions that wait after a refusal try again, now that no pause and no former discovery is in their way.
+        self.children().iter().for_each(|child| child.changed());
         if about_log {
             self.log().configure(&self.settings().log);
             begin_log(self.shared());

@@ -22,6 +22,7 @@ use super::toll::{ServiceFigures, Toll};
 use super::watch::{Notice, ReplicaChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
+use crate::log::lines;
 use crate::meter::{End, Tells};
 use crate::net::{Pause, Replication};
 use crate::sys::random;
@@ -29,7 +30,7 @@ use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
 use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::{Deadline, WriteLease};
-use crate::worker::{self, Host};
+use crate::worker::Host;
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -306,7 +307,13 @@ impl Service {
             state.suspicion = Some(format!("{endpoint}: {why}"));
             if snapshot.primary.as_ref() == Some(endpoint) {
                 state.failover.unreachable = true;
-                state.toll.trouble(Instant::now());
+                if state.toll.trouble(Instant::now()) {
+                    // Once, until it serves again or another one does: not for each connection.
+                    self.shared.log().write(lines::TROUBLE, &|out| {
+                        out.text("service").text(&self.name).text("node").text(&endpoint.to_string());
+                        out.text("reason").text(why);
+                    });
+                }
             }
         }
     }
@@ -447,6 +454,11 @@ impl Service {
         self.pauses.left().unwrap_or(own)
     }
 
+    /// How many times all pauses were ended.
+    pub fn pauses_ended(&self) -> u64 {
+        self.pauses.ended()
+    }
+
     /// Ends all pauses: callers that wait for another attempt make it now.
     pub(super) fn end_pauses(&self) {
         self.pauses.end();
@@ -559,19 +571,9 @@ impl Service {
 
     /// Reports something that does not change the primary.
     pub(super) fn notice(&self, why: Why) {
-        self.shared.tell(self.noticed(why));
-    }
-
-    fn noticed(&self, why: Why) -> TopologyEvent {
         let (service, snapshot) = (self.name.clone(), self.snapshot());
         let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
-        TopologyEvent::Notice(Notice { service, primary, why, epoch })
-    }
-
-    /// What is to be told of files of TLS that have changed and are no use.
-    pub(super) fn about_certificates(&self) -> Vec<TopologyEvent> {
-        let kept = |text| Why::own(Cause::CertificatesKept, format!("what was read before stays in use: {text}"));
-        self.shared.useless_certificates().map(|text| self.noticed(kept(text))).collect()
+        self.shared.tell(TopologyEvent::Notice(Notice { service, primary, why, epoch }));
     }
 
     /// Whether this node was the primary before the last switch.
@@ -678,13 +680,6 @@ impl Service {
 
 impl Tells for Service {
     fn connection(&self, node: &str, role: &'static str, closed: Option<(End, Duration)>) {
-        if closed.is_none() {
-            // Opening it has shown whether files have changed.
-            for notice in self.about_certificates() {
-                let shared = Arc::clone(&self.shared);
-                let _ = worker::run(move || shared.tell(notice));
-            }
-        }
         self.shared.post(|| ConnectionChange {
             service: self.name.clone(),
             node: node.to_owned(),

@@ -48,9 +48,11 @@ impl Toll {
         }
     }
 
-    /// The primary does not serve, or may not serve for much longer.
-    pub(super) fn trouble(&mut self, now: Instant) {
+    /// The primary does not serve, or may not serve for much longer. True: this is the first sign of it.
+    pub(super) fn trouble(&mut self, now: Instant) -> bool {
+        let is_first = self.trouble_since.is_none();
         self.trouble_since.get_or_insert(now);
+        is_first
     }
 
     /// The primary serves as before.
@@ -97,8 +99,7 @@ mod tests {
         toll.fence(false, at(20));
         toll.fence(false, at(25));
         toll.recovered();
-        toll.trouble(at(100));
-        toll.trouble(at(130));
+        assert!(toll.trouble(at(100)) && !toll.trouble(at(130)), "the first sign");
         toll.fence(true, at(140));
         toll.recovered();
         toll.switched(at(150));

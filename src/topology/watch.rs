@@ -229,6 +229,7 @@ impl TopologyEvent {
         match self {
             Self::Topology(_) => lines::SWITCHED,
             Self::Notice(of) if of.why.is(Cause::CertificatesKept) || of.why.is(Cause::EpochReset) => lines::ATTENTION,
+            Self::Notice(of) if of.why.is(Cause::CredentialsRefused) => lines::REFUSED,
             Self::Notice(_) => lines::SPOKEN_OF,
             Self::Fence(of) if of.on => lines::FENCE_UP,
             Self::Fence(_) => lines::FENCE_DOWN,

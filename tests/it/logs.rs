@@ -107,6 +107,10 @@ fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
     for (key, value) in [("auth.password", WRONG_SECRET), ("sentinel.password", WRONG_SECRET)] {
         sentinel.configure(key, value).expect("it can be changed");
     }
+    log.find(switch, &["level=info", "target=config", "message=\"the user or the password was changed\"", "of=nodes"]);
+    log.find(switch, &["target=config", "of=Sentinels"]);
+    fails(Status::Auth, cmd(&client, "GET k"));
+    log.find(switch, &["level=warning", "message=\"a node refuses the user or the password\"", "credentials_refused"]);
     for node in d.sentinel_nodes() {
         node.cmd(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
@@ -127,6 +131,30 @@ fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
         lines.iter().filter_map(moment).collect()
     };
     assert_eq!(moments(&written[1..]), moments(&told), "the same lines");
+}
+
+#[test]
+fn the_death_of_the_primary_is_one_line_before_any_sentinel_speaks() {
+    let stage = stage(1, &[("log.level", "info"), ("retry.backoff_max", "20")]);
+    stage.listened();
+    let queue = Queue::create(1000).expect("a queue");
+    stage.sentinel.watch(kind::LOG, &queue, 3).expect("a watch");
+    let client = open(&stage.sentinel, Target::Primary, &[]);
+    ok(&client, "SET k v");
+    let mut told = Vec::new();
+    let mut lines = || {
+        told.extend(events_of(&queue).into_iter().filter(|line| line.contains("the primary has failed")));
+        told.clone()
+    };
+    assert!(lines().is_empty());
+    stage.p.down();
+    for _ in 0..5 {
+        let _ = client.cmd_exec(&[b"SET", b"k", b"v"], Default::default(), vigie::client::Timeout::Ms(60));
+    }
+    let lines = lines();
+    let line = lines.first().expect("told at the first failure");
+    assert!(line.contains(&stage.p.addr()) && line.contains("\"warning\""), "{line}");
+    assert_eq!(lines.len(), 1, "not for each connection: {lines:?}");
 }
 
 #[test]
