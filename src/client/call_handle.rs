@@ -39,7 +39,8 @@ const TIMES: &[Field<Spent>] = &[
         "queue_us",
         Int(|of| us(of.queue)),
         "µs",
-        "Before it was sent: waiting for its turn, for the primary to be known, or for a connection.",
+        "Before it was first sent: planning it, waiting for its turn, for the primary to be known, or for a connection to be opened. A call that \
+         was never sent has all its time here and in `fence_us`.",
     ),
     field(
         "fence_us",
@@ -51,9 +52,14 @@ const TIMES: &[Field<Spent>] = &[
         "wire_us",
         Int(|of| us(of.wire)),
         "µs",
-        "From the start of an attempt until its outcome, all attempts together.",
+        "From the start of an attempt until its outcome, all attempts together. Behind the last one, until the caller had it.",
     ),
-    field("retry_us", Int(|of| us(of.retry)), "µs", "After a failed attempt, until the next one."),
+    field(
+        "retry_us",
+        Int(|of| us(of.retry)),
+        "µs",
+        "Between attempts: after a failed one, until the next one was sent. 0 with one attempt.",
+    ),
     field("attempts", Int(|of| i64::from(of.attempts)), "", "How often it was sent."),
     field(
         "endpoint",

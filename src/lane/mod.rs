@@ -343,6 +343,7 @@ impl Lane {
     /// 12: bytes that were swapped out count as sent until the writer has reported what the kernel took).
     fn kill<'a>(&'a self, mut st: Locked<'a, LaneState>, cause: Error) -> Locked<'a, LaneState> {
         if st.dead.is_none() {
+            let cause = self.truth(cause);
             let end = End::of(&cause);
             st.dead = Some(cause.with_endpoint(&self.endpoint));
             self.hints.dead.store(true, Ordering::Relaxed);
@@ -358,11 +359,17 @@ impl Lane {
         if st.dead.is_some() {
             return st;
         }
-        st.hung_up = true;
+        st.hung_up = self.wire.socket().ended_as().is_none();
         let culprit = st.due_next();
         let cause =
             if cause.status() == Status::Limit { self.blame(&mut st, culprit, "reply to", cause) } else { cause };
         self.kill(st, cause)
+    }
+
+    /// The cause, or that this side has ended the connection if the peer is blamed for it.
+    fn truth(&self, cause: Error) -> Error {
+        let blames_peer = End::of(&cause) == Some(End::Lost);
+        blames_peer.then(|| self.wire.ended_here(&self.endpoint)).flatten().unwrap_or(cause)
     }
 
     /// Notes that the lane ends because of this unit. Returns the cause for the others.

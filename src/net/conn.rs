@@ -369,6 +369,9 @@ impl Conn {
             let left = deadline.left();
             match self.wire.fill(&mut self.input, left) {
                 Ok(Filled::Closed) => {
+                    if let Some(error) = self.wire.ended_here(&self.endpoint) {
+                        return Err(error);
+                    }
                     self.wire.note_end(End::Lost);
                     let closed = io::Error::from_raw_os_error(libc::ECONNRESET);
                     let what = format!("connection closed by {}", self.endpoint);
@@ -426,11 +429,6 @@ impl Conn {
         self.wire.opened()
     }
 
-    /// The certificate that the server has shown, in DER; `None` without TLS.
-    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
-        self.wire.peer_certificate()
-    }
-
     /// The socket, for shutting it down from outside.
     pub fn socket(&self) -> &Arc<Socket> {
         self.wire.socket()
@@ -457,6 +455,9 @@ impl Conn {
     }
 
     fn failed(&self, what: &str, cause: &io::Error, deadline: Deadline) -> Error {
+        if let Some(error) = self.wire.ended_here(&self.endpoint) {
+            return error;
+        }
         self.wire.note_end(End::Lost);
         let after = deadline.elapsed().as_millis();
         Error::from_io(Status::Io, format_args!("{what} {}", self.endpoint), cause)

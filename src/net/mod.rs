@@ -41,9 +41,9 @@ use absent::{Got, Tls};
 use tls::{Got, Tls};
 
 #[cfg(all(not(feature = "tls"), not(loom)))]
-pub use absent::{Connector, client_certificate};
+pub use absent::Connector;
 #[cfg(all(feature = "tls", not(loom)))]
-pub use tls::{Connector, client_certificate};
+pub use tls::Connector;
 
 #[cfg(not(loom))]
 pub use conn::{Admit, Conn, ConnectOptions, SendError};

@@ -7,6 +7,7 @@
 //! descriptor lives as long as the last owner, because its number may be reused at once.
 
 use crate::config::TcpSettings;
+use crate::meter::End;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::recv;
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
@@ -15,7 +16,7 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// SIGPIPE is suppressed per send where the system can do that, and by an option that socket2 sets at creation elsewhere.
@@ -48,6 +49,8 @@ pub struct Socket {
     /// SO_RCVTIMEO as it is now, in nanoseconds (0: none); saves a system call per receive.
     receive_timeout: AtomicU64,
     peer: String,
+    /// Why this side has ended it, as [`Socket::shutdown_as`] keeps it; 0: it has not.
+    ended_as: AtomicU8,
 }
 
 impl Socket {
@@ -61,7 +64,7 @@ impl Socket {
             Err(error) if in_progress(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { inner, receive_timeout: AtomicU64::new(0), peer: address.to_string() })
+        Ok(Self { inner, receive_timeout: AtomicU64::new(0), peer: address.to_string(), ended_as: AtomicU8::new(0) })
     }
 
     /// Connects to a Unix socket. `WouldBlock`: the server's backlog is full at the moment.
@@ -70,7 +73,12 @@ impl Socket {
         inner.set_nonblocking(true)?;
         inner.connect(&SockAddr::unix(path)?)?;
         inner.set_nonblocking(false)?;
-        Ok(Self { inner, receive_timeout: AtomicU64::new(0), peer: format!("unix:{}", path.display()) })
+        Ok(Self {
+            inner,
+            receive_timeout: AtomicU64::new(0),
+            peer: format!("unix:{}", path.display()),
+            ended_as: AtomicU8::new(0),
+        })
     }
 
     /// The outcome of a connection that was begun: to be asked once the socket is writable.
@@ -163,6 +171,19 @@ impl Socket {
         let _ = self.inner.shutdown(Shutdown::Both);
     }
 
+    /// As [`Socket::shutdown`], while others use it: they see the same as if the peer had ended it, and learn here that it did not. The
+    /// first reason stays.
+    pub fn shutdown_as(&self, end: End) {
+        let _ = self.ended_as.compare_exchange(0, end as u8 + 1, Ordering::AcqRel, Ordering::Acquire);
+        self.shutdown();
+    }
+
+    /// Why this side has ended it under its users; `None`: it has not.
+    pub fn ended_as(&self) -> Option<End> {
+        let at = usize::from(self.ended_as.load(Ordering::Acquire)).checked_sub(1)?;
+        End::TABLE.get(at).map(|info| info.end)
+    }
+
     /// The descriptor, for poll.
     pub fn fd(&self) -> RawFd {
         self.inner.as_raw_fd()
@@ -245,7 +266,12 @@ mod tests {
         /// Two sockets joined to each other.
         pub(crate) fn pair() -> io::Result<(Self, Self)> {
             let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-            let wrap = |inner| Self { inner, receive_timeout: AtomicU64::new(0), peer: String::from("pair") };
+            let wrap = |inner| Self {
+                inner,
+                receive_timeout: AtomicU64::new(0),
+                peer: String::from("pair"),
+                ended_as: AtomicU8::new(0),
+            };
             Ok((wrap(a), wrap(b)))
         }
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::socket::{Ready, Socket};
 use super::{Got, Tls};
-use crate::error::Result;
+use crate::error::{Error, Result, Status, flags};
 use crate::meter::{Bytes, End, Tally};
 use crate::resp::encode::Pieces;
 use crate::resp::{DecodeError, Decoded, Decoder, Limits, Reply, Want};
@@ -82,6 +82,20 @@ impl Wire {
         self.tally.iter().for_each(|tally| tally.note_end(end));
     }
 
+    /// The end of the connection, if this side has brought it about: an end that this side causes looks to its users like one by the
+    /// peer, and the peer must not be blamed for it.
+    pub fn ended_here(&self, endpoint: &dyn std::fmt::Display) -> Option<Error> {
+        let end = self.socket.ended_as()?;
+        self.note_end(end);
+        let (why, flags) = match end {
+            End::Role => ("its node is not used any more", flags::FAILOVER),
+            End::Closed => ("its client was closed", 0),
+            _ => ("its user gave it up", 0),
+        };
+        let text = format!("the connection to {endpoint} was closed by this library: {why}");
+        Some(Error::new(Status::Io, text).with_endpoint(endpoint).with_flags(flags))
+    }
+
     #[inline]
     fn sent(&self, bytes: usize) {
         if let Some(counted) = &self.bytes {
@@ -104,12 +118,6 @@ impl Wire {
     /// Whether it has TLS.
     pub fn is_secured(&self) -> bool {
         self.tls.is_some()
-    }
-
-    /// The certificate that the server has shown, in DER.
-    #[cfg(not(loom))]
-    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
-        self.tls.as_ref().and_then(|tls| tls.peer_certificate())
     }
 
     /// The sentence for a handshake of TLS that was not answered in time.

@@ -167,7 +167,7 @@ impl Drop for Loan {
             self.pool.give_back(conn, self.id, self.round, self.discarded, self.of_unit);
         }
         if let Some(socket) = self.taken.take() {
-            socket.shutdown();
+            socket.shutdown_as(End::GivenUp);
             self.pool.end_loan(self.id, self.of_unit);
         }
     }
@@ -201,9 +201,9 @@ impl Loans {
     }
 
     /// Shuts down lent connections and drops the waiters, who learn of the end by that.
-    pub(super) fn end(&mut self) -> Vec<Conn> {
+    pub(super) fn end(&mut self, end: End) -> Vec<Conn> {
         self.waiting.drain(..).for_each(|(_, sleeper)| sleeper.notify_one());
-        self.lent.iter().for_each(|(_, socket, _)| socket.shutdown());
+        self.lent.iter().for_each(|(_, socket, _)| socket.shutdown_as(end));
         self.renew()
     }
 

@@ -185,6 +185,9 @@ impl Feed {
     }
 
     fn broken(&self, cause: &io::Error) -> Error {
+        if let Some(error) = self.wire.ended_here(&self.pool.name()) {
+            return error;
+        }
         let what = format!("the connection of a subscription to {} ended", self.pool.name());
         Error::from_io(Status::Io, what, cause).with_endpoint(self.pool.name())
     }

@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use super::nodes::Nodes;
 use crate::config::{ClientSettings, Config};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::meter::{ClientFigures, Deed, Deeds, NodeMeter, Tells};
+use crate::meter::{ClientFigures, Deed, Deeds, End, NodeMeter, Tells};
 use crate::net::Socket;
 use crate::plan::{CallFlags, Plan, Target};
 use crate::script::Scripts;
@@ -314,7 +314,7 @@ impl Context {
         blocking.push(Arc::downgrade(socket));
         drop(blocking);
         if self.is_closed() {
-            socket.shutdown();
+            socket.shutdown_as(End::Closed);
         }
     }
 
@@ -327,7 +327,7 @@ impl Context {
     pub(crate) fn shut(&self) -> usize {
         self.life.closed.store(true, Ordering::Release);
         let blocking = std::mem::take(&mut *self.life.blocking.lock());
-        blocking.iter().filter_map(Weak::upgrade).inspect(|socket| socket.shutdown()).count()
+        blocking.iter().filter_map(Weak::upgrade).inspect(|socket| socket.shutdown_as(End::Closed)).count()
     }
 
     /// The error of a call whose connection broke: if the close of this client ended it, that is said in place of what was seen of it.

@@ -22,13 +22,15 @@ pub(crate) struct Spent {
     held_since: Option<Instant>,
     on_wire: bool,
     over: bool,
+    /// Since the last outcome: waiting for the next attempt, if there is one.
+    behind: Duration,
     /// Waiting for its turn, the primary or a connection.
     pub(crate) queue: Duration,
     /// Held back at the gate.
     pub(crate) fence: Duration,
-    /// From the start of an attempt to its outcome.
+    /// From the start of an attempt to its outcome; behind the last one, until the program has it.
     pub(crate) wire: Duration,
-    /// Waiting after a failed attempt.
+    /// Between two attempts.
     pub(crate) retry: Duration,
     /// How often it was started.
     pub(crate) attempts: u32,
@@ -51,29 +53,42 @@ impl Times {
     pub(crate) fn started(&self, endpoint: &str) {
         let mut spent = self.0.lock();
         spent.close(Instant::now());
+        spent.retry_behind();
         spent.on_wire = true;
         spent.attempts += 1;
         spent.endpoint = Some(endpoint.to_owned());
     }
 
-    /// The attempt has an outcome, or was not started after all.
+    /// The attempt has an outcome.
     pub(crate) fn ended(&self) {
         let mut spent = self.0.lock();
         spent.close(Instant::now());
         spent.on_wire = false;
     }
 
+    /// The attempt was not started after all: nothing was sent.
+    pub(crate) fn not_started(&self) {
+        let mut spent = self.0.lock();
+        spent.on_wire = false;
+        spent.attempts -= 1;
+        if spent.attempts == 0 {
+            spent.endpoint = None;
+        }
+        spent.close(Instant::now());
+    }
+
     /// The call is over.
     pub(crate) fn over(&self) {
         let mut spent = self.0.lock();
         spent.close(Instant::now());
-        spent.over = true;
+        spent.end();
     }
 
     /// Where the time went until now.
     pub(crate) fn spent(&self) -> Spent {
         let mut spent = self.0.lock().clone();
         spent.close(Instant::now());
+        spent.retry_behind();
         spent
     }
 }
@@ -86,6 +101,7 @@ impl Spent {
             held_since: None,
             on_wire: false,
             over: false,
+            behind: Duration::ZERO,
             queue: Duration::ZERO,
             fence: Duration::ZERO,
             wire: Duration::ZERO,
@@ -111,7 +127,18 @@ impl Spent {
             self.fence += held;
             time -= held;
         }
-        if self.attempts == 0 { self.queue += time } else { self.retry += time }
+        if self.attempts == 0 { self.queue += time } else { self.behind += time }
+    }
+
+    /// Another attempt follows: what came behind the last one was spent on that.
+    fn retry_behind(&mut self) {
+        self.retry += std::mem::take(&mut self.behind);
+    }
+
+    /// The call is over: no attempt follows, so what came behind the last one is no retry.
+    fn end(&mut self) {
+        self.over = true;
+        self.wire += std::mem::take(&mut self.behind);
     }
 
     /// All of it.
@@ -140,11 +167,35 @@ mod tests {
         spent.close(at(70));
         spent.on_wire = false;
         spent.close(at(75));
+        spent.retry_behind();
         spent.on_wire = true;
         spent.close(at(76));
-        spent.over = true;
+        spent.on_wire = false;
+        spent.close(at(80));
+        spent.end();
         spent.close(at(500));
         let ms = [spent.queue, spent.fence, spent.wire, spent.retry, spent.total()].map(|part| part.as_millis());
-        assert_eq!(ms, [10, 20, 41, 5, 76]);
+        assert_eq!(ms, [10, 20, 45, 5, 80]);
+    }
+
+    #[test]
+    fn one_attempt_has_no_retry_and_what_was_not_started_is_no_attempt() {
+        let times = Times::new();
+        times.started("one:1");
+        times.not_started();
+        let spent = times.spent();
+        assert_eq!(
+            (spent.attempts, spent.endpoint, spent.wire, spent.retry),
+            (0, None, Duration::ZERO, Duration::ZERO)
+        );
+        times.started("two:2");
+        times.ended();
+        while times.spent().retry.is_zero() {
+            std::thread::yield_now();
+        }
+        times.over();
+        let spent = times.spent();
+        assert_eq!((spent.attempts, spent.endpoint.as_deref(), spent.retry), (1, Some("two:2"), Duration::ZERO));
+        assert_eq!(spent.queue + spent.fence + spent.wire, spent.total());
     }
 }

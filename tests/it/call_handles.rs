@@ -68,12 +68,13 @@ fn a_handle_says_where_the_time_of_its_call_went() {
     let told = call.times().unwrap();
     assert_eq!(told.bytes(told.find(0, b"endpoint").unwrap()), Some(stage.p.addr().as_bytes()));
     assert_eq!((spent(&call, "attempts"), spent(&call, "over"), spent(&call, "fence_us")), (1, 1, 0));
+    assert_eq!(spent(&call, "retry_us"), 0, "it was sent once: {}", json(&told));
     add_up(&call);
 
     // On the wire, and again after a lost connection.
     stage.p.fault("GET slow", Fault::Delay(Duration::from_millis(100)));
     let _ = exec(&call, &client, "GET slow", Timeout::Default);
-    assert!(spent(&call, "wire_us") >= 100_000 && spent(&call, "attempts") == 1);
+    assert!(spent(&call, "wire_us") >= 100_000 && spent(&call, "attempts") == 1 && spent(&call, "retry_us") == 0);
     stage.p.fault_times("GET lost", 1, Fault::Close);
     exec(&call, &client, "GET lost", Timeout::Default).expect("a read is sent again");
     assert_eq!(spent(&call, "attempts"), 2);
@@ -119,9 +120,6 @@ fn a_cancelled_handle_sends_nothing() {
 /// The server ends it, so that its connection goes on.
 #[test]
 fn a_blocking_command_is_cancelled_by_the_server() {
-    if lacks(Feature::SubCommands) {
-        return;
-    }
     let d = single("call-unblock");
     for protocol in ["2", "3"] {
         is_cancelled_by_the_server(&d, protocol);
@@ -217,9 +215,6 @@ fn another_command_is_cancelled_at_once_and_says_whether_it_may_have_run() {
 /// Without RESP3 the server gives its connections no number: the connection is closed.
 #[test]
 fn a_blocking_command_that_cannot_be_ended_by_the_server_ends_all_the_same() {
-    if lacks(Feature::SubCommands) {
-        return;
-    }
     let d = single("call-cut");
     let primary = d.primary_node(SERVICE);
     let said = primary.cmd(&["ACL", "SETUSER", "default", "-client|unblock"]);

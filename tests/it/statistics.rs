@@ -120,6 +120,40 @@ fn a_call_that_waits_for_its_reply_is_in_the_latencies_and_a_blocking_one_is_not
     assert_eq!(primary_pool(&client).get("submit_lanes"), 2, "one of them for the blocking command");
 }
 
+/// A switch shuts the connections to a primary that hangs: neither errors nor events say that the primary did.
+#[test]
+fn who_closed_a_connection_is_told_truly_when_a_hanging_primary_is_replaced() {
+    let stage = stage::stage(1, &[]);
+    stage.listened();
+    let told = Watch::kinds(&stage.sentinel, kind::CONNECTION, 5);
+    let client = to_primary(&stage.sentinel, &[]);
+    let session = client.session(None).unwrap();
+    ok(&client, "SET k v");
+    ok(&session, "SET k v");
+    let lines = ["SET hangs 1", "BLPOP hangs 0", "LPUSH hangs 1"];
+    lines.iter().for_each(|line| stage.p.fault(line, Fault::Stall));
+    let start = |client: &Arc<Client>, line: &'static str| {
+        let client = Arc::clone(client);
+        spawn(move || cmd(&client, line))
+    };
+    let ends = [start(&client, lines[0]), start(&client, lines[1]), start(&session, lines[2])];
+    for line in lines {
+        eventually(line, PATIENCE, || seen(&stage.p, line) == 1);
+    }
+    stage.switch_all();
+    for end in &ends {
+        if let Err(error) = join(end) {
+            let blames = ["closed by 1", "closed the connection", "reset by peer"];
+            assert!(!blames.iter().any(|blame| error.to_string().contains(blame)), "{error}");
+            assert!(error.to_string().contains("not used"), "{error}");
+        }
+    }
+    let ended = |told: &Told| told.get("open") == "0" && told.get("node") == stage.p.addr();
+    eventually("three at least", PATIENCE, || told.count(ended) >= 3);
+    let causes: Vec<_> = told.all().into_iter().filter(ended).map(|told| told.get("cause").to_owned()).collect();
+    assert!(causes.iter().all(|cause| cause == "role"), "{causes:?}");
+}
+
 #[test]
 fn connections_are_told_of_when_they_are_opened_and_closed_and_why() {
     let d = single("connections");

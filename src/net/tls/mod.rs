@@ -16,4 +16,3 @@ mod verify;
 
 pub use channel::{Got, Tls};
 pub use connector::Connector;
-pub use files::client_certificate;
