@@ -173,7 +173,8 @@ pub unsafe extern "C" fn vigie_reply_nodes(
     nodes.cast() // the layouts are compared in types.rs
 }
 
-/// The reply as JSON: a reply with one STRING. Bytes that are not UTF-8 are replaced; keys of a MAP become texts.
+/// The reply as JSON: a reply with one STRING. A byte that is not UTF-8 becomes \u00XX with its value, as if the text were Latin-1: 0xFF
+/// cannot be told from a letter then, and vigie_reply_bytes() has the bytes as they came. Keys of a MAP become texts.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.

@@ -228,7 +228,9 @@ impl Service {
 
     /// Reports that files of TLS have changed and are no use.
     fn note_certificates(&self) {
-        self.about_certificates().into_iter().for_each(|notice| self.shared.tell(notice));
+        for text in self.shared.useless_certificates() {
+            self.notice(Why::own(Cause::CertificatesKept, format!("what was read before stays in use: {text}")));
+        }
     }
 
     /// Without subscriptions only a discovery shows that all Sentinels are gone, or that one is back.
