@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <vigie.h>
 
 static void die(const char *what, vigie_error *err) {
@@ -47,7 +48,10 @@ int main(int argc, char **argv) {
       left--;
     }
     /* Nothing is lost: what was not acknowledged comes again. */
-    if (status != VIGIE_OK) fprintf(stderr, "%s\n", vigie_error_message(err));
+    if (status != VIGIE_OK) {
+      fprintf(stderr, "%s\n", vigie_error_message(err));
+      sleep(1); /* what lasts must not make it spin */
+    }
     vigie_error_free(err);
     vigie_reply_free(job);
   }

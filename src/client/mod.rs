@@ -61,6 +61,11 @@ impl Client {
         Ok(client)
     }
 
+    /// Which nodes its calls go to.
+    pub(crate) fn target(&self) -> Target {
+        self.shared.context().target
+    }
+
     /// A client pinned to one connection, which it takes with its first command. On a split client the connection is to the
     /// primary.
     pub fn session(self: &Arc<Self>, overrides: Option<&Config>) -> Result<Arc<Self>> {

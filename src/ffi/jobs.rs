@@ -49,7 +49,7 @@ unsafe fn with_id(jobs: *mut vigie_jobs, id: *const c_char, act: impl FnOnce(&Jo
 /// Blocks: no.
 /// Threads: [T].
 /// Errors: VIGIE_ERR_INVALID_ARG: client, name or out is NULL, name or worker is empty, name has braces without a hash tag, worker has
-/// more than 128 bytes, or lease_ms is too short; VIGIE_ERR_INVALID_STATE: client is a session; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// more than 128 bytes, or lease_ms is too short; VIGIE_ERR_INVALID_STATE: client is a session or for replicas; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
 /// VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]

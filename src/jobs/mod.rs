@@ -20,8 +20,8 @@ use std::time::Duration;
 
 pub use envelope::Job;
 
-use crate::client::{CallFlags, CallHandle, Client, Timeout};
-use crate::error::{Error, Result, Status, flags};
+use crate::client::{CallFlags, CallHandle, Client, Target, Timeout};
+use crate::error::{Error, Result, Status, flags, quoted};
 use crate::meter::Deed;
 use crate::resp::{Reply, encode};
 use crate::sys::random;
@@ -74,7 +74,23 @@ impl Drop for Turn<'_> {
 impl Jobs {
     /// A worker with this name, or a random one. Nothing is sent yet.
     pub fn new(client: &Arc<Client>, name: &str, worker: Option<&str>, lease: Timeout) -> Result<Self> {
-        client.session(None)?; // refused for a session, and for a closed client
+        let fits = client.session(None).map(|_| client.target() != Target::Replica);
+        let why = match fits {
+            Ok(true) => None,
+            Ok(false) => {
+                Some("this client reads from replicas: take one from vigie_primary_for() or vigie_split_for()")
+            }
+            Err(error) if error.status() == Status::InvalidState => {
+                Some("this client is a session: take the client that it was made from")
+            }
+            Err(closed) => return Err(closed),
+        };
+        if let Some(why) = why {
+            return Err(Error::new(
+                Status::InvalidState,
+                format!("a worker of {} needs the primary, and {why}", quoted(name)),
+            ));
+        }
         let lease = match lease {
             Timeout::Default => LEASE,
             Timeout::Ms(ms) if Duration::from_millis(ms) >= SHORTEST_LEASE => Duration::from_millis(ms),

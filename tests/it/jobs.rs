@@ -270,7 +270,11 @@ fn what_is_wrong_is_told_and_not_tried_again() {
     let error = fails(Status::Server, worker(&client, "text", "one", 60_000).take(Timeout::Unlimited));
     assert!(error.message().contains("'text'") && error.message().contains("WRONGTYPE"), "{error}");
     let session = client.session(None).expect("a session");
-    fails(Status::InvalidState, Jobs::new(&session, "q", None, Timeout::Default).map(|_| ()));
+    let refused = fails(Status::InvalidState, Jobs::new(&session, "q", None, Timeout::Default).map(|_| ()));
+    assert!(refused.message().contains("a worker of 'q'") && refused.message().contains("is a session"), "{refused}");
+    let reads = calls::open(&sentinel_of(&d, &[]), vigie::client::Target::Replica, &[]);
+    let refused = fails(Status::InvalidState, Jobs::new(&reads, "q", None, Timeout::Default).map(|_| ()));
+    assert!(refused.message().contains("reads from replicas"), "{refused}");
     for lease in [Timeout::Ms(99), Timeout::Unlimited, Timeout::DontWait] {
         fails(Status::InvalidArg, Jobs::new(&client, "q", None, lease).map(|_| ()));
     }
