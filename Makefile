@@ -52,6 +52,7 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
+	@echo 'make test-servers   the integration tests against Redis 6.2 and 8, Valkey 8 and 9: SERVERS=, FILTER='
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-idle       the processor time of clients that idle'
 	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
@@ -153,6 +154,11 @@ test:
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
 	  scripts/test-failures build/test.log; exit $$(cat build/test.status)
 
+# Each server takes about as long as `make test`: SERVERS='redis-6.2 valkey-8', FILTER='pubsub:: fence::'.
+test-servers:
+	scripts/setup test
+	FILTER='$(FILTER)' TEST_THREADS='$(TEST_THREADS)' scripts/test-servers $(SERVERS)
+
 msrv:
 	scripts/setup msrv
 	scripts/msrv
@@ -212,5 +218,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test msrv bench bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-servers msrv bench bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

@@ -3,11 +3,13 @@
 //!
 //! It reads, and changes nothing, unless `--force-failover --yes` asks for a failover.
 
+mod certificates;
 mod finding;
 mod live;
 mod nodes;
 mod sentinels;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -174,15 +176,20 @@ fn look(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Resul
             change,
         );
     }
+    let mut addrs: BTreeSet<String> = settings.sentinel.addrs.iter().map(ToString::to_string).collect();
     for service in services {
         service.clone_into(&mut report.service);
         // The topology tells of a failure as well, with the words of each Sentinel.
         let failed = sentinel.refresh(Some(&service), wanted.deadline()).err();
         let topology = sentinel.topology(Some(&service))?;
+        addrs.extend(
+            sentinels::maps(&topology, "sentinels").into_iter().map(|row| sentinels::field(&topology, row, "addr")),
+        );
         if !settings.sentinel.addrs.is_empty() {
             sentinels::look(sentinel, &topology, wanted, &mut report);
         }
         nodes::look(settings, &topology, failed.as_ref(), wanted, &mut report);
     }
+    certificates::look(settings, &addrs, wanted, &mut report);
     Ok(report)
 }

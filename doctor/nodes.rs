@@ -10,6 +10,7 @@ use vigie::net::{Conn, ConnectOptions, Expect};
 use vigie::resp::{Reply, Want, encode, typed};
 
 use super::Wanted;
+use super::certificates;
 use super::finding::{Report, Severity};
 use super::sentinels::{field, maps, told_versions, version};
 use Severity::{Fault, Note, Warning};
@@ -75,6 +76,7 @@ fn reach(settings: &Settings, node: &Node, wanted: &Wanted, report: &mut Report)
     let error = match opened {
         Ok(conn) => {
             report.ok("node_reached", format!("the {} {} answers", node.role, node.addr));
+            certificates::of_server(&conn, &format!("the {} {}", node.role, node.addr), report);
             return Some(conn);
         }
         Err(error) => error,

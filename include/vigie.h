@@ -819,6 +819,56 @@ vigie_status vigie_sentinel_exec_at(vigie_sentinel *sentinel,
                                     vigie_error **err);
 
 /**
+ * As vigie_sentinel_exec(), without waiting: the outcome arrives on a queue, as one VIGIE_EVENT_COMPLETION with this token. A thread of the
+ * library carries the command. For one handle two are under way at a time, and for each address of vigie_sentinel_submit_at() two more; the
+ * others wait for them, within their timeouts. They do not keep the order of their submission: submit what relies on another one when
+ * that one has completed. vigie_queue_cancel() ends it at once, and vigie_sentinel_close() when its time is over; what may have run then
+ * has VIGIE_EF_MAYBE_EXECUTED. vigie_sentinel_free() does not end it.
+ *
+ * Lengths: argc, argv, argvlen, flags and timeout_ms are those of vigie_sentinel_exec().
+ * Ownership: the arguments are copied. The queue may be freed while the command is under way: it goes on, and its completion is dropped.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for the completion, or holds as many bytes as the option submit.max_bytes allows:
+ * drain it, then submit again; VIGIE_ERR_TIMEOUT: timeout_ms <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE;
+ * VIGIE_ERR_INVALID_ARG: sentinel or queue is NULL, or as vigie_sentinel_exec(); VIGIE_ERR_UNSUPPORTED; VIGIE_ERR_CLOSED;
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. What is refused here has no completion; what the Sentinels say is in the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_submit(vigie_sentinel *sentinel,
+                                   size_t argc,
+                                   const char *const *argv,
+                                   const size_t *argvlen,
+                                   uint32_t flags,
+                                   int64_t timeout_ms,
+                                   vigie_queue *queue,
+                                   uint64_t token,
+                                   vigie_error **err);
+
+/**
+ * As vigie_sentinel_submit(), at one Sentinel: the one at this address, as for vigie_sentinel_exec_at().
+ *
+ * Lengths: address is that of vigie_sentinel_exec_at(), and so are flags and the others.
+ * Ownership: address and arguments are copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: as vigie_sentinel_submit(); VIGIE_ERR_INVALID_ARG: address is NULL or no address, or flags has VIGIE_CALL_ALL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_submit_at(vigie_sentinel *sentinel,
+                                      const char *address,
+                                      size_t argc,
+                                      const char *const *argv,
+                                      const size_t *argvlen,
+                                      uint32_t flags,
+                                      int64_t timeout_ms,
+                                      vigie_queue *queue,
+                                      uint64_t token,
+                                      vigie_error **err);
+
+/**
  * All services that the Sentinels of the deployment watch: a MAP from the name of each to a MAP with its primary; TOPOLOGY.md
  * lists the keys ("deployment"). All Sentinels that are known are asked, because one may not have heard of a service yet. Without
  * flags the addresses are what the Sentinels say, and nothing is verified or followed.
@@ -840,6 +890,26 @@ vigie_status vigie_sentinel_services(vigie_sentinel *sentinel,
                                      int64_t timeout_ms,
                                      vigie_reply **out,
                                      vigie_error **err);
+
+/**
+ * As vigie_sentinel_services(), without waiting: the outcome arrives on a queue, as for vigie_sentinel_submit().
+ *
+ * Lengths: flags and timeout_ms are those of vigie_sentinel_services().
+ * Ownership: nothing changes hands. The queue may be freed meanwhile: the completion is dropped.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_QUEUE_FULL, VIGIE_ERR_TIMEOUT: as vigie_sentinel_submit(); VIGIE_ERR_UNSUPPORTED: a primary without Sentinels
+ * (primary.addr); VIGIE_ERR_INVALID_ARG: NULL, or other flags; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. What is refused
+ * here has no completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_sentinel_services_submit(vigie_sentinel *sentinel,
+                                            uint32_t flags,
+                                            int64_t timeout_ms,
+                                            vigie_queue *queue,
+                                            uint64_t token,
+                                            vigie_error **err);
 
 /**
  * What the handle and its clients have done: a MAP with the Sentinels and the services, each with its failovers, how long they and the
@@ -927,8 +997,8 @@ vigie_status vigie_sentinel_configure(vigie_sentinel *sentinel,
  * another user. Options that cannot be changed may be set there if they are as they were, so that the config of
  * vigie_sentinel_create() can be used again. New connections use what is set from now on, to Sentinels and data nodes. Existing ones are
  * replaced, idle ones at once and busy ones when they are done, if the database or the credentials of the data nodes were changed; a session
- * authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself or
- * submits on it; a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
+ * authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself;
+ * a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
  *
  * Ownership: config is copied.
  * Blocks: no.
@@ -944,8 +1014,8 @@ vigie_status vigie_sentinel_configure_all(vigie_sentinel *sentinel,
                                           vigie_error **err);
 
 /**
- * Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a
- * no-op.
+ * Closes the Sentinels and every client made from the handle, as vigie_client_close() does; commands of vigie_sentinel_submit() end in
+ * the same way. A second close is a no-op.
  *
  * Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together.
  * VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
@@ -962,7 +1032,7 @@ vigie_status vigie_sentinel_close(vigie_sentinel *sentinel,
                                   vigie_error **err);
 
 /**
- * Frees a sentinel. Clients made from it keep what they need and go on.
+ * Frees a sentinel. Clients made from it keep what they need and go on, and so do commands of vigie_sentinel_submit().
  *
  * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
  * alone.

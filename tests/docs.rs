@@ -86,7 +86,8 @@ stands in front of it).
 | `FAILOVER` | 4 | It happened while the topology was changing. |
 
 An error without `MAYBE_EXECUTED` means that the command surely did not run, that the server answered it,
-or that it is a scan, which changes nothing: go on with the same cursor.
+or that it is a scan, which changes nothing: go on with the same cursor. `VIGIE_ERR_REPLICAS` is such an answer: the write has run at the
+primary, and only its copies are missing. To send it again would run it twice.
 ";
 
 /// What the three pages about maps say of all maps.

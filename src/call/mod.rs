@@ -20,4 +20,4 @@ mod way;
 
 pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step};
 pub(crate) use gate_wait::GateWait;
-pub(crate) use way::{Way, apply, conclude, end, prepare, without_sentinels};
+pub(crate) use way::{Way, apply, conclude, end, is_logged_out, logged_out, prepare, without_sentinels};

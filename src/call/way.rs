@@ -104,16 +104,24 @@ fn tell_refusal(router: &Router, pool: &Pool, outcome: &Outcome) {
     let text = match outcome {
         Err(failure) if failure.error.status() == Status::Auth => failure.error.message().to_owned(),
         Ok(reply) => {
-            let first = reply.child(0, 0).unwrap_or(0);
-            if !reply.error_line(first).is_some_and(|line| line.starts_with(b"NOAUTH")) {
-                return;
-            }
+            let Some(text) = logged_out(reply, pool) else { return };
             pool.disconnect();
-            format!("{} answered NOAUTH on a connection that it had accepted", pool.name())
+            text
         }
         Err(_) => return,
     };
     router.context.service.tell_refusal(pool.endpoint(), text);
+}
+
+/// What is to be told of a reply which shows that a connection is not authenticated any more: a token has expired, or its user was reset.
+pub(crate) fn logged_out(reply: &Reply, pool: &Pool) -> Option<String> {
+    is_logged_out(reply).then(|| format!("{} answered NOAUTH on a connection that it had accepted", pool.name()))
+}
+
+/// Whether a reply shows that a connection is not authenticated any more.
+pub(crate) fn is_logged_out(reply: &Reply) -> bool {
+    let first = reply.child(0, 0).unwrap_or(0);
+    reply.error_line(first).is_some_and(|line| line.starts_with(b"NOAUTH"))
 }
 
 /// Reports what an attempt has shown about a node.

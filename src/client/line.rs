@@ -16,14 +16,16 @@ use std::time::Duration;
 use super::session::{Marks, Session, executed};
 use super::shared::Shared;
 use crate::call::judge;
-use crate::call::{Attempt, Facts, GateWait, Next, Step, gate};
+use crate::call::{Attempt, Facts, GateWait, Next, Step, gate, logged_out};
+use crate::config::Credentials;
 use crate::error::{Error, Result, Status, flags};
-use crate::lane::{Completion, Failure, Outcome, Unit, transaction};
+use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
 use crate::meter::End;
 use crate::plan::{CallFlags, Keep, Plan, Shape, Target, spelled_out};
 use crate::pool::{Loan, Pool, SubmitLane};
 use crate::queue::{Driven, Queue, Reservation, Source};
 use crate::resp::{Reply, list};
+use crate::route::Context;
 use crate::submit::{Submission, Times};
 use crate::sys::random;
 use crate::sys::rank::Rank;
@@ -62,6 +64,8 @@ struct LineState {
     failed: Option<Error>,
     not_before: Option<Instant>,
     opening: bool,
+    /// It logs in anew: no call is started meanwhile.
+    logs_in: bool,
     /// A thread starts calls, and was asked to look again.
     runs: bool,
     again: bool,
@@ -76,6 +80,8 @@ pub(super) struct Link {
     pub(super) marks: Marks,
     /// The failover sequence when the transaction that is under way was begun.
     pub(super) answered: u64,
+    /// What it is authenticated with.
+    pub(super) auth: Credentials,
     /// Nothing was sent on it, and nothing depends on it.
     pub(super) unused: bool,
 }
@@ -392,7 +398,8 @@ fn start_next(session: &Arc<Session>) -> bool {
         state.lost = state.lost.take().or(doomed);
         return false;
     };
-    let (lost, has_link, busy) = (state.lost.clone(), state.link.is_some(), state.opening || state.gives_back);
+    let (lost, has_link, busy) =
+        (state.lost.clone(), state.link.is_some(), state.opening || state.logs_in || state.gives_back);
     drop(state);
     if let Some(cause) = lost {
         line.lock().waiting.pop_front();
@@ -455,6 +462,13 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
         call.end(Err(told));
         return true;
     }
+    if let Some(auth) = link.next_login(context) {
+        link.unused = is_unused;
+        (state.logs_in, state.started) = (true, state.started + 1);
+        drop(state);
+        Login { session: Arc::clone(session), call: Arc::clone(call), pool, auth }.start(&lane);
+        return false;
+    }
     link.answered = failover_seq;
     if plan.is_atomic() {
         if let Err(error) = link.marks.check_atomic(lane.lane().carries_transactions()) {
@@ -491,6 +505,80 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
         lane.lane().cancel(queue.id(), token);
     }
     true
+}
+
+impl Link {
+    /// Other credentials than it has, if it may take them now: not within a transaction, and not if the program has logged in by itself.
+    fn next_login(&self, context: &Context) -> Option<Credentials> {
+        let settings = context.settings();
+        let keeps = settings.auth == self.auth || self.marks.own_user() || self.marks.is_in_transaction();
+        (!keeps && settings.auth.command().is_some()).then(|| settings.auth.clone())
+    }
+}
+
+/// Logs in anew, ahead of a call.
+struct Login {
+    session: Arc<Session>,
+    call: Arc<LineCall>,
+    pool: Arc<Pool>,
+    auth: Credentials,
+}
+
+impl Login {
+    fn start(self, lane: &Arc<SubmitLane>) {
+        let login = Arc::new(self);
+        let Some(command) = login.auth.command() else { return };
+        let unit = Unit { bytes: Bytes::Args(&command), list: None, at_most_once: false, lease: None, atomic: false };
+        if let Some((queue, _)) = login.call.address() {
+            let source: Arc<dyn Source> = Arc::clone(lane) as Arc<dyn Source>;
+            queue.attach(&source);
+        }
+        let completion = Arc::clone(&login) as Arc<dyn Completion>;
+        if let Err(cause) = lane.start(unit, login.call.deadline, completion, None) {
+            login.complete(Err(Failure::unsent(cause)));
+        }
+    }
+
+    /// Notes the outcome; the error of a refusal is that of the call.
+    fn settle(&self, outcome: Outcome) -> Option<Error> {
+        match outcome {
+            Ok(reply) => {
+                if let Some(line) = reply.error_line(0) {
+                    return Some(super::session::login_refused(self.pool.name(), line));
+                }
+                self.session.line.lock().link.iter_mut().for_each(|link| link.auth = self.auth.clone());
+            }
+            Err(failure) => lose(&self.session, &self.call, &failure.error, true),
+        }
+        None
+    }
+}
+
+impl Completion for Login {
+    fn complete(self: Arc<Self>, outcome: Outcome) {
+        let refusal = self.settle(outcome);
+        let mut state = self.session.line.lock();
+        (state.logs_in, state.started) = (false, state.started - 1);
+        let is_front = state.waiting.front().is_some_and(|front| Arc::ptr_eq(front, &self.call));
+        let refused = refusal.filter(|_| is_front);
+        if refused.is_some() {
+            state.waiting.pop_front();
+        }
+        let link = state.take_back();
+        drop(state);
+        drop(link);
+        self.session.line.idle.notify_all();
+        if let (Some(error), Ok(plan)) = (refused, self.call.plan()) {
+            self.call.end(Err(error.in_service(plan.name(), self.call.client.0.context().service.name())));
+        }
+        // This may be the thread that reads the lane. Without another one the alarm does it.
+        let session = Arc::clone(&self.session);
+        let _ = worker::run(move || run(&session));
+    }
+
+    fn is(&self, _: usize, _: u64) -> bool {
+        false
+    }
 }
 
 /// The first call of a connection could not be started on it. Nothing depends on that connection yet, so the call waits for another one.
@@ -758,6 +846,12 @@ impl LineCall {
 
     fn answered(&self, plan: &Plan<'_>, pool: &Arc<Pool>, reply: Reply) -> Result<Reply> {
         let service = self.client.0.context().service.name();
+        if let Some(text) = logged_out(&reply, pool) {
+            // The next call is sent behind a login.
+            self.session.line.lock().link.iter_mut().for_each(|link| link.auth = Credentials::default());
+            let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));
+            let _ = worker::run(move || client.context().service.tell_refusal(pool.endpoint(), text));
+        }
         let (result, demotion) = super::session::read(plan, reply, pool, service);
         if let Some(demotion) = demotion {
             let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));

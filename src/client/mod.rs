@@ -351,7 +351,8 @@ pub fn close_all(sentinel: &Arc<Sentinel>, timeout: Timeout) -> Result<()> {
     let deadline = timeout.deadline(sentinel.settings().client.timeout_call);
     // No call begins while the clients are closed one after the other.
     sentinel.close();
-    let closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
+    let mut closed = sentinel.children().iter().map(|child| child.close(deadline)).collect::<Vec<_>>();
+    closed.push(sentinel.close_submitted(deadline));
     closed.into_iter().collect()
 }
 

@@ -13,7 +13,7 @@ use super::line::{self, Line, Link};
 use super::shared::Shared;
 use crate::call::blocking::again;
 use crate::call::judge;
-use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, without_sentinels};
+use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, logged_out, without_sentinels};
 use crate::config::{ClientSettings, Credentials};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
@@ -86,6 +86,11 @@ impl Marks {
     /// Whether something was begun that a failover ends.
     pub(super) fn is_in_transaction(self) -> bool {
         self.in_multi || self.watches
+    }
+
+    /// Whether the program has authenticated it by itself.
+    pub(super) fn own_user(self) -> bool {
+        self.own_user
     }
 
     /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
@@ -258,6 +263,7 @@ impl Session {
             let (stale, version) = attempt.wanting();
             router.ensure_topology(stale, version, Deadline::after(Duration::ZERO))?;
             let failover_seq = gate::read_failover_seq(&router.context);
+            pinned.auth = router.context.settings().auth.clone();
             let loan = Self::try_pin(router, plan, attempt, deadline)?;
             pinned.take(loan, self.settings.db, deadline).map_err(Step::from)?;
             pinned.answered = failover_seq;
@@ -274,7 +280,8 @@ impl Session {
         }
         let pinned = std::mem::take(&mut *pinned);
         let Some(lane) = SubmitLane::of_loan(&mut loan) else { return Ok(None) };
-        Ok(Some(Link { loan, lane, marks: pinned.marks, answered: pinned.answered, unused }))
+        let Pinned { marks, answered, auth, .. } = &pinned;
+        Ok(Some(Link { loan, lane, marks: *marks, answered: *answered, auth: auth.clone(), unused }))
     }
 
     /// Takes the connection. Waits for the primary as any call does.
@@ -441,18 +448,13 @@ impl Pinned {
         let name = loan.pool().name().to_owned();
         let refusal = match loaned::exchange(loan, unit, deadline) {
             Err(failure) => return Err(self.lose(router, plan, Failure { sent: 0, ..failure }, true)),
-            Ok(reply) => {
-                reply.error_line(0).map(|line| line.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec())
-            }
+            Ok(reply) => reply.error_line(0).map(<[u8]>::to_vec),
         };
-        let Some(code) = refusal else {
+        let Some(line) = refusal else {
             self.auth = auth;
             return Ok(());
         };
-        let code = String::from_utf8_lossy(&code).into_owned();
-        let text = format!("{name} refuses the changed user and password ({code}); nothing was sent");
-        let error = Error::new(Status::Auth, text).with_server_code(&code).with_endpoint(name);
-        Err(error.in_service(plan.name(), router.context.service.name()))
+        Err(login_refused(&name, &line).in_service(plan.name(), router.context.service.name()))
     }
 
     /// Asks whether the connection carries transactions, before a transaction is sent as one unit, and before the first WATCH: the
@@ -533,6 +535,11 @@ impl Pinned {
         match outcome {
             Ok(reply) => {
                 let (pool, service) = (Arc::clone(loan.pool()), router.context.service.name());
+                if let Some(text) = logged_out(&reply, &pool) {
+                    // The next command logs in first.
+                    self.auth = Credentials::default();
+                    router.context.service.tell_refusal(pool.endpoint(), text);
+                }
                 let (result, demotion) = read(plan, reply, &pool, service);
                 if let Some(demotion) = demotion {
                     router.doubt(&pool, &demotion);
@@ -605,6 +612,13 @@ pub(super) fn told_of_loss(plan: &Plan<'_>, failure: Failure, service: &str) -> 
     let error = error.in_service(format_args!("{} in a session", plan.name()), service);
     let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
     if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
+}
+
+/// The error of a call before which the session could not log in anew. The server's sentence may hold the user's name, and is left out.
+pub(super) fn login_refused(name: &str, line: &[u8]) -> Error {
+    let code = String::from_utf8_lossy(line.split(|byte| *byte == b' ').next().unwrap_or_default()).into_owned();
+    let text = format!("{name} refuses the changed user and password ({code}); nothing was sent");
+    Error::new(Status::Auth, text).with_server_code(&code).with_endpoint(name)
 }
 
 /// The error of a transaction that was begun before a failover.

@@ -568,8 +568,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "off",
         Word(&[("on", |s| s.client.write.aof = true), ("off", |s| s.client.write.aof = false)]),
         "Whether a write counts as done only when it is on the disk of the primary, and on those of as many replicas as \
-         `write.replicas` or VIGIE_CALL_REPLICAS(n) asks for (WAITAOF). Not in time: REPLICAS. Needs Redis 7.2 or Valkey, and \
-         `appendonly yes` on each of these nodes.",
+         `write.replicas` or VIGIE_CALL_REPLICAS(n) asks for (WAITAOF). Not in time: REPLICAS, though it has run. Needs Redis 7.2 or Valkey, and \
+         `appendonly yes` on each of these nodes. With `appendfsync everysec` a write may take up to 2 s: `timeout.call` must leave that time.",
     )
     .per_client(),
     opt(

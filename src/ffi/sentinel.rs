@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{self, Argv};
-use super::handle::{self, Noun};
+use super::handle::{self, InUse, Noun};
 use super::types::{
     vigie_config, vigie_error, vigie_metrics_flag, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag,
     vigie_status,
@@ -14,6 +14,7 @@ use super::{config, dispose, guard, reply};
 use crate::client::{self, CallFlags, Timeout};
 use crate::config::Config;
 use crate::error::Result;
+use crate::time::Deadline;
 use crate::topology::{Sentinel, To};
 
 impl Noun for vigie_sentinel {
@@ -185,9 +186,9 @@ pub unsafe extern "C" fn vigie_sentinel_exec(
     unsafe {
         args::reset(out);
         guard("vigie_sentinel_exec", err, || {
-            let to = if flags & CallFlags::ALL != 0 { To::All } else { To::First };
-            let argv = Argv { argc, argv, argvlen };
-            exec(sentinel, to, &argv, flags & !CallFlags::ALL, timeout_ms, out)
+            let asked =
+                Asked { sentinel, to: first_or_all(flags), argv: Argv { argc, argv, argvlen }, flags, timeout_ms };
+            asked.exec(out)
         })
     }
 }
@@ -219,41 +220,143 @@ pub unsafe extern "C" fn vigie_sentinel_exec_at(
     unsafe {
         args::reset(out);
         guard("vigie_sentinel_exec_at", err, || {
-            if flags & CallFlags::ALL != 0 {
-                return Err(args::invalid("flags: VIGIE_CALL_ALL and an address exclude each other"));
-            }
-            let argv = Argv { argc, argv, argvlen };
-            exec(sentinel, To::At(args::text(address, "address")?), &argv, flags, timeout_ms, out)
+            let to = To::At(args::text(address, "address")?);
+            Asked { sentinel, to, argv: Argv { argc, argv, argvlen }, flags, timeout_ms }.exec(out)
         })
     }
 }
 
-/// What both functions do.
+/// As vigie_sentinel_exec(), without waiting: the outcome arrives on a queue, as one VIGIE_EVENT_COMPLETION with this token. A thread of the
+/// library carries the command. For one handle two are under way at a time, and for each address of vigie_sentinel_submit_at() two more; the
+/// others wait for them, within their timeouts. They do not keep the order of their submission: submit what relies on another one when
+/// that one has completed. vigie_queue_cancel() ends it at once, and vigie_sentinel_close() when its time is over; what may have run then
+/// has VIGIE_EF_MAYBE_EXECUTED. vigie_sentinel_free() does not end it.
 ///
-/// # Safety
-/// As for the functions that call it.
-unsafe fn exec(
+/// Lengths: argc, argv, argvlen, flags and timeout_ms are those of vigie_sentinel_exec().
+/// Ownership: the arguments are copied. The queue may be freed while the command is under way: it goes on, and its completion is dropped.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_QUEUE_FULL: the queue has no room for the completion, or holds as many bytes as the option submit.max_bytes allows:
+/// drain it, then submit again; VIGIE_ERR_TIMEOUT: timeout_ms <= 0, and neither VIGIE_TIMEOUT_DEFAULT nor VIGIE_TIMEOUT_NONE;
+/// VIGIE_ERR_INVALID_ARG: sentinel or queue is NULL, or as vigie_sentinel_exec(); VIGIE_ERR_UNSUPPORTED; VIGIE_ERR_CLOSED;
+/// VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. What is refused here has no completion; what the Sentinels say is in the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_submit(
     sentinel: *mut vigie_sentinel,
-    to: To<'_>,
-    argv: &Argv,
+    argc: usize,
+    argv: *const *const c_char,
+    argvlen: *const usize,
     flags: u32,
     timeout_ms: i64,
-    out: *mut *mut vigie_reply,
-) -> Result<()> {
-    // SAFETY: as for this function.
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe {
-        let sentinel = handle::borrow(sentinel, "sentinel")?;
-        let others = flags & !CallFlags::TYPED;
+        guard("vigie_sentinel_submit", err, || {
+            let asked =
+                Asked { sentinel, to: first_or_all(flags), argv: Argv { argc, argv, argvlen }, flags, timeout_ms };
+            asked.submit(queue, token)
+        })
+    }
+}
+
+/// As vigie_sentinel_submit(), at one Sentinel: the one at this address, as for vigie_sentinel_exec_at().
+///
+/// Lengths: address is that of vigie_sentinel_exec_at(), and so are flags and the others.
+/// Ownership: address and arguments are copied.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: as vigie_sentinel_submit(); VIGIE_ERR_INVALID_ARG: address is NULL or no address, or flags has VIGIE_CALL_ALL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_submit_at(
+    sentinel: *mut vigie_sentinel,
+    address: *const c_char,
+    argc: usize,
+    argv: *const *const c_char,
+    argvlen: *const usize,
+    flags: u32,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_submit_at", err, || {
+            let to = To::At(args::text(address, "address")?);
+            Asked { sentinel, to, argv: Argv { argc, argv, argvlen }, flags, timeout_ms }.submit(queue, token)
+        })
+    }
+}
+
+/// To whom a command without an address goes.
+fn first_or_all(flags: u32) -> To<'static> {
+    if flags & CallFlags::ALL != 0 { To::All } else { To::First }
+}
+
+/// What a program asks Sentinels for.
+struct Asked<'a> {
+    sentinel: *mut vigie_sentinel,
+    to: To<'a>,
+    argv: Argv,
+    flags: u32,
+    timeout_ms: i64,
+}
+
+impl Asked<'_> {
+    /// # Safety
+    /// The pointers are those of vigie_sentinel_exec(), or of vigie_sentinel_exec_at().
+    unsafe fn exec(&self, out: *mut *mut vigie_reply) -> Result<()> {
+        // SAFETY: as for this function.
+        unsafe {
+            let (sentinel, typed, deadline) = self.read()?;
+            let reply = self.argv.with(|args| sentinel.exec(args, self.to, typed, deadline))?;
+            reply::put(out, reply);
+            Ok(())
+        }
+    }
+
+    /// # Safety
+    /// As for [`Asked::exec`]; `queue` is a queue or NULL.
+    unsafe fn submit(&self, queue: *mut vigie_queue, token: u64) -> Result<()> {
+        // SAFETY: as for this function.
+        unsafe {
+            let (sentinel, typed, deadline) = self.read()?;
+            let queue = handle::borrow(queue, "queue")?;
+            self.argv.with(|args| sentinel.submit(args, self.to, typed, deadline, &queue.0, token))
+        }
+    }
+
+    /// The handle, whether the reply is to be typed, and until when.
+    ///
+    /// # Safety
+    /// As for [`Asked::exec`].
+    unsafe fn read<'h>(&self) -> Result<(InUse<'h, Arc<Sentinel>>, bool, Deadline)> {
+        if matches!(self.to, To::At(_)) && self.flags & CallFlags::ALL != 0 {
+            return Err(args::invalid("flags: VIGIE_CALL_ALL and an address exclude each other"));
+        }
+        // SAFETY: as for this function.
+        let sentinel = unsafe { handle::borrow(self.sentinel, "sentinel") }?;
+        let others = self.flags & !(CallFlags::TYPED | CallFlags::ALL);
         if others != 0 {
             return Err(args::invalid(format!(
                 "flags: {others:#x} has no meaning for a Sentinel; VIGIE_CALL_ALL and VIGIE_CALL_TYPED have"
             )));
         }
-        let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
-        let reply = argv.with(|args| sentinel.exec(args, to, flags & CallFlags::TYPED != 0, deadline))?;
-        reply::put(out, reply);
-        Ok(())
+        let deadline = until(&sentinel, self.timeout_ms);
+        Ok((sentinel, self.flags & CallFlags::TYPED != 0, deadline))
     }
+}
+
+/// Until when a call of a handle may last.
+fn until(sentinel: &Sentinel, timeout_ms: i64) -> Deadline {
+    Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call)
 }
 
 /// All services that the Sentinels of the deployment watch: a MAP from the name of each to a MAP with its primary; TOPOLOGY.md
@@ -284,17 +387,48 @@ pub unsafe extern "C" fn vigie_sentinel_services(
         args::reset(out);
         guard("vigie_sentinel_services", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
-            let follow = vigie_services_flag::VIGIE_SERVICES_FOLLOW as u32;
-            if flags & !follow != 0 {
-                return Err(args::invalid(format!(
-                    "flags: {:#x} is unknown; VIGIE_SERVICES_FOLLOW is known",
-                    flags & !follow
-                )));
-            }
-            let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
-            reply::put(out, sentinel.services(flags & follow != 0, deadline)?);
+            reply::put(out, sentinel.services(follows(flags)?, until(&sentinel, timeout_ms))?);
             Ok(())
         })
+    }
+}
+
+/// As vigie_sentinel_services(), without waiting: the outcome arrives on a queue, as for vigie_sentinel_submit().
+///
+/// Lengths: flags and timeout_ms are those of vigie_sentinel_services().
+/// Ownership: nothing changes hands. The queue may be freed meanwhile: the completion is dropped.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: VIGIE_ERR_QUEUE_FULL, VIGIE_ERR_TIMEOUT: as vigie_sentinel_submit(); VIGIE_ERR_UNSUPPORTED: a primary without Sentinels
+/// (primary.addr); VIGIE_ERR_INVALID_ARG: NULL, or other flags; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. What is refused
+/// here has no completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_sentinel_services_submit(
+    sentinel: *mut vigie_sentinel,
+    flags: u32,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_sentinel_services_submit", err, || {
+            let sentinel = handle::borrow(sentinel, "sentinel")?;
+            let queue = handle::borrow(queue, "queue")?;
+            sentinel.submit_services(follows(flags)?, until(&sentinel, timeout_ms), &queue.0, token)
+        })
+    }
+}
+
+/// Whether the services are to be followed.
+fn follows(flags: u32) -> Result<bool> {
+    let follow = vigie_services_flag::VIGIE_SERVICES_FOLLOW as u32;
+    match flags & !follow {
+        0 => Ok(flags != 0),
+        unknown => Err(args::invalid(format!("flags: {unknown:#x} is unknown; VIGIE_SERVICES_FOLLOW is known"))),
     }
 }
 
@@ -430,8 +564,8 @@ pub unsafe extern "C" fn vigie_sentinel_configure(
 /// another user. Options that cannot be changed may be set there if they are as they were, so that the config of
 /// vigie_sentinel_create() can be used again. New connections use what is set from now on, to Sentinels and data nodes. Existing ones are
 /// replaced, idle ones at once and busy ones when they are done, if the database or the credentials of the data nodes were changed; a session
-/// authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself or
-/// submits on it; a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
+/// authenticates anew before its next command, after a transaction that is under way, unless the program has authenticated it by itself;
+/// a subscription authenticates anew at once, with RESP2 on a new connection (VIGIE_EVENT_SUB_GAP).
 ///
 /// Ownership: config is copied.
 /// Blocks: no.
@@ -456,8 +590,8 @@ pub unsafe extern "C" fn vigie_sentinel_configure_all(
     }
 }
 
-/// Closes the Sentinels and every client made from the handle, as vigie_client_close() does. A second close is a
-/// no-op.
+/// Closes the Sentinels and every client made from the handle, as vigie_client_close() does; commands of vigie_sentinel_submit() end in
+/// the same way. A second close is a no-op.
 ///
 /// Lengths: timeout_ms is in milliseconds, for the calls that are running, all clients together.
 /// VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: they end at
@@ -483,7 +617,7 @@ pub unsafe extern "C" fn vigie_sentinel_close(
     }
 }
 
-/// Frees a sentinel. Clients made from it keep what they need and go on.
+/// Frees a sentinel. Clients made from it keep what they need and go on, and so do commands of vigie_sentinel_submit().
 ///
 /// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
 /// alone.

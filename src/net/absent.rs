@@ -49,6 +49,11 @@ impl Connector {
     }
 }
 
+/// There is none.
+pub fn client_certificate(_settings: &TlsSettings) -> Result<Option<Vec<u8>>> {
+    Ok(None)
+}
+
 #[allow(missing_docs)]
 impl Tls {
     pub fn advance(
@@ -90,6 +95,10 @@ impl Tls {
     }
 
     pub fn has_unsent(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
         match *self {}
     }
 

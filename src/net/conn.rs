@@ -429,6 +429,11 @@ impl Conn {
         self.wire.opened()
     }
 
+    /// The certificate that the server has shown, in DER; `None` without TLS.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.wire.peer_certificate()
+    }
+
     /// The socket, for shutting it down from outside.
     pub fn socket(&self) -> &Arc<Socket> {
         self.wire.socket()

@@ -41,9 +41,9 @@ use absent::{Got, Tls};
 use tls::{Got, Tls};
 
 #[cfg(all(not(feature = "tls"), not(loom)))]
-pub use absent::Connector;
+pub use absent::{Connector, client_certificate};
 #[cfg(all(feature = "tls", not(loom)))]
-pub use tls::Connector;
+pub use tls::{Connector, client_certificate};
 
 #[cfg(not(loom))]
 pub use conn::{Admit, Conn, ConnectOptions, SendError};

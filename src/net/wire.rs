@@ -120,6 +120,12 @@ impl Wire {
         self.tls.is_some()
     }
 
+    /// The certificate that the server has shown, in DER.
+    #[cfg(not(loom))]
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref().and_then(|tls| tls.peer_certificate())
+    }
+
     /// The sentence for a handshake of TLS that was not answered in time.
     pub fn unfinished(&self) -> String {
         self.tls.as_ref().map_or_else(String::new, |tls| tls.unfinished())

@@ -26,6 +26,9 @@ use crate::time::{Deadline, Instant, Timeout};
 const LARGE_BYTES: usize = 64 * 1024;
 const LARGE_COMMANDS: usize = 128;
 
+/// The marks of commands of which more than their class matters.
+const LOOKED_AT: Flags = Flags::SCAN.and(Flags::SLOW).and(Flags::STATE).and(Flags::SUBSCRIBE).and(Flags::TXN);
+
 /// A call, looked up.
 pub(crate) struct Plan<'a> {
     what: What<'a>,
@@ -200,14 +203,22 @@ impl<'a> Plan<'a> {
         }
     }
 
+    #[inline(always)]
     fn add<I: Iterator<Item = &'a [u8]>>(&mut self, args: impl Fn() -> I) {
         let class: Class = table::classify(&mut args());
-        let mut front = args();
-        let front: [&[u8]; 3] = std::array::from_fn(|_| front.next().unwrap_or_default());
-        let flags = class.flags;
-        self.reads &= flags.has(Flags::READ);
+        self.reads &= class.flags.has(Flags::READ);
         self.repeatable &= class.is_repeatable();
-        self.any = self.any.and(flags);
+        self.any = self.any.and(class.flags);
+        if class.blocks.is_some() || class.flags.has_any(LOOKED_AT) {
+            self.look_at(class, &mut args());
+        }
+    }
+
+    /// Notes what few commands have. All of their marks are in [`LOOKED_AT`], or they block.
+    #[cold]
+    fn look_at(&mut self, class: Class, args: &mut dyn Iterator<Item = &'a [u8]>) {
+        let flags = class.flags;
+        let front: [&[u8]; 3] = std::array::from_fn(|_| args.next().unwrap_or_default());
         self.slow |= flags.has(Flags::SLOW);
         self.blocks = self.blocks.or(class.blocks);
         self.apart |= class.blocks.is_some();

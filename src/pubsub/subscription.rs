@@ -510,7 +510,11 @@ impl Subscription {
                     Err(error) => return (letters, Some((Cause::Link, error))),
                 },
                 Ok(Heard::Nothing) => {}
-                Err(error) => return (letters, Some((Cause::Lost, error))),
+                Err(error) => {
+                    let is_logged_out = error.server_code() == "NOAUTH";
+                    let cause = if is_logged_out { Cause::Credentials } else { Cause::Lost };
+                    return (letters, Some((cause, error)));
+                }
             }
         }
         (letters, None)
@@ -622,6 +626,11 @@ impl Hears for Subscription {
         };
         if let Some((cause, error)) = lost {
             state.lose(feed, cause, &error);
+            if error.server_code() == "NOAUTH" {
+                let (router, pool) = (Arc::clone(&self.router), Arc::clone(feed.pool()));
+                let tell = move || router.context.service.tell_refusal(pool.endpoint(), error.message().to_owned());
+                let _ = worker::run(tell);
+            }
             match state.failures.count {
                 0 => {
                     drop(state);

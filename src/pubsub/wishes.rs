@@ -317,6 +317,11 @@ impl Wishes {
     }
 
     fn refused(&mut self, line: &[u8], server: &str) -> Result<Heard> {
+        if line.starts_with(b"NOAUTH") {
+            // What was asked is asked again on the next connection, which logs in.
+            let text = format!("{server} answered NOAUTH on a connection that it had accepted");
+            return Err(Error::new(Status::Auth, text).with_server_code("NOAUTH").with_endpoint(server));
+        }
         let (command, name) = match self.due.pop_front() {
             Some(Asked::Join(subject, _)) => {
                 self.renewing = self.renewing.saturating_sub(1);

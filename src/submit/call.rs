@@ -13,7 +13,7 @@ use super::pending::PendingQueue;
 use super::times::Times;
 use crate::call::durable::{self, Need};
 use crate::call::judge::{self, Verdict, judge};
-use crate::call::{Attempt, Way, gate};
+use crate::call::{Attempt, Way, gate, is_logged_out};
 use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Plan, Stretch};
@@ -264,7 +264,7 @@ impl Call {
     #[cold]
     fn transaction_ended_by(&self, reply: Reply, failover_seq: u64) -> std::result::Result<Reply, Reply> {
         let doubted = !self.profile.reads && self.router().context.service.failover_seq() != failover_seq;
-        let Some(plan) = self.plan().ok().filter(|_| !doubted) else { return Err(reply) };
+        let Some(plan) = self.plan().ok().filter(|_| !doubted && !is_logged_out(&reply)) else { return Err(reply) };
         match judge(&plan, Stretch::default(), self.flags, &self.router().context.settings().retry, Ok(reply.clone())) {
             Verdict::Done { reply, demotion: None } => Ok(reply),
             _ => Err(reply),
@@ -279,7 +279,7 @@ impl Call {
         if if self.bare { !is_error(0) } else { !reply.children(0).any(is_error) } {
             return true;
         }
-        let Ok(plan) = self.plan() else { return false };
+        let Some(plan) = self.plan().ok().filter(|_| !is_logged_out(reply)) else { return false };
         let verdict =
             judge(&plan, Stretch::default(), self.flags, &self.router().context.settings().retry, Ok(reply.clone()));
         matches!(verdict, Verdict::Done { demotion: None, .. })

@@ -45,6 +45,8 @@ ranks! {
     Configuring     state "Sentinel.configuring (topology/sentinel)" "one change of the settings at a time"
     Services        state "Sentinel.services (topology/sentinel)" "the services of a sentinel handle"
     Children        state "Shared.children (topology/shared)"     "the clients of a sentinel handle"
+    Errands         state "Errands.list (topology/errand)"        "the commands to the Sentinels that were submitted"
+    Errand          state "Errand.state (topology/errand)"        "one submitted command to the Sentinels"
     Renewal         state "Router.renewal (route/router)"         "one new view of a service at a time"
     Scans           state "Router.scans (route/router)"           "which node gave which cursor"
     Discovery       state "Service.state (topology/service)"      "a service's discovery and its fence"

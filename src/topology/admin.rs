@@ -130,6 +130,11 @@ impl<'a> AdminCommand<'a> {
         }
     }
 
+    /// Whether it may be asked again, of another Sentinel too.
+    pub(super) fn only_reads(&self) -> bool {
+        self.effect == Effect::Reads
+    }
+
     /// Whether it is this sub-command of SENTINEL.
     pub(super) fn is(&self, word: &str) -> bool {
         !self.is_plain && self.args.first().is_some_and(|first| is(first, word))

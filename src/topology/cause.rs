@@ -205,7 +205,7 @@ impl Cause {
             "certificates_kept",
             NOTICE,
             "Files of `tls.ca`, `tls.cert` or `tls.key`, or those for the Sentinels, have changed and are no use: new connections go on \
-             with what was read before. Said once for each such change, to the first service that is polled after it.",
+             with what was read before. Said once for each such change, to the first service that opens a connection or is polled after it.",
         ),
         row(
             Self::CredentialsRefused,

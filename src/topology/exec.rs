@@ -2,15 +2,18 @@
 //!
 //! Guarantees: a command goes to the next Sentinel only if it just reads, or if it was not sent completely; under "all" every
 //! Sentinel gets it once, under whatever names it is known; a call ends at its deadline. Runs on the caller's thread, on
-//! connections of its own that end with the call. Leaves to others: what a command does (admin), and the typed form of its reply (resp).
+//! connections of its own that end with the call. Leaves to others: what a command does (admin), the typed form of its reply (resp), and
+//! which thread that is where the program's does not wait (submitted).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::{AdminCommand, Effect, To};
 use super::answer::{self, Peer};
+use super::errand::Errand;
 use super::identity::{Identity, Speaker};
 use super::report;
 use super::round::Asked;
@@ -29,6 +32,9 @@ use crate::time::Deadline;
 /// How often a Sentinel that was reset is asked whether it knows its replicas again.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What is asked for where all services are listed.
+pub(super) const SERVICES: &str = "the services";
+
 /// Why a Sentinel gave no reply.
 struct Failure {
     error: Error,
@@ -36,27 +42,50 @@ struct Failure {
     sent: bool,
 }
 
-/// A program's call: what is needed to ask any Sentinel.
-struct Caller<'a> {
+/// How Sentinels are asked for one call.
+pub(super) struct Asking<'a> {
     settings: Arc<Settings>,
-    command: AdminCommand<'a>,
-    bytes: Vec<u8>,
-    typed: bool,
     deadline: Deadline,
+    /// Of a submitted call, which may be ended from outside.
+    errand: Option<&'a Errand>,
 }
 
-impl Caller<'_> {
+impl Asking<'_> {
     /// The limit for one Sentinel: one that hangs leaves time for the others.
     fn share(&self) -> Deadline {
         self.deadline.within(self.settings.sentinel.timeout)
     }
 
     fn open(&self, announced: &Endpoint) -> Result<Conn> {
-        open(&self.settings, announced, self.deadline)
+        self.errand.map_or(Ok(()), Errand::check)?;
+        let endpoint = self.settings.sentinel.address_map.apply(announced);
+        let options = ConnectOptions::of_sentinel(&self.settings.sentinel);
+        Conn::open_noted(&endpoint, &options, self.deadline, &|socket| {
+            self.errand.iter().for_each(|errand| errand.watch(socket));
+        })
     }
+}
 
+/// A program's call: what is needed to ask any Sentinel.
+struct Caller<'a> {
+    command: AdminCommand<'a>,
+    bytes: Vec<u8>,
+    typed: bool,
+    asking: Asking<'a>,
+}
+
+impl<'a> Deref for Caller<'a> {
+    type Target = Asking<'a>;
+
+    fn deref(&self) -> &Asking<'a> {
+        &self.asking
+    }
+}
+
+impl Caller<'_> {
     /// Sends the command, and waits for its reply until then.
     fn exchange(&self, conn: &mut Conn, until: Deadline) -> std::result::Result<Reply, Failure> {
+        self.errand.iter().for_each(|errand| errand.note_sent());
         let sent = conn.exchange(&mut [IoSlice::new(&self.bytes)], Want::One, None, until);
         sent.map_err(|failed| Failure { sent: failed.sent >= self.bytes.len(), error: failed.error })
     }
@@ -93,32 +122,62 @@ impl Sentinel {
     /// Runs a command, which is given without the word SENTINEL. Under [`To::All`] the reply is a MAP from each address to its reply,
     /// or to an ERROR node.
     pub fn exec(&self, command: &[&[u8]], to: To<'_>, typed: bool, deadline: Deadline) -> Result<Reply> {
-        let command = AdminCommand::new(command)?;
-        command.check(to)?;
-        self.check_askable(&command.name())?;
-        if deadline.is_over() {
-            let text = format!("{} was not sent: timeout_ms leaves no time", command.name());
-            return Err(Error::new(Status::Timeout, text));
-        }
-        let caller = Caller { settings: self.settings(), bytes: command.bytes(), command, typed, deadline };
-        match to {
-            To::First => self.exec_first(&caller),
-            To::At(address) => exec_at(&caller, address),
-            To::All => self.exec_all(&caller),
-        }
+        let command = self.looked_up(command, to, deadline)?;
+        self.run(command, to, typed, self.asking(deadline, None))
     }
 
     /// The services that the Sentinels watch, each with its primary. With `follow` each is discovered and verified, and followed from
     /// then on.
     pub fn services(self: &Arc<Self>, follow: bool, deadline: Deadline) -> Result<Reply> {
-        self.check_askable("the services")?;
-        self.learn_peers(deadline);
-        let settings = self.settings();
+        self.check_askable(SERVICES)?;
+        self.list_services(follow, &self.asking(deadline, None))
+    }
+
+    /// The command, or why it is refused before anything is sent.
+    pub(super) fn looked_up<'a>(
+        &self,
+        command: &'a [&'a [u8]],
+        to: To<'_>,
+        deadline: Deadline,
+    ) -> Result<AdminCommand<'a>> {
+        let command = AdminCommand::new(command)?;
+        command.check(to)?;
+        if let To::At(address) = to {
+            endpoint(address)?;
+        }
+        self.check_askable(&command.name())?;
+        check_time(&command.name(), deadline)?;
+        Ok(command)
+    }
+
+    pub(super) fn asking<'a>(&self, deadline: Deadline, errand: Option<&'a Errand>) -> Asking<'a> {
+        Asking { settings: self.settings(), deadline, errand }
+    }
+
+    /// Runs a command that was looked up.
+    pub(super) fn run<'a>(
+        &self,
+        command: AdminCommand<'a>,
+        to: To<'_>,
+        typed: bool,
+        asking: Asking<'a>,
+    ) -> Result<Reply> {
+        let caller = Caller { bytes: command.bytes(), command, typed, asking };
+        match to {
+            To::First => self.exec_first(&caller),
+            To::At(address) => exec_at(&caller, &endpoint(address)?),
+            To::All => self.exec_all(&caller),
+        }
+    }
+
+    /// What [`Sentinel::services`] does.
+    pub(super) fn list_services(self: &Arc<Self>, follow: bool, asking: &Asking<'_>) -> Result<Reply> {
+        self.learn_peers(asking);
         let (mut rows, mut asked) = (BTreeMap::new(), Vec::new());
         let mut met = BTreeSet::new();
         for speaker in self.shared().list().reachable() {
-            let until = deadline.within(settings.sentinel.timeout);
-            let heard = match open(&settings, &speaker.announced, deadline) {
+            let until = asking.share();
+            let heard = match asking.open(&speaker.announced) {
                 Ok(mut conn) => {
                     if !met.insert(identity(&mut conn, &speaker, until)) {
                         // The same Sentinel under another name.
@@ -132,10 +191,11 @@ impl Sentinel {
         }
         if asked.iter().all(|(_, heard)| heard.is_err()) {
             let failures = asked.into_iter().filter_map(|(speaker, heard)| Some((speaker, heard.err()?))).collect();
-            return Err(nobody("the services", failures, deadline));
+            return Err(nobody(SERVICES, failures, asking.deadline));
         }
         if follow {
-            self.follow(&mut rows, deadline);
+            asking.errand.map_or(Ok(()), Errand::check)?;
+            self.follow(&mut rows, asking.deadline);
         }
         let mut out = ReplyBuilder::new();
         out.map();
@@ -163,7 +223,7 @@ impl Sentinel {
         }
     }
 
-    fn check_askable(&self, what: &str) -> Result<()> {
+    pub(super) fn check_askable(&self, what: &str) -> Result<()> {
         if self.is_closed() {
             return Err(closed());
         }
@@ -205,7 +265,7 @@ impl Sentinel {
     }
 
     fn exec_all(&self, caller: &Caller<'_>) -> Result<Reply> {
-        self.learn_peers(caller.deadline);
+        self.learn_peers(&caller.asking);
         let (mut out, mut met, mut failures) = (ReplyBuilder::new(), BTreeSet::new(), Vec::new());
         let (mut answered, mut refusal, mut accepted) = (false, None, false);
         // Set when no further Sentinel may be reset.
@@ -287,16 +347,15 @@ impl Sentinel {
 
     /// Learns the other Sentinels, if no discovery has done so: only the given ones are known before it. What is not found out here
     /// the questions that follow will show.
-    fn learn_peers(&self, deadline: Deadline) {
+    fn learn_peers(&self, asking: &Asking<'_>) {
         if self.all().iter().any(|service| service.discovered() > 0) {
             return;
         }
-        let settings = self.settings();
         for speaker in self.shared().list().reachable() {
-            let until = deadline.within(settings.sentinel.timeout);
-            let heard = open(&settings, &speaker.announced, deadline).and_then(|mut conn| others(&mut conn, until));
+            let until = asking.share();
+            let heard = asking.open(&speaker.announced).and_then(|mut conn| others(&mut conn, until));
             if let Ok(peers) = heard {
-                self.shared().list().learn(&peers, settings.sentinel.max_peers);
+                self.shared().list().learn(&peers, asking.settings.sentinel.max_peers);
                 return;
             }
         }
@@ -315,18 +374,25 @@ fn others(conn: &mut Conn, until: Deadline) -> Result<Vec<Peer>> {
 }
 
 /// Runs the command at one address.
-fn exec_at(caller: &Caller<'_>, address: &str) -> Result<Reply> {
-    let announced = Endpoint::parse(address, SENTINEL_PORT)
-        .map_err(|error| Error::new(Status::InvalidArg, format!("address: {}", error.message())))?;
-    match caller.ask(&announced, caller.deadline) {
-        Ok(reply) => caller.answer(&announced, reply),
+fn exec_at(caller: &Caller<'_>, announced: &Endpoint) -> Result<Reply> {
+    match caller.ask(announced, caller.deadline) {
+        Ok(reply) => caller.answer(announced, reply),
         Err(failure) => Err(caller.failed(failure)),
     }
 }
 
-fn open(settings: &Settings, announced: &Endpoint, deadline: Deadline) -> Result<Conn> {
-    let endpoint = settings.sentinel.address_map.apply(announced);
-    Conn::open(&endpoint, &ConnectOptions::of_sentinel(&settings.sentinel), deadline)
+/// The address of a Sentinel, as a program gives it.
+fn endpoint(address: &str) -> Result<Endpoint> {
+    Endpoint::parse(address, SENTINEL_PORT)
+        .map_err(|error| Error::new(Status::InvalidArg, format!("address: {}", error.message())))
+}
+
+/// Refuses what there is no time for.
+pub(super) fn check_time(what: &str, deadline: Deadline) -> Result<()> {
+    match deadline.is_over() {
+        false => Ok(()),
+        true => Err(Error::new(Status::Timeout, format!("{what} was not sent: timeout_ms leaves no time"))),
+    }
 }
 
 /// Who answers there.

@@ -228,9 +228,7 @@ impl Service {
 
     /// Reports that files of TLS have changed and are no use.
     fn note_certificates(&self) {
-        for text in self.shared.useless_certificates() {
-            self.notice(Why::own(Cause::CertificatesKept, format!("what was read before stays in use: {text}")));
-        }
+        self.about_certificates().into_iter().for_each(|notice| self.shared.tell(notice));
     }
 
     /// Without subscriptions only a discovery shows that all Sentinels are gone, or that one is back.

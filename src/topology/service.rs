@@ -30,7 +30,7 @@ use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
 use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::time::{Deadline, WriteLease};
-use crate::worker::Host;
+use crate::worker::{self, Host};
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -571,9 +571,19 @@ impl Service {
 
     /// Reports something that does not change the primary.
     pub(super) fn notice(&self, why: Why) {
+        self.shared.tell(self.noticed(why));
+    }
+
+    fn noticed(&self, why: Why) -> TopologyEvent {
         let (service, snapshot) = (self.name.clone(), self.snapshot());
         let (primary, epoch) = (snapshot.primary.clone(), snapshot.epoch);
-        self.shared.tell(TopologyEvent::Notice(Notice { service, primary, why, epoch }));
+        TopologyEvent::Notice(Notice { service, primary, why, epoch })
+    }
+
+    /// What is to be told of files of TLS that have changed and are no use.
+    pub(super) fn about_certificates(&self) -> Vec<TopologyEvent> {
+        let kept = |text| Why::own(Cause::CertificatesKept, format!("what was read before stays in use: {text}"));
+        self.shared.useless_certificates().map(|text| self.noticed(kept(text))).collect()
     }
 
     /// Whether this node was the primary before the last switch.
@@ -680,6 +690,13 @@ impl Service {
 
 impl Tells for Service {
     fn connection(&self, node: &str, role: &'static str, closed: Option<(End, Duration)>) {
+        if closed.is_none() {
+            // Opening it has shown whether files have changed.
+            for notice in self.about_certificates() {
+                let shared = Arc::clone(&self.shared);
+                let _ = worker::run(move || shared.tell(notice));
+            }
+        }
         self.shared.post(|| ConnectionChange {
             service: self.name.clone(),
             node: node.to_owned(),

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::cause::{Cause, Why};
 use super::connections::ConnectionChange;
+use super::errand::Errands;
 use super::peers::SentinelList;
 use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     buried: Lock<Vec<ClientFigures>>,
     /// Connections that are still to be told of.
     news: Lock<News>,
+    errands: Arc<Errands>,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Shared {
             children: Lock::new(Rank::Children, HashMap::new()),
             buried: Lock::new(Rank::Buried, Vec::new()),
             news: Lock::new(Rank::News, News::default()),
+            errands: Errands::new(),
         })
     }
 
@@ -127,6 +130,11 @@ impl Shared {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// The commands that were submitted and are under way.
+    pub(super) fn errands(&self) -> &Arc<Errands> {
+        &self.errands
     }
 
     /// Marks the handle as closed.

@@ -59,6 +59,19 @@ static void sentinels(vigie_sentinel *sentinel) {
   CHECK(vigie_reply_type(known, VIGIE_ROOT) == VIGIE_TYPE_MAP && vigie_reply_count(known, VIGIE_ROOT) >= 2);
   const char *address = vigie_reply_bytes(known, vigie_reply_child(known, VIGIE_ROOT, 0), NULL);
   GIVES(VIGIE_OK, vigie_sentinel_exec_at(sentinel, address, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+
+  vigie_queue *queue = NULL;
+  GIVES(VIGIE_OK, vigie_queue_create(3, &queue, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_submit(sentinel, VIGIE_CMD("MYID"), VIGIE_CALL_ALL, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_submit_at(sentinel, address, VIGIE_CMD("CKQUORUM", service()), VIGIE_CALL_TYPED, VIGIE_TIMEOUT_DEFAULT, queue, 2, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_services_submit(sentinel, VIGIE_SERVICES_FOLLOW, VIGIE_TIMEOUT_DEFAULT, queue, 3, &error));
+  for (int left = 3; left > 0; left--) {
+    vigie_event event;
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1);
+    CHECK(event.kind == VIGIE_EVENT_COMPLETION && event.status == VIGIE_OK && vigie_reply_type(event.reply, VIGIE_ROOT) == VIGIE_TYPE_MAP);
+    vigie_events_clear(&event, 1);
+  }
+  vigie_queue_free(queue);
   vigie_reply_free(known);
   GIVES(VIGIE_OK, vigie_sentinel_services(sentinel, VIGIE_SERVICES_FOLLOW, VIGIE_TIMEOUT_DEFAULT, &known, &error));
   CHECK(vigie_reply_find(known, VIGIE_ROOT, service(), strlen(service())) != VIGIE_NONE);

@@ -58,6 +58,11 @@ static void a_closed_sentinel_closes_its_clients(void) {
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_refresh(sentinel, service(), 1000, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_exec(sentinel, VIGIE_CMD("PING"), 0, 1000, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_services(sentinel, 0, 1000, NULL, &error));
+  vigie_queue *queue = NULL;
+  GIVES(VIGIE_OK, vigie_queue_create(1, &queue, &error));
+  GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_submit(sentinel, VIGIE_CMD("PING"), 0, 1000, queue, 1, &error));
+  GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_services_submit(sentinel, 0, 1000, queue, 1, &error));
+  vigie_queue_free(queue);
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_stats(sentinel, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_metrics(sentinel, 0, NULL, &error));
   GIVES(VIGIE_ERR_CLOSED, vigie_sentinel_configure(sentinel, "db", "0", &error));

@@ -35,6 +35,8 @@ static void inherited_handles_answer(void) {
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_topology(sentinel, NULL, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_stats(sentinel, NULL, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_refresh(sentinel, service(), 1000, NULL, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_submit(sentinel, VIGIE_CMD("PING"), 0, 1000, queue, 1, &error));
+  GIVES(VIGIE_ERR_FORKED, vigie_sentinel_services_submit(sentinel, 0, 1000, queue, 1, &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_configure(sentinel, "db", "0", &error));
   GIVES(VIGIE_ERR_FORKED, vigie_sentinel_close(sentinel, 1000, &error));
 }
@@ -113,10 +115,11 @@ int main(void) {
   GIVES(VIGIE_OK, vigie_sub_for(client, queue, 2, NULL, &sub, &error));
   GIVES(VIGIE_OK, vigie_sub_exec(sub, VIGIE_CMD("SUBSCRIBE", "fork"), VIGIE_TIMEOUT_DEFAULT, &error));
   GIVES(VIGIE_OK, vigie_cmds_submit(client, PING_LIST, sizeof PING_LIST - 1, 0, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  GIVES(VIGIE_OK, vigie_sentinel_submit(sentinel, VIGIE_CMD("PING"), VIGIE_CALL_ALL, VIGIE_TIMEOUT_DEFAULT, queue, 3, &error));
   in_a_child(everything);
   in_a_child(free_all);
   /* The parent's connections are as they were: the session still holds its WATCH. */
-  for (int i = 0; i < 2; i++) { /* the answer to the subscription, and the completion */
+  for (int i = 0; i < 3; i++) { /* the answer to the subscription, and the completions */
     CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_DEFAULT, &event, 1) == 1 && event.status == VIGIE_OK);
     vigie_events_clear(&event, 1);
   }

@@ -198,6 +198,9 @@ fn row_88_the_other_commands_are_callable_and_their_replies_read() {
 
 #[test]
 fn row_88_a_reset_goes_from_one_to_the_next_when_the_replicas_are_known_again() {
+    if lacks(Feature::SentinelDebug) {
+        return;
+    }
     let d = Deployment::new("admin-reset").start();
     let sentinel = sentinel_of(&d, &[]);
     // Replicas are found by INFO, which Sentinels otherwise ask for every ten seconds.
@@ -449,6 +452,9 @@ fn all_are_those_that_the_given_one_knows_too() {
 
 #[test]
 fn sentinels_that_speak_tls_only_are_asked_by_tls() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
     let d = Deployment::new("admin-tls").replicas(0).sentinels(1).quorum(1).sentinel_tls(plan).start();

@@ -120,6 +120,9 @@ fn a_cancelled_handle_sends_nothing() {
 /// The server ends it, so that its connection goes on.
 #[test]
 fn a_blocking_command_is_cancelled_by_the_server() {
+    if lacks(Feature::SubCommands) {
+        return;
+    }
     let d = single("call-unblock");
     for protocol in ["2", "3"] {
         is_cancelled_by_the_server(&d, protocol);
@@ -215,6 +218,9 @@ fn another_command_is_cancelled_at_once_and_says_whether_it_may_have_run() {
 /// Without RESP3 the server gives its connections no number: the connection is closed.
 #[test]
 fn a_blocking_command_that_cannot_be_ended_by_the_server_ends_all_the_same() {
+    if lacks(Feature::SubCommands) {
+        return;
+    }
     let d = single("call-cut");
     let primary = d.primary_node(SERVICE);
     let said = primary.cmd(&["ACL", "SETUSER", "default", "-client|unblock"]);

@@ -13,6 +13,7 @@ use support::*;
 use vigie::client::{CallFlags, Client, Subscription, Timeout};
 use vigie::error::Status;
 use vigie::queue::{Event, Queue, kind};
+use vigie::resp::Kind;
 use vigie::time::Deadline;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ fn connections(node: &Node, user: &str) -> usize {
 }
 
 struct Listener {
-    _sub: Arc<Subscription>,
+    sub: Arc<Subscription>,
     queue: Arc<Queue>,
     events: Vec<Event>,
 }
@@ -41,7 +42,7 @@ impl Listener {
         let queue = completions::queue(64);
         let sub = client.subscription(&queue, 1, None).expect("an open client");
         sub.exec(&[b"SUBSCRIBE", b"news"], Timeout::Ms(30_000)).expect("subscribed");
-        Self { _sub: sub, queue, events: Vec::new() }
+        Self { sub, queue, events: Vec::new() }
     }
 
     /// What comes up to this message, as JSON.
@@ -60,6 +61,32 @@ impl Listener {
                 return came;
             }
         }
+    }
+}
+
+/// A session that submits.
+struct Line {
+    own: Arc<Client>,
+    queue: Arc<Queue>,
+}
+
+impl Line {
+    fn new(client: &Arc<Client>) -> Self {
+        Self { own: client.session(None).expect("a session"), queue: completions::queue(64) }
+    }
+
+    /// What each of these calls says, or all of them as one transaction.
+    fn says(&mut self, lines: &[&str], flags: u32) -> Vec<String> {
+        let each = if flags == 0 { CallFlags::EACH } else { flags };
+        let (count, flags) =
+            (if flags == 0 { lines.len() } else { 1 }, CallFlags::from_bits(each).expect("known flags"));
+        self.own.cmds_submit(&list(lines), flags, Timeout::Ms(30_000), &self.queue, 1).expect("taken");
+        let events = completions::drain(&self.queue, count);
+        let said = |event: &Event| match &event.outcome {
+            Ok(Some(reply)) if reply.kind(0) == Kind::Array => json(reply),
+            _ => completions::said(event),
+        };
+        events.iter().map(said).collect()
     }
 }
 
@@ -84,6 +111,8 @@ fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentin
     let old = sentinel_of(&d, &[&first[..], &[("sentinel.password", "one"), ("protocol", "2")]].concat());
     let (client, client2) = (to_primary(&sentinel, &[]), to_primary(&old, &[]));
     let (own, busy) = (client.session(None).expect("a session"), client.session(None).expect("a session"));
+    let mut line = Line::new(&client);
+    assert_eq!(line.says(&["ACL WHOAMI"], 0), ["ada"]);
     assert_eq!(
         ok(&own, "SELECT 3") + &ok(&own, "SET k v") + &ok(&busy, "MULTI") + &ok(&busy, "SET in it"),
         "OKOKOKQUEUED"
@@ -105,6 +134,10 @@ fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentin
     }
     assert_eq!(ok(&client, "ACL WHOAMI") + &ok(&own, "ACL WHOAMI") + &ok(&own, "GET k"), "beabeav");
     assert_eq!(json(&cmd(&busy, "EXEC").expect("as the user that began it")), "[\"OK\"]");
+    // Its connection stays, and calls behind each other wait for one login.
+    let id = line.says(&["CLIENT ID"], 0);
+    assert_eq!(line.says(&["ACL WHOAMI", "ACL WHOAMI", "CLIENT ID"], 0)[..2], ["bea", "bea"]);
+    assert_eq!(line.says(&["CLIENT ID"], 0), id);
     assert_eq!(ok(&busy, "ACL WHOAMI"), "bea");
     ok(&client, "RPUSH jobs one");
     assert_eq!(join(&waits).expect("an element"), "[\"jobs\",\"one\"]");
@@ -126,6 +159,10 @@ fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentin
     for _ in 0..3 {
         fails(Status::Auth, cmd(&client, "GET k"));
     }
+    for _ in 0..2 {
+        let told = line.says(&["GET k"], 0).concat();
+        assert!(told.starts_with("Auth ") && told.contains("WRONGPASS") && told.contains("nothing was sent"), "{told}");
+    }
     let refused = ok_is_refused(&own);
     assert!(refused.contains("WRONGPASS") && refused.contains("nothing was sent"), "{refused}");
     let mut events = Vec::new();
@@ -136,6 +173,129 @@ fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentin
     assert!(told == 1 && !notices.concat().contains("wrong"), "{notices:?}");
     sentinel.configure("auth.password", "two").expect("a dynamic option");
     assert_eq!(ok(&client, "ACL WHOAMI") + &ok(&own, "ACL WHOAMI"), "beabea");
+    // A transaction that is under way is not interrupted by a login, which follows it.
+    assert_eq!(line.says(&["ACL WHOAMI", "WATCH k"], 0), ["bea", "OK"]);
+    allow(&node, "cyd", "three");
+    sentinel.configure_all(&config(&[("auth.username", "cyd"), ("auth.password", "three")])).expect("dynamic options");
+    assert_eq!(line.says(&["SET k w"], CallFlags::ATOMIC), ["[\"OK\"]"]);
+    assert_eq!(line.says(&["ACL WHOAMI"], 0), ["cyd"]);
+    // Who has logged in by itself stays who it is.
+    assert_eq!(line.says(&["AUTH bea two"], 0), ["OK"]);
+    sentinel.configure("auth.password", "three").expect("a dynamic option");
+    assert_eq!(line.says(&["ACL WHOAMI"], 0), ["bea"]);
+}
+
+/// The texts of the notices of a watch so far.
+fn notices(queue: &Queue) -> Vec<String> {
+    let mut events = Vec::new();
+    queue.drain(Deadline::after(Duration::from_millis(20)), &mut events, 100);
+    events.into_iter().filter_map(|event| event.outcome.ok().flatten()).map(|map| json(&map)).collect()
+}
+
+/// As where the tokens of users expire: the server ends the connections, and the old password is of no use any more.
+#[test]
+fn a_password_that_is_over_ends_connections_is_told_and_the_next_one_heals_everything() {
+    let d = Deployment::new("expiry").replicas(0).sentinels(1).quorum(1).start();
+    let node = d.node("mymaster-0");
+    allow(&node, "ada", "one");
+    let options = [("auth.username", "ada"), ("auth.password", "one"), ("monitor.interval", "200"), ("retry.max", "2")];
+    let sentinel = sentinel_of(&d, &options);
+    let client = to_primary(&sentinel, &[]);
+    let watch = completions::queue(100);
+    sentinel.watch(kind::NOTICE, &watch, 7).expect("a watch");
+    let mut listener = Listener::new(&client);
+    let (own, mut line) = (client.session(None).expect("a session"), Line::new(&client));
+    let mut submits = Line { own: Arc::clone(&client), queue: completions::queue(64) };
+    let all = |line: &mut Line, submits: &mut Line| {
+        let mut said = vec![cmd(&client, "ACL WHOAMI"), cmd(&own, "ACL WHOAMI")];
+        let mut said: Vec<String> = said
+            .drain(..)
+            .map(|one| one.map_or_else(|error| format!("{:?}", error.status()), |reply| text(&reply)))
+            .collect();
+        said.extend(line.says(&["ACL WHOAMI"], 0));
+        said.extend(submits.says(&["ACL WHOAMI"], 0));
+        said
+    };
+    assert_eq!(all(&mut line, &mut submits), ["ada"; 4]);
+    allow(&node, "ada", "two");
+    node.cmd(&["CLIENT", "KILL", "USER", "ada"]);
+    fails(Status::Auth, cmd(&client, "GET k"));
+    let refused = submits.says(&["GET k"], 0).concat();
+    assert!(refused.starts_with("Auth "), "{refused}");
+    // Sessions have lost what they were about, and say so.
+    fails(Status::Io, cmd(&own, "GET k"));
+    assert!(line.says(&["GET k"], 0).concat().starts_with("Io "));
+    let told = eventually_some("a notice", SOON, || {
+        notices(&watch).into_iter().find(|text| text.contains("credentials_refused"))
+    });
+    assert!(told.contains("WRONGPASS") && told.contains(&node.addr()), "{told}");
+    sentinel.configure("auth.password", "two").expect("a dynamic option");
+    let again = client.session(None).expect("a session");
+    let mut line = Line::new(&client);
+    eventually("all are back", SOON, || {
+        cmd(&client, "ACL WHOAMI").is_ok()
+            && cmd(&again, "ACL WHOAMI").is_ok()
+            && submits.says(&["ACL WHOAMI"], 0) == ["ada"]
+    });
+    assert_eq!(line.says(&["ACL WHOAMI"], 0), ["ada"]);
+    eventually("it listens again", SOON, || node.cmd(&["PUBLISH", "news", "back"]).int() == Some(1));
+    let came = listener.until("back");
+    assert!(came.iter().any(|text| text.contains("gap_ms")), "{came:?}");
+}
+
+/// A server that forgets that a connection had logged in.
+#[test]
+fn noauth_on_an_open_connection_is_told_and_the_next_call_is_behind_a_login() {
+    let node = Scripted::primary();
+    node.state(|state| state.door.login = Some(Login::password("one")));
+    let watch = told(&node.addr(), &[]);
+    let sentinel = handle(&watch, &[("auth.password", "one")]);
+    let client = to_primary(&sentinel, &[]);
+    let notes = completions::queue(100);
+    sentinel.watch(kind::NOTICE, &notes, 7).expect("a watch");
+    let expire = |word: &str| node.fault_times(word, 1, Fault::Error("NOAUTH Authentication required.".into()));
+    let expect_notice = |what: &str| {
+        let text = eventually_some(what, SOON, || {
+            notices(&notes).into_iter().find(|text| text.contains("credentials_refused"))
+        });
+        assert!(text.contains("answered NOAUTH") && text.contains(&node.addr()), "{what}: {text}");
+        // What is set next is told anew.
+        sentinel.configure("auth.password", "one").expect("a dynamic option");
+    };
+    let logins = || node.log().iter().filter(|entry| entry.args[0] == b"AUTH").count();
+
+    ok(&client, "SET k v");
+    expire("GET");
+    assert_eq!(fails(Status::Server, cmd(&client, "GET k")).server_code(), "NOAUTH");
+    assert_eq!(ok(&client, "GET k"), "v");
+    expect_notice("a pooled connection");
+
+    let mut submits = Line { own: Arc::clone(&client), queue: completions::queue(64) };
+    assert_eq!(submits.says(&["ECHO a"], 0), ["a"]);
+    expire("ECHO");
+    let refused = submits.says(&["ECHO b"], 0).concat();
+    assert!(refused.contains("NOAUTH"), "{refused}");
+    eventually("the next one has logged in", SOON, || submits.says(&["ECHO c"], 0) == ["c"]);
+    expect_notice("a lane for submits");
+
+    let (own, mut line) = (client.session(None).expect("a session"), Line::new(&client));
+    assert_eq!(ok(&own, "GET k") + &line.says(&["GET k"], 0).concat(), "vv");
+    let before = logins();
+    expire("ECHO");
+    assert_eq!(fails(Status::Server, cmd(&own, "ECHO a")).server_code(), "NOAUTH");
+    assert_eq!((ok(&own, "ECHO b"), logins()), ("b".into(), before + 1));
+    expect_notice("a session");
+    expire("ECHO");
+    assert!(line.says(&["ECHO a"], 0).concat().contains("NOAUTH"));
+    assert_eq!((line.says(&["ECHO b"], 0), logins()), (vec!["b".into()], before + 2));
+    expect_notice("a session that submits");
+
+    let mut listener = Listener::new(&client);
+    expire("PING");
+    listener.sub.exec(&[b"PING", b"there"], Timeout::Ms(30_000)).expect("on the next connection");
+    let came = listener.until("there");
+    assert!(came.concat().contains("\"cause\":\"credentials\""), "{came:?}");
+    expect_notice("a subscription");
 }
 
 /// With a pause of a minute after a refusal: none of it is left once the password is right.

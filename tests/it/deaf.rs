@@ -87,7 +87,7 @@ fn a_user_that_may_hear_nothing_is_told_so_and_the_sentinel_is_asked_instead() {
 
 #[test]
 fn a_planned_failover_loses_nothing_though_the_user_may_hear_nothing() {
-    let deployment = Deployment::new("deaf").sentinel_conf("user app on >pw ~* +@all").start();
+    let deployment = Deployment::new("deaf").sentinel_conf("user app on >pw ~* resetchannels +@all").start();
     let login = [("sentinel.username", "app"), ("sentinel.password", "pw")];
     let sentinel = sentinel_at(&deployment.sentinel_addrs(), &login);
     let told = Watch::on(&sentinel);

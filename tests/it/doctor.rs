@@ -158,6 +158,120 @@ fn strangers_two_names_and_too_few_are_told() {
     assert_eq!(said.status, 2, "{}", said.text);
 }
 
+/// Three Sentinels that know each other, and the primary that they watch.
+fn three() -> (FakeNode, Vec<FakeSentinel>) {
+    let primary = Scripted::primary();
+    let watch = Scripted::sentinels(3, SERVICE, &primary.addr());
+    (primary, watch)
+}
+
+#[test]
+fn sentinels_that_disagree_or_know_less_are_told() {
+    let (p, watch) = three();
+    let others = [Scripted::primary(), Scripted::primary()];
+    for (one, other) in watch.iter().zip(&others) {
+        one.service(SERVICE, |state| (state.host, state.port) = fake_sentinel::split(&other.addr()));
+    }
+    let said = ask(&uri(&watch), &[]);
+    said.has("fault", "sentinels_disagree", &p.addr());
+    said.has("fault", "no_primary", "no primary was found");
+    let (_p, watch) = three();
+    watch[1].state(|state| state.services.clear());
+    watch[2].fault("SENTINEL SENTINELS", Fault::Error("NOPERM this user has no permissions".into()));
+    watch[0].service(SERVICE, |state| (state.quorum, state.down_after) = (1, 30_000));
+    watch[2].service(SERVICE, |state| (state.quorum, state.down_after) = (1, 30_000));
+    watch[0].fault("SENTINEL CKQUORUM", Fault::Error("NOPERM this user has no permissions".into()));
+    watch[0].fault("INFO", Fault::Reply(Value::bulk("# Server\r\nredis_version:5.0.14\r\n")));
+    let said = ask(&uri(&watch), &[]);
+    said.has("warning", "service_unknown", &watch[1].addr());
+    said.has("warning", "sentinel_permissions", &watch[2].addr());
+    said.has("warning", "down_after_long", "down-after-milliseconds is 30000");
+    said.has("note", "quorum_one", "quorum is 1");
+    said.has("note", "not_asked", &watch[0].addr());
+    said.has("note", "versions", "the Sentinels run Redis 5.0.14");
+    for (count, what) in [(1, "there is one Sentinel"), (2, "there are two Sentinels")] {
+        let primary = Scripted::primary();
+        let few = Scripted::sentinels(count, SERVICE, &primary.addr());
+        few.iter().for_each(|one| one.service(SERVICE, |state| state.down_after = 200));
+        let said = ask(&uri(&few), &[]);
+        said.has("warning", "few_sentinels", what);
+        said.has("warning", "down_after_short", "down-after-milliseconds is 200");
+    }
+    let empty = Scripted::sentinel(SERVICE, &refuse().addr());
+    empty.state(|state| state.services.clear());
+    let said = ask(&format!("redis-sentinel://{}?timeout.sentinel=5s", empty.addr()), &[]);
+    said.has("fault", "no_service", "the Sentinels watch no service");
+    assert_eq!(said.status, 2);
+}
+
+#[test]
+fn replicas_that_are_not_what_they_should_be_are_told() {
+    let (p, watch) = three();
+    let of = |role| Scripted::node_on(Listen::V4, role);
+    let cut = of(FakeRole::replica_linked(&p.addr(), "connect"));
+    let doubted = Scripted::replica(&p.addr());
+    let promoted = Scripted::primary();
+    let shut = Scripted::replica(&p.addr());
+    shut.state(|state| state.door.login = Some(Login::password("other")));
+    let replicas = [&cut, &doubted, &promoted, &shut];
+    for one in &watch {
+        replicas.iter().for_each(|replica| one.service(SERVICE, |state| state.add_replica(&replica.addr())));
+    }
+    // The Sentinels have not heard yet that its link is up again.
+    watch.iter().for_each(|one| one.service(SERVICE, |state| state.replicas[1].link = "err".into()));
+    let said = ask(&uri(&watch), &[]);
+    said.has("warning", "replica_link", &cut.addr());
+    said.has("note", "replica_unfit", &doubted.addr());
+    said.has("warning", "wrong_role", &promoted.addr());
+    said.has("warning", "node_refuses", &shut.addr());
+    // It knows no CONFIG.
+    said.has("note", "not_asked", &p.addr());
+    assert_eq!(said.status, 1, "{}", said.text);
+}
+
+/// Sentinels elsewhere that announce what leads each host to itself.
+#[test]
+fn a_node_that_is_announced_as_the_local_host_is_a_fault() {
+    let (p, watch) = three();
+    let at = |one: &FakeSentinel| format!("10.255.255.1:{}", one.port());
+    let addrs: Vec<String> = watch.iter().map(at).collect();
+    let map: Vec<String> = watch.iter().map(|one| format!("{}={}", at(one), one.addr())).collect();
+    let uri = format!("redis-sentinel://{}/{SERVICE}?timeout.sentinel=5s&timeout.connect=5s", addrs.join(","));
+    let said = ask(&uri, &["--set", &format!("address.map={}", map.join(","))]);
+    said.has("fault", "announced_loopback", &p.addr());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn certificates_that_end_soon_or_are_over_are_told() {
+    let ca = Ca::new();
+    let lasting = |name: &str| ca.sign(name, 400, Some(certs::LOCAL));
+    let primary = Scripted::primary();
+    let replica = Scripted::replica(&primary.addr());
+    let fine = TlsDoor::open(&primary.addr(), &lasting("fine"));
+    let over = TlsDoor::open(&replica.addr(), &ca.expired("over"));
+    let watch = Scripted::sentinels(1, SERVICE, &fine.addr());
+    watch[0].service(SERVICE, |state| state.add_replica(&over.addr()));
+    let ending = TlsDoor::open(&watch[0].addr(), &ca.sign("ending", 20, Some(certs::LOCAL)));
+    let uri = format!("rediss-sentinel://{}/{SERVICE}?timeout.sentinel=5s&timeout.connect=5s", ending.addr());
+    let ca_file = format!("tls.ca={}", ca.file());
+    let own = ca.expired("own");
+    let (cert, key) = (format!("tls.cert={}", own.cert), format!("tls.key={}", own.key));
+    let said = ask(&uri, &["--set", &ca_file, "--set", &cert, "--set", &key]);
+    said.has("ok", "certificate", &format!("the primary {} is valid until", fine.addr()));
+    said.has("warning", "node_tls", "has expired");
+    said.has("warning", "certificate_ends", &format!("the Sentinel {} is valid until", ending.addr()));
+    said.has("warning", "certificate_ends", "for 19 more days");
+    said.has("fault", "certificate_over", &format!("this program ({}) was valid until", own.cert));
+    assert_eq!((said.status, said.count("fault", "certificate_over")), (2, 1), "{}", said.text);
+    // Who checks nothing is connected to it, and told.
+    let late = TlsDoor::open(&primary.addr(), &ca.expired("late"));
+    watch[0].service(SERVICE, |state| (state.host, state.port) = fake_sentinel::split(&late.addr()));
+    let said = ask(&uri, &["--set", "tls.verify=none", "--set", &format!("sentinel.{ca_file}")]);
+    said.has("warning", "tls_not_verified", "`tls.verify`");
+    said.has("fault", "certificate_over", &format!("the primary {} was valid until", late.addr()));
+}
+
 #[test]
 fn who_cannot_look_says_why() {
     let nobody = format!("redis-sentinel://{}/{SERVICE}", refuse().addr());
@@ -203,7 +317,7 @@ fn a_failover_is_started_only_on_purpose_and_the_timelines_show_it() {
 #[test]
 fn the_page_shows_what_the_program_says() {
     let page = std::fs::read_to_string(crate::installed::root().join("docs/doctor.md")).expect("docs/doctor.md");
-    let sources: String = ["main.rs", "sentinels.rs", "nodes.rs"]
+    let sources: String = ["main.rs", "sentinels.rs", "nodes.rs", "certificates.rs"]
         .iter()
         .map(|file| std::fs::read_to_string(crate::installed::root().join("doctor").join(file)).expect("a source"))
         .collect();
@@ -218,6 +332,12 @@ fn the_page_shows_what_the_program_says() {
         assert!(["ok", "note", "warning", "fault"].contains(severity), "{severity}");
         let code = rest.split(' ').next().expect("a code");
         assert!(sources.contains(&format!("\"{code}\"")), "{code} is never said");
+    }
+    // Each thing that may be complained about has a test in this file.
+    let tests = include_str!("doctor.rs");
+    let listed = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    for (code, _) in listed {
+        assert!(tests.contains(&format!("\"{code}\"")), "no test shows {code}");
     }
     // Each thing that may be complained about is explained.
     let codes = sources.split('"').filter(|part| page.contains(&format!("| `{part}` |"))).count();

@@ -201,6 +201,37 @@ fn each_example_runs_on_a_primary_without_sentinels() {
 }
 
 #[test]
+fn admin_loop_asks_the_sentinels_without_a_thread_that_waits() {
+    let deployment = Deployment::new("admin-loop").services(["orders", "users"]).replicas(0).start();
+    let uri = format!("redis-sentinel://{}", deployment.sentinel_addrs().join(","));
+    let output = output_of("admin_loop", &uri);
+    for name in ["orders", "users"] {
+        let primary = format!("{name}: primary {}\n", deployment.primary(name));
+        let quorum = format!("{name}: a failover could be carried out, say 3 of 3 Sentinels\n");
+        assert!(output.contains(&primary) && output.contains(&quorum), "{output}");
+    }
+}
+
+/// The next user, one that the server refuses, and back.
+#[test]
+fn credentials_change_together_while_the_program_runs() {
+    let deployment = Deployment::new("credentials-example").replicas(0).sentinels(1).quorum(1).start();
+    let node = deployment.primary_node("mymaster");
+    for (user, password) in [("ada", ">one"), ("bea", ">two")] {
+        node.cmd(&["ACL", "SETUSER", user, "on", password, "~*", "&*", "+@all"]);
+    }
+    let uri = deployment.sentinel_uri().replacen("://", "://ada:one@", 1);
+    let mut program = Command::new(compiled("credentials"));
+    let mut program = program.arg(&uri).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let lines = b"bea two\nada wrong\nada one\n";
+    std::io::Write::write_all(&mut program.stdin.take().expect("piped"), lines).expect("it reads");
+    let output = program.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told, "at first: ada\nnow: bea\nnow: refused\nagain: bea\nnow: ada\n");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn metrics_prints_what_prometheus_scrapes() {
     let deployment = Deployment::new("metrics-example").start();
     let output = output_of("metrics", &deployment.sentinel_uri());
@@ -392,6 +423,8 @@ fn examples_explain_what_is_wrong() {
         ("subscribe", "", "VIGIE_ERR_CONFIG: "),
         ("demo", "", "VIGIE_ERR_CONFIG: "),
         ("sentinel_admin", "redis-sentinel://127.0.0.1:1", "VIGIE_ERR_NO_SENTINEL: "),
+        ("admin_loop", "", "VIGIE_ERR_CONFIG: "),
+        ("credentials", "redis-sentinel://127.0.0.1:1/mymaster", "VIGIE_ERR_NO_SENTINEL: "),
         ("sentinel_admin", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
         ("hello", "redis://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),
         ("hello", "rediss://127.0.0.1:1", "VIGIE_ERR_NO_PRIMARY: "),

@@ -156,6 +156,9 @@ fn ipv6_and_unix_sockets() {
 
 #[test]
 fn every_node_can_have_an_address_of_its_own() {
+    if lacks(Feature::SourceAddress) {
+        return;
+    }
     let d = Deployment::new("addrs").bind_addr("mymaster-1", "127.0.0.2").bind_addr("sentinel-2", "127.0.0.3").start();
     let sentinel = &d.sentinel_nodes()[0];
     let ips = |list| -> Vec<String> {
@@ -188,6 +191,9 @@ fn configuration_lines_reach_the_nodes() {
 
 #[test]
 fn what_a_node_tells_of_its_clients() {
+    if lacks(Feature::SubCommands) {
+        return;
+    }
     let d = Deployment::new("clients").replicas(0).sentinels(0).start();
     let node = d.node("mymaster-0");
     let mut client = node.connect().expect("the node answers");
@@ -300,6 +306,9 @@ fn a_refused_port_and_a_blackhole() {
 
 #[test]
 fn a_scripted_sentinel_answers_like_a_real_one() {
+    if lacks(Feature::SentinelDebug) {
+        return;
+    }
     let d = Deployment::new("compare").replicas(1).sentinels(2).start();
     let real = &d.sentinel_nodes()[0];
     let fakes = Scripted::sentinels(2, SERVICE, &d.primary(SERVICE));

@@ -22,6 +22,7 @@ mod support;
 mod writer;
 
 mod administration;
+mod administration_submit;
 mod announced;
 mod bad_input;
 mod c_api;
@@ -65,6 +66,7 @@ mod resp_support;
 mod resp_table;
 mod retry_rules;
 mod roles;
+mod rows_calls;
 mod rows_clients;
 mod rows_config;
 mod rows_discovery;

@@ -14,13 +14,14 @@ use stage::Watch;
 use support::*;
 use vigie::client::{CallFlags, Client, Target, Timeout};
 use vigie::error::Status;
+use vigie::jobs::{self, Jobs};
 use vigie::queue::kind;
 use vigie::topology::Sentinel;
 use writer::Writer;
 
 const PAGE: &str = include_str!("../../docs/permissions.md");
 const AT_SENTINELS: [&str; 3] = ["app-sentinel", "app-sentinel-signs", "app-sentinel-table"];
-const AT_NODES: [&str; 3] = ["app", "app-reader", "app-durable"];
+const AT_NODES: [&str; 4] = ["app", "app-reader", "app-durable", "app-jobs"];
 /// `app` with all that the page adds.
 const WITH_ALL: &str = "app-with-all";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,6 +111,9 @@ fn scan(client: &Client) -> usize {
 
 #[test]
 fn the_users_of_the_page_are_refused_nothing() {
+    if lacks(Feature::SubCommands) {
+        return;
+    }
     let d = deployment();
     let (all, signs, table) = (AT_SENTINELS[0], AT_SENTINELS[1], AT_SENTINELS[2]);
     let lag = ("replica.max_lag", "1000000");
@@ -124,7 +128,19 @@ fn the_users_of_the_page_are_refused_nothing() {
     ];
     let primaries: Vec<_> = handles.iter().map(|(sentinel, _)| to_primary(sentinel, &[])).collect();
     let split = open(&handles[0].0, Target::Split, &[]);
+    let (with_jobs, _) = login(&d, all, "app-jobs", &[("write.replicas", "1")]);
+    let producer = to_primary(&with_jobs, &[]);
+    let worker = Jobs::new(&producer, "mail", Some("w"), Timeout::Ms(60_000)).expect("a worker");
     let reader = to_replicas(&handles[1].0, &[]);
+    let in_time = Timeout::Ms(20_000);
+    let use_jobs = || {
+        jobs::push(&producer, "mail", None, b"job", in_time).expect("pushed");
+        let job = worker.take(in_time).expect("a take").expect("a job");
+        worker.give_back(&job.id(), in_time).expect("given back");
+        let again = worker.take(in_time).expect("a take").expect("the job again");
+        worker.renew(in_time).expect("renewed");
+        worker.ack(&again.id(), in_time).expect("acknowledged");
+    };
     // Once before the failover, once after it.
     let use_all = |round: i64| {
         for (client, (sentinel, told)) in primaries.iter().zip(&handles) {
@@ -152,6 +168,7 @@ fn the_users_of_the_page_are_refused_nothing() {
             let outcome = client.cmds_exec(&list(&["SET k 0", "GET k"]), atomic, Timeout::Ms(20_000));
             outcome.unwrap_or_else(|error| panic!("{error}"));
         }
+        use_jobs();
     };
     use_all(1);
     let durable = Writer::start(&primaries[2], 20_000);

@@ -175,6 +175,9 @@ fn row_97_subscriptions_take_no_place_of_commands_and_messages_come_in_order() {
 
 #[test]
 fn channels_patterns_and_shard_channels_come_and_go_in_both_protocols() {
+    if lacks(Feature::ShardChannels) {
+        return;
+    }
     let d = single("pubsub-kinds");
     let node = d.primary_node(SERVICE);
     for protocol in ["2", "3"] {
@@ -780,6 +783,9 @@ fn a_flood_of_messages_delays_a_fence_by_5_ms_at_most() {
 
 #[test]
 fn a_subscription_over_tls_hears_in_order_and_is_made_anew() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = TlsPlan { ca: ca.file(), pair: ca.local("server"), wants_clients: false };
     let d = Deployment::new("tls-sub").replicas(0).sentinels(0).tls(plan).start();

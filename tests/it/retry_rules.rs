@@ -589,7 +589,7 @@ fn a_deadline_is_kept_when_the_primary_stands_still() {
 }
 
 #[test]
-fn close_ends_blocking_commands_at_once_and_gives_the_others_time() {
+fn row_104_close_ends_blocking_commands_at_once_and_gives_the_others_time() {
     let stage = proxied("close", &[]);
     let client = to_primary(&stage.sentinel, &[]);
     ok(&client, "SET k v");

@@ -273,7 +273,8 @@ fn row_68_the_event_stream_survives_lost_sentinels_and_rediscovery() {
 #[test]
 fn row_69_one_switch_is_one_rebuild_however_often_it_is_announced() {
     let stage = stage(3, &[]);
-    let client = to_primary(&stage.sentinel, &[]);
+    // One lane: a call that meets a question for the role on it has another one opened, and later calls may take that.
+    let client = to_primary(&stage.sentinel, &[("lane.max", "1")]);
     ok(&client, "SET k v");
     stage.listened();
     stage.quiet();
@@ -777,7 +778,9 @@ fn row_80_a_double_failover_leads_back() {
 
 #[test]
 fn row_80_a_sleeping_primary_is_left() {
-    let d = Deployment::new("row80-sleep").down_after(600).conf("enable-debug-command yes").start();
+    let plan = Deployment::new("row80-sleep").down_after(600);
+    // Before Redis 7.0 DEBUG is there without it.
+    let d = if Feature::SentinelDebug.is_there() { plan.conf("enable-debug-command yes") } else { plan }.start();
     let sentinel = sentinel_of(&d, &[]);
     let client = to_primary(&sentinel, &[]);
     ok(&client, "SET k v");

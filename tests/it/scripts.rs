@@ -73,7 +73,10 @@ fn every_way(client: &Arc<Client>, primary: &Node, sha: &str) {
 }
 
 #[test]
-fn row_96_a_loaded_script_runs_in_every_way_and_after_a_failover() {
+fn row_96_scenario_66_a_loaded_script_runs_in_every_way_and_after_a_failover() {
+    if lacks(Feature::ReadOnlyScripts) {
+        return;
+    }
     let d = Deployment::new("scripts").start();
     let sentinel = sentinel_of(&d, &[]);
     let (client, readers) = (to_primary(&sentinel, &[]), to_replicas(&sentinel, &[]));

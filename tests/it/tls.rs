@@ -32,6 +32,9 @@ fn refused(client: &Client) -> String {
 
 #[test]
 fn row_10_nodes_and_sentinels_that_speak_tls_only() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let pair = ca.local("server");
     let d = Deployment::new("tls").tls(plan(&ca, &pair)).sentinel_tls(plan(&ca, &pair)).start();
@@ -49,6 +52,9 @@ fn row_10_nodes_and_sentinels_that_speak_tls_only() {
 
 #[test]
 fn row_10_tls_nodes_with_a_plain_sentinel_and_the_reverse() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = plan(&ca, &ca.local("server"));
     let nodes = Deployment::new("tls-nodes").replicas(1).sentinels(1).quorum(1).tls(plan.clone()).start();
@@ -61,6 +67,9 @@ fn row_10_tls_nodes_with_a_plain_sentinel_and_the_reverse() {
 
 #[test]
 fn scenario_54_each_side_has_a_ca_of_its_own_and_one_sentinel_an_expired_certificate() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let (for_nodes, for_sentinels) = (Ca::new(), Ca::new());
     let d = Deployment::new("two-cas").replicas(0).sentinels(0).tls(plan(&for_nodes, &for_nodes.local("node"))).start();
     let fakes = Scripted::sentinels(3, SERVICE, &d.node("mymaster-0").addr());
@@ -72,10 +81,15 @@ fn scenario_54_each_side_has_a_ca_of_its_own_and_one_sentinel_an_expired_certifi
     let handle = sentinel_at(&addrs, &[&options[..], &[("sentinel.tls.ca", &sentinels)]].concat());
     let client = to_primary(&handle, &[]);
     assert_eq!(ok(&client, "SET k v"), "OK");
-    let topology = crate::api::refresh(&handle).expect("two answer");
-    let told = crate::api::sentinels(&topology);
-    let old = told.iter().find(|told| told.addr == addrs[0]).expect("it is listed");
-    assert!(old.text.contains("has expired: renew it"), "{old:?}");
+    // A discovery that two have answered does not wait for the third for long: it is told of when its failure came in time.
+    eventually("the third says why", std::time::Duration::from_secs(20), || {
+        let topology = crate::api::refresh(&handle).expect("two answer");
+        let told = crate::api::sentinels(&topology);
+        let old = told.iter().find(|told| told.addr == addrs[0]).expect("it is listed");
+        let is_told = old.text.contains("has expired: renew it");
+        assert!(is_told || old.state == "skipped", "{old:?}");
+        is_told
+    });
     // With the nodes' CA for the Sentinels, none is believed.
     let mixed = sentinel_at(&addrs, &options);
     let error = fails(Status::Tls, cmd(&to_primary(&mixed, &[]), "GET k"));
@@ -135,6 +149,9 @@ fn tls_node(name: &str, ca: &Ca, wants_clients: bool) -> Deployment {
 
 #[test]
 fn a_client_certificate_that_is_wanted_is_named_and_shown() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let (ca, other) = (Ca::new(), Ca::new());
     let d = tls_node("wants", &ca, true);
     let (node, file) = (d.node("mymaster-0"), ca.file());
@@ -210,6 +227,9 @@ fn files_that_are_no_use_are_named_when_the_handle_is_made() {
 
 #[test]
 fn tls_to_a_plain_port_and_plain_text_to_a_tls_port_say_so() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let (plain, file) = (single("plain"), ca.file());
     let (_sentinel, client) = client_at(&plain.node("mymaster-0").addr(), &[("tls.ca", &file)]);
@@ -232,6 +252,9 @@ fn tls_to_a_plain_port_and_plain_text_to_a_tls_port_say_so() {
 
 #[test]
 fn a_planned_failover_under_tls_loses_no_write() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let plan = plan(&ca, &ca.local("server"));
     let d = Deployment::new("tls-failover").tls(plan.clone()).sentinel_tls(plan).start();
@@ -253,6 +276,9 @@ fn a_planned_failover_under_tls_loses_no_write() {
 
 #[test]
 fn all_kinds_of_calls_work_over_tls() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     let ca = Ca::new();
     let d = tls_node("kinds", &ca, false);
     let (_sentinel, client) = client_at(&d.node("mymaster-0").addr(), &[("tls.ca", &ca.file())]);
@@ -338,6 +364,9 @@ fn the_next_connection_resumes_the_session_of_the_one_before() {
 
 #[test]
 fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_good_one_stays() {
+    if lacks(Feature::Tls) {
+        return;
+    }
     use vigie::queue::kind;
     let (ca, other) = (Ca::new(), Ca::new());
     let d = tls_node("reload", &ca, true);
@@ -349,12 +378,23 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
     handle.watch(kind::NOTICE, &queue, 7).expect("a watch");
     let client = to_primary(&handle, &[]);
     let opens = || client.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
+    // Nobody polls there, and nobody has a reason to look at the primary again.
+    let node = d.node("mymaster-0").addr();
+    let alone = [&[("primary.addr", &*node), ("monitor", "off")][..], &options].concat();
+    let alone =
+        vigie::topology::Sentinel::create(config(&alone).settings().expect("settings"), None).expect("a handle");
+    let told_alone = crate::completions::queue(1000);
+    alone.watch(kind::NOTICE, &told_alone, 7).expect("a watch");
+    let client_alone = open(&alone, vigie::client::Target::Primary, &[]);
+    let opens_alone = || client_alone.session(None).and_then(|own| cmd(&own, "SELECT 0")).map(|_| ());
+    opens_alone().expect("a good pair");
     opens().expect("a good pair");
     // Another certificate, of a CA that the server does not know, and its key a moment later: a pair that does not fit is not used.
     let next = other.local("next");
     std::fs::copy(&next.cert, &mine.cert).expect("a copy");
     opens().expect("the last good pair stays");
-    let notice = eventually_some("a notice", std::time::Duration::from_secs(20), || {
+    opens_alone().expect("the last good pair stays");
+    let kept = |queue: &vigie::queue::Queue| {
         let mut events = Vec::new();
         queue.drain(vigie::time::Deadline::after(std::time::Duration::from_millis(50)), &mut events, 100);
         events
@@ -362,8 +402,11 @@ fn files_that_change_are_read_again_and_of_a_pair_that_does_not_fit_the_last_goo
             .filter_map(|event| event.outcome.ok().flatten())
             .map(|reply| json(&reply))
             .find(|text| text.contains("certificates_kept"))
-    });
-    assert!(notice.contains("it is not the key of the certificate"), "{notice}");
+    };
+    for queue in [&queue, &told_alone] {
+        let notice = eventually_some("a notice", std::time::Duration::from_secs(20), || kept(queue));
+        assert!(notice.contains("it is not the key of the certificate"), "{notice}");
+    }
     std::fs::copy(&next.key, &mine.key).expect("a copy");
     let text = fails(Status::Tls, opens()).message().to_owned();
     assert!(text.contains("does not know the CA of the client certificate"), "{text}");

@@ -128,10 +128,17 @@ fn scenario_28_a_blackholed_sentinel_in_front_costs_nothing() {
     let fakes = Scripted::sentinels(2, SERVICE, &node.addr());
     let hole = blackhole();
     let all = [vec![hole.addr()], addrs(&fakes)].concat();
-    for _ in 0..10 {
-        let found = takes_at_most("a discovery", Duration::from_millis(150), || found(&all, &[]));
-        assert_eq!(primary(&found), node.addr());
-    }
+    // Its own limits are far off: a discovery that waits for it does not end in time. The fastest of ten shows what it costs, because one
+    // of many is as slow as a loaded machine likes.
+    let far = [("timeout.sentinel", "60s"), ("timeout.connect", "60s")];
+    let pacing = Pacing::start();
+    let discovery = |_| {
+        let began = Instant::now();
+        assert_eq!(primary(&found(&all, &far)), node.addr());
+        began.elapsed()
+    };
+    let fastest = (0..10).map(discovery).min().expect("ten of them");
+    pacing.stop().judge("the fastest of ten discoveries", fastest, Duration::from_millis(150));
 }
 
 #[test]
@@ -248,11 +255,19 @@ fn names_and_older_words_work() {
 
 #[test]
 fn row_20_a_sentinel_that_needs_400_ms_is_waited_for() {
-    let node = Scripted::primary();
-    let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
-    fakes[0].fault_times("ROLE", 1, Fault::Delay(Duration::from_millis(400)));
-    fakes[0].fault_times("SENTINEL MASTER", 1, Fault::Delay(Duration::from_millis(400)));
-    assert_eq!(primary(&found(&addrs(&fakes), &[])), node.addr());
+    // Of the default of 500 ms it leaves 100 to the machine. Where that takes more, a failure says nothing, and another Sentinel is asked.
+    for _ in 0..10 {
+        let node = Scripted::primary();
+        let fakes = Scripted::sentinels(1, SERVICE, &node.addr());
+        fakes[0].fault_times("ROLE", 1, Fault::Delay(Duration::from_millis(400)));
+        fakes[0].fault_times("SENTINEL MASTER", 1, Fault::Delay(Duration::from_millis(400)));
+        let (outcome, _, pace) = paced(|| discover(&handle(&addrs(&fakes), &[])));
+        match outcome {
+            Ok(found) => return assert_eq!(primary(&found), node.addr()),
+            Err(error) => assert!(pace.allowance() > Duration::from_millis(50), "{error:?} {pace:?}"),
+        }
+    }
+    panic!("ten Sentinels were not waited for");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::netns::{Host, Network};
 use super::node::{Node, Role, Spec, join};
 use super::ports::{self, Port};
 use super::resp::Value;
+use super::server::Feature;
 use super::wait::{self, eventually, eventually_some};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -728,9 +729,12 @@ impl Deployment {
     pub fn wait_for(&self, what: &str, timeout: Duration, mut condition: impl FnMut(&Deployment) -> bool) {
         eventually(what, timeout, || condition(self));
     }
-    /// SENTINEL DEBUG on all Sentinels (from Redis 7.0 on): for example `info-period`, `publish-period`, in ms. Users have the
+    /// SENTINEL DEBUG on all Sentinels (before Redis 7.0 they keep their periods): for example `info-period`, `publish-period`, in ms. Users have the
     /// default periods; shorten them only if the timing is not the subject of the test.
     pub fn sentinel_debug(&self, option: &str, ms: u64) {
+        if !Feature::SentinelDebug.is_there() {
+            return;
+        }
         for reply in self.debug_all(option, ms) {
             assert!(reply.is_ok(), "SENTINEL DEBUG {option}: {}", reply.text());
         }

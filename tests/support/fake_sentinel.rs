@@ -33,6 +33,8 @@ pub struct ServiceState {
     pub failover_state: String,
     pub epoch: u64,
     pub quorum: u32,
+    /// `down-after-milliseconds`.
+    pub down_after: u64,
     pub replicas: Vec<ReplicaState>,
     pub peers: Vec<PeerState>,
 }
@@ -68,7 +70,7 @@ impl ServiceState {
     /// A healthy service with this primary, quorum 2, epoch 1.
     pub fn of(primary: &str) -> ServiceState {
         let (host, port) = split(primary);
-        ServiceState { host, port, flags: "master".into(), epoch: 1, quorum: 2, ..Default::default() }
+        ServiceState { host, port, flags: "master".into(), epoch: 1, quorum: 2, down_after: 1000, ..Default::default() }
     }
     /// Names another primary, with the next epoch.
     pub fn switch_to(&mut self, primary: &str) {
@@ -200,7 +202,7 @@ fn master(name: &str, service: &ServiceState) -> Value {
         ("last-ping-sent", "0".into()),
         ("last-ok-ping-reply", "100".into()),
         ("last-ping-reply", "100".into()),
-        ("down-after-milliseconds", "1000".into()),
+        ("down-after-milliseconds", service.down_after.to_string()),
         ("info-refresh", "1000".into()),
         ("role-reported", "master".into()),
         ("role-reported-time", "5000".into()),

@@ -20,6 +20,7 @@ pub mod proc;
 pub mod proxy;
 pub mod resp;
 pub mod scripted;
+pub mod server;
 #[cfg(feature = "tls")]
 pub mod tls_door;
 pub mod wait;
@@ -37,6 +38,7 @@ pub use pace::{Pace, Pacing, about, at_most, paced, takes_at_most};
 pub use proxy::{Proxy, Trap, Way};
 pub use resp::Value;
 pub use scripted::{Act, Call, Fault, Scripted};
+pub use server::{Feature, lacks};
 #[cfg(feature = "tls")]
 pub use tls_door::TlsDoor;
 pub use wait::{eventually, eventually_some, seed};

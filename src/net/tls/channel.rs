@@ -173,6 +173,11 @@ impl Tls {
         }
     }
 
+    /// The certificate that the server has shown, in DER.
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.session.lock().peer_certificate()
+    }
+
     /// Goes on with the handshake, as far as possible without waiting; both functions return WouldBlock where they would wait. True: it is
     /// over. False: the socket has to be waited for, to be read, and to be written if [`Tls::has_unsent`].
     #[inline(never)]

@@ -90,6 +90,13 @@ pub(super) fn pair(settings: &TlsSettings) -> Result<Option<(Vec<CertificateDer<
     Ok(Some((chain, self::key(settings, key)?)))
 }
 
+/// The client's own certificate, in DER.
+pub fn client_certificate(settings: &TlsSettings) -> Result<Option<Vec<u8>>> {
+    let Some(file) = &settings.cert else { return Ok(None) };
+    let chain = certificates(&format!("\"{}.cert\"", settings.prefix), file)?;
+    Ok(chain.first().map(|certificate| certificate.to_vec()))
+}
+
 fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
     let text = read(option, file)?;
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

@@ -10,6 +10,8 @@ use std::io::{ErrorKind, Write};
 use super::*;
 use crate::sys::fuzz::{self, Input};
 
+/// So many changes of keys without data between them an honest server makes at most: rustls, as BoringSSL, takes 32.
+const MOST_CHANGES: u32 = 32;
 /// More than this is neither said nor sent.
 const MOST: usize = 200_000;
 
@@ -31,6 +33,8 @@ struct Run {
     failed: bool,
     /// The server has said that it says nothing more.
     closed: bool,
+    /// Its changes of keys since it said something.
+    changes: u32,
 }
 
 impl Run {
@@ -38,7 +42,8 @@ impl Run {
         let (tls, peer) = fresh();
         let (said, given, sent, offered) = Default::default();
         let (tampered, ready, deaf, failed, closed) = Default::default();
-        Self { tls, peer, said, given, sent, offered, tampered, ready, deaf, failed, closed }
+        let changes = 0;
+        Self { tls, peer, said, given, sent, offered, tampered, ready, deaf, failed, closed, changes }
     }
 
     /// The client takes so many bytes in.
@@ -76,6 +81,7 @@ impl Run {
             assert!(self.tampered);
             return;
         }
+        self.changes = if length > 0 { 0 } else { self.changes };
         self.said.extend(text);
         peer.say();
     }
@@ -130,7 +136,8 @@ impl Run {
             7 => self.put(input.below(40_000)),
             8 => self.peer.get_mut().room = input.below(20_000),
             9 => self.peer.get_mut().room = usize::MAX,
-            10 => {
+            10 if self.changes < MOST_CHANGES => {
+                self.changes += 1;
                 let peer = self.peer.get_mut();
                 let _ = peer.server.refresh_traffic_keys();
                 peer.say();
@@ -145,6 +152,7 @@ impl Run {
                 self.peer.get_mut().server.send_close_notify();
                 self.peer.get_mut().say();
             }
+            10 => {}
             other => self.tamper(input, (other - 13) * 2 + (what >> 7)),
         }
     }
@@ -171,20 +179,28 @@ impl Run {
 
 #[test]
 fn fuzz_tls_records() {
-    fuzz::run("TLS records into the channel", |input| {
-        let mut input = Input(input);
-        let mut run = Run::new();
-        if input.byte().is_some_and(|byte| byte % 4 != 0) {
-            for _ in 0..20 {
-                run.receive(usize::MAX);
-            }
-            assert!(run.ready);
+    fuzz::run("TLS records into the channel", one);
+}
+
+fn one(input: &[u8]) -> u64 {
+    let mut input = Input(input);
+    let mut run = Run::new();
+    if input.byte().is_some_and(|byte| byte % 4 != 0) {
+        for _ in 0..20 {
+            run.receive(usize::MAX);
         }
-        while let Some(what) = input.byte() {
-            run.step(&mut input, what);
-        }
-        run.finish();
-        let given = usize::BITS - run.given.len().leading_zeros();
-        u64::from(run.tampered) | u64::from(run.failed) << 1 | u64::from(run.ready) << 2 | u64::from(given) << 3
-    });
+        assert!(run.ready);
+    }
+    while let Some(what) = input.byte() {
+        run.step(&mut input, what);
+    }
+    run.finish();
+    let given = usize::BITS - run.given.len().leading_zeros();
+    u64::from(run.tampered) | u64::from(run.failed) << 1 | u64::from(run.ready) << 2 | u64::from(given) << 3
+}
+
+/// What a run of ten minutes has found: 59 changes of keys in a row.
+#[test]
+fn the_input_that_was_found() {
+    one(include_bytes!("found.bin"));
 }

@@ -16,3 +16,4 @@ mod verify;
 
 pub use channel::{Got, Tls};
 pub use connector::Connector;
+pub use files::client_certificate;

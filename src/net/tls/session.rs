@@ -57,6 +57,11 @@ impl Session {
         self.fault.clone().map(|fault| std::io::Error::new(std::io::ErrorKind::InvalidData, fault))
     }
 
+    /// The certificate that the server has shown.
+    pub(super) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.conn.peer_certificates()?.first().map(|certificate| certificate.to_vec())
+    }
+
     /// Whether a part of a record waits for its rest.
     pub(super) fn has_part(&self) -> bool {
         !self.incoming.is_empty()
