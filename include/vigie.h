@@ -502,7 +502,8 @@ size_t vigie_status_list(const vigie_status **codes);
 
 /**
  * Waits until no thread of the library is left. Idle threads end at once meanwhile, so that it returns within moments
- * once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer.
+ * once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer, and
+ * so can a file that log.fd stood for and that hangs.
  * For a clean end under a leak checker, and before a plugin's host unloads it.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=

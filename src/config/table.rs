@@ -685,9 +685,9 @@ pub(super) static OPTIONS: &[Opt] = &[
         "log.fd",
         "off",
         IntegerOrOff(0, 2_147_483_647, |s, v| s.log.fd = v.and_then(|fd| i32::try_from(fd).ok())),
-        "A descriptor of the program that lines of the log are written to, such as 2 (stderr), a file, a pipe or a socket. It stays the \
-         program's: it is never closed here nor made non-blocking, and nothing is written to it after `vigie_sentinel_close()`, or after \
-         this option was changed. Lines that nobody reads in time are dropped and counted; nothing waits for them.",
+        "A descriptor of the program that lines of the log are written to, such as 2 (stderr), a file, a pipe or a socket. The \
+         library keeps a duplicate of it, so that lines go nowhere else when the program closes its number; it changes no flags. Nothing \
+         is written after `vigie_sentinel_close()`, or after this option was set again, also to the same number. Lines that nobody reads in time are dropped and counted; nothing waits for them.",
     )
     .dynamic(),
     opt(

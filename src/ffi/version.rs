@@ -123,7 +123,8 @@ pub unsafe extern "C" fn vigie_status_list(codes: *mut *const vigie_status) -> u
 }
 
 /// Waits until no thread of the library is left. Idle threads end at once meanwhile, so that it returns within moments
-/// once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer.
+/// once the last handle is freed; a host name that the system's resolver does not answer can keep one of them longer, and
+/// so can a file that log.fd stood for and that hangs.
 /// For a clean end under a leak checker, and before a plugin's host unloads it.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT and VIGIE_TIMEOUT_NONE: no limit. Any other value <=

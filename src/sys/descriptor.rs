@@ -5,7 +5,7 @@
 //! in which SIGPIPE is blocked (thread).
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::poll::{self, PollFd};
@@ -24,30 +24,53 @@ pub enum Wrote {
     Over(io::Error),
 }
 
-/// Whether the descriptor is open for writing.
-pub fn check(fd: RawFd) -> io::Result<()> {
-    // SAFETY: fcntl with F_GETFL takes and returns numbers, and returns an error for an invalid descriptor.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    match flags & libc::O_ACCMODE {
-        _ if flags < 0 => Err(io::Error::last_os_error()),
-        libc::O_RDONLY => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        _ => Ok(()),
-    }
+/// A descriptor of the program, kept under a number of its own: what the program does with its number, and what gets that number after
+/// a close, changes nothing here.
+#[derive(Debug)]
+pub struct Kept {
+    number: RawFd,
+    own: OwnedFd,
 }
 
-/// Writes at most [`AT_ONCE`] bytes, as many as there is room for now. To be called with SIGPIPE blocked.
-pub fn write_now(fd: RawFd, bytes: &[u8]) -> Wrote {
-    let bytes = &bytes[..bytes.len().min(AT_ONCE)];
-    match poll::wait(&mut [PollFd::new(fd, false, true)], Some(Duration::ZERO)) {
-        Ok(0) => return Wrote::Full,
-        // The write below reports what is wrong with the descriptor.
-        Ok(_) => {}
-        Err(_) => return Wrote::Full,
+impl Kept {
+    /// Keeps a descriptor that is open for writing. Programs that this process executes do not inherit it.
+    pub fn of(number: RawFd) -> io::Result<Self> {
+        // Not among the standard descriptors, which a program may have closed and expects to get again.
+        // SAFETY: fcntl with F_DUPFD_CLOEXEC takes and returns numbers, and returns an error for an invalid descriptor.
+        let own = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+        if own < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it was just opened, and nobody else knows it.
+        let own = unsafe { OwnedFd::from_raw_fd(own) };
+        // SAFETY: fcntl with F_GETFL takes and returns numbers.
+        let flags = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_GETFL) };
+        match flags & libc::O_ACCMODE {
+            _ if flags < 0 => Err(io::Error::last_os_error()),
+            libc::O_RDONLY => Err(io::Error::from_raw_os_error(libc::EBADF)),
+            _ => Ok(Self { number, own }),
+        }
     }
-    let wrote = if is_file(fd) { write(fd, bytes) } else { write_without_waiting(fd, bytes) };
-    match usize::try_from(wrote) {
-        Ok(wrote) => Wrote::Bytes(wrote),
-        Err(_) => failed(io::Error::last_os_error()),
+
+    /// The program's number for it.
+    pub fn number(&self) -> RawFd {
+        self.number
+    }
+
+    /// Writes at most [`AT_ONCE`] bytes, as many as there is room for now. To be called with SIGPIPE blocked.
+    pub fn write_now(&self, bytes: &[u8]) -> Wrote {
+        let (fd, bytes) = (self.own.as_raw_fd(), &bytes[..bytes.len().min(AT_ONCE)]);
+        match poll::wait(&mut [PollFd::new(fd, false, true)], Some(Duration::ZERO)) {
+            Ok(0) => return Wrote::Full,
+            // The write below reports what is wrong with the descriptor.
+            Ok(_) => {}
+            Err(_) => return Wrote::Full,
+        }
+        let wrote = if is_file(fd) { write(fd, bytes) } else { write_without_waiting(fd, bytes) };
+        match usize::try_from(wrote) {
+            Ok(wrote) => Wrote::Bytes(wrote),
+            Err(_) => failed(io::Error::last_os_error()),
+        }
     }
 }
 
@@ -96,7 +119,6 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::Read;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
     fn pipe() -> (File, File) {
         let mut fds = [-1; 2];
@@ -107,26 +129,50 @@ mod tests {
         (read, write)
     }
 
+    fn kept(file: &File) -> Kept {
+        Kept::of(file.as_raw_fd()).unwrap()
+    }
+
     #[test]
     fn a_full_pipe_is_told_and_goes_on_when_it_is_read() {
         let (mut read, write) = pipe();
-        let line = [b'x'; 100];
+        let (kept, line) = (kept(&write), [b'x'; 100]);
         let mut taken = 0;
-        while let Wrote::Bytes(bytes) = write_now(write.as_raw_fd(), &line) {
+        while let Wrote::Bytes(bytes) = kept.write_now(&line) {
             taken += bytes;
             assert!(taken < 1 << 24, "a pipe without end");
         }
-        assert!(matches!(write_now(write.as_raw_fd(), &line), Wrote::Full));
+        assert!(matches!(kept.write_now(&line), Wrote::Full));
         read.read_exact(&mut vec![0; AT_ONCE]).unwrap();
-        assert!(matches!(write_now(write.as_raw_fd(), &line), Wrote::Bytes(100)));
+        assert!(matches!(kept.write_now(&line), Wrote::Bytes(100)));
     }
 
     #[test]
     fn a_descriptor_that_is_no_use_is_told() {
         let (read, write) = pipe();
-        assert!(check(write.as_raw_fd()).is_ok());
-        assert_eq!(check(read.as_raw_fd()).unwrap_err().raw_os_error(), Some(libc::EBADF));
-        assert_eq!(check(i32::MAX).unwrap_err().raw_os_error(), Some(libc::EBADF));
-        assert!(matches!(write_now(i32::MAX, b"x"), Wrote::Over(error) if error.raw_os_error() == Some(libc::EBADF)));
+        for fd in [read.as_raw_fd(), i32::MAX] {
+            assert_eq!(Kept::of(fd).unwrap_err().raw_os_error(), Some(libc::EBADF));
+        }
+        let kept = kept(&write);
+        drop(read);
+        assert!(matches!(kept.write_now(b"x"), Wrote::Over(error) if error.raw_os_error() == Some(libc::EPIPE)));
+    }
+
+    #[test]
+    fn what_is_kept_stays_the_same_whatever_becomes_of_the_number() {
+        let ((mut read, write), (other_read, other_write)) = (pipe(), pipe());
+        let kept = kept(&write);
+        // SAFETY: both are open; the number stands for the other pipe from now on.
+        assert!(unsafe { libc::dup2(other_write.as_raw_fd(), write.as_raw_fd()) } >= 0);
+        assert!(matches!(kept.write_now(b"line"), Wrote::Bytes(4)));
+        let mut got = [0; 4];
+        read.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"line");
+        assert!(
+            poll::wait(&mut [PollFd::new(other_read.as_raw_fd(), true, false)], Some(Duration::ZERO)).unwrap() == 0
+        );
+        // SAFETY: fcntl with F_GETFD takes and returns numbers.
+        let flags = unsafe { libc::fcntl(kept.own.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags, libc::FD_CLOEXEC, "programs that are executed do not inherit it");
     }
 }

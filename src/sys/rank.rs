@@ -88,7 +88,7 @@ ranks! {
     Buried          state "Shared.buried (topology/shared)"       "what clients had counted that are gone"
     Nodes           state "Nodes (route/nodes)"                     "the meters of a client's nodes"
     Meter           state "NodeMeter.parts (meter/node)"          "what the connections to a node count"
-    Log             state "Log.state (log)"                       "lines on their way to the program's descriptor"
+    Log             state "Outlet.state (log/outlet)"            "lines on their way to the program's descriptor"
     Resolver        state "Resolver.state (net/resolve)"          "the names that are being resolved"
     Resolution      state "Resolution.progress (net/resolve)"     "the answer for one name"
     Workers         state "Workers.state (worker)"                "jobs and timers"

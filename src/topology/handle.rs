@@ -25,17 +25,17 @@ use crate::meter::ClientFigures;
 use crate::net::Connector;
 use crate::queue::{Queue, kind};
 use crate::resp::{Reply, ReplyBuilder};
-use crate::sys::descriptor;
+use crate::sys::descriptor::Kept;
 use crate::time::Deadline;
 
 impl Sentinel {
     /// Creates a handle, if the files of its TLS settings are of use; with `wait`, only returns it once a Sentinel has answered, or the
     /// primary if there are no Sentinels.
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
-        check_log(&settings)?;
+        let log = keep_log(&settings)?;
         // Kept until the handle has them, so that files are read once.
         let _read = [Connector::check(&settings.client.tls)?, Connector::check(&settings.sentinel.tls)?];
-        let shared = Shared::new(settings);
+        let shared = Shared::new(settings, log);
         begin_log(&shared);
         if let Some(deadline) = wait {
             match shared.source() {
@@ -68,25 +68,26 @@ impl Sentinel {
 
     /// Changes an option that may be changed while the handle is open.
     pub fn configure(&self, key: &str, value: &str) -> Result<()> {
-        self.change(&|before| before.with(key, value))
+        self.change(key == "log.fd", &|before| before.with(key, value))
     }
 
     /// Changes all options that are set here at the same moment; those that cannot be changed have to be as they are.
     pub fn configure_all(&self, config: &Config) -> Result<()> {
-        self.change(&|before| config.change(before))
+        self.change(false, &|before| config.change(before))
     }
 
-    fn change(&self, next: &dyn Fn(&Settings) -> Result<Settings>) -> Result<()> {
+    /// If `log.fd` is set, its number may stand for another file than before.
+    fn change(&self, sets_log_fd: bool, next: &dyn Fn(&Settings) -> Result<Settings>) -> Result<()> {
         if self.is_closed() {
             return Err(closed());
         }
         let one_at_a_time = self.configuring();
         let before = self.settings();
         let settings = next(&before)?;
-        let about_log = settings.log != before.log;
-        if about_log {
-            check_log(&settings)?;
-        }
+        let moves_log = sets_log_fd || settings.log.fd != before.log.fd;
+        let log = if moves_log { keep_log(&settings)? } else { None };
+        let about_log = moves_log || settings.log != before.log;
+        let log_before = self.log().configure(&settings.log, log);
         let remapped = settings.client.address_map != before.client.address_map;
         let map = settings.client.address_map.clone();
         self.shared().set_settings(settings);
@@ -111,9 +112,9 @@ impl Sentinel {
         // Subscriptions that wait after a refusal try again, now that no pause and no former discovery is in their way.
         self.children().iter().for_each(|child| child.changed());
         if about_log {
-            self.log().configure(&self.settings().log);
             begin_log(self.shared());
         }
+        log_before.wait();
         Ok(())
     }
 
@@ -195,7 +196,7 @@ impl Sentinel {
         self.shared().close();
         monitor::recheck();
         self.all().iter().for_each(|service| service.wake());
-        self.log().close();
+        self.log().end().wait();
     }
 }
 
@@ -240,7 +241,8 @@ impl Driver for Sentinel {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        self.log().close();
+        // Here nobody waits for the last lines.
+        let _ending = self.log().end();
         monitor::recheck();
     }
 }
@@ -253,13 +255,15 @@ fn begin_log(shared: &Shared) {
 }
 
 /// A descriptor that nothing can be written to is refused at once, not found out at the first line.
-fn check_log(settings: &Settings) -> Result<()> {
-    let Some(fd) = settings.log.fd else { return Ok(()) };
-    descriptor::check(fd).map_err(|error| {
-        let text =
-            format!("option \"log.fd\": {fd} is no descriptor of this process that is open for writing ({error})");
-        Error::new(Status::Config, text)
-    })
+fn keep_log(settings: &Settings) -> Result<Option<Kept>> {
+    let kept = settings.log.fd.map(|fd| {
+        Kept::of(fd).map_err(|error| {
+            let text =
+                format!("option \"log.fd\": {fd} is no descriptor of this process that is open for writing ({error})");
+            Error::new(Status::Config, text)
+        })
+    });
+    kept.transpose()
 }
 
 fn describe(out: &mut ReplyBuilder, service: &Service) {

@@ -23,6 +23,7 @@ use crate::log::Log;
 use crate::meter::{ClientFigures, add_client};
 use crate::net::{Conn, ConnectOptions, Connector};
 use crate::queue::{Queue, kind};
+use crate::sys::descriptor::Kept;
 use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
 use crate::sys::sync::Lock;
@@ -71,13 +72,13 @@ impl Shared {
     /// Not inlined, because settings are large and stacks may be small: this frame is gone when the Sentinels are
     /// asked.
     #[inline(never)]
-    pub(super) fn new(settings: Settings) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, log: Option<Kept>) -> Arc<Self> {
         let of = |tls| (Connector::of(tls), AtomicU64::new(0));
         let connectors = [of(&settings.client.tls), of(&settings.sentinel.tls)];
         let watchers = Arc::new(Watchers::new());
         let told = Arc::clone(&watchers);
         Arc::new(Self {
-            log: Log::new(&settings.log, move |line| told.tell_line(line)),
+            log: Log::new(&settings.log, log, move |line| told.tell_line(line)),
             list: Arc::new(SentinelList::new(&settings.sentinel.addrs)),
             source: Source::of(&settings),
             settings: ArcSwap::from_pointee(settings),

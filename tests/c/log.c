@@ -103,6 +103,41 @@ static void a_reader_that_is_gone_is_told_and_ends_nothing(void) {
   close(ends[1]);
 }
 
+/* The next connection of the library may get the number that the program has closed. */
+static void a_number_that_is_closed_is_nobodys(void) {
+  int ends[2];
+  char key[16];
+  vigie_error *error = NULL;
+  vigie_sentinel *sentinel;
+  vigie_client *client;
+  CHECK(pipe(ends) == 0);
+  sentinel = logging_to(ends[1]);
+  GIVES(VIGIE_OK, vigie_sentinel_configure(sentinel, "log.level", "debug", &error));
+  client = open_primary(sentinel);
+  for (int i = 0; i < 10; i++) {
+    snprintf(key, sizeof key, "log:%d", i);
+    vigie_reply_free(RUN(client, "SET", key, key));
+  }
+  len = 0, text[0] = 0;
+  await(ends[0], "a connection was opened");
+  close(ends[1]);
+  for (int i = 0; i < 100; i++) {
+    vigie_reply *reply;
+    if (i % 10 == 0) GIVES(VIGIE_OK, vigie_client_disconnect(client, &error));
+    snprintf(key, sizeof key, "log:%d", i % 10);
+    reply = RUN(client, "GET", key);
+    CHECK(strcmp(vigie_reply_bytes(reply, VIGIE_ROOT, NULL), key) == 0);
+    vigie_reply_free(reply);
+  }
+  /* The lines still go where they went. */
+  len = 0, text[0] = 0;
+  await(ends[0], "a connection was closed");
+  vigie_client_free(client);
+  vigie_sentinel_free(sentinel);
+  while (read(ends[0], text, sizeof text) > 0) {} /* until nobody has the other end any more */
+  close(ends[0]);
+}
+
 int main(void) {
   struct sigaction now;
   vigie_error *error = NULL;
@@ -113,5 +148,6 @@ int main(void) {
   a_forked_child_repeats_nothing();
   len = 0, text[0] = 0;
   a_reader_that_is_gone_is_told_and_ends_nothing();
+  a_number_that_is_closed_is_nobodys();
   return finish();
 }

@@ -19,6 +19,7 @@ use vigie::config::{LogFormat, LogLevel, LogSettings};
 use vigie::error::Status;
 use vigie::log::{Log, lines};
 use vigie::queue::{Queue, kind};
+use vigie::sys::descriptor::Kept;
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
@@ -187,19 +188,25 @@ fn a_level_admits_its_lines_and_what_is_more_important_and_off_admits_none() {
 }
 
 /// What a thread has read of a pipe so far.
-struct Reading(Arc<Mutex<String>>);
+struct Reading(Arc<Mutex<String>>, std::thread::JoinHandle<()>);
 
 impl Reading {
     fn of(mut read: File) -> Reading {
         let text = Arc::new(Mutex::new(String::new()));
         let shared = Arc::clone(&text);
-        std::thread::spawn(move || {
+        let reads = std::thread::spawn(move || {
             let mut some = [0; 4096];
             while let Ok(got @ 1..) = read.read(&mut some) {
                 shared.lock().expect("no panic").push_str(std::str::from_utf8(&some[..got]).expect("text"));
             }
         });
-        Reading(text)
+        Reading(text, reads)
+    }
+
+    /// Nobody has the other end any more.
+    #[track_caller]
+    fn until_end(&self) {
+        eventually("the end of the pipe", SOON, || self.1.is_finished());
     }
 
     /// The lines, once this is in one of them.
@@ -236,7 +243,7 @@ fn lines_that_nobody_reads_are_counted_in_their_place() {
     const LINES: usize = 20_000;
     let (read, write) = full_pipe();
     let settings = LogSettings { level: LogLevel::Info, fd: Some(write.as_raw_fd()), format: LogFormat::Text };
-    let log = Log::new(&settings, drop);
+    let log = Log::new(&settings, Some(Kept::of(write.as_raw_fd()).expect("it is open")), drop);
     for number in 0..LINES {
         log.write(lines::PROBE, &|out| {
             out.text("number").int(number as i64);
@@ -254,7 +261,7 @@ fn lines_that_nobody_reads_are_counted_in_their_place() {
     // The oldest ones are kept: they have the cause.
     assert!(kept.iter().enumerate().all(|(number, line)| line.ends_with(&format!("number={number}"))), "{all:#?}");
     assert!(count(&all[kept.len()]).is_some(), "in their place: {:?}", all[kept.len()]);
-    log.close();
+    log.end().wait();
     log.write(lines::PROBE, &|out| {
         out.text("number").text("late");
     });
@@ -274,13 +281,94 @@ fn a_descriptor_that_cannot_be_written_to_is_refused_by_name() {
     }
 }
 
-/// A pipe without room for one byte more.
-fn full_pipe() -> (File, File) {
+#[test]
+fn lines_go_to_the_file_that_was_set_also_when_its_number_stands_for_another_one() {
+    let [(first, write), (second, other)] = [pipe(), pipe()];
+    let fd = write.as_raw_fd().to_string();
+    let config = config(&[("uri", "redis://127.0.0.1:1"), ("log.level", "debug"), ("log.fd", &fd)]);
+    let sentinel = Sentinel::create(config.settings().expect("settings"), None).expect("a handle");
+    let (first, second) = (Reading::of(first), Reading::of(second));
+    first.until("\"the log begins\"");
+    // SAFETY: both are open; the number of the first pipe stands for the second one from now on.
+    assert!(unsafe { libc::dup2(other.as_raw_fd(), write.as_raw_fd()) } >= 0);
+    sentinel.configure("log.format", "json").expect("it can be changed");
+    first.until("\"message\":\"the log begins\"");
+    // Set again, it stands for what it is now.
+    sentinel.configure("log.fd", &fd).expect("it is open");
+    assert_eq!(second.until("the log begins").len(), 1, "nothing came before");
+    first.until_end();
+    sentinel.close();
+    drop((write, other));
+    second.until_end();
+}
+
+#[test]
+fn a_file_that_hangs_holds_up_no_close_and_keeps_no_thread_awake() {
+    let (master, slave) = terminal();
+    let settings = LogSettings { level: LogLevel::Info, fd: Some(slave.as_raw_fd()), format: LogFormat::Text };
+    let log = Log::new(&settings, Some(Kept::of(slave.as_raw_fd()).expect("it is open")), drop);
+    let hangs = || {
+        log.write(lines::PROBE, &|out| {
+            out.text("text").text(&"x".repeat(1500));
+        });
+        let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+        tasks.flatten().any(|task| {
+            let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            read("comm").starts_with("vigie-dialer") && read("syscall").starts_with(&format!("{} ", libc::SYS_write))
+        })
+    };
+    // Seen twice: one that goes on is not in the call for long.
+    eventually("a write hangs", SOON, || {
+        hangs() && {
+            std::thread::yield_now();
+            hangs()
+        }
+    });
+    let (done, ended) = std::sync::mpsc::channel();
+    let (one, other) = (Arc::clone(&log), done.clone());
+    std::thread::spawn(move || {
+        let before = thread_cpu();
+        let off = LogSettings { fd: None, ..settings };
+        one.configure(&off, None).wait();
+        one.end().wait();
+        other.send(thread_cpu() - before).expect("the test waits");
+    });
+    let used = ended.recv_timeout(SOON).expect("it does not wait for the file");
+    assert!(used < Duration::from_millis(40), "it sleeps meanwhile: {used:?}");
+    drop(log);
+    // The write ends when the terminal is gone, and what was kept with it.
+    drop((master, slave));
+}
+
+/// The time that this thread has used the processor.
+fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes into memory of this frame.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A terminal whose output nobody reads: there, a write waits after a look that said there is room.
+fn terminal() -> (File, File) {
+    let (mut master, mut slave) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: writes two descriptors into memory of this frame; the other outputs are not wanted.
+    assert_eq!(unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) }, 0);
+    // SAFETY: both were just opened, and nobody else knows them.
+    [master, slave].map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) })).into()
+}
+
+fn pipe() -> (File, File) {
     let mut fds = [-1; 2];
     // SAFETY: writes two descriptors into memory of this frame.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     // SAFETY: both were just opened, and nobody else knows them.
-    let [read, write] = fds.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
+    fds.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) })).into()
+}
+
+/// A pipe without room for one byte more.
+fn full_pipe() -> (File, File) {
+    let (read, write) = pipe();
     let set = |flags: i32| {
         // SAFETY: the descriptor is open; the call takes a plain number.
         assert_eq!(unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETFL, flags) }, 0);
