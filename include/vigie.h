@@ -1514,7 +1514,7 @@ vigie_status vigie_scan_for(vigie_client *client,
  * Blocks: up to timeout_ms.
  * Threads: [X].
  * Errors: VIGIE_ERR_SCAN_INTERRUPTED: see vigie_scan_for(), and every later call gives it again;
- * VIGIE_ERR_INVALID_STATE: another thread waits for a page; VIGIE_ERR_INVALID_ARG: scan is NULL; as vigie_cmd_exec().
+ * VIGIE_ERR_INVALID_STATE: another thread waits for a page, or a vigie_scan_submit() is under way; VIGIE_ERR_INVALID_ARG: scan is NULL; as vigie_cmd_exec().
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -1524,12 +1524,36 @@ vigie_status vigie_scan_next(vigie_scan *scan,
                              vigie_error **err);
 
 /**
+ * Asks for the next page without waiting: as vigie_scan_next(), and the page arrives on the queue as the reply of one
+ * VIGIE_EVENT_COMPLETION with this token. A completion with VIGIE_OK and no reply: the scan is over. One page at a time is under way.
+ *
+ * A page may take several commands, where the server gives no element, or where the scan begins anew; each of them goes to the
+ * same node by the rules of vigie_scan_next(), and the room in the queue that is taken now is for the one completion.
+ * vigie_queue_cancel() with the token ends the wait, and the next call goes on where the scan was.
+ *
+ * Lengths: timeout_ms as for vigie_scan_next().
+ * Ownership: nothing changes hands. The scan may be freed before its completion arrives.
+ * Blocks: no.
+ * Threads: [X].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: scan or queue is NULL; VIGIE_ERR_INVALID_STATE: another page is
+ * under way; VIGIE_ERR_QUEUE_FULL; VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Every other one of vigie_scan_next() arrives with the completion, and VIGIE_ERR_CANCELLED.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_scan_submit(vigie_scan *scan,
+                               int64_t timeout_ms,
+                               vigie_queue *queue,
+                               uint64_t token,
+                               vigie_error **err);
+
+/**
  * How often a scan has begun anew. If the number has grown with a page, this page is the first one of another pass.
  *
  * Ownership: nothing changes hands.
  * Blocks: no.
  * Threads: [X].
- * Errors: none: 0 for NULL, for what is no scan, and while another thread waits for a page.
+ * Errors: none: 0 for NULL, for what is no scan, and while a page is being waited for.
  * Since: 0.1.0.
  */
 uint32_t vigie_scan_restarts(const vigie_scan *scan);
@@ -1856,7 +1880,7 @@ int32_t vigie_queue_drain_packed(vigie_queue *queue,
                                  size_t *used);
 
 /**
- * Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED,
+ * Ends the calls of vigie_cmds_submit() with this token, and of the other functions that submit. Their completions still arrive, with VIGIE_ERR_CANCELLED,
  * and with VIGIE_EF_MAYBE_EXECUTED if bytes had been sent; a call that ends at this moment may complete with its own
  * outcome. Returns how many calls were found.
  *
@@ -1867,7 +1891,8 @@ int32_t vigie_queue_drain_packed(vigie_queue *queue,
  * Errors: none; 0 for NULL, for anything that is not a queue, and in a forked child.
  * Since: 0.1.0.
  */
-size_t vigie_queue_cancel(vigie_queue *queue, uint64_t token);
+size_t vigie_queue_cancel(vigie_queue *queue,
+                          uint64_t token);
 
 /**
  * Makes one drain return: one that waits now, or the next one. The descriptor becomes readable. A drain that returns

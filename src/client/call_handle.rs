@@ -159,7 +159,7 @@ impl CallHandle {
         }
         let times = Arc::new(Times::new());
         let (queue, token) = self.next(&times)?;
-        let submission = Submission { commands, flags, timeout, queue: &queue, token, times: Some(&times) };
+        let submission = Submission { commands, flags, timeout, queue: &queue, token, times: Some(&times), step: None };
         client.submit(submission).inspect_err(|_| times.over())?;
         self.await_end(Running { queue, token, name, blocks, begun: Instant::now(), ending: Ending::Not, times })
     }

@@ -23,7 +23,7 @@ use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
 use crate::meter::End;
 use crate::plan::{CallFlags, Keep, Plan, Shape, Target, spelled_out};
 use crate::pool::{Loan, Pool, SubmitLane};
-use crate::queue::{Driven, Queue, Reservation, Source};
+use crate::queue::{Address, Driven, Queue, Reservation, Source};
 use crate::resp::{Reply, list};
 use crate::route::Context;
 use crate::submit::{Submission, Times};
@@ -254,7 +254,7 @@ pub(super) fn submit(session: &Arc<Session>, client: &Arc<Shared>, submission: S
     }
     let client = Admitted::new(client)?;
     let most_bytes = context.settings().submit_bytes;
-    let mut credits = queue.reserve_bytes(submission.token, parts.len(), bytes.len(), most_bytes)?;
+    let mut credits = submission.reserve(parts.len(), bytes.len(), most_bytes)?;
     let source: Arc<dyn Source> = Arc::clone(&session.line.source) as Arc<dyn Source>;
     let bytes: Arc<[u8]> = bytes.into();
     let calls = parts.into_iter().map(|(part, deadline)| {
@@ -485,9 +485,9 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     drop(state);
     call.state.lock().on = Some((pool, Arc::clone(&lane), failover_seq));
     let address = call.address();
-    if let Some((queue, _)) = &address {
+    if let Some(address) = &address {
         let source: Arc<dyn Source> = Arc::clone(&lane) as Arc<dyn Source>;
-        queue.attach(&source);
+        address.queue.attach(&source);
     }
     if plan.blocks.is_some() {
         context.note_blocking(lane.lane().socket());
@@ -501,8 +501,8 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
         Arc::clone(call).complete(Err(Failure::unsent(cause)));
         return true;
     }
-    if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
-        lane.lane().cancel(queue.id(), token);
+    if let Some((owner, token)) = address.filter(Address::is_cancelled).map(|address| address.owner()) {
+        lane.lane().cancel(owner, token);
     }
     true
 }
@@ -529,9 +529,9 @@ impl Login {
         let login = Arc::new(self);
         let Some(command) = login.auth.command() else { return };
         let unit = Unit { bytes: Bytes::Args(&command), list: None, at_most_once: false, lease: None, atomic: false };
-        if let Some((queue, _)) = login.call.address() {
+        if let Some(address) = login.call.address() {
             let source: Arc<dyn Source> = Arc::clone(lane) as Arc<dyn Source>;
-            queue.attach(&source);
+            address.queue.attach(&source);
         }
         let completion = Arc::clone(&login) as Arc<dyn Completion>;
         if let Err(cause) = lane.start(unit, login.call.deadline, completion, None) {
@@ -741,10 +741,9 @@ impl LineCall {
         }
     }
 
-    /// Its queue and token, until it is over.
-    fn address(&self) -> Option<(Arc<Queue>, u64)> {
-        let state = self.state.lock();
-        state.credit.as_ref().map(|credit| (Arc::clone(credit.queue()), credit.token()))
+    /// Where its completion goes, until it is over.
+    fn address(&self) -> Option<Address> {
+        self.state.lock().credit.as_ref().map(Reservation::address)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -887,8 +886,7 @@ impl Completion for LineCall {
     }
 
     fn is(&self, owner: usize, token: u64) -> bool {
-        let state = self.state.lock();
-        state.credit.as_ref().is_some_and(|credit| credit.token() == token && credit.queue().id() == owner)
+        self.state.lock().credit.as_ref().is_some_and(|credit| credit.is_of(owner, token))
     }
 }
 

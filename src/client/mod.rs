@@ -11,6 +11,7 @@ mod scan;
 mod session;
 mod shared;
 mod stats;
+mod steps;
 
 use std::sync::Arc;
 
@@ -251,13 +252,8 @@ impl Client {
     }
 
     /// Runs one step of a scan. Returns the reply, the generation of the node that gave it, and the node's name.
-    fn exec_scan(&self, args: &[&[u8]], flags: CallFlags, deadline: Deadline) -> Result<(Reply, u64, String)> {
-        let timeout = match deadline.left() {
-            None => Timeout::Unlimited,
-            Some(left) if left.is_zero() => Timeout::DontWait,
-            Some(left) => Timeout::Ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
-        };
-        let mut plan = Plan::command(args)?;
+    fn exec_scan(&self, command: &[u8], flags: CallFlags, timeout: Timeout) -> Result<(Reply, u64, String)> {
+        let mut plan = Plan::one(command)?;
         let (reply, pool) = self.exec(&mut plan, flags, timeout)?;
         match reply.error_line(0) {
             Some(line) => Err(self.shared.context().report(judge::error_of(&plan, line, pool.name()))),
@@ -275,7 +271,7 @@ impl Client {
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
-        self.submit(Submission { commands, flags, timeout, queue, token, times: None })
+        self.submit(Submission { commands, flags, timeout, queue, token, times: None, step: None })
     }
 
     fn submit(&self, submission: Submission<'_>) -> Result<()> {

@@ -2,14 +2,16 @@
 //!
 //! Guarantees: all pages of one pass come from one server in one role, which has not been started anew meanwhile; what ends a pass
 //! is an error, or, as often as the program allows, the beginning of another pass, which is counted. A call that fails for another
-//! reason leaves the scan where it was. Leaves to others: which node gave which cursor (route/scan).
+//! reason leaves the scan where it was. A thread that waits and an event loop run the same steps (`Pages`). Leaves to others: which node gave which cursor (route/scan).
 
 use std::sync::Arc;
 
+use super::steps::{Next, Operation, StepCall, Steps, Told};
 use super::{CallFlags, Client, Timeout};
 use crate::error::{Error, Result, Status, flags};
 use crate::meter::Deed;
-use crate::resp::{Reply, ReplyBuilder};
+use crate::queue::Queue;
+use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
 use crate::time::Deadline;
@@ -21,7 +23,7 @@ const COMMANDS: [(&[u8], usize); 4] = [(b"SCAN", 1), (b"HSCAN", 2), (b"SSCAN", 2
 pub struct ScanLoop {
     client: Arc<Client>,
     most_restarts: u32,
-    /// `None` while a thread has it.
+    /// `None` while a page is being waited for.
     position: Lock<Option<Position>>,
 }
 
@@ -60,13 +62,23 @@ impl ScanLoop {
     }
 
     /// The next page that has elements; `None`: there is none.
-    pub fn next(&self, timeout: Timeout) -> Result<Option<Reply>> {
-        let taken = self.position.lock().take();
-        let busy = || Error::new(Status::InvalidState, "another thread waits for a page of this scan");
-        let mut position = taken.ok_or_else(busy)?;
-        let page = self.next_from(&mut position, timeout);
-        *self.position.lock() = Some(position);
-        page
+    pub fn next(self: &Arc<Self>, timeout: Timeout) -> Result<Option<Reply>> {
+        let mut pages = self.pages(timeout)?;
+        let mut told = None;
+        loop {
+            match pages.next(told.take()) {
+                Next::Over(outcome) => return outcome,
+                Next::Call(call) => told = Some(call.run_scan()),
+            }
+        }
+    }
+
+    /// As [`ScanLoop::next`], without waiting: the page arrives on the queue with this token.
+    pub fn next_submit(self: &Arc<Self>, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
+        if timeout == Timeout::DontWait {
+            return Err(super::no_time("the scan"));
+        }
+        Steps::begin(&self.client, Box::new(self.pages(timeout)?), queue, token)
     }
 
     /// How often it has begun anew; `None` while another thread waits for a page.
@@ -74,44 +86,112 @@ impl ScanLoop {
         self.position.lock().as_ref().map(|position| position.restarts)
     }
 
-    fn next_from(&self, position: &mut Position, timeout: Timeout) -> Result<Option<Reply>> {
-        let deadline = timeout.deadline(self.client.shared.context().settings().timeout_call);
-        loop {
-            match &position.end {
-                None => {}
-                Some(End::Whole) => return Ok(None),
-                Some(End::Interrupted(error)) => return Err(error.clone()),
+    fn pages(self: &Arc<Self>, timeout: Timeout) -> Result<Pages> {
+        let deadline = self.client.deadline(timeout);
+        let position = self.position.lock().take();
+        let busy = || Error::new(Status::InvalidState, "another page of this scan is being waited for");
+        let position = Some(position.ok_or_else(busy)?);
+        Ok(Pages { scan: Arc::clone(self), position, deadline, has_asked: false })
+    }
+}
+
+/// The way to one page. It has the scan's position until then.
+struct Pages {
+    scan: Arc<ScanLoop>,
+    position: Option<Position>,
+    deadline: Deadline,
+    has_asked: bool,
+}
+
+impl Operation for Pages {
+    fn next(&mut self, told: Option<Told>) -> Next {
+        let Some(mut position) = self.position.take() else { return Next::Over(Ok(None)) };
+        let next = match told.and_then(|told| position.told(&self.scan.client, told, self.scan.most_restarts)) {
+            Some(outcome) => Next::Over(outcome),
+            None => self.ask(&position),
+        };
+        match next {
+            // Before the completion: the program may ask for the next page as soon as it has that.
+            Next::Over(_) => *self.scan.position.lock() = Some(position),
+            _ => self.position = Some(position),
+        }
+        next
+    }
+}
+
+impl Pages {
+    fn ask(&mut self, position: &Position) -> Next {
+        match &position.end {
+            None => {}
+            Some(End::Whole) => return Next::Over(Ok(None)),
+            Some(End::Interrupted(error)) => return Next::Over(Err(error.clone())),
+        }
+        if std::mem::replace(&mut self.has_asked, true) && self.deadline.is_over() {
+            return Next::Over(Err(position.late(self.deadline)));
+        }
+        let timeout = match self.deadline.left() {
+            None => Timeout::Unlimited,
+            Some(left) if left.is_zero() => Timeout::DontWait,
+            Some(left) => Timeout::Ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
+        };
+        let mut commands = Vec::new();
+        let args: Vec<&[u8]> = position.args.iter().map(Vec::as_slice).collect();
+        if let Err(error) = encode::try_command(&mut commands, &args) {
+            return Next::Over(Err(error));
+        }
+        // The same cursor may be used twice: what was lost on its way comes again.
+        let flags = CallFlags::default().with(CallFlags::IDEMPOTENT | CallFlags::EACH);
+        Next::Call(StepCall { client: Arc::clone(&self.scan.client), commands, flags, timeout })
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Some(position) = self.position.take() {
+            *self.scan.position.lock() = Some(position);
+        }
+    }
+}
+
+impl StepCall {
+    /// Runs one command of a scan on this thread.
+    fn run_scan(&self) -> Told {
+        match self.client.exec_scan(&self.commands, self.flags.without(CallFlags::EACH), self.timeout) {
+            Ok((reply, generation, node)) => Told { outcome: Ok(reply), from: Some((generation, node)) },
+            Err(error) => Told { outcome: Err(error), from: None },
+        }
+    }
+}
+
+impl Position {
+    /// The answer to its command. What ends the way to a page is returned.
+    fn told(&mut self, client: &Client, told: Told, most_restarts: u32) -> Option<Result<Option<Reply>>> {
+        match self.page(told) {
+            Ok(page) => page.map(|page| {
+                client.count(Deed::ScanPage, 1);
+                Ok(Some(page))
+            }),
+            Err(error) if error.status() == Status::ScanInterrupted => {
+                client.count(Deed::ScanInterrupted, 1);
+                let again = self.begin_again(error, most_restarts);
+                client.count(Deed::ScanRestart, u64::from(again));
+                None
             }
-            match self.page(position, deadline) {
-                Ok(Some(page)) => {
-                    self.client.count(Deed::ScanPage, 1);
-                    return Ok(Some(page));
-                }
-                Ok(None) if deadline.is_over() => return Err(position.late(deadline)),
-                Ok(None) => {}
-                Err(error) if error.status() == Status::ScanInterrupted => {
-                    self.client.count(Deed::ScanInterrupted, 1);
-                    let again = position.begin_again(error, self.most_restarts);
-                    self.client.count(Deed::ScanRestart, u64::from(again));
-                }
-                Err(error) => return Err(error),
-            }
+            Err(error) => Some(Err(error)),
         }
     }
 
-    /// One step: a page, or `None` if the server gave none of the elements.
-    fn page(&self, position: &mut Position, deadline: Deadline) -> Result<Option<Reply>> {
-        let args: Vec<&[u8]> = position.args.iter().map(Vec::as_slice).collect();
-        // The same cursor may be used twice: what was lost on its way comes again.
-        let (reply, generation, node) =
-            self.client.exec_scan(&args, CallFlags::default().with(CallFlags::IDEMPOTENT), deadline)?;
-        if position.generation.is_some_and(|known| known != generation) {
+    /// A page, or `None` if the server gave none of the elements.
+    fn page(&mut self, told: Told) -> Result<Option<Reply>> {
+        let reply = told.outcome?;
+        let (generation, node) = told.from.ok_or_else(|| Error::new(Status::Internal, "a page without its node"))?;
+        if self.generation.is_some_and(|known| known != generation) {
             let text = format!("the scan is on {node}, which did not give its cursor: begin with cursor 0");
             return Err(Error::new(Status::ScanInterrupted, text).with_endpoint(node));
         }
         let (cursor, elements) = (reply.child(0, 0).and_then(|id| reply.bytes(id)), reply.child(0, 1));
         let (Some(cursor), Some(elements)) = (cursor, elements) else {
-            let text = format!("{node} answered {} with no cursor and page", String::from_utf8_lossy(args[0]));
+            let text = format!("{node} answered {} with no cursor and page", String::from_utf8_lossy(&self.args[0]));
             return Err(Error::new(Status::Protocol, text).with_endpoint(node));
         };
         let count = reply.count(elements);
@@ -123,12 +203,10 @@ impl ScanLoop {
                 Some(page.try_finish()?)
             }
         };
-        position.go_on(cursor.to_vec(), generation);
+        self.go_on(cursor.to_vec(), generation);
         Ok(page)
     }
-}
 
-impl Position {
     fn go_on(&mut self, cursor: Vec<u8>, generation: u64) {
         if cursor == b"0" {
             self.end = Some(End::Whole);

@@ -241,7 +241,7 @@ unsafe fn pack(queue: &Queue, deadline: Deadline, buf: *mut u8, buf_len: usize, 
     Ok(i32::try_from(drained.len()).unwrap_or(i32::MAX))
 }
 
-/// Ends the calls of vigie_cmds_submit() with this token. Their completions still arrive, with VIGIE_ERR_CANCELLED,
+/// Ends the calls of vigie_cmds_submit() with this token, and of the other functions that submit. Their completions still arrive, with VIGIE_ERR_CANCELLED,
 /// and with VIGIE_EF_MAYBE_EXECUTED if bytes had been sent; a call that ends at this moment may complete with its own
 /// outcome. Returns how many calls were found.
 ///

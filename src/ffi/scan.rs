@@ -1,15 +1,16 @@
 //! Scan loops as C sees them.
 
 use std::ffi::c_char;
+use std::sync::Arc;
 
 use super::args::{self, Argv};
 use super::handle::{self, Noun};
-use super::types::{vigie_client, vigie_error, vigie_reply, vigie_scan, vigie_status};
+use super::types::{vigie_client, vigie_error, vigie_queue, vigie_reply, vigie_scan, vigie_status};
 use super::{dispose, guard, reply, total};
 use crate::client::{ScanLoop, Timeout};
 
 impl Noun for vigie_scan {
-    type Value = ScanLoop;
+    type Value = Arc<ScanLoop>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.scan");
     const PLAIN: bool = false;
 }
@@ -45,7 +46,8 @@ pub unsafe extern "C" fn vigie_scan_for(
         guard("vigie_scan_for", err, || {
             args::wanted(out)?;
             let client = handle::borrow(client, "client")?;
-            args::put(out, Argv { argc, argv, argvlen }.with(|args| ScanLoop::new(&client, args, max_restarts))?);
+            let scan = Argv { argc, argv, argvlen }.with(|args| ScanLoop::new(&client, args, max_restarts))?;
+            args::put(out, Arc::new(scan));
             Ok(())
         })
     }
@@ -64,7 +66,7 @@ pub unsafe extern "C" fn vigie_scan_for(
 /// Blocks: up to timeout_ms.
 /// Threads: [X].
 /// Errors: VIGIE_ERR_SCAN_INTERRUPTED: see vigie_scan_for(), and every later call gives it again;
-/// VIGIE_ERR_INVALID_STATE: another thread waits for a page; VIGIE_ERR_INVALID_ARG: scan is NULL; as vigie_cmd_exec().
+/// VIGIE_ERR_INVALID_STATE: another thread waits for a page, or a vigie_scan_submit() is under way; VIGIE_ERR_INVALID_ARG: scan is NULL; as vigie_cmd_exec().
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -86,12 +88,45 @@ pub unsafe extern "C" fn vigie_scan_next(
     }
 }
 
+/// Asks for the next page without waiting: as vigie_scan_next(), and the page arrives on the queue as the reply of one
+/// VIGIE_EVENT_COMPLETION with this token. A completion with VIGIE_OK and no reply: the scan is over. One page at a time is under way.
+///
+/// A page may take several commands, where the server gives no element, or where the scan begins anew; each of them goes to the
+/// same node by the rules of vigie_scan_next(), and the room in the queue that is taken now is for the one completion.
+/// vigie_queue_cancel() with the token ends the wait, and the next call goes on where the scan was.
+///
+/// Lengths: timeout_ms as for vigie_scan_next().
+/// Ownership: nothing changes hands. The scan may be freed before its completion arrives.
+/// Blocks: no.
+/// Threads: [X].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: scan or queue is NULL; VIGIE_ERR_INVALID_STATE: another page is
+/// under way; VIGIE_ERR_QUEUE_FULL; VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Every other one of vigie_scan_next() arrives with the completion, and VIGIE_ERR_CANCELLED.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_scan_submit(
+    scan: *mut vigie_scan,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_scan_submit", err, || {
+            let (scan, queue) = (handle::borrow(scan, "scan")?, handle::borrow(queue, "queue")?);
+            scan.next_submit(Timeout::from_ms(timeout_ms), &queue.0, token)
+        })
+    }
+}
+
 /// How often a scan has begun anew. If the number has grown with a page, this page is the first one of another pass.
 ///
 /// Ownership: nothing changes hands.
 /// Blocks: no.
 /// Threads: [X].
-/// Errors: none: 0 for NULL, for what is no scan, and while another thread waits for a page.
+/// Errors: none: 0 for NULL, for what is no scan, and while a page is being waited for.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_scan_restarts(scan: *const vigie_scan) -> u32 {

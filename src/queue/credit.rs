@@ -10,6 +10,42 @@ use crate::error::{Error, Result, Status, flags};
 use crate::resp::Reply;
 use crate::sys::panic;
 
+/// Takes the outcome of a call that is one step of an operation: the operation has room in the queue, and its steps need none.
+pub trait Step: Send + Sync {
+    /// The step is over. `from`: of a scan, the generation of its node, and the node's name. Called on any thread, so it returns at once.
+    fn told(self: Arc<Self>, outcome: Result<Option<Reply>>, from: Option<(u64, String)>);
+    /// Whether the operation was cancelled.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// Where the completion of a call goes.
+pub struct Address {
+    /// The queue that it goes to in the end.
+    pub queue: Arc<Queue>,
+    token: u64,
+    step: Option<Arc<dyn Step>>,
+}
+
+impl Address {
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.queue.is_cancelled(self.token) || self.step.as_ref().is_some_and(|step| step.is_cancelled())
+    }
+
+    /// By which the call is found in its source. A step is found by its operation, which is the call that the program knows.
+    pub fn owner(&self) -> (usize, u64) {
+        match &self.step {
+            Some(step) => (owner_of(step), 0),
+            None => (self.queue.id(), self.token),
+        }
+    }
+}
+
+/// Identifies an operation among others, and among queues.
+pub fn owner_of(step: &Arc<dyn Step>) -> usize {
+    Arc::as_ptr(step).cast::<()>() as usize
+}
+
 /// Room for several calls, which is given out one by one. When it is dropped the rest goes back to the queue.
 #[must_use]
 pub struct Credits {
@@ -17,11 +53,17 @@ pub struct Credits {
     token: u64,
     left: usize,
     bytes: usize,
+    step: Option<Arc<dyn Step>>,
 }
 
 impl Credits {
     pub(super) fn new(queue: Arc<Queue>, token: u64, left: usize, bytes: usize) -> Self {
-        Self { queue, token, left, bytes }
+        Self { queue, token, left, bytes, step: None }
+    }
+
+    /// For one step of an operation, which takes no room.
+    pub fn of_step(queue: &Arc<Queue>, token: u64, step: &Arc<dyn Step>) -> Self {
+        Self { queue: Arc::clone(queue), token, left: 1, bytes: 0, step: Some(Arc::clone(step)) }
     }
 
     /// Room for the next call, which takes `bytes` of the reserved bytes. Its token is one above that of the call before.
@@ -30,7 +72,7 @@ impl Credits {
         let (token, bytes) = (self.token, bytes.min(self.bytes));
         self.token = token.wrapping_add(1);
         self.bytes -= bytes;
-        Some(Reservation { queue: Arc::clone(&self.queue), token, bytes, open: true })
+        Some(Reservation { queue: Arc::clone(&self.queue), token, bytes, open: true, step: self.step.clone() })
     }
 }
 
@@ -45,7 +87,7 @@ impl Iterator for Credits {
 
 impl Drop for Credits {
     fn drop(&mut self) {
-        if self.left > 0 || self.bytes > 0 {
+        if self.step.is_none() && (self.left > 0 || self.bytes > 0) {
             self.queue.lock().release(self.left, self.bytes);
         }
     }
@@ -58,28 +100,42 @@ pub struct Reservation {
     token: u64,
     bytes: usize,
     open: bool,
+    step: Option<Arc<dyn Step>>,
 }
 
 impl Reservation {
-    /// The queue that the completion goes to.
-    pub fn queue(&self) -> &Arc<Queue> {
-        &self.queue
+    /// Where the completion goes.
+    pub fn address(&self) -> Address {
+        Address { queue: Arc::clone(&self.queue), token: self.token, step: self.step.clone() }
     }
 
-    /// The token that the application gave.
-    pub fn token(&self) -> u64 {
-        self.token
+    /// Whether this is the call that [`Address::owner`] names.
+    #[inline]
+    pub fn is_of(&self, owner: usize, token: u64) -> bool {
+        match &self.step {
+            Some(step) => owner_of(step) == owner,
+            None => self.token == token && self.queue.id() == owner,
+        }
     }
 
     /// Ends the call. A queue that was closed drops the completion.
     #[inline]
     pub fn complete(mut self, outcome: Result<Option<Reply>>) {
-        self.end(outcome);
+        self.end(outcome, None);
+    }
+
+    /// Ends the call; `from` as for [`Step::told`].
+    #[inline]
+    pub fn complete_from(mut self, outcome: Result<Option<Reply>>, from: Option<(u64, String)>) {
+        self.end(outcome, from);
     }
 
     #[inline]
-    fn end(&mut self, outcome: Result<Option<Reply>>) {
+    fn end(&mut self, outcome: Result<Option<Reply>>, from: Option<(u64, String)>) {
         self.open = false;
+        if let Some(step) = self.step.take() {
+            return step.told(outcome, from);
+        }
         let event = Event { kind: kind::COMPLETION, token: self.token, outcome };
         let mut state = self.queue.lock();
         state.release(1, self.bytes);
@@ -95,7 +151,7 @@ impl Drop for Reservation {
         if self.open {
             let text = format!("a bug in libvigie: the call was given up without an outcome{}", panic::behind());
             let error = Error::new(Status::Internal, text);
-            self.end(Err(error.with_flags(flags::MAYBE_EXECUTED)));
+            self.end(Err(error.with_flags(flags::MAYBE_EXECUTED)), None);
         }
     }
 }

@@ -32,7 +32,7 @@ use ready_fd::ReadyFd;
 use source::{Reactor, Woken};
 use state::QueueState;
 
-pub use credit::{Credits, Reservation};
+pub use credit::{Address, Credits, Reservation, Step, owner_of};
 pub use event::{Event, kind};
 pub use inbox::{Bounds, Counted, Letter};
 pub use inlet::{Inlet, Put};
@@ -127,6 +127,14 @@ impl Queue {
         let sources = state.sources();
         drop(state);
         sources.iter().map(|source| source.cancel(self.id(), token)).sum()
+    }
+
+    /// Ends the step that is under way of this operation ([`owner_of`]), wherever it is.
+    pub fn cancel_step(&self, owner: usize) {
+        let sources = self.lock().sources();
+        for source in sources {
+            source.cancel(owner, 0);
+        }
     }
 
     /// Whether this token was cancelled, for a call that was moving from one source to another at that moment.

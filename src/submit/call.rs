@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::{CallFlags, Plan, Stretch};
 use crate::pool::{Pool, SubmitLane, Traffic};
-use crate::queue::{Driven, Queue, Reservation, Source};
+use crate::queue::{Address, Driven, Queue, Reservation, Source};
 use crate::resp::{Kind, Reply};
 use crate::route::{Route, Router};
 use crate::sys::sync::{Lock, Locked};
@@ -222,21 +222,21 @@ impl Call {
         self.state.lock()
     }
 
-    /// Its queue and token, until it is over.
-    pub(super) fn address(&self) -> Option<(Arc<Queue>, u64)> {
-        let state = self.lock();
-        state.credit.as_ref().map(|credit| (Arc::clone(credit.queue()), credit.token()))
+    /// Where its completion goes, until it is over.
+    pub(super) fn address(&self) -> Option<Address> {
+        self.lock().credit.as_ref().map(Reservation::address)
     }
 
-    /// Whether it was submitted with this queue and token.
-    pub(super) fn is_of(&self, queue: usize, token: u64) -> bool {
-        let state = self.lock();
-        state.credit.as_ref().is_some_and(|credit| credit.token() == token && credit.queue().id() == queue)
+    /// Whether it was submitted with this queue and token, or is the step of this operation.
+    pub(super) fn is_of(&self, owner: usize, token: u64) -> bool {
+        self.lock().credit.as_ref().is_some_and(|credit| credit.is_of(owner, token))
     }
 
     /// Completes the call.
     #[inline]
     pub(super) fn end(&self, result: Result<(Reply, Arc<Pool>)>) {
+        let scanned = result.as_ref().ok().filter(|_| self.profile.scans);
+        let from = scanned.map(|(_, pool)| (self.router().scan_generation(pool), pool.name().to_owned()));
         let reply = result.and_then(|(reply, pool)| match reply.error_line(0).filter(|_| self.bare) {
             Some(line) => Err(self.plan().map_or_else(|error| error, |plan| judge::error_of(&plan, line, pool.name()))),
             None => Ok(reply),
@@ -248,7 +248,7 @@ impl Call {
         }
         let credit = self.lock().credit.take();
         if let Some(credit) = credit {
-            credit.complete(outcome);
+            credit.complete_from(outcome, from);
         }
     }
 

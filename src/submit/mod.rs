@@ -28,7 +28,7 @@ use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Unit, transaction};
 use crate::plan::{CallFlags, Keep, Plan, spelled_out};
 use crate::pool::Traffic;
-use crate::queue::{Queue, Source};
+use crate::queue::{Credits, Queue, Source, Step};
 use crate::resp::list;
 use crate::route::{Route, Router};
 use crate::sys::rank::Rank;
@@ -55,6 +55,18 @@ pub(crate) struct Submission<'a> {
     pub(crate) token: u64,
     /// Of a call with a call handle: where its time goes.
     pub(crate) times: Option<&'a Arc<Times>>,
+    /// Of a step: the operation that gets its outcome in place of the queue.
+    pub(crate) step: Option<&'a Arc<dyn Step>>,
+}
+
+impl Submission<'_> {
+    /// Room for the completions of its calls.
+    pub(crate) fn reserve(&self, calls: usize, bytes: usize, most: usize) -> Result<Credits> {
+        match self.step {
+            None => self.queue.reserve_bytes(self.token, calls, bytes, most),
+            Some(step) => Ok(Credits::of_step(self.queue, self.token, step)),
+        }
+    }
 }
 
 /// One call of a submission.
@@ -128,7 +140,7 @@ impl Submitter {
     ) -> Result<()> {
         let Submission { commands, flags, queue, .. } = submission;
         let guard = SubmitGuard::new(&self.router, client)?;
-        let mut credits = queue.reserve_bytes(submission.token, parts.len(), commands.len(), most_bytes)?;
+        let mut credits = submission.reserve(parts.len(), commands.len(), most_bytes)?;
         let (list, bare) = (copy(commands)?, flags.has(CallFlags::EACH));
         let make = |part: Part| {
             Arc::new(Call {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
 use crate::plan::Plan;
 use crate::pool::{Pool, SubmitLane, Traffic};
-use crate::queue::{Driven, Source};
+use crate::queue::{Address, Driven, Source};
 use crate::route::{Context, Route, Router, asking, with_question};
 use crate::sys::random;
 use crate::sys::rank::Rank;
@@ -443,8 +443,8 @@ impl PendingQueue {
     /// Asks a lane whether it carries transactions. The call keeps its place, as during the opening of a connection.
     fn ask(self: &Arc<Self>, waiting: Waiting, way: Way, submit_lane: Arc<SubmitLane>) {
         let call = Arc::clone(&waiting.call);
-        if let Some((queue, _)) = call.address() {
-            attach(&queue, &submit_lane);
+        if let Some(address) = call.address() {
+            attach(&address.queue, &submit_lane);
         }
         let mut state = self.lock();
         state.insert(call.order, waiting);
@@ -513,8 +513,8 @@ impl PendingQueue {
             return Start::Later(waiting, LOOK);
         }
         let address = call.address();
-        if let Some((queue, _)) = &address {
-            attach(queue, &submit_lane);
+        if let Some(address) = &address {
+            attach(&address.queue, &submit_lane);
         }
         if call.profile.traffic == Traffic::Dedicated {
             router.context.note_blocking(submit_lane.lane().socket());
@@ -527,8 +527,8 @@ impl PendingQueue {
             self.lock().order.finish(1);
             return Start::Later(waiting, Duration::ZERO);
         }
-        if let Some((queue, token)) = address.filter(|(queue, token)| queue.is_cancelled(*token)) {
-            submit_lane.lane().cancel(queue.id(), token);
+        if let Some((owner, token)) = address.filter(Address::is_cancelled).map(|address| address.owner()) {
+            submit_lane.lane().cancel(owner, token);
         }
         Start::Gone
     }
@@ -721,7 +721,7 @@ fn is_patient(error: &Error) -> bool {
 }
 
 fn is_cancelled(call: &Call) -> bool {
-    call.address().is_some_and(|(queue, token)| queue.is_cancelled(token))
+    call.address().is_some_and(|address| address.is_cancelled())
 }
 
 /// Has the queue run again after a panic.

@@ -42,6 +42,7 @@ ranks! {
     SessionState    role  "Session.pinned (client/session)"       "a session's connection and its state, for the thread whose turn it is"
     CallHandle      state "CallHandle.state (client/call_handle)" "the call of a call handle"
     ScanLoop        state "ScanLoop.position (client/scan)"       "where a scan loop is"
+    Steps           state "Steps.state (client/steps)"            "a submitted operation of several calls"
     Configuring     state "Sentinel.configuring (topology/sentinel)" "one change of the settings at a time"
     Services        state "Sentinel.services (topology/sentinel)" "the services of a sentinel handle"
     Children        state "Shared.children (topology/shared)"     "the clients of a sentinel handle"

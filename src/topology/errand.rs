@@ -116,7 +116,7 @@ impl Errand {
 
     fn is(&self, queue: usize, token: u64) -> bool {
         let state = self.state.lock();
-        state.credit.as_ref().is_some_and(|credit| credit.queue().id() == queue && credit.token() == token)
+        state.credit.as_ref().is_some_and(|credit| credit.is_of(queue, token))
     }
 }
 

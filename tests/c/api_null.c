@@ -354,6 +354,14 @@ static void scans(void) {
   REFUSED("scan is NULL", out, vigie_scan_next(NULL, 1000, &out, &error));
   REFUSED("scan is a vigie_client", out, vigie_scan_next((vigie_scan *)client, 1000, &out, &error));
   GIVES(VIGIE_ERR_TIMEOUT, vigie_scan_next(scan, 0, &out, &error));
+  vigie_queue *queue = NULL;
+  GIVES(VIGIE_OK, vigie_queue_create(1, &queue, &error));
+  CHECK(vigie_scan_submit(NULL, 1000, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("scan is NULL", NO_OUT, vigie_scan_submit(NULL, 1000, queue, 0, &error));
+  REFUSED("queue is NULL", NO_OUT, vigie_scan_submit(scan, 1000, NULL, 0, &error));
+  REFUSED("queue is a vigie_scan", NO_OUT, vigie_scan_submit(scan, 1000, (vigie_queue *)scan, 0, &error));
+  GIVES(VIGIE_ERR_TIMEOUT, vigie_scan_submit(scan, 0, queue, 0, &error));
+  vigie_queue_free(queue);
   CHECK(vigie_scan_restarts(scan) == 0 && vigie_scan_restarts(NULL) == 0 && vigie_scan_restarts((vigie_scan *)rubbish) == 0);
   vigie_scan_free(scan);
   vigie_scan_free(NULL);

@@ -355,6 +355,8 @@ static void call_handle(vigie_client *client) {
 static void scan_loop(vigie_client *client) {
   vigie_error *error = NULL;
   vigie_scan *scan = NULL;
+  vigie_queue *queue = NULL;
+  vigie_event event;
   vigie_reply *page = NULL;
   unsigned pages = 0;
   vigie_reply_free(RUN(client, "SADD", "api:set", "a", "b", "c"));
@@ -368,6 +370,17 @@ static void scan_loop(vigie_client *client) {
   GIVES(VIGIE_OK, vigie_scan_next(scan, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
   CHECK(pages == 1 && vigie_scan_restarts(scan) == 0);
   vigie_scan_free(scan);
+  GIVES(VIGIE_OK, vigie_queue_create(1, &queue, &error));
+  GIVES(VIGIE_OK, vigie_scan_for(client, VIGIE_CMD("SSCAN", "api:set", "0"), 1, &scan, &error));
+  for (pages = 0; pages < 2; pages++) {
+    GIVES(VIGIE_OK, vigie_scan_submit(scan, VIGIE_TIMEOUT_DEFAULT, queue, 7, &error));
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1);
+    CHECK(event.kind == VIGIE_EVENT_COMPLETION && event.token == 7 && event.status == VIGIE_OK);
+    CHECK((event.reply == NULL) == (pages == 1));
+    vigie_events_clear(&event, 1);
+  }
+  vigie_scan_free(scan);
+  vigie_queue_free(queue);
 }
 
 static void worker(vigie_client *client) {

@@ -12,6 +12,7 @@ use calls::*;
 use support::*;
 use vigie::client::{CallFlags, Client, ScanLoop, Target, Timeout};
 use vigie::error::{Error, Status, flags};
+use vigie::queue::Queue;
 use vigie::time::Deadline;
 use vigie::topology::Sentinel;
 
@@ -286,17 +287,33 @@ fn a_failed_scan_never_asks_whether_it_ran() {
     interrupted(&readers, "SCAN 17", &replica.addr());
 }
 
-fn looped(client: &Arc<Client>, line: &str, most_restarts: u32) -> Result<ScanLoop, Error> {
-    ScanLoop::new(client, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>(), most_restarts)
+fn looped(client: &Arc<Client>, line: &str, most_restarts: u32) -> Result<Arc<ScanLoop>, Error> {
+    ScanLoop::new(client, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>(), most_restarts).map(Arc::new)
 }
 
 /// The elements of the next page; empty at the end.
-fn elements(scan: &ScanLoop) -> Result<Vec<String>, Error> {
-    let page = scan.next(Timeout::Default)?;
+fn elements(scan: &Arc<ScanLoop>) -> Result<Vec<String>, Error> {
+    scan.next(Timeout::Default).map(words)
+}
+
+/// The same by submit.
+fn submitted(scan: &Arc<ScanLoop>, queue: &Arc<Queue>) -> Result<Vec<String>, Error> {
+    scan.next_submit(Timeout::Default, queue, 7)?;
+    completed(queue)
+}
+
+/// The page that arrives on the queue, which holds nothing else.
+fn completed(queue: &Arc<Queue>) -> Result<Vec<String>, Error> {
+    let event = completions::drain(queue, 1).remove(0);
+    assert_eq!(event.token, 7);
+    event.outcome.map(words)
+}
+
+fn words(page: Option<vigie::resp::Reply>) -> Vec<String> {
     let word = |page: &vigie::resp::Reply, id| String::from_utf8_lossy(page.bytes(id).unwrap_or_default()).into_owned();
     let words = page.map(|page| page.children(0).map(|id| word(&page, id)).collect::<Vec<_>>());
     assert!(words.as_ref().is_none_or(|words| !words.is_empty()), "a page has elements");
-    Ok(words.unwrap_or_default())
+    words.unwrap_or_default()
 }
 
 fn gives(node: &FakeNode, line: &str, cursor: &str, elements: &[&str]) {
@@ -347,6 +364,68 @@ fn the_loop_goes_on_where_it_was_and_never_on_another_node() {
 }
 
 #[test]
+fn the_loop_by_submit_keeps_to_the_same_rules_and_gives_one_completion_for_a_page() {
+    let (old, new) = (Scripted::primary(), Scripted::primary());
+    let watch = told(&old.addr(), &[new.addr()]);
+    let sentinel = handle(&watch, &[]);
+    let client = to_primary(&sentinel, &[]);
+    // Room for one completion, though a page may take several commands.
+    let queue = completions::queue(1);
+    gives(&old, "SCAN 0", "17", &["a"]);
+    gives(&old, "SCAN 17", "23", &[]);
+    gives(&old, "SCAN 23", "42", &["b", "c"]);
+    let [strict, patient] = [("SCAN 0 MATCH x*", 0), ("scan 0 MATCH y*", 1)]
+        .map(|(line, most_restarts)| looped(&client, line, most_restarts).expect("a scan"));
+    assert_eq!([&strict, &patient].map(|scan| submitted(scan, &queue).expect("a page")), [["a"], ["a"]]);
+    old.fault_times("SCAN 23", 1, Fault::Close);
+    assert_eq!(submitted(&strict, &queue).expect("a page"), ["b", "c"]);
+    assert!(old.count("SCAN 17") == 1 && old.count("SCAN 23") >= 2, "{:?}", old.commands());
+    fails(Status::Timeout, strict.next_submit(Timeout::DontWait, &queue, 7));
+    old.fault_times("SCAN 42", 1, Fault::Error("ERR for once".into()));
+    fails(Status::Server, submitted(&strict, &queue));
+
+    // One page at a time; a cancelled one leaves the scan where it was.
+    old.fault("SCAN 42", Fault::Stall);
+    let asked = old.count("SCAN 42");
+    strict.next_submit(Timeout::Default, &queue, 7).expect("taken");
+    fails(Status::InvalidState, strict.next(Timeout::Default));
+    fails(Status::InvalidState, strict.next_submit(Timeout::Default, &queue, 8));
+    fails(Status::QueueFull, patient.next_submit(Timeout::Default, &queue, 8));
+    assert_eq!((strict.restarts(), patient.restarts()), (None, Some(0)));
+    eventually("the command is on its way", SOON, || old.count("SCAN 42") > asked);
+    assert_eq!((queue.cancel(8), queue.cancel(7)), (0, 1));
+    fails(Status::Cancelled, completed(&queue));
+    old.clear_faults();
+    gives(&old, "SCAN 42", "43", &["d"]);
+    assert_eq!(submitted(&strict, &queue).expect("a page"), ["d"]);
+    // The server gives nothing, and the time is over.
+    gives(&old, "SCAN 43", "43", &[]);
+    strict.next_submit(Timeout::Ms(60), &queue, 7).expect("taken");
+    let error = fails(Status::Timeout, completed(&queue));
+    assert!(error.has(flags::RETRYABLE), "{error}");
+
+    watch.service(SERVICE, |state| state.switch_to(&new.addr()));
+    refresh(&sentinel);
+    gives(&new, "SCAN 0", "0", &["e"]);
+    (0..2).for_each(|_| _ = fails(Status::ScanInterrupted, submitted(&strict, &queue)));
+    assert_eq!((submitted(&patient, &queue).expect("a page"), patient.restarts()), (vec!["e".to_owned()], Some(1)));
+    assert_eq!([&patient, &patient].map(|scan| submitted(scan, &queue).expect("the end")), [[""; 0], [""; 0]]);
+
+    let counted = ["scan_pages", "scans_interrupted", "scan_restarts"].map(|key| counter(&client, key));
+    assert_eq!(counted, [5, 2, 1], "as of pages that a thread waits for");
+
+    // A close ends it, in the middle of the empty pages of a server.
+    gives(&new, "SCAN 0", "5", &[]);
+    gives(&new, "SCAN 5", "5", &[]);
+    let endless = looped(&client, "SCAN 0 MATCH z*", 0).expect("a scan");
+    endless.next_submit(Timeout::Unlimited, &queue, 7).expect("taken");
+    eventually("it goes on", SOON, || new.count("SCAN 5") > 2);
+    let _ = client.close(Timeout::Ms(1000));
+    fails(Status::Closed, completed(&queue));
+    fails(Status::Closed, endless.next_submit(Timeout::Default, &queue, 7));
+}
+
+#[test]
 fn the_loop_runs_on_what_has_cursors_and_on_no_session() {
     let primary = Scripted::primary();
     let client = to_primary(&handle(&told(&primary.addr(), &[]), &[]), &[]);
@@ -377,10 +456,11 @@ fn scenario_65_a_scan_ends_or_begins_anew_at_a_failover() {
     }
     run(&client, &lines.iter().map(String::as_str).collect::<Vec<_>>()).expect("written");
     call(&client, "SET last v", (2 & 0xFF) << 24, Timeout::Default).expect("both replicas have all");
-    let rest = |scan: &ScanLoop| {
+    let queue = completions::queue(1);
+    let rest = |scan: &Arc<ScanLoop>| {
         let mut found = std::collections::BTreeSet::new();
         loop {
-            match elements(scan).unwrap_or_else(|error| panic!("{:?} {error}", error.status())) {
+            match submitted(scan, &queue).unwrap_or_else(|error| panic!("{:?} {error}", error.status())) {
                 page if page.is_empty() => return found,
                 page => found.extend(page),
             }
@@ -398,6 +478,7 @@ fn scenario_65_a_scan_ends_or_begins_anew_at_a_failover() {
     eventually("the client is there", SOON, || client.topology().is_ok() && ok(&client, "SET moved v") == "OK");
     assert_eq!(new.cmd(&["GET", "moved"]).text(), "v");
     for [strict, patient] in &begun {
+        fails(Status::ScanInterrupted, submitted(strict, &queue));
         fails(Status::ScanInterrupted, strict.next(Timeout::Default));
         let found = rest(patient).len();
         assert!([600, 601].contains(&found) && patient.restarts() == Some(1), "{found} {:?}", patient.restarts());

@@ -223,7 +223,8 @@ fn under_load_no_script_runs_twice_through_a_failover() {
         ends.store(true, Ordering::Relaxed);
         workers.into_iter().map(|worker| worker.join().expect("no assertion failed")).sum()
     });
-    let (scan, mut keys) = (ScanLoop::new(&client, &[b"SCAN", b"0", b"COUNT", b"500"], 0).expect("a scan"), 0);
+    let (scan, mut keys) =
+        (Arc::new(ScanLoop::new(&client, &[b"SCAN", b"0", b"COUNT", b"500"], 0).expect("a scan")), 0);
     while let Some(page) = scan.next(Timeout::Default).expect("a page") {
         let names = page.children(0).filter_map(|id| page.bytes(id));
         let command: Vec<&[u8]> = [&b"MGET"[..]].into_iter().chain(names).collect();

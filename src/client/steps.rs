@@ -1,0 +1,207 @@
+//! An operation of several submitted calls, with one completion: the outcome of each call is handed to the operation, which says what
+//! comes next.
+//!
+//! Guarantees: no thread waits. The room for the completion is reserved at the beginning, so it is never refused; it comes exactly once. A
+//! cancellation ends the call that is under way, and no other one begins; a close ends the operation with its next call. Between
+//! two calls a worker runs the operation, which only computes. Leaves to others: the calls (submit, line), what comes next (scan).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::{CallFlags, Client};
+use crate::error::{Error, Result, Status, flags};
+use crate::queue::{Driven, Queue, Reservation, Source, Step, owner_of};
+use crate::resp::Reply;
+use crate::submit::Submission;
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
+use crate::time::Timeout;
+use crate::worker;
+
+/// What an operation does next.
+pub(super) enum Next {
+    /// This call. Its outcome is told.
+    Call(StepCall),
+    /// It is over, with this completion.
+    Over(Result<Option<Reply>>),
+}
+
+/// One call of an operation.
+pub(super) struct StepCall {
+    /// The client, or a session of it.
+    pub(super) client: Arc<Client>,
+    /// RESP-encoded, one after the other.
+    pub(super) commands: Vec<u8>,
+    /// Of the call.
+    pub(super) flags: CallFlags,
+    /// Of the call.
+    pub(super) timeout: Timeout,
+}
+
+/// The outcome of a call.
+pub(super) struct Told {
+    /// A reply, or an error.
+    pub(super) outcome: Result<Reply>,
+    /// Of a scan: the generation of its node, and the node's name.
+    pub(super) from: Option<(u64, String)>,
+}
+
+/// What is done in several steps. It only computes.
+pub(super) trait Operation: Send {
+    /// What comes next. `told`: the outcome of the call before; `None` at the beginning.
+    fn next(&mut self, told: Option<Told>) -> Next;
+}
+
+/// An operation under way.
+pub(super) struct Steps {
+    queue: Weak<Queue>,
+    owner: (usize, u64),
+    cancelled: AtomicBool,
+    over: AtomicBool,
+    state: Lock<StepsState>,
+    me: Weak<Self>,
+}
+
+struct StepsState {
+    /// `None` while a thread runs it, and at its end.
+    operation: Option<Box<dyn Operation>>,
+    credit: Option<Reservation>,
+}
+
+impl Steps {
+    /// Begins an operation, whose completion arrives on the queue with this token. Its first call starts here.
+    pub(super) fn begin(client: &Client, operation: Box<dyn Operation>, queue: &Arc<Queue>, token: u64) -> Result<()> {
+        client.shared.context().check_open()?;
+        let credit = queue.reserve(token, 1)?.next();
+        let state = StepsState { operation: Some(operation), credit };
+        let steps = Arc::new_cyclic(|me| Self {
+            queue: Arc::downgrade(queue),
+            owner: (queue.id(), token),
+            cancelled: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            state: Lock::new(Rank::Steps, state),
+            me: Weak::clone(me),
+        });
+        let source: Arc<dyn Source> = Arc::clone(&steps) as Arc<dyn Source>;
+        queue.attach(&source);
+        steps.run(None);
+        Ok(())
+    }
+
+    fn id(self: &Arc<Self>) -> usize {
+        owner_of(&(Arc::clone(self) as Arc<dyn Step>))
+    }
+
+    fn cancel_now(self: &Arc<Self>) {
+        self.cancelled.store(true, Ordering::Release);
+        if let Some(queue) = self.queue.upgrade() {
+            queue.cancel_step(self.id());
+        }
+    }
+
+    /// A cancellation that came while the call was on its way to a source has not found it.
+    fn cancel_if_asked(self: &Arc<Self>) {
+        if self.cancelled.load(Ordering::Acquire) {
+            self.cancel_now();
+        }
+    }
+
+    fn run_soon(self: &Arc<Self>, told: Option<Told>) {
+        let me = Arc::clone(self);
+        if let Err(error) = worker::run(move || me.run(told)) {
+            let operation = self.state.lock().operation.take();
+            drop(operation);
+            let error = Error::from_io(Status::Io, "no thread to go on with a submitted operation", &error);
+            self.end(Err(error.with_flags(flags::MAYBE_EXECUTED)));
+        }
+    }
+
+    /// Runs it until a call is under way, or its end.
+    fn run(self: &Arc<Self>, mut told: Option<Told>) {
+        let mut was_refused = false;
+        loop {
+            let Some(mut operation) = self.state.lock().operation.take() else { return };
+            let next = operation.next(told.take());
+            let ends = was_refused && self.cancelled.load(Ordering::Acquire);
+            match next {
+                Next::Over(outcome) => {
+                    drop(operation);
+                    return self.end(outcome);
+                }
+                _ if ends => {
+                    drop(operation);
+                    return self.end(Err(self.cancelled_error()));
+                }
+                Next::Call(call) => {
+                    self.state.lock().operation = Some(operation);
+                    let Err(error) = self.submit(&call) else { return self.cancel_if_asked() };
+                    was_refused = true;
+                    told = Some(Told { outcome: Err(error), from: None });
+                }
+            }
+        }
+    }
+
+    fn submit(self: &Arc<Self>, call: &StepCall) -> Result<()> {
+        let Some(queue) = self.queue.upgrade() else {
+            return Err(Error::new(Status::Closed, "the queue of a submitted operation is gone"));
+        };
+        if self.cancelled.load(Ordering::Acquire) || queue.is_cancelled(self.owner.1) {
+            self.cancelled.store(true, Ordering::Release);
+            return Err(self.cancelled_error());
+        }
+        let step = Arc::clone(self) as Arc<dyn Step>;
+        call.client.submit(Submission {
+            commands: &call.commands,
+            flags: call.flags,
+            timeout: call.timeout,
+            queue: &queue,
+            token: self.owner.1,
+            times: None,
+            step: Some(&step),
+        })
+    }
+
+    #[cold]
+    fn cancelled_error(&self) -> Error {
+        Error::new(Status::Cancelled, "cancelled before its next command was sent")
+    }
+
+    fn end(&self, outcome: Result<Option<Reply>>) {
+        self.over.store(true, Ordering::Release);
+        let credit = self.state.lock().credit.take();
+        if let Some(credit) = credit {
+            credit.complete(outcome);
+        }
+    }
+}
+
+impl Step for Steps {
+    fn told(self: Arc<Self>, outcome: Result<Option<Reply>>, from: Option<(u64, String)>) {
+        let nothing = || Error::new(Status::Internal, "a call ended without a reply");
+        let outcome = outcome.and_then(|reply| reply.ok_or_else(nothing));
+        self.run_soon(Some(Told { outcome, from }));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+}
+
+impl Source for Steps {
+    fn drive(&self) -> Driven {
+        Driven::Read
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn cancel(&self, owner: usize, token: u64) -> usize {
+        let Some(me) = self.me.upgrade().filter(|_| self.owner == (owner, token) && !self.is_over()) else {
+            return 0;
+        };
+        me.cancel_now();
+        1
+    }
+}
