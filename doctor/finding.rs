@@ -92,7 +92,9 @@ impl Report {
             }
         }
         let [faults, warnings, notes] = [Severity::Fault, Severity::Warning, Severity::Note].map(|one| self.count(one));
-        text + &format!("{faults} faults, {warnings} warnings, {notes} notes\n")
+        let [faults, warnings, notes] =
+            [(faults, "fault"), (warnings, "warning"), (notes, "note")].map(|(count, word)| counted(count, word));
+        text + &format!("{faults}, {warnings}, {notes}\n")
     }
 
     /// One JSON object.
@@ -121,6 +123,17 @@ impl Report {
         let json = out.end().end().finish().to_json();
         json.map_or_else(|error| error.message().to_owned(), |json| text_of(&json, 0))
     }
+}
+
+fn counted(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The JSON object of a run that could not look.
+pub fn failure(why: &str) -> String {
+    let mut out = ReplyBuilder::new();
+    out.map().text("version").text(env!("CARGO_PKG_VERSION")).text("status").int(3).text("error").text(why).end();
+    out.finish().to_json().map_or_else(|error| error.message().to_owned(), |json| text_of(&json, 0))
 }
 
 /// A value of a reply as text.

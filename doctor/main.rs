@@ -8,6 +8,7 @@ mod finding;
 mod live;
 mod nodes;
 mod sentinels;
+mod writes;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -78,6 +79,9 @@ fn main() -> ExitCode {
     match done {
         Ok(status) => ExitCode::from(status),
         Err(why) => {
+            if arguments.iter().any(|one| one == "--json") {
+                println!("{}", finding::failure(&why));
+            }
             eprintln!("vigie-doctor cannot look: {why}");
             ExitCode::from(3)
         }
@@ -185,9 +189,13 @@ fn look(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Resul
         addrs.extend(
             sentinels::maps(&topology, "sentinels").into_iter().map(|row| sentinels::field(&topology, row, "addr")),
         );
-        if !settings.sentinel.addrs.is_empty() {
-            sentinels::look(sentinel, &topology, wanted, &mut report);
+        if !settings.sentinel.addrs.is_empty() && !sentinels::look(sentinel, &topology, wanted, &mut report) {
+            continue;
         }
+        // Of Sentinels that name several nothing is said of one.
+        let is_split = !sentinels::field(&topology, 0, "split_view").is_empty();
+        let announced = || if is_split { None } else { sentinels::announced(sentinel, &service, wanted) };
+        let failed = failed.map(|error| nodes::Undiscovered { error, announced: announced() });
         nodes::look(settings, &topology, failed.as_ref(), wanted, &mut report);
     }
     certificates::look(settings, &addrs, wanted, &mut report);

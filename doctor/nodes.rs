@@ -13,35 +13,63 @@ use super::Wanted;
 use super::certificates;
 use super::finding::{Report, Severity};
 use super::sentinels::{field, maps, told_versions, version};
+use super::writes;
 use Severity::{Fault, Note, Warning};
 
 /// A node of the service.
-struct Node {
+pub struct Node {
     /// `primary` or `replica`.
     role: &'static str,
-    addr: String,
+    pub addr: String,
     announced: String,
 }
 
-/// Looks at the nodes of a service. `failed`: why it could not be discovered.
-pub fn look(settings: &Settings, topology: &Reply, failed: Option<&Error>, wanted: &Wanted, report: &mut Report) {
-    if let Some(error) = failed {
-        report.add(
-            Fault,
-            "no_primary",
-            format!("no primary was found: {}", error.message()),
-            "Programs that use this service wait, or fail.",
-            "See what each Sentinel says above, and whether the primary runs.",
-        );
-    }
+/// Why a service could not be discovered, and the address that a Sentinel announces all the same.
+pub struct Undiscovered {
+    pub error: Error,
+    pub announced: Option<Endpoint>,
+}
+
+/// Looks at the nodes of a service.
+pub fn look(
+    settings: &Settings,
+    topology: &Reply,
+    failed: Option<&Undiscovered>,
+    wanted: &Wanted,
+    report: &mut Report,
+) {
     let mut versions = BTreeSet::new();
-    let primary = field(topology, 0, "primary");
-    if !primary.is_empty() {
-        let node = Node { role: "primary", addr: primary, announced: field(topology, 0, "announced") };
+    let mut node =
+        Node { role: "primary", addr: field(topology, 0, "primary"), announced: field(topology, 0, "announced") };
+    if let Some(Undiscovered { error, announced }) = failed {
+        // What the announced primary says itself is the first cause; without it there is what the library says.
+        let faults = report.count(Fault);
+        if let Some(announced) = announced {
+            (node.addr, node.announced) =
+                (settings.sentinel.address_map.apply(announced).to_string(), announced.to_string());
+            if let Some(mut conn) = reach(settings, &node, wanted, report) {
+                as_primary(&mut conn, &node, wanted, report);
+            }
+        }
+        if report.count(Fault) == faults {
+            report.add(
+                Fault,
+                "no_primary",
+                format!("no primary was found: {}", error.message()),
+                "Programs that use this service wait, or fail.",
+                "See whether the primary that the message names runs, and is a primary; if it names none, whether the Sentinels agree.",
+            );
+        }
+        // Which replicas there are is not known.
+        return verification(settings, report);
+    }
+    if !node.addr.is_empty() {
         announced(settings, &node, report);
         if let Some(mut conn) = reach(settings, &node, wanted, report) {
             as_primary(&mut conn, &node, wanted, report);
             versions.extend(ask(&mut conn, &["INFO", "server"], wanted).ok().as_ref().and_then(version));
+            writes::confirmed(&mut conn, settings.client.write, &node, wanted, report);
+            writes::taken(&mut conn, &node, wanted, report);
         }
     }
     replicas(settings, topology, wanted, &mut versions, report);
@@ -106,7 +134,7 @@ fn reach(settings: &Settings, node: &Node, wanted: &Wanted, report: &mut Report)
     None
 }
 
-fn shown(node: &Node) -> String {
+pub fn shown(node: &Node) -> String {
     match node.addr == node.announced || node.announced.is_empty() {
         true => node.addr.clone(),
         false => format!("{} (announced as {})", node.addr, node.announced),
@@ -114,7 +142,7 @@ fn shown(node: &Node) -> String {
 }
 
 /// A command, and its reply with types; an error reply is an error.
-fn ask(conn: &mut Conn, words: &[&str], wanted: &Wanted) -> Result<Reply, String> {
+pub fn ask(conn: &mut Conn, words: &[&str], wanted: &Wanted) -> Result<Reply, String> {
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &args);
@@ -134,7 +162,7 @@ fn refused(node: &Node, words: &[&str], line: &str, report: &mut Report) {
         "node_permissions",
         format!("the user may not run {} at the {} {}: {line}", words.join(" "), node.role, node.addr),
         "What it would have told is not checked; without ROLE and INFO the library believes the Sentinels alone.",
-        "Give the user of `auth.username` what docs/permissions.md lists.",
+        "Give the user what docs/permissions.md lists under \"The user of vigie-doctor\".",
     );
 }
 
@@ -184,7 +212,8 @@ fn replicas(
 ) {
     let rows = maps(topology, "replicas");
     let is_fixed = settings.sentinel.addrs.is_empty();
-    let mut candidates = 0;
+    let write = settings.client.write;
+    let (mut candidates, mut able) = (0, 0);
     for row in &rows {
         let [addr, announced_as, flags, unfit] =
             ["addr", "announced", "flags", "unfit"].map(|key| field(topology, *row, key));
@@ -209,19 +238,31 @@ fn replicas(
                 "replica_down",
                 format!("the Sentinels consider the replica {} down ({flags})", node.addr),
                 "It serves no reads and cannot be promoted.",
-                "Start it; if it is gone for good, `SENTINEL RESET <service>` makes the Sentinels forget it.",
+                change_of_down(topology, *row),
             );
             continue;
         }
         if let Some(mut conn) = reach(settings, &node, wanted, report) {
-            as_replica(&mut conn, &node, &unfit, wanted, report);
+            let is_linked = as_replica(&mut conn, &node, &unfit, wanted, report);
+            let has_aof = |info: Reply| field(&info, 0, "aof_enabled") == "1";
+            let is_able = !write.aof || ask(&mut conn, &["INFO", "persistence"], wanted).is_ok_and(has_aof);
+            able += usize::from(is_linked && is_able);
             versions.extend(ask(&mut conn, &["INFO", "server"], wanted).ok().as_ref().and_then(version));
         }
     }
+    writes::enough(write, able, rows.len(), report);
     if is_fixed {
         return;
     }
+    let hides = |row: &u32| field(topology, *row, "refused").to_ascii_lowercase().contains("replicas");
     match candidates {
+        0 if rows.is_empty() && maps(topology, "sentinels").iter().any(hides) => report.add(
+            Note,
+            "not_asked",
+            "which replicas there are is not known: the user may not run SENTINEL REPLICAS".into(),
+            "Whether one of them could be promoted is not checked.",
+            "Allow `sentinel|replicas` to the user of `sentinel.username` (docs/permissions.md).",
+        ),
         0 if rows.is_empty() => report.add(
             Fault,
             "no_replica",
@@ -240,7 +281,23 @@ fn replicas(
     }
 }
 
-fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report: &mut Report) {
+/// What to do about a replica that the Sentinels consider down: one whose link to the primary is up has no need to be started.
+fn change_of_down(topology: &Reply, row: u32) -> &'static str {
+    match topology.find(row, b"link_ok").and_then(|id| topology.int(id)) {
+        Some(1) => {
+            "It is linked to its primary, or was when the Sentinels reached it last: if it runs, its announced address leads nowhere. Correct \
+             `replica-announce-ip` and `replica-announce-port` there; otherwise start it."
+        }
+        _ => {
+            "Start it. If it is gone for good, `SENTINEL RESET <service>` makes the Sentinels forget it: one Sentinel after the other, and the \
+             next only when the last one knows its replicas and the other Sentinels again."
+        }
+    }
+}
+
+/// What a replica says of itself; false: no write reaches it.
+fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report: &mut Report) -> bool {
+    let mut is_replica = true;
     match ask(conn, &["ROLE"], wanted) {
         Ok(role) if matches!(field(&role, 0, "role").as_str(), "slave" | "replica") => {
             let state = field(&role, 0, "state");
@@ -252,16 +309,19 @@ fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report
                     "What it has grows older, and it cannot be promoted without loss.",
                     "See its log: `masterauth`, the network, a primary that is still loading, or a full sync that does not end.",
                 );
-                return;
+                return false;
             }
         }
-        Ok(role) => report.add(
-            Warning,
-            "wrong_role",
-            format!("{} is listed as a replica and says that it is a {}", node.addr, field(&role, 0, "role")),
-            "Writes that it takes are lost when it is made a replica again.",
-            "The Sentinels turn it around within 10 s. If it stays, it was started by hand without `replicaof`.",
-        ),
+        Ok(role) => {
+            is_replica = false;
+            report.add(
+                Warning,
+                "wrong_role",
+                format!("{} is listed as a replica and says that it is a {}", node.addr, field(&role, 0, "role")),
+                "Writes that it takes are lost when it is made a replica again.",
+                "The Sentinels turn it around within 10 s. If it stays, it was started by hand without `replicaof`.",
+            );
+        }
         Err(line) => refused(node, &["ROLE"], &line, report),
     }
     if !unfit.is_empty() {
@@ -273,6 +333,7 @@ fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report
             "Nothing, if it has just started, or if a failover has just been.",
         );
     }
+    is_replica
 }
 
 /// TLS that does not verify the server.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use vigie::config::{DATA_PORT, Endpoint};
 use vigie::resp::{Kind, Reply};
 use vigie::topology::{Sentinel, To};
 
@@ -36,53 +37,125 @@ pub fn maps(reply: &Reply, key: &str) -> Vec<u32> {
     reply.find(0, key.as_bytes()).map(|id| reply.children(id).collect()).unwrap_or_default()
 }
 
-/// Looks at the Sentinels of a service.
-pub fn look(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report: &mut Report) {
+/// The primary that the first Sentinel which answers names, verified or not.
+pub fn announced(sentinel: &Arc<Sentinel>, service: &str, wanted: &Wanted) -> Option<Endpoint> {
+    let command: [&[u8]; 2] = [b"GET-MASTER-ADDR-BY-NAME", service.as_bytes()];
+    let named = sentinel.exec(&command, To::First, false, wanted.deadline()).ok()?;
+    let [host, port] = [0, 1].map(|place| named.children(0).nth(place).map(|id| text_of(&named, id)));
+    let (host, port) = (host?, port?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    Endpoint::parse(&format!("{host}:{port}"), DATA_PORT).ok()
+}
+
+/// Looks at the Sentinels of a service; false: none of them knows it, and there is nothing else to say.
+pub fn look(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report: &mut Report) -> bool {
     let service = report.service.clone();
-    states(topology, report);
+    let found = States::of(sentinel, topology, wanted, &service);
+    if found.is_unknown_to_all() {
+        report.add(
+            Fault,
+            "service_unknown",
+            format!("none of the {} Sentinels knows the service", found.rows.len()),
+            "Programs that name it fail.",
+            "Correct the name in the URI (without one vigie-doctor looks at all services), or `SENTINEL MONITOR` the service at each Sentinel.",
+        );
+        return false;
+    }
+    found.tell(report);
+    permissions(topology, report);
     two_names(sentinel, topology, wanted, report);
-    views(topology, report);
-    let masters = ask_all(sentinel, &["MASTER", &service], wanted);
-    settings(&masters, report);
+    let mixes = views(topology, || are_strangers(sentinel, &service, wanted), report);
+    let mut masters = ask_all(sentinel, &["MASTER", &service], wanted);
+    masters.retain(|at, _| !found.is_stranger(at));
+    if !mixes {
+        settings(&masters, report);
+    }
     peers(&masters, report);
     quorum(&ask_all(sentinel, &["CKQUORUM", &service], wanted), masters.len(), report);
     programs(&ask_all(sentinel, &["INFO"], wanted), report);
+    true
 }
 
-/// What became of each Sentinel when the library asked it.
-fn states(topology: &Reply, report: &mut Report) {
-    let rows = maps(topology, "sentinels");
-    let mut good = 0;
-    for row in &rows {
-        let [addr, state, text] = ["addr", "state", "text"].map(|key| field(topology, *row, key));
-        match state.as_str() {
-            "ok" => good += 1,
-            "stranger" => report.add(
-                Fault,
-                "stranger",
-                format!("the Sentinel {addr} is of another deployment: {text}"),
-                "It watches a service of the same name elsewhere. The library does not believe it; other clients may write there.",
-                "Take its address out of the configuration, or give the services different names.",
-            ),
-            "unknown" => report.add(
-                Warning,
-                "service_unknown",
-                format!("the Sentinel {addr} does not know the service: {text}"),
-                "It takes no part in a failover of this service.",
-                "`SENTINEL MONITOR` the service there, or take the address out of the configuration.",
-            ),
-            "failed" | "skipped" => report.add(
-                Warning,
-                "sentinel_unreachable",
-                format!("the Sentinel {addr} gives no answer: {text}"),
-                "One Sentinel less to notice a failure and to vote; events that only it announces are not heard.",
-                "Start it, open the way to it, or correct its credentials (`sentinel.username`, `sentinel.password`, `sentinel.tls`).",
-            ),
-            // TILT is told by its INFO.
-            _ => {}
+/// What became of each Sentinel when it was asked.
+struct States {
+    /// Address, state, and what is known of it.
+    rows: Vec<[String; 3]>,
+}
+
+impl States {
+    /// As the library has met them. Those that it did not wait for, because the others were enough, are asked here.
+    fn of(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, service: &str) -> Self {
+        let met = |row| {
+            let [addr, state, text] = ["addr", "state", "text"].map(|key| field(topology, row, key));
+            if state != "skipped" {
+                return [addr, state, text];
+            }
+            let command: [&[u8]; 2] = [b"GET-MASTER-ADDR-BY-NAME", service.as_bytes()];
+            let (state, text) = match sentinel.exec(&command, To::At(&addr), false, wanted.deadline()) {
+                Ok(reply) if reply.kind(0) == Kind::Null => ("unknown", String::new()),
+                Ok(_) => ("ok", String::new()),
+                Err(error) => ("failed", error.message().to_owned()),
+            };
+            [addr, state.to_owned(), text]
+        };
+        Self { rows: maps(topology, "sentinels").into_iter().map(met).collect() }
+    }
+
+    fn count(&self, wanted: &str) -> usize {
+        self.rows.iter().filter(|[_, state, _]| state == wanted).count()
+    }
+
+    fn is_unknown_to_all(&self) -> bool {
+        self.count("unknown") > 0 && self.count("unknown") + self.count("failed") == self.rows.len()
+    }
+
+    fn is_stranger(&self, at: &str) -> bool {
+        self.rows.iter().any(|[addr, state, _]| addr == at && state == "stranger")
+    }
+
+    fn tell(&self, report: &mut Report) {
+        for [addr, state, text] in &self.rows {
+            match state.as_str() {
+                "stranger" => report.add(
+                    Fault,
+                    "stranger",
+                    format!("the Sentinel {addr} is {text}"),
+                    "It watches a service of the same name elsewhere. The library does not believe it; other clients may write there.",
+                    NOT_OURS,
+                ),
+                "unknown" => report.add(
+                    Warning,
+                    "service_unknown",
+                    format!("the Sentinel {addr} does not know the service"),
+                    "It takes no part in a failover of this service.",
+                    "`SENTINEL MONITOR` the service there, or take the address out of the configuration.",
+                ),
+                "failed" => report.add(
+                    Warning,
+                    "sentinel_unreachable",
+                    format!("the Sentinel {addr} gives no answer: {text}"),
+                    "One Sentinel less to notice a failure and to vote; events that only it announces are not heard.",
+                    "Start it, open the way to it, or correct its credentials (`sentinel.username`, `sentinel.password`, `sentinel.tls`).",
+                ),
+                // TILT is told by its INFO.
+                _ => {}
+            }
         }
+        let good = self.count("ok");
+        if good > 0 {
+            report.ok("sentinels", format!("{good} of {} Sentinels answer and count", self.rows.len()));
+        }
+    }
+}
+
+/// What to do about a Sentinel of another deployment.
+const NOT_OURS: &str = "Take its address out of the configuration, or give the services different names.";
+
+/// What the user may not hear or ask.
+fn permissions(topology: &Reply, report: &mut Report) {
+    for row in maps(topology, "sentinels") {
         for (key, what) in [("events", "may not subscribe to all events of"), ("refused", "may not ask all of")] {
-            let refusal = field(topology, *row, key);
+            let (addr, refusal) = (field(topology, row, "addr"), field(topology, row, key));
             if !refusal.is_empty() {
                 report.add(
                     Warning,
@@ -93,9 +166,6 @@ fn states(topology: &Reply, report: &mut Report) {
                 );
             }
         }
-    }
-    if good > 0 {
-        report.ok("sentinels", format!("{good} of {} Sentinels answer and count", rows.len()));
     }
 }
 
@@ -122,17 +192,46 @@ fn two_names(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report
     }
 }
 
-fn views(topology: &Reply, report: &mut Report) {
+/// Whether no chain of acquaintance leads from the first Sentinel to each other one: those of one deployment list each other.
+fn are_strangers(sentinel: &Arc<Sentinel>, service: &str, wanted: &Wanted) -> bool {
+    let (ids, lists) = (ask_all(sentinel, &["MYID"], wanted), ask_all(sentinel, &["SENTINELS", service], wanted));
+    let listed = |list: &Reply| list.children(0).map(|row| field(list, row, "runid")).collect::<BTreeSet<_>>();
+    let known = |at: &str, id: &Reply| Some((text_of(id, 0), listed(lists.get(at)?.as_ref().ok()?)));
+    let mut rest: Vec<_> = ids.iter().filter_map(|(at, id)| known(at, id.as_ref().ok()?)).collect();
+    let Some(first) = rest.pop() else { return false };
+    let mut ours = vec![first];
+    let is_linked = |(id, list): &(String, BTreeSet<String>), ours: &[(String, BTreeSet<String>)]| {
+        ours.iter().any(|(other, theirs)| list.contains(other) || theirs.contains(id))
+    };
+    while let Some(place) = rest.iter().position(|one| is_linked(one, &ours)) {
+        ours.push(rest.swap_remove(place));
+    }
+    !rest.is_empty()
+}
+
+/// Sentinels that name different primaries; true: they are of different deployments.
+fn views(topology: &Reply, are_strangers: impl Fn() -> bool, report: &mut Report) -> bool {
     let views = field(topology, 0, "split_view");
-    if !views.is_empty() {
-        report.add(
+    let mixes = !views.is_empty() && are_strangers();
+    match () {
+        () if views.is_empty() => {}
+        () if mixes => report.add(
+            Fault,
+            "stranger",
+            format!("Sentinels of different deployments are given: {views}"),
+            "They watch services of the same name, and nothing says which one is meant.",
+            NOT_OURS,
+        ),
+        () => report.add(
             Fault,
             "sentinels_disagree",
             format!("the Sentinels name different primaries: {views}"),
             "A network is divided, or a Sentinel was restored from an old state: writes to the wrong primary are lost.",
-            "See which of them are cut off; if none is, `SENTINEL RESET` the service at those that are wrong.",
-        );
+            "See which of them are cut off. If none is, `SENTINEL RESET` the service at those that are wrong, one after the other: the next \
+             only when the last one knows its replicas and the other Sentinels again.",
+        ),
     }
+    mixes
 }
 
 /// What the Sentinels have configured for the service.
@@ -197,32 +296,36 @@ fn peers(masters: &Answers, report: &mut Report) {
             "dead_sentinels",
             format!("{at} counts {most} Sentinels, of which {present} answer"),
             "The majority that elects a leader is counted over all that were ever known: dead ones make it harder to reach.",
-            "If they are gone for good, `SENTINEL RESET <service>` at each of the others, one after the other.",
+            "If they are gone for good, `SENTINEL RESET <service>` at each of the others, one after the other, at least 30 s apart.",
         );
     }
 }
 
 fn quorum(answers: &Answers, sentinels: usize, report: &mut Report) {
     let mut usable = 0;
+    let mut lacking: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (at, answer) in answers {
         match answer {
             Ok(told) => usable = usable.max(told.find(0, b"usable").and_then(|id| told.int(id)).unwrap_or(0)),
-            Err(line) if line.starts_with("NOQUORUM") => report.add(
-                Fault,
-                "no_quorum",
-                format!("no failover is possible, says the Sentinel {at}: {line}"),
-                "If the primary fails now, nobody replaces it.",
-                "Start Sentinels that are down, or lower `quorum` to more than half of those that exist.",
-            ),
+            Err(line) if line.starts_with("NOQUORUM") => lacking.entry(line).or_default().push(at),
             Err(line) if line.starts_with("NOPERM") => report.add(
                 Note,
                 "not_asked",
                 format!("the Sentinel {at} was not asked whether a quorum can be reached: {line}"),
                 "",
-                "Allow `sentinel|ckquorum` to the user for this program.",
+                "Allow `sentinel|ckquorum`: docs/permissions.md has it under \"The user of vigie-doctor\".",
             ),
             Err(_) => {}
         }
+    }
+    for (line, at) in lacking {
+        report.add(
+            Fault,
+            "no_quorum",
+            format!("no failover is possible, says the Sentinel {}: {line}", at.join(", ")),
+            "If the primary fails now, nobody replaces it.",
+            "Start Sentinels that are down, or lower `quorum` to more than half of those that exist.",
+        );
     }
     if usable > 0 {
         report.ok("quorum", format!("{usable} usable Sentinels, and a quorum can be reached"));
