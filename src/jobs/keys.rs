@@ -1,10 +1,13 @@
 //! The keys of one list of jobs. All of them have its hash tag, so that they stay on one shard.
 //!
-//! Guarantees: a name that leaves no room for a hash tag is refused.
+//! Guarantees: two lists share no key. A name that leaves no room for a hash tag is refused, one that is nothing but a hash tag, and one
+//! that looks like a key of another list.
 
 use crate::error::{Error, Result, Status, quoted};
 
 const MOST_WORKER: usize = 128;
+/// What stands in the keys of a list behind its tag.
+const PARTS: [&str; 4] = ["workers", "gone", "processing", "lease"];
 
 /// The keys as one worker uses them.
 #[derive(Debug, Clone)]
@@ -13,6 +16,8 @@ pub struct Keys {
     pub ready: Vec<u8>,
     /// A set: who may have a processing list.
     pub workers: Vec<u8>,
+    /// A set: who had one, and may have a move on its way all the same.
+    pub gone: Vec<u8>,
     /// This worker's name.
     pub worker: Vec<u8>,
     /// A list: what this worker has in hand.
@@ -32,12 +37,14 @@ impl Keys {
         let mut keys = Self {
             ready: name.into(),
             workers: Vec::new(),
+            gone: Vec::new(),
             worker: worker.into(),
             processing: Vec::new(),
             lease: Vec::new(),
             tag: tag(name)?,
         };
         keys.workers = keys.key("workers", b"");
+        keys.gone = keys.key("gone", b"");
         (keys.processing, keys.lease) = keys.of(worker.as_bytes());
         Ok(keys)
     }
@@ -45,6 +52,11 @@ impl Keys {
     /// The processing list and the lease of another worker.
     pub fn of(&self, worker: &[u8]) -> (Vec<u8>, Vec<u8>) {
         (self.key("processing:", worker), self.key("lease:", worker))
+    }
+
+    /// A text with an expiry: a move of this worker, which is gone, may still arrive.
+    pub fn memory_of(&self, worker: &[u8]) -> Vec<u8> {
+        self.key("gone:", worker)
     }
 
     /// The list's name, for messages.
@@ -62,6 +74,16 @@ fn tag(name: &str) -> Result<String> {
     let has_tag = name.find('{').and_then(|open| name[open + 1..].find('}')).is_some_and(|len| len > 0);
     let text = match (name.is_empty(), has_tag, name.contains(['{', '}'])) {
         (true, ..) => "name is empty".to_owned(),
+        (_, true, _) if name.starts_with('{') && name.find('}') == Some(name.len() - 1) => {
+            format!(
+                "name {}: the list {} has the same keys: use that name",
+                quoted(name),
+                quoted(&name[1..name.len() - 1])
+            )
+        }
+        (_, true, _) if name.split(':').skip(1).any(|part| PARTS.contains(&part)) => {
+            format!("name {}: another list has keys of this form", quoted(name))
+        }
         (_, true, _) => return Ok(name.to_owned()),
         (_, _, false) => return Ok(format!("{{{name}}}")),
         _ => format!("name {}: braces are for a hash tag, as in orders{{eu}}", quoted(name)),
@@ -80,12 +102,13 @@ mod tests {
             [keys.workers, keys.processing, keys.lease].map(|key| String::from_utf8(key).unwrap())
         };
         assert_eq!(shown("mail"), ["{mail}:workers", "{mail}:processing:w{1}", "{mail}:lease:w{1}"]);
+        assert!(["{a}b", "a{b}", "{a:lease}:x"].iter().all(|name| Keys::new(name, "w").is_ok()));
         assert_eq!(shown("a{eu}b"), ["a{eu}b:workers", "a{eu}b:processing:w{1}", "a{eu}b:lease:w{1}"]);
     }
 
     #[test]
     fn a_name_without_a_usable_tag_is_refused() {
-        for name in ["", "{}a", "a}b", "a{b", "}{"] {
+        for name in ["", "{}a", "a}b", "a{b", "}{", "{a}", "{a}:processing:w", "{a}:workers", "x{a}:gone"] {
             assert_eq!(Keys::new(name, "w").expect_err("refused").status(), Status::InvalidArg, "{name}");
         }
         assert!(Keys::new("a", "").is_err() && Keys::new("a", &"w".repeat(129)).is_err());
