@@ -48,8 +48,9 @@ unsafe fn with_id(jobs: *mut vigie_jobs, id: *const c_char, act: impl FnOnce(&Jo
 /// Ownership: *out is the caller's, for vigie_jobs_free(). name and worker are copied. client is kept alive.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: VIGIE_ERR_INVALID_ARG: client, name or out is NULL, name or worker is empty, name has braces without a hash tag, worker has
-/// more than 128 bytes, or lease_ms is too short; VIGIE_ERR_INVALID_STATE: client is a session or for replicas; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
+/// Errors: VIGIE_ERR_INVALID_ARG: client, name or out is NULL, name or worker is empty, name has braces without a hash tag, is nothing
+/// but a hash tag, or looks like a key of another list, worker has more than 128 bytes, or lease_ms is too short;
+/// VIGIE_ERR_INVALID_STATE: client is a session or for replicas; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED;
 /// VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]
@@ -115,7 +116,8 @@ pub unsafe extern "C" fn vigie_jobs_push(
 /// <= 0: what is there now, without waiting for more.
 /// Ownership: *out is the caller's, for vigie_reply_free().
 /// Blocks: up to timeout_ms, 0.25 s more where the server's last answer is late, and up to timeout.call more for a job that came
-/// at the end. With timeout_ms <= 0 up to timeout.call for the server's answers.
+/// at the end, or to hand back what a dead worker has, for which it looks at its beginning. With timeout_ms <= 0 up to timeout.call for the
+/// server's answers. vigie_jobs_stop() ends all of that.
 /// Threads: [T], but one thread at a time takes.
 /// Errors: as vigie_cmds_exec(), when the list was out of reach at the end of the time; VIGIE_ERR_CANCELLED: after vigie_jobs_stop();
 /// VIGIE_ERR_INVALID_STATE: another thread takes with this handle, or another process has the same worker name; VIGIE_ERR_REPLICAS: fewer

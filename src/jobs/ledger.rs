@@ -29,8 +29,12 @@ pub struct Ledger {
     /// The server has no BLMOVE and LMOVE, or this user may not use them.
     pub has_old_commands: bool,
     renewed: Option<Instant>,
-    /// When the leases of the others were looked at.
-    pub scanned: Option<Instant>,
+    /// When the leases of the others are to be looked at.
+    next_look: Option<Instant>,
+    /// Moves that were sent, and of which it is not known whether they still arrive.
+    moves: u32,
+    /// Another process had this name, and was not closed: it may have sent a move too.
+    had_predecessor: bool,
     pub is_stopped: bool,
     /// How often the lease was found to be gone, since this was read.
     pub leases_lost: u64,
@@ -66,7 +70,9 @@ impl Ledger {
             standing: Standing::New,
             has_old_commands: false,
             renewed: None,
-            scanned: None,
+            next_look: None,
+            moves: 0,
+            had_predecessor: false,
             is_stopped: false,
             leases_lost: 0,
             knows_loss: false,
@@ -95,6 +101,8 @@ impl Ledger {
             self.note_loss();
         }
         self.knows_loss = false;
+        let was_known = reply.child(0, 3).and_then(|node| reply.int(node)) == Some(0);
+        self.had_predecessor |= self.standing == Standing::New && was_known;
         let list: Vec<Vec<u8>> = texts(reply, 1 + RENEWAL);
         self.compare(list);
         (self.standing, self.renewed) = (Standing::Sure, Some(now));
@@ -176,18 +184,53 @@ impl Ledger {
         self.renewed.is_none_or(|at| now.saturating_duration_since(at) >= self.lease / 3)
     }
 
+    /// Whether the lease may have been over for so long that the name is not kept any more.
+    pub fn may_be_forgotten(&self, now: Instant) -> bool {
+        self.renewed.is_none_or(|at| now.saturating_duration_since(at) >= self.lease)
+    }
+
     /// Dead workers are looked for twice in the length of a lease.
     pub fn is_scan_due(&self, now: Instant) -> bool {
-        self.scanned.is_none_or(|at| now.saturating_duration_since(at) >= self.lease / 2)
+        self.next_look.is_none_or(|at| now >= at)
+    }
+
+    /// The others were looked at; sooner again if not all that was found could be handed back.
+    pub fn looked(&mut self, now: Instant, is_whole: bool) {
+        self.next_look = now.checked_add(if is_whole { self.lease / 2 } else { self.lease / 4 });
+    }
+
+    /// A move is about to be sent.
+    pub fn move_begins(&mut self) {
+        self.moves += 1;
+    }
+
+    /// It will not arrive any more: it was answered, or never sent.
+    pub fn move_is_over(&mut self) {
+        self.moves = self.moves.saturating_sub(1);
+    }
+
+    /// Whether no move can arrive in the processing list any more, once this worker sends none.
+    pub fn is_certain(&self) -> bool {
+        self.moves == 0 && !self.had_predecessor
     }
 
     pub fn hold(&mut self, job: Job) {
         self.held.push(Held { job, is_doubtful: false });
     }
 
-    /// Whether just this stands in hand already: a producer has pushed it twice.
-    pub fn holds(&self, encoded: &[u8]) -> bool {
-        self.held.iter().any(|held| held.job.encoded() == encoded)
+    /// Whether a job with this id is in hand already: a producer has pushed it twice.
+    pub fn holds(&self, job: &Job) -> bool {
+        self.held.iter().any(|held| held.job.id() == job.id())
+    }
+
+    /// What stands in the list, with a mark; with an id of its own where another job has that id in hand.
+    pub fn marked(&self, encoded: &[u8]) -> Result<Job> {
+        let job = Job::marked(encoded)?;
+        let is_other = |held: &Held| held.job.id() == job.id() && held.job.payload() != job.payload();
+        match self.held.iter().any(is_other) {
+            true => Job::new(None, job.redelivered(), job.payload()),
+            false => Ok(job),
+        }
     }
 
     /// A job in hand.

@@ -28,10 +28,10 @@ use crate::sys::random;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
 use crate::time::{Deadline, Instant};
-use hand_back::time;
+use hand_back::{Leaving, time};
 use keys::Keys;
 use ledger::{Ledger, RENEWAL, Standing};
-use take::{GRACE, Step, Take, passes};
+use take::{GRACE, Other, Step, Take, passes};
 
 const LEASE: Duration = Duration::from_secs(30);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
@@ -60,6 +60,20 @@ pub fn push(client: &Client, name: &str, id: Option<&str>, payload: &[u8], timeo
 /// What is left for a question, and at least what an answer takes.
 fn soon(deadline: Deadline) -> Timeout {
     deadline.left().map_or(Timeout::Default, |left| Timeout::Ms(left.max(GRACE).as_millis() as u64))
+}
+
+/// Until when the answers to a take that ends at this time may come.
+fn later(deadline: Deadline) -> Deadline {
+    deadline.left().map_or(deadline, |left| deadline.renewed(left + GRACE))
+}
+
+#[cold]
+fn out_of_time(deadline: Deadline) -> Error {
+    let after = deadline.elapsed().as_millis();
+    let text = format!(
+        "the server's answers came too late, or did not confirm a job that was taken (after {after} ms): take with more time"
+    );
+    Error::new(Status::Timeout, text)
 }
 
 /// The turn of the one thread that takes.
@@ -118,39 +132,51 @@ impl Jobs {
         let _turn = Turn(&self.taking);
         let waits = timeout != Timeout::DontWait;
         let deadline = self.client.deadline(if waits { timeout } else { Timeout::Default });
-        let (mut take, mut pause) = (Take::new(waits), FIRST_PAUSE);
+        let (mut take, mut pause, mut last) = (Take::new(waits), FIRST_PAUSE, later(deadline));
         loop {
-            if self.call.is_cancelled() && !take.has_taken() {
-                return Err(self.cancelled());
+            if last.is_over() && take.may_end() {
+                return if take.saw_none() { Ok(None) } else { Err(self.explain(out_of_time(deadline))) };
             }
-            let step = take.next(&mut self.ledger.lock(), Instant::now(), deadline.left());
-            match step {
+            match self.next_step(&mut take, deadline)? {
                 Step::Over(outcome) => {
                     self.count(&outcome);
                     return outcome.map_err(|error| self.explain(error));
                 }
                 Step::Failed(_) if self.call.is_cancelled() => return Err(self.cancelled()),
-                Step::Failed(_) if deadline.is_over() && take.saw_none() => return Ok(None),
                 Step::Failed(error) if !waits || deadline.is_over() => return Err(self.explain(error)),
                 Step::Failed(_) => {
                     self.pause(pause.min(deadline.left_or(pause)));
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Step::Atomic(list) => {
-                    let outcome =
-                        self.run_atomic(&list, if take.has_taken() { Timeout::Default } else { soon(deadline) });
+                    let timeout = if take.has_taken() { Timeout::Default } else { time(last) };
+                    let outcome = self.run(&self.client, &list, CallFlags::ATOMIC, timeout);
                     take.told(&mut self.ledger.lock(), Instant::now(), outcome);
                     self.count_losses();
                 }
                 Step::One(list, own) => {
                     pause = FIRST_PAUSE;
-                    let timeout = own.map_or_else(|| soon(deadline), |own| Timeout::Ms(own.as_millis() as u64));
-                    let outcome = self.run(&list, CallFlags::EACH, timeout);
+                    let timeout = own.map_or_else(|| time(last), |own| Timeout::Ms(own.as_millis() as u64));
+                    let outcome = self.run(&self.client, &list, CallFlags::EACH, timeout);
                     take.told(&mut self.ledger.lock(), Instant::now(), outcome);
                 }
-                Step::HandBack(dead) => self.hand_back_of(&dead, deadline)?,
+                Step::HandBack(dead) => {
+                    self.hand_back_of(&dead)?;
+                    // What was handed back can be taken, though that has used up the time.
+                    last = later(deadline);
+                }
             }
         }
+    }
+
+    /// What the take does next. After a stop no move is begun any more, on which [`Jobs::close`] relies.
+    fn next_step(&self, take: &mut Take, deadline: Deadline) -> Result<Step> {
+        let mut ledger = self.ledger.lock();
+        if ledger.is_stopped && !take.has_taken() {
+            drop(ledger);
+            return Err(self.cancelled());
+        }
+        Ok(take.next(&mut ledger, Instant::now(), deadline.left()))
     }
 
     /// Removes a job that is done.
@@ -264,9 +290,13 @@ impl Jobs {
         self.stop();
         let deadline = self.client.deadline(timeout);
         let keys = self.ledger.lock().keys.clone();
+        let permits = |lease: Option<&[u8]>| self.ledger.lock().is_own_or_over(lease);
+        let run = |session: &Arc<Client>, list: &[u8], flag, timeout| {
+            session.cmds_exec(list, CallFlags::from_bits(flag)?, timeout)
+        };
         loop {
-            let permits = |lease: Option<&[u8]>| self.ledger.lock().is_own_or_over(lease);
-            match hand_back::all_of(&self.client, &keys, &keys.worker, deadline, &permits) {
+            let leaving = if self.ledger.lock().is_certain() { Leaving::Certain } else { Leaving::Doubtful };
+            match hand_back::all_of(&self.client, &keys, (&keys.worker, leaving), deadline, &permits, &run) {
                 Ok(_) => break,
                 Err(error) if passes(&error) && !deadline.is_over() => self.wait(FIRST_PAUSE),
                 Err(error) => return Err(self.explain(error)),
@@ -334,29 +364,33 @@ impl Jobs {
         self.client.count(Deed::LeaseLost, lost);
     }
 
-    /// Hands back what workers have whose leases are over. What does not succeed is tried again by the next one who looks.
-    fn hand_back_of(&self, dead: &[Vec<u8>], deadline: Deadline) -> Result<()> {
-        let keys = self.ledger.lock().keys.clone();
+    /// Hands back what workers have whose leases are over, in the time of one call, however short the take is. What does not succeed is
+    /// tried again by the next one who looks.
+    fn hand_back_of(&self, dead: &[Other]) -> Result<()> {
+        let (keys, deadline) = (self.ledger.lock().keys.clone(), self.client.deadline(Timeout::Default));
+        let run = |session: &Arc<Client>, list: &[u8], flag, timeout| match self.call.is_cancelled() {
+            true => Err(self.cancelled()),
+            false => self.run(session, list, flag, timeout),
+        };
         for worker in dead {
-            match hand_back::all_of(&self.client, &keys, worker, deadline, &|lease| lease.is_none()) {
+            let left = (&worker.name[..], if worker.is_gone { Leaving::Gone } else { Leaving::Doubtful });
+            match hand_back::all_of(&self.client, &keys, left, deadline, &|lease| lease.is_none(), &run) {
+                Err(_) if self.call.is_cancelled() => return Err(self.cancelled()),
                 Err(error) if !passes(&error) => return Err(self.explain(error)),
-                _ => {}
+                Err(_) => self.ledger.lock().looked(Instant::now(), false),
+                Ok(_) => {}
             }
         }
         Ok(())
     }
 
-    fn run_atomic(&self, list: &[u8], timeout: Timeout) -> Result<Reply> {
-        self.run(list, CallFlags::ATOMIC, timeout)
-    }
-
     /// Runs a list so that [`Jobs::stop`] ends it. After that there is a moment for what was taken already.
-    fn run(&self, list: &[u8], flag: u32, timeout: Timeout) -> Result<Reply> {
+    fn run(&self, client: &Client, list: &[u8], flag: u32, timeout: Timeout) -> Result<Reply> {
         let flags = CallFlags::from_bits(flag)?;
         if self.call.is_cancelled() {
-            return self.client.cmds_exec(list, flags, Timeout::Ms(LAST_MOMENT));
+            return client.cmds_exec(list, flags, Timeout::Ms(LAST_MOMENT));
         }
-        let mut outcome = self.call.exec(&self.client, list, flags, timeout);
+        let mut outcome = self.call.exec(client, list, flags, timeout);
         while outcome.as_ref().is_err_and(|error| error.status() == Status::Interrupted) {
             outcome = self.call.wait();
         }

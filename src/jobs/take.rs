@@ -24,17 +24,24 @@ pub enum Step {
     /// This one command, within this time if there is a limit of its own. The answer is for [`Take::told`].
     One(Vec<u8>, Option<Duration>),
     /// What these workers have is to be handed back, because their leases are over.
-    HandBack(Vec<Vec<u8>>),
+    HandBack(Vec<Other>),
     /// It may be tried again after a pause.
     Failed(Error),
     Over(Result<Option<Job>>),
+}
+
+/// Another worker that is known.
+pub struct Other {
+    pub name: Vec<u8>,
+    /// It was found dead before, or has closed: only what arrived since then is of interest.
+    pub is_gone: bool,
 }
 
 /// One wait for a job.
 pub struct Take {
     phase: Phase,
     waits: bool,
-    /// The list was found empty since the beginning.
+    /// The last answer said that the list is empty.
     is_empty: bool,
 }
 
@@ -43,7 +50,7 @@ enum Phase {
     Registering,
     /// Others that are known, and whose leases are to be read.
     Scanning,
-    Leases(Vec<Vec<u8>>),
+    Leases(Vec<Other>),
     /// Gives what stands in the list another id or mark.
     Wrapping(Vec<u8>, Job),
     Taking,
@@ -62,6 +69,11 @@ impl Take {
     /// Whether a job is in the processing list that is about to be handed out.
     pub fn has_taken(&self) -> bool {
         matches!(self.phase, Phase::Wrapping(..) | Phase::Confirming(_))
+    }
+
+    /// Whether the time may end it here: nothing that was taken or found out is to be told.
+    pub fn may_end(&self) -> bool {
+        matches!(self.phase, Phase::Begin | Phase::Leases(_))
     }
 
     /// Whether it found that there was no job.
@@ -89,12 +101,16 @@ impl Take {
     }
 
     fn begin(&mut self, ledger: &mut Ledger, now: Instant, left: Option<Duration>) -> Step {
+        // After a long sleep nobody may know this worker any more: no move without its name.
+        if ledger.may_be_forgotten(now) {
+            ledger.doubt();
+        }
         if ledger.standing != Standing::Sure {
             self.phase = Phase::Registering;
             return Step::Atomic(ledger.registration());
         }
         if let Some(encoded) = ledger.stranded.pop() {
-            return match Job::marked(&encoded) {
+            return match ledger.marked(&encoded) {
                 Ok(job) => {
                     self.phase = Phase::Wrapping(encoded, job);
                     self.next(ledger, now, left)
@@ -102,11 +118,14 @@ impl Take {
                 Err(error) => Step::Over(Err(error)),
             };
         }
-        if ledger.is_scan_due(now) {
+        let ends = self.is_empty && (!self.waits || left.is_some_and(|left| left < SHORTEST));
+        // At the end of a take there is no time for what the look finds; the next one begins with it.
+        if !ends && ledger.is_scan_due(now) {
             self.phase = Phase::Scanning;
             let mut list = Vec::new();
             ledger.renewal(&mut list);
             encode::command(&mut list, &[b"SMEMBERS", &ledger.keys.workers]);
+            encode::command(&mut list, &[b"SMEMBERS", &ledger.keys.gone]);
             return Step::Atomic(list);
         }
         if self.is_empty && ledger.is_renewal_due(now) {
@@ -115,10 +134,11 @@ impl Take {
             ledger.renewal(&mut list);
             return Step::Atomic(list);
         }
-        if self.is_empty && (!self.waits || left.is_some_and(|left| left < SHORTEST)) {
+        if ends {
             return Step::Over(Ok(None));
         }
         self.phase = Phase::Taking;
+        ledger.move_begins();
         self.taking(ledger, left)
     }
 
@@ -148,6 +168,9 @@ impl Take {
     pub fn told(&mut self, ledger: &mut Ledger, now: Instant, outcome: Result<Reply>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Begin);
         let is_list = !matches!(phase, Phase::Taking);
+        if !is_list && !outcome.as_ref().is_err_and(|error| error.has(flags::MAYBE_EXECUTED)) {
+            ledger.move_is_over();
+        }
         let outcome = outcome.and_then(|reply| if is_list { ledger::check(&reply).map(|()| reply) } else { Ok(reply) });
         let concluded = match outcome {
             Ok(reply) => self.conclude(phase, ledger, now, &reply),
@@ -159,6 +182,7 @@ impl Take {
         };
         if let Err(error) = concluded {
             ledger.doubt();
+            self.is_empty = false;
             self.phase = Phase::Told(if passes(&error) { Step::Failed(error) } else { Step::Over(Err(error)) });
         }
     }
@@ -168,18 +192,25 @@ impl Take {
             Phase::Registering => ledger.registered(reply, now)?,
             Phase::Scanning => {
                 ledger.renewed(reply, 0, now)?;
-                ledger.scanned = Some(now);
-                let mut others = ledger::texts(reply, RENEWAL);
-                others.retain(|worker| *worker != ledger.keys.worker);
+                ledger.looked(now, true);
+                let named = |at, is_gone| ledger::texts(reply, at).into_iter().map(move |name| Other { name, is_gone });
+                let mut others: Vec<Other> = named(RENEWAL, false).chain(named(RENEWAL + 1, true)).collect();
+                others.retain(|other| other.name != ledger.keys.worker);
                 if !others.is_empty() {
                     self.phase = Phase::Leases(others);
                 }
             }
             Phase::Leases(others) => {
-                let is_over = |at: usize| reply.child(0, at as u32 + 1).and_then(|node| reply.int(node)) == Some(0);
-                let dead: Vec<_> = others.into_iter().enumerate().filter(|(at, _)| is_over(*at)).collect();
+                // Behind the answer to SADD.
+                let mut answers = (1..).map(|at| reply.child(0, at).and_then(|node| reply.int(node)) == Some(1));
+                let mut is_there = || answers.next() == Some(true);
+                let is_over = |other: &Other| {
+                    let (lives, is_remembered) = (is_there(), other.is_gone && is_there());
+                    let has_jobs = other.is_gone && is_there();
+                    !lives && (!is_remembered || has_jobs)
+                };
+                let dead: Vec<Other> = others.into_iter().filter(is_over).collect();
                 if !dead.is_empty() {
-                    let dead = dead.into_iter().map(|(_, worker)| worker).collect();
                     self.phase = Phase::Told(Step::HandBack(dead));
                 }
             }
@@ -193,11 +224,12 @@ impl Take {
             }
             Phase::Taking if reply.kind(0) == Kind::Null => self.is_empty = true,
             Phase::Taking => {
+                self.is_empty = false;
                 let encoded = reply.bytes(0).unwrap_or_default();
                 self.phase = match Job::read(encoded) {
-                    Some(job) if !ledger.holds(encoded) => Phase::Confirming(job),
+                    Some(job) if !ledger.holds(&job) => Phase::Confirming(job),
                     // A producer has pushed it twice.
-                    Some(_) => Phase::Wrapping(encoded.to_vec(), Job::marked(encoded)?),
+                    Some(_) => Phase::Wrapping(encoded.to_vec(), ledger.marked(encoded)?),
                     None => Phase::Wrapping(encoded.to_vec(), Job::new(None, 0, encoded)?),
                 };
             }
@@ -245,11 +277,16 @@ fn sure(ledger: &Ledger, phase: &Phase) -> Vec<u8> {
 }
 
 /// The commands that ask who lives. The first one writes, so that a primary answers.
-fn leases(ledger: &Ledger, others: &[Vec<u8>]) -> Vec<u8> {
+fn leases(ledger: &Ledger, others: &[Other]) -> Vec<u8> {
     let mut list = Vec::new();
     encode::command(&mut list, &[b"SADD", &ledger.keys.workers, &ledger.keys.worker]);
     for other in others {
-        encode::command(&mut list, &[b"EXISTS", &ledger.keys.of(other).1]);
+        let (processing, lease) = ledger.keys.of(&other.name);
+        encode::command(&mut list, &[b"EXISTS", &lease]);
+        if other.is_gone {
+            encode::command(&mut list, &[b"EXISTS", &ledger.keys.memory_of(&other.name)]);
+            encode::command(&mut list, &[b"EXISTS", &processing]);
+        }
     }
     list
 }

@@ -1,74 +1,108 @@
 //! A worker against a model of the lists: answers are lost and primaries forget at random, and no job is lost or handed out twice
 //! without a mark.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::envelope::Job;
+use super::hand_back::{self, Leaving};
 use super::keys::Keys;
-use super::ledger::Ledger;
+use super::ledger::{self as answers, Ledger};
 use super::take::{Step, Take};
 use crate::error::{Error, Status, flags};
 use crate::resp::{Reply, ReplyBuilder, list};
 use crate::sys::random;
 use crate::time::Instant;
 
-/// The two lists and the lease.
-#[derive(Default, Clone)]
+/// The lists, and what else there is.
+#[derive(Debug, Default, Clone)]
 struct Server {
-    ready: VecDeque<Vec<u8>>,
-    processing: VecDeque<Vec<u8>>,
-    lease: Option<Vec<u8>>,
+    lists: BTreeMap<Vec<u8>, VecDeque<Vec<u8>>>,
+    texts: BTreeMap<Vec<u8>, Vec<u8>>,
+    sets: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 }
 
 impl Server {
+    fn list(&mut self, key: &[u8]) -> &mut VecDeque<Vec<u8>> {
+        self.lists.entry(key.to_vec()).or_default()
+    }
+
     fn run(&mut self, command: &[Vec<u8>], out: &mut ReplyBuilder) {
         let arg = |at: usize| command[at].clone();
         match command[0].as_slice() {
-            b"SET" if command.len() == 6 && self.lease.is_some() => _ = out.null(),
+            b"SET" if command.len() == 6 && self.texts.contains_key(&command[1]) => _ = out.null(),
             b"SET" => {
-                self.lease = Some(arg(2));
+                self.texts.insert(arg(1), arg(2));
                 out.text("OK");
             }
-            b"PEXPIRE" | b"SADD" => _ = out.int(1),
-            b"GET" => match &self.lease {
+            b"WATCH" => _ = out.text("OK"),
+            b"PEXPIRE" => _ = out.int(1),
+            b"SADD" => _ = out.int(i64::from(self.sets.entry(arg(1)).or_default().insert(arg(2)))),
+            b"SREM" => _ = out.int(i64::from(self.sets.entry(arg(1)).or_default().remove(&command[2]))),
+            b"SMEMBERS" => {
+                out.array();
+                self.sets.entry(arg(1)).or_default().iter().for_each(|member| _ = out.bytes(member));
+                out.end();
+            }
+            b"EXISTS" => {
+                let is_there = self.texts.contains_key(&command[1]) || !self.list(&command[1]).is_empty();
+                out.int(i64::from(is_there));
+            }
+            b"DEL" => {
+                for key in &command[1..] {
+                    self.texts.remove(key);
+                    self.lists.remove(key);
+                }
+                out.int(1);
+            }
+            b"GET" => match self.texts.get(&command[1]) {
                 Some(token) => _ = out.bytes(token),
                 None => _ = out.null(),
             },
-            b"LLEN" => _ = out.int(self.processing.len() as i64),
+            _ => self.run_on_list(command, out),
+        }
+    }
+
+    fn run_on_list(&mut self, command: &[Vec<u8>], out: &mut ReplyBuilder) {
+        let arg = |at: usize| command[at].clone();
+        let list = self.list(&command[1]);
+        let place = |list: &VecDeque<Vec<u8>>| list.iter().position(|text| *text == command[3]);
+        match command[0].as_slice() {
+            b"LPUSH" => {
+                list.push_front(arg(2));
+                out.int(list.len() as i64);
+            }
+            b"LLEN" => _ = out.int(list.len() as i64),
             b"LRANGE" => {
                 out.array();
-                for text in &self.processing {
-                    out.bytes(text);
-                }
+                list.iter().for_each(|text| _ = out.bytes(text));
                 out.end();
             }
-            b"LINDEX" => match self.processing.front() {
+            b"LINDEX" => match list.front() {
                 Some(text) => _ = out.bytes(text),
                 None => _ = out.null(),
             },
-            b"LINSERT" => match self.processing.iter().position(|text| *text == command[3]) {
+            b"LINSERT" => match place(list) {
                 Some(at) => {
-                    self.processing.insert(at, arg(4));
-                    out.int(self.processing.len() as i64);
+                    list.insert(at, arg(4));
+                    out.int(list.len() as i64);
                 }
                 None => _ = out.int(-1),
             },
-            b"LREM" => match self.processing.iter().position(|text| *text == command[3]) {
+            b"LREM" => match place(list) {
                 Some(at) => {
-                    self.processing.remove(at);
+                    list.remove(at);
                     out.int(1);
                 }
                 None => _ = out.int(0),
             },
-            b"LMOVE" | b"BLMOVE" => match self.ready.pop_back() {
+            b"LMOVE" | b"BLMOVE" => match list.pop_back() {
                 Some(text) => {
                     out.bytes(&text);
-                    self.processing.push_front(text);
+                    self.list(&command[2]).push_front(text);
                 }
                 None => _ = out.null(),
             },
-            b"SMEMBERS" => _ = out.array().text("w").end(),
             other => panic!("{}", String::from_utf8_lossy(other)),
         }
     }
@@ -98,12 +132,18 @@ struct World {
     take: Take,
     now: Instant,
     /// Handed out, with the mark of each delivery.
-    seen: std::collections::BTreeMap<Vec<u8>, Vec<u32>>,
+    seen: BTreeMap<Vec<u8>, Vec<u32>>,
     in_hand: Vec<Job>,
+    /// Moves that were sent, given up, and will still arrive.
+    late: Vec<Vec<u8>>,
+}
+
+fn keys(worker: &str) -> Keys {
+    Keys::new("q", worker).unwrap()
 }
 
 fn ledger() -> Ledger {
-    Ledger::new(Keys::new("q", "w").unwrap(), Duration::from_secs(10))
+    Ledger::new(keys("w"), Duration::from_secs(10))
 }
 
 fn lost() -> Error {
@@ -115,7 +155,7 @@ impl World {
         let plain = |n: usize| n.to_string().into_bytes();
         let envelope = |n: usize| Job::new(None, 0, n.to_string().as_bytes()).unwrap().encoded().to_vec();
         let ready = (0..jobs).map(|n| if n % 3 == 0 { plain(n) } else { envelope(n) }).collect();
-        let server = Server { ready, ..Server::default() };
+        let server = Server { lists: BTreeMap::from([(b"q".to_vec(), ready)]), ..Server::default() };
         Self {
             durable: server.clone(),
             server,
@@ -124,6 +164,7 @@ impl World {
             now: Instant::now(),
             seen: Default::default(),
             in_hand: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -134,7 +175,12 @@ impl World {
         let (list, is_list) = match self.take.next(&mut self.ledger, self.now, left) {
             Step::Atomic(list) => (list, true),
             Step::One(list, _) => (list, false),
-            Step::HandBack(_) => unreachable!("the model has no other worker"),
+            Step::HandBack(dead) => {
+                for other in dead {
+                    self.bury(&other.name, if other.is_gone { Leaving::Gone } else { Leaving::Doubtful });
+                }
+                return true;
+            }
             Step::Failed(_) => return true,
             Step::Over(outcome) => {
                 self.take = Take::new(true);
@@ -145,7 +191,11 @@ impl World {
             }
         };
         let outcome = match fate {
-            Fate::NotSent => Err(lost()),
+            Fate::Late if !is_list => {
+                self.late.push(list);
+                Err(lost())
+            }
+            Fate::NotSent | Fate::Late => Err(lost()),
             Fate::NoAnswer => {
                 self.server.answer(&list, is_list);
                 Err(lost())
@@ -162,7 +212,8 @@ impl World {
     /// Acknowledges the oldest job in hand; the answer may be lost.
     fn ack(&mut self, is_answered: bool) {
         let Some(job) = (!self.in_hand.is_empty()).then(|| self.in_hand.remove(0)) else { return };
-        self.server.processing.retain(|text| text != job.encoded());
+        let processing = self.ledger.keys.processing.clone();
+        self.server.list(&processing).retain(|text| text != job.encoded());
         if is_answered {
             self.durable = self.server.clone();
             self.ledger.forget(&job);
@@ -171,13 +222,46 @@ impl World {
         }
     }
 
+    /// What a worker left goes back, as one that looks would do it.
+    fn bury(&mut self, worker: &[u8], leaving: Leaving) {
+        let keys = keys("other");
+        let seen = self.server.answer(&hand_back::look(&keys, worker), true);
+        if leaving != Leaving::Certain && seen.child(0, 1).is_some_and(|node| seen.bytes(node).is_some()) {
+            return;
+        }
+        let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
+        let moves = hand_back::burial(&keys, worker, &answers::texts(&seen, 3), is_remembered, leaving).unwrap();
+        self.server.answer(&moves, true);
+        self.durable = self.server.clone();
+    }
+
     /// Another worker finds the lease over, and hands everything back.
     fn lose_lease(&mut self) {
-        self.server.lease = None;
-        for text in std::mem::take(&mut self.server.processing).into_iter().rev() {
-            self.server.ready.push_front(Job::marked(&text).unwrap().encoded().to_vec());
+        self.server.texts.remove(&keys("w").lease);
+        self.bury(b"w", Leaving::Doubtful);
+    }
+
+    /// It ends in order.
+    fn close(&mut self) {
+        let leaving = if self.ledger.is_certain() { Leaving::Certain } else { Leaving::Doubtful };
+        self.server.texts.remove(&keys("w").lease);
+        self.bury(b"w", leaving);
+        self.restart();
+    }
+
+    fn deliver(&mut self) {
+        if let Some(sent) = self.late.pop() {
+            self.server.answer(&sent, false);
         }
-        self.durable = self.server.clone();
+    }
+
+    /// So much time goes by that nothing is on its way any more, and another one looks.
+    fn forget_the_gone(&mut self) {
+        if self.late.is_empty() {
+            self.now += Duration::from_secs(600);
+            self.server.texts.remove(&keys("w").memory_of(b"w"));
+            self.bury(b"w", Leaving::Gone);
+        }
     }
 
     fn restart(&mut self) {
@@ -191,6 +275,8 @@ enum Fate {
     Fine,
     NotSent,
     NoAnswer,
+    /// It arrives after it was given up.
+    Late,
 }
 
 #[test]
@@ -201,19 +287,30 @@ fn three_thousand_random_histories_lose_no_job_and_mark_what_comes_twice() {
         let mut fate = fastrand::Rng::with_seed(seed);
         let mut world = World::new(jobs);
         for _ in 0..fate.usize(0..60) {
-            match fate.u32(0..20) {
+            match fate.u32(0..25) {
                 0 => world.server = world.durable.clone(),
                 1 => world.lose_lease(),
                 2 => world.restart(),
-                3 => world.server.lease = None,
+                3 => drop(world.server.texts.remove(&keys("w").lease)),
                 4..=6 => world.ack(fate.bool()),
                 7 => drop(world.step(Fate::NotSent)),
                 8..=9 => drop(world.step(Fate::NoAnswer)),
+                10..=11 => drop(world.step(Fate::Late)),
+                12 => world.deliver(),
+                13 => world.close(),
+                14 => world.forget_the_gone(),
                 _ => drop(world.step(Fate::Fine)),
             }
         }
-        // In the end nothing goes wrong any more, and another worker with the name does the rest.
+        // In the end nothing goes wrong any more, and another worker does the rest: one with the name, or one that has to look.
+        while !world.late.is_empty() {
+            world.deliver();
+        }
         world.restart();
+        if history % 2 == 0 {
+            world.server.texts.remove(&keys("w").lease);
+            world.ledger = Ledger::new(keys("x"), Duration::from_secs(10));
+        }
         let mut steps = 0;
         while world.step(Fate::Fine) {
             steps += 1;
@@ -222,7 +319,7 @@ fn three_thousand_random_histories_lose_no_job_and_mark_what_comes_twice() {
         while !world.in_hand.is_empty() {
             world.ack(true);
         }
-        assert_eq!((world.server.ready.len(), world.server.processing.len()), (0, 0), "seed {seed}");
+        assert!(world.server.lists.values().all(VecDeque::is_empty), "seed {seed}: {:?}", world.server);
         for n in 0..jobs {
             let marks = world.seen.get(n.to_string().as_bytes()).unwrap_or_else(|| panic!("seed {seed}: {n} is lost"));
             let unmarked = marks.iter().filter(|mark| **mark == 0).count();
@@ -250,4 +347,76 @@ fn errors_that_pass_are_told_from_those_that_do_not() {
             _ => panic!("an error is told"),
         }
     }
+}
+
+/// What comes next of a take that waits, with this much time left.
+fn next_of(take: &mut Take, ledger: &mut Ledger, now: Instant, left_ms: u64) -> Step {
+    take.next(ledger, now, Some(Duration::from_millis(left_ms)))
+}
+
+/// The first command of a step.
+fn name_of(step: &Step) -> String {
+    let (Step::Atomic(list) | Step::One(list, _)) = step else { return String::new() };
+    let commands = list::parse(list).expect("well formed");
+    commands.commands().map(|command| String::from_utf8_lossy(command.args().next().unwrap()).into_owned()).collect()
+}
+
+/// Takes that are short beside the lease look as well: what they would find at their end has no time left.
+#[test]
+fn a_look_that_falls_due_during_a_take_is_made_by_the_next_one() {
+    let (mut server, mut ledger, mut now) = (Server::default(), ledger(), Instant::now());
+    let (mut looks, mut looks_at_the_end) = (0, 0);
+    for _ in 0..20 {
+        let mut take = Take::new(true);
+        let mut left = 1000;
+        loop {
+            let step = next_of(&mut take, &mut ledger, now, left);
+            let is_look = name_of(&step).contains("SMEMBERS");
+            looks += u32::from(is_look);
+            looks_at_the_end += u32::from(is_look && left == 0);
+            let (list, is_list) = match step {
+                Step::Atomic(list) => (list, true),
+                Step::One(list, _) => (list, false),
+                Step::Over(outcome) => break assert!(outcome.expect("no error").is_none()),
+                _ => panic!("nothing else"),
+            };
+            if !is_list {
+                (now, left) = (now + Duration::from_millis(1000), 0);
+            }
+            take.told(&mut ledger, now, Ok(server.answer(&list, is_list)));
+        }
+    }
+    assert_eq!((looks, looks_at_the_end), (4, 0), "every 5 seconds of 20");
+}
+
+#[test]
+fn another_job_with_an_id_in_hand_gets_an_id_of_its_own() {
+    let mut world = World::new(0);
+    world.server.list(b"q").extend([b"vigie1:a:0:second".to_vec(), b"vigie1:a:0:first".to_vec()]);
+    while world.step(Fate::Fine) {}
+    assert_eq!(world.in_hand.len(), 2);
+    let (first, second) = (world.in_hand[0].clone(), world.in_hand[1].clone());
+    assert_eq!((first.id().as_str(), first.payload(), second.payload()), ("a", &b"first"[..], &b"second"[..]));
+    assert_ne!(second.id(), "a");
+    assert_eq!(world.ledger.find("a").expect("in hand").job, first);
+    assert_eq!(world.ledger.find(&second.id()).expect("in hand").job, second);
+}
+
+/// An error after an empty answer is what counts: nobody knows whether there is a job by then.
+#[test]
+fn a_list_that_is_out_of_reach_at_the_end_was_not_empty() {
+    let (mut server, mut ledger, now) = (Server::default(), ledger(), Instant::now());
+    let mut take = Take::new(true);
+    while !take.saw_none() {
+        let (list, is_list) = match next_of(&mut take, &mut ledger, now, 1000) {
+            Step::Atomic(list) => (list, true),
+            Step::One(list, _) => (list, false),
+            _ => panic!("nothing else"),
+        };
+        take.told(&mut ledger, now, Ok(server.answer(&list, is_list)));
+    }
+    drop(next_of(&mut take, &mut ledger, now, 1000));
+    take.told(&mut ledger, now, Err(lost()));
+    assert!(matches!(next_of(&mut take, &mut ledger, now, 0), Step::Failed(_)));
+    assert!(!take.saw_none());
 }
