@@ -1118,7 +1118,8 @@ vigie_status vigie_split_for(vigie_sentinel *sentinel,
  * is lost, EXEC, alone or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without
  * VIGIE_EF_RETRYABLE, because nothing can succeed on it any more: make a new session, and begin the transaction again.
  * VIGIE_ERR_TXN_ABORTED with VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this
- * session. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
+ * session. Its writes wait for replicas and disks as those of its client do (write.replicas, write.aof), a transaction behind EXEC;
+ * VIGIE_ERR_REPLICAS leaves the session as it is. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
  * db, an error).
  *
  * Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
@@ -1156,9 +1157,10 @@ vigie_status vigie_session_for(vigie_client *client,
  * timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
  * option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
  * flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
- * place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a session
- * it gives VIGIE_ERR_INVALID_ARG. A WAIT or WAITAOF asks about the writes of its own connection: outside a session it is
- * answered on another one than the write, and says nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
+ * place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a
+ * transaction that a session has begun by hand it belongs to EXEC, and gives VIGIE_ERR_INVALID_ARG with a write before it. A WAIT or
+ * WAITAOF asks about the writes of its own connection: outside a session it is answered on another one than the write, and says
+ * nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
  * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
  * only read.
  * Blocks: up to timeout_ms.
@@ -2107,7 +2109,7 @@ vigie_status vigie_jobs_ack(vigie_jobs *jobs,
  * Ownership: nothing changes hands; id is only read.
  * Blocks: up to timeout_ms.
  * Threads: [T].
- * Errors: as vigie_jobs_ack().
+ * Errors: as vigie_jobs_ack(); VIGIE_ERR_REPLICAS: handed back, and fewer replicas than write.replicas know so.
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE vigie_status vigie_jobs_return(vigie_jobs *jobs, const char *id, int64_t timeout_ms, vigie_error **err);
@@ -2148,10 +2150,14 @@ vigie_status vigie_jobs_stop(vigie_jobs *jobs,
  * Ownership: nothing changes hands; the handle is still for vigie_jobs_free().
  * Blocks: up to timeout_ms.
  * Threads: [T].
- * Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+ * Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_REPLICAS: handed back and closed, and
+ * fewer replicas than write.replicas know so; VIGIE_ERR_INVALID_ARG: jobs is NULL.
  * Since: 0.1.0.
  */
-VIGIE_MUST_USE vigie_status vigie_jobs_close(vigie_jobs *jobs, int64_t timeout_ms, vigie_error **err);
+VIGIE_MUST_USE
+vigie_status vigie_jobs_close(vigie_jobs *jobs,
+                              int64_t timeout_ms,
+                              vigie_error **err);
 
 /**
  * Frees a worker. What it has in hand stays in its processing list: vigie_jobs_close() hands it back before.

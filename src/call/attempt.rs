@@ -450,10 +450,15 @@ fn effect_of_end(error: &Error, by_caller: bool) -> Option<Effect> {
     if error.has(flags::MAYBE_EXECUTED) {
         return (!by_caller).then(|| Effect::Suspect(error.message().to_owned()));
     }
+    refused_wait(error).map(Effect::Doubt)
+}
+
+/// The doubt about a node that has refused a WAIT because of its role.
+pub(crate) fn refused_wait(error: &Error) -> Option<Error> {
     // A server without WAITAOF, or without an append-only file, is a primary all the same.
     let is_role = error.server_code() != "ERR" || error.message().contains("replica instances");
     let refused_wait = error.status() == Status::Replicas && !error.server_code().is_empty() && is_role;
-    refused_wait.then(|| Effect::Doubt(Error::new(Status::Role, error.message()).with_flags(flags::RETRYABLE)))
+    refused_wait.then(|| Error::new(Status::Role, error.message()).with_flags(flags::RETRYABLE))
 }
 
 /// Sets the flags that tell the caller whether the call may have run, and whether to try again.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::{gate, judge, loaned, transaction};
-use crate::config::Replicas;
+use crate::config::{Replicas, WriteSettings};
 use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Outcome, Unit};
 use crate::plan::{CallFlags, Plan};
@@ -46,8 +46,13 @@ pub(crate) fn needed(context: &Context, plan: &Plan<'_>, call: CallFlags) -> Res
     if plan.reads || plan.blocks.is_some() {
         return Ok(Need::NONE);
     }
-    let write = context.settings().write;
-    match (call.replicas(), write.replicas, write.aof) {
+    configured(context, context.settings().write, call.replicas())
+}
+
+/// Which servers must have a write under these settings. `asked`: how many replicas its call asks for by itself, or 0.
+#[inline(always)]
+pub(crate) fn configured(context: &Context, write: WriteSettings, asked: u32) -> Result<Need> {
+    match (asked, write.replicas, write.aof) {
         (0, Replicas::None, false) => Ok(Need::NONE),
         (asked, configured, on_disk) => {
             weigh_replicas(context, asked, configured).map(|replicas| Need { replicas, on_disk })
@@ -163,9 +168,22 @@ pub(crate) fn unwrap(
     need: Need,
     node: &str,
 ) -> Outcome {
+    unwrap_of(context, plan, outcome, own, need, node, None)
+}
+
+/// As [`unwrap`]. `did_something`: whether a reply shows that there is a write, where the plan alone does not tell.
+pub(crate) fn unwrap_of(
+    context: &Context,
+    plan: &Plan<'_>,
+    outcome: Outcome,
+    own: (usize, Option<u32>),
+    need: Need,
+    node: &str,
+    did_something: Option<&dyn Fn(&Reply) -> bool>,
+) -> Outcome {
     let (bytes, list) = own;
     let whole = outcome.map_err(|failure| Failure { sent: failure.sent.min(bytes), ..failure })?;
-    judge_wait(plan, &whole, list, need, node).map_err(|failure| {
+    judge_wait(plan, &whole, list, need, node, did_something).map_err(|failure| {
         let error = explain(failure.error, need, context.service.load().replicas.len(), context.service.source());
         Failure { error, ..failure }
     })
@@ -189,7 +207,14 @@ fn counted(whole: &Reply, of_wait: u32, need: Need) -> (bool, i64) {
 }
 
 /// Separates the reply of the write from the count of WAIT, and judges the count.
-fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, need: Need, node: &str) -> Outcome {
+fn judge_wait(
+    plan: &Plan<'_>,
+    whole: &Reply,
+    list: Option<u32>,
+    need: Need,
+    node: &str,
+    did_something: Option<&dyn Fn(&Reply) -> bool>,
+) -> Outcome {
     let commands = list.unwrap_or(1);
     let mut own = ReplyBuilder::new();
     match list {
@@ -203,6 +228,7 @@ fn judge_wait(plan: &Plan<'_>, whole: &Reply, list: Option<u32>, need: Need, nod
     // The write was executed, even if there is no memory for its reply.
     let reply = own.try_finish().map_err(|error| Failure::new(usize::MAX, error.with_endpoint(node)))?;
     let did_something = match list {
+        _ if did_something.is_some() => did_something.is_some_and(|did_something| did_something(&reply)),
         _ if plan.is_atomic() => !transaction::did_nothing(plan, &reply),
         None => reply.error_line(0).is_none(),
         Some(_) => reply.children(0).any(|child| reply.error_line(child).is_none()),
@@ -251,7 +277,7 @@ mod tests {
     fn on_disk_means_that_of_the_primary_and_those_of_the_replicas() {
         let told = |local: i64, count: i64, replicas: u32| {
             let whole = ReplyBuilder::new().array().text("OK").array().int(local).int(count).end().end().finish();
-            judge_wait(&write(), &whole, None, Need { replicas, on_disk: true }, "n")
+            judge_wait(&write(), &whole, None, Need { replicas, on_disk: true }, "n", None)
         };
         assert!(told(1, 0, 0).is_ok() && told(1, 2, 2).is_ok() && told(1, 3, 2).is_ok());
         for (local, count, replicas, words) in [
@@ -268,21 +294,21 @@ mod tests {
     #[test]
     fn a_number_of_replicas_that_cannot_be_is_none() {
         let whole = ReplyBuilder::new().array().text("OK").int(-5).end().finish();
-        let failure = judge_wait(&write(), &whole, None, of(1), "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, of(1), "n", None).unwrap_err();
         assert_eq!(failure.error.count(), 0, "{}", failure.error);
     }
 
     #[test]
     fn too_few_replicas_is_an_error_with_their_number() {
         let whole = ReplyBuilder::new().array().text("OK").int(1).end().finish();
-        let failure = judge_wait(&write(), &whole, None, of(2), "n").unwrap_err();
+        let failure = judge_wait(&write(), &whole, None, of(2), "n", None).unwrap_err();
         assert_eq!((failure.error.status(), failure.error.count()), (Status::Replicas, 1));
         assert_eq!(
             failure.error.reply().and_then(|reply| reply.bytes(0)),
             Some(&b"OK"[..]),
             "what it answered is kept"
         );
-        assert_eq!(judge_wait(&write(), &whole, None, of(1), "n").unwrap().bytes(0), Some(&b"OK"[..]));
+        assert_eq!(judge_wait(&write(), &whole, None, of(1), "n", None).unwrap().bytes(0), Some(&b"OK"[..]));
     }
 
     #[test]
@@ -290,7 +316,7 @@ mod tests {
         let whole = ReplyBuilder::new().array().text("OK").int(0).end().finish();
         let told = |replicas: u32| {
             explain(
-                judge_wait(&write(), &whole, None, of(replicas), "n").unwrap_err().error,
+                judge_wait(&write(), &whole, None, of(replicas), "n", None).unwrap_err().error,
                 of(replicas),
                 2,
                 Source::Sentinels,
@@ -307,7 +333,7 @@ mod tests {
     fn a_wait_that_was_refused_says_so_and_has_the_sentinels_asked() {
         let line = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
         let whole = ReplyBuilder::new().array().text("OK").error(line).end().finish();
-        let error = judge_wait(&write(), &whole, None, of(1), "n").unwrap_err().error;
+        let error = judge_wait(&write(), &whole, None, of(1), "n", None).unwrap_err().error;
         assert_eq!((error.status(), error.count(), error.server_code()), (Status::Replicas, 0, "UNBLOCKED"));
         assert!(error.message().contains(line), "{error}");
     }
@@ -323,8 +349,8 @@ mod tests {
     #[test]
     fn what_was_refused_needs_no_replicas() {
         let whole = ReplyBuilder::new().array().error("READONLY no").int(0).end().finish();
-        assert!(judge_wait(&write(), &whole, None, of(2), "n").unwrap().error_line(0).is_some());
+        assert!(judge_wait(&write(), &whole, None, of(2), "n", None).unwrap().error_line(0).is_some());
         let whole = ReplyBuilder::new().array().int(1).error("ERR no").int(2).end().finish();
-        assert_eq!(judge_wait(&write(), &whole, Some(2), of(2), "n").unwrap().count(0), 2);
+        assert_eq!(judge_wait(&write(), &whole, Some(2), of(2), "n", None).unwrap().count(0), 2);
     }
 }

@@ -18,6 +18,6 @@ pub(crate) mod loaned;
 pub(crate) mod transaction;
 mod way;
 
-pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step};
+pub(crate) use attempt::{Attempt, Facts, Leg, Next, Step, refused_wait};
 pub(crate) use gate_wait::GateWait;
 pub(crate) use way::{Way, apply, conclude, end, is_logged_out, logged_out, prepare, without_sentinels};

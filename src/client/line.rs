@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use super::session::{Marks, Session, executed};
 use super::shared::Shared;
+use super::unwaited::Awaited;
 use crate::call::judge;
-use crate::call::{Attempt, Facts, GateWait, Next, Step, gate, logged_out};
+use crate::call::{Attempt, Facts, GateWait, Next, Step, gate, logged_out, refused_wait};
 use crate::config::Credentials;
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Completion, Failure, Outcome, Unit, transaction};
@@ -102,6 +103,8 @@ struct LineCall {
     bytes: Arc<[u8]>,
     part: Range<usize>,
     form: Form,
+    /// The replicas that it asks for by itself, or 0.
+    replicas: u32,
     deadline: Deadline,
     /// A caller waits for it, which judges an error reply itself.
     is_awaited: bool,
@@ -116,6 +119,8 @@ struct CallState {
     cancelled: bool,
     /// Where it was started, and the failover sequence at that moment.
     on: Option<(Arc<Pool>, Arc<SubmitLane>, u64)>,
+    /// What is waited for behind it.
+    awaited: Option<Awaited>,
 }
 
 /// Keeps a client open for a call; false: its caller does.
@@ -261,7 +266,7 @@ pub(super) fn submit(session: &Arc<Session>, client: &Arc<Shared>, submission: S
         context.count_call();
         let credit = credits.next_of(part.len());
         let call = LineCall::new(session, client.another(), Arc::clone(&bytes), part, form, deadline, credit);
-        LineCall { times: submission.times.cloned(), ..call }
+        LineCall { times: submission.times.cloned(), replicas: flags.replicas(), ..call }
     });
     let calls: Vec<_> = calls.map(Arc::new).collect();
     add_calls(session, calls);
@@ -275,9 +280,10 @@ pub(super) fn exec(
     session: &Arc<Session>,
     client: &Arc<Shared>,
     plan: &Plan<'_>,
+    call: CallFlags,
     deadline: Deadline,
 ) -> Result<(Reply, Arc<Pool>)> {
-    let mut bytes = Vec::new();
+    let (mut bytes, replicas) = (Vec::new(), call.replicas());
     plan.unit(0).bytes.append_to(&mut bytes)?;
     let form = match plan.shape() {
         Shape::One => Form::One,
@@ -288,7 +294,7 @@ pub(super) fn exec(
     let credit = queue.reserve(0, 1)?.next();
     let (part, client) = (0..bytes.len(), Admitted::of_awaited(client));
     let call = LineCall::new(session, client, bytes.into(), part, form, deadline, credit);
-    let call = Arc::new(LineCall { is_awaited: true, ..call });
+    let call = Arc::new(LineCall { is_awaited: true, replicas, ..call });
     add_calls(session, vec![Arc::clone(&call)]);
     run(session);
     // The call ends at its deadline.
@@ -476,6 +482,14 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
             return refuse(session, call, error);
         }
     }
+    let wanted = (session.settings.write, call.replicas);
+    let awaited = match link.marks.unwaited.awaited(context, plan, wanted, &pool) {
+        Ok(awaited) => awaited,
+        Err(error) => {
+            drop(state);
+            return refuse(session, call, error);
+        }
+    };
     link.marks.note(plan);
     state.waiting.pop_front();
     // Noted before the call is sent, because the answer may come at once.
@@ -483,7 +497,10 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     state.started += 1;
     state.blocking += usize::from(plan.blocks.is_some());
     drop(state);
-    call.state.lock().on = Some((pool, Arc::clone(&lane), failover_seq));
+    {
+        let mut own = call.state.lock();
+        (own.on, own.awaited) = (Some((pool, Arc::clone(&lane), failover_seq)), Some(awaited));
+    }
     let address = call.address();
     if let Some(address) = &address {
         let source: Arc<dyn Source> = Arc::clone(&lane) as Arc<dyn Source>;
@@ -494,7 +511,10 @@ fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover
     }
     let unit = Unit { lease: gate::lease_in_session(context, plan), ..plan.unit(0) };
     let completion = Arc::clone(call) as Arc<dyn Completion>;
-    if let Err(cause) = lane.start(unit, call.deadline, completion, None) {
+    let started = awaited
+        .extended(unit, call.deadline)
+        .and_then(|bytes| lane.start(Awaited::unit(unit, bytes.as_deref()), call.deadline, completion, None));
+    if let Err(cause) = started {
         if is_unused {
             return take_back_unsent(session, call, plan);
         }
@@ -727,9 +747,9 @@ impl LineCall {
         deadline: Deadline,
         credit: Option<Reservation>,
     ) -> Self {
-        let state = CallState { credit, gate_wait: GateWait::default(), cancelled: false, on: None };
+        let state = CallState { credit, gate_wait: GateWait::default(), cancelled: false, on: None, awaited: None };
         let (session, state) = (Arc::clone(session), Lock::new(Rank::SessionCall, state));
-        Self { session, client, bytes, part, form, deadline, is_awaited: false, times: None, state }
+        Self { session, client, bytes, part, form, replicas: 0, deadline, is_awaited: false, times: None, state }
     }
 
     fn plan(&self) -> Result<Plan<'_>> {
@@ -818,10 +838,16 @@ impl LineCall {
         if plan.blocks.is_some() {
             context.forget_blocking(lane.lane().socket());
         }
+        let awaited = self.state.lock().awaited;
+        let outcome = match awaited {
+            Some(awaited) => awaited.unwrap(context, plan, outcome, pool.name()),
+            None => outcome,
+        };
         let doubted = context.service.failover_seq() != failover_seq;
         let outcome = if doubted { judge::doubt(plan, outcome) } else { outcome };
         match outcome {
             Ok(reply) => self.answered(plan, &pool, reply),
+            Err(failure) if failure.error.status() == Status::Replicas => Err(self.too_few(plan, &pool, failure.error)),
             Err(failure) if failure.error.status() == Status::Cancelled => {
                 let maybe = if failure.sent >= plan.first_len(0) { flags::MAYBE_EXECUTED } else { 0 };
                 lose(&self.session, self, &failure.error, false);
@@ -841,6 +867,15 @@ impl LineCall {
                 Err(self.failed(&self.session, plan, Failure { error, ..failure }, suspect))
             }
         }
+    }
+
+    /// As that of the session, for a thread that may not wait.
+    fn too_few(&self, plan: &Plan<'_>, pool: &Arc<Pool>, error: Error) -> Error {
+        if let Some(why) = refused_wait(&error) {
+            let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));
+            let _ = worker::run(move || client.router().doubt(&pool, &why));
+        }
+        super::session::too_few(plan, error, self.client.0.context().service.name())
     }
 
     fn answered(&self, plan: &Plan<'_>, pool: &Arc<Pool>, reply: Reply) -> Result<Reply> {

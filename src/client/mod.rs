@@ -12,6 +12,7 @@ mod session;
 mod shared;
 mod stats;
 mod steps;
+mod unwaited;
 
 use std::sync::Arc;
 
@@ -76,6 +77,9 @@ impl Client {
         let context = self.shared.context();
         context.check_open()?;
         let settings = self.settings_with(overrides)?;
+        if overrides.is_some() {
+            settings.settle_with(&context.sentinel.settings().sentinel)?;
+        }
         Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings)) }))
     }
 
@@ -238,7 +242,7 @@ impl Client {
         timeout: Timeout,
     ) -> Result<(Reply, Arc<Pool>)> {
         session.check(self.shared.context(), plan, call_flags)?;
-        session.exec(&self.shared, plan, plan.deadline(timeout, session.settings.timeout_call))
+        session.exec(&self.shared, plan, call_flags, plan.deadline(timeout, session.settings.timeout_call))
     }
 
     /// Refuses a scan loop where it has no place.

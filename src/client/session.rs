@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::line::{self, Line, Link};
 use super::shared::Shared;
+use super::unwaited::{Awaited, Unwaited};
 use crate::call::blocking::again;
 use crate::call::judge;
-use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, logged_out, without_sentinels};
-use crate::config::{ClientSettings, Credentials};
+use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, logged_out, refused_wait, without_sentinels};
+use crate::config::{ClientSettings, Credentials, WriteSettings};
 use crate::error::{Error, Result, Status, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::meter::End;
@@ -74,7 +75,8 @@ struct Pinned {
 /// What the commands of a session have made of its connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Marks {
-    in_multi: bool,
+    /// Whether a transaction is open, and the writes that no WAIT has covered.
+    pub(super) unwaited: Unwaited,
     watches: bool,
     /// Its state was changed in a way that cannot be undone, so the connection is closed in the end.
     changed: bool,
@@ -85,7 +87,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Whether something was begun that a failover ends.
     pub(super) fn is_in_transaction(self) -> bool {
-        self.in_multi || self.watches
+        self.unwaited.in_multi || self.watches
     }
 
     /// Whether the program has authenticated it by itself.
@@ -96,18 +98,16 @@ impl Marks {
     /// Notes how the commands change the connection's state. This is done before they are sent, because afterwards the connection
     /// may be lost. True: the connection may get another user.
     pub(super) fn note(&mut self, plan: &Plan<'_>) -> bool {
-        let Self { in_multi, watches, changed, own_user } = self;
+        let Self { unwaited, watches, changed, own_user } = self;
+        unwaited.note(plan);
         let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
         plan.each_name(|name| match &*name.to_ascii_uppercase() {
-            b"MULTI" => *in_multi = true,
+            b"MULTI" => {}
             b"WATCH" => *watches = true,
-            b"EXEC" | b"DISCARD" => (*in_multi, *watches) = (false, false),
-            b"UNWATCH" => *watches = false,
+            b"EXEC" | b"DISCARD" | b"UNWATCH" => *watches = false,
             name => {
                 *changed |= !is_plain;
-                if name == b"RESET" {
-                    (*in_multi, *watches) = (false, false);
-                }
+                *watches &= name != b"RESET";
                 *own_user |= matches!(name, b"AUTH" | b"HELLO");
                 new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
             }
@@ -117,7 +117,7 @@ impl Marks {
 
     /// Refuses a transaction in one call where it cannot be sent. `carries`: the server has accepted MULTI on this connection.
     pub(super) fn check_atomic(self, carries: bool) -> Result<()> {
-        if self.in_multi {
+        if self.unwaited.in_multi {
             let text = "VIGIE_CALL_ATOMIC: this session is in a transaction that was begun by hand: send EXEC or DISCARD first";
             return Err(Error::new(Status::InvalidState, text));
         }
@@ -144,11 +144,6 @@ impl Session {
 
     /// Refuses what cannot run in a session.
     pub(super) fn check(&self, context: &Context, plan: &Plan<'_>, call: CallFlags) -> Result<()> {
-        if call.replicas() > 0 {
-            let text = "flags: VIGIE_CALL_REPLICAS: a session does not wait for replicas by itself; send WAIT in it, or write on the client \
-                 that it was made from";
-            return Err(Error::new(Status::InvalidArg, text));
-        }
         context.check_on_primary(call)?;
         plan.check_paired()?;
         if context.target == Target::Replica && !plan.reads && plan.check_shared().is_ok() {
@@ -167,23 +162,24 @@ impl Session {
         self: &Arc<Self>,
         client: &Arc<Shared>,
         plan: &Plan<'_>,
+        call: CallFlags,
         deadline: Deadline,
     ) -> Result<(Reply, Arc<Pool>)> {
         let router = client.router();
         let mut gate_wait = GateWait::default();
         loop {
             if self.line.is_used() {
-                return line::exec(self, client, plan, deadline);
+                return line::exec(self, client, plan, call, deadline);
             }
             gate::wait_in_session(&router.context, plan, &deadline, &mut gate_wait)?;
             let turn = self.turns.take(deadline).map_err(|error| error.in_context(plan.name()))?;
             if self.line.is_used() {
                 drop(turn);
-                return line::exec(self, client, plan, deadline);
+                return line::exec(self, client, plan, call, deadline);
             }
             let mut pinned = self.pinned.lock();
             self.give_back_if_asked(&mut pinned);
-            let outcome = self.run(&mut pinned, &turn, router, plan, deadline, gate_wait);
+            let outcome = self.run(&mut pinned, &turn, router, (plan, call), deadline, gate_wait);
             self.give_back_if_asked(&mut pinned);
             match outcome {
                 // The fence was raised while the command waited for its turn or for the connection.
@@ -205,7 +201,7 @@ impl Session {
         pinned: &mut Pinned,
         turn: &Turn<'_>,
         router: &Router,
-        plan: &Plan<'_>,
+        (plan, call): (&Plan<'_>, CallFlags),
         deadline: Deadline,
         gate_wait: GateWait,
     ) -> Result<(Reply, Arc<Pool>)> {
@@ -234,6 +230,7 @@ impl Session {
             pinned.answered = failover_seq;
         }
         pinned.check_failover(router, plan, failover_seq)?;
+        let awaited = pinned.awaited(router, plan, (self.settings.write, call.replicas()))?;
         pinned.note(plan);
         let socket = pinned.socket();
         turn.announce(socket.as_ref().map(|socket| (Arc::clone(socket), plan.blocks.is_some())));
@@ -241,7 +238,7 @@ impl Session {
             // The session was closed before the close could see this command.
             socket.shutdown_as(End::Closed);
         }
-        pinned.run(router, plan, failover_seq, deadline)
+        pinned.run(router, plan, awaited, failover_seq, deadline)
     }
 
     /// Takes the connection for the session's submitted calls: the one that it has, or another one. `None`: another thread uses it.
@@ -503,6 +500,14 @@ impl Pinned {
         }
     }
 
+    /// What is waited for behind these commands.
+    fn awaited(&self, router: &Router, plan: &Plan<'_>, wanted: (WriteSettings, u32)) -> Result<Awaited> {
+        let Some(loan) = &self.loan else {
+            return Err(Error::new(Status::Internal, "a session without a connection"));
+        };
+        self.marks.unwaited.awaited(&router.context, plan, wanted, loan.pool())
+    }
+
     fn socket(&mut self) -> Option<Arc<Socket>> {
         self.loan.as_mut().and_then(|loan| loan.conn()).map(|conn| Arc::clone(conn.socket()))
     }
@@ -512,6 +517,7 @@ impl Pinned {
         &mut self,
         router: &Router,
         plan: &Plan<'_>,
+        awaited: Awaited,
         failover_seq: u64,
         deadline: Deadline,
     ) -> Result<(Reply, Arc<Pool>)> {
@@ -528,13 +534,16 @@ impl Pinned {
         let blocking = socket.filter(|_| plan.blocks.is_some());
         blocking.iter().for_each(|socket| router.context.note_blocking(socket));
         let unit = Unit { lease: gate::lease_in_session(&router.context, plan), ..plan.unit(0) };
-        let outcome = loaned::exchange(loan, unit, deadline);
+        let bytes = awaited.extended(unit, deadline)?;
+        let outcome = loaned::exchange(loan, Awaited::unit(unit, bytes.as_deref()), deadline);
+        let outcome = awaited.unwrap(&router.context, plan, outcome, loan.pool().name());
         let doubted = router.context.service.failover_seq() != failover_seq;
         let outcome = if doubted { judge::doubt(plan, outcome) } else { outcome };
         blocking.iter().for_each(|socket| router.context.forget_blocking(socket));
         match outcome {
             Ok(reply) => {
                 let (pool, service) = (Arc::clone(loan.pool()), router.context.service.name());
+                self.marks.unwaited.in_multi = awaited.is_open_after(plan, &reply);
                 if let Some(text) = logged_out(&reply, &pool) {
                     // The next command logs in first.
                     self.auth = Credentials::default();
@@ -546,6 +555,14 @@ impl Pinned {
                 }
                 self.answered = failover_seq;
                 result.map(|reply| (reply, pool))
+            }
+            Err(failure) if failure.error.status() == Status::Replicas => {
+                let pool = Arc::clone(loan.pool());
+                self.answered = failover_seq;
+                if let Some(why) = refused_wait(&failure.error) {
+                    router.doubt(&pool, &why);
+                }
+                Err(too_few(plan, failure.error, router.context.service.name()))
             }
             // The lease ended before a byte was sent: the connection and its state are unchanged, except for what was noted of
             // EXEC.
@@ -612,6 +629,11 @@ pub(super) fn told_of_loss(plan: &Plan<'_>, failure: Failure, service: &str) -> 
     let error = error.in_service(format_args!("{} in a session", plan.name()), service);
     let error = error.with_note(remedy(plan)).without_flags(flags::RETRYABLE);
     if maybe { error.with_flags(flags::MAYBE_EXECUTED) } else { error }
+}
+
+/// The error of writes that were executed, and are on too few replicas. The session goes on.
+pub(super) fn too_few(plan: &Plan<'_>, error: Error, service: &str) -> Error {
+    error.in_service(format_args!("{} in a session", plan.name()), service)
 }
 
 /// The error of a call before which the session could not log in anew. The server's sentence may hold the user's name, and is left out.

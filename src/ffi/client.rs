@@ -145,7 +145,8 @@ pub unsafe extern "C" fn vigie_split_for(
 /// is lost, EXEC, alone or in a list, gives VIGIE_ERR_TXN_ABORTED and any other command VIGIE_ERR_IO, each without
 /// VIGIE_EF_RETRYABLE, because nothing can succeed on it any more: make a new session, and begin the transaction again.
 /// VIGIE_ERR_TXN_ABORTED with VIGIE_EF_RETRYABLE means that a watched key was changed: begin the transaction again on this
-/// session. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
+/// session. Its writes wait for replicas and disks as those of its client do (write.replicas, write.aof), a transaction behind EXEC;
+/// VIGIE_ERR_REPLICAS leaves the session as it is. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
 /// db, an error).
 ///
 /// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
@@ -196,9 +197,10 @@ pub unsafe extern "C" fn vigie_session_for(
 /// timeout_ms is in milliseconds, and the whole budget, waiting and retries included. VIGIE_TIMEOUT_DEFAULT: the
 /// option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: VIGIE_ERR_TIMEOUT, and nothing is sent.
 /// flags: VIGIE_CALL_* bits, or 0. VIGIE_CALL_REPLICAS(n) among them: a write is done when n replicas have it (in
-/// place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a session
-/// it gives VIGIE_ERR_INVALID_ARG. A WAIT or WAITAOF asks about the writes of its own connection: outside a session it is
-/// answered on another one than the write, and says nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
+/// place of the option write.replicas), n from 0 to 255; n counts for calls that write and do not block; in a
+/// transaction that a session has begun by hand it belongs to EXEC, and gives VIGIE_ERR_INVALID_ARG with a write before it. A WAIT or
+/// WAITAOF asks about the writes of its own connection: outside a session it is answered on another one than the write, and says
+/// nothing about it. Use VIGIE_CALL_REPLICAS(n), or a session for both.
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL: the reply is discarded. Arguments are
 /// only read.
 /// Blocks: up to timeout_ms.

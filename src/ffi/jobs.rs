@@ -173,7 +173,7 @@ pub unsafe extern "C" fn vigie_jobs_ack(
 /// Ownership: nothing changes hands; id is only read.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: as vigie_jobs_ack().
+/// Errors: as vigie_jobs_ack(); VIGIE_ERR_REPLICAS: handed back, and fewer replicas than write.replicas know so.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -236,7 +236,8 @@ pub unsafe extern "C" fn vigie_jobs_stop(jobs: *mut vigie_jobs, err: *mut *mut v
 /// Ownership: nothing changes hands; the handle is still for vigie_jobs_free().
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_INVALID_ARG: jobs is NULL.
+/// Errors: as vigie_cmds_exec(): others hand the jobs back when the lease is over; VIGIE_ERR_REPLICAS: handed back and closed, and
+/// fewer replicas than write.replicas know so; VIGIE_ERR_INVALID_ARG: jobs is NULL.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]

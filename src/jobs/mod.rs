@@ -224,7 +224,12 @@ impl Jobs {
         };
         let mut was_doubtful = false;
         loop {
-            match hand_back::one(&self.client, &keys, &job, deadline) {
+            let outcome = hand_back::one(&self.client, &keys, &job, deadline);
+            if hand_back::stands(&outcome) {
+                self.ledger.lock().forget(&job);
+                self.client.count(Deed::JobHandedBack, 1);
+            }
+            match outcome {
                 // The answer that was missing is the first one: it was moved.
                 Ok(moved) if moved || was_doubtful => {
                     self.ledger.lock().forget(&job);
@@ -235,7 +240,7 @@ impl Jobs {
                     self.ledger.lock().forget(&job);
                     return Err(ledger::not_in_hand(&keys.name(), id));
                 }
-                Err(error) if passes(&error) && !deadline.is_over() => {
+                Err(error) if passes(&error) && error.status() != Status::Replicas && !deadline.is_over() => {
                     was_doubtful |= error.has(flags::MAYBE_EXECUTED);
                     self.pause(FIRST_PAUSE);
                 }
@@ -296,8 +301,13 @@ impl Jobs {
         };
         loop {
             let leaving = if self.ledger.lock().is_certain() { Leaving::Certain } else { Leaving::Doubtful };
-            match hand_back::all_of(&self.client, &keys, (&keys.worker, leaving), deadline, &permits, &run) {
+            let outcome = hand_back::all_of(&self.client, &keys, (&keys.worker, leaving), deadline, &permits, &run);
+            if hand_back::stands(&outcome) {
+                self.ledger.lock().give_up();
+            }
+            match outcome {
                 Ok(_) => break,
+                Err(error) if error.status() == Status::Replicas => return Err(self.explain(error)),
                 Err(error) if passes(&error) && !deadline.is_over() => self.wait(FIRST_PAUSE),
                 Err(error) => return Err(self.explain(error)),
             }

@@ -533,6 +533,16 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Visits its commands: their names, and what they are. The commands of a transaction in one call come without MULTI and EXEC.
+    pub(crate) fn each_class(&self, mut look: impl FnMut(&[u8], Class)) {
+        match &self.what {
+            What::Args(args) => look(args[0], table::classify(&mut args.iter().copied())),
+            What::One(list) | What::List(list) | What::Atomic(list, _) => {
+                list.commands().for_each(|command| look(command.name(), table::classify(&mut command.args())));
+            }
+        }
+    }
+
     /// Its name in a message. Arguments are left out, because they may be secret.
     pub(crate) fn name(&self) -> String {
         match &self.what {

@@ -97,23 +97,93 @@ fn rule_17_too_few_is_an_error_with_their_number_and_nothing_is_repeated() {
     let refused = two.cmds_exec(&list(&["INCR text", "LPUSH text x"]), CallFlags::default(), Timeout::Default);
     assert_eq!(refused.expect("an answer for each").count(0), 2);
     too_few(two.cmds_exec(&list(&["INCR text", "INCR a"]), CallFlags::default(), Timeout::Ms(200)), 1, &primary);
-    // A session sends WAIT itself.
-    let (session, waits) = (two.session(None).expect("a session"), primary.calls("wait"));
-    let outcome = takes_at_most("a session's write", Duration::from_millis(1000), || within(&session, "SET s v", 2000));
-    outcome.expect("it does not wait");
-    run(&session, &["MULTI", "SET s w", "EXEC"]).expect("a transaction");
-    assert_eq!(
-        (
-            primary.calls("wait"),
-            session.cmd_exec(&[b"WAIT", b"2", b"50"], Default::default(), Timeout::Default).expect("a count").int(0)
-        ),
-        (waits, Some(1))
-    );
     // Reads and blocking writes do not wait.
     assert!(cmd(&two, "GET n").is_ok() && within(&two, "RPUSH l x", 200).is_err());
     assert!(cmd(&two, "BLPOP l 1").is_ok());
     stopped.cont();
     eventually("both are there again", SOON, || within(&two, "SET k v", 300).is_ok());
+}
+
+/// Single commands, lists, transactions in one call and by hand, and submitted calls: on the session's connection, which they keep.
+#[test]
+fn rule_17_a_session_waits_for_its_writes_as_its_client_does() {
+    let d = Deployment::new("durable-session").start();
+    let sentinel = sentinel_of(&d, &[]);
+    let (primary, stopped) = (d.primary_node(SERVICE), d.replica_nodes(SERVICE).remove(0));
+    let (two, plain) = (durable(&sentinel, "2"), to_primary(&sentinel, &[]));
+    streaming(&plain);
+    let session = two.session(None).expect("a session");
+    let (id, queue) = (number(&session, "CLIENT ID"), completions::queue(4));
+    let flagged = |client: &Client, lines: &[&str], flags: u32, ms: u64| {
+        client.cmds_exec(&list(lines), CallFlags::from_bits(flags).expect("known"), Timeout::Ms(ms))
+    };
+    let submitted = |client: &Client, lines: &[&str], flags: u32, ms: u64| {
+        let flags = CallFlags::from_bits(flags).expect("known");
+        client.cmds_submit(&list(lines), flags, Timeout::Ms(ms), &queue, 1).expect("taken");
+        completions::one(&queue).1
+    };
+    // Both have it: a WAIT behind each unit that writes, and the replies are those of the program's commands.
+    let waits = primary.calls("wait");
+    assert_eq!(number(&session, "INCR n"), 1);
+    assert_eq!(json(&flagged(&session, &["INCR n", "GET n"], 0, 5000).expect("a list")), "[2,\"2\"]");
+    assert_eq!(json(&flagged(&session, &["INCR n"], CallFlags::ATOMIC, 5000).expect("a transaction")), "[3]");
+    assert_eq!(primary.calls("wait"), waits + 3);
+    assert_eq!((ok(&session, "MULTI"), ok(&session, "INCR n")), ("OK".into(), "QUEUED".into()));
+    let error = fails(Status::InvalidArg, call(&session, "INCR n", replicas(1), Timeout::Default));
+    assert!(error.message().contains("EXEC"), "{error}");
+    assert_eq!(primary.calls("wait"), waits + 3, "nothing is sent into an open transaction");
+    assert_eq!((json(&cmd(&session, "EXEC").expect("it ran")), primary.calls("wait")), ("[4]".into(), waits + 4));
+    // What only reads, what is given up, and what was aborted.
+    assert!(cmd(&session, "GET n").is_ok() && run(&session, &["MULTI", "INCR n", "DISCARD"]).is_ok());
+    stopped.stop();
+    let before = number(&plain, "GET n");
+    for by_hand in [false, true] {
+        ok(&session, "WATCH w");
+        ok(&plain, "INCR w");
+        let outcome = match by_hand {
+            false => flagged(&session, &["INCR n"], CallFlags::ATOMIC, 600),
+            true => run(&session, &["MULTI", "INCR n"]).and_then(|_| within(&session, "EXEC", 600)),
+        };
+        fails(Status::TxnAborted, outcome);
+    }
+    let refused = flagged(&session, &["MULTI", "NO.SUCH", "EXEC"], 0, 600).expect("an answer for each");
+    assert!(refused.error_line(refused.child(0, 2).expect("EXEC")).is_some());
+    // Too few: executed once, told with the number and the replies, and the session goes on.
+    too_few(within(&session, "INCR n", 400), 1, &primary);
+    let error = too_few(flagged(&session, &["INCR n", "GET n"], 0, 400), 1, &primary);
+    assert_eq!(error.reply().map(json), Some(format!("[{},\"{}\"]", before + 2, before + 2)));
+    too_few(flagged(&session, &["INCR n"], CallFlags::ATOMIC, 400), 1, &primary);
+    ok(&session, "WATCH n");
+    let error = too_few(flagged(&session, &["INCR n"], CallFlags::ATOMIC, 400), 1, &primary);
+    assert_eq!(error.reply().map(json), Some(format!("[{}]", before + 4)));
+    run(&session, &["MULTI", "INCR n"]).expect("queued");
+    too_few(within(&session, "EXEC", 400), 1, &primary);
+    too_few(flagged(&session, &["MULTI", "INCR n", "EXEC"], 0, 400), 1, &primary);
+    call(&session, "INCR n", replicas(1), Timeout::Default).expect("one has it");
+    let own = plain.session(None).expect("a session");
+    too_few(call(&own, "INCR n", replicas(2), Timeout::Ms(400)), 1, &primary);
+    let overridden = plain.session(Some(&config(&[("write.replicas", "2")]))).expect("a session");
+    too_few(within(&overridden, "INCR n", 400), 1, &primary);
+    let without = two.session(Some(&config(&[("write.replicas", "0")]))).expect("a session");
+    ok(&without, "SET k v");
+    // The program's own WAIT is left alone.
+    let waits = primary.calls("wait");
+    assert_eq!((number(&own, "INCR n"), number(&own, "WAIT 2 50")), (before + 10, 1));
+    assert_eq!((number(&session, "WAIT 2 50"), primary.calls("wait")), (1, waits + 2));
+    // Submitted, and from then on a blocking call too, which goes the same way.
+    for (lines, flags) in
+        [(&["INCR n"][..], CallFlags::EACH), (&["INCR n", "GET n"], 0), (&["INCR n"], CallFlags::ATOMIC)]
+    {
+        too_few(submitted(&session, lines, flags, 400), 1, &primary);
+    }
+    too_few(within(&session, "INCR n", 400), 1, &primary);
+    submitted(&session, &["INCR n"], CallFlags::EACH | replicas(1), 5000).expect("one has it");
+    assert_eq!(json(&submitted(&session, &["MULTI", "INCR n"], 0, 5000).expect("queued")), "[\"OK\",\"QUEUED\"]");
+    too_few(submitted(&session, &["EXEC"], CallFlags::EACH, 400), 1, &primary);
+    assert_eq!(number(&session, "GET n"), before + 16, "each ran once");
+    assert_eq!(number(&session, "CLIENT ID"), id, "on one connection");
+    stopped.cont();
+    eventually("both are there again", SOON, || submitted(&session, &["SET k v"], CallFlags::EACH, 1000).is_ok());
 }
 
 #[test]
@@ -148,6 +218,9 @@ fn rule_16_some_replicas_without_the_fence_are_a_configuration_error() {
     };
     let accepted = |pairs: &[(&str, &str)]| drop(sentinel_at(&["127.0.0.1:1".into()], pairs));
     refused(&[("failover.fence", "off"), ("write.replicas", "1")], &["write.replicas", "failover.fence"]);
+    let unfenced = to_primary(&sentinel_at(&["127.0.0.1:1".into()], &[("failover.fence", "off")]), &[]);
+    let error = fails(Status::Config, unfenced.session(Some(&config(&[("write.replicas", "1")]))));
+    assert!(error.message().contains("failover.fence"), "{error}");
     for mode in ["off", "disconnect"] {
         refused(&[("monitor", mode), ("write.replicas", "1")], &["write.replicas", "\"monitor\" on"]);
         accepted(&[("monitor", mode), ("write.replicas", "all")]);
@@ -318,6 +391,11 @@ fn a_write_on_disk_is_done_when_the_primary_and_the_replicas_have_it_there() {
     answers(1, 2);
     assert_eq!((number(&with_two, "INCR n"), json(&submit(&with_two).expect("two have it"))), (4, "5".into()));
     assert_eq!(node.count("WAITAOF 1 2"), 4);
+    let session = with_two.session(None).expect("a session");
+    assert_eq!((ok(&session, "SET k w"), node.count("WAITAOF 1 2")), ("OK".into(), 5));
+    answers(1, 1);
+    too_few_on_disk(cmd(&session, "SET k x"), 1);
+    answers(1, 2);
     // One call asks for more than the option.
     call(&alone, "INCR n", replicas(2), Timeout::Default).expect("two have it");
     // No append-only file: the write stands, and the server is the primary all the same.
@@ -347,7 +425,11 @@ fn a_server_that_cannot_tell_what_is_on_disk_is_sent_no_such_write() {
     let client = to_primary(&sentinel, &[("write.aof", "on")]);
     let (queue, each) = (completions::queue(4), CallFlags::from_bits(CallFlags::EACH).expect("known"));
     client.cmds_submit(&list(&["SET k v"]), each, Timeout::Default, &queue, 1).expect("taken");
-    for outcome in [completions::one(&queue).1, cmd(&client, "SET k v"), run(&client, &["SET k v", "INCR n"])] {
+    let session = client.session(None).expect("a session");
+    let of_session = cmd(&session, "SET k v");
+    for outcome in
+        [completions::one(&queue).1, of_session, cmd(&client, "SET k v"), run(&client, &["SET k v", "INCR n"])]
+    {
         let error = fails(Status::Unsupported, outcome);
         for words in ["7.0.15", "WAITAOF", "nothing was sent", &node.addr()] {
             assert!(error.message().contains(words), "{error}");

@@ -60,6 +60,38 @@ fn shown(job: &Job) -> (String, u32) {
 }
 
 #[test]
+fn what_is_handed_back_to_too_few_replicas_is_told_and_stands() {
+    let d = Deployment::new("jobs-few").replicas(1).sentinels(1).quorum(1).start();
+    let sentinel = sentinel_of(&d, &[]);
+    let (client, replica) = (to_primary(&sentinel, &[("write.replicas", "1")]), d.replica_nodes(SERVICE).remove(0));
+    let few = |outcome: Result<()>| {
+        let error = fails(Status::Replicas, outcome);
+        assert_eq!(error.count(), 0, "{error}");
+    };
+    ["a", "b"].iter().for_each(|payload| push(&client, "q", payload));
+    let one = worker(&client, "q", "one", 60_000);
+    let (first, second) = (taken(&one), taken(&one));
+    replica.stop();
+    let lists = ["q", "{q}:processing:one"];
+    let lengths = || lists.map(|key| d.primary_node(SERVICE).cmd(&["LLEN", key]).int());
+    few(one.give_back(&first.id(), Timeout::Ms(400)));
+    assert_eq!(lengths(), [Some(1), Some(1)], "moved once");
+    fails(Status::InvalidState, one.give_back(&first.id(), Timeout::Ms(400)));
+    few(one.close(Timeout::Ms(400)));
+    assert_eq!((lengths(), counted(&client)[3]), ([Some(2), Some(0)], 2));
+    fails(Status::InvalidState, one.ack(&second.id(), Timeout::Ms(400)));
+    replica.cont();
+    eventually("the replica is there again", SOON, || client_takes(&client, "two"));
+}
+
+/// Whether a worker of this name gets a job, and acknowledges it.
+fn client_takes(client: &Arc<Client>, name: &str) -> bool {
+    let own = worker(client, "q", name, 60_000);
+    let job = own.take(Timeout::Ms(1000)).ok().flatten();
+    job.is_some_and(|job| own.ack(&job.id(), Timeout::Ms(1000)).is_ok())
+}
+
+#[test]
 fn row_101_what_is_done_is_gone_and_what_is_not_done_comes_again_with_a_mark() {
     let d = single("jobs-101");
     let client = to_primary(&sentinel_of(&d, &[]), &[]);

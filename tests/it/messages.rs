@@ -288,10 +288,6 @@ fn a_flag_that_this_client_cannot_keep_is_refused() {
     let queue = Queue::create(4).unwrap();
     let list = encoded(&[&[b"GET", b"k"]]);
     says(&readers.cmds_submit(&list, on_primary, Timeout::Default, &queue, 1).unwrap_err(), Status::InvalidArg, &parts);
-    let session = client(&sentinel, Target::Primary).session(None).unwrap();
-    let durable = CallFlags::from_bits(5 << 24).unwrap();
-    let error = session.cmd_exec(&[b"SET", b"k", b"v"], durable, Timeout::Ms(20_000)).unwrap_err();
-    says(&error, Status::InvalidArg, &["VIGIE_CALL_REPLICAS", "session", "WAIT"]);
 }
 
 #[test]

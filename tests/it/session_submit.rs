@@ -149,7 +149,6 @@ fn what_a_session_does_not_run_is_refused_at_the_submit() {
     };
     refused(&own, &["SUBSCRIBE c"], EACH, Timeout::Default, Status::Unsupported);
     refused(&own, &["GET k", "BLPOP q 1"], 0, Timeout::Default, Status::Unsupported);
-    refused(&own, &["SET k v"], 1 << 24, Timeout::Default, Status::InvalidArg);
     refused(&own, &["WATCH k"], ATOMIC, Timeout::Default, Status::InvalidArg);
     refused(&own, &[], 0, Timeout::Default, Status::InvalidArg);
     refused(&own, &["GET k"], EACH, Timeout::DontWait, Status::Timeout);
