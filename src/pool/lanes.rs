@@ -269,12 +269,13 @@ impl Pool {
                 _ => unlucky |= inner.first.attempts > attempt,
             }
         }
+        let changes = inner.first.changes;
         inner.first.opening += 1;
         inner.first.since = Some(Instant::now());
         inner.total += 1;
         drop(inner);
         let opened = self.open(deadline).map(|(conn, round)| (self.new_lane(conn), round));
-        self.first_done(opened)
+        self.first_done(opened, changes)
     }
 
     /// How long a caller has to wait before it may open the first lane; `None`: it may now. `unlucky`: it has waited for an attempt
@@ -296,7 +297,8 @@ impl Pool {
         }
     }
 
-    fn first_done(self: &Arc<Self>, opened: Result<(Arc<Lane>, u64)>) -> Result<Arc<Lane>> {
+    /// `changes`: how often the options had changed when the attempt began.
+    fn first_done(self: &Arc<Self>, opened: Result<(Arc<Lane>, u64)>, changes: u64) -> Result<Arc<Lane>> {
         let placed = self.settle(opened.as_ref().ok().cloned());
         let mut inner = self.lock();
         inner.first.opening -= 1;
@@ -304,7 +306,7 @@ impl Pool {
             inner.first.since = None;
         }
         inner.first.attempts += 1;
-        inner.first.failure = opened.as_ref().err().cloned();
+        inner.first.failure = opened.as_ref().err().filter(|_| inner.first.changes == changes).cloned();
         let ended = inner.check();
         drop(inner);
         self.first_opened.notify_all();

@@ -107,6 +107,8 @@ struct FirstLane {
     since: Option<Instant>,
     attempts: u64,
     failure: Option<Error>,
+    /// How often the options have changed: an attempt that failed before the last change says nothing about now.
+    changes: u64,
 }
 
 /// How often an attempt that waits until a refusal has passed looks again.
@@ -185,6 +187,7 @@ impl Pool {
         // What was refused under the former options says nothing about these.
         self.refusals.clear();
         inner.first.failure = None;
+        inner.first.changes += 1;
         let idle = at_once.then(|| self.renew(&mut inner));
         let offered = inner.offered.take();
         drop(inner);
