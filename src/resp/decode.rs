@@ -498,7 +498,7 @@ impl Decoder {
         // "txt:" stays in the data block, but no node refers to it.
         match data.get(text.start..text.start + 4) {
             Some([_, _, _, b':']) if text.len >= 4 => Ok(Node::text(text.kind, text.start + 4, text.len - 4)),
-            _ => Err(head::protocol("a verbatim text without a format", &data[text.start..])),
+            _ => Err(head::protocol("a verbatim text without a format", &[])),
         }
     }
 }
@@ -566,7 +566,7 @@ fn line_end(end: &[u8], left: usize) -> Result<(), DecodeError> {
     if b"\r\n"[..2 - left.min(2)].ends_with(end) {
         return Ok(());
     }
-    Err(head::protocol("a text is not followed by a line end", end))
+    Err(head::protocol("a text is not followed by a line end", &[]))
 }
 
 fn empty_list() -> Reply {

@@ -237,9 +237,9 @@ fn too_long() -> DecodeError {
     DecodeError::Limit(format!("a line of text has more than {LONG} bytes"))
 }
 
-/// A protocol error that quotes what was read.
+/// A protocol error. Of what was read only the first byte is shown: a server may have sent back a password.
 #[cold]
 pub(super) fn protocol(what: &str, bytes: &[u8]) -> DecodeError {
-    let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1).min(32);
-    DecodeError::Protocol(format!("{what}: \"{}\"", bytes[..end].escape_ascii()))
+    let first = bytes.first().map_or_else(String::new, |first| format!(" (it begins with the byte 0x{first:02x})"));
+    DecodeError::Protocol(format!("{what}{first}"))
 }
