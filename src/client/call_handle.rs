@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use std::time::Instant;
 
 use super::{CallFlags, Client, Timeout};
@@ -31,32 +30,32 @@ use crate::time::Deadline;
 const TIMES: &[Field<Spent>] = &[
     field(
         "total_us",
-        Int(|of| us(of.total())),
+        Int(|of| us(of, 0)),
         "µs",
         "From the beginning of the call until its end, or until now. The next four add up to it.",
     ),
     field(
         "queue_us",
-        Int(|of| us(of.queue)),
+        Int(|of| us(of, 1)),
         "µs",
         "Before it was first sent: planning it, waiting for its turn, for the primary to be known, or for a connection to be opened. A call that \
          was never sent has all its time here and in `fence_us`.",
     ),
     field(
         "fence_us",
-        Int(|of| us(of.fence)),
+        Int(|of| us(of, 2)),
         "µs",
         "Held back by the fence, or by `write.majority_ms`, until it was sent.",
     ),
     field(
         "wire_us",
-        Int(|of| us(of.wire)),
+        Int(|of| us(of, 3)),
         "µs",
         "From the start of an attempt until its outcome, all attempts together. Behind the last one, until the caller had it.",
     ),
     field(
         "retry_us",
-        Int(|of| us(of.retry)),
+        Int(|of| us(of, 4)),
         "µs",
         "Between attempts: after a failed one, until the next one was sent. 0 with one attempt.",
     ),
@@ -70,8 +69,9 @@ const TIMES: &[Field<Spent>] = &[
     field("over", Bool(|of| of.is_over()), "", "Whether it is over."),
 ];
 
-fn us(time: Duration) -> i64 {
-    time.as_micros() as i64
+/// The whole, or one of its parts.
+fn us(of: &Spent, part: usize) -> i64 {
+    of.micros()[part] as i64
 }
 
 /// The map of [`CallHandle::times`], for STATISTICS.md.

@@ -146,6 +146,19 @@ impl Spent {
         self.since.saturating_duration_since(self.begun)
     }
 
+    /// The whole, and its parts in microseconds: queue, fence, wire, retry. The parts add up to the whole:
+    /// each is what the sum up to it has more than the sum before it, so that no fraction is lost.
+    pub(crate) fn micros(&self) -> [u64; 5] {
+        let mut sum = Duration::ZERO;
+        let mut before = 0;
+        let parts = [self.queue, self.fence, self.wire, self.retry].map(|part| {
+            sum += part;
+            let until = sum.as_micros() as u64;
+            until - std::mem::replace(&mut before, until)
+        });
+        [before, parts[0], parts[1], parts[2], parts[3]]
+    }
+
     /// Whether the call is over.
     pub(crate) fn is_over(&self) -> bool {
         self.over
@@ -176,6 +189,18 @@ mod tests {
         spent.close(at(500));
         let ms = [spent.queue, spent.fence, spent.wire, spent.retry, spent.total()].map(|part| part.as_millis());
         assert_eq!(ms, [10, 20, 45, 5, 80]);
+    }
+
+    #[test]
+    fn fractions_of_a_microsecond_are_not_lost() {
+        let mut spent = Spent::at(Instant::now());
+        let parts = [1_999, 2_700, 3_600, 900].map(Duration::from_nanos);
+        [spent.queue, spent.fence, spent.wire, spent.retry] = parts;
+        let [total, parts @ ..] = spent.micros();
+        assert_eq!((total, parts), (9, [1, 3, 4, 1]));
+        // A part of nothing stays nothing.
+        (spent.fence, spent.retry) = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(spent.micros(), [5, 1, 0, 4, 0]);
     }
 
     #[test]
