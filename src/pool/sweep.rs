@@ -3,6 +3,7 @@
 //! Guarantees: the timer runs as long as there is a pool to look after, and keeps no thread after that; one thread at a time looks
 //! after a pool. Leaves to others: what that means (upkeep).
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,6 +31,15 @@ pub(super) struct Needed;
 
 struct Sweep(Lock<SweepState>);
 
+/// When the last pool is gone, its timer is dropped without a tick: then what is over is forgotten, because the list keeps its memory.
+struct Forgetting(&'static Sweep);
+
+impl Drop for Forgetting {
+    fn drop(&mut self) {
+        self.0.state().all.retain(|weak| weak.strong_count() > 0);
+    }
+}
+
 #[derive(Default)]
 struct SweepState {
     all: Vec<Weak<dyn Swept>>,
@@ -52,19 +62,35 @@ impl Sweep {
     }
 
     fn add(&'static self, what: Weak<dyn Swept>) -> Option<Arc<Needed>> {
-        let mut state = self.state();
-        let needed = match state.needed.upgrade() {
+        let known = self.state().needed.upgrade();
+        let needed = match known {
             Some(needed) => needed,
-            None => {
-                let needed = Arc::new(Needed);
-                let weak = Arc::downgrade(&needed);
-                worker::after(TICK, Arc::downgrade(&needed), move || self.tick(&weak)).ok()?;
-                state.needed = Arc::downgrade(&needed);
-                needed
-            }
+            None => self.begin()?,
         };
-        state.all.push(what);
+        self.state().all.push(what);
         Some(needed)
+    }
+
+    /// Begins the ticks, unless another thread does so at this moment. The timer is set without the lock, because a timer that cannot be
+    /// set forgets what is over.
+    fn begin(&'static self) -> Option<Arc<Needed>> {
+        let needed = Arc::new(Needed);
+        let weak = Arc::downgrade(&needed);
+        self.tick_later(&weak).ok()?;
+        let mut state = self.state();
+        if let Some(other) = state.needed.upgrade() {
+            return Some(other);
+        }
+        state.needed = weak;
+        Some(needed)
+    }
+
+    fn tick_later(&'static self, needed: &Weak<Needed>) -> io::Result<()> {
+        let (again, forgetting) = (Weak::clone(needed), Forgetting(self));
+        worker::after(TICK, Weak::clone(needed), move || {
+            std::mem::forget(forgetting);
+            self.tick(&again);
+        })
     }
 
     fn tick(&'static self, needed: &Weak<Needed>) {
@@ -81,14 +107,45 @@ impl Sweep {
             over.sort_unstable();
             self.state().all.retain(|weak| over.binary_search(&weak.as_ptr().cast::<()>()).is_err());
         }
-        let again = Weak::clone(needed);
-        if worker::after(TICK, Weak::clone(needed), move || self.tick(&again)).is_err() {
+        if self.tick_later(needed).is_err() {
             // The next connection of each pool begins the sweep again.
             let mut state = self.state();
             state.needed = Weak::new();
             let all = std::mem::take(&mut state.all);
             drop(state);
             all.iter().filter_map(Weak::upgrade).for_each(|swept| swept.forgotten());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl Swept for Idle {
+        fn look_after(self: Arc<Self>) {}
+        fn is_over(&self) -> bool {
+            false
+        }
+        fn forgotten(&self) {}
+    }
+
+    #[test]
+    fn nothing_is_kept_of_the_last_pool() {
+        static OWN: PerProcess<Sweep> = PerProcess::new();
+        let sweep = OWN.get_or_make(Sweep::new);
+        for _ in 0..2 {
+            let idle: Arc<dyn Swept> = Arc::new(Idle);
+            let needed = sweep.add(Arc::downgrade(&idle)).expect("a thread");
+            assert_eq!(sweep.state().all.len(), 1);
+            drop((idle, needed));
+            let late = std::time::Instant::now() + Duration::from_secs(60);
+            while !sweep.state().all.is_empty() {
+                assert!(std::time::Instant::now() < late, "its memory is still in the list");
+                crate::sys::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 }
