@@ -156,7 +156,7 @@ impl Spent {
             let until = sum.as_micros() as u64;
             until - std::mem::replace(&mut before, until)
         });
-        [before, parts[0], parts[1], parts[2], parts[3]]
+        [self.total().as_micros() as u64, parts[0], parts[1], parts[2], parts[3]]
     }
 
     /// Whether the call is over.
@@ -196,10 +196,12 @@ mod tests {
         let mut spent = Spent::at(Instant::now());
         let parts = [1_999, 2_700, 3_600, 900].map(Duration::from_nanos);
         [spent.queue, spent.fence, spent.wire, spent.retry] = parts;
+        spent.since = spent.begun + parts.iter().sum::<Duration>();
         let [total, parts @ ..] = spent.micros();
         assert_eq!((total, parts), (9, [1, 3, 4, 1]));
         // A part of nothing stays nothing.
         (spent.fence, spent.retry) = (Duration::ZERO, Duration::ZERO);
+        spent.since = spent.begun + spent.queue + spent.wire;
         assert_eq!(spent.micros(), [5, 1, 0, 4, 0]);
     }
 
