@@ -124,29 +124,47 @@ struct CallState {
 }
 
 /// Keeps a client open for a call; false: its caller does.
-struct Admitted(Arc<Shared>, bool);
+struct Admitted {
+    client: Arc<Shared>,
+    counts: bool,
+    /// The call has its outcome.
+    has_outcome: AtomicBool,
+}
 
 impl Admitted {
     fn new(client: &Arc<Shared>) -> Result<Self> {
         std::mem::forget(client.context().admit()?);
-        Ok(Self(Arc::clone(client), true))
+        Ok(Self::of(client, true))
     }
 
     fn another(&self) -> Self {
-        self.0.context().admit_another();
-        Self(Arc::clone(&self.0), true)
+        self.client.context().admit_another();
+        Self::of(&self.client, true)
     }
 
     /// Of a call that was admitted where it waits.
     fn of_awaited(client: &Arc<Shared>) -> Self {
-        Self(Arc::clone(client), false)
+        Self::of(client, false)
+    }
+
+    fn of(client: &Arc<Shared>, counts: bool) -> Self {
+        Self { client: Arc::clone(client), counts, has_outcome: AtomicBool::new(false) }
+    }
+
+    /// The call gets its outcome now.
+    fn note_outcome(&self) {
+        if self.counts && !self.has_outcome.swap(true, Ordering::AcqRel) {
+            self.client.context().note_outcome();
+        }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if self.1 {
-            self.0.context().leave();
+        match (self.counts, *self.has_outcome.get_mut()) {
+            (false, _) => {}
+            (true, true) => self.client.context().leave_with_outcome(),
+            (true, false) => self.client.context().leave(),
         }
     }
 }
@@ -377,7 +395,7 @@ fn end_those_over(session: &Arc<Session>) {
     if state.waiting.is_empty() {
         return;
     }
-    let all = session.is_closed() || state.waiting[0].client.0.context().is_ended();
+    let all = session.is_closed() || state.waiting[0].client.client.context().is_ended();
     let is_over = |call: &Arc<LineCall>| call.deadline.is_over() || call.is_cancelled();
     let Some(first) = state.waiting.iter().position(|call| all || is_over(call)) else { return };
     let over: Vec<_> = state.waiting.drain(first..).collect();
@@ -421,7 +439,7 @@ fn start_next(session: &Arc<Session>) -> bool {
         Ok(plan) => plan,
         Err(error) => return refuse(session, &call, error),
     };
-    let (context, gate_wait) = (call.client.0.context(), call.state.lock().gate_wait);
+    let (context, gate_wait) = (call.client.client.context(), call.state.lock().gate_wait);
     // While the fence is up a connection would be one to the primary that is about to go.
     let is_held = context.target != Target::Replica && context.service.is_fenced();
     if !has_link && !is_held {
@@ -450,7 +468,7 @@ fn refuse(session: &Session, call: &Arc<LineCall>, error: Error) -> bool {
 
 fn start(session: &Arc<Session>, call: &Arc<LineCall>, plan: &Plan<'_>, failover_seq: u64) -> bool {
     let line = &session.line;
-    let context = call.client.0.context();
+    let context = call.client.client.context();
     let mut state = line.lock();
     let Some(link) = state.link.as_mut() else { return true };
     let is_unused = std::mem::take(&mut link.unused);
@@ -589,7 +607,7 @@ impl Completion for Login {
         drop(link);
         self.session.line.idle.notify_all();
         if let (Some(error), Ok(plan)) = (refused, self.call.plan()) {
-            self.call.end(Err(error.in_service(plan.name(), self.call.client.0.context().service.name())));
+            self.call.end(Err(error.in_service(plan.name(), self.call.client.client.context().service.name())));
         }
         // This may be the thread that reads the lane. Without another one the alarm does it.
         let session = Arc::clone(&self.session);
@@ -612,7 +630,7 @@ fn take_back_unsent(session: &Session, call: &Arc<LineCall>, plan: &Plan<'_>) ->
     let link = state.link.take();
     drop(state);
     if let Some(link) = link.filter(|_| plan.blocks.is_some()) {
-        call.client.0.context().forget_blocking(link.lane.lane().socket());
+        call.client.client.context().forget_blocking(link.lane.lane().socket());
     }
     true
 }
@@ -629,7 +647,7 @@ fn open(session: &Arc<Session>, call: &Arc<LineCall>) {
     drop(state);
     let job = Opening { session: Arc::clone(session), call: Arc::clone(call), attempt: Some(attempt), result: None };
     // Without a thread for it the job is dropped, which tells the line.
-    let host = Host::of(call.client.0.context().service.name());
+    let host = Host::of(call.client.client.context().service.name());
     let _ = worker::dial(host, true, move || job.run());
 }
 
@@ -644,7 +662,7 @@ struct Opening {
 impl Opening {
     fn run(mut self) {
         let Some(attempt) = self.attempt.as_mut() else { return };
-        let router = self.call.client.0.router();
+        let router = self.call.client.client.router();
         let limit = self.call.deadline.left_or(router.context.settings().timeout_connect);
         let plan = match self.call.plan() {
             Ok(plan) => plan,
@@ -672,7 +690,7 @@ fn opened(
     mut attempt: Box<Attempt<Arc<Pool>>>,
     result: std::result::Result<Option<Link>, Step>,
 ) {
-    let context = call.client.0.context();
+    let context = call.client.client.context();
     let mut state = session.line.lock();
     state.opening = false;
     let over = match result {
@@ -732,7 +750,7 @@ fn lose(session: &Session, call: &LineCall, cause: &Error, suspect: bool) {
     link.lane.lane().socket().shutdown_as(End::GivenUp);
     if suspect && is_first {
         let (client, pool, why) =
-            (Arc::clone(&call.client.0), Arc::clone(link.loan.pool()), cause.message().to_owned());
+            (Arc::clone(&call.client.client), Arc::clone(link.loan.pool()), cause.message().to_owned());
         let _ = worker::run(move || client.context().service.suspect(pool.endpoint(), &why));
     }
 }
@@ -772,7 +790,7 @@ impl LineCall {
 
     /// Why it ends before it was started.
     fn why_over(&self, session: &Session, failed: Option<Error>) -> Error {
-        let context = self.client.0.context();
+        let context = self.client.client.context();
         let after = self.deadline.elapsed().as_millis();
         let is_gated = self.state.lock().gate_wait != GateWait::default();
         let error = if self.is_cancelled() {
@@ -801,7 +819,7 @@ impl LineCall {
 
     /// The error of a call whose connection has ended, and with it the session.
     fn failed(&self, session: &Session, plan: &Plan<'_>, failure: Failure, suspect: bool) -> Error {
-        let context = self.client.0.context();
+        let context = self.client.client.context();
         let began = self.state.lock().on.as_ref().map(|(_, _, failover_seq)| *failover_seq);
         let in_failover =
             context.service.is_fenced() || began.is_some_and(|began| began != context.service.failover_seq());
@@ -818,20 +836,21 @@ impl LineCall {
         let result = match self.is_awaited {
             true => result,
             false => {
-                let (context, is_atomic) = (self.client.0.context(), self.form == Form::Wrapped);
+                let (context, is_atomic) = (self.client.client.context(), self.form == Form::Wrapped);
                 let result = result.map_err(|error| context.report(error));
                 is_atomic.then(|| context.count_transaction_end(&result));
                 result
             }
         };
         if let Some(credit) = credit {
+            self.client.note_outcome();
             credit.complete(result.map(Some));
         }
     }
 
     /// What the outcome of its unit means.
     fn settle(&self, plan: &Plan<'_>, outcome: Outcome) -> Result<Reply> {
-        let context = self.client.0.context();
+        let context = self.client.client.context();
         let Some((pool, lane, failover_seq)) = self.state.lock().on.clone() else {
             return Err(Error::new(Status::Internal, "a call of a session that was not started"));
         };
@@ -879,16 +898,16 @@ impl LineCall {
     }
 
     fn answered(&self, plan: &Plan<'_>, pool: &Arc<Pool>, reply: Reply) -> Result<Reply> {
-        let service = self.client.0.context().service.name();
+        let service = self.client.client.context().service.name();
         if let Some(text) = logged_out(&reply, pool) {
             // The next call is sent behind a login.
             self.session.line.lock().link.iter_mut().for_each(|link| link.auth = Credentials::default());
-            let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));
+            let (client, pool) = (Arc::clone(&self.client.client), Arc::clone(pool));
             let _ = worker::run(move || client.context().service.tell_refusal(pool.endpoint(), text));
         }
         let (result, demotion) = super::session::read(plan, reply, pool, service);
         if let Some(demotion) = demotion {
-            let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));
+            let (client, pool) = (Arc::clone(&self.client.client), Arc::clone(pool));
             let _ = worker::run(move || client.router().doubt(&pool, &demotion));
         }
         let reply = result?;

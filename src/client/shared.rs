@@ -21,7 +21,7 @@ use crate::submit::{Submission, Submitter};
 use crate::time::Deadline;
 use crate::topology::{Child, Sentinel};
 
-/// How long a close waits beyond its time for the blocking commands that it has ended.
+/// How long a close waits beyond its time for the blocking commands that it has ended, and for calls that have their outcome.
 const ON_THE_WAY_OUT: Duration = Duration::from_millis(100);
 
 /// What a client and its sessions share.
@@ -91,8 +91,8 @@ impl Shared {
         }
         self.submitter.wake();
         let mut running = context.await_idle(deadline);
-        if (1..=ended).contains(&running) {
-            // These are the blocking commands that were ended, on their way out.
+        if (1..=ended + context.on_the_way_out()).contains(&running) {
+            // These are the blocking commands that were ended, and calls whose outcome the program may have already.
             running = context.await_idle(Deadline::after(ON_THE_WAY_OUT));
         }
         self.router.end();

@@ -55,6 +55,8 @@ struct Life {
 #[derive(Default)]
 struct Calls {
     active: AtomicUsize,
+    /// Those of them that have their outcome, and are about to leave.
+    on_the_way_out: AtomicUsize,
     all: AtomicU64,
 }
 
@@ -203,6 +205,23 @@ impl Context {
             drop(self.life.idle.lock());
             self.life.changed.notify_all();
         }
+    }
+
+    /// A submitted call gets its outcome now. The program may have it before the call has left: a close that comes then waits for
+    /// [`Context::leave_with_outcome`], and does not call it running.
+    pub(crate) fn note_outcome(&self) {
+        self.life.calls.on_the_way_out.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The end of an admitted call that has had its outcome.
+    pub(crate) fn leave_with_outcome(&self) {
+        self.leave();
+        self.life.calls.on_the_way_out.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many calls have their outcome and have not left yet.
+    pub(crate) fn on_the_way_out(&self) -> usize {
+        self.life.calls.on_the_way_out.load(Ordering::Acquire)
     }
 
     pub(crate) fn count_call(&self) {

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::order::OrderClass;
 use super::pending::PendingQueue;
@@ -30,12 +31,21 @@ use crate::topology::Child;
 pub(super) struct SubmitGuard {
     router: Arc<Router>,
     client: Arc<dyn Child>,
+    /// The call has its outcome.
+    has_outcome: AtomicBool,
 }
 
 impl SubmitGuard {
     pub(super) fn new(router: &Arc<Router>, client: Arc<dyn Child>) -> Result<Self> {
         std::mem::forget(router.context.admit()?);
-        Ok(Self { router: Arc::clone(router), client })
+        Ok(Self { router: Arc::clone(router), client, has_outcome: AtomicBool::new(false) })
+    }
+
+    /// The call gets its outcome now.
+    fn note_outcome(&self) {
+        if !self.has_outcome.swap(true, Ordering::AcqRel) {
+            self.router.context.note_outcome();
+        }
     }
 }
 
@@ -43,13 +53,17 @@ impl Clone for SubmitGuard {
     fn clone(&self) -> Self {
         self.router.context.admit_another();
         self.router.context.count_call();
-        Self { router: Arc::clone(&self.router), client: Arc::clone(&self.client) }
+        let has_outcome = AtomicBool::new(false);
+        Self { router: Arc::clone(&self.router), client: Arc::clone(&self.client), has_outcome }
     }
 }
 
 impl Drop for SubmitGuard {
     fn drop(&mut self) {
-        self.router.context.leave();
+        match *self.has_outcome.get_mut() {
+            true => self.router.context.leave_with_outcome(),
+            false => self.router.context.leave(),
+        }
     }
 }
 
@@ -248,6 +262,7 @@ impl Call {
         }
         let credit = self.lock().credit.take();
         if let Some(credit) = credit {
+            self.guard.note_outcome();
             credit.complete_from(outcome, from);
         }
     }

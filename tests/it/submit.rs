@@ -649,3 +649,19 @@ fn a_slow_read_has_the_whole_time_on_one_replica() {
         assert_eq!(replicas.iter().map(|replica| seen(replica, "GET k")).sum::<usize>(), sent);
     }
 }
+
+#[test]
+fn a_close_that_comes_with_the_last_completion_finds_no_call_running() {
+    let stage = stage(1, &[]);
+    let queue = Queue::create(16).expect("a queue");
+    for round in 0..300 {
+        let client = to_primary(&stage.sentinel, &[]);
+        let mut ready = [PollFd::new(queue.fd(), true, false)];
+        submit(&client, &["SET k v"], &queue, round);
+        assert_eq!(wait(&mut ready, Some(SOON)).expect("a poll"), 1);
+        let mut events = Vec::new();
+        queue.drain(Deadline::after(SOON), &mut events, 1);
+        assert_eq!((events.len(), events[0].token), (1, round));
+        client.close(Timeout::from_ms(0)).expect("its outcome is here");
+    }
+}
