@@ -891,10 +891,10 @@ impl LineCall {
     /// As that of the session, for a thread that may not wait.
     fn too_few(&self, plan: &Plan<'_>, pool: &Arc<Pool>, error: Error) -> Error {
         if let Some(why) = refused_wait(&error) {
-            let (client, pool) = (Arc::clone(&self.client.0), Arc::clone(pool));
+            let (client, pool) = (Arc::clone(&self.client.client), Arc::clone(pool));
             let _ = worker::run(move || client.router().doubt(&pool, &why));
         }
-        super::session::too_few(plan, error, self.client.0.context().service.name())
+        super::session::too_few(plan, error, self.client.client.context().service.name())
     }
 
     fn answered(&self, plan: &Plan<'_>, pool: &Arc<Pool>, reply: Reply) -> Result<Reply> {
