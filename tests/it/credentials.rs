@@ -179,7 +179,7 @@ fn user_and_password_change_together_for_calls_sessions_subscriptions_and_sentin
     sentinel.configure_all(&config(&[("auth.username", "cyd"), ("auth.password", "three")])).expect("dynamic options");
     assert_eq!(line.says(&["SET k w"], CallFlags::ATOMIC), ["[\"OK\"]"]);
     assert_eq!(line.says(&["ACL WHOAMI"], 0), ["cyd"]);
-    // Who has logged in by itself stays who it is.
+    // A session that logged in by itself keeps its user.
     assert_eq!(line.says(&["AUTH bea two"], 0), ["OK"]);
     sentinel.configure("auth.password", "three").expect("a dynamic option");
     assert_eq!(line.says(&["ACL WHOAMI"], 0), ["bea"]);

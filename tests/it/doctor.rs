@@ -259,7 +259,7 @@ fn a_cause_is_told_without_what_only_follows_from_it() {
     assert!(said.text.contains("its announced address leads nowhere") && !said.text.contains("RESET"), "{}", said.text);
 }
 
-/// The users of docs/permissions.md are enough for everything that the doctor asks.
+/// The doctor needs no permission that the users of docs/permissions.md do not have.
 #[test]
 fn the_users_of_the_page_see_everything() {
     let page = std::fs::read_to_string(crate::installed::root().join("docs/permissions.md")).expect("the page");
