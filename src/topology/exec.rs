@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::{AdminCommand, Effect, To};
+use super::admin_call::AdminCall;
 use super::answer::{self, Peer};
-use super::errand::Errand;
 use super::identity::{Identity, Speaker};
 use super::report;
 use super::round::Asked;
@@ -47,7 +47,7 @@ pub(super) struct Asking<'a> {
     settings: Arc<Settings>,
     deadline: Deadline,
     /// Of a submitted call, which may be ended from outside.
-    errand: Option<&'a Errand>,
+    admin_call: Option<&'a AdminCall>,
 }
 
 impl Asking<'_> {
@@ -57,11 +57,11 @@ impl Asking<'_> {
     }
 
     fn open(&self, announced: &Endpoint) -> Result<Conn> {
-        self.errand.map_or(Ok(()), Errand::check)?;
+        self.admin_call.map_or(Ok(()), AdminCall::check)?;
         let endpoint = self.settings.sentinel.address_map.apply(announced);
         let options = ConnectOptions::of_sentinel(&self.settings.sentinel);
         Conn::open_noted(&endpoint, &options, self.deadline, &|socket| {
-            self.errand.iter().for_each(|errand| errand.watch(socket));
+            self.admin_call.iter().for_each(|admin_call| admin_call.watch(socket));
         })
     }
 }
@@ -85,7 +85,7 @@ impl<'a> Deref for Caller<'a> {
 impl Caller<'_> {
     /// Sends the command, and waits for its reply until then.
     fn exchange(&self, conn: &mut Conn, until: Deadline) -> std::result::Result<Reply, Failure> {
-        self.errand.iter().for_each(|errand| errand.note_sent());
+        self.admin_call.iter().for_each(|admin_call| admin_call.note_sent());
         let sent = conn.exchange(&mut [IoSlice::new(&self.bytes)], Want::One, None, until);
         sent.map_err(|failed| Failure { sent: failed.sent >= self.bytes.len(), error: failed.error })
     }
@@ -150,8 +150,8 @@ impl Sentinel {
         Ok(command)
     }
 
-    pub(super) fn asking<'a>(&self, deadline: Deadline, errand: Option<&'a Errand>) -> Asking<'a> {
-        Asking { settings: self.settings(), deadline, errand }
+    pub(super) fn asking<'a>(&self, deadline: Deadline, admin_call: Option<&'a AdminCall>) -> Asking<'a> {
+        Asking { settings: self.settings(), deadline, admin_call }
     }
 
     /// Runs a command that was looked up.
@@ -194,7 +194,7 @@ impl Sentinel {
             return Err(nobody(SERVICES, failures, asking.deadline));
         }
         if follow {
-            asking.errand.map_or(Ok(()), Errand::check)?;
+            asking.admin_call.map_or(Ok(()), AdminCall::check)?;
             self.follow(&mut rows, asking.deadline);
         }
         let mut out = ReplyBuilder::new();

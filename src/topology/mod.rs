@@ -9,6 +9,7 @@
 //! ARCHITECTURE.md, "The files of topology", has the order of the files: none uses one above it.
 
 mod admin;
+mod admin_call;
 mod announced;
 mod answer;
 mod asker;
@@ -17,7 +18,6 @@ mod command;
 mod connections;
 mod deployment;
 mod discovery;
-mod errand;
 mod events;
 mod exec;
 mod failover;

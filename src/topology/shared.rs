@@ -11,9 +11,9 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::admin_call::AdminCalls;
 use super::cause::{Cause, Why};
 use super::connections::ConnectionChange;
-use super::errand::Errands;
 use super::peers::SentinelList;
 use super::source::Source;
 use super::watch::{Degraded, TopologyEvent, Watchers};
@@ -55,7 +55,7 @@ pub(super) struct Shared {
     buried: Lock<Vec<ClientFigures>>,
     /// Connections that are still to be told of.
     news: Lock<News>,
-    errands: Arc<Errands>,
+    admin_calls: Arc<AdminCalls>,
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl Shared {
             children: Lock::new(Rank::Children, HashMap::new()),
             buried: Lock::new(Rank::Buried, Vec::new()),
             news: Lock::new(Rank::News, News::default()),
-            errands: Errands::new(),
+            admin_calls: AdminCalls::new(),
         })
     }
 
@@ -134,8 +134,8 @@ impl Shared {
     }
 
     /// The commands that were submitted and are under way.
-    pub(super) fn errands(&self) -> &Arc<Errands> {
-        &self.errands
+    pub(super) fn admin_calls(&self) -> &Arc<AdminCalls> {
+        &self.admin_calls
     }
 
     /// Marks the handle as closed.

@@ -2,12 +2,12 @@
 //!
 //! Guarantees: a submit never waits; what is refused here has no completion, everything else exactly one. A worker that may wait for the
 //! network carries each of them; for one handle, and for one address, two at a time, so that Sentinels that hang hold up neither another
-//! address nor another handle. Leaves to others: the commands (exec), and what ends them early (errand).
+//! address nor another handle. Leaves to others: the commands (exec), and what ends them early (admin_call).
 
 use std::sync::Arc;
 
 use super::admin::To;
-use super::errand::{Carried, Errand};
+use super::admin_call::{AdminCall, Carried};
 use super::exec::{SERVICES, check_time};
 use super::sentinel::Sentinel;
 use super::shared::closed;
@@ -69,7 +69,7 @@ impl Sentinel {
 
     /// Lets submitted commands end until the deadline, and ends the others.
     pub fn close_submitted(&self, deadline: Deadline) -> Result<()> {
-        let ended = self.shared().errands().close(deadline);
+        let ended = self.shared().admin_calls().close(deadline);
         if ended == 0 {
             return Ok(());
         }
@@ -95,28 +95,28 @@ impl Sentinel {
         };
         let Described { what, reads, bytes } = described;
         let mut credits = queue.reserve_bytes(token, 1, bytes, self.settings().client.submit_bytes)?;
-        let errands = self.shared().errands();
-        let errand = errands.add(what, reads, deadline, &mut credits).ok_or_else(closed)?;
-        let source: Arc<dyn Source> = Arc::clone(errands) as Arc<dyn Source>;
+        let admin_calls = self.shared().admin_calls();
+        let admin_call = admin_calls.add(what, reads, deadline, &mut credits).ok_or_else(closed)?;
+        let source: Arc<dyn Source> = Arc::clone(admin_calls) as Arc<dyn Source>;
         queue.attach(&source);
         if let Some(left) = deadline.left() {
-            let late = Arc::downgrade(&errand);
+            let late = Arc::downgrade(&admin_call);
             // Without a thread for it, and so for the command, the command ends below.
-            let _ = worker::after(left, Arc::downgrade(&errand), move || {
-                late.upgrade().iter().for_each(Errand::expire);
+            let _ = worker::after(left, Arc::downgrade(&admin_call), move || {
+                late.upgrade().iter().for_each(AdminCall::expire);
             });
         }
-        let (sentinel, own) = (Arc::clone(self), Arc::clone(&errand));
+        let (sentinel, own) = (Arc::clone(self), Arc::clone(&admin_call));
         let job = move || Carried(own).run(&sentinel, &task, deadline);
         if let Err(error) = worker::dial(host, false, job) {
             let error = Error::from_io(Status::Io, "no thread to carry a submitted command", &error);
-            errand.stop(error.with_flags(flags::RETRYABLE));
+            admin_call.stop(error.with_flags(flags::RETRYABLE));
         }
         Ok(())
     }
 
-    fn carry(self: &Arc<Self>, task: &Task, deadline: Deadline, errand: &Errand) -> Result<Reply> {
-        let asking = self.asking(deadline, Some(errand));
+    fn carry(self: &Arc<Self>, task: &Task, deadline: Deadline, admin_call: &AdminCall) -> Result<Reply> {
+        let asking = self.asking(deadline, Some(admin_call));
         match task {
             Task::Services { follow } => self.list_services(*follow, &asking),
             Task::Command { words, address, all, typed } => {

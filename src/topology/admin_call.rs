@@ -18,17 +18,17 @@ use crate::time::Deadline;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One submitted command.
-pub(super) struct Errand {
+pub(super) struct AdminCall {
     /// Its name for messages.
     what: String,
     /// Running it twice does no harm.
     reads: bool,
     deadline: Deadline,
-    state: Lock<ErrandState>,
-    all: Weak<Errands>,
+    state: Lock<AdminCallState>,
+    all: Weak<AdminCalls>,
 }
 
-struct ErrandState {
+struct AdminCallState {
     /// Until it has ended.
     credit: Option<Reservation>,
     /// A thread carries it out.
@@ -39,7 +39,7 @@ struct ErrandState {
     socket: Option<Arc<Socket>>,
 }
 
-impl Errand {
+impl AdminCall {
     /// Notes that a thread carries it out; false: it has ended.
     pub(super) fn begin(&self) -> bool {
         let mut state = self.state.lock();
@@ -121,7 +121,7 @@ impl Errand {
 }
 
 /// Carries a command: dropped without an outcome, as by a panic, it ends the command all the same.
-pub(super) struct Carried(pub(super) Arc<Errand>);
+pub(super) struct Carried(pub(super) Arc<AdminCall>);
 
 impl Drop for Carried {
     fn drop(&mut self) {
@@ -135,20 +135,20 @@ impl Drop for Carried {
 }
 
 /// All that a handle has under way.
-pub(super) struct Errands {
+pub(super) struct AdminCalls {
     list: Lock<List>,
     ended: Condvar,
 }
 
 #[derive(Default)]
 struct List {
-    open: Vec<Arc<Errand>>,
+    open: Vec<Arc<AdminCall>>,
     closed: bool,
 }
 
-impl Errands {
+impl AdminCalls {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { list: Lock::new(Rank::Errands, List::default()), ended: Condvar::new() })
+        Arc::new(Self { list: Lock::new(Rank::AdminCalls, List::default()), ended: Condvar::new() })
     }
 
     /// Takes a command in, for which room was reserved; `None`: the handle is closed.
@@ -158,16 +158,17 @@ impl Errands {
         reads: bool,
         deadline: Deadline,
         credits: &mut Credits,
-    ) -> Option<Arc<Errand>> {
+    ) -> Option<Arc<AdminCall>> {
         let mut list = self.list.lock();
         if list.closed {
             return None;
         }
-        let state = ErrandState { credit: credits.next_of(usize::MAX), is_begun: false, is_sent: false, socket: None };
-        let state = Lock::new(Rank::Errand, state);
-        let errand = Arc::new(Errand { what, reads, deadline, state, all: Arc::downgrade(self) });
-        list.open.push(Arc::clone(&errand));
-        Some(errand)
+        let state =
+            AdminCallState { credit: credits.next_of(usize::MAX), is_begun: false, is_sent: false, socket: None };
+        let state = Lock::new(Rank::AdminCall, state);
+        let admin_call = Arc::new(AdminCall { what, reads, deadline, state, all: Arc::downgrade(self) });
+        list.open.push(Arc::clone(&admin_call));
+        Some(admin_call)
     }
 
     /// Takes no more, lets those under way end until the deadline, and ends the others. Returns how many these were.
@@ -179,12 +180,14 @@ impl Errands {
         }
         let left = list.open.clone();
         drop(list);
-        let ended = |errand: &&Arc<Errand>| errand.stop(errand.error(Status::Closed, "the sentinel handle was closed"));
+        let ended = |admin_call: &&Arc<AdminCall>| {
+            admin_call.stop(admin_call.error(Status::Closed, "the sentinel handle was closed"))
+        };
         left.iter().filter(ended).count()
     }
 }
 
-impl Source for Errands {
+impl Source for AdminCalls {
     fn drive(&self) -> Driven {
         Driven::Read
     }
@@ -195,8 +198,10 @@ impl Source for Errands {
 
     fn cancel(&self, queue: usize, token: u64) -> usize {
         let open = self.list.lock().open.clone();
-        let of_token = open.iter().filter(|errand| errand.is(queue, token));
-        let cancelled = |errand: &&Arc<Errand>| errand.stop(errand.error(Status::Cancelled, "cancelled by the caller"));
+        let of_token = open.iter().filter(|admin_call| admin_call.is(queue, token));
+        let cancelled = |admin_call: &&Arc<AdminCall>| {
+            admin_call.stop(admin_call.error(Status::Cancelled, "cancelled by the caller"))
+        };
         of_token.filter(cancelled).count()
     }
 }
