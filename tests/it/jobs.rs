@@ -571,7 +571,7 @@ fn a_consumer_of_a_stream_handles_every_entry_through_a_failover() {
 }
 
 /// The numbers of a line such as `booked 7, unknown 0`.
-fn numbers(line: &str) -> BTreeMap<String, i64> {
+pub(crate) fn numbers(line: &str) -> BTreeMap<String, i64> {
     let pairs = line.split(", ").filter_map(|pair| pair.split_once(' '));
     pairs.map(|(name, number)| (name.to_owned(), number.parse().expect("a number"))).collect()
 }

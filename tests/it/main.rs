@@ -25,6 +25,7 @@ mod administration;
 mod administration_submit;
 mod announced;
 mod bad_input;
+mod beside_hiredis;
 mod c_api;
 mod call_handles;
 mod config_property;
