@@ -1,6 +1,8 @@
 //! What was found: each thing with how bad it is, what it means, and what to change; written for people or as JSON.
 
-use vigie::resp::ReplyBuilder;
+use vigie::resp::{Reply, ReplyBuilder};
+
+use super::terminal;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +88,8 @@ impl Report {
         let mut text = String::new();
         for Finding { severity, code, service, what, means, change } in sorted {
             let about = if service.is_empty() { String::new() } else { format!("{service}: ") };
-            text += &format!("{:<8} {code:<22} {about}{what}\n", severity.word());
+            text += &terminal::line(&format!("{:<8} {code:<22} {about}{what}", severity.word()));
+            text += "\n";
             for (head, line) in [("means", means), ("change", change)].iter().filter(|(_, line)| !line.is_empty()) {
                 text += &format!("{:9}{head}: {line}\n", "");
             }
@@ -120,8 +123,7 @@ impl Report {
             }
             out.end();
         }
-        let json = out.end().end().finish().to_json();
-        json.map_or_else(|error| error.message().to_owned(), |json| text_of(&json, 0))
+        json(&out.end().end().finish())
     }
 }
 
@@ -133,11 +135,17 @@ fn counted(count: usize, word: &str) -> String {
 pub fn failure(why: &str) -> String {
     let mut out = ReplyBuilder::new();
     out.map().text("version").text(env!("CARGO_PKG_VERSION")).text("status").int(3).text("error").text(why).end();
-    out.finish().to_json().map_or_else(|error| error.message().to_owned(), |json| text_of(&json, 0))
+    json(&out.finish())
+}
+
+/// A reply as JSON.
+pub fn json(reply: &Reply) -> String {
+    let json = reply.to_json().map_or_else(|error| error.message().to_owned(), |json| text_of(&json, 0));
+    terminal::json(&json)
 }
 
 /// A value of a reply as text.
-pub fn text_of(reply: &vigie::resp::Reply, id: u32) -> String {
+pub fn text_of(reply: &Reply, id: u32) -> String {
     match reply.bytes(id) {
         Some(text) => String::from_utf8_lossy(text).into_owned(),
         None => reply.int(id).map(|value| value.to_string()).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The timeline: what happens to a deployment, line by line, as the log of the library has it; and a failover that is started on purpose.
 
-use std::io::Write;
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,20 +11,26 @@ use vigie::resp::{Kind, Reply};
 use vigie::time::Deadline;
 use vigie::topology::{Sentinel, To};
 
-use super::Wanted;
-use super::finding::text_of;
-use super::sentinels::field;
+use super::finding::{self, text_of};
+use super::nodes::follows;
+use super::sentinels::{field, maps};
+use super::{Wanted, terminal};
 
 /// Events that may wait to be printed.
 const ROOM: usize = 10_000;
-/// How long a failover may take; Sentinels give one up after their `failover-timeout`.
-const FAILOVER: Duration = Duration::from_secs(60);
+/// How many steps a failover may take; Sentinels give one up after their `failover-timeout`. The replicas then have as long to follow the
+/// new primary, because those that need a full copy take their turns.
+const STEPS: u32 = 12;
+/// How often they are asked.
+const ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// The lines of the log, as they come.
 struct Timeline<'a> {
     queue: Arc<Queue>,
     begun: Instant,
     wanted: &'a Wanted,
+    /// The exit status, once nothing can be printed any more.
+    mute: Cell<Option<u8>>,
 }
 
 impl<'a> Timeline<'a> {
@@ -33,7 +40,7 @@ impl<'a> Timeline<'a> {
         for service in services {
             sentinel.refresh(Some(service), wanted.deadline())?;
         }
-        Ok(Self { queue, begun: Instant::now(), wanted })
+        Ok(Self { queue, begun: Instant::now(), wanted, mute: Cell::new(None) })
     }
 
     /// Prints what comes until then, or until a line is the last one. True: it was.
@@ -53,7 +60,8 @@ impl<'a> Timeline<'a> {
                         }
                     }
                     Ok(Some(count)) => {
-                        eprintln!("{} lines were lost: they came faster than they were printed", text_of(&count, 0))
+                        let count = text_of(&count, 0);
+                        terminal::tell(&format!("{count} lines were lost: they came faster than they were printed"));
                     }
                     _ => {}
                 }
@@ -63,12 +71,15 @@ impl<'a> Timeline<'a> {
 
     fn show(&self, line: &Reply) {
         let text = match self.wanted.json {
-            true => line.to_json().map(|json| text_of(&json, 0)).unwrap_or_default(),
-            false => format!("{:>9.3}s  {}", self.begun.elapsed().as_secs_f64(), sentence(line)),
+            true => finding::json(line),
+            false => {
+                let (after, time) = (self.begun.elapsed().as_secs_f64(), field(line, 0, "time"));
+                terminal::line(&format!("{after:>9.3}s  {time}  {}", sentence(line)))
+            }
         };
-        // A failed write means that the reader of the output is gone.
-        if writeln!(std::io::stdout(), "{text}").is_err() {
-            std::process::exit(0);
+        if self.mute.get().is_none() {
+            let printed = terminal::print(&(text + "\n"));
+            self.mute.set(printed.is_err().then(|| terminal::status(printed, 0)));
         }
     }
 }
@@ -79,35 +90,105 @@ fn sentence(line: &Reply) -> String {
     let mut text = format!("{:<8} {}", field(line, 0, "target"), field(line, 0, "message"));
     let ids: Vec<u32> = line.children(0).collect();
     for pair in ids.chunks_exact(2) {
-        let (key, value) = (text_of(line, pair[0]), text_of(line, pair[1]));
+        let key = text_of(line, pair[0]);
         if !SAID.contains(&key.as_str()) && line.kind(pair[1]) != Kind::Null {
-            text += &format!("  {key}={value}");
+            text += &format!("  {key}={}", value(line, pair[1]));
         }
     }
     text
 }
 
+/// A value as it stands in a line: quoted if its end could not be seen.
+fn value(line: &Reply, id: u32) -> String {
+    match line.kind(id) {
+        Kind::Bool => if line.int(id) == Some(1) { "yes" } else { "no" }.to_owned(),
+        _ => {
+            let text = text_of(line, id);
+            let is_plain = !text.is_empty() && !text.contains(|one: char| one.is_whitespace() || one == '"');
+            if is_plain { text } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+        }
+    }
+}
+
 /// Prints what happens, until the time is over or the program is ended.
 pub fn watch(sentinel: &Arc<Sentinel>, services: &[String], wanted: &Wanted) -> Result<u8> {
     let timeline = Timeline::of(sentinel, services, wanted)?;
-    eprintln!("watching {}", services.join(", "));
-    timeline.print(wanted.span.map_or_else(Deadline::never, Deadline::after), &|_| false);
-    Ok(0)
+    terminal::tell(&format!("watching {}", services.join(", ")));
+    let until = wanted.span.map_or_else(Deadline::never, Deadline::after);
+    timeline.print(until, &|_| timeline.mute.get().is_some());
+    Ok(timeline.mute.get().unwrap_or(0))
 }
 
-/// Starts a failover, and prints what happens until writes pass again.
+/// Starts a failover, and prints what happens until writes pass again and the replicas follow.
 pub fn failover(sentinel: &Arc<Sentinel>, service: &str, wanted: &Wanted) -> Result<u8> {
     let timeline = Timeline::of(sentinel, &[service.to_owned()], wanted)?;
-    let before = field(&sentinel.topology(Some(service))?, 0, "primary");
+    let topology = sentinel.topology(Some(service))?;
+    let before = field(&topology, 0, "primary");
+    let replicas = usable(&topology);
+    let known = addresses(&topology);
     sentinel.exec(&[b"FAILOVER", service.as_bytes()], To::First, false, wanted.deadline())?;
     let is_over =
         |line: &Reply| field(line, 0, "cause") == "switched" || field(line, 0, "cause").starts_with("-failover-abort");
-    timeline.print(Deadline::after(FAILOVER), &is_over);
-    let after = field(&sentinel.refresh(Some(service), wanted.deadline())?, 0, "primary");
+    timeline.print(wanted.steps(STEPS), &is_over);
+    let topology = sentinel.refresh(Some(service), wanted.deadline())?;
+    let after = field(&topology, 0, "primary");
     if after == before {
         let text = format!("{before} is still the primary of {service}: the timeline says how far the failover came");
         return Err(Error::new(Status::NoPrimary, text));
     }
-    eprintln!("{service} has moved from {before} to {after}");
-    Ok(0)
+    terminal::tell(&format!("{service} has moved from {before} to {after}"));
+    let status = timeline.await_replicas(sentinel, &topology, replicas, known);
+    Ok(status.max(timeline.mute.get().unwrap_or(0)))
+}
+
+/// The addresses of the replicas that can be expected to follow: the Sentinels do not miss them.
+fn usable(topology: &Reply) -> Vec<String> {
+    let is_up = |row: &u32| {
+        let is_linked = topology.find(*row, b"link_ok").and_then(|id| topology.int(id)) == Some(1);
+        is_linked && !field(topology, *row, "flags").contains("down")
+    };
+    maps(topology, "replicas").into_iter().filter(is_up).map(|row| field(topology, row, "addr")).collect()
+}
+
+/// Each address of each node.
+fn addresses(topology: &Reply) -> BTreeSet<String> {
+    let rows = std::iter::once(0).chain(maps(topology, "replicas"));
+    rows.flat_map(|row| ["primary", "addr", "announced"].map(|key| field(topology, row, key))).collect()
+}
+
+impl Timeline<'_> {
+    /// Prints what happens until these replicas follow the new primary, and returns the exit status.
+    fn await_replicas(
+        &self,
+        sentinel: &Arc<Sentinel>,
+        topology: &Reply,
+        mut replicas: Vec<String>,
+        mut others: BTreeSet<String>,
+    ) -> u8 {
+        let [primary, announced] = ["primary", "announced"].map(|key| field(topology, 0, key));
+        others.retain(|addr| *addr != primary && *addr != announced);
+        replicas.retain(|addr| *addr != primary);
+        let all = replicas.len();
+        let settings = sentinel.settings();
+        let until = self.wanted.steps(STEPS);
+        loop {
+            let mut missing = Vec::new();
+            for addr in replicas {
+                if let Err(why) = follows(&settings, &addr, topology, &others, self.wanted) {
+                    missing.push((addr, why));
+                }
+            }
+            if missing.is_empty() || until.is_over() {
+                terminal::tell(&format!("{} of {all} replicas follow it", all - missing.len()));
+                let found = u8::from(!missing.is_empty());
+                for (addr, why) in missing {
+                    let seconds = until.elapsed().as_secs();
+                    terminal::tell(&format!("after {seconds} s {addr} does not follow {primary}: {why}"));
+                }
+                return found;
+            }
+            replicas = missing.into_iter().map(|(addr, _)| addr).collect();
+            self.print(Deadline::after(ASKED_EVERY), &|_| false);
+        }
+    }
 }

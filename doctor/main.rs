@@ -8,10 +8,11 @@ mod finding;
 mod live;
 mod nodes;
 mod sentinels;
+mod terminal;
 mod writes;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ vigie-doctor looks at a deployment under Sentinel and says what is wrong with it
   --json             one JSON object in place of text; with --watch one for each line
   --watch            a timeline of what happens, until Ctrl-C
   --for SECONDS      with --watch: ends after this time
-  --force-failover   starts a failover of the service and shows its timeline; does nothing without --yes
+  --force-failover   starts a failover of the service and shows its timeline until the replicas follow; does nothing without --yes
   --yes              means it
   --timeout SECONDS  how long each step may take (5)
   --help, --version
@@ -59,33 +60,46 @@ pub struct Wanted {
 impl Wanted {
     /// For each step.
     pub fn deadline(&self) -> Deadline {
-        Deadline::after(self.timeout.unwrap_or(Duration::from_secs(5)))
+        self.steps(1)
+    }
+
+    /// For what takes several steps.
+    pub fn steps(&self, count: u32) -> Deadline {
+        Deadline::after(self.timeout.unwrap_or(Duration::from_secs(5)) * count)
     }
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|one| one == "--help" || one == "-h") {
-        print!("{HELP}");
-        return ExitCode::SUCCESS;
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    ExitCode::from(answer(&arguments))
+}
+
+/// Does what was asked for, and returns the exit status.
+fn answer(arguments: &[OsString]) -> u8 {
+    let has = |flag: &str| arguments.iter().any(|one| one == flag);
+    if has("--help") || has("-h") {
+        return terminal::status(terminal::print(HELP), 0);
     }
-    if arguments.iter().any(|one| one == "--version") {
-        println!("vigie-doctor {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    if has("--version") {
+        return terminal::status(terminal::print(&format!("vigie-doctor {}\n", env!("CARGO_PKG_VERSION"))), 0);
     }
-    let done = read(&arguments).and_then(|wanted| {
+    let done = texts(arguments).and_then(|arguments| read(&arguments)).and_then(|wanted| {
         run(&wanted).map_err(|error| format!("{} ({})", error.message(), error.status().info().name))
     });
-    match done {
-        Ok(status) => ExitCode::from(status),
-        Err(why) => {
-            if arguments.iter().any(|one| one == "--json") {
-                println!("{}", finding::failure(&why));
-            }
-            eprintln!("vigie-doctor cannot look: {why}");
-            ExitCode::from(3)
-        }
-    }
+    done.unwrap_or_else(|why| {
+        let told = if has("--json") { terminal::print(&(finding::failure(&why) + "\n")) } else { Ok(()) };
+        terminal::tell(&format!("vigie-doctor cannot look: {why}"));
+        terminal::status(told, terminal::COULD_NOT)
+    })
+}
+
+/// The arguments as texts. One that is none is not shown, because it may be a password.
+fn texts(arguments: &[OsString]) -> std::result::Result<Vec<String>, String> {
+    let text = |(place, argument): (usize, &OsString)| {
+        let text = argument.to_str().map(str::to_owned);
+        text.ok_or_else(|| format!("argument {} is not UTF-8: bytes of a URI are written as %XX", place + 1))
+    };
+    arguments.iter().enumerate().map(text).collect()
 }
 
 fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
@@ -98,15 +112,20 @@ fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
             "--watch" => wanted.watch = true,
             "--force-failover" => wanted.failover = true,
             "--yes" => wanted.yes = true,
-            "--for" => wanted.span = Some(seconds(&value()?)?),
-            "--timeout" => wanted.timeout = Some(seconds(&value()?)?),
+            "--for" => wanted.span = Some(seconds(argument, &value()?)?),
+            "--timeout" => wanted.timeout = Some(seconds(argument, &value()?)?),
             "--set" => {
                 let pair = value()?;
                 // The value may be a password: it is not shown.
                 let (key, value) = pair.split_once('=').ok_or("--set needs KEY=VALUE (--help)")?;
                 wanted.options.push((key.to_owned(), value.to_owned()));
             }
-            flag if flag.starts_with('-') => return Err(format!("unknown option {flag} (--help)")),
+            flag if flag.starts_with('-') => {
+                // Behind its name may be a password.
+                let end =
+                    if flag.starts_with("--") { flag.find('=') } else { flag.char_indices().nth(2).map(|two| two.0) };
+                return Err(format!("unknown option {} (--help)", &flag[..end.unwrap_or(flag.len())]));
+            }
             uri if wanted.uri.is_empty() => uri.clone_into(&mut wanted.uri),
             _ => return Err("more than one URI (--help)".to_owned()),
         }
@@ -121,11 +140,11 @@ fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
     }
 }
 
-fn seconds(text: &str) -> std::result::Result<Duration, String> {
+fn seconds(flag: &str, text: &str) -> std::result::Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("{text:?} is no number of seconds between 0.001 and 86400"))
+        .ok_or_else(|| format!("{flag} needs a number of seconds between 0.001 and 86400 behind it"))
 }
 
 fn run(wanted: &Wanted) -> Result<u8> {
@@ -153,9 +172,7 @@ fn run(wanted: &Wanted) -> Result<u8> {
     }
     let report = look(&sentinel, &settings, wanted)?;
     let text = if wanted.json { report.json() + "\n" } else { report.text() };
-    // A failed write is ignored: the exit status carries the result, too.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(report.status())
+    Ok(terminal::status(terminal::print(&text), report.status()))
 }
 
 /// The service of the URI, or all of the deployment.

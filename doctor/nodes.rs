@@ -295,6 +295,43 @@ fn change_of_down(topology: &Reply, row: u32) -> &'static str {
     }
 }
 
+/// Whether the node at this address follows the primary of the topology, and none of these others; if not, why.
+pub fn follows(
+    settings: &Settings,
+    addr: &str,
+    topology: &Reply,
+    others: &BTreeSet<String>,
+    wanted: &Wanted,
+) -> Result<(), String> {
+    let open = |addr: &str| {
+        let endpoint = Endpoint::parse(addr, DATA_PORT)?;
+        Conn::open(&endpoint, &ConnectOptions::of_node(&settings.client, Expect::Any), wanted.deadline())
+    };
+    let said = |error: Error| error.message().to_owned();
+    let mut conn = open(addr).map_err(said)?;
+    let role = ask(&mut conn, &["ROLE"], wanted)?;
+    let [word, host, port] = ["role", "host", "port"].map(|key| field(&role, 0, key));
+    if matches!(word.as_str(), "master" | "primary") {
+        return Err("it says that it is a primary".into());
+    }
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let named = format!("{host}:{port}");
+    let [primary, announced] = ["primary", "announced"].map(|key| field(topology, 0, key));
+    if named == primary || named == announced {
+        return Ok(());
+    }
+    let stray = Err(format!("it follows {named}"));
+    if others.contains(&named) {
+        return stray;
+    }
+    // It may know the primary by another name; the number of the data set is the same then.
+    let data_set =
+        |conn: &mut Conn| ask(conn, &["INFO", "replication"], wanted).map(|info| field(&info, 0, "master_replid"));
+    let own = data_set(&mut conn)?;
+    let theirs = data_set(&mut open(&primary).map_err(said)?)?;
+    if !own.is_empty() && own == theirs { Ok(()) } else { stray }
+}
+
 /// What a replica says of itself; false: no write reaches it.
 fn as_replica(conn: &mut Conn, node: &Node, unfit: &str, wanted: &Wanted, report: &mut Report) -> bool {
     let mut is_replica = true;

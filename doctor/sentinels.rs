@@ -287,7 +287,7 @@ fn peers(masters: &Answers, report: &mut Report) {
     let present = masters.values().filter(|one| one.is_ok()).count() as i64;
     let counts = masters.iter().filter_map(|(at, one)| {
         let one = one.as_ref().ok()?;
-        Some((at, one.find(0, b"num-other-sentinels").and_then(|id| one.int(id))? + 1))
+        Some((at, one.find(0, b"num-other-sentinels").and_then(|id| one.int(id))?.saturating_add(1)))
     });
     let Some((at, most)) = counts.max_by_key(|(_, count)| *count) else { return };
     if most > present {

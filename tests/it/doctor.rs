@@ -3,7 +3,10 @@
 use crate::calls::SERVICE;
 use crate::support;
 
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -433,6 +436,15 @@ fn a_failover_is_started_only_on_purpose_and_the_timelines_show_it() {
     let forced = ask(&d.sentinel_uri(), &["--force-failover", "--yes"]);
     assert_eq!(forced.status, 0, "{}{}", forced.text, forced.errors);
     assert!(forced.errors.contains(&format!("{SERVICE} has moved from {old} to ")), "{}", forced.errors);
+    assert!(forced.errors.contains("1 of 1 replicas follow it"), "{}", forced.errors);
+    let new = d.settled_primary(SERVICE).addr();
+    let replica = d.replica_nodes(SERVICE).into_iter().find(|node| ![&old, &new].contains(&&node.addr()));
+    assert_eq!(followed(&replica.expect("three nodes")), new);
+    // The time of the day stands beside the seconds, and values are for people.
+    let held = forced.text.lines().find(|line| line.contains("writes are held back")).expect("a line");
+    let words: Vec<&str> = held.split_whitespace().collect();
+    assert!(words[0].ends_with('s') && words[1].starts_with("20") && words[1].ends_with('Z'), "{held}");
+    assert!(held.contains("  on=yes  reason=\"") && !held.contains("on=1"), "{held}");
     for part in ["writes are held back", "the service has another primary", "writes pass again"] {
         assert!(forced.text.contains(part), "{part} in {}", forced.text);
     }
@@ -442,6 +454,151 @@ fn a_failover_is_started_only_on_purpose_and_the_timelines_show_it() {
     );
     watching.kill().expect("it runs");
     watching.wait().expect("it ends");
+}
+
+/// The primary that a node follows by its own account.
+fn followed(node: &Node) -> String {
+    let role = node.cmd(&["ROLE"]);
+    format!("{}:{}", role.items()[1].text(), role.items()[2].int().expect("a port"))
+}
+
+#[test]
+fn a_replica_that_does_not_follow_the_new_primary_is_named() {
+    let d = Deployment::new("doctor-stray").start();
+    let stray = d.replica_nodes(SERVICE).remove(0);
+    d.sentinel_debug("info-period", 100);
+    stray.cmd(&["CONFIG", "SET", "replica-priority", "0"]);
+    // It stays with the primary that there was, because the Sentinels may not turn it around.
+    stray.cmd(&["ACL", "SETUSER", "default", "-slaveof", "-replicaof"]);
+    eventually("each Sentinel knows that it is not to be promoted", SOON, || {
+        d.sentinel_nodes().iter().all(|one| {
+            let told = one.cmd(&["SENTINEL", "REPLICAS", SERVICE]);
+            let of = |entry: &&Value| entry.field("name") == Some(stray.addr());
+            let entry = told.items().iter().find(of).expect("it is listed");
+            entry.field("slave-priority").as_deref() == Some("0")
+        })
+    });
+    let said = ask(&d.sentinel_uri(), &["--force-failover", "--yes", "--timeout", "1"]);
+    assert!(said.errors.contains("0 of 1 replicas follow it"), "{}{}", said.text, said.errors);
+    assert!(
+        said.errors.contains(&format!("{} does not follow {}", stray.addr(), d.primary(SERVICE))),
+        "{}",
+        said.errors
+    );
+    assert_eq!(said.status, 1);
+}
+
+/// Nothing but line ends may command a terminal.
+#[track_caller]
+fn is_harmless(text: &str) {
+    let commands = |one: char| one != '\n' && (one.is_control() || ['\u{202e}', '\u{2028}'].contains(&one));
+    assert!(!text.contains(commands), "{text:?}");
+}
+
+#[test]
+fn what_a_server_says_commands_no_terminal_and_makes_no_line() {
+    const BAD: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\u{2028}\u{7f}";
+    let (p, watch) = three();
+    let lost = refuse().addr();
+    let version = format!("# Server\r\nredis_version:9{BAD}\nforged:1\r\n");
+    for one in &watch {
+        one.fault("SENTINEL CKQUORUM", Fault::Error(format!("NOQUORUM {BAD}")));
+        one.fault("INFO", Fault::Reply(Value::bulk(&version)));
+        one.service(SERVICE, |state| {
+            state.add_replica(&lost);
+            state.replicas[0].flags = format!("slave,s_down,{BAD}\nok       node_reached           forged");
+        });
+    }
+    p.fault("ROLE", Fault::Error(format!("NOPERM {BAD}")));
+    let said = ask(&uri(&watch), &[]);
+    said.has("fault", "no_quorum", "NOQUORUM \\u{1b}[2J\\u{1b}]0;owned\\u{7}\\u{9b}31m\\u{202e}\\u{2028}\\u{7f}");
+    said.has("warning", "replica_down", "\\nok ");
+    assert!(!said.text.lines().any(|line| line.starts_with("ok") && line.ends_with("forged")), "{}", said.text);
+    is_harmless(&said.text);
+    let json = ask(&uri(&watch), &["--json"]);
+    is_harmless(&json.text);
+    assert!(json.text.contains("NOQUORUM \\u001b[2J") && json.text.contains("\\u009b31m\\u202e"), "{}", json.text);
+    // What a Sentinel announces, as it comes.
+    let mut watching = doctor().arg(uri(&watch)).arg("--watch").stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let up = |line: &String| line.contains("the Sentinel is listened to");
+    assert_eq!(lines.by_ref().filter(up).take(3).count(), 3);
+    watch[0].publish(&format!("+odd{BAD}"), &format!("master {SERVICE} {}", p.addr().replace(':', " ")));
+    let heard = lines.find(|line| line.contains("+odd") && line.contains("\\u{1b}[2J")).expect("it is told");
+    is_harmless(&heard);
+    watching.kill().expect("it runs");
+    watching.wait().expect("it ends");
+    // Also where it could not look.
+    watch.iter().for_each(|one| one.fault("SENTINEL", Fault::Error(format!("ERR {BAD}"))));
+    let said = ask(&format!("{}&x{BAD}=1", uri(&watch)), &["--watch", "--for", "0.1"]);
+    assert_eq!(said.status, 3, "{}", said.text);
+    is_harmless(&said.errors);
+}
+
+#[test]
+fn the_greatest_numbers_of_a_server_end_no_run() {
+    let (p, watch) = three();
+    for (number, one) in [i64::MAX, i64::MIN, i64::MAX].into_iter().zip(&watch) {
+        let (host, port) = fake_sentinel::split(&p.addr());
+        let number = number.to_string();
+        let numbers = ["num-other-sentinels", "num-slaves", "quorum", "config-epoch", "down-after-milliseconds"];
+        let fields = [("name", SERVICE), ("ip", &host), ("port", &port.to_string()), ("flags", "master")];
+        let fields = fields.into_iter().chain(numbers.map(|key| (key, number.as_str())));
+        one.fault("SENTINEL MASTER", Fault::Reply(Value::fields(fields)));
+        let info = format!("# Server\r\nredis_version:{number}.{number}\r\nsentinel_tilt_since_seconds:{number}\r\n");
+        one.fault("INFO", Fault::Reply(Value::bulk(info)));
+    }
+    p.fault(
+        "ROLE",
+        Fault::Reply(Value::Array(vec![Value::bulk("master"), Value::Int(i64::MIN), Value::Array(vec![])])),
+    );
+    let said = ask(&uri(&watch), &["--set", "replica.max_lag=1"]);
+    said.has("warning", "dead_sentinels", "counts 9223372036854775807 Sentinels");
+    assert_eq!((said.status, said.errors.as_str()), (2, ""), "{}", said.text);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_has_an_exit_status() {
+    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").expect("/dev/full"));
+    let (_p, watch) = three();
+    let uri = uri(&watch);
+    let runs: [&[&str]; 6] =
+        [&["--help"], &["--version"], &["--json"], &[&uri], &[&uri, "--json"], &[&uri, "--watch", "--for", "60"]];
+    for arguments in runs {
+        let output = doctor().args(arguments).stdout(full()).output().expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(3) && told.contains("cannot write to its output"),
+            "{arguments:?}: {output:?}"
+        );
+        let deaf = doctor().args(arguments).stdout(full()).stderr(full()).status().expect("it starts");
+        assert_eq!(deaf.code(), Some(3), "{arguments:?}");
+        // A reader that has seen enough changes nothing.
+        let expected = match arguments {
+            ["--json"] => 3,
+            [_] | [_, "--json"] if arguments[0] == uri => 2,
+            _ => 0,
+        };
+        let mut left = doctor().args(arguments).stdout(Stdio::piped()).stderr(full()).spawn().expect("it starts");
+        drop(left.stdout.take());
+        assert_eq!(left.wait().expect("it ends").code(), Some(expected), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_not_repeated() {
+    for arguments in [
+        vec![OsStr::from_bytes(b"redis-sentinel://me:s3cr\xffet@h/m")],
+        vec![OsStr::new("--json"), OsStr::new("redis-sentinel://h/m"), OsStr::from_bytes(b"--set=s3cr\xffet")],
+        vec![OsStr::new("redis-sentinel://h/m"), OsStr::new("--set=auth.password=s3cret")],
+        vec![OsStr::new("redis-sentinel://h/m"), OsStr::new("-as3cret")],
+        vec![OsStr::new("--timeout"), OsStr::new("redis-sentinel://:s3cret@h/m")],
+    ] {
+        let output = doctor().args(&arguments).output().expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {told}");
+        assert!(told.contains("vigie-doctor cannot look: ") && !told.contains("s3cr"), "{arguments:?}: {told}");
+    }
 }
 
 /// A page that shows what the program does not say misleads.
