@@ -954,8 +954,8 @@ vigie_status vigie_sentinel_metrics(vigie_sentinel *sentinel,
  * vigie_sentinel_refresh() names it, without a call, and until the watch ends, even if nobody uses it any more. The first
  * primary of a service that was unknown is a NOTICE (+monitor), because nothing was switched. Every event's reply is a MAP.
  * EVENTS.md lists the kinds, the keys of their maps, and the values of the key cause, which gives the reason in a form that a
- * program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to; VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE: service,
- * on, held_ms; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned);
+ * program can act on: VIGIE_EVENT_TOPOLOGY: service, from, to, gap_ms; VIGIE_EVENT_NOTICE: service, primary; VIGIE_EVENT_FENCE:
+ * service, on, held_ms; VIGIE_EVENT_DEGRADED: on; VIGIE_EVENT_REPLICA: service, replica, fit (NULL: it was only mentioned);
  * VIGIE_EVENT_SENTINEL: sentinel, up (NULL: it was only mentioned); VIGIE_EVENT_CONNECTION: service, node, open.
  * VIGIE_EVENT_LOG, which VIGIE_EVENT_ALL does not contain, gives the lines that the option log.level admits.
  *

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stats;
 use crate::config::{ClientSettings, Config};
@@ -148,6 +148,10 @@ impl Child for Shared {
         self.router.renew();
         self.submitter.wake();
         self.subscriptions.changed();
+    }
+
+    fn silent_since(&self) -> Option<Instant> {
+        self.router.silent_since()
     }
 
     /// A connection is taken only while calls are running, because they are certain to use it.

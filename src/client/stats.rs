@@ -174,8 +174,8 @@ const SERVICE: &[Field<ServiceRow>] = &[
         "last_gap_ms",
         Int(|of| ms(of.tolls.last_gap)),
         "ms",
-        "How long the last failover took: from its first sign (a word of a Sentinel that raises the fence, or a connection to the primary \
-         that failed) until the new primary was used; 0 before the first.",
+        "How long the last failover took: from its first sign (a call that the primary did not answer any more, a connection to it that \
+         failed, or a word of a Sentinel that raises the fence) until the new primary was used; 0 before the first.",
     ),
     field("gaps_ms", Int(|of| ms(of.tolls.gaps)), "ms", "How long all of them took, together."),
     field(

@@ -241,6 +241,12 @@ impl Lane {
         if st.is_quiet() { st.unused_since.unwrap_or(st.last_received).elapsed() } else { Duration::ZERO }
     }
 
+    /// When something was last received; and since when replies are due without a sign of life, if they are.
+    pub fn silence(&self) -> (Instant, Option<Instant>) {
+        let st = self.lock();
+        (st.last_received, st.silent_since().filter(|_| st.dead.is_none()))
+    }
+
     /// Sends a PING if nothing was received for `silent`, without waiting for the answer. [`Lane::check`] reads the answer, or ends
     /// the lane when none comes, before a caller meets a host that has vanished.
     pub fn ask_for_life(&self, silent: Duration) {
@@ -408,6 +414,7 @@ impl Lane {
         match st.silent_beyond(self.settings.silent) {
             Some(silent) if st.dead.is_none() && !self.has_signs_of_life(&st) => {
                 let text = format!("{} sent nothing for {} ms with replies due", self.endpoint, silent.as_millis());
+                st.silent_since().into_iter().for_each(|since| self.wire.note_silence(since));
                 self.kill(st, Error::new(Status::Timeout, text))
             }
             _ => st,

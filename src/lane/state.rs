@@ -305,10 +305,15 @@ impl LaneState {
         self.srtt_us
     }
 
+    /// Since when replies are due without a sign of life.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        Some(self.head_sent()?.max(self.last_received))
+    }
+
     /// How long the peer has been silent with replies due, if that is longer than it may be (rule 14): twice the timeout of the
     /// first unit that has one, and at least `least`. Later entries do not count: the server has not reached them yet.
     pub(super) fn silent_beyond(&self, least: Duration) -> Option<Duration> {
-        let silent = self.head_sent()?.max(self.last_received).elapsed();
+        let silent = self.silent_since()?.elapsed();
         if silent < least {
             return None;
         }

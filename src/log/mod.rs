@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 
@@ -24,6 +24,8 @@ use crate::queue::kind;
 use crate::resp::fields::{self, Field, MapInfo, Value::Text, field};
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::descriptor::Kept;
+use crate::sys::rank::Rank;
+use crate::sys::sync::Lock;
 
 pub use lines::Head;
 use outlet::Outlet;
@@ -65,6 +67,8 @@ pub struct Log {
     /// Gives a line to the queues that watch the log. Must not wait.
     tell: Box<dyn Fn(Reply) + Send + Sync>,
     outlet: ArcSwapOption<Outlet>,
+    /// Held from the time of a line until it has its place.
+    order: Lock<()>,
     me: Weak<Self>,
 }
 
@@ -87,7 +91,13 @@ impl Log {
         let level = AtomicU8::new(settings.level as u8);
         Arc::new_cyclic(|me: &Weak<Self>| {
             let outlet = kept.map(|kept| Outlet::new(kept, settings.format, Weak::clone(me)));
-            Self { level, tell: Box::new(tell), outlet: ArcSwapOption::new(outlet), me: Weak::clone(me) }
+            Self {
+                level,
+                tell: Box::new(tell),
+                outlet: ArcSwapOption::new(outlet),
+                order: Lock::new(Rank::LogLines, ()),
+                me: Weak::clone(me),
+            }
         })
     }
 
@@ -97,12 +107,14 @@ impl Log {
         level as u8 <= self.level.load(Ordering::Relaxed)
     }
 
-    /// Writes a line. Must not be called with a lock held that stands below those of the watches.
+    /// Writes a line: lines stand in the order of their times. Must not be called with a lock held that stands below this order.
     pub fn write(&self, head: Head, rest: Rest<'_>) {
         if self.admits(head.level) {
-            let line = line(head, rest);
+            let _order = self.order.lock();
+            let at = now();
+            let line = line(head, at, rest);
             if let Some(outlet) = &*self.outlet.load() {
-                outlet.push(&line);
+                outlet.push(&line, at);
             }
             (self.tell)(line);
         }
@@ -133,7 +145,8 @@ impl Log {
 
     /// Nothing can be written to the descriptor any more. Only the queues can be told.
     fn tell_over(&self, number: RawFd, error: &io::Error) {
-        (self.tell)(line(lines::FD_OVER, &|out| {
+        let _order = self.order.lock();
+        (self.tell)(line(lines::FD_OVER, now(), &|out| {
             out.text("fd").int(number.into()).text("reason").text(&error.to_string());
         }));
     }
@@ -146,8 +159,12 @@ impl Drop for Log {
     }
 }
 
-fn line(head: Head, rest: Rest<'_>) -> Reply {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// The time since 1970, by the clock of the system.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn line(head: Head, since: Duration, rest: Rest<'_>) -> Reply {
     let mut out = ReplyBuilder::new();
     out.map();
     fields::append(&mut out, LINE, &(head, format::stamp(since)));
@@ -155,10 +172,50 @@ fn line(head: Head, rest: Rest<'_>) -> Reply {
     out.end().finish()
 }
 
-fn dropped(count: u64, format: LogFormat) -> Vec<u8> {
+/// The line about so many that were dropped, the last of them at this time.
+fn dropped((count, last): (u64, Duration), format: LogFormat) -> Vec<u8> {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let line = line(lines::DROPPED, &|out| {
+    let line = line(lines::DROPPED, last, &|out| {
         out.text("count").int(count);
     });
     format::line(&line, format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+    use std::os::fd::AsRawFd;
+    use std::sync::Mutex;
+
+    const THREADS: usize = 8;
+    const EACH: usize = 100;
+
+    #[test]
+    fn lines_of_many_threads_stand_in_the_order_of_their_times() {
+        let path = std::env::temp_dir().join(format!("vigie-log-order-{}", std::process::id()));
+        let file = std::fs::File::create(&path).unwrap();
+        let settings = LogSettings { level: LogLevel::Info, format: LogFormat::Text, fd: Some(file.as_raw_fd()) };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let queue = Arc::clone(&told);
+        let log = Log::new(&settings, Some(Kept::of(file.as_raw_fd()).unwrap()), move |line| {
+            queue.lock().unwrap().push(line)
+        });
+        let writer = || {
+            let log = Arc::clone(&log);
+            move || (0..EACH).for_each(|_| log.write(lines::BEGUN, &|_| ()))
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| std::thread::spawn(writer())).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let mut written = String::new();
+        while written.lines().count() < THREADS * EACH {
+            written = std::fs::read_to_string(&path).unwrap();
+        }
+        let _ = std::fs::remove_file(&path);
+        let times: Vec<_> = written.lines().map(|line| line.split(' ').next().unwrap()).collect();
+        assert!(times.is_sorted(), "{times:#?}");
+        let told = told.lock().unwrap();
+        let times: Vec<_> = told.iter().map(|line| line.bytes(line.find(0, b"time").unwrap()).unwrap()).collect();
+        assert!(times.is_sorted() && times.len() == THREADS * EACH);
+    }
 }

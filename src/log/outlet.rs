@@ -66,14 +66,14 @@ impl Outlet {
     }
 
     /// Takes a line.
-    pub(super) fn push(&self, line: &Reply) {
+    pub(super) fn push(&self, line: &Reply, at: Duration) {
         let format = self.lock().format;
         let text = format::line(line, format);
         let mut state = self.lock();
         if state.ended || state.fd.is_none() {
             return;
         }
-        state.ring.push(text, &|count| dropped(count, format));
+        state.ring.push(text, at, &|lost| dropped(lost, format));
         if state.writer == Writer::None {
             self.start(state);
         }
@@ -130,7 +130,7 @@ impl Outlet {
         loop {
             let mut state = self.lock();
             let format = state.format;
-            let bytes = state.ring.next(AT_ONCE, &|count| dropped(count, format));
+            let bytes = state.ring.next(AT_ONCE, &|lost| dropped(lost, format));
             let Some(fd) = state.fd.clone().filter(|_| !bytes.is_empty()) else {
                 return self.stop(state);
             };

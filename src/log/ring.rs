@@ -4,12 +4,13 @@
 //! (format), and when they are written (the log).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How many bytes of lines wait at most.
 pub(super) const MOST: usize = 256 * 1024;
 
-/// Makes the line about so many that were dropped.
-pub(super) type Note<'a> = &'a dyn Fn(u64) -> Vec<u8>;
+/// Makes the line about so many that were dropped, the last of them at this time.
+pub(super) type Note<'a> = &'a dyn Fn((u64, Duration)) -> Vec<u8>;
 
 #[derive(Default)]
 pub(super) struct Ring {
@@ -18,13 +19,16 @@ pub(super) struct Ring {
     /// How much of the first line has been written.
     begun: usize,
     dropped: u64,
+    /// When the last one was dropped.
+    last_drop: Duration,
 }
 
 impl Ring {
-    /// Takes a line, or counts it.
-    pub(super) fn push(&mut self, line: Vec<u8>, note: Note<'_>) {
+    /// Takes a line of this time, or counts it.
+    pub(super) fn push(&mut self, line: Vec<u8>, at: Duration, note: Note<'_>) {
         if self.bytes + line.len() > MOST {
             self.dropped += 1;
+            self.last_drop = at;
             return;
         }
         self.note_dropped(note);
@@ -62,7 +66,7 @@ impl Ring {
 
     fn note_dropped(&mut self, note: Note<'_>) {
         if self.dropped > 0 {
-            let line = note(std::mem::take(&mut self.dropped));
+            let line = note((std::mem::take(&mut self.dropped), self.last_drop));
             self.add(line);
         }
     }
@@ -77,7 +81,8 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn note(count: u64) -> Vec<u8> {
+    fn note((count, last): (u64, Duration)) -> Vec<u8> {
+        assert!(last == Duration::from_secs(9));
         format!("{count} dropped\n").into_bytes()
     }
 
@@ -99,7 +104,7 @@ mod tests {
     fn lines_leave_whole_and_in_order_however_they_are_taken() {
         let mut ring = Ring::default();
         for line in ["one\n", "two\n", "a longer one than fits at once\n", "four\n"] {
-            ring.push(line.into(), &note);
+            ring.push(line.into(), Duration::from_secs(9), &note);
         }
         assert_eq!(ring.next(16, &note), b"one\ntwo\n");
         assert_eq!(all(&mut ring), "one\ntwo\na longer one than fits at once\nfour\n");
@@ -109,16 +114,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_in_its_place() {
         let mut ring = Ring::default();
-        ring.push(vec![b'x'; MOST - 4], &note);
-        ring.push(b"1234\n".to_vec(), &note);
-        ring.push(b"5678\n".to_vec(), &note);
-        ring.push(b"fit\n".to_vec(), &note);
+        ring.push(vec![b'x'; MOST - 4], Duration::from_secs(9), &note);
+        ring.push(b"1234\n".to_vec(), Duration::from_secs(9), &note);
+        ring.push(b"5678\n".to_vec(), Duration::from_secs(9), &note);
+        ring.push(b"fit\n".to_vec(), Duration::from_secs(9), &note);
         assert_eq!(ring.next(0, &note).len(), MOST - 4);
         ring.wrote(MOST - 4);
-        ring.push(b"behind\n".to_vec(), &note);
+        ring.push(b"behind\n".to_vec(), Duration::from_secs(9), &note);
         assert_eq!(all(&mut ring), "2 dropped\nfit\nbehind\n");
         // Without a line behind them they are told as well.
-        ring.push(vec![b'x'; MOST + 1], &note);
+        ring.push(vec![b'x'; MOST + 1], Duration::from_secs(9), &note);
         assert_eq!(all(&mut ring), "1 dropped\n");
     }
 }

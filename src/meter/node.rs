@@ -11,6 +11,7 @@ use super::histogram::{Histogram, Latencies};
 use super::tally::{Bytes, End, Tally};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
+use crate::time::Instant;
 
 /// Who is told of connections that were opened and closed, under whatever locks that is.
 pub trait Tells: Send + Sync {
@@ -31,9 +32,14 @@ pub struct NodeMeter {
     parts: Lock<Parts>,
 }
 
+/// For how long after its last connection was given up a node counts as silent: longer than the Sentinels usually take.
+const SILENCE_COUNTS: Duration = Duration::from_secs(120);
+
 /// What connections count for themselves.
 #[derive(Default)]
 struct Parts {
+    /// Since when the node has answered nothing, if a connection was given up for that, and when the last one was.
+    silence: Option<(Instant, Instant)>,
     latencies: Vec<Arc<Latencies>>,
     bytes: Vec<Arc<Bytes>>,
     /// Of connections that are gone.
@@ -101,7 +107,10 @@ impl NodeMeter {
     pub fn opened(self: &Arc<Self>) -> Tally {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let bytes = Arc::<Bytes>::default();
-        self.parts.lock().add_bytes(&bytes);
+        let mut parts = self.parts.lock();
+        parts.silence = None;
+        parts.add_bytes(&bytes);
+        drop(parts);
         self.tell(None);
         Tally::new(Arc::clone(self), bytes)
     }
@@ -109,6 +118,20 @@ impl NodeMeter {
     /// Counts an attempt to connect that failed.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection is given up, because nothing was answered on it since then.
+    pub fn silent(&self, since: Instant) {
+        let mut parts = self.parts.lock();
+        let since = parts.silence.map_or(since, |(first, _)| first.min(since));
+        parts.silence = Some((since, Instant::now()));
+    }
+
+    /// Since when the node has answered nothing on connections that were given up for that, unless one was opened since. Old silences do
+    /// not count: the node may have recovered while nobody used it.
+    pub fn silent_since(&self) -> Option<Instant> {
+        let (since, last) = self.parts.lock().silence?;
+        (last.elapsed() < SILENCE_COUNTS).then_some(since)
     }
 
     pub(super) fn closed(&self, end: End, age: Duration) {

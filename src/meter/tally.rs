@@ -127,6 +127,11 @@ impl Tally {
         let _ = self.end.compare_exchange(NONE, end as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// Notes that it is given up, because nothing was answered since then.
+    pub fn note_silence(&self, since: Instant) {
+        self.node.silent(since);
+    }
+
     /// Counts its end, once.
     pub fn ended(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) {

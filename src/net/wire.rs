@@ -82,6 +82,11 @@ impl Wire {
         self.tally.iter().for_each(|tally| tally.note_end(end));
     }
 
+    /// Notes that it is given up, because nothing was answered since then.
+    pub fn note_silence(&self, since: Instant) {
+        self.tally.iter().for_each(|tally| tally.note_silence(since));
+    }
+
     /// The end of the connection, if this side has brought it about: an end that this side causes looks to its users like one by the
     /// peer, and the peer must not be blamed for it.
     pub fn ended_here(&self, endpoint: &dyn std::fmt::Display) -> Option<Error> {

@@ -15,6 +15,17 @@ pub enum Target {
     Split,
 }
 
+impl Target {
+    /// Its word in statistics and in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Split => "split",
+        }
+    }
+}
+
 /// The flags of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallFlags(u32);

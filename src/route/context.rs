@@ -276,15 +276,10 @@ impl Context {
     /// What was counted, without what there is at this moment.
     pub(super) fn figures(&self) -> ClientFigures {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let target = match self.target {
-            Target::Primary => "primary",
-            Target::Replica => "replica",
-            Target::Split => "split",
-        };
         let nodes = self.nodes.rows();
         ClientFigures {
             service: self.service.name().to_owned(),
-            target,
+            target: self.target.word(),
             calls: of(&self.life.calls.all),
             in_flight: self.life.calls.active.load(Ordering::Relaxed) as u64,
             retries: of(&self.counters.retries),

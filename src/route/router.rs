@@ -6,7 +6,7 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -175,13 +175,20 @@ impl Router {
 
     fn retire_lost(&self, last: &View) {
         let view = self.view.load();
-        for lost in last.pools().filter(|pool| !view.pools().any(|kept| Arc::ptr_eq(kept, pool))) {
+        let is_lost = |pool: &Arc<Pool>| !view.pools().any(|kept| Arc::ptr_eq(kept, pool));
+        for (lost, role) in last.pools_with_roles().filter(|(pool, _)| is_lost(pool)) {
             let name = quoted(self.context.service.name());
             let text = format!("{} is not used for service {name} any more: its role has changed", lost.name());
             let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
             let counts = lost.counts();
+            let name = self.context.settings().client_name.clone();
             self.context.sentinel.log().write(lines::RETIRED, &|out| {
                 out.text("service").text(self.context.service.name()).text("node").text(lost.name());
+                out.text("role").text(role).text("target").text(self.context.target.word()).text("client");
+                match &name {
+                    Some(name) => out.text(name),
+                    None => out.null(),
+                };
                 out.text("connections").int(counts.total as i64).text("in_flight").int(counts.in_flight as i64);
             });
             lost.retire(cause.with_flags(flags::FAILOVER));
@@ -283,6 +290,11 @@ impl Router {
             Some(pool) => pool.offer(conn, options),
             None => Some(conn),
         }
+    }
+
+    /// Since when the primary has answered nothing, as far as calls wait for it.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        self.view.load().primary.as_ref()?.silent_since()
     }
 
     /// Closes idle connections at once, and busy ones when they are done.

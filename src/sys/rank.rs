@@ -53,6 +53,7 @@ ranks! {
     Discovery       state "Service.state (topology/service)"      "a service's discovery and its fence"
     Following       state "Following (topology/follow)"           "what was found of each replica"
     Monitor         state "Monitor (topology/monitor)"            "what the thread that watches the Sentinels is to do"
+    LogLines        state "Log.order (log)"                        "the order of the lines of a log"
     Watchers        state "Watchers.list (topology/watch)"         "the queues that are told of changes"
     Pool            state "Pool.inner (pool)"                     "the connections to one node"
     Pauses          state "Pauses.known (topology/pauses)"        "the pauses of a service's nodes"

@@ -88,6 +88,8 @@ impl Drop for Discovery {
 impl Service {
     /// Publishes the result of a discovery, and wakes the callers that wait.
     fn finish(self: &Arc<Self>, number: u64, version: u64, mut report: Report) {
+        let moves = matches!(&report.outcome, Ok(found) if found.primary_announced != self.load().primary_announced);
+        let silent = if moves { self.shared.silent_since(self.name()) } else { None };
         let mut state = self.state();
         if self.version() != version {
             // A candidate became the primary meanwhile, or address.map changed: a result that was judged by the old
@@ -121,7 +123,7 @@ impl Service {
         }
         let after = self.publish(snapshot);
         if found {
-            self.settle(&mut state, &before, &after, &report);
+            self.settle(&mut state, (&before, &after), &report, silent);
             self.note_verified(&after, report.verified.as_ref());
             self.following.forget_gone(&after);
         }
@@ -167,14 +169,20 @@ impl Service {
     }
 
     /// Applies a verified primary: a switch, or a confirmation.
-    fn settle(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, report: &Report) {
+    fn settle(
+        &self,
+        state: &mut DiscoveryState,
+        (before, after): (&Snapshot, &Snapshot),
+        report: &Report,
+        silent: Option<Instant>,
+    ) {
         state.failover.provisional = None;
         if before.primary_announced.is_some() && before.primary_announced != after.primary_announced {
             let why = match report.reset {
                 true => Why::word(Cause::EpochReset),
                 false => Why::own(Cause::SentinelsAgree, "the Sentinels agree"),
             };
-            self.switched(state, before, after, why);
+            self.switched(state, (before, after), why, silent);
             if !report.tilt {
                 self.lower_fence(state);
             }

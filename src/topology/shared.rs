@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -189,6 +190,11 @@ impl Shared {
         self.children_of(service).iter().try_fold(conn, |conn, child| child.offer(conn, options));
     }
 
+    /// Since when the primary of a service has answered none of its clients, as far as calls wait for it. With no lock held.
+    pub(super) fn silent_since(&self, service: &str) -> Option<Instant> {
+        self.children_of(service).iter().filter_map(|child| child.silent_since()).min()
+    }
+
     /// Tells the watches, and the log.
     pub(super) fn tell(&self, event: TopologyEvent) {
         self.log.write(event.head(), &|out| event.append(out));
@@ -299,6 +305,9 @@ pub trait Child: Send + Sync {
 
     /// What it has counted.
     fn figures(&self) -> ClientFigures;
+
+    /// Since when the primary has answered nothing, as far as calls wait for it. Must not wait.
+    fn silent_since(&self) -> Option<Instant>;
 
     /// Offers an unused connection to the primary of its service; returns it if it is of no use. Must not wait.
     fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn>;

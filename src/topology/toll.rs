@@ -24,7 +24,7 @@ pub struct ServiceFigures {
     pub service: String,
     /// How often another primary took over.
     pub failovers: u64,
-    /// How long the last one took: from its first sign until the new primary was used.
+    /// How long the last one took: from its first sign, or the first call that was not answered, until the new primary was used.
     pub last_gap: Duration,
     /// How long all took, together.
     pub gaps: Duration,
@@ -62,11 +62,15 @@ impl Toll {
         }
     }
 
-    /// Another primary is used from now on.
-    pub(super) fn switched(&mut self, now: Instant) {
+    /// Another primary is used from now on. `silent`: since when the one before had answered nothing, as far as calls waited for it. Returns
+    /// how long nothing served; `None` without a sign of that.
+    pub(super) fn switched(&mut self, now: Instant, silent: Option<Instant>) -> Option<Duration> {
         self.failovers += 1;
-        self.last_gap = self.trouble_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let since = self.trouble_since.take().into_iter().chain(silent).min();
+        let gap = since.map(|since| now.saturating_duration_since(since));
+        self.last_gap = gap.unwrap_or_default();
         self.gaps += self.last_gap;
+        gap
     }
 
     pub(super) fn figures(&self, service: &str, now: Instant) -> ServiceFigures {
@@ -102,13 +106,17 @@ mod tests {
         assert!(toll.trouble(at(100)) && !toll.trouble(at(130)), "the first sign");
         toll.fence(true, at(140));
         toll.recovered();
-        toll.switched(at(150));
+        assert_eq!(toll.switched(at(150), Some(at(120))).map(ms), Some(50), "silent only later");
         toll.fence(false, at(160));
         let over = toll.figures("s", at(500));
         assert_eq!((over.failovers, ms(over.last_gap), ms(over.gaps)), (1, 50, 50));
         assert_eq!((over.fences, ms(over.fenced), over.is_fenced), (2, 40, false));
-        toll.switched(at(600));
+        assert_eq!(toll.switched(at(600), None), None);
         let again = toll.figures("s", at(600));
         assert_eq!((again.failovers, ms(again.last_gap), ms(again.gaps)), (2, 0, 50), "without a sign before it");
+        // A primary that hangs serves nothing long before anybody says so.
+        toll.fence(true, at(900));
+        assert_eq!(toll.switched(at(1000), Some(at(700))).map(ms), Some(300));
+        assert_eq!(ms(toll.figures("s", at(1000)).gaps), 350);
     }
 }

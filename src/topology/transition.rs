@@ -241,6 +241,7 @@ impl Service {
     /// The candidate said that it is a primary (rules 8 and 9).
     pub(super) fn candidate_is_primary(self: &Arc<Self>, announced: &Endpoint) {
         let policy = self.shared.settings().sentinel.failover.probe;
+        let silent = self.shared.silent_since(&self.name);
         let mut state = self.state();
         if self.load().primary_announced.as_ref() == Some(announced) {
             return;
@@ -257,7 +258,7 @@ impl Service {
             out.text("taken").bool(taken);
         });
         if taken {
-            self.take_candidate(&mut state, announced, why);
+            self.take_candidate(&mut state, announced, why, silent);
         }
         drop(state);
         if taken {
@@ -274,6 +275,7 @@ impl Service {
         word: &str,
     ) {
         let policy = self.shared.settings().sentinel.failover.probe;
+        let silent = self.shared.silent_since(&self.name);
         let mut state = self.state();
         if !self.is_primary(primary) {
             return;
@@ -283,7 +285,7 @@ impl Service {
         let taken = says_so && state.failover.takes_candidate(policy) && self.is_known_node(&state.failover, candidate);
         if taken {
             let text = format!("{word}, and the candidate says that it is a primary");
-            self.take_candidate(&mut state, candidate, Why::own(Cause::CandidateIsPrimary, text));
+            self.take_candidate(&mut state, candidate, Why::own(Cause::CandidateIsPrimary, text), silent);
         }
         drop(state);
         if taken {
@@ -302,7 +304,7 @@ impl Service {
     }
 
     /// Switches to a candidate before the Sentinels name it, because it said that it is a primary.
-    fn take_candidate(&self, state: &mut DiscoveryState, announced: &Endpoint, why: Why) {
+    fn take_candidate(&self, state: &mut DiscoveryState, announced: &Endpoint, why: Why, silent: Option<Instant>) {
         let before = self.snapshot();
         let now = Instant::now();
         let snapshot = Snapshot {
@@ -316,25 +318,32 @@ impl Service {
         };
         state.failover.provisional = Some(now);
         let after = self.publish(snapshot);
-        self.switched(state, &before, &after, why);
+        self.switched(state, (&before, &after), why, silent);
         self.lower_fence(state);
         self.following.note_listed(&before, &after, &|node, fit, why| self.tell_replica(node, fit, why));
         self.waiters.notify_all();
     }
 
-    /// Applies a published switch: calls can detect it before the fence comes down.
-    pub(super) fn switched(&self, state: &mut DiscoveryState, before: &Snapshot, after: &Snapshot, why: Why) {
+    /// Applies a published switch: calls can detect it before the fence comes down. `silent`: since when calls wait for the former primary.
+    pub(super) fn switched(
+        &self,
+        state: &mut DiscoveryState,
+        (before, after): (&Snapshot, &Snapshot),
+        why: Why,
+        silent: Option<Instant>,
+    ) {
         self.raise_failover_seq();
         self.end_pauses();
         let now = Instant::now();
         state.failover.switch(before.primary_announced.clone(), now);
-        state.toll.switched(now);
+        let gap = state.toll.switched(now, silent);
         self.shared.tell(TopologyEvent::Topology(Switch {
             service: self.name.clone(),
             from: before.primary.clone(),
             to: after.primary.clone(),
             why,
             epoch: after.epoch,
+            gap,
         }));
     }
 

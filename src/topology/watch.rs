@@ -48,6 +48,8 @@ pub(super) struct Switch {
     pub(super) to: Option<Endpoint>,
     pub(super) why: Why,
     pub(super) epoch: u64,
+    /// For how long nothing served before it, if anything showed that.
+    pub(super) gap: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +109,13 @@ const TOPOLOGY: &[Field<Switch>] = &[
     field("reason", Text(|of| of.why.text().into()), "", REASON),
     field("epoch", Int(|of| number(of.epoch)), "", "The configuration epoch under which it was named."),
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
+    field(
+        "gap_ms",
+        IntOrNull(|of| of.gap.map(millis)),
+        "ms",
+        "For how long the service was not served in full: since the first call that the former primary did not answer any more, the first \
+         connection to it that failed, or the first word that raises the fence. NULL: there was no such sign.",
+    ),
 ];
 
 const NOTICE: &[Field<Notice>] = &[
@@ -125,7 +134,7 @@ const FENCE: &[Field<FenceChange>] = &[
     field("cause", Text(|of| of.why.cause().into()), "", CAUSE),
     field(
         "held_ms",
-        IntOrNull(|of| of.held.map(|held| i64::try_from(held.as_millis()).unwrap_or(i64::MAX))),
+        IntOrNull(|of| of.held.map(millis)),
         "ms",
         "For how long writes were held back. NULL: they are from now on.",
     ),
@@ -254,6 +263,10 @@ impl TopologyEvent {
 
 fn address(endpoint: Option<&Endpoint>) -> Option<std::borrow::Cow<'_, str>> {
     endpoint.map(|endpoint| endpoint.to_string().into())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn number(value: u64) -> i64 {

@@ -4,7 +4,6 @@ use crate::calls;
 use crate::stage;
 use crate::support;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -72,7 +71,7 @@ fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
     let addrs = d.sentinel_addrs();
     let uri =
         format!("redis-sentinel://:{NODE_SECRET}@{}/{SERVICE}?sentinel.password={SENTINEL_SECRET}", addrs.join(","));
-    let config = config(&[("uri", &uri), ("log.level", "debug"), ("log.fd", &log.fd())]);
+    let config = config(&[("uri", &uri), ("log.level", "debug"), ("log.fd", &log.fd()), ("client.name", "orders")]);
     let sentinel = Sentinel::create(config.settings().expect("settings"), None).expect("a handle");
     let queue = Queue::create(10_000).expect("a queue");
     sentinel.watch(kind::LOG, &queue, 3).expect("a watch");
@@ -95,9 +94,18 @@ fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
     let probe = log.find(up, &["target=failover", "message=\"the candidate is asked for its role\"", &new]);
     log.find(up, &["target=replica", "cause=+selected-slave", &format!("replica={new}")]);
     let candidate = log.find(probe, &["message=\"the candidate says that it is a primary\"", &new, "taken="]);
-    let switch = log.find(candidate, &["target=topology", &format!("from={old} to={new}"), "epoch=", "cause="]);
+    let switch =
+        log.find(candidate, &["target=topology", &format!("from={old} to={new}"), "epoch=", "cause=", " gap_ms="]);
     log.find(switch, &["target=fence", "message=\"writes pass again\"", "cause=switched", "held_ms="]);
-    log.find(switch, &["target=pool", "its connections are closed\"", &format!("node={old}"), "connections="]);
+    log.find(
+        switch,
+        &[
+            "target=pool",
+            "its connections are closed\"",
+            &format!("node={old} role=primary target=primary client=orders"),
+            "connections=",
+        ],
+    );
 
     // Each connection, with the reason for its end.
     let opened = log
@@ -126,12 +134,12 @@ fn a_failover_is_read_back_from_the_log_and_no_secret_is_in_it() {
     assert!(written.iter().all(|line| line.starts_with("time=20") && line.contains(" level=") && line.len() < 4096));
     // The watch began after the first line.
     assert_eq!(written.len(), told.len() + 1, "{written:#?}\n{told:#?}");
-    // In this order or, where two threads wrote at the same moment, in another one.
-    let moments = |lines: &[String]| -> BTreeSet<String> {
+    let moments = |lines: &[String]| -> Vec<String> {
         let moment = |line: &String| line.split(['=', ' ', '"']).find(|part| part.ends_with('Z')).map(str::to_owned);
         lines.iter().filter_map(moment).collect()
     };
-    assert_eq!(moments(&written[1..]), moments(&told), "the same lines");
+    let moments = [moments(&written[1..]), moments(&told)];
+    assert!(moments[0] == moments[1] && moments[0].is_sorted(), "the same lines, in the order of their times");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::stage;
 use crate::support;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calls::*;
 use stage::{Told, Watch};
@@ -152,6 +152,37 @@ fn who_closed_a_connection_is_told_truly_when_a_hanging_primary_is_replaced() {
     eventually("three at least", PATIENCE, || told.count(ended) >= 3);
     let causes: Vec<_> = told.all().into_iter().filter(ended).map(|told| told.get("cause").to_owned()).collect();
     assert!(causes.iter().all(|cause| cause == "role"), "{causes:?}");
+}
+
+/// A primary that hangs serves nobody long before the Sentinels say so: the gap begins with the first call that waits, also if its
+/// connection was given up before the switch.
+#[test]
+fn the_gap_of_a_primary_that_hangs_begins_with_the_first_call_that_it_leaves_unanswered() {
+    const DOWN_AFTER: i64 = 1500;
+    let d = Deployment::new("gap").down_after(DOWN_AFTER as u64).start();
+    let sentinel = sentinel_of(&d, &[]);
+    let told = Watch::kinds(&sentinel, kind::TOPOLOGY, 5);
+    for (round, timeout) in [(1, 8000), (2, 300)] {
+        let client = to_primary(&sentinel, &[]);
+        ok(&client, "SET k v");
+        let hangs = d.settled_primary(SERVICE);
+        hangs.stop();
+        let begun = Instant::now();
+        let write = || client.cmd_exec(&[b"SET", b"k", b"w"], CallFlags::default(), Timeout::Ms(timeout));
+        eventually("another primary serves", PATIENCE, || write().is_ok());
+        eventually("the switch is told", PATIENCE, || told.switches().len() == round);
+        let most = begun.elapsed().as_millis() as i64;
+        let switch = told.switches().pop().expect("a switch");
+        let gap: i64 = switch.get("gap_ms").parse().expect("a gap");
+        // No Sentinel raises the fence before it has waited for so long.
+        assert!((DOWN_AFTER..=most).contains(&gap), "{timeout}: {gap} of {most}");
+        let stats = stats_of(&sentinel).expect("an open handle");
+        let services = stats.find(0, b"services").expect("services");
+        let row = stats.child(services, 0).expect("a service");
+        assert_eq!(stats.find(row, b"last_gap_ms").and_then(|at| stats.int(at)), Some(gap));
+        hangs.cont();
+        d.await_link(&hangs);
+    }
 }
 
 #[test]
