@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::envelope::Job;
 use super::keys::Keys;
-use super::ledger;
+use super::ledger::{self, Leaving};
 use crate::client::{CallFlags, Client, Timeout};
 use crate::error::{Result, Status};
 use crate::meter::Deed;
@@ -18,17 +18,6 @@ use crate::time::Deadline;
 /// How long the name of a worker that is gone is kept, as text in milliseconds. No packet of a process that ended is under way for longer,
 /// nor does a server wait for longer with a blocking command for one that was cut off.
 const MEMORY_MS: &[u8] = b"600000";
-
-/// What is known of the moves of a worker whose jobs go back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
-    /// None of them can arrive any more: its name goes with it.
-    Certain,
-    /// One may be on its way: its name is kept for a while, and others look at its list.
-    Doubtful,
-    /// It is one of those whose names are kept.
-    Gone,
-}
 
 /// Runs commands of a session, with these flags.
 pub type Run<'a> = &'a dyn Fn(&Arc<Client>, &[u8], u32, Timeout) -> Result<Reply>;

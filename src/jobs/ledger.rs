@@ -49,6 +49,17 @@ pub struct Held {
     pub is_doubtful: bool,
 }
 
+/// What is known of the moves of a worker whose jobs go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// None of them can arrive any more: its name goes with it.
+    Certain,
+    /// One may be on its way: its name is kept for a while, and others look at its list.
+    Doubtful,
+    /// Nothing is known of its name: it is kept if it is, and what stands in its list goes back.
+    Gone,
+}
+
 /// Whether the server knows this worker as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -209,9 +220,14 @@ impl Ledger {
         self.moves = self.moves.saturating_sub(1);
     }
 
-    /// Whether no move can arrive in the processing list any more, once this worker sends none.
-    pub fn is_certain(&self) -> bool {
-        self.moves == 0 && !self.had_predecessor
+    /// What is known of the moves that can arrive in the processing list, once this worker sends none.
+    pub fn leaving(&self) -> Leaving {
+        match self.standing {
+            // It has sent none, and has not asked whether another one had its name before, which may have.
+            Standing::New => Leaving::Gone,
+            _ if self.moves == 0 && !self.had_predecessor => Leaving::Certain,
+            _ => Leaving::Doubtful,
+        }
     }
 
     pub fn hold(&mut self, job: Job) {

@@ -28,9 +28,9 @@ use crate::sys::random;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
 use crate::time::{Deadline, Instant};
-use hand_back::{Leaving, time};
+use hand_back::time;
 use keys::Keys;
-use ledger::{Ledger, RENEWAL, Standing};
+use ledger::{Leaving, Ledger, RENEWAL, Standing};
 use take::{GRACE, Other, Step, Take, passes};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -300,7 +300,7 @@ impl Jobs {
             session.cmds_exec(list, CallFlags::from_bits(flag)?, timeout)
         };
         loop {
-            let leaving = if self.ledger.lock().is_certain() { Leaving::Certain } else { Leaving::Doubtful };
+            let leaving = self.ledger.lock().leaving();
             let outcome = hand_back::all_of(&self.client, &keys, (&keys.worker, leaving), deadline, &permits, &run);
             if hand_back::stands(&outcome) {
                 self.ledger.lock().give_up();
