@@ -702,41 +702,112 @@ fn a_subscription_on_a_replica_is_kept_alive_in_resp2() {
     listener.nothing_more();
 }
 
-/// The median time from a Sentinel's word to the event about the fence.
-fn fence_delay(stage: &Stage) -> Duration {
-    let queue = queue(1000);
-    stage.sentinel.watch(kind::FENCE, &queue, 1).expect("a watch");
+/// Waits for an event of this queue.
+fn wait_for(stage: &Stage, queue: &Queue, what: &str, is_meant: impl Fn(&Event) -> bool) {
+    let (mut events, end) = (Vec::new(), Deadline::after(SOON));
+    while !events.iter().any(&is_meant) {
+        assert!(!end.is_over(), "no {what}: {:#?}", stage.told.all());
+        queue.drain(end, &mut events, 1);
+    }
+}
+
+/// How long it takes from the word of a Sentinel to the fence.
+fn fence_delay(stage: &Stage, queue: &Queue) -> Duration {
     let wait = |on: bool| {
-        let (mut events, end) = (Vec::new(), Deadline::after(SOON));
-        let is_meant = |event: &Event| {
+        wait_for(stage, queue, &format!("fence {on}"), |event| {
             let Ok(Some(reply)) = &event.outcome else { return false };
             reply.find(0, b"on").and_then(|id| reply.int(id)) == Some(i64::from(on))
-        };
-        while !events.iter().any(is_meant) {
-            assert!(!end.is_over(), "no fence {on}: {:#?}", stage.told.all());
-            queue.drain(end, &mut events, 1);
-        }
+        });
     };
-    let mut delays: Vec<Duration> = (0..31)
-        .map(|_| {
-            let ((), took) = unhindered(|| {
-                stage.begin(0);
-                wait(true);
-            });
-            stage.abort(0, "not-elected");
-            wait(false);
-            // An answer from before the end must not raise the next fence.
-            stage.quiet();
-            took
-        })
-        .collect();
-    delays.sort();
-    delays[delays.len() / 2]
+    let ((), took) = unhindered(|| {
+        stage.begin(0);
+        wait(true);
+    });
+    stage.abort(0, "not-elected");
+    wait(false);
+    // An answer from before the end must not raise the next fence.
+    stage.quiet();
+    took
+}
+
+/// How long it takes from the word of the Sentinels to the next primary. The two nodes take turns.
+fn switch_delay(stage: &Stage, queue: &Queue, turn: usize) -> Duration {
+    let (from, to) = if turn % 2 == 0 { (&stage.p, &stage.r) } else { (&stage.r, &stage.p) };
+    from.state(|state| state.role = FakeRole::replica_of(&to.addr()));
+    to.state(|state| state.role = FakeRole::Primary);
+    let ((), took) = unhindered(|| {
+        for one in &stage.watch {
+            one.switch_master(SERVICE, &to.addr());
+        }
+        wait_for(stage, queue, "switch", |event| event.kind == kind::TOPOLOGY);
+    });
+    stage.wait_primary(&to.addr());
+    stage.watch.iter().for_each(|one| {
+        one.service(SERVICE, |state| {
+            state.replicas.clear();
+            state.add_replica(&from.addr());
+        });
+    });
+    // A discovery that has just been made delays the next one.
+    stage.quiet();
+    took
+}
+
+/// Publishes 250 messages for two subscribers every 5 ms while it is on, which is 100,000 a second.
+#[derive(Default)]
+struct Flood {
+    on: AtomicBool,
+    over: AtomicBool,
+    published: AtomicUsize,
+}
+
+impl Flood {
+    fn publish(&self, node: &Node) {
+        let mut publisher = node.connect().expect("a connection");
+        let command = format!("*3\r\n$7\r\nPUBLISH\r\n$5\r\nflood\r\n$64\r\n{}\r\n", "x".repeat(64));
+        let batch = command.repeat(250);
+        let mut next = Instant::now();
+        while !self.over.load(Ordering::Relaxed) {
+            if self.on.load(Ordering::Relaxed) {
+                publisher.send_bytes(batch.as_bytes()).expect("sent");
+                (0..250).for_each(|_| assert_eq!(publisher.read().expect("published"), Value::Int(2)));
+                self.published.fetch_add(500, Ordering::Relaxed);
+            } else {
+                next = Instant::now();
+            }
+            next += Duration::from_millis(5);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn turn_on(&self) {
+        let before = self.published.load(Ordering::Relaxed);
+        self.on.store(true, Ordering::Relaxed);
+        eventually("the flood flows", SOON, || self.published.load(Ordering::Relaxed) >= before + 5000);
+    }
+
+    /// Takes so many samples without the flood and in it, in turn, and asserts that the median is at most 5 ms later in the flood.
+    fn delays_little(&self, what: &str, count: usize, mut sample: impl FnMut() -> Duration) {
+        let pacing = Pacing::start();
+        let (mut calm, mut flooded) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            self.on.store(false, Ordering::Relaxed);
+            calm.push(sample());
+            self.turn_on();
+            flooded.push(sample());
+        }
+        let pace = pacing.stop();
+        calm.sort();
+        flooded.sort();
+        let (calm, flooded) = (calm[count / 2], flooded[count / 2]);
+        println!("{what} after {calm:?}, in the flood after {flooded:?}");
+        pace.judge(&format!("the delay of {what}"), flooded.saturating_sub(calm), Duration::from_millis(5));
+    }
 }
 
 /// Messages are never read on the thread that listens to the Sentinels.
 #[test]
-fn a_flood_of_messages_delays_a_fence_by_5_ms_at_most() {
+fn a_flood_of_messages_delays_a_fence_and_a_switch_by_5_ms_at_most() {
     let stage = stage(3, &[]);
     stage.listened();
     let d = single("pubsub-flood");
@@ -745,39 +816,31 @@ fn a_flood_of_messages_delays_a_fence_by_5_ms_at_most() {
     let client = to_primary(&sentinel_of(&d, &[]), &[]);
     // One that only the poller reads, one that a drain reads.
     let (unread, read) = (Listener::on(&client, "SUBSCRIBE flood"), Listener::on(&client, "SUBSCRIBE flood"));
-    let calm = fence_delay(&stage);
-    let (stop, published) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let pacing = Pacing::start();
-    let flooded = std::thread::scope(|scope| {
+    let (fences, switches) = (queue(1000), queue(1000));
+    stage.sentinel.watch(kind::FENCE, &fences, 1).expect("a watch");
+    stage.sentinel.watch(kind::TOPOLOGY, &switches, 2).expect("a watch");
+    let flood = Flood::default();
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut events = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
+            while !flood.over.load(Ordering::Relaxed) {
                 read.queue.drain(Deadline::after(Duration::from_millis(20)), &mut events, 1000);
                 events.clear();
             }
         });
-        scope.spawn(|| {
-            let mut publisher = node.connect().expect("a connection");
-            let command = format!("*3\r\n$7\r\nPUBLISH\r\n$5\r\nflood\r\n$64\r\n{}\r\n", "x".repeat(64));
-            let batch = command.repeat(250);
-            // 100,000 messages a second for the two together.
-            let mut next = Instant::now();
-            while !stop.load(Ordering::Relaxed) {
-                publisher.send_bytes(batch.as_bytes()).expect("sent");
-                (0..250).for_each(|_| assert_eq!(publisher.read().expect("published"), Value::Int(2)));
-                published.fetch_add(500, Ordering::Relaxed);
-                next += Duration::from_millis(5);
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            }
-        });
-        let flooded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fence_delay(&stage)));
-        stop.store(true, Ordering::Relaxed);
-        flooded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        scope.spawn(|| flood.publish(&node));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            flood.delays_little("a fence", 31, || fence_delay(&stage, &fences));
+            let mut turn = 0;
+            flood.delays_little("a switch", 15, || {
+                turn += 1;
+                switch_delay(&stage, &switches, turn - 1)
+            });
+        }));
+        flood.over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let pace = pacing.stop();
-    println!("{} messages; a fence after {calm:?}, in the flood after {flooded:?}", published.load(Ordering::Relaxed));
-    pace.judge("the delay of a fence", flooded.saturating_sub(calm), Duration::from_millis(5));
-    assert!(published.load(Ordering::Relaxed) > 0);
+    println!("{} messages", flood.published.load(Ordering::Relaxed));
     drop(unread);
 }
 
