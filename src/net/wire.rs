@@ -386,6 +386,11 @@ impl In {
         Self { decoder: Decoder::new(limits), buffer: Vec::new(), cipher: Vec::new(), room, most, start: 0, end: 0 }
     }
 
+    /// Receives no more than this at once from now on.
+    pub fn set_most(&mut self, most: usize) {
+        (self.room, self.most) = (self.room.min(most), most);
+    }
+
     #[inline]
     fn make_room(&mut self) {
         if self.buffer.len() < self.room {

@@ -39,13 +39,26 @@ pub enum Letter {
 pub(super) struct Inbox {
     token: u64,
     bounds: Bounds,
-    letters: VecDeque<(Event, bool)>,
+    letters: VecDeque<Kept>,
     /// How many of them are messages, and how many bytes these take.
     messages: usize,
     bytes: usize,
     /// Messages that were lost since the last report.
     lost: i64,
     counted: Counted,
+}
+
+/// A letter that waits.
+struct Kept {
+    event: Event,
+    /// Of a message: how many bytes it takes. Kept here, because a look at the message itself costs more.
+    size: Option<u32>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.size.map_or(0, |size| size as usize)
+    }
 }
 
 /// What an inbox has counted since it was opened.
@@ -101,13 +114,14 @@ impl Inbox {
                 (Event { token: self.token, ..event }, is_message)
             }
         };
-        let size = if is_message { event.weight() } else { 0 };
+        let kept = Kept { size: is_message.then(|| u32::try_from(event.weight()).unwrap_or(u32::MAX)), event };
+        let size = kept.bytes();
         self.counted.messages += u64::from(is_message);
         self.counted.bytes += size as u64;
         while is_message && !self.fits(size) {
             if !self.bounds.drops_oldest {
                 self.lose();
-                dropped.push(event);
+                dropped.push(kept.event);
                 return false;
             }
             match self.take_oldest_message() {
@@ -117,7 +131,7 @@ impl Inbox {
         }
         self.messages += usize::from(is_message);
         self.bytes += size;
-        self.letters.push_back((event, is_message));
+        self.letters.push_back(kept);
         true
     }
 
@@ -132,12 +146,11 @@ impl Inbox {
     }
 
     fn take_oldest_message(&mut self) -> Option<Event> {
-        let at = self.letters.iter().position(|(_, is_message)| *is_message)?;
-        let (oldest, _) = self.letters.remove(at)?;
+        let at = self.letters.iter().position(|kept| kept.size.is_some())?;
+        let oldest = self.letters.remove(at)?;
         self.lose();
-        self.messages -= 1;
-        self.bytes -= oldest.weight();
-        Some(oldest)
+        self.forget(&oldest);
+        Some(oldest.event)
     }
 
     /// The event that is drained next, as it would be built.
@@ -145,7 +158,7 @@ impl Inbox {
         if self.lost > 0 {
             return Some(look(&self.report()));
         }
-        self.letters.front().map(|(event, _)| look(event))
+        self.letters.front().map(|kept| look(&kept.event))
     }
 
     pub(super) fn next(&mut self) -> Option<Event> {
@@ -154,15 +167,18 @@ impl Inbox {
             self.lost = 0;
             return Some(report);
         }
-        let (event, is_message) = self.letters.pop_front()?;
-        if is_message {
-            self.messages -= 1;
-            self.bytes -= event.weight();
-        }
+        let kept = self.letters.pop_front()?;
+        self.forget(&kept);
         if self.letters.is_empty() {
             self.letters.shrink_to(KEPT);
         }
-        Some(event)
+        Some(kept.event)
+    }
+
+    /// A letter has left.
+    fn forget(&mut self, kept: &Kept) {
+        self.messages -= usize::from(kept.size.is_some());
+        self.bytes -= kept.bytes();
     }
 
     fn report(&self) -> Event {

@@ -135,7 +135,7 @@ impl QueueState {
     pub(super) fn take(&mut self, out: &mut Vec<Event>, most: usize) -> usize {
         out.reserve(most.min(self.items.len()));
         let before = out.len();
-        out.extend(std::iter::from_fn(|| self.next()).take(most));
+        while out.len() - before < most && self.next(out, most - (out.len() - before)) {}
         self.shrink();
         out.len() - before
     }
@@ -152,34 +152,45 @@ impl QueueState {
             if !fits {
                 return false;
             }
-            out.extend(self.next());
+            self.next(out, 1);
         }
         self.shrink();
         true
     }
 
+    /// Takes the next event, and if it is of an inbox up to `most` of its turn. False: there is none.
     #[inline]
-    fn next(&mut self) -> Option<Event> {
-        match self.items.front()? {
-            Item::Inbox(id) => return self.next_of_inbox(*id),
-            Item::Event(_) | Item::Lost(_) => {}
+    fn next(&mut self, out: &mut Vec<Event>, most: usize) -> bool {
+        match self.items.front() {
+            None => return false,
+            Some(Item::Inbox(id)) => {
+                self.next_of_inbox(*id, out, most);
+                return true;
+            }
+            Some(Item::Event(_) | Item::Lost(_)) => {}
         }
-        match self.items.pop_front()? {
-            Item::Event(event) => {
+        match self.items.pop_front() {
+            Some(Item::Event(event)) => {
                 self.events -= 1;
                 self.bytes -= event.weight();
-                Some(event)
+                out.push(event);
             }
-            Item::Lost(count) => Some(Event::dropped(0, count)),
-            Item::Inbox(_) => None,
+            Some(Item::Lost(count)) => out.push(Event::dropped(0, count)),
+            Some(Item::Inbox(_)) | None => {}
         }
+        true
     }
 
-    /// The next event of the inbox in front. Its place goes to the end when it has had its turn, and when it is empty it has none.
-    fn next_of_inbox(&mut self, id: u64) -> Option<Event> {
-        let inbox = self.inboxes.get_mut(&id);
-        let (event, left) = inbox.map_or((None, 0), |inbox| (inbox.next(), inbox.len()));
-        self.turn += 1;
+    /// The next events of the inbox in front. Its place goes to the end when it has had its turn, and when it is empty it has none.
+    fn next_of_inbox(&mut self, id: u64, out: &mut Vec<Event>, most: usize) {
+        let mut left = 0;
+        if let Some(inbox) = self.inboxes.get_mut(&id) {
+            let count = most.min(TURN - self.turn).min(inbox.len());
+            out.reserve(count);
+            (0..count).for_each(|_| out.extend(inbox.next()));
+            self.turn += count;
+            left = inbox.len();
+        }
         if left == 0 || self.turn >= TURN {
             self.turn = 0;
             self.items.pop_front();
@@ -187,7 +198,6 @@ impl QueueState {
                 self.items.push_back(Item::Inbox(id));
             }
         }
-        event
     }
 
     // ---- inboxes ----------------------------------------------------------------------------

@@ -224,6 +224,9 @@ impl Decoder {
                 if let Some((used, reply)) = whole_string(input, self.limits.max_bytes) {
                     return Ok((used, Some(Decoded::Reply(reply))));
                 }
+                if let Some((used, list)) = whole_list(input, &self.limits) {
+                    return Ok((used, Some(list)));
+                }
             }
             self.begin(want)?;
         }
@@ -548,6 +551,30 @@ impl OpenUnit {
 fn whole_string(input: &[u8], max_bytes: usize) -> Option<(usize, Reply)> {
     let (text, used) = head::whole_text(input)?;
     if text.len() <= max_bytes { Some((used, Reply::string(text)?)) } else { None }
+}
+
+/// The most children of a list that needs no state.
+const FEW: usize = 4;
+
+/// A list of a few texts, wholly in the input, needs no state either: so come the messages of a subscription. Anything else is left to the
+/// general path, limits that are near included.
+#[inline]
+fn whole_list(input: &[u8], limits: &Limits) -> Option<(usize, Decoded)> {
+    let &[first @ (b'*' | b'>'), digit @ b'2'..=b'4', b'\r', b'\n', ..] = input else { return None };
+    let (mut texts, mut at, mut len): ([&[u8]; FEW], _, _) = ([&[]; FEW], 4, 0);
+    let texts = &mut texts[..usize::from(digit - b'0')];
+    for one in &mut *texts {
+        let (text, used) = head::whole_text(&input[at..])?;
+        *one = text;
+        (at, len) = (at + used, len + text.len());
+    }
+    if len > limits.max_bytes || limits.max_depth == 0 || limits.max_nodes < 2 + texts.len() {
+        return None;
+    }
+    Some(match first {
+        b'>' => (at, Decoded::Push(Reply::texts(Kind::Push, texts)?)),
+        _ => (at, Decoded::Reply(Reply::texts(Kind::Array, texts)?)),
+    })
 }
 
 /// A reply that is a single line needs no tree.

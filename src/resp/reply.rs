@@ -1,7 +1,7 @@
 //! A reply: an immutable tree of nodes over one block of text.
 //!
-//! Guarantees: every question has an answer, a wrong id gives none; a small scalar is one allocation, a large one two, a
-//! list three; freeing does not walk the tree. Leaves to others: how it comes about (`decode`, `build`).
+//! Guarantees: every question has an answer, a wrong id gives none; a small scalar is one allocation, a large one two, a list with
+//! little text two, any other list three; freeing does not walk the tree. Leaves to others: how it comes about (`decode`, `build`).
 
 use std::fmt;
 use std::ops::Deref;
@@ -32,9 +32,25 @@ pub struct Body(Form);
 
 #[derive(Clone, PartialEq)]
 enum Form {
-    Small { node: Node, len: u8, data: [u8; INLINE] },
-    Scalar { node: Node, data: Vec<u8> },
-    Tree { nodes: Vec<Node>, data: Vec<u8> },
+    Small {
+        node: Node,
+        len: u8,
+        data: [u8; INLINE],
+    },
+    Scalar {
+        node: Node,
+        data: Vec<u8>,
+    },
+    /// A tree whose text is small.
+    Short {
+        nodes: Vec<Node>,
+        len: u8,
+        data: [u8; INLINE],
+    },
+    Tree {
+        nodes: Vec<Node>,
+        data: Vec<u8>,
+    },
 }
 
 impl Reply {
@@ -100,14 +116,61 @@ impl Reply {
     }
 
     pub(super) fn tree(nodes: Vec<Node>, data: Vec<u8>) -> Self {
+        if data.len() <= INLINE {
+            return Self::short(nodes, &[&data]);
+        }
         Self::new(Form::Tree { nodes, data })
+    }
+
+    /// A tree of these texts, one behind the other, whose length together is at most that of a small text ([`Reply::is_short`]).
+    #[inline]
+    pub(super) fn short(nodes: Vec<Node>, texts: &[&[u8]]) -> Self {
+        let mut reply = Self::new(Form::Short { nodes, len: 0, data: [0; INLINE] });
+        if let Form::Short { len, data, .. } = reply.form() {
+            let mut at = 0;
+            for text in texts {
+                data[at..at + text.len()].copy_from_slice(text);
+                at += text.len();
+            }
+            *len = at as u8;
+        }
+        reply
+    }
+
+    /// Whether so many bytes of text fit beside the nodes of a tree.
+    #[inline]
+    pub(super) fn is_short(len: usize) -> bool {
+        len <= INLINE
+    }
+
+    /// A list of texts, each of which has one more byte behind it for the NUL. `None` when there is no memory.
+    pub(super) fn texts(kind: Kind, texts: &[&[u8]]) -> Option<Self> {
+        let mut nodes = Vec::with_capacity(1 + texts.len());
+        nodes.push(Node::aggregate(kind, 1, texts.len() as u32));
+        let mut end = 0;
+        for text in texts {
+            nodes.push(Node::text(Kind::String, end, text.len().checked_sub(1)?));
+            end += text.len();
+        }
+        if Self::is_short(end) {
+            let mut reply = Self::short(nodes, texts);
+            if let Form::Short { nodes, data, .. } = reply.form() {
+                end_texts(nodes, data);
+            }
+            return Some(reply);
+        }
+        let mut data = Vec::new();
+        data.try_reserve_exact(end).ok()?;
+        texts.iter().for_each(|text| data.extend_from_slice(text));
+        end_texts(&nodes, &mut data);
+        Some(Self::new(Form::Tree { nodes, data }))
     }
 
     /// The same with a PUSH in place of an ARRAY at the root: RESP2 has no type of its own for messages.
     pub fn into_push(mut self) -> Self {
         let root = match self.form() {
             Form::Small { node, .. } | Form::Scalar { node, .. } => Some(node),
-            Form::Tree { nodes, .. } => nodes.first_mut(),
+            Form::Short { nodes, .. } | Form::Tree { nodes, .. } => nodes.first_mut(),
         };
         if let Some(root) = root.filter(|root| root.kind() == Kind::Array) {
             root.kind = Kind::Push as u8;
@@ -118,6 +181,14 @@ impl Reply {
     /// A reply without a value.
     pub fn null() -> Self {
         Self::new(Form::Small { node: Node::NULL, len: 0, data: [0; INLINE] })
+    }
+}
+
+/// Puts the NUL behind each text of a list.
+#[inline]
+fn end_texts(nodes: &[Node], data: &mut [u8]) {
+    for node in &nodes[1..] {
+        data[(node.value + node.len) as usize] = 0;
     }
 }
 
@@ -134,7 +205,7 @@ impl Body {
     pub fn nodes(&self) -> &[Node] {
         match &self.0 {
             Form::Small { node, .. } | Form::Scalar { node, .. } => std::slice::from_ref(node),
-            Form::Tree { nodes, .. } => nodes,
+            Form::Short { nodes, .. } | Form::Tree { nodes, .. } => nodes,
         }
     }
 
@@ -142,7 +213,7 @@ impl Body {
     #[inline]
     pub fn data(&self) -> &[u8] {
         match &self.0 {
-            Form::Small { len, data, .. } => &data[..usize::from(*len)],
+            Form::Small { len, data, .. } | Form::Short { len, data, .. } => &data[..usize::from(*len)],
             Form::Scalar { data, .. } | Form::Tree { data, .. } => data,
         }
     }

@@ -214,6 +214,7 @@ impl Tree {
                 let root = *root;
                 Reply::small(root, &self.data).unwrap_or_else(|| Reply::scalar(root, hand_over(&mut self.data)))
             }
+            _ if Reply::is_short(self.data.len()) => Reply::short(hand_over(&mut self.nodes), &[&self.data]),
             _ => Reply::tree(hand_over(&mut self.nodes), hand_over(&mut self.data)),
         };
         self.clear();
