@@ -2060,6 +2060,29 @@ vigie_status vigie_jobs_push(vigie_client *client,
                              vigie_error **err);
 
 /**
+ * Pushes a job without waiting: as vigie_jobs_push(), and the length of the list is the reply of one VIGIE_EVENT_COMPLETION with this
+ * token, an INT.
+ *
+ * Lengths: payload_len is the bytes of payload. id as for vigie_jobs_push(). timeout_ms is in milliseconds.
+ * Ownership: nothing changes hands; name, id and payload are copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: as vigie_batch_submit(); VIGIE_ERR_INVALID_ARG: client, name or queue is NULL, payload is
+ * NULL with a length, a bad name or id. The others of vigie_jobs_push() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_push_submit(vigie_client *client,
+                                    const char *name,
+                                    const char *id,
+                                    const void *payload,
+                                    size_t payload_len,
+                                    int64_t timeout_ms,
+                                    vigie_queue *queue,
+                                    uint64_t token,
+                                    vigie_error **err);
+
+/**
  * Takes the next job: a MAP of id, payload and redelivered, an INT that is above 0 if the job may have been handed out before. *out is
  * NULL with VIGIE_OK if there was none in the time. The first take of a handle begins with what its worker's name had in hand;
  * takes look, twice in the length of a lease, for workers whose lease is over. While there is no primary it waits for the next one.
@@ -2085,6 +2108,29 @@ vigie_status vigie_jobs_take(vigie_jobs *jobs,
                              vigie_error **err);
 
 /**
+ * Takes the next job without waiting: as vigie_jobs_take(), and the job is the reply of one VIGIE_EVENT_COMPLETION with this token. A
+ * completion with VIGIE_OK and no reply: there was none in the time. No thread waits meanwhile: neither for a job, nor for a primary.
+ *
+ * vigie_queue_cancel() with the token and vigie_jobs_stop() end it with VIGIE_ERR_CANCELLED, within about 50 ms where a server waits for
+ * a job. What it had taken by then stays in the processing list: the next take hands it out, marked.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_INVALID_STATE: another take is
+ * under way; VIGIE_ERR_QUEUE_FULL;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_take() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_take_submit(vigie_jobs *jobs,
+                                    int64_t timeout_ms,
+                                    vigie_queue *queue,
+                                    uint64_t token,
+                                    vigie_error **err);
+
+/**
  * Acknowledges a job: it is done, and is removed. If the answer is lost, the processing list is looked at before it is sent again.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
@@ -2103,6 +2149,27 @@ vigie_status vigie_jobs_ack(vigie_jobs *jobs,
                             vigie_error **err);
 
 /**
+ * Acknowledges a job without waiting: as vigie_jobs_ack(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+ * A lost answer is looked up as there. After vigie_queue_cancel() the job is acknowledged or in hand: to acknowledge it again finds out.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+ * the job is not in hand; VIGIE_ERR_QUEUE_FULL;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_ack() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_ack_submit(vigie_jobs *jobs,
+                                   const char *id,
+                                   int64_t timeout_ms,
+                                   vigie_queue *queue,
+                                   uint64_t token,
+                                   vigie_error **err);
+
+/**
  * Hands a job back: it comes behind those that wait, and is taken again by any worker, marked.
  *
  * Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
@@ -2113,6 +2180,26 @@ vigie_status vigie_jobs_ack(vigie_jobs *jobs,
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE vigie_status vigie_jobs_return(vigie_jobs *jobs, const char *id, int64_t timeout_ms, vigie_error **err);
+
+/**
+ * Hands a job back without waiting: as vigie_jobs_return(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+ * the job is not in hand; VIGIE_ERR_QUEUE_FULL;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_return() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_return_submit(vigie_jobs *jobs,
+                                      const char *id,
+                                      int64_t timeout_ms,
+                                      vigie_queue *queue,
+                                      uint64_t token,
+                                      vigie_error **err);
 
 /**
  * Renews the lease, for a job that takes longer than that.
@@ -2131,7 +2218,26 @@ vigie_status vigie_jobs_renew(vigie_jobs *jobs,
                               vigie_error **err);
 
 /**
- * Ends the vigie_jobs_take() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
+ * Renews the lease without waiting: as vigie_jobs_renew(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
+ * vigie_jobs_renew() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_renew_submit(vigie_jobs *jobs,
+                                     int64_t timeout_ms,
+                                     vigie_queue *queue,
+                                     uint64_t token,
+                                     vigie_error **err);
+
+/**
+ * Ends the vigie_jobs_take() or vigie_jobs_take_submit() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
  * stays in the list. What is in hand can be acknowledged.
  *
  * Ownership: nothing changes hands.
@@ -2158,6 +2264,26 @@ VIGIE_MUST_USE
 vigie_status vigie_jobs_close(vigie_jobs *jobs,
                               int64_t timeout_ms,
                               vigie_error **err);
+
+/**
+ * Stops the worker at once, and closes it without waiting: as vigie_jobs_close(), and its outcome is one VIGIE_EVENT_COMPLETION with this
+ * token, without a reply. A vigie_jobs_take_submit() under way ends with VIGIE_ERR_CANCELLED before.
+ *
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+ * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
+ * vigie_jobs_close() arrive with the completion.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_jobs_close_submit(vigie_jobs *jobs,
+                                     int64_t timeout_ms,
+                                     vigie_queue *queue,
+                                     uint64_t token,
+                                     vigie_error **err);
 
 /**
  * Frees a worker. What it has in hand stays in its processing list: vigie_jobs_close() hands it back before.

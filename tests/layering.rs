@@ -14,7 +14,7 @@ use circles::Crate;
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("ffi", &["jobs", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
-    ("jobs", &["client", "resp", "meter", "error", "time", "sys"]),
+    ("jobs", &["client", "queue", "resp", "meter", "error", "time", "sys"]),
     (
         "client",
         &[

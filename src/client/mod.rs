@@ -11,7 +11,7 @@ mod scan;
 mod session;
 mod shared;
 mod stats;
-mod steps;
+pub(crate) mod steps;
 mod unwaited;
 
 use std::sync::Arc;

@@ -69,6 +69,8 @@ impl ScanLoop {
             match pages.next(told.take()) {
                 Next::Over(outcome) => return outcome,
                 Next::Call(call) => told = Some(call.run_scan()),
+                // A scan does not pause.
+                Next::Pause(_) => {}
             }
         }
     }
@@ -78,7 +80,7 @@ impl ScanLoop {
         if timeout == Timeout::DontWait {
             return Err(super::no_time("the scan"));
         }
-        Steps::begin(&self.client, Box::new(self.pages(timeout)?), queue, token)
+        Steps::begin(&self.client, Box::new(self.pages(timeout)?), queue, token).map(|_| ())
     }
 
     /// How often it has begun anew; `None` while another thread waits for a page.

@@ -3,57 +3,66 @@
 //!
 //! Guarantees: no thread waits. The room for the completion is reserved at the beginning, so it is never refused; it comes exactly once. A
 //! cancellation ends the call that is under way, and no other one begins; a close ends the operation with its next call. Between
-//! two calls a worker runs the operation, which only computes. Leaves to others: the calls (submit, line), what comes next (scan).
+//! two calls a worker runs the operation, which only computes. A blocking command is first ended by its server, so that what it takes in that
+//! moment is known. Leaves to others: the calls (submit, line), what comes next (scan, jobs).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::{CallFlags, Client};
 use crate::error::{Error, Result, Status, flags};
+use crate::pool::UNBLOCKING;
 use crate::queue::{Driven, Queue, Reservation, Source, Step, owner_of};
 use crate::resp::Reply;
 use crate::submit::Submission;
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
-use crate::time::Timeout;
+use crate::time::{Instant, Timeout};
 use crate::worker;
 
+/// A pause is looked at this often: a close of the client ends it.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What an operation does next.
-pub(super) enum Next {
+pub(crate) enum Next<T = Option<Reply>> {
     /// This call. Its outcome is told.
     Call(StepCall),
-    /// It is over, with this completion.
-    Over(Result<Option<Reply>>),
+    /// Nothing for this long.
+    Pause(Duration),
+    /// It is over, with this outcome.
+    Over(Result<T>),
 }
 
 /// One call of an operation.
-pub(super) struct StepCall {
+pub(crate) struct StepCall {
     /// The client, or a session of it.
-    pub(super) client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     /// RESP-encoded, one after the other.
-    pub(super) commands: Vec<u8>,
+    pub(crate) commands: Vec<u8>,
     /// Of the call.
-    pub(super) flags: CallFlags,
+    pub(crate) flags: CallFlags,
     /// Of the call.
-    pub(super) timeout: Timeout,
+    pub(crate) timeout: Timeout,
 }
 
 /// The outcome of a call.
-pub(super) struct Told {
+pub(crate) struct Told {
     /// A reply, or an error.
-    pub(super) outcome: Result<Reply>,
+    pub(crate) outcome: Result<Reply>,
     /// Of a scan: the generation of its node, and the node's name.
-    pub(super) from: Option<(u64, String)>,
+    pub(crate) from: Option<(u64, String)>,
 }
 
 /// What is done in several steps. It only computes.
-pub(super) trait Operation: Send {
-    /// What comes next. `told`: the outcome of the call before; `None` at the beginning.
+pub(crate) trait Operation: Send {
+    /// What comes next. `told`: the outcome of the call before; `None` at the beginning and after a pause.
     fn next(&mut self, told: Option<Told>) -> Next;
 }
 
 /// An operation under way.
-pub(super) struct Steps {
+pub(crate) struct Steps {
+    client: Arc<Client>,
     queue: Weak<Queue>,
     owner: (usize, u64),
     cancelled: AtomicBool,
@@ -66,15 +75,23 @@ struct StepsState {
     /// `None` while a thread runs it, and at its end.
     operation: Option<Box<dyn Operation>>,
     credit: Option<Reservation>,
+    /// Until when it pauses.
+    pause: Option<Instant>,
 }
 
 impl Steps {
     /// Begins an operation, whose completion arrives on the queue with this token. Its first call starts here.
-    pub(super) fn begin(client: &Client, operation: Box<dyn Operation>, queue: &Arc<Queue>, token: u64) -> Result<()> {
+    pub(crate) fn begin(
+        client: &Arc<Client>,
+        operation: Box<dyn Operation>,
+        queue: &Arc<Queue>,
+        token: u64,
+    ) -> Result<Arc<Self>> {
         client.shared.context().check_open()?;
         let credit = queue.reserve(token, 1)?.next();
-        let state = StepsState { operation: Some(operation), credit };
+        let state = StepsState { operation: Some(operation), credit, pause: None };
         let steps = Arc::new_cyclic(|me| Self {
+            client: Arc::clone(client),
             queue: Arc::downgrade(queue),
             owner: (queue.id(), token),
             cancelled: AtomicBool::new(false),
@@ -85,7 +102,17 @@ impl Steps {
         let source: Arc<dyn Source> = Arc::clone(&steps) as Arc<dyn Source>;
         queue.attach(&source);
         steps.run(None);
-        Ok(())
+        Ok(steps)
+    }
+
+    /// Ends the call that is under way, or a pause, and lets no other call begin.
+    pub(crate) fn stop(self: &Arc<Self>) {
+        self.cancelled.store(true, Ordering::Release);
+        let is_asked = self.queue.upgrade().is_some_and(|queue| queue.unblock_step(self.id()));
+        let me = Arc::clone(self);
+        if !is_asked || worker::after(UNBLOCKING, Arc::downgrade(self), move || me.cancel_now()).is_err() {
+            self.cancel_now();
+        }
     }
 
     fn id(self: &Arc<Self>) -> usize {
@@ -96,6 +123,31 @@ impl Steps {
         self.cancelled.store(true, Ordering::Release);
         if let Some(queue) = self.queue.upgrade() {
             queue.cancel_step(self.id());
+        }
+        self.wake(true);
+    }
+
+    /// Ends a pause if its time is over, or now.
+    fn wake(self: &Arc<Self>, now: bool) {
+        let mut state = self.state.lock();
+        let Some(until) = state.pause else { return };
+        let left = until.saturating_duration_since(Instant::now());
+        if now || left.is_zero() {
+            state.pause = None;
+            drop(state);
+            self.run_soon(None);
+        } else {
+            drop(state);
+            self.set_alarm(left);
+        }
+    }
+
+    fn set_alarm(self: &Arc<Self>, left: Duration) {
+        let me = Arc::clone(self);
+        let ring = move || me.wake(me.client.is_closed() || me.cancelled.load(Ordering::Acquire));
+        // Without an alarm the pause ends here.
+        if worker::after(left.min(LOOK), Arc::downgrade(self), ring).is_err() {
+            self.wake(true);
         }
     }
 
@@ -116,7 +168,7 @@ impl Steps {
         }
     }
 
-    /// Runs it until a call is under way, or its end.
+    /// Runs it until a call is under way, or a pause, or its end.
     fn run(self: &Arc<Self>, mut told: Option<Told>) {
         let mut was_refused = false;
         loop {
@@ -131,6 +183,12 @@ impl Steps {
                 _ if ends => {
                     drop(operation);
                     return self.end(Err(self.cancelled_error()));
+                }
+                Next::Pause(time) => {
+                    let mut state = self.state.lock();
+                    (state.operation, state.pause) = (Some(operation), Instant::now().checked_add(time));
+                    drop(state);
+                    return self.set_alarm(time);
                 }
                 Next::Call(call) => {
                     self.state.lock().operation = Some(operation);
@@ -201,7 +259,7 @@ impl Source for Steps {
         let Some(me) = self.me.upgrade().filter(|_| self.owner == (owner, token) && !self.is_over()) else {
             return 0;
         };
-        me.cancel_now();
+        me.stop();
         1
     }
 }

@@ -4,25 +4,16 @@ use std::ffi::{c_char, c_void};
 
 use super::args;
 use super::handle::{self, Noun};
-use super::types::{vigie_client, vigie_error, vigie_jobs, vigie_reply, vigie_status};
+use super::types::{vigie_client, vigie_error, vigie_jobs, vigie_queue, vigie_reply, vigie_status};
 use super::{dispose, guard, reply};
 use crate::client::Timeout;
 use crate::error::Result;
-use crate::jobs::{self, Job, Jobs};
-use crate::resp::{Reply, ReplyBuilder};
+use crate::jobs::{self, Jobs};
 
 impl Noun for vigie_jobs {
     type Value = Jobs;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.jobs");
     const PLAIN: bool = false;
-}
-
-/// A job as C gets it.
-fn shown(job: &Job) -> Result<Reply> {
-    let mut out = ReplyBuilder::new();
-    out.map().text("id").text(&job.id()).text("payload").bytes(job.payload());
-    out.text("redelivered").int(i64::from(job.redelivered())).end();
-    out.try_finish()
 }
 
 /// Runs `act` with the handle and the id of a job.
@@ -107,6 +98,40 @@ pub unsafe extern "C" fn vigie_jobs_push(
     }
 }
 
+/// Pushes a job without waiting: as vigie_jobs_push(), and the length of the list is the reply of one VIGIE_EVENT_COMPLETION with this
+/// token, an INT.
+///
+/// Lengths: payload_len is the bytes of payload. id as for vigie_jobs_push(). timeout_ms is in milliseconds.
+/// Ownership: nothing changes hands; name, id and payload are copied.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: as vigie_batch_submit(); VIGIE_ERR_INVALID_ARG: client, name or queue is NULL, payload is
+/// NULL with a length, a bad name or id. The others of vigie_jobs_push() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_push_submit(
+    client: *mut vigie_client,
+    name: *const c_char,
+    id: *const c_char,
+    payload: *const c_void,
+    payload_len: usize,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_push_submit", err, || {
+            let (client, queue) = (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?);
+            let (name, id) = (args::text(name, "name")?, args::optional(id, "id")?);
+            let payload = args::bytes(payload.cast(), payload_len, "payload")?;
+            jobs::push_submit(&client, name, id, payload, Timeout::from_ms(timeout_ms), (&queue.0, token))
+        })
+    }
+}
+
 /// Takes the next job: a MAP of id, payload and redelivered, an INT that is above 0 if the job may have been handed out before. *out is
 /// NULL with VIGIE_OK if there was none in the time. The first take of a handle begins with what its worker's name had in hand;
 /// takes look, twice in the length of a lease, for workers whose lease is over. While there is no primary it waits for the next one.
@@ -138,9 +163,41 @@ pub unsafe extern "C" fn vigie_jobs_take(
         guard("vigie_jobs_take", err, || {
             args::wanted(out)?;
             if let Some(job) = handle::borrow(jobs, "jobs")?.take(Timeout::from_ms(timeout_ms))? {
-                reply::put(out, shown(&job)?);
+                reply::put(out, job.shown()?);
             }
             Ok(())
+        })
+    }
+}
+
+/// Takes the next job without waiting: as vigie_jobs_take(), and the job is the reply of one VIGIE_EVENT_COMPLETION with this token. A
+/// completion with VIGIE_OK and no reply: there was none in the time. No thread waits meanwhile: neither for a job, nor for a primary.
+///
+/// vigie_queue_cancel() with the token and vigie_jobs_stop() end it with VIGIE_ERR_CANCELLED, within about 50 ms where a server waits for
+/// a job. What it had taken by then stays in the processing list: the next take hands it out, marked.
+///
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_INVALID_STATE: another take is
+/// under way; VIGIE_ERR_QUEUE_FULL;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_take() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_take_submit(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_take_submit", err, || {
+            let (jobs, queue) = (handle::borrow(jobs, "jobs")?, handle::borrow(queue, "queue")?);
+            jobs.take_submit(Timeout::from_ms(timeout_ms), &queue.0, token)
         })
     }
 }
@@ -167,6 +224,37 @@ pub unsafe extern "C" fn vigie_jobs_ack(
     unsafe { guard("vigie_jobs_ack", err, || with_id(jobs, id, |jobs, id| jobs.ack(id, Timeout::from_ms(timeout_ms)))) }
 }
 
+/// Acknowledges a job without waiting: as vigie_jobs_ack(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+/// A lost answer is looked up as there. After vigie_queue_cancel() the job is acknowledged or in hand: to acknowledge it again finds out.
+///
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+/// the job is not in hand; VIGIE_ERR_QUEUE_FULL;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_ack() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_ack_submit(
+    jobs: *mut vigie_jobs,
+    id: *const c_char,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_ack_submit", err, || {
+            let (jobs, queue) = (handle::borrow(jobs, "jobs")?, handle::borrow(queue, "queue")?);
+            let id = args::text(id, "id")?;
+            jobs.ack_submit(id, Timeout::from_ms(timeout_ms), &queue.0, token)
+        })
+    }
+}
+
 /// Hands a job back: it comes behind those that wait, and is taken again by any worker, marked.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
@@ -191,6 +279,36 @@ pub unsafe extern "C" fn vigie_jobs_return(
     }
 }
 
+/// Hands a job back without waiting: as vigie_jobs_return(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+///
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+/// the job is not in hand; VIGIE_ERR_QUEUE_FULL;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_return() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_return_submit(
+    jobs: *mut vigie_jobs,
+    id: *const c_char,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_return_submit", err, || {
+            let (jobs, queue) = (handle::borrow(jobs, "jobs")?, handle::borrow(queue, "queue")?);
+            let id = args::text(id, "id")?;
+            jobs.give_back_submit(id, Timeout::from_ms(timeout_ms), &queue.0, token)
+        })
+    }
+}
+
 /// Renews the lease, for a job that takes longer than that.
 ///
 /// Lengths: timeout_ms is in milliseconds. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
@@ -211,7 +329,35 @@ pub unsafe extern "C" fn vigie_jobs_renew(
     unsafe { guard("vigie_jobs_renew", err, || handle::borrow(jobs, "jobs")?.renew(Timeout::from_ms(timeout_ms))) }
 }
 
-/// Ends the vigie_jobs_take() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
+/// Renews the lease without waiting: as vigie_jobs_renew(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
+///
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
+/// vigie_jobs_renew() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_renew_submit(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_renew_submit", err, || {
+            let (jobs, queue) = (handle::borrow(jobs, "jobs")?, handle::borrow(queue, "queue")?);
+            jobs.renew_submit(Timeout::from_ms(timeout_ms), &queue.0, token)
+        })
+    }
+}
+
+/// Ends the vigie_jobs_take() or vigie_jobs_take_submit() under way, and all later ones, with VIGIE_ERR_CANCELLED. A job that comes in that moment is handed out, or
 /// stays in the list. What is in hand can be acknowledged.
 ///
 /// Ownership: nothing changes hands.
@@ -248,6 +394,35 @@ pub unsafe extern "C" fn vigie_jobs_close(
 ) -> vigie_status {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe { guard("vigie_jobs_close", err, || handle::borrow(jobs, "jobs")?.close(Timeout::from_ms(timeout_ms))) }
+}
+
+/// Stops the worker at once, and closes it without waiting: as vigie_jobs_close(), and its outcome is one VIGIE_EVENT_COMPLETION with this
+/// token, without a reply. A vigie_jobs_take_submit() under way ends with VIGIE_ERR_CANCELLED before.
+///
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Ownership: nothing changes hands. The handle may be freed before the completion arrives.
+/// Blocks: no.
+/// Threads: [T].
+/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+/// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
+/// vigie_jobs_close() arrive with the completion.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_close_submit(
+    jobs: *mut vigie_jobs,
+    timeout_ms: i64,
+    queue: *mut vigie_queue,
+    token: u64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_close_submit", err, || {
+            let (jobs, queue) = (handle::borrow(jobs, "jobs")?, handle::borrow(queue, "queue")?);
+            jobs.close_submit(Timeout::from_ms(timeout_ms), &queue.0, token)
+        })
+    }
 }
 
 /// Frees a worker. What it has in hand stays in its processing list: vigie_jobs_close() hands it back before.

@@ -4,6 +4,7 @@
 //! hand_back).
 
 use crate::error::{Error, Result, Status, quoted};
+use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::random;
 
 const BEGIN: &[u8] = b"vigie1:";
@@ -67,6 +68,14 @@ impl Job {
             Some(job) => Self::new(Some(&job.id()), job.redelivered.saturating_add(1), job.payload()),
             None => Self::new(None, 1, encoded),
         }
+    }
+
+    /// As a program gets it.
+    pub fn shown(&self) -> Result<Reply> {
+        let mut out = ReplyBuilder::new();
+        out.map().text("id").text(&self.id()).text("payload").bytes(self.payload());
+        out.text("redelivered").int(i64::from(self.redelivered)).end();
+        out.try_finish()
     }
 
     /// As it stands in the list.

@@ -2,15 +2,16 @@
 //!
 //! Guarantees: nothing is moved twice, and nothing of a worker that lives: WATCH holds the lease and the processing list as they were read.
 //! What goes back is marked, and comes behind what waits already. A move that arrives after that is found: the name of its worker is kept
-//! while one can be on its way. Leaves to others: when that happens (take, mod).
+//! while one can be on its way. Leaves to others: when that happens (take, operations).
 
 use std::sync::Arc;
 
 use super::envelope::Job;
 use super::keys::Keys;
 use super::ledger::{self, Leaving};
+use crate::client::steps::{Next, StepCall};
 use crate::client::{CallFlags, Client, Timeout};
-use crate::error::{Result, Status};
+use crate::error::{Error, Result, Status};
 use crate::meter::Deed;
 use crate::resp::{Reply, encode};
 use crate::time::Deadline;
@@ -19,37 +20,108 @@ use crate::time::Deadline;
 /// nor does a server wait for longer with a blocking command for one that was cut off.
 const MEMORY_MS: &[u8] = b"600000";
 
-/// Runs commands of a session, with these flags.
-pub type Run<'a> = &'a dyn Fn(&Arc<Client>, &[u8], u32, Timeout) -> Result<Reply>;
-
-/// Hands back what a worker has, if its lease permits that. `false`: it does not.
-pub fn all_of(
-    client: &Arc<Client>,
-    keys: &Keys,
-    (worker, leaving): (&[u8], Leaving),
+/// A transaction about what was read before, begun again while another one changes what is watched.
+struct Watched {
+    session: Option<Arc<Client>>,
     deadline: Deadline,
-    permits: &dyn Fn(Option<&[u8]>) -> bool,
-    run: Run<'_>,
-) -> Result<bool> {
-    repeat(deadline, || {
-        let session = client.session(None)?;
-        let seen = run(&session, &look(keys, worker), 0, time(deadline))?;
-        ledger::check(&seen)?;
-        if !permits(seen.child(0, 1).and_then(|node| seen.bytes(node))) {
-            return Ok(false);
-        }
-        let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
-        let jobs = ledger::texts(&seen, 3);
-        let moves = burial(keys, worker, &jobs, is_remembered, leaving)?;
-        let outcome = match moves.is_empty() {
-            true => Ok(()),
-            false => run(&session, &moves, CallFlags::ATOMIC, time(deadline)).and_then(|reply| ledger::check(&reply)),
+    moves: bool,
+}
+
+/// What follows from what was read.
+enum Decision {
+    Over(bool),
+    Move(Vec<u8>),
+}
+
+impl Watched {
+    fn new(deadline: Deadline) -> Self {
+        Self { session: None, deadline, moves: false }
+    }
+
+    /// What comes next. `look`: the commands that watch and read.
+    fn next(
+        &mut self,
+        client: &Arc<Client>,
+        told: Option<Result<Reply>>,
+        look: &dyn Fn() -> Vec<u8>,
+        decide: &mut dyn FnMut(&Reply) -> Result<Decision>,
+    ) -> Next<bool> {
+        let deadline = self.deadline;
+        let again = |error: &Error| error.status() == Status::TxnAborted && !deadline.is_over();
+        let seen = match told.map(|outcome| outcome.and_then(|reply| ledger::check(&reply).map(|()| reply))) {
+            Some(Err(error)) if !again(&error) => return Next::Over(Err(error)),
+            Some(Ok(_)) if self.moves => return Next::Over(Ok(true)),
+            Some(Ok(reply)) => reply,
+            None | Some(Err(_)) => {
+                self.moves = false;
+                return match client.session(None) {
+                    Ok(session) => {
+                        self.session = Some(Arc::clone(&session));
+                        self.call(session, look(), 0)
+                    }
+                    Err(error) => Next::Over(Err(error)),
+                };
+            }
         };
-        if outcome.is_ok() || stands(&outcome) {
-            client.count(Deed::JobHandedBack, jobs.len() as u64);
+        match (decide(&seen), self.session.clone()) {
+            (Ok(Decision::Move(moves)), Some(session)) => {
+                self.moves = true;
+                self.call(session, moves, CallFlags::ATOMIC)
+            }
+            (Ok(Decision::Over(outcome)), _) => Next::Over(Ok(outcome)),
+            (Ok(_), None) => Next::Over(Err(Error::new(Status::Internal, "a transaction without a session"))),
+            (Err(error), _) => Next::Over(Err(error)),
         }
-        outcome.map(|()| true)
-    })
+    }
+
+    fn call(&self, client: Arc<Client>, commands: Vec<u8>, flag: u32) -> Next<bool> {
+        Next::Call(StepCall { client, commands, flags: CallFlags::default().with(flag), timeout: time(self.deadline) })
+    }
+}
+
+/// Hands back what a worker has, if its lease permits that. It ends with `false` if it does not.
+pub struct All {
+    watched: Watched,
+    keys: Keys,
+    worker: Vec<u8>,
+    leaving: Leaving,
+    jobs: usize,
+}
+
+impl All {
+    pub fn new(keys: &Keys, worker: &[u8], leaving: Leaving, deadline: Deadline) -> Self {
+        Self { watched: Watched::new(deadline), keys: keys.clone(), worker: worker.to_vec(), leaving, jobs: 0 }
+    }
+
+    pub fn deadline(&self) -> Deadline {
+        self.watched.deadline
+    }
+
+    pub fn next(
+        &mut self,
+        client: &Arc<Client>,
+        told: Option<Result<Reply>>,
+        permits: &dyn Fn(Option<&[u8]>) -> bool,
+    ) -> Next<bool> {
+        let Self { watched, keys, worker, leaving, jobs } = self;
+        let mut decide = |seen: &Reply| {
+            if !permits(seen.child(0, 1).and_then(|node| seen.bytes(node))) {
+                return Ok(Decision::Over(false));
+            }
+            let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
+            let found = ledger::texts(seen, 3);
+            *jobs = found.len();
+            let moves = burial(keys, worker, &found, is_remembered, *leaving)?;
+            Ok(if moves.is_empty() { Decision::Over(true) } else { Decision::Move(moves) })
+        };
+        let next = watched.next(client, told, &|| look(keys, worker), &mut decide);
+        if let Next::Over(outcome) = &next {
+            if watched.moves && (outcome.is_ok() || stands(outcome)) {
+                client.count(Deed::JobHandedBack, *jobs as u64);
+            }
+        }
+        next
+    }
 }
 
 /// The commands that read what a worker left.
@@ -86,44 +158,42 @@ pub fn burial(keys: &Keys, worker: &[u8], jobs: &[Vec<u8>], is_remembered: bool,
     Ok(moves)
 }
 
-/// Hands one job back. `false`: it is not in the processing list.
-pub fn one(client: &Arc<Client>, keys: &Keys, job: &Job, deadline: Deadline) -> Result<bool> {
-    repeat(deadline, || {
-        let session = client.session(None)?;
-        let mut look = Vec::new();
-        encode::command(&mut look, &[b"WATCH", &keys.processing]);
-        encode::command(&mut look, &[b"LRANGE", &keys.processing, b"0", b"-1"]);
-        let seen = session.cmds_exec(&look, CallFlags::default(), time(deadline))?;
-        ledger::check(&seen)?;
-        if !ledger::texts(&seen, 1).iter().any(|encoded| encoded == job.encoded()) {
-            return Ok(false);
-        }
-        let mut moves = Vec::new();
-        encode::try_command(&mut moves, &[b"LREM", &keys.processing, b"1", job.encoded()])?;
-        encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, Job::marked(job.encoded())?.encoded()])?;
-        run(&session, &moves, deadline)?;
-        Ok(true)
-    })
+/// Hands one job back. It ends with `false` if that is not in the processing list.
+pub struct One {
+    watched: Watched,
+    keys: Keys,
+    job: Job,
 }
 
-/// Begins again while another one changes what is watched.
-fn repeat(deadline: Deadline, mut attempt: impl FnMut() -> Result<bool>) -> Result<bool> {
-    loop {
-        match attempt() {
-            Err(error) if error.status() == Status::TxnAborted && !deadline.is_over() => {}
-            outcome => return outcome,
-        }
+impl One {
+    pub fn new(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
+        Self { watched: Watched::new(deadline), keys: keys.clone(), job: job.clone() }
+    }
+
+    pub fn next(&mut self, client: &Arc<Client>, told: Option<Result<Reply>>) -> Next<bool> {
+        let Self { watched, keys, job } = self;
+        let look = || {
+            let mut look = Vec::new();
+            encode::command(&mut look, &[b"WATCH", &keys.processing]);
+            encode::command(&mut look, &[b"LRANGE", &keys.processing, b"0", b"-1"]);
+            look
+        };
+        let mut decide = |seen: &Reply| {
+            if !ledger::texts(seen, 1).iter().any(|encoded| encoded == job.encoded()) {
+                return Ok(Decision::Over(false));
+            }
+            let mut moves = Vec::new();
+            encode::try_command(&mut moves, &[b"LREM", &keys.processing, b"1", job.encoded()])?;
+            encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, Job::marked(job.encoded())?.encoded()])?;
+            Ok(Decision::Move(moves))
+        };
+        watched.next(client, told, &look, &mut decide)
     }
 }
 
 /// Whether it was handed back, though too few replicas know so.
 pub fn stands<T>(outcome: &Result<T>) -> bool {
     outcome.as_ref().is_err_and(|error| error.status() == Status::Replicas)
-}
-
-fn run(session: &Client, moves: &[u8], deadline: Deadline) -> Result<()> {
-    let atomic = CallFlags::from_bits(CallFlags::ATOMIC)?;
-    ledger::check(&session.cmds_exec(moves, atomic, time(deadline))?)
 }
 
 /// What is left. Without any time nothing is sent.

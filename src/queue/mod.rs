@@ -137,6 +137,12 @@ impl Queue {
         }
     }
 
+    /// As [`Queue::unblock`], for the step that is under way of this operation.
+    pub fn unblock_step(&self, owner: usize) -> bool {
+        let sources = self.lock().sources();
+        sources.iter().any(|source| source.unblock(owner, 0))
+    }
+
     /// Whether this token was cancelled, for a call that was moving from one source to another at that moment.
     pub fn is_cancelled(&self, token: u64) -> bool {
         self.lock().is_cancelled(token)

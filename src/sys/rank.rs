@@ -38,7 +38,8 @@ macro_rules! ranks {
 }
 
 ranks! {
-    Jobs            state "Jobs.ledger (jobs)"                    "what a worker knows of its processing list"
+    Jobs            state "Worker.ledger (jobs)"                  "what a worker knows of its processing list"
+    JobsTake        state "Worker.submitted (jobs)"               "the latest take of a worker by submit"
     SessionState    role  "Session.pinned (client/session)"       "a session's connection and its state, for the thread whose turn it is"
     CallHandle      state "CallHandle.state (client/call_handle)" "the call of a call handle"
     ScanLoop        state "ScanLoop.position (client/scan)"       "where a scan loop is"

@@ -456,6 +456,15 @@ static void workers(void) {
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_renew(NULL, 0, &error));
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_stop(NULL, &error));
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_close(NULL, 0, &error));
+  CHECK(vigie_jobs_push_submit(NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("queue is NULL", NO_OUT, vigie_jobs_push_submit(client, "q", NULL, "", 0, 1000, NULL, 0, &error));
+  CHECK(vigie_jobs_take_submit(NULL, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("queue is NULL", NO_OUT, vigie_jobs_take_submit(jobs, 1000, NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_ack_submit(NULL, "a", 1000, NULL, 0, &error));
+  REFUSED("queue is NULL", NO_OUT, vigie_jobs_ack_submit(jobs, "a", 1000, NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_return_submit(NULL, "a", 1000, NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_renew_submit(NULL, 1000, NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_close_submit(NULL, 1000, NULL, 0, &error));
   vigie_jobs_free(jobs);
   vigie_jobs_free(NULL);
   vigie_jobs_free((vigie_jobs *)rubbish);

@@ -404,6 +404,31 @@ static void worker(vigie_client *client) {
   GIVES(VIGIE_ERR_INVALID_STATE, vigie_jobs_ack(jobs, "first", VIGIE_TIMEOUT_DEFAULT, &error));
   GIVES(VIGIE_OK, vigie_jobs_take(jobs, 0, &job, &error));
   CHECK(job == NULL);
+  vigie_queue *queue = NULL;
+  vigie_event event;
+  GIVES(VIGIE_OK, vigie_queue_create(1, &queue, &error));
+  GIVES(VIGIE_OK, vigie_jobs_push_submit(client, "api:jobs", "second", "b", 1, VIGIE_TIMEOUT_DEFAULT, queue, 1, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1 && event.status == VIGIE_OK && event.token == 1);
+  CHECK(vigie_reply_int(event.reply, VIGIE_ROOT, -1) == 1);
+  vigie_events_clear(&event, 1);
+  for (int redelivered = 0; redelivered < 2; redelivered++) {
+    GIVES(VIGIE_OK, vigie_jobs_take_submit(jobs, VIGIE_TIMEOUT_DEFAULT, queue, 2, &error));
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1 && event.status == VIGIE_OK && event.token == 2);
+    CHECK(text_is(event.reply, vigie_reply_find(event.reply, VIGIE_ROOT, "id", 2), "second"));
+    CHECK(vigie_reply_int(event.reply, vigie_reply_find(event.reply, VIGIE_ROOT, "redelivered", 11), -1) == redelivered);
+    vigie_events_clear(&event, 1);
+    GIVES(VIGIE_OK, vigie_jobs_renew_submit(jobs, VIGIE_TIMEOUT_DEFAULT, queue, 3, &error));
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1 && event.status == VIGIE_OK && event.reply == NULL);
+    vigie_events_clear(&event, 1);
+    GIVES(VIGIE_OK, redelivered == 0 ? vigie_jobs_return_submit(jobs, "second", VIGIE_TIMEOUT_DEFAULT, queue, 4, &error)
+                                     : vigie_jobs_ack_submit(jobs, "second", VIGIE_TIMEOUT_DEFAULT, queue, 4, &error));
+    CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1 && event.status == VIGIE_OK && event.reply == NULL);
+    vigie_events_clear(&event, 1);
+  }
+  GIVES(VIGIE_OK, vigie_jobs_close_submit(jobs, VIGIE_TIMEOUT_DEFAULT, queue, 5, &error));
+  CHECK(vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, &event, 1) == 1 && event.status == VIGIE_OK && event.token == 5);
+  vigie_events_clear(&event, 1);
+  vigie_queue_free(queue);
   GIVES(VIGIE_OK, vigie_jobs_stop(jobs, &error));
   GIVES(VIGIE_ERR_CANCELLED, vigie_jobs_take(jobs, VIGIE_TIMEOUT_NONE, &job, &error));
   GIVES(VIGIE_OK, vigie_jobs_close(jobs, VIGIE_TIMEOUT_DEFAULT, &error));

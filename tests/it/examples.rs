@@ -156,15 +156,17 @@ fn sentinel_admin_shows_each_service_of_the_deployment() {
 }
 
 #[test]
-fn jobs_does_each_and_repeats_what_failed() {
+fn jobs_does_each_and_repeats_what_failed_and_so_does_jobs_loop() {
     let deployment = Deployment::new("jobs-example").replicas(0).sentinels(1).quorum(1).start();
     let primary = deployment.primary_node("mymaster");
-    primary.cmd(&["LPUSH", "mail", "vigie1:1:0:one", "fail", "two"]);
-    let output = run(Command::new(compiled("jobs")).args([&deployment.sentinel_uri(), "mail", "w1", "4"]));
-    let told = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(told, "did one\nfailed fail\ndid two\ndid fail (perhaps not for the first time)\n");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    assert_eq!(primary.cmd(&["KEYS", "*"]).items().len(), 0, "everything is done");
+    for name in ["jobs", "jobs_loop"] {
+        primary.cmd(&["LPUSH", "mail", "vigie1:1:0:one", "fail", "two"]);
+        let output = run(Command::new(compiled(name)).args([&deployment.sentinel_uri(), "mail", "w1", "4"]));
+        let told = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(told, "did one\nfailed fail\ndid two\ndid fail (perhaps not for the first time)\n", "{name}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{name}");
+        assert_eq!(primary.cmd(&["KEYS", "*"]).items().len(), 0, "{name}: everything is done");
+    }
 }
 
 /// A signal ends the wait; what was pushed before is taken.

@@ -2,6 +2,7 @@
 //! answers or primaries.
 
 use crate::calls;
+use crate::completions;
 use crate::installed;
 use crate::support;
 
@@ -18,6 +19,8 @@ use support::*;
 use vigie::client::{Client, Timeout};
 use vigie::error::{Result, Status};
 use vigie::jobs::{self, Job, Jobs};
+use vigie::queue::Queue;
+use vigie::resp::Reply;
 
 const SOON: Duration = Duration::from_secs(30);
 const NOW: Timeout = Timeout::DontWait;
@@ -261,6 +264,26 @@ fn lost_answers_lose_no_job_and_do_none_twice() {
         assert_eq!(node.cmd(&["LLEN", "{q}:processing:one"]).int(), Some(0), "{command}");
     }
 
+    // The same on an event loop, also for an acknowledgement and for one that is given back.
+    let queue = completions::queue(1);
+    let ends = || next_of(&queue).1.expect("an outcome");
+    for command in ["BLMOVE", "LINDEX", "LREM", "LPUSH"] {
+        pushed("vigie1:e:0:e");
+        stage.proxy.trap(command, Trap::LoseReply);
+        jobs.take_submit(Timeout::Ms(SOON.as_millis() as u64), &queue, TAKE).expect("submitted");
+        let (id, _, mark) = arrived(&ends().expect("a job"));
+        assert_eq!(mark, u32::from(command.starts_with(['B'])) + u32::from(command == "LINDEX"), "{command}");
+        match command {
+            "LPUSH" => jobs.give_back_submit(&id, Timeout::Default, &queue, ACK).expect("submitted"),
+            _ => jobs.ack_submit(&id, Timeout::Default, &queue, ACK).expect("submitted"),
+        }
+        assert!(ends().is_none());
+        let left = ["q", "{q}:processing:one"].map(|key| node.cmd(&["LLEN", key]).int());
+        assert_eq!(left, [Some(i64::from(command == "LPUSH")), Some(0)], "{command}");
+        assert_eq!(stage.proxy.traps_left(), 0, "{command}");
+    }
+    done(&jobs, &taken(&jobs));
+
     // An acknowledgement whose answer is lost is looked up: it was executed, so it is not sent again.
     for (trap, times) in [(Trap::LoseReply, 1), (Trap::CloseBefore, 1)] {
         pushed("vigie1:c:0:c");
@@ -459,6 +482,123 @@ fn work(jobs: &Jobs, over: &AtomicBool) -> Result<Deliveries> {
     }
 }
 
+const TAKE: u64 = 1;
+const ACK: u64 = 2;
+
+/// Id, payload and mark of a job that arrived on a queue.
+fn arrived(job: &Reply) -> (String, String, u32) {
+    let text = |key: &[u8]| String::from_utf8(job.bytes(job.find(0, key).unwrap()).unwrap().to_vec()).unwrap();
+    let mark = job.int(job.find(0, b"redelivered").unwrap()).unwrap();
+    (text(b"id"), text(b"payload"), u32::try_from(mark).unwrap())
+}
+
+/// The next completion: its token and its outcome.
+#[track_caller]
+fn next_of(queue: &Queue) -> (u64, Result<Option<Reply>>) {
+    let event = completions::drain(queue, 1).remove(0);
+    (event.token, event.outcome)
+}
+
+/// As [`work`], on an event loop.
+fn work_on_a_loop(jobs: &Jobs, over: &AtomicBool) -> Result<Deliveries> {
+    let (queue, mut seen) = (completions::queue(1), Deliveries::new());
+    let take = || jobs.take_submit(Timeout::Ms(1000), &queue, TAKE);
+    take()?;
+    loop {
+        match next_of(&queue) {
+            (TAKE, Ok(Some(job))) => {
+                let (id, payload, mark) = arrived(&job);
+                seen.entry(payload).or_default().push(mark);
+                jobs.ack_submit(&id, Timeout::Default, &queue, ACK)?;
+            }
+            (TAKE, Ok(None)) if over.load(Ordering::Acquire) => return Ok(seen),
+            (TAKE, Err(error)) if error.status() == Status::InvalidState => return Err(error),
+            _ => take()?,
+        }
+    }
+}
+
+/// Waits until a blocking command waits in the server.
+fn waits_in(node: &Node) {
+    eventually("it waits", SOON, || node.info("clients")["blocked_clients"] == "1");
+}
+
+#[test]
+fn a_worker_on_an_event_loop_takes_acknowledges_and_hands_back_without_a_thread() {
+    let d = single("jobs-loop");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let node = d.primary_node(SERVICE);
+    let (queue, jobs) = (completions::queue(2), worker(&client, "q", "one", 60_000));
+    let long = Timeout::Ms(SOON.as_millis() as u64);
+    let job_of = |told: (u64, Result<Option<Reply>>)| arrived(&told.1.expect("a take").expect("a job"));
+    let is_done = |(token, outcome): (u64, Result<Option<Reply>>)| {
+        assert_eq!(token, 9);
+        assert!(outcome.expect("done").is_none());
+    };
+
+    // A take waits for a job; one is under way at a time, and a full queue refuses without a trace.
+    jobs.take_submit(long, &queue, TAKE).expect("taken");
+    waits_in(&node);
+    fails(Status::InvalidState, jobs.take_submit(NOW, &queue, 3));
+    fails(Status::InvalidState, jobs.take(NOW));
+    jobs::push_submit(&client, "q", Some("a"), b"first", long, (&queue, 4)).expect("pushed");
+    fails(Status::QueueFull, jobs.renew_submit(long, &queue, 5));
+    let mut both = completions::drain(&queue, 2);
+    both.sort_by_key(|event| event.token);
+    let [job, pushed] = both.try_into().expect("two");
+    assert_eq!((pushed.token, pushed.outcome.expect("pushed").expect("a length").int(0)), (4, Some(1)));
+    assert_eq!(job_of((job.token, job.outcome)), ("a".into(), "first".into(), 0));
+
+    // What is in hand is renewed, handed back, taken again with a mark, and acknowledged once.
+    jobs.renew_submit(long, &queue, 9).expect("submitted");
+    is_done(next_of(&queue));
+    jobs.give_back_submit("a", long, &queue, 9).expect("submitted");
+    is_done(next_of(&queue));
+    fails(Status::InvalidState, jobs.give_back_submit("a", long, &queue, 9));
+    jobs.take_submit(NOW, &queue, TAKE).expect("submitted");
+    assert_eq!(job_of(next_of(&queue)), ("a".into(), "first".into(), 1));
+    jobs.ack_submit("a", long, &queue, 9).expect("submitted");
+    is_done(next_of(&queue));
+    fails(Status::InvalidState, jobs.ack_submit("a", long, &queue, 9));
+    jobs.take_submit(Timeout::Ms(50), &queue, TAKE).expect("submitted");
+    assert!(next_of(&queue).1.expect("a take").is_none(), "there was none in the time");
+    assert_eq!(counted(&client), [2, 1, 1, 1, 0]);
+
+    // A cancellation ends a take that waits, and no job is lost by it.
+    jobs.take_submit(long, &queue, TAKE).expect("submitted");
+    waits_in(&node);
+    assert_eq!(queue.cancel(TAKE), 1);
+    fails(Status::Cancelled, next_of(&queue).1.map(drop));
+    push(&client, "q", "second");
+    jobs.take_submit(long, &queue, TAKE).expect("submitted");
+    let (id, payload, _) = job_of(next_of(&queue));
+    assert_eq!(payload, "second");
+
+    // A close of the client ends a take that finds no way to the primary.
+    let other = to_primary(&sentinel_of(&d, &[]), &[]);
+    let away = worker(&other, "p", "two", 60_000);
+    node.stop();
+    away.take_submit(Timeout::Unlimited, &queue, 6).expect("submitted");
+    fails(Status::Timeout, other.close(Timeout::Ms(0)));
+    fails(Status::Closed, next_of(&queue).1.map(drop));
+    node.cont();
+
+    // A close ends the take under way, and hands back what is in hand.
+    jobs.take_submit(long, &queue, TAKE).expect("submitted");
+    waits_in(&node);
+    jobs.close_submit(long, &queue, 9).expect("submitted");
+    let (token, outcome) = next_of(&queue);
+    fails(Status::Cancelled, outcome.map(drop));
+    assert_eq!(token, TAKE, "it ends first");
+    is_done(next_of(&queue));
+    fails(Status::InvalidState, jobs.ack_submit(&id, long, &queue, 9));
+    jobs.take_submit(long, &queue, TAKE).expect("submitted");
+    fails(Status::Cancelled, next_of(&queue).1.map(drop));
+    let left = node.cmd(&["KEYS", "*"]).items().iter().map(Value::text).collect::<BTreeSet<String>>();
+    assert_eq!(left, BTreeSet::from(["q".to_owned()]), "nothing but the job is left behind");
+    assert_eq!(node.cmd(&["LLEN", "q"]).int(), Some(1));
+}
+
 /// A planned one, a primary that is killed, and a planned one.
 fn three_failovers(d: &Deployment) {
     for kills in [false, true, false] {
@@ -482,11 +622,12 @@ fn scenario_row_101_three_failovers_lose_no_job_and_mark_what_comes_twice() {
     let sentinel = sentinel_of(&d, &[]);
     let client = to_primary(&sentinel, &[("write.replicas", "1")]);
     let (halt, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let workers: Vec<_> = ["one", "two"]
+    let workers: Vec<_> = ["one", "two", "loop"]
         .into_iter()
         .map(|name| {
             let (client, over) = (Arc::clone(&client), Arc::clone(&over));
-            spawn(move || work(&worker(&client, "q", name, 3000), &over))
+            let works = if name == "loop" { work_on_a_loop } else { work };
+            spawn(move || works(&worker(&client, "q", name, 3000), &over))
         })
         .collect();
     let producer = {
@@ -511,8 +652,11 @@ fn scenario_row_101_three_failovers_lose_no_job_and_mark_what_comes_twice() {
     let pushed = join(&producer);
     over.store(true, Ordering::Release);
     let mut seen = Deliveries::new();
+    let mut looped = 0;
     for work in &workers {
-        for (payload, marks) in join(work).expect("no lease was lost") {
+        let deliveries = join(work).expect("no lease was lost");
+        looped = deliveries.len();
+        for (payload, marks) in deliveries {
             seen.entry(payload).or_default().extend(marks);
         }
     }
@@ -524,11 +668,12 @@ fn scenario_row_101_three_failovers_lose_no_job_and_mark_what_comes_twice() {
     assert!(pushed.len() > 100, "{} were pushed", pushed.len());
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), pushed.len());
     assert!(unmarked.is_empty(), "delivered twice without a mark: {unmarked:?}");
-    let left: Vec<Value> = ["q", "{q}:processing:one", "{q}:processing:two"]
+    assert!(looped > 20, "{looped} were done on the event loop");
+    let left: Vec<Value> = ["q", "{q}:processing:one", "{q}:processing:two", "{q}:processing:loop"]
         .iter()
         .map(|key| d.primary_node(SERVICE).cmd(&["LLEN", key]))
         .collect();
-    assert_eq!(left, [Value::Int(0), Value::Int(0), Value::Int(0)], "everything is done");
+    assert!(left.iter().all(|len| *len == Value::Int(0)), "everything is done: {left:?}");
 }
 
 /// A program of examples-c, on a deployment whose writes wait for a replica.
