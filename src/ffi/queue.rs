@@ -234,11 +234,12 @@ unsafe fn pack(queue: &Queue, deadline: Deadline, buf: *mut u8, buf_len: usize, 
             format!("the next event takes {next} bytes, buf has {buf_len}"),
         ));
     }
-    for event in &drained {
+    let count = i32::try_from(drained.len()).unwrap_or(i32::MAX);
+    for event in drained {
         // SAFETY: as for this function; the sizes of all events together are within `buf_len`.
-        *used += unsafe { packed::write(event, buf.add(*used)) };
+        *used += unsafe { packed::write(&event, buf.add(*used)) };
     }
-    Ok(i32::try_from(drained.len()).unwrap_or(i32::MAX))
+    Ok(count)
 }
 
 /// Ends the calls of vigie_cmds_submit() with this token, and of the other functions that submit. Their completions still arrive, with VIGIE_ERR_CANCELLED,

@@ -271,11 +271,13 @@ impl Queue {
         let guard = ReactorGuard { queue: self, reactor };
         // Most likely replies have come already, while the caller of this drain was at work.
         guard.reactor.drive_all();
-        let due = self.lock().is_due_to_waiter();
+        let sleeps = self.lock().begin_sleep();
         let Woken { ready, interrupted: by_signal } =
-            if due { Woken::default() } else { guard.reactor.wait(deadline.left()) };
+            if sleeps { guard.reactor.wait(deadline.left()) } else { Woken::default() };
         interrupted.iter().for_each(|noted| noted.set(by_signal));
-        self.lock().wake_up();
+        if sleeps {
+            self.lock().wake_up();
+        }
         let idle = guard.reactor.drive(&ready);
         drop(guard);
         let state = self.lock();

@@ -56,6 +56,8 @@ pub(super) struct QueueState {
     reactor_runs: bool,
     /// That drain sleeps in poll, and has not been woken yet.
     asleep: bool,
+    /// A source was added that the drain does not know.
+    unknown_source: bool,
     wakeups: usize,
     waiting: usize,
     closed: bool,
@@ -78,6 +80,7 @@ impl QueueState {
             waker: None,
             reactor_runs: false,
             asleep: false,
+            unknown_source: false,
             wakeups: 0,
             waiting: 0,
             closed: false,
@@ -298,6 +301,7 @@ impl QueueState {
         self.sources.retain(|source| source.strong_count() > 0);
         self.sources.push(Arc::downgrade(source));
         // A drain that drives the others has to drive this one, too.
+        self.unknown_source = true;
         self.wake_reactor();
     }
 
@@ -316,8 +320,15 @@ impl QueueState {
             return None;
         }
         let waker = Arc::clone(self.waker.as_ref().filter(|_| !self.sources.is_empty())?);
-        (self.reactor_runs, self.asleep) = (true, true);
+        (self.reactor_runs, self.unknown_source) = (true, false);
         Some(Reactor::new(self.sources(), waker))
+    }
+
+    /// The drain that runs the reactor is about to sleep. False: something has come while it was awake. What comes from now on wakes it;
+    /// what it finds itself before does not, because that would be a byte in the pipe for nobody.
+    pub(super) fn begin_sleep(&mut self) -> bool {
+        self.asleep = !self.is_due_to_waiter() && !self.unknown_source;
+        self.asleep
     }
 
     pub(super) fn put_reactor_back(&mut self) {

@@ -213,6 +213,58 @@ impl Source for Idle {
     }
 }
 
+/// A readable source from which an event comes; or one that only adds that source, when it is looked at first.
+struct Adds {
+    waker: Waker,
+    queue: Arc<Queue>,
+    adds: Option<Arc<dyn Source>>,
+    looks: AtomicUsize,
+}
+
+impl Source for Adds {
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.waker.fd())
+    }
+
+    fn is_eager(&self) -> bool {
+        self.adds.is_some()
+    }
+
+    fn drive(&self) -> Driven {
+        let is_first = self.looks.fetch_add(1, Ordering::Relaxed) == 0;
+        match &self.adds {
+            Some(source) if is_first => self.queue.attach(source),
+            Some(_) => {}
+            None => _ = self.queue.push(event(7)),
+        }
+        Driven::Read
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    fn cancel(&self, _queue: usize, _token: u64) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_source_that_is_added_while_a_drain_looks_at_others_is_driven_at_once() {
+    let queue = queue();
+    let source = |adds| {
+        let waker = Waker::new().unwrap();
+        Arc::new(Adds { waker, queue: Arc::clone(&queue), adds, looks: AtomicUsize::new(0) })
+    };
+    let added = source(None);
+    added.waker.wake();
+    let first: Arc<dyn Source> = source(Some(added));
+    queue.attach(&first);
+    let mut events = Vec::new();
+    assert_eq!(queue.drain(Deadline::after(Duration::from_secs(20)), &mut events, 8), 1);
+    assert_eq!(events[0].token, 7);
+}
+
 fn message(text: &str) -> Letter {
     Letter::Message(crate::resp::ReplyBuilder::new().text(text).finish())
 }
