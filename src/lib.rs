@@ -36,6 +36,7 @@ pub mod resp;
 mod route;
 #[cfg(not(loom))]
 mod script;
+mod sort;
 #[cfg(not(loom))]
 mod submit;
 pub mod sys;

@@ -32,8 +32,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "pubsub",
         &[
-            "route", "plan", "topology", "pool", "worker", "net", "queue", "resp", "config", "meter", "error", "time",
-            "sys",
+            "route", "plan", "topology", "pool", "worker", "net", "queue", "resp", "config", "meter", "sort", "error",
+            "time", "sys",
         ],
     ),
     ("call", &["route", "plan", "topology", "pool", "lane", "resp", "config", "meter", "error", "time", "sys"]),
@@ -45,20 +45,24 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("plan", &["lane", "script", "resp", "config", "error", "time"]),
-    ("topology", &["log", "worker", "script", "net", "queue", "resp", "config", "meter", "error", "time", "sys"]),
-    ("pool", &["lane", "worker", "net", "resp", "config", "meter", "error", "time", "sys"]),
+    (
+        "topology",
+        &["log", "worker", "script", "net", "queue", "resp", "config", "meter", "sort", "error", "time", "sys"],
+    ),
+    ("pool", &["lane", "worker", "net", "resp", "config", "meter", "sort", "error", "time", "sys"]),
     ("lane", &["net", "resp", "config", "meter", "error", "time", "sys"]),
     ("log", &["worker", "queue", "resp", "config", "sys"]),
     ("worker", &["error", "time", "sys"]),
     ("script", &["sys"]),
     ("queue", &["resp", "error", "time", "sys"]),
     ("net", &["resp", "config", "meter", "error", "time", "sys"]),
-    ("config", &["resp", "error", "time"]),
+    ("config", &["resp", "sort", "error", "time"]),
     ("resp", &["error", "time"]),
     ("meter", &["error", "time", "sys"]),
     ("sys", &["time"]),
     ("time", &["error"]),
     ("error", &[]),
+    ("sort", &[]),
 ];
 
 const UNSAFE_ROOMS: &[&str] = &["ffi", "sys"];

@@ -29,7 +29,7 @@ pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Op
 fn same_words(a: &str, b: &str) -> bool {
     let words = |text: &str| {
         let mut words: Vec<String> = text.split('.').map(str::to_owned).collect();
-        words.sort_unstable();
+        crate::sort::by(&mut words, Ord::cmp);
         words
     };
     words(a) == words(b)

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::sort;
 use crate::sys::fork::PerProcess;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
@@ -104,7 +105,7 @@ impl Sweep {
         }
         if !over.is_empty() {
             // Not under the lock, because a thread that has locked a pool locks the sweep.
-            over.sort_unstable();
+            sort::by(&mut over, Ord::cmp);
             self.state().all.retain(|weak| over.binary_search(&weak.as_ptr().cast::<()>()).is_err());
         }
         if self.tick_later(needed).is_err() {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::error::{Error, Result, Status};
 use crate::net::Role;
 use crate::resp::{self, Reply, ReplyBuilder, encode};
+use crate::sort;
 
 /// The three kinds of subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,7 +234,7 @@ impl Wishes {
     /// Subscribes to every wished name again, on a new connection.
     pub(super) fn connected(&mut self, out: &mut Vec<u8>) {
         let mut all: Vec<_> = self.wished.iter_mut().collect();
-        all.sort_by_key(|(_, wish)| wish.order);
+        sort::by_key(&mut all, |(_, wish)| wish.order);
         for (subject, wish) in all {
             ask(out, subject.0.words().0, &subject.1);
             wish.stand = Stand::Asked;

@@ -11,6 +11,7 @@
 use super::answer::{Answer, Heard, Peer};
 use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
+use crate::sort;
 use std::collections::HashSet;
 
 /// How many ids are remembered: they change behind a load balancer, or when Sentinels are rebuilt.
@@ -143,7 +144,7 @@ impl Side<'_> {
     fn views(&self) -> String {
         let seats: Vec<_> = self.seats.iter().map(|seat| seat.announced.to_string()).collect();
         let mut primaries: Vec<_> = self.primaries.iter().map(ToString::to_string).collect();
-        primaries.sort();
+        sort::by(&mut primaries, Ord::cmp);
         format!("{} ({} given) for {}", seats.join(", "), self.given(), primaries.join(" and "))
     }
 }
@@ -197,7 +198,7 @@ fn stay(seats: &[Seat<'_>], parts: &[usize], joined: &[bool], contested: &[bool]
 /// Chooses the deployment with most of the configured Sentinels.
 fn most_given(sides: &[Side<'_>], membership: &Membership, given: usize, primary: Option<&Endpoint>) -> Electorate {
     let mut order: Vec<&Side<'_>> = sides.iter().filter(|side| !side.primaries.is_empty()).collect();
-    order.sort_by_key(|side| std::cmp::Reverse(side.given()));
+    sort::by_key(&mut order, |side| std::cmp::Reverse(side.given()));
     let [best, second, ..] = order[..] else { return Electorate::Torn(String::from("no Sentinel names a primary")) };
     if best.given() == second.given() {
         let views: Vec<_> = order.iter().map(|side| side.views()).collect();

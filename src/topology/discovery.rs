@@ -18,6 +18,7 @@ use super::snapshot::{SentinelView, Snapshot};
 use super::verify::{Verified, unasked, verify};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
+use crate::sort;
 use crate::time::Deadline;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -289,7 +290,7 @@ impl<'a> Counted<'a> {
             met => met,
         };
         let mut all: Vec<_> = self.asked.iter().enumerate().collect();
-        all.sort_by_key(|(_, asked)| asked.place);
+        sort::by_key(&mut all, |(_, asked)| asked.place);
         all.into_iter().map(|(index, asked)| (asked.announced.clone(), met((index, asked)))).collect()
     }
 }

@@ -26,6 +26,7 @@ use crate::config::{Endpoint, SENTINEL_PORT, Settings};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::net::{Conn, ConnectOptions};
 use crate::resp::{Body, Reply, ReplyBuilder, Want, encode, typed};
+use crate::sort;
 use crate::sys::thread;
 use crate::time::Deadline;
 
@@ -245,7 +246,7 @@ impl Sentinel {
         let mut speakers = self.shared().list().reachable();
         if caller.command.effect != Effect::Reads {
             // Always in the same order: two Sentinels that are told to fail over at the same time promote two replicas.
-            speakers.sort_by_key(|speaker| speaker.announced.to_string());
+            sort::by_key(&mut speakers, |speaker| speaker.announced.to_string());
         }
         let last = speakers.len().saturating_sub(1);
         for (place, speaker) in speakers.into_iter().enumerate() {

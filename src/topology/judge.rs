@@ -10,6 +10,7 @@ use super::answer::{Answer, Heard, ReplicaAnswer, has_flag};
 use super::deployment::Membership;
 use crate::config::Endpoint;
 use crate::error::Status;
+use crate::sort;
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -288,10 +289,10 @@ fn groups<'a>(voices: &[Voice<'a>], known: &Known) -> Vec<Group<'a>> {
         }
     }
     for group in &mut groups {
-        group.voices.sort_by_key(|voice| std::cmp::Reverse(voice.epoch));
+        sort::by_key(&mut group.voices, |voice| std::cmp::Reverse(voice.epoch));
         group.epoch = counted_epoch(group, known);
     }
-    groups.sort_by_key(|group| std::cmp::Reverse((group.epoch, group.voices.len())));
+    sort::by_key(&mut groups, |group| std::cmp::Reverse((group.epoch, group.voices.len())));
     groups
 }
 

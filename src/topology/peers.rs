@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::identity::{Identity, Speaker};
 use crate::config::Endpoint;
+use crate::sort;
 use crate::sys::random;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
@@ -181,7 +182,7 @@ impl SentinelList {
             }
         }
         // The sort is stable: those that were not asked or not waited for keep their place among their kind.
-        entries.sort_by_key(|entry| {
+        sort::by_key(&mut entries, |entry| {
             met.iter().position(|(endpoint, _)| *endpoint == entry.endpoint).map_or((1, 0), |place| {
                 match met[place].1 {
                     Met::Good(_) => (0, place),

@@ -9,6 +9,7 @@ use super::cause::{Cause, Why};
 use super::judge::Voice;
 use super::snapshot::ReplicaView;
 use crate::config::{AddressMap, Endpoint};
+use crate::sort;
 
 const BROKEN_LINK: &str = "its link to the primary is broken";
 
@@ -35,7 +36,7 @@ pub fn merge(winner: &Voice<'_>, voices: &[Voice<'_>], primary: &Endpoint, map: 
             unfit_by_link,
         });
     }
-    replicas.sort_by(|a, b| a.announced.cmp(&b.announced));
+    sort::by(&mut replicas, |a, b| a.announced.cmp(&b.announced));
     replicas
 }
 

@@ -18,6 +18,7 @@ use super::service::{Service, Urgency, Wanted};
 use super::source::Source;
 use crate::error::Result;
 use crate::net::LinkOptions;
+use crate::sort;
 use crate::sys::poll::{Found, PollFd};
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
@@ -240,7 +241,7 @@ impl Discoveries {
 
     fn begin_due(&mut self, now: Instant) {
         // Urgent ones first, otherwise in the order of request.
-        self.waiting.sort_by_key(|wanted| std::cmp::Reverse(wanted.urgency));
+        sort::by_key(&mut self.waiting, |wanted| std::cmp::Reverse(wanted.urgency));
         let mut place = 0;
         while place < self.waiting.len() {
             let wanted = &self.waiting[place];

@@ -76,12 +76,13 @@ fn a_killed_primary_is_replaced_and_comes_back() {
     let began = Instant::now();
     old.kill();
     assert!(!old.is_running() && old.try_cmd(&["PING"]).is_err());
-    let new = d.wait_switched(SERVICE, &old);
+    d.wait_switched(SERVICE, &old);
     println!("switched after {:?}", began.elapsed());
     d.wait_s_down(SERVICE, &old);
     old.restart();
     assert_eq!(old.cmd(&["PING"]).text(), "PONG");
-    assert_eq!(new.role_word(), "master");
+    // On a machine that stalls for a second the Sentinels replace the new one, too.
+    assert_eq!(d.settled_primary(SERVICE).role_word(), "master");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Processes: starts children that cannot outlive the test run, and lists what this process holds open.
 
 use super::wait;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -100,16 +100,18 @@ pub fn threads_named(prefix: &str) -> Vec<String> {
 }
 
 /// TCP sockets of this process whose peer has one of `ports`, in any state that still holds a descriptor. Unlike a
-/// plain count of descriptors it is not disturbed by tests that run at the same time.
+/// plain count of descriptors it is not disturbed by tests that run at the same time: the kernel lists a socket twice when
+/// others come and go between two reads of its table.
 pub fn sockets_to(ports: &[u16]) -> usize {
     let ours = descriptors();
-    let ours: Vec<&str> = ours.values().filter_map(|name| name.strip_prefix("socket:[")?.strip_suffix(']')).collect();
-    let to_one = |line: &&str| -> bool {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let port = fields.get(2).and_then(|remote| u16::from_str_radix(remote.rsplit(':').next()?, 16).ok());
-        let inode = fields.get(9).copied().unwrap_or_default();
-        port.is_some_and(|port| ports.contains(&port)) && ours.contains(&inode)
-    };
+    let ours: BTreeSet<&str> =
+        ours.values().filter_map(|name| name.strip_prefix("socket:[")?.strip_suffix(']')).collect();
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    tables.iter().map(|table| table.lines().skip(1).filter(to_one).count()).sum()
+    let to_one = |line: &str| -> Option<String> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = u16::from_str_radix(fields.get(2)?.rsplit(':').next()?, 16).ok()?;
+        let inode = *fields.get(9)?;
+        (ports.contains(&port) && ours.contains(inode)).then(|| inode.to_owned())
+    };
+    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(to_one).collect::<BTreeSet<_>>().len()
 }
