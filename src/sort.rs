@@ -49,7 +49,7 @@ mod tests {
                 expected.sort_by_key(|item| item.0);
                 by_key(&mut items, |item| item.0);
                 assert_eq!(items, expected);
-                expected.sort_by(|a, b| b.1.cmp(&a.1));
+                expected.sort_by_key(|item| std::cmp::Reverse(item.1));
                 by(&mut items, |a, b| b.1.cmp(&a.1));
                 assert_eq!(items, expected);
             }
