@@ -87,6 +87,7 @@ const CLIENT: &[Family<ClientFigures>] = &[
     deed!("jobs_marked", JobMarked, "Jobs that were handed out with a mark."),
     deed!("jobs_acknowledged", JobAcknowledged, "Jobs that were acknowledged."),
     deed!("jobs_handed_back", JobHandedBack, "Jobs that went back to their lists."),
+    deed!("jobs_set_aside", JobSetAside, "Jobs that went to the lists of those that failed."),
     deed!("leases_lost", LeaseLost, "Times that a worker found its lease gone."),
     deed!("messages", Message, "Messages of subscriptions, those included that were dropped."),
     deed!("message_bytes", MessageByte, "The memory that these messages took."),

@@ -282,6 +282,12 @@ const CLIENT: &[Field<ClientRow>] = with_counted![
         "jobs",
         "Jobs that went back to their lists: by the program, by the end of a worker, and of workers whose leases were over."
     ),
+    deed!(
+        "jobs_set_aside",
+        JobSetAside,
+        "jobs",
+        "Jobs that went to the list of those that failed (`vigie_jobs_limit_deliveries()`)."
+    ),
     deed!("leases_lost", LeaseLost, "", "Times that a worker found its lease gone."),
     deed!("messages", Message, "messages", "Messages of its subscriptions, those included that were dropped."),
     deed!("message_bytes", MessageByte, "bytes", "The memory that these took, as `sub.max_bytes` counts it."),

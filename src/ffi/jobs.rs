@@ -67,6 +67,30 @@ pub unsafe extern "C" fn vigie_jobs_for(
     }
 }
 
+/// Limits how often a job is handed out: a job whose redelivered is max_deliveries or more is not handed out by this worker any more. It goes
+/// to the list {name}:failed, from which nobody takes, and the next job is looked for. So a job at which every worker dies stops nobody. 0,
+/// as from the beginning: no limit. redelivered counts also what may not have been handed out, after lost answers and in failovers.
+///
+/// Ownership: nothing changes hands.
+/// Blocks: no.
+/// Threads: [T]. A take under way may go by the limit before.
+/// Errors: VIGIE_ERR_INVALID_ARG: jobs is NULL; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_jobs_limit_deliveries(
+    jobs: *mut vigie_jobs,
+    max_deliveries: u32,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_jobs_limit_deliveries", err, || {
+            handle::borrow(jobs, "jobs")?.limit_deliveries(max_deliveries);
+            Ok(())
+        })
+    }
+}
+
 /// Pushes a job to the list with this key. To keep it through failovers the client needs the option write.replicas. It is never pushed
 /// twice: after an error with VIGIE_EF_MAYBE_EXECUTED it may be there or not.
 ///

@@ -158,20 +158,25 @@ pub fn burial(keys: &Keys, worker: &[u8], jobs: &[Vec<u8>], is_remembered: bool,
     Ok(moves)
 }
 
-/// Hands one job back. It ends with `false` if that is not in the processing list.
+/// Moves one job out of the processing list: back with another mark, or aside as it is. It ends with `false` if it is not there.
 pub struct One {
     watched: Watched,
     keys: Keys,
-    job: Job,
+    pub job: Job,
+    is_aside: bool,
 }
 
 impl One {
-    pub fn new(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
-        Self { watched: Watched::new(deadline), keys: keys.clone(), job: job.clone() }
+    pub fn back(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
+        Self { watched: Watched::new(deadline), keys: keys.clone(), job: job.clone(), is_aside: false }
+    }
+
+    pub fn aside(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
+        Self { is_aside: true, ..Self::back(keys, job, deadline) }
     }
 
     pub fn next(&mut self, client: &Arc<Client>, told: Option<Result<Reply>>) -> Next<bool> {
-        let Self { watched, keys, job } = self;
+        let Self { watched, keys, job, is_aside } = self;
         let look = || {
             let mut look = Vec::new();
             encode::command(&mut look, &[b"WATCH", &keys.processing]);
@@ -184,7 +189,13 @@ impl One {
             }
             let mut moves = Vec::new();
             encode::try_command(&mut moves, &[b"LREM", &keys.processing, b"1", job.encoded()])?;
-            encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, Job::marked(job.encoded())?.encoded()])?;
+            match is_aside {
+                true => encode::try_command(&mut moves, &[b"LPUSH", &keys.failed, job.encoded()])?,
+                false => {
+                    let marked = Job::marked(job.encoded())?;
+                    encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, marked.encoded()])?;
+                }
+            }
             Ok(Decision::Move(moves))
         };
         watched.next(client, told, &look, &mut decide)

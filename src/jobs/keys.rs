@@ -7,7 +7,7 @@ use crate::error::{Error, Result, Status, quoted};
 
 const MOST_WORKER: usize = 128;
 /// What stands in the keys of a list behind its tag.
-const PARTS: [&str; 4] = ["workers", "gone", "processing", "lease"];
+const PARTS: [&str; 5] = ["workers", "gone", "processing", "lease", "failed"];
 
 /// The keys as one worker uses them.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Keys {
     pub workers: Vec<u8>,
     /// A set: who had one, and may have a move on its way all the same.
     pub gone: Vec<u8>,
+    /// A list: the jobs that were handed out too often.
+    pub failed: Vec<u8>,
     /// This worker's name.
     pub worker: Vec<u8>,
     /// A list: what this worker has in hand.
@@ -38,6 +40,7 @@ impl Keys {
             ready: name.into(),
             workers: Vec::new(),
             gone: Vec::new(),
+            failed: Vec::new(),
             worker: worker.into(),
             processing: Vec::new(),
             lease: Vec::new(),
@@ -45,6 +48,7 @@ impl Keys {
         };
         keys.workers = keys.key("workers", b"");
         keys.gone = keys.key("gone", b"");
+        keys.failed = keys.key("failed", b"");
         (keys.processing, keys.lease) = keys.of(worker.as_bytes());
         Ok(keys)
     }
@@ -108,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_name_without_a_usable_tag_is_refused() {
-        for name in ["", "{}a", "a}b", "a{b", "}{", "{a}", "{a}:processing:w", "{a}:workers", "x{a}:gone"] {
+        for name in ["", "{}a", "a}b", "a{b", "}{", "{a}", "{a}:processing:w", "{a}:workers", "x{a}:gone", "{a}:failed"]
+        {
             assert_eq!(Keys::new(name, "w").expect_err("refused").status(), Status::InvalidArg, "{name}");
         }
         assert!(Keys::new("a", "").is_err() && Keys::new("a", &"w".repeat(129)).is_err());

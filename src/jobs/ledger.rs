@@ -36,6 +36,8 @@ pub struct Ledger {
     /// Another process had this name, and was not closed: it may have sent a move too.
     had_predecessor: bool,
     pub is_stopped: bool,
+    /// How often a job may be handed out; 0: there is no limit.
+    pub max_deliveries: u32,
     /// How often the lease was found to be gone, since this was read.
     pub leases_lost: u64,
     /// The present loss is counted.
@@ -85,6 +87,7 @@ impl Ledger {
             moves: 0,
             had_predecessor: false,
             is_stopped: false,
+            max_deliveries: 0,
             leases_lost: 0,
             knows_loss: false,
         }
@@ -232,6 +235,11 @@ impl Ledger {
 
     pub fn hold(&mut self, job: Job) {
         self.held.push(Held { job, is_doubtful: false });
+    }
+
+    /// Whether a job was handed out so often that it is put aside.
+    pub fn is_worn_out(&self, job: &Job) -> bool {
+        self.max_deliveries > 0 && job.redelivered() >= self.max_deliveries
     }
 
     /// Whether a job with this id is in hand already: a producer has pushed it twice.

@@ -135,6 +135,11 @@ impl Jobs {
         })))
     }
 
+    /// Puts a job aside that was handed out this often; 0: none.
+    pub fn limit_deliveries(&self, most: u32) {
+        self.0.ledger.lock().max_deliveries = most;
+    }
+
     /// The next job; `None`: there was none in the time.
     pub fn take(&self, timeout: Timeout) -> Result<Option<Job>> {
         let mut taking = Taking::begin(&self.0, timeout)?;

@@ -65,6 +65,8 @@ pub struct Taking {
     /// Workers whose leases are over, and what is handed back of one of them.
     dead: Vec<Other>,
     burial: Option<All>,
+    /// A job that was handed out too often.
+    aside: Option<One>,
 }
 
 impl Taking {
@@ -83,6 +85,7 @@ impl Taking {
             pause: PAUSE,
             dead: Vec::new(),
             burial: None,
+            aside: None,
         })
     }
 
@@ -111,6 +114,31 @@ impl Taking {
         None
     }
 
+    /// Puts a job aside. `None`: that is done, or the next comparison of the lists tells what became of it.
+    fn set_aside(&mut self, told: Option<Result<Reply>>) -> Option<Next> {
+        let one = self.aside.as_mut()?;
+        let outcome = match one.next(&self.worker.client, told) {
+            steps::Next::Call(call) => return Some(Next::Call(call)),
+            steps::Next::Pause(time) => return Some(Next::Pause(time)),
+            steps::Next::Over(outcome) => outcome,
+        };
+        let is_moved = matches!(outcome, Ok(true)) || stands(&outcome);
+        {
+            let mut ledger = self.worker.ledger.lock();
+            ledger.forget(&one.job);
+            if !is_moved {
+                ledger.doubt();
+            }
+        }
+        self.worker.client.count(Deed::JobSetAside, u64::from(is_moved));
+        self.aside = None;
+        match outcome {
+            Err(error) if !passes(&error) => Some(Next::Over(Err(self.worker.explain(error)))),
+            Err(error) if !is_moved => Some(self.failed(error)),
+            _ => None,
+        }
+    }
+
     /// What the take does next.
     fn step(&mut self) -> Result<Step> {
         let mut ledger = self.worker.ledger.lock();
@@ -137,6 +165,11 @@ impl Taking {
 impl Operation for Taking {
     fn next(&mut self, told: Option<Result<Reply>>) -> Next {
         match told {
+            told if self.aside.is_some() => {
+                if let Some(next) = self.set_aside(told) {
+                    return next;
+                }
+            }
             told if self.burial.is_some() => {
                 if let Some(next) = self.bury(told) {
                     return next;
@@ -169,6 +202,11 @@ impl Operation for Taking {
                 self.pause = PAUSE;
                 let timeout = own.map_or_else(|| time(self.last), |own| Timeout::Ms(own.as_millis() as u64));
                 self.worker.call(list, CallFlags::EACH, timeout)
+            }
+            Ok(Step::SetAside(job)) => {
+                let deadline = self.worker.client.deadline(Timeout::Default);
+                self.aside = Some(One::aside(&self.worker.ledger.lock().keys, &job, deadline));
+                self.next(None)
             }
             Ok(Step::HandBack(dead)) => {
                 // In the time of one call, however short the take is.
@@ -311,7 +349,7 @@ impl Returning {
         let deadline = worker.client.deadline(timeout);
         let mut ledger = worker.ledger.lock();
         let job = ledger.find(id)?.job.clone();
-        let one = One::new(&ledger.keys, &job, deadline);
+        let one = One::back(&ledger.keys, &job, deadline);
         Ok(Self { worker: Arc::clone(worker), job, one, deadline, was_doubtful: false, renewing: None })
     }
 

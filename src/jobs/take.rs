@@ -25,6 +25,8 @@ pub enum Step {
     One(Vec<u8>, Option<Duration>),
     /// What these workers have is to be handed back, because their leases are over.
     HandBack(Vec<Other>),
+    /// This job was handed out too often, and is to be put aside. It counts as in hand until then.
+    SetAside(Job),
     /// It may be tried again after a pause.
     Failed(Error),
     Over(Result<Option<Job>>),
@@ -254,6 +256,7 @@ impl Take {
         }
         ledger.renewed(reply, first, now)?;
         match stands_there {
+            true if ledger.is_worn_out(&job) => self.phase = Phase::Told(Step::SetAside(job)),
             true => self.phase = Phase::Told(Step::Over(Ok(Some(job)))),
             false => ledger.doubt(),
         }

@@ -182,6 +182,7 @@ impl World {
                 return true;
             }
             Step::Failed(_) => return true,
+            Step::SetAside(_) => panic!("there is no limit"),
             Step::Over(outcome) => {
                 self.take = Take::new(true);
                 let Some(job) = outcome.expect("a definite error") else { return false };

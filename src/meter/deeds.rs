@@ -31,6 +31,8 @@ pub enum Deed {
     JobAcknowledged,
     /// A job that went back to its list.
     JobHandedBack,
+    /// A job that was handed out too often, and was put aside.
+    JobSetAside,
     /// A lease that was over before its worker has renewed it.
     LeaseLost,
     /// A message of a subscription.

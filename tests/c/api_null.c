@@ -454,6 +454,7 @@ static void workers(void) {
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_return(NULL, "a", 0, &error));
   GIVES(VIGIE_ERR_INVALID_STATE, vigie_jobs_return(jobs, "a", 0, &error));
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_renew(NULL, 0, &error));
+  REFUSED("jobs is NULL", NO_OUT, vigie_jobs_limit_deliveries(NULL, 1, &error));
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_stop(NULL, &error));
   REFUSED("jobs is NULL", NO_OUT, vigie_jobs_close(NULL, 0, &error));
   CHECK(vigie_jobs_push_submit(NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL) == VIGIE_ERR_INVALID_ARG);

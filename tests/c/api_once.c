@@ -388,6 +388,7 @@ static void worker(vigie_client *client) {
   vigie_jobs *jobs = NULL;
   vigie_reply *job = NULL;
   GIVES(VIGIE_OK, vigie_jobs_for(client, "api:jobs", "once", VIGIE_TIMEOUT_DEFAULT, &jobs, &error));
+  GIVES(VIGIE_OK, vigie_jobs_limit_deliveries(jobs, 2, &error));
   GIVES(VIGIE_OK, vigie_jobs_push(client, "api:jobs", "first", "a\0b", 3, VIGIE_TIMEOUT_DEFAULT, &error));
   for (int redelivered = 0; redelivered < 2; redelivered++) {
     GIVES(VIGIE_OK, vigie_jobs_take(jobs, VIGIE_TIMEOUT_DEFAULT, &job, &error));

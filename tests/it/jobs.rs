@@ -518,6 +518,40 @@ fn work_on_a_loop(jobs: &Jobs, over: &AtomicBool) -> Result<Deliveries> {
     }
 }
 
+#[test]
+fn a_job_that_was_handed_out_too_often_is_put_aside_and_the_others_go_on() {
+    let stage = proxied("jobs-worn");
+    let (client, node) = (&stage.client, stage.d.node("mymaster-0"));
+    let jobs = worker(client, "q", "one", 60_000);
+    let lengths = || ["q", "{q}:processing:one", "{q}:failed"].map(|key| node.cmd(&["LLEN", key]).int().unwrap());
+    jobs.limit_deliveries(2);
+    ok(client, "LPUSH q vigie1:bad:0:bad");
+    for mark in 0..2 {
+        assert_eq!(shown(&taken(&jobs)), ("bad".into(), mark));
+        jobs.give_back("bad", Timeout::Default).expect("given back");
+    }
+    ok(client, "LPUSH q vigie1:good:0:good");
+    let good = taken(&jobs);
+    assert_eq!((shown(&good), lengths()), (("good".into(), 0), [0, 1, 1]));
+    assert_eq!(node.cmd(&["LRANGE", "{q}:failed", "0", "-1"]).items()[0].text(), "vigie1:bad:2:bad");
+    fails(Status::InvalidState, jobs.ack("bad", Timeout::Default));
+
+    // It is there once, though the answer to its move is lost, and also on an event loop.
+    ok(client, "LPUSH q vigie1:worse:7:worse");
+    stage.proxy.trap("{q}:failed", Trap::LoseReply);
+    assert_eq!(jobs.take(Timeout::Ms(300)).expect("a take"), None);
+    assert_eq!((lengths(), stage.proxy.traps_left()), ([0, 1, 2], 0));
+    ok(client, "LPUSH q vigie1:worst:2:worst");
+    let queue = completions::queue(1);
+    jobs.take_submit(Timeout::Ms(100), &queue, TAKE).expect("submitted");
+    assert!(next_of(&queue).1.expect("a take").is_none());
+    assert_eq!((lengths(), counter(client, "jobs_set_aside")), ([0, 1, 3], 2));
+    done(&jobs, &good);
+    jobs.limit_deliveries(0);
+    ok(client, "LPUSH q vigie1:any:9:any");
+    assert_eq!(shown(&taken(&jobs)), ("any".into(), 9));
+}
+
 /// Waits until a blocking command waits in the server.
 fn waits_in(node: &Node) {
     eventually("it waits", SOON, || node.info("clients")["blocked_clients"] == "1");
