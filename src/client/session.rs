@@ -23,6 +23,7 @@ use crate::net::{Socket, no_database};
 use crate::plan::{CallFlags, Plan, Target};
 use crate::pool::{Loan, Pool, Purpose, SubmitLane};
 use crate::resp::Reply;
+use crate::resp::table::Flags;
 use crate::route::{Context, Router};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
@@ -30,6 +31,9 @@ use crate::time::{Deadline, Instant};
 
 /// How long a close waits for a command that it has ended.
 const LAST: Duration = Duration::from_millis(100);
+
+/// What changes the state of a connection.
+const STATEFUL: Flags = Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN);
 
 /// What belongs to a session alone.
 pub(super) struct Session {
@@ -100,18 +104,20 @@ impl Marks {
     pub(super) fn note(&mut self, plan: &Plan<'_>) -> bool {
         let Self { unwaited, watches, changed, own_user } = self;
         unwaited.note(plan);
-        let (is_plain, mut new_user) = (plan.check_shared().is_ok(), false);
-        plan.each_name(|name| match &*name.to_ascii_uppercase() {
+        let mut new_user = false;
+        plan.each_class(|name, class| match &*name.to_ascii_uppercase() {
             b"MULTI" => {}
             b"WATCH" => *watches = true,
             b"EXEC" | b"DISCARD" | b"UNWATCH" => *watches = false,
             name => {
-                *changed |= !is_plain;
+                *changed |= class.flags.has_any(STATEFUL);
                 *watches &= name != b"RESET";
                 *own_user |= matches!(name, b"AUTH" | b"HELLO");
                 new_user |= matches!(name, b"AUTH" | b"HELLO" | b"RESET");
             }
         });
+        // The EXEC of a transaction in one call.
+        *watches &= !plan.is_atomic();
         new_user
     }
 

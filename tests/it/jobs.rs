@@ -528,7 +528,10 @@ fn a_job_that_was_handed_out_too_often_is_put_aside_and_the_others_go_on() {
     ok(client, "LPUSH q vigie1:bad:0:bad");
     for mark in 0..2 {
         assert_eq!(shown(&taken(&jobs)), ("bad".into(), mark));
+        let opened = || pools(client).iter().map(|pool| pool.get("opened")).sum::<i64>();
+        let before = opened();
         jobs.give_back("bad", Timeout::Default).expect("given back");
+        assert!(mark == 0 || opened() == before, "the connection of the first one serves the second one");
     }
     ok(client, "LPUSH q vigie1:good:0:good");
     let good = taken(&jobs);
