@@ -3,9 +3,13 @@
 //! Guarantees: one table holds every code with its cause and remedy (ERRORS.md is generated from it); an error is immutable,
 //! and says what was tried, where, what happened and after how long. Leaves to others: which code fits (each room knows).
 
+mod secrets;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+
+pub use secrets::{SecretText, clean, clean_bytes, clean_line, keep};
 
 /// `Result` with the library's error.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -178,9 +182,9 @@ impl Error {
         }))
     }
 
-    /// An error reply of a server: the message is the server's line, unaltered; its first word is the code.
+    /// An error reply of a server: the message is the server's line, in which only secrets are replaced; its first word is the code.
     pub fn from_server(line: &[u8], endpoint: impl fmt::Display) -> Self {
-        let line = String::from_utf8_lossy(line).into_owned();
+        let line = clean_line(line);
         let code = line.split(' ').next().unwrap_or_default().to_owned();
         let mut error = Self::new(Status::Server, line).with_endpoint(endpoint);
         error.0.server_code = code;

@@ -16,7 +16,7 @@ use crate::call::blocking::again;
 use crate::call::judge;
 use crate::call::{Attempt, GateWait, Leg, Step, apply, gate, loaned, logged_out, refused_wait, without_sentinels};
 use crate::config::{ClientSettings, Credentials, WriteSettings};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, Status, clean_line, flags};
 use crate::lane::{Bytes, Failure, Unit};
 use crate::meter::End;
 use crate::net::{Socket, no_database};
@@ -644,7 +644,7 @@ pub(super) fn too_few(plan: &Plan<'_>, error: Error, service: &str) -> Error {
 
 /// The error of a call before which the session could not log in anew. The server's sentence may hold the user's name, and is left out.
 pub(super) fn login_refused(name: &str, line: &[u8]) -> Error {
-    let code = String::from_utf8_lossy(line.split(|byte| *byte == b' ').next().unwrap_or_default()).into_owned();
+    let code = clean_line(line.split(|byte| *byte == b' ').next().unwrap_or_default());
     let text = format!("{name} refuses the changed user and password ({code}); nothing was sent");
     Error::new(Status::Auth, text).with_server_code(&code).with_endpoint(name)
 }

@@ -1,21 +1,20 @@
 //! Passwords: kept in one place in memory, wiped with their last owner, and never printed.
 //!
-//! Guarantees: a clone shares the text instead of copying it; `Debug` shows `***`; there is no `Display`.
-//! Leaves to others: sending it (the handshake), and wiping what the caller handed in.
+//! Guarantees: a clone shares the text instead of copying it; `Debug` shows `***`; there is no `Display`; while it lives, what servers say
+//! is shown without it (error/secrets). Leaves to others: sending it (the handshake), and wiping what the caller handed in.
 
 use std::fmt;
-use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use crate::error::{self, SecretText};
 
 /// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<Zeroizing<String>>);
+pub struct Secret(SecretText);
 
 impl Secret {
     /// Takes the text over; nothing is copied.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Arc::new(Zeroizing::new(text.into())))
+        Self(error::keep(text.into()))
     }
 
     /// The text itself: only for what sends or parses it.

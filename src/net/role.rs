@@ -3,6 +3,7 @@
 //! Guarantees: one place parses ROLE, HELLO's `role` and INFO replication, in the forms of Redis, Valkey, KeyDB and Dragonfly; an
 //! answer of another form is no role. Leaves to others: which role is wanted, and which node a replica should follow.
 
+use crate::error::clean;
 use crate::resp::{Kind, Reply, encode};
 use std::fmt;
 
@@ -237,7 +238,9 @@ impl fmt::Display for Role {
         match self {
             Self::Primary { .. } => f.write_str("primary"),
             Self::Replica { host, .. } if host.is_empty() => f.write_str("replica"),
-            Self::Replica { host, port, state, .. } => write!(f, "replica of {host}:{port} (link: {state})"),
+            Self::Replica { host, port, state, .. } => {
+                write!(f, "replica of {}:{port} (link: {})", clean(host), clean(state))
+            }
             Self::Sentinel(_) => f.write_str("sentinel"),
             Self::Unknown => f.write_str("unknown (it tells it by no command that this user may call)"),
         }

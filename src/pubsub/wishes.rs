@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, clean_line};
 use crate::net::Role;
 use crate::resp::{self, Reply, ReplyBuilder, encode};
 use crate::sort;
@@ -341,8 +341,7 @@ impl Wishes {
             Some(Asked::Life | Asked::Role) => return Ok(Heard::Nothing),
             Some(Asked::Auth) => {
                 // Of the line only its code is shown: what follows may quote the command.
-                let code =
-                    String::from_utf8_lossy(line.split(|byte| *byte == b' ').next().unwrap_or_default()).into_owned();
+                let code = clean_line(line.split(|byte| *byte == b' ').next().unwrap_or_default());
                 let text = format!("{server} refuses the changed user and password: {code}");
                 return Err(Error::new(Status::Auth, text).with_endpoint(server));
             }

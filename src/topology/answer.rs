@@ -4,7 +4,7 @@
 //! an error of that Sentinel alone. Leaves to others: whom to believe (judge).
 
 use crate::config::Endpoint;
-use crate::error::{Error, Result, Status, quoted};
+use crate::error::{Error, Result, Status, clean, clean_bytes, clean_line, quoted};
 use crate::resp::{Kind, Reply, encode};
 use std::ops::Range;
 
@@ -217,7 +217,7 @@ pub fn read_id(reply: &Reply) -> Option<String> {
 
 /// The names in lines such as `master0:name=mymaster,status=ok,...`.
 fn services(info: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(info);
+    let text = clean_bytes(info);
     let names = text.lines().filter_map(|line| {
         let (place, rest) = line.strip_prefix("master")?.split_once(":name=")?;
         let known = place.bytes().all(|byte| byte.is_ascii_digit());
@@ -249,7 +249,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
     // The leader of a failover already names the new primary while it still describes the old one.
     let stale = address_of(primary, 0).is_some_and(|described| Some(described) != endpoint(&host, port));
     match endpoint(&host, port) {
-        None => Ok(Heard::NoAddress(format!("names {} port {port}, which is no address", quoted(&host)))),
+        None => Ok(Heard::NoAddress(format!("names {} port {port}, which is no address", quoted(&clean(&host))))),
         Some(announced) => Ok(Heard::Known(ServiceView {
             primary: announced,
             epoch: u64::try_from(epoch).unwrap_or(0),
@@ -264,7 +264,7 @@ fn heard(address: &Reply, primary: &Reply, replicas: &Reply, sentinel: &Endpoint
 /// The refusal of a question that the user is not permitted to ask.
 fn not_permitted(reply: &Reply) -> Option<String> {
     let line = reply.error_line(0).filter(|line| line.starts_with(b"NOPERM"))?;
-    Some(String::from_utf8_lossy(line).into_owned())
+    Some(clean_line(line))
 }
 
 /// Whether a flag is among those separated by commas.

@@ -6,6 +6,7 @@
 //! what follows from an event.
 
 use crate::config::Endpoint;
+use crate::error::clean;
 use crate::resp::{Kind, Reply};
 
 /// An event of a Sentinel.
@@ -83,7 +84,7 @@ pub fn parse(channel: &str, payload: &str) -> Option<SentinelEvent> {
     if channel == "+switch-master" {
         let [service, old, old_port, new, new_port, ..] = words[..] else { return None };
         let event_kind = EventKind::Switched(endpoint(old, old_port)?, endpoint(new, new_port)?);
-        let (about, primary) = (format!("{new}:{new_port}"), endpoint(old, old_port));
+        let (about, primary) = (clean(&format!("{new}:{new_port}")).into_owned(), endpoint(old, old_port));
         return Some(SentinelEvent {
             service: service.into(),
             kind: event_kind,
@@ -117,10 +118,59 @@ pub fn parse(channel: &str, payload: &str) -> Option<SentinelEvent> {
     Some(SentinelEvent {
         service: service.into(),
         kind: event_kind,
-        channel: channel.into(),
-        about: format!("{ip}:{port}"),
+        channel: shown(channel),
+        about: clean(&format!("{ip}:{port}")).into_owned(),
         primary,
     })
+}
+
+/// The channels of Sentinels, without their signs and without the word behind it that some have. Programs act on these names, so they stay
+/// as they are also where a password is the same word.
+const CHANNELS: &[&str] = &[
+    "reset-master",
+    "slave",
+    "failover-state",
+    "failover-abort",
+    "failover-detected",
+    "failover-end",
+    "slave-reconf",
+    "dup-sentinel",
+    "sentinel",
+    "sdown",
+    "odown",
+    "new-epoch",
+    "vote-for-leader",
+    "try-failover",
+    "elected-leader",
+    "selected-slave",
+    "promoted-slave",
+    "switch-master",
+    "tilt",
+    "reboot",
+    "monitor",
+    "set",
+    "config-update-from",
+    "convert-to-slave",
+    "fix-slave-config",
+    "role-change",
+    "script-error",
+    "script-timeout",
+    "script-child",
+    "monitor-master",
+];
+
+/// A channel as events name it.
+fn shown(channel: &str) -> String {
+    let name = channel.trim_start_matches(['+', '-']);
+    let known = CHANNELS.iter().filter_map(|known| name.strip_prefix(known)).min_by_key(|rest| rest.len());
+    match known {
+        Some(rest) => format!(
+            "{}{}",
+            &channel[..channel.len() - rest.len()],
+            if rest.len() < 4 { rest.into() } else { clean(rest) }
+        ),
+        None => clean(channel).into_owned(),
+    }
 }
 
 fn endpoint(host: &str, port: &str) -> Option<Endpoint> {

@@ -23,7 +23,7 @@ use super::shared::closed;
 use super::source::Source;
 use super::table::{self, DeploymentRow};
 use crate::config::{Endpoint, SENTINEL_PORT, Settings};
-use crate::error::{Error, Result, Status, flags, quoted};
+use crate::error::{Error, Result, Status, clean, flags, quoted};
 use crate::net::{Conn, ConnectOptions};
 use crate::resp::{Body, Reply, ReplyBuilder, Want, encode, typed};
 use crate::sort;
@@ -403,7 +403,7 @@ fn identity(conn: &mut Conn, speaker: &Speaker, until: Deadline) -> String {
     let told = conn.request(&question, Want::One, until).ok().filter(|reply| reply.error_line(0).is_none());
     let id = told.and_then(|reply| reply.bytes(0).map(|id| String::from_utf8_lossy(id).into_owned()));
     match (id, &speaker.identity) {
-        (Some(id), _) => id,
+        (Some(id), _) => clean(&id).into_owned(),
         (None, Identity::Id(id)) => id.clone(),
         (None, Identity::At(endpoint)) => endpoint.to_string(),
     }
@@ -511,7 +511,7 @@ fn list(conn: &mut Conn, rows: &mut BTreeMap<String, DeploymentRow>, until: Dead
         if row.named_by == 1 || number("config-epoch") > row.epoch {
             row.epoch = number("config-epoch");
             row.primary = primary.map(|primary| primary.to_string());
-            row.flags = text(&masters, id, "flags");
+            row.flags = clean(&text(&masters, id, "flags")).into_owned();
             (row.quorum, row.replicas) = (number("quorum"), number("num-slaves"));
         }
     }

@@ -10,6 +10,7 @@ use super::cause::{Cause, Why};
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::config::Endpoint;
+use crate::error::clean;
 use crate::net::{Replication, Role};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
@@ -75,7 +76,7 @@ impl Line {
             return Weighed::Fit;
         }
         let unfit = |cause, text: String| Weighed::Unfit(Why::own(cause, text), cause == Cause::LinkDown);
-        let broken = || unfit(Cause::LinkDown, format!("its link to the primary is down ({state})"));
+        let broken = || unfit(Cause::LinkDown, format!("its link to the primary is down ({})", clean(state)));
         if follows && !self.in_grace {
             return broken();
         }
@@ -123,7 +124,7 @@ impl Line {
                     Source::Sentinels => "the Sentinels say otherwise",
                     Source::Fixed => "the configuration cannot vouch for it",
                 };
-                let text = format!("{why}, it follows {at} (link: {state}), and {word}");
+                let text = format!("{why}, it follows {at} (link: {}), and {word}", clean(state));
                 Weighed::Unfit(Why::own(Cause::Contradicted, text), false)
             }
         }

@@ -13,7 +13,7 @@ use super::answer;
 use super::events::{self, SentinelEvent};
 use super::scope::{Scope, Stands};
 use crate::config::Endpoint;
-use crate::error::{Error, Status};
+use crate::error::{Error, Status, clean_line};
 use crate::net::{Link, LinkEvent, LinkOptions};
 use crate::resp::{Reply, encode};
 use crate::sys::poll::{Found, PollFd};
@@ -227,9 +227,7 @@ impl SentinelSubscription {
             *unanswered = None;
         }
         let stands = match reply.error_line(0) {
-            Some(line) if line.starts_with(b"NOPERM") && self.scope.is_asking() => {
-                self.scope.refuse(&String::from_utf8_lossy(line))
-            }
+            Some(line) if line.starts_with(b"NOPERM") && self.scope.is_asking() => self.scope.refuse(&clean_line(line)),
             // The user may not be permitted to PING either: a refusal is an answer too.
             Some(line) if line.starts_with(b"NOPERM") && self.is_listening() => {
                 self.answered_ping();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
 use super::source::Source;
-use crate::error::Error;
+use crate::error::{Error, clean};
 use crate::resp::ReplyBuilder;
 use crate::resp::fields::{
     self, Field, MapInfo,
@@ -162,7 +162,7 @@ const REPLICA: &[Field<ReplicaView>] = &[
         "",
         "As the Sentinels announce it, before `address.map`.",
     ),
-    field("flags", Text(|of| (&*of.flags).into()), "", "Its flags, as the Sentinel that was believed writes them."),
+    field("flags", Text(|of| clean(&of.flags)), "", "Its flags, as the Sentinel that was believed writes them."),
     field("link_ok", Bool(|of| of.link_ok), "", "Whether its link to the primary is up, as that Sentinel last saw it."),
     field("offset", Int(|of| of.offset), "bytes", "Its replication offset, up to 10 s old."),
     field("priority", Int(|of| of.priority), "", "Its priority for a promotion (`replica-priority`); 0: never."),

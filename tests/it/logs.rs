@@ -388,3 +388,73 @@ fn full_pipe() -> (File, File) {
     set(0);
     (read, write)
 }
+
+/// Each step of each server is answered with an error, and with a reply of another kind, that repeats both passwords.
+#[test]
+fn what_a_server_repeats_of_a_password_is_in_no_message_event_line_or_topology() {
+    let said = format!("{NODE_SECRET} {SENTINEL_SECRET} {NODE_SECRET}");
+    let wrong = || Value::Array(vec![Value::bulk(&said), Value::bulk(format!("h {said}")), Value::bulk(&said)]);
+    let nodes = ["HELLO", "AUTH", "CLIENT SETNAME", "SELECT", "ROLE", "INFO", "SET k v", "EVAL", "SUBSCRIBE", "PING"];
+    let sentinels = ["HELLO", "AUTH", "ROLE", "SENTINEL MYID", "SENTINEL GET-MASTER-ADDR-BY-NAME", "SENTINEL MASTER"];
+    let others = ["SENTINEL REPLICAS", "SENTINEL SENTINELS", "INFO", "PSUBSCRIBE", "PING"];
+    let of_sentinels = sentinels.into_iter().chain(others).map(|step| (step, false));
+    let steps = nodes.into_iter().map(|step| (step, true)).chain(of_sentinels);
+    std::thread::scope(|scope| {
+        for (step, of_node) in steps {
+            let (said, wrong) = (&said, &wrong);
+            scope.spawn(move || {
+                let codes =
+                    ["ERR", "NOPERM", "WRONGPASS", NODE_SECRET].map(|code| Fault::Error(format!("{code} {said}")));
+                for fault in codes.into_iter().chain([Fault::Reply(wrong()), Fault::Reply(Value::bulk(said))]) {
+                    let text = all_that_is_said(step, of_node, fault);
+                    let leak = [NODE_SECRET, SENTINEL_SECRET].into_iter().find(|secret| text.contains(secret));
+                    assert!(leak.is_none(), "{step}, of a node: {of_node}: {leak:?} in {text}");
+                }
+            });
+        }
+    });
+}
+
+/// Everything that a program can read while a server answers a step like this.
+fn all_that_is_said(step: &str, of_node: bool, fault: Fault) -> String {
+    let primary = Scripted::primary();
+    let watch = Scripted::sentinel(SERVICE, &primary.addr());
+    primary.state(|state| state.door.login = Some(Login::password(NODE_SECRET)));
+    watch.state(|state| state.door.login = Some(Login::password(SENTINEL_SECRET)));
+    match of_node {
+        true => primary.fault(step, fault),
+        false => watch.fault(step, fault),
+    }
+    let uri = format!("redis-sentinel://:{NODE_SECRET}@{}/{SERVICE}?sentinel.password={SENTINEL_SECRET}", watch.addr());
+    let options =
+        [("uri", uri.as_str()), ("log.level", "debug"), ("db", "1"), ("client.name", "c"), ("timeout.call", "300")];
+    let sentinel = Sentinel::create(config(&options).settings().expect("settings"), None).expect("a handle");
+    let queue = Queue::create(10_000).expect("a queue");
+    sentinel.watch(kind::LOG | kind::CONNECTION | vigie::topology::WATCHABLE, &queue, 3).expect("a watch");
+    let client = open(&sentinel, Target::Split, &[]);
+    let mut said = String::new();
+    for command in ["SET k v", "GET k", "EVAL x 0"] {
+        said +=
+            &cmd(&client, command).err().map(|error| format!("{error}{}\n", error.server_code())).unwrap_or_default();
+    }
+    said += &client
+        .session(None)
+        .and_then(|session| cmd(&session, "SET k v"))
+        .err()
+        .map(|e| e.to_string())
+        .unwrap_or_default();
+    let asked = sentinel.refresh(Some(SERVICE), vigie::time::Deadline::after(Duration::from_millis(300)));
+    said += &asked.err().map(|error| error.to_string()).unwrap_or_default();
+    let topology = sentinel.topology(Some(SERVICE)).expect("a topology").to_json().expect("JSON");
+    said += &text(&topology);
+    said += &text(&vigie::client::stats_of(&sentinel).expect("statistics").to_json().expect("JSON"));
+    drop(client);
+    sentinel.close();
+    let mut events = Vec::new();
+    queue.drain(Deadline::after(Duration::ZERO), &mut events, usize::MAX);
+    let told = events.into_iter().map(|event| match event.outcome {
+        Ok(reply) => reply.map(|reply| json(&reply)).unwrap_or_default(),
+        Err(error) => error.to_string(),
+    });
+    said + &told.collect::<Vec<_>>().join("\n")
+}

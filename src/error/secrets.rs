@@ -1,0 +1,153 @@
+//! The secrets of the process, and what servers say without them.
+//!
+//! Guarantees: a secret is known as long as anything in the process holds it, an old connection included, and its text stays in one place;
+//! no lock, because a forked child must not inherit one. Leaves to others: who holds a secret (config), and that what a server says comes
+//! through here before it enters a message, an event, a line of the log or the topology.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+use zeroize::Zeroizing;
+
+/// The text of a secret.
+pub type SecretText = Arc<Zeroizing<String>>;
+
+static KNOWN: ArcSwapOption<Vec<Weak<Zeroizing<String>>>> = ArcSwapOption::const_empty();
+
+/// What is shown in the place of a secret.
+const STARS: &str = "***";
+/// Shorter ones are not looked for: they stand in many words by chance.
+const LEAST: usize = 4;
+/// Servers cut long arguments, so the beginning of a long secret counts as the secret.
+const HEAD: usize = 16;
+/// The first words of servers' errors, which tell nothing if they are a secret as well.
+const CODES: &[&str] = &[
+    "ERR",
+    "WRONGPASS",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGTYPE",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "BUSY",
+    "BUSYKEY",
+    "NOREPLICAS",
+    "MISCONF",
+    "OOM",
+    "NOSCRIPT",
+    "EXECABORT",
+    "UNBLOCKED",
+    "DENIED",
+    "NOPROTO",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MOVED",
+    "ASK",
+    "CROSSSLOT",
+    "NOQUORUM",
+    "NOGOODSLAVE",
+    "INPROG",
+    "NOGROUP",
+    "BUSYGROUP",
+    "NOTBUSY",
+    "UNKILLABLE",
+];
+
+/// Keeps a secret. One with the same text that is known already is shared.
+pub fn keep(text: String) -> SecretText {
+    let known = KNOWN.load_full();
+    let same = |held: &SecretText| ***held == *text;
+    if let Some(held) = known.iter().flat_map(|known| known.iter()).filter_map(Weak::upgrade).find(same) {
+        // The second text is wiped.
+        drop(Zeroizing::new(text));
+        return held;
+    }
+    let kept = Arc::new(Zeroizing::new(text));
+    KNOWN.rcu(|known| {
+        let living = known.iter().flat_map(|known| known.iter()).filter(|held| held.strong_count() > 0);
+        Some(Arc::new(living.cloned().chain([Arc::downgrade(&kept)]).collect()))
+    });
+    kept
+}
+
+/// A text of a server without the secrets of this process.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    let Some(known) = KNOWN.load_full() else { return text.into() };
+    let mut secrets: Vec<SecretText> = known.iter().filter_map(Weak::upgrade).collect();
+    // One that contains another is replaced as a whole.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.iter().fold(text.into(), |text, secret| without(text, secret))
+}
+
+/// The line of an error. Its first word stays if it is one that servers send.
+pub fn clean_line(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    match line.split_once(' ') {
+        Some((code, rest)) if CODES.contains(&code) => format!("{code} {}", clean(rest)),
+        None if CODES.contains(&&*line) => line.into_owned(),
+        _ => clean(&line).into_owned(),
+    }
+}
+
+/// Any bytes of a server as a text without secrets.
+pub fn clean_bytes(bytes: &[u8]) -> String {
+    clean(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
+fn without<'a>(text: Cow<'a, str>, secret: &str) -> Cow<'a, str> {
+    let head = (HEAD..secret.len()).find(|at| secret.is_char_boundary(*at)).unwrap_or(secret.len());
+    if secret.len() < LEAST || !text.contains(&secret[..head]) {
+        return text;
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
+    while let Some(at) = rest.find(&secret[..head]) {
+        out.push_str(&rest[..at]);
+        out.push_str(STARS);
+        let same = rest[at..].chars().zip(secret.chars()).take_while(|(one, other)| one == other);
+        rest = &rest[at + same.map(|(one, _)| one.len_utf8()).sum::<usize>()..];
+    }
+    (out + rest).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_replaced_and_what_nobody_holds_is_not() {
+        let [first, same] = [keep("qz7-one".into()), keep("qz7-one".into())];
+        assert!(Arc::ptr_eq(&first, &same), "one text is kept once");
+        assert_eq!(clean("said qz7-one and qz7-one"), "said *** and ***");
+        drop(first);
+        assert_eq!(clean("qz7-one"), "***", "somebody holds it still");
+        drop(same);
+        assert_eq!(clean("qz7-one"), "qz7-one");
+        let _short = keep("qz7".into());
+        assert_eq!(clean("qz7"), "qz7");
+    }
+
+    #[test]
+    fn a_secret_in_another_one_a_cut_one_and_one_in_other_letters_is_replaced() {
+        let _held = [
+            "qz8-in",
+            "long qz8-in long",
+            "qz8-0123456789abcdef-ghijkl",
+            "qz8-\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}-x",
+        ]
+        .map(|text| keep(text.into()));
+        assert_eq!(clean("(long qz8-in long) qz8-in"), "(***) ***");
+        assert_eq!(clean("args: 'qz8-0123456789abcdef-g' 'qz8-01'"), "args: '***' 'qz8-01'");
+        assert_eq!(clean("qz8-\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}-x!"), "***!");
+    }
+
+    #[test]
+    fn the_code_of_a_line_stays_and_another_first_word_may_be_a_secret() {
+        let _held = ["WRONGPASS", "qz9-first"].map(|text| keep(text.into()));
+        assert_eq!(clean_line(b"WRONGPASS no WRONGPASS"), "WRONGPASS no ***");
+        assert_eq!(clean_line(b"WRONGPASS"), "WRONGPASS");
+        assert_eq!(clean_line(b"qz9-first is no user"), "*** is no user");
+        assert_eq!(clean_line(b"qz9-first"), "***");
+    }
+}
