@@ -37,20 +37,39 @@ enum Form {
         len: u8,
         data: [u8; INLINE],
     },
-    Scalar {
-        node: Node,
-        data: Vec<u8>,
-    },
     /// A tree whose text is small.
     Short {
         nodes: Vec<Node>,
         len: u8,
         data: [u8; INLINE],
     },
-    Tree {
-        nodes: Vec<Node>,
+    Large {
+        nodes: Nodes,
         data: Vec<u8>,
     },
+}
+
+/// The nodes of a large text or a large tree. With a fourth form in its place each look at a reply would cost a jump through a table.
+#[derive(Clone, PartialEq)]
+enum Nodes {
+    One(Node),
+    Many(Vec<Node>),
+}
+
+impl Nodes {
+    fn all(&self) -> &[Node] {
+        match self {
+            Nodes::One(node) => std::slice::from_ref(node),
+            Nodes::Many(nodes) => nodes,
+        }
+    }
+
+    fn root(&mut self) -> Option<&mut Node> {
+        match self {
+            Nodes::One(node) => Some(node),
+            Nodes::Many(nodes) => nodes.first_mut(),
+        }
+    }
 }
 
 impl Reply {
@@ -112,14 +131,14 @@ impl Reply {
     }
 
     pub(super) fn scalar(node: Node, data: Vec<u8>) -> Self {
-        Self::new(Form::Scalar { node, data })
+        Self::new(Form::Large { nodes: Nodes::One(node), data })
     }
 
     pub(super) fn tree(nodes: Vec<Node>, data: Vec<u8>) -> Self {
         if data.len() <= INLINE {
             return Self::short(nodes, &[&data]);
         }
-        Self::new(Form::Tree { nodes, data })
+        Self::new(Form::Large { nodes: Nodes::Many(nodes), data })
     }
 
     /// A tree of these texts, one behind the other, whose length together is at most that of a small text ([`Reply::is_short`]).
@@ -163,14 +182,15 @@ impl Reply {
         data.try_reserve_exact(end).ok()?;
         texts.iter().for_each(|text| data.extend_from_slice(text));
         end_texts(&nodes, &mut data);
-        Some(Self::new(Form::Tree { nodes, data }))
+        Some(Self::new(Form::Large { nodes: Nodes::Many(nodes), data }))
     }
 
     /// The same with a PUSH in place of an ARRAY at the root: RESP2 has no type of its own for messages.
     pub fn into_push(mut self) -> Self {
         let root = match self.form() {
-            Form::Small { node, .. } | Form::Scalar { node, .. } => Some(node),
-            Form::Short { nodes, .. } | Form::Tree { nodes, .. } => nodes.first_mut(),
+            Form::Small { node, .. } => Some(node),
+            Form::Short { nodes, .. } => nodes.first_mut(),
+            Form::Large { nodes, .. } => nodes.root(),
         };
         if let Some(root) = root.filter(|root| root.kind() == Kind::Array) {
             root.kind = Kind::Push as u8;
@@ -204,8 +224,9 @@ impl Body {
     /// All nodes; the first is the root.
     pub fn nodes(&self) -> &[Node] {
         match &self.0 {
-            Form::Small { node, .. } | Form::Scalar { node, .. } => std::slice::from_ref(node),
-            Form::Short { nodes, .. } | Form::Tree { nodes, .. } => nodes,
+            Form::Small { node, .. } => std::slice::from_ref(node),
+            Form::Short { nodes, .. } => nodes,
+            Form::Large { nodes, .. } => nodes.all(),
         }
     }
 
@@ -214,7 +235,7 @@ impl Body {
     pub fn data(&self) -> &[u8] {
         match &self.0 {
             Form::Small { len, data, .. } | Form::Short { len, data, .. } => &data[..usize::from(*len)],
-            Form::Scalar { data, .. } | Form::Tree { data, .. } => data,
+            Form::Large { data, .. } => data,
         }
     }
 
@@ -229,6 +250,7 @@ impl Body {
     }
 
     /// What a node is; `Kind::None` for a wrong id.
+    #[inline]
     pub fn kind(&self, id: u32) -> Kind {
         self.node(id).map_or(Kind::None, Node::kind)
     }
