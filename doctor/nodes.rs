@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 
 use vigie::config::{DATA_PORT, Endpoint, Settings, TlsVerify};
-use vigie::error::{Error, Status};
+use vigie::error::{Error, Status, clean_line};
 use vigie::net::{Conn, ConnectOptions, Expect};
 use vigie::resp::{Reply, Want, encode, typed};
 
@@ -150,7 +150,7 @@ pub fn ask(conn: &mut Conn, words: &[&str], wanted: &Wanted) -> Result<Reply, St
         .exchange(&mut [IoSlice::new(&bytes)], Want::One, None, wanted.deadline())
         .map_err(|failed| failed.error.message().to_owned())?;
     match reply.error_line(0) {
-        Some(line) => Err(String::from_utf8_lossy(line).into_owned()),
+        Some(line) => Err(clean_line(line)),
         None => typed::typed(&args, reply).map_err(|error| error.message().to_owned()),
     }
 }

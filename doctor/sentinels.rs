@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vigie::config::{DATA_PORT, Endpoint};
+use vigie::error::clean_line;
 use vigie::resp::{Kind, Reply};
 use vigie::topology::{Sentinel, To};
 
@@ -21,7 +22,7 @@ fn ask_all(sentinel: &Arc<Sentinel>, words: &[&str], wanted: &Wanted) -> Answers
     let Some(all) = asked.map_or_else(|error| error.reply().cloned(), Some) else { return Answers::new() };
     let ids: Vec<u32> = all.children(0).collect();
     let answer = |id: u32| match all.error_line(id) {
-        Some(line) => Err(String::from_utf8_lossy(line).into_owned()),
+        Some(line) => Err(clean_line(line)),
         None => Ok(all.subtree(id)),
     };
     ids.chunks_exact(2).map(|pair| (text_of(&all, pair[0]), answer(pair[1]))).collect()
