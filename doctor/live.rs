@@ -130,7 +130,7 @@ pub fn failover(sentinel: &Arc<Sentinel>, service: &str, wanted: &Wanted) -> Res
     let is_over =
         |line: &Reply| field(line, 0, "cause") == "switched" || field(line, 0, "cause").starts_with("-failover-abort");
     timeline.print(wanted.steps(STEPS), &is_over);
-    let topology = sentinel.refresh(Some(service), wanted.deadline())?;
+    let topology = timeline.refreshed(sentinel, service)?;
     let after = field(&topology, 0, "primary");
     if after == before {
         let text = format!("{before} is still the primary of {service}: the timeline says how far the failover came");
@@ -157,6 +157,17 @@ fn addresses(topology: &Reply) -> BTreeSet<String> {
 }
 
 impl Timeline<'_> {
+    /// The topology after a failover. The Sentinels connect to the new primary anew, and for a moment none of them reaches it.
+    fn refreshed(&self, sentinel: &Arc<Sentinel>, service: &str) -> Result<Reply> {
+        let until = self.wanted.steps(STEPS);
+        loop {
+            match sentinel.refresh(Some(service), self.wanted.deadline()) {
+                Err(_) if !until.is_over() => _ = self.print(Deadline::after(ASKED_EVERY), &|_| false),
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Prints what happens until these replicas follow the new primary, and returns the exit status.
     fn await_replicas(
         &self,

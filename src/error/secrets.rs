@@ -5,15 +5,35 @@
 //! through here before it enters a message, an event, a line of the log or the topology.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use zeroize::Zeroizing;
 
 /// The text of a secret.
-pub type SecretText = Arc<Zeroizing<String>>;
+pub type SecretText = Arc<Held>;
 
-static KNOWN: ArcSwapOption<Vec<Weak<Zeroizing<String>>>> = ArcSwapOption::const_empty();
+static KNOWN: ArcSwapOption<Vec<Weak<Held>>> = ArcSwapOption::const_empty();
+
+/// A text that is known while it is held.
+#[derive(PartialEq, Eq)]
+pub struct Held(Zeroizing<String>);
+
+impl Deref for Held {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    /// The last one leaves no memory behind.
+    fn drop(&mut self) {
+        know(None);
+    }
+}
 
 /// What is shown in the place of a secret.
 const STARS: &str = "***";
@@ -64,12 +84,18 @@ pub fn keep(text: String) -> SecretText {
         drop(Zeroizing::new(text));
         return held;
     }
-    let kept = Arc::new(Zeroizing::new(text));
-    KNOWN.rcu(|known| {
-        let living = known.iter().flat_map(|known| known.iter()).filter(|held| held.strong_count() > 0);
-        Some(Arc::new(living.cloned().chain([Arc::downgrade(&kept)]).collect()))
-    });
+    let kept = Arc::new(Held(Zeroizing::new(text)));
+    know(Some(&kept));
     kept
+}
+
+/// Knows those that are held, and this one.
+fn know(kept: Option<&SecretText>) {
+    KNOWN.rcu(|known| {
+        let living = known.iter().flat_map(|known| known.iter()).filter(|held| held.strong_count() > 0).cloned();
+        let all: Vec<_> = living.chain(kept.map(Arc::downgrade)).collect();
+        (!all.is_empty()).then(|| Arc::new(all))
+    });
 }
 
 /// A text of a server without the secrets of this process.
