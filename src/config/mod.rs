@@ -16,7 +16,6 @@ mod tests;
 mod uri;
 mod value;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
@@ -32,12 +31,13 @@ pub use settings::{
 use table::{OPTIONS, Opt, OptionKind};
 
 use crate::error::{Error, Result, Status};
+use crate::sort::SortedMap;
 
 /// Options as they are set, one after the other; later ones win. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// What was set, by key. All texts are kept as secrets: some are, and one store is simpler than two.
-    given: Arc<BTreeMap<&'static str, Secret>>,
+    given: Arc<SortedMap<&'static str, Secret>>,
 }
 
 /// One option, as `vigie_config_describe` gives it.

@@ -6,13 +6,14 @@
 //! that moves is followed. Leaves to others: the choice among addresses.
 
 use crate::error::{Error, Result, Status, flags};
+use crate::sort::SortedMap;
 use crate::sys::fork::PerProcess;
 use crate::sys::rank::{Rank, may_wait};
 use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::sys::thread;
 use crate::sys::waker::Waker;
 use crate::time::Deadline;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -170,7 +171,7 @@ struct Resolver {
 #[derive(Default)]
 struct ResolverState {
     /// A tree, because it lies in a static: see the worker's `Dials`.
-    names: BTreeMap<String, Name>,
+    names: SortedMap<String, Name>,
     queue: VecDeque<(String, Arc<Resolution>)>,
     threads: usize,
 }

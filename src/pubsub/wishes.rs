@@ -4,7 +4,7 @@
 //! that it belongs to, in RESP2 and in RESP3; what the program asked for is told, what was asked again on its behalf is not, unless it
 //! is refused. Leaves to others: connections, and what follows from a refusal (subscription).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::error::{Error, Result, Status, clean_line};
 use crate::net::Role;
@@ -12,7 +12,7 @@ use crate::resp::{self, Reply, ReplyBuilder, encode};
 use crate::sort;
 
 /// The three kinds of subscriptions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Channel,
     Pattern,
@@ -131,10 +131,10 @@ struct Wish {
 /// The wishes of a subscription.
 #[derive(Default)]
 pub(super) struct Wishes {
-    wished: BTreeMap<Subject, Wish>,
+    wished: HashMap<Subject, Wish>,
     next: u64,
     /// The server was asked to end these, and has not confirmed it.
-    leaving: BTreeSet<Subject>,
+    leaving: HashSet<Subject>,
     pings: VecDeque<Vec<u8>>,
     due: VecDeque<Asked>,
     /// How many subjects of the connection before this one has not answered yet.
@@ -167,7 +167,9 @@ impl Wishes {
         match request {
             Request::Join(subjects) => self.join(subjects, out),
             Request::Leave(kind, subjects) if subjects.is_empty() => {
-                let all: Vec<_> = self.wished.keys().filter(|(of, _)| of == kind).cloned().collect();
+                let mut all: Vec<_> = self.wished.iter().filter(|((of, _), _)| of == kind).collect();
+                sort::by_key(&mut all, |(_, wish)| wish.order);
+                let all: Vec<_> = all.into_iter().map(|(subject, _)| subject.clone()).collect();
                 self.leave(&all, out);
             }
             Request::Leave(_, subjects) => self.leave(subjects, out),

@@ -6,7 +6,7 @@
 //! that begin later: a new drain cannot take the wake-up of one that waits. A drain that finds less than it asked for uses up one wake-up,
 //! so a thread that drains until that happens uses up one.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
@@ -14,6 +14,7 @@ use super::event::Event;
 use super::inbox::Inbox;
 use super::ready_fd::ReadyFd;
 use super::source::{Reactor, Source, Sources};
+use crate::sort::SortedMap;
 use crate::sys::waker::Waker;
 
 /// How much room a queue keeps after a burst, in items.
@@ -34,7 +35,7 @@ enum Item {
 pub(super) struct QueueState {
     items: VecDeque<Item>,
     /// The inboxes of subscriptions. Each one that is not empty has one place among the items.
-    inboxes: BTreeMap<u64, Inbox>,
+    inboxes: SortedMap<u64, Inbox>,
     next_inbox: u64,
     /// How many events in a row the inbox in front has given.
     turn: usize,
@@ -68,7 +69,7 @@ impl QueueState {
     pub(super) fn new(ready_fd: ReadyFd) -> Self {
         Self {
             items: VecDeque::new(),
-            inboxes: BTreeMap::new(),
+            inboxes: SortedMap::new(),
             next_inbox: 0,
             turn: 0,
             events: 0,

@@ -4,7 +4,7 @@
 //! scan; the arguments themselves are not kept. Leaves to others: what a node is, and what follows when a cursor belongs to another
 //! one (`scan`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) struct Cursors {
     hashers: [RandomState; 2],
     entries: HashMap<Key, Cursor>,
     /// By the order in which they were given last.
-    ages: BTreeMap<u64, Key>,
+    ages: VecDeque<(u64, Key)>,
     next: u64,
     most: usize,
 }
@@ -39,7 +39,7 @@ struct Cursor {
 impl Cursors {
     pub(super) fn new(most: usize) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        Self { hashers, entries: HashMap::new(), ages: BTreeMap::new(), next: 1, most }
+        Self { hashers, entries: HashMap::new(), ages: VecDeque::new(), next: 1, most }
     }
 
     /// The key of a cursor that is at position `at` among the arguments of a command, or will be there. COUNT does not matter,
@@ -68,9 +68,9 @@ impl Cursors {
     /// Notes that a scan got this cursor from this node.
     pub(super) fn give(&mut self, key: Key, origin: Origin) {
         let entry = self.entries.entry(key).or_default();
-        self.ages.remove(&entry.age);
+        take_out(&mut self.ages, entry.age);
         entry.age = self.next;
-        self.ages.insert(self.next, key);
+        self.ages.push_back((self.next, key));
         self.next += 1;
         // A cursor of an earlier generation of the node could not be told from this one.
         entry.givers.retain(|(other, _)| other.node != origin.node || other.generation == origin.generation);
@@ -79,7 +79,7 @@ impl Cursors {
             None => entry.givers.push((origin, 1)),
         }
         while self.entries.len() > self.most {
-            let Some((_, oldest)) = self.ages.pop_first() else { return };
+            let Some((_, oldest)) = self.ages.pop_front() else { return };
             self.entries.remove(&oldest);
         }
     }
@@ -99,7 +99,7 @@ impl Cursors {
     /// Drops a cursor that is no longer valid.
     pub(super) fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
-            self.ages.remove(&entry.age);
+            take_out(&mut self.ages, entry.age);
         }
     }
 
@@ -107,6 +107,13 @@ impl Cursors {
     fn len(&self) -> usize {
         assert_eq!(self.entries.len(), self.ages.len());
         self.entries.len()
+    }
+}
+
+/// Takes the entry of this age out of a list in the order of ages, if it is there.
+fn take_out(ages: &mut VecDeque<(u64, Key)>, age: u64) {
+    if let Ok(at) = ages.binary_search_by_key(&age, |(age, _)| *age) {
+        ages.remove(at);
     }
 }
 

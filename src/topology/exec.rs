@@ -5,7 +5,7 @@
 //! connections of its own that end with the call. Leaves to others: what a command does (admin), the typed form of its reply (resp), and
 //! which thread that is where the program's does not wait (submitted).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::config::{Endpoint, SENTINEL_PORT, Settings};
 use crate::error::{Error, Result, Status, clean, flags, quoted};
 use crate::net::{Conn, ConnectOptions};
 use crate::resp::{Body, Reply, ReplyBuilder, Want, encode, typed};
-use crate::sort;
+use crate::sort::{self, SortedMap};
 use crate::sys::thread;
 use crate::time::Deadline;
 
@@ -174,8 +174,8 @@ impl Sentinel {
     /// What [`Sentinel::services`] does.
     pub(super) fn list_services(self: &Arc<Self>, follow: bool, asking: &Asking<'_>) -> Result<Reply> {
         self.learn_peers(asking);
-        let (mut rows, mut asked) = (BTreeMap::new(), Vec::new());
-        let mut met = BTreeSet::new();
+        let (mut rows, mut asked) = (SortedMap::new(), Vec::new());
+        let mut met = HashSet::new();
         for speaker in self.shared().list().reachable() {
             let until = asking.share();
             let heard = match asking.open(&speaker.announced) {
@@ -200,7 +200,7 @@ impl Sentinel {
         }
         let mut out = ReplyBuilder::new();
         out.map();
-        for (name, row) in &rows {
+        for (name, row) in rows.iter() {
             out.text(name);
             table::deployment(&mut out, row);
         }
@@ -209,7 +209,7 @@ impl Sentinel {
     }
 
     /// Discovers all of them at the same time.
-    fn follow(self: &Arc<Self>, rows: &mut BTreeMap<String, DeploymentRow>, deadline: Deadline) {
+    fn follow(self: &Arc<Self>, rows: &mut SortedMap<String, DeploymentRow>, deadline: Deadline) {
         let services: Vec<_> = rows.keys().map(|name| self.service(name)).collect();
         let before: Vec<u64> = services.iter().map(|service| service.discovered()).collect();
         services.iter().for_each(|service| service.request_discovery(Urgency::Soon));
@@ -267,7 +267,7 @@ impl Sentinel {
 
     fn exec_all(&self, caller: &Caller<'_>) -> Result<Reply> {
         self.learn_peers(&caller.asking);
-        let (mut out, mut met, mut failures) = (ReplyBuilder::new(), BTreeSet::new(), Vec::new());
+        let (mut out, mut met, mut failures) = (ReplyBuilder::new(), HashSet::new(), Vec::new());
         let (mut answered, mut refusal, mut accepted) = (false, None, false);
         // Set when no further Sentinel may be reset.
         let mut stop = None;
@@ -434,8 +434,8 @@ enum Listed {
 }
 
 /// The replicas of each service of one Sentinel.
-fn replicas(conn: &mut Conn, until: Deadline, which: Listed) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut known = BTreeMap::new();
+fn replicas(conn: &mut Conn, until: Deadline, which: Listed) -> Result<SortedMap<String, Vec<String>>> {
+    let mut known = SortedMap::new();
     let masters = question(conn, &[b"SENTINEL", b"MASTERS"], until)?;
     for name in masters.children(0).map(|id| text(&masters, id, "name")) {
         let reply = question(conn, &[b"SENTINEL", b"REPLICAS", name.as_bytes()], until)?;
@@ -452,7 +452,7 @@ fn is_usable(reply: &Body, id: u32) -> bool {
 }
 
 /// Waits until a Sentinel lists these replicas again.
-fn await_replicas(conn: &mut Conn, before: &BTreeMap<String, BTreeSet<String>>, caller: &Caller<'_>) -> Result<()> {
+fn await_replicas(conn: &mut Conn, before: &SortedMap<String, Vec<String>>, caller: &Caller<'_>) -> Result<()> {
     let mut missed = None;
     loop {
         let now = match replicas(conn, caller.share(), Listed::All) {
@@ -496,7 +496,7 @@ fn text(reply: &Body, id: u32, key: &str) -> String {
 
 /// Adds what one Sentinel says of its services. The view with the highest epoch counts. During a failover SENTINEL MASTERS shows the
 /// new epoch with the old address (rule 1), so the address is asked for by name.
-fn list(conn: &mut Conn, rows: &mut BTreeMap<String, DeploymentRow>, until: Deadline) -> Result<()> {
+fn list(conn: &mut Conn, rows: &mut SortedMap<String, DeploymentRow>, until: Deadline) -> Result<()> {
     let masters = question(conn, &[b"SENTINEL", b"MASTERS"], until)?;
     for id in masters.children(0) {
         let (name, number) = (text(&masters, id, "name"), |key: &str| text(&masters, id, key).parse().unwrap_or(0));
@@ -506,7 +506,7 @@ fn list(conn: &mut Conn, rows: &mut BTreeMap<String, DeploymentRow>, until: Dead
             let port = std::str::from_utf8(port).ok()?.parse().ok()?;
             Endpoint::tcp(&String::from_utf8_lossy(host), port).ok()
         });
-        let row = rows.entry(name).or_default();
+        let row = rows.or_default(name);
         row.named_by += 1;
         if row.named_by == 1 || number("config-epoch") > row.epoch {
             row.epoch = number("config-epoch");

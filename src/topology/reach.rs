@@ -3,7 +3,6 @@
 //! Guarantees: ends with the first Sentinel that answers, or at the deadline; the error gives the latest failure of
 //! each Sentinel. Refused credentials, and certificates, end it at once. Leaves to others: everything that follows (service).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status};
 use crate::net::LinkOptions;
 use crate::resp::encode;
+use crate::sort::SortedMap;
 use crate::sys::poll::Found;
 use crate::sys::thread;
 use crate::sys::waker::Waker;
@@ -27,7 +27,7 @@ const LAST_ATTEMPT: Duration = Duration::from_millis(20);
 
 /// Tries until one Sentinel has answered a PING.
 pub(super) fn reach_any(settings: &Settings, list: &SentinelList, deadline: Deadline) -> Result<()> {
-    let mut failures = BTreeMap::new();
+    let mut failures = SortedMap::new();
     insist(deadline, || reach_once(settings, list, &mut failures, deadline))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn insist(deadline: Deadline, mut once: impl FnMut() -> Result<()>) -
 fn reach_once(
     settings: &Settings,
     list: &SentinelList,
-    failures: &mut BTreeMap<String, Error>,
+    failures: &mut SortedMap<String, Error>,
     deadline: Deadline,
 ) -> Result<()> {
     let timeout = deadline.left_or(settings.sentinel.timeout);
@@ -107,7 +107,8 @@ mod tests {
         let settings = config.settings().unwrap();
         let list = SentinelList::new(&settings.sentinel.addrs);
         let known = Error::new(Status::Connect, "cannot connect: Connection refused");
-        let mut failures = BTreeMap::from([(String::from("127.0.0.1:1"), known)]);
+        let mut failures = SortedMap::new();
+        failures.insert(String::from("127.0.0.1:1"), known);
         let error = reach_once(&settings, &list, &mut failures, Deadline::after(Duration::ZERO)).unwrap_err();
         let parts = ["127.0.0.1:1: cannot connect: Connection refused", "127.0.0.1:2: not waited for"];
         assert!(parts.iter().all(|part| error.message().contains(part)), "{error:?}");

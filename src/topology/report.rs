@@ -8,8 +8,8 @@ use super::round::Asked;
 use super::snapshot::SentinelView;
 use crate::config::nearest;
 use crate::error::{Error, Status, flags, quoted};
+use crate::sort;
 use crate::time::Deadline;
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How many Sentinels an error message quotes.
@@ -37,7 +37,9 @@ pub fn failure(service: &str, asked: &[Asked], status: Status, why: &str, deadli
 
 /// The services that the Sentinels know, in case the name is mistyped: first the one that it most resembles.
 fn known_instead<'a>(wrong: &str, answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
-    let names: BTreeSet<&str> = answers.clone().flat_map(|answer| &answer.services).map(String::as_str).collect();
+    let mut names: Vec<&str> = answers.clone().flat_map(|answer| &answer.services).map(String::as_str).collect();
+    sort::by_key(&mut names, |name| *name);
+    names.dedup();
     let mut shown: Vec<String> = names.iter().take(QUOTED).map(|name| quoted(name)).collect();
     match names.len() {
         0 if answers.clone().any(|answer| answer.hides_services) => {

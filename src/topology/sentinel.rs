@@ -3,7 +3,6 @@
 //! Guarantees: one [`Service`] per name; a service that nobody uses any more is kept, up to a limit. Leaves to others:
 //! one service (service), the operations of the handle (handle), and its counting and fork check (ffi).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use super::shared::Shared;
 use crate::config::Settings;
 use crate::log::Log;
 use crate::script::Scripts;
+use crate::sort::SortedMap;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Lock, Locked};
 
@@ -21,7 +21,7 @@ const FORGOTTEN: usize = 1000;
 /// A deployment: its Sentinels and the services that they watch.
 pub struct Sentinel {
     shared: Arc<Shared>,
-    services: Lock<BTreeMap<String, Arc<Service>>>,
+    services: Lock<SortedMap<String, Arc<Service>>>,
     /// Held while the settings are changed.
     configuring: Lock<()>,
     /// The scripts that its clients have sent.
@@ -30,7 +30,7 @@ pub struct Sentinel {
 
 impl Sentinel {
     pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
-        let services = Lock::new(Rank::Services, BTreeMap::new());
+        let services = Lock::new(Rank::Services, SortedMap::new());
         let configuring = Lock::new(Rank::Configuring, ());
         Arc::new(Self { shared, services, configuring, scripts: Scripts::default() })
     }

@@ -5,7 +5,7 @@
 //! without any lock held. Leaves to others: the services (service, sentinel), and the thread that watches the Sentinels
 //! (monitor).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -24,6 +24,7 @@ use crate::log::Log;
 use crate::meter::{ClientFigures, add_client};
 use crate::net::{Conn, ConnectOptions, Connector};
 use crate::queue::{Queue, kind};
+use crate::sort::SortedMap;
 use crate::sys::descriptor::Kept;
 use crate::sys::rank::Rank;
 use crate::sys::seam::{self, Seam};
@@ -49,7 +50,7 @@ pub(super) struct Shared {
     /// Whether it was reported that the Sentinels refuse the credentials.
     told_refused: AtomicBool,
     /// Sentinels whose events the user may not hear, and why.
-    deaf: Lock<BTreeMap<String, String>>,
+    deaf: Lock<SortedMap<String, String>>,
     /// By the name of their service.
     children: Lock<HashMap<String, Vec<Weak<dyn Child>>>>,
     /// What clients had counted that are gone: one row for each service and target.
@@ -90,7 +91,7 @@ impl Shared {
             listening: AtomicU64::new(0),
             connectors,
             told_refused: AtomicBool::new(false),
-            deaf: Lock::new(Rank::Deaf, BTreeMap::new()),
+            deaf: Lock::new(Rank::Deaf, SortedMap::new()),
             children: Lock::new(Rank::Children, HashMap::new()),
             buried: Lock::new(Rank::Buried, Vec::new()),
             news: Lock::new(Rank::News, News::default()),
@@ -257,13 +258,13 @@ impl Shared {
     pub(super) fn note_deaf(&self, sentinel: &Endpoint, why: Option<&str>) {
         let mut deaf = self.deaf.lock();
         match why {
-            Some(why) => drop(deaf.insert(sentinel.to_string(), why.to_owned())),
+            Some(why) => deaf.insert(sentinel.to_string(), why.to_owned()),
             None => drop(deaf.remove(&sentinel.to_string())),
         }
     }
 
     /// Which events are not heard, by Sentinel.
-    pub(super) fn deaf(&self) -> BTreeMap<String, String> {
+    pub(super) fn deaf(&self) -> SortedMap<String, String> {
         self.deaf.lock().clone()
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Guarantees: TOPOLOGY.md is written from the same tables; keys may be added, never changed. No I/O.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::snapshot::{ReplicaView, SentinelView, Snapshot};
@@ -14,6 +13,7 @@ use crate::resp::fields::{
     Value::{Bool, Int, IntOrNull, Maps, Text, TextOrNull},
     field,
 };
+use crate::sort::SortedMap;
 
 /// What is known about a service, and what is wrong with it.
 pub(super) struct ServiceRow {
@@ -32,7 +32,7 @@ pub(super) struct ServiceRow {
     /// Whether no Sentinel can be heard or asked.
     pub(super) degraded: bool,
     /// Which events are not heard, by Sentinel.
-    pub(super) deaf: BTreeMap<String, String>,
+    pub(super) deaf: SortedMap<String, String>,
     /// Where its nodes are learned from.
     pub(super) source: Source,
 }

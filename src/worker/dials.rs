@@ -4,9 +4,11 @@
 //! the others; within these limits urgent jobs go first, then those of quick hosts, then the oldest. Leaves to others: threads
 //! (worker).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+
+use crate::sort::SortedMap;
 
 /// How many jobs of one host may run at the same time.
 const PER_HOST: u32 = 2;
@@ -36,7 +38,7 @@ impl Host {
 pub(super) struct Dials<J> {
     waiting: VecDeque<WaitingJob<J>>,
     /// A tree: a static hash table looks like a leak to leak checkers, because the pointer to it is one into its middle.
-    hosts: BTreeMap<Host, KnownHost>,
+    hosts: SortedMap<Host, KnownHost>,
     /// How many jobs run, by what was known of their host.
     running: [usize; 3],
 }
@@ -71,7 +73,7 @@ pub(super) struct Running {
 
 impl<J> Default for Dials<J> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), hosts: BTreeMap::new(), running: [0; 3] }
+        Self { waiting: VecDeque::new(), hosts: SortedMap::new(), running: [0; 3] }
     }
 }
 
@@ -99,7 +101,7 @@ impl<J> Dials<J> {
         let ready = self.waiting.iter().enumerate().filter(|(_, waiting)| self.may_run(waiting.host));
         let best = ready.min_by_key(|(place, waiting)| (!waiting.urgent, self.speed(waiting.host), *place))?.0;
         let WaitingJob { host, job, .. } = self.waiting.remove(best)?;
-        let known = self.hosts.entry(host).or_default();
+        let known = self.hosts.or_default(host);
         known.running += 1;
         let as_if = known.speed;
         self.running[as_if as usize] += 1;
@@ -114,7 +116,7 @@ impl<J> Dials<J> {
             known.speed = if took > SLOW { Speed::Slow } else { Speed::Quick };
         }
         if self.hosts.len() > REMEMBERED {
-            self.hosts.retain(|_, known| known.running > 0);
+            self.hosts.retain(|known| known.running > 0);
         }
     }
 

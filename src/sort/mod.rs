@@ -3,7 +3,11 @@
 //! Guarantees: the order is stable, and what is in order already costs no memory. The sort itself is compiled once, over places, because a copy
 //! of it for each type has 4 KB. Leaves to others: sorting that has to be quick.
 
+mod map;
+
 use std::cmp::Ordering;
+
+pub(crate) use map::SortedMap;
 
 /// Sorts by the order that `compare` gives.
 pub fn by<T>(items: &mut [T], mut compare: impl FnMut(&T, &T) -> Ordering) {
