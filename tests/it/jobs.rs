@@ -650,8 +650,8 @@ fn a_worker_on_an_event_loop_takes_acknowledges_and_hands_back_without_a_thread(
 
 /// A planned one, a primary that is killed, and a planned one.
 fn three_failovers(d: &Deployment) {
+    d.wait_ready(SERVICE);
     for kills in [false, true, false] {
-        d.wait_ready(SERVICE);
         if kills {
             let old = d.primary_node(SERVICE);
             old.kill();
@@ -661,8 +661,10 @@ fn three_failovers(d: &Deployment) {
             let old = d.failover(SERVICE);
             d.wait_switched(SERVICE, &old);
         }
+        d.hurry();
+        d.wait_ready(SERVICE);
+        d.calm();
     }
-    d.wait_ready(SERVICE);
 }
 
 #[test]

@@ -358,7 +358,11 @@ fn rule_10_a_wait_whose_primary_is_demoted_is_not_repeated() {
         spawn(move || call(&client, "INCR n", 1 << 24, Timeout::Default).map(drop))
     };
     let waits = spawn(move || cmd(&own, "WAIT 1 0").map(drop));
-    eventually("both wait", SOON, || node.info("clients")["blocked_clients"] == "2");
+    let beside = {
+        let mut raw = node.connect().expect("a connection");
+        spawn(move || raw.cmd(&["WAIT", "1", "0"]).map(|reply| reply.is_error()))
+    };
+    eventually("all wait", SOON, || node.info("clients")["blocked_clients"] == "3");
     assert!(node.cmd(&["REPLICAOF", "127.0.0.1", "1"]).is_ok());
     let error = fails(Status::Server, join(&waits));
     assert!(error.server_code() == "UNBLOCKED" && !error.has(flags::RETRYABLE), "{error}");
@@ -366,7 +370,10 @@ fn rule_10_a_wait_whose_primary_is_demoted_is_not_repeated() {
     assert!(error.message().contains("UNBLOCKED") && error.count() == 0, "{error}");
     assert_eq!(error.reply().map(json).as_deref(), Some("1"), "what it answered is kept");
     watch.wait_count("SENTINEL GET-MASTER-ADDR-BY-NAME", asked + 1, SOON);
-    assert_eq!((node.calls("incr"), node.calls("wait")), (1, 2));
+    assert!(join(&beside).expect("an answer"), "it has failed, too");
+    let (writes, waits) = (node.calls("incr"), node.calls("wait"));
+    // Redis 8 and Valkey 8 count a WAIT that they end a second time.
+    assert!(writes == 1 && matches!(waits, 3 | 6), "{writes} INCR, {waits} WAIT");
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn row_6_db_index_on_every_connection() {
 
     d.failover(SERVICE);
     let new = d.wait_switched(SERVICE, &old);
-    hurry(&d);
+    d.hurry();
     wait_served_by(&writer, new.port());
     cmd(&writer, &["SET", "after", "v"]);
     assert_eq!(text(&cmd(&writer, &["GET", "after"]), 0), "v");

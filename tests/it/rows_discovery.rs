@@ -590,7 +590,7 @@ fn row_37_query_current_address() {
     assert_eq!(addr, told());
     let old = d.failover(SERVICE);
     let new = d.wait_switched(SERVICE, &old);
-    hurry(&d);
+    d.hurry();
     wait_served_by(&client, new.port());
     assert_eq!(primary(&client.topology().expect("known")), told());
     assert_eq!(told(), new.addr());

@@ -313,8 +313,7 @@ fn a_real_failover_from_the_first_word_to_the_demoted_replica() {
     watch.wait("it leaves the replicas", SOON, |told| told.is(kind::REPLICA, &[("fit", "0"), ("replica", &new)]));
     let dropped = |told: &Told| told.is(kind::REPLICA, &[("cause", "not_listed"), ("replica", &new)]);
     assert_eq!(watch.count(dropped), 0, "it was promoted, which is another cause");
-    d.sentinel_debug("info-period", 100);
-    d.sentinel_debug("publish-period", 100);
+    d.hurry();
     let joined = |told: &Told| told.is(kind::REPLICA, &[("fit", "1"), ("replica", &old)]);
     // With the usual periods, as before Redis 7.0, the Sentinels need more than ten seconds for it.
     watch.wait("the old one joins them", SOON * 2, joined);

@@ -24,12 +24,6 @@ use writer::Writer;
 /// No poll happens during a test: everything comes from events, or from requests of the test.
 const NO_POLLS: (&str, &str) = ("monitor.interval", "60000");
 
-/// After a failover: lets the Sentinels demote the old primary within moments instead of ten seconds.
-fn hurry(d: &Deployment) {
-    d.sentinel_debug("info-period", 100);
-    d.sentinel_debug("publish-period", 100);
-}
-
 fn refresh(sentinel: &Arc<Sentinel>) {
     sentinel.refresh(Some(SERVICE), Deadline::after(SOON)).expect("the primary is known");
 }
@@ -764,7 +758,7 @@ fn row_80_a_double_failover_leads_back() {
     let first = d.failover(SERVICE);
     let second = d.wait_switched(SERVICE, &first);
     ok(&client, "SET k one");
-    hurry(&d);
+    d.hurry();
     d.await_link(&first);
     d.wait_known(SERVICE, &first);
     assert_eq!(d.failover(SERVICE).port(), second.port());

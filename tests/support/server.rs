@@ -24,6 +24,8 @@ pub enum Feature {
     ReadOnlyScripts,
     /// FUNCTION and FCALL.
     Functions,
+    /// CLIENT NO-EVICT.
+    NoEvict,
 }
 
 impl Feature {
@@ -36,6 +38,7 @@ impl Feature {
             Feature::ShardChannels => "shard channels come with Redis 7.0",
             Feature::ReadOnlyScripts => "EVALSHA_RO comes with Redis 7.0",
             Feature::Functions => "functions come with Redis 7.0",
+            Feature::NoEvict => "CLIENT NO-EVICT comes with Redis 7.0",
         }
     }
 

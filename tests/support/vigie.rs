@@ -1,7 +1,7 @@
 //! Short names for handles, clients, calls and events, for the tests of the feature rows.
 #![allow(dead_code)]
 
-use crate::support::{Deployment, FakeSentinel, eventually};
+use crate::support::{FakeSentinel, eventually};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vigie::client::{CallFlags, Client, Target, Timeout};
@@ -115,11 +115,4 @@ pub fn wait_served_by(client: &Client, port: u16) {
         let info = try_cmd(client, &["INFO", "server"], Timeout::Ms(1000));
         info.is_ok_and(|info| text(&info, 0).contains(&format!("tcp_port:{port}\r\n")))
     });
-}
-
-/// Call it after a failover: lets the Sentinels demote the old primary within moments instead of ten seconds. Not before a
-/// failover: they would demote the new primary, too.
-pub fn hurry(d: &Deployment) {
-    d.sentinel_debug("info-period", 100);
-    d.sentinel_debug("publish-period", 100);
 }

@@ -372,8 +372,7 @@ fn twice(rig: &Rig) -> Outcome {
     let begun = Instant::now();
     let second = stage.deployment.wait_switched(SERVICE, &first);
     // A data node that is still told to be a primary would be chosen, and lose what was written since: the Sentinels' doing.
-    stage.deployment.sentinel_debug("info-period", 100);
-    stage.deployment.sentinel_debug("publish-period", 100);
+    stage.deployment.hurry();
     let others = stage.deployment.data_nodes(SERVICE).into_iter().filter(|node| node.port() != second.port());
     others.for_each(|node| stage.deployment.await_link(&node));
     let within = begun.elapsed();

@@ -279,8 +279,7 @@ fn replica_promoted(rig: &Rig) -> Outcome {
     eventually("the promoted one is no replica any more", 2 * SECOND, || role_of(&new) == "primary");
     let left = switched.elapsed();
     if !rig.is_full() {
-        stage.deployment.sentinel_debug("info-period", 100);
-        stage.deployment.sentinel_debug("publish-period", 100);
+        stage.deployment.hurry();
     }
     let mut too_early = 0;
     eventually("the old primary is a replica with its link up", 40 * SECOND, || {

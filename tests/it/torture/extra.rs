@@ -49,8 +49,7 @@ pub fn move_primary_behind(deployment: &Deployment, proxy: &Proxy) {
     for replica in &replicas {
         deployment.await_link(replica);
     }
-    deployment.sentinel_debug("info-period", 100);
-    deployment.sentinel_debug("publish-period", 100);
+    deployment.hurry();
     for sentinel in deployment.sentinel_nodes() {
         assert!(sentinel.cmd(&["SENTINEL", "REMOVE", SERVICE]).is_ok());
     }
