@@ -177,9 +177,7 @@ impl Router {
         let view = self.view.load();
         let is_lost = |pool: &Arc<Pool>| !view.pools().any(|kept| Arc::ptr_eq(kept, pool));
         for (lost, role) in last.pools_with_roles().filter(|(pool, _)| is_lost(pool)) {
-            let name = quoted(self.context.service.name());
-            let text = format!("{} is not used for service {name} any more: its role has changed", lost.name());
-            let cause = Error::new(Status::Io, text).with_endpoint(lost.name());
+            let cause = Error::new(Status::Io, self.ended(lost.name(), role, &view)).with_endpoint(lost.name());
             let counts = lost.counts();
             let name = self.context.settings().client_name.clone();
             self.context.sentinel.log().write(lines::RETIRED, &|out| {
@@ -192,6 +190,21 @@ impl Router {
                 out.text("connections").int(counts.total as i64).text("in_flight").int(counts.in_flight as i64);
             });
             lost.retire(cause.with_flags(flags::FAILOVER));
+        }
+    }
+
+    /// Why a call ends that a node had in hand when it was left.
+    fn ended(&self, node: &str, role: &str, now: &View) -> String {
+        let name = quoted(self.context.service.name());
+        match (role, &now.primary) {
+            ("primary", Some(primary)) => {
+                format!("{node} had not answered when {} took over as the primary of service {name}", primary.name())
+            }
+            ("primary", None) => format!("{node} had not answered when it ceased to be the primary of service {name}"),
+            _ => format!(
+                "{node} had not answered when it was left as a replica of service {name}: its role has changed, or it is \
+                 not listed any more"
+            ),
         }
     }
 

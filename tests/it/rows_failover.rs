@@ -422,6 +422,11 @@ fn row_72_commands_in_flight_end_with_the_switch() {
         let (outcome, at) = join(call);
         let error = fails(Status::Io, outcome);
         assert!(error.has(flags::MAYBE_EXECUTED) && error.has(flags::FAILOVER), "{error}");
+        let why = ["had not answered when", "its node is not used any more"];
+        assert!(
+            error.message().contains(&old.addr()) && why.iter().any(|why| error.message().contains(why)),
+            "{error}"
+        );
         ends.push(at);
     }
     let (outcome, at) = join(&read);
