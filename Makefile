@@ -54,12 +54,13 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
-	@echo 'make test-servers   the integration tests against Redis 6.2 and 8, Valkey 8 and 9: SERVERS=, FILTER='
+	@echo 'make test-servers   the integration tests against Redis 6.2 and 8, Valkey 8 and 9: SERVERS=, FILTER=; WRITE=README.md: also the table'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-idle       the processor time of clients that idle'
 	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
 	@echo 'make bench-pubsub     what a message costs its subscriber, next to hiredis'
+	@echo 'make size             how large the library is with TLS and without it; fails when it is too large'
 	@echo 'make bench-tls        what TLS costs, next to hiredis with OpenSSL'
 	@echo 'make fuzz             random inputs for each target, FUZZ_SECONDS=600 each'
 	@echo 'make bench-languages  GET from Go, Node, Ruby and Python, next to their own clients'
@@ -158,10 +159,10 @@ test:
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
 	  scripts/test-failures build/test.log; exit $$(cat build/test.status)
 
-# Each server takes about as long as `make test`: SERVERS='redis-6.2 valkey-8', FILTER='pubsub:: fence::'.
+# Each server takes about as long as `make test`: SERVERS='redis-6.2 valkey-8', FILTER='pubsub:: fence::', WRITE=README.md.
 test-servers:
 	scripts/setup test
-	FILTER='$(FILTER)' TEST_THREADS='$(TEST_THREADS)' scripts/test-servers $(SERVERS)
+	FILTER='$(FILTER)' WRITE='$(WRITE)' TEST_THREADS='$(TEST_THREADS)' scripts/test-servers $(SERVERS)
 
 msrv:
 	scripts/setup msrv
@@ -171,6 +172,9 @@ bench:
 	scripts/setup bench
 	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench build/bench-prefix $(BENCH_ARGS)
+
+size:
+	scripts/size
 
 bench-idle:
 	scripts/setup bench
@@ -222,5 +226,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test test-servers msrv bench bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

@@ -315,6 +315,47 @@ fn third_party_names_each_crate_that_is_compiled_in() {
     }
 }
 
+/// README's table of tested servers: who, how many, what was skipped for which of the kit's reasons, and when.
+#[test]
+fn each_row_of_the_tested_servers_is_whole() {
+    let read = |name: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap_or_else(|_| panic!("{name}"))
+    };
+    let (readme, reasons) = (read("README.md"), read("tests/support/server.rs"));
+    let (_, rest) = readme.split_once("<!-- servers: scripts/test-servers writes these rows -->\n").expect("its begin");
+    let (table, _) = rest.split_once("<!-- servers end -->").expect("its end");
+    let is_number = |cell: &str| !cell.is_empty() && cell.bytes().all(|byte| byte.is_ascii_digit());
+    let mut kinds = Vec::new();
+    for row in table.lines().skip(2) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [server, counted, failed, skipped, date] = cells[..] else { panic!("not five cells: {row}") };
+        // "632", or "632 (2 of them when run again)".
+        let (passed, again) = counted.split_once(" (").unwrap_or((counted, "0 of them when run again)"));
+        let again = again.strip_suffix(" of them when run again)").expect("the second attempts");
+        let (name, version) = server.split_once(' ').expect("a name and a version");
+        assert!(matches!(name, "Redis" | "Valkey") && version.split('.').count() == 3, "{row}");
+        assert!(
+            version.split('.').all(is_number)
+                && is_number(passed)
+                && is_number(again)
+                && passed != "0"
+                && failed == "0",
+            "{row}"
+        );
+        let date: Vec<&str> = date.split('-').collect();
+        assert!(date.len() == 3 && date.iter().all(|part| is_number(part)), "{row}");
+        for reason in skipped.split("; ").filter(|_| skipped != "none") {
+            let (count, why) = reason.split_once(": ").expect("a number and a reason");
+            assert!(is_number(count) && reasons.contains(&format!("\"{why}\"")), "{reason:?} is none of the kit's");
+        }
+        let major = version.split('.').next().unwrap_or_default();
+        let kind = format!("{name} {major}");
+        assert!(!kinds.contains(&kind), "two rows of {kind}");
+        kinds.push(kind);
+    }
+    assert!(!kinds.is_empty(), "no server was tested");
+}
+
 #[test]
 fn configuration_md_is_what_the_option_table_says() {
     compare("CONFIGURATION.md", &configuration());
