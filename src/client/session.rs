@@ -533,8 +533,10 @@ impl Pinned {
         let socket = loan.conn().map(|conn| Arc::clone(conn.socket()));
         // A command on a connection that was closed while idle has certainly not run, if it is not sent.
         if loan.conn().is_none_or(|conn| conn.is_broken() || conn.is_closed_by_peer()) {
-            let text = format!("{} closed the connection while it was idle", loan.pool().name());
-            let error = Error::new(Status::Io, text).with_endpoint(loan.pool().name());
+            let error = loan.conn().and_then(|conn| conn.ended_here()).unwrap_or_else(|| {
+                let text = format!("{} closed the connection while it was idle", loan.pool().name());
+                Error::new(Status::Io, text).with_endpoint(loan.pool().name())
+            });
             return Err(self.lose(router, plan, Failure::unsent(error), true));
         }
         let blocking = socket.filter(|_| plan.blocks.is_some());

@@ -559,7 +559,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "write.replicas",
         "0",
         CountOrAll(255, |s, v| s.client.write.replicas = v),
-        "How many replicas must have a write before it counts as done, or `all`: every one that the Sentinels \
+        "How many replicas must have a write (every command that does not only read is one, CLIENT PAUSE too) before it counts as done, or `all`: every one that the Sentinels \
          list; in a session too, in a transaction behind EXEC. Fewer in time: REPLICAS with their number. A number needs `failover.fence` and `monitor` on.",
     )
     .per_client(),

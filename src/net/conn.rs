@@ -449,6 +449,11 @@ impl Conn {
         self.wire.is_closed_by_peer()
     }
 
+    /// The end of the connection, if this side has brought it about.
+    pub fn ended_here(&self) -> Option<Error> {
+        self.wire.ended_here(&self.endpoint)
+    }
+
     /// Whether it looks alive while nothing is due: no bytes, no end, no error. Bytes that were not asked for count as its end.
     pub fn is_quiet(&self) -> bool {
         !self.is_broken() && self.input.is_empty() && !self.wire.has_input()

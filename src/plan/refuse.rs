@@ -25,6 +25,12 @@ pub(super) fn of_state(name: &str, at: &str) -> String {
 
 /// For a command that gets more or fewer replies than one.
 pub(super) fn of_unpaired(name: &str, at: &str) -> String {
+    if table::lookup(name.as_bytes()).is_some_and(|spec| spec.flags.has(Flags::SUBSCRIBE)) {
+        return format!(
+            "{name}{at} is not answered with exactly one reply: a subscription is made by vigie_sub_for(), and told by \
+             vigie_sub_exec() what to listen to"
+        );
+    }
     format!(
         "{name}{at} is not answered with exactly one reply, and this version runs no such command: use another client \
          library for it (vigie_client_topology() tells where the servers are)"

@@ -106,7 +106,10 @@ impl Queue {
         }
         let held = state.bytes();
         if held > 0 && held.saturating_add(bytes) > most {
-            let text = format!("the queue holds {held} bytes of {most}, no room for {bytes} more: drain it first");
+            let text = format!(
+                "submit.max_bytes: the queue holds {held} bytes of {most} (calls that are under way, and replies that were not \
+                 drained), no room for {bytes} more: drain it, or wait for what is under way"
+            );
             return Err(Error::new(Status::QueueFull, text).with_flags(flags::RETRYABLE));
         }
         state.reserve(n, bytes);

@@ -126,8 +126,9 @@ fn what_cannot_go_this_way_names_the_one_that_is_open() {
     };
     says(&submit(&[b"MULTI"]), Status::Unsupported, &["MULTI", "vigie_session_for()"]);
     for error in [submit(&[b"SUBSCRIBE", b"c"]), fails(&primary, &["SUBSCRIBE", "c"], Timeout::Default)] {
-        says(&error, Status::Unsupported, &["SUBSCRIBE", "another client"]);
+        says(&error, Status::Unsupported, &["SUBSCRIBE", "vigie_sub_for()"]);
     }
+    says(&submit(&[b"MONITOR"]), Status::Unsupported, &["MONITOR", "another client"]);
 }
 
 #[test]
