@@ -363,12 +363,14 @@ impl Context {
         self.service.wake();
         let mut idle = self.life.idle.lock();
         self.life.changed.notify_all();
-        while self.life.calls.active.load(Ordering::Acquire) > 0 && !deadline.is_over() {
-            let wait = deadline.left_or(LOOK);
-            idle = self.life.changed.wait_timeout(idle, wait);
+        loop {
+            // Read once: a call that comes after this is refused, and is none to wait for.
+            let running = self.life.calls.active.load(Ordering::Acquire);
+            if running == 0 || deadline.is_over() {
+                return running;
+            }
+            idle = self.life.changed.wait_timeout(idle, deadline.left_or(LOOK));
         }
-        drop(idle);
-        self.life.calls.active.load(Ordering::Acquire)
     }
 
     /// Ends a close: no attempt begins any more.

@@ -7,6 +7,7 @@ use crate::stage;
 use crate::support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use calls::*;
@@ -63,6 +64,28 @@ fn row_59_what_idles_is_closed_on_request_and_what_works_when_it_has_ended() {
     assert!(after.iter().any(|addr| *addr != before), "the rotation goes on: {before}, {after:?}");
     assert_eq!(ok(&client, "RPUSH row59 x"), "1", "the next call connects");
     assert_eq!(join(&blocked), r#"["row59","x"]"#);
+}
+
+/// A call that comes after the close is refused, and is none that the close has to wait for or end.
+#[test]
+fn calls_that_a_closed_client_refuses_are_not_told_as_running() {
+    let stage = stage(1, &[]);
+    let client = to_primary(&stage.sentinel, &[]);
+    ok(&client, "SET k v");
+    let over = AtomicBool::new(false);
+    let told = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    let _ = cmd(&client, "GET k");
+                }
+            });
+        }
+        let told: Vec<_> = (0..3000).map(|_| client.close(Timeout::Ms(20_000))).filter_map(Result::err).collect();
+        over.store(true, Ordering::Release);
+        told
+    });
+    assert!(told.is_empty(), "{} of 3000: {}", told.len(), told[0]);
 }
 
 #[test]
