@@ -70,6 +70,14 @@ impl Job {
         }
     }
 
+    /// What stands in a list, with this mark at least. A plain payload gets an id.
+    pub fn marked_as(encoded: &[u8], redelivered: u32) -> Result<Self> {
+        match Self::read(encoded) {
+            Some(job) => Self::new(Some(&job.id()), redelivered.max(job.redelivered), job.payload()),
+            None => Self::new(None, redelivered, encoded),
+        }
+    }
+
     /// As a program gets it.
     pub fn shown(&self) -> Result<Reply> {
         let mut out = ReplyBuilder::new();

@@ -25,6 +25,12 @@ pub struct Ledger {
     held: Vec<Held>,
     /// In the processing list and not in hand; the oldest is the last.
     pub stranded: Vec<Vec<u8>>,
+    /// Texts of the processing list, and how often each may have been handed out. Of a text that is not here nobody but its mark tells.
+    given: Vec<(Vec<u8>, u32)>,
+    /// The list is too large for one answer.
+    pages: Option<Pages>,
+    /// How many jobs were put aside unread, since this was read.
+    pub unreadable: u64,
     pub standing: Standing,
     /// The server has no BLMOVE and LMOVE, or this user may not use them.
     pub has_old_commands: bool,
@@ -42,6 +48,17 @@ pub struct Ledger {
     pub leases_lost: u64,
     /// The present loss is counted.
     knows_loss: bool,
+}
+
+/// A processing list that is read job by job, from its tail.
+#[derive(Default)]
+struct Pages {
+    /// How long it was at the first of them.
+    len: Option<i64>,
+    /// The oldest first.
+    found: Vec<Vec<u8>>,
+    /// The next one is too large to be read.
+    is_stuck: bool,
 }
 
 /// A job in hand.
@@ -80,6 +97,9 @@ impl Ledger {
             lease,
             held: Vec::new(),
             stranded: Vec::new(),
+            given: Vec::new(),
+            pages: None,
+            unreadable: 0,
             standing: Standing::New,
             has_old_commands: false,
             renewed: None,
@@ -101,11 +121,36 @@ impl Ledger {
         let set = [b"SET", &keys.lease[..], self.token.as_bytes(), b"PX", ms.as_bytes(), b"NX"];
         encode::command(&mut list, if self.standing == Standing::New { &set[..5] } else { &set });
         self.renewal(&mut list);
-        encode::command(&mut list, &[b"LRANGE", &keys.processing, b"0", b"-1"]);
+        self.page(&mut list);
         list
     }
 
-    /// What a registration found.
+    /// The command that reads the processing list, or the next page of it.
+    fn page(&self, list: &mut Vec<u8>) {
+        let processing = &self.keys.processing[..];
+        match &self.pages {
+            None => encode::command(list, &[b"LRANGE", processing, b"0", b"-1"]),
+            Some(Pages { is_stuck: false, found, .. }) => {
+                let at = format!("-{}", found.len() + 1);
+                encode::command(list, &[b"LINDEX", processing, at.as_bytes()]);
+            }
+            // What is too large has to become the last one before it can be put aside.
+            Some(_) => move_oldest(list, processing, processing, self.has_old_commands),
+        }
+    }
+
+    /// Whether the oldest job of the processing list is too large to be read.
+    pub fn has_unreadable(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.is_stuck && pages.found.is_empty())
+    }
+
+    /// That job was put aside, or was not there any more: the pages begin anew.
+    pub fn put_aside(&mut self, is_moved: bool) {
+        self.unreadable += u64::from(is_moved);
+        self.pages = Some(Pages::default());
+    }
+
+    /// What a registration found; it goes on until the standing is sure.
     pub fn registered(&mut self, reply: &Reply, now: Instant) -> Result<()> {
         check(reply)?;
         self.own_lease(reply, 1)?;
@@ -116,16 +161,55 @@ impl Ledger {
         }
         self.knows_loss = false;
         let was_known = reply.child(0, 3).and_then(|node| reply.int(node)) == Some(0);
-        self.had_predecessor |= self.standing == Standing::New && was_known;
-        let list: Vec<Vec<u8>> = texts(reply, 1 + RENEWAL);
-        self.compare(list);
-        (self.standing, self.renewed) = (Standing::Sure, Some(now));
+        let is_first = self.pages.as_ref().is_none_or(|pages| pages.len.is_none());
+        self.had_predecessor |= self.standing == Standing::New && was_known && is_first;
+        self.renewed = Some(now);
+        let list = match self.pages.is_some() {
+            true => self.paged(reply),
+            false => Some(texts(reply, 1 + RENEWAL)),
+        };
+        if let Some(list) = list {
+            self.pages = None;
+            self.compare(list);
+            self.standing = Standing::Sure;
+        }
         Ok(())
+    }
+
+    /// Takes a page. The whole list, once it is known.
+    fn paged(&mut self, reply: &Reply) -> Option<Vec<Vec<u8>>> {
+        let len = reply.child(0, RENEWAL).and_then(|node| reply.int(node));
+        let text = reply.child(0, 1 + RENEWAL).and_then(|node| reply.bytes(node));
+        let pages = self.pages.as_mut()?;
+        // Another length moves the places of the jobs, so that one could be missed.
+        let is_other = pages.len.is_some_and(|known| Some(known) != len);
+        let is_moved = pages.is_stuck && text.is_some() && text == pages.found.first().map(Vec::as_slice);
+        match text {
+            _ if is_other || (pages.is_stuck && !is_moved) => *pages = Pages::default(),
+            Some(_) if is_moved => drop(pages.found.remove(0)),
+            Some(text) => {
+                pages.len = len;
+                pages.found.push(text.to_vec());
+            }
+            None => *pages = Pages { len, ..Pages::default() },
+        }
+        let is_whole = !pages.is_stuck && !is_other && pages.len == i64::try_from(pages.found.len()).ok();
+        is_whole.then(|| std::mem::take(&mut pages.found).into_iter().rev().collect())
+    }
+
+    /// An answer was larger than this client reads: what comes next is read in smaller parts, until one job is too large by itself.
+    pub fn too_large(&mut self) {
+        match &mut self.pages {
+            None => self.pages = Some(Pages::default()),
+            Some(pages) if pages.is_stuck => *pages = Pages::default(),
+            Some(pages) => pages.is_stuck = true,
+        }
     }
 
     /// What stands in the list and not in hand is stranded; what is in hand and not there any more was acknowledged or handed back.
     pub fn compare(&mut self, list: Vec<Vec<u8>>) {
         self.held.retain(|held| list.iter().any(|encoded| encoded == held.job.encoded()));
+        self.given.retain(|(encoded, _)| list.contains(encoded));
         let mut held: Vec<&[u8]> = self.held.iter().map(|held| held.job.encoded()).collect();
         self.stranded = list
             .into_iter()
@@ -137,6 +221,11 @@ impl Ledger {
                 None => true,
             })
             .collect();
+        if self.standing == Standing::New {
+            // The one that had this name before may have handed out each of them once more than its mark says.
+            let more = |encoded: &Vec<u8>| (encoded.clone(), mark_of(encoded).saturating_add(1));
+            self.given = self.stranded.iter().map(more).collect();
+        }
     }
 
     /// The commands that keep the lease, and count what stands in the processing list.
@@ -165,16 +254,26 @@ impl Ledger {
 
     /// Whether the lease, as a renewal read it, is there. Another process' is an error.
     pub fn own_lease(&self, reply: &Reply, first: u32) -> Result<bool> {
-        let Some(found) = reply.child(0, first + 1).and_then(|node| reply.bytes(node)) else { return Ok(false) };
-        if found == self.token.as_bytes() {
-            return Ok(true);
+        self.owns(reply.child(0, first + 1).and_then(|node| reply.bytes(node)))
+    }
+
+    /// Whether this text of a lease is this worker's. Another process' is an error.
+    pub fn owns(&self, lease: Option<&[u8]>) -> Result<bool> {
+        match lease {
+            None => Ok(false),
+            Some(found) if found == self.token.as_bytes() => Ok(true),
+            Some(_) => Err(self.is_shared()),
         }
+    }
+
+    #[cold]
+    fn is_shared(&self) -> Error {
         let text = format!(
             "worker '{}' of {} is used by another handle or process: each needs a name of its own",
             String::from_utf8_lossy(&self.keys.worker),
             self.keys.name()
         );
-        Err(Error::new(Status::InvalidState, text))
+        Error::new(Status::InvalidState, text)
     }
 
     /// Whether this text of a lease lets this worker give up what it has.
@@ -233,13 +332,27 @@ impl Ledger {
         }
     }
 
-    pub fn hold(&mut self, job: Job) {
+    /// A job is in hand. Whether it was handed out so often before that it is put aside.
+    pub fn hold(&mut self, job: Job) -> bool {
+        let given = self.given_of(job.encoded());
+        self.given.retain(|(encoded, _)| encoded != job.encoded());
         self.held.push(Held { job, is_doubtful: false });
+        self.max_deliveries > 0 && given >= self.max_deliveries
     }
 
-    /// Whether a job was handed out so often that it is put aside.
-    pub fn is_worn_out(&self, job: &Job) -> bool {
-        self.max_deliveries > 0 && job.redelivered() >= self.max_deliveries
+    /// How often what stands in the list may have been handed out. What this worker took and did not hand out does not count: its take
+    /// was cancelled, or had no answer.
+    fn given_of(&self, encoded: &[u8]) -> u32 {
+        let known = self.given.iter().find(|(text, _)| text == encoded);
+        known.map_or_else(|| mark_of(encoded), |(_, given)| *given)
+    }
+
+    /// What goes back to the list of what stood in this worker's. A job that it did not hand out counts as it did before, with a mark.
+    pub fn returned(&self, encoded: &[u8]) -> Result<Job> {
+        match self.standing == Standing::New || self.held.iter().any(|held| held.job.encoded() == encoded) {
+            true => Job::marked(encoded),
+            false => Job::marked_as(encoded, self.given_of(encoded).max(1)),
+        }
     }
 
     /// Whether a job with this id is in hand already: a producer has pushed it twice.
@@ -248,13 +361,16 @@ impl Ledger {
     }
 
     /// What stands in the list, with a mark; with an id of its own where another job has that id in hand.
-    pub fn marked(&self, encoded: &[u8]) -> Result<Job> {
-        let job = Job::marked(encoded)?;
+    pub fn marked(&mut self, encoded: &[u8]) -> Result<Job> {
+        let given = self.given_of(encoded);
+        let job = Job::marked_as(encoded, given.max(1))?;
         let is_other = |held: &Held| held.job.id() == job.id() && held.job.payload() != job.payload();
-        match self.held.iter().any(is_other) {
-            true => Job::new(None, job.redelivered(), job.payload()),
-            false => Ok(job),
-        }
+        let job = match self.held.iter().any(is_other) {
+            true => Job::new(None, job.redelivered(), job.payload())?,
+            false => job,
+        };
+        self.given.push((job.encoded().to_vec(), given));
+        Ok(job)
     }
 
     /// A job in hand.
@@ -271,6 +387,8 @@ impl Ledger {
     pub fn give_up(&mut self) {
         self.held.clear();
         self.stranded.clear();
+        self.given.clear();
+        self.pages = None;
         self.standing = Standing::New;
     }
 
@@ -289,10 +407,40 @@ pub fn not_in_hand(name: &str, id: &str) -> Error {
     Error::new(Status::InvalidState, text)
 }
 
+/// How often a job was handed out, as its text tells.
+fn mark_of(encoded: &[u8]) -> u32 {
+    Job::read(encoded).map_or(0, |job| job.redelivered())
+}
+
 /// The texts of an ARRAY among the replies of a list.
 pub fn texts(reply: &Reply, index: u32) -> Vec<Vec<u8>> {
     let node = reply.child(0, index).unwrap_or(u32::MAX);
     reply.children(node).filter_map(|child| reply.bytes(child)).map(<[u8]>::to_vec).collect()
+}
+
+/// The command that moves the oldest job of a list to another one.
+pub fn move_oldest(list: &mut Vec<u8>, from: &[u8], to: &[u8], has_old_commands: bool) {
+    match has_old_commands {
+        true => encode::command(list, &[b"RPOPLPUSH", from, to]),
+        false => encode::command(list, &[b"LMOVE", from, to, b"RIGHT", b"LEFT"]),
+    }
+}
+
+/// The question whether a job stands in a list. `reads_list`: without LPOS, which came with Redis 6.0.6.
+pub fn ask_for(list: &mut Vec<u8>, processing: &[u8], job: &Job, reads_list: bool) -> Result<()> {
+    match reads_list {
+        true => encode::command(list, &[b"LRANGE", processing, b"0", b"-1"]),
+        false => encode::try_command(list, &[b"LPOS", processing, job.encoded()])?,
+    }
+    Ok(())
+}
+
+/// The answer to that question, among those of a list.
+pub fn stands_in(reply: &Reply, index: u32, job: &Job, reads_list: bool) -> bool {
+    match reads_list {
+        true => texts(reply, index).iter().any(|encoded| encoded == job.encoded()),
+        false => reply.child(0, index).is_some_and(|node| reply.int(node).is_some()),
+    }
 }
 
 /// An error reply among those of a list is an error.

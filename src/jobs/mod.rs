@@ -31,6 +31,7 @@ use crate::resp::{Reply, encode};
 use crate::sys::random;
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock};
+use hand_back::no_time;
 use keys::Keys;
 use ledger::Ledger;
 use operations::{Acking, Closing, Next, Operation, Renewing, Returning, Taking};
@@ -164,7 +165,7 @@ impl Jobs {
 
     /// As [`Jobs::ack`], without waiting.
     pub fn ack_submit(&self, id: &str, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        self.submit(Acking::begin(&self.0, id, timeout)?, queue, token).map(drop)
+        self.submit_timed(Acking::begin(&self.0, id, timeout)?, timeout, queue, token)
     }
 
     /// Gives a job back to the list: it is taken again, by any worker, with a mark.
@@ -174,7 +175,7 @@ impl Jobs {
 
     /// As [`Jobs::give_back`], without waiting.
     pub fn give_back_submit(&self, id: &str, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        self.submit(Returning::begin(&self.0, id, timeout)?, queue, token).map(drop)
+        self.submit_timed(Returning::begin(&self.0, id, timeout)?, timeout, queue, token)
     }
 
     /// Renews the lease: for a job that takes longer.
@@ -184,7 +185,7 @@ impl Jobs {
 
     /// As [`Jobs::renew`], without waiting.
     pub fn renew_submit(&self, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        self.submit(Renewing::begin(&self.0, timeout), queue, token).map(drop)
+        self.submit_timed(Renewing::begin(&self.0, timeout), timeout, queue, token)
     }
 
     /// Ends the take under way and every later one.
@@ -199,12 +200,26 @@ impl Jobs {
 
     /// As [`Jobs::close`], without waiting.
     pub fn close_submit(&self, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        self.submit(Closing::begin(&self.0, timeout), queue, token).map(drop)
+        self.submit_timed(Closing::begin(&self.0, timeout), timeout, queue, token)
     }
 
     fn run(&self, operation: &mut dyn Operation) -> Result<()> {
         let exec = |call: StepCall| call.client.cmds_exec(&call.commands, call.flags, call.timeout);
         self.0.run(operation, &exec).map(drop)
+    }
+
+    /// An operation other than a take, which needs time.
+    fn submit_timed(
+        &self,
+        operation: impl Operation + 'static,
+        timeout: Timeout,
+        queue: &Arc<Queue>,
+        token: u64,
+    ) -> Result<()> {
+        if timeout == Timeout::DontWait {
+            return Err(self.0.explain(no_time(self.0.client.deadline(timeout))));
+        }
+        self.submit(operation, queue, token).map(drop)
     }
 
     fn submit(&self, operation: impl Operation + 'static, queue: &Arc<Queue>, token: u64) -> Result<Arc<Steps>> {
@@ -258,10 +273,13 @@ impl Worker {
         }
     }
 
-    /// Counts the leases that were found to be over.
+    /// Counts the leases that were found to be over, and the jobs that were put aside unread.
     fn count_losses(&self) {
-        let lost = std::mem::take(&mut self.ledger.lock().leases_lost);
+        let mut ledger = self.ledger.lock();
+        let (lost, unread) = (std::mem::take(&mut ledger.leases_lost), std::mem::take(&mut ledger.unreadable));
+        drop(ledger);
         self.client.count(Deed::LeaseLost, lost);
+        self.client.count(Deed::JobSetAside, unread);
     }
 
     fn cancelled(&self) -> Error {

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::envelope::Job;
-use super::hand_back::{All, One, stands, time};
-use super::ledger::{self, Leaving, RENEWAL, Standing};
+use super::hand_back::{All, One, Unread, lacks_lpos, no_time, stands, time};
+use super::ledger::{self, Leaving, Ledger, RENEWAL, Standing};
 use super::take::{GRACE, Other, Step, Take, passes};
 use super::{LONGEST_PAUSE, PAUSE, Worker};
 use crate::client::steps::{self, StepCall};
@@ -54,6 +54,32 @@ fn is_to_be_tried_again(error: &Error, deadline: Deadline) -> bool {
     passes(error) && error.status() != Status::Replicas && !deadline.is_over()
 }
 
+/// The time of an operation, and what its last attempt met.
+struct Patience {
+    deadline: Deadline,
+    met: Option<Error>,
+}
+
+impl Patience {
+    fn until(deadline: Deadline) -> Self {
+        Self { deadline, met: None }
+    }
+
+    /// What failed is tried again after a pause, or is the end.
+    fn again(&mut self, error: Error) -> std::result::Result<Next, Error> {
+        if !is_to_be_tried_again(&error, self.deadline) {
+            return Err(error);
+        }
+        self.met = Some(error);
+        Ok(Next::Pause(PAUSE))
+    }
+
+    /// What the last attempt met, if the time is over: that says more than that there is no time.
+    fn over(&mut self) -> Option<Error> {
+        self.met.take_if(|_| self.deadline.is_over())
+    }
+}
+
 /// A wait for a job. One at a time has the turn of its worker.
 pub struct Taking {
     worker: Arc<Worker>,
@@ -67,6 +93,8 @@ pub struct Taking {
     burial: Option<All>,
     /// A job that was handed out too often.
     aside: Option<One>,
+    /// A job that cannot be read.
+    unread: Option<Unread>,
 }
 
 impl Taking {
@@ -86,6 +114,7 @@ impl Taking {
             dead: Vec::new(),
             burial: None,
             aside: None,
+            unread: None,
         })
     }
 
@@ -97,7 +126,7 @@ impl Taking {
             if worker.is_stopped() {
                 return Some(Next::Over(Err(worker.cancelled())));
             }
-            match burial.next(&worker.client, told.take(), &|lease| lease.is_none()) {
+            match burial.next(&worker.client, told.take(), &|lease| lease.is_none(), &Job::marked) {
                 steps::Next::Call(call) => return Some(Next::Call(call)),
                 steps::Next::Pause(time) => return Some(Next::Pause(time)),
                 steps::Next::Over(Err(error)) if !passes(&error) => {
@@ -139,6 +168,26 @@ impl Taking {
         }
     }
 
+    /// Puts a job aside unread. `None`: that is done, or the next look at the list tells what became of it.
+    fn put_aside_unread(&mut self, told: Option<Result<Reply>>) -> Option<Next> {
+        let worker = Arc::clone(&self.worker);
+        let owns = |lease: Option<&[u8]>| worker.ledger.lock().owns(lease);
+        let outcome = match self.unread.as_mut()?.next(&worker.client, told, &owns) {
+            steps::Next::Call(call) => return Some(Next::Call(call)),
+            steps::Next::Pause(time) => return Some(Next::Pause(time)),
+            steps::Next::Over(outcome) => outcome,
+        };
+        self.unread = None;
+        let is_moved = matches!(outcome, Ok(true)) || stands(&outcome);
+        worker.ledger.lock().put_aside(is_moved);
+        worker.count_losses();
+        match outcome {
+            Err(error) if !passes(&error) => Some(Next::Over(Err(worker.explain(error)))),
+            Err(error) if !is_moved => Some(self.failed(error)),
+            _ => None,
+        }
+    }
+
     /// What the take does next.
     fn step(&mut self) -> Result<Step> {
         let mut ledger = self.worker.ledger.lock();
@@ -170,6 +219,11 @@ impl Operation for Taking {
                     return next;
                 }
             }
+            told if self.unread.is_some() => {
+                if let Some(next) = self.put_aside_unread(told) {
+                    return next;
+                }
+            }
             told if self.burial.is_some() => {
                 if let Some(next) = self.bury(told) {
                     return next;
@@ -196,16 +250,21 @@ impl Operation for Taking {
             Ok(Step::Failed(error)) => self.failed(error),
             Ok(Step::Atomic(list)) => {
                 let timeout = if self.take.has_taken() { Timeout::Default } else { time(self.last) };
-                self.worker.call(list, CallFlags::ATOMIC, timeout)
+                self.worker.call_within(list, CallFlags::ATOMIC, timeout)
             }
             Ok(Step::One(list, own)) => {
                 self.pause = PAUSE;
                 let timeout = own.map_or_else(|| time(self.last), |own| Timeout::Ms(own.as_millis() as u64));
-                self.worker.call(list, CallFlags::EACH, timeout)
+                self.worker.call_within(list, CallFlags::EACH, timeout)
             }
             Ok(Step::SetAside(job)) => {
                 let deadline = self.worker.client.deadline(Timeout::Default);
                 self.aside = Some(One::aside(&self.worker.ledger.lock().keys, &job, deadline));
+                self.next(None)
+            }
+            Ok(Step::Unread) => {
+                let deadline = self.worker.client.deadline(Timeout::Default);
+                self.unread = Some(Unread::new(&self.worker.ledger.lock(), deadline));
                 self.next(None)
             }
             Ok(Step::HandBack(dead)) => {
@@ -229,9 +288,11 @@ impl Drop for Taking {
 pub struct Acking {
     worker: Arc<Worker>,
     job: Job,
-    deadline: Deadline,
+    patience: Patience,
     /// The next question is whether the job is still there.
     is_doubtful: bool,
+    /// It is asked without LPOS.
+    reads_list: bool,
 }
 
 impl Acking {
@@ -239,33 +300,46 @@ impl Acking {
         let deadline = worker.client.deadline(timeout);
         let mut ledger = worker.ledger.lock();
         let held = ledger.find(id)?;
-        Ok(Self { worker: Arc::clone(worker), job: held.job.clone(), deadline, is_doubtful: held.is_doubtful })
+        let (job, is_doubtful, patience) = (held.job.clone(), held.is_doubtful, Patience::until(deadline));
+        Ok(Self { worker: Arc::clone(worker), job, patience, is_doubtful, reads_list: false })
     }
 
     /// The next call: the question, or the command itself.
-    fn ask(&self) -> Next {
+    fn ask(&mut self) -> Next {
+        if let Some(met) = self.patience.over() {
+            return Next::Over(Err(self.worker.explain(met.with_flags(flags::MAYBE_EXECUTED))));
+        }
         let (ledger, mut list) = (self.worker.ledger.lock(), Vec::new());
         let processing = &ledger.keys.processing[..];
-        let flag = match self.is_doubtful {
+        let (flag, written) = match self.is_doubtful {
             true => {
                 ledger.renewal(&mut list);
-                encode::command(&mut list, &[b"LRANGE", processing, b"0", b"-1"]);
-                CallFlags::ATOMIC
+                (CallFlags::ATOMIC, ledger::ask_for(&mut list, processing, &self.job, self.reads_list))
             }
-            false => match encode::try_command(&mut list, &[b"LREM", processing, b"1", self.job.encoded()]) {
-                Ok(()) => CallFlags::EACH,
-                Err(error) => return Next::Over(Err(error)),
-            },
+            false => {
+                let removal = [b"LREM", processing, b"1", self.job.encoded()];
+                (CallFlags::EACH, encode::try_command(&mut list, &removal))
+            }
         };
         drop(ledger);
-        self.worker.call(list, flag, time(self.deadline))
+        match written {
+            Ok(()) => self.worker.call(list, flag, self.patience.deadline),
+            Err(error) => Next::Over(Err(error)),
+        }
     }
 
     /// Whether a job whose acknowledgement had no answer is gone. It was acknowledged if it is, and the lease was not over meanwhile.
     fn looked_up(&mut self, outcome: Result<Reply>) -> Next {
+        if !self.reads_list && lacks_lpos(&outcome) {
+            self.reads_list = true;
+            return self.ask();
+        }
         let is_gone = match outcome {
             Ok(reply) => self.is_gone(&reply),
-            Err(error) if passes(&error) && !self.deadline.is_over() => return Next::Pause(PAUSE),
+            Err(error) if passes(&error) && !self.patience.deadline.is_over() => {
+                self.patience.met = Some(error);
+                return Next::Pause(PAUSE);
+            }
             Err(error) => Err(self.worker.explain(error.with_flags(flags::MAYBE_EXECUTED))),
         };
         match is_gone {
@@ -284,7 +358,7 @@ impl Acking {
 
     fn is_gone(&self, reply: &Reply) -> Result<bool> {
         ledger::check(reply)?;
-        if ledger::texts(reply, RENEWAL).iter().any(|encoded| encoded == self.job.encoded()) {
+        if ledger::stands_in(reply, RENEWAL, &self.job, self.reads_list) {
             return Ok(false);
         }
         let ledger = self.worker.ledger.lock();
@@ -315,7 +389,8 @@ impl Acking {
             if let Ok(held) = self.worker.ledger.lock().find(&self.job.id()) {
                 held.is_doubtful = true;
             }
-            if !self.deadline.is_over() {
+            if !self.patience.deadline.is_over() {
+                self.patience.met = Some(error);
                 return self.ask();
             }
         }
@@ -339,7 +414,7 @@ pub struct Returning {
     worker: Arc<Worker>,
     job: Job,
     one: One,
-    deadline: Deadline,
+    patience: Patience,
     was_doubtful: bool,
     renewing: Option<Renewing>,
 }
@@ -350,7 +425,8 @@ impl Returning {
         let mut ledger = worker.ledger.lock();
         let job = ledger.find(id)?.job.clone();
         let one = One::back(&ledger.keys, &job, deadline);
-        Ok(Self { worker: Arc::clone(worker), job, one, deadline, was_doubtful: false, renewing: None })
+        let patience = Patience::until(deadline);
+        Ok(Self { worker: Arc::clone(worker), job, one, patience, was_doubtful: false, renewing: None })
     }
 
     fn over(&mut self, outcome: Result<bool>) -> Next {
@@ -364,18 +440,17 @@ impl Returning {
         }
         match outcome {
             Ok(_) if is_moved => {
-                let renewing = Renewing::until(&self.worker, soon(self.deadline));
+                let renewing = Renewing::until(&self.worker, soon(self.patience.deadline));
                 self.renewing.insert(renewing).next(None)
             }
             Ok(_) => {
                 let name = self.worker.ledger.lock().keys.name();
                 Next::Over(Err(ledger::not_in_hand(&name, &self.job.id())))
             }
-            Err(error) if is_to_be_tried_again(&error, self.deadline) => {
+            Err(error) => {
                 self.was_doubtful |= error.has(flags::MAYBE_EXECUTED);
-                Next::Pause(PAUSE)
+                self.patience.again(error).unwrap_or_else(|error| Next::Over(Err(self.worker.explain(error))))
             }
-            Err(error) => Next::Over(Err(self.worker.explain(error))),
         }
     }
 }
@@ -385,6 +460,9 @@ impl Operation for Returning {
         if let Some(renewing) = &mut self.renewing {
             return renewing.next(told);
         }
+        if let (None, Some(met)) = (&told, self.patience.over()) {
+            return Next::Over(Err(self.worker.explain(met)));
+        }
         match self.one.next(&self.worker.client, told) {
             steps::Next::Call(call) => Next::Call(call),
             steps::Next::Pause(time) => Next::Pause(time),
@@ -393,10 +471,21 @@ impl Operation for Returning {
     }
 }
 
+#[cold]
+fn no_lease(ledger: &Ledger) -> Error {
+    let (name, is_new) = (ledger.keys.name(), ledger.standing == Standing::New);
+    let text = match (ledger.is_stopped, is_new) {
+        (true, true) => format!("this worker of {name} was closed, and has no lease"),
+        (false, true) => format!("this worker of {name} has no lease yet: its first take gets it"),
+        _ => format!("the lease of this worker of {name} was over: other workers may have its jobs"),
+    };
+    Error::new(Status::InvalidState, text)
+}
+
 /// Renews the lease.
 pub struct Renewing {
     worker: Arc<Worker>,
-    deadline: Deadline,
+    patience: Patience,
 }
 
 impl Renewing {
@@ -405,7 +494,7 @@ impl Renewing {
     }
 
     fn until(worker: &Arc<Worker>, deadline: Deadline) -> Self {
-        Self { worker: Arc::clone(worker), deadline }
+        Self { worker: Arc::clone(worker), patience: Patience::until(deadline) }
     }
 
     fn renewed(&self, reply: &Reply) -> Result<Option<Job>> {
@@ -417,9 +506,7 @@ impl Renewing {
         if ledger.own_lease(reply, 0)? {
             return Ok(None);
         }
-        let text =
-            format!("the lease of this worker of {} was over: other workers may have its jobs", ledger.keys.name());
-        Err(Error::new(Status::InvalidState, text))
+        Err(no_lease(&ledger))
     }
 }
 
@@ -427,16 +514,20 @@ impl Operation for Renewing {
     fn next(&mut self, told: Option<Result<Reply>>) -> Next {
         match told {
             Some(Ok(reply)) => Next::Over(self.renewed(&reply)),
-            Some(Err(error)) if is_to_be_tried_again(&error, self.deadline) => Next::Pause(PAUSE),
-            Some(Err(error)) => Next::Over(Err(self.worker.explain(error))),
+            Some(Err(error)) => {
+                self.patience.again(error).unwrap_or_else(|error| Next::Over(Err(self.worker.explain(error))))
+            }
             None => {
+                if let Some(met) = self.patience.over() {
+                    return Next::Over(Err(self.worker.explain(met)));
+                }
                 let (ledger, mut list) = (self.worker.ledger.lock(), Vec::new());
                 if ledger.standing == Standing::New {
-                    return Next::Over(Ok(None));
+                    return Next::Over(Err(no_lease(&ledger)));
                 }
                 ledger.renewal(&mut list);
                 drop(ledger);
-                self.worker.call(list, CallFlags::ATOMIC, time(self.deadline))
+                self.worker.call(list, CallFlags::ATOMIC, self.patience.deadline)
             }
         }
     }
@@ -445,16 +536,16 @@ impl Operation for Renewing {
 /// Stops the worker, and hands back what is in hand.
 pub struct Closing {
     worker: Arc<Worker>,
-    deadline: Deadline,
+    patience: Patience,
     all: Option<All>,
     /// How often a take that was stopped may be waited for.
-    patience: u32,
+    waits: u32,
 }
 
 impl Closing {
     pub fn begin(worker: &Arc<Worker>, timeout: Timeout) -> Self {
-        let deadline = worker.client.deadline(timeout);
-        Self { worker: Arc::clone(worker), deadline, all: None, patience: 10 }
+        let patience = Patience::until(worker.client.deadline(timeout));
+        Self { worker: Arc::clone(worker), patience, all: None, waits: 10 }
     }
 
     fn over(&mut self, outcome: Result<bool>) -> Next {
@@ -464,8 +555,9 @@ impl Closing {
         }
         match outcome {
             Ok(_) => Next::Over(Ok(None)),
-            Err(error) if is_to_be_tried_again(&error, self.deadline) => Next::Pause(PAUSE),
-            Err(error) => Next::Over(Err(self.worker.explain(error))),
+            Err(error) => {
+                self.patience.again(error).unwrap_or_else(|error| Next::Over(Err(self.worker.explain(error))))
+            }
         }
     }
 }
@@ -476,16 +568,20 @@ impl Operation for Closing {
             self.worker.stop();
         }
         // What its last move has brought goes back too, if it ends soon.
-        if self.all.is_none() && self.patience > 0 && self.worker.taking.load(Ordering::Acquire) {
-            self.patience -= 1;
+        if self.all.is_none() && self.waits > 0 && self.worker.taking.load(Ordering::Acquire) {
+            self.waits -= 1;
             return Next::Pause(PAUSE);
         }
-        let (worker, deadline) = (Arc::clone(&self.worker), self.deadline);
+        if let (None, Some(met)) = (&told, self.patience.over()) {
+            return Next::Over(Err(self.worker.explain(met)));
+        }
+        let (worker, deadline) = (Arc::clone(&self.worker), self.patience.deadline);
         let all = self.all.get_or_insert_with(|| {
             let ledger = worker.ledger.lock();
-            All::new(&ledger.keys, &ledger.keys.worker, ledger.leaving(), deadline)
+            All::new(&ledger, &ledger.keys.worker, ledger.leaving(), deadline)
         });
-        match all.next(&worker.client, told, &|lease| worker.ledger.lock().is_own_or_over(lease)) {
+        let permits = |lease: Option<&[u8]>| worker.ledger.lock().is_own_or_over(lease);
+        match all.next(&worker.client, told, &permits, &|encoded| worker.ledger.lock().returned(encoded)) {
             steps::Next::Call(call) => Next::Call(call),
             steps::Next::Pause(time) => Next::Pause(time),
             steps::Next::Over(outcome) => self.over(outcome),
@@ -496,11 +592,18 @@ impl Operation for Closing {
 impl Worker {
     fn burial_of(&self, other: Other, deadline: Deadline) -> All {
         let leaving = if other.is_gone { Leaving::Gone } else { Leaving::Doubtful };
-        All::new(&self.ledger.lock().keys, &other.name, leaving, deadline)
+        All::new(&self.ledger.lock(), &other.name, leaving, deadline)
     }
 
-    /// A call on the client.
-    fn call(&self, commands: Vec<u8>, flag: u32, timeout: Timeout) -> Next {
+    /// A call on the client, in what is left of this time.
+    fn call(&self, commands: Vec<u8>, flag: u32, deadline: Deadline) -> Next {
+        match time(deadline) {
+            Timeout::DontWait => Next::Over(Err(self.explain(no_time(deadline)))),
+            timeout => self.call_within(commands, flag, timeout),
+        }
+    }
+
+    fn call_within(&self, commands: Vec<u8>, flag: u32, timeout: Timeout) -> Next {
         let flags = CallFlags::default().with(flag);
         Next::Call(StepCall { client: Arc::clone(&self.client), commands, flags, timeout })
     }

@@ -27,6 +27,8 @@ pub enum Step {
     HandBack(Vec<Other>),
     /// This job was handed out too often, and is to be put aside. It counts as in hand until then.
     SetAside(Job),
+    /// The oldest job of the processing list cannot be read, and is to be put aside unread.
+    Unread,
     /// It may be tried again after a pause.
     Failed(Error),
     Over(Result<Option<Job>>),
@@ -108,6 +110,9 @@ impl Take {
             ledger.doubt();
         }
         if ledger.standing != Standing::Sure {
+            if ledger.has_unreadable() {
+                return Step::Unread;
+            }
             self.phase = Phase::Registering;
             return Step::Atomic(ledger.registration());
         }
@@ -170,8 +175,15 @@ impl Take {
     pub fn told(&mut self, ledger: &mut Ledger, now: Instant, outcome: Result<Reply>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Begin);
         let is_list = !matches!(phase, Phase::Taking);
-        if !is_list && !outcome.as_ref().is_err_and(|error| error.has(flags::MAYBE_EXECUTED)) {
+        let is_open = outcome.as_ref().is_err_and(|error| error.has(flags::MAYBE_EXECUTED) && !is_too_large(error));
+        if !is_list && !is_open {
             ledger.move_is_over();
+        }
+        if reads_jobs(&phase) && outcome.as_ref().is_err_and(is_too_large) {
+            ledger.doubt();
+            ledger.too_large();
+            self.is_empty = false;
+            return;
         }
         let outcome = outcome.and_then(|reply| if is_list { ledger::check(&reply).map(|()| reply) } else { Ok(reply) });
         let concluded = match outcome {
@@ -251,12 +263,10 @@ impl Take {
         first: u32,
         now: Instant,
     ) -> Result<()> {
-        if stands_there {
-            ledger.hold(job.clone());
-        }
+        let is_worn_out = stands_there && ledger.hold(job.clone());
         ledger.renewed(reply, first, now)?;
         match stands_there {
-            true if ledger.is_worn_out(&job) => self.phase = Phase::Told(Step::SetAside(job)),
+            true if is_worn_out => self.phase = Phase::Told(Step::SetAside(job)),
             true => self.phase = Phase::Told(Step::Over(Ok(Some(job)))),
             false => ledger.doubt(),
         }
@@ -294,10 +304,24 @@ fn leases(ledger: &Ledger, others: &[Other]) -> Vec<u8> {
     list
 }
 
+/// Whether the answers of this phase carry jobs.
+fn reads_jobs(phase: &Phase) -> bool {
+    matches!(phase, Phase::Registering | Phase::Taking | Phase::Wrapping(..) | Phase::Confirming(_))
+}
+
+/// An answer of this size came, and was not read: what it answers was done.
+pub fn is_too_large(error: &Error) -> bool {
+    error.status() == Status::Limit
+}
+
 /// BLMOVE and LMOVE came with Redis 6.2.
 fn lacks_command(ledger: &Ledger, error: &Error) -> bool {
-    let is_refused = error.server_code() == "NOPERM" || error.message().contains("unknown command");
-    !ledger.has_old_commands && error.status() == Status::Server && is_refused
+    !ledger.has_old_commands && error.status() == Status::Server && is_refused(error)
+}
+
+/// Whether the server does not know a command, or this user may not use it.
+pub fn is_refused(error: &Error) -> bool {
+    error.server_code() == "NOPERM" || error.message().contains("unknown command")
 }
 
 /// Whether it may be tried again: nothing is wrong with what was sent.

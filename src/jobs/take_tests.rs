@@ -78,10 +78,14 @@ impl Server {
                 list.iter().for_each(|text| _ = out.bytes(text));
                 out.end();
             }
-            b"LINDEX" => match list.front() {
-                Some(text) => _ = out.bytes(text),
-                None => _ = out.null(),
-            },
+            b"LINDEX" => {
+                let at: isize = String::from_utf8(arg(2)).unwrap().parse().unwrap();
+                let at = if at < 0 { list.len().checked_add_signed(at) } else { usize::try_from(at).ok() };
+                match at.and_then(|at| list.get(at)) {
+                    Some(text) => _ = out.bytes(text),
+                    None => _ = out.null(),
+                }
+            }
             b"LINSERT" => match place(list) {
                 Some(at) => {
                     list.insert(at, arg(4));
@@ -136,6 +140,29 @@ struct World {
     in_hand: Vec<Job>,
     /// Moves that were sent, given up, and will still arrive.
     late: Vec<Vec<u8>>,
+    /// Put aside because they were handed out too often.
+    worn_out: Vec<Job>,
+}
+
+/// The largest text, and the most of an array, that the worker reads.
+const READABLE: usize = 100;
+/// Each job with a number of this kind is larger.
+const LARGE: usize = 5;
+
+fn payload(n: usize) -> Vec<u8> {
+    let width = if n % LARGE == LARGE - 1 { READABLE } else { 1 };
+    format!("{n:0width$}").into_bytes()
+}
+
+/// Whether a client with a limit reads this answer.
+fn is_readable(reply: &Reply) -> bool {
+    let len = |node: u32| reply.bytes(node).map_or(0, <[u8]>::len);
+    let whole = |node: u32| len(node) + reply.children(node).map(len).sum::<usize>();
+    len(0) <= READABLE && reply.children(0).all(|node| whole(node) <= READABLE)
+}
+
+fn too_large() -> Error {
+    Error::new(Status::Limit, "too large").with_flags(flags::MAYBE_EXECUTED)
 }
 
 fn keys(worker: &str) -> Keys {
@@ -152,9 +179,8 @@ fn lost() -> Error {
 
 impl World {
     fn new(jobs: usize) -> Self {
-        let plain = |n: usize| n.to_string().into_bytes();
-        let envelope = |n: usize| Job::new(None, 0, n.to_string().as_bytes()).unwrap().encoded().to_vec();
-        let ready = (0..jobs).map(|n| if n % 3 == 0 { plain(n) } else { envelope(n) }).collect();
+        let envelope = |n: usize| Job::new(None, 0, &payload(n)).unwrap().encoded().to_vec();
+        let ready = (0..jobs).map(|n| if n % 3 == 0 { payload(n) } else { envelope(n) }).collect();
         let server = Server { lists: BTreeMap::from([(b"q".to_vec(), ready)]), ..Server::default() };
         Self {
             durable: server.clone(),
@@ -165,6 +191,7 @@ impl World {
             seen: Default::default(),
             in_hand: Vec::new(),
             late: Vec::new(),
+            worn_out: Vec::new(),
         }
     }
 
@@ -182,7 +209,26 @@ impl World {
                 return true;
             }
             Step::Failed(_) => return true,
-            Step::SetAside(_) => panic!("there is no limit"),
+            Step::Unread => {
+                let keys = keys("w");
+                let lease = self.server.texts.get(&self.ledger.keys.lease).cloned();
+                let may_move = matches!(self.ledger.owns(lease.as_deref()), Ok(true));
+                if may_move && fate != Fate::NotSent {
+                    let oldest =
+                        self.server.list(&self.ledger.keys.processing.clone()).pop_back().expect("it is watched");
+                    self.server.list(&keys.failed).push_front(oldest);
+                }
+                self.ledger.put_aside(may_move && fate == Fate::Fine);
+                return true;
+            }
+            Step::SetAside(job) => {
+                let keys = keys("w");
+                self.server.list(&keys.processing).retain(|text| text != job.encoded());
+                self.server.list(&keys.failed).push_front(job.encoded().to_vec());
+                self.ledger.forget(&job);
+                self.worn_out.push(job);
+                return true;
+            }
             Step::Over(outcome) => {
                 self.take = Take::new(true);
                 let Some(job) = outcome.expect("a definite error") else { return false };
@@ -201,7 +247,7 @@ impl World {
                 self.server.answer(&list, is_list);
                 Err(lost())
             }
-            Fate::Fine => Ok(self.server.answer(&list, is_list)),
+            Fate::Fine => Some(self.server.answer(&list, is_list)).filter(is_readable).ok_or_else(too_large),
         };
         if fate == Fate::Fine && is_list {
             self.durable = self.server.clone();
@@ -231,7 +277,8 @@ impl World {
             return;
         }
         let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
-        let moves = hand_back::burial(&keys, worker, &answers::texts(&seen, 3), is_remembered, leaving).unwrap();
+        let moves =
+            hand_back::burial(&keys, worker, &answers::texts(&seen, 3), is_remembered, leaving, &Job::marked).unwrap();
         self.server.answer(&moves, true);
         self.durable = self.server.clone();
     }
@@ -316,7 +363,7 @@ fn three_thousand_random_histories_lose_no_job_and_mark_what_comes_twice() {
 /// One history. Both numbers decide what happens in it.
 fn live_through(history: usize, seed: u64) -> Result<(), String> {
     let mut fate = fastrand::Rng::with_seed(seed);
-    let jobs = 1 + history % 6;
+    let jobs = 1 + history % 7;
     let mut world = World::new(jobs);
     for _ in 0..fate.usize(0..60) {
         world.suffer(&mut fate);
@@ -340,17 +387,52 @@ fn live_through(history: usize, seed: u64) -> Result<(), String> {
     while !world.in_hand.is_empty() {
         world.ack(true);
     }
+    let unread = world.server.lists.remove(&keys("w").failed).unwrap_or_default();
     if !world.server.lists.values().all(VecDeque::is_empty) {
         return Err(format!("something is left: {:?}", world.server));
     }
-    for n in 0..jobs {
-        let marks = world.seen.get(n.to_string().as_bytes()).ok_or_else(|| format!("{n} is lost"))?;
+    if unread.len() != (0..jobs).filter(|n| n % LARGE == LARGE - 1).count() {
+        return Err(format!("put aside unread: {unread:?}"));
+    }
+    for n in (0..jobs).filter(|n| n % LARGE != LARGE - 1) {
+        let marks = world.seen.get(&payload(n)).ok_or_else(|| format!("{n} is lost"))?;
         let unmarked = marks.iter().filter(|mark| **mark == 0).count();
         if unmarked > 1 {
             return Err(format!("{n} came {unmarked} times without a mark"));
         }
     }
     Ok(())
+}
+
+/// What was never handed out does not count, however often its take had no answer; what was, does, once for each worker that died.
+#[test]
+fn a_limit_counts_what_was_handed_out_and_not_what_was_taken() {
+    let mut world = World::new(1);
+    let next_of_it = |world: &mut World| {
+        world.ledger.max_deliveries = 3;
+        while world.in_hand.is_empty() && world.worn_out.is_empty() {
+            assert!(world.step(Fate::Fine), "{:?}", world.server);
+        }
+    };
+    for _ in 0..20 {
+        // The commands before the move, the move itself, and what makes sure of it, in each of which an answer is lost.
+        for answered in 0..5 {
+            (0..answered).for_each(|_| _ = world.step(Fate::Fine));
+            if world.in_hand.is_empty() {
+                world.step(Fate::NoAnswer);
+            }
+        }
+        if !world.in_hand.is_empty() {
+            break;
+        }
+    }
+    for mark in [1, 2] {
+        next_of_it(&mut world);
+        assert_eq!(world.in_hand.first().map(Job::redelivered), Some(mark), "{:?}", world.server);
+        world.restart();
+    }
+    next_of_it(&mut world);
+    assert_eq!(world.worn_out.first().map(Job::redelivered), Some(3), "{:?}", world.server);
 }
 
 /// Its predecessor may have sent a move, which still arrives: another one finds what it brings.

@@ -21,6 +21,7 @@ use vigie::error::{Result, Status};
 use vigie::jobs::{self, Job, Jobs};
 use vigie::queue::Queue;
 use vigie::resp::Reply;
+use vigie::time::Deadline;
 
 const SOON: Duration = Duration::from_secs(30);
 const NOW: Timeout = Timeout::DontWait;
@@ -646,6 +647,107 @@ fn a_worker_on_an_event_loop_takes_acknowledges_and_hands_back_without_a_thread(
         node.cmd(&["DEL", key]).int() == Some(0)
     };
     assert!((0..20).any(leaves_nothing_behind));
+}
+
+/// The rest of a list is handed out though a job in it is larger than a client reads, and that job can be found.
+#[test]
+fn a_job_that_is_too_large_to_be_read_is_put_aside_and_stops_nobody() {
+    let d = single("jobs-large");
+    let (sentinel, node) = (sentinel_of(&d, &[]), d.primary_node(SERVICE));
+    let reads_less = sentinel_of(&d, &[("reply.max_bytes", "65536")]);
+    let (producer, client) = (to_primary(&sentinel, &[]), to_primary(&reads_less, &[]));
+    let large = "x".repeat(100_000);
+    let failed = || node.cmd(&["LLEN", "{q}:failed"]).int();
+    push(&producer, "q", &large);
+    push(&producer, "q", "small");
+    let one = worker(&client, "q", "one", 60_000);
+    let small = taken(&one);
+    assert_eq!((small.payload(), failed()), (&b"small"[..], Some(1)));
+    assert_eq!(counter(&client, "jobs_set_aside"), 1);
+    // It has one that can be read in hand, and is behind it in the list.
+    push(&producer, "q", &large);
+    push(&producer, "q", "second");
+    let second = taken(&one);
+    assert_eq!((second.payload(), failed()), (&b"second"[..], Some(2)));
+    for job in [small, second] {
+        one.ack(&job.id(), Timeout::Default).expect("acknowledged");
+    }
+    // One that dies with it in hand, because it could read it.
+    let dies = worker(&producer, "q", "dies", 200);
+    push(&producer, "q", &large);
+    assert_eq!(taken(&dies).payload(), large.as_bytes());
+    drop(dies);
+    push(&producer, "q", "third");
+    assert_eq!(taken(&one).payload(), b"third");
+    let short = worker(&client, "q", "short", 400);
+    eventually("what the dead one had is put aside", SOON, || {
+        assert_eq!(short.take(Timeout::Ms(100)).expect("a take"), None);
+        failed() == Some(3)
+    });
+    assert_eq!(
+        node.cmd(&["LINDEX", "{q}:failed", "0"]).text().len(),
+        node.cmd(&["LINDEX", "{q}:failed", "1"]).text().len()
+    );
+    assert!(counter(&client, "jobs_set_aside") == 3, "each once");
+}
+
+/// Each job can be read, but not all of them in one answer.
+#[test]
+fn a_workers_list_that_is_too_large_for_one_answer_is_read_and_handed_back_job_by_job() {
+    let d = single("jobs-pages");
+    let (sentinel, node) = (sentinel_of(&d, &[("reply.max_bytes", "65536")]), d.primary_node(SERVICE));
+    let client = to_primary(&sentinel, &[]);
+    let payloads: Vec<String> = (0..4).map(|n| n.to_string().repeat(30_000)).collect();
+    payloads.iter().for_each(|payload| push(&client, "q", payload));
+    let all = |jobs: &Jobs| (0..4).map(|_| taken(jobs)).collect::<Vec<_>>();
+    let told =
+        |all: &[Job]| all.iter().map(|job| String::from_utf8(job.payload().to_vec()).unwrap()).collect::<Vec<_>>();
+    let one = worker(&client, "q", "one", 60_000);
+    assert_eq!(told(&all(&one)), payloads);
+    drop(one);
+    // Under its name: the oldest first, each marked.
+    let again = worker(&client, "q", "one", 60_000);
+    let got = all(&again);
+    assert!(told(&got) == payloads && got.iter().all(|job| job.redelivered() == 1));
+    again.close(Timeout::Ms(20_000)).expect("it hands them back");
+    let len = |key: &str| node.cmd(&["LLEN", key]).int();
+    assert_eq!((len("q"), len("{q}:processing:one")), (Some(4), Some(0)));
+    // One that dies, and another that looks.
+    let dies = worker(&client, "q", "dies", 200);
+    assert_eq!(told(&all(&dies)), payloads);
+    drop(dies);
+    let other = worker(&client, "q", "other", 400);
+    let got = all(&other);
+    assert!(told(&got) == payloads && got.iter().all(|job| job.redelivered() == 3), "{:?}", got[0].redelivered());
+    // An acknowledgement and a return ask about one job, whatever the size of the list.
+    other.ack(&got[0].id(), Timeout::Default).expect("acknowledged");
+    other.give_back(&got[1].id(), Timeout::Default).expect("handed back");
+    assert_eq!((len("q"), len("{q}:processing:other")), (Some(1), Some(2)));
+}
+
+#[test]
+fn a_worker_without_a_lease_says_so() {
+    let d = single("jobs-renew");
+    let client = to_primary(&sentinel_of(&d, &[]), &[]);
+    let (jobs, queue) = (worker(&client, "q", "w", 60_000), Queue::create(4).expect("a queue"));
+    let says = |part: &str| {
+        let error = fails(Status::InvalidState, jobs.renew(Timeout::Default));
+        assert!(error.message().contains(part), "{error}");
+        jobs.renew_submit(Timeout::Default, &queue, 7).expect("submitted");
+        fails(Status::InvalidState, next_of(&queue).1.map(drop));
+    };
+    says("its first take gets it");
+    assert_eq!(jobs.take(Timeout::Ms(100)).expect("a take"), None);
+    jobs.renew(Timeout::Default).expect("it has one");
+    jobs.close(Timeout::Default).expect("closed");
+    says("was closed");
+    // Without time nothing is submitted.
+    let late = worker(&client, "q", "late", 60_000);
+    for refused in [late.renew_submit(Timeout::DontWait, &queue, 1), late.close_submit(Timeout::DontWait, &queue, 1)] {
+        let error = fails(Status::Timeout, refused);
+        assert!(error.message().contains("timeout_ms is 0 or less"), "{error}");
+    }
+    assert_eq!(queue.drain(Deadline::after(Duration::ZERO), &mut Vec::new(), 4), 0, "no completion");
 }
 
 /// A planned one, a primary that is killed, and a planned one.
