@@ -36,7 +36,11 @@ int main(int argc, char **argv) {
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, NULL);
 
-  if (argc < 2 || vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
+  if (argc < 2) {
+    fprintf(stderr, "usage: interrupt URI\n");
+    return 2;
+  }
+  if (vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
   if (vigie_sentinel_create(config, 5000, &sentinel, &err) != VIGIE_OK) die("sentinel", err);
   if (vigie_primary_for(sentinel, NULL, NULL, &client, &err) != VIGIE_OK) die("client", err);
 

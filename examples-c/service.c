@@ -74,7 +74,11 @@ int main(int argc, char **argv) {
   pthread_t worker, listener;
   struct pollfd input = {.fd = 0, .events = POLLIN};
 
-  if (argc < 2 || vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
+  if (argc < 2) {
+    fprintf(stderr, "usage: service URI\n");
+    return 2;
+  }
+  if (vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
   if (vigie_sentinel_create(config, 5000, &sentinel, &err) != VIGIE_OK) die("sentinels", err);
   if (vigie_primary_for(sentinel, NULL, NULL, &client, &err) != VIGIE_OK) die("client", err);
   if (vigie_jobs_for(client, "service:orders", "worker-1", VIGIE_TIMEOUT_DEFAULT, &jobs, &err) != VIGIE_OK) die("jobs", err);

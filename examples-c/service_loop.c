@@ -102,7 +102,11 @@ int main(int argc, char **argv) {
   vigie_sub *sub = NULL;
   vigie_error *err = NULL;
 
-  if (argc < 2 || vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
+  if (argc < 2) {
+    fprintf(stderr, "usage: service_loop URI\n");
+    return 2;
+  }
+  if (vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
   if (vigie_sentinel_create(config, 5000, &sentinel, &err) != VIGIE_OK) die("sentinels", err);
   if (vigie_primary_for(sentinel, NULL, NULL, &client, &err) != VIGIE_OK) die("client", err);
   if (vigie_queue_create(ROOM, &queue, &err) != VIGIE_OK) die("queue", err);

@@ -85,7 +85,11 @@ int main(int argc, char **argv) {
   vigie_sentinel *sentinel = NULL;
   vigie_error *err = NULL;
 
-  if (argc < 5 || vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
+  if (argc < 5) {
+    fprintf(stderr, "usage: stream_consumer URI STREAM CONSUMER COUNT\n");
+    return 2;
+  }
+  if (vigie_config_set(config, "uri", argv[1], &err) != VIGIE_OK) die("uri", err);
   stream = argv[2], consumer = argv[3];
   if (vigie_sentinel_create(config, 5000, &sentinel, &err) != VIGIE_OK) die("sentinels", err);
   if (vigie_primary_for(sentinel, NULL, NULL, &client, &err) != VIGIE_OK) die("client", err);

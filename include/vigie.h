@@ -2152,7 +2152,8 @@ vigie_status vigie_jobs_take_submit(vigie_jobs *jobs,
  * Ownership: nothing changes hands; id is only read.
  * Blocks: up to timeout_ms.
  * Threads: [T].
- * Errors: as vigie_cmd_exec(): the job stays in hand, and can be acknowledged again, but for VIGIE_ERR_REPLICAS: removed, and fewer
+ * Errors: as vigie_cmd_exec(): the job stays in the hand of this worker, whose takes do
+ * not hand it out again: acknowledge it again with the same id; but for VIGIE_ERR_REPLICAS: removed, and fewer
  * replicas know of it; VIGIE_ERR_INVALID_STATE: it is not in hand, or not any more, because the lease was over: it is done again
  * elsewhere; VIGIE_ERR_INVALID_ARG: jobs or id is NULL.
  * Since: 0.1.0.
@@ -2167,11 +2168,12 @@ vigie_status vigie_jobs_ack(vigie_jobs *jobs,
  * Acknowledges a job without waiting: as vigie_jobs_ack(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
  * A lost answer is looked up as there. After vigie_queue_cancel() the job is acknowledged or in hand: to acknowledge it again finds out.
  *
- * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+ * value <= 0 is refused.
  * Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
  * Blocks: no.
  * Threads: [T].
- * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+ * Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
  * the job is not in hand; VIGIE_ERR_QUEUE_FULL;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_ack() arrive with the completion.
  * Since: 0.1.0.
@@ -2199,11 +2201,12 @@ VIGIE_MUST_USE vigie_status vigie_jobs_return(vigie_jobs *jobs, const char *id, 
 /**
  * Hands a job back without waiting: as vigie_jobs_return(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
  *
- * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+ * value <= 0 is refused.
  * Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
  * Blocks: no.
  * Threads: [T].
- * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+ * Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
  * the job is not in hand; VIGIE_ERR_QUEUE_FULL;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_return() arrive with the completion.
  * Since: 0.1.0.
@@ -2235,11 +2238,12 @@ vigie_status vigie_jobs_renew(vigie_jobs *jobs,
 /**
  * Renews the lease without waiting: as vigie_jobs_renew(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
  *
- * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+ * value <= 0 is refused.
  * Ownership: nothing changes hands. The handle may be freed before the completion arrives.
  * Blocks: no.
  * Threads: [T].
- * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+ * Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
  * vigie_jobs_renew() arrive with the completion.
  * Since: 0.1.0.
@@ -2284,11 +2288,12 @@ vigie_status vigie_jobs_close(vigie_jobs *jobs,
  * Stops the worker at once, and closes it without waiting: as vigie_jobs_close(), and its outcome is one VIGIE_EVENT_COMPLETION with this
  * token, without a reply. A vigie_jobs_take_submit() under way ends with VIGIE_ERR_CANCELLED before.
  *
- * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+ * Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+ * value <= 0 is refused.
  * Ownership: nothing changes hands. The handle may be freed before the completion arrives.
  * Blocks: no.
  * Threads: [T].
- * Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+ * Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
  * VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
  * vigie_jobs_close() arrive with the completion.
  * Since: 0.1.0.

@@ -63,17 +63,17 @@ pub(super) unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str
     bytes.to_str().map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
-/// A name that may be NULL, but not empty.
+/// A name that may be NULL, which stands for a default, but not empty.
 ///
 /// # Safety
 /// `name` is NULL or ends with a NUL.
-pub(super) unsafe fn optional<'a>(name: *const c_char, what: &str) -> Result<Option<&'a str>> {
+pub(super) unsafe fn optional<'a>(name: *const c_char, what: &str, default: &str) -> Result<Option<&'a str>> {
     if name.is_null() {
         return Ok(None);
     }
     // SAFETY: as for this function.
     match unsafe { text(name, what) }? {
-        "" => Err(invalid(format!("{what} is empty (NULL stands for the configured one)"))),
+        "" => Err(invalid(format!("{what} is empty (NULL stands for {default})"))),
         name => Ok(Some(name)),
     }
 }

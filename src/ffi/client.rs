@@ -47,7 +47,7 @@ unsafe fn open(
     unsafe {
         args::wanted(out)?;
         let sentinel = handle::borrow(sentinel, "sentinel")?;
-        let service = args::optional(service, "service")?;
+        let service = args::optional(service, "service", "the configured one")?;
         args::put(out, with_overrides(overrides, |config| Client::open(&sentinel, service, target, config))?);
         Ok(())
     }

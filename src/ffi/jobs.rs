@@ -60,7 +60,7 @@ pub unsafe extern "C" fn vigie_jobs_for(
         guard("vigie_jobs_for", err, || {
             args::wanted(out)?;
             let client = handle::borrow(client, "client")?;
-            let (name, worker) = (args::text(name, "name")?, args::optional(worker, "worker")?);
+            let (name, worker) = (args::text(name, "name")?, args::optional(worker, "worker", "a random one")?);
             args::put(out, Jobs::new(&client, name, worker, Timeout::from_ms(lease_ms))?);
             Ok(())
         })
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn vigie_jobs_push(
     unsafe {
         guard("vigie_jobs_push", err, || {
             let client = handle::borrow(client, "client")?;
-            let (name, id) = (args::text(name, "name")?, args::optional(id, "id")?);
+            let (name, id) = (args::text(name, "name")?, args::optional(id, "id", "a random one")?);
             let payload = args::bytes(payload.cast(), payload_len, "payload")?;
             jobs::push(&client, name, id, payload, Timeout::from_ms(timeout_ms))
         })
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn vigie_jobs_push_submit(
     unsafe {
         guard("vigie_jobs_push_submit", err, || {
             let (client, queue) = (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?);
-            let (name, id) = (args::text(name, "name")?, args::optional(id, "id")?);
+            let (name, id) = (args::text(name, "name")?, args::optional(id, "id", "a random one")?);
             let payload = args::bytes(payload.cast(), payload_len, "payload")?;
             jobs::push_submit(&client, name, id, payload, Timeout::from_ms(timeout_ms), (&queue.0, token))
         })
@@ -232,7 +232,8 @@ pub unsafe extern "C" fn vigie_jobs_take_submit(
 /// Ownership: nothing changes hands; id is only read.
 /// Blocks: up to timeout_ms.
 /// Threads: [T].
-/// Errors: as vigie_cmd_exec(): the job stays in hand, and can be acknowledged again, but for VIGIE_ERR_REPLICAS: removed, and fewer
+/// Errors: as vigie_cmd_exec(): the job stays in the hand of this worker, whose takes do
+/// not hand it out again: acknowledge it again with the same id; but for VIGIE_ERR_REPLICAS: removed, and fewer
 /// replicas know of it; VIGIE_ERR_INVALID_STATE: it is not in hand, or not any more, because the lease was over: it is done again
 /// elsewhere; VIGIE_ERR_INVALID_ARG: jobs or id is NULL.
 /// Since: 0.1.0.
@@ -251,11 +252,12 @@ pub unsafe extern "C" fn vigie_jobs_ack(
 /// Acknowledges a job without waiting: as vigie_jobs_ack(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
 /// A lost answer is looked up as there. After vigie_queue_cancel() the job is acknowledged or in hand: to acknowledge it again finds out.
 ///
-/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+/// value <= 0 is refused.
 /// Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+/// Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
 /// the job is not in hand; VIGIE_ERR_QUEUE_FULL;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_ack() arrive with the completion.
 /// Since: 0.1.0.
@@ -305,11 +307,12 @@ pub unsafe extern "C" fn vigie_jobs_return(
 
 /// Hands a job back without waiting: as vigie_jobs_return(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
 ///
-/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+/// value <= 0 is refused.
 /// Ownership: nothing changes hands; id is only read. The handle may be freed before the completion arrives.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
+/// Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs, id or queue is NULL; VIGIE_ERR_INVALID_STATE:
 /// the job is not in hand; VIGIE_ERR_QUEUE_FULL;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of vigie_jobs_return() arrive with the completion.
 /// Since: 0.1.0.
@@ -355,11 +358,12 @@ pub unsafe extern "C" fn vigie_jobs_renew(
 
 /// Renews the lease without waiting: as vigie_jobs_renew(), and its outcome is one VIGIE_EVENT_COMPLETION with this token, without a reply.
 ///
-/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+/// value <= 0 is refused.
 /// Ownership: nothing changes hands. The handle may be freed before the completion arrives.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+/// Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
 /// vigie_jobs_renew() arrive with the completion.
 /// Since: 0.1.0.
@@ -423,11 +427,12 @@ pub unsafe extern "C" fn vigie_jobs_close(
 /// Stops the worker at once, and closes it without waiting: as vigie_jobs_close(), and its outcome is one VIGIE_EVENT_COMPLETION with this
 /// token, without a reply. A vigie_jobs_take_submit() under way ends with VIGIE_ERR_CANCELLED before.
 ///
-/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call.
+/// Lengths: timeout_ms is in milliseconds, for the whole operation. VIGIE_TIMEOUT_DEFAULT: the option timeout.call. Any other
+/// value <= 0 is refused.
 /// Ownership: nothing changes hands. The handle may be freed before the completion arrives.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: refused, and without a completion: VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
+/// Errors: refused, and without a completion: VIGIE_ERR_TIMEOUT: timeout_ms leaves no time; VIGIE_ERR_INVALID_ARG: jobs or queue is NULL; VIGIE_ERR_QUEUE_FULL;
 /// VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. The others of
 /// vigie_jobs_close() arrive with the completion.
 /// Since: 0.1.0.

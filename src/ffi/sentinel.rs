@@ -92,7 +92,7 @@ pub unsafe extern "C" fn vigie_sentinel_topology(
         args::reset(out);
         guard("vigie_sentinel_topology", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
-            let service = args::optional(service, "service")?;
+            let service = args::optional(service, "service", "the configured one")?;
             reply::put(out, sentinel.topology(service)?);
             Ok(())
         })
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn vigie_sentinel_refresh(
         args::reset(out);
         guard("vigie_sentinel_refresh", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
-            let service = args::optional(service, "service")?;
+            let service = args::optional(service, "service", "the configured one")?;
             let deadline = Timeout::from_ms(timeout_ms).deadline(sentinel.settings().client.timeout_call);
             reply::put(out, sentinel.refresh(service, deadline)?);
             Ok(())
