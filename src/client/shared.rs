@@ -154,6 +154,10 @@ impl Child for Shared {
         self.router.silent_since()
     }
 
+    fn heard_at(&self) -> Option<Instant> {
+        self.router.heard_at()
+    }
+
     /// A connection is taken only while calls are running, because they are certain to use it.
     fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn> {
         let is_awaited =

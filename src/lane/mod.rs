@@ -244,7 +244,9 @@ impl Lane {
     /// When something was last received; and since when replies are due without a sign of life, if they are.
     pub fn silence(&self) -> (Instant, Option<Instant>) {
         let st = self.lock();
-        (st.last_received, st.silent_since().filter(|_| st.dead.is_none()))
+        // Nobody may have read the answer yet, if its caller gave up.
+        let silent = st.silent_since().filter(|_| st.dead.is_none() && !self.has_signs_of_life(&st));
+        (st.last_received, silent)
     }
 
     /// Sends a PING if nothing was received for `silent`, without waiting for the answer. [`Lane::check`] reads the answer, or ends

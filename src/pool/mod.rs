@@ -272,12 +272,21 @@ impl Pool {
 
     /// Since when the node has answered nothing, with replies due on the connections that ordinary calls share.
     pub fn silent_since(&self) -> Option<Instant> {
-        let (lanes, submitted) = (self.lanes.load(), self.submit_lanes[0].load_full());
-        let submitted = submitted.as_ref().map(|submitted| submitted.lane());
-        let marks: Vec<_> = lanes.iter().chain(submitted).map(|lane| lane.silence()).collect();
+        let marks = self.silences();
         let heard = marks.iter().map(|(heard, _)| *heard).max();
         let since = marks.iter().filter_map(|(_, since)| *since).chain(self.meter.silent_since()).min()?;
         Some(heard.map_or(since, |heard| since.max(heard)))
+    }
+
+    /// When the node last sent anything on these connections.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.silences().into_iter().map(|(heard, _)| heard).max()
+    }
+
+    fn silences(&self) -> Vec<(Instant, Option<Instant>)> {
+        let (lanes, submitted) = (self.lanes.load(), self.submit_lanes[0].load_full());
+        let submitted = submitted.as_ref().map(|submitted| submitted.lane());
+        lanes.iter().chain(submitted).map(|lane| lane.silence()).collect()
     }
 
     /// The smoothed round trip of its first lane; `None` before the first reply.

@@ -310,6 +310,11 @@ impl Router {
         self.view.load().primary.as_ref()?.silent_since()
     }
 
+    /// When the primary last sent anything on a connection that is open.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.view.load().primary.as_ref()?.heard_at()
+    }
+
     /// Closes idle connections at once, and busy ones when they are done.
     pub(crate) fn disconnect(&self) {
         self.view.load().pools().for_each(|pool| pool.disconnect());

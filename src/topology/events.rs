@@ -124,6 +124,24 @@ pub fn parse(channel: &str, payload: &str) -> Option<SentinelEvent> {
     })
 }
 
+/// What an operator can do about an event that needs one.
+pub(super) fn advice(channel: &str) -> Option<&'static str> {
+    match channel {
+        "+reboot" => Some(
+            "what the server had not saved is gone, everything if it saves nothing; its replicas copy what it has now",
+        ),
+        // The vote of one Sentinel: another one may lead, or it tries again.
+        "-failover-abort-not-elected" => None,
+        "-failover-abort-no-good-slave" => Some(
+            "no replica can be promoted: look at their replica-priority (not 0), their links and their age, or bring the primary back",
+        ),
+        channel if channel.starts_with("-failover-abort-") => Some(
+            "look at the log of this Sentinel and of the replica that was to be promoted, or bring the primary back",
+        ),
+        _ => None,
+    }
+}
+
 /// The channels of Sentinels, without their signs and without the word behind it that some have. Programs act on these names, so they stay
 /// as they are also where a password is the same word.
 const CHANNELS: &[&str] = &[

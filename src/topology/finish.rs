@@ -147,7 +147,7 @@ impl Service {
             state.suspicion = None;
             state.failover.unreachable &= !found;
             if found {
-                state.toll.recovered();
+                self.tell_recovery(state.toll.recovered(Instant::now()));
             }
         }
         self.start_again(state, report.verified.filter(|_| found));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Why};
 use super::command::LinkKey;
-use super::events::{EventKind, SentinelEvent};
+use super::events::{EventKind, SentinelEvent, advice};
 use super::identity::Speaker;
 use super::inquiry::{Inquiry, Subject};
 use super::listener::Listener;
@@ -25,7 +25,7 @@ use super::subscription::Change;
 use super::subscriptions::Subscriptions;
 use super::transition::about_candidate;
 use super::watch::{ReplicaChange, SentinelChange, TopologyEvent};
-use crate::config::{Endpoint, MonitorMode, Settings};
+use crate::config::{Endpoint, LogLevel, MonitorMode, Settings};
 use crate::error::Status;
 use crate::log::lines;
 use crate::net::LinkOptions;
@@ -68,6 +68,8 @@ pub(super) struct HandleState {
     round_at: Instant,
     /// The number of such checks.
     rounds: u64,
+    /// When it was last looked whether primaries are silent.
+    looked_at: Instant,
     /// Services with something to do: each of those with a probe or an inquiry is among them.
     busy: Vec<String>,
 }
@@ -139,6 +141,7 @@ impl HandleState {
         let (listeners, services, overhear, recent) =
             (Vec::new(), HashMap::new(), HashMap::new(), RecentEvents::default());
         let (round_at, rounds, busy) = (Instant::now(), 0, Vec::new());
+        let looked_at = round_at;
         let (rests_until, options, placed) = (None, None, None);
         Self {
             sentinel,
@@ -152,6 +155,7 @@ impl HandleState {
             rests_until,
             round_at,
             rounds,
+            looked_at,
             busy,
         }
     }
@@ -397,7 +401,8 @@ impl HandleState {
 
     /// Reports an event, once for all Sentinels that announce it.
     fn tell(&mut self, sentinel: &Sentinel, service: &Service, from: &Endpoint, event: &SentinelEvent) {
-        if !sentinel.shared().tells_mentions() || !self.recent.is_new(Instant::now(), from, event) {
+        let level = if advice(&event.channel).is_some() { LogLevel::Warning } else { LogLevel::Info };
+        if !sentinel.shared().tells_mentions(level) || !self.recent.is_new(Instant::now(), from, event) {
             return;
         }
         let why = Why::said(&event.channel, &*event.channel);
@@ -412,7 +417,8 @@ impl HandleState {
             _ if service.was_left(event.primary.as_ref()) => return,
             _ => {
                 let of = event.primary.as_ref().map(|primary| format!(" of {primary}")).unwrap_or_default();
-                return service.notice(Why::said(&event.channel, format!("said by {from}{of}")));
+                let advice = advice(&event.channel).map(|advice| format!(": {advice}")).unwrap_or_default();
+                return service.notice(Why::said(&event.channel, format!("said by {from}{of}{advice}")));
             }
         };
         sentinel.shared().tell(event);
@@ -446,6 +452,11 @@ impl HandleState {
             false => self.busy.iter().filter_map(|name| sentinel.known_service(name)).collect(),
         };
         self.rounds += u64::from(is_round);
+        if now.saturating_duration_since(self.looked_at) >= NAP / 2 {
+            let late = now.saturating_duration_since(self.looked_at) >= 2 * NAP;
+            self.looked_at = now;
+            sentinel.all().iter().for_each(|service| service.look_at_silence(now, late));
+        }
         self.busy.clear();
         let mut is_calm = true;
         for service in &services {

@@ -22,7 +22,7 @@ use super::toll::{ServiceFigures, Toll};
 use super::watch::{Notice, ReplicaChange, TopologyEvent};
 use crate::config::{AddressMap, Endpoint};
 use crate::error::{Error, Result, Status, flags, quoted};
-use crate::log::lines;
+use crate::log::{Head, lines};
 use crate::meter::{End, Tells};
 use crate::net::{Pause, Replication};
 use crate::sys::random;
@@ -45,6 +45,9 @@ const JITTER_MS: u64 = 25;
 const STALE: Duration = Duration::from_secs(1);
 /// Sentinels that disagree for this long are reported: after a failover they agree within a second or two.
 const SPLIT: Duration = Duration::from_secs(3);
+
+/// A primary that calls wait for and that answers nothing for this long is told to the log.
+const HANG: Duration = Duration::from_millis(500);
 
 /// How soon a discovery is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -316,6 +319,36 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Looks whether calls wait for a primary that has answered nothing for [`HANG`], and tells the log once, and once when it is over.
+    /// `late`: this process did not run either, and what it has not read yet may be answers.
+    pub(super) fn look_at_silence(&self, now: Instant, late: bool) {
+        let silent = self.shared.silent_since(&self.name);
+        let long = silent.filter(|since| now.saturating_duration_since(*since) >= HANG);
+        if long.is_none() && !self.state().toll.hangs() || late {
+            return;
+        }
+        let heard = self.shared.heard_at(&self.name);
+        let mut state = self.state();
+        match long {
+            None => self.tell_recovery(state.toll.answers(now, heard)),
+            Some(since) if state.toll.silent(since) => self.tell_primary(lines::SILENT, "silent_ms", now - since),
+            Some(_) => {}
+        }
+    }
+
+    /// The primary serves again, after this time, if the log was told that it did not.
+    pub(super) fn tell_recovery(&self, after: Option<Duration>) {
+        after.into_iter().for_each(|after| self.tell_primary(lines::SERVES, "after_ms", after));
+    }
+
+    fn tell_primary(&self, head: Head, key: &str, time: Duration) {
+        let node = self.load().primary.as_ref().map_or_else(String::new, Endpoint::to_string);
+        self.shared.log().write(head, &|out| {
+            out.text("service").text(&self.name).text("node").text(&node);
+            out.text(key).int(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+        });
     }
 
     /// What failovers have cost it.

@@ -196,6 +196,11 @@ impl Shared {
         self.children_of(service).iter().filter_map(|child| child.silent_since()).min()
     }
 
+    /// When the primary of a service last sent anything on a connection that ordinary calls of its clients share. With no lock held.
+    pub(super) fn heard_at(&self, service: &str) -> Option<Instant> {
+        self.children_of(service).iter().filter_map(|child| child.heard_at()).max()
+    }
+
     /// Tells the watches, and the log.
     pub(super) fn tell(&self, event: TopologyEvent) {
         self.log.write(event.head(), &|out| event.append(out));
@@ -239,9 +244,9 @@ impl Shared {
         &self.log
     }
 
-    /// Whether what Sentinels mention is wanted by anybody.
-    pub(super) fn tells_mentions(&self) -> bool {
-        self.is_watched() || self.log.admits(LogLevel::Info)
+    /// Whether what Sentinels mention at this level is wanted by anybody.
+    pub(super) fn tells_mentions(&self, level: LogLevel) -> bool {
+        self.is_watched() || self.log.admits(level)
     }
 
     /// A queue has one watch: a new one replaces it, and without kinds it ends.
@@ -309,6 +314,9 @@ pub trait Child: Send + Sync {
 
     /// Since when the primary has answered nothing, as far as calls wait for it. Must not wait.
     fn silent_since(&self) -> Option<Instant>;
+
+    /// When the primary last sent anything on the connections that are open. Must not wait.
+    fn heard_at(&self) -> Option<Instant>;
 
     /// Offers an unused connection to the primary of its service; returns it if it is of no use. Must not wait.
     fn offer(&self, conn: Conn, options: &ConnectOptions) -> Option<Conn>;

@@ -13,6 +13,10 @@ pub(super) struct Toll {
     fenced_since: Option<Instant>,
     /// The first sign that the primary does not serve: a fence, or a connection that failed.
     trouble_since: Option<Instant>,
+    /// Since when it does not serve, as the log was told.
+    told: Option<Instant>,
+    /// Calls wait for it, and it is silent.
+    hangs: bool,
     last_gap: Duration,
     gaps: Duration,
 }
@@ -42,30 +46,59 @@ impl Toll {
         if on {
             self.fences += u64::from(self.fenced_since.is_none());
             self.fenced_since.get_or_insert(now);
-            self.trouble(now);
+            self.trouble_since.get_or_insert(now);
         } else if let Some(since) = self.fenced_since.take() {
             self.fenced += now.saturating_duration_since(since);
         }
     }
 
-    /// The primary does not serve, or may not serve for much longer. True: this is the first sign of it.
+    /// The primary has failed a connection or a call. True: the log is to be told.
     pub(super) fn trouble(&mut self, now: Instant) -> bool {
-        let is_first = self.trouble_since.is_none();
         self.trouble_since.get_or_insert(now);
-        is_first
+        self.told.is_none() && self.told.insert(now) == &now
     }
 
-    /// The primary serves as before.
-    pub(super) fn recovered(&mut self) {
+    /// Calls have waited for the primary since then, and it has answered nothing. True: the log is to be told.
+    pub(super) fn silent(&mut self, since: Instant) -> bool {
+        self.hangs = true;
+        self.trouble_since = self.trouble_since.into_iter().chain([since]).min();
+        self.told.is_none() && self.told.insert(since) == &since
+    }
+
+    /// The primary has said that it is one. Returns for how long it did not serve, if the log was told that.
+    pub(super) fn recovered(&mut self, now: Instant) -> Option<Duration> {
+        if self.fenced_since.is_some() || self.hangs {
+            return None;
+        }
+        self.trouble_since = None;
+        self.told.take().map(|since| now.saturating_duration_since(since))
+    }
+
+    /// No call waits for the primary too long. `heard`: when it last sent anything. Returns for how long it was silent, if it was and has
+    /// answered since then.
+    pub(super) fn answers(&mut self, now: Instant, heard: Option<Instant>) -> Option<Duration> {
+        let since = self.told.filter(|_| std::mem::take(&mut self.hangs))?;
+        if heard.is_none_or(|heard| heard <= since) {
+            // Nobody waits any more: a discovery will find out.
+            return None;
+        }
         if self.fenced_since.is_none() {
             self.trouble_since = None;
         }
+        self.told = None;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// Whether the primary was silent when that was last looked at.
+    pub(super) fn hangs(&self) -> bool {
+        self.hangs
     }
 
     /// Another primary is used from now on. `silent`: since when the one before had answered nothing, as far as calls waited for it. Returns
     /// how long nothing served; `None` without a sign of that.
     pub(super) fn switched(&mut self, now: Instant, silent: Option<Instant>) -> Option<Duration> {
         self.failovers += 1;
+        (self.told, self.hangs) = (None, false);
         let since = self.trouble_since.take().into_iter().chain(silent).min();
         let gap = since.map(|since| now.saturating_duration_since(since));
         self.last_gap = gap.unwrap_or_default();
@@ -102,10 +135,10 @@ mod tests {
         assert_eq!((up.fences, ms(up.fenced), up.is_fenced, up.failovers), (1, 10, true, 0));
         toll.fence(false, at(20));
         toll.fence(false, at(25));
-        toll.recovered();
+        assert_eq!(toll.recovered(at(30)), None, "nothing was told");
         assert!(toll.trouble(at(100)) && !toll.trouble(at(130)), "the first sign");
         toll.fence(true, at(140));
-        toll.recovered();
+        assert_eq!(toll.recovered(at(145)), None, "the fence is up");
         assert_eq!(toll.switched(at(150), Some(at(120))).map(ms), Some(50), "silent only later");
         toll.fence(false, at(160));
         let over = toll.figures("s", at(500));
@@ -118,5 +151,36 @@ mod tests {
         toll.fence(true, at(900));
         assert_eq!(toll.switched(at(1000), Some(at(700))).map(ms), Some(300));
         assert_eq!(ms(toll.figures("s", at(1000)).gaps), 350);
+    }
+
+    #[test]
+    fn a_primary_that_does_not_serve_is_told_once_and_once_that_it_serves_again() {
+        let (start, mut toll) = (Instant::now(), Toll::default());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(toll.answers(at(1), Some(at(1))), None, "it was not silent");
+        // It hangs, and answers again; a discovery meanwhile says nothing about that.
+        assert!(toll.silent(at(100)) && !toll.silent(at(100)) && toll.hangs());
+        assert!(!toll.trouble(at(700)), "told already");
+        assert_eq!(toll.recovered(at(800)), None);
+        assert_eq!(toll.answers(at(900), Some(at(850))), Some(ms(800)));
+        assert_eq!((toll.answers(at(910), Some(at(905))), toll.recovered(at(910))), (None, None), "once");
+        // Its connections were given up: only a discovery knows.
+        assert!(toll.silent(at(1000)));
+        assert_eq!(toll.answers(at(2000), Some(at(990))), None);
+        assert_eq!((toll.recovered(at(2500)), toll.recovered(at(2600))), (Some(ms(1500)), None));
+        // Its connection failed, and it was there again.
+        assert!(toll.trouble(at(3000)));
+        assert_eq!(toll.recovered(at(3700)), Some(ms(700)));
+        // It answers again under a fence that no switch follows: the gap goes on.
+        assert!(toll.silent(at(4000)));
+        toll.fence(true, at(5000));
+        assert_eq!(toll.answers(at(5500), Some(at(5400))), Some(ms(1500)));
+        assert_eq!(toll.switched(at(6000), None), Some(ms(2000)));
+        // A switch is told in its own line.
+        assert!(toll.silent(at(7000)));
+        toll.fence(false, at(7500));
+        toll.switched(at(8000), None);
+        assert_eq!((toll.answers(at(9000), Some(at(9000))), toll.recovered(at(9000))), (None, None));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::cause::{Cause, CauseInfo, Why};
 use super::connections::{self, ConnectionChange};
+use super::events;
 use crate::config::Endpoint;
 use crate::log::{Head, lines};
 use crate::queue::{Event, Queue, kind};
@@ -239,6 +240,8 @@ impl TopologyEvent {
             Self::Topology(_) => lines::SWITCHED,
             Self::Notice(of) if of.why.is(Cause::CertificatesKept) || of.why.is(Cause::EpochReset) => lines::ATTENTION,
             Self::Notice(of) if of.why.is(Cause::CredentialsRefused) => lines::REFUSED,
+            Self::Notice(of) if of.why.cause() == "+reboot" => lines::REBOOTED,
+            Self::Notice(of) if events::advice(of.why.cause()).is_some() => lines::ABORTED,
             Self::Notice(_) => lines::SPOKEN_OF,
             Self::Fence(of) if of.on => lines::FENCE_UP,
             Self::Fence(_) => lines::FENCE_DOWN,

@@ -164,6 +164,62 @@ fn the_death_of_the_primary_is_one_line_before_any_sentinel_speaks() {
     let line = lines.first().expect("told at the first failure");
     assert!(line.contains(&stage.p.addr()) && line.contains("\"warning\""), "{line}");
     assert_eq!(lines.len(), 1, "not for each connection: {lines:?}");
+    stage.p.up();
+    let serves = eventually_some("it serves again", SOON, || {
+        let _ = client.cmd_exec(&[b"SET", b"k", b"v"], Default::default(), vigie::client::Timeout::Ms(60));
+        events_of(&queue).into_iter().find(|line| line.contains("the primary serves again"))
+    });
+    assert!(serves.contains(&stage.p.addr()) && serves.contains("\"after_ms\":"), "{serves}");
+}
+
+#[test]
+fn a_primary_that_hangs_is_told_before_any_sentinel_speaks_and_once_that_it_serves_again() {
+    let d = Deployment::new("log-hang").replicas(0).sentinels(1).down_after(60_000).start();
+    let log = LogFile::in_dir(d.dir(), "vigie.log");
+    let uri = format!("redis-sentinel://{}/{SERVICE}", d.sentinel_addrs().join(","));
+    let config = config(&[("uri", &uri), ("log.level", "warning"), ("log.fd", &log.fd())]);
+    let sentinel = Sentinel::create(config.settings().expect("settings"), None).expect("a handle");
+    let client = open(&sentinel, Target::Primary, &[]);
+    ok(&client, "SET k v");
+    let primary = d.primary_node(SERVICE);
+    let node = format!("node={}", primary.addr());
+    let hangs = ["level=warning", "target=primary", "message=\"the primary does not answer", &node, "silent_ms="];
+    let serves = ["level=warning", "target=primary", "message=\"the primary serves again\"", &node, "after_ms="];
+    let mut from = 0;
+    for _ in 0..2 {
+        primary.stop();
+        let call = spawn({
+            let client = Arc::clone(&client);
+            move || cmd(&client, "GET k").is_ok()
+        });
+        let at = log.find(from, &hangs);
+        primary.cont();
+        assert!(call.recv_timeout(SOON).expect("an answer"));
+        from = log.find(at, &serves) + 1;
+    }
+    let lines = log.lines();
+    let told = lines.iter().filter(|line| line.contains("target=primary")).count();
+    assert_eq!(told, 4, "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("target=fence")), "{lines:#?}");
+}
+
+#[test]
+fn an_aborted_failover_and_a_reboot_are_warnings_that_say_what_to_do() {
+    let stage = stage(1, &[("log.level", "warning")]);
+    stage.listened();
+    let queue = Queue::create(1000).expect("a queue");
+    stage.sentinel.watch(kind::LOG, &queue, 3).expect("a watch");
+    stage.begin(0);
+    stage.abort(0, "not-elected");
+    stage.begin(0);
+    stage.abort(0, "no-good-slave");
+    stage.word(0, "+reboot");
+    stage.word(0, "+kit-end");
+    stage.told.wait_word("+kit-end");
+    let told: Vec<_> = events_of(&queue).into_iter().filter(|line| line.contains("\"notice\"")).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].contains("a failover was aborted") && told[0].contains("replica-priority"), "{told:#?}");
+    assert!(told[1].contains("a server was restarted") && told[1].contains("+reboot"), "{told:#?}");
 }
 
 #[test]
