@@ -804,7 +804,10 @@ impl LineCall {
         } else if let Some(failed) = failed {
             failed
         } else {
-            Error::new(Status::Timeout, "not sent: no connection was free in time")
+            Error::new(
+                Status::Timeout,
+                "not sent: no connection was ready in time (they were in use, or the node did not answer attempts to connect)",
+            )
         };
         error.in_service("a session", context.service.name()).with_time(after, "").with_flags(flags::RETRYABLE)
     }

@@ -230,7 +230,8 @@ pub(super) fn text(mut figures: HandleFigures, open_metrics: bool) -> String {
     CLIENT.iter().for_each(|family| text.family(family, clients.iter().map(|(of, labels)| (*of, &labels[..]))));
     text.head(&ERRORS);
     for (of, [service, target]) in &clients {
-        of.errors_by_name().for_each(|(status, count)| {
+        // With those of which there were none, so that the first one is seen as an increase.
+        of.each_error().for_each(|(status, count)| {
             text.sample(ERRORS.name, "_total", &[*service, *target, ("status", status)], Number::Count(count));
         });
     }

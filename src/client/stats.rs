@@ -112,7 +112,7 @@ macro_rules! with_counted {
             ),
             field("p50_us", Int(|of| quantile($of(of), 500)), "µs", "The latency that half of them did not exceed; -1 if there are none. It is too high by a sixteenth at most, never too low."),
             field("p99_us", Int(|of| quantile($of(of), 990)), "µs", "The same for 99 of 100."),
-            field("p999_us", Int(|of| quantile($of(of), 999)), "µs", "The same for 999 of 1000."),
+            field("p999_us", Int(|of| quantile($of(of), 999)), "µs", "The same for 999 of 1000. None of the three has the time before a call was sent: for a connection, at the fence, between attempts."),
         ]
     };
 }
@@ -244,9 +244,9 @@ const CLIENT: &[Field<ClientRow>] = with_counted![
         "held_back",
         Int(|of| number(of.figures.held_back)),
         "calls",
-        "Calls that found writes held back, by the fence or by `write.majority_ms`, and waited. Calls of sessions are not counted.",
+        "Writes that waited because writes were held back, by the fence or by `write.majority_ms`, by exec and by submit; each counts once, when it waits, or a submitted one when it goes on. Calls of sessions are not counted.",
     ),
-    field("transactions", Int(|of| number(of.figures.transactions)), "calls", "Calls with VIGIE_CALL_ATOMIC that were begun."),
+    field("transactions", Int(|of| number(of.figures.transactions)), "calls", "Transactions that were begun: calls with VIGIE_CALL_ATOMIC, and those that `vigie_jobs_*` makes."),
     field("subscriptions", Int(|of| number(of.figures.subscriptions)), "", "Subscriptions that are not freed."),
     field("service", Text(|of| (&*of.figures.service).into()), "", "The service."),
     field("target", Text(|of| of.figures.target.into()), "", "Where its calls go: `primary`, `replica` or `split`."),

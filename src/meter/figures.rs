@@ -109,7 +109,12 @@ impl ClientFigures {
 
     /// The errors that there were, with their names.
     pub fn errors_by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let named = Status::ALL.iter().zip(&self.errors).filter(|(_, count)| **count > 0);
+        self.each_error().filter(|(_, count)| *count > 0)
+    }
+
+    /// Each status of an error, also those that there were none of.
+    pub fn each_error(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let named = Status::ALL.iter().zip(&self.errors);
         named.map(|(info, count)| (info.name, *count))
     }
 

@@ -87,6 +87,8 @@ pub(super) struct Call {
     pub(super) times: Option<Arc<Times>>,
     /// It may have to be sent again by the body of a script.
     pub(super) scripts: bool,
+    /// It was counted as held back.
+    pub(super) is_held: AtomicBool,
     pub(super) state: Lock<CallState>,
 }
 
@@ -216,13 +218,17 @@ impl Call {
         true
     }
 
-    /// Notes that it is held back, if somebody asks where its time goes.
-    pub(super) fn note_if_held_back(&self) {
-        if let Some(times) =
-            self.times.as_ref().filter(|_| !self.profile.reads && gate::is_shut(&self.router().context))
-        {
-            times.held_back();
+    /// Notes that it is held back, if it is. A read that waits for its turn behind a write is not.
+    pub(super) fn note_if_held_back(&self) -> bool {
+        let context = &self.router().context;
+        let is_held = !self.profile.reads && gate::is_shut(context);
+        if is_held {
+            if !self.is_held.swap(true, Ordering::Relaxed) {
+                context.count_held_back();
+            }
+            self.times.iter().for_each(|times| times.held_back());
         }
+        is_held
     }
 
     /// The kind of lane that it needs.

@@ -14,7 +14,7 @@ mod times;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use call::{Call, CallProfile, CallState, InFlight, SubmitGuard, attach};
 use order::OrderClass;
@@ -147,6 +147,7 @@ impl Submitter {
                 guard: guard.clone(),
                 pending: Arc::clone(self.pending(part.profile.class)),
                 list: Arc::clone(&list),
+                is_held: AtomicBool::new(false),
                 state: Lock::new(Rank::Call, CallState::new(credits.next_of(part.range.len()))),
                 part: part.range,
                 bare,

@@ -360,7 +360,7 @@ impl PendingQueue {
             }
         };
         let mut attempt = call.take_attempt();
-        if gated {
+        if call.note_if_held_back() || gated {
             attempt.gate_wait.note();
         }
         if let Err(error) = attempt.may_begin(Instant::now()) {
@@ -388,7 +388,6 @@ impl PendingQueue {
             }
             Err(Step::Again(error)) if is_patient(&error) => {
                 if error.status() == Status::Fenced {
-                    call.note_if_held_back();
                     self.lock().order.note_gated(call.order);
                     // The gate may be shut for want of a majority.
                     router.context.service.check_fence();
@@ -698,7 +697,7 @@ fn end_now(router: &Router, call: &Arc<Call>, gated: bool) {
         let error = match prepare(router, &plan, call.flags, &mut attempt, deadline) {
             Err(Step::Over(error) | Step::Again(error)) => error,
             Ok(_) | Err(Step::Done(_)) => {
-                let text = "not sent: no connection was free in time";
+                let text = "not sent: no connection was ready in time (they were in use, or the node did not answer attempts to connect)";
                 Error::new(Status::Timeout, text).with_flags(flags::RETRYABLE)
             }
         };

@@ -99,6 +99,33 @@ fn rule_5_the_fence_is_held_by_each_sentinel_that_tries() {
 }
 
 #[test]
+fn each_call_that_is_held_back_is_counted_also_by_submit() {
+    let stage = stage(1, &[]);
+    let (client, queue) = (warm(&stage), completions::queue(16));
+    stage.begin(0);
+    stage.told.wait_fence(true, "+try-failover by ");
+    let by_exec = [later(&client, "SET k a"), later(&client, "SET k b")];
+    eventually("both wait", SOON, || counter(&client, "held_back") == 2);
+    for token in 0..6 {
+        let line = if token == 2 { "GET k" } else { "SET k c" };
+        client
+            .cmds_submit(
+                &list(&[line]),
+                CallFlags::from_bits(CallFlags::EACH).expect("EACH"),
+                Timeout::Default,
+                &queue,
+                token,
+            )
+            .expect("taken");
+    }
+    stage.abort(0, "not-elected");
+    completions::drain(&queue, 6).into_iter().for_each(|event| assert!(event.outcome.is_ok(), "{event:?}"));
+    by_exec.iter().for_each(|call| assert_eq!(join_ok(call), "OK"));
+    // The read has waited for its turn, and was not held back.
+    assert_eq!(counter(&client, "held_back"), 7);
+}
+
+#[test]
 fn rule_5_the_flag_tells_of_a_failover_whose_words_were_missed() {
     let stage = stage(3, &[]);
     let client = warm(&stage);
