@@ -90,6 +90,8 @@ pub struct All {
     worker: Vec<u8>,
     leaving: Leaving,
     has_old_commands: bool,
+    /// Keeps the lease of the worker that hands back, which may take long job by job.
+    keep_lease: Vec<u8>,
     /// Where a job goes that cannot be read: aside, or to the worker that hands back, which puts it aside if it is so.
     unread_to: Vec<u8>,
     part: Part,
@@ -117,6 +119,7 @@ impl All {
             worker: worker.to_vec(),
             leaving,
             has_old_commands: ledger.has_old_commands,
+            keep_lease: if ledger.keys.worker == worker { Vec::new() } else { ledger.keep_lease() },
             unread_to: if ledger.keys.worker == worker { &ledger.keys.failed } else { &ledger.keys.processing }.clone(),
             part: Part::Whole,
             moving: (0, 0),
@@ -149,6 +152,9 @@ impl All {
             }
             match outcome {
                 Err(error) if is_partial && error.status() == Status::Replicas => self.lacking = Some(error),
+                Err(error) if self.part == Part::Unread && !self.has_old_commands && is_refused(&error) => {
+                    self.has_old_commands = true;
+                }
                 Ok(_) if is_partial && self.moving != (0, 0) => {}
                 Ok(is_whole) => return Next::Over(self.lacking.take().map_or(Ok(is_whole), Err)),
                 Err(error) => return Next::Over(Err(error)),
@@ -194,7 +200,7 @@ impl All {
         permits: &dyn Fn(Option<&[u8]>) -> bool,
         mark: &dyn Fn(&[u8]) -> Result<Job>,
     ) -> Next<bool> {
-        let Self { watched, keys, worker, leaving, has_old_commands, unread_to, part, moving, .. } = self;
+        let Self { watched, keys, worker, leaving, has_old_commands, keep_lease, unread_to, part, moving, .. } = self;
         let mut decide = |seen: &Reply| {
             *moving = (0, 0);
             let lease = seen.child(0, 1).and_then(|node| seen.bytes(node));
@@ -218,7 +224,7 @@ impl All {
             };
             moving.0 = found.len();
             let moves = match (*part, found.first()) {
-                (Part::One, Some(oldest)) => one_back(keys, worker, oldest, mark)?,
+                (Part::One, Some(oldest)) => [one_back(keys, worker, oldest, mark)?, keep_lease.clone()].concat(),
                 _ => burial(keys, worker, &found, is_remembered, *leaving, mark)?,
             };
             Ok(if moves.is_empty() { Decision::Over(true) } else { Decision::Move(moves) })
@@ -334,24 +340,27 @@ pub struct One {
     watched: Watched,
     keys: Keys,
     pub job: Job,
+    mark: u32,
     is_aside: bool,
     /// The list is read to find the job, because this server or user has no LPOS.
     reads_list: bool,
 }
 
 impl One {
-    pub fn back(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
+    /// `mark`: how often it may have been handed out.
+    pub fn back(keys: &Keys, job: &Job, mark: u32, deadline: Deadline) -> Self {
         Self {
             watched: Watched::new(deadline),
             keys: keys.clone(),
             job: job.clone(),
+            mark,
             is_aside: false,
             reads_list: false,
         }
     }
 
     pub fn aside(keys: &Keys, job: &Job, deadline: Deadline) -> Self {
-        Self { is_aside: true, ..Self::back(keys, job, deadline) }
+        Self { is_aside: true, ..Self::back(keys, job, 0, deadline) }
     }
 
     pub fn next(&mut self, client: &Arc<Client>, told: Option<Result<Reply>>) -> Next<bool> {
@@ -359,7 +368,7 @@ impl One {
         if !self.reads_list && told.as_ref().is_some_and(lacks_lpos) {
             (self.reads_list, self.watched.moves, told) = (true, false, None);
         }
-        let Self { watched, keys, job, is_aside, reads_list } = self;
+        let Self { watched, keys, job, mark, is_aside, reads_list } = self;
         let reads_list = *reads_list;
         let look = || {
             let mut look = Vec::new();
@@ -376,7 +385,7 @@ impl One {
             match is_aside {
                 true => encode::try_command(&mut moves, &[b"LPUSH", &keys.failed, job.encoded()])?,
                 false => {
-                    let marked = Job::marked(job.encoded())?;
+                    let marked = Job::marked_as(job.encoded(), *mark)?;
                     encode::try_command(&mut moves, &[b"LPUSH", &keys.ready, marked.encoded()])?;
                 }
             }

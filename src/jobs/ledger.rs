@@ -3,6 +3,7 @@
 //! Guarantees: what stands in the list and is not in hand is found again, whatever happened to the answers. Pure. Leaves to others:
 //! when to look (take), and the sending (mod).
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::envelope::Job;
@@ -48,6 +49,10 @@ pub struct Ledger {
     pub leases_lost: u64,
     /// The present loss is counted.
     knows_loss: bool,
+    /// How often what is in hand may have gone to others: with a lost lease, or with a close.
+    pub partings: u64,
+    /// Another process has taken over this worker's name. Its lease is not to be kept alive.
+    is_replaced: Cell<bool>,
 }
 
 /// A processing list that is read job by job, from its tail.
@@ -64,6 +69,8 @@ struct Pages {
 /// A job in hand.
 pub struct Held {
     pub job: Job,
+    /// How often it may have been handed out, this time included.
+    pub given: u32,
     /// An acknowledgement was sent, and its answer is missing.
     pub is_doubtful: bool,
 }
@@ -110,6 +117,8 @@ impl Ledger {
             max_deliveries: 0,
             leases_lost: 0,
             knows_loss: false,
+            partings: 0,
+            is_replaced: Cell::new(false),
         }
     }
 
@@ -119,7 +128,8 @@ impl Ledger {
         let (keys, ms) = (&self.keys, self.lease_ms());
         let mut list = Vec::new();
         let set = [b"SET", &keys.lease[..], self.token.as_bytes(), b"PX", ms.as_bytes(), b"NX"];
-        encode::command(&mut list, if self.standing == Standing::New { &set[..5] } else { &set });
+        let takes_over = self.standing == Standing::New && !self.is_replaced.get();
+        encode::command(&mut list, if takes_over { &set[..5] } else { &set });
         self.renewal(&mut list);
         self.page(&mut list);
         list
@@ -137,6 +147,11 @@ impl Ledger {
             // What is too large has to become the last one before it can be put aside.
             Some(_) => move_oldest(list, processing, processing, self.has_old_commands),
         }
+    }
+
+    /// Whether the next job of the processing list is too large to be read.
+    pub fn is_stuck(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.is_stuck)
     }
 
     /// Whether the oldest job of the processing list is too large to be read.
@@ -228,10 +243,22 @@ impl Ledger {
         }
     }
 
+    /// The command that keeps the lease alive while other things are done.
+    pub fn keep_lease(&self) -> Vec<u8> {
+        let mut list = Vec::new();
+        if !self.is_replaced.get() && self.standing != Standing::New {
+            encode::command(&mut list, &[b"PEXPIRE", &self.keys.lease, self.lease_ms().as_bytes()]);
+        }
+        list
+    }
+
     /// The commands that keep the lease, and count what stands in the processing list.
     pub fn renewal(&self, list: &mut Vec<u8>) {
         let keys = &self.keys;
-        encode::command(list, &[b"PEXPIRE", &keys.lease, self.lease_ms().as_bytes()]);
+        match self.is_replaced.get() {
+            true => encode::command(list, &[b"EXISTS", &keys.lease]),
+            false => encode::command(list, &[b"PEXPIRE", &keys.lease, self.lease_ms().as_bytes()]),
+        }
         encode::command(list, &[b"GET", &keys.lease]);
         encode::command(list, &[b"SADD", &keys.workers, &keys.worker]);
         encode::command(list, &[b"LLEN", &keys.processing]);
@@ -261,8 +288,14 @@ impl Ledger {
     pub fn owns(&self, lease: Option<&[u8]>) -> Result<bool> {
         match lease {
             None => Ok(false),
-            Some(found) if found == self.token.as_bytes() => Ok(true),
-            Some(_) => Err(self.is_shared()),
+            Some(found) if found == self.token.as_bytes() => {
+                self.is_replaced.set(false);
+                Ok(true)
+            }
+            Some(_) => {
+                self.is_replaced.set(true);
+                Err(self.is_shared())
+            }
         }
     }
 
@@ -282,6 +315,7 @@ impl Ledger {
     }
 
     fn note_loss(&mut self) {
+        self.partings += u64::from(!self.knows_loss);
         self.leases_lost += u64::from(!self.knows_loss);
         self.knows_loss = true;
     }
@@ -336,7 +370,7 @@ impl Ledger {
     pub fn hold(&mut self, job: Job) -> bool {
         let given = self.given_of(job.encoded());
         self.given.retain(|(encoded, _)| encoded != job.encoded());
-        self.held.push(Held { job, is_doubtful: false });
+        self.held.push(Held { job, given: given.saturating_add(1), is_doubtful: false });
         self.max_deliveries > 0 && given >= self.max_deliveries
     }
 
@@ -349,9 +383,10 @@ impl Ledger {
 
     /// What goes back to the list of what stood in this worker's. A job that it did not hand out counts as it did before, with a mark.
     pub fn returned(&self, encoded: &[u8]) -> Result<Job> {
-        match self.standing == Standing::New || self.held.iter().any(|held| held.job.encoded() == encoded) {
-            true => Job::marked(encoded),
-            false => Job::marked_as(encoded, self.given_of(encoded).max(1)),
+        match self.held.iter().find(|held| held.job.encoded() == encoded) {
+            Some(held) => Job::marked_as(encoded, held.given),
+            None if self.standing == Standing::New => Job::marked(encoded),
+            None => Job::marked_as(encoded, self.given_of(encoded).max(1)),
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::envelope::Job;
 use super::hand_back::{All, One, Unread, lacks_lpos, no_time, stands, time};
 use super::ledger::{self, Leaving, Ledger, RENEWAL, Standing};
-use super::take::{GRACE, Other, Step, Take, passes};
+use super::take::{GRACE, Other, Step, Take, is_refused, passes};
 use super::{LONGEST_PAUSE, PAUSE, Worker};
 use crate::client::steps::{self, StepCall};
 use crate::client::{CallFlags, Timeout};
@@ -91,6 +91,8 @@ pub struct Taking {
     /// Workers whose leases are over, and what is handed back of one of them.
     dead: Vec<Other>,
     burial: Option<All>,
+    /// What cannot be handed back, for a reason that lasts: told if there is no job.
+    unburied: Option<Error>,
     /// A job that was handed out too often.
     aside: Option<One>,
     /// A job that cannot be read.
@@ -113,6 +115,7 @@ impl Taking {
             pause: PAUSE,
             dead: Vec::new(),
             burial: None,
+            unburied: None,
             aside: None,
             unread: None,
         })
@@ -129,10 +132,13 @@ impl Taking {
             match burial.next(&worker.client, told.take(), &|lease| lease.is_none(), &Job::marked) {
                 steps::Next::Call(call) => return Some(Next::Call(call)),
                 steps::Next::Pause(time) => return Some(Next::Pause(time)),
-                steps::Next::Over(Err(error)) if !passes(&error) => {
-                    return Some(Next::Over(Err(worker.explain(error))));
+                steps::Next::Over(Err(error)) => {
+                    worker.ledger.lock().looked(Instant::now(), false);
+                    // It stops neither the others that are dead nor the jobs that wait.
+                    if !passes(&error) && self.unburied.is_none() {
+                        self.unburied = Some(error);
+                    }
                 }
-                steps::Next::Over(Err(_)) => worker.ledger.lock().looked(Instant::now(), false),
                 steps::Next::Over(Ok(_)) => {}
             }
             let deadline = burial.deadline();
@@ -178,6 +184,13 @@ impl Taking {
             steps::Next::Over(outcome) => outcome,
         };
         self.unread = None;
+        {
+            let mut ledger = worker.ledger.lock();
+            if !ledger.has_old_commands && outcome.as_ref().is_err_and(is_refused) {
+                ledger.has_old_commands = true;
+                return None;
+            }
+        }
         let is_moved = matches!(outcome, Ok(true)) || stands(&outcome);
         worker.ledger.lock().put_aside(is_moved);
         worker.count_losses();
@@ -245,6 +258,10 @@ impl Operation for Taking {
             Err(stopped) => Next::Over(Err(stopped)),
             Ok(Step::Over(outcome)) => {
                 self.worker.count(&outcome);
+                let outcome = match (outcome, self.unburied.take()) {
+                    (Ok(None), Some(error)) => Err(error),
+                    (outcome, _) => outcome,
+                };
                 Next::Over(outcome.map_err(|error| self.worker.explain(error)))
             }
             Ok(Step::Failed(error)) => self.failed(error),
@@ -293,6 +310,8 @@ pub struct Acking {
     is_doubtful: bool,
     /// It is asked without LPOS.
     reads_list: bool,
+    /// What the ledger counted of them when it began.
+    partings: u64,
 }
 
 impl Acking {
@@ -301,7 +320,8 @@ impl Acking {
         let mut ledger = worker.ledger.lock();
         let held = ledger.find(id)?;
         let (job, is_doubtful, patience) = (held.job.clone(), held.is_doubtful, Patience::until(deadline));
-        Ok(Self { worker: Arc::clone(worker), job, patience, is_doubtful, reads_list: false })
+        let partings = ledger.partings;
+        Ok(Self { worker: Arc::clone(worker), job, patience, is_doubtful, reads_list: false, partings })
     }
 
     /// The next call: the question, or the command itself.
@@ -362,7 +382,8 @@ impl Acking {
             return Ok(false);
         }
         let ledger = self.worker.ledger.lock();
-        match ledger.own_lease(reply, 0)? {
+        // A lease that was over in between, and a close, give what is in hand to others.
+        match ledger.own_lease(reply, 0)? && ledger.partings == self.partings {
             true => Ok(true),
             false => Err(ledger::not_in_hand(&ledger.keys.name(), &self.job.id()).with_flags(flags::MAYBE_EXECUTED)),
         }
@@ -423,8 +444,9 @@ impl Returning {
     pub fn begin(worker: &Arc<Worker>, id: &str, timeout: Timeout) -> Result<Self> {
         let deadline = worker.client.deadline(timeout);
         let mut ledger = worker.ledger.lock();
-        let job = ledger.find(id)?.job.clone();
-        let one = One::back(&ledger.keys, &job, deadline);
+        let held = ledger.find(id)?;
+        let (job, given) = (held.job.clone(), held.given);
+        let one = One::back(&ledger.keys, &job, given, deadline);
         let patience = Patience::until(deadline);
         Ok(Self { worker: Arc::clone(worker), job, one, patience, was_doubtful: false, renewing: None })
     }
@@ -577,7 +599,8 @@ impl Operation for Closing {
         }
         let (worker, deadline) = (Arc::clone(&self.worker), self.patience.deadline);
         let all = self.all.get_or_insert_with(|| {
-            let ledger = worker.ledger.lock();
+            let mut ledger = worker.ledger.lock();
+            ledger.partings += 1;
             All::new(&ledger, &ledger.keys.worker, ledger.leaving(), deadline)
         });
         let permits = |lease: Option<&[u8]>| worker.ledger.lock().is_own_or_over(lease);

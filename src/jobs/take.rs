@@ -47,6 +47,8 @@ pub struct Take {
     waits: bool,
     /// The last answer said that the list is empty.
     is_empty: bool,
+    /// Why the others could not be looked at, for a reason that lasts: told if there is no job.
+    blind: Option<Error>,
 }
 
 enum Phase {
@@ -67,7 +69,7 @@ enum Phase {
 impl Take {
     /// One that waits, or that takes what is there.
     pub fn new(waits: bool) -> Self {
-        Self { phase: Phase::Begin, waits, is_empty: false }
+        Self { phase: Phase::Begin, waits, is_empty: false, blind: None }
     }
 
     /// Whether a job is in the processing list that is about to be handed out.
@@ -142,7 +144,7 @@ impl Take {
             return Step::Atomic(list);
         }
         if ends {
-            return Step::Over(Ok(None));
+            return Step::Over(self.blind.take().map_or(Ok(None), Err));
         }
         self.phase = Phase::Taking;
         ledger.move_begins();
@@ -185,10 +187,18 @@ impl Take {
             self.is_empty = false;
             return;
         }
+        if let (Phase::Scanning, Err(error)) = (&phase, &outcome) {
+            if is_too_large(error) {
+                ledger.looked(now, true);
+                self.blind =
+                    Some(error.clone().with_note("; the names of the workers are more than this client reads"));
+                return;
+            }
+        }
         let outcome = outcome.and_then(|reply| if is_list { ledger::check(&reply).map(|()| reply) } else { Ok(reply) });
         let concluded = match outcome {
             Ok(reply) => self.conclude(phase, ledger, now, &reply),
-            Err(error) if matches!(phase, Phase::Taking) && lacks_command(ledger, &error) => {
+            Err(error) if (matches!(phase, Phase::Taking) || ledger.is_stuck()) && lacks_command(ledger, &error) => {
                 ledger.has_old_commands = true;
                 return;
             }
@@ -311,7 +321,8 @@ fn reads_jobs(phase: &Phase) -> bool {
 
 /// An answer of this size came, and was not read: what it answers was done.
 pub fn is_too_large(error: &Error) -> bool {
-    error.status() == Status::Limit
+    // Want of memory says nothing about the answer, and what was not sent has none.
+    error.status() == Status::Limit && !error.message().contains("no memory")
 }
 
 /// BLMOVE and LMOVE came with Redis 6.2.
@@ -321,7 +332,8 @@ fn lacks_command(ledger: &Ledger, error: &Error) -> bool {
 
 /// Whether the server does not know a command, or this user may not use it.
 pub fn is_refused(error: &Error) -> bool {
-    error.server_code() == "NOPERM" || error.message().contains("unknown command")
+    // In a transaction the code is EXECABORT, and the reason stands behind it.
+    error.server_code() == "NOPERM" || ["unknown command", "NOPERM"].iter().any(|why| error.message().contains(why))
 }
 
 /// Whether it may be tried again: nothing is wrong with what was sent.

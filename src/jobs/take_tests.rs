@@ -426,6 +426,9 @@ fn a_limit_counts_what_was_handed_out_and_not_what_was_taken() {
             break;
         }
     }
+    next_of_it(&mut world);
+    let first = world.in_hand[0].clone();
+    assert_eq!(world.ledger.returned(first.encoded()).unwrap().redelivered(), 1, "once, however often it was taken");
     for mark in [1, 2] {
         next_of_it(&mut world);
         assert_eq!(world.in_hand.first().map(Job::redelivered), Some(mark), "{:?}", world.server);
@@ -433,6 +436,37 @@ fn a_limit_counts_what_was_handed_out_and_not_what_was_taken() {
     }
     next_of_it(&mut world);
     assert_eq!(world.worn_out.first().map(Job::redelivered), Some(3), "{:?}", world.server);
+}
+
+/// One that was replaced under its name does not keep the lease of the other one alive, and goes on when that is over.
+#[test]
+fn a_worker_that_was_replaced_keeps_no_lease_alive() {
+    let mut world = World::new(1);
+    world.step(Fate::Fine);
+    let lease = world.ledger.keys.lease.clone();
+    world.server.texts.insert(lease.clone(), b"another".to_vec());
+    let mut renewals = 0;
+    for _ in 0..5 {
+        let list = match world.take.next(&mut world.ledger, world.now, Some(Duration::from_secs(1))) {
+            Step::Atomic(list) | Step::One(list, _) => list,
+            Step::Over(outcome) => {
+                assert_eq!(outcome.map(|_| ()).expect_err("replaced").status(), Status::InvalidState);
+                world.take = Take::new(true);
+                continue;
+            }
+            _ => panic!("nothing else"),
+        };
+        renewals += usize::from(String::from_utf8_lossy(&list).contains("PEXPIRE"));
+        let reply = world.server.answer(&list, true);
+        world.take.told(&mut world.ledger, world.now, Ok(reply));
+    }
+    assert!(renewals <= 1, "{renewals}: once, before it knew");
+    assert_eq!(world.server.texts.get(&lease).map(Vec::as_slice), Some(&b"another"[..]));
+    world.server.texts.remove(&lease);
+    world.take = Take::new(true);
+    while world.in_hand.is_empty() {
+        assert!(world.step(Fate::Fine));
+    }
 }
 
 /// Its predecessor may have sent a move, which still arrives: another one finds what it brings.
