@@ -372,10 +372,15 @@ fn programs(infos: &Answers, report: &mut Report) {
     told_versions(&versions, "Sentinels", report);
 }
 
+/// So much of what a server calls its version is shown.
+const VERSION_SHOWN: usize = 32;
+
 /// The version in an INFO.
 pub fn version(info: &Reply) -> Option<String> {
     let of = |key: &str, name: &str| {
-        Some(field(info, 0, key)).filter(|text| !text.is_empty()).map(|text| format!("{name} {text}"))
+        let text = field(info, 0, key);
+        let shown = || clean_line(text.chars().take(VERSION_SHOWN).collect::<String>().as_bytes());
+        (!text.is_empty()).then(|| format!("{name} {}", shown()))
     };
     of("valkey_version", "Valkey").or_else(|| of("redis_version", "Redis")).filter(|_| info.kind(0) == Kind::Map)
 }

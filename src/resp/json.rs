@@ -128,7 +128,16 @@ fn key(reply: &Body, id: u32, out: &mut Out) {
 fn string(text: &[u8], out: &mut Out) {
     out.push(b'"');
     for chunk in text.utf8_chunks() {
-        for &byte in chunk.valid().as_bytes() {
+        let mut bytes = chunk.valid().as_bytes();
+        while let [byte, rest @ ..] = bytes {
+            let byte = *byte;
+            if matches!(byte, 0xc2 | 0xd8 | 0xe2) {
+                if let Some(left) = escape_unseen(bytes, out) {
+                    bytes = left;
+                    continue;
+                }
+            }
+            bytes = rest;
             match byte {
                 b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
                 b'\n' => out.extend_from_slice(b"\\n"),
@@ -141,6 +150,20 @@ fn string(text: &[u8], out: &mut Out) {
         chunk.invalid().iter().for_each(|&byte| escape(byte, out));
     }
     out.push(b'"');
+}
+
+/// Writes a character that terminals obey or that nobody sees as its number, and returns what is behind it: the upper control characters, the ends of
+/// lines and paragraphs, and what turns the direction of writing.
+fn escape_unseen<'a>(bytes: &'a [u8], out: &mut Out) -> Option<&'a [u8]> {
+    let (code, rest) = match bytes {
+        [0xc2, low @ 0x80..=0x9f, rest @ ..] => (u32::from(*low), rest),
+        [0xd8, 0x9c, rest @ ..] => (0x61c, rest),
+        [0xe2, 0x80, low @ (0x8e | 0x8f | 0xa8..=0xae), rest @ ..] => (0x2000 + u32::from(low & 0x3f), rest),
+        [0xe2, 0x81, low @ 0xa6..=0xa9, rest @ ..] => (0x2040 + u32::from(low & 0x3f), rest),
+        _ => return None,
+    };
+    out.extend_from_slice(format!("\\u{code:04x}").as_bytes());
+    Some(rest)
 }
 
 fn escape(byte: u8, out: &mut Out) {

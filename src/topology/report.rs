@@ -7,7 +7,7 @@ use super::answer::{Answer, Heard};
 use super::round::Asked;
 use super::snapshot::SentinelView;
 use crate::config::nearest;
-use crate::error::{Error, Status, flags, quoted};
+use crate::error::{Error, Status, clean, flags, quoted};
 use crate::sort;
 use crate::time::Deadline;
 use std::time::Instant;
@@ -128,7 +128,9 @@ fn state(asked: &Asked) -> (&'static str, String) {
             Heard::Unknown => ("unknown", String::from("does not know the service")),
             Heard::NoAddress(why) => ("unused", why.clone()),
             Heard::Known(view) if view.flags.is_empty() => ("ok", format!("{} (epoch {})", view.primary, view.epoch)),
-            Heard::Known(view) => ("ok", format!("{} (epoch {}, flags {})", view.primary, view.epoch, view.flags)),
+            Heard::Known(view) => {
+                ("ok", format!("{} (epoch {}, flags {})", view.primary, view.epoch, clean(&view.flags)))
+            }
         },
     }
 }
