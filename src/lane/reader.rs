@@ -72,6 +72,11 @@ pub(super) enum Read {
     Broken(Error),
 }
 
+/// After so many buffers in a row a reader looks at the clock.
+const LOOKS: u32 = 64;
+/// At most so many buffers are read of a connection that is given up.
+const REST: u32 = 4096;
+
 impl Lane {
     /// Reads until the caller's own outcome is there, then passes the role on. The caller checks its slot afterwards. If its
     /// deadline comes first it keeps the role until it has given up.
@@ -82,6 +87,7 @@ impl Lane {
         if call.slot.take(Order::TakeWriter) {
             drop(self.flush(self.lock(), Some(call)));
         }
+        let mut looks = 0u32;
         while !call.slot.is_settled() {
             // Once its bytes are sent the next receive may last until the deadline, which is cheaper.
             if call.corked_until.get().is_some() && self.lock().is_sent(call.number) {
@@ -105,7 +111,14 @@ impl Lane {
                 Read::Nothing if call.corked_until.get().is_none_or(|end| Instant::now() < end) => {}
                 Read::Nothing => drop(call.uncork()),
                 Read::Some | Read::Full if call.slot.is_settled() => {}
-                Read::Some | Read::Full => drop(self.flush_if_due(self.lock(), Some(call))),
+                Read::Some | Read::Full => {
+                    looks = looks.wrapping_add(1);
+                    // A peer that sends without end, and not the reply, must not hold the call beyond its deadline.
+                    if looks % LOOKS == 0 && call.deadline.is_over() {
+                        return;
+                    }
+                    drop(self.flush_if_due(self.lock(), Some(call)));
+                }
             }
         }
         call.is_reader.set(false);
@@ -192,7 +205,11 @@ impl Lane {
 
     /// Reads what is left on a connection on which nothing can be sent any more.
     pub(super) fn read_rest(&self) {
-        while let Read::Full | Read::Some = self.read(Some(Instant::now()), None) {}
+        for _ in 0..REST {
+            if !matches!(self.read(Some(Instant::now()), None), Read::Full | Read::Some) {
+                return;
+            }
+        }
     }
 
     /// Receives one buffer, and answers the units whose replies are complete. `now`: the time, if the clock was just read.

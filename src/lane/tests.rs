@@ -96,6 +96,20 @@ fn panics_at(point: Point, answers: usize) -> (usize, Vec<super::Failure>) {
     (good, failures)
 }
 
+/// Without a bound the caller that reads would do so as long as the server sends.
+#[test]
+fn pushes_without_end_do_not_hold_a_call_beyond_its_deadline() {
+    let lane = lane_to(|mut stream| {
+        hear(&mut stream, 1);
+        let pushes = b">1\r\n+x\r\n".repeat(8192);
+        while stream.write_all(&pushes).is_ok() {}
+    });
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
+    let failure = lane.exec(unit, Deadline::after(Duration::from_millis(100))).unwrap_err();
+    assert_eq!(failure.error.status(), Status::Timeout, "{:?}", failure.error);
+    lane.shut(crate::error::Error::new(Status::Closed, "the end"));
+}
+
 #[test]
 fn a_panic_while_receiving_is_told_to_all_others() {
     let (good, failures) = panics_at(Point::Received, 3);

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// The size of the first receive: most connections never need more.
 const RECEIVE: usize = 4 * 1024;
+/// For how long what is there already is read behind the deadline.
+const LATE: Duration = Duration::from_millis(100);
 /// The size of a receive where the ones before were filled.
 const MOST_RECEIVED: usize = 64 * 1024;
 
@@ -340,9 +342,15 @@ impl Conn {
     }
 
     fn receive(&mut self, want: Want, deadline: Deadline) -> Result<Reply> {
+        let mut late: Option<Instant> = None;
         loop {
             if let Some(reply) = self.decoded(want)? {
                 return Ok(reply);
+            }
+            // What has come in time is read, also after a stop of the process, but not what comes without end.
+            if deadline.is_over() && late.get_or_insert_with(Instant::now).elapsed() >= LATE {
+                self.broken.store(true, Ordering::Relaxed);
+                return Err(self.timed_out("has not answered, though it goes on sending", deadline));
             }
             if let Err(error) = self.fill(deadline) {
                 self.broken.store(true, Ordering::Relaxed);
@@ -559,6 +567,22 @@ mod tests {
         let begun = Instant::now();
         assert!(open(&endpoint, 100, 5000).is_err());
         assert!(begun.elapsed() < Duration::from_secs(4), "as long as the server talks: {:?}", begun.elapsed());
+    }
+
+    /// Without a bound the call would last as long as the server sends.
+    #[test]
+    fn pushes_without_end_do_not_extend_the_deadline() {
+        let endpoint = server(|mut stream| {
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(GREETING).unwrap();
+            let _ = stream.read(&mut [0; 64]).unwrap();
+            let pushes = b">1\r\n+x\r\n".repeat(8192);
+            while stream.write_all(&pushes).is_ok() {}
+        });
+        let mut conn = open(&endpoint, 5000, 5000).unwrap();
+        let deadline = Deadline::after(Duration::from_millis(100));
+        let error = conn.request(b"*1\r\n$4\r\nPING\r\n", Want::One, deadline).unwrap_err();
+        assert!(error.status() == Status::Timeout && conn.is_broken(), "{error:?}");
     }
 
     #[test]
