@@ -341,6 +341,9 @@ impl Pool {
             return Ok(Ok(loan));
         }
         if !self.has_room_for_loan(&inner) {
+            self.end_idle_dedicated(&mut inner);
+        }
+        if !self.has_room_for_loan(&inner) {
             return Err(inner);
         }
         inner.total += 1;
@@ -356,6 +359,25 @@ impl Pool {
 
     fn has_room_for_loan(&self, inner: &Inner) -> bool {
         inner.loans.count() < self.loans_at_most() && self.has_room(inner)
+    }
+
+    /// Ends a connection of submitted blocking commands on which none is under way: it has no more right to its place than a caller that
+    /// waits.
+    fn end_idle_dedicated(&self, inner: &mut Inner) {
+        let idle = inner.dedicated.iter().position(|submit_lane| submit_lane.claim());
+        if let Some(at) = idle {
+            let gone = inner.dedicated.remove(at);
+            inner.draining.push(Arc::clone(gone.lane()));
+            self.drop_drained(inner);
+        }
+    }
+
+    /// Makes room for callers that wait, where commands that blocked are over by now.
+    pub(super) fn make_room(&self) {
+        let mut inner = self.lock();
+        for _ in 0..inner.loans.waiting.len() {
+            self.end_idle_dedicated(&mut inner);
+        }
     }
 
     /// Counts a connection that is to be opened for lending. False: there is no room for it.

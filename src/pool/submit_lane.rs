@@ -151,7 +151,8 @@ impl SubmitLane {
         asked.is_ok()
     }
 
-    fn claim(&self) -> bool {
+    /// Takes a dedicated lane for one call. False: another one has it.
+    pub(super) fn claim(&self) -> bool {
         !self.lane.is_dead() && self.lane.in_flight() == 0 && !self.claimed.swap(true, Ordering::AcqRel)
     }
 

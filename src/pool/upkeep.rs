@@ -146,6 +146,7 @@ impl Swept for Pool {
         draining.iter().for_each(|lane| lane.check());
         drop(draining);
         self.drop_drained(&mut self.lock());
+        self.make_room();
         self.close_idle();
         self.lanes.load().iter().chain(&self.own_submit_lanes()).for_each(|lane| lane.ask_for_life(SILENT));
         self.close_lifeless();

@@ -187,6 +187,8 @@ impl Context {
     /// Admits a call, so that a close waits for it; [`Context::enter`] without counting it.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<CallGuard<'_>> {
+        // A call that comes after a close must not keep it waiting, not even for a moment.
+        self.check_open()?;
         self.admit_another();
         let guard = CallGuard(self);
         self.check_open()?;

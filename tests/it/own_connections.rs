@@ -45,6 +45,24 @@ fn all_echoed(outcome: Result<Reply>, count: u32) {
     assert!(reply.children(0).all(|child| reply.bytes(child).is_some_and(|text| text.len() == 2000)));
 }
 
+/// Their connections have no more right to a place than a caller that waits for one.
+#[test]
+fn submitted_commands_that_blocked_and_are_over_leave_room_for_sessions() {
+    let d = single("own-idle");
+    let (client, queue) = (to_primary(&sentinel_of(&d, &[("pool.max", "6")]), &[]), completions::queue(16));
+    ok(&client, "SET k v");
+    let each = CallFlags::from_bits(CallFlags::EACH).expect("known");
+    for token in 0..5 {
+        client.cmds_submit(&list(&["BLPOP none 0.1"]), each, Timeout::Default, &queue, token).expect("taken");
+    }
+    let ended = completions::drain(&queue, 5).into_iter().filter(|event| event.outcome.is_ok()).count();
+    assert!(ended >= 4, "{ended}: one place is kept for calls that share a connection");
+    let own: Vec<_> = (0..5).map(|_| client.session(None).expect("a session")).collect();
+    own.iter().for_each(|session| assert_eq!(ok(session, "PING"), "PONG"));
+    drop(own);
+    assert_eq!(ok(&client, "BLPOP none 0.01"), "null");
+}
+
 #[test]
 fn a_long_list_is_read_while_it_is_written() {
     let d = Deployment::new("both-ways").replicas(1).sentinels(1).quorum(1).start();
