@@ -38,13 +38,9 @@ fn lives_and_is_longer(name: &str) {
     let flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-o"];
     run(cc().args(flags).arg(&program).arg(with_hiredis(name)).args(["-lhiredis", "-lpthread"]));
     let d = Deployment::new(&format!("hiredis-{name}")).start();
-    let mut child = Command::new(program)
-        .arg(SERVICE)
-        .args(d.sentinel_addrs())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let mut command = Command::new(program);
+    command.arg(SERVICE).args(d.sentinel_addrs()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = proc::spawn(command).expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
     assert_eq!(lines.next().as_deref(), Some("serving"));
     let done = |node: &Node| node.cmd(&["SCARD", "service:done"]).int().unwrap_or(0);

@@ -890,7 +890,9 @@ fn a_consumer_of_a_stream_handles_every_entry_through_a_failover() {
     primary.cmd(&["XGROUP", "CREATE", "s", "workers", "0", "MKSTREAM"]);
     add(&primary, "left by one that died");
     assert!(!primary.cmd(&["XREADGROUP", "GROUP", "workers", "dead", "COUNT", "1", "STREAMS", "s", ">"]).is_nil());
-    let mut program = example("stream_consumer", &d).args(["s", "c1", "9"]).spawn().expect("it starts");
+    let mut program = example("stream_consumer", &d);
+    program.args(["s", "c1", "9"]);
+    let mut program = proc::spawn(program).expect("it starts");
     let lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(std::result::Result::ok);
     let mut values = lines.map(|line| line.split_once(' ').expect("an id and a value").1.to_owned());
     let mut seen = BTreeSet::new();
@@ -918,7 +920,9 @@ pub(crate) fn numbers(line: &str) -> BTreeMap<String, i64> {
 /// Runs a program of transactions, a subscriber and a worker through three failovers, and compares what it says with the data.
 fn serves_through_three_failovers(name: &str) {
     let d = Deployment::new(name).start();
-    let mut program = example(name, &d).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut program = example(name, &d);
+    program.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut program = proc::spawn(program).expect("it starts");
     let mut lines = BufReader::new(program.stdout.take().expect("piped")).lines().map_while(std::result::Result::ok);
     assert_eq!(lines.next().as_deref(), Some("serving"));
     three_failovers(&d);
