@@ -194,7 +194,14 @@ impl Error {
     /// The error for a lack of memory for this many bytes.
     #[cold]
     pub fn no_memory(bytes: usize, what: &str) -> Self {
-        Self::new(Status::Limit, format!("no memory for {bytes} bytes of {what}"))
+        Self::new(Status::Limit, format!("no memory for {bytes} bytes of {what}")).for_want_of_memory()
+    }
+
+    /// The same with the errno of a lack of memory, which tells it from a limit that was set.
+    #[cold]
+    pub fn for_want_of_memory(mut self) -> Self {
+        self.0.errno = libc::ENOMEM;
+        self
     }
 
     /// An error of the system, with its errno and text behind the sentence; a fault of TLS has its own status.

@@ -160,7 +160,7 @@ impl Ledger {
     }
 
     /// That job was put aside, or was not there any more: the pages begin anew.
-    pub fn put_aside(&mut self, is_moved: bool) {
+    pub fn set_aside(&mut self, is_moved: bool) {
         self.unreadable += u64::from(is_moved);
         self.pages = Some(Pages::default());
     }

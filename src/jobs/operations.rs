@@ -149,7 +149,7 @@ impl Taking {
         None
     }
 
-    /// Puts a job aside. `None`: that is done, or the next comparison of the lists tells what became of it.
+    /// Sets a job aside. `None`: that is done, or the next comparison of the lists tells what became of it.
     fn set_aside(&mut self, told: Option<Result<Reply>>) -> Option<Next> {
         let one = self.aside.as_mut()?;
         let outcome = match one.next(&self.worker.client, told) {
@@ -167,6 +167,11 @@ impl Taking {
         }
         self.worker.client.count(Deed::JobSetAside, u64::from(is_moved));
         self.aside = None;
+        self.set_aside_ended(outcome, is_moved)
+    }
+
+    /// What follows when a job was to be set aside. `None`: the take goes on.
+    fn set_aside_ended(&mut self, outcome: Result<bool>, is_moved: bool) -> Option<Next> {
         match outcome {
             Err(error) if !passes(&error) => Some(Next::Over(Err(self.worker.explain(error)))),
             Err(error) if !is_moved => Some(self.failed(error)),
@@ -174,8 +179,8 @@ impl Taking {
         }
     }
 
-    /// Puts a job aside unread. `None`: that is done, or the next look at the list tells what became of it.
-    fn put_aside_unread(&mut self, told: Option<Result<Reply>>) -> Option<Next> {
+    /// Sets a job aside unread. `None`: that is done, or the next look at the list tells what became of it.
+    fn set_aside_unread(&mut self, told: Option<Result<Reply>>) -> Option<Next> {
         let worker = Arc::clone(&self.worker);
         let owns = |lease: Option<&[u8]>| worker.ledger.lock().owns(lease);
         let outcome = match self.unread.as_mut()?.next(&worker.client, told, &owns) {
@@ -192,13 +197,9 @@ impl Taking {
             }
         }
         let is_moved = matches!(outcome, Ok(true)) || stands(&outcome);
-        worker.ledger.lock().put_aside(is_moved);
+        worker.ledger.lock().set_aside(is_moved);
         worker.count_losses();
-        match outcome {
-            Err(error) if !passes(&error) => Some(Next::Over(Err(worker.explain(error)))),
-            Err(error) if !is_moved => Some(self.failed(error)),
-            _ => None,
-        }
+        self.set_aside_ended(outcome, is_moved)
     }
 
     /// What the take does next.
@@ -233,7 +234,7 @@ impl Operation for Taking {
                 }
             }
             told if self.unread.is_some() => {
-                if let Some(next) = self.put_aside_unread(told) {
+                if let Some(next) = self.set_aside_unread(told) {
                     return next;
                 }
             }

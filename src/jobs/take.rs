@@ -322,7 +322,7 @@ fn reads_jobs(phase: &Phase) -> bool {
 /// An answer of this size came, and was not read: what it answers was done.
 pub fn is_too_large(error: &Error) -> bool {
     // Want of memory says nothing about the answer, and what was not sent has none.
-    error.status() == Status::Limit && !error.message().contains("no memory")
+    error.status() == Status::Limit && error.errno() != libc::ENOMEM
 }
 
 /// BLMOVE and LMOVE came with Redis 6.2.

@@ -8,7 +8,7 @@ use super::envelope::Job;
 use super::hand_back;
 use super::keys::Keys;
 use super::ledger::{self as answers, Leaving, Ledger};
-use super::take::{Step, Take};
+use super::take::{Step, Take, is_too_large};
 use crate::error::{Error, Status, flags};
 use crate::resp::{Reply, ReplyBuilder, list};
 use crate::sys::random;
@@ -218,7 +218,7 @@ impl World {
                         self.server.list(&self.ledger.keys.processing.clone()).pop_back().expect("it is watched");
                     self.server.list(&keys.failed).push_front(oldest);
                 }
-                self.ledger.put_aside(may_move && fate == Fate::Fine);
+                self.ledger.set_aside(may_move && fate == Fate::Fine);
                 return true;
             }
             Step::SetAside(job) => {
@@ -505,6 +505,13 @@ fn errors_that_pass_are_told_from_those_that_do_not() {
             _ => panic!("an error is told"),
         }
     }
+}
+
+#[test]
+fn want_of_memory_is_no_answer_that_is_too_large() {
+    assert!(is_too_large(&too_large()));
+    assert!(!is_too_large(&Error::no_memory(1 << 20, "a transaction").in_context("BLMOVE")));
+    assert!(!is_too_large(&lost()));
 }
 
 /// What comes next of a take that waits, with this much time left.

@@ -330,12 +330,10 @@ impl Lane {
     }
 
     fn not_resp(&self, error: DecodeError) -> Error {
-        match error {
-            DecodeError::Protocol(text) => {
-                Error::new(Status::Protocol, format!("{} sent no RESP: {text}", self.endpoint))
-            }
-            DecodeError::Limit(text) => Error::new(Status::Limit, format!("a reply of {}: {text}", self.endpoint)),
-        }
+        error.error(match &error {
+            DecodeError::Protocol(text) => format!("{} sent no RESP: {text}", self.endpoint),
+            DecodeError::Limit(text) | DecodeError::NoMemory(text) => format!("a reply of {}: {text}", self.endpoint),
+        })
     }
 
     /// Pops an entry for each complete reply, and delivers the replies. While bytes are corked the callers' replies are left to

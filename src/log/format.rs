@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn what_terminals_obey_and_nobody_sees_is_written_as_a_number() {
+        let unseen = "a\u{9b}b\u{2028}c\u{202e}d\u{200f}e\u{2067}f\u{61c}g";
+        let mut out = ReplyBuilder::new();
+        out.map().text("k").text(&format!("{unseen}\u{a0}\u{20ac}\u{e9}\u{d7ff}")).end();
+        let map = out.finish();
+        let written = r#""a\u009bb\u2028c\u202ed\u200fe\u2067f\u061cg"#;
+        assert_eq!(text(&map, LogFormat::Text), format!("k={written}\u{a0}\u{20ac}\u{e9}\u{d7ff}\"\n"));
+        assert_eq!(text(&map, LogFormat::Json), format!("{{\"k\":{written}\u{a0}\u{20ac}\u{e9}\u{d7ff}\"}}\n"));
+    }
+
+    #[test]
     fn a_line_is_pairs_or_one_object() {
         let mut out = ReplyBuilder::new();
         out.map().text("a").text("word").text("b").text("two words\n\"q\"").text("c").null().text("d").bool(true);

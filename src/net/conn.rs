@@ -490,7 +490,7 @@ impl Conn {
 
     fn undecodable(&self, error: &DecodeError) -> Error {
         self.wire.note_end(End::Protocol);
-        Error::new(error.status(), format!("reply of {}: {error}", self.endpoint)).with_endpoint(&self.endpoint)
+        error.error(format!("reply of {}: {error}", self.endpoint)).with_endpoint(&self.endpoint)
     }
 }
 

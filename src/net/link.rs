@@ -338,7 +338,7 @@ impl Link {
 
     fn undecodable(&self, error: &DecodeError) -> Error {
         let is_alert = self.is_unanswered() && self.input.first() == Some(handshake::TLS_ALERT);
-        let error = Error::new(error.status(), error.to_string());
+        let error = error.error(error.to_string());
         if is_alert { self.perhaps_tls(error) } else { error }
     }
 

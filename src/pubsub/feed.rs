@@ -183,7 +183,7 @@ impl Feed {
                 Ok(None) => return Ok(Some(filled)),
                 Err(error) => {
                     let text = format!("message of {}: {error}", self.pool.name());
-                    return Err(Error::new(error.status(), text).with_endpoint(self.pool.name()));
+                    return Err(error.error(text).with_endpoint(self.pool.name()));
                 }
             }
         }

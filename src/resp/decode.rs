@@ -602,5 +602,5 @@ fn empty_list() -> Reply {
 
 #[cold]
 fn no_memory(count: u64, what: &str) -> DecodeError {
-    DecodeError::Limit(format!("no memory for a reply of {count} {what}"))
+    DecodeError::NoMemory(format!("no memory for a reply of {count} {what}"))
 }

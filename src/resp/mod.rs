@@ -23,7 +23,7 @@ pub use decode::{Decoded, Decoder, Want};
 pub use node::{Kind, Node};
 pub use reply::{Allocation, Body, Reply};
 
-use crate::error::Status;
+use crate::error::{Error, Status};
 use std::fmt;
 
 /// How large a reply may become.
@@ -51,14 +51,18 @@ pub enum DecodeError {
     Protocol(String),
     /// RESP, but more of it than the limits allow.
     Limit(String),
+    /// There was no memory for it.
+    NoMemory(String),
 }
 
 impl DecodeError {
-    /// The status of the error that is made of it.
-    pub fn status(&self) -> Status {
+    /// The error that is made of it, with this text.
+    #[cold]
+    pub fn error(&self, text: impl Into<String>) -> Error {
         match self {
-            Self::Protocol(_) => Status::Protocol,
-            Self::Limit(_) => Status::Limit,
+            Self::Protocol(_) => Error::new(Status::Protocol, text),
+            Self::Limit(_) => Error::new(Status::Limit, text),
+            Self::NoMemory(_) => Error::new(Status::Limit, text).for_want_of_memory(),
         }
     }
 }
@@ -66,7 +70,7 @@ impl DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Protocol(text) | Self::Limit(text) => f.write_str(text),
+            Self::Protocol(text) | Self::Limit(text) | Self::NoMemory(text) => f.write_str(text),
         }
     }
 }

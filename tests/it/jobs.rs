@@ -245,7 +245,7 @@ struct Proxied {
     d: Deployment,
     proxy: Proxy,
     client: Arc<Client>,
-    _watch: FakeSentinel,
+    watch: FakeSentinel,
 }
 
 fn proxied(name: &str) -> Proxied {
@@ -253,7 +253,7 @@ fn proxied(name: &str) -> Proxied {
     let proxy = Proxy::start(&d.node("mymaster-0").addr());
     let watch = told(&proxy.addr(), &[]);
     let client = to_primary(&handle(&watch, &[]), &[]);
-    Proxied { d, proxy, client, _watch: watch }
+    Proxied { d, proxy, client, watch }
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn short_takes_hand_back_what_dead_workers_have_and_what_arrives_for_them_later(
 fn a_take_ends_though_no_job_is_ever_confirmed_and_a_stop_ends_one_that_hands_back() {
     let stage = proxied("jobs-ends");
     let node = stage.d.node("mymaster-0");
-    let client = to_primary(&handle(&stage._watch, &[]), &[("timeout.call", "100s")]);
+    let client = to_primary(&handle(&stage.watch, &[]), &[("timeout.call", "100s")]);
     let jobs = worker(&client, "q", "one", 60_000);
     nothing(&jobs);
     push(&client, "q", "a");
@@ -698,6 +698,49 @@ fn a_job_that_is_too_large_to_be_read_is_put_aside_and_stops_nobody() {
         node.cmd(&["LINDEX", "{q}:failed", "1"]).text().len()
     );
     assert!(counter(&client, "jobs_set_aside") == 3, "each once");
+}
+
+/// Jobs come all the same, and the reason why dead workers cannot be found is told where there is none.
+#[test]
+fn more_names_of_workers_than_a_client_reads_stop_no_job() {
+    let d = single("jobs-names");
+    let (client, node) = (to_primary(&sentinel_of(&d, &[("reply.max_bytes", "1024")]), &[]), d.primary_node(SERVICE));
+    (0..60).for_each(|n| assert!(node.cmd(&["SADD", "{q}:workers", &format!("{n:040}")]).int() == Some(1)));
+    push(&client, "q", "a");
+    let jobs = worker(&client, "q", "w", 60_000);
+    assert_eq!(taken(&jobs).payload(), b"a");
+    // A new handle looks at once.
+    let error = fails(Status::Limit, worker(&client, "q", "v", 60_000).take(Timeout::Ms(100)));
+    assert!(error.message().contains("the names of the workers"), "{error}");
+}
+
+/// What such a user lacks is found out where it is first needed, and older commands do it.
+#[test]
+fn a_user_without_the_newer_commands_works_with_the_older_ones() {
+    let stage = proxied("jobs-old-user");
+    let node = stage.d.node("mymaster-0");
+    assert!(node.cmd(&["ACL", "SETUSER", "default", "-lpos", "-lmove", "-blmove"]).is_ok());
+    let reads_less = handle(&stage.watch, &[("reply.max_bytes", "65536")]);
+    let (producer, client) = (&stage.client, to_primary(&reads_less, &[]));
+    // In its own list from the beginning, before it has taken anything.
+    let large = "x".repeat(100_000);
+    node.cmd(&["LPUSH", "{q}:processing:one", &large]);
+    push(producer, "q", "small");
+    let one = worker(&client, "q", "one", 60_000);
+    let job = taken(&one);
+    assert_eq!((job.payload(), node.cmd(&["LLEN", "{q}:failed"]).int()), (&b"small"[..], Some(1)));
+    one.give_back(&job.id(), Timeout::Default).expect("handed back");
+
+    // An acknowledgement whose answer is lost is looked up in the list.
+    let two = worker(producer, "q", "two", 60_000);
+    let job = taken(&two);
+    stage.proxy.trap("LREM", Trap::LoseReply);
+    done(&two, &job);
+    assert_eq!(stage.proxy.traps_left(), 0);
+    assert_eq!(node.cmd(&["LLEN", "{q}:processing:two"]).int(), Some(0));
+    let log = node.cmd(&["ACL", "LOG"]);
+    let refused: Vec<String> = log.items().iter().flat_map(Value::items).map(Value::text).collect();
+    assert!(["lpos", "lmove"].iter().all(|word| refused.iter().any(|text| text == word)), "asked for: {refused:?}");
 }
 
 /// Each job can be read, but not all of them in one answer.
