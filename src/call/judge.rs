@@ -227,7 +227,8 @@ fn judge_list(plan: &Plan<'_>, sent: Stretch, retry: &RetrySettings, reply: Repl
 
 /// Rule 11: a transaction is sent again as a whole, and only if the server has refused it for a reason that passes. Nothing of it ran
 /// then, not even a script.
-fn judge_atomic(plan: &Plan<'_>, retry: &RetrySettings, replies: &Reply) -> Verdict {
+/// Judges the replies to a transaction.
+pub(crate) fn judge_atomic(plan: &Plan<'_>, retry: &RetrySettings, replies: &Reply) -> Verdict {
     let txn = transaction::read(plan, replies);
     if let Txn::Ran(_) = txn {
         return match transaction::results(plan, replies) {

@@ -3,6 +3,8 @@
 //! Guarantees: what is no envelope is a plain payload, whole and unchanged. Leaves to others: when a job gets another mark (take,
 //! hand_back).
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result, Status, quoted};
 use crate::resp::{Reply, ReplyBuilder};
 use crate::sys::random;
@@ -14,10 +16,43 @@ const MOST_ID: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// As it stands in the list.
-    encoded: Vec<u8>,
+    encoded: Arc<Vec<u8>>,
+    head: Head,
+}
+
+/// What an envelope begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
     id_end: usize,
     payload_at: usize,
     redelivered: u32,
+}
+
+impl Head {
+    /// `None`: it is a plain payload.
+    fn of(encoded: &[u8]) -> Option<Self> {
+        let rest = encoded.strip_prefix(BEGIN)?;
+        let id_len = rest.iter().take(MOST_ID + 1).position(|byte| *byte == b':')?;
+        let digits = &rest[id_len + 1..];
+        let len = digits.iter().take(11).position(|byte| *byte == b':')?;
+        let number =
+            std::str::from_utf8(&digits[..len]).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+        let redelivered = number.parse().ok()?;
+        let id_end = BEGIN.len() + id_len;
+        is_id(&rest[..id_len]).then_some(Self { id_end, payload_at: id_end + len + 2, redelivered })
+    }
+
+    fn id<'a>(&self, encoded: &'a [u8]) -> &'a str {
+        std::str::from_utf8(&encoded[BEGIN.len()..self.id_end]).unwrap_or_default()
+    }
+}
+
+/// A copy of what a server sent, which may be large.
+pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory(bytes.len(), "a job"))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
 }
 
 impl Job {
@@ -41,39 +76,34 @@ impl Job {
         encoded.try_reserve_exact(len).map_err(|_| Error::no_memory(len, "a job"))?;
         encoded.extend_from_slice(head.as_bytes());
         encoded.extend_from_slice(payload);
-        Ok(Self { encoded, id_end: BEGIN.len() + id.len(), payload_at: head.len(), redelivered })
+        let head = Head { id_end: BEGIN.len() + id.len(), payload_at: head.len(), redelivered };
+        Ok(Self { encoded: Arc::new(encoded), head })
     }
 
     /// Reads an envelope; `None`: it is a plain payload.
-    pub fn read(encoded: &[u8]) -> Option<Self> {
-        let rest = encoded.strip_prefix(BEGIN)?;
-        let id_len = rest.iter().take(MOST_ID + 1).position(|byte| *byte == b':')?;
-        let digits = &rest[id_len + 1..];
-        let len = digits.iter().take(11).position(|byte| *byte == b':')?;
-        let number =
-            std::str::from_utf8(&digits[..len]).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
-        let redelivered = number.parse().ok()?;
-        let id_end = BEGIN.len() + id_len;
-        is_id(&rest[..id_len]).then(|| Self {
-            encoded: encoded.to_vec(),
-            id_end,
-            payload_at: id_end + len + 2,
-            redelivered,
-        })
+    pub fn read(encoded: &[u8]) -> Result<Option<Self>> {
+        let Some(head) = Head::of(encoded) else { return Ok(None) };
+        Ok(Some(Self { encoded: Arc::new(copy(encoded)?), head }))
     }
 
     /// What stands in a list, marked as handed out once more. A plain payload gets an id.
     pub fn marked(encoded: &[u8]) -> Result<Self> {
-        match Self::read(encoded) {
-            Some(job) => Self::new(Some(&job.id()), job.redelivered.saturating_add(1), job.payload()),
+        match Head::of(encoded) {
+            Some(head) => {
+                let mark = head.redelivered.saturating_add(1);
+                Self::new(Some(head.id(encoded)), mark, &encoded[head.payload_at..])
+            }
             None => Self::new(None, 1, encoded),
         }
     }
 
     /// What stands in a list, with this mark at least. A plain payload gets an id.
     pub fn marked_as(encoded: &[u8], redelivered: u32) -> Result<Self> {
-        match Self::read(encoded) {
-            Some(job) => Self::new(Some(&job.id()), redelivered.max(job.redelivered), job.payload()),
+        match Head::of(encoded) {
+            Some(head) => {
+                let mark = redelivered.max(head.redelivered);
+                Self::new(Some(head.id(encoded)), mark, &encoded[head.payload_at..])
+            }
             None => Self::new(None, redelivered, encoded),
         }
     }
@@ -81,8 +111,8 @@ impl Job {
     /// As a program gets it.
     pub fn shown(&self) -> Result<Reply> {
         let mut out = ReplyBuilder::new();
-        out.map().text("id").text(&self.id()).text("payload").bytes(self.payload());
-        out.text("redelivered").int(i64::from(self.redelivered)).end();
+        out.map().text("id").text(self.id()).text("payload").bytes(self.payload());
+        out.text("redelivered").int(i64::from(self.redelivered())).end();
         out.try_finish()
     }
 
@@ -92,19 +122,24 @@ impl Job {
     }
 
     /// Its identity.
-    pub fn id(&self) -> String {
-        String::from_utf8_lossy(&self.encoded[BEGIN.len()..self.id_end]).into_owned()
+    pub fn id(&self) -> &str {
+        self.head.id(&self.encoded)
     }
 
     /// What the producer gave.
     pub fn payload(&self) -> &[u8] {
-        &self.encoded[self.payload_at..]
+        &self.encoded[self.head.payload_at..]
     }
 
     /// How often it may have been handed out before.
     pub fn redelivered(&self) -> u32 {
-        self.redelivered
+        self.head.redelivered
     }
+}
+
+/// How often a job was handed out, as its text tells.
+pub fn mark_of(encoded: &[u8]) -> u32 {
+    Head::of(encoded).map_or(0, |head| head.redelivered)
 }
 
 fn is_id(id: &[u8]) -> bool {
@@ -119,8 +154,8 @@ mod tests {
     fn an_envelope_is_read_as_it_was_written() {
         for (id, payload) in [("a", &b""[..]), ("A-1_b.c", b"pay:load"), (&"x".repeat(64), b"\0\xff:")] {
             let job = Job::new(Some(id), 7, payload).unwrap();
-            assert_eq!((job.id().as_str(), job.redelivered(), job.payload()), (id, 7, payload));
-            assert_eq!(Job::read(job.encoded()), Some(job));
+            assert_eq!((job.id(), job.redelivered(), job.payload()), (id, 7, payload));
+            assert_eq!(Job::read(job.encoded()).unwrap(), Some(job));
         }
         assert_eq!(Job::new(Some("a"), 0, b"x").unwrap().encoded(), b"vigie1:a:0:x");
     }
@@ -131,10 +166,10 @@ mod tests {
         for plain in
             ["", "x", "vigie1:", "vigie1::0:x", "vigie1:a b:0:x", "vigie1:a:-1:x", "vigie1:a:+1:x", "vigie1:a::x"]
         {
-            assert_eq!(Job::read(plain.as_bytes()), None, "{plain}");
+            assert_eq!(Job::read(plain.as_bytes()).unwrap(), None, "{plain}");
         }
         for plain in ["vigie1:a:99999999999:x", "vigie1:a:4294967296:x", "vigie1:a:0", "vigie2:a:0:x", long.as_str()] {
-            assert_eq!(Job::read(plain.as_bytes()), None, "{plain}");
+            assert_eq!(Job::read(plain.as_bytes()).unwrap(), None, "{plain}");
         }
     }
 

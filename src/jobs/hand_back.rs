@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::envelope::Job;
+use super::envelope::{Job, copy};
 use super::keys::Keys;
 use super::ledger::{self, Leaving, Ledger};
 use super::take::{is_refused, is_too_large};
@@ -210,8 +210,8 @@ impl All {
             let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
             let last = seen.child(0, 3).unwrap_or(u32::MAX);
             let found = match *part {
-                Part::Whole => ledger::texts(seen, 3),
-                Part::One => seen.bytes(last).map(<[u8]>::to_vec).into_iter().collect(),
+                Part::Whole => ledger::texts(seen, 3)?,
+                Part::One => seen.bytes(last).map(copy).transpose()?.into_iter().collect(),
                 Part::Unread if seen.int(last) == Some(0) => Vec::new(),
                 // Only a lease that was held all the time says that nobody has changed the list since it was read.
                 Part::Unread if *unread_to == keys.failed && lease.is_none() => return Ok(Decision::Over(false)),

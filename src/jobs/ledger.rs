@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::envelope::Job;
+use super::envelope::{Job, copy, mark_of};
 use super::keys::Keys;
 use crate::error::{Error, Result, Status};
 use crate::resp::{Kind, Reply, encode};
@@ -180,22 +180,22 @@ impl Ledger {
         self.had_predecessor |= self.standing == Standing::New && was_known && is_first;
         self.renewed = Some(now);
         let list = match self.pages.is_some() {
-            true => self.paged(reply),
-            false => Some(texts(reply, 1 + RENEWAL)),
+            true => self.paged(reply)?,
+            false => Some(texts(reply, 1 + RENEWAL)?),
         };
         if let Some(list) = list {
             self.pages = None;
-            self.compare(list);
+            self.compare(list)?;
             self.standing = Standing::Sure;
         }
         Ok(())
     }
 
     /// Takes a page. The whole list, once it is known.
-    fn paged(&mut self, reply: &Reply) -> Option<Vec<Vec<u8>>> {
+    fn paged(&mut self, reply: &Reply) -> Result<Option<Vec<Vec<u8>>>> {
         let len = reply.child(0, RENEWAL).and_then(|node| reply.int(node));
         let text = reply.child(0, 1 + RENEWAL).and_then(|node| reply.bytes(node));
-        let pages = self.pages.as_mut()?;
+        let Some(pages) = &mut self.pages else { return Ok(None) };
         // Another length moves the places of the jobs, so that one could be missed.
         let is_other = pages.len.is_some_and(|known| Some(known) != len);
         let is_moved = pages.is_stuck && text.is_some() && text == pages.found.first().map(Vec::as_slice);
@@ -204,12 +204,12 @@ impl Ledger {
             Some(_) if is_moved => drop(pages.found.remove(0)),
             Some(text) => {
                 pages.len = len;
-                pages.found.push(text.to_vec());
+                pages.found.push(copy(text)?);
             }
             None => *pages = Pages { len, ..Pages::default() },
         }
         let is_whole = !pages.is_stuck && !is_other && pages.len == i64::try_from(pages.found.len()).ok();
-        is_whole.then(|| std::mem::take(&mut pages.found).into_iter().rev().collect())
+        Ok(is_whole.then(|| std::mem::take(&mut pages.found).into_iter().rev().collect()))
     }
 
     /// An answer was larger than this client reads: what comes next is read in smaller parts, until one job is too large by itself.
@@ -222,7 +222,7 @@ impl Ledger {
     }
 
     /// What stands in the list and not in hand is stranded; what is in hand and not there any more was acknowledged or handed back.
-    pub fn compare(&mut self, list: Vec<Vec<u8>>) {
+    pub fn compare(&mut self, list: Vec<Vec<u8>>) -> Result<()> {
         self.held.retain(|held| list.iter().any(|encoded| encoded == held.job.encoded()));
         self.given.retain(|(encoded, _)| list.contains(encoded));
         let mut held: Vec<&[u8]> = self.held.iter().map(|held| held.job.encoded()).collect();
@@ -238,9 +238,10 @@ impl Ledger {
             .collect();
         if self.standing == Standing::New {
             // The one that had this name before may have handed out each of them once more than its mark says.
-            let more = |encoded: &Vec<u8>| (encoded.clone(), mark_of(encoded).saturating_add(1));
-            self.given = self.stranded.iter().map(more).collect();
+            let more = |encoded: &Vec<u8>| Ok((copy(encoded)?, mark_of(encoded).saturating_add(1)));
+            self.given = self.stranded.iter().map(more).collect::<Result<_>>()?;
         }
+        Ok(())
     }
 
     /// The command that keeps the lease alive while other things are done.
@@ -400,11 +401,15 @@ impl Ledger {
         let given = self.given_of(encoded);
         let job = Job::marked_as(encoded, given.max(1))?;
         let is_other = |held: &Held| held.job.id() == job.id() && held.job.payload() != job.payload();
-        let job = match self.held.iter().any(is_other) {
+        let mut job = match self.held.iter().any(is_other) {
             true => Job::new(None, job.redelivered(), job.payload())?,
             false => job,
         };
-        self.given.push((job.encoded().to_vec(), given));
+        // A job that was pushed several times keeps its id; equal texts in hand could not be told apart.
+        while self.held.iter().any(|held| held.job == job) {
+            job = Job::marked(job.encoded())?;
+        }
+        self.given.push((copy(job.encoded())?, given));
         Ok(job)
     }
 
@@ -442,15 +447,14 @@ pub fn not_in_hand(name: &str, id: &str) -> Error {
     Error::new(Status::InvalidState, text)
 }
 
-/// How often a job was handed out, as its text tells.
-fn mark_of(encoded: &[u8]) -> u32 {
-    Job::read(encoded).map_or(0, |job| job.redelivered())
+/// The texts of an ARRAY among the replies of a list.
+pub fn texts(reply: &Reply, index: u32) -> Result<Vec<Vec<u8>>> {
+    texts_at(reply, index).map(copy).collect()
 }
 
-/// The texts of an ARRAY among the replies of a list.
-pub fn texts(reply: &Reply, index: u32) -> Vec<Vec<u8>> {
+fn texts_at(reply: &Reply, index: u32) -> impl Iterator<Item = &[u8]> {
     let node = reply.child(0, index).unwrap_or(u32::MAX);
-    reply.children(node).filter_map(|child| reply.bytes(child)).map(<[u8]>::to_vec).collect()
+    reply.children(node).filter_map(|child| reply.bytes(child))
 }
 
 /// The command that moves the oldest job of a list to another one.
@@ -473,7 +477,7 @@ pub fn ask_for(list: &mut Vec<u8>, processing: &[u8], job: &Job, reads_list: boo
 /// The answer to that question, among those of a list.
 pub fn stands_in(reply: &Reply, index: u32, job: &Job, reads_list: bool) -> bool {
     match reads_list {
-        true => texts(reply, index).iter().any(|encoded| encoded == job.encoded()),
+        true => texts_at(reply, index).any(|encoded| encoded == job.encoded()),
         false => reply.child(0, index).is_some_and(|node| reply.int(node).is_some()),
     }
 }

@@ -16,7 +16,7 @@ mod take;
 #[cfg(test)]
 mod take_tests;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,7 +58,9 @@ struct Worker {
     /// A take is under way.
     taking: AtomicBool,
     /// The latest take by submit.
-    submitted: Lock<Weak<Steps>>,
+    submitted: Lock<(u64, Weak<Steps>)>,
+    /// Counts the takes by submit, in their order.
+    takes: AtomicU64,
 }
 
 /// Pushes a job, with this id or a random one.
@@ -132,7 +134,8 @@ impl Jobs {
             stopped: Condvar::new(),
             call: CallHandle::default(),
             taking: AtomicBool::new(false),
-            submitted: Lock::new(Rank::JobsTake, Weak::new()),
+            submitted: Lock::new(Rank::JobsTake, (0, Weak::new())),
+            takes: AtomicU64::new(0),
         })))
     }
 
@@ -149,8 +152,16 @@ impl Jobs {
 
     /// As [`Jobs::take`], without waiting: the job arrives on the queue with this token.
     pub fn take_submit(&self, timeout: Timeout, queue: &Arc<Queue>, token: u64) -> Result<()> {
-        let steps = self.submit(Taking::begin(&self.0, timeout)?, queue, token)?;
-        *self.0.submitted.lock() = Arc::downgrade(&steps);
+        let taking = Taking::begin(&self.0, timeout)?;
+        // It has the turn: a later take counts later, even if this thread is held up below.
+        let turn = 1 + self.0.takes.fetch_add(1, Ordering::Relaxed);
+        let steps = self.submit(taking, queue, token)?;
+        {
+            let mut latest = self.0.submitted.lock();
+            if latest.0 < turn {
+                *latest = (turn, Arc::downgrade(&steps));
+            }
+        }
         // A stop in between has not seen it.
         if self.0.is_stopped() {
             steps.stop();
@@ -257,7 +268,7 @@ impl Worker {
         self.ledger.lock().is_stopped = true;
         self.stopped.notify_all();
         self.call.cancel();
-        let submitted = self.submitted.lock().upgrade();
+        let submitted = self.submitted.lock().1.upgrade();
         submitted.iter().for_each(Steps::stop);
     }
 

@@ -88,6 +88,8 @@ pub struct Taking {
     deadline: Deadline,
     last: Deadline,
     pause: Duration,
+    /// There was a pause since the last move.
+    was_idle: bool,
     /// Workers whose leases are over, and what is handed back of one of them.
     dead: Vec<Other>,
     burial: Option<All>,
@@ -113,6 +115,7 @@ impl Taking {
             deadline,
             last: later(deadline),
             pause: PAUSE,
+            was_idle: false,
             dead: Vec::new(),
             burial: None,
             unburied: None,
@@ -212,6 +215,13 @@ impl Taking {
         Ok(self.take.next(&mut ledger, Instant::now(), self.deadline.left()))
     }
 
+    /// A pause, longer each time until a move ends without one.
+    fn idle(&mut self) -> Next {
+        let pause = self.pause;
+        (self.pause, self.was_idle) = ((pause * 2).min(LONGEST_PAUSE), true);
+        Next::Pause(self.deadline.left_or(pause).max(PAUSE))
+    }
+
     fn failed(&mut self, error: Error) -> Next {
         if self.worker.is_stopped() {
             return Next::Over(Err(self.worker.cancelled()));
@@ -219,9 +229,7 @@ impl Taking {
         if !self.waits || self.deadline.is_over() {
             return Next::Over(Err(self.worker.explain(error)));
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        Next::Pause(self.deadline.left_or(pause))
+        self.idle()
     }
 }
 
@@ -266,12 +274,15 @@ impl Operation for Taking {
                 Next::Over(outcome.map_err(|error| self.worker.explain(error)))
             }
             Ok(Step::Failed(error)) => self.failed(error),
+            Ok(Step::Idle) => self.idle(),
             Ok(Step::Atomic(list)) => {
                 let timeout = if self.take.has_taken() { Timeout::Default } else { time(self.last) };
                 self.worker.call_within(list, CallFlags::ATOMIC, timeout)
             }
             Ok(Step::One(list, own)) => {
-                self.pause = PAUSE;
+                if !std::mem::take(&mut self.was_idle) {
+                    self.pause = PAUSE;
+                }
                 let timeout = own.map_or_else(|| time(self.last), |own| Timeout::Ms(own.as_millis() as u64));
                 self.worker.call_within(list, CallFlags::EACH, timeout)
             }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::envelope::Job;
+use super::envelope::{Job, copy};
 use super::ledger::{self, Ledger, RENEWAL, Standing};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Kind, Reply, encode};
@@ -31,6 +31,8 @@ pub enum Step {
     Unread,
     /// It may be tried again after a pause.
     Failed(Error),
+    /// The last answer has changed nothing, and came at once: what comes next waits for a pause.
+    Idle,
     Over(Result<Option<Job>>),
 }
 
@@ -45,6 +47,8 @@ pub struct Other {
 pub struct Take {
     phase: Phase,
     waits: bool,
+    /// When the move under way began that the server ends after this long.
+    waiting: Option<(Instant, Duration)>,
     /// The last answer said that the list is empty.
     is_empty: bool,
     /// Why the others could not be looked at, for a reason that lasts: told if there is no job.
@@ -69,7 +73,7 @@ enum Phase {
 impl Take {
     /// One that waits, or that takes what is there.
     pub fn new(waits: bool) -> Self {
-        Self { phase: Phase::Begin, waits, is_empty: false, blind: None }
+        Self { phase: Phase::Begin, waits, waiting: None, is_empty: false, blind: None }
     }
 
     /// Whether a job is in the processing list that is about to be handed out.
@@ -95,7 +99,7 @@ impl Take {
             phase @ (Phase::Wrapping(..) | Phase::Confirming(_)) => {
                 let list = sure(ledger, &phase);
                 self.phase = phase;
-                Step::Atomic(list)
+                list.map_or_else(|error| Step::Over(Err(error)), Step::Atomic)
             }
             Phase::Leases(others) => {
                 let list = leases(ledger, &others);
@@ -148,11 +152,11 @@ impl Take {
         }
         self.phase = Phase::Taking;
         ledger.move_begins();
-        self.taking(ledger, left)
+        self.taking(ledger, now, left)
     }
 
     /// The command that takes a job.
-    fn taking(&self, ledger: &Ledger, left: Option<Duration>) -> Step {
+    fn taking(&mut self, ledger: &Ledger, now: Instant, left: Option<Duration>) -> Step {
         let (ready, processing) = (&ledger.keys.ready[..], &ledger.keys.processing[..]);
         let whole = left.map_or(ledger.lease / 3, |left| left.min(ledger.lease / 3));
         let mut list = Vec::new();
@@ -163,6 +167,7 @@ impl Take {
             }
             return Step::One(list, None);
         }
+        self.waiting = Some((now, whole));
         let seconds = format!("{:.3}", whole.as_secs_f64());
         match ledger.has_old_commands {
             true => encode::command(&mut list, &[b"BRPOPLPUSH", ready, processing, seconds.as_bytes()]),
@@ -217,8 +222,9 @@ impl Take {
             Phase::Scanning => {
                 ledger.renewed(reply, 0, now)?;
                 ledger.looked(now, true);
-                let named = |at, is_gone| ledger::texts(reply, at).into_iter().map(move |name| Other { name, is_gone });
-                let mut others: Vec<Other> = named(RENEWAL, false).chain(named(RENEWAL + 1, true)).collect();
+                let (alive, gone) = (ledger::texts(reply, RENEWAL)?, ledger::texts(reply, RENEWAL + 1)?);
+                let named = |names: Vec<Vec<u8>>, is_gone| names.into_iter().map(move |name| Other { name, is_gone });
+                let mut others: Vec<Other> = named(alive, false).chain(named(gone, true)).collect();
                 others.retain(|other| other.name != ledger.keys.worker);
                 if !others.is_empty() {
                     self.phase = Phase::Leases(others);
@@ -246,15 +252,21 @@ impl Take {
                 let stands_there = reply.child(0, 0).and_then(|node| reply.bytes(node)) == Some(job.encoded());
                 self.made_sure(ledger, job, stands_there, reply, 1, now)?;
             }
-            Phase::Taking if reply.kind(0) == Kind::Null => self.is_empty = true,
+            Phase::Taking if reply.kind(0) == Kind::Null => {
+                self.is_empty = true;
+                // A proxy may answer what blocks at once.
+                if self.waiting.take().is_some_and(|(since, time)| now.saturating_duration_since(since) < time / 2) {
+                    self.phase = Phase::Told(Step::Idle);
+                }
+            }
             Phase::Taking => {
                 self.is_empty = false;
                 let encoded = reply.bytes(0).unwrap_or_default();
-                self.phase = match Job::read(encoded) {
+                self.phase = match Job::read(encoded)? {
                     Some(job) if !ledger.holds(&job) => Phase::Confirming(job),
                     // A producer has pushed it twice.
-                    Some(_) => Phase::Wrapping(encoded.to_vec(), ledger.marked(encoded)?),
-                    None => Phase::Wrapping(encoded.to_vec(), Job::new(None, 0, encoded)?),
+                    Some(_) => Phase::Wrapping(copy(encoded)?, ledger.marked(encoded)?),
+                    None => Phase::Wrapping(copy(encoded)?, Job::new(None, 0, encoded)?),
                 };
             }
             Phase::Renewing => ledger.renewed(reply, 0, now)?,
@@ -278,25 +290,28 @@ impl Take {
         match stands_there {
             true if is_worn_out => self.phase = Phase::Told(Step::SetAside(job)),
             true => self.phase = Phase::Told(Step::Over(Ok(Some(job)))),
-            false => ledger.doubt(),
+            false => {
+                ledger.doubt();
+                self.phase = Phase::Told(Step::Idle);
+            }
         }
         Ok(())
     }
 }
 
 /// The commands that make sure of a job, and renew the lease. LINSERT does nothing if what it looks for is gone.
-fn sure(ledger: &Ledger, phase: &Phase) -> Vec<u8> {
+fn sure(ledger: &Ledger, phase: &Phase) -> Result<Vec<u8>> {
     let processing = &ledger.keys.processing[..];
     let mut list = Vec::new();
     match phase {
         Phase::Wrapping(from, to) => {
-            encode::command(&mut list, &[b"LINSERT", processing, b"BEFORE", from, to.encoded()]);
-            encode::command(&mut list, &[b"LREM", processing, b"1", from]);
+            encode::try_command(&mut list, &[b"LINSERT", processing, b"BEFORE", from, to.encoded()])?;
+            encode::try_command(&mut list, &[b"LREM", processing, b"1", from])?;
         }
         _ => encode::command(&mut list, &[b"LINDEX", processing, b"0"]),
     }
     ledger.renewal(&mut list);
-    list
+    Ok(list)
 }
 
 /// The commands that ask who lives. The first one writes, so that a primary answers.

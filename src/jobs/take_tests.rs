@@ -208,7 +208,7 @@ impl World {
                 }
                 return true;
             }
-            Step::Failed(_) => return true,
+            Step::Failed(_) | Step::Idle => return true,
             Step::Unread => {
                 let keys = keys("w");
                 let lease = self.server.texts.get(&self.ledger.keys.lease).cloned();
@@ -278,7 +278,8 @@ impl World {
         }
         let is_remembered = seen.child(0, 2).and_then(|node| seen.int(node)) == Some(1);
         let moves =
-            hand_back::burial(&keys, worker, &answers::texts(&seen, 3), is_remembered, leaving, &Job::marked).unwrap();
+            hand_back::burial(&keys, worker, &answers::texts(&seen, 3).unwrap(), is_remembered, leaving, &Job::marked)
+                .unwrap();
         self.server.answer(&moves, true);
         self.durable = self.server.clone();
     }
@@ -561,10 +562,65 @@ fn another_job_with_an_id_in_hand_gets_an_id_of_its_own() {
     while world.step(Fate::Fine) {}
     assert_eq!(world.in_hand.len(), 2);
     let (first, second) = (world.in_hand[0].clone(), world.in_hand[1].clone());
-    assert_eq!((first.id().as_str(), first.payload(), second.payload()), ("a", &b"first"[..], &b"second"[..]));
+    assert_eq!((first.id(), first.payload(), second.payload()), ("a", &b"first"[..], &b"second"[..]));
     assert_ne!(second.id(), "a");
     assert_eq!(world.ledger.find("a").expect("in hand").job, first);
-    assert_eq!(world.ledger.find(&second.id()).expect("in hand").job, second);
+    assert_eq!(world.ledger.find(second.id()).expect("in hand").job, second);
+}
+
+#[test]
+fn a_job_that_was_pushed_three_times_is_in_hand_three_times() {
+    let mut world = World::new(0);
+    world.server.list(b"q").extend((0..3).map(|_| b"vigie1:a:0:same".to_vec()));
+    while world.step(Fate::Fine) {}
+    let texts: BTreeSet<&[u8]> = world.in_hand.iter().map(Job::encoded).collect();
+    assert_eq!((world.in_hand.len(), texts.len()), (3, 3), "each with a text of its own");
+    assert!(world.in_hand.iter().all(|job| job.id() == "a"));
+    for left in (0..3).rev() {
+        world.ack(true);
+        assert_eq!((world.ledger.find("a").is_ok(), world.server.list(&keys("w").processing).len()), (left > 0, left));
+    }
+    while world.step(Fate::Fine) {}
+    assert!(world.in_hand.is_empty(), "nothing is left");
+    assert!(world.server.list(&keys("w").processing).is_empty());
+}
+
+/// What comes next waits for a pause, so that an odd server costs no busy loop.
+#[test]
+fn an_answer_that_changes_nothing_is_followed_by_a_pause() {
+    let (mut server, mut ledger, mut now) = (Server::default(), ledger(), Instant::now());
+    let mut take = Take::new(true);
+    let mut idles_after = |waited: Duration, answer: &mut dyn FnMut(&[u8], bool) -> Reply| {
+        let mut has_moved = false;
+        loop {
+            match take.next(&mut ledger, now, Some(Duration::from_millis(1000))) {
+                Step::Atomic(list) => take.told(&mut ledger, now, Ok(answer(&list, true))),
+                Step::One(..) if has_moved => break false,
+                Step::One(list, _) => {
+                    has_moved = true;
+                    now += waited;
+                    take.told(&mut ledger, now, Ok(answer(&list, false)));
+                }
+                Step::Idle => break true,
+                _ => panic!("nothing else"),
+            }
+        }
+    };
+    assert!(idles_after(Duration::ZERO, &mut |list, is_list| server.answer(list, is_list)), "nil at once");
+    assert!(
+        !idles_after(Duration::from_millis(1000), &mut |list, is_list| server.answer(list, is_list)),
+        "nil in time"
+    );
+    // A move that brings a job which then is not in the list.
+    server.list(b"q").push_back(b"vigie1:a:0:x".to_vec());
+    let mut forgets = |list: &[u8], is_list: bool| {
+        let reply = server.answer(list, is_list);
+        if !is_list {
+            server.list(&keys("w").processing).clear();
+        }
+        reply
+    };
+    assert!(idles_after(Duration::from_millis(1000), &mut forgets), "never confirmed");
 }
 
 /// An error after an empty answer is what counts: nobody knows whether there is a job by then.

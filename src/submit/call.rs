@@ -13,7 +13,7 @@ use super::order::OrderClass;
 use super::pending::PendingQueue;
 use super::times::Times;
 use crate::call::durable::{self, Need};
-use crate::call::judge::{self, Verdict, judge};
+use crate::call::judge::{self, Verdict, judge, judge_atomic};
 use crate::call::{Attempt, Way, gate, is_logged_out};
 use crate::error::{Error, Result, Status};
 use crate::lane::{self, Completion, Failure, Outcome, Unit, transaction};
@@ -286,7 +286,7 @@ impl Call {
     fn transaction_ended_by(&self, reply: Reply, failover_seq: u64) -> std::result::Result<Reply, Reply> {
         let doubted = !self.profile.reads && self.router().context.service.failover_seq() != failover_seq;
         let Some(plan) = self.plan().ok().filter(|_| !doubted && !is_logged_out(&reply)) else { return Err(reply) };
-        match judge(&plan, Stretch::default(), self.flags, &self.router().context.settings().retry, Ok(reply.clone())) {
+        match judge_atomic(&plan, &self.router().context.settings().retry, &reply) {
             Verdict::Done { reply, demotion: None } => Ok(reply),
             _ => Err(reply),
         }

@@ -159,7 +159,7 @@ fn equal_payloads_of_others_are_all_done_once_each() {
     let jobs = worker(&client, "q", "one", 60_000);
     ok(&client, "LPUSH q same same same vigie1:twice:0:x vigie1:twice:0:x");
     let all: Vec<Job> = (0..5).map(|_| taken(&jobs)).collect();
-    let ids: BTreeSet<String> = all.iter().map(Job::id).collect();
+    let ids: BTreeSet<&str> = all.iter().map(Job::id).collect();
     assert_eq!(all.iter().filter(|job| payload(job) == "same" && job.redelivered() == 0).count(), 3);
     assert_eq!(ids.len(), 4, "each plain payload has an id of its own");
     assert_eq!(all.iter().map(Job::redelivered).collect::<Vec<_>>(), [0, 0, 0, 0, 1], "pushed twice: marked");
