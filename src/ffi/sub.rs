@@ -78,7 +78,9 @@ pub unsafe extern "C" fn vigie_sub_for(
 /// subscribed to again on a new connection is not answered again. A name that the server refuses (NOPERM, or SSUBSCRIBE
 /// before Redis 7) is such an event with an error, and is asked for again with the next connection. With a timeout the
 /// function waits until all names are answered, and fails if one of them is refused. It does not drain: the answers are
-/// in the queue when it returns. To end what no server has confirmed takes no answer, and gives none.
+/// in the queue when it returns. To end what no server has confirmed takes no answer, and gives none. The thread that drains
+/// the queue gives no timeout: with sub.overflow=disconnect a full buffer has no connection until it is drained, so that no
+/// answer comes meanwhile.
 ///
 /// Lengths: argc, argv and argvlen as for vigie_cmd_exec(); VIGIE_CMD() makes them. timeout_ms is in milliseconds.
 /// VIGIE_TIMEOUT_DEFAULT: the option timeout.call. VIGIE_TIMEOUT_NONE: no limit. Any other value <= 0: the command is

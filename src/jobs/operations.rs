@@ -397,7 +397,7 @@ impl Acking {
         // A lease that was over in between, and a close, give what is in hand to others.
         match ledger.own_lease(reply, 0)? && ledger.partings == self.partings {
             true => Ok(true),
-            false => Err(ledger::not_in_hand(&ledger.keys.name(), &self.job.id()).with_flags(flags::MAYBE_EXECUTED)),
+            false => Err(ledger::not_in_hand(&ledger.keys.name(), self.job.id()).with_flags(flags::MAYBE_EXECUTED)),
         }
     }
 
@@ -406,7 +406,7 @@ impl Acking {
         let mut ledger = self.worker.ledger.lock();
         ledger.forget(&self.job);
         if reply.int(0) == Some(0) {
-            return Next::Over(Err(ledger::not_in_hand(&ledger.keys.name(), &self.job.id())));
+            return Next::Over(Err(ledger::not_in_hand(&ledger.keys.name(), self.job.id())));
         }
         self.worker.client.count(Deed::JobAcknowledged, 1);
         Next::Over(done.map(|()| None))
@@ -419,7 +419,7 @@ impl Acking {
         }
         if error.has(flags::MAYBE_EXECUTED) {
             self.is_doubtful = true;
-            if let Ok(held) = self.worker.ledger.lock().find(&self.job.id()) {
+            if let Ok(held) = self.worker.ledger.lock().find(self.job.id()) {
                 held.is_doubtful = true;
             }
             if !self.patience.deadline.is_over() {
@@ -479,7 +479,7 @@ impl Returning {
             }
             Ok(_) => {
                 let name = self.worker.ledger.lock().keys.name();
-                Next::Over(Err(ledger::not_in_hand(&name, &self.job.id())))
+                Next::Over(Err(ledger::not_in_hand(&name, self.job.id())))
             }
             Err(error) => {
                 self.was_doubtful |= error.has(flags::MAYBE_EXECUTED);
