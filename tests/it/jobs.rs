@@ -54,7 +54,7 @@ fn nothing(jobs: &Jobs) {
 
 #[track_caller]
 fn done(jobs: &Jobs, job: &Job) {
-    jobs.ack(&job.id(), Timeout::Default).expect("acknowledged");
+    jobs.ack(job.id(), Timeout::Default).expect("acknowledged");
 }
 
 fn payload(job: &Job) -> String {
@@ -87,12 +87,12 @@ fn what_is_handed_back_to_too_few_replicas_is_told_and_stands() {
     replica.stop();
     let lists = ["q", "{q}:processing:one"];
     let lengths = || lists.map(|key| d.primary_node(SERVICE).cmd(&["LLEN", key]).int());
-    few(one.give_back(&first.id(), Timeout::Ms(400)));
+    few(one.give_back(first.id(), Timeout::Ms(400)));
     assert_eq!(lengths(), [Some(1), Some(1)], "moved once");
-    fails(Status::InvalidState, one.give_back(&first.id(), Timeout::Ms(400)));
+    fails(Status::InvalidState, one.give_back(first.id(), Timeout::Ms(400)));
     few(one.close(Timeout::Ms(400)));
     assert_eq!((lengths(), counted(&client)[3]), ([Some(2), Some(0)], 2));
-    fails(Status::InvalidState, one.ack(&second.id(), Timeout::Ms(400)));
+    fails(Status::InvalidState, one.ack(second.id(), Timeout::Ms(400)));
     replica.cont();
     eventually("the replica is there again", SOON, || client_takes(&client, "two"));
 }
@@ -101,7 +101,7 @@ fn what_is_handed_back_to_too_few_replicas_is_told_and_stands() {
 fn client_takes(client: &Arc<Client>, name: &str) -> bool {
     let own = worker(client, "q", name, 60_000);
     let job = own.take(Timeout::Ms(1000)).ok().flatten();
-    job.is_some_and(|job| own.ack(&job.id(), Timeout::Ms(1000)).is_ok())
+    job.is_some_and(|job| own.ack(job.id(), Timeout::Ms(1000)).is_ok())
 }
 
 #[test]
@@ -115,14 +115,14 @@ fn row_101_what_is_done_is_gone_and_what_is_not_done_comes_again_with_a_mark() {
     let a = taken(&first);
     assert_eq!((shown(&a), a.id().len()), (("a".into(), 0), 32), "in the order in which they were pushed");
     done(&first, &a);
-    let again = fails(Status::InvalidState, first.ack(&a.id(), Timeout::Default));
+    let again = fails(Status::InvalidState, first.ack(a.id(), Timeout::Default));
     assert!(again.message().contains("not in this worker's hand"), "{again}");
     let (b, c) = (taken(&first), taken(&first));
     nothing(&first);
 
     // Given back: behind the others, and marked.
     push(&client, "q", "d");
-    first.give_back(&b.id(), Timeout::Default).expect("given back");
+    first.give_back(b.id(), Timeout::Default).expect("given back");
     let (d_job, b_again) = (taken(&first), taken(&first));
     assert_eq!((shown(&d_job), shown(&b_again), b_again.id()), (("d".into(), 0), ("b".into(), 1), b.id()));
     done(&first, &d_job);
@@ -185,9 +185,9 @@ fn a_worker_whose_lease_is_over_loses_its_jobs_to_others_and_is_told() {
     }
     let got: Vec<_> = (0..3).map(|_| taken(&lives)).collect();
     assert_eq!(got.iter().map(shown).collect::<Vec<_>>(), [("a".into(), 1), ("b".into(), 1), ("plain".into(), 1)]);
-    let lost = fails(Status::InvalidState, dies.ack(&a.id(), Timeout::Default));
+    let lost = fails(Status::InvalidState, dies.ack(a.id(), Timeout::Default));
     assert!(lost.message().contains("lease was over"), "{lost}");
-    fails(Status::InvalidState, dies.give_back(&plain.id(), Timeout::Default));
+    fails(Status::InvalidState, dies.give_back(plain.id(), Timeout::Default));
     fails(Status::InvalidState, dies.renew(Timeout::Default));
     // It goes on, with nothing in hand.
     push(&client, "q", "c");
@@ -310,7 +310,7 @@ fn lost_answers_lose_no_job_and_do_none_twice() {
         pushed("vigie1:d:0:d");
         let job = taken(&jobs);
         stage.proxy.trap("LPUSH", trap);
-        jobs.give_back(&job.id(), Timeout::Default).expect("given back");
+        jobs.give_back(job.id(), Timeout::Default).expect("given back");
         assert_eq!((node.cmd(&["LRANGE", "q", "0", "-1"]).items().len(), stage.proxy.traps_left()), (1, 0), "{trap:?}");
         let job = taken(&jobs);
         assert_eq!(shown(&job), ("d".into(), 1));
@@ -465,8 +465,8 @@ fn what_is_wrong_is_told_and_not_tried_again() {
     let jobs = worker(&client, "q", "one", 60_000);
     push(&client, "q", "a");
     let job = taken(&jobs);
-    fails(Status::Timeout, jobs.ack(&job.id(), NOW));
-    fails(Status::Timeout, jobs.give_back(&job.id(), NOW));
+    fails(Status::Timeout, jobs.ack(job.id(), NOW));
+    fails(Status::Timeout, jobs.give_back(job.id(), NOW));
     fails(Status::Timeout, jobs.renew(NOW));
     assert_eq!(number(&client, "LLEN {q}:processing:one"), 1);
     done(&jobs, &job);
@@ -482,7 +482,7 @@ fn work(jobs: &Jobs, over: &AtomicBool) -> Result<Deliveries> {
             Ok(Some(job)) => {
                 seen.entry(payload(&job)).or_default().push(job.redelivered());
                 // An error leaves it in hand, or elsewhere: it comes again.
-                drop(jobs.ack(&job.id(), Timeout::Default));
+                drop(jobs.ack(job.id(), Timeout::Default));
             }
             Ok(None) if over.load(Ordering::Acquire) => return Ok(seen),
             Ok(None) => {}
@@ -679,7 +679,7 @@ fn a_job_that_is_too_large_to_be_read_is_put_aside_and_stops_nobody() {
     let second = taken(&one);
     assert_eq!((second.payload(), failed()), (&b"second"[..], Some(2)));
     for job in [small, second] {
-        one.ack(&job.id(), Timeout::Default).expect("acknowledged");
+        one.ack(job.id(), Timeout::Default).expect("acknowledged");
     }
     // One that dies with it in hand, because it could read it.
     let dies = worker(&producer, "q", "dies", 200);
@@ -729,7 +729,7 @@ fn a_user_without_the_newer_commands_works_with_the_older_ones() {
     let one = worker(&client, "q", "one", 60_000);
     let job = taken(&one);
     assert_eq!((job.payload(), node.cmd(&["LLEN", "{q}:failed"]).int()), (&b"small"[..], Some(1)));
-    one.give_back(&job.id(), Timeout::Default).expect("handed back");
+    one.give_back(job.id(), Timeout::Default).expect("handed back");
 
     // An acknowledgement whose answer is lost is looked up in the list.
     let two = worker(producer, "q", "two", 60_000);
@@ -772,8 +772,8 @@ fn a_workers_list_that_is_too_large_for_one_answer_is_read_and_handed_back_job_b
     let got = all(&other);
     assert!(told(&got) == payloads && got.iter().all(|job| job.redelivered() == 3), "{:?}", got[0].redelivered());
     // An acknowledgement and a return ask about one job, whatever the size of the list.
-    other.ack(&got[0].id(), Timeout::Default).expect("acknowledged");
-    other.give_back(&got[1].id(), Timeout::Default).expect("handed back");
+    other.ack(got[0].id(), Timeout::Default).expect("acknowledged");
+    other.give_back(got[1].id(), Timeout::Default).expect("handed back");
     assert_eq!((len("q"), len("{q}:processing:other")), (Some(1), Some(2)));
 }
 

@@ -136,10 +136,10 @@ fn the_users_of_the_page_are_refused_nothing() {
     let use_jobs = || {
         jobs::push(&producer, "mail", None, b"job", in_time).expect("pushed");
         let job = worker.take(in_time).expect("a take").expect("a job");
-        worker.give_back(&job.id(), in_time).expect("given back");
+        worker.give_back(job.id(), in_time).expect("given back");
         let again = worker.take(in_time).expect("a take").expect("the job again");
         worker.renew(in_time).expect("renewed");
-        worker.ack(&again.id(), in_time).expect("acknowledged");
+        worker.ack(again.id(), in_time).expect("acknowledged");
     };
     // Once before the failover, once after it.
     let use_all = |round: i64| {
