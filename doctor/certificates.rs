@@ -163,7 +163,7 @@ fn moment(der: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// Days from 1970 to a date. Years begin in March here, so that the day that some years have more is their last.
-fn days_to(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_to(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468

@@ -1,8 +1,14 @@
 //! What was found: each thing with how bad it is, what it means, and what to change; written for people or as JSON.
 
+use vigie::error::{clean, clean_line};
 use vigie::resp::{Reply, ReplyBuilder};
 
 use super::terminal;
+
+/// So many characters of one text of a server are shown.
+const SAID: usize = 300;
+/// So many characters of one line are shown.
+pub const LINE: usize = 2000;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +66,7 @@ impl Report {
         means: &'static str,
         change: &'static str,
     ) {
-        let service = self.service.clone();
+        let (service, what) = (self.service.clone(), cut(&what, LINE));
         self.findings.push(Finding { severity, code, service, what, means, change });
     }
 
@@ -134,7 +140,8 @@ fn counted(count: usize, word: &str) -> String {
 /// The JSON object of a run that could not look.
 pub fn failure(why: &str) -> String {
     let mut out = ReplyBuilder::new();
-    out.map().text("version").text(env!("CARGO_PKG_VERSION")).text("status").int(3).text("error").text(why).end();
+    let why = cut(why, LINE);
+    out.map().text("version").text(env!("CARGO_PKG_VERSION")).text("status").int(3).text("error").text(&why).end();
     json(&out.finish())
 }
 
@@ -149,5 +156,23 @@ pub fn text_of(reply: &Reply, id: u32) -> String {
     match reply.bytes(id) {
         Some(text) => String::from_utf8_lossy(text).into_owned(),
         None => reply.int(id).map(|value| value.to_string()).unwrap_or_default(),
+    }
+}
+
+/// A text of a server as it is shown: without secrets, and cut where nobody would read on.
+pub fn said(text: &str) -> String {
+    cut(&clean(text), SAID)
+}
+
+/// The line of a server's error as it is shown.
+pub fn said_line(line: &[u8]) -> String {
+    cut(&clean_line(line), SAID)
+}
+
+/// The beginning of a text that is longer than this many characters.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}[...]", &text[..end]),
+        None => text.to_owned(),
     }
 }

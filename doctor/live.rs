@@ -3,15 +3,16 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vigie::error::{Error, Result, Status};
 use vigie::queue::{Event, Queue, kind};
-use vigie::resp::{Kind, Reply};
+use vigie::resp::{Kind, Reply, ReplyBuilder};
 use vigie::time::Deadline;
 use vigie::topology::{Sentinel, To};
 
-use super::finding::{self, text_of};
+use super::certificates::days_to;
+use super::finding::{self, LINE, cut, said, text_of};
 use super::nodes::follows;
 use super::sentinels::{field, maps};
 use super::{Wanted, terminal};
@@ -27,7 +28,8 @@ const ASKED_EVERY: Duration = Duration::from_millis(200);
 /// The lines of the log, as they come.
 struct Timeline<'a> {
     queue: Arc<Queue>,
-    begun: Instant,
+    /// In microseconds since 1970, by the clock of the lines.
+    begun: i64,
     wanted: &'a Wanted,
     /// The exit status, once nothing can be printed any more.
     mute: Cell<Option<u8>>,
@@ -36,11 +38,12 @@ struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     fn of(sentinel: &Arc<Sentinel>, services: &[String], wanted: &'a Wanted) -> Result<Self> {
         let queue = Queue::create(ROOM)?;
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as i64);
         sentinel.watch(kind::LOG, &queue, 0)?;
         for service in services {
             sentinel.refresh(Some(service), wanted.deadline())?;
         }
-        Ok(Self { queue, begun: Instant::now(), wanted, mute: Cell::new(None) })
+        Ok(Self { queue, begun, wanted, mute: Cell::new(None) })
     }
 
     /// Prints what comes until then, or until a line is the last one. True: it was.
@@ -71,9 +74,10 @@ impl<'a> Timeline<'a> {
 
     fn show(&self, line: &Reply) {
         let text = match self.wanted.json {
-            true => finding::json(line),
+            true => finding::json(&shortened(line)),
             false => {
-                let (after, time) = (self.begun.elapsed().as_secs_f64(), field(line, 0, "time"));
+                let time = field(line, 0, "time");
+                let after = moment(&time).map_or(0, |moment| (moment - self.begun).max(0)) as f64 / 1e6;
                 terminal::line(&format!("{after:>9.3}s  {time}  {}", sentence(line)))
             }
         };
@@ -82,6 +86,28 @@ impl<'a> Timeline<'a> {
             self.mute.set(printed.is_err().then(|| terminal::status(printed, 0)));
         }
     }
+}
+
+/// A line's time in microseconds since 1970 (`2026-11-29T22:49:02.287736Z`); `None` if it is of another form.
+fn moment(time: &str) -> Option<i64> {
+    let digits: Vec<i64> =
+        time.strip_suffix('Z')?.split(['-', 'T', ':', '.']).map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [year, month, day, hour, minute, second, micros] = digits[..] else { return None };
+    let seconds = ((days_to(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    Some(seconds * 1_000_000 + micros)
+}
+
+/// The same line with texts that somebody reads to their end.
+fn shortened(line: &Reply) -> Reply {
+    let mut out = ReplyBuilder::new();
+    out.map();
+    for id in line.children(0) {
+        match line.kind(id) {
+            Kind::String => _ = out.text(&cut(&text_of(line, id), LINE)),
+            _ => _ = out.part(line, id),
+        }
+    }
+    out.end().finish()
 }
 
 /// The message, and behind it what is known beside it.
@@ -103,7 +129,7 @@ fn value(line: &Reply, id: u32) -> String {
     match line.kind(id) {
         Kind::Bool => if line.int(id) == Some(1) { "yes" } else { "no" }.to_owned(),
         _ => {
-            let text = text_of(line, id);
+            let text = cut(&text_of(line, id), LINE);
             let is_plain = !text.is_empty() && !text.contains(|one: char| one.is_whitespace() || one == '"');
             if is_plain { text } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
         }
@@ -113,7 +139,8 @@ fn value(line: &Reply, id: u32) -> String {
 /// Prints what happens, until the time is over or the program is ended.
 pub fn watch(sentinel: &Arc<Sentinel>, services: &[String], wanted: &Wanted) -> Result<u8> {
     let timeline = Timeline::of(sentinel, services, wanted)?;
-    terminal::tell(&format!("watching {}", services.join(", ")));
+    let names: Vec<String> = services.iter().map(|service| said(service)).collect();
+    terminal::tell(&format!("watching {}", cut(&names.join(", "), LINE)));
     let until = wanted.span.map_or_else(Deadline::never, Deadline::after);
     timeline.print(until, &|_| timeline.mute.get().is_some());
     Ok(timeline.mute.get().unwrap_or(0))

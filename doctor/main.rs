@@ -7,6 +7,9 @@ mod certificates;
 mod finding;
 mod live;
 mod nodes;
+mod primary;
+mod reach;
+mod replicas;
 mod sentinels;
 mod terminal;
 mod writes;
@@ -88,7 +91,7 @@ fn answer(arguments: &[OsString]) -> u8 {
     });
     done.unwrap_or_else(|why| {
         let told = if has("--json") { terminal::print(&(finding::failure(&why) + "\n")) } else { Ok(()) };
-        terminal::tell(&format!("vigie-doctor cannot look: {why}"));
+        terminal::tell(&format!("vigie-doctor cannot look: {}", finding::cut(&why, finding::LINE)));
         terminal::status(told, terminal::COULD_NOT)
     })
 }
@@ -157,7 +160,9 @@ fn run(wanted: &Wanted) -> Result<u8> {
         config.set("log.level", "info")?;
     }
     let settings = config.settings()?;
-    let sentinel = Sentinel::create(settings.clone(), Some(wanted.deadline()))?;
+    // A primary that the configuration gives is looked at, whatever it says: there is nobody else to ask.
+    let looks_at_one = settings.fixed.primary.is_some() && !wanted.watch && !wanted.failover;
+    let sentinel = Sentinel::create(settings.clone(), (!looks_at_one).then(|| wanted.deadline()))?;
     if wanted.failover {
         let service = settings.service.as_deref().ok_or_else(|| {
             Error::new(
@@ -199,19 +204,23 @@ fn look(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Resul
     }
     let mut addrs: BTreeSet<String> = settings.sentinel.addrs.iter().map(ToString::to_string).collect();
     for service in services {
-        service.clone_into(&mut report.service);
+        report.service = if settings.service.is_some() { service.clone() } else { finding::said(&service) };
         // The topology tells of a failure as well, with the words of each Sentinel.
         let failed = sentinel.refresh(Some(&service), wanted.deadline()).err();
         let topology = sentinel.topology(Some(&service))?;
         addrs.extend(
             sentinels::maps(&topology, "sentinels").into_iter().map(|row| sentinels::field(&topology, row, "addr")),
         );
-        if !settings.sentinel.addrs.is_empty() && !sentinels::look(sentinel, &topology, wanted, &mut report) {
+        if !settings.sentinel.addrs.is_empty() && !sentinels::look(sentinel, &service, &topology, wanted, &mut report) {
             continue;
         }
         // Of Sentinels that name several nothing is said of one.
         let is_split = !sentinels::field(&topology, 0, "split_view").is_empty();
-        let announced = || if is_split { None } else { sentinels::announced(sentinel, &service, wanted) };
+        let announced = || match &settings.fixed.primary {
+            None if is_split => None,
+            None => sentinels::announced(sentinel, &service, wanted),
+            given => given.clone(),
+        };
         let failed = failed.map(|error| nodes::Undiscovered { error, announced: announced() });
         nodes::look(settings, &topology, failed.as_ref(), wanted, &mut report);
     }

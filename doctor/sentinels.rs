@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vigie::config::{DATA_PORT, Endpoint};
-use vigie::error::clean_line;
+use vigie::error::clean;
 use vigie::resp::{Kind, Reply};
 use vigie::topology::{Sentinel, To};
 
 use super::Wanted;
-use super::finding::{Report, Severity, text_of};
+use super::finding::{Report, Severity, cut, said, said_line, text_of};
 use Severity::{Fault, Note, Warning};
 
 /// The replies of all Sentinels to one question, by address; an error as its line.
@@ -22,7 +22,7 @@ fn ask_all(sentinel: &Arc<Sentinel>, words: &[&str], wanted: &Wanted) -> Answers
     let Some(all) = asked.map_or_else(|error| error.reply().cloned(), Some) else { return Answers::new() };
     let ids: Vec<u32> = all.children(0).collect();
     let answer = |id: u32| match all.error_line(id) {
-        Some(line) => Err(clean_line(line)),
+        Some(line) => Err(said_line(line)),
         None => Ok(all.subtree(id)),
     };
     ids.chunks_exact(2).map(|pair| (text_of(&all, pair[0]), answer(pair[1]))).collect()
@@ -49,9 +49,8 @@ pub fn announced(sentinel: &Arc<Sentinel>, service: &str, wanted: &Wanted) -> Op
 }
 
 /// Looks at the Sentinels of a service; false: none of them knows it, and there is nothing else to say.
-pub fn look(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report: &mut Report) -> bool {
-    let service = report.service.clone();
-    let found = States::of(sentinel, topology, wanted, &service);
+pub fn look(sentinel: &Arc<Sentinel>, service: &str, topology: &Reply, wanted: &Wanted, report: &mut Report) -> bool {
+    let found = States::of(sentinel, topology, wanted, service);
     if found.is_unknown_to_all() {
         report.add(
             Fault,
@@ -65,14 +64,14 @@ pub fn look(sentinel: &Arc<Sentinel>, topology: &Reply, wanted: &Wanted, report:
     found.tell(report);
     permissions(topology, report);
     two_names(sentinel, topology, wanted, report);
-    let mixes = views(topology, || are_strangers(sentinel, &service, wanted), report);
-    let mut masters = ask_all(sentinel, &["MASTER", &service], wanted);
+    let mixes = views(topology, || are_strangers(sentinel, service, wanted), report);
+    let mut masters = ask_all(sentinel, &["MASTER", service], wanted);
     masters.retain(|at, _| !found.is_stranger(at));
     if !mixes {
         settings(&masters, report);
     }
     peers(&masters, report);
-    quorum(&ask_all(sentinel, &["CKQUORUM", &service], wanted), masters.len(), report);
+    quorum(&ask_all(sentinel, &["CKQUORUM", service], wanted), masters.len(), report);
     programs(&ask_all(sentinel, &["INFO"], wanted), report);
     true
 }
@@ -239,8 +238,9 @@ fn views(topology: &Reply, are_strangers: impl Fn() -> bool, report: &mut Report
 fn settings(masters: &Answers, report: &mut Report) {
     let known: Vec<(&String, &Reply)> = masters.iter().filter_map(|(at, one)| Some((at, one.as_ref().ok()?))).collect();
     for key in ["quorum", "down-after-milliseconds", "failover-timeout", "parallel-syncs"] {
-        let values: Vec<String> = known.iter().map(|(at, one)| format!("{} at {at}", field(one, 0, key))).collect();
-        let distinct: BTreeSet<String> = known.iter().map(|(_, one)| field(one, 0, key)).collect();
+        let value = |one: &Reply| said(&field(one, 0, key));
+        let values: Vec<String> = known.iter().map(|(at, one)| format!("{} at {at}", value(one))).collect();
+        let distinct: BTreeSet<String> = known.iter().map(|(_, one)| value(one)).collect();
         if distinct.len() > 1 {
             report.add(
                 Warning,
@@ -304,10 +304,14 @@ fn peers(masters: &Answers, report: &mut Report) {
 
 fn quorum(answers: &Answers, sentinels: usize, report: &mut Report) {
     let mut usable = 0;
+    let mut reaching: Vec<&str> = Vec::new();
     let mut lacking: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (at, answer) in answers {
         match answer {
-            Ok(told) => usable = usable.max(told.find(0, b"usable").and_then(|id| told.int(id)).unwrap_or(0)),
+            Ok(told) => {
+                usable = usable.max(told.find(0, b"usable").and_then(|id| told.int(id)).unwrap_or(0));
+                reaching.push(at);
+            }
             Err(line) if line.starts_with("NOQUORUM") => lacking.entry(line).or_default().push(at),
             Err(line) if line.starts_with("NOPERM") => report.add(
                 Note,
@@ -319,6 +323,11 @@ fn quorum(answers: &Answers, sentinels: usize, report: &mut Report) {
             Err(_) => {}
         }
     }
+    // Where they contradict each other, whose word it is.
+    let whose = match lacking.is_empty() {
+        true => String::new(),
+        false => format!(", says the Sentinel {}", reaching.join(", ")),
+    };
     for (line, at) in lacking {
         report.add(
             Fault,
@@ -329,7 +338,7 @@ fn quorum(answers: &Answers, sentinels: usize, report: &mut Report) {
         );
     }
     if usable > 0 {
-        report.ok("quorum", format!("{usable} usable Sentinels, and a quorum can be reached"));
+        report.ok("quorum", format!("{usable} usable Sentinels, and a quorum can be reached{whose}"));
     }
     let change = "Run three or more, on hosts that fail apart from each other.";
     match sentinels {
@@ -357,7 +366,7 @@ fn programs(infos: &Answers, report: &mut Report) {
     let mut versions: BTreeSet<String> = BTreeSet::new();
     for (at, info) in infos.iter().filter_map(|(at, info)| Some((at, info.as_ref().ok()?))) {
         if field(info, 0, "sentinel_tilt") == "1" {
-            let since = field(info, 0, "sentinel_tilt_since_seconds");
+            let since = said(&field(info, 0, "sentinel_tilt_since_seconds"));
             let since = if since.is_empty() { String::new() } else { format!(", for {since} s") };
             report.add(
                 Warning,
@@ -379,8 +388,7 @@ const VERSION_SHOWN: usize = 32;
 pub fn version(info: &Reply) -> Option<String> {
     let of = |key: &str, name: &str| {
         let text = field(info, 0, key);
-        let shown = || clean_line(text.chars().take(VERSION_SHOWN).collect::<String>().as_bytes());
-        (!text.is_empty()).then(|| format!("{name} {}", shown()))
+        (!text.is_empty()).then(|| format!("{name} {}", cut(&clean(&text), VERSION_SHOWN)))
     };
     of("valkey_version", "Valkey").or_else(|| of("redis_version", "Redis")).filter(|_| info.kind(0) == Kind::Map)
 }

@@ -5,46 +5,64 @@
 
 use vigie::config::{Replicas, WriteSettings};
 use vigie::net::Conn;
-use vigie::resp::Reply;
 
 use super::Wanted;
-use super::finding::{Report, Severity};
-use super::nodes::{Node, ask, shown};
-use super::sentinels::field;
-use Severity::Fault;
+use super::finding::{Report, Severity, said};
+use super::nodes::{Node, shown};
+use super::primary::{Account, KEYS};
+use super::reach::{ask, unanswered};
+use Severity::{Fault, Note};
 
 /// A write without effect: nothing is put at the beginning of a key that need not exist.
 const NO_EFFECT: [&str; 4] = ["SETRANGE", "vigie-doctor", "0", ""];
 
 /// Looks whether the primary takes writes.
-pub fn taken(conn: &mut Conn, node: &Node, wanted: &Wanted, report: &mut Report) {
-    let mut get = |words: &[&str]| ask(conn, words, wanted).ok();
-    let info = get(&["INFO"]);
-    let mut config = |key| get(&["CONFIG", "GET", key]).map(|reply| field(&reply, 0, key)).unwrap_or_default();
-    let (min, stops) = (config("min-replicas-to-write"), config("stop-writes-on-bgsave-error"));
-    let saves = !config("save").is_empty();
-    let by_numbers = info.as_ref().and_then(|info| by_numbers(info, &min, stops == "yes" && saves));
+pub fn taken(conn: &mut Conn, node: &Node, account: &Account, wanted: &Wanted, report: &mut Report) {
     let tried = ask(conn, &NO_EFFECT, wanted);
     let told = tried.as_ref().err().filter(|line| change_of(line).is_some()).cloned();
-    let Some(line) = told.or(by_numbers) else {
-        let but = if tried.is_ok() {
-            ""
-        } else {
-            ", by what INFO and CONFIG tell: the user may not run SETRANGE vigie-doctor"
-        };
-        return report.ok("writes", format!("{} takes writes{but}", shown(node)));
-    };
-    let good = info.map(|info| field(&info, 0, GOOD)).filter(|good| !good.is_empty());
-    let numbers = match good.filter(|_| line.starts_with("NOREPLICAS")) {
-        Some(good) => format!(" (min-replicas-to-write is {min}, and {good} replicas are good enough)"),
-        None => String::new(),
+    if let Some(line) = told.or_else(|| by_numbers(account)) {
+        return refused(&line, node, account, report);
+    }
+    let Err(line) = tried else { return report.ok("writes", format!("{} takes writes", shown(node))) };
+    unanswered(node, &NO_EFFECT[..2], &line, report);
+    match missing(account) {
+        None => {
+            report.ok("writes", format!("{} takes writes, by what INFO and CONFIG tell without SETRANGE", shown(node)));
+        }
+        Some(missing) => report.add(
+            Note,
+            "not_asked",
+            format!("whether {} takes writes is not known: SETRANGE is refused, and {missing}", shown(node)),
+            "A refusal of all writes would not be seen here.",
+            "Give the user what docs/permissions.md lists under \"The user of vigie-doctor\".",
+        ),
+    }
+}
+
+/// What was not told of that by which a refusal of writes can be known.
+fn missing(account: &Account) -> Option<&'static str> {
+    let has_memory = !account.told("used_memory").is_empty();
+    let has_settings = KEYS.iter().all(|key| account.config.contains_key(key));
+    match (has_memory, has_settings) {
+        (true, true) => None,
+        (true, false) => Some("CONFIG GET does not tell either"),
+        (false, true) => Some("INFO does not tell either"),
+        (false, false) => Some("neither INFO nor CONFIG GET tells"),
+    }
+}
+
+fn refused(line: &str, node: &Node, account: &Account, report: &mut Report) {
+    let (min, good) = (account.configured(KEYS[0]), said(&account.told(GOOD)));
+    let numbers = match line.starts_with("NOREPLICAS") && !good.is_empty() {
+        true => format!(" (min-replicas-to-write is {}, and {good} replicas are good enough)", said(min)),
+        false => String::new(),
     };
     report.add(
         Fault,
         "writes_refused",
         format!("the primary {} refuses every write: {line}{numbers}", shown(node)),
         "Programs that write wait, or fail; reads go on.",
-        change_of(&line).unwrap_or_default(),
+        change_of(line).unwrap_or_default(),
     );
 }
 
@@ -67,8 +85,10 @@ fn change_of(line: &str) -> Option<&'static str> {
 }
 
 /// Why writes have to be refused, by what the server tells of itself, in its own words.
-fn by_numbers(info: &Reply, min: &str, stops: bool) -> Option<String> {
-    let text = |key: &str| field(info, 0, key);
+fn by_numbers(account: &Account) -> Option<String> {
+    let text = |key: &str| account.told(key);
+    let [min, stops, points] = KEYS.map(|key| account.configured(key));
+    let stops = stops == "yes" && !points.is_empty();
     let number = |key: &str| text(key).parse::<u64>().ok();
     let used = number("used_memory")?.saturating_sub(number("mem_not_counted_for_evict").unwrap_or(0));
     let (limit, policy) = (number("maxmemory").unwrap_or(0), text("maxmemory_policy"));

@@ -66,14 +66,16 @@ fn uri(sentinels: &[FakeSentinel]) -> String {
 
 #[test]
 fn a_healthy_deployment_has_nothing_to_complain_about_until_something_is_wrong() {
-    let d = Deployment::new("doctor").start();
+    let d = Deployment::new("doctor").conf("save 3600 1").failover_timeout(60_000).start();
     let uri = d.sentinel_uri();
     let fine = ask(&uri, &[]);
     assert_eq!(fine.status, 0, "{}{}", fine.text, fine.errors);
     fine.has("ok", "sentinels", "3 of 3 Sentinels answer and count");
     fine.has("ok", "quorum", "3 usable Sentinels");
     fine.has("ok", "primary", &d.primary(SERVICE));
-    fine.has("ok", "candidates", "2 of 2 replicas");
+    fine.has("ok", "candidates", "2 of 2 replicas could be promoted");
+    assert!(!fine.text.contains("by the word of the Sentinels"), "{}", fine.text);
+    fine.has("ok", "persistence", "save points");
     fine.has("note", "min_replicas_zero", "min-replicas-to-write is 0");
     assert!(fine.text.ends_with("0 faults, 0 warnings, 1 note\n"), "{}", fine.text);
     let json = ask(&uri, &["--json"]);
@@ -83,19 +85,38 @@ fn a_healthy_deployment_has_nothing_to_complain_about_until_something_is_wrong()
     let all = ask(&format!("redis-sentinel://{}", d.sentinel_addrs().join(",")), &[]);
     all.has("ok", "primary", &format!("{SERVICE}: the primary is"));
 
-    // No replica may be promoted, and one has died.
+    // A replica of a replica, and a primary that would come back empty.
     let replicas = d.replica_nodes(SERVICE);
-    d.sentinel_debug("info-period", 100);
-    for replica in &replicas {
-        replica.cmd(&["CONFIG", "SET", "replica-priority", "0"]);
-    }
+    let (host, port) = (replicas[0].host().to_owned(), replicas[0].port().to_string());
+    let follow = |host: &str, port: &str| {
+        replicas[1].cmd(&["REPLICAOF", host, port]);
+        eventually("it is linked to the node that it is to follow", SOON, || {
+            let info = replicas[1].info("replication");
+            info["master_port"] == port && info["master_link_status"] == "up"
+        });
+    };
+    follow(&host, &port);
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "save", ""]);
+    let chained = ask(&uri, &["--set", "write.replicas=2"]);
+    let edge = format!("the replica {} follows {}, which is a replica itself", replicas[1].addr(), replicas[0].addr());
+    chained.has("warning", "replica_chained", &edge);
+    chained.has("fault", "write_options", "asks for 2; 1 of 2");
+    chained.has("warning", "no_persistence", &d.primary(SERVICE));
+    let chained = ask(&uri, &[]);
+    assert_eq!((chained.status, chained.count("warning", "replica_chained")), (1, 1), "{}", chained.text);
+    d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "appendonly", "yes"]);
+    follow(d.primary_node(SERVICE).host(), &d.primary_node(SERVICE).port().to_string());
+    ask(&uri, &[]).has("ok", "persistence", "an append-only file");
+
+    // No replica may be promoted, which the Sentinels do not know yet, and one takes writes. Then one has died.
+    replicas.iter().for_each(|replica| _ = replica.cmd(&["CONFIG", "SET", "replica-priority", "0"]));
+    replicas[0].cmd(&["CONFIG", "SET", "replica-read-only", "no"]);
     d.primary_node(SERVICE).cmd(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
-    // The doctor believes the Sentinel that answers first, and each learns the priorities in a time of its own.
-    let mut stuck = ask(&uri, &[]);
-    eventually("a Sentinel that knows the priorities answers", SOON, || {
-        stuck = ask(&uri, &[]);
-        stuck.count("note", "priority_zero") == 2
-    });
+    let stuck = ask(&uri, &[]);
+    assert_eq!(stuck.count("note", "priority_zero"), 2, "{}", stuck.text);
+    stuck.has("warning", "replica_writable", &replicas[0].addr());
+    assert_eq!(stuck.count("warning", "replica_writable"), 1, "{}", stuck.text);
+    replicas[0].cmd(&["CONFIG", "SET", "replica-read-only", "yes"]);
     stuck.has("fault", "no_candidate", "none of 2 replicas");
     stuck.has("ok", "min_replicas", "min-replicas-to-write is 1");
     assert_eq!(stuck.status, 2);
@@ -104,6 +125,7 @@ fn a_healthy_deployment_has_nothing_to_complain_about_until_something_is_wrong()
     d.wait_s_down(SERVICE, &replicas[1]);
     let degraded = ask(&uri, &[]);
     degraded.has("warning", "replica_down", &replicas[1].addr());
+    degraded.has("warning", "replica_down", "refused");
     degraded.has("ok", "candidates", "1 of 2 replicas");
     assert_eq!(degraded.status, 1, "{}", degraded.text);
 
@@ -123,7 +145,7 @@ fn a_user_without_permissions_is_told_what_it_lacks() {
     }
     let said = ask(&d.sentinel_uri(), &["--set", "auth.username=eve", "--set", "auth.password=pw"]);
     said.has("note", "node_permissions", "CONFIG GET min-replicas-to-write");
-    assert_eq!(said.status, 0, "{}", said.text);
+    assert_eq!((said.status, said.count("note", "node_permissions")), (0, 1), "{}", said.text);
 }
 
 #[test]
@@ -140,13 +162,22 @@ fn sentinels_that_could_not_carry_out_a_failover_are_faults() {
     three[0].service(SERVICE, |state| state.add_peer(&refuse().addr()));
     let said = ask(&uri(&three), &[]);
     said.has("fault", "no_quorum", "NOQUORUM 1 usable");
-    assert_eq!(said.count("fault", "no_quorum"), 1, "{}", said.text);
+    assert_eq!((said.count("fault", "no_quorum"), said.count("ok", "quorum")), (1, 0), "{}", said.text);
     said.has("warning", "settings_differ", "quorum differs");
     said.has("warning", "tilt", &three[2].addr());
     said.has("warning", "dead_sentinels", "counts 4 Sentinels, of which 3 answer");
     said.has("warning", "sentinel_unreachable", "gives no answer");
     said.has("warning", "node_unreachable", &r.addr());
+    assert!(said.text.contains("behind NAT"), "{}", said.text);
     assert_eq!(said.status, 2, "{}", said.text);
+    // Where they contradict each other, it is told who says what.
+    let enough = Value::Simple("OK 3 usable Sentinels. Quorum and failover authorization can be reached".into());
+    three[1..].iter().for_each(|one| one.fault("SENTINEL CKQUORUM", Fault::Reply(enough.clone())));
+    let said = ask(&uri(&three), &[]);
+    said.has("fault", "no_quorum", &format!("says the Sentinel {}: NOQUORUM", three[0].addr()));
+    let mut whose = [three[1].addr(), three[2].addr()];
+    whose.sort();
+    said.has("ok", "quorum", &format!("can be reached, says the Sentinel {}", whose.join(", ")));
 }
 
 #[test]
@@ -195,7 +226,27 @@ fn a_primary_that_refuses_writes_is_a_fault() {
     d.replica_nodes(SERVICE)[0].cmd(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "&*", "+@all", "-@write"]);
     let reader = ["--set", "auth.username=reader", "--set", "auth.password=pw"];
     ask(&uri, &[]).has("ok", "writes", "takes writes");
-    ask(&uri, &reader).has("ok", "writes", "by what INFO and CONFIG tell");
+    let said = ask(&uri, &reader);
+    said.has("ok", "writes", "by what INFO and CONFIG tell");
+    said.has("note", "node_permissions", "SETRANGE vigie-doctor");
+    // Without an answer nothing is well.
+    for (lacks, part) in [
+        ("-config", "CONFIG GET does not tell"),
+        ("-info", "neither INFO nor CONFIG GET tells"),
+        ("+config", "INFO does not tell"),
+    ] {
+        primary.cmd(&["ACL", "SETUSER", "reader", lacks]);
+        let said = ask(&uri, &reader);
+        said.has("note", "not_asked", part);
+        assert_eq!(said.count("ok", "writes") + said.count("fault", "writes_refused"), 0, "{}", said.text);
+        if lacks == "-info" {
+            let refused =
+                |what: &str| said.has("note", "node_permissions", &format!("may not run {what} at the primary"));
+            ["INFO", "CONFIG GET min-replicas-to-write", "SETRANGE vigie-doctor"].into_iter().for_each(refused);
+            assert_eq!(said.count("warning", "no_persistence") + said.count("ok", "persistence"), 0, "{}", said.text);
+        }
+    }
+    primary.cmd(&["ACL", "SETUSER", "reader", "+info"]);
     // The second time by numbers: the user may not write.
     set("min-replicas-to-write", "5");
     refuses("NOREPLICAS Not enough good replicas", &[]);
@@ -249,8 +300,8 @@ fn a_cause_is_told_without_what_only_follows_from_it() {
     said.has("fault", "node_unreachable", &gone.addr());
     assert_eq!((said.status, said.count("fault", "no_primary"), said.count("fault", "no_replica")), (2, 0, 0));
     // A replica that is linked and considered down is named with its address, and no reset is advised.
-    let (p, watch) = three();
-    let lost = Scripted::replica(&p.addr());
+    let (_p, watch) = three();
+    let lost = refuse();
     for one in &watch {
         one.service(SERVICE, |state| {
             state.add_replica(&lost.addr());
@@ -262,6 +313,64 @@ fn a_cause_is_told_without_what_only_follows_from_it() {
     assert!(said.text.contains("its announced address leads nowhere") && !said.text.contains("RESET"), "{}", said.text);
 }
 
+/// Whoever holds the port of a process that is stopped.
+#[test]
+fn a_node_that_accepts_connections_and_does_not_answer_is_told_as_such() {
+    let (p, watch) = three();
+    let [silent, down, well] = [(); 3].map(|()| Scripted::replica(&p.addr()));
+    let silence = |one: &FakeNode| one.fault("*", Fault::Stall);
+    [&silent, &down].into_iter().for_each(silence);
+    for one in &watch {
+        [&silent, &down, &well]
+            .into_iter()
+            .for_each(|replica| one.service(SERVICE, |s| s.add_replica(&replica.addr())));
+        one.service(SERVICE, |state| state.replicas[1..].iter_mut().for_each(|one| one.flags = "slave,s_down".into()));
+    }
+    let soon = ["--set", "timeout.connect=2s"];
+    let said = ask(&uri(&watch), &soon);
+    said.has(
+        "warning",
+        "node_silent",
+        &format!("the replica {} accepts connections and gives no answer", silent.addr()),
+    );
+    let of = |node: &FakeNode, met: &str| {
+        let told = said.lines("warning", "replica_down");
+        assert!(told.iter().any(|line| line.contains(&node.addr()) && line.contains(met)), "{met} in {}", said.text);
+    };
+    of(&down, "it accepts connections from here, and gives no answer");
+    of(&well, "from here it answers");
+    assert_eq!((said.count("warning", "node_unreachable"), said.text.contains("NAT")), (0, false), "{}", said.text);
+    silence(&p);
+    let said = ask(&uri(&watch), &soon);
+    said.has("fault", "node_silent", &format!("the primary {} accepts connections and gives no answer", p.addr()));
+    let others = ["no_primary", "node_unreachable", "NAT"].map(|part| said.text.contains(part));
+    assert_eq!((said.status, others), (2, [false; 3]), "{}", said.text);
+    // What answers in another language is neither silent nor behind NAT.
+    p.clear_faults();
+    p.fault("*", Fault::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()));
+    let said = ask(&uri(&watch), &[]);
+    said.has("fault", "node_unreachable", &p.addr());
+    assert!(said.text.contains("does not answer as a server of Redis") && !said.text.contains("NAT"), "{}", said.text);
+}
+
+/// Without Sentinels the node that is named is looked at, whatever it is.
+#[test]
+fn a_primary_without_sentinels_that_is_none_is_told_at_once() {
+    let p = Scripted::primary();
+    let r = Scripted::replica(&p.addr());
+    ask(&format!("redis://{}", p.addr()), &[]).has("ok", "primary", &p.addr());
+    let said = ask(&format!("redis://{}", r.addr()), &["--timeout", "60"]);
+    let told = format!("{} is named as the primary and says that it is a slave of {}", r.addr(), p.addr());
+    said.has("fault", "wrong_role", &told);
+    let follows = ["no_primary", "no_replica", "Sentinels are to name"].map(|part| said.text.contains(part));
+    assert_eq!((said.status, follows, said.errors.as_str()), (2, [false; 3], ""), "{}", said.text);
+    // Asked once by the library, and once by the doctor.
+    assert!(r.count("ROLE") <= 3, "{:?}", r.commands());
+    let said = ask(&format!("redis://{}", refuse().addr()), &["--timeout", "60"]);
+    said.has("fault", "node_unreachable", "refused");
+    assert!(said.status == 2 && !said.text.contains("The Sentinels announce"), "{}", said.text);
+}
+
 /// The doctor needs no permission that the users of docs/permissions.md do not have.
 #[test]
 fn the_users_of_the_page_see_everything() {
@@ -269,7 +378,7 @@ fn the_users_of_the_page_see_everything() {
     let (_, section) = page.split_once("## The user of vigie-doctor").expect("a section");
     let users: Vec<&str> = section.lines().filter(|line| line.starts_with("user doctor")).collect();
     let builder = Deployment::new("doctor-users").replicas(1).acl("kit", "kit").sentinel_acl("kit", "kit");
-    let d = builder.sentinel_conf(users[0]).conf(users[1]).start();
+    let d = builder.sentinel_conf(users[0]).conf(users[1]).conf("save 3600 1").start();
     let names = [
         "sentinel.username=doctor-sentinel",
         "sentinel.password=secret",
@@ -341,7 +450,10 @@ fn replicas_that_are_not_what_they_should_be_are_told() {
     let promoted = Scripted::primary();
     let shut = Scripted::replica(&p.addr());
     shut.state(|state| state.door.login = Some(Login::password("other")));
-    let replicas = [&cut, &doubted, &promoted, &shut];
+    let stray = Scripted::replica(&promoted.addr());
+    stray.state(|state| state.replid = Some("f".repeat(40)));
+    let renamed = Scripted::replica(&p.addr().replace("127.0.0.1", "localhost"));
+    let replicas = [&cut, &doubted, &promoted, &shut, &stray, &renamed];
     for one in &watch {
         replicas.iter().for_each(|replica| one.service(SERVICE, |state| state.add_replica(&replica.addr())));
     }
@@ -351,10 +463,18 @@ fn replicas_that_are_not_what_they_should_be_are_told() {
     said.has("warning", "replica_link", &cut.addr());
     said.has("note", "replica_unfit", &doubted.addr());
     said.has("warning", "wrong_role", &promoted.addr());
+    said.has("warning", "replica_chained", &stray.addr());
+    assert_eq!(said.count("warning", "replica_chained") + said.count("warning", "wrong_primary"), 1, "{}", said.text);
     said.has("warning", "node_refuses", &shut.addr());
     // It knows no CONFIG.
     said.has("note", "not_asked", &p.addr());
     assert_eq!(said.status, 1, "{}", said.text);
+    // Two that cannot be asked: the word of the Sentinels counts for them.
+    said.has("ok", "candidates", "1 of them by the word of the Sentinels");
+    stray.state(|state| state.role = FakeRole::replica_of(&Scripted::primary().addr()));
+    let said = ask(&uri(&watch), &[]);
+    said.has("warning", "wrong_primary", &stray.addr());
+    assert_eq!(said.count("warning", "replica_chained"), 0, "{}", said.text);
 }
 
 /// Sentinels elsewhere that announce what leads each host to itself.
@@ -440,6 +560,11 @@ fn a_failover_is_started_only_on_purpose_and_the_timelines_show_it() {
     let new = d.settled_primary(SERVICE).addr();
     let replica = d.replica_nodes(SERVICE).into_iter().find(|node| ![&old, &new].contains(&&node.addr()));
     assert_eq!(followed(&replica.expect("three nodes")), new);
+    // One clock for the seconds and the time of the day: their difference is the moment of the start.
+    let starts: Vec<f64> = forced.text.lines().map(start_of).collect();
+    let (least, most) = (starts.iter().copied().fold(f64::MAX, f64::min), starts.iter().copied().fold(0.0, f64::max));
+    // A first line that is as old as the start stands at 0, and seconds are rounded.
+    assert!(starts.len() > 5 && most - least < 0.002, "{least} {most} {}", forced.text);
     // The time of the day stands beside the seconds, and values are for people.
     let held = forced.text.lines().find(|line| line.contains("writes are held back")).expect("a line");
     let words: Vec<&str> = held.split_whitespace().collect();
@@ -454,6 +579,16 @@ fn a_failover_is_started_only_on_purpose_and_the_timelines_show_it() {
     );
     watching.kill().expect("it runs");
     watching.wait().expect("it ends");
+}
+
+/// The time of the day in a line of the timeline, less the seconds before it.
+fn start_of(line: &str) -> f64 {
+    let mut words = line.split_whitespace();
+    let after: f64 = words.next().and_then(|word| word.strip_suffix('s')?.parse().ok()).expect("seconds");
+    let (_, time) = words.next().and_then(|word| word.strip_suffix('Z')?.split_once('T')).expect("a time");
+    let of_day = time.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().expect("a number"));
+    // A run that sees midnight goes on with the day before.
+    if of_day < 600.0 && after > of_day { of_day + 86_400.0 - after } else { of_day - after }
 }
 
 /// The primary that a node follows by its own account.
@@ -535,6 +670,64 @@ fn what_a_server_says_commands_no_terminal_and_makes_no_line() {
     is_harmless(&said.errors);
 }
 
+/// However much it says, and wherever it says it.
+#[test]
+fn what_a_server_says_is_cut_and_shows_no_secret() {
+    const SECRET: &str = "s3cr3t-of-the-test";
+    let big = |head: &str| format!("{head} {SECRET} {}", "x".repeat(1 << 20));
+    // A longer line is no reply to the library.
+    let error = |code: &str| Fault::Error(format!("{code} {SECRET} {}", "x".repeat(50_000)));
+    let (p, watch) = three();
+    let [odd, cut, down] = [(); 3].map(|()| Scripted::replica(&p.addr()));
+    for one in &watch {
+        let (host, port) = fake_sentinel::split(&p.addr());
+        let settings = ["parallel-syncs", "failover-timeout"].map(|key| (key, big(&one.addr())));
+        let numbers = ["quorum", "config-epoch", "num-other-sentinels"].map(|key| (key, "2".into()));
+        let fields = [("name", SERVICE.into()), ("ip", host), ("port", port.to_string()), ("flags", "master".into())];
+        let fields = fields.into_iter().chain(numbers);
+        one.fault("SENTINEL MASTER", Fault::Reply(Value::fields(fields.chain(settings))));
+        one.fault("SENTINEL CKQUORUM", error("NOQUORUM"));
+        let info = format!(
+            "# Server\r\nredis_version:{}\r\nsentinel_tilt:{}\r\nsentinel_tilt_since_seconds:{}\r\n",
+            big("9"),
+            u8::from(one.addr() == watch[0].addr()),
+            big("1")
+        );
+        one.fault("INFO", Fault::Reply(Value::bulk(info)));
+        [&odd, &cut, &down].into_iter().for_each(|node| one.service(SERVICE, |state| state.add_replica(&node.addr())));
+        one.service(SERVICE, |state| state.replicas[2].flags = format!("slave,s_down,{}", big("odd")));
+    }
+    p.fault("INFO", Fault::Reply(Value::bulk(format!("redis_version:{}\r\nused_memory:1\r\n", big("9")))));
+    p.fault("CONFIG", Fault::Reply(Value::texts(["min-replicas-to-write", &big("7")])));
+    p.fault("SETRANGE", error("NOREPLICAS"));
+    odd.fault("ROLE", error("ERR"));
+    let link =
+        [Value::bulk("slave"), Value::bulk(big("host")), Value::Int(1), Value::bulk(big("state")), Value::Int(1)];
+    // The library asks for the role, too, and is to know it.
+    cut.fault_from("ROLE", 1, Fault::Reply(Value::Array(link.to_vec())));
+    let options = ["--set", &format!("sentinel.password={SECRET}"), "--set", &format!("auth.password={SECRET}")];
+    let login = Some(Login::password(SECRET));
+    watch.iter().for_each(|one| one.state(|state| state.door.login = login.clone()));
+    [&p, &odd, &cut, &down].into_iter().for_each(|one| one.state(|state| state.door.login = login.clone()));
+    for json in [&["--json"][..], &[]] {
+        let said = ask(&uri(&watch), &[&options[..], json].concat());
+        let whole = said.text.clone() + &said.errors;
+        assert!(whole.len() < 30_000 && !whole.contains(SECRET), "{} bytes: {:.9000}", whole.len(), whole);
+        if json.is_empty() {
+            said.has("fault", "no_quorum", "NOQUORUM *** x");
+            said.has("fault", "writes_refused", "NOREPLICAS *** x");
+            said.has("ok", "min_replicas", "7 *** x");
+            said.has("warning", "settings_differ", "*** x");
+            said.has("warning", "tilt", "1 *** x");
+            said.has("warning", "replica_down", "*** x");
+            said.has("ok", "versions", "Redis 9 *** x");
+        }
+    }
+    p.fault("ROLE", Fault::Reply(Value::Array(vec![Value::bulk(big("role"))])));
+    let said = ask(&uri(&watch), &options);
+    assert!(said.text.len() < 30_000 && !said.text.contains(SECRET), "{:.9000}", said.text);
+}
+
 #[test]
 fn the_greatest_numbers_of_a_server_end_no_run() {
     let (p, watch) = three();
@@ -605,10 +798,19 @@ fn an_argument_that_is_no_text_is_not_repeated() {
 #[test]
 fn the_page_shows_what_the_program_says() {
     let page = std::fs::read_to_string(crate::installed::root().join("docs/doctor.md")).expect("docs/doctor.md");
-    let sources: String = ["main.rs", "sentinels.rs", "nodes.rs", "writes.rs", "certificates.rs"]
-        .iter()
-        .map(|file| std::fs::read_to_string(crate::installed::root().join("doctor").join(file)).expect("a source"))
-        .collect();
+    let sources: String = [
+        "main.rs",
+        "sentinels.rs",
+        "nodes.rs",
+        "reach.rs",
+        "primary.rs",
+        "replicas.rs",
+        "writes.rs",
+        "certificates.rs",
+    ]
+    .iter()
+    .map(|file| std::fs::read_to_string(crate::installed::root().join("doctor").join(file)).expect("a source"))
+    .collect();
     let example = page.split("```\n").nth(1).expect("an example");
     let heads: Vec<(&str, &str)> = example
         .lines()
