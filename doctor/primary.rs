@@ -74,7 +74,7 @@ pub fn look(conn: &mut Conn, settings: &Settings, node: &Node, wanted: &Wanted, 
         match ask(conn, &words, wanted) {
             Ok(reply) => _ = reply.find(0, key.as_bytes()).map(|_| account.config.insert(key, field(&reply, 0, key))),
             Err(line) => {
-                unanswered(node, &words, &line, report);
+                unanswered(conn, node, &words, &line, report);
                 break;
             }
         }

@@ -26,8 +26,10 @@ pub enum Hindrance {
     Silence,
     /// It accepts connections, and what follows is no answer.
     Noise,
-    /// It refuses the credentials or the handshake.
+    /// It refuses the credentials, or the user may not do what a handshake needs.
     Refusal,
+    /// It says why it cannot be used now.
+    Excuse,
     /// TLS failed.
     Tls,
     /// It accepts no connection.
@@ -40,8 +42,9 @@ impl Hindrance {
         let is_connected = error.message().contains("handshake with ");
         let timed_out = io::Error::from_raw_os_error(error.errno()).kind() == ErrorKind::TimedOut;
         match error.status() {
-            Status::Auth | Status::Server => Self::Refusal,
+            Status::Auth => Self::Refusal,
             Status::Tls => Self::Tls,
+            _ if !error.server_code().is_empty() => Self::Excuse,
             Status::Timeout if is_connected => Self::Silence,
             _ if is_connected && timed_out => Self::Silence,
             _ if is_connected => Self::Noise,
@@ -78,8 +81,13 @@ pub fn told(conn: Conn, node: &Node, report: &mut Report) -> Conn {
     conn
 }
 
+/// How bad it is that a node cannot be used.
+fn severity(node: &Node) -> Severity {
+    if node.role == "primary" { Fault } else { Warning }
+}
+
 fn hindered(settings: &Settings, node: &Node, error: &Error, report: &mut Report) {
-    let severity = if node.role == "primary" { Fault } else { Warning };
+    let severity = severity(node);
     let what = |how: &str| format!("the {} {} {how}: {}", node.role, shown(node), message(error));
     let unusable = what("cannot be used from here");
     match Hindrance::of(error) {
@@ -94,8 +102,15 @@ fn hindered(settings: &Settings, node: &Node, error: &Error, report: &mut Report
             severity,
             "node_refuses",
             unusable,
-            "It refuses the credentials or the connection, or the user may not run a command of the handshake.",
+            "It refuses the credentials, or the user may not run a command of the handshake.",
             "Correct `auth.username` and `auth.password`, and give the user what docs/permissions.md lists.",
+        ),
+        Hindrance::Excuse => report.add(
+            severity,
+            "node_refuses",
+            unusable,
+            "It runs, and says itself why it cannot be used now.",
+            "As it says: raise `maxclients`, end a script (`SCRIPT KILL`), let it finish loading, or set what it asks for.",
         ),
         Hindrance::Tls => report.add(
             severity,
@@ -130,8 +145,12 @@ fn hindered(settings: &Settings, node: &Node, error: &Error, report: &mut Report
     }
 }
 
-/// A command, and its reply with types; an error reply is an error.
+/// A command, and its reply with types; an error reply is an error. After a question that was not answered no other one is asked: its answer
+/// would be taken for that of the next one.
 pub fn ask(conn: &mut Conn, words: &[&str], wanted: &Wanted) -> std::result::Result<Reply, String> {
+    if conn.is_broken() {
+        return Err(String::new());
+    }
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let mut bytes = Vec::new();
     encode::command(&mut bytes, &args);
@@ -152,12 +171,25 @@ pub fn ask_or_tell(
     wanted: &Wanted,
     report: &mut Report,
 ) -> Option<Reply> {
-    ask(conn, words, wanted).map_err(|line| unanswered(node, words, &line, report)).ok()
+    ask(conn, words, wanted).map_err(|line| unanswered(conn, node, words, &line, report)).ok()
 }
 
 /// Tells of a question that was not answered.
-pub fn unanswered(node: &Node, words: &[&str], line: &str, report: &mut Report) {
+pub fn unanswered(conn: &Conn, node: &Node, words: &[&str], line: &str, report: &mut Report) {
     let words = words.join(" ");
+    if line.is_empty() {
+        // It was told that the question before it ended the connection.
+        return;
+    }
+    if conn.is_broken() {
+        return report.add(
+            severity(node),
+            "node_silent",
+            format!("the {} {} has answered, and gives no answer to {words}: {line}", node.role, node.addr),
+            "It stopped or hangs since, or its host is overloaded.",
+            WAKE,
+        );
+    }
     if line.starts_with("NOPERM") {
         return report.add(
             Note,

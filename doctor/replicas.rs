@@ -114,7 +114,9 @@ fn connected(settings: &Settings, listed: &Listed, wanted: &Wanted, report: &mut
         Err(error) => {
             let (how, change) = match Hindrance::of(error) {
                 Hindrance::Silence => ("accepts connections from here, and gives no answer", WAKE),
-                Hindrance::Refusal | Hindrance::Tls => ("runs, and cannot be used from here", REFUSED),
+                Hindrance::Refusal | Hindrance::Excuse | Hindrance::Tls => {
+                    ("runs, and cannot be used from here", REFUSED)
+                }
                 _ if listed.standing.is_linked => ("cannot be used from here either", MISNAMED),
                 _ => ("cannot be used from here either", GONE),
             };
@@ -177,7 +179,7 @@ fn asked(
     }
     let is_astray = is_cut || astray(node, &leader, &told("master_replid"), leaders, report);
     standing.is_able = standing.is_linked && !is_astray;
-    if !is_astray && !unfit.is_empty() {
+    if !is_astray && !listed.is_down() && !unfit.is_empty() {
         report.add(
             Note,
             "replica_unfit",

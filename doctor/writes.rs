@@ -24,7 +24,10 @@ pub fn taken(conn: &mut Conn, node: &Node, account: &Account, wanted: &Wanted, r
         return refused(&line, node, account, report);
     }
     let Err(line) = tried else { return report.ok("writes", format!("{} takes writes", shown(node))) };
-    unanswered(node, &NO_EFFECT[..2], &line, report);
+    unanswered(conn, node, &NO_EFFECT[..2], &line, report);
+    if conn.is_broken() {
+        return;
+    }
     match missing(account) {
         None => {
             report.ok("writes", format!("{} takes writes, by what INFO and CONFIG tell without SETRANGE", shown(node)));
@@ -116,7 +119,10 @@ pub fn confirmed(conn: &mut Conn, write: WriteSettings, node: &Node, wanted: &Wa
         asked.push(("write.replicas", ["WAIT", "0", "1"].as_slice()));
     }
     for (option, words) in asked {
-        if let Err(line) = ask(conn, words, wanted) {
+        let Err(line) = ask(conn, words, wanted) else { continue };
+        if conn.is_broken() {
+            unanswered(conn, node, words, &line, report);
+        } else {
             report.add(
                 Fault,
                 UNMET,

@@ -333,6 +333,7 @@ fn a_node_that_accepts_connections_and_does_not_answer_is_told_as_such() {
         "node_silent",
         &format!("the replica {} accepts connections and gives no answer", silent.addr()),
     );
+    assert_eq!(said.count("note", "replica_unfit"), 0, "it follows from the other: {}", said.text);
     let of = |node: &FakeNode, met: &str| {
         let told = said.lines("warning", "replica_down");
         assert!(told.iter().any(|line| line.contains(&node.addr()) && line.contains(met)), "{met} in {}", said.text);
@@ -345,6 +346,26 @@ fn a_node_that_accepts_connections_and_does_not_answer_is_told_as_such() {
     said.has("fault", "node_silent", &format!("the primary {} accepts connections and gives no answer", p.addr()));
     let others = ["no_primary", "node_unreachable", "NAT"].map(|part| said.text.contains(part));
     assert_eq!((said.status, others), (2, [false; 3]), "{}", said.text);
+    [&silent, &down].into_iter().for_each(|one| one.clear_faults());
+    // One that falls silent in the middle is told once, and no late answer is taken for that of another question.
+    for question in ["INFO", "CONFIG", "WAIT", "SETRANGE"] {
+        p.clear_faults();
+        p.fault("WAIT", Fault::Reply(Value::Int(0)));
+        p.fault(question, Fault::Stall);
+        // The library asks for this one.
+        p.fault("INFO replication", Fault::Delay(Duration::ZERO));
+        let said = ask(&uri(&watch), &["--timeout", "0.5", "--set", "write.replicas=1"]);
+        said.has("fault", "node_silent", &format!("has answered, and gives no answer to {question}"));
+        let others =
+            ["writes_refused", "cannot be met", "whether", "takes writes"].map(|part| said.text.contains(part));
+        assert_eq!((said.count("fault", "node_silent"), others), (1, [false; 4]), "{}", said.text);
+    }
+    // One that says itself why it is of no use.
+    p.clear_faults();
+    p.fault("@accept", Fault::Last(b"-ERR max number of clients reached\r\n".to_vec()));
+    let said = ask(&uri(&watch), &[]);
+    said.has("fault", "node_refuses", "max number of clients");
+    assert!(said.text.contains("raise `maxclients`"), "{}", said.text);
     // What answers in another language is neither silent nor behind NAT.
     p.clear_faults();
     p.fault("*", Fault::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()));
