@@ -230,3 +230,30 @@ impl Timeline<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_in_both_forms() {
+        let mut out = ReplyBuilder::new();
+        out.map().text("time").text("t").text("message").text("said").text("reason").text(&"\u{e9}".repeat(1 << 20));
+        let line = out.text("on").bool(true).text("gone").null().end().finish();
+        let (text, json) = (sentence(&line), finding::json(&shortened(&line)));
+        assert!(text.len() < 5000 && text.contains("\u{e9}[...]  on=yes") && !text.contains("gone"), "{text:.300}");
+        assert!(json.len() < 5000 && json.ends_with("[...]\",\"on\":true,\"gone\":null}"), "{json:.300}");
+    }
+
+    #[test]
+    fn the_time_of_a_line_is_read_to_the_microsecond() {
+        assert_eq!(moment("1970-01-02T00:00:01.000002Z"), Some(86_401_000_002));
+        assert_eq!(
+            moment("2024-03-01T00:00:00.000000Z").zip(moment("2024-02-29T23:59:59.999999Z")).map(|(a, b)| a - b),
+            Some(1)
+        );
+        for other in ["", "2024-03-01", "2024-03-01T00:00:00.000000", "2024-03-01T00:00Z", "x-03-01T00:00:00.000000Z"] {
+            assert_eq!(moment(other), None, "{other}");
+        }
+    }
+}

@@ -195,7 +195,7 @@ pub fn unanswered(conn: &Conn, node: &Node, words: &[&str], line: &str, report: 
             Note,
             "node_permissions",
             format!("the user may not run {words} at the {} {}: {line}", node.role, node.addr),
-            "What it would have told is not checked; without ROLE and INFO the library believes the Sentinels alone.",
+            "What it would have told is not checked; without ROLE and INFO the library has to believe what others say of it.",
             "Give the user what docs/permissions.md lists under \"The user of vigie-doctor\".",
         );
     }

@@ -25,6 +25,8 @@ struct Leaders {
     replicas: BTreeSet<String>,
     /// The number of the primary's data set; empty: not known.
     data_set: String,
+    /// The configuration lists the nodes, and no Sentinel.
+    is_fixed: bool,
 }
 
 /// A replica as it is listed.
@@ -74,8 +76,8 @@ pub fn look(
     let rows = maps(topology, "replicas");
     let primary = ["primary", "announced"].map(|key| field(topology, 0, key));
     let names = |row: &u32| ["addr", "announced"].map(|key| field(topology, *row, key));
-    let leaders = Leaders { primary, replicas: rows.iter().flat_map(names).collect(), data_set };
     let is_fixed = settings.sentinel.addrs.is_empty();
+    let leaders = Leaders { primary, replicas: rows.iter().flat_map(names).collect(), data_set, is_fixed };
     let (mut able, mut candidates, mut by_word) = (0, 0, 0);
     for row in &rows {
         let listed = Listed::of(topology, *row);
@@ -159,7 +161,7 @@ fn asked(
         Some(role) => match field(role, 0, "role").as_str() {
             "slave" | "replica" => (leader(role), field(role, 0, "state")),
             other => {
-                turned(node, other, report);
+                turned(node, other, leaders.is_fixed, report);
                 standing.is_linked = false;
                 return standing;
             }
@@ -194,13 +196,18 @@ fn asked(
 /// The word of ROLE for a link that is up.
 const LINKED: &str = "connected";
 
-fn turned(node: &Node, word: &str, report: &mut Report) {
+fn turned(node: &Node, word: &str, is_fixed: bool, report: &mut Report) {
     report.add(
         Warning,
         "wrong_role",
         format!("{} is listed as a replica and says that it is a {}", node.addr, said(word)),
         "Writes that it takes are lost when it is made a replica again.",
-        "The Sentinels turn it around within 10 s. If it stays, it was started by hand without `replicaof`.",
+        match is_fixed {
+            true => "`REPLICAOF` the primary there, or take it out of `replica.addrs`.",
+            false => {
+                "The Sentinels turn it around within 10 s. If it stays, it was started by hand without `replicaof`."
+            }
+        },
     );
 }
 
@@ -236,7 +243,12 @@ fn astray(node: &Node, leader: &str, data_set: &str, leaders: &Leaders, report: 
             "replica_chained",
             format!("{what}, which is a replica itself"),
             "What it has is older by one way more, it is cut off when that one fails, and no write that waits for replicas counts it.",
-            "`REPLICAOF` the primary there. The Sentinels do it too, after a failover at once, otherwise when `failover-timeout` is over.",
+            match leaders.is_fixed {
+                true => "`REPLICAOF` the primary there.",
+                false => {
+                    "`REPLICAOF` the primary there. The Sentinels do it too, after a failover at once, otherwise when `failover-timeout` is over."
+                }
+            },
         );
         return true;
     }
@@ -248,7 +260,13 @@ fn astray(node: &Node, leader: &str, data_set: &str, leaders: &Leaders, report: 
             "wrong_primary",
             format!("{what}, whose data are not those of the primary {}", leaders.primary[0]),
             "It serves other data, and would bring them along if it were promoted.",
-            "`REPLICAOF` the primary there. If it belongs to another service, `SENTINEL RESET` this one at each Sentinel, one after the other.",
+            match leaders.is_fixed {
+                true => "`REPLICAOF` the primary there, or take it out of `replica.addrs`.",
+                false => {
+                    "`REPLICAOF` the primary there. If it belongs to another service, `SENTINEL RESET` this one at each Sentinel, one after the \
+                     other: the next only when the last one knows its replicas and the other Sentinels again."
+                }
+            },
         );
     }
     differs

@@ -379,7 +379,14 @@ fn a_node_that_accepts_connections_and_does_not_answer_is_told_as_such() {
 fn a_primary_without_sentinels_that_is_none_is_told_at_once() {
     let p = Scripted::primary();
     let r = Scripted::replica(&p.addr());
-    ask(&format!("redis://{}", p.addr()), &[]).has("ok", "primary", &p.addr());
+    let (other, chained) = (Scripted::primary(), Scripted::replica(&r.addr()));
+    let listed = format!("replica.addrs={},{},{}", r.addr(), other.addr(), chained.addr());
+    let said = ask(&format!("redis://{}", p.addr()), &["--set", &listed]);
+    said.has("ok", "primary", &p.addr());
+    said.has("warning", "wrong_role", &other.addr());
+    said.has("warning", "replica_chained", &chained.addr());
+    assert!(said.status == 1 && !said.text.contains("Sentinel"), "{}", said.text);
+    r.clear_log();
     let said = ask(&format!("redis://{}", r.addr()), &["--timeout", "60"]);
     let told = format!("{} is named as the primary and says that it is a slave of {}", r.addr(), p.addr());
     said.has("fault", "wrong_role", &told);
@@ -675,7 +682,9 @@ fn what_a_server_says_commands_no_terminal_and_makes_no_line() {
     is_harmless(&json.text);
     assert!(json.text.contains("NOQUORUM \\u001b[2J") && json.text.contains("\\u009b31m\\u202e"), "{}", json.text);
     // What a Sentinel announces, as it comes.
-    let mut watching = doctor().arg(uri(&watch)).arg("--watch").stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut watching = doctor();
+    watching.arg(uri(&watch)).arg("--watch").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut watching = watching.spawn().expect("it starts");
     let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let up = |line: &String| line.contains("the Sentinel is listened to");
     assert_eq!(lines.by_ref().filter(up).take(3).count(), 3);
