@@ -9,7 +9,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-pub use secrets::{SecretText, clean, clean_bytes, clean_line, keep};
+pub use secrets::{SecretText, clean, clean_bytes, clean_line, hold, keep};
 
 /// `Result` with the library's error.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -77,7 +77,9 @@ impl Config {
             OptionKind::Sentinels(_) => self.set_sentinels(option, value),
             _ => {
                 option.put(&mut Settings::default(), value)?;
-                self.keep(option.key, Secret::new(value));
+                // What is no secret must not be taken for one where servers repeat it.
+                let value = if option.is_secret() { Secret::new(value) } else { Secret::open(value) };
+                self.keep(option.key, value);
                 Ok(())
             }
         }
@@ -112,13 +114,13 @@ impl Config {
     fn set_sentinels(&mut self, option: &Opt, value: &str) -> Result<()> {
         let list = list::sentinels(value).map_err(|fault| fault.named(option.key))?;
         let addrs: Vec<_> = list.addrs.iter().map(ToString::to_string).collect();
-        self.keep(option.key, Secret::new(addrs.join(",")));
+        self.keep(option.key, Secret::open(addrs.join(",")));
         if list.tls {
-            self.keep("sentinel.tls", Secret::new("on"));
+            self.keep("sentinel.tls", Secret::open("on"));
         }
         if let Some(auth) = list.auth {
-            self.keep("sentinel.username", Secret::new(auth.username.unwrap_or_default()));
-            self.keep("sentinel.password", auth.password.unwrap_or_else(|| Secret::new("")));
+            self.keep("sentinel.username", Secret::open(auth.username.unwrap_or_default()));
+            self.keep("sentinel.password", auth.password.unwrap_or_else(|| Secret::open("")));
         }
         Ok(())
     }

@@ -17,6 +17,11 @@ impl Secret {
         Self(error::keep(text.into()))
     }
 
+    /// Takes over a text that may be shown.
+    pub fn open(text: impl Into<String>) -> Self {
+        Self(error::hold(text.into()))
+    }
+
     /// The text itself: only for what sends or parses it.
     pub fn expose(&self) -> &str {
         &self.0

@@ -397,3 +397,14 @@ fn both_sides_share_sockets_limits_and_name() {
     assert_eq!(all.sentinel.limits.max_depth, 9);
     assert_eq!(all.sentinel.client_name.as_deref(), Some("n"));
 }
+
+/// A program may keep its configuration: what it set there is no secret in what servers say, unless it is one.
+#[test]
+fn values_that_may_be_shown_are_not_taken_for_secrets() {
+    let mut kept = Config::new();
+    kept.set("uri", "redis-sentinel://qzc-user:qzc-password@qzc-host/qzc-service?replica.fallback=primary").unwrap();
+    let said = "qzc-service and qzc-user at qzc-host:26379: the primary and qzc-password";
+    assert_eq!(crate::error::clean(said), said.replace("qzc-password", "***"));
+    drop(kept);
+    assert_eq!(crate::error::clean(said), said);
+}

@@ -89,6 +89,11 @@ pub fn keep(text: String) -> SecretText {
     kept
 }
 
+/// Holds a text that is no secret in the same way: what servers say is shown with it.
+pub fn hold(text: String) -> SecretText {
+    Arc::new(Held(Zeroizing::new(text)))
+}
+
 /// Knows those that are held, and this one.
 fn know(kept: Option<&SecretText>) {
     KNOWN.rcu(|known| {
