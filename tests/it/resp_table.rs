@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vigie::resp::table::{self, Flags, Keys};
+use vigie::resp::table::{self, Flags, Keys, Named};
 use vigie::resp::{Decoded, Decoder, Kind, Limits, Reply, Want, encode};
 
 struct Server {
@@ -146,8 +146,8 @@ fn the_commands_of_newer_servers_are_known_for_what_they_are() {
         if let (false, Some(spec)) = (flags.iter().any(|flag| flag == "movablekeys"), find(name)) {
             let places: Vec<i64> = places.split(',').map(|place| place.parse().expect("a number")).collect();
             let here = match spec.keys {
-                Keys::None => vec![0, 0, 0],
-                Keys::Range { first, last, step } => vec![first.into(), last.into(), step.into()],
+                Keys::None | Keys::Channels { .. } => vec![0, 0, 0],
+                Keys::Range { first, last, step, .. } => vec![first.into(), last.into(), step.into()],
                 other => panic!("{name} has its keys at {other:?} here, at {places:?} there"),
             };
             // The channels of a shard, and the cursor of CLUSTERSCAN, stand where keys would.
@@ -179,7 +179,7 @@ GET a|SET a b|GETRANGE a 0 1|MGET a b c|MSET a 1 b 2|MSETNX a 1 b 2|DEL a b|UNLI
 PTTL a|EXPIRETIME a|TYPE a|DUMP a|RESTORE a 0 x|COPY a b|RENAME a b|RENAMENX a b|MOVE a 1|PERSIST a|RANDOMKEY|DBSIZE|KEYS *|SCAN 0
 SORT a|SORT a BY w_* GET # STORE d|SORT a STORE c STORE d|SORT a BY STORE GET STORE LIMIT 0 STORE|SORT_RO a BY w_*|APPEND a b|INCR a|DECRBY a 2
 GETDEL a|GETEX a|GETSET a b|SETEX a 1 b|PSETEX a 1 b|SETNX a b|SETRANGE a 0 b|STRLEN a|SUBSTR a 0 1|LCS a b|SETBIT a 0 1
-GETBIT a 0|BITCOUNT a|BITPOS a 1|BITOP AND d a b|BITOP NOT d a|BITFIELD a GET u8 0|BITFIELD_RO a GET u8 0|PFADD a b|PFCOUNT a b|PFMERGE d a b
+GETBIT a 0|BITCOUNT a|BITPOS a 1|BITOP AND d a b|BITOP NOT d a|BITFIELD a GET u8 0|BITFIELD a SET u8 0 1|BITFIELD_RO a GET u8 0|PFADD a b|PFCOUNT a b|PFMERGE d a b
 LINDEX a 0|LLEN a|LPOS a b|LRANGE a 0 1|LINSERT a BEFORE b c|LPOP a|LPUSH a b|LPUSHX a b|LREM a 0 b|LSET a 0 b|LTRIM a 0 1|RPOP a
 LMOVE a b LEFT LEFT|RPOPLPUSH a b|LMPOP 2 a b LEFT|BLPOP a b 1|BRPOP a 1|BLMOVE a b LEFT LEFT 1|BRPOPLPUSH a b 1|BLMPOP 1 2 a b LEFT
 BZPOPMIN a b 1|BZPOPMAX a 1|BZMPOP 1 2 a b MIN|ZMPOP 1 a MAX|SADD a b|SREM a b|SPOP a|SCARD a|SISMEMBER a b|SMISMEMBER a b c
@@ -202,26 +202,98 @@ fn samples() -> Vec<Vec<&'static [u8]>> {
     commands.map(|command| command.split(' ').map(str::as_bytes).collect()).collect()
 }
 
+/// The keys of a command as this library finds them, each with whether it may be written.
+fn keys_here(args: &[&[u8]]) -> Vec<(usize, bool)> {
+    match table::named(args) {
+        Ok(Named::Keys(places)) => places.iter().map(|at| (at, places.is_written(at))).collect(),
+        Ok(_) => Vec::new(),
+        Err(error) => panic!("{}: {error}", args.join(&b' ').escape_ascii()),
+    }
+}
+
+/// The same as the server finds them.
+fn keys_there(server: &mut Server, args: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
+    let reply = server.ask(&[&[&b"COMMAND"[..], b"GETKEYSANDFLAGS"], args].concat());
+    if reply.kind(0) != Kind::Array {
+        let error = reply.error_line(0).expect("an array or an error");
+        let line = args.join(&b' ').escape_ascii().to_string();
+        assert!(error.ends_with(b"no key arguments"), "{line}: {}", error.escape_ascii());
+        return Vec::new();
+    }
+    let key = |row| {
+        let [key, flags] = [0, 1].map(|at| reply.child(row, at).expect("a key and its flags"));
+        let only_reads = reply.children(flags).any(|flag| reply.bytes(flag) == Some(b"RO"));
+        (reply.bytes(key).expect("a key").to_vec(), !only_reads)
+    };
+    reply.children(0).map(key).collect()
+}
+
+/// What counts as written here although the server says that it is read: what WATCH guards, what XREADGROUP changes the groups of, and a
+/// BITFIELD that only gets.
+const CAUTIOUS: &[&str] = &["BITFIELD", "WATCH", "XREADGROUP"];
+/// What the server calls written although the value stays the same: PFCOUNT may keep its result in the key.
+const ONLY_A_CACHE: &str = "PFCOUNT";
+
+fn key_faults(server: &mut Server, args: &[&[u8]]) -> Option<String> {
+    let line = args.join(&b' ').escape_ascii().to_string();
+    let name = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
+    let there = keys_there(server, args);
+    let here: Vec<_> = keys_here(args).into_iter().map(|(at, written)| (args[at].to_vec(), written)).collect();
+    let is_same = here.len() == there.len()
+        && here.iter().zip(&there).all(|(here, there)| {
+            let excepted = name == ONLY_A_CACHE || (here.1 && CAUTIOUS.contains(&&*name));
+            here.0 == there.0 && (here.1 == there.1 || excepted)
+        });
+    (!is_same).then(|| format!("{line}: {here:?} here, {there:?} there"))
+}
+
 #[test]
-fn keys_are_where_the_server_finds_them() {
+fn keys_are_where_the_server_finds_them_and_written_if_it_writes_them() {
     let mut server = Server::start("keys");
     // COMMAND GETKEYS takes no command without arguments.
     let samples: Vec<_> = samples().into_iter().filter(|args| args.len() > 1).collect();
     assert!(samples.len() > 150);
-    for args in samples {
-        let reply = server.ask(&[&[&b"COMMAND"[..], b"GETKEYS"], &args[..]].concat());
-        let line = args.join(&b' ').escape_ascii().to_string();
-        let there: Vec<&[u8]> = match reply.kind(0) {
-            Kind::Array => reply.children(0).map(|id| reply.bytes(id).expect("a key")).collect(),
-            _ => {
-                let error = reply.error_line(0).expect("an array or an error");
-                assert!(error.ends_with(b"no key arguments"), "{line}: {}", error.escape_ascii());
-                Vec::new()
+    let faults: Vec<String> = samples.iter().filter_map(|args| key_faults(&mut server, args)).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// A command with as many arguments as it needs. `None`: its keys depend on what the arguments say.
+fn made_up(spec: &table::Spec, arity: i64) -> Option<Vec<Vec<u8>>> {
+    let Keys::Range { first, step, .. } = spec.keys else { return None };
+    let mut args: Vec<Vec<u8>> = spec.name.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+    let least = usize::try_from(arity.abs()).expect("a small number");
+    let whole = if arity < 0 { usize::from(first) + 2 * usize::from(step) } else { least };
+    (args.len()..least.max(whole)).for_each(|at| args.push(format!("a{at}").into_bytes()));
+    Some(args)
+}
+
+/// Every command of the table that the server has: made up where its keys stand in a range, and else among the samples.
+#[test]
+fn every_command_of_the_server_has_its_keys_where_the_server_finds_them() {
+    let mut server = Server::start("all");
+    let reply = server.ask(&[b"COMMAND"]);
+    let (mut faults, mut tried, mut sampled) = (Vec::new(), 0, Vec::new());
+    let mut rows: Vec<u32> = reply.children(0).collect();
+    while let Some(row) = rows.pop() {
+        rows.extend(reply.children(reply.child(row, 9).expect("its sub-commands")));
+        let name = reply.child(row, 0).and_then(|id| reply.bytes(id)).expect("a name");
+        let name = String::from_utf8_lossy(name).to_ascii_uppercase().replace('|', " ");
+        let spec = find(&name).unwrap_or_else(|| panic!("{name} is not known"));
+        let arity = reply.child(row, 1).and_then(|id| reply.int(id)).expect("an arity");
+        match made_up(spec, arity) {
+            Some(args) => {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                faults.extend(key_faults(&mut server, &args));
+                tried += 1;
             }
-        };
-        let here: Vec<&[u8]> = table::keys(&args).into_iter().map(|at| args[at]).collect();
-        assert_eq!(here, there, "{line}");
+            None if matches!(spec.keys, Keys::None | Keys::Channels { .. }) => {}
+            None => sampled.push(name),
+        }
     }
+    let lacks_sample = |name: &&String| !samples().iter().any(|args| args[0].eq_ignore_ascii_case(name.as_bytes()));
+    let without: Vec<_> = sampled.iter().filter(lacks_sample).collect();
+    assert!(faults.is_empty() && without.is_empty(), "{faults:#?}, without a sample: {without:?}");
+    assert!(tried > 140 && sampled.len() > 20, "{tried} made up, {} sampled", sampled.len());
 }
 
 #[test]
@@ -245,7 +317,7 @@ fn what_reads_leaves_the_data_as_it_was() {
         }
         for key in ["a", "l", "s", "h", "z", "x", "p"] {
             let mut args = args.clone();
-            table::keys(&args).into_iter().for_each(|at| args[at] = key.as_bytes());
+            keys_here(&args).into_iter().for_each(|(at, _)| args[at] = key.as_bytes());
             server.ask(&args);
             tried += 1;
         }

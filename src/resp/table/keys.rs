@@ -1,59 +1,176 @@
-//! Where the keys of a command are.
+//! Where the keys of a command are, and which of them it may write.
 //!
-//! Guarantees: never fails; a missing or malformed argument means fewer keys, because the server will refuse the command. Leaves to
-//! others: which shard a key is on.
+//! Guarantees: no allocation and no panic, whatever the arguments are; a command that is too malformed to say where its keys are is an
+//! error, never a guess. Leaves to others: which shard a key is on (shard), and what else is wrong with a command (the server).
 
-use super::spec::{Flags, Keys};
+use super::spec::{Flags, Keys, Spec, Writes};
 use super::{lookup, lookup2};
+use crate::error::{Error, Result, Status, quoted};
 
-/// The indexes of the keys in a whole command.
-pub fn keys(args: &[&[u8]]) -> Vec<usize> {
-    let mut found = Vec::new();
-    each_key(args, &mut |at| found.push(at));
-    found
+/// What a command names that says where it has to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Keys, at least one.
+    Keys(Places),
+    /// Channels, at least one: no keys, but subscriber and publisher have to meet on one node.
+    Channels(Places),
+    /// Neither.
+    Nothing,
+    /// The table does not have the command, or not this sub-command: it may have keys anywhere.
+    Unknown,
 }
 
-/// Calls `found` with the index of each key in a whole command.
-pub fn each_key(args: &[&[u8]], found: &mut dyn FnMut(usize)) {
-    let Some(mut spec) = args.first().and_then(|name| lookup(name)) else { return };
-    if let (true, Some(sub)) = (spec.flags.has(Flags::CONTAINER), args.get(1)) {
-        spec = lookup2(args[0], sub).unwrap_or(spec);
+/// The indexes of keys or channels among the arguments of a command, whose name is argument 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// One in front of the others; 0: none.
+    front: usize,
+    /// The others: from `first` to before `end`, every `step`-th.
+    first: usize,
+    end: usize,
+    step: usize,
+    /// One behind them; 0: none.
+    behind: usize,
+    written: Written,
+}
+
+/// Which of the keys may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    None,
+    All,
+    /// Only that at this index; 0: none.
+    At(usize),
+}
+
+impl Places {
+    fn range(first: usize, end: usize, step: usize) -> Self {
+        Self { front: 0, first, end, step, behind: 0, written: Written::All }
     }
-    match spec.keys {
-        Keys::None => {}
-        Keys::Range { first, last, step } => {
-            let end = if last < 0 { args.len() as isize + last as isize } else { last as isize };
-            let end = (end + 1).clamp(0, args.len() as isize) as usize;
-            (first as usize..end).step_by(step as usize).for_each(found);
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        let between = (self.end - self.first).div_ceil(self.step);
+        between + usize::from(self.front > 0) + usize::from(self.behind > 0)
+    }
+
+    /// The indexes, in the order of the server's COMMAND GETKEYS.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = usize> + use<> {
+        let (front, behind) = (Some(self.front).filter(|at| *at > 0), Some(self.behind).filter(|at| *at > 0));
+        front.into_iter().chain((self.first..self.end).step_by(self.step)).chain(behind)
+    }
+
+    /// Whether the command may write the key at this index; if not, it only reads it.
+    pub fn is_written(&self, at: usize) -> bool {
+        match self.written {
+            Written::None => false,
+            Written::All => true,
+            Written::At(only) => at == only,
         }
-        Keys::Counted { front, at, step } => counted(args, [front, at, step].map(usize::from), found),
-        Keys::Streams => streams(args, found),
-        Keys::Store => {
-            (1..args.len().min(2)).for_each(&mut *found);
-            if let Some(at) = stored_at(spec.name, args) {
-                found(at);
-            }
-        }
-        Keys::Migrate => migrate(args, found),
     }
 }
 
-fn counted(args: &[&[u8]], [front, at, step]: [usize; 3], found: &mut dyn FnMut(usize)) {
-    let Some(count) = args.get(at).and_then(|text| number(text)) else { return };
-    if front > 0 {
-        found(front);
+/// What a whole command names.
+pub fn named(args: &[&[u8]]) -> Result<Named> {
+    let Some(name) = args.first() else { return Err(Error::new(Status::InvalidArg, "a command needs a name")) };
+    let Some(mut spec) = lookup(name) else { return Ok(Named::Unknown) };
+    if spec.flags.has(Flags::CONTAINER) {
+        let Some(sub) = args.get(1) else { return Ok(Named::Nothing) };
+        match lookup2(name, sub) {
+            Some(found) => spec = found,
+            None => return Ok(Named::Unknown),
+        }
     }
-    (at + 1..args.len()).step_by(step).take(count).for_each(found);
+    let places = match spec.keys {
+        Keys::None => return Ok(Named::Nothing),
+        Keys::Channels { first, .. } if args.len() <= usize::from(first) => return Ok(Named::Nothing),
+        Keys::Channels { first, last } => return range(spec, args, [first, 1], last, Writes::All).map(Named::Channels),
+        Keys::Range { first, last, step, writes } => range(spec, args, [first, step], last, writes)?,
+        Keys::Counted { front, at, step } => match counted(spec, args, [front, at, step].map(usize::from))? {
+            Some(places) => places,
+            None => return Ok(Named::Nothing),
+        },
+        Keys::Streams => streams(spec, args)?,
+        Keys::Store => store(spec, args)?,
+        Keys::Migrate => migrate(spec, args)?,
+    };
+    let written = if spec.flags.has(Flags::READ) { Written::None } else { places.written };
+    Ok(Named::Keys(Places { written, ..places }))
+}
+
+fn range(spec: &Spec, args: &[&[u8]], [first, step]: [u8; 2], last: i8, writes: Writes) -> Result<Places> {
+    let (first, step) = (usize::from(first), usize::from(step));
+    let end = match usize::try_from(last) {
+        Ok(last) => last + 1,
+        Err(_) => (args.len() + 1).saturating_sub(usize::from(last.unsigned_abs())),
+    };
+    if end > args.len() || end <= first {
+        let missing = if last > 0 { args.len() } else { first };
+        return Err(fault(spec, format_args!("its key is missing (argument {missing})")));
+    }
+    if (end - first) % step != 0 && last < 0 {
+        return Err(fault(
+            spec,
+            format_args!("a key and what belongs to it are {step} arguments, and some are missing"),
+        ));
+    }
+    let written = match writes {
+        Writes::All => Written::All,
+        Writes::First => Written::At(first),
+        Writes::Last => Written::At(end - 1),
+    };
+    Ok(Places { written, ..Places::range(first, end, step) })
+}
+
+/// `None`: there are none, which only a script may have.
+fn counted(spec: &Spec, args: &[&[u8]], [front, at, step]: [usize; 3]) -> Result<Option<Places>> {
+    let Some(text) = args.get(at) else {
+        return Err(fault(spec, format_args!("the number of its keys is missing (argument {at})")));
+    };
+    let first = at + 1;
+    let count = number(text).ok_or_else(|| {
+        let text = quoted(&String::from_utf8_lossy(text));
+        fault(spec, format_args!("argument {at} is the number of its keys, and is {text}"))
+    })?;
+    let there = (args.len() - first) / step;
+    if count > there {
+        return Err(fault(spec, format_args!("argument {at} says that it has {count} keys, and there are {there}")));
+    }
+    match count {
+        0 if spec.flags.has(Flags::SCRIPT) => Ok(None),
+        0 => Err(fault(spec, format_args!("argument {at} says that it has no keys, and it needs one"))),
+        _ => {
+            let written = if front > 0 { Written::At(front) } else { Written::All };
+            Ok(Some(Places { front, written, ..Places::range(first, first + count * step, step) }))
+        }
+    }
 }
 
 /// STREAMS is followed by as many keys as ids. No argument before it can look like it, except the names after GROUP.
-fn streams(args: &[&[u8]], found: &mut dyn FnMut(usize)) {
+fn streams(spec: &Spec, args: &[&[u8]]) -> Result<Places> {
     let skipped = if args.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"GROUP")) { 4 } else { 1 };
     let place = args.iter().skip(skipped).position(|arg| arg.eq_ignore_ascii_case(b"STREAMS"));
-    if let Some(place) = place {
-        let first = place + skipped + 1;
-        (first..first + (args.len() - first) / 2).for_each(found);
+    let Some(first) = place.map(|place| place + skipped + 1) else {
+        return Err(fault(spec, format_args!("STREAMS is missing, behind which its keys are")));
+    };
+    let behind = args.len() - first;
+    if behind == 0 || behind % 2 != 0 {
+        return Err(fault(
+            spec,
+            format_args!("as many ids as keys stand behind STREAMS, and there are {behind} arguments"),
+        ));
     }
+    Ok(Places::range(first, first + behind / 2, 1))
+}
+
+fn store(spec: &Spec, args: &[&[u8]]) -> Result<Places> {
+    if args.len() < 2 {
+        return Err(fault(spec, format_args!("its key is missing (argument 1)")));
+    }
+    let behind = stored_at(spec.name, args).unwrap_or(0);
+    Ok(Places { behind, written: Written::At(behind), ..Places::range(1, 2, 1) })
 }
 
 /// The last STORE or STOREDIST counts, as in the server; options that take values are stepped over as it does.
@@ -78,50 +195,31 @@ fn stored_at(name: &str, args: &[&[u8]]) -> Option<usize> {
     stored
 }
 
-fn migrate(args: &[&[u8]], found: &mut dyn FnMut(usize)) {
+fn migrate(spec: &Spec, args: &[&[u8]]) -> Result<Places> {
     if args.get(3).is_some_and(|key| !key.is_empty()) {
-        return found(3);
+        return Ok(Places::range(3, 4, 1));
     }
     let mut at = 6;
     while let Some(arg) = args.get(at) {
-        if arg.eq_ignore_ascii_case(b"KEYS") {
-            return (at + 1..args.len()).for_each(found);
+        if arg.eq_ignore_ascii_case(b"KEYS") && at + 1 < args.len() {
+            return Ok(Places::range(at + 1, args.len(), 1));
         }
         at += 1 + usize::from(arg.eq_ignore_ascii_case(b"AUTH")) + 2 * usize::from(arg.eq_ignore_ascii_case(b"AUTH2"));
     }
+    Err(fault(spec, format_args!("its key is missing (argument 3, or all behind KEYS)")))
 }
 
+/// A number as a server reads it: digits, without a sign and without a zero in front.
 fn number(text: &[u8]) -> Option<usize> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let is_plain = text.iter().all(u8::is_ascii_digit) && (text.len() == 1 || !text.starts_with(b"0"));
+    if is_plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
+}
+
+#[cold]
+fn fault(spec: &Spec, what: std::fmt::Arguments<'_>) -> Error {
+    Error::new(Status::InvalidArg, format!("{}: {what}; nothing was sent", spec.name))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(command: &str) -> Vec<usize> {
-        keys(&command.split(' ').map(str::as_bytes).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn keys_newer_than_the_server_of_the_tests_are_found() {
-        assert_eq!(of("MSETEX 2 a 1 b 2 EX 10"), [2, 4]);
-        assert_eq!(of("JSON.MGET a b $"), [1, 2]);
-        assert_eq!(of("JSON.MSET a $ 1 b $ 2"), [1, 4]);
-        assert_eq!(of("TS.MADD a 1 2 b 1 2"), [1, 4]);
-        assert_eq!(of("TDIGEST.MERGE d 2 a b COMPRESSION 5"), [1, 3, 4]);
-        assert_eq!(of("HGETEX h FIELDS 1 f"), [1]);
-        assert_eq!(of("FT.SEARCH idx *"), []);
-    }
-
-    #[test]
-    fn malformed_commands_have_fewer_keys() {
-        for command in
-            ["", "GET", "EVAL x", "EVAL x y", "ZUNIONSTORE d -1 a", "XREAD STREAMS", "SORT", "MIGRATE h p", "OBJECT"]
-        {
-            assert_eq!(of(command), [], "{command}");
-        }
-        assert_eq!(of("EVAL x 18446744073709551615 a"), [3]);
-        assert_eq!(of("BLPOP a"), [] as [usize; 0]);
-    }
-}
+#[path = "keys_tests.rs"]
+mod keys_tests;

@@ -10,8 +10,8 @@ mod rows;
 mod spec;
 
 pub use class::{Blocks, Class, classify};
-pub use keys::{each_key, keys};
-pub use spec::{Flags, Keys, Spec};
+pub use keys::{Named, Places, named};
+pub use spec::{Flags, Keys, Spec, Writes};
 
 /// Slots of the index: a power of two, at least twice the rows, so that a probe is short.
 const SLOTS: usize = 2048;

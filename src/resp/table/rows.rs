@@ -3,7 +3,7 @@
 //! Guarantees: made at compile time. Sources: `COMMAND` of Redis 7.0, 8.0 and 8.2 and of Valkey 8.0 and 9.1, the manuals for modules and
 //! for what is newer.
 
-use super::spec::{Flags, Keys, Spec};
+use super::spec::{Flags, Keys, Spec, Writes};
 
 /// The longest name.
 pub(super) const LONGEST: usize = 40;
@@ -29,7 +29,16 @@ const SECOND: Keys = range(2, 2, 1);
 const ALL_BUT_LAST: Keys = range(1, -2, 1);
 
 const fn range(first: u8, last: i8, step: u8) -> Keys {
-    Keys::Range { first, last, step }
+    Keys::Range { first, last, step, writes: Writes::All }
+}
+
+/// As a range with every key, of which only one is written.
+const fn writing(writes: Writes, first: u8, last: i8) -> Keys {
+    Keys::Range { first, last, step: 1, writes }
+}
+
+const fn channels(first: u8, last: i8) -> Keys {
+    Keys::Channels { first, last }
 }
 
 const fn counted(at: u8) -> Keys {
@@ -58,11 +67,13 @@ const GROUPS: &[Group] = &[
         "EXPIRE,EXPIREAT,PEXPIRE,PEXPIREAT,PERSIST,MOVE,RESTORE,RESTORE-ASKING,APPEND,DECR,DECRBY,INCR,INCRBY,INCRBYFLOAT,\
          GETDEL,GETEX,GETSET,PSETEX,SET,SETEX,SETNX,SETRANGE,SETBIT,PFADD,DELEX,DELIFEQ",
     ),
-    (NONE, REST, "DEL,UNLINK,PFMERGE"),
-    (NONE, TWO, "COPY,RENAME,RENAMENX"),
+    (NONE, REST, "DEL,UNLINK"),
+    (NONE, writing(Writes::First, 1, -1), "PFMERGE"),
+    (NONE, writing(Writes::Last, 1, 2), "COPY"),
+    (NONE, TWO, "RENAME,RENAMENX"),
     (NONE, range(1, -1, 2), "MSET,MSETNX"),
     (NONE, Keys::Counted { front: 0, at: 1, step: 2 }, "MSETEX"),
-    (SLOW, range(2, -1, 1), "BITOP"),
+    (SLOW, writing(Writes::First, 2, -1), "BITOP"),
     (ARGS, ONE, "BITFIELD"),
     (BIG_READ, TWO, "LCS"),
     (BIG_READ, NO, "KEYS"),
@@ -86,7 +97,7 @@ const GROUPS: &[Group] = &[
     (BIG_READ, counted(1), "SINTERCARD"),
     (NONE, ONE, "SADD,SPOP,SREM"),
     (NONE, TWO, "SMOVE"),
-    (SLOW, REST, "SDIFFSTORE,SINTERSTORE,SUNIONSTORE"),
+    (SLOW, writing(Writes::First, 1, -1), "SDIFFSTORE,SINTERSTORE,SUNIONSTORE"),
     // Hashes.
     (READ, ONE, "HEXISTS,HGET,HGETALL,HKEYS,HLEN,HMGET,HRANDFIELD,HSTRLEN,HVALS,HTTL,HPTTL,HEXPIRETIME,HPEXPIRETIME"),
     (
@@ -102,7 +113,7 @@ const GROUPS: &[Group] = &[
          ZREVRANGEBYSCORE,ZREVRANK,ZSCORE,GEODIST,GEOHASH,GEOPOS,GEORADIUS_RO,GEORADIUSBYMEMBER_RO,GEOSEARCH",
     ),
     (NONE, ONE, "ZADD,ZINCRBY,ZPOPMAX,ZPOPMIN,ZREM,ZREMRANGEBYLEX,ZREMRANGEBYRANK,ZREMRANGEBYSCORE,GEOADD"),
-    (NONE, TWO, "ZRANGESTORE,GEOSEARCHSTORE"),
+    (NONE, writing(Writes::First, 1, 2), "ZRANGESTORE,GEOSEARCHSTORE"),
     (NONE, counted(1), "ZMPOP"),
     (BIG_READ, counted(1), "ZDIFF,ZINTER,ZINTERCARD,ZUNION"),
     (SLOW, store_counted(), "ZDIFFSTORE,ZINTERSTORE,ZUNIONSTORE"),
@@ -133,10 +144,12 @@ const GROUPS: &[Group] = &[
     (SLOW, NO, "SCRIPT FLUSH,FUNCTION FLUSH,FUNCTION RESTORE"),
     (STATE, NO, "SCRIPT DEBUG"),
     // Messages. A replica would deliver a published one only to its own subscribers.
-    (NONE, NO, "PUBLISH,SPUBLISH"),
-    (SUB, NO, "SUBSCRIBE,PSUBSCRIBE,SSUBSCRIBE,UNSUBSCRIBE,PUNSUBSCRIBE,SUNSUBSCRIBE"),
+    (NONE, channels(1, 1), "PUBLISH,SPUBLISH"),
+    (SUB, channels(1, -1), "SUBSCRIBE,SSUBSCRIBE,UNSUBSCRIBE,SUNSUBSCRIBE"),
+    (SUB, NO, "PSUBSCRIBE,PUNSUBSCRIBE"),
     (BOX, NO, "PUBSUB"),
-    (REPEAT, NO, "PUBSUB CHANNELS,PUBSUB HELP,PUBSUB NUMPAT,PUBSUB NUMSUB,PUBSUB SHARDCHANNELS,PUBSUB SHARDNUMSUB"),
+    (REPEAT, NO, "PUBSUB CHANNELS,PUBSUB HELP,PUBSUB NUMPAT,PUBSUB SHARDCHANNELS"),
+    (REPEAT, channels(2, -1), "PUBSUB NUMSUB,PUBSUB SHARDNUMSUB"),
     // The connection and its transaction. A server hangs up on POST and HOST:, and a MONITOR never ends.
     (STATE, NO, "AUTH,HELLO,QUIT,RESET,SELECT,ASKING,READONLY,READWRITE,MONITOR,SYNC,PSYNC,REPLCONF,POST,HOST:"),
     (TXN, NO, "MULTI,EXEC,DISCARD,UNWATCH"),
@@ -167,6 +180,8 @@ const GROUPS: &[Group] = &[
     (BOX, NO, "ACL,CLUSTER,COMMANDLOG,CONFIG,HOTKEYS,LATENCY,MEMORY,MODULE,OBJECT,SENTINEL,SLOWLOG"),
     // DEBUG may stop the server for a while.
     (BOX.and(SLOW), NO, "DEBUG"),
+    (SLOW, SECOND, "DEBUG HTSTATS-KEY,DEBUG LISTPACK,DEBUG OBJECT,DEBUG QUICKLIST,DEBUG SDSLEN"),
+    (SLOW, range(2, -1, 1), "DEBUG DIGEST-VALUE"),
     (READ, NO, "ACL CAT,ACL DRYRUN,ACL GENPASS,ACL GETUSER,ACL HELP,ACL LIST,ACL USERS,ACL WHOAMI"),
     (NONE, NO, "ACL DELUSER,ACL LOAD,ACL LOG,ACL SAVE,ACL SETUSER"),
     (READ, NO, "CONFIG GET,CONFIG HELP,MODULE HELP,MODULE LIST,SLOWLOG GET,SLOWLOG HELP,SLOWLOG LEN"),
@@ -292,7 +307,7 @@ const fn specs() -> [Spec; COUNT] {
     while group < GROUPS.len() {
         let (flags, keys, names) = GROUPS[group];
         let mut names = names.as_bytes();
-        let has_keys = !matches!(keys, Keys::None) || flags.has(Flags::CONTAINER);
+        let has_keys = !matches!(keys, Keys::None | Keys::Channels { .. }) || flags.has(Flags::CONTAINER);
         let flags = if has_keys { flags } else { flags.and(Flags::NO_KEYS) };
         while !names.is_empty() {
             let (name, rest) = first_name(names);

@@ -117,8 +117,11 @@ pub enum Keys {
         last: i8,
         /// The distance of two.
         step: u8,
+        /// Which of them a command writes that is not READ.
+        writes: Writes,
     },
-    /// Argument `at` says how many follow it, `step` apart; one more at `front` unless that is 0.
+    /// Argument `at` says how many follow it, `step` apart; one more at `front` unless that is 0, which is then the only
+    /// one that may be written.
     Counted {
         /// A key in front of the count.
         front: u8,
@@ -129,8 +132,26 @@ pub enum Keys {
     },
     /// Behind STREAMS: the first half of what follows.
     Streams,
-    /// The first argument, and what follows STORE or STOREDIST.
+    /// The first argument, which is read, and what follows STORE or STOREDIST, which is written.
     Store,
     /// The third argument, or all behind KEYS when that is empty.
     Migrate,
+    /// No keys, but channels, from `first` to `last` (from the end when negative).
+    Channels {
+        /// The first channel.
+        first: u8,
+        /// The last one.
+        last: i8,
+    },
+}
+
+/// Which keys of a range may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// All of them.
+    All,
+    /// The first one; the others are read.
+    First,
+    /// The last one; the others are read.
+    Last,
 }
