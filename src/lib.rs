@@ -1,7 +1,7 @@
 //! vigie (French: a lookout): Redis and Valkey under Sentinel, dependable for every language that can call C.
 //!
 //! The C interface is `include/vigie.h`; ARCHITECTURE.md is the plan of the house. Dependency runs downwards:
-//! `ffi` > `jobs` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `log` > `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
+//! `ffi` > `jobs`, `shard` > `client` > `submit`, `pubsub` > `call` > `route` > `plan`, `topology` > `pool` > `lane`, `log` > `worker` > `net`, `queue` > `config`, `meter` > `resp` > `sys` > `time` > `error`.
 
 // The kit of tests/support, which unit tests use as well, names the library `vigie`.
 #[cfg(test)]
@@ -36,6 +36,8 @@ pub mod resp;
 mod route;
 #[cfg(not(loom))]
 mod script;
+#[cfg(not(loom))]
+pub mod shard;
 mod sort;
 #[cfg(not(loom))]
 mod submit;

@@ -15,6 +15,7 @@ use circles::Crate;
 const ROOMS: &[(&str, &[&str])] = &[
     ("ffi", &["jobs", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
     ("jobs", &["client", "queue", "resp", "meter", "error", "time", "sys"]),
+    ("shard", &["client", "plan", "queue", "resp", "config", "error", "time", "sys"]),
     (
         "client",
         &[
