@@ -1,4 +1,4 @@
-//! The small parts by themselves: encode, decode, a lane that several threads share, the queue. `cargo bench --bench micro`.
+//! The small parts by themselves: encode, decode, a lane that several threads share, the queue, the shard of a key. `cargo bench --bench micro`.
 //!
 //! For work on one of them: criterion says whether a change made it faster. What users feel is measured by `make bench`.
 
@@ -14,6 +14,7 @@ use vigie::lane::{Bytes, Lane, Unit};
 use vigie::net::{Conn, ConnectOptions, Expect};
 use vigie::queue::{Event, Queue, kind};
 use vigie::resp::{Decoded, Decoder, Limits, Want, encode, list};
+use vigie::shard::{Hash, Map, Tags};
 use vigie::time::Deadline;
 
 const GREETING: &[u8] = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
@@ -159,9 +160,27 @@ fn queueing(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a sharded call does before it is a call of one shard.
+fn sharding(c: &mut Criterion) {
+    let mut group = c.benchmark_group("shard");
+    let names = || (1..=4).map(|number| format!("node_{number}")).collect();
+    let ways = [(Hash::Crc32, Tags::Rediscluster), (Hash::Crc16, Tags::Cluster), (Hash::Rendezvous, Tags::Cluster)];
+    for (hash, tags) in ways {
+        let map = Map::new(names(), hash, tags);
+        group.bench_function(format!("a key, {}", hash.name()), |b| {
+            b.iter(|| map.locate(black_box(b"user:100000{t1}")).expect("a good tag").shard);
+        });
+        let get: [&[u8]; 2] = [b"GET", b"user:100000"];
+        group.bench_function(format!("a GET, {}", hash.name()), |b| {
+            b.iter(|| black_box(map.route(black_box(&get)).expect("a good command")));
+        });
+    }
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    for part in [encoding, decoding, handing_over, queueing] {
+    for part in [encoding, decoding, handing_over, queueing, sharding] {
         part(&mut criterion);
     }
     criterion.final_summary();

@@ -35,6 +35,16 @@ fn row_108_a_key_with_a_tag_is_where_the_tag_is() {
 }
 
 #[test]
+fn the_tags_and_slots_of_redis_cluster_are_those_of_its_cluster_keyslot() {
+    for (key, wanted) in
+        [("{foo}x", 12182), ("foo", 12182), ("bar{hello}{foo}", 866), ("a{{b}}", 6215), ("x{}{a}", 15756)]
+    {
+        let part = Tags::Cluster.of(key.as_bytes()).expect(key).part;
+        assert_eq!(hash::slot(part), wanted, "{key}");
+    }
+}
+
+#[test]
 fn keys_are_split_by_shard_in_their_order() {
     let keys: [&[u8]; 6] = [b"foo", b"bar", b"x{bar}", b"foobar", b"foo", b"y{foo}"];
     let groups = two().split(&keys).unwrap();
