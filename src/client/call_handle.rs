@@ -148,6 +148,18 @@ impl CallHandle {
 
     /// Runs a list of commands, as [`Client::cmds_exec`].
     pub fn exec(&self, client: &Client, commands: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
+        self.run(commands, flags, |queue, token, times| {
+            client.submit(Submission { commands, flags, timeout, queue, token, times: Some(times), step: None })
+        })
+    }
+
+    /// As [`CallHandle::exec`], with the submit that begins the call.
+    pub(crate) fn run(
+        &self,
+        commands: &[u8],
+        flags: CallFlags,
+        begin: impl FnOnce(&Arc<Queue>, u64, &Arc<Times>) -> Result<()>,
+    ) -> Result<Reply> {
         let _turn = self.turn()?;
         let plan = if flags.has(CallFlags::EACH) { Plan::one(commands)? } else { Plan::list(commands)? };
         let (name, blocks) = (plan.name().to_string(), plan.blocks.is_some());
@@ -159,8 +171,7 @@ impl CallHandle {
         }
         let times = Arc::new(Times::new());
         let (queue, token) = self.next(&times)?;
-        let submission = Submission { commands, flags, timeout, queue: &queue, token, times: Some(&times), step: None };
-        client.submit(submission).inspect_err(|_| times.over())?;
+        begin(&queue, token, &times).inspect_err(|_| times.over())?;
         self.await_end(Running { queue, token, name, blocks, begun: Instant::now(), ending: Ending::Not, times })
     }
 

@@ -24,7 +24,6 @@ use crate::plan::{Keep, NO_TIME, Plan, reshaped};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::resp::{Reply, ReplyBuilder, typed};
-use crate::submit::Submission;
 use crate::time::Deadline;
 use crate::topology::Sentinel;
 
@@ -38,6 +37,7 @@ pub use stats::{connection_ends, stats_maps};
 
 pub use crate::plan::{CallFlags, Target};
 pub use crate::pubsub::Subscription;
+pub(crate) use crate::submit::{Submission, Times};
 pub use crate::time::Timeout;
 
 /// Runs commands: for one service and target, or pinned to one connection.
@@ -278,7 +278,8 @@ impl Client {
         self.submit(Submission { commands, flags, timeout, queue, token, times: None, step: None })
     }
 
-    fn submit(&self, submission: Submission<'_>) -> Result<()> {
+    /// As [`Client::cmds_submit`], of which it is the whole.
+    pub(crate) fn submit(&self, submission: Submission<'_>) -> Result<()> {
         let Submission { flags, timeout, .. } = submission;
         let context = self.shared.context();
         if timeout == Timeout::DontWait {
@@ -294,6 +295,11 @@ impl Client {
             context.count_transaction();
         }
         taken
+    }
+
+    /// Whether no call of it is running.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.context().active().load(std::sync::atomic::Ordering::Acquire) == 0
     }
 
     /// When a call that begins now and has this timeout is over.

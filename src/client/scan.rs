@@ -21,6 +21,7 @@ const COMMANDS: [(&[u8], usize); 4] = [(b"SCAN", 1), (b"HSCAN", 2), (b"SSCAN", 2
 
 /// A scan from its beginning to its end.
 pub struct ScanLoop {
+    /// The first of those that are scanned.
     client: Arc<Client>,
     most_restarts: u32,
     /// `None` while a page is being waited for.
@@ -29,6 +30,10 @@ pub struct ScanLoop {
 
 /// Where a scan is.
 struct Position {
+    /// The one that is being scanned.
+    client: Arc<Client>,
+    /// Those that come after it, the next one last.
+    rest: Vec<Arc<Client>>,
     args: Vec<Vec<u8>>,
     /// Where the cursor is among the arguments.
     at: usize,
@@ -48,6 +53,16 @@ enum End {
 impl ScanLoop {
     /// A scan that begins with its first page. `args`: the command, with cursor 0. `most_restarts`: how often it may begin anew.
     pub fn new(client: &Arc<Client>, args: &[&[u8]], most_restarts: u32) -> Result<Self> {
+        Self::over(client, Vec::new(), args, most_restarts)
+    }
+
+    /// As [`ScanLoop::new`], and then the same on these, the last one first.
+    pub(crate) fn over(
+        client: &Arc<Client>,
+        rest: Vec<Arc<Client>>,
+        args: &[&[u8]],
+        most_restarts: u32,
+    ) -> Result<Self> {
         let name = args.first().copied().unwrap_or_default();
         let known = COMMANDS.iter().find(|(command, _)| name.eq_ignore_ascii_case(command));
         let invalid = |text: &str| Err(Error::new(Status::InvalidArg, text));
@@ -57,7 +72,8 @@ impl ScanLoop {
         }
         client.check_scannable()?;
         let args = args.iter().map(|arg| arg.to_vec()).collect();
-        let position = Position { args, at: *at, generation: None, restarts: 0, end: None };
+        let on = Arc::clone(client);
+        let position = Position { client: on, rest, args, at: *at, generation: None, restarts: 0, end: None };
         Ok(Self { client: Arc::clone(client), most_restarts, position: Lock::new(Rank::ScanLoop, Some(position)) })
     }
 
@@ -108,7 +124,7 @@ struct Pages {
 impl Operation for Pages {
     fn next(&mut self, told: Option<Told>) -> Next {
         let Some(mut position) = self.position.take() else { return Next::Over(Ok(None)) };
-        let next = match told.and_then(|told| position.told(&self.scan.client, told, self.scan.most_restarts)) {
+        let next = match told.and_then(|told| position.told(told, self.scan.most_restarts)) {
             Some(outcome) => Next::Over(outcome),
             None => self.ask(&position),
         };
@@ -143,7 +159,7 @@ impl Pages {
         }
         // The same cursor may be used twice: what was lost on its way comes again.
         let flags = CallFlags::default().with(CallFlags::IDEMPOTENT | CallFlags::EACH);
-        Next::Call(StepCall { client: Arc::clone(&self.scan.client), commands, flags, timeout })
+        Next::Call(StepCall { client: Arc::clone(&position.client), commands, flags, timeout, beside: Vec::new() })
     }
 }
 
@@ -159,15 +175,18 @@ impl StepCall {
     /// Runs one command of a scan on this thread.
     fn run_scan(&self) -> Told {
         match self.client.exec_scan(&self.commands, self.flags.without(CallFlags::EACH), self.timeout) {
-            Ok((reply, generation, node)) => Told { outcome: Ok(reply), from: Some((generation, node)) },
-            Err(error) => Told { outcome: Err(error), from: None },
+            Ok((reply, generation, node)) => {
+                Told { outcome: Ok(reply), from: Some((generation, node)), beside: Vec::new() }
+            }
+            Err(error) => Told::of(Err(error)),
         }
     }
 }
 
 impl Position {
     /// The answer to its command. What ends the way to a page is returned.
-    fn told(&mut self, client: &Client, told: Told, most_restarts: u32) -> Option<Result<Option<Reply>>> {
+    fn told(&mut self, told: Told, most_restarts: u32) -> Option<Result<Option<Reply>>> {
+        let client = Arc::clone(&self.client);
         match self.page(told) {
             Ok(page) => page.map(|page| {
                 client.count(Deed::ScanPage, 1);
@@ -210,10 +229,13 @@ impl Position {
     }
 
     fn go_on(&mut self, cursor: Vec<u8>, generation: u64) {
-        if cursor == b"0" {
-            self.end = Some(End::Whole);
-        }
         (self.args[self.at], self.generation) = (cursor, Some(generation));
+        if self.args[self.at] == b"0" {
+            match self.rest.pop() {
+                Some(next) => (self.client, self.generation) = (next, None),
+                None => self.end = Some(End::Whole),
+            }
+        }
     }
 
     /// Begins anew, if it may.

@@ -1,10 +1,10 @@
 //! An operation of several submitted calls, with one completion: the outcome of each call is handed to the operation, which says what
-//! comes next.
+//! comes next: one call, or several on different clients that run at the same time.
 //!
 //! Guarantees: no thread waits. The room for the completion is reserved at the beginning, so it is never refused; it comes exactly once. A
 //! cancellation ends the call that is under way, and no other one begins; a close ends the operation with its next call. Between
 //! two calls a worker runs the operation, which only computes. A blocking command is first ended by its server, so that what it takes in that
-//! moment is known. Leaves to others: the calls (submit, line), what comes next (scan, jobs).
+//! moment is known. Leaves to others: the calls (submit, line), what comes next (scan, jobs, shard).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What an operation does next.
 pub(crate) enum Next<T = Option<Reply>> {
-    /// This call. Its outcome is told.
+    /// This call, with those beside it. Its outcome is told.
     Call(StepCall),
     /// Nothing for this long.
     Pause(Duration),
@@ -44,6 +44,8 @@ pub(crate) struct StepCall {
     pub(crate) flags: CallFlags,
     /// Of the call.
     pub(crate) timeout: Timeout,
+    /// Calls that run at the same time. Only an operation that is told of them has any.
+    pub(crate) beside: Vec<StepCall>,
 }
 
 /// The outcome of a call.
@@ -52,6 +54,15 @@ pub(crate) struct Told {
     pub(crate) outcome: Result<Reply>,
     /// Of a scan: the generation of its node, and the node's name.
     pub(crate) from: Option<(u64, String)>,
+    /// The outcomes of the calls beside it, in their order.
+    pub(crate) beside: Vec<Result<Reply>>,
+}
+
+impl Told {
+    /// The outcome of one call.
+    pub(crate) fn of(outcome: Result<Reply>) -> Self {
+        Self { outcome, from: None, beside: Vec::new() }
+    }
 }
 
 /// What is done in several steps. It only computes.
@@ -77,6 +88,23 @@ struct StepsState {
     credit: Option<Reservation>,
     /// Until when it pauses.
     pause: Option<Instant>,
+    /// The calls under way that run at the same time.
+    fan: Fan,
+}
+
+/// Calls that run at the same time.
+#[derive(Default)]
+struct Fan {
+    branches: Vec<Weak<Branch>>,
+    outcomes: Vec<Option<Result<Reply>>>,
+    /// How many have no outcome yet, and one more while they are being submitted.
+    left: usize,
+}
+
+/// One of them.
+struct Branch {
+    steps: Arc<Steps>,
+    at: usize,
 }
 
 impl Steps {
@@ -89,7 +117,7 @@ impl Steps {
     ) -> Result<Arc<Self>> {
         client.shared.context().check_open()?;
         let credit = queue.reserve(token, 1)?.next();
-        let state = StepsState { operation: Some(operation), credit, pause: None };
+        let state = StepsState { operation: Some(operation), credit, pause: None, fan: Fan::default() };
         let steps = Arc::new_cyclic(|me| Self {
             client: Arc::clone(client),
             queue: Arc::downgrade(queue),
@@ -108,21 +136,26 @@ impl Steps {
     /// Ends the call that is under way, or a pause, and lets no other call begin.
     pub(crate) fn stop(self: &Arc<Self>) {
         self.cancelled.store(true, Ordering::Release);
-        let is_asked = self.queue.upgrade().is_some_and(|queue| queue.unblock_step(self.id()));
+        let ids = self.ids();
+        let is_asked = self.queue.upgrade().is_some_and(|queue| ids.iter().any(|id| queue.unblock_step(*id)));
         let me = Arc::clone(self);
         if !is_asked || worker::after(UNBLOCKING, Arc::downgrade(self), move || me.cancel_now()).is_err() {
             self.cancel_now();
         }
     }
 
-    fn id(self: &Arc<Self>) -> usize {
-        owner_of(&(Arc::clone(self) as Arc<dyn Step>))
+    /// By which its calls are found.
+    fn ids(self: &Arc<Self>) -> Vec<usize> {
+        let branches: Vec<Arc<Branch>> = self.state.lock().fan.branches.iter().filter_map(Weak::upgrade).collect();
+        let mut ids = vec![owner_of(&(Arc::clone(self) as Arc<dyn Step>))];
+        ids.extend(branches.into_iter().map(|branch| owner_of(&(branch as Arc<dyn Step>))));
+        ids
     }
 
     fn cancel_now(self: &Arc<Self>) {
         self.cancelled.store(true, Ordering::Release);
         if let Some(queue) = self.queue.upgrade() {
-            queue.cancel_step(self.id());
+            self.ids().into_iter().for_each(|id| queue.cancel_step(id));
         }
         self.wake(true);
     }
@@ -190,17 +223,58 @@ impl Steps {
                     drop(state);
                     return self.set_alarm(time);
                 }
+                Next::Call(call) if !call.beside.is_empty() => {
+                    self.state.lock().operation = Some(operation);
+                    let Some(outcomes) = self.submit_all(&call) else { return self.cancel_if_asked() };
+                    was_refused = true;
+                    told = outcomes;
+                }
                 Next::Call(call) => {
                     self.state.lock().operation = Some(operation);
-                    let Err(error) = self.submit(&call) else { return self.cancel_if_asked() };
+                    let Err(error) = self.submit(&call, Arc::clone(self) as Arc<dyn Step>) else {
+                        return self.cancel_if_asked();
+                    };
                     was_refused = true;
-                    told = Some(Told { outcome: Err(error), from: None });
+                    told = Some(Told::of(Err(error)));
                 }
             }
         }
     }
 
-    fn submit(self: &Arc<Self>, call: &StepCall) -> Result<()> {
+    /// Submits a call and those beside it. Their outcomes, if all are there already.
+    fn submit_all(self: &Arc<Self>, call: &StepCall) -> Option<Option<Told>> {
+        let calls: Vec<&StepCall> = std::iter::once(call).chain(&call.beside).collect();
+        let branch = |at| Arc::new(Branch { steps: Arc::clone(self), at });
+        let branches: Vec<Arc<Branch>> = (0..calls.len()).map(branch).collect();
+        let outcomes = calls.iter().map(|_| None).collect();
+        let weak = branches.iter().map(Arc::downgrade).collect();
+        self.state.lock().fan = Fan { branches: weak, outcomes, left: calls.len() + 1 };
+        for (call, branch) in calls.into_iter().zip(branches) {
+            let at = branch.at;
+            if let Err(error) = self.submit(call, branch) {
+                self.note(Some((at, Err(error))));
+            }
+        }
+        self.note(None).map(Some)
+    }
+
+    /// Notes the outcome of one of several calls, or that all are submitted. All outcomes, with the last one.
+    fn note(&self, outcome: Option<(usize, Result<Reply>)>) -> Option<Told> {
+        let mut state = self.state.lock();
+        let fan = &mut state.fan;
+        if let Some((at, outcome)) = outcome {
+            fan.outcomes[at] = Some(outcome);
+        }
+        fan.left -= 1;
+        if fan.left > 0 {
+            return None;
+        }
+        let mut outcomes = std::mem::take(fan).outcomes.into_iter().flatten();
+        let outcome = outcomes.next()?;
+        Some(Told { outcome, from: None, beside: outcomes.collect() })
+    }
+
+    fn submit(self: &Arc<Self>, call: &StepCall, step: Arc<dyn Step>) -> Result<()> {
         let Some(queue) = self.queue.upgrade() else {
             return Err(Error::new(Status::Closed, "the queue of a submitted operation is gone"));
         };
@@ -208,7 +282,6 @@ impl Steps {
             self.cancelled.store(true, Ordering::Release);
             return Err(self.cancelled_error());
         }
-        let step = Arc::clone(self) as Arc<dyn Step>;
         call.client.submit(Submission {
             commands: &call.commands,
             flags: call.flags,
@@ -236,13 +309,28 @@ impl Steps {
 
 impl Step for Steps {
     fn told(self: Arc<Self>, outcome: Result<Option<Reply>>, from: Option<(u64, String)>) {
-        let nothing = || Error::new(Status::Internal, "a call ended without a reply");
-        let outcome = outcome.and_then(|reply| reply.ok_or_else(nothing));
-        self.run_soon(Some(Told { outcome, from }));
+        self.run_soon(Some(Told { outcome: with_reply(outcome), from, beside: Vec::new() }));
     }
 
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+}
+
+fn with_reply(outcome: Result<Option<Reply>>) -> Result<Reply> {
+    let nothing = || Error::new(Status::Internal, "a call ended without a reply");
+    outcome.and_then(|reply| reply.ok_or_else(nothing))
+}
+
+impl Step for Branch {
+    fn told(self: Arc<Self>, outcome: Result<Option<Reply>>, _: Option<(u64, String)>) {
+        if let Some(told) = self.steps.note(Some((self.at, with_reply(outcome)))) {
+            self.steps.run_soon(Some(told));
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.steps.is_cancelled()
     }
 }
 

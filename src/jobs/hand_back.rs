@@ -79,7 +79,8 @@ impl Watched {
         if self.deadline.is_over() {
             return Next::Over(Err(no_time(self.deadline)));
         }
-        Next::Call(StepCall { client, commands, flags: CallFlags::default().with(flag), timeout: time(self.deadline) })
+        let flags = CallFlags::default().with(flag);
+        Next::Call(StepCall { client, commands, flags, timeout: time(self.deadline), beside: Vec::new() })
     }
 }
 

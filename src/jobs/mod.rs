@@ -253,7 +253,7 @@ impl Worker {
 
     /// Runs a call of a take so that [`Jobs::stop`] ends it. After that there is a moment for what was taken already.
     fn take_call(&self, call: StepCall) -> Result<Reply> {
-        let StepCall { client, commands, flags, timeout } = call;
+        let StepCall { client, commands, flags, timeout, .. } = call;
         if self.call.is_cancelled() {
             return client.cmds_exec(&commands, flags, Timeout::Ms(LAST_MOMENT));
         }

@@ -640,6 +640,6 @@ impl Worker {
 
     fn call_within(&self, commands: Vec<u8>, flag: u32, timeout: Timeout) -> Next {
         let flags = CallFlags::default().with(flag);
-        Next::Call(StepCall { client: Arc::clone(&self.client), commands, flags, timeout })
+        Next::Call(StepCall { client: Arc::clone(&self.client), commands, flags, timeout, beside: Vec::new() })
     }
 }
