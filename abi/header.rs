@@ -5,13 +5,14 @@
 use std::path::Path;
 
 /// The files that cbindgen reads, in the order in which their functions appear, with the title of each.
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("types", ""),
     ("version", "the library"),
     ("error", "errors"),
     ("config", "configuration: the keys are in CONFIGURATION.md, and \"uri\" is one of them"),
     ("sentinel", "sentinels"),
     ("client", "clients"),
+    ("shards", "shards: several primaries as one client"),
     ("call", "calls that can be cancelled and interrupted"),
     ("scan", "scans"),
     ("batch", "command lists (for C and C++; other languages can encode RESP themselves)"),

@@ -1345,6 +1345,75 @@ int vigie_client_is_closed(const vigie_client *client);
  */
 void vigie_client_free(vigie_client *client);
 
+/* ---- shards: several primaries as one client --------------------------------------------------------------------- */
+
+/**
+ * A client over several primaries, each with its replicas. It is used as any other client: a command goes to the shard of its
+ * key, a list is dealt out to the shards, all of them at the same time, and is answered in its order. Commands with keys on
+ * several shards run where that can be done right (MGET, MSET, DEL, SUNION, RENAME and others), and are refused with
+ * VIGIE_ERR_CROSS_SHARD before anything is sent where it cannot: docs/sharding.md says which of them are atomic. Reads go to
+ * replicas that are fit, as with vigie_split_for(); VIGIE_CALL_ON_PRIMARY and the option shard.primaries_only send them to the
+ * primaries. Commands for all nodes (KEYS, SCAN, DBSIZE, INFO, FLUSHALL) run on every primary; the reply of most is a MAP from the
+ * name of each shard to its answer. A failover or an outage of one shard touches only its keys; an error names the shard.
+ *
+ * Each text is one shard: "node_1=sentinel:SERVICE" (a service of the Sentinels), "node_1=redis://user:password@host:port/db" (a
+ * primary that is given; its replicas are those that it names; rediss:// with TLS), or that with its replica,
+ * "node_1=redis://host:port|redis://host2:port". Shards are named node_1 to node_N in any order. The options shard.hash and
+ * shard.tags say which shard a key is on, and have to be the same in all programs that use the data.
+ *
+ * Lengths: shard_count is the number of texts in shards, 1 to 1024.
+ * Ownership: *out is the caller's, for vigie_client_free(). shards and overrides (may be NULL) are copied. sentinel may be NULL if no
+ * shard is a service; the shards that are not take its options (credentials, TLS, timeouts), but for its Sentinels.
+ * Blocks: up to timeout.call: each primary is asked with a PING, all at the same time; no with the option shard.degraded.
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: VIGIE_ERR_CONFIG: a bad name, a gap among them, one URI with a bad part, overrides; VIGIE_ERR_INVALID_ARG: shards or out is NULL,
+ * shard_count is out of range, or sentinel is NULL and a shard is a service; VIGIE_ERR_INVALID_STATE: another thread changes
+ * overrides; VIGIE_ERR_CLOSED; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL. Without shard.degraded also those of vigie_cmd_exec(), for a shard
+ * that cannot be used.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_shards_for(vigie_sentinel *sentinel,
+                              const char *const *shards,
+                              size_t shard_count,
+                              const vigie_config *overrides,
+                              vigie_client **out,
+                              vigie_error **err);
+
+/**
+ * Gives a client of vigie_shards_for() other shards: more of them, fewer, or the same names at other places. A call whose key is on
+ * another server from then on waits, within its time, until all calls that began before are over, so that each key sees its calls
+ * in order; the others go on. No data is moved: docs/sharding.md has the order of the steps. Other processes keep the shards that
+ * they were given. Sessions and subscriptions stay on the servers where they are: make them anew. The statistics begin anew.
+ *
+ * Lengths: shard_count is the number of texts in shards, 1 to 1024.
+ * Ownership: shards is copied.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: as vigie_shards_for(): then the shards stay as they are; VIGIE_ERR_INVALID_STATE with VIGIE_EF_RETRYABLE: calls that began before
+ * the last change are still running; VIGIE_ERR_INVALID_ARG: also a client that is not of vigie_shards_for().
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_shards_set(vigie_client *client,
+                              const char *const *shards,
+                              size_t shard_count,
+                              vigie_error **err);
+
+/**
+ * The shard that a key is on: its index, which is the number in its name less one. A tag in the key counts as the option shard.tags says.
+ *
+ * Lengths: key_len is the bytes of key.
+ * Ownership: nothing to free.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: none: -1 for a client without shards, for what is no client, and for a key whose tag is not well formed.
+ * Since: 0.1.0.
+ */
+int32_t vigie_client_shard_of(const vigie_client *client,
+                              const void *key,
+                              size_t key_len);
+
 /* ---- calls that can be cancelled and interrupted ----------------------------------------------------------------- */
 
 /**

@@ -71,6 +71,7 @@ fn every_section_holds_the_functions_of_its_noun() {
             "configuration",
             "sentinels",
             "clients",
+            "shards",
             "calls",
             "scans",
             "command",
@@ -81,12 +82,13 @@ fn every_section_holds_the_functions_of_its_noun() {
         ],
         "the titles in their order"
     );
-    let nouns: [&[&str]; 12] = [
+    let nouns: [&[&str]; 13] = [
         &["version", "has", "status", "threads"],
         &["error"],
         &["config"],
         &["sentinel"],
         &["primary", "replica", "split", "session", "cmd", "cmds", "client"],
+        &["shards", "client"],
         &["call"],
         &["scan"],
         &["batch"],

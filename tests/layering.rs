@@ -13,9 +13,9 @@ use circles::Crate;
 
 /// Who may use whom, from the top of the house to its ground. What is not listed is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("ffi", &["jobs", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
+    ("ffi", &["jobs", "shard", "client", "topology", "worker", "queue", "resp", "config", "error", "time", "sys"]),
     ("jobs", &["client", "queue", "resp", "meter", "error", "time", "sys"]),
-    ("shard", &["client", "plan", "queue", "resp", "config", "error", "time", "sys"]),
+    ("shard", &["client", "topology", "plan", "queue", "resp", "config", "error", "time", "sys"]),
     (
         "client",
         &[

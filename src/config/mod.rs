@@ -25,8 +25,8 @@ pub use secret::{Credentials, Secret};
 pub use settings::{
     ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, LogFormat, LogLevel, LogSettings,
     MonitorMode, MonitorSettings, Overflow, Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas,
-    RetrySettings, SentinelSettings, Settings, SubSettings, TcpSettings, TlsSettings, TlsVerify, TlsVersion,
-    WriteSettings,
+    RetrySettings, SentinelSettings, Settings, ShardHash, ShardSettings, ShardTags, SubSettings, TcpSettings,
+    TlsSettings, TlsVerify, TlsVersion, WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};
 

@@ -71,6 +71,8 @@ pub struct FixedSettings {
     pub primary: Option<Endpoint>,
     /// Its replicas.
     pub replicas: Vec<Endpoint>,
+    /// They are not given: the primary says which are connected to it.
+    pub asks_for_replicas: bool,
 }
 
 /// The settings for the Sentinels.
@@ -212,6 +214,46 @@ pub struct ClientSettings {
     pub limits: Limits,
     /// From announced addresses to reachable ones.
     pub address_map: AddressMap,
+    /// How keys are spread over several shards.
+    pub shard: ShardSettings,
+}
+
+/// How keys are spread over several shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardSettings {
+    /// Which shard a key is on.
+    pub hash: ShardHash,
+    /// Which part of a key counts; `None`: as the hash has it.
+    pub tags: Option<ShardTags>,
+    /// Reads go to the primaries too.
+    pub primaries_only: bool,
+    /// The shard of commands without a key; "": they are refused.
+    pub default_node: String,
+    /// The handle opens though a shard is down.
+    pub degraded: bool,
+}
+
+/// Which shard a key is on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ShardHash {
+    /// CRC-32, modulo the number of shards.
+    #[default]
+    Crc32,
+    /// CRC-16, in slots as Redis Cluster has them.
+    Crc16,
+    /// Highest random weight by the names of the shards.
+    Rendezvous,
+}
+
+/// Which part of a key counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardTags {
+    /// `real{hash}`: the hash counts, and the key is stored as `real`.
+    Rediscluster,
+    /// What is between the first braces counts, and the key is stored as it is.
+    Cluster,
+    /// The whole key counts.
+    None,
 }
 
 /// Whether and how connections of one kind are encrypted.
@@ -439,6 +481,7 @@ impl Default for ClientSettings {
             script_cache: true,
             limits: Limits::default(),
             address_map: AddressMap::default(),
+            shard: ShardSettings::default(),
         }
     }
 }
@@ -618,6 +661,17 @@ impl Settings {
             self.sentinel.tls.fill_from(&self.client.tls);
         }
         Ok(())
+    }
+
+    /// The same for a primary that is given, which nobody watches.
+    pub fn without_sentinels(mut self) -> Self {
+        self.sentinel =
+            SentinelSettings { tcp: self.client.tcp, limits: self.client.limits, ..SentinelSettings::default() };
+        self.sentinel.client_name.clone_from(&self.client.client_name);
+        self.sentinel.address_map.clone_from(&self.client.address_map);
+        self.sentinel.monitor.mode = MonitorMode::Off;
+        self.service = None;
+        self
     }
 
     /// Checks what is set for a fixed primary. There is nobody to watch, and the service needs no name.

@@ -12,8 +12,8 @@ use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
 use super::settings::{
-    Fallback, LogFormat, LogLevel, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, TlsVerify,
-    TlsVersion,
+    Fallback, LogFormat, LogLevel, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, ShardHash,
+    ShardTags, TlsVerify, TlsVersion,
 };
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
@@ -587,6 +587,51 @@ pub(super) static OPTIONS: &[Opt] = &[
         "Whether the scripts of EVAL and SCRIPT LOAD are kept (512 of them, 4 MiB). An EVAL of a script that was seen before \
          goes out as EVALSHA, and a server that does not know the script of an EVALSHA, after a failover or SCRIPT FLUSH, \
          gets it as EVAL: docs/scripts.md says where.",
+    )
+    .per_client(),
+    opt(
+        "shard.hash",
+        "crc32",
+        Word(&[
+            ("crc32", |s| s.client.shard.hash = ShardHash::Crc32),
+            ("crc16", |s| s.client.shard.hash = ShardHash::Crc16),
+            ("rendezvous", |s| s.client.shard.hash = ShardHash::Rendezvous),
+        ]),
+        "On a client of vigie_shards_for(): which shard a key is on. `crc32`: CRC-32 modulo the number of shards, as rediscluster          does it. `crc16`: by the slots of Redis Cluster, shared evenly in the order of the shards. `rendezvous`: highest random          weight by the names of the shards, so that one more of them moves as few keys as can be.",
+    )
+    .per_client(),
+    opt(
+        "shard.tags",
+        "auto",
+        Word(&[
+            ("auto", |s| s.client.shard.tags = None),
+            ("rediscluster", |s| s.client.shard.tags = Some(ShardTags::Rediscluster)),
+            ("cluster", |s| s.client.shard.tags = Some(ShardTags::Cluster)),
+            ("none", |s| s.client.shard.tags = Some(ShardTags::None)),
+        ]),
+        "Which part of a key says on which shard it is. `rediscluster`: of `real{hash}` what is in the braces, and the key is stored          as `real`; other keys with braces are refused. `cluster`: what is between the first braces, as in Redis Cluster, and the          key is stored as it is. `none`: the whole key. `auto`: `rediscluster` with `shard.hash` crc32, else `cluster`.",
+    )
+    .per_client(),
+    opt(
+        "shard.primaries_only",
+        "off",
+        Word(&[("on", |s| s.client.shard.primaries_only = true), ("off", |s| s.client.shard.primaries_only = false)]),
+        "Whether reads of a client of vigie_shards_for() go to the primaries, too. Off: to fit replicas, as those of          vigie_split_for().",
+    )
+    .per_client(),
+    opt(
+        "shard.default_node",
+        "",
+        Text(|s, v| s.client.shard.default_node = v.unwrap_or_default()),
+        "The shard (`node_1`) of commands that have no key and are not for all shards. Without one they are refused.",
+    )
+    .per_client(),
+    opt(
+        "shard.degraded",
+        "off",
+        Word(&[("on", |s| s.client.shard.degraded = true), ("off", |s| s.client.shard.degraded = false)]),
+        "Whether vigie_shards_for() opens the handle though a shard is down. `off`: each primary is asked with a PING, all at the same \
+         time and within `timeout.call`, and one that does not answer, or is no primary, is the error. `on`: nothing is asked.",
     )
     .per_client(),
     opt(

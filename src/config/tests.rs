@@ -36,6 +36,10 @@ fn other_value(key: &str) -> &'static str {
         key if key.ends_with("tls.min_version") => "1.3",
         key if key.ends_with("tls.verify") => "ca",
         "failover.probe" => "eager",
+        "shard.hash" => "rendezvous",
+        "shard.tags" => "none",
+        "shard.default_node" => "node_2",
+        "shard.primaries_only" | "shard.degraded" => "on",
         "write.majority_ms" => "30s",
         "log.level" => "info",
         "log.format" => "json",
@@ -199,7 +203,10 @@ fn a_fixed_primary_stands_in_place_of_sentinels() {
     let uri = ("uri", "redis://:pw@h:7/3?replica.addrs=r1,r2:8");
     let fixed = config(&[uri]).unwrap().settings().unwrap();
     let at = |text: &str| Endpoint::parse(text, DATA_PORT).unwrap();
-    assert_eq!(fixed.fixed, FixedSettings { primary: Some(at("h:7")), replicas: vec![at("r1"), at("r2:8")] });
+    assert_eq!(
+        fixed.fixed,
+        FixedSettings { primary: Some(at("h:7")), replicas: vec![at("r1"), at("r2:8")], asks_for_replicas: false }
+    );
     assert_eq!((fixed.client.db, fixed.sentinel.addrs.len()), (3, 0));
     assert_eq!(fixed.client.auth.password, Some(Secret::new("pw")));
     // The service needs no name, and keeps the one that it is given.

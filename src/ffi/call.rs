@@ -3,7 +3,8 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use super::args::{self, Argv};
-use super::handle::{self, Noun};
+use super::handle::{self, Either, Noun};
+use super::shards;
 use super::types::{vigie_call, vigie_client, vigie_error, vigie_reply, vigie_status};
 use super::{batch, dispose, guard, reply, total};
 use crate::client::{CallFlags, CallHandle, Timeout};
@@ -58,10 +59,13 @@ pub unsafe extern "C" fn vigie_call_cmd_exec(
     unsafe {
         args::reset(out);
         guard("vigie_call_cmd_exec", err, || {
-            let (call, client) = (handle::borrow(call, "call")?, handle::borrow(client, "client")?);
-            let flags = CallFlags::from_bits(flags)?;
-            let command = Argv { argc, argv, argvlen };
-            reply::put(out, command.with(|args| call.cmd_exec(&client, args, flags, Timeout::from_ms(timeout_ms)))?);
+            let (call, client) = (handle::borrow(call, "call")?, shards::any(client)?);
+            let (flags, timeout) = (CallFlags::from_bits(flags)?, Timeout::from_ms(timeout_ms));
+            let reply = Argv { argc, argv, argvlen }.with(|args| match &client {
+                Either::One(client) => call.cmd_exec(client, args, flags, timeout),
+                Either::Other(shards) => shards.call_cmd_exec(&call, args, flags, timeout),
+            });
+            reply::put(out, reply?);
             Ok(())
         })
     }
@@ -93,9 +97,13 @@ pub unsafe extern "C" fn vigie_call_cmds_exec(
         guard("vigie_call_cmds_exec", err, || {
             let commands = args::bytes(commands.cast(), commands_len, "commands")?;
             batch::refuse_misused(commands)?;
-            let (call, client) = (handle::borrow(call, "call")?, handle::borrow(client, "client")?);
-            let flags = CallFlags::from_bits(flags)?;
-            reply::put(out, call.exec(&client, commands, flags, Timeout::from_ms(timeout_ms))?);
+            let (call, client) = (handle::borrow(call, "call")?, shards::any(client)?);
+            let (flags, timeout) = (CallFlags::from_bits(flags)?, Timeout::from_ms(timeout_ms));
+            let reply = match &client {
+                Either::One(client) => call.exec(client, commands, flags, timeout),
+                Either::Other(shards) => shards.call_exec(&call, commands, flags, timeout),
+            };
+            reply::put(out, reply?);
             Ok(())
         })
     }

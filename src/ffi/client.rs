@@ -4,12 +4,15 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use super::args::{self, Argv};
-use super::handle::{self, Noun};
-use super::types::{vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status};
+use super::handle::{self, Either, Noun};
+use super::shards;
+use super::types::{
+    Sharded, vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status,
+};
 use super::{batch, config, dispose, guard, reply, total};
 use crate::client::{CallFlags, Client, Target, Timeout};
-use crate::config::Config;
 use crate::error::Result;
+use crate::shard::Shards;
 
 impl Noun for vigie_client {
     type Value = Arc<Client>;
@@ -17,19 +20,14 @@ impl Noun for vigie_client {
     const PLAIN: bool = false;
 }
 
-/// Runs `make` with the overrides; NULL is none.
-///
-/// # Safety
-/// `overrides` is NULL or a live handle.
-pub(super) unsafe fn with_overrides<R>(
-    overrides: *const vigie_config,
-    make: impl FnOnce(Option<&Config>) -> Result<R>,
-) -> Result<R> {
-    if overrides.is_null() {
-        return make(None);
-    }
-    // SAFETY: as for this function.
-    unsafe { config::read(overrides, "overrides", |config| make(Some(config))) }
+/// The same of either kind of client.
+macro_rules! either {
+    ($client:expr, $($call:tt)*) => {
+        match $client {
+            Either::One(client) => client.$($call)*,
+            Either::Other(shards) => shards.$($call)*,
+        }
+    };
 }
 
 /// The three constructors differ in the target only.
@@ -48,7 +46,7 @@ unsafe fn open(
         args::wanted(out)?;
         let sentinel = handle::borrow(sentinel, "sentinel")?;
         let service = args::optional(service, "service", "the configured one")?;
-        args::put(out, with_overrides(overrides, |config| Client::open(&sentinel, service, target, config))?);
+        args::put(out, config::with_overrides(overrides, |config| Client::open(&sentinel, service, target, config))?);
         Ok(())
     }
 }
@@ -172,9 +170,14 @@ pub unsafe extern "C" fn vigie_session_for(
         args::reset(out);
         guard("vigie_session_for", err, || {
             args::wanted(out)?;
-            let client = handle::borrow(client, "client")?;
-            args::bytes(key.cast(), key_len, "key")?;
-            args::put(out, with_overrides(overrides, |config| client.session(config))?);
+            let client = shards::any(client)?;
+            let bytes = args::bytes(key.cast(), key_len, "key")?;
+            let key = if key.is_null() { None } else { Some(bytes) };
+            let made = config::with_overrides(overrides, |config| match &client {
+                Either::One(client) => client.session(config),
+                Either::Other(shards) => shards.session(key, config),
+            })?;
+            args::put(out, made);
             Ok(())
         })
     }
@@ -230,7 +233,12 @@ pub unsafe extern "C" fn vigie_cmd_exec(
     unsafe {
         args::reset(out);
         guard("vigie_cmd_exec", err, || {
-            let client = handle::borrow(client, "client")?;
+            let client = match shards::any(client)? {
+                Either::One(client) => client,
+                Either::Other(shards) => {
+                    return exec_sharded(&shards, Argv { argc, argv, argvlen }, flags, timeout_ms, out);
+                }
+            };
             let flags = CallFlags::from_bits(flags)?;
             let reply = Argv { argc, argv, argvlen }.with(|args| {
                 panic_on_request(args);
@@ -240,6 +248,26 @@ pub unsafe extern "C" fn vigie_cmd_exec(
             Ok(())
         })
     }
+}
+
+/// As vigie_cmd_exec(), over several shards. Not on the way of a call to one service.
+///
+/// # Safety
+/// As for vigie_cmd_exec().
+#[inline(never)]
+unsafe fn exec_sharded(
+    shards: &Shards,
+    command: Argv,
+    flags: u32,
+    timeout_ms: i64,
+    out: *mut *mut vigie_reply,
+) -> Result<()> {
+    let flags = CallFlags::from_bits(flags)?;
+    // SAFETY: as for this function.
+    unsafe {
+        reply::put(out, command.with(|args| shards.cmd_exec(args, flags, Timeout::from_ms(timeout_ms)))?);
+    }
+    Ok(())
 }
 
 /// Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
@@ -307,9 +335,13 @@ pub(super) unsafe fn exec_list(
 ) -> Result<()> {
     // SAFETY: as for this function.
     unsafe {
-        let client = handle::borrow(client, "client")?;
-        let flags = CallFlags::from_bits(flags)?;
-        reply::put(out, client.cmds_exec(commands, flags, Timeout::from_ms(timeout_ms))?);
+        let client = shards::any(client)?;
+        let (flags, timeout) = (CallFlags::from_bits(flags)?, Timeout::from_ms(timeout_ms));
+        let reply = match client {
+            Either::One(client) => client.cmds_exec(commands, flags, timeout),
+            Either::Other(shards) => shards.cmds_exec(commands, flags, timeout),
+        };
+        reply::put(out, reply?);
     }
     Ok(())
 }
@@ -373,9 +405,12 @@ pub(super) unsafe fn submit_list(
     token: u64,
 ) -> Result<()> {
     // SAFETY: as for this function.
-    let (client, queue) = unsafe { (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?) };
-    let flags = CallFlags::from_bits(flags)?;
-    client.cmds_submit(commands, flags, Timeout::from_ms(timeout_ms), &queue.0, token)
+    let (client, queue) = unsafe { (shards::any(client)?, handle::borrow(queue, "queue")?) };
+    let (flags, timeout) = (CallFlags::from_bits(flags)?, Timeout::from_ms(timeout_ms));
+    match client {
+        Either::One(client) => client.cmds_submit(commands, flags, timeout, &queue.0, token),
+        Either::Other(shards) => shards.cmds_submit(commands, flags, timeout, &queue.0, token),
+    }
 }
 
 /// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas. TOPOLOGY.md
@@ -397,7 +432,7 @@ pub unsafe extern "C" fn vigie_client_topology(
     unsafe {
         args::reset(out);
         guard("vigie_client_topology", err, || {
-            reply::put(out, handle::borrow(client, "client")?.topology()?);
+            reply::put(out, either!(shards::any(client)?, topology())?);
             Ok(())
         })
     }
@@ -421,7 +456,7 @@ pub unsafe extern "C" fn vigie_client_stats(
     unsafe {
         args::reset(out);
         guard("vigie_client_stats", err, || {
-            reply::put(out, handle::borrow(client, "client")?.stats()?);
+            reply::put(out, either!(shards::any(client)?, stats())?);
             Ok(())
         })
     }
@@ -441,7 +476,7 @@ pub unsafe extern "C" fn vigie_client_disconnect(
     err: *mut *mut vigie_error,
 ) -> vigie_status {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
-    unsafe { guard("vigie_client_disconnect", err, || handle::borrow(client, "client")?.disconnect()) }
+    unsafe { guard("vigie_client_disconnect", err, || either!(shards::any(client)?, disconnect())) }
 }
 
 /// Refuses new calls, ends idle blocking commands at once, lets other calls finish for timeout_ms, then ends them
@@ -462,9 +497,7 @@ pub unsafe extern "C" fn vigie_client_close(
     err: *mut *mut vigie_error,
 ) -> vigie_status {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
-    unsafe {
-        guard("vigie_client_close", err, || handle::borrow(client, "client")?.close(Timeout::from_ms(timeout_ms)))
-    }
+    unsafe { guard("vigie_client_close", err, || either!(shards::any(client)?, close(Timeout::from_ms(timeout_ms)))) }
 }
 
 /// Whether the client was closed: by vigie_client_close(), or with its sentinel. A session is closed also with the client that
@@ -479,7 +512,7 @@ pub unsafe extern "C" fn vigie_client_close(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_client_is_closed(client: *const vigie_client) -> c_int {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
-    total(1, || unsafe { handle::borrow(client, "client").ok().map(|client| c_int::from(client.is_closed())) })
+    total(1, || unsafe { shards::any(client).ok().map(|client| c_int::from(either!(client, is_closed()))) })
 }
 
 /// Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
@@ -494,7 +527,12 @@ pub unsafe extern "C" fn vigie_client_is_closed(client: *const vigie_client) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_client_free(client: *mut vigie_client) {
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
-    unsafe { dispose(client) };
+    unsafe {
+        match handle::peek(client.cast_const().cast::<Sharded>()) {
+            Some(_) => dispose(client.cast::<Sharded>()),
+            None => dispose(client),
+        }
+    }
 }
 
 /// For tests: shows what a panic below the border does to the caller. It does nothing in an ordinary build.

@@ -138,6 +138,21 @@ fn table(options: &[Described]) -> Reply {
     reply.end().finish()
 }
 
+/// Runs `make` with the overrides; NULL is none.
+///
+/// # Safety
+/// `overrides` is NULL or a live handle.
+pub(super) unsafe fn with_overrides<R>(
+    overrides: *const vigie_config,
+    make: impl FnOnce(Option<&Config>) -> Result<R>,
+) -> Result<R> {
+    if overrides.is_null() {
+        return make(None);
+    }
+    // SAFETY: as for this function.
+    unsafe { read(overrides, "overrides", |config| make(Some(config))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::{vigie_error_free, vigie_error_status};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::types::{
-    vigie_batch, vigie_call, vigie_client, vigie_config, vigie_error, vigie_jobs, vigie_queue, vigie_reply, vigie_scan,
-    vigie_sentinel, vigie_sub,
+    Sharded, vigie_batch, vigie_call, vigie_client, vigie_config, vigie_error, vigie_jobs, vigie_queue, vigie_reply,
+    vigie_scan, vigie_sentinel, vigie_sub,
 };
 use crate::error::{Error, Result, Status};
 use crate::resp::{Allocation, Body, Reply};
@@ -31,10 +31,11 @@ pub(super) trait Noun {
 const GONE: u64 = u64::from_be_bytes(*b"vgi.gone");
 
 /// Every kind with its name, to say what was passed instead.
-const KINDS: [(u64, &str); 12] = [
+const KINDS: [(u64, &str); 13] = [
     (vigie_config::MAGIC, "a vigie_config"),
     (vigie_sentinel::MAGIC, "a vigie_sentinel"),
     (vigie_client::MAGIC, "a vigie_client"),
+    (Sharded::MAGIC, "a client of vigie_shards_for(), which this function has no use for"),
     (vigie_queue::MAGIC, "a vigie_queue"),
     (vigie_call::MAGIC, "a vigie_call"),
     (vigie_scan::MAGIC, "a vigie_scan"),
@@ -133,8 +134,41 @@ const _: () = {
 #[inline]
 pub(super) unsafe fn borrow<'a, N: Noun>(handle: *const N, name: &str) -> Result<InUse<'a, N::Value>> {
     // SAFETY: as for this function.
-    let handle =
-        unsafe { tagged(handle) }.map_err(|what| Error::new(Status::InvalidArg, format!("{name} is {what}")))?;
+    let handle = unsafe { tagged(handle) }.map_err(|what| wrong(name, what))?;
+    in_use::<N>(handle, name)
+}
+
+/// One of two kinds that C sees as one.
+pub(super) enum Either<'a, N: Noun, M: Noun> {
+    One(InUse<'a, N::Value>),
+    Other(InUse<'a, M::Value>),
+}
+
+/// As [`borrow`], for a handle that may be of another kind as well, which is looked for second.
+///
+/// # Safety
+/// As for [`borrow`].
+#[inline]
+pub(super) unsafe fn borrow_either<'a, N: Noun, M: Noun>(handle: *const N, name: &str) -> Result<Either<'a, N, M>> {
+    // SAFETY: as for this function; both kinds begin with the same header.
+    unsafe {
+        match tagged(handle) {
+            Ok(handle) => in_use::<N>(handle, name).map(Either::One),
+            Err(what) => match tagged(handle.cast::<M>()) {
+                Ok(handle) => in_use::<M>(handle, name).map(Either::Other),
+                Err(_) => Err(wrong(name, what)),
+            },
+        }
+    }
+}
+
+#[cold]
+fn wrong(name: &str, what: &str) -> Error {
+    Error::new(Status::InvalidArg, format!("{name} is {what}"))
+}
+
+#[inline]
+fn in_use<'a, N: Noun>(handle: &'a Handle<N::Value>, name: &str) -> Result<InUse<'a, N::Value>> {
     let header = &handle.header;
     if !N::PLAIN && header.generation != fork::generation() {
         let text = format!("{name} was made before fork(): make a new one in the child");

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use super::args;
 use super::handle::{self, Noun};
+use super::shards;
 use super::types::{vigie_client, vigie_error, vigie_jobs, vigie_queue, vigie_reply, vigie_status};
 use super::{dispose, guard, reply};
 use crate::client::Timeout;
@@ -59,9 +60,9 @@ pub unsafe extern "C" fn vigie_jobs_for(
         args::reset(out);
         guard("vigie_jobs_for", err, || {
             args::wanted(out)?;
-            let client = handle::borrow(client, "client")?;
-            let (name, worker) = (args::text(name, "name")?, args::optional(worker, "worker", "a random one")?);
-            args::put(out, Jobs::new(&client, name, worker, Timeout::from_ms(lease_ms))?);
+            let (client, name) = shards::home_of(client, args::text(name, "name")?)?;
+            let worker = args::optional(worker, "worker", "a random one")?;
+            args::put(out, Jobs::new(&client, &name, worker, Timeout::from_ms(lease_ms))?);
             Ok(())
         })
     }
@@ -114,10 +115,10 @@ pub unsafe extern "C" fn vigie_jobs_push(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe {
         guard("vigie_jobs_push", err, || {
-            let client = handle::borrow(client, "client")?;
-            let (name, id) = (args::text(name, "name")?, args::optional(id, "id", "a random one")?);
+            let (client, name) = shards::home_of(client, args::text(name, "name")?)?;
+            let id = args::optional(id, "id", "a random one")?;
             let payload = args::bytes(payload.cast(), payload_len, "payload")?;
-            jobs::push(&client, name, id, payload, Timeout::from_ms(timeout_ms))
+            jobs::push(&client, &name, id, payload, Timeout::from_ms(timeout_ms))
         })
     }
 }
@@ -148,10 +149,10 @@ pub unsafe extern "C" fn vigie_jobs_push_submit(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe {
         guard("vigie_jobs_push_submit", err, || {
-            let (client, queue) = (handle::borrow(client, "client")?, handle::borrow(queue, "queue")?);
-            let (name, id) = (args::text(name, "name")?, args::optional(id, "id", "a random one")?);
+            let (client, name) = shards::home_of(client, args::text(name, "name")?)?;
+            let (queue, id) = (handle::borrow(queue, "queue")?, args::optional(id, "id", "a random one")?);
             let payload = args::bytes(payload.cast(), payload_len, "payload")?;
-            jobs::push_submit(&client, name, id, payload, Timeout::from_ms(timeout_ms), (&queue.0, token))
+            jobs::push_submit(&client, &name, id, payload, Timeout::from_ms(timeout_ms), (&queue.0, token))
         })
     }
 }

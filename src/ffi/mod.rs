@@ -30,6 +30,7 @@ pub mod queue;
 pub mod reply;
 pub mod scan;
 pub mod sentinel;
+pub mod shards;
 pub mod sub;
 pub mod types;
 pub mod version;

@@ -4,7 +4,8 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::args::{self, Argv};
-use super::handle::{self, Noun};
+use super::handle::{self, Either, Noun};
+use super::shards;
 use super::types::{vigie_client, vigie_error, vigie_queue, vigie_reply, vigie_scan, vigie_status};
 use super::{dispose, guard, reply, total};
 use crate::client::{ScanLoop, Timeout};
@@ -45,8 +46,11 @@ pub unsafe extern "C" fn vigie_scan_for(
         args::reset(out);
         guard("vigie_scan_for", err, || {
             args::wanted(out)?;
-            let client = handle::borrow(client, "client")?;
-            let scan = Argv { argc, argv, argvlen }.with(|args| ScanLoop::new(&client, args, max_restarts))?;
+            let client = shards::any(client)?;
+            let scan = Argv { argc, argv, argvlen }.with(|args| match &client {
+                Either::One(client) => ScanLoop::new(client, args, max_restarts),
+                Either::Other(shards) => shards.scan(args, max_restarts),
+            })?;
             args::put(out, Arc::new(scan));
             Ok(())
         })

@@ -4,11 +4,13 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::args::{self, Argv};
-use super::client::with_overrides;
-use super::handle::{self, Noun};
+use super::config::with_overrides;
+use super::handle::{self, Either, Noun};
+use super::shards;
 use super::types::{vigie_client, vigie_config, vigie_error, vigie_queue, vigie_status, vigie_sub};
 use super::{dispose, guard};
 use crate::client::{Subscription, Timeout};
+use crate::shard::ShardedSubscription;
 
 impl Noun for vigie_sub {
     type Value = Owned;
@@ -17,11 +19,17 @@ impl Noun for vigie_sub {
 }
 
 /// The application's handle of a subscription. Jobs may keep the subscription for a moment longer, and find it ended.
-pub(super) struct Owned(Arc<Subscription>);
+pub(super) enum Owned {
+    One(Arc<Subscription>),
+    Shards(ShardedSubscription),
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.0.free();
+        match self {
+            Self::One(sub) => sub.free(),
+            Self::Shards(sub) => sub.free(),
+        }
     }
 }
 
@@ -61,10 +69,13 @@ pub unsafe extern "C" fn vigie_sub_for(
         args::reset(out);
         guard("vigie_sub_for", err, || {
             args::wanted(out)?;
-            let client = handle::borrow(client, "client")?;
+            let client = shards::any(client)?;
             let queue = handle::borrow(queue, "queue")?;
-            let made = with_overrides(overrides, |config| client.subscription(&queue.0, token, config))?;
-            args::put(out, Owned(made));
+            let made = with_overrides(overrides, |config| match &client {
+                Either::One(client) => client.subscription(&queue.0, token, config).map(Owned::One),
+                Either::Other(shards) => shards.subscription(&queue.0, token, config).map(Owned::Shards),
+            })?;
+            args::put(out, made);
             Ok(())
         })
     }
@@ -106,7 +117,11 @@ pub unsafe extern "C" fn vigie_sub_exec(
     unsafe {
         guard("vigie_sub_exec", err, || {
             let sub = handle::borrow(sub, "sub")?;
-            Argv { argc, argv, argvlen }.with(|args| sub.0.exec(args, Timeout::from_ms(timeout_ms)))
+            let timeout = Timeout::from_ms(timeout_ms);
+            Argv { argc, argv, argvlen }.with(|args| match &*sub {
+                Owned::One(sub) => sub.exec(args, timeout),
+                Owned::Shards(sub) => sub.exec(args, timeout),
+            })
         })
     }
 }

@@ -32,6 +32,11 @@ pub struct vigie_client {
     _opaque: (),
 }
 
+/// A client over several shards, which C knows as a vigie_client.
+pub struct Sharded {
+    _opaque: (),
+}
+
 /// A queue of events that the application takes when it likes, with a descriptor that an event loop can poll.
 ///
 /// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.

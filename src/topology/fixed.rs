@@ -15,6 +15,7 @@ use super::source::Source;
 use super::verify::{self, Verified};
 use crate::config::{Endpoint, Settings};
 use crate::error::{Error, Result, Status, quoted};
+use crate::net::Role;
 use crate::time::Deadline;
 
 /// Asks the primary for its role, unless it is known and trusted.
@@ -24,8 +25,9 @@ pub(super) fn discover(service: &str, settings: &Settings, known: &Known, pauses
     let deadline = Deadline::after(settings.client.timeout_connect);
     report.outcome = match ask(settings, known, pauses, deadline) {
         Ok((announced, verified)) => {
+            let replicas = replicas(settings, known, verified.as_ref());
             report.verified = verified;
-            Ok(snapshot(announced, settings))
+            Ok(snapshot(announced, &replicas, settings))
         }
         Err(error) => Err(error.in_context(format_args!("service {}", quoted(service)))),
     };
@@ -59,8 +61,19 @@ fn ask(
     }
 }
 
+/// The replicas as they are given, or those that the primary says are connected to it.
+fn replicas(settings: &Settings, known: &Known, verified: Option<&Verified>) -> Vec<Endpoint> {
+    match verified.map(|verified| &verified.conn.info().role) {
+        _ if !settings.fixed.asks_for_replicas => settings.fixed.replicas.clone(),
+        Some(Role::Primary { replicas, .. }) => {
+            replicas.iter().filter_map(|replica| Endpoint::tcp(&replica.host, replica.port).ok()).collect()
+        }
+        _ => known.replicas.clone(),
+    }
+}
+
 /// What the configuration says. Sentinels would tell more of a replica; what it says of itself decides.
-fn snapshot(announced: Endpoint, settings: &Settings) -> Snapshot {
+fn snapshot(announced: Endpoint, replicas: &[Endpoint], settings: &Settings) -> Snapshot {
     let map = &settings.client.address_map;
     let replica = |announced: &Endpoint| ReplicaView {
         endpoint: map.apply(announced),
@@ -76,7 +89,7 @@ fn snapshot(announced: Endpoint, settings: &Settings) -> Snapshot {
     Snapshot {
         primary: Some(map.apply(&announced)),
         primary_announced: Some(announced),
-        replicas: settings.fixed.replicas.iter().map(replica).collect(),
+        replicas: replicas.iter().map(replica).collect(),
         asked: Some(Instant::now()),
         ..Snapshot::default()
     }

@@ -338,6 +338,47 @@ static void queues(void) {
   vigie_queue_free(queue);
 }
 
+static void shards(void) {
+  const char *const texts[] = {"node_1=redis://127.0.0.1:1", "node_2=redis://127.0.0.1:2"};
+  const char *const gap[] = {"node_1=redis://127.0.0.1:1", "node_3=redis://127.0.0.1:2"};
+  const char *const null[] = {NULL};
+  const char *const service[] = {"node_1=sentinel:s"};
+  vigie_client *made = (vigie_client *)rubbish;
+  vigie_client *session = (vigie_client *)rubbish;
+  vigie_reply *out = (vigie_reply *)rubbish;
+  vigie_config *degraded = vigie_config_new();
+  GIVES(VIGIE_OK, vigie_config_set(degraded, "shard.degraded", "on", &error));
+  CHECK(vigie_shards_for(NULL, NULL, 0, NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("out is NULL", NO_OUT, vigie_shards_for(NULL, texts, 2, degraded, NULL, &error));
+  REFUSED("shard_count is 0", made, vigie_shards_for(NULL, texts, 0, degraded, &made, &error));
+  REFUSED("shard_count is 18446744073709551615", made, vigie_shards_for(NULL, texts, SIZE_MAX, degraded, &made, &error));
+  REFUSED("shards is NULL", made, vigie_shards_for(NULL, NULL, 2, degraded, &made, &error));
+  REFUSED("one of shards is NULL", made, vigie_shards_for(NULL, null, 1, degraded, &made, &error));
+  REFUSED("sentinel is NULL", made, vigie_shards_for(NULL, service, 1, degraded, &made, &error));
+  REFUSED("sentinel is not a handle", made, vigie_shards_for((vigie_sentinel *)rubbish, texts, 2, degraded, &made, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_shards_for(NULL, texts, 2, (vigie_config *)rubbish, &made, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_shards_for(NULL, gap, 2, degraded, &made, &error));
+  GIVES(VIGIE_OK, vigie_shards_for(NULL, texts, 2, degraded, &made, &error));
+  CHECK(vigie_client_shard_of(made, "foo", 3) == 1 && vigie_client_shard_of(made, "bar", 3) == 0);
+  CHECK(vigie_client_shard_of(made, NULL, 0) == 0 && vigie_client_shard_of(made, NULL, 1) == -1);
+  CHECK(vigie_client_shard_of(made, "{a}", 3) == -1 && vigie_client_shard_of(NULL, "a", 1) == -1);
+  CHECK(vigie_client_shard_of(client, "a", 1) == -1);
+  CHECK(vigie_shards_set(NULL, texts, 2, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", NO_OUT, vigie_shards_set(NULL, texts, 2, &error));
+  REFUSED("client has no shards", NO_OUT, vigie_shards_set(client, texts, 2, &error));
+  REFUSED("shards is NULL", NO_OUT, vigie_shards_set(made, NULL, 1, &error));
+  GIVES(VIGIE_ERR_CONFIG, vigie_shards_set(made, gap, 2, &error));
+  REFUSED("key is NULL", session, vigie_session_for(made, NULL, 0, NULL, &session, &error));
+  REFUSED("needs a name", out, vigie_cmd_exec(made, VIGIE_CMD(""), 0, 100, &out, &error));
+  REFUSED("argv is NULL", out, vigie_cmd_exec(made, 1, NULL, NULL, 0, 100, &out, &error));
+  REFUSED("unknown call flags", out, vigie_cmd_exec(made, VIGIE_CMD("GET", "a"), 1u << 22, 100, &out, &error));
+  GIVES(VIGIE_ERR_CROSS_SHARD, vigie_cmd_exec(made, VIGIE_CMD("BLPOP", "foo", "bar", "0"), 0, 100, &out, &error));
+  GIVES(VIGIE_ERR_UNSUPPORTED, vigie_cmd_exec(made, VIGIE_CMD("MULTI"), 0, 100, &out, &error));
+  GIVES(VIGIE_ERR_UNSUPPORTED, vigie_cmd_exec(made, VIGIE_CMD("SOME.MODULE", "a"), 0, 100, &out, &error));
+  vigie_config_free(degraded);
+  vigie_client_free(made);
+}
+
 static void scans(void) {
   vigie_scan *scan = (vigie_scan *)rubbish;
   vigie_reply *out = (vigie_reply *)rubbish;
@@ -527,6 +568,7 @@ int main(void) {
   clients();
   replies();
   queues();
+  shards();
   scans();
   calls();
   subscriptions();

@@ -229,6 +229,34 @@ static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
   vigie_client_free(split);
 }
 
+/* The service as the only shard: the handle is used as any other client. */
+static void shards(vigie_sentinel *sentinel) {
+  vigie_error *error = NULL;
+  vigie_client *client = NULL;
+  vigie_client *session = NULL;
+  vigie_reply *reply = NULL;
+  char text[256];
+  const char *const texts[] = {text};
+  snprintf(text, sizeof text, "node_1=sentinel:%s", service());
+  GIVES(VIGIE_OK, vigie_shards_for(sentinel, texts, 1, NULL, &client, &error));
+  CHECK(vigie_client_shard_of(client, "once:s", 6) == 0);
+  vigie_reply_free(RUN(client, "MSET", "once:s", "a", "once:t{x}", "b"));
+  reply = RUN(client, "MGET", "once:t{x}", "once:s");
+  CHECK(vigie_reply_count(reply, VIGIE_ROOT) == 2);
+  vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_session_for(client, "once:s", 6, NULL, &session, &error));
+  vigie_reply_free(RUN(session, "DEL", "once:s", "once:t"));
+  GIVES(VIGIE_OK, vigie_client_topology(client, &reply, &error));
+  CHECK(vigie_reply_find(reply, VIGIE_ROOT, "shards", 6) != VIGIE_NONE);
+  vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_shards_set(client, texts, 1, &error));
+  vigie_client_free(session);
+  GIVES(VIGIE_OK, vigie_client_close(client, 1000, &error));
+  CHECK(vigie_client_is_closed(client) == 1);
+  GIVES(VIGIE_ERR_CLOSED, vigie_cmd_exec(client, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  vigie_client_free(client);
+}
+
 /* The thread that waits for a connection leaves nothing behind, not even what a leak checker takes for possibly lost. */
 static void full_pool(vigie_sentinel *sentinel) {
   vigie_error *error = NULL;
@@ -459,6 +487,7 @@ int main(void) {
   knowledge(client);
   session(client);
   replicas(sentinel, client);
+  shards(sentinel);
   full_pool(sentinel);
   GIVES(VIGIE_OK, vigie_sentinel_close(sentinel, 1000, &error));
   CHECK(vigie_client_is_closed(client));

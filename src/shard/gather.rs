@@ -1,0 +1,183 @@
+//! Commands over several shards that take one round: each shard answers for its own keys, or for itself, and the answers are put together.
+//!
+//! Guarantees: one call for each shard, all at the same time; the order of the caller's keys is kept. A write that has failed on some of
+//! the shards is an error that says which, and whose reply has the answer of each. Leaves to others: which commands these are (commands).
+
+use std::collections::HashSet;
+
+use super::task::{Ask, Task};
+use crate::client::steps::{Next, Operation, Told};
+use crate::error::{Error, Result, Status, flags};
+use crate::resp::{Kind, Reply, ReplyBuilder};
+use crate::sys::random;
+
+/// How the answers are put together.
+#[derive(Clone, Copy)]
+pub(super) enum Combine {
+    /// One value for each key, in the caller's order.
+    Values,
+    /// The sum of the numbers.
+    Sum,
+    /// All have done the same.
+    Same,
+    /// One of the answers that is a value, whichever.
+    Any,
+    /// The elements of all, each once.
+    Union,
+    /// The elements that all have.
+    Intersection,
+    /// The elements of the first that no other one has.
+    Difference,
+    /// A map from the names of the shards to their answers; a shard that has failed has an error there.
+    ByShard,
+}
+
+/// One round.
+pub(super) struct Gather {
+    task: Task,
+    parts: Vec<Part>,
+    combine: Combine,
+    asks: Vec<Ask>,
+}
+
+/// What one shard is asked.
+pub(super) struct Part {
+    pub(super) shard: usize,
+    /// The places of its keys among the caller's.
+    pub(super) keys: Vec<usize>,
+}
+
+impl Gather {
+    pub(super) fn new(task: Task, combine: Combine, parts: Vec<(Part, Ask)>) -> Self {
+        let (parts, asks) = parts.into_iter().unzip();
+        Self { task, parts, combine, asks }
+    }
+
+    fn combined(&self, answers: &[Result<Reply>]) -> Result<Reply> {
+        let shards: Vec<usize> = self.parts.iter().map(|part| part.shard).collect();
+        if let Combine::ByShard = self.combine {
+            return Ok(self.task.by_shard(&shards, answers));
+        }
+        let replies: Vec<&Reply> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        if replies.len() < answers.len() {
+            return Err(match (self.combine, answers.iter().find_map(|answer| answer.as_ref().err())) {
+                // These only read: what the others have answered is of no use.
+                (Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference, Some(first)) => {
+                    first.clone()
+                }
+                _ => self.task.failed_in_part(&shards, answers),
+            });
+        }
+        match self.combine {
+            Combine::Values => self.values(&replies),
+            Combine::Sum => Ok(sum(&replies)),
+            Combine::Any => Ok(any(&replies)),
+            Combine::Same | Combine::ByShard => self.same(&shards, answers),
+            Combine::Union => listed(&union(&replies), replies[0].kind(0)),
+            Combine::Intersection => listed(&intersection(&replies), replies[0].kind(0)),
+            Combine::Difference => listed(&difference(&replies), replies[0].kind(0)),
+        }
+    }
+
+    fn values(&self, replies: &[&Reply]) -> Result<Reply> {
+        let count = self.parts.iter().map(|part| part.keys.len()).sum();
+        let mut places = vec![(0, 0); count];
+        for (at, part) in self.parts.iter().enumerate() {
+            for (index, place) in part.keys.iter().enumerate() {
+                places[*place] = (at, index as u32);
+            }
+        }
+        let mut out = ReplyBuilder::new();
+        out.array();
+        for (at, index) in places {
+            match replies[at].child(0, index) {
+                Some(node) => out.part(replies[at], node),
+                None => out.null(),
+            };
+        }
+        out.end();
+        out.try_finish()
+    }
+
+    /// What all have answered, or a map where they differ.
+    fn same(&self, shards: &[usize], answers: &[Result<Reply>]) -> Result<Reply> {
+        let (first, rest) = answers.split_first().ok_or_else(nobody)?;
+        let is_first = |answer: &Result<Reply>| match (first, answer) {
+            (Ok(one), Ok(other)) => {
+                one.kind(0) == other.kind(0) && one.bytes(0) == other.bytes(0) && one.int(0) == other.int(0)
+            }
+            _ => false,
+        };
+        match rest.iter().all(is_first) {
+            true => first.clone(),
+            false => Ok(self.task.by_shard(shards, answers)),
+        }
+    }
+}
+
+#[cold]
+fn nobody() -> Error {
+    Error::new(Status::Internal, "no shard was asked")
+}
+
+/// One of those that are not null, by chance.
+fn any(replies: &[&Reply]) -> Reply {
+    let values: Vec<&&Reply> = replies.iter().filter(|reply| reply.kind(0) != Kind::Null).collect();
+    match values.is_empty() {
+        true => Reply::null(),
+        false => (*values[random::rng().usize(..values.len())]).clone(),
+    }
+}
+
+fn sum(replies: &[&Reply]) -> Reply {
+    let total = replies.iter().filter_map(|reply| reply.int(0)).fold(0i64, i64::saturating_add);
+    ReplyBuilder::new().int(total).finish()
+}
+
+pub(super) fn elements(reply: &Reply) -> impl Iterator<Item = &[u8]> {
+    reply.children(0).filter_map(|node| reply.bytes(node))
+}
+
+/// Each element once, in the order in which they came.
+pub(super) fn union<'a>(replies: &[&'a Reply]) -> Vec<&'a [u8]> {
+    let mut seen = HashSet::new();
+    replies.iter().flat_map(|reply| elements(reply)).filter(|element| seen.insert(*element)).collect()
+}
+
+pub(super) fn intersection<'a>(replies: &[&'a Reply]) -> Vec<&'a [u8]> {
+    let Some((first, rest)) = replies.split_first() else { return Vec::new() };
+    let rest: Vec<HashSet<&[u8]>> = rest.iter().map(|reply| elements(reply).collect()).collect();
+    elements(first).filter(|element| rest.iter().all(|others| others.contains(element))).collect()
+}
+
+pub(super) fn difference<'a>(replies: &[&'a Reply]) -> Vec<&'a [u8]> {
+    let Some((first, rest)) = replies.split_first() else { return Vec::new() };
+    let others: HashSet<&[u8]> = rest.iter().flat_map(|reply| elements(reply)).collect();
+    elements(first).filter(|element| !others.contains(element)).collect()
+}
+
+fn listed(elements: &[&[u8]], kind: Kind) -> Result<Reply> {
+    let mut out = ReplyBuilder::new();
+    match kind {
+        Kind::Set => out.set(),
+        _ => out.array(),
+    };
+    elements.iter().for_each(|element| _ = out.bytes(element));
+    out.end();
+    out.try_finish()
+}
+
+impl Operation for Gather {
+    fn next(&mut self, told: Option<Told>) -> Next {
+        let Some(told) = told else { return self.task.ask(std::mem::take(&mut self.asks)) };
+        let answers = self.task.answers(self.parts.iter().map(|part| part.shard), told);
+        let outcome = self.combined(&answers);
+        let lost = |error: Error| match self.combine {
+            Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference => {
+                error.without_flags(flags::MAYBE_EXECUTED)
+            }
+            _ => error,
+        };
+        Next::Over(outcome.map(Some).map_err(lost))
+    }
+}

@@ -1,0 +1,192 @@
+//! MSETNX over several shards.
+//!
+//! Guarantees: nothing is set if one of the keys is there when the call begins. If one appears in between, what was set is deleted again, but
+//! only where the value is still the one that this call has set; what remains is listed in the error. Not atomic: others see the keys of
+//! one shard before those of another one. Leaves to others: keys on one shard, for which the server does it.
+
+use std::sync::Arc;
+
+use super::task::{Ask, Task};
+use crate::client::steps::{Next, Operation, StepCall, Told};
+use crate::client::{CallFlags, Client};
+use crate::error::{Error, Result, Status, flags, quoted};
+use crate::resp::{Reply, ReplyBuilder, encode};
+
+/// What one shard sets: keys and values.
+pub(super) struct Part {
+    pub(super) shard: usize,
+    pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// One call.
+pub(super) struct SetNx {
+    pub(super) task: Task,
+    pub(super) parts: Vec<Part>,
+    pub(super) phase: Phase,
+}
+
+/// How far it is.
+pub(super) enum Phase {
+    Begin,
+    /// Whether any of the keys is there.
+    Looking,
+    Setting,
+    /// What is to be undone, the last one first, and why.
+    Undoing(Undo),
+}
+
+/// What was set on these shards is taken back.
+pub(super) struct Undo {
+    left: Vec<usize>,
+    session: Option<Arc<Client>>,
+    /// The answer to the call, or its error.
+    because: Option<Error>,
+    remaining: Vec<Vec<u8>>,
+}
+
+impl SetNx {
+    fn shards(&self) -> Vec<usize> {
+        self.parts.iter().map(|part| part.shard).collect()
+    }
+
+    fn ask_each(&self, task: &Task, name: &[u8], with_values: bool) -> Result<Next> {
+        let ask = |part: &Part| {
+            let mut args: Vec<&[u8]> = vec![name];
+            for (key, value) in &part.pairs {
+                args.push(key);
+                args.extend(with_values.then_some(&value[..]));
+            }
+            Ask::one(part.shard, &args)
+        };
+        Ok(task.ask(self.parts.iter().map(ask).collect::<Result<_>>()?))
+    }
+
+    fn looked(&mut self, told: Told) -> Result<Next> {
+        let answers = self.task.answers(self.shards(), told);
+        for answer in answers {
+            let reply = answer.map_err(|error| error.without_flags(flags::MAYBE_EXECUTED))?;
+            if reply.int(0) != Some(0) {
+                return over(0);
+            }
+        }
+        self.phase = Phase::Setting;
+        self.ask_each(&self.task, b"MSETNX", true)
+    }
+
+    fn set(&mut self, told: Told) -> Result<Next> {
+        let answers = self.task.answers(self.shards(), told);
+        let is_set = |answer: &Result<Reply>| match answer {
+            Ok(reply) => reply.int(0) == Some(1),
+            // It may be: the look at its values tells.
+            Err(error) => error.has(flags::MAYBE_EXECUTED) || error.status() == Status::Replicas,
+        };
+        if answers.iter().all(|answer| answer.as_ref().is_ok_and(|reply| reply.int(0) == Some(1))) {
+            return over(1);
+        }
+        let left = (0..answers.len()).filter(|at| is_set(&answers[*at])).collect();
+        let because = answers.into_iter().find_map(Result::err);
+        self.phase = Phase::Undoing(Undo { left, session: None, because, remaining: Vec::new() });
+        self.undo_next()
+    }
+
+    /// Looks at the next shard's values, under WATCH.
+    fn undo_next(&mut self) -> Result<Next> {
+        let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
+        let Some(part) = undo.left.last().map(|at| &self.parts[*at]) else { return self.undone() };
+        let session = match undo.session.clone() {
+            Some(session) => session,
+            None => self.task.state.client(part.shard).session(None)?,
+        };
+        undo.session = Some(Arc::clone(&session));
+        let keys: Vec<&[u8]> = part.pairs.iter().map(|(key, _)| &key[..]).collect();
+        let with = |name: &'static [u8]| [&[name][..], &keys].concat();
+        let ask = Ask::list(part.shard, 0, &[&with(b"WATCH"), &with(b"MGET")])?;
+        Ok(self.at_last(session, ask))
+    }
+
+    fn at_last(&self, client: Arc<Client>, ask: Ask) -> Next {
+        match self.task.ask_at_last(vec![ask]) {
+            Next::Call(call) => Next::Call(StepCall { client, ..call }),
+            other => other,
+        }
+    }
+
+    /// What the look has found, or what the deletion has answered.
+    fn undo(&mut self, told: Told) -> Result<Next> {
+        let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
+        let Some(part) = undo.left.last().map(|at| &self.parts[*at]) else { return self.undone() };
+        let values = match told.outcome {
+            Ok(reply)
+                if reply.count(0) == 2 && reply.child(0, 1).is_some_and(|node| reply.kind(node).is_aggregate()) =>
+            {
+                reply
+            }
+            Ok(_) => {
+                (undo.session, _) = (None, undo.left.pop());
+                return self.undo_next();
+            }
+            // One of them was changed: the look begins anew, on a session whose connection may be another one.
+            Err(error) if error.status() == Status::TxnAborted && !self.task.deadline.is_over() => {
+                undo.session = None;
+                return self.undo_next();
+            }
+            Err(_) => {
+                undo.remaining.extend(part.pairs.iter().map(|(key, _)| key.clone()));
+                (undo.session, _) = (None, undo.left.pop());
+                return self.undo_next();
+            }
+        };
+        let found = values.child(0, 1).unwrap_or_default();
+        let mut del: Vec<&[u8]> = vec![b"DEL"];
+        for (at, (key, value)) in part.pairs.iter().enumerate() {
+            let is_ours = values.children(found).nth(at).and_then(|node| values.bytes(node)) == Some(&value[..]);
+            del.extend(is_ours.then_some(&key[..]));
+        }
+        let (Some(session), true) = (undo.session.clone(), del.len() > 1) else {
+            (undo.session, _) = (None, undo.left.pop());
+            return self.undo_next();
+        };
+        let mut commands = Vec::new();
+        encode::try_command(&mut commands, &del)?;
+        let ask = Ask { shard: part.shard, commands, form: CallFlags::ATOMIC };
+        Ok(self.at_last(session, ask))
+    }
+
+    fn undone(&mut self) -> Result<Next> {
+        let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
+        let names: Vec<String> = undo.remaining.iter().map(|key| quoted(&String::from_utf8_lossy(key))).collect();
+        let note = match names.is_empty() {
+            true => String::from("; what was set was deleted again"),
+            false => format!("; what was set could not be deleted again: {}", names.join(", ")),
+        };
+        match (undo.because.take(), names.is_empty()) {
+            (Some(error), true) => Err(error.without_flags(flags::MAYBE_EXECUTED).with_note(note)),
+            (Some(error), false) => Err(error.with_flags(flags::MAYBE_EXECUTED).with_note(note)),
+            (None, true) => over(0),
+            (None, false) => {
+                let text = format!("MSETNX: one of the keys appeared meanwhile{note}");
+                Err(Error::new(Status::Io, text).with_flags(flags::MAYBE_EXECUTED))
+            }
+        }
+    }
+}
+
+fn over(set: i64) -> Result<Next> {
+    Ok(Next::Over(Ok(Some(ReplyBuilder::new().int(set).finish()))))
+}
+
+impl Operation for SetNx {
+    fn next(&mut self, told: Option<Told>) -> Next {
+        let next = match (told, &self.phase) {
+            (None, _) => {
+                self.phase = Phase::Looking;
+                let on_primary = self.task.on_primary();
+                self.ask_each(&on_primary, b"EXISTS", false)
+            }
+            (Some(told), Phase::Begin | Phase::Looking) => self.looked(told),
+            (Some(told), Phase::Setting) => self.set(told),
+            (Some(told), Phase::Undoing(_)) => self.undo(told),
+        };
+        next.unwrap_or_else(|error| Next::Over(Err(error)))
+    }
+}
