@@ -16,8 +16,6 @@ mod tests;
 mod uri;
 mod value;
 
-use std::sync::Arc;
-
 pub use endpoint::{AddressFault, DATA_PORT, Endpoint, SENTINEL_PORT};
 pub use map::AddressMap;
 pub use nearest::nearest;
@@ -33,11 +31,11 @@ use table::{OPTIONS, Opt, OptionKind};
 use crate::error::{Error, Result, Status};
 use crate::sort::SortedMap;
 
-/// Options as they are set, one after the other; later ones win. Cheap to clone.
+/// Options as they are set, one after the other; later ones win.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// What was set, by key. All texts are kept as secrets: some are, and one store is simpler than two.
-    given: Arc<SortedMap<&'static str, Secret>>,
+    /// What was set, by key. All texts are kept in the way of secrets: some are, and one store is simpler than two.
+    given: SortedMap<&'static str, Secret>,
 }
 
 /// One option, as `vigie_config_describe` gives it.
@@ -77,16 +75,17 @@ impl Config {
             OptionKind::Sentinels(_) => self.set_sentinels(option, value),
             _ => {
                 option.put(&mut Settings::default(), value)?;
-                // What is no secret must not be taken for one where servers repeat it.
-                let value = if option.is_secret() { Secret::new(value) } else { Secret::open(value) };
-                self.keep(option.key, value);
+                self.keep(option.key, value, option.is_secret());
                 Ok(())
             }
         }
     }
 
-    fn keep(&mut self, key: &'static str, value: Secret) {
-        Arc::make_mut(&mut self.given).insert(key, value);
+    fn keep(&mut self, key: &'static str, value: &str, is_secret: bool) {
+        // What is no secret must not be taken for one where servers repeat it.
+        let value = value.to_owned();
+        let value = if is_secret { Secret::new(value) } else { Secret::open(value) };
+        self.given.insert(key, value);
     }
 
     fn set_uri(&mut self, value: &str) -> Result<()> {
@@ -94,7 +93,7 @@ impl Config {
         let parts = uri::take_apart(value)?;
         // A URI replaces what was set before, and with it the other way to find the primary.
         for key in uri::replaced_by(&parts) {
-            Arc::make_mut(&mut draft.given).remove(key);
+            draft.given.remove(key);
         }
         for part in parts {
             draft.set(&part.key, part.value.expose()).map_err(|error| match part.may_show {
@@ -114,13 +113,13 @@ impl Config {
     fn set_sentinels(&mut self, option: &Opt, value: &str) -> Result<()> {
         let list = list::sentinels(value).map_err(|fault| fault.named(option.key))?;
         let addrs: Vec<_> = list.addrs.iter().map(ToString::to_string).collect();
-        self.keep(option.key, Secret::open(addrs.join(",")));
+        self.keep(option.key, &addrs.join(","), false);
         if list.tls {
-            self.keep("sentinel.tls", Secret::open("on"));
+            self.keep("sentinel.tls", "on", false);
         }
         if let Some(auth) = list.auth {
-            self.keep("sentinel.username", Secret::open(auth.username.unwrap_or_default()));
-            self.keep("sentinel.password", auth.password.unwrap_or_else(|| Secret::open("")));
+            self.keep("sentinel.username", auth.username.as_deref().unwrap_or_default(), false);
+            self.keep("sentinel.password", auth.password.as_ref().map_or("", Secret::expose), true);
         }
         Ok(())
     }

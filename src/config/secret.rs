@@ -18,8 +18,8 @@ impl Secret {
     }
 
     /// Takes over a text that may be shown.
-    pub fn open(text: impl Into<String>) -> Self {
-        Self(error::hold(text.into()))
+    pub fn open(text: String) -> Self {
+        Self(error::hold(text))
     }
 
     /// The text itself: only for what sends or parses it.

@@ -77,16 +77,22 @@ const CODES: &[&str] = &[
 
 /// Keeps a secret. One with the same text that is known already is shared.
 pub fn keep(text: String) -> SecretText {
-    let known = KNOWN.load_full();
-    let same = |held: &SecretText| ***held == *text;
-    if let Some(held) = known.iter().flat_map(|known| known.iter()).filter_map(Weak::upgrade).find(same) {
+    if text.len() < LEAST {
+        return hold(text);
+    }
+    if let Some(held) = living().into_iter().find(|held| ***held == *text) {
         // The second text is wiped.
         drop(Zeroizing::new(text));
         return held;
     }
-    let kept = Arc::new(Held(Zeroizing::new(text)));
+    let kept = hold(text);
     know(Some(&kept));
     kept
+}
+
+/// The secrets that are held.
+fn living() -> Vec<SecretText> {
+    KNOWN.load_full().map_or_else(Vec::new, |known| known.iter().filter_map(Weak::upgrade).collect())
 }
 
 /// Holds a text that is no secret in the same way: what servers say is shown with it.
@@ -105,18 +111,16 @@ fn know(kept: Option<&SecretText>) {
 
 /// A text of a server without the secrets of this process.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    let Some(known) = KNOWN.load_full() else { return text.into() };
-    let mut secrets: Vec<SecretText> = known.iter().filter_map(Weak::upgrade).collect();
-    secrets.retain(|secret| secret.len() >= LEAST);
+    let secrets = living();
     let next = |rest: &str| secrets.iter().filter_map(|secret| rest.find(head(secret))).min();
-    if next(text).is_none() {
-        return text.into();
-    }
-    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = next(rest) {
         out.push_str(&rest[..at]);
         out.push_str(STARS);
         rest = &rest[end_of(&rest[at..], &secrets) + at..];
+    }
+    if out.is_empty() {
+        return text.into();
     }
     out.push_str(rest);
     out.into()
