@@ -441,3 +441,15 @@ fn examples_explain_what_is_wrong() {
         assert!(text.contains(word), "{name} {uri}: {text}");
     }
 }
+
+#[test]
+fn shards_are_one_client() {
+    let d = Deployment::new("example-shards").services(["a", "b", "c"]).replicas(0).sentinels(0).start();
+    let uris = ["a-0", "b-0", "c-0"].map(|node| format!("redis://{}", d.node(node).addr()));
+    let output = run(Command::new(compiled("shards")).args(&uris));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let output = String::from_utf8(output.stdout).expect("text");
+    let wanted = "a is on node_1\nhello is on node_2\nfoo is on node_3\nfoo\na\nhello\nPFMERGE needs all of its keys on one shard: ";
+    assert!(output.starts_with(wanted), "{output}");
+    assert!(["a-0", "b-0", "c-0"].iter().all(|node| d.node(node).cmd(&["DBSIZE"]) == support::Value::Int(0)));
+}
