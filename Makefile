@@ -60,6 +60,7 @@ help:
 	@echo 'make bench-services   what many services cost on one handle, known and unknown ones'
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
 	@echo 'make bench-pubsub     what a message costs its subscriber, next to hiredis'
+	@echo 'make bench-shards     what several shards cost, next to the same work by hand'
 	@echo 'make size             how large the library is with TLS and without it; fails when it is too large'
 	@echo 'make bench-tls        what TLS costs, next to hiredis with OpenSSL'
 	@echo 'make fuzz             random inputs for each target, FUZZ_SECONDS=600 each'
@@ -191,6 +192,11 @@ bench-pubsub:
 	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-pubsub build/bench-prefix
 
+bench-shards:
+	scripts/setup bench
+	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	scripts/bench-shards build/bench-prefix
+
 # Its own certificate and server; the same cipher for both clients.
 bench-tls:
 	scripts/setup bench
@@ -226,5 +232,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

@@ -147,7 +147,7 @@ pub unsafe extern "C" fn vigie_split_for(
 /// VIGIE_ERR_REPLICAS leaves the session as it is. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
 /// db, an error).
 ///
-/// Lengths: key_len is the bytes of key. The key chooses the node where there are several to choose from; with one
+/// Lengths: key_len is the bytes of key. On a client of vigie_shards_for() the session is on the shard of this key; with one
 /// service it is only checked, and may be NULL.
 /// Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
 /// Blocks: no.
@@ -414,7 +414,7 @@ pub(super) unsafe fn submit_list(
 }
 
 /// What this client knows now, without asking anybody: a MAP with the service, its primary and its replicas. TOPOLOGY.md
-/// lists the keys.
+/// lists the keys. Of a client of vigie_shards_for(): a MAP whose key shards has such a MAP for the name of each shard.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.
@@ -438,7 +438,8 @@ pub unsafe extern "C" fn vigie_client_topology(
     }
 }
 
-/// What this client has done: a MAP of counters, whose keys STATISTICS.md lists. Unknown keys must be ignored: more will come.
+/// What this client has done: a MAP of counters, whose keys STATISTICS.md lists. Unknown keys must be ignored: more will come. Of a
+/// client of vigie_shards_for(): a MAP whose key shards has such a MAP for the name of each shard.
 ///
 /// Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
 /// Blocks: no.

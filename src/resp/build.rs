@@ -136,6 +136,10 @@ impl ReplyBuilder {
 
     /// A copy of a node and everything below it, as one value.
     pub fn part(&mut self, reply: &Body, id: u32) -> &mut Self {
+        if !reply.kind(id).is_aggregate() {
+            self.copy(reply, id);
+            return self;
+        }
         let root: std::ops::Range<u32> = id..id.saturating_add(1);
         let mut open = vec![root];
         while let Some(ids) = open.last_mut() {

@@ -156,17 +156,27 @@ impl Map {
     }
 
     fn route_keys<'a>(&self, args: &[&'a [u8]], places: Places) -> Result<Route<'a>> {
-        let (mut shards, mut stripped) = (Shards::default(), None);
-        for at in places.iter() {
+        let (mut first, mut each, mut stripped) = (None, Vec::new(), None);
+        for (index, at) in places.iter().enumerate() {
             let Located { shard, stored } = self.locate(args[at])?;
-            shards.add(shard);
+            let only = *first.get_or_insert(shard);
+            let placed = |at, shard| Placed { at, shard, is_written: places.is_written(at) };
+            if each.is_empty() && shard != only {
+                // Those before are all on the first one.
+                each.reserve(places.len());
+                each.extend(places.iter().take(index).map(|at| placed(at, only)));
+            }
+            if shard != only || !each.is_empty() {
+                each.push(placed(at, shard));
+            }
             if stored.len() != args[at].len() {
                 stripped.get_or_insert_with(|| args.to_vec())[at] = stored;
             }
         }
-        let to = match shards.only() {
-            Some(shard) => Where::One(shard),
-            None => Where::Many(self.each(args, places, |key| self.locate(key).map_or(0, |located| located.shard))),
+        let to = match (each.is_empty(), first) {
+            (true, Some(shard)) => Where::One(shard),
+            (true, None) => Where::Keyless,
+            (false, _) => Where::Many(each),
         };
         Ok(Route { to, stripped })
     }
