@@ -35,6 +35,10 @@ RAW     := build/release/lib$(NAME).a
 
 libdir     = $(if $(filter /%,$(LIBDIR)),$(LIBDIR),$(PREFIX)/$(LIBDIR))
 docdir     = $(PREFIX)/share/doc/$(NAME)
+mandir     = $(PREFIX)/share/man
+# Installed beside the library, of which they are no part; DOCTOR=0 leaves them out.
+PROGRAMS   = vigie-doctor vigie-migrate resp-gen
+COMMA      = ,
 includedir = $(if $(filter /%,$(INCLUDEDIR)),$(INCLUDEDIR),$(PREFIX)/$(INCLUDEDIR))
 # Texts for pkg-config: below ${prefix} wherever that is so, for packages that are moved.
 pc_libdir     = $(patsubst $(PREFIX)/%,$${prefix}/%,$(libdir))
@@ -50,7 +54,7 @@ all: build/lib$(NAME).a build/lib$(NAME).so build/$(SONAME)
 
 help:
 	@echo 'make                build libvigie.so and libvigie.a into build/ (LTO=thin: faster to build; TLS=0: without TLS; RELR=0: for a glibc before 2.36)'
-	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it; DOCTOR=0: without vigie-doctor'
+	@echo 'make install        install to PREFIX ($(PREFIX)); LIBDIR=, INCLUDEDIR= below it, DESTDIR= before it; DOCTOR=0: without the programs'
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
@@ -105,14 +109,14 @@ build/$(SONAME) build/lib$(NAME).so: build/$(SOFILE)
 	ln -sf $(SOFILE) $@
 
 # In a directory of its own: as the crate that the program is made with, the library would be built anew over build/release.
-build/vigie-doctor: $(SOURCES) $(wildcard doctor/*.rs) build/lto
+build/vigie-doctor build/vigie-migrate build/resp-gen &: $(SOURCES) $(wildcard doctor/*.rs migrate/*.rs) build/lto
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
-	  CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" $(CARGO) build --release --bin vigie-doctor --no-default-features \
-	  $(if $(filter 0,$(TLS)),,--features tls) --target-dir build/doctor $(CARGOFLAGS)
-	$(OBJCOPY) --strip-debug build/doctor/release/vigie-doctor $@
+	  CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" $(CARGO) build --release $(PROGRAMS:%=--bin %) --no-default-features \
+	  --features programs$(if $(filter 0,$(TLS)),,$(COMMA)tls) --target-dir build/doctor $(CARGOFLAGS)
+	for program in $(PROGRAMS); do $(OBJCOPY) --strip-debug build/doctor/release/$$program build/$$program || exit 1; done
 
 # Debug information stays in build/; function names remain in what is installed, for a readable backtrace.
-install: all $(if $(filter 0,$(DOCTOR)),,build/vigie-doctor)
+install: all $(if $(filter 0,$(DOCTOR)),,$(PROGRAMS:%=build/%))
 	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(libdir)/cmake/$(NAME)' '$(DESTDIR)$(includedir)'
 	$(OBJCOPY) --strip-debug build/lib$(NAME).a build/install.tmp
 	install -m 644 build/install.tmp '$(DESTDIR)$(libdir)/lib$(NAME).a'
@@ -123,7 +127,9 @@ install: all $(if $(filter 0,$(DOCTOR)),,build/vigie-doctor)
 	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/lib$(NAME).so'
 	install -m 644 include/vigie.h '$(DESTDIR)$(includedir)/'
 	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(PREFIX)/bin')
-	$(if $(filter 0,$(DOCTOR)),,install -m 755 build/vigie-doctor '$(DESTDIR)$(PREFIX)/bin/')
+	$(if $(filter 0,$(DOCTOR)),,install -m 755 $(PROGRAMS:%=build/%) '$(DESTDIR)$(PREFIX)/bin/')
+	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(mandir)/man1')
+	$(if $(filter 0,$(DOCTOR)),,install -m 644 packaging/vigie-migrate.1 packaging/resp-gen.1 '$(DESTDIR)$(mandir)/man1/')
 	install -d '$(DESTDIR)$(docdir)'
 	install -m 644 THIRD-PARTY '$(DESTDIR)$(docdir)/'
 	@$(FILL) packaging/vigie.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/$(NAME).pc'
@@ -134,7 +140,8 @@ install: all $(if $(filter 0,$(DOCTOR)),,build/vigie-doctor)
 uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
-	rm -f '$(DESTDIR)$(PREFIX)/bin/vigie-doctor' '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
+	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%') $(PROGRAMS:%='$(DESTDIR)$(mandir)/man1/%.1')
+	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
 	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)'
 	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 

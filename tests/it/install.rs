@@ -131,6 +131,12 @@ fn destdir_and_libdir_are_honoured() {
     let doctor = stage.join("usr/bin/vigie-doctor");
     assert_eq!(text_of(Command::new(&doctor).arg("--version")), format!("vigie-doctor {}\n", version()));
     assert_traceless(&doctor);
+    for program in ["vigie-migrate", "resp-gen"] {
+        assert_traceless(&stage.join("usr/bin").join(program));
+        assert!(stage.join(format!("usr/share/man/man1/{program}.1")).exists(), "the manual of {program}");
+    }
+    let migrate = stage.join("usr/bin/vigie-migrate");
+    assert_eq!(text_of(Command::new(&migrate).arg("--version")), format!("vigie-migrate {}\n", version()));
     let pc = fs::read_to_string(lib.join("pkgconfig/vigie.pc")).expect("vigie.pc");
     assert!(
         pc.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\nincludedir=${prefix}/include\n"),

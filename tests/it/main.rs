@@ -53,6 +53,7 @@ mod logs;
 mod loom;
 mod messages;
 mod metrics;
+mod migrate;
 mod moving;
 mod own_connections;
 mod peer;

@@ -1,0 +1,213 @@
+//! vigie-migrate: moves keys between servers of Redis or Valkey, under Sentinel or not. docs/migrate.md is its manual.
+//!
+//! A user of the library, and no part of it. `arguments` reads what is wanted, `place` is a server, `layout` says where a key goes, `work`
+//! moves keys (`read` and `write` by their types), `state` and `lock` make runs repeatable and single, `verify` compares both sides.
+
+mod arguments;
+mod layout;
+mod lock;
+mod outcome;
+mod place;
+mod read;
+mod state;
+mod value;
+mod verify;
+mod work;
+mod write;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use arguments::Wanted;
+use layout::{Layout, OWN};
+use lock::Lock;
+use outcome::{Failure, Outcome, Report, usage};
+use place::Place;
+use state::State;
+use work::Work;
+
+fn main() -> ExitCode {
+    let matches = match arguments::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            // What cannot be printed has nobody who would read it.
+            let _ = error.print();
+            return ExitCode::from(if is_help { outcome::DONE } else { outcome::USAGE });
+        }
+    };
+    let wanted = match arguments::read(&matches) {
+        Ok(wanted) => wanted,
+        Err(failure) => return told(&failure, false),
+    };
+    match run(&wanted) {
+        Ok(Some(report)) => {
+            let text = if wanted.json { report.json() } else { report.text() };
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::from(report.status()),
+                Err(_) => ExitCode::from(outcome::CANNOT),
+            }
+        }
+        Ok(None) => ExitCode::from(outcome::DONE),
+        Err(failure) => told(&failure, wanted.json),
+    }
+}
+
+fn told(failure: &Failure, as_json: bool) -> ExitCode {
+    match as_json {
+        true => _ = std::io::stdout().write_all(outcome::failure(failure).as_bytes()),
+        false => _ = writeln!(std::io::stderr(), "vigie-migrate: {}", outcome::line(&failure.text)),
+    }
+    ExitCode::from(failure.status)
+}
+
+/// The servers of a run.
+struct Places {
+    sources: Vec<Arc<Place>>,
+    targets: Vec<Arc<Place>>,
+    layout: Layout,
+}
+
+fn reach(wanted: &Wanted) -> Outcome<Places> {
+    let place = |uri: &String, which: String| Place::reach(uri, &which, wanted.timeout).map(Arc::new);
+    let sources: Vec<_> = wanted.sources.iter().map(|uri| place(uri, "--source".to_owned())).collect::<Outcome<_>>()?;
+    let named =
+        |at: usize| if wanted.shards.is_some() { format!("--target node_{}", at + 1) } else { "--target".to_owned() };
+    let targets: Vec<_> =
+        wanted.targets.iter().enumerate().map(|(at, uri)| place(uri, named(at))).collect::<Outcome<_>>()?;
+    let ids = |places: &[Arc<Place>]| places.iter().map(|place| Ok(place.run_id()?)).collect::<Outcome<Vec<_>>>();
+    let (from, to) = (ids(&sources)?, ids(&targets)?);
+    let same: Vec<Option<usize>> =
+        from.iter().map(|id| to.iter().position(|other| other == id && !id.is_empty())).collect();
+    let layout = match wanted.shards {
+        None if same[0].is_some() => return usage("source and target are the same server"),
+        None => Layout::copy(),
+        Some((hash, tags)) => {
+            let names: Vec<String> = (1..=targets.len()).map(|number| format!("node_{number}")).collect();
+            Layout::shards(hash, tags, &names, same)
+        }
+    };
+    if layout.is_in_place() && wanted.shards.is_some_and(|(_, tags)| tags.strips()) {
+        return usage(
+            "some server is source and target, and tags of rediscluster do not stay in the names: a key that was stored with one would go \
+             astray. Copy to other servers, or say --tags none if no key has a tag",
+        );
+    }
+    if layout.is_in_place() && wanted.flush {
+        return usage("--flush would empty a source: some server is source and target");
+    }
+    Ok(Places { sources, targets, layout })
+}
+
+/// Where progress is kept, if nobody says so.
+fn state_path(wanted: &Wanted, places: &Places) -> PathBuf {
+    let names =
+        |places: &[Arc<Place>]| places.iter().map(|place| state::plain(&place.name)).collect::<Vec<_>>().join("+");
+    let name = format!("vigie-migrate-{}-to-{}.state", names(&places.sources), names(&places.targets));
+    wanted.state.clone().unwrap_or_else(|| PathBuf::from(if name.len() > 200 { "vigie-migrate.state" } else { &name }))
+}
+
+fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
+    let begun = Instant::now();
+    let places = reach(wanted)?;
+    let path = state_path(wanted, &places);
+    if wanted.clean {
+        return clean(&places, &path).map(|()| None);
+    }
+    let mut state = State::read(&path)?;
+    let token = format!("{:032x}", vigie::sys::random::rng().u128(..));
+    let locks: Vec<Lock> = match wanted.dry_run {
+        true => Vec::new(),
+        false => places.targets.iter().map(|target| Lock::take(target, &token, wanted.lock)).collect::<Outcome<_>>()?,
+    };
+    let bar = bar(wanted, &places)?;
+    let tick = |keys: u64| bar.inc(keys);
+    let work = Work::new(wanted, (&places.sources, &places.targets), &places.layout, &locks, &tick);
+    if wanted.flush && state.is_new() {
+        flush(&work, &places.targets)?;
+    }
+    let is_complete = work.run(&mut state)?;
+    let is_clean = { Report::is_clean(&work.tally.lock()) };
+    if is_complete && is_clean && wanted.delete_moved {
+        work.delete_moved()?;
+    }
+    let digests = if wanted.digest && is_complete && !wanted.dry_run { Some(work.digests()?) } else { None };
+    if is_complete && !wanted.dry_run {
+        State::remove(&path)?;
+    }
+    bar.finish_and_clear();
+    let placed = match wanted.dry_run {
+        true => {
+            places.targets.iter().map(|target| target.name.clone()).zip(work.placed.lock().iter().copied()).collect()
+        }
+        false => Vec::new(),
+    };
+    let tally = std::mem::take(&mut *work.tally.lock());
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Some(Report { mode: wanted.mode, is_dry: wanted.dry_run, is_complete, tally, seconds, digests, placed }))
+}
+
+fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
+    if wanted.json || !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let mut keys = 0;
+    for source in &places.sources {
+        let dbs = if wanted.databases.is_empty() { vec![(source.db, source.db)] } else { wanted.databases.clone() };
+        for (db, _) in dbs {
+            let size = source.command(&*source.client(db)?, &[b"DBSIZE"])?;
+            keys += u64::try_from(size.int(0).unwrap_or_default()).unwrap_or_default();
+        }
+    }
+    let bar = ProgressBar::new(keys);
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} keys  {per_sec}  {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Ok(bar)
+}
+
+fn flush(work: &Work<'_>, targets: &[Arc<Place>]) -> Outcome<()> {
+    for target in targets {
+        for (_, to) in work.databases(0) {
+            let client = target.client(to)?;
+            let mut cursor = "0".to_owned();
+            // Key by key: the lock of this run stays.
+            loop {
+                let (page, next) = work::scan_for(target, &client, &cursor, work.wanted.batch, None)?;
+                let gone: Vec<&[u8]> = page.iter().map(Vec::as_slice).filter(|key| *key != lock::key()).collect();
+                if !gone.is_empty() {
+                    target.command(&client, &[&[b"UNLINK".as_slice()][..], &gone].concat())?;
+                }
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what runs before have left.
+fn clean(places: &Places, path: &std::path::Path) -> Outcome<()> {
+    for target in &places.targets {
+        let client = target.client(target.db)?;
+        let mut cursor = "0".to_owned();
+        loop {
+            let (page, next) = work::scan_for(target, &client, &cursor, 1000, Some(&[OWN, b"*"].concat()))?;
+            for key in page {
+                target.command(&client, &[b"UNLINK", &key])?;
+            }
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+    }
+    State::remove(path)
+}

@@ -1,0 +1,154 @@
+//! A server that keys are read from or written to: the primary of a service, or one at an address; and its clients, one for each database.
+//!
+//! Guarantees: each call goes through the library, so it follows a failover until its timeout; no URI is shown. Leaves to others: which
+//! commands are run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use vigie::client::{CallFlags, Client, Target, Timeout};
+use vigie::config::{Config, Settings};
+use vigie::error::Result;
+use vigie::resp::{Kind, Reply, encode};
+use vigie::time::Deadline;
+use vigie::topology::Sentinel;
+
+use crate::outcome::{Failure, Outcome};
+
+pub struct Place {
+    /// Its service, or its address.
+    pub name: String,
+    /// The database in its URI.
+    pub db: u32,
+    /// Whether it knows PEXPIRETIME and what else came with Redis 7.0.
+    pub is_seven: bool,
+    /// Whether fields of hashes can expire.
+    pub has_field_ttls: bool,
+    sentinel: Arc<Sentinel>,
+    clients: Mutex<HashMap<u32, Arc<Client>>>,
+    timeout: Duration,
+}
+
+/// A list of commands on its way to a server.
+#[derive(Default)]
+pub struct List {
+    bytes: Vec<u8>,
+    pub len: usize,
+}
+
+impl List {
+    pub fn add(&mut self, args: &[&[u8]]) {
+        encode::command(&mut self.bytes, args);
+        self.len += 1;
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn data(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Place {
+    /// Connects. `which` names it in a failure: its URI may hold a password.
+    pub fn reach(uri: &str, which: &str, timeout: Duration) -> Outcome<Self> {
+        let mut config = Config::new();
+        let settings = config.set("uri", uri).and_then(|()| config.settings()).map_err(|error| Failure {
+            status: crate::outcome::USAGE,
+            text: format!("{which}: {}", error.message()),
+        })?;
+        let (name, db) = (name_of(&settings), settings.client.db);
+        let in_place = |error: vigie::error::Error| {
+            let Failure { status, text } = Failure::from(error);
+            Failure { status, text: format!("{which} ({name}): {text}") }
+        };
+        let sentinel = Sentinel::create(settings, Some(Deadline::after(timeout))).map_err(in_place)?;
+        let mut place = Self {
+            name: name.clone(),
+            db,
+            is_seven: false,
+            has_field_ttls: false,
+            sentinel,
+            clients: Mutex::default(),
+            timeout,
+        };
+        let known = place.client(db).and_then(|client| {
+            let mut list = List::default();
+            list.add(&[b"COMMAND", b"INFO", b"PEXPIRETIME"]);
+            list.add(&[b"COMMAND", b"INFO", b"HPEXPIRETIME"]);
+            place.ask(&client, &list)
+        });
+        let known = known.map_err(in_place)?;
+        let knows = |at: u32| {
+            let row = known.child(0, at).and_then(|row| known.child(row, 0));
+            row.is_some_and(|row| matches!(known.kind(row), Kind::Array | Kind::Map) && known.count(row) > 0)
+        };
+        (place.is_seven, place.has_field_ttls) = (knows(0), knows(1));
+        Ok(place)
+    }
+
+    /// A client of one of its databases.
+    pub fn client(&self, db: u32) -> Result<Arc<Client>> {
+        if let Some(client) = self.clients.lock().get(&db) {
+            return Ok(Arc::clone(client));
+        }
+        let mut overrides = Config::new();
+        overrides.set("db", &db.to_string())?;
+        let client = Client::open(&self.sentinel, None, Target::Primary, Some(&overrides))?;
+        Ok(Arc::clone(self.clients.lock().entry(db).or_insert(client)))
+    }
+
+    /// A connection of its own, to one database.
+    pub fn session(&self, db: u32) -> Result<Arc<Client>> {
+        self.client(db)?.session(None)
+    }
+
+    /// How long a call may take.
+    pub fn limit(&self) -> Timeout {
+        Timeout::Ms(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Runs a list that may be run twice.
+    pub fn ask(&self, client: &Client, list: &List) -> Result<Reply> {
+        client.cmds_exec(&list.bytes, flags(CallFlags::IDEMPOTENT), self.limit())
+    }
+
+    /// Runs a list on a session, once.
+    pub fn once(&self, session: &Client, list: &List) -> Result<Reply> {
+        session.cmds_exec(&list.bytes, CallFlags::default(), self.limit())
+    }
+
+    /// Runs a list as one transaction.
+    pub fn atomic(&self, session: &Client, list: &List) -> Result<Reply> {
+        session.cmds_exec(&list.bytes, flags(CallFlags::ATOMIC), self.limit())
+    }
+
+    pub fn command(&self, client: &Client, args: &[&[u8]]) -> Result<Reply> {
+        client.cmd_exec(args, flags(CallFlags::IDEMPOTENT), self.limit())
+    }
+
+    /// The run id of the server that is the primary now.
+    pub fn run_id(&self) -> Result<String> {
+        let info = self.command(&*self.client(self.db)?, &[b"INFO", b"server"])?;
+        let text = String::from_utf8_lossy(info.bytes(0).unwrap_or_default()).into_owned();
+        Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
+    }
+}
+
+/// A service, or an address.
+fn name_of(settings: &Settings) -> String {
+    match (&settings.service, &settings.fixed.primary) {
+        (Some(service), _) => service.clone(),
+        (None, Some(primary)) => primary.to_string(),
+        (None, None) => settings.sentinel.addrs.first().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// These are known.
+fn flags(bits: u32) -> CallFlags {
+    CallFlags::from_bits(bits).unwrap_or_default()
+}

@@ -1,0 +1,457 @@
+//! Moves keys: from a page of SCAN to their targets.
+//!
+//! Guarantees: a key that its target has is overwritten only with --replace; a value goes as its server dumps it, and by its type where the
+//! target does not take that; what could not go is named. A page is noted as done when all of its keys are. Leaves to others: reading and
+//! writing by types (read, write), the comparison at the end (verify).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use vigie::client::{CallFlags, Client};
+use vigie::error::{Result, Status, flags};
+
+use crate::arguments::Wanted;
+use crate::layout::{Layout, OWN, Way};
+use crate::lock::Lock;
+use crate::outcome::{Failure, Fate, Outcome, Tally};
+use crate::place::{List, Place};
+use crate::read::{self, Ends, Read};
+use crate::state::{DONE, State};
+use crate::value::expires_alike;
+use crate::write::{self, Written};
+
+/// Why a key of the target was not overwritten.
+const KEPT: &str = "the target has another value under this name (--replace overwrites it)";
+
+/// What a run works with.
+pub struct Work<'a> {
+    pub wanted: &'a Wanted,
+    pub sources: &'a [Arc<Place>],
+    pub targets: &'a [Arc<Place>],
+    pub layout: &'a Layout,
+    pub locks: &'a [Lock],
+    /// By target: whether it does not take what a source dumps.
+    by_type: Vec<AtomicBool>,
+    pub tally: Mutex<Tally>,
+    /// How many keys each target would get.
+    pub placed: Mutex<Vec<u64>>,
+    pub tick: &'a (dyn Fn(u64) + Sync),
+}
+
+/// A key on its way.
+struct Going<'k> {
+    key: &'k [u8],
+    name: &'k [u8],
+    payload: Vec<u8>,
+    expires: Option<i64>,
+}
+
+/// Where keys are read.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    place: &'a Place,
+    client: &'a Client,
+    db: u32,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(
+        wanted: &'a Wanted,
+        (sources, targets): (&'a [Arc<Place>], &'a [Arc<Place>]),
+        layout: &'a Layout,
+        locks: &'a [Lock],
+        tick: &'a (dyn Fn(u64) + Sync),
+    ) -> Self {
+        let by_type = targets.iter().map(|_| AtomicBool::new(wanted.by_type)).collect();
+        let placed = Mutex::new(vec![0; targets.len()]);
+        Self { wanted, sources, targets, layout, locks, by_type, tally: Mutex::default(), placed, tick }
+    }
+
+    /// The databases of a source, and where each goes.
+    pub fn databases(&self, source: usize) -> Vec<(u32, u32)> {
+        match self.wanted.databases.is_empty() {
+            true => vec![(self.sources[source].db, self.targets[0].db)],
+            false => self.wanted.databases.clone(),
+        }
+    }
+
+    /// Moves everything, or as much as one run may. Whether nothing is left.
+    pub fn run(&self, state: &mut State) -> Outcome<bool> {
+        for source in 0..self.sources.len() {
+            for (from, to) in self.databases(source) {
+                if !self.run_database(source, from, to, state)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn run_database(&self, source: usize, from: u32, to: u32, state: &mut State) -> Outcome<bool> {
+        let place = &self.sources[source];
+        let (client, run_id) = (place.client(from)?, place.run_id()?);
+        let mut cursor = state.cursor(&place.name, from, &run_id);
+        while cursor != DONE {
+            if self.is_full() {
+                return Ok(false);
+            }
+            self.locks.iter().try_for_each(Lock::check)?;
+            // Several pages are moved at the same time; a run that has a limit takes one after the other.
+            let (mut pages, mut next) = (Vec::new(), cursor.clone());
+            let most = if self.wanted.limit.is_some() { 1 } else { self.wanted.threads };
+            while pages.len() < most {
+                let (page, behind) = scan(place, &client, &next, self.wanted)?;
+                pages.push(page);
+                next = behind;
+                if next == "0" {
+                    break;
+                }
+            }
+            if !self.pages(source, (from, to), &pages)? {
+                // The same page again: what was moved of it is equal by then.
+                return Ok(false);
+            }
+            cursor = if next == "0" { DONE.to_owned() } else { next };
+            if !self.wanted.dry_run {
+                state.note(&place.name, from, &run_id, &cursor)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether this run has moved as much as it may.
+    fn is_full(&self) -> bool {
+        self.wanted.limit.is_some_and(|limit| self.tally.lock().of(Fate::Moved) >= limit)
+    }
+
+    fn pages(&self, source: usize, dbs: (u32, u32), pages: &[Vec<Vec<u8>>]) -> Outcome<bool> {
+        if let [page] = pages {
+            return self.page(source, dbs, page);
+        }
+        let outcomes: Vec<Outcome<bool>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = pages.iter().map(|page| scope.spawn(move || self.page(source, dbs, page))).collect();
+            let broken =
+                || Err(Failure { status: crate::outcome::CANNOT, text: "a thread of this program failed".to_owned() });
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
+        });
+        outcomes.into_iter().try_fold(true, |all, one| Ok(all && one?))
+    }
+
+    /// Moves the keys of a page. Whether all of them were looked at.
+    fn page(&self, source: usize, (from, to): (u32, u32), page: &[Vec<u8>]) -> Outcome<bool> {
+        let mut by_target: Vec<Vec<(&[u8], &[u8])>> = self.targets.iter().map(|_| Vec::new()).collect();
+        let mut tally = Tally::default();
+        for key in page.iter().filter(|key| !key.starts_with(OWN)) {
+            match self.layout.way(source, key) {
+                Way::To(target, name) => by_target[target].push((key, name)),
+                Way::Stays => tally.count(Fate::Stayed, 1),
+                Way::Nowhere(why) => tally.name(Fate::Failed, key, from, why),
+            }
+        }
+        let mut is_whole = true;
+        for (target, keys) in by_target.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            if self.wanted.dry_run {
+                self.placed.lock()[target] += keys.len() as u64;
+                tally.count(Fate::Moved, keys.len() as u64);
+                continue;
+            }
+            let moved = self.tally.lock().of(Fate::Moved) + tally.of(Fate::Moved);
+            let left = self.wanted.limit.map(|limit| limit.saturating_sub(moved));
+            let room = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+            is_whole &= self.keys((source, from), (target, to), keys, room, &mut tally)?;
+        }
+        (self.tick)(page.len() as u64);
+        self.tally.lock().add(tally);
+        Ok(is_whole)
+    }
+
+    /// Moves keys to one target. Whether the limit let all of them go.
+    fn keys(
+        &self,
+        (source, from): (usize, u32),
+        (target, to): (usize, u32),
+        keys: &[(&[u8], &[u8])],
+        room: usize,
+        tally: &mut Tally,
+    ) -> Outcome<bool> {
+        let (source, place) = (&self.sources[source], &self.targets[target]);
+        let (reader, writer) = (source.client(from)?, place.client(to)?);
+        let (source, place) = (At { place: source, client: &reader, db: from }, At { place, client: &writer, db: to });
+        let fits = if room < keys.len() { fitting(place, keys, room)? } else { keys.to_vec() };
+        let by_type = &self.by_type[target];
+        let rest = match by_type.load(Ordering::Relaxed) {
+            true => fits.clone(),
+            false => self.restore(source, place, &fits, tally, by_type)?,
+        };
+        if !rest.is_empty() {
+            self.by_types(source, place, &rest, tally)?;
+        }
+        Ok(fits.len() == keys.len())
+    }
+
+    /// Moves values as their server dumps them. Returns those that the target does not take.
+    fn restore<'k>(
+        &self,
+        source: At<'_>,
+        target: At<'_>,
+        keys: &[(&'k [u8], &'k [u8])],
+        tally: &mut Tally,
+        by_type: &AtomicBool,
+    ) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
+        let going = dumps(source, keys, tally)?;
+        if going.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = List::default();
+        going.iter().for_each(|one| restore_of(one, self.wanted.replace, &mut list));
+        // Not repeated by itself: a second RESTORE would find its own key. What is in doubt is compared below.
+        let reply = match target.client.cmds_exec(list.data(), CallFlags::default(), target.place.limit()) {
+            Ok(reply) => Some(reply),
+            Err(error) if error.has(flags::MAYBE_EXECUTED) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let (mut doubtful, mut refused) = (Vec::new(), Vec::new());
+        for (one, at) in going.iter().zip(0..) {
+            let line = reply.as_ref().map(|reply| reply.child(0, at).and_then(|node| reply.error_line(node)));
+            match line {
+                Some(None) => tally.count(Fate::Moved, 1),
+                Some(Some(line)) if line.starts_with(b"BUSYKEY") => doubtful.push(one),
+                None => doubtful.push(one),
+                Some(Some(line)) if is_other_version(line) => refused.push((one.key, one.name)),
+                Some(Some(line)) => tally.name(Fate::Failed, one.key, source.db, String::from_utf8_lossy(line)),
+            }
+        }
+        if !refused.is_empty() {
+            by_type.store(true, Ordering::Relaxed);
+        }
+        compare(source, target, &doubtful, tally)?;
+        Ok(refused)
+    }
+
+    fn by_types(&self, source: At<'_>, target: At<'_>, keys: &[(&[u8], &[u8])], tally: &mut Tally) -> Outcome<()> {
+        let names: Vec<&[u8]> = keys.iter().map(|(key, _)| *key).collect();
+        let read = read::read(source.from(), &names)?;
+        let (mut entries, mut of) = (Vec::new(), Vec::new());
+        for ((key, name), one) in keys.iter().zip(&read) {
+            match one {
+                Read::Entry(entry) => {
+                    entries.push((*name, entry));
+                    of.push(*key);
+                }
+                Read::Gone => tally.count(Fate::Gone, 1),
+                Read::Not(why) => tally.name(Fate::Failed, key, source.db, why.clone()),
+            }
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let session = target.place.session(target.db)?;
+        let into = write::Into { place: target.place, session: &session, replace: self.wanted.replace };
+        for (((name, entry), key), written) in entries.iter().zip(of).zip(write::write(&into, &entries)?) {
+            match written {
+                Written::Yes => tally.count(Fate::Moved, 1),
+                Written::Over => tally.count(Fate::Gone, 1),
+                Written::Not(why) => tally.name(Fate::Failed, key, source.db, why),
+                Written::Taken => match read::read(target.from(), &[name])?.first() {
+                    Some(Read::Entry(other))
+                        if other.value.mark() == entry.value.mark() && expires_alike(other.expires, entry.expires) =>
+                    {
+                        tally.count(Fate::Equal, 1);
+                    }
+                    _ => tally.name(Fate::Kept, key, source.db, KEPT),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes at the sources what the targets have with the same value.
+    pub fn delete_moved(&self) -> Outcome<()> {
+        for source in 0..self.sources.len() {
+            let place = &self.sources[source];
+            for (from, to) in self.databases(source) {
+                let client = place.client(from)?;
+                let mut cursor = "0".to_owned();
+                loop {
+                    self.locks.iter().try_for_each(Lock::check)?;
+                    let (page, next) = scan(place, &client, &cursor, self.wanted)?;
+                    for key in page.iter().filter(|key| !key.starts_with(OWN)) {
+                        if let Way::To(target, name) = self.layout.way(source, key) {
+                            self.delete(place, (key, from), (&self.targets[target], name, to))?;
+                        }
+                    }
+                    cursor = next;
+                    if cursor == "0" {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(
+        &self,
+        source: &Place,
+        (key, from): (&[u8], u32),
+        (place, name, to): (&Place, &[u8], u32),
+    ) -> Outcome<()> {
+        let (session, client) = (source.session(from)?, place.client(to)?);
+        let mut watch = List::default();
+        watch.add(&[b"WATCH", key]);
+        source.once(&session, &watch)?;
+        let (one, other) = (At { place: source, client: &session, db: from }, At { place, client: &client, db: to });
+        let ours = dumps(one, &[(key, key)], &mut Tally::default())?;
+        let theirs = dumps(other, &[(name, name)], &mut Tally::default())?;
+        // Without one of ours it has expired meanwhile.
+        let Some(ours) = ours.first() else { return Ok(()) };
+        let is_equal = match theirs.first() {
+            Some(theirs) => {
+                expires_alike(ours.expires, theirs.expires)
+                    && (ours.payload == theirs.payload || same_value((one, key), (other, name))?)
+            }
+            None => false,
+        };
+        if !is_equal {
+            self.tally.lock().name(Fate::Undeleted, key, from, "the target does not have this value");
+            return Ok(());
+        }
+        let mut list = List::default();
+        list.add(&[b"UNLINK", key]);
+        match source.atomic(&session, &list) {
+            Ok(_) => self.tally.lock().count(Fate::Deleted, 1),
+            Err(error) if error.status() == Status::TxnAborted => {
+                self.tally.lock().name(Fate::Undeleted, key, from, "it was changed while it was compared");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+impl<'a> At<'a> {
+    fn from(self) -> read::From<'a> {
+        read::From { place: self.place, client: self.client }
+    }
+}
+
+/// Keys that the target has: equal ones are done, the others are kept.
+fn compare(source: At<'_>, target: At<'_>, keys: &[&Going<'_>], tally: &mut Tally) -> Outcome<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<(&[u8], &[u8])> = keys.iter().map(|one| (one.name, one.name)).collect();
+    let there = dumps(target, &names, &mut Tally::default())?;
+    for one in keys {
+        let Some(other) = there.iter().find(|other| other.name == one.name) else {
+            tally.name(Fate::Failed, one.key, source.db, "it was not written: run it again");
+            continue;
+        };
+        // What has no order may be dumped in another one.
+        let is_equal = expires_alike(other.expires, one.expires)
+            && (other.payload == one.payload || same_value((source, one.key), (target, one.name))?);
+        match is_equal {
+            true => tally.count(Fate::Equal, 1),
+            false => tally.name(Fate::Kept, one.key, source.db, KEPT),
+        }
+    }
+    Ok(())
+}
+
+/// Whether two keys have the same value, read by its type.
+fn same_value(one: (At<'_>, &[u8]), other: (At<'_>, &[u8])) -> Result<bool> {
+    let mark = |(at, key): (At<'_>, &[u8])| -> Result<Option<u128>> {
+        Ok(read::read(at.from(), &[key])?.into_iter().next().and_then(|one| match one {
+            Read::Entry(entry) => Some(entry.value.mark()),
+            Read::Gone | Read::Not(_) => None,
+        }))
+    };
+    let mark_of_one = mark(one)?;
+    Ok(mark_of_one.is_some() && mark_of_one == mark(other)?)
+}
+
+/// As many keys as a limit lets go. What the target has already costs nothing of it.
+fn fitting<'k>(target: At<'_>, keys: &[(&'k [u8], &'k [u8])], room: usize) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
+    let mut list = List::default();
+    keys.iter().for_each(|(_, name)| list.add(&[b"EXISTS", name]));
+    let there = target.place.ask(target.client, &list)?;
+    let mut left = room;
+    let mut fits = Vec::new();
+    for (key, at) in keys.iter().zip(0..) {
+        let is_there = there.child(0, at).and_then(|node| there.int(node)) == Some(1);
+        if is_there || left > 0 {
+            left -= usize::from(!is_there);
+            fits.push(*key);
+        }
+    }
+    Ok(fits)
+}
+
+/// A page of keys, and the cursor behind it.
+pub fn scan(place: &Place, client: &Client, cursor: &str, wanted: &Wanted) -> Outcome<(Vec<Vec<u8>>, String)> {
+    scan_for(place, client, cursor, wanted.batch, wanted.pattern.as_deref())
+}
+
+/// The same with another pattern.
+pub fn scan_for(
+    place: &Place,
+    client: &Client,
+    cursor: &str,
+    batch: usize,
+    pattern: Option<&[u8]>,
+) -> Outcome<(Vec<Vec<u8>>, String)> {
+    let count = batch.to_string();
+    let mut args: Vec<&[u8]> = vec![b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes()];
+    if let Some(pattern) = pattern {
+        args.extend([b"MATCH".as_slice(), pattern]);
+    }
+    let reply = place.command(client, &args)?;
+    let next = reply.child(0, 0).and_then(|node| reply.bytes(node)).unwrap_or(b"0");
+    let names = reply.child(0, 1).unwrap_or(u32::MAX);
+    let keys = reply.children(names).filter_map(|node| reply.bytes(node)).map(<[u8]>::to_vec).collect();
+    Ok((keys, String::from_utf8_lossy(next).into_owned()))
+}
+
+/// What a server dumps of these keys. Those that are gone are counted, and missing.
+fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Outcome<Vec<Going<'k>>> {
+    let mut list = List::default();
+    list.add(&[b"TIME"]);
+    for (key, _) in keys {
+        list.add(&[b"DUMP", key]);
+        list.add(&[read::end_command(at.place), key]);
+    }
+    let reply = at.place.ask(at.client, &list)?;
+    let now = read::now(&reply, 0);
+    let mut going = Vec::new();
+    for ((key, name), place) in keys.iter().zip((1..).step_by(2)) {
+        let node = reply.child(0, place).unwrap_or(u32::MAX);
+        match (reply.bytes(node), reply.error_line(node), read::expiry(at.place, &reply, place + 1, now)) {
+            (_, Some(line), _) => tally.name(Fate::Failed, key, at.db, String::from_utf8_lossy(line)),
+            (_, _, Ends::Error(why)) => tally.name(Fate::Failed, key, at.db, why),
+            (Some(payload), None, Ends::At(expires)) => {
+                going.push(Going { key, name, payload: payload.to_vec(), expires });
+            }
+            _ => tally.count(Fate::Gone, 1),
+        }
+    }
+    Ok(going)
+}
+
+fn restore_of(one: &Going<'_>, replaces: bool, list: &mut List) {
+    // 0 would be for ever.
+    let ttl = one.expires.map_or(0, |at| at.max(1)).to_string();
+    let mut args: Vec<&[u8]> = vec![b"RESTORE", one.name, ttl.as_bytes(), &one.payload];
+    if one.expires.is_some() {
+        args.push(b"ABSTTL");
+    }
+    if replaces {
+        args.push(b"REPLACE");
+    }
+    list.add(&args);
+}
+
+/// Whether a server does not take what another version dumps.
+fn is_other_version(line: &[u8]) -> bool {
+    [&b"ERR DUMP payload version"[..], b"ERR Bad data format"].iter().any(|begin| line.starts_with(begin))
+}

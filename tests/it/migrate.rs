@@ -1,0 +1,331 @@
+//! vigie-migrate and resp-gen: rows 139 to 146 of the table of features, on real servers.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use vigie::sys::random;
+
+use crate::installed::fresh_dir;
+use crate::support::*;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn two(name: &str) -> Deployment {
+    Deployment::new(name).services(["a", "b"]).replicas(0).sentinels(0).start()
+}
+
+fn uri(d: &Deployment, node: &str) -> String {
+    format!("redis://{}", d.node(node).addr())
+}
+
+/// The program in a directory of its own, where its state is.
+struct Program {
+    dir: PathBuf,
+}
+
+impl Program {
+    fn new(name: &str) -> Self {
+        Self { dir: fresh_dir(&format!("migrate-{name}")) }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vigie-migrate"));
+        command.args(args).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("it runs")
+    }
+
+    /// A run that must end with this status. Returns what it printed.
+    #[track_caller]
+    fn ends(&self, status: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {out}{err}");
+        format!("{out}{err}")
+    }
+
+    fn files(&self) -> usize {
+        std::fs::read_dir(&self.dir).expect("its directory").count()
+    }
+}
+
+/// Keys of every type, some with an end.
+fn fill(node: &Node, keys: usize) {
+    let mut connection = node.connect().expect("a connection");
+    let mut run = |args: &[&[u8]]| {
+        let reply = connection.cmd(args).expect("a reply");
+        assert!(!reply.is_error(), "{args:?}: {reply:?}");
+    };
+    for at in 0..keys {
+        let name = format!("k{at}");
+        // Some names are no text.
+        let name: Vec<u8> = if at % 11 == 0 { [name.as_bytes(), b"\xff\0\n"].concat() } else { name.into_bytes() };
+        let value = vec![(at % 251) as u8; at % 300];
+        match at % 7 {
+            0 => run(&[b"SET", &name, &value]),
+            1 => (0..at % 40).chain([at]).for_each(|n| run(&[b"RPUSH", &name, n.to_string().as_bytes()])),
+            2 => (0..=at % 40).for_each(|n| run(&[b"SADD", &name, format!("m{n}").as_bytes()])),
+            3 => (0..=at % 40).for_each(|n| run(&[b"HSET", &name, format!("f{n}").as_bytes(), &value])),
+            4 => (0..=at % 40)
+                .for_each(|n| run(&[b"ZADD", &name, format!("{}.25", n).as_bytes(), format!("m{n}").as_bytes()])),
+            5 => run(&[b"PFADD", &name, b"a", b"b", at.to_string().as_bytes()]),
+            _ => {
+                for n in 1..5 {
+                    run(&[b"XADD", &name, format!("{n}-1").as_bytes(), b"f", &value]);
+                }
+                run(&[b"XGROUP", b"CREATE", &name, b"g", b"0"]);
+                run(&[b"XREADGROUP", b"GROUP", b"g", b"c1", b"COUNT", b"2", b"STREAMS", &name, b">"]);
+                run(&[b"XDEL", &name, b"1-1"]);
+            }
+        }
+        if at % 3 == 0 {
+            run(&[b"PEXPIRE", &name, (3_600_000 + at).to_string().as_bytes()]);
+        }
+    }
+}
+
+fn sorted(value: Value, step: usize) -> Value {
+    let Value::Array(items) = value else { return value };
+    let mut parts: Vec<Vec<Value>> = items.chunks(step).map(<[Value]>::to_vec).collect();
+    parts.sort_by_key(|part| part.iter().map(Value::text).collect::<Vec<_>>());
+    Value::Array(parts.concat())
+}
+
+/// What a server has: by name the value and when it ends.
+fn contents(node: &Node, db: u32) -> BTreeMap<Vec<u8>, (Value, i64)> {
+    let mut connection = node.connect().expect("a connection");
+    connection.cmd(&["SELECT", &db.to_string()]).expect("a database");
+    let Value::Array(names) = connection.cmd(&["KEYS", "*"]).expect("names") else { panic!("an array") };
+    let mut all = BTreeMap::new();
+    for name in names {
+        let Value::Bulk(name) = name else { panic!("a name") };
+        // Sets and hashes have no order, so their dumps may differ.
+        let dump = match connection.cmd(&[&b"TYPE"[..], &name]).expect("a type").text().as_str() {
+            "set" => sorted(connection.cmd(&[&b"SMEMBERS"[..], &name]).expect("members"), 1),
+            "hash" => sorted(connection.cmd(&[&b"HGETALL"[..], &name]).expect("fields"), 2),
+            _ => connection.cmd(&[&b"DUMP"[..], &name]).expect("a dump"),
+        };
+        let ends = connection.cmd(&[&b"PEXPIRETIME"[..], &name]).expect("a number").int().expect("a number");
+        all.insert(name, (dump, ends));
+    }
+    all
+}
+
+fn names(node: &Node) -> usize {
+    contents(node, 0).len()
+}
+
+#[test]
+fn rows_140_142_143_145_a_copy_has_everything_and_the_source_stays_as_it_is() {
+    let d = two("migrate-copy");
+    let (source, target) = (d.node("a-0"), d.node("b-0"));
+    fill(&source, 500);
+    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let before = contents(&source, 0);
+    let program = Program::new("copy");
+    // A dry run writes nothing.
+    let text = program.ends(0, &["copy", "--source", &from, "--target", &to, "--dry-run"]);
+    assert!(text.contains("dry run: 500 keys") && names(&target) == 0 && program.files() == 0, "{text}");
+    let asked = (source.calls("keys"), source.calls("scan"));
+    let text = program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest", "--json"]);
+    assert!(source.calls("keys") == asked.0 && source.calls("scan") > asked.1, "names are found by SCAN");
+    assert!(
+        text.contains(r#""status":0"#) && text.contains(r#""moved":500"#) && text.contains(r#""complete":true"#),
+        "{text}"
+    );
+    assert!(
+        contents(&target, 0) == before && contents(&source, 0) == before,
+        "the same values and ends, and no key more"
+    );
+    assert_eq!(program.files(), 0, "nothing is left beside the data");
+    // Again: everything is there already.
+    let text = program.ends(0, &["copy", "--source", &from, "--target", &to]);
+    assert!(text.contains("500 equal"), "{text}");
+    // A key of the target that is another one is kept, and told; only --replace overwrites it.
+    target.cmd(&["SET", "k1", "mine"]);
+    let text = program.ends(1, &["copy", "--source", &from, "--target", &to]);
+    assert!(text.contains("\"k1\"") && text.contains("1 kept") && text.contains("--replace"), "{text}");
+    assert_eq!(target.cmd(&["GET", "k1"]).text(), "mine");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--replace"]);
+    assert!(contents(&target, 0) == before);
+    // A filter, and pairs of databases.
+    let text =
+        program.ends(0, &["copy", "--source", &from, "--target", &to, "--databases", "0:2,5:1", "--match", "k1?"]);
+    assert!(
+        contents(&target, 2).keys().all(|name| name.starts_with(b"k1")) && !contents(&target, 2).is_empty(),
+        "{text}"
+    );
+    // The digests differ where a value does, and --flush empties what is in the way.
+    target.cmd(&["SET", "extra", "1"]);
+    assert!(program.ends(1, &["copy", "--source", &from, "--target", &to, "--digest"]).contains("different"));
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest", "--flush"]);
+    assert!(contents(&target, 0) == before);
+    // What is no use is refused.
+    assert!(program.ends(2, &["copy", "--source", &from, "--target", &from]).contains("same server"));
+    assert!(program.ends(2, &["copy", "--source", "redis://:secret@h:x", "--target", &to]).find("secret").is_none());
+    program.ends(2, &["copy", "--source", &from]);
+    program.ends(3, &["copy", "--source", "redis://127.0.0.1:1", "--target", &to, "--timeout", "1"]);
+    // By type it is the same, without DUMP and RESTORE.
+    target.cmd(&["FLUSHALL"]);
+    let restored = target.calls("restore");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--by-type", "--digest"]);
+    assert_eq!((names(&target), target.calls("restore")), (500, restored));
+    // Deleted at the source only what the target has.
+    source.cmd(&["SET", "k1", "changed"]);
+    let text = program.ends(1, &["copy", "--source", &from, "--target", &to, "--delete-moved"]);
+    assert!(text.contains("1 kept") && names(&source) == 500, "{text}");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--replace", "--delete-moved"]);
+    assert_eq!((names(&source), names(&target)), (0, 500));
+}
+
+#[test]
+fn row_139_each_key_is_on_the_node_that_a_client_computes() {
+    let d = Deployment::new("migrate-reshard").services(["old", "a", "b", "c"]).replicas(0).sentinels(0).start();
+    fill(&d.node("old-0"), 300);
+    let source = contents(&d.node("old-0"), 0);
+    let program = Program::new("reshard");
+    let targets: Vec<String> =
+        ["a-0", "b-0", "c-0"].iter().zip(1..).map(|(node, at)| format!("node_{at}={}", uri(&d, node))).collect();
+    let old = uri(&d, "old-0");
+    for hash in ["rendezvous", "crc32"] {
+        for node in ["a-0", "b-0", "c-0"] {
+            d.node(node).cmd(&["FLUSHALL"]);
+        }
+        let args = [
+            "reshard",
+            "--source",
+            &old,
+            "--target",
+            &targets[2],
+            "--target",
+            &targets[0],
+            "--target",
+            &targets[1],
+            "--hash",
+            hash,
+            "--digest",
+        ];
+        program.ends(0, &args);
+        let texts: Vec<&str> = targets.iter().map(String::as_str).collect();
+        let config = crate::calls::config(&[("shard.hash", hash)]);
+        let shards = vigie::shard::Shards::open(None, &texts, Some(&config)).expect("shards");
+        let mut found = 0;
+        for (at, node) in ["a-0", "b-0", "c-0"].iter().enumerate() {
+            for (name, value) in contents(&d.node(node), 0) {
+                assert_eq!(shards.shard_of(&name).unwrap(), at);
+                assert!(source[&name] == value);
+                found += 1;
+            }
+        }
+        assert_eq!(found, 300, "each key once");
+    }
+    // In place: one more shard takes its part, and nothing is left where it was.
+    let two: Vec<String> = vec![format!("node_1={}", uri(&d, "a-0")), format!("node_2={}", uri(&d, "b-0"))];
+    for node in ["a-0", "b-0", "c-0"] {
+        d.node(node).cmd(&["FLUSHALL"]);
+    }
+    program.ends(0, &["reshard", "--source", &old, "--target", &two[0], "--target", &two[1], "--hash", "rendezvous"]);
+    let (a, b) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let args = [
+        "reshard",
+        "--source",
+        &a,
+        "--source",
+        &b,
+        "--target",
+        &targets[0],
+        "--target",
+        &targets[1],
+        "--target",
+        &targets[2],
+        "--hash",
+        "rendezvous",
+    ];
+    program.ends(0, &args);
+    program.ends(0, &[&args[..], &["--delete-moved"]].concat());
+    let all: usize = ["a-0", "b-0", "c-0"].iter().map(|node| names(&d.node(node))).sum();
+    assert!(all == 300 && names(&d.node("c-0")) > 30, "{all}");
+}
+
+#[test]
+fn rows_141_144_runs_go_on_where_they_ended_and_one_at_a_time_writes() {
+    let d = two("migrate-kill");
+    let (source, target) = (d.node("a-0"), d.node("b-0"));
+    fill(&source, 11);
+    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let program = Program::new("kill");
+    for moved in [3, 6, 9, 11] {
+        program.ends(0, &["copy", "--source", &from, "--target", &to, "--limit", "3", "--batch", "4"]);
+        assert_eq!(names(&target), moved);
+    }
+    assert!(contents(&source, 0) == contents(&target, 0), "nothing is doubled");
+    // Killed at random, again and again.
+    target.cmd(&["FLUSHALL"]);
+    source.cmd(&["FLUSHALL"]);
+    fill(&source, 2000);
+    let kills: u32 = std::env::var("VIGIE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let mut rng = random::rng();
+    let base = ["copy", "--source", &from, "--target", &to, "--batch", "20", "--threads", "2", "--lock", "1"];
+    let mut killed = 0;
+    for round in 0..kills {
+        let by_type = round % 3 == 2;
+        let args = if by_type { [&base[..], &["--by-type"]].concat() } else { base.to_vec() };
+        let mut child = program.command(&args).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(rng.u64(1..120)));
+        killed += u32::from(matches!(child.try_wait(), Ok(None)));
+        // It may have ended by itself.
+        let _ = child.kill();
+        child.wait().expect("it ended");
+        // A lock of a run that was killed ends by itself.
+        eventually("the lock is free", SOON, || target.cmd(&["EXISTS", "vigie-migrate:lock"]) == Value::Int(0));
+        if round % 5 == 4 {
+            target.cmd(&["FLUSHALL"]);
+            program.ends(0, &["copy", "--source", &from, "--target", &to, "--clean"]);
+        }
+    }
+    assert!(killed > 0, "some were killed");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest"]);
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--clean"]);
+    let (ours, theirs) = (contents(&source, 0), contents(&target, 0));
+    assert!(ours.len() == 2000 && ours.keys().eq(theirs.keys()) && program.files() == 0);
+    assert!(ours.iter().all(|(name, (_, ends))| theirs[name].1 == *ends));
+    // Two at the same time: the second one refuses.
+    target.cmd(&["SET", "vigie-migrate:lock", "somebody", "PX", "60000"]);
+    let text = program.ends(3, &["copy", "--source", &from, "--target", &to]);
+    assert!(text.contains("another run writes"), "{text}");
+}
+
+#[test]
+fn row_146_lines_of_commands_become_resp() {
+    let d = Deployment::new("resp-gen").replicas(0).sentinels(0).start();
+    let node = d.node("mymaster-0");
+    let run = |text: &[u8]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_resp-gen"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        child.stdin.take().expect("a pipe").write_all(text).expect("it reads");
+        child.wait_with_output().expect("it ends")
+    };
+    let output = run(b"SET a \"x y\\n\\xff\\\"\"\nSET 'b c' 'it\\'s'\n\nRPUSH l 1 2 \"\"\n");
+    assert!(output.status.success());
+    let mut connection = node.connect().expect("a connection");
+    connection.send_bytes(&output.stdout).expect("sent");
+    for _ in 0..3 {
+        assert!(!connection.read().expect("a reply").is_error());
+    }
+    assert_eq!(node.cmd(&["GET", "a"]), Value::bulk(b"x y\n\xff\""));
+    assert_eq!(node.cmd(&["GET", "b c"]).text(), "it's");
+    assert_eq!(node.cmd(&["LLEN", "l"]), Value::Int(3));
+    let output = run(b"SET a 1\nSET a \"open\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains('2'), "the line is named");
+}
