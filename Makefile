@@ -158,11 +158,11 @@ test:
 	scripts/setup test
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path benches/compare/Cargo.toml
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features programs -- -D warnings
 	scripts/msrv check
 	$(MAKE) all
 	@rm -f build/torture.txt build/test.status; touch build/torture.txt
-	@{ TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --no-fail-fast -- --test-threads=$(TEST_THREADS); \
+	@{ TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --features programs --no-fail-fast -- --test-threads=$(TEST_THREADS); \
 	  echo $$? > build/test.status; } 2>&1 | tee build/test.log; \
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
 	  scripts/test-failures build/test.log; exit $$(cat build/test.status)

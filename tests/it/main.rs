@@ -53,6 +53,7 @@ mod logs;
 mod loom;
 mod messages;
 mod metrics;
+#[cfg(feature = "programs")]
 mod migrate;
 mod moving;
 mod own_connections;
