@@ -101,6 +101,12 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
     if layout.is_in_place() && wanted.flush {
         return usage("--flush would empty a source: some server is source and target");
     }
+    if layout.is_in_place() && wanted.digest {
+        return usage("--digest compares two sides, and here some server is source and target");
+    }
+    if wanted.databases.is_empty() && targets.iter().any(|target| target.db != targets[0].db) {
+        return usage("the targets name different databases: name one in all of them, or give --databases");
+    }
     Ok(Places { sources, targets, layout })
 }
 
@@ -112,19 +118,39 @@ fn state_path(wanted: &Wanted, places: &Places) -> PathBuf {
     wanted.state.clone().unwrap_or_else(|| PathBuf::from(if name.len() > 200 { "vigie-migrate.state" } else { &name }))
 }
 
+/// What a run is for, as one line: another one has passed by other keys.
+fn identity(wanted: &Wanted, places: &Places) -> String {
+    let names =
+        |places: &[Arc<Place>]| places.iter().map(|place| state::plain(&place.name)).collect::<Vec<_>>().join(",");
+    let shards = wanted.shards.map(|(hash, tags)| format!("{} {}", hash.name(), tags.name()));
+    let dbs: Vec<String> = wanted.databases.iter().map(|(from, to)| format!("{from}:{to}")).collect();
+    format!(
+        "{} from {} to {} shards {} databases {} match {}",
+        wanted.mode,
+        names(&places.sources),
+        names(&places.targets),
+        shards.unwrap_or_default(),
+        dbs.join(","),
+        outcome::shown(wanted.pattern.as_deref().unwrap_or_default())
+    )
+}
+
+/// A lock on each target.
+fn lock_all(wanted: &Wanted, places: &Places) -> Outcome<Vec<Lock>> {
+    let token = format!("{:032x}", vigie::sys::random::rng().u128(..));
+    places.targets.iter().map(|target| Lock::take(target, &token, wanted.lock)).collect()
+}
+
 fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
     let begun = Instant::now();
     let places = reach(wanted)?;
     let path = state_path(wanted, &places);
     if wanted.clean {
-        return clean(&places, &path).map(|()| None);
+        return clean(wanted, &places, &path).map(|()| None);
     }
-    let mut state = State::read(&path)?;
-    let token = format!("{:032x}", vigie::sys::random::rng().u128(..));
-    let locks: Vec<Lock> = match wanted.dry_run {
-        true => Vec::new(),
-        false => places.targets.iter().map(|target| Lock::take(target, &token, wanted.lock)).collect::<Outcome<_>>()?,
-    };
+    let mut state = State::read(&path, &identity(wanted, &places))?;
+    let unmoved_before = state.unmoved;
+    let locks = if wanted.dry_run { Vec::new() } else { lock_all(wanted, &places)? };
     let bar = bar(wanted, &places)?;
     let tick = |keys: u64| bar.inc(keys);
     let work = Work::new(wanted, (&places.sources, &places.targets), &places.layout, &locks, &tick);
@@ -132,7 +158,7 @@ fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
         flush(&work, &places.targets)?;
     }
     let is_complete = work.run(&mut state)?;
-    let is_clean = { Report::is_clean(&work.tally.lock()) };
+    let is_clean = Report::is_clean(&work.tally.lock()) && unmoved_before == 0;
     if is_complete && is_clean && wanted.delete_moved {
         work.delete_moved()?;
     }
@@ -149,7 +175,8 @@ fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
     };
     let tally = std::mem::take(&mut *work.tally.lock());
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Some(Report { mode: wanted.mode, is_dry: wanted.dry_run, is_complete, tally, seconds, digests, placed }))
+    let (mode, is_dry) = (wanted.mode, wanted.dry_run);
+    Ok(Some(Report { mode, is_dry, is_complete, tally, unmoved_before, seconds, digests, placed }))
 }
 
 fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
@@ -172,42 +199,37 @@ fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
 }
 
 fn flush(work: &Work<'_>, targets: &[Arc<Place>]) -> Outcome<()> {
-    for target in targets {
-        for (_, to) in work.databases(0) {
-            let client = target.client(to)?;
-            let mut cursor = "0".to_owned();
-            // Key by key: the lock of this run stays.
-            loop {
-                let (page, next) = work::scan_for(target, &client, &cursor, work.wanted.batch, None)?;
-                let gone: Vec<&[u8]> = page.iter().map(Vec::as_slice).filter(|key| *key != lock::key()).collect();
-                if !gone.is_empty() {
-                    target.command(&client, &[&[b"UNLINK".as_slice()][..], &gone].concat())?;
-                }
-                cursor = next;
-                if cursor == "0" {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(())
+    let mut dbs: Vec<u32> = work.databases(0).into_iter().map(|(_, to)| to).collect();
+    dbs.dedup();
+    targets.iter().try_for_each(|target| dbs.iter().try_for_each(|db| unlink(target, *db, None, work.wanted.batch)))
 }
 
-/// Removes what runs before have left.
-fn clean(places: &Places, path: &std::path::Path) -> Outcome<()> {
+/// Removes what runs before have left, if none is under way.
+fn clean(wanted: &Wanted, places: &Places, path: &std::path::Path) -> Outcome<()> {
+    let _locks = lock_all(wanted, places)?;
     for target in &places.targets {
-        let client = target.client(target.db)?;
-        let mut cursor = "0".to_owned();
-        loop {
-            let (page, next) = work::scan_for(target, &client, &cursor, 1000, Some(&[OWN, b"*"].concat()))?;
-            for key in page {
-                target.command(&client, &[b"UNLINK", &key])?;
-            }
-            cursor = next;
-            if cursor == "0" {
-                break;
-            }
+        let mut dbs: Vec<u32> = wanted.databases.iter().map(|(_, to)| *to).chain([target.db]).collect();
+        dbs.sort_unstable();
+        dbs.dedup();
+        for db in dbs {
+            unlink(target, db, Some(&[OWN, b"*"].concat()), wanted.batch)?;
         }
     }
     State::remove(path)
+}
+
+/// Deletes what matches, key by key, but for the lock of this run.
+fn unlink(target: &Place, db: u32, pattern: Option<&[u8]>, batch: usize) -> Outcome<()> {
+    let (client, mut cursor) = (target.client(db)?, "0".to_owned());
+    loop {
+        let (page, next) = work::scan_for(target, &client, &cursor, batch, pattern)?;
+        let gone: Vec<&[u8]> = page.iter().map(Vec::as_slice).filter(|key| *key != lock::key()).collect();
+        if !gone.is_empty() {
+            target.command(&client, &[&[b"UNLINK".as_slice()][..], &gone].concat())?;
+        }
+        cursor = next;
+        if cursor == "0" {
+            return Ok(());
+        }
+    }
 }

@@ -103,6 +103,11 @@ impl Tally {
         }
     }
 
+    /// How many keys are not at their targets.
+    pub fn unmoved(&self) -> u64 {
+        self.of(Fate::Kept) + self.of(Fate::Failed)
+    }
+
     pub fn of(&self, fate: Fate) -> u64 {
         self.counts[fate as usize]
     }
@@ -131,6 +136,8 @@ pub struct Report {
     pub is_dry: bool,
     pub is_complete: bool,
     pub tally: Tally,
+    /// How many keys earlier runs, which this one went on with, could not move.
+    pub unmoved_before: u64,
     pub seconds: f64,
     /// Of the source and of the target.
     pub digests: Option<[u128; 2]>,
@@ -141,11 +148,11 @@ pub struct Report {
 impl Report {
     /// Whether everything is at its target.
     pub fn is_clean(tally: &Tally) -> bool {
-        [Fate::Kept, Fate::Failed, Fate::Undeleted].iter().all(|fate| tally.of(*fate) == 0)
+        tally.unmoved() == 0 && tally.of(Fate::Undeleted) == 0
     }
 
     pub fn status(&self) -> u8 {
-        let is_bad = !Self::is_clean(&self.tally);
+        let is_bad = !Self::is_clean(&self.tally) || (self.is_complete && self.unmoved_before > 0);
         let differs = self.digests.is_some_and(|[source, target]| source != target);
         if is_bad || differs { UNMOVED } else { DONE }
     }
@@ -162,6 +169,13 @@ impl Report {
         }
         if self.tally.left_off > 0 {
             let _ = writeln!(out, "and {} others", self.tally.left_off);
+        }
+        if self.unmoved_before > 0 {
+            let keys = self.unmoved_before;
+            let _ = writeln!(
+                out,
+                "{keys} keys were not moved by the runs that this one went on with: run it once more to have them named"
+            );
         }
         for (target, keys) in &self.placed {
             let _ = writeln!(out, "{target}: {keys} keys");
@@ -201,6 +215,7 @@ impl Report {
         for (fate, word) in FATES {
             let _ = write!(out, ",\"{word}\":{}", self.tally.of(fate));
         }
+        let _ = write!(out, ",\"unmoved_before\":{}", self.unmoved_before);
         let _ = write!(out, ",\"seconds\":{:.3},\"rate\":{:.0}", self.seconds, self.rate());
         if let Some([source, target]) = self.digests {
             let _ = write!(out, ",\"digests\":{{\"source\":\"{source:032x}\",\"target\":\"{target:032x}\"}}");

@@ -24,6 +24,9 @@ use crate::write::{self, Written};
 /// Why a key of the target was not overwritten.
 const KEPT: &str = "the target has another value under this name (--replace overwrites it)";
 
+/// How often a key is written again whose answer was lost.
+const TRIES: u32 = 3;
+
 /// What a run works with.
 pub struct Work<'a> {
     pub wanted: &'a Wanted,
@@ -90,13 +93,14 @@ impl<'a> Work<'a> {
 
     fn run_database(&self, source: usize, from: u32, to: u32, state: &mut State) -> Outcome<bool> {
         let place = &self.sources[source];
-        let (client, run_id) = (place.client(from)?, place.run_id()?);
-        let mut cursor = state.cursor(&place.name, from, &run_id);
+        let client = place.client(from)?;
+        let mut cursor = state.cursor(&place.name, from, &place.run_id()?);
         while cursor != DONE {
             if self.is_full() {
                 return Ok(false);
             }
             self.locks.iter().try_for_each(Lock::check)?;
+            let run_id = place.run_id()?;
             // Several pages are moved at the same time; a run that has a limit takes one after the other.
             let (mut pages, mut next) = (Vec::new(), cursor.clone());
             let most = if self.wanted.limit.is_some() { 1 } else { self.wanted.threads };
@@ -113,8 +117,10 @@ impl<'a> Work<'a> {
                 return Ok(false);
             }
             cursor = if next == "0" { DONE.to_owned() } else { next };
-            if !self.wanted.dry_run {
-                state.note(&place.name, from, &run_id, &cursor)?;
+            // A cursor that another server may have given is not kept.
+            if !self.wanted.dry_run && place.run_id()? == run_id {
+                let unmoved = state.unmoved + self.tally.lock().unmoved();
+                state.note(&place.name, from, &run_id, &cursor, unmoved)?;
             }
         }
         Ok(true)
@@ -182,7 +188,7 @@ impl<'a> Work<'a> {
         let by_type = &self.by_type[target];
         let rest = match by_type.load(Ordering::Relaxed) {
             true => fits.clone(),
-            false => self.restore(source, place, &fits, tally, by_type)?,
+            false => self.restore(source, place, &fits, tally, by_type, TRIES)?,
         };
         if !rest.is_empty() {
             self.by_types(source, place, &rest, tally)?;
@@ -198,6 +204,7 @@ impl<'a> Work<'a> {
         keys: &[(&'k [u8], &'k [u8])],
         tally: &mut Tally,
         by_type: &AtomicBool,
+        tries: u32,
     ) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
         let going = dumps(source, keys, tally)?;
         if going.is_empty() {
@@ -225,7 +232,15 @@ impl<'a> Work<'a> {
         if !refused.is_empty() {
             by_type.store(true, Ordering::Relaxed);
         }
-        compare(source, target, &doubtful, tally)?;
+        let missing = compare(source, target, &doubtful, tally)?;
+        match tries {
+            _ if missing.is_empty() => {}
+            // The answer was lost with the connection, and so was the command.
+            1.. => refused.extend(self.restore(source, target, &missing, tally, by_type, tries - 1)?),
+            0 => missing.iter().for_each(|(key, _)| {
+                tally.name(Fate::Failed, key, source.db, "it was written several times, and is not there");
+            }),
+        }
         Ok(refused)
     }
 
@@ -336,16 +351,22 @@ impl<'a> At<'a> {
     }
 }
 
-/// Keys that the target has: equal ones are done, the others are kept.
-fn compare(source: At<'_>, target: At<'_>, keys: &[&Going<'_>], tally: &mut Tally) -> Outcome<()> {
+/// Keys that the target may have: equal ones are done, others are kept, and those that it has not are returned.
+fn compare<'k>(
+    source: At<'_>,
+    target: At<'_>,
+    keys: &[&Going<'k>],
+    tally: &mut Tally,
+) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
+    let mut missing = Vec::new();
     if keys.is_empty() {
-        return Ok(());
+        return Ok(missing);
     }
     let names: Vec<(&[u8], &[u8])> = keys.iter().map(|one| (one.name, one.name)).collect();
     let there = dumps(target, &names, &mut Tally::default())?;
     for one in keys {
         let Some(other) = there.iter().find(|other| other.name == one.name) else {
-            tally.name(Fate::Failed, one.key, source.db, "it was not written: run it again");
+            missing.push((one.key, one.name));
             continue;
         };
         // What has no order may be dumped in another one.
@@ -356,7 +377,7 @@ fn compare(source: At<'_>, target: At<'_>, keys: &[&Going<'_>], tally: &mut Tall
             false => tally.name(Fate::Kept, one.key, source.db, KEPT),
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Whether two keys have the same value, read by its type.
@@ -406,7 +427,14 @@ pub fn scan_for(
     if let Some(pattern) = pattern {
         args.extend([b"MATCH".as_slice(), pattern]);
     }
-    let reply = place.command(client, &args)?;
+    let reply = match place.command(client, &args) {
+        // After a failover the scan begins anew: what comes twice is equal, or was seen.
+        Err(error) if error.status() == Status::ScanInterrupted => {
+            args[1] = b"0";
+            place.command(client, &args)?
+        }
+        outcome => outcome?,
+    };
     let next = reply.child(0, 0).and_then(|node| reply.bytes(node)).unwrap_or(b"0");
     let names = reply.child(0, 1).unwrap_or(u32::MAX);
     let keys = reply.children(names).filter_map(|node| reply.bytes(node)).map(<[u8]>::to_vec).collect();
@@ -439,7 +467,7 @@ fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Ou
 }
 
 fn restore_of(one: &Going<'_>, replaces: bool, list: &mut List) {
-    // 0 would be for ever.
+    // RESTORE takes 0 as no expiry.
     let ttl = one.expires.map_or(0, |at| at.max(1)).to_string();
     let mut args: Vec<&[u8]> = vec![b"RESTORE", one.name, ttl.as_bytes(), &one.payload];
     if one.expires.is_some() {

@@ -157,7 +157,7 @@ enum Keyless {
     /// On every server; what all of them say.
     Same,
     Scan,
-    /// On the first server that has one.
+    /// On every server; one of their keys, by chance.
     RandomKey,
 }
 

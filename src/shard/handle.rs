@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, Status, flags};
 use crate::queue::Queue;
 use crate::resp::list::{self, CommandList};
+use crate::resp::table::{self, Named};
 use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::sys::rank::Rank;
 use crate::sys::sync::Lock;
@@ -464,8 +465,9 @@ impl Shards {
         self.check_open()?;
         let source = Source { sentinel: self.sentinel.as_ref(), overrides: self.overrides.as_ref() };
         let next = Arc::new(State::new(&source, texts)?);
+        self.forget_old();
         let mut old = self.old.lock();
-        if old.is_some() && !self.forget_old(&mut old) {
+        if old.is_some() {
             let text = "the shards are being changed: calls that began before are still running";
             return Err(Error::new(Status::InvalidState, text).with_flags(flags::RETRYABLE));
         }
@@ -474,33 +476,33 @@ impl Shards {
         Ok(())
     }
 
-    /// Gives the old map up if no call is running under it.
-    fn forget_old(&self, old: &mut Option<Arc<State>>) -> bool {
-        let Some(state) = old else { return true };
-        // A call of a thread holds the map; one that was submitted is counted by its client.
-        let is_over = Arc::strong_count(state) == 1 && state.is_idle();
-        if is_over {
-            // Its sessions would go on with keys that are elsewhere now.
-            state.end();
+    /// Gives the old map up if no call is running under it. Whether there is none any more.
+    fn forget_old(&self) -> bool {
+        let over = {
+            let mut old = self.old.lock();
+            // A call of a thread holds the map; one that was submitted is counted by its client.
+            let over = old.take_if(|state| Arc::strong_count(state) == 1 && state.is_idle());
+            if old.is_some() {
+                return false;
+            }
             self.has_old.store(false, Ordering::Release);
-            *old = None;
-        }
-        is_over
+            over
+        };
+        // Without the lock: a session may have begun a call, which the end waits for. It would go on with keys that are elsewhere now.
+        over.iter().for_each(|state| state.end());
+        true
     }
 
     fn is_old_over(&self) -> bool {
-        !self.has_old.load(Ordering::Acquire) || {
-            let mut old = self.old.lock();
-            self.forget_old(&mut old)
-        }
+        !self.has_old.load(Ordering::Acquire) || self.forget_old()
     }
 
     /// Whether a key of this command is elsewhere than before.
     fn moves_one(&self, state: &State, args: &[&[u8]]) -> bool {
-        let mut old = self.old.lock();
-        self.forget_old(&mut old);
+        self.forget_old();
+        let old = self.old.lock();
         let Some(old) = &*old else { return false };
-        let Ok(crate::resp::table::Named::Keys(places)) = crate::resp::table::named(args) else { return false };
+        let Ok(Named::Keys(places)) = table::named(args) else { return false };
         places.iter().any(|at| old.target_of(args[at]) != state.target_of(args[at]))
     }
 

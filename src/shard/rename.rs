@@ -225,7 +225,7 @@ fn dumped(reply: &Reply, first: u32) -> Result<Option<Dumped>> {
     let (ttl, is_absolute) = match (left, until) {
         (_, Some(until)) if until > 0 => (until, true),
         (Some(-1), _) => (0, false),
-        // It is about to expire, or has expired: 0 would be for ever.
+        // RESTORE takes 0 as no expiry.
         (Some(left), _) if left >= 0 => (left.max(1), false),
         (Some(_), _) => return Ok(None),
         (None, _) => {

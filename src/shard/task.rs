@@ -187,28 +187,46 @@ impl Rounds {
             None => Queue::create(calls.len().max(shards))?,
         };
         let mut outcomes: Vec<Option<Result<Reply>>> = calls.iter().map(|_| None).collect();
-        let mut left = 0;
+        let (mut left, mut apart) = (0, Vec::new());
         for (at, call) in calls.iter().enumerate() {
-            match call.client.cmds_submit(&call.commands, call.flags, call.timeout, &queue, at as u64) {
-                Ok(()) => left += 1,
-                Err(error) => outcomes[at] = Some(Err(error)),
-            }
-        }
-        let mut events = Vec::with_capacity(left);
-        while left > 0 {
-            queue.drain(Deadline::never(), &mut events, left);
-            for event in events.drain(..) {
-                let Event { token, outcome, .. } = event;
-                let nothing = || Error::new(Status::Internal, "a call ended without a reply");
-                if let Some(place) = outcomes.get_mut(token as usize).filter(|place| place.is_none()) {
-                    *place = Some(outcome.and_then(|reply| reply.ok_or_else(nothing)));
-                    left -= 1;
+            let submit = |queue: &Arc<Queue>| {
+                call.client.cmds_submit(&call.commands, call.flags, call.timeout, queue, at as u64)
+            };
+            let submitted = match submit(&queue) {
+                // `submit.max_bytes` bounds what a program submits, and this one waits: a large call has a queue of its own.
+                Err(error) if error.status() == Status::QueueFull => Queue::create(1).and_then(|own| {
+                    submit(&own)?;
+                    apart.push(own);
+                    Ok(())
+                }),
+                Err(error) => Err(error),
+                Ok(()) => {
+                    left += 1;
+                    Ok(())
                 }
-            }
+            };
+            outcomes[at] = submitted.err().map(Err);
         }
+        take(&queue, left, &mut outcomes);
+        apart.iter().for_each(|own| take(own, 1, &mut outcomes));
         self.0.lock().push(queue);
         let mut outcomes = outcomes.into_iter().flatten();
         let first = outcomes.next().ok_or_else(|| Error::new(Status::Internal, "a round without an outcome"))?;
         Ok(Told { outcome: first, from: None, beside: outcomes.collect() })
+    }
+}
+
+/// Takes so many outcomes from a queue, each to the place that its token says.
+fn take(queue: &Queue, mut left: usize, outcomes: &mut [Option<Result<Reply>>]) {
+    let mut events = Vec::with_capacity(left);
+    while left > 0 {
+        queue.drain(Deadline::never(), &mut events, left);
+        for Event { token, outcome, .. } in events.drain(..) {
+            let nothing = || Error::new(Status::Internal, "a call ended without a reply");
+            if let Some(place) = outcomes.get_mut(token as usize).filter(|place| place.is_none()) {
+                *place = Some(outcome.and_then(|reply| reply.ok_or_else(nothing)));
+                left -= 1;
+            }
+        }
     }
 }

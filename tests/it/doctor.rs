@@ -313,7 +313,7 @@ fn a_cause_is_told_without_what_only_follows_from_it() {
     assert!(said.text.contains("its announced address leads nowhere") && !said.text.contains("RESET"), "{}", said.text);
 }
 
-/// Whoever holds the port of a process that is stopped.
+/// A listener that answers nothing, on the port of a stopped process.
 #[test]
 fn a_node_that_accepts_connections_and_does_not_answer_is_told_as_such() {
     let (p, watch) = three();

@@ -295,10 +295,51 @@ fn rows_141_144_runs_go_on_where_they_ended_and_one_at_a_time_writes() {
     let (ours, theirs) = (contents(&source, 0), contents(&target, 0));
     assert!(ours.len() == 2000 && ours.keys().eq(theirs.keys()) && program.files() == 0);
     assert!(ours.iter().all(|(name, (_, ends))| theirs[name].1 == *ends));
-    // Two at the same time: the second one refuses.
+    // What a run could not move is told by the one that goes on with it, and its state is no other run's.
+    target.cmd(&["FLUSHALL"]);
+    for at in 0..2000 {
+        target.cmd(&["SET", &format!("k{at}"), "mine"]);
+    }
+    program.ends(1, &["copy", "--source", &from, "--target", &to, "--limit", "1", "--batch", "20"]);
+    assert!(
+        program.ends(2, &["copy", "--source", &from, "--target", &to, "--match", "k1*"]).contains("other arguments")
+    );
+    target.cmd(&["FLUSHALL"]);
+    let text = program.ends(1, &["copy", "--source", &from, "--target", &to]);
+    assert!(text.contains("were not moved by the runs"), "{text}");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest"]);
+    // Two at the same time: the second one refuses, and so does --clean.
     target.cmd(&["SET", "vigie-migrate:lock", "somebody", "PX", "60000"]);
-    let text = program.ends(3, &["copy", "--source", &from, "--target", &to]);
-    assert!(text.contains("another run writes"), "{text}");
+    for more in [&[][..], &["--clean"]] {
+        let text = program.ends(3, &[&["copy", "--source", &from, "--target", &to][..], more].concat());
+        assert!(text.contains("another run writes"), "{text}");
+    }
+}
+
+/// The source fails over while it is read: its cursors mean nothing to the next primary.
+#[test]
+fn a_copy_goes_on_after_a_failover_of_its_source_and_of_its_target() {
+    let d = Deployment::new("migrate-failover").services(["a", "b"]).replicas(1).sentinels(3).start();
+    let keys = 3000;
+    fill(&d.primary_node("a"), keys);
+    let replicated = |service: &str| d.primary_node(service).cmd(&["WAIT", "1", "20000"]) == Value::Int(1);
+    assert!(replicated("a"));
+    let uri = |service: &str| format!("redis-sentinel://{}/{service}", d.sentinel_addrs().join(","));
+    let (from, to) = (uri("a"), uri("b"));
+    let program = Program::new("failover");
+    let mut child = program
+        .command(&["copy", "--source", &from, "--target", &to, "--batch", "1", "--threads", "1"])
+        .spawn()
+        .expect("it starts");
+    eventually("it has begun", SOON, || d.primary_node("b").cmd(&["DBSIZE"]).int().is_some_and(|keys| keys > 10));
+    d.failover("a");
+    assert!(child.try_wait().expect("a child").is_none(), "it is still under way");
+    d.failover("b");
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(names(&d.settled_primary("b")), keys, "{text}");
+    program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest"]);
 }
 
 #[test]

@@ -237,6 +237,12 @@ fn rows_122_to_125_keys_on_several_nodes() {
     assert_eq!(number(&shards, "DEL a key none"), 2);
     assert_eq!(number(&shards, "UNLINK c k3 hello b"), 4);
     assert_eq!(number(&shards, "DBSIZE"), 0);
+    // What a thread waits for is not bounded by what a program may submit.
+    let bounded = open(&d, &[("submit.max_bytes", "1024")]);
+    let large = "v".repeat(100_000);
+    assert_eq!(ok(&bounded, &format!("MSET a {large} hello {large} b {large}")), "OK");
+    assert_eq!(ok(&bounded, "MGET a hello b").len(), 3 * (100_000 + 3) + 1);
+    assert_eq!(number(&bounded, "DEL a hello b"), 3);
     // Sets, with members that are no text.
     shards.cmd_exec(&[b"SADD", b"a", b"1", b"2", b"\xff\0"], CallFlags::default(), Timeout::Default).expect("a set");
     shards
