@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status, quoted};
-use crate::resp::{Reply, ReplyBuilder};
+use crate::resp::{Reply, ReplyBuilder, encode};
 use crate::sys::random;
 
 const BEGIN: &[u8] = b"vigie1:";
@@ -47,14 +47,6 @@ impl Head {
     }
 }
 
-/// A copy of what a server sent, which may be large.
-pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory(bytes.len(), "a job"))?;
-    copy.extend_from_slice(bytes);
-    Ok(copy)
-}
-
 impl Job {
     /// A job with this id, or a random one.
     pub fn new(id: Option<&str>, redelivered: u32, payload: &[u8]) -> Result<Self> {
@@ -83,7 +75,7 @@ impl Job {
     /// Reads an envelope; `None`: it is a plain payload.
     pub fn read(encoded: &[u8]) -> Result<Option<Self>> {
         let Some(head) = Head::of(encoded) else { return Ok(None) };
-        Ok(Some(Self { encoded: Arc::new(copy(encoded)?), head }))
+        Ok(Some(Self { encoded: Arc::new(encode::try_copy(encoded)?), head }))
     }
 
     /// What stands in a list, marked as handed out once more. A plain payload gets an id.

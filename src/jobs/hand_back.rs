@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::envelope::{Job, copy};
+use super::envelope::Job;
 use super::keys::Keys;
 use super::ledger::{self, Leaving, Ledger};
 use super::take::{is_refused, is_too_large};
@@ -212,7 +212,7 @@ impl All {
             let last = seen.child(0, 3).unwrap_or(u32::MAX);
             let found = match *part {
                 Part::Whole => ledger::texts(seen, 3)?,
-                Part::One => seen.bytes(last).map(copy).transpose()?.into_iter().collect(),
+                Part::One => seen.bytes(last).map(encode::try_copy).transpose()?.into_iter().collect(),
                 Part::Unread if seen.int(last) == Some(0) => Vec::new(),
                 // Only a lease that was held all the time says that nobody has changed the list since it was read.
                 Part::Unread if *unread_to == keys.failed && lease.is_none() => return Ok(Decision::Over(false)),

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::envelope::{Job, copy, mark_of};
+use super::envelope::{Job, mark_of};
 use super::keys::Keys;
 use crate::error::{Error, Result, Status};
 use crate::resp::{Kind, Reply, encode};
@@ -204,7 +204,7 @@ impl Ledger {
             Some(_) if is_moved => drop(pages.found.remove(0)),
             Some(text) => {
                 pages.len = len;
-                pages.found.push(copy(text)?);
+                pages.found.push(encode::try_copy(text)?);
             }
             None => *pages = Pages { len, ..Pages::default() },
         }
@@ -238,7 +238,7 @@ impl Ledger {
             .collect();
         if self.standing == Standing::New {
             // The one that had this name before may have handed out each of them once more than its mark says.
-            let more = |encoded: &Vec<u8>| Ok((copy(encoded)?, mark_of(encoded).saturating_add(1)));
+            let more = |encoded: &Vec<u8>| Ok((encode::try_copy(encoded)?, mark_of(encoded).saturating_add(1)));
             self.given = self.stranded.iter().map(more).collect::<Result<_>>()?;
         }
         Ok(())
@@ -409,7 +409,7 @@ impl Ledger {
         while self.held.iter().any(|held| held.job == job) {
             job = Job::marked(job.encoded())?;
         }
-        self.given.push((copy(job.encoded())?, given));
+        self.given.push((encode::try_copy(job.encoded())?, given));
         Ok(job)
     }
 
@@ -449,7 +449,7 @@ pub fn not_in_hand(name: &str, id: &str) -> Error {
 
 /// The texts of an ARRAY among the replies of a list.
 pub fn texts(reply: &Reply, index: u32) -> Result<Vec<Vec<u8>>> {
-    texts_at(reply, index).map(copy).collect()
+    texts_at(reply, index).map(encode::try_copy).collect()
 }
 
 fn texts_at(reply: &Reply, index: u32) -> impl Iterator<Item = &[u8]> {

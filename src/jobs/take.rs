@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::envelope::{Job, copy};
+use super::envelope::Job;
 use super::ledger::{self, Ledger, RENEWAL, Standing};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Kind, Reply, encode};
@@ -265,8 +265,8 @@ impl Take {
                 self.phase = match Job::read(encoded)? {
                     Some(job) if !ledger.holds(&job) => Phase::Confirming(job),
                     // A producer has pushed it twice.
-                    Some(_) => Phase::Wrapping(copy(encoded)?, ledger.marked(encoded)?),
-                    None => Phase::Wrapping(copy(encoded)?, Job::new(None, 0, encoded)?),
+                    Some(_) => Phase::Wrapping(encode::try_copy(encoded)?, ledger.marked(encoded)?),
+                    None => Phase::Wrapping(encode::try_copy(encoded)?, Job::new(None, 0, encoded)?),
                 };
             }
             Phase::Renewing => ledger.renewed(reply, 0, now)?,

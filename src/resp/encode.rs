@@ -10,6 +10,14 @@ use crate::error::{Error, Result};
 /// An argument or a list of at least this size is sent without copying it.
 const LARGE: usize = 16 * 1024;
 
+/// A copy of a value, which may be large.
+pub fn try_copy(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory(bytes.len(), "a value"))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
 /// Appends one command, unless there is no memory for it.
 #[inline]
 pub fn try_command(out: &mut Vec<u8>, args: &[&[u8]]) -> Result<()> {

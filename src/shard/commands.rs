@@ -12,6 +12,7 @@ use super::sets::{Algebra, Move, Store};
 use super::task::{Ask, Task};
 use crate::client::steps::Operation;
 use crate::error::{Error, Result, Status, quoted};
+use crate::resp::encode;
 use crate::resp::table::{self, Flags};
 
 type Boxed = Box<dyn Operation>;
@@ -24,7 +25,7 @@ pub(super) fn over_several(task: Task, args: &[&[u8]], keys: &[Placed]) -> Resul
         b"MGET" => by_shard(Combine::Values, 0)?,
         b"DEL" | b"UNLINK" | b"EXISTS" | b"TOUCH" => by_shard(Combine::Sum, 0)?,
         b"MSET" => by_shard(Combine::Same, 1)?,
-        b"MSETNX" => Box::new(SetNx { parts: setnx_parts(args, keys), task, phase: setnx::Phase::Begin }),
+        b"MSETNX" => Box::new(SetNx { parts: setnx_parts(args, keys)?, task, phase: setnx::Phase::Begin }),
         b"SUNION" => by_shard(Combine::Union, 0)?,
         b"SINTER" => by_shard(Combine::Intersection, 0)?,
         b"SDIFF" => Box::new(Gather::new(task.clone(), Combine::Difference, difference(args, keys)?)),
@@ -94,16 +95,16 @@ fn store(task: Task, algebra: Algebra, args: &[&[u8]], keys: &[Placed]) -> Resul
     Ok(Box::new(Store::new(task, algebra, asks, owned(args, *destination))))
 }
 
-fn setnx_parts(args: &[&[u8]], keys: &[Placed]) -> Vec<setnx::Part> {
+fn setnx_parts(args: &[&[u8]], keys: &[Placed]) -> Result<Vec<setnx::Part>> {
     let mut parts: Vec<setnx::Part> = Vec::new();
     for key in keys {
-        let pair = (args[key.at].to_vec(), args[key.at + 1].to_vec());
+        let pair = (encode::try_copy(args[key.at])?, encode::try_copy(args[key.at + 1])?);
         match parts.iter_mut().find(|part| part.shard == key.shard) {
             Some(part) => part.pairs.push(pair),
             None => parts.push(setnx::Part { shard: key.shard, pairs: vec![pair] }),
         }
     }
-    parts
+    Ok(parts)
 }
 
 fn end(word: &[u8]) -> Result<ListEnd> {

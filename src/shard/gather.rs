@@ -56,7 +56,7 @@ impl Gather {
     fn combined(&self, answers: &[Result<Reply>]) -> Result<Reply> {
         let shards: Vec<usize> = self.parts.iter().map(|part| part.shard).collect();
         if let Combine::ByShard = self.combine {
-            return Ok(self.task.by_shard(&shards, answers));
+            return self.task.by_shard(&shards, answers);
         }
         let replies: Vec<&Reply> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
         if replies.len() < answers.len() {
@@ -110,7 +110,7 @@ impl Gather {
         };
         match rest.iter().all(is_first) {
             true => first.clone(),
-            false => Ok(self.task.by_shard(shards, answers)),
+            false => self.task.by_shard(shards, answers),
         }
     }
 }

@@ -437,8 +437,8 @@ impl Shards {
 
     /// Whether it was closed, or the handle that it was made from.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-            || self.state.load().servers().iter().any(|shard| self.state.load().client(*shard).is_closed())
+        let state = self.state.load();
+        self.closed.load(Ordering::Acquire) || state.servers().iter().any(|shard| state.client(*shard).is_closed())
     }
 
     /// Closes the clients of all shards, as [`Client::close`].

@@ -7,7 +7,7 @@
 use super::task::{Ask, Task};
 use crate::client::steps::{Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
-use crate::resp::{Kind, Reply, ReplyBuilder};
+use crate::resp::{Kind, Reply, ReplyBuilder, encode};
 
 /// Which end of a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,10 +101,17 @@ impl ListMove {
         let Some(element) = at.filter(|_| reply.kind(0) != Kind::Null).and_then(|at| reply.bytes(at)) else {
             return Ok(Next::Over(Ok(Some(Reply::null()))));
         };
-        let element = element.to_vec();
-        let ask = Ask::one(self.to.0, &[self.to.2.push(), &self.to.1, &element])?;
-        self.phase = Phase::Pushing(element);
-        Ok(self.task.ask_at_last(vec![ask]))
+        let push = [self.to.2.push(), &self.to.1, element];
+        match Ask::one(self.to.0, &push).and_then(|ask| Ok((ask, encode::try_copy(element)?))) {
+            Ok((ask, element)) => {
+                self.phase = Phase::Pushing(element);
+                Ok(self.task.ask_at_last(vec![ask]))
+            }
+            Err(error) => {
+                let error = error.with_flags(flags::MAYBE_EXECUTED).with_reply(reply);
+                Err(error.with_note("; the element was taken: vigie_error_reply() has it, as the pop has answered"))
+            }
+        }
     }
 
     fn pushed(&mut self, element: Vec<u8>, told: Told) -> Result<Next> {
@@ -115,7 +122,10 @@ impl ListMove {
                 Err(carrying(&element, error).with_note(note))
             }
             Err(error) => {
-                let ask = Ask::one(self.from.0, &[self.from.2.push(), &self.from.1, &element])?;
+                let ask = match Ask::one(self.from.0, &[self.from.2.push(), &self.from.1, &element]) {
+                    Ok(ask) => ask,
+                    Err(other) => return Err(taken_for_good(&element, error, &other)),
+                };
                 self.phase = Phase::PuttingBack(element, error);
                 Ok(self.task.ask_at_last(vec![ask]))
             }
@@ -125,15 +135,15 @@ impl ListMove {
     fn put_back(&self, element: &[u8], error: Error, told: Told) -> Error {
         match self.task.answer(self.from.0, told) {
             Ok(_) => error.with_note("; the element was put back"),
-            Err(other) => {
-                let note = format!(
-                    "; the element was taken, and could not be put back ({}): vigie_error_reply() has it",
-                    other.message()
-                );
-                carrying(element, error).with_note(note)
-            }
+            Err(other) => taken_for_good(element, error, &other),
         }
     }
+}
+
+fn taken_for_good(element: &[u8], error: Error, other: &Error) -> Error {
+    let why = other.message();
+    let note = format!("; the element was taken, and could not be put back ({why}): vigie_error_reply() has it");
+    carrying(element, error).with_note(note)
 }
 
 fn carrying(element: &[u8], error: Error) -> Error {

@@ -233,7 +233,7 @@ fn dumped(reply: &Reply, first: u32) -> Result<Option<Dumped>> {
             return Err(Error::from_server(line, ""));
         }
     };
-    Ok(Some(Dumped { payload: payload.to_vec(), ttl, is_absolute }))
+    Ok(Some(Dumped { payload: encode::try_copy(payload)?, ttl, is_absolute }))
 }
 
 fn restore(key: &[u8], value: &Dumped, replaces: bool) -> Result<Vec<u8>> {

@@ -107,14 +107,19 @@ impl Task {
             return Error::new(Status::Internal, "a part has failed, and none has");
         };
         let unclear = answers.iter().any(|answer| !answer.as_ref().is_err_and(|e| !e.has(flags::MAYBE_EXECUTED)));
-        let error = first.clone().without_flags(flags::RETRYABLE).with_reply(self.by_shard(shards, answers));
+        let error = first.clone().without_flags(flags::RETRYABLE);
+        // Without memory for the answers the error says which shard has failed all the same.
+        let error = match self.by_shard(shards, answers) {
+            Ok(reply) => error.with_reply(reply),
+            Err(_) => error,
+        };
         let (error, of) = (error.with_flags(if unclear { flags::MAYBE_EXECUTED } else { 0 }), answers.len());
         error
             .with_note(format_args!("; {failed} of {of} shards have failed: vigie_error_reply() has each one's answer"))
     }
 
     /// A map from the names of shards to their answers.
-    pub(super) fn by_shard(&self, shards: &[usize], answers: &[Result<Reply>]) -> Reply {
+    pub(super) fn by_shard(&self, shards: &[usize], answers: &[Result<Reply>]) -> Result<Reply> {
         let mut out = ReplyBuilder::new();
         out.map();
         for (shard, answer) in shards.iter().zip(answers) {
@@ -122,7 +127,7 @@ impl Task {
             put(&mut out, answer);
         }
         out.end();
-        out.finish()
+        out.try_finish()
     }
 }
 
