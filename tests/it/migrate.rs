@@ -300,7 +300,7 @@ fn rows_141_144_runs_go_on_where_they_ended_and_one_at_a_time_writes() {
     for at in 0..2000 {
         target.cmd(&["SET", &format!("k{at}"), "mine"]);
     }
-    program.ends(1, &["copy", "--source", &from, "--target", &to, "--limit", "1", "--batch", "20"]);
+    program.ends(1, &["copy", "--source", &from, "--target", &to, "--limit", "50", "--batch", "20"]);
     assert!(
         program.ends(2, &["copy", "--source", &from, "--target", &to, "--match", "k1*"]).contains("other arguments")
     );

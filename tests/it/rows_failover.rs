@@ -275,7 +275,8 @@ fn row_69_one_switch_is_one_rebuild_however_often_it_is_announced() {
     let version = stage.service().version();
     stage.switch_all();
     stage.wait_primary(&stage.r.addr());
-    let id = client_id(&client);
+    // The first call may meet the end of its connection to the old primary.
+    let (id, retries) = (client_id(&client), counter(&client, "retries"));
     let (p, r) = (stage.p.port(), stage.r.port());
     for one in stage.watch.iter().chain(&stage.watch) {
         one.publish("+switch-master", &format!("{SERVICE} 127.0.0.1 {p} 127.0.0.1 {r}"));
@@ -284,7 +285,8 @@ fn row_69_one_switch_is_one_rebuild_however_often_it_is_announced() {
     refresh(&stage.sentinel);
     assert_eq!((client_id(&client), stage.told.switches().len()), (id, 1));
     assert_eq!(stage.service().version(), version + 1, "one change of the topology");
-    assert_eq!((counter(&client, "retries"), stage.p.connections()), (0, 0));
+    assert!(retries <= 1, "{retries} retries");
+    assert_eq!((counter(&client, "retries"), stage.p.connections()), (retries, 0));
 }
 
 #[test]
