@@ -95,7 +95,7 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
     if layout.is_in_place() && wanted.shards.is_some_and(|(_, tags)| tags.strips()) {
         return usage(
             "some server is source and target, and tags of rediscluster do not stay in the names: a key that was stored with one would go \
-             astray. Copy to other servers, or say --tags none if no key has a tag",
+             astray. Say --tags none if no key was",
         );
     }
     if layout.is_in_place() && wanted.flush {
