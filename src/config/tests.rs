@@ -405,6 +405,23 @@ fn both_sides_share_sockets_limits_and_name() {
     assert_eq!(all.sentinel.client_name.as_deref(), Some("n"));
 }
 
+/// Not even for as long as a URI takes to be read: another thread may show what a server says at that moment.
+#[test]
+fn what_is_no_password_is_never_a_secret() {
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3000 {
+                Config::new().set("uri", "redis-sentinel://h/qyv-service?replica.fallback=primary").unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !over.load(std::sync::atomic::Ordering::Acquire) {
+            assert_eq!(crate::error::clean("qyv-service"), "qyv-service");
+        }
+    });
+}
+
 /// A program may keep its configuration: what it set there is no secret in what servers say, unless it is one.
 #[test]
 fn values_that_may_be_shown_are_not_taken_for_secrets() {

@@ -2,7 +2,8 @@
 //! primary without Sentinels: split into the options that it stands for.
 //!
 //! Guarantees: no fault quotes anything that stands before an `@` or behind a password option, so that a password with an unescaped
-//! character is not shown in pieces. Leaves to others: whether an option exists and its value is good (table).
+//! character is not shown in pieces. The parts are wiped, but not yet known as secrets: most of them are none, and another thread that
+//! shows what a server says at that moment would take them for some. Leaves to others: which of them are secrets (mod), whether an option exists and its value is good (table).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -65,9 +66,9 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     if is_tls {
         // In front of the query, whose switches count more.
-        push(&mut parts, "tls", Secret::new("on"));
+        push(&mut parts, "tls", Secret::open("on".to_owned()));
         if scheme == Scheme::Sentinels {
-            push(&mut parts, "sentinel.tls", Secret::new("on"));
+            push(&mut parts, "sentinel.tls", Secret::open("on".to_owned()));
         }
     }
     let (user, hosts) = match authority.rsplit_once('@') {
@@ -75,8 +76,8 @@ pub(super) fn take_apart(text: &str) -> Result<Vec<Part>> {
         None => (None, authority),
     };
     match scheme {
-        Scheme::Sentinels => push(&mut parts, OF_SENTINELS[0], Secret::new(sentinels(hosts, user.is_some())?)),
-        Scheme::Primary => push(&mut parts, OF_PRIMARY[0], Secret::new(primary(hosts, user.is_some())?)),
+        Scheme::Sentinels => push(&mut parts, OF_SENTINELS[0], Secret::open(sentinels(hosts, user.is_some())?)),
+        Scheme::Primary => push(&mut parts, OF_PRIMARY[0], Secret::open(primary(hosts, user.is_some())?)),
     }
     if let Some(user) = user {
         if has_another_user(user) {
@@ -176,7 +177,7 @@ fn database(path: &str) -> Result<Option<Secret>> {
             "the path of redis:// is the number of a database (redis://host:6379/0); a service has a name at Sentinels only",
         );
     }
-    Ok(Some(Secret::new(number)))
+    Ok(Some(Secret::open(number.to_owned())))
 }
 
 fn service(path: &str) -> Result<Option<Secret>> {
@@ -188,7 +189,7 @@ fn service(path: &str) -> Result<Option<Secret>> {
         return bad("the path is more than the name of one service (a database is given as ?db=n)");
     }
     let name = decode(name).map_err(|fault| fault_in("service", fault))?;
-    Ok(Some(Secret::new(name.as_str())))
+    Ok(Some(Secret::open(name.as_str().to_owned())))
 }
 
 fn read_query(query: &str, parts: &mut Vec<Part>) -> Result<()> {
@@ -204,7 +205,7 @@ fn read_query(query: &str, parts: &mut Vec<Part>) -> Result<()> {
         }
         let value = decode(value).map_err(|fault| fault_in(&place, fault))?;
         let is_secret = key.to_ascii_lowercase().contains("pass");
-        parts.push(Part { key, value: Secret::new(value.as_str()), may_show });
+        parts.push(Part { key, value: Secret::open(value.as_str().to_owned()), may_show });
         may_show = may_show && !is_secret;
     }
     Ok(())
@@ -239,7 +240,7 @@ fn has_another_user(user: &str) -> bool {
 /// User and password of `user:password`; either may be empty.
 pub(super) fn userinfo(text: &str) -> std::result::Result<(Secret, Secret), UriFault> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
-    Ok((Secret::new(decode(user)?.as_str()), Secret::new(decode(password)?.as_str())))
+    Ok((Secret::open(decode(user)?.as_str().to_owned()), Secret::open(decode(password)?.as_str().to_owned())))
 }
 
 /// Percent-decodes; `+` stays a plus. Allocated once, so that no shorter copy of a password is left behind.
