@@ -185,15 +185,83 @@ impl ReplyBuilder {
     pub fn try_finish(&mut self) -> Result<Reply> {
         let reply = self.finish();
         match std::mem::take(&mut self.incomplete) {
-            true => Err(Error::new(Status::Limit, "no memory for the reply")),
+            true => Err(no_memory()),
             false => Ok(reply),
         }
     }
 }
 
+/// An array of children of several replies: for each of them the place of its reply, and its index there. One that is not there is NULL.
+///
+/// The texts of all replies are copied as they are, so this is for those of which most children are wanted.
+pub fn picked(replies: &[&Body], places: &[(usize, u32)]) -> Result<Reply> {
+    let (mut nodes, mut data, mut lists) = (Vec::new(), Vec::new(), Vec::with_capacity(replies.len()));
+    let (texts, count) = (replies.iter().map(|reply| reply.data().len()).sum(), places.len());
+    if nodes.try_reserve_exact(count + 1).is_err() || data.try_reserve_exact(texts).is_err() {
+        return Err(no_memory());
+    }
+    for reply in replies {
+        let ids = reply.children(0);
+        let children = reply.nodes().get(ids.start as usize..ids.end as usize).unwrap_or_default();
+        lists.push((children, data.len() as u64));
+        data.extend_from_slice(reply.data());
+    }
+    nodes.push(Node::aggregate(Kind::Array, 1, u32::try_from(count).map_err(|_| no_memory())?));
+    for &(reply, index) in places {
+        let found = lists.get(reply).and_then(|(list, start)| Some((*list.get(index as usize)?, *start)));
+        let (mut node, start) = found.unwrap_or((Node::NULL, 0));
+        let kind = node.kind();
+        if kind.is_aggregate() {
+            return picked_trees(replies, places);
+        }
+        if kind.is_text() {
+            node.value += start;
+        }
+        nodes.push(node);
+    }
+    Ok(Reply::tree(nodes, data))
+}
+
+/// The same for children that have children.
+#[cold]
+fn picked_trees(replies: &[&Body], places: &[(usize, u32)]) -> Result<Reply> {
+    let mut out = ReplyBuilder::new();
+    out.array();
+    for &(reply, index) in places {
+        match replies.get(reply).and_then(|reply| Some((reply, reply.child(0, index)?))) {
+            Some((reply, node)) => out.part(reply, node),
+            None => out.null(),
+        };
+    }
+    out.end();
+    out.try_finish()
+}
+
+#[cold]
+fn no_memory() -> Error {
+    Error::new(Status::Limit, "no memory for the reply")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn children_are_picked_from_several_replies() {
+        let texts = ReplyBuilder::new().array().text("a").null().text("").int(-1).end().finish();
+        let long = ReplyBuilder::new().array().bytes(&[b'x'; 200]).error("ERR no").end().finish();
+        let pick = |places: &[(usize, u32)], replies: &[&Body]| json(&picked(replies, places).unwrap());
+        let x = "x".repeat(200);
+        let expected = format!(r#"["{x}","",null,-1,"a",{{"error":"ERR no"}},null,null]"#);
+        let places = [(1, 0), (0, 2), (0, 1), (0, 3), (0, 0), (1, 1), (0, 4), (2, 0)];
+        assert_eq!(pick(&places, &[&texts, &long]), expected);
+        assert_eq!(pick(&[(0, 2), (0, 0)], &[&texts]), r#"["","a"]"#);
+        assert_eq!(pick(&[], &[&texts]), "[]");
+        assert_eq!(pick(&[(0, 0), (0, 0)], &[&ReplyBuilder::new().text("no list").finish()]), "[null,null]");
+        let mut nested = ReplyBuilder::new();
+        let nested = nested.array().array().text("k").end().map().text("m").int(1).end().end().finish();
+        assert_eq!(pick(&[(1, 1), (0, 0), (1, 0)], &[&texts, &nested]), r#"[{"m":1},"a",["k"]]"#);
+    }
 
     fn json(reply: &Reply) -> String {
         String::from_utf8_lossy(reply.to_json().unwrap().bytes(0).unwrap_or_default()).into_owned()

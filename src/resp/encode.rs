@@ -46,12 +46,52 @@ fn write(out: &mut Vec<u8>, args: &[&[u8]], len: usize) {
     out.resize(start + len, 0);
     let mut place = put_head(&mut out[start..], b'*', args.len());
     for arg in args {
-        let (text, rest) = put_head(place, b'$', arg.len()).split_at_mut(arg.len());
-        text.copy_from_slice(arg);
-        let (end, rest) = rest.split_at_mut(2);
-        end.copy_from_slice(b"\r\n");
-        place = rest;
+        place = put_argument(place, arg);
     }
+}
+
+/// Writes an argument at the beginning of the place, and returns what is left of it.
+#[inline(always)]
+fn put_argument<'a>(place: &'a mut [u8], arg: &[u8]) -> &'a mut [u8] {
+    let (text, rest) = put_head(place, b'$', arg.len()).split_at_mut(arg.len());
+    text.copy_from_slice(arg);
+    let (end, rest) = rest.split_at_mut(2);
+    end.copy_from_slice(b"\r\n");
+    rest
+}
+
+/// A command whose arguments come one by one, once their number and [`argument_len`]s are known.
+pub struct Growing {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Growing {
+    /// A command of so many arguments, which take so many bytes.
+    pub fn try_new(argc: usize, len: usize) -> Result<Self> {
+        let (mut bytes, len) = (Vec::new(), digits(argc) + 3 + len);
+        bytes.try_reserve_exact(len).map_err(|_| Error::no_memory(len, "a command"))?;
+        bytes.resize(len, 0);
+        let left = put_head(&mut bytes, b'*', argc).len();
+        Ok(Self { at: len - left, bytes })
+    }
+
+    /// The next argument. There has to be room for it.
+    #[inline]
+    pub fn add(&mut self, arg: &[u8]) {
+        self.at = self.bytes.len() - put_argument(&mut self.bytes[self.at..], arg).len();
+    }
+
+    /// The whole command.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// How many bytes an argument takes.
+#[inline(always)]
+pub fn argument_len(arg: &[u8]) -> usize {
+    digits(arg.len()) + arg.len() + 5
 }
 
 /// Writes `$3\r\n` at the beginning of the place, and returns what is left of it.
@@ -72,7 +112,7 @@ fn put_head(place: &mut [u8], first: u8, number: usize) -> &mut [u8] {
 /// How many bytes [`try_command`] appends.
 #[inline(always)]
 pub fn command_len(args: &[&[u8]]) -> usize {
-    let texts: usize = args.iter().map(|arg| digits(arg.len()) + arg.len() + 5).sum();
+    let texts: usize = args.iter().map(|arg| argument_len(arg)).sum();
     texts + digits(args.len()) + 3
 }
 
@@ -140,7 +180,12 @@ impl<'a> Pieces<'a> {
 
 #[inline]
 fn digits(number: usize) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
+    match number {
+        // Most lengths are short, and a logarithm takes longer.
+        0..=9 => 1,
+        10..=99 => 2,
+        _ => number.ilog10() as usize + 1,
+    }
 }
 
 fn head(out: &mut Vec<u8>, first: u8, number: usize) {
@@ -188,6 +233,9 @@ mod tests {
             let mut out = Vec::new();
             command(&mut out, args);
             assert_eq!(out.len(), command_len(args));
+            let mut growing = Growing::try_new(args.len(), args.iter().map(|arg| argument_len(arg)).sum()).unwrap();
+            args.iter().for_each(|arg| growing.add(arg));
+            assert_eq!(growing.finish(), out);
         }
         let mut out = Vec::new();
         command(&mut out, &[b"GET", b"a\r\nb"]);

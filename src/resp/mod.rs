@@ -18,7 +18,7 @@ pub mod table;
 mod tree;
 pub mod typed;
 
-pub use build::ReplyBuilder;
+pub use build::{ReplyBuilder, picked};
 pub use decode::{Decoded, Decoder, Want};
 pub use node::{Kind, Node};
 pub use reply::{Allocation, Body, Reply};

@@ -10,6 +10,7 @@ use super::scan::Scan;
 use super::setnx::{self, SetNx};
 use super::sets::{Algebra, Move, Store};
 use super::task::{Ask, Task};
+use crate::client::CallFlags;
 use crate::client::steps::Operation;
 use crate::error::{Error, Result, Status, quoted};
 use crate::resp::encode;
@@ -58,19 +59,34 @@ fn gather(task: &Task, combine: Combine, args: &[&[u8]], keys: &[Placed], with: 
 }
 
 fn parts(name: &[u8], args: &[&[u8]], keys: &[Placed], with: usize) -> Result<Vec<(Part, Ask)>> {
-    let mut parts: Vec<(Part, Vec<&[u8]>)> = Vec::new();
-    for (place, key) in keys.iter().enumerate() {
-        let at = match parts.iter().position(|(part, _)| part.shard == key.shard) {
-            Some(at) => at,
-            None => {
-                parts.push((Part { shard: key.shard, keys: Vec::new() }, vec![name]));
-                parts.len() - 1
-            }
-        };
-        parts[at].0.keys.push(place);
-        parts[at].1.extend(&args[key.at..key.at + 1 + with]);
+    let of = |key: &Placed| &args[key.at..key.at + 1 + with];
+    let most = keys.iter().map(|key| key.shard + 1).max().unwrap_or_default();
+    // The length of each shard's command comes first, so that each is written in one piece.
+    let (mut sizes, mut part_of) = (vec![(0, 0); most], vec![0; most]);
+    for key in keys {
+        let (count, len) = &mut sizes[key.shard];
+        *count += 1;
+        *len += of(key).iter().map(|arg| encode::argument_len(arg)).sum::<usize>();
     }
-    parts.into_iter().map(|(part, args)| Ask::one(part.shard, &args).map(|ask| (part, ask))).collect()
+    let mut parts: Vec<(Part, encode::Growing)> = Vec::with_capacity(most);
+    for (place, key) in keys.iter().enumerate() {
+        let (count, len) = sizes[key.shard];
+        if count > 0 {
+            sizes[key.shard].0 = 0;
+            part_of[key.shard] = parts.len();
+            let mut command = encode::Growing::try_new(1 + count * (1 + with), encode::argument_len(name) + len)?;
+            command.add(name);
+            parts.push((Part { shard: key.shard, keys: Vec::with_capacity(count) }, command));
+        }
+        let (part, command) = &mut parts[part_of[key.shard]];
+        part.keys.push(place);
+        of(key).iter().for_each(|arg| command.add(arg));
+    }
+    let ask = |(part, command): (Part, encode::Growing)| {
+        let ask = Ask { shard: part.shard, commands: command.finish(), form: CallFlags::EACH };
+        (part, ask)
+    };
+    Ok(parts.into_iter().map(ask).collect())
 }
 
 /// The first set as it is, and the union of the others on each shard.

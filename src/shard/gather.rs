@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::task::{Ask, Task};
 use crate::client::steps::{Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
-use crate::resp::{Kind, Reply, ReplyBuilder};
+use crate::resp::{Body, Kind, Reply, ReplyBuilder, picked};
 use crate::sys::random;
 
 /// How the answers are put together.
@@ -87,16 +87,8 @@ impl Gather {
                 places[*place] = (at, index as u32);
             }
         }
-        let mut out = ReplyBuilder::new();
-        out.array();
-        for (at, index) in places {
-            match replies[at].child(0, index) {
-                Some(node) => out.part(replies[at], node),
-                None => out.null(),
-            };
-        }
-        out.end();
-        out.try_finish()
+        let bodies: Vec<&Body> = replies.iter().map(|reply| &***reply).collect();
+        picked(&bodies, &places)
     }
 
     /// What all have answered, or a map where they differ.
