@@ -75,13 +75,16 @@ help:
 	@echo 'make clean          remove build/ and target/'
 
 FEATURES := private-std$(if $(filter 0,$(TLS)),,$(comma)tls)
+# Without TLS the library is for small systems: functions that are marked inline, the standard library's among them, are inlined where they are
+# smaller. This takes 70 KB, and adds 2 % to the instructions of a GET; the functions that a call passes are inlined in any case.
+SMALL := $(if $(filter 0,$(TLS)),-Cllvm-args=-inlinehint-threshold=150)
 # Kept in a file so that another LTO= or TLS= builds anew.
 build/lto: FORCE
 	@mkdir -p build; echo '$(LTO) $(FEATURES)' | cmp -s - $@ || echo '$(LTO) $(FEATURES)' > $@
 # fetch comes first because the paths to leave out of the library exist only after it.
 $(RAW): $(SOURCES) build/lto
 	$(CARGO) fetch --quiet
-	CARGO_PROFILE_RELEASE_LTO=$(LTO) CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags)" \
+	CARGO_PROFILE_RELEASE_LTO=$(LTO) CARGO_ENCODED_RUSTFLAGS="$$(scripts/rustc-flags $(SMALL))" \
 	  $(CARGO) rustc --release --lib --crate-type staticlib --no-default-features --features $(FEATURES) --target-dir build $(CARGOFLAGS)
 	@touch $@
 # Column 2 of the list is the version that introduced the symbol.
@@ -92,9 +95,10 @@ build/$(NAME).map: build/exports.txt Makefile
 	(echo 'VIGIE_$(SOVER) { global:'; sed 's/$$/;/' $<; echo 'local: *; };') > $@
 # No --gc-sections here (weak symbols would become strong), and groups are resolved so that the archive links next to another
 # Rust library in either order. The bitcode sections confuse the plugins of old binutils.
-build/lib$(NAME).a: $(RAW) build/exports.txt
+build/lib$(NAME).a: $(RAW) build/exports.txt scripts/quiet-std
 	$(LD) -r --force-group-allocation $$(sed 's/^/-u /' build/exports.txt) -o build/all.o $(RAW)
 	$(OBJCOPY) --keep-global-symbols=build/exports.txt --remove-section=.llvmbc --remove-section=.llvmcmd build/all.o
+	OBJCOPY='$(OBJCOPY)' scripts/quiet-std build/all.o
 	rm -f $@
 	$(AR) rcs $@ build/all.o
 build/link: FORCE

@@ -392,7 +392,7 @@ impl<N: NodeId> Attempt<N> {
     }
 
     /// The whole reply, which may have come in parts. If there is no memory for it, the error says of a write that it was executed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn whole(&self, plan: &Plan<'_>, last: Reply) -> Result<Reply, Error> {
         match &self.history {
             Some(history) if !history.kept.is_empty() => join(&history.kept, &last).map_err(|error| match plan.reads {

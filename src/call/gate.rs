@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Waits until a call may be sent, for as long as `patience` allows; reads need not wait. Returns the failover sequence that the
 /// call's answer is compared with. It is read before the gate is found open, so a failover that this check missed makes the answer
 /// doubtful.
-#[inline]
+#[inline(always)]
 pub(crate) fn wait(
     context: &Context,
     plan: &Plan<'_>,

@@ -125,7 +125,7 @@ impl Argv {
         run(unsafe { self.gather(places) }?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(&self) -> Result<()> {
         if self.argc == 0 {
             return Err(invalid("argc is 0"));

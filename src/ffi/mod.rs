@@ -70,7 +70,7 @@ fn total<T>(if_not: T, body: impl FnOnce() -> Option<T>) -> T {
 ///
 /// # Safety
 /// `handle` is NULL or a handle that no call uses now or later.
-#[inline]
+#[inline(always)]
 unsafe fn dispose<N: handle::Noun>(handle: *mut N) {
     let _whole = cancel::Off::new(); // closing a socket is a point of cancellation
     // SAFETY: as for this function.
@@ -81,7 +81,7 @@ unsafe fn dispose<N: handle::Noun>(handle: *mut N) {
 ///
 /// # Safety
 /// As for [`dispose`].
-#[inline]
+#[inline(always)]
 unsafe fn let_go<N: handle::Noun>(handle: *mut N) {
     if !handle.is_null() {
         // SAFETY: as for this function.

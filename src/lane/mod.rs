@@ -128,7 +128,7 @@ impl Lane {
     }
 
     /// As [`Lane::exec`]. `calls`: how many calls the client has in flight; a lone call may spin for its reply instead of sleeping.
-    #[inline]
+    #[inline(always)]
     pub fn exec_among(&self, unit: Unit<'_>, deadline: Deadline, calls: Option<&AtomicUsize>) -> Outcome {
         let pieces = unit.bytes.pieces();
         slot::scope(|slot, completer| {
@@ -339,7 +339,7 @@ impl Lane {
         (&self.words[(number / 32) as usize % WORDS], 1 << (number % 32))
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&self, st: &LaneState) {
         self.hints.in_flight.store(st.in_flight() as u32, Ordering::Relaxed);
         let head = st.head_sent().map_or(0, |sent| sent.saturating_duration_since(self.born()).as_micros() as u64 + 1);
@@ -547,7 +547,7 @@ impl<'a> Caller<'a> {
     }
 
     /// A reader receives no orders: as long as its own bytes wait it keeps a timer for them, even if another caller does, too.
-    #[inline]
+    #[inline(always)]
     fn look_after_own(&self, st: &mut LaneState) {
         if self.corked_until.get().is_none() && !st.is_sent(self.number) {
             self.keep_timer(st, Instant::now());

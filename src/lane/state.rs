@@ -432,7 +432,7 @@ impl LaneState {
     }
 
     /// Drops entries at the front that expect nothing, so that the ring becomes empty.
-    #[inline]
+    #[inline(always)]
     fn trim(&mut self) {
         while self.ring.front().is_some_and(|entry| entry.want == EntryWant::Nothing) {
             self.ring.pop_front();

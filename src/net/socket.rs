@@ -194,7 +194,7 @@ impl Socket {
         &self.peer
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_receive_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(round_down);
         let nanos = timeout.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

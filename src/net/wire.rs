@@ -242,8 +242,7 @@ impl Wire {
     pub fn send(&self, sending: &mut Sending<'_, '_>) -> io::Result<()> {
         let taken = self.put(sending.rest)?;
         self.sent(taken);
-        sending.sent += taken;
-        IoSlice::advance_slices(&mut sending.rest, taken);
+        sending.advance(taken);
         Ok(())
     }
 
@@ -263,8 +262,7 @@ impl Wire {
         let taken = self.put(&parts)?;
         self.sent(taken);
         drop(parts);
-        sending.sent += taken;
-        IoSlice::advance_slices(&mut sending.rest, taken);
+        sending.advance(taken);
         Ok(())
     }
 
@@ -283,7 +281,7 @@ impl Wire {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => self.socket.send_parts(parts),
@@ -512,10 +510,23 @@ impl<'p, 'b> Sending<'p, 'b> {
     /// Nothing of it is sent yet.
     #[inline]
     pub fn new(parts: &'p mut [IoSlice<'b>]) -> Self {
-        let mut rest = parts;
+        let mut this = Self { rest: parts, sent: 0 };
         // Empty parts at the beginning count as sent.
-        IoSlice::advance_slices(&mut rest, 0);
-        Self { rest, sent: 0 }
+        if this.rest.first().is_some_and(|part| part.is_empty()) {
+            this.advance(0);
+        }
+        this
+    }
+
+    /// The kernel took so many bytes.
+    #[inline(always)]
+    fn advance(&mut self, taken: usize) {
+        self.sent += taken;
+        match &*self.rest {
+            // Most sends are one piece, of which all is taken.
+            [only] if only.len() == taken => self.rest = &mut [],
+            _ => IoSlice::advance_slices(&mut self.rest, taken),
+        }
     }
 
     /// How many bytes the kernel took.

@@ -560,7 +560,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The deadline of the call. The default of a blocking command is its own timeout plus the configured one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deadline(&self, timeout: Timeout, configured: Duration) -> Deadline {
         match (timeout, self.blocks) {
             (Timeout::Default, Some(Blocks::Forever)) => Deadline::never(),

@@ -61,7 +61,7 @@ impl CallFlags {
         | Self::REPLICAS;
 
     /// Flags from the C interface; unknown ones are refused.
-    #[inline]
+    #[inline(always)]
     pub fn from_bits(bits: u32) -> Result<Self> {
         match bits & !Self::KNOWN {
             0 => Ok(Self(bits)),

@@ -107,7 +107,7 @@ impl QueueState {
         self.bytes
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&mut self, event: Event) {
         self.bytes += event.weight();
         self.items.push_back(Item::Event(event));

@@ -101,7 +101,7 @@ pub(super) fn whole_text(input: &[u8]) -> Option<(&[u8], usize)> {
 }
 
 /// What the header line of a bulk string says, and how long the line is.
-#[inline]
+#[inline(always)]
 fn length(input: &[u8]) -> Option<(usize, usize)> {
     // The shortest bulk string has as many bytes, so that a usual length needs only one look at the end of the input.
     let &[b'$', a, b, c, d, e] = input.first_chunk()? else { return None };

@@ -73,7 +73,7 @@ impl Nodes {
 }
 
 impl Reply {
-    #[inline]
+    #[inline(always)]
     fn new(form: Form) -> Self {
         Self(Box::new(Allocation { front: [0; 3], body: Body(form) }))
     }
@@ -292,7 +292,7 @@ impl Body {
     }
 
     /// The text of a node with the NUL behind it.
-    #[inline]
+    #[inline(always)]
     pub fn bytes_nul(&self, id: u32) -> Option<&[u8]> {
         let node = self.node(id).filter(|node| node.kind().is_text())?;
         let start = usize::try_from(node.value).ok()?;

@@ -145,7 +145,7 @@ impl Context {
         self.life.ended.load(Ordering::Acquire)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             true => Err(Error::new(

@@ -67,7 +67,7 @@ impl Route {
     }
 
     /// The deadline of an attempt: a replica that stalls must leave time for the others.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn share_of(&self, deadline: Deadline) -> Deadline {
         match self.alternatives {
             0 => deadline,

@@ -36,7 +36,7 @@ impl Timeout {
     }
 
     /// The deadline that follows, with this configured timeout.
-    #[inline]
+    #[inline(always)]
     pub fn deadline(self, configured: Duration) -> Deadline {
         self.deadline_or(|| Deadline::after(configured))
     }
@@ -46,7 +46,7 @@ impl Timeout {
         self.deadline_or(Deadline::never)
     }
 
-    #[inline]
+    #[inline(always)]
     fn deadline_or(self, default: impl FnOnce() -> Deadline) -> Deadline {
         match self {
             Self::Default => default(),

@@ -54,7 +54,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     if name.len() > rows::LONGEST {
         return None;
     }
-    probe(hash(SEED, name), |spec| spec.space == 0 && spec.name.as_bytes().eq_ignore_ascii_case(name))
+    probe(hash(SEED, name), |spec| spec.space == 0 && is_same(spec.name.as_bytes(), name))
 }
 
 /// What is known about a sub-command of a container.
@@ -67,9 +67,13 @@ pub fn lookup2(container: &[u8], sub: &[u8]) -> Option<&'static Spec> {
     name[..container.len()].copy_from_slice(container);
     name[container.len() + 1..len].copy_from_slice(sub);
     let name = &name[..len];
-    probe(hash(SEED, name), |spec| {
-        usize::from(spec.space) == container.len() && spec.name.as_bytes().eq_ignore_ascii_case(name)
-    })
+    probe(hash(SEED, name), |spec| usize::from(spec.space) == container.len() && is_same(spec.name.as_bytes(), name))
+}
+
+/// Whether two names differ at most in upper and lower case. A loop of its own, which takes less than a call where the library is built for size.
+#[inline(always)]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 fn probe(hash: u32, is_it: impl Fn(&Spec) -> bool) -> Option<&'static Spec> {
