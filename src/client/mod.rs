@@ -275,7 +275,7 @@ impl Client {
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
-        self.submit(Submission { commands, flags, timeout, queue, token, times: None, step: None })
+        self.submit(Submission { commands, flags, timeout, queue, token, times: None, step: None, room: None })
     }
 
     /// As [`Client::cmds_submit`], of which it is the whole.
@@ -300,6 +300,11 @@ impl Client {
     /// Whether no call of it is running.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.context().active().load(std::sync::atomic::Ordering::Acquire) == 0
+    }
+
+    /// How many bytes of submitted calls may be outstanding.
+    pub(crate) fn submit_bytes(&self) -> usize {
+        self.shared.context().settings().submit_bytes
     }
 
     /// When a call that begins now and has this timeout is over.

@@ -2,9 +2,9 @@
 //! comes next: one call, or several on different clients that run at the same time.
 //!
 //! Guarantees: no thread waits. The room for the completion is reserved at the beginning, so it is never refused; it comes exactly once. A
-//! cancellation ends the call that is under way, and no other one begins; a close ends the operation with its next call. Between
-//! two calls a worker runs the operation, which only computes. A blocking command is first ended by its server, so that what it takes in that
-//! moment is known. Leaves to others: the calls (submit, line), what comes next (scan, jobs, shard).
+//! cancellation ends the call that is under way, and no other one begins but what takes back what was begun; a close ends the operation with
+//! its next call. Between two calls a worker runs the operation, which only computes. A blocking command is first ended by its server, so
+//! that what it takes in that moment is known. Leaves to others: the calls (submit, line), what comes next (scan, jobs, shard).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -65,10 +65,26 @@ impl Told {
     }
 }
 
+/// What becomes of the next call of an operation that was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AfterCancel {
+    /// It is not sent, and the operation is over.
+    Ends,
+    /// It is refused, and the operation says what it has done; it comes to its end by itself.
+    Settles,
+    /// It is sent all the same, because it takes back what was begun. Its time is bounded.
+    Finishes,
+}
+
 /// What is done in several steps. It only computes.
 pub(crate) trait Operation: Send {
     /// What comes next. `told`: the outcome of the call before; `None` at the beginning and after a pause.
     fn next(&mut self, told: Option<Told>) -> Next;
+
+    /// What becomes of the call that `next` has just asked for, if the operation was cancelled.
+    fn after_cancel(&self) -> AfterCancel {
+        AfterCancel::Ends
+    }
 }
 
 /// An operation under way.
@@ -77,6 +93,8 @@ pub(crate) struct Steps {
     queue: Weak<Queue>,
     owner: (usize, u64),
     cancelled: AtomicBool,
+    /// A cancellation that came before the call that is under way does not count for it.
+    finishing: AtomicBool,
     over: AtomicBool,
     state: Lock<StepsState>,
     me: Weak<Self>,
@@ -117,12 +135,24 @@ impl Steps {
     ) -> Result<Arc<Self>> {
         client.shared.context().check_open()?;
         let credit = queue.reserve(token, 1)?.next();
+        Ok(Self::begin_with(client, operation, queue, token, credit))
+    }
+
+    /// As [`Steps::begin`], with room that was reserved before.
+    pub(crate) fn begin_with(
+        client: &Arc<Client>,
+        operation: Box<dyn Operation>,
+        queue: &Arc<Queue>,
+        token: u64,
+        credit: Option<Reservation>,
+    ) -> Arc<Self> {
         let state = StepsState { operation: Some(operation), credit, pause: None, fan: Fan::default() };
         let steps = Arc::new_cyclic(|me| Self {
             client: Arc::clone(client),
             queue: Arc::downgrade(queue),
             owner: (queue.id(), token),
             cancelled: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
             over: AtomicBool::new(false),
             state: Lock::new(Rank::Steps, state),
             me: Weak::clone(me),
@@ -130,7 +160,7 @@ impl Steps {
         let source: Arc<dyn Source> = Arc::clone(&steps) as Arc<dyn Source>;
         queue.attach(&source);
         steps.run(None);
-        Ok(steps)
+        steps
     }
 
     /// Ends the call that is under way, or a pause, and lets no other call begin.
@@ -186,7 +216,7 @@ impl Steps {
 
     /// A cancellation that came while the call was on its way to a source has not found it.
     fn cancel_if_asked(self: &Arc<Self>) {
-        if self.cancelled.load(Ordering::Acquire) {
+        if self.is_cancelled() {
             self.cancel_now();
         }
     }
@@ -207,7 +237,10 @@ impl Steps {
         loop {
             let Some(mut operation) = self.state.lock().operation.take() else { return };
             let next = operation.next(told.take());
-            let ends = was_refused && self.cancelled.load(Ordering::Acquire);
+            let is_cancelled = self.cancelled.load(Ordering::Acquire);
+            let after = operation.after_cancel();
+            self.finishing.store(after == AfterCancel::Finishes, Ordering::Release);
+            let ends = was_refused && is_cancelled && after == AfterCancel::Ends;
             match next {
                 Next::Over(outcome) => {
                     drop(operation);
@@ -278,7 +311,8 @@ impl Steps {
         let Some(queue) = self.queue.upgrade() else {
             return Err(Error::new(Status::Closed, "the queue of a submitted operation is gone"));
         };
-        if self.cancelled.load(Ordering::Acquire) || queue.is_cancelled(self.owner.1) {
+        let is_finishing = self.finishing.load(Ordering::Acquire);
+        if !is_finishing && (self.cancelled.load(Ordering::Acquire) || queue.is_cancelled(self.owner.1)) {
             self.cancelled.store(true, Ordering::Release);
             return Err(self.cancelled_error());
         }
@@ -290,6 +324,7 @@ impl Steps {
             token: self.owner.1,
             times: None,
             step: Some(&step),
+            room: None,
         })
     }
 
@@ -313,7 +348,7 @@ impl Step for Steps {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire) && !self.finishing.load(Ordering::Acquire)
     }
 }
 

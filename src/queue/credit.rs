@@ -29,7 +29,10 @@ pub struct Address {
 impl Address {
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.queue.is_cancelled(self.token) || self.step.as_ref().is_some_and(|step| step.is_cancelled())
+        match &self.step {
+            Some(step) => step.is_cancelled(),
+            None => self.queue.is_cancelled(self.token),
+        }
     }
 
     /// By which the call is found in its source. A step is found by its operation, which is the call that the program knows.
@@ -64,6 +67,16 @@ impl Credits {
     /// For one step of an operation, which takes no room.
     pub fn of_step(queue: &Arc<Queue>, token: u64, step: &Arc<dyn Step>) -> Self {
         Self { queue: Arc::clone(queue), token, left: 1, bytes: 0, step: Some(Arc::clone(step)) }
+    }
+
+    /// Room for the next `calls`, which take `bytes` of the reserved bytes together.
+    pub fn split(&mut self, calls: usize, bytes: usize) -> Self {
+        let (calls, bytes) = (calls.min(self.left), bytes.min(self.bytes));
+        let part =
+            Self { queue: Arc::clone(&self.queue), token: self.token, left: calls, bytes, step: self.step.clone() };
+        self.token = self.token.wrapping_add(calls as u64);
+        (self.left, self.bytes) = (self.left - calls, self.bytes - bytes);
+        part
     }
 
     /// Room for the next call, which takes `bytes` of the reserved bytes. Its token is one above that of the call before.

@@ -117,11 +117,6 @@ impl Queue {
         Ok(Credits::new(Arc::clone(self), token, n, bytes))
     }
 
-    /// Completes a call for which there was no room: it takes the room of an event, and is counted as lost if there is none.
-    pub fn complete_late(&self, token: u64, error: Error) {
-        self.push(Event { kind: kind::COMPLETION, token, outcome: Err(error) });
-    }
-
     /// Drains that wait drive this source from now on, until it is over or nobody else holds it. A source without a descriptor is driven
     /// by other threads.
     pub fn attach(&self, source: &Arc<dyn Source>) {

@@ -4,6 +4,7 @@
 //! that began under the old map are over, so that each key sees the order of its calls; the others go on. Leaves to others: the map and
 //! the operations (the files beside), a call to one shard (client).
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,11 +18,11 @@ use super::pipeline::{self, Step};
 use super::split::{Split, Work};
 use super::subscription::ShardedSubscription;
 use super::task::{Rounds, Task, time};
-use crate::client::steps::{self, Next, Operation, Steps, Told};
+use crate::client::steps::{self, AfterCancel, Next, Operation, Steps, Told};
 use crate::client::{CallFlags, CallHandle, Client, ScanLoop, Submission, Timeout, Times};
 use crate::config::Config;
 use crate::error::{Error, Result, Status, flags};
-use crate::queue::Queue;
+use crate::queue::{Credits, Queue};
 use crate::resp::list::{self, CommandList};
 use crate::resp::table::{self, Named};
 use crate::resp::{Reply, ReplyBuilder, encode};
@@ -238,20 +239,26 @@ impl Shards {
         let parsed = parse(list)?;
         if !flags.has(CallFlags::EACH) {
             let call = self.prepare(&state, parsed, list, flags, timeout)?;
-            return self.start(&state, call, flags, timeout, (queue, token, None));
+            return self.start(&state, call, flags, timeout, (queue, token, None), &Cell::new(None));
         }
         let mut calls = Vec::with_capacity(parsed.len());
         for command in parsed.commands() {
             calls.push(self.prepare(&state, command.alone(), command.bytes(), flags, timeout)?);
         }
-        // All or nothing: each call reserves its own place below, and finds one, unless others are as quick.
-        drop(queue.reserve(token, calls.len())?);
-        for (at, call) in calls.into_iter().enumerate() {
+        // All or nothing: every call has its room before the first one is sent.
+        let most = state.client(0).submit_bytes();
+        let mut rooms = queue.reserve_bytes(token, calls.len(), list.len(), most)?;
+        for (at, (call, command)) in calls.into_iter().zip(parsed.commands()).enumerate() {
             let token = token.wrapping_add(at as u64);
-            match self.start(&state, call, flags, timeout, (queue, token, None)) {
-                Err(error) if at == 0 => return Err(error),
-                Err(error) => queue.complete_late(token, error),
-                Ok(()) => {}
+            let room = Cell::new(Some(rooms.split(1, command.bytes().len())));
+            match (self.start(&state, call, flags, timeout, (queue, token, None), &room), room.take()) {
+                (Ok(()), _) => {}
+                (Err(error), _) if at == 0 => return Err(error),
+                (Err(error), left) => {
+                    if let Some(credit) = left.and_then(|mut left| left.next_of(usize::MAX)) {
+                        credit.complete(Err(error));
+                    }
+                }
             }
         }
         Ok(())
@@ -299,10 +306,12 @@ impl Shards {
         flags: CallFlags,
         timeout: Timeout,
         (queue, token, times): (&Arc<Queue>, u64, Option<&Arc<Times>>),
+        room: &Cell<Option<Credits>>,
     ) -> Result<()> {
         match call {
             Prepared::One(shard, commands) => {
-                let submission = Submission { commands: &commands, flags, timeout, queue, token, times, step: None };
+                let (commands, room) = (&commands[..], Some(room));
+                let submission = Submission { commands, flags, timeout, queue, token, times, step: None, room };
                 let outcome = state.client(shard).submit(submission);
                 outcome.map_err(|error| state.named(shard, error))
             }
@@ -312,7 +321,13 @@ impl Shards {
                     true => Box::new(AfterOld { shards: Arc::clone(self), operation, deadline, waits }),
                     false => operation,
                 };
-                Steps::begin(state.client(0), operation, queue, token).map(drop)
+                match room.take().and_then(|mut room| room.next_of(usize::MAX)) {
+                    None => Steps::begin(state.client(0), operation, queue, token).map(drop),
+                    credit => {
+                        Steps::begin_with(state.client(0), operation, queue, token, credit);
+                        Ok(())
+                    }
+                }
             }
         }
     }
@@ -346,7 +361,7 @@ impl Shards {
             refuse_typed(flags)?;
             let state = self.state.load_full();
             let prepared = self.prepare(&state, parse(list)?, list, flags, timeout)?;
-            self.start(&state, prepared, flags, timeout, (queue, token, Some(times)))
+            self.start(&state, prepared, flags, timeout, (queue, token, Some(times)), &Cell::new(None))
         })
     }
 
@@ -595,6 +610,10 @@ impl Operation for AfterOld {
         }
         self.waits = false;
         self.operation.next(told)
+    }
+
+    fn after_cancel(&self) -> AfterCancel {
+        self.operation.after_cancel()
     }
 }
 

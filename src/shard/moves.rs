@@ -1,11 +1,12 @@
 //! Elements that move from a list on one shard to a list on another: RPOPLPUSH, LMOVE, BRPOPLPUSH and BLMOVE.
 //!
 //! Guarantees: the destination's type is looked at before anything is taken. An element that was taken and surely not pushed is put back
-//! where it was; if it may have been pushed, or cannot be put back, the error carries it as its reply, with MAYBE_EXECUTED. Not atomic:
-//! between the pop and the push the element is in neither list, and is lost if the process ends in that moment.
+//! where it was, also after a cancellation; if it may have been pushed, or is not surely put back, the error carries it as its reply, with
+//! MAYBE_EXECUTED. Not atomic: between the pop and the push the element is in neither list, and is lost if the process ends in that moment.
+//! If the answer to the pop is lost nobody knows the element that may have been taken: the error says so.
 
 use super::task::{Ask, Task};
-use crate::client::steps::{Next, Operation, Told};
+use crate::client::steps::{AfterCancel, Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Kind, Reply, ReplyBuilder, encode};
 
@@ -95,12 +96,11 @@ impl ListMove {
     }
 
     fn popped(&mut self, told: Told) -> Result<Next> {
-        let reply = self.task.answer(self.from.0, told)?;
-        // A blocking pop answers the key and the element.
-        let at = if self.blocks.is_some() { reply.child(0, 1) } else { Some(0) };
-        let Some(element) = at.filter(|_| reply.kind(0) != Kind::Null).and_then(|at| reply.bytes(at)) else {
-            return Ok(Next::Over(Ok(Some(Reply::null()))));
+        let reply = match self.task.answer(self.from.0, told) {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.not_popped(error)),
         };
+        let Some(element) = self.element(&reply) else { return Ok(Next::Over(Ok(Some(Reply::null())))) };
         let push = [self.to.2.push(), &self.to.1, element];
         match Ask::one(self.to.0, &push).and_then(|ask| Ok((ask, encode::try_copy(element)?))) {
             Ok((ask, element)) => {
@@ -111,6 +111,28 @@ impl ListMove {
                 let error = error.with_flags(flags::MAYBE_EXECUTED).with_reply(reply);
                 Err(error.with_note("; the element was taken: vigie_error_reply() has it, as the pop has answered"))
             }
+        }
+    }
+
+    /// The element in the answer to the pop.
+    fn element<'a>(&self, reply: &'a Reply) -> Option<&'a [u8]> {
+        // A blocking pop answers the key and the element.
+        let at = if self.blocks.is_some() { reply.child(0, 1) } else { Some(0) };
+        at.filter(|_| reply.kind(0) != Kind::Null).and_then(|at| reply.bytes(at))
+    }
+
+    #[cold]
+    fn not_popped(&self, error: Error) -> Error {
+        // Too few replicas have it: the pop was answered.
+        if let Some(element) = error.reply().and_then(|reply| self.element(reply)).map(<[u8]>::to_vec) {
+            return carrying(&element, error)
+                .with_note("; the element was taken, and not pushed: vigie_error_reply() has it");
+        }
+        match error.has(flags::MAYBE_EXECUTED) {
+            true => error.without_flags(flags::RETRYABLE).with_note(
+                "; the first element of that end may have been taken from the source, and was not pushed: its value is not known here",
+            ),
+            false => error,
         }
     }
 
@@ -126,8 +148,9 @@ impl ListMove {
                     Ok(ask) => ask,
                     Err(other) => return Err(taken_for_good(&element, error, &other)),
                 };
+                let next = self.task.ask_to_undo(vec![ask], &error);
                 self.phase = Phase::PuttingBack(element, error);
-                Ok(self.task.ask_at_last(vec![ask]))
+                Ok(next)
             }
         }
     }
@@ -141,8 +164,9 @@ impl ListMove {
 }
 
 fn taken_for_good(element: &[u8], error: Error, other: &Error) -> Error {
-    let why = other.message();
-    let note = format!("; the element was taken, and could not be put back ({why}): vigie_error_reply() has it");
+    let (why, is_unclear) = (other.message(), other.has(flags::MAYBE_EXECUTED) || other.status() == Status::Replicas);
+    let how = if is_unclear { "may not have been" } else { "could not be" };
+    let note = format!("; the element was taken, and {how} put back ({why}): vigie_error_reply() has it");
     carrying(element, error).with_note(note)
 }
 
@@ -154,5 +178,12 @@ fn carrying(element: &[u8], error: Error) -> Error {
 impl Operation for ListMove {
     fn next(&mut self, told: Option<Told>) -> Next {
         self.step(told).unwrap_or_else(|error| Next::Over(Err(error)))
+    }
+
+    fn after_cancel(&self) -> AfterCancel {
+        match self.phase {
+            Phase::PuttingBack(..) => AfterCancel::Finishes,
+            _ => AfterCancel::Settles,
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::task::{Ask, Task};
-use crate::client::steps::{Next, Operation, StepCall, Told};
+use crate::client::steps::{AfterCancel, Next, Operation, StepCall, Told};
 use crate::client::{CallFlags, Client};
 use crate::error::{Error, Result, Status, flags, quoted};
 use crate::resp::{Reply, ReplyBuilder, encode};
@@ -42,7 +42,14 @@ pub(super) struct Undo {
     /// The answer to the call, or its error.
     because: Option<Error>,
     remaining: Vec<Vec<u8>>,
+    /// Shards whose answer was lost, and which have not been found to have what they were given.
+    unclear: Vec<usize>,
+    /// How often the look at a shard may begin anew because a connection was lost.
+    tries: u32,
 }
+
+/// How often a shard is looked at.
+const TRIES: u32 = 3;
 
 impl SetNx {
     fn shards(&self) -> Vec<usize> {
@@ -84,8 +91,11 @@ impl SetNx {
             return over(1);
         }
         let left = (0..answers.len()).filter(|at| is_set(&answers[*at])).collect();
+        let lost = |at: &usize| answers[*at].as_ref().is_err_and(|error| error.has(flags::MAYBE_EXECUTED));
+        let unclear = (0..answers.len()).filter(lost).collect();
         let because = answers.into_iter().find_map(Result::err);
-        self.phase = Phase::Undoing(Undo { left, session: None, because, remaining: Vec::new() });
+        self.phase =
+            Phase::Undoing(Undo { left, session: None, because, remaining: Vec::new(), unclear, tries: TRIES });
         self.undo_next()
     }
 
@@ -93,9 +103,9 @@ impl SetNx {
     fn undo_next(&mut self) -> Result<Next> {
         let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
         let Some(part) = undo.left.last().map(|at| &self.parts[*at]) else { return self.undone() };
-        let session = match undo.session.clone() {
-            Some(session) => session,
-            None => self.task.state.client(part.shard).session(None)?,
+        let session = match undo.session.clone().map_or_else(|| self.task.state.client(part.shard).session(None), Ok) {
+            Ok(session) => session,
+            Err(_) => return self.undo_failed(),
         };
         undo.session = Some(Arc::clone(&session));
         let keys: Vec<&[u8]> = part.pairs.iter().map(|(key, _)| &key[..]).collect();
@@ -104,8 +114,27 @@ impl SetNx {
         Ok(self.at_last(session, ask))
     }
 
+    fn undo_failed(&mut self) -> Result<Next> {
+        if let Phase::Undoing(undo) = &mut self.phase {
+            let part = undo.left.last().map(|at| &self.parts[*at]);
+            undo.remaining.extend(part.into_iter().flat_map(|part| &part.pairs).map(|(key, _)| key.clone()));
+        }
+        self.undo_another()
+    }
+
+    fn undo_another(&mut self) -> Result<Next> {
+        if let Phase::Undoing(undo) = &mut self.phase {
+            (undo.session, undo.tries, _) = (None, TRIES, undo.left.pop());
+        }
+        self.undo_next()
+    }
+
     fn at_last(&self, client: Arc<Client>, ask: Ask) -> Next {
-        match self.task.ask_at_last(vec![ask]) {
+        let next = match &self.phase {
+            Phase::Undoing(Undo { because: Some(because), .. }) => self.task.ask_to_undo(vec![ask], because),
+            _ => self.task.ask_at_last(vec![ask]),
+        };
+        match next {
             Next::Call(call) => Next::Call(StepCall { client, ..call }),
             other => other,
         }
@@ -121,20 +150,18 @@ impl SetNx {
             {
                 reply
             }
-            Ok(_) => {
-                (undo.session, _) = (None, undo.left.pop());
-                return self.undo_next();
-            }
+            Ok(_) => return self.undo_another(),
             // One of them was changed: the look begins anew, on a session whose connection may be another one.
             Err(error) if error.status() == Status::TxnAborted && !self.task.deadline.is_over() => {
                 undo.session = None;
                 return self.undo_next();
             }
-            Err(_) => {
-                undo.remaining.extend(part.pairs.iter().map(|(key, _)| key.clone()));
-                (undo.session, _) = (None, undo.left.pop());
+            // What is looked at under WATCH, and deleted only where it is ours, can be done again.
+            Err(error) if !error.is_server_line() && undo.tries > 1 => {
+                (undo.session, undo.tries) = (None, undo.tries - 1);
                 return self.undo_next();
             }
+            Err(_) => return self.undo_failed(),
         };
         let found = values.child(0, 1).unwrap_or_default();
         let mut del: Vec<&[u8]> = vec![b"DEL"];
@@ -142,10 +169,8 @@ impl SetNx {
             let is_ours = values.children(found).nth(at).and_then(|node| values.bytes(node)) == Some(&value[..]);
             del.extend(is_ours.then_some(&key[..]));
         }
-        let (Some(session), true) = (undo.session.clone(), del.len() > 1) else {
-            (undo.session, _) = (None, undo.left.pop());
-            return self.undo_next();
-        };
+        let (Some(session), true) = (undo.session.clone(), del.len() > 1) else { return self.undo_another() };
+        undo.unclear.retain(|at| undo.left.last() != Some(at));
         let mut commands = Vec::new();
         encode::try_command(&mut commands, &del)?;
         let ask = Ask { shard: part.shard, commands, form: CallFlags::ATOMIC };
@@ -154,16 +179,27 @@ impl SetNx {
 
     fn undone(&mut self) -> Result<Next> {
         let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
-        let names: Vec<String> = undo.remaining.iter().map(|key| quoted(&String::from_utf8_lossy(key))).collect();
-        let note = match names.is_empty() {
-            true => String::from("; what was set was deleted again"),
-            false => format!("; what was set could not be deleted again: {}", names.join(", ")),
+        let names = |keys: &[Vec<u8>]| {
+            let names: Vec<String> = keys.iter().map(|key| quoted(&String::from_utf8_lossy(key))).collect();
+            names.join(", ")
         };
-        match (undo.because.take(), names.is_empty()) {
-            (Some(error), true) => Err(error.without_flags(flags::MAYBE_EXECUTED).with_note(note)),
-            (Some(error), false) => Err(error.with_flags(flags::MAYBE_EXECUTED).with_note(note)),
-            (None, true) => over(0),
-            (None, false) => {
+        let nodes: Vec<&str> = undo.unclear.iter().map(|at| self.task.state.name(self.parts[*at].shard)).collect();
+        let note = match (undo.remaining.is_empty(), nodes.is_empty()) {
+            (false, _) => format!("; what was set may not have been deleted again: {}", names(&undo.remaining)),
+            (true, false) => format!(
+                "; what was set was deleted again; {} has lost its answer, and has not set anything until now",
+                nodes.join(", ")
+            ),
+            (true, true) => String::from("; what was set was deleted again"),
+        };
+        let is_unclear = !undo.remaining.is_empty() || !undo.unclear.is_empty();
+        match (undo.because.take(), is_unclear) {
+            (Some(error), false) => Err(error.without_flags(flags::MAYBE_EXECUTED).with_note(note)),
+            (Some(error), true) => {
+                Err(error.with_flags(flags::MAYBE_EXECUTED).without_flags(flags::RETRYABLE).with_note(note))
+            }
+            (None, false) => over(0),
+            (None, true) => {
                 let text = format!("MSETNX: one of the keys appeared meanwhile{note}");
                 Err(Error::new(Status::Io, text).with_flags(flags::MAYBE_EXECUTED))
             }
@@ -188,5 +224,12 @@ impl Operation for SetNx {
             (Some(told), Phase::Undoing(_)) => self.undo(told),
         };
         next.unwrap_or_else(|error| Next::Over(Err(error)))
+    }
+
+    fn after_cancel(&self) -> AfterCancel {
+        match self.phase {
+            Phase::Undoing(_) => AfterCancel::Finishes,
+            _ => AfterCancel::Settles,
+        }
     }
 }

@@ -8,7 +8,7 @@
 use super::gather;
 use super::task::{Ask, Task};
 use crate::client::CallFlags;
-use crate::client::steps::{Next, Operation, Told};
+use crate::client::steps::{AfterCancel, Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Reply, ReplyBuilder};
 
@@ -145,7 +145,11 @@ impl Move {
                 Ok(self.task.ask(vec![Ask::one(to.0, &[b"SADD", &to.1, member])?]))
             }
             MovePhase::Adding => {
-                let added = number(&self.task.answer(to.0, told)?) > 0;
+                let added = self.task.answer(to.0, told).map_err(|error| match error.has(flags::MAYBE_EXECUTED) {
+                    true => error.with_note("; the source still has the member, and the destination may have it too"),
+                    false => error,
+                })?;
+                let added = number(&added) > 0;
                 self.phase = MovePhase::Removing(added);
                 Ok(self.task.ask_at_last(vec![Ask::one(from.0, &[b"SREM", &from.1, member])?]))
             }
@@ -175,5 +179,12 @@ impl Move {
 impl Operation for Move {
     fn next(&mut self, told: Option<Told>) -> Next {
         self.step(told).unwrap_or_else(|error| Next::Over(Err(error)))
+    }
+
+    fn after_cancel(&self) -> AfterCancel {
+        match self.phase {
+            MovePhase::Undoing => AfterCancel::Finishes,
+            _ => AfterCancel::Settles,
+        }
     }
 }

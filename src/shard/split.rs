@@ -6,7 +6,7 @@
 
 use super::pipeline::Part;
 use super::task::{Ask, Task, put};
-use crate::client::steps::{Next, Operation, Told};
+use crate::client::steps::{AfterCancel, Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Reply, ReplyBuilder};
 
@@ -110,6 +110,14 @@ impl Operation for Split {
             (Now::Running(at, operation), told) => self.run(at, operation, told),
             (Now::Asked(asked), Some(told)) => self.told(asked, told),
             _ => self.begin(),
+        }
+    }
+
+    /// What ran before the cancellation is in the reply.
+    fn after_cancel(&self) -> AfterCancel {
+        match &self.now {
+            Now::Running(_, operation) => operation.after_cancel().max(AfterCancel::Settles),
+            _ => AfterCancel::Settles,
         }
     }
 }

@@ -68,8 +68,25 @@ impl Task {
 
     /// As [`Task::ask`], for what has to be done although the time may be over.
     pub(super) fn ask_at_last(&self, asks: Vec<Ask>) -> Next {
-        let left = self.deadline.left();
-        self.ask_until(asks, left.map_or(self.deadline, |left| self.deadline.renewed(left.max(GRACE))))
+        self.ask_until(asks, self.at_last())
+    }
+
+    /// The end of its time, or a moment from now: for what has to be done although the time may be over.
+    pub(super) fn at_last(&self) -> Deadline {
+        self.deadline.left().map_or(self.deadline, |left| self.deadline.renewed(left.max(GRACE)))
+    }
+
+    /// When a call ends that takes back what was begun, because of this. A cancelled operation without an end does not wait for ever.
+    pub(super) fn undo_until(&self, because: &Error) -> Deadline {
+        match (self.deadline.left(), because.status()) {
+            (None, Status::Cancelled) => Deadline::after(GRACE),
+            _ => self.at_last(),
+        }
+    }
+
+    /// As [`Task::ask`], to take back what was begun, because of this.
+    pub(super) fn ask_to_undo(&self, asks: Vec<Ask>, because: &Error) -> Next {
+        self.ask_until(asks, self.undo_until(because))
     }
 
     fn ask_until(&self, asks: Vec<Ask>, deadline: Deadline) -> Next {

@@ -12,6 +12,7 @@ mod order;
 mod pending;
 mod times;
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,14 +58,17 @@ pub(crate) struct Submission<'a> {
     pub(crate) times: Option<&'a Arc<Times>>,
     /// Of a step: the operation that gets its outcome in place of the queue.
     pub(crate) step: Option<&'a Arc<dyn Step>>,
+    /// Room that was reserved before; what is refused leaves it there.
+    pub(crate) room: Option<&'a Cell<Option<Credits>>>,
 }
 
 impl Submission<'_> {
     /// Room for the completions of its calls.
     pub(crate) fn reserve(&self, calls: usize, bytes: usize, most: usize) -> Result<Credits> {
-        match self.step {
-            None => self.queue.reserve_bytes(self.token, calls, bytes, most),
-            Some(step) => Ok(Credits::of_step(self.queue, self.token, step)),
+        match (self.step, self.room.and_then(Cell::take)) {
+            (_, Some(room)) => Ok(room),
+            (None, None) => self.queue.reserve_bytes(self.token, calls, bytes, most),
+            (Some(step), None) => Ok(Credits::of_step(self.queue, self.token, step)),
         }
     }
 }
@@ -141,7 +145,14 @@ impl Submitter {
         let Submission { commands, flags, queue, .. } = submission;
         let guard = SubmitGuard::new(&self.router, client)?;
         let mut credits = submission.reserve(parts.len(), commands.len(), most_bytes)?;
-        let (list, bare) = (copy(commands)?, flags.has(CallFlags::EACH));
+        let list = match copy(commands) {
+            Ok(list) => list,
+            Err(error) => {
+                submission.room.inspect(|room| room.set(Some(credits)));
+                return Err(error);
+            }
+        };
+        let bare = flags.has(CallFlags::EACH);
         let make = |part: Part| {
             Arc::new(Call {
                 guard: guard.clone(),

@@ -83,6 +83,7 @@ mod scans;
 mod scripts;
 mod session_submit;
 mod sessions;
+mod shards_lost;
 mod shards_model;
 mod statistics;
 mod submit;

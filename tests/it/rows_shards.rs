@@ -572,6 +572,60 @@ fn other_shards_take_over_and_each_key_sees_its_calls_in_order() {
     assert!(shards.is_closed());
 }
 
+/// Several threads submit lists of single calls to a queue that has room for one and a half of them.
+#[test]
+fn a_list_of_single_calls_over_shards_is_refused_whole_or_every_call_is_completed() {
+    let d = three("shards-room", 0);
+    let shards = open(&d, &[]);
+    let queue = completions::queue(6);
+    let each = CallFlags::from_bits(CallFlags::EACH).unwrap();
+    let lines = list(&["INCR a", "INCR hello", "MGET a hello", "INCR b"]);
+    let submitters: Vec<_> = (0..4u64)
+        .map(|thread| {
+            let (shards, queue, lines) = (Arc::clone(&shards), Arc::clone(&queue), lines.clone());
+            calls::spawn(move || {
+                let mut taken = Vec::new();
+                for round in 0..300u64 {
+                    let token = (thread << 32) + 4 * round;
+                    match shards.cmds_submit(&lines, each, Timeout::Default, &queue, token) {
+                        Ok(()) => taken.extend(token..token + 4),
+                        Err(error) => {
+                            assert!(error.status() == Status::QueueFull && error.has(flags::RETRYABLE), "{error}");
+                            std::thread::yield_now();
+                        }
+                    }
+                }
+                taken
+            })
+        })
+        .collect();
+    let (drained, stop) = (Arc::clone(&queue), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let drains = calls::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut tokens = BTreeSet::new();
+            loop {
+                let (mut events, was_last) = (Vec::new(), stop.load(std::sync::atomic::Ordering::Acquire));
+                drained.drain(Deadline::after(Duration::from_millis(20)), &mut events, 8);
+                if events.is_empty() && was_last && drained.reserve(0, 6).is_ok() {
+                    return tokens;
+                }
+                for event in events {
+                    assert_eq!(event.kind, kind::COMPLETION, "nothing was lost");
+                    assert!(event.outcome.is_ok() && tokens.insert(event.token), "{}", completions::said(&event));
+                }
+            }
+        }
+    });
+    let taken: BTreeSet<u64> = submitters.iter().flat_map(calls::join).collect();
+    stop.store(true, std::sync::atomic::Ordering::Release);
+    assert!(!taken.is_empty());
+    assert_eq!(calls::join(&drains), taken);
+    let counted: i64 =
+        ["GET a", "GET hello", "GET b"].map(|line| ok(&shards, line).parse::<i64>().unwrap()).iter().sum();
+    assert_eq!(counted, taken.len() as i64 / 4 * 3, "what was refused was not sent");
+}
+
 /// Row 120 and scenario 73: each shard is a service of the same Sentinels.
 #[test]
 fn row_120_scenario_73_a_failover_of_one_shard_touches_only_its_keys() {
