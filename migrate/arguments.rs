@@ -15,7 +15,8 @@ const NOTES: &str = "\
 A URI is redis://[user:password@]host[:port][/db], rediss:// with TLS, or redis-sentinel://host:port[,host:port...]/service, with options
 of the library behind a '?'; @FILE stands for the URI in the first line of a file, so that no password is in the list of processes.
 
-The exit status: 0 everything is at its target, 1 some keys are not or the digests differ, 2 bad arguments, 3 it could not run to its end.";
+The exit status: 0 everything is at its target, or as much as --limit lets go; 1 some keys are not, the digests differ, or a target has evicted
+keys; 2 bad arguments; 3 it could not run to its end.";
 
 /// What was asked for.
 pub struct Wanted {
@@ -66,7 +67,7 @@ pub fn command() -> Command {
         option("batch", "N", "Keys in one pipeline")
             .default_value("500")
             .value_parser(value_parser!(u64).range(1..=100_000)),
-        option("threads", "N", "Pipelines at the same time")
+        option("threads", "N", "Pipelines at the same time, at most 12")
             .default_value("4")
             .value_parser(value_parser!(u64).range(1..=12)),
         option("timeout", "SECONDS", "How long a call may take, a failover included")
@@ -158,6 +159,7 @@ fn check(wanted: &Wanted) -> Outcome<()> {
         ),
         (wanted.clean && wanted.flush, "--clean copies nothing: --flush belongs to a run that does"),
         (wanted.dry_run && wanted.flush, "--dry-run changes nothing: leave out --flush"),
+        (wanted.dry_run && wanted.digest, "--dry-run changes nothing that could be compared: leave out --digest"),
         (wanted.dry_run && wanted.delete_moved, "--dry-run changes nothing: leave out --delete-moved"),
         (
             wanted.delete_moved && wanted.digest,

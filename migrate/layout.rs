@@ -16,8 +16,8 @@ pub struct Shards {
 
 pub struct Layout {
     shards: Option<Shards>,
-    /// For each source the target that is the same server.
-    same: Vec<Option<usize>>,
+    /// By source and target: whether they are the same server.
+    same: Vec<Vec<bool>>,
 }
 
 /// Where a key goes.
@@ -32,33 +32,43 @@ pub enum Way<'a> {
 
 impl Layout {
     pub fn copy() -> Self {
-        Self { shards: None, same: vec![None] }
+        Self { shards: None, same: Vec::new() }
     }
 
-    pub fn shards(hash: Hash, tags: Tags, names: &[String], same: Vec<Option<usize>>) -> Self {
+    pub fn shards(hash: Hash, tags: Tags, names: &[String], same: Vec<Vec<bool>>) -> Self {
         Self { shards: Some(Shards { placement: Placement::new(hash, names), tags }), same }
     }
 
     /// Whether some source is a target as well.
     pub fn is_in_place(&self) -> bool {
-        self.same.iter().any(Option::is_some)
+        self.same.iter().flatten().any(|same| *same)
     }
 
-    pub fn way<'a>(&self, source: usize, key: &'a [u8]) -> Way<'a> {
+    /// Whether keys are stored under other names than those that a program gives.
+    pub fn strips(&self) -> bool {
+        self.shards.as_ref().is_some_and(|shards| shards.tags.strips())
+    }
+
+    /// For a key of this database of a source, which goes to that one of its target.
+    pub fn way<'a>(&self, source: usize, (from, to): (u32, u32), key: &'a [u8]) -> Way<'a> {
         let Some(Shards { placement, tags }) = &self.shards else { return Way::To(0, key) };
         let tagged = match tags.of(key) {
             Ok(tagged) => tagged,
             Err(error) => return Way::Nowhere(error.message().to_owned()),
         };
         let target = placement.shard(tagged.part);
-        match self.same.get(source).copied().flatten() {
-            // Once it is stored without its tag, another run would take what is left of its name for the whole of it.
-            Some(_) if tagged.stored != key => Way::Nowhere(
+        let same = self.same.get(source).map(Vec::as_slice).unwrap_or_default();
+        // Once it is stored without its tag, another run would take what is left of its name for the whole of it.
+        if tagged.stored != key && same.contains(&true) {
+            return Way::Nowhere(
                 "its tag is not stored with it, so it cannot be moved between servers that are source and target"
                     .to_owned(),
-            ),
-            Some(own) if own == target => Way::Stays,
-            _ => Way::To(target, tagged.stored),
+            );
+        }
+        // Several targets may be one server: a key is where it belongs if its target is the server that it is on, by whichever name.
+        match from == to && same.get(target) == Some(&true) {
+            true => Way::Stays,
+            false => Way::To(target, tagged.stored),
         }
     }
 }

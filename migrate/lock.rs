@@ -35,10 +35,11 @@ impl Lock {
         // Whether it was set, at once or when an answer was lost and it was sent again, is what stands there.
         let holder = place.command(&client, &[b"GET", &key()])?;
         if holder.bytes(0) != Some(token.as_bytes()) {
+            let left = place.command(&client, &[b"PTTL", &key()])?.int(0).unwrap_or_default().max(0);
             return cannot(format!(
-                "another run writes to {}: wait for its end, or, if it was killed, for that of its lock ({} s unless it was given another --lock)",
+                "another run writes to {}: wait for its end; if it was killed, its lock ends by itself in {} s",
                 place.name,
-                time.as_secs()
+                left.div_euclid(1000) + 1
             ));
         }
         let (over, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));

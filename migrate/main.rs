@@ -36,8 +36,11 @@ fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => {
             let is_help = !error.use_stderr();
-            // What cannot be printed has nobody who would read it.
-            let _ = error.print();
+            // What cannot be printed has nobody who would read it. What was given may be a URI with a password.
+            let _ = match is_help {
+                true => error.print(),
+                false => write!(std::io::stderr(), "{}", outcome::masked(&error.render().to_string())),
+            };
             return ExitCode::from(if is_help { outcome::DONE } else { outcome::USAGE });
         }
     };
@@ -46,14 +49,13 @@ fn main() -> ExitCode {
         Err(failure) => return told(&failure, false),
     };
     match run(&wanted) {
-        Ok(Some(report)) => {
+        Ok(report) => {
             let text = if wanted.json { report.json() } else { report.text() };
             match std::io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::from(report.status()),
                 Err(_) => ExitCode::from(outcome::CANNOT),
             }
         }
-        Ok(None) => ExitCode::from(outcome::DONE),
         Err(failure) => told(&failure, wanted.json),
     }
 }
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
 fn told(failure: &Failure, as_json: bool) -> ExitCode {
     match as_json {
         true => _ = std::io::stdout().write_all(outcome::failure(failure).as_bytes()),
-        false => _ = writeln!(std::io::stderr(), "vigie-migrate: {}", outcome::line(&failure.text)),
+        false => _ = writeln!(std::io::stderr(), "vigie-migrate: {}", outcome::line(&outcome::masked(&failure.text))),
     }
     ExitCode::from(failure.status)
 }
@@ -82,10 +84,16 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
         wanted.targets.iter().enumerate().map(|(at, uri)| place(uri, named(at))).collect::<Outcome<_>>()?;
     let ids = |places: &[Arc<Place>]| places.iter().map(|place| Ok(place.run_id()?)).collect::<Outcome<Vec<_>>>();
     let (from, to) = (ids(&sources)?, ids(&targets)?);
-    let same: Vec<Option<usize>> =
-        from.iter().map(|id| to.iter().position(|other| other == id && !id.is_empty())).collect();
+    if wanted.delete_moved && from.iter().chain(&to).any(String::is_empty) {
+        return usage(
+            "--delete-moved has to know whether some server is source and target, and one of them does not tell its run_id (INFO server): \
+             let the user run INFO",
+        );
+    }
+    let same: Vec<Vec<bool>> =
+        from.iter().map(|id| to.iter().map(|other| other == id && !id.is_empty()).collect()).collect();
     let layout = match wanted.shards {
-        None if same[0].is_some() => return usage("source and target are the same server"),
+        None if same[0][0] => return usage("source and target are the same server"),
         None => Layout::copy(),
         Some((hash, tags)) => {
             let names: Vec<String> = (1..=targets.len()).map(|number| format!("node_{number}")).collect();
@@ -118,12 +126,21 @@ fn state_path(wanted: &Wanted, places: &Places) -> PathBuf {
     wanted.state.clone().unwrap_or_else(|| PathBuf::from(if name.len() > 200 { "vigie-migrate.state" } else { &name }))
 }
 
+/// The databases of a source, and where each goes.
+fn databases(wanted: &Wanted, places: &Places, source: usize) -> Vec<(u32, u32)> {
+    match wanted.databases.is_empty() {
+        true => vec![(places.sources[source].db, places.targets[0].db)],
+        false => wanted.databases.clone(),
+    }
+}
+
 /// What a run is for, as one line: another one has passed by other keys.
 fn identity(wanted: &Wanted, places: &Places) -> String {
     let names =
         |places: &[Arc<Place>]| places.iter().map(|place| state::plain(&place.name)).collect::<Vec<_>>().join(",");
     let shards = wanted.shards.map(|(hash, tags)| format!("{} {}", hash.name(), tags.name()));
-    let dbs: Vec<String> = wanted.databases.iter().map(|(from, to)| format!("{from}:{to}")).collect();
+    let dbs = (0..places.sources.len()).flat_map(|source| databases(wanted, places, source));
+    let dbs: Vec<String> = dbs.map(|(from, to)| format!("{from}:{to}")).collect();
     format!(
         "{} from {} to {} shards {} databases {} match {}",
         wanted.mode,
@@ -141,12 +158,13 @@ fn lock_all(wanted: &Wanted, places: &Places) -> Outcome<Vec<Lock>> {
     places.targets.iter().map(|target| Lock::take(target, &token, wanted.lock)).collect()
 }
 
-fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
+fn run(wanted: &Wanted) -> Outcome<Report> {
     let begun = Instant::now();
     let places = reach(wanted)?;
     let path = state_path(wanted, &places);
     if wanted.clean {
-        return clean(wanted, &places, &path).map(|()| None);
+        let removed = clean(wanted, &places, &path)?;
+        return Ok(Report { mode: wanted.mode, is_complete: true, removed: Some(removed), ..Report::default() });
     }
     let mut state = State::read(&path, &identity(wanted, &places))?;
     let unmoved_before = state.unmoved;
@@ -154,13 +172,25 @@ fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
     let bar = bar(wanted, &places)?;
     let tick = |keys: u64| bar.inc(keys);
     let work = Work::new(wanted, (&places.sources, &places.targets), &places.layout, &locks, &tick);
+    let mut notes = left_out(wanted, &places)?;
     if wanted.flush && state.is_new() {
         flush(&work, &places.targets)?;
     }
-    let is_complete = work.run(&mut state)?;
-    let is_clean = Report::is_clean(&work.tally.lock()) && unmoved_before == 0;
-    if is_complete && is_clean && wanted.delete_moved {
-        work.delete_moved()?;
+    if !state.is_new() && !work.is_as_left(&state)? {
+        notes.push("a target has not what the runs before have moved there: this one began anew".to_owned());
+        state.forget();
+    }
+    let evicted = evictions(&places.targets)?;
+    let is_complete = run_whole(&work, &mut state, &mut notes)?;
+    let evicted = evictions(&places.targets)?.saturating_sub(evicted);
+    let is_clean = Report::is_clean(&work.tally.lock()) && unmoved_before == 0 && evicted == 0;
+    match wanted.delete_moved {
+        true if is_complete && is_clean => work.delete_moved()?,
+        true => notes.push("nothing was deleted at the sources, because not everything is at its target".to_owned()),
+        false => {}
+    }
+    if wanted.digest && !is_complete {
+        notes.push("no digests, because the run is not complete".to_owned());
     }
     let digests = if wanted.digest && is_complete && !wanted.dry_run { Some(work.digests()?) } else { None };
     if is_complete && !wanted.dry_run {
@@ -176,7 +206,67 @@ fn run(wanted: &Wanted) -> Outcome<Option<Report>> {
     let tally = std::mem::take(&mut *work.tally.lock());
     let seconds = begun.elapsed().as_secs_f64();
     let (mode, is_dry) = (wanted.mode, wanted.dry_run);
-    Ok(Some(Report { mode, is_dry, is_complete, tally, unmoved_before, seconds, digests, placed }))
+    Ok(Report {
+        mode,
+        is_dry,
+        is_complete,
+        tally,
+        unmoved_before,
+        seconds,
+        digests,
+        placed,
+        evicted,
+        notes,
+        removed: None,
+    })
+}
+
+/// Moves everything. If a target has failed over meanwhile, its former primary may have confirmed what the next one never had: then all
+/// keys are looked at once more.
+fn run_whole(work: &Work<'_>, state: &mut State, notes: &mut Vec<String>) -> Outcome<bool> {
+    let mut before = work.target_ids()?;
+    state.targets = before.clone();
+    let mut is_complete = work.run(state)?;
+    loop {
+        let now = work.target_ids()?;
+        if !is_complete || work.wanted.dry_run || now == before {
+            return Ok(is_complete);
+        }
+        notes.push("a target failed over, or was started anew: all keys were looked at once more".to_owned());
+        before = now;
+        state.forget();
+        state.targets = before.clone();
+        let first = std::mem::take(&mut *work.tally.lock());
+        is_complete = work.run(state)?;
+        work.tally.lock().follow(&first);
+    }
+}
+
+/// How many keys the targets have given up for want of memory since they were started.
+fn evictions(targets: &[Arc<Place>]) -> Outcome<u64> {
+    targets.iter().map(|target| Ok(target.number("stats", "evicted_keys:")?)).sum()
+}
+
+/// Databases of the sources that have keys, and that this run passes by.
+fn left_out(wanted: &Wanted, places: &Places) -> Outcome<Vec<String>> {
+    let mut notes = Vec::new();
+    for (at, source) in places.sources.iter().enumerate() {
+        let taken = databases(wanted, places, at);
+        let others: Vec<String> = source
+            .sizes()?
+            .into_iter()
+            .filter(|(db, _)| taken.iter().all(|(from, _)| from != db))
+            .map(|(db, keys)| format!("{db} ({keys} keys)"))
+            .collect();
+        if !others.is_empty() {
+            notes.push(format!(
+                "{}: other databases are no part of this run: {} (--databases)",
+                source.name,
+                others.join(", ")
+            ));
+        }
+    }
+    Ok(notes)
 }
 
 fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
@@ -185,8 +275,8 @@ fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
     }
     let mut keys = 0;
     for source in &places.sources {
-        let dbs = if wanted.databases.is_empty() { vec![(source.db, source.db)] } else { wanted.databases.clone() };
-        for (db, _) in dbs {
+        let at = places.sources.iter().position(|other| Arc::ptr_eq(other, source)).unwrap_or_default();
+        for (db, _) in databases(wanted, places, at) {
             let size = source.command(&*source.client(db)?, &[b"DBSIZE"])?;
             keys += u64::try_from(size.int(0).unwrap_or_default()).unwrap_or_default();
         }
@@ -200,36 +290,45 @@ fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {
 
 fn flush(work: &Work<'_>, targets: &[Arc<Place>]) -> Outcome<()> {
     let mut dbs: Vec<u32> = work.databases(0).into_iter().map(|(_, to)| to).collect();
+    dbs.sort_unstable();
     dbs.dedup();
-    targets.iter().try_for_each(|target| dbs.iter().try_for_each(|db| unlink(target, *db, None, work.wanted.batch)))
+    for target in targets {
+        for db in &dbs {
+            unlink(target, *db, None, work.wanted.batch)?;
+        }
+    }
+    Ok(())
 }
 
-/// Removes what runs before have left, if none is under way.
-fn clean(wanted: &Wanted, places: &Places, path: &std::path::Path) -> Outcome<()> {
+/// Removes what runs before have left, if none is under way: how many keys.
+fn clean(wanted: &Wanted, places: &Places, path: &std::path::Path) -> Outcome<u64> {
     let _locks = lock_all(wanted, places)?;
+    let mut removed = 0;
     for target in &places.targets {
         let mut dbs: Vec<u32> = wanted.databases.iter().map(|(_, to)| *to).chain([target.db]).collect();
         dbs.sort_unstable();
         dbs.dedup();
         for db in dbs {
-            unlink(target, db, Some(&[OWN, b"*"].concat()), wanted.batch)?;
+            removed += unlink(target, db, Some(&[OWN, b"*"].concat()), wanted.batch)?;
         }
     }
-    State::remove(path)
+    State::remove(path)?;
+    Ok(removed)
 }
 
-/// Deletes what matches, key by key, but for the lock of this run.
-fn unlink(target: &Place, db: u32, pattern: Option<&[u8]>, batch: usize) -> Outcome<()> {
-    let (client, mut cursor) = (target.client(db)?, "0".to_owned());
+/// Deletes what matches, key by key, but for the lock of this run. Returns how many keys.
+fn unlink(target: &Place, db: u32, pattern: Option<&[u8]>, batch: usize) -> Outcome<u64> {
+    let (client, mut cursor, mut removed) = (target.client(db)?, "0".to_owned(), 0);
     loop {
         let (page, next) = work::scan_for(target, &client, &cursor, batch, pattern)?;
         let gone: Vec<&[u8]> = page.iter().map(Vec::as_slice).filter(|key| *key != lock::key()).collect();
         if !gone.is_empty() {
-            target.command(&client, &[&[b"UNLINK".as_slice()][..], &gone].concat())?;
+            let reply = target.command(&client, &[&[b"UNLINK".as_slice()][..], &gone].concat())?;
+            removed += u64::try_from(reply.int(0).unwrap_or_default()).unwrap_or_default();
         }
         cursor = next;
         if cursor == "0" {
-            return Ok(());
+            return Ok(removed);
         }
     }
 }

@@ -120,6 +120,14 @@ impl Tally {
         self.names.extend(other.names.into_iter().take(room));
     }
 
+    /// Takes over from a look at all keys before: what was moved then is equal now.
+    pub fn follow(&mut self, first: &Tally) {
+        let moved = first.of(Fate::Moved);
+        let equal = self.counts[Fate::Equal as usize];
+        self.counts[Fate::Equal as usize] = equal.saturating_sub(moved);
+        self.counts[Fate::Moved as usize] += moved;
+    }
+
     /// All keys of the source that were looked at.
     pub fn keys(&self) -> u64 {
         FATES
@@ -131,6 +139,7 @@ impl Tally {
 }
 
 /// What is told at the end.
+#[derive(Default)]
 pub struct Report {
     pub mode: &'static str,
     pub is_dry: bool,
@@ -143,6 +152,12 @@ pub struct Report {
     pub digests: Option<[u128; 2]>,
     /// In a dry run: how many keys each target would get.
     pub placed: Vec<(String, u64)>,
+    /// How many keys the targets have given up meanwhile for want of memory.
+    pub evicted: u64,
+    /// What else is to be known.
+    pub notes: Vec<String>,
+    /// Of --clean: how many keys of the bookkeeping it has removed.
+    pub removed: Option<u64>,
 }
 
 impl Report {
@@ -154,7 +169,7 @@ impl Report {
     pub fn status(&self) -> u8 {
         let is_bad = !Self::is_clean(&self.tally) || (self.is_complete && self.unmoved_before > 0);
         let differs = self.digests.is_some_and(|[source, target]| source != target);
-        if is_bad || differs { UNMOVED } else { DONE }
+        if is_bad || differs || self.evicted > 0 { UNMOVED } else { DONE }
     }
 
     fn rate(&self) -> f64 {
@@ -163,6 +178,19 @@ impl Report {
 
     pub fn text(&self) -> String {
         let mut out = String::new();
+        if let Some(removed) = self.removed {
+            return format!("cleaned: the state file and {removed} keys of the bookkeeping are gone\n");
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {}", line(note));
+        }
+        if self.evicted > 0 {
+            let _ = writeln!(
+                out,
+                "the targets evicted {} keys while the run was under way: they want memory (maxmemory); --digest says whether all is there",
+                self.evicted
+            );
+        }
         for named in &self.tally.names {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{}  db {}  {}", named.key, named.db, line(&named.why));
@@ -215,7 +243,12 @@ impl Report {
         for (fate, word) in FATES {
             let _ = write!(out, ",\"{word}\":{}", self.tally.of(fate));
         }
-        let _ = write!(out, ",\"unmoved_before\":{}", self.unmoved_before);
+        let _ = write!(out, ",\"unmoved_before\":{},\"evicted\":{}", self.unmoved_before, self.evicted);
+        let notes: Vec<String> = self.notes.iter().map(|note| quoted(note)).collect();
+        let _ = write!(out, ",\"notes\":[{}]", notes.join(","));
+        if let Some(removed) = self.removed {
+            let _ = write!(out, ",\"removed\":{removed}");
+        }
         let _ = write!(out, ",\"seconds\":{:.3},\"rate\":{:.0}", self.seconds, self.rate());
         if let Some([source, target]) = self.digests {
             let _ = write!(out, ",\"digests\":{{\"source\":\"{source:032x}\",\"target\":\"{target:032x}\"}}");
@@ -240,7 +273,8 @@ impl Named {
 /// The JSON object of a run that could not be.
 pub fn failure(failure: &Failure) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    format!("{{\"version\":\"{version}\",\"status\":{},\"error\":{}}}\n", failure.status, quoted(&failure.text))
+    let text = quoted(&masked(&failure.text));
+    format!("{{\"version\":\"{version}\",\"status\":{},\"error\":{text}}}\n", failure.status)
 }
 
 /// A key as redis-cli shows it: printable ASCII as it is, any other byte as `\xHH`.
@@ -263,6 +297,18 @@ pub fn line(text: &str) -> String {
     text.chars()
         .flat_map(|one| if one.is_control() { one.escape_default().collect::<Vec<_>>() } else { vec![one] })
         .collect()
+}
+
+/// A text without what stands in front of the '@' of a URI.
+pub fn masked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for row in text.split_inclusive('\n') {
+        match row.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+            Some((scheme, rest)) => _ = write!(out, "{scheme}://***@{rest}"),
+            None => out.push_str(row),
+        }
+    }
+    out
 }
 
 fn quoted(text: &str) -> String {

@@ -131,11 +131,33 @@ impl Place {
         client.cmd_exec(args, flags(CallFlags::IDEMPOTENT), self.limit())
     }
 
-    /// The run id of the server that is the primary now.
+    /// A section of INFO.
+    fn info(&self, section: &str) -> Result<String> {
+        let info = self.command(&*self.client(self.db)?, &[b"INFO", section.as_bytes()])?;
+        Ok(String::from_utf8_lossy(info.bytes(0).unwrap_or_default()).into_owned())
+    }
+
+    /// The run id of the server that is the primary now; empty, if its user may not ask.
     pub fn run_id(&self) -> Result<String> {
-        let info = self.command(&*self.client(self.db)?, &[b"INFO", b"server"])?;
-        let text = String::from_utf8_lossy(info.bytes(0).unwrap_or_default()).into_owned();
+        let text = self.info("server")?;
         Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
+    }
+
+    /// A number of INFO; 0 where it is not told.
+    pub fn number(&self, section: &str, name: &str) -> Result<u64> {
+        let text = self.info(section)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(value.and_then(|value| value.trim().parse().ok()).unwrap_or_default())
+    }
+
+    /// Its databases that have keys, and how many.
+    pub fn sizes(&self) -> Result<Vec<(u32, u64)>> {
+        let text = self.info("keyspace")?;
+        let row = |line: &str| {
+            let (db, rest) = line.strip_prefix("db")?.split_once(":keys=")?;
+            Some((db.parse().ok()?, rest.split(',').next()?.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(row).collect())
     }
 }
 

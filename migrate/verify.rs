@@ -17,7 +17,7 @@ impl Work<'_> {
         for (at, place) in self.sources.iter().enumerate() {
             for (from, to) in self.databases(at) {
                 self.side(place, from, &mut |key, entry| {
-                    match self.layout.way(at, key) {
+                    match self.layout.way(at, (from, to), key) {
                         Way::To(_, name) => source = source.wrapping_add(key_mark(to, name, entry)),
                         Way::Stays => source = source.wrapping_add(key_mark(to, key, entry)),
                         Way::Nowhere(_) => {}

@@ -4,6 +4,8 @@
 //! target does not take that; what could not go is named. A page is noted as done when all of its keys are. Leaves to others: reading and
 //! writing by types (read, write), the comparison at the end (verify).
 
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,12 +19,18 @@ use crate::lock::Lock;
 use crate::outcome::{Failure, Fate, Outcome, Tally};
 use crate::place::{List, Place};
 use crate::read::{self, Ends, Read};
-use crate::state::{DONE, State};
-use crate::value::expires_alike;
+use crate::state::{DONE, Seen, State};
+use crate::value::{Entry, expires_alike};
 use crate::write::{self, Written};
 
 /// Why a key of the target was not overwritten.
 const KEPT: &str = "the target has another value under this name (--replace overwrites it)";
+
+/// Why a key did not go whose name at the target is that of another one.
+const SHARED: &str = "another key of the sources has this name there, because tags are not stored (--tags cluster or none keeps them apart)";
+
+/// How many of the keys that were moved the state file names.
+const MOST_SEEN: usize = 64;
 
 /// How often a key is written again whose answer was lost.
 const TRIES: u32 = 3;
@@ -39,6 +47,10 @@ pub struct Work<'a> {
     pub tally: Mutex<Tally>,
     /// How many keys each target would get.
     pub placed: Mutex<Vec<u64>>,
+    /// Some keys that were moved, for the state file.
+    seen: Mutex<Vec<Seen>>,
+    /// Where tags are not stored: by the name at a target the key that has it, both as hashes.
+    claims: Mutex<HashMap<u64, u64>>,
     pub tick: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -56,6 +68,8 @@ struct At<'a> {
     place: &'a Place,
     client: &'a Client,
     db: u32,
+    /// Its number among the targets, if it is one.
+    target: usize,
 }
 
 impl<'a> Work<'a> {
@@ -68,7 +82,97 @@ impl<'a> Work<'a> {
     ) -> Self {
         let by_type = targets.iter().map(|_| AtomicBool::new(wanted.by_type)).collect();
         let placed = Mutex::new(vec![0; targets.len()]);
-        Self { wanted, sources, targets, layout, locks, by_type, tally: Mutex::default(), placed, tick }
+        let (tally, seen, claims) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { wanted, sources, targets, layout, locks, by_type, tally, placed, seen, claims, tick }
+    }
+
+    /// The run ids of the targets.
+    pub fn target_ids(&self) -> Outcome<Vec<String>> {
+        self.targets.iter().map(|target| Ok(target.run_id()?)).collect()
+    }
+
+    /// Whether the targets are the servers that earlier runs wrote to, and have what these have moved, as far as the state file names it.
+    pub fn is_as_left(&self, state: &State) -> Outcome<bool> {
+        if state.targets != self.target_ids()? {
+            return Ok(false);
+        }
+        for (target, db, name) in &state.seen {
+            let Some(place) = self.targets.get(*target) else { return Ok(false) };
+            if place.command(&*place.client(*db)?, &[b"EXISTS", name])?.int(0) != Some(1) {
+                return Ok(false);
+            }
+        }
+        *self.seen.lock() = state.seen.clone();
+        Ok(true)
+    }
+
+    /// A key was moved. One that expires may be gone when the next run looks.
+    fn saw(&self, target: At<'_>, name: &[u8], expires: Option<i64>) {
+        if expires.is_some() || name.len() > 256 {
+            return;
+        }
+        let mut seen = self.seen.lock();
+        let one = (target.target, target.db, name.to_vec());
+        match seen.len() < MOST_SEEN {
+            true => seen.push(one),
+            false if vigie::sys::random::rng().usize(..MOST_SEEN) == 0 => {
+                let at = vigie::sys::random::rng().usize(..MOST_SEEN);
+                seen[at] = one;
+            }
+            false => {}
+        }
+    }
+
+    /// Keys that have their names at the target to themselves. Where tags are not stored `x{a}` and `x{b}` are both `x`, if they are on one
+    /// shard, and so is `x`. The first of them goes; the others are named.
+    fn unshared<'k>(
+        &self,
+        from: &At<'_>,
+        (target, to): (usize, u32),
+        keys: Vec<(&'k [u8], &'k [u8])>,
+        fate: Fate,
+        tally: &mut Tally,
+    ) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
+        if !self.layout.strips() {
+            return Ok(keys);
+        }
+        let plain = self.plain_names(from, (target, to), &keys)?;
+        let mut claims = self.claims.lock();
+        let mut is_free = |(key, name): &(&[u8], &[u8])| {
+            let own = hashed(*key);
+            let mut claim = || *claims.entry(hashed((target, to, *name))).or_insert(own);
+            key == name || (!plain.contains(name) && claim() == own)
+        };
+        let (free, shared): (Vec<_>, Vec<_>) = keys.into_iter().partition(|one| is_free(one));
+        shared.iter().for_each(|(key, _)| tally.name(fate, key, from.db, SHARED));
+        Ok(free)
+    }
+
+    /// Of the names of keys that lose their tags those that are names of keys without a tag, which go to the same place.
+    fn plain_names<'k>(
+        &self,
+        from: &At<'_>,
+        (target, to): (usize, u32),
+        keys: &[(&'k [u8], &'k [u8])],
+    ) -> Outcome<HashSet<&'k [u8]>> {
+        let goes_there = |name: &[u8], source: usize| matches!(self.layout.way(source, (from.db, to), name), Way::To(at, stored) if at == target && stored == name);
+        let names: Vec<&[u8]> = keys.iter().filter(|(key, name)| key != name).map(|(_, name)| *name).collect();
+        let mut plain = HashSet::new();
+        for (source, place) in self.sources.iter().enumerate().filter(|_| !names.is_empty()) {
+            let names: Vec<&[u8]> = names.iter().copied().filter(|name| goes_there(name, source)).collect();
+            for (from, _) in self.databases(source).into_iter().filter(|(_, there)| *there == to) {
+                let mut list = List::default();
+                names.iter().for_each(|name| list.add(&[b"EXISTS", name]));
+                if list.len > 0 {
+                    let reply = place.ask(&*place.client(from)?, &list)?;
+                    let is_there = |at: u32| reply.child(0, at).and_then(|node| reply.int(node)) == Some(1);
+                    plain.extend(names.iter().zip(0..).filter(|(_, at)| is_there(*at)).map(|(name, _)| *name));
+                }
+            }
+        }
+        let mut claims = self.claims.lock();
+        plain.iter().for_each(|name| _ = claims.insert(hashed((target, to, *name)), hashed(*name)));
+        Ok(plain)
     }
 
     /// The databases of a source, and where each goes.
@@ -120,6 +224,7 @@ impl<'a> Work<'a> {
             // A cursor that another server may have given is not kept.
             if !self.wanted.dry_run && place.run_id()? == run_id {
                 let unmoved = state.unmoved + self.tally.lock().unmoved();
+                state.seen.clone_from(&self.seen.lock());
                 state.note(&place.name, from, &run_id, &cursor, unmoved)?;
             }
         }
@@ -149,23 +254,28 @@ impl<'a> Work<'a> {
         let mut by_target: Vec<Vec<(&[u8], &[u8])>> = self.targets.iter().map(|_| Vec::new()).collect();
         let mut tally = Tally::default();
         for key in page.iter().filter(|key| !key.starts_with(OWN)) {
-            match self.layout.way(source, key) {
+            match self.layout.way(source, (from, to), key) {
                 Way::To(target, name) => by_target[target].push((key, name)),
                 Way::Stays => tally.count(Fate::Stayed, 1),
                 Way::Nowhere(why) => tally.name(Fate::Failed, key, from, why),
             }
         }
         let mut is_whole = true;
-        for (target, keys) in by_target.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            if self.wanted.dry_run {
-                self.placed.lock()[target] += keys.len() as u64;
-                tally.count(Fate::Moved, keys.len() as u64);
-                continue;
-            }
+        let reader = self.sources[source].client(from)?;
+        let at = At { place: &self.sources[source], client: &reader, db: from, target: 0 };
+        for (target, keys) in by_target.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            let keys = self.unshared(&at, (target, to), keys, Fate::Failed, &mut tally)?;
             let moved = self.tally.lock().of(Fate::Moved) + tally.of(Fate::Moved);
             let left = self.wanted.limit.map(|limit| limit.saturating_sub(moved));
             let room = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-            is_whole &= self.keys((source, from), (target, to), keys, room, &mut tally)?;
+            if self.wanted.dry_run {
+                let count = keys.len().min(room);
+                is_whole &= count == keys.len();
+                self.placed.lock()[target] += count as u64;
+                tally.count(Fate::Moved, count as u64);
+                continue;
+            }
+            is_whole &= self.keys((source, from), (target, to), &keys, room, &mut tally)?;
         }
         (self.tick)(page.len() as u64);
         self.tally.lock().add(tally);
@@ -183,7 +293,8 @@ impl<'a> Work<'a> {
     ) -> Outcome<bool> {
         let (source, place) = (&self.sources[source], &self.targets[target]);
         let (reader, writer) = (source.client(from)?, place.client(to)?);
-        let (source, place) = (At { place: source, client: &reader, db: from }, At { place, client: &writer, db: to });
+        let source = At { place: source, client: &reader, db: from, target };
+        let place = At { place, client: &writer, db: to, target };
         let fits = if room < keys.len() { fitting(place, keys, room)? } else { keys.to_vec() };
         let by_type = &self.by_type[target];
         let rest = match by_type.load(Ordering::Relaxed) {
@@ -222,7 +333,10 @@ impl<'a> Work<'a> {
         for (one, at) in going.iter().zip(0..) {
             let line = reply.as_ref().map(|reply| reply.child(0, at).and_then(|node| reply.error_line(node)));
             match line {
-                Some(None) => tally.count(Fate::Moved, 1),
+                Some(None) => {
+                    tally.count(Fate::Moved, 1);
+                    self.saw(target, one.name, one.expires);
+                }
                 Some(Some(line)) if line.starts_with(b"BUSYKEY") => doubtful.push(one),
                 None => doubtful.push(one),
                 Some(Some(line)) if is_other_version(line) => refused.push((one.key, one.name)),
@@ -261,11 +375,12 @@ impl<'a> Work<'a> {
         if entries.is_empty() {
             return Ok(());
         }
-        let session = target.place.session(target.db)?;
-        let into = write::Into { place: target.place, session: &session, replace: self.wanted.replace };
-        for (((name, entry), key), written) in entries.iter().zip(of).zip(write::write(&into, &entries)?) {
+        for (((name, entry), key), written) in entries.iter().zip(of).zip(self.write(target, &entries)?) {
             match written {
-                Written::Yes => tally.count(Fate::Moved, 1),
+                Written::Yes => {
+                    tally.count(Fate::Moved, 1);
+                    self.saw(target, name, entry.expires);
+                }
                 Written::Over => tally.count(Fate::Gone, 1),
                 Written::Not(why) => tally.name(Fate::Failed, key, source.db, why),
                 Written::Taken => match read::read(target.from(), &[name])?.first() {
@@ -281,6 +396,20 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Writes values by their types. The connection may end with its primary: then all of them are written again, and those that have their
+    /// names by then are found there.
+    fn write(&self, target: At<'_>, entries: &[(&[u8], &Entry)]) -> Result<Vec<Written>> {
+        let mut tries = TRIES;
+        loop {
+            let session = target.place.session(target.db)?;
+            let into = write::Into { place: target.place, session: &session, replace: self.wanted.replace };
+            match write::write(&into, entries) {
+                Err(_) if tries > 0 => tries -= 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Deletes at the sources what the targets have with the same value.
     pub fn delete_moved(&self) -> Outcome<()> {
         for source in 0..self.sources.len() {
@@ -291,10 +420,15 @@ impl<'a> Work<'a> {
                 loop {
                     self.locks.iter().try_for_each(Lock::check)?;
                     let (page, next) = scan(place, &client, &cursor, self.wanted)?;
+                    let at = At { place, client: &client, db: from, target: 0 };
                     for key in page.iter().filter(|key| !key.starts_with(OWN)) {
-                        if let Way::To(target, name) = self.layout.way(source, key) {
+                        let Way::To(target, name) = self.layout.way(source, (from, to), key) else { continue };
+                        let mut tally = Tally::default();
+                        let keys = vec![(key.as_slice(), name)];
+                        if !self.unshared(&at, (target, to), keys, Fate::Undeleted, &mut tally)?.is_empty() {
                             self.delete(place, (key, from), (&self.targets[target], name, to))?;
                         }
+                        self.tally.lock().add(tally);
                     }
                     cursor = next;
                     if cursor == "0" {
@@ -316,7 +450,8 @@ impl<'a> Work<'a> {
         let mut watch = List::default();
         watch.add(&[b"WATCH", key]);
         source.once(&session, &watch)?;
-        let (one, other) = (At { place: source, client: &session, db: from }, At { place, client: &client, db: to });
+        let one = At { place: source, client: &session, db: from, target: 0 };
+        let other = At { place, client: &client, db: to, target: 0 };
         let ours = dumps(one, &[(key, key)], &mut Tally::default())?;
         let theirs = dumps(other, &[(name, name)], &mut Tally::default())?;
         // Without one of ours it has expired meanwhile.
@@ -477,6 +612,11 @@ fn restore_of(one: &Going<'_>, replaces: bool, list: &mut List) {
         args.push(b"REPLACE");
     }
     list.add(&args);
+}
+
+/// 64 bits of what is kept for each key where tags are not stored.
+fn hashed(what: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(what)
 }
 
 /// Whether a server does not take what another version dumps.

@@ -177,9 +177,10 @@ impl Writer<'_> {
             entries.entry(parsed(&pending.id)).or_default();
         }
         // So that a stream without entries exists.
-        let is_empty = entries.is_empty();
-        if is_empty {
-            entries.insert((0, 1), None);
+        if entries.is_empty() {
+            self.add(&[b"XGROUP", b"CREATE", key, OWN, b"0", b"MKSTREAM"])?;
+            self.add(&[b"PEXPIRE", key, UNFINISHED_MS])?;
+            self.add(&[b"XGROUP", b"DESTROY", key, OWN])?;
         }
         let mut begun = false;
         for (id, fields) in &entries {

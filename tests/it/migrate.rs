@@ -335,11 +335,21 @@ fn a_copy_goes_on_after_a_failover_of_its_source_and_of_its_target() {
     d.failover("a");
     assert!(child.try_wait().expect("a child").is_none(), "it is still under way");
     d.failover("b");
-    let output = child.wait_with_output().expect("it ends");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{text}");
-    assert_eq!(names(&d.settled_primary("b")), keys, "{text}");
-    program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest"]);
+    let ended = |child: std::process::Child| {
+        let output = child.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(names(&d.settled_primary("b")) == keys && text.contains("looked at once more"), "{text}");
+        program.ends(0, &["copy", "--source", &from, "--target", &to, "--digest"]);
+    };
+    ended(child);
+    // By type, where the steps of a value are on one connection.
+    d.primary_node("b").cmd(&["FLUSHALL"]);
+    let args = ["copy", "--source", &from, "--target", &to, "--batch", "1", "--threads", "1", "--by-type"];
+    let child = program.command(&args).spawn().expect("it starts");
+    eventually("it has begun", SOON, || d.primary_node("b").cmd(&["DBSIZE"]).int().is_some_and(|keys| keys > 10));
+    d.failover("b");
+    ended(child);
 }
 
 #[test]
@@ -369,4 +379,109 @@ fn row_146_lines_of_commands_become_resp() {
     let output = run(b"SET a 1\nSET a \"open\n");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains('2'), "the line is named");
+}
+
+/// Two names of one server are one server: what is on it stays, whichever of them is its shard.
+#[test]
+fn keys_stay_where_they_are_if_two_targets_are_one_server() {
+    let d = two("migrate-same");
+    let a = d.node("a-0");
+    for at in 0..200 {
+        a.cmd(&["SET", &format!("k{at}"), "v"]);
+    }
+    let (other, program) = (d.node("b-0"), Program::new("same"));
+    let (from, by_name) = (uri(&d, "a-0"), uri(&d, "a-0").replace("127.0.0.1", "localhost"));
+    let targets = [format!("node_1={from}"), format!("node_2={by_name}"), format!("node_3={}", uri(&d, "b-0"))];
+    let mut args = vec!["reshard", "--source", &from, "--hash", "rendezvous", "--delete-moved"];
+    targets.iter().for_each(|target| args.extend(["--target", target.as_str()]));
+    let text = program.ends(0, &args);
+    assert!(names(&a) + names(&other) == 200 && names(&other) > 30, "{text}");
+    // Another database of the same server is another place.
+    other.cmd(&["FLUSHALL"]);
+    let targets = [format!("node_1={from}/1"), format!("node_2={}/1", uri(&d, "b-0"))];
+    let mut args = vec!["reshard", "--source", &from, "--hash", "rendezvous"];
+    targets.iter().for_each(|target| args.extend(["--target", target.as_str()]));
+    let here = names(&a);
+    let text = program.ends(0, &args);
+    assert_eq!(contents(&a, 1).len() + contents(&other, 1).len(), here, "{text}");
+}
+
+/// A run goes on only where its targets have what the runs before moved; and a state is of a pair of databases.
+#[test]
+fn a_run_begins_anew_if_its_target_has_lost_what_was_moved() {
+    let d = two("migrate-anew");
+    let (source, target) = (d.node("a-0"), d.node("b-0"));
+    fill(&source, 300);
+    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let program = Program::new("anew");
+    let copy =
+        |to: &str, more: &[&str]| program.ends(0, &[&["copy", "--source", &from, "--target", to], more].concat());
+    let text = copy(&to, &["--limit", "100", "--batch", "10"]);
+    assert!(text.contains("there is more") && names(&target) == 100, "{text}");
+    target.cmd(&["FLUSHALL"]);
+    let text = copy(&to, &[]);
+    assert!(text.contains("began anew") && names(&target) == 300, "{text}");
+    // The database in the URI counts as well.
+    target.cmd(&["FLUSHALL"]);
+    copy(&to, &["--limit", "100", "--batch", "10"]);
+    let one = format!("{to}/1");
+    assert!(program.ends(2, &["copy", "--source", &from, "--target", &one]).contains("other arguments"));
+    assert!(copy(&to, &["--clean"]).contains("cleaned"));
+    copy(&one, &[]);
+    assert_eq!(contents(&target, 1).len(), 300);
+    // What a run passes by is told, and so are keys that the target gives up for want of memory.
+    let mut connection = source.connect().expect("a connection");
+    connection.cmd(&["SELECT", "3"]).expect("a database");
+    connection.cmd(&["SET", "k", "v"]).expect("a key");
+    target.cmd(&["FLUSHALL"]);
+    assert!(copy(&to, &["--dry-run", "--limit", "10"]).contains("10 moved"));
+    let text = copy(&to, &[]);
+    assert!(text.contains("other databases are no part of this run: 3 (1 keys)"), "{text}");
+    target.cmd(&["FLUSHALL"]);
+    target.cmd(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    target.cmd(&["CONFIG", "SET", "maxmemory", "4mb"]);
+    for at in 0..300 {
+        source.cmd(&["SET", &format!("large{at}"), &"x".repeat(20_000)]);
+    }
+    let text = program.ends(1, &["copy", "--source", &from, "--target", &to, "--delete-moved"]);
+    assert!(text.contains("evicted") && text.contains("nothing was deleted") && names(&source) == 600, "{text}");
+}
+
+/// Where tags are not stored, keys with different tags may come to one name: then one of them goes, and the others are told.
+#[test]
+fn keys_that_lose_their_tags_are_never_taken_for_each_other() {
+    let d = two("migrate-tags");
+    let (source, target) = (d.node("a-0"), d.node("b-0"));
+    for key in ["x{a}", "x{b}", "x{c}", "y", "y{a}", "z{a}"] {
+        source.cmd(&["SET", key, "same"]);
+    }
+    let (from, to, program) = (uri(&d, "a-0"), format!("node_1={}", uri(&d, "b-0")), Program::new("tags"));
+    for more in [&["--dry-run"][..], &[], &["--delete-moved"]] {
+        let args = [&["reshard", "--source", &from, "--target", &to][..], more].concat();
+        let text = program.ends(1, &args);
+        assert!(text.contains("3 failed") && text.contains("another key of the sources has this name"), "{text}");
+    }
+    assert_eq!((names(&source), names(&target)), (6, 3));
+    let args = ["reshard", "--source", &from, "--target", &to, "--tags", "none", "--delete-moved"];
+    target.cmd(&["FLUSHALL"]);
+    program.ends(0, &args);
+    assert_eq!((names(&source), names(&target)), (0, 6));
+}
+
+#[test]
+fn what_is_told_has_no_password() {
+    let d = two("migrate-secrets");
+    let (from, program) = (uri(&d, "a-0"), Program::new("secrets"));
+    let secret = "redis://user:pass:word@127.0.0.1:1/0";
+    for args in [
+        &["copy", secret][..],
+        &["copy", "--source", &from, "--target", &from, "--limit", secret],
+        &["copy", "--source", &from, "--target", &from, "--databases", secret],
+        &["copy", "--source", &from, "--target", &from, "--tags", secret],
+        &["reshard", "--source", &from, "--target", secret, "--hash", secret],
+        &[secret],
+    ] {
+        let text = program.ends(2, args);
+        assert!(!text.contains("pass") && !text.contains("word"), "{args:?}: {text}");
+    }
 }
