@@ -19,7 +19,8 @@
  *    value <= 0: do not wait (a command is not sent: VIGIE_ERR_TIMEOUT).
  *  - Texts are NUL-terminated UTF-8 unless a length goes with them. Lengths are in bytes; (NULL, 0) is empty.
  *    Inputs are not kept. A length or a sum of lengths above 4 GiB gives VIGIE_ERR_INVALID_ARG.
- *  - No function calls back into the application, installs a signal handler, prints, or raises SIGPIPE.
+ *  - No function calls back into the application, but for the hash of vigie_shards_for_hash(); none installs a signal
+ *    handler, prints, or raises SIGPIPE.
  *  - Stack: a call takes less than 12 KB of the caller's; one that opens a connection with TLS less than 48 KB.
  *  - Without memory for a copy of its arguments, for a list, a reply or JSON a call fails with VIGIE_ERR_LIMIT. Without
  *    memory for its own small objects (some hundred bytes each) the process is aborted, with a line on stderr.
@@ -369,6 +370,12 @@ typedef struct vigie_sub vigie_sub;
 
 /** 0 (VIGIE_OK) on success, a negative number of vigie_status_code otherwise. */
 typedef int32_t vigie_status;
+
+/**
+ * Says which of shard_count shards a key is on: its index, from 0. part are the part_len bytes of the key that count (what stands in
+ * the braces of a tag, or all of it), or the name of a channel; user is that of vigie_shards_for_hash().
+ */
+typedef size_t (*vigie_shard_hash)(void *user, const void *part, size_t part_len, size_t shard_count);
 
 /** One node of a reply, for decoding in bulk from other languages. Frozen: 24 bytes, these fields, native byte order. */
 typedef struct {
@@ -1382,6 +1389,34 @@ vigie_status vigie_shards_for(vigie_sentinel *sentinel,
                               vigie_error **err);
 
 /**
+ * As vigie_shards_for(), with a hash function of the program in place of the option shard.hash (which then says no more than what the
+ * default of shard.tags is). vigie_shards_set() keeps it. All programs that use the data need the same function.
+ *
+ * hash is called once for each key of a command and for each channel, by the thread that calls a function of this client, before
+ * anything is sent: vigie_cmd_exec(), vigie_cmds_submit(), vigie_client_shard_of(), vigie_session_for(), vigie_sub_exec() and others;
+ * several threads may call it at once. It gives the same index for the same bytes and the same number of shards, always, returns
+ * soon, and uses no handle of this library. An index that is not below shard_count gives the call VIGIE_ERR_INVALID_ARG, and nothing of
+ * it is sent. An exception or a longjmp() must not leave it: what happens then is undefined.
+ *
+ * Lengths: shard_count is the number of texts in shards, 1 to 1024.
+ * Ownership: *out is the caller's, for vigie_client_free(). shards and overrides (may be NULL) are copied. hash and user are used until the
+ * client is freed and no call of it is running.
+ * Blocks: as vigie_shards_for().
+ * Threads: [T]; overrides is [C] meanwhile.
+ * Errors: as vigie_shards_for(); VIGIE_ERR_INVALID_ARG: also hash is NULL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_shards_for_hash(vigie_sentinel *sentinel,
+                                   const char *const *shards,
+                                   size_t shard_count,
+                                   vigie_shard_hash hash,
+                                   void *user,
+                                   const vigie_config *overrides,
+                                   vigie_client **out,
+                                   vigie_error **err);
+
+/**
  * Gives a client of vigie_shards_for() other shards: more of them, fewer, or the same names at other places. A call whose key is on
  * another server from then on waits, within its time, until all calls that began before are over, so that each key sees its calls
  * in order; the others go on. No data is moved: docs/sharding.md has the order of the steps. Other processes keep the shards that
@@ -1408,7 +1443,8 @@ vigie_status vigie_shards_set(vigie_client *client,
  * Ownership: nothing to free.
  * Blocks: no.
  * Threads: [T].
- * Errors: none: -1 for a client without shards, for what is no client, and for a key whose tag is not well formed.
+ * Errors: none: -1 for a client without shards, for what is no client, for a key whose tag is not well formed, and for one to which the
+ * hash of vigie_shards_for_hash() gives no shard.
  * Since: 0.1.0.
  */
 int32_t vigie_client_shard_of(const vigie_client *client,

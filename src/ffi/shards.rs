@@ -10,8 +10,9 @@ use super::handle::{self, Either, Noun};
 use super::types::{Sharded, vigie_client, vigie_config, vigie_error, vigie_sentinel, vigie_status};
 use super::{guard, total};
 use crate::client::Client;
+use crate::config::Config;
 use crate::error::{Error, Result, Status};
-use crate::shard::{MOST_SHARDS, Shards};
+use crate::shard::{MOST_SHARDS, OwnHash, Shards};
 
 impl Noun for Sharded {
     type Value = Arc<Shards>;
@@ -98,15 +99,92 @@ pub unsafe extern "C" fn vigie_shards_for(
     // SAFETY: the caller keeps the contract of ffi/mod.rs.
     unsafe {
         args::reset(out);
-        guard("vigie_shards_for", err, || {
-            args::wanted(out)?;
-            let texts = texts(shards, shard_count)?;
-            let sentinel = if sentinel.is_null() { None } else { Some(handle::borrow(sentinel, "sentinel")?) };
-            let made = with_overrides(overrides, |config| Shards::open(sentinel.as_deref(), &texts, config))?;
-            args::put(out.cast::<*mut Sharded>(), made);
-            Ok(())
+        guard("vigie_shards_for", err, || open(sentinel, (shards, shard_count), overrides, None, out))
+    }
+}
+
+/// Says which of shard_count shards a key is on: its index, from 0. part are the part_len bytes of the key that count (what stands in
+/// the braces of a tag, or all of it), or the name of a channel; user is that of vigie_shards_for_hash().
+#[allow(non_camel_case_types)]
+pub type vigie_shard_hash =
+    Option<unsafe extern "C" fn(user: *mut c_void, part: *const c_void, part_len: usize, shard_count: usize) -> usize>;
+
+/// A hash function of the program, with what it is called with.
+struct CHash {
+    function: unsafe extern "C" fn(*mut c_void, *const c_void, usize, usize) -> usize,
+    user: *mut c_void,
+}
+
+// SAFETY: the contract of vigie_shards_for_hash(): the function may be called from any thread with this pointer.
+unsafe impl Send for CHash {}
+// SAFETY: as above; several threads may call it at once.
+unsafe impl Sync for CHash {}
+
+impl OwnHash for CHash {
+    fn shard(&self, part: &[u8], count: usize) -> usize {
+        // SAFETY: the contract of vigie_shards_for_hash(): it lives as long as the client; the part is there during the call.
+        unsafe { (self.function)(self.user, part.as_ptr().cast(), part.len(), count) }
+    }
+}
+
+/// As vigie_shards_for(), with a hash function of the program in place of the option shard.hash (which then says no more than what the
+/// default of shard.tags is). vigie_shards_set() keeps it. All programs that use the data need the same function.
+///
+/// hash is called once for each key of a command and for each channel, by the thread that calls a function of this client, before
+/// anything is sent: vigie_cmd_exec(), vigie_cmds_submit(), vigie_client_shard_of(), vigie_session_for(), vigie_sub_exec() and others;
+/// several threads may call it at once. It gives the same index for the same bytes and the same number of shards, always, returns
+/// soon, and uses no handle of this library. An index that is not below shard_count gives the call VIGIE_ERR_INVALID_ARG, and nothing of
+/// it is sent. An exception or a longjmp() must not leave it: what happens then is undefined.
+///
+/// Lengths: shard_count is the number of texts in shards, 1 to 1024.
+/// Ownership: *out is the caller's, for vigie_client_free(). shards and overrides (may be NULL) are copied. hash and user are used until the
+/// client is freed and no call of it is running.
+/// Blocks: as vigie_shards_for().
+/// Threads: [T]; overrides is [C] meanwhile.
+/// Errors: as vigie_shards_for(); VIGIE_ERR_INVALID_ARG: also hash is NULL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_shards_for_hash(
+    sentinel: *mut vigie_sentinel,
+    shards: *const *const c_char,
+    shard_count: usize,
+    hash: vigie_shard_hash,
+    user: *mut c_void,
+    overrides: *const vigie_config,
+    out: *mut *mut vigie_client,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        args::reset(out);
+        guard("vigie_shards_for_hash", err, || {
+            let function = hash.ok_or_else(|| Error::new(Status::InvalidArg, "hash is NULL"))?;
+            open(sentinel, (shards, shard_count), overrides, Some(Arc::new(CHash { function, user })), out)
         })
     }
+}
+
+/// Opens a client over these shards.
+///
+/// # Safety
+/// The contract of ffi/mod.rs, for all of these.
+unsafe fn open(
+    sentinel: *mut vigie_sentinel,
+    (shards, count): (*const *const c_char, usize),
+    overrides: *const vigie_config,
+    own: Option<Arc<dyn OwnHash>>,
+    out: *mut *mut vigie_client,
+) -> Result<()> {
+    // SAFETY: as for this function.
+    unsafe {
+        args::wanted(out)?;
+        let texts = texts(shards, count)?;
+        let sentinel = if sentinel.is_null() { None } else { Some(handle::borrow(sentinel, "sentinel")?) };
+        let open = |config: Option<&Config>| Shards::open_by(sentinel.as_deref(), &texts, config, own);
+        args::put(out.cast::<*mut Sharded>(), with_overrides(overrides, open)?);
+    }
+    Ok(())
 }
 
 /// Gives a client of vigie_shards_for() other shards: more of them, fewer, or the same names at other places. A call whose key is on
@@ -146,7 +224,8 @@ pub unsafe extern "C" fn vigie_shards_set(
 /// Ownership: nothing to free.
 /// Blocks: no.
 /// Threads: [T].
-/// Errors: none: -1 for a client without shards, for what is no client, and for a key whose tag is not well formed.
+/// Errors: none: -1 for a client without shards, for what is no client, for a key whose tag is not well formed, and for one to which the
+/// hash of vigie_shards_for_hash() gives no shard.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_client_shard_of(client: *const vigie_client, key: *const c_void, key_len: usize) -> i32 {

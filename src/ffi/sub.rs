@@ -21,7 +21,7 @@ impl Noun for vigie_sub {
 /// The application's handle of a subscription. Jobs may keep the subscription for a moment longer, and find it ended.
 pub(super) enum Owned {
     One(Arc<Subscription>),
-    Shards(ShardedSubscription),
+    Shards(Box<ShardedSubscription>),
 }
 
 impl Drop for Owned {
@@ -73,7 +73,9 @@ pub unsafe extern "C" fn vigie_sub_for(
             let queue = handle::borrow(queue, "queue")?;
             let made = with_overrides(overrides, |config| match &client {
                 Either::One(client) => client.subscription(&queue.0, token, config).map(Owned::One),
-                Either::Other(shards) => shards.subscription(&queue.0, token, config).map(Owned::Shards),
+                Either::Other(shards) => {
+                    shards.subscription(&queue.0, token, config).map(|sub| Owned::Shards(Box::new(sub)))
+                }
             })?;
             args::put(out, made);
             Ok(())

@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::commands;
+use super::hash::OwnHash;
 use super::map::{Route, Where};
 use super::nodes::{Source, State};
 use super::pipeline::{self, Step};
@@ -39,6 +40,7 @@ const LOOK: Duration = Duration::from_millis(1);
 pub struct Shards {
     sentinel: Option<Arc<Sentinel>>,
     overrides: Option<Config>,
+    own: Option<Arc<dyn OwnHash>>,
     state: ArcSwap<State>,
     /// The map before, while calls are running under it.
     old: Lock<Option<Arc<State>>>,
@@ -56,10 +58,21 @@ enum Place<'a> {
 impl Shards {
     /// A handle over these shards. `sentinel`: knows those that are services; the others take its settings.
     pub fn open(sentinel: Option<&Arc<Sentinel>>, texts: &[&str], overrides: Option<&Config>) -> Result<Arc<Self>> {
-        let state = State::new(&Source { sentinel, overrides }, texts)?;
+        Self::open_by(sentinel, texts, overrides, None)
+    }
+
+    /// The same with a hash function of the program, which is called by the threads that use the handle.
+    pub fn open_by(
+        sentinel: Option<&Arc<Sentinel>>,
+        texts: &[&str],
+        overrides: Option<&Config>,
+        own: Option<Arc<dyn OwnHash>>,
+    ) -> Result<Arc<Self>> {
+        let state = State::new(&Source { sentinel, overrides, own: own.as_ref() }, texts)?;
         let shards = Arc::new(Self {
             sentinel: sentinel.cloned(),
             overrides: overrides.cloned(),
+            own,
             state: ArcSwap::from_pointee(state),
             old: Lock::new(Rank::Shards, None),
             has_old: AtomicBool::new(false),
@@ -478,7 +491,8 @@ impl Shards {
     /// Other shards from now on. Those that stay keep their servers; all connections are made anew.
     pub fn set(&self, texts: &[&str]) -> Result<()> {
         self.check_open()?;
-        let source = Source { sentinel: self.sentinel.as_ref(), overrides: self.overrides.as_ref() };
+        let source =
+            Source { sentinel: self.sentinel.as_ref(), overrides: self.overrides.as_ref(), own: self.own.as_ref() };
         let next = Arc::new(State::new(&source, texts)?);
         self.forget_old();
         let mut old = self.old.lock();

@@ -1,4 +1,5 @@
-//! From the part of a key that counts to the number of its shard, in the three ways that `shard.hash` offers.
+//! From the part of a key that counts to the number of its shard, in the three ways that `shard.hash` offers, or by a function of the
+//! program.
 //!
 //! What another language has to compute for N shards named `node_1` to `node_N`, with the result counted from 0:
 //!
@@ -11,6 +12,10 @@
 //!
 //! Guarantees: no allocation for a key; with `rendezvous` one more shard takes 1 / (N + 1) of the keys, and no other key moves.
 //! Leaves to others: which part of a key counts (tags).
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result, Status, quoted};
 
 /// How many slots Redis Cluster has.
 pub const SLOTS: usize = 16384;
@@ -38,10 +43,17 @@ impl Hash {
     }
 }
 
+/// A hash function of the program, in place of the three.
+pub trait OwnHash: Send + Sync {
+    /// The index of the shard for a key of which this part counts, of so many shards. What is no index is refused.
+    fn shard(&self, part: &[u8], count: usize) -> usize;
+}
+
 /// A hash and the shards over which it spreads keys.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Placement {
     hash: Hash,
+    own: Option<Arc<dyn OwnHash>>,
     count: usize,
     /// The mixed hashes of the names, for `rendezvous`.
     seeds: Vec<u64>,
@@ -54,7 +66,24 @@ impl Placement {
             Hash::Rendezvous => names.iter().map(|name| mix(fnv(name.as_bytes()))).collect(),
             Hash::Crc32 | Hash::Crc16 => Vec::new(),
         };
-        Self { hash, count: names.len().max(1), seeds }
+        Self { hash, own: None, count: names.len().max(1), seeds }
+    }
+
+    /// With a function of the program in place of the hash.
+    pub fn by(self, own: Option<Arc<dyn OwnHash>>) -> Self {
+        Self { own, ..self }
+    }
+
+    /// As [`Placement::shard`], by the program's own function if there is one. An error: it gave no index of a shard.
+    #[inline]
+    pub fn place(&self, part: &[u8]) -> Result<usize> {
+        match &self.own {
+            None => Ok(self.shard(part)),
+            Some(own) => {
+                let shard = own.shard(part, self.count);
+                if shard < self.count { Ok(shard) } else { Err(no_shard(part, shard, self.count)) }
+            }
+        }
     }
 
     /// The way in which it spreads keys.
@@ -71,6 +100,16 @@ impl Placement {
             Hash::Rendezvous => heaviest(fnv(part), &self.seeds),
         }
     }
+}
+
+#[cold]
+fn no_shard(part: &[u8], shard: usize, count: usize) -> Error {
+    let text = format!(
+        "the hash function of the program gave shard {shard} for {}, and there are {count}: it gives 0 to {}; nothing was sent",
+        quoted(&String::from_utf8_lossy(part)),
+        count - 1
+    );
+    Error::new(Status::InvalidArg, text)
 }
 
 /// The slot of Redis Cluster for a key of which this part counts.

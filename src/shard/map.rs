@@ -4,13 +4,15 @@
 //! that are stripped; a lookup of one key allocates nothing. Leaves to others: what is done with keys on several shards, and with
 //! commands that have none.
 
-use super::hash::{Hash, Placement};
+use std::sync::Arc;
+
+use super::hash::{Hash, OwnHash, Placement};
 use super::tags::Tags;
 use crate::error::{Error, Result, Status, quoted};
 use crate::resp::table::{self, Named, Places};
 
 /// The shards of a handle, and how keys are spread over them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Map {
     names: Vec<String>,
     placement: Placement,
@@ -87,6 +89,12 @@ impl Map {
         Self { placement: Placement::new(hash, &names), names, tags }
     }
 
+    /// With a hash function of the program.
+    pub fn by(mut self, own: Option<Arc<dyn OwnHash>>) -> Self {
+        self.placement = self.placement.by(own);
+        self
+    }
+
     /// The names of the shards.
     pub fn names(&self) -> &[String] {
         &self.names
@@ -117,13 +125,13 @@ impl Map {
     #[inline]
     pub fn locate<'a>(&self, key: &'a [u8]) -> Result<Located<'a>> {
         let tagged = self.tags.of(key)?;
-        Ok(Located { shard: self.placement.shard(tagged.part), stored: tagged.stored })
+        Ok(Located { shard: self.placement.place(tagged.part)?, stored: tagged.stored })
     }
 
     /// The shard where those meet who publish to a channel and who subscribe to it. A tag in its name counts as in a key, but the name is
     /// sent as it is.
-    pub fn shard_of_channel(&self, name: &[u8]) -> usize {
-        self.placement.shard(self.tags.of_channel(name))
+    pub fn shard_of_channel(&self, name: &[u8]) -> Result<usize> {
+        self.placement.place(self.tags.of_channel(name))
     }
 
     /// Keys by shard: one group for each shard that has any, in the order of their first keys.
@@ -148,7 +156,7 @@ impl Map {
     pub fn route<'a>(&self, args: &[&'a [u8]]) -> Result<Route<'a>> {
         let to = match table::named(args)? {
             Named::Keys(places) => return self.route_keys(args, places),
-            Named::Channels(places) => self.route_channels(args, places),
+            Named::Channels(places) => self.route_channels(args, places)?,
             Named::Nothing => Where::Keyless,
             Named::Unknown => Where::Unknown,
         };
@@ -181,18 +189,14 @@ impl Map {
         Ok(Route { to, stripped })
     }
 
-    fn route_channels(&self, args: &[&[u8]], places: Places) -> Where {
-        let mut shards = Shards::default();
-        places.iter().for_each(|at| shards.add(self.shard_of_channel(args[at])));
-        match shards.only() {
-            Some(shard) => Where::Channel(shard),
-            None => Where::Channels(self.each(args, places, |name| self.shard_of_channel(name))),
-        }
-    }
-
-    fn each(&self, args: &[&[u8]], places: Places, shard_of: impl Fn(&[u8]) -> usize) -> Vec<Placed> {
-        let placed = |at| Placed { at, shard: shard_of(args[at]), is_written: places.is_written(at) };
-        places.iter().map(placed).collect()
+    fn route_channels(&self, args: &[&[u8]], places: Places) -> Result<Where> {
+        let placed = |at| Ok(Placed { at, shard: self.shard_of_channel(args[at])?, is_written: places.is_written(at) });
+        let each = places.iter().map(placed).collect::<Result<Vec<_>>>()?;
+        Ok(match each.split_first() {
+            Some((first, rest)) if rest.iter().all(|other| other.shard == first.shard) => Where::Channel(first.shard),
+            Some(_) => Where::Channels(each),
+            None => Where::Keyless,
+        })
     }
 
     /// The error for a command whose keys would have to be on one shard, with the shard of each key.
@@ -216,22 +220,5 @@ impl Map {
         };
         let text = format!("{command} needs all of its keys on one shard: {list}; {remedy}; nothing was sent");
         Error::new(Status::CrossShard, text)
-    }
-}
-
-/// Whether shards are all the same one.
-#[derive(Default)]
-struct Shards {
-    first: Option<usize>,
-    differ: bool,
-}
-
-impl Shards {
-    fn add(&mut self, shard: usize) {
-        self.differ |= *self.first.get_or_insert(shard) != shard;
-    }
-
-    fn only(&self) -> Option<usize> {
-        if self.differ { None } else { self.first }
     }
 }

@@ -38,7 +38,7 @@ mod tags_tests;
 mod task;
 
 pub use handle::Shards;
-pub use hash::{Hash, Placement};
+pub use hash::{Hash, OwnHash, Placement};
 pub use map::{Group, Located, Map, Placed, Route, Where};
 pub use pipeline::{Apart, Part, Step, deal};
 pub use spec::{Fixed, MOST_SHARDS, Shard, Spec, Target};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::hash::Hash;
+use super::hash::{Hash, OwnHash};
 use super::map::Map;
 use super::spec::{self, Spec};
 use super::tags::Tags;
@@ -31,6 +31,8 @@ pub(super) struct State {
 pub(super) struct Source<'a> {
     pub(super) sentinel: Option<&'a Arc<Sentinel>>,
     pub(super) overrides: Option<&'a Config>,
+    /// A hash function of the program.
+    pub(super) own: Option<&'a Arc<dyn OwnHash>>,
 }
 
 impl Source<'_> {
@@ -47,7 +49,7 @@ impl State {
     pub(super) fn new(source: &Source<'_>, texts: &[&str]) -> Result<Self> {
         let spec = Spec::parse(texts)?;
         let (base, settings) = source.settings()?;
-        let map = Map::new(spec.names(), hash(&settings), tags(&settings));
+        let map = Map::new(spec.names(), hash(&settings), tags(&settings)).by(source.own.cloned());
         let default = default_of(&settings, &map)?;
         let aliases = spec.aliases();
         let target = if settings.shard.primaries_only { Target::Primary } else { Target::Split };

@@ -55,7 +55,7 @@ impl ShardedSubscription {
             Scope::Names => {
                 let mut by_shard: Vec<(usize, Vec<&[u8]>)> = Vec::new();
                 for name in &args[1..] {
-                    let shard = self.map.shard_of_channel(name);
+                    let shard = self.map.shard_of_channel(name)?;
                     match by_shard.iter_mut().find(|(at, _)| *at == shard) {
                         Some((_, names)) => names.push(name),
                         None => by_shard.push((shard, vec![args[0], name])),

@@ -338,6 +338,11 @@ static void queues(void) {
   vigie_queue_free(queue);
 }
 
+static size_t no_shard(void *user, const void *part, size_t part_len, size_t shard_count) {
+  (void)user, (void)part;
+  return part_len + shard_count;
+}
+
 static void shards(void) {
   const char *const texts[] = {"node_1=redis://127.0.0.1:1", "node_2=redis://127.0.0.1:2"};
   const char *const gap[] = {"node_1=redis://127.0.0.1:1", "node_3=redis://127.0.0.1:2"};
@@ -358,6 +363,13 @@ static void shards(void) {
   REFUSED("sentinel is not a handle", made, vigie_shards_for((vigie_sentinel *)rubbish, texts, 2, degraded, &made, &error));
   GIVES(VIGIE_ERR_INVALID_ARG, vigie_shards_for(NULL, texts, 2, (vigie_config *)rubbish, &made, &error));
   GIVES(VIGIE_ERR_CONFIG, vigie_shards_for(NULL, gap, 2, degraded, &made, &error));
+  REFUSED("hash is NULL", made, vigie_shards_for_hash(NULL, texts, 2, NULL, NULL, degraded, &made, &error));
+  REFUSED("out is NULL", NO_OUT, vigie_shards_for_hash(NULL, texts, 2, no_shard, NULL, degraded, NULL, &error));
+  REFUSED("shards is NULL", made, vigie_shards_for_hash(NULL, NULL, 2, no_shard, NULL, degraded, &made, &error));
+  GIVES(VIGIE_OK, vigie_shards_for_hash(NULL, texts, 2, no_shard, NULL, degraded, &made, &error));
+  CHECK(vigie_client_shard_of(made, "foo", 3) == -1);
+  REFUSED("gave shard 5 for 'foo', and there are 2", out, vigie_cmd_exec(made, VIGIE_CMD("GET", "foo"), 0, 100, &out, &error));
+  vigie_client_free(made);
   GIVES(VIGIE_OK, vigie_shards_for(NULL, texts, 2, degraded, &made, &error));
   CHECK(vigie_client_shard_of(made, "foo", 3) == 1 && vigie_client_shard_of(made, "bar", 3) == 0);
   CHECK(vigie_client_shard_of(made, NULL, 0) == 0 && vigie_client_shard_of(made, NULL, 1) == -1);

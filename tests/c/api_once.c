@@ -229,6 +229,13 @@ static void replicas(vigie_sentinel *sentinel, vigie_client *primary) {
   vigie_client_free(split);
 }
 
+/* The only shard there is; counts how often it was asked. */
+static size_t first_shard(void *user, const void *part, size_t part_len, size_t shard_count) {
+  (void)part;
+  *(size_t *)user += part_len;
+  return shard_count - 1;
+}
+
 /* The service as the only shard: the handle is used as any other client. */
 static void shards(vigie_sentinel *sentinel) {
   vigie_error *error = NULL;
@@ -237,7 +244,11 @@ static void shards(vigie_sentinel *sentinel) {
   vigie_reply *reply = NULL;
   char text[256];
   const char *const texts[] = {text};
+  size_t asked = 0;
   snprintf(text, sizeof text, "node_1=sentinel:%s", service());
+  GIVES(VIGIE_OK, vigie_shards_for_hash(sentinel, texts, 1, first_shard, &asked, NULL, &client, &error));
+  CHECK(vigie_client_shard_of(client, "once:s", 6) == 0 && asked == 6);
+  vigie_client_free(client);
   GIVES(VIGIE_OK, vigie_shards_for(sentinel, texts, 1, NULL, &client, &error));
   CHECK(vigie_client_shard_of(client, "once:s", 6) == 0);
   vigie_reply_free(RUN(client, "MSET", "once:s", "a", "once:t{x}", "b"));

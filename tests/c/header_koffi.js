@@ -8,6 +8,9 @@ const [header, library, ...names] = process.argv.slice(2);
 const text = fs.readFileSync(header, 'utf8').replace(/\s+/g, ' ');
 for (const [, name] of text.matchAll(/typedef struct (\w+) \1;/g)) koffi.opaque(name);
 for (const [, type, name] of text.matchAll(/typedef (int32_t) (\w+);/g)) koffi.alias(name, type);
+for (const [, gives, name, takes] of text.matchAll(/typedef (\w+) \(\*(\w+)\)\(([^)]*)\);/g)) {
+  koffi.alias(name, koffi.pointer(koffi.proto(`${gives} ${name}_function(${takes})`)));
+}
 for (const [name, size] of [['vigie_node', 24], ['vigie_event', 64]]) {
   const [, fields] = text.match(new RegExp(`typedef struct \\{([^}]*)\\} ${name};`));
   const members = [...fields.matchAll(/([^;]*\W)(\w+);/g)].map(([, type, field]) => [field, type.trim()]);

@@ -453,3 +453,25 @@ fn shards_are_one_client() {
     assert!(output.starts_with(wanted), "{output}");
     assert!(["a-0", "b-0", "c-0"].iter().all(|node| d.node(node).cmd(&["DBSIZE"]) == support::Value::Int(0)));
 }
+
+#[test]
+fn shards_by_a_hash_of_the_program() {
+    let d = Deployment::new("example-shards-hash").services(["a", "b", "c"]).replicas(0).sentinels(0).start();
+    let nodes = ["a-0", "b-0", "c-0"].map(|node| d.node(node));
+    let output = run(
+        Command::new(compiled("shards_hash")).args(nodes.each_ref().map(|node| format!("redis://{}", node.addr())))
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let output = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[..3], ["user:0 is on node_1: 1", "user:1 is on node_2: 3", "user:2 is on node_3: 3"], "{output}");
+    assert!(
+        lines[3].contains("gave shard 3 for 'nobody', and there are 3: it gives 0 to 2; nothing was sent"),
+        "{output}"
+    );
+    assert_eq!(lines[4], "of 2 shards user:2 is on node_1");
+    for (at, (node, stored)) in nodes.iter().zip(["1", "3", "3"]).enumerate() {
+        assert_eq!(node.cmd(&["KEYS", "*"]), support::Value::texts([format!("user:{at}")]), "on its shard alone");
+        assert_eq!(node.cmd(&["GET", &format!("user:{at}")]).text(), stored, "and not overwritten by what was refused");
+    }
+}

@@ -9,7 +9,7 @@ use vigie::client::{CallFlags, CallHandle, Client, Target, Timeout};
 use vigie::error::{Error, Result, Status, flags};
 use vigie::queue::{Event, Queue, kind};
 use vigie::resp::{Kind, Reply};
-use vigie::shard::Shards;
+use vigie::shard::{OwnHash, Shards};
 use vigie::time::Deadline;
 
 use crate::calls::{self, config, fails, json, list, text};
@@ -572,6 +572,65 @@ fn other_shards_take_over_and_each_key_sees_its_calls_in_order() {
     assert!(shards.is_closed());
 }
 
+/// By the last byte of what counts; "x" is on no shard.
+struct LastByte;
+
+impl OwnHash for LastByte {
+    fn shard(&self, part: &[u8], count: usize) -> usize {
+        match part.last() {
+            Some(b'x') => count,
+            Some(byte) => usize::from(*byte) % count,
+            None => 0,
+        }
+    }
+}
+
+#[test]
+fn row_121_a_hash_function_of_the_program_says_where_keys_and_channels_are() {
+    let d = three("shards-hash", 0);
+    let texts = texts(&d);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let shards = Shards::open_by(None, &texts, None, Some(Arc::new(LastByte))).expect("shards");
+    // "0" is divisible by 3. What counts is the hash part, and the key is stored without it.
+    assert_eq!(ok(&shards, "MSET k0 0 k1 1 k2 2 other{1} tagged"), "OK");
+    for (node, key, stored) in [("a-0", "k0", "0"), ("b-0", "k1", "1"), ("c-0", "k2", "2"), ("b-0", "other", "tagged")]
+    {
+        assert_eq!(value(&d.node(node), &format!("GET {key}")).text(), stored);
+    }
+    assert_eq!((shards.shard_of(b"k2").unwrap(), shards.shard_of(b"any{0}").unwrap()), (2, 0));
+    let reply = shards.cmds_exec(&list(&["GET k0", "GET k1", "MGET k2 k0"]), CallFlags::default(), Timeout::Default);
+    assert_eq!(json(&reply.expect("a list")), r#"["0","1",["2","0"]]"#);
+    let session = shards.session(Some(b"k2"), None).expect("a session");
+    assert_eq!(calls::ok(&session, "GET k2"), "2");
+    // Publisher and subscriber meet on the shard of the name.
+    let queue = completions::queue(16);
+    let sub = shards.subscription(&queue, 9, None).expect("a subscription");
+    sub.exec(&[b"SUBSCRIBE", b"news1", b"news2"], Timeout::Default).expect("on two nodes");
+    messages(&queue, 2);
+    assert_eq!((number(&shards, "PUBLISH news1 a"), number(&shards, "PUBLISH news2 b")), (1, 1));
+    assert_eq!(value(&d.node("c-0"), "PUBSUB NUMSUB news2").items()[1], Value::Int(1));
+    messages(&queue, 2);
+    // What is no index is refused before anything is sent: alone, over several shards, in lists, by submit, as a channel.
+    for line in ["GET x", "MSET k0 lost x 1", "PUBLISH x a", "MGET k0 x"] {
+        let error = refused(&shards, line, Status::InvalidArg);
+        assert!(error.message().contains("gave shard 3 for 'x', and there are 3"), "{error}");
+    }
+    let lines = list(&["SET k0 lost", "SET x 1"]);
+    fails(Status::InvalidArg, shards.cmds_exec(&lines, CallFlags::default(), Timeout::Default));
+    for flags in [0, CallFlags::EACH] {
+        let flags = CallFlags::from_bits(flags).unwrap();
+        fails(Status::InvalidArg, shards.cmds_submit(&lines, flags, Timeout::Default, &queue, 1));
+    }
+    fails(Status::InvalidArg, sub.exec(&[b"SUBSCRIBE", b"x"], Timeout::Default));
+    fails(Status::InvalidArg, shards.session(Some(b"x"), None));
+    assert_eq!(ok(&shards, "GET k0"), "0");
+    // Other shards, by the same function.
+    shards.set(&texts[..2]).expect("two");
+    assert_eq!((shards.shard_of(b"k1").unwrap(), shards.shard_of(b"k2").unwrap()), (1, 0));
+    assert_eq!((ok(&shards, "GET k1"), cmd(&shards, "GET k2").unwrap().kind(0)), ("1".into(), Kind::Null));
+    sub.free();
+}
+
 /// Several threads submit lists of single calls to a queue that has room for one and a half of them.
 #[test]
 fn a_list_of_single_calls_over_shards_is_refused_whole_or_every_call_is_completed() {
@@ -620,7 +679,8 @@ fn a_list_of_single_calls_over_shards_is_refused_whole_or_every_call_is_complete
     let taken: BTreeSet<u64> = submitters.iter().flat_map(calls::join).collect();
     stop.store(true, std::sync::atomic::Ordering::Release);
     assert!(!taken.is_empty());
-    assert_eq!(calls::join(&drains), taken);
+    let drained = calls::join(&drains);
+    assert!(drained == taken, "{} completions for {} calls", drained.len(), taken.len());
     let counted: i64 =
         ["GET a", "GET hello", "GET b"].map(|line| ok(&shards, line).parse::<i64>().unwrap()).iter().sum();
     assert_eq!(counted, taken.len() as i64 / 4 * 3, "what was refused was not sent");
