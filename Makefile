@@ -38,6 +38,9 @@ docdir     = $(PREFIX)/share/doc/$(NAME)
 mandir     = $(PREFIX)/share/man
 # Installed beside the library, of which they are no part; DOCTOR=0 leaves them out.
 PROGRAMS   = vigie-doctor vigie-migrate resp-gen
+# What the header and the manual pages refer to; installed beside THIRD-PARTY.
+PAGES      = CONFIGURATION.md ERRORS.md EVENTS.md STATISTICS.md TOPOLOGY.md \
+  $(patsubst %,docs/%.md,doctor jobs logs migrate permissions pubsub scans scripts sharding tls tracing transactions)
 COMMA      = ,
 includedir = $(if $(filter /%,$(INCLUDEDIR)),$(INCLUDEDIR),$(PREFIX)/$(INCLUDEDIR))
 # Texts for pkg-config: below ${prefix} wherever that is so, for packages that are moved.
@@ -133,9 +136,9 @@ install: all $(if $(filter 0,$(DOCTOR)),,$(PROGRAMS:%=build/%))
 	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(PREFIX)/bin')
 	$(if $(filter 0,$(DOCTOR)),,install -m 755 $(PROGRAMS:%=build/%) '$(DESTDIR)$(PREFIX)/bin/')
 	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(mandir)/man1')
-	$(if $(filter 0,$(DOCTOR)),,install -m 644 packaging/vigie-migrate.1 packaging/resp-gen.1 '$(DESTDIR)$(mandir)/man1/')
+	$(if $(filter 0,$(DOCTOR)),,install -m 644 $(PROGRAMS:%=packaging/%.1) '$(DESTDIR)$(mandir)/man1/')
 	install -d '$(DESTDIR)$(docdir)'
-	install -m 644 THIRD-PARTY '$(DESTDIR)$(docdir)/'
+	install -m 644 THIRD-PARTY $(PAGES) '$(DESTDIR)$(docdir)/'
 	@$(FILL) packaging/vigie.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/$(NAME).pc'
 	@$(FILL) packaging/vigie-config.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config.cmake'
 	@$(FILL) packaging/vigie-config-version.cmake.in > '$(DESTDIR)$(libdir)/cmake/$(NAME)/$(NAME)-config-version.cmake'
@@ -145,7 +148,7 @@ uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
 	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%') $(PROGRAMS:%='$(DESTDIR)$(mandir)/man1/%.1')
-	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY'
+	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY' $(patsubst %,'$(DESTDIR)$(docdir)/%',$(notdir $(PAGES)))
 	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)'
 	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 

@@ -228,6 +228,24 @@ pub(super) fn without_key(task: Task, args: &[&[u8]]) -> Result<Option<Boxed>> {
     Ok(Some(Box::new(Gather::new(task, combine, parts))))
 }
 
+/// Whether it is about the data or the settings of all shards, so that one of them alone has no answer to it.
+pub(super) fn is_for_all(args: &[&[u8]]) -> bool {
+    let is = |name: &[u8]| name.eq_ignore_ascii_case(args[0]);
+    KEYLESS.iter().any(|(name, _)| is(name)) && !is(b"PING") && !is(b"TIME")
+}
+
+/// Why a transaction, which is on one shard, does not take a command for all of them.
+#[cold]
+pub(super) fn all_in_one(args: &[&[u8]]) -> Error {
+    let name = String::from_utf8_lossy(args[0]).to_ascii_uppercase();
+    let text = format!(
+        "flags: VIGIE_CALL_ATOMIC: {} is for all shards, and a transaction is on one of them: run it by itself, or, if one shard is meant, in a \
+         session for one of its keys (vigie_session_for()); nothing was sent",
+        quoted(&name)
+    );
+    Error::new(Status::CrossShard, text)
+}
+
 /// Whether the client of any shard refuses it, and says which way is open.
 pub(super) fn is_refused_anyhow(args: &[&[u8]]) -> bool {
     let refused = Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN);

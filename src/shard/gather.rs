@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::task::{Ask, Task};
+use super::task::{Ask, Task, put};
 use crate::client::steps::{Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
 use crate::resp::{Body, Kind, Reply, ReplyBuilder, picked};
@@ -62,9 +62,8 @@ impl Gather {
         if replies.len() < answers.len() {
             return Err(match (self.combine, answers.iter().find_map(|answer| answer.as_ref().err())) {
                 // These only read: what the others have answered is of no use.
-                (Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference, Some(first)) => {
-                    first.clone()
-                }
+                (Combine::Union | Combine::Intersection | Combine::Difference, Some(first)) => first.clone(),
+                (Combine::Values, Some(first)) => self.with_values(first.clone(), answers),
                 _ => self.task.failed_in_part(&shards, answers),
             });
         }
@@ -89,6 +88,32 @@ impl Gather {
         }
         let bodies: Vec<&Body> = replies.iter().map(|reply| &***reply).collect();
         picked(&bodies, &places)
+    }
+
+    /// An error with the values of the shards that have answered, and with errors in the places of the others.
+    #[cold]
+    fn with_values(&self, error: Error, answers: &[Result<Reply>]) -> Error {
+        let count = self.parts.iter().map(|part| part.keys.len()).sum();
+        let mut out = ReplyBuilder::new();
+        out.array();
+        for place in 0..count {
+            let found = self.parts.iter().zip(answers).find_map(|(part, answer)| {
+                part.keys.iter().position(|key| *key == place).map(|index| (index as u32, answer))
+            });
+            match found {
+                Some((index, Ok(reply))) if index < reply.count(0) => {
+                    _ = out.part(reply, reply.child(0, index).unwrap_or_default());
+                }
+                Some((_, failed @ Err(_))) => put(&mut out, failed),
+                _ => _ = out.null(),
+            }
+        }
+        out.end();
+        // Without memory for them the error says which shard has failed all the same.
+        match out.try_finish() {
+            Ok(reply) => error.with_reply(reply).with_note("; vigie_error_reply() has the values of the others"),
+            Err(_) => error,
+        }
     }
 
     /// What all have answered, or a map where they differ.

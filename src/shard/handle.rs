@@ -659,6 +659,9 @@ fn atomic(state: &State, list: CommandList<'_>) -> Result<Dealt> {
         let own = match &route.to {
             Where::One(own) | Where::Channel(own) => Some(*own),
             Where::Many(keys) | Where::Channels(keys) => return Err(state.map.cross_shard(&args, keys)),
+            Where::Keyless if state.servers().len() > 1 && commands::is_for_all(&args) => {
+                return Err(commands::all_in_one(&args));
+            }
             Where::Keyless => None,
             Where::Unknown => return Err(commands::unknown(&args)),
         };

@@ -128,10 +128,13 @@ fn destdir_and_libdir_are_honoured() {
     }
     assert!(stage.join("usr/include/vigie.h").exists());
     assert!(stage.join("usr/share/doc/vigie/THIRD-PARTY").exists(), "the licences of what is inside");
+    for page in ["CONFIGURATION.md", "ERRORS.md", "sharding.md", "migrate.md", "jobs.md"] {
+        assert!(stage.join("usr/share/doc/vigie").join(page).exists(), "{page}");
+    }
     let doctor = stage.join("usr/bin/vigie-doctor");
     assert_eq!(text_of(Command::new(&doctor).arg("--version")), format!("vigie-doctor {}\n", version()));
     assert_traceless(&doctor);
-    for program in ["vigie-migrate", "resp-gen"] {
+    for program in ["vigie-doctor", "vigie-migrate", "resp-gen"] {
         assert_traceless(&stage.join("usr/bin").join(program));
         assert!(stage.join(format!("usr/share/man/man1/{program}.1")).exists(), "the manual of {program}");
     }

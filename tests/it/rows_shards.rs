@@ -190,6 +190,8 @@ fn rows_117_118_119_a_node_that_is_down_stops_only_its_keys() {
         let error = cmd(shards, "GET hello").expect_err("it is down");
         assert!(error.message().starts_with("node_2: "), "{error}");
         let error = cmd(shards, "MGET a hello b").expect_err("one of them is down");
+        let reply = json(error.reply().expect("the values of the others"));
+        assert!(reply.starts_with('[') && reply.contains("node_2: ") && reply.matches(',').count() >= 2, "{reply}");
         assert!(error.message().contains("node_2"), "{error}");
         // What all are asked has an error entry for it.
         let times = json(&cmd(shards, "TIME").expect("a map"));
@@ -376,6 +378,15 @@ fn rows_130_131_136_137_what_cannot_be_done_right_is_refused() {
     let error =
         fails(Status::CrossShard, shards.cmds_exec(&list(&["SET a 1", "SET hello 1"]), atomic, Timeout::Default));
     assert!(error.message().contains("node_1") && error.message().contains("node_2"), "{error}");
+    // What is for all nodes is not run on one of them.
+    for all in ["DBSIZE", "FLUSHDB", "KEYS *", "INFO", "CONFIG GET maxmemory", "SCRIPT FLUSH"] {
+        let outcome = shards.cmds_exec(&list(&["INCR x{t}", all]), atomic, Timeout::Default);
+        assert!(fails(Status::CrossShard, outcome).message().contains("for all shards"), "{all}");
+    }
+    assert_eq!(
+        json(&shards.cmds_exec(&list(&["GET x{t}", "PING"]), atomic, Timeout::Default).unwrap()),
+        r#"["2","PONG"]"#
+    );
     for line in ["MULTI", "EXEC", "SELECT 1", "AUTH x", "SUBSCRIBE c", "HELLO 3"] {
         refused(&shards, line, Status::Unsupported);
     }
