@@ -1301,6 +1301,26 @@ vigie_status vigie_client_stats(vigie_client *client,
                                 vigie_error **err);
 
 /**
+ * The same figures as text for Prometheus, as vigie_sentinel_metrics() gives those of a handle: for this client and its service, and of a
+ * client of vigie_shards_for() for all shards, each sample with a label shard (its name, such as node_2) in front of service. A shard
+ * that is no service of the Sentinels is in no text of a vigie_sentinel, and its service is its name; endpoint has the address of each
+ * node. The families of the handle itself are not there.
+ *
+ * Lengths: flags: VIGIE_METRICS_OPENMETRICS, or 0.
+ * Ownership: *out is the caller's, for vigie_reply_free(). out may be NULL.
+ * Blocks: no.
+ * Threads: [T].
+ * Errors: VIGIE_ERR_INVALID_ARG: client is NULL, or other flags; VIGIE_ERR_LIMIT: no memory for the text; VIGIE_ERR_CLOSED;
+ * VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_client_metrics(vigie_client *client,
+                                  uint32_t flags,
+                                  vigie_reply **out,
+                                  vigie_error **err);
+
+/**
  * Closes idle connections at once and busy ones when their calls end; the next call connects again, perhaps to
  * another replica.
  *

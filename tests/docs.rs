@@ -122,7 +122,8 @@ const METRICS_HEAD: &str = "
 ## Metrics
 
 `vigie_sentinel_metrics()` gives Prometheus' text format 0.0.4, or OpenMetrics 1.0 (`VIGIE_METRICS_OPENMETRICS`), where HELP and TYPE have the
-name without `_total`. Clients of a service are added up, so that no two samples have the same labels. Counters do not go back when
+name without `_total`. `vigie_client_metrics()` gives the same of one client, without the families of the handle; of a client over shards each
+sample has a label `shard` in front of `service`, and a shard that is no service of the Sentinels has its name as its service. Clients of a service are added up, so that no two samples have the same labels. Counters do not go back when
 clients are freed or nodes leave; gauges of a pool are there only while it is. Beyond 64 nodes of a client those without a pool are added
 up under the endpoint `others`. Subscriptions and workers have no labels of their own: their figures are sums. The bounds of `round_trip_seconds` are powers of two of microseconds, because these are exact
 edges of the buckets that are counted.

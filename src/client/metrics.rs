@@ -210,36 +210,63 @@ struct Text {
     open_metrics: bool,
 }
 
+/// Figures of a client or of a service, with the name of its shard; "": it is none.
+pub(super) type OfShard<T> = (String, T);
+
+/// The labels of a subject, behind that of its shard.
+fn labels<'a>(shard: &'a str, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+    let shard = Some(("shard", shard)).filter(|(_, name)| !name.is_empty());
+    shard.into_iter().chain(own.iter().copied()).collect()
+}
+
 /// All figures of a handle as text.
 pub(super) fn text(mut figures: HandleFigures, open_metrics: bool) -> String {
+    let services = std::mem::take(&mut figures.services).into_iter().map(|of| (String::new(), of)).collect();
+    let clients = std::mem::take(&mut figures.clients).into_iter().map(|of| (String::new(), of)).collect();
+    text_of(Some(&figures), services, clients, open_metrics)
+}
+
+/// Figures of clients and their services as text, and those of a handle.
+pub(super) fn text_of(
+    handle: Option<&HandleFigures>,
+    services: Vec<OfShard<ServiceFigures>>,
+    mut clients: Vec<OfShard<ClientFigures>>,
+    open_metrics: bool,
+) -> String {
     let mut text = Text { out: String::new(), open_metrics };
-    let nodes: Vec<(String, Vec<NodeRow>)> = nodes_of(&mut figures.clients);
-    let nodes: Vec<(&str, &NodeRow)> =
-        nodes.iter().flat_map(|(service, rows)| rows.iter().map(move |row| (&**service, row))).collect();
+    let nodes = nodes_of(&mut clients);
     text.head(&BUILD);
     text.sample(BUILD.name, "", &[("version", env!("CARGO_PKG_VERSION"))], Number::Count(1));
-    HANDLE.iter().for_each(|family| text.family(family, std::iter::once((&figures, &[][..]))));
-    let services: Vec<_> = figures.services.iter().map(|of| (of, [("service", &*of.service)])).collect();
-    let clients: Vec<_> =
-        figures.clients.iter().map(|of| (of, [("service", &*of.service), ("target", of.target)])).collect();
+    if let Some(handle) = handle {
+        HANDLE.iter().for_each(|family| text.family(family, std::iter::once((handle, &[][..]))));
+    }
+    let services: Vec<_> =
+        services.iter().map(|(shard, of)| (of, labels(shard, &[("service", &*of.service)]))).collect();
+    let clients: Vec<_> = clients
+        .iter()
+        .map(|(shard, of)| (of, labels(shard, &[("service", &*of.service), ("target", of.target)])))
+        .collect();
     let nodes: Vec<_> = nodes
         .iter()
-        .map(|(service, of)| (*of, [("service", *service), ("endpoint", &*of.endpoint), ("role", of.role)]))
+        .flat_map(|(shard, service, rows)| rows.iter().map(move |of| (shard, service, of)))
+        .map(|(shard, service, of)| {
+            (of, labels(shard, &[("service", &**service), ("endpoint", &*of.endpoint), ("role", of.role)]))
+        })
         .collect();
     SERVICE.iter().for_each(|family| text.family(family, services.iter().map(|(of, labels)| (*of, &labels[..]))));
     CLIENT.iter().for_each(|family| text.family(family, clients.iter().map(|(of, labels)| (*of, &labels[..]))));
     text.head(&ERRORS);
-    for (of, [service, target]) in &clients {
+    for (of, labels) in &clients {
         // With those of which there were none, so that the first one is seen as an increase.
         of.each_error().for_each(|(status, count)| {
-            text.sample(ERRORS.name, "_total", &[*service, *target, ("status", status)], Number::Count(count));
+            text.sample(ERRORS.name, "_total", &[labels, &[("status", status)][..]].concat(), Number::Count(count));
         });
     }
     NODE.iter().for_each(|family| text.family(family, nodes.iter().map(|(of, labels)| (*of, &labels[..]))));
     text.head(&CLOSED);
-    for (of, [service, endpoint, role]) in &nodes {
+    for (of, labels) in &nodes {
         End::TABLE.iter().zip(of.counted.closed).for_each(|(info, count)| {
-            let labels = [*service, *endpoint, *role, ("reason", info.word)];
+            let labels = [labels, &[("reason", info.word)][..]].concat();
             text.sample(CLOSED.name, "_total", &labels, Number::Count(count));
         });
     }
@@ -251,18 +278,16 @@ pub(super) fn text(mut figures: HandleFigures, open_metrics: bool) -> String {
     text.out
 }
 
-/// The nodes of each service, which clients of different targets share.
-fn nodes_of(clients: &mut [ClientFigures]) -> Vec<(String, Vec<NodeRow>)> {
-    let mut services: Vec<(String, Vec<NodeRow>)> = Vec::new();
-    for client in clients {
-        if !services.iter().any(|(name, _)| *name == client.service) {
-            services.push((client.service.clone(), Vec::new()));
-        }
-        let own = services.iter_mut().find(|(name, _)| *name == client.service);
-        let nodes = std::mem::take(&mut client.nodes);
-        own.into_iter()
-            .zip([nodes])
-            .for_each(|((_, rows), nodes)| nodes.into_iter().for_each(|node| add_node(rows, node)));
+/// The nodes of each service, which clients of different targets share: by shard and service.
+fn nodes_of(clients: &mut [OfShard<ClientFigures>]) -> Vec<(String, String, Vec<NodeRow>)> {
+    let mut services: Vec<(String, String, Vec<NodeRow>)> = Vec::new();
+    for (shard, client) in clients {
+        let at =
+            services.iter().position(|(of, name, _)| of == shard && *name == client.service).unwrap_or_else(|| {
+                services.push((shard.clone(), client.service.clone(), Vec::new()));
+                services.len() - 1
+            });
+        std::mem::take(&mut client.nodes).into_iter().for_each(|node| add_node(&mut services[at].2, node));
     }
     services
 }

@@ -329,6 +329,11 @@ impl Client {
         self.shared.stats()
     }
 
+    /// The same as text for Prometheus.
+    pub fn metrics(&self, open_metrics: bool) -> Result<Reply> {
+        metrics_of_clients(&[("", self)], open_metrics)
+    }
+
     /// Closes idle connections at once, and busy ones when they are done. The next call connects again, perhaps to another replica.
     pub fn disconnect(&self) -> Result<()> {
         self.shared.context().check_open()?;
@@ -374,9 +379,26 @@ pub fn stats_of(sentinel: &Sentinel) -> Result<Reply> {
 
 /// The same as text for Prometheus.
 pub fn metrics_of(sentinel: &Sentinel, open_metrics: bool) -> Result<Reply> {
-    let text = metrics::text(sentinel.figures()?, open_metrics);
+    said(&metrics::text(sentinel.figures()?, open_metrics))
+}
+
+/// The figures of these clients and of their services as text for Prometheus. Each with the name of its shard; "": it is none.
+pub fn metrics_of_clients(clients: &[(&str, &Client)], open_metrics: bool) -> Result<Reply> {
+    let (mut services, mut rows) = (Vec::new(), Vec::new());
+    for (shard, client) in clients {
+        client.shared.context().check_open()?;
+        services.push(((*shard).to_owned(), client.shared.context().service.figures()));
+        rows.push(((*shard).to_owned(), client.shared.figures()));
+    }
+    if rows.iter().any(|(_, figures)| figures.lacks_rows) {
+        return Err(Error::new(Status::Limit, "the statistics: no memory for those of the nodes and subscriptions"));
+    }
+    said(&metrics::text_of(None, services, rows, open_metrics))
+}
+
+fn said(text: &str) -> Result<Reply> {
     let mut out = ReplyBuilder::new();
-    out.text(&text);
+    out.text(text);
     out.try_finish()
 }
 

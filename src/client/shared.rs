@@ -116,7 +116,7 @@ impl Shared {
         stats::of(self.figures())
     }
 
-    fn figures(&self) -> ClientFigures {
+    pub(super) fn figures(&self) -> ClientFigures {
         let (figures, rows) = (self.router.figures(), self.subscriptions.rows());
         ClientFigures {
             subscriptions: self.subscriptions.count() as u64,

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
 use super::handle::{self, Noun};
+use super::types::vigie_metrics_flag;
 use crate::error::{Error, Result, Status};
 
 /// No server takes a larger call: such a length is a mistake of the caller, and is refused before anything is read.
@@ -179,5 +180,13 @@ impl Argv {
         }
         // SAFETY: as for this function: without lengths each argument ends with a NUL.
         Ok(unsafe { CStr::from_ptr(arg) }.to_bytes())
+    }
+}
+/// Whether metrics are wanted as OpenMetrics.
+pub(super) fn is_open_metrics(flags: u32) -> Result<bool> {
+    let open_metrics = vigie_metrics_flag::VIGIE_METRICS_OPENMETRICS as u32;
+    match flags & !open_metrics {
+        0 => Ok(flags & open_metrics != 0),
+        unknown => Err(invalid(format!("flags: {unknown:#x} is unknown; VIGIE_METRICS_OPENMETRICS is known"))),
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::args::{self, Argv};
 use super::handle::{self, InUse, Noun};
 use super::types::{
-    vigie_config, vigie_error, vigie_metrics_flag, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag,
-    vigie_status,
+    vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag, vigie_status,
 };
 use super::{config, dispose, guard, reply};
 use crate::client::{self, CallFlags, Timeout};
@@ -483,14 +482,8 @@ pub unsafe extern "C" fn vigie_sentinel_metrics(
         args::reset(out);
         guard("vigie_sentinel_metrics", err, || {
             let sentinel = handle::borrow(sentinel, "sentinel")?;
-            let open_metrics = vigie_metrics_flag::VIGIE_METRICS_OPENMETRICS as u32;
-            let unknown = flags & !open_metrics;
-            if unknown != 0 {
-                return Err(args::invalid(format!(
-                    "flags: {unknown:#x} is unknown; VIGIE_METRICS_OPENMETRICS is known"
-                )));
-            }
-            reply::put(out, client::metrics_of(&sentinel, flags & open_metrics != 0)?);
+            let is_open = args::is_open_metrics(flags)?;
+            reply::put(out, client::metrics_of(&sentinel, is_open)?);
             Ok(())
         })
     }

@@ -20,7 +20,7 @@ use super::split::{Split, Work};
 use super::subscription::ShardedSubscription;
 use super::task::{Rounds, Task, time};
 use crate::client::steps::{self, AfterCancel, Next, Operation, Steps, Told};
-use crate::client::{CallFlags, CallHandle, Client, ScanLoop, Submission, Timeout, Times};
+use crate::client::{self, CallFlags, CallHandle, Client, ScanLoop, Submission, Timeout, Times};
 use crate::config::Config;
 use crate::error::{Error, Result, Status, flags};
 use crate::queue::{Credits, Queue};
@@ -456,6 +456,15 @@ impl Shards {
         self.of_each(Client::stats)
     }
 
+    /// The same as text for Prometheus, with a label for the shard. A server that has two names is there once, as its first shard.
+    pub fn metrics(&self, open_metrics: bool) -> Result<Reply> {
+        self.check_open()?;
+        let state = self.state.load_full();
+        let clients: Vec<(&str, &Client)> =
+            state.servers().iter().map(|shard| (state.name(*shard), &**state.client(*shard))).collect();
+        client::metrics_of_clients(&clients, open_metrics)
+    }
+
     /// Closes idle connections at once, and busy ones when they are done.
     pub fn disconnect(&self) -> Result<()> {
         self.check_open()?;
@@ -481,7 +490,7 @@ impl Shards {
                 let closed = state.client(*shard).close(time(deadline)).map_err(|error| state.named(*shard, error));
                 outcome = outcome.and(closed);
                 if let Some(own) = state.own(*shard) {
-                    outcome = outcome.and(crate::client::close_all(own, time(deadline)));
+                    outcome = outcome.and(client::close_all(own, time(deadline)));
                 }
             }
         }

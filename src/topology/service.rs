@@ -352,7 +352,7 @@ impl Service {
     }
 
     /// What failovers have cost it.
-    pub(super) fn figures(&self) -> ServiceFigures {
+    pub(crate) fn figures(&self) -> ServiceFigures {
         self.state().toll.figures(&self.name, Instant::now())
     }
 

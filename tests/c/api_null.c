@@ -238,6 +238,10 @@ static void clients(void) {
   CHECK(vigie_client_topology(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
   REFUSED("client is NULL", out, vigie_client_topology(NULL, &out, &error));
   GIVES(VIGIE_OK, vigie_client_topology(client, NULL, &error));
+  CHECK(vigie_client_metrics(NULL, 0, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
+  REFUSED("client is NULL", out, vigie_client_metrics(NULL, 0, &out, &error));
+  REFUSED("flags: 0x4 is unknown", out, vigie_client_metrics(client, 5, &out, &error));
+  GIVES(VIGIE_OK, vigie_client_metrics(client, 0, NULL, &error));
   CHECK(vigie_client_stats(NULL, NULL, NULL) == VIGIE_ERR_INVALID_ARG);
   REFUSED("client is NULL", out, vigie_client_stats(NULL, &out, &error));
   GIVES(VIGIE_OK, vigie_client_stats(client, NULL, &error));

@@ -260,6 +260,9 @@ static void shards(vigie_sentinel *sentinel) {
   GIVES(VIGIE_OK, vigie_client_topology(client, &reply, &error));
   CHECK(vigie_reply_find(reply, VIGIE_ROOT, "shards", 6) != VIGIE_NONE);
   vigie_reply_free(reply);
+  GIVES(VIGIE_OK, vigie_client_metrics(client, VIGIE_METRICS_OPENMETRICS, &reply, &error));
+  CHECK(strstr(vigie_reply_bytes(reply, VIGIE_ROOT, NULL), "vigie_calls_total{shard=\"node_1\",service=") != NULL);
+  vigie_reply_free(reply);
   GIVES(VIGIE_OK, vigie_shards_set(client, texts, 1, &error));
   vigie_client_free(session);
   GIVES(VIGIE_OK, vigie_client_close(client, 1000, &error));

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use calls::*;
 use support::*;
-use vigie::client::{Client, Target, metrics_of, stats_of};
+use vigie::client::{CallFlags, Client, Target, Timeout, metrics_of, stats_of};
+use vigie::error::Status;
+use vigie::shard::Shards;
 use vigie::topology::Sentinel;
 
 const PATIENCE: std::time::Duration = deployment::PATIENCE;
@@ -209,4 +211,88 @@ fn a_name_that_would_end_a_label_comes_back_as_it_was() {
         "of the one that was freed"
     );
     drop(again);
+}
+
+#[test]
+fn each_shard_has_its_name_and_its_addresses_in_topology_statistics_and_metrics() {
+    let d = Deployment::new("metrics-shards").services(["users", "b", "c"]).replicas(1).sentinels(1).quorum(1).start();
+    let sentinel = sentinel_of(&d, &[]);
+    let [primary, given, pair, replica] = ["users-0", "b-0", "c-0", "c-1"].map(|name| d.node(name).addr());
+    let texts = [
+        "node_1=sentinel:users".to_owned(),
+        format!("node_2=redis://{given}"),
+        format!("node_3=redis://{pair}|redis://{replica}"),
+        format!("node_4=redis://{given}"),
+    ];
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let shards = Shards::open(Some(&sentinel), &texts, None).expect("shards");
+    let key =
+        |shard| (0..).map(|n| format!("k{n}")).find(|key| shards.shard_of(key.as_bytes()).unwrap() == shard).unwrap();
+    let run = |args: &[&[u8]]| shards.cmd_exec(args, CallFlags::default(), Timeout::Default).expect("it runs");
+    for shard in 0..4 {
+        let key = key(shard);
+        run(&[b"SET", key.as_bytes(), b"v"]);
+        run(&[b"GET", key.as_bytes()]);
+    }
+    // The topology of each: its name, its primary, its replicas.
+    let topology = shards.topology().expect("open");
+    let of = topology.find(0, b"shards").expect("shards");
+    assert_eq!(topology.children(of).count(), 2 * 4);
+    for (name, service, addr, replicas) in [
+        ("node_1", "users", &primary, vec![d.node("users-1").addr()]),
+        ("node_2", "node_2", &given, vec![d.node("b-1").addr()]),
+        ("node_3", "node_3", &pair, vec![replica.clone()]),
+        ("node_4", "node_2", &given, vec![d.node("b-1").addr()]),
+    ] {
+        let node = topology.find(of, name.as_bytes()).unwrap_or_else(|| panic!("{name} in {}", json(&topology)));
+        let word = |node, key: &str| {
+            let found = topology.find(node, key.as_bytes()).and_then(|id| topology.bytes(id)).unwrap_or_default();
+            String::from_utf8_lossy(found).into_owned()
+        };
+        assert_eq!((word(node, "name"), &word(node, "primary")), (service.to_owned(), addr), "{name}");
+        let rows = topology.find(node, b"replicas").expect("replicas");
+        let found: Vec<String> = topology.children(rows).map(|row| word(row, "addr")).collect();
+        assert_eq!(found, replicas, "{name}");
+    }
+    // The statistics of each, as a reply and as JSON.
+    let stats = shards.stats().expect("open");
+    let told = json(&stats);
+    for (name, addr) in [("node_1", &primary), ("node_2", &given), ("node_3", &pair)] {
+        let of = stats.find(0, b"shards").and_then(|of| stats.find(of, name.as_bytes())).expect(name);
+        let calls = stats.find(of, b"calls").and_then(|id| stats.int(id)).expect("calls");
+        assert!(calls >= 3, "{name}: {calls}");
+        assert!(
+            json(&stats.subtree(of)).contains(&format!("\"endpoint\":\"{addr}\"")) && told.contains(name),
+            "{told}"
+        );
+    }
+    // The metrics, in both formats: a label for the shard, and each server once.
+    for open_metrics in [false, true] {
+        let samples = parse(&text(&shards.metrics(open_metrics).expect("open")), open_metrics);
+        for (name, service, addr) in
+            [("node_1", "users", &primary), ("node_2", "node_2", &given), ("node_3", "node_3", &pair)]
+        {
+            let labels = [("shard", name), ("service", service)];
+            assert!(sum(&samples, "vigie_calls_total", &labels) >= 3.0);
+            assert_eq!(sum(&samples, "vigie_failovers_total", &labels), 0.0);
+            assert_eq!(sum(&samples, "vigie_call_errors_total", &labels), 0.0);
+            let on = [labels[0], labels[1], ("endpoint", addr), ("role", "primary")];
+            assert!(sum(&samples, "vigie_round_trip_seconds_count", &on) >= 1.0);
+            assert!(sum(&samples, "vigie_connections_opened_total", &on) >= 1.0);
+        }
+        let on = [("shard", "node_3"), ("endpoint", &replica), ("role", "replica")];
+        assert!(sum(&samples, "vigie_round_trip_seconds_count", &on) >= 1.0);
+        assert!(
+            !samples.keys().any(|(name, of)| name == "vigie_sentinels" || of.values().any(|value| value == "node_4"))
+        );
+    }
+    // Of one service: the same without that label. The handle's own text goes on without it, too.
+    let client = Client::open(&sentinel, Some("users"), Target::Primary, None).expect("a client");
+    ok(&client, "PING");
+    let samples = parse(&text(&client.metrics(false).expect("open")), false);
+    assert!(samples.keys().all(|(_, labels)| !labels.contains_key("shard")));
+    assert_eq!(sum(&samples, "vigie_calls_total", &[("service", "users")]), 1.0);
+    assert!(scrape(&sentinel, false).keys().all(|(_, labels)| !labels.contains_key("shard")));
+    shards.close(Timeout::Default).expect("closed");
+    assert_eq!(fails(Status::Closed, shards.metrics(false)).status(), Status::Closed);
 }
