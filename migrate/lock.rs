@@ -18,6 +18,8 @@ use crate::place::{List, Place};
 /// The lock of one target.
 pub struct Lock {
     place: Arc<Place>,
+    /// The database in which it stands, and to which it belongs.
+    db: u32,
     token: String,
     over: Arc<AtomicBool>,
     lost: Arc<AtomicBool>,
@@ -29,8 +31,8 @@ pub fn key() -> Vec<u8> {
 }
 
 impl Lock {
-    pub fn take(place: &Arc<Place>, token: &str, time: Duration) -> Outcome<Self> {
-        let (client, ms) = (place.client(place.db)?, time.as_millis().to_string());
+    pub fn take(place: &Arc<Place>, db: u32, token: &str, time: Duration) -> Outcome<Self> {
+        let (client, ms) = (place.client(db)?, time.as_millis().to_string());
         place.command(&client, &[b"SET", &key(), token.as_bytes(), b"PX", ms.as_bytes(), b"NX"])?;
         // Whether it was set, at once or when an answer was lost and it was sent again, is what stands there.
         let holder = place.command(&client, &[b"GET", &key()])?;
@@ -43,13 +45,13 @@ impl Lock {
             ));
         }
         let (over, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut lock = Self { place: Arc::clone(place), token: token.to_owned(), over, lost, renewal: None };
+        let mut lock = Self { place: Arc::clone(place), db, token: token.to_owned(), over, lost, renewal: None };
         lock.renewal = Some(lock.renew(time));
         Ok(lock)
     }
 
     fn renew(&self, time: Duration) -> JoinHandle<()> {
-        let (place, token) = (Arc::clone(&self.place), self.token.clone());
+        let (place, db, token) = (Arc::clone(&self.place), self.db, self.token.clone());
         let (over, lost) = (Arc::clone(&self.over), Arc::clone(&self.lost));
         std::thread::spawn(move || {
             let mut renewed = Instant::now();
@@ -58,7 +60,7 @@ impl Lock {
                 if renewed.elapsed() < time / 3 || over.load(Ordering::Acquire) {
                     continue;
                 }
-                match extend(&place, &token, time) {
+                match extend(&place, db, &token, time) {
                     Ok(true) => renewed = Instant::now(),
                     Ok(false) => return lost.store(true, Ordering::Release),
                     // Out of reach: it is lost when its time is over.
@@ -81,8 +83,8 @@ impl Lock {
 }
 
 /// A session that watches the lock; `None`: it is not ours.
-fn watched(place: &Place, token: &str) -> Result<Option<Arc<Client>>> {
-    let session = place.session(place.db)?;
+fn watched(place: &Place, db: u32, token: &str) -> Result<Option<Arc<Client>>> {
+    let session = place.session(db)?;
     let mut look = List::default();
     look.add(&[b"WATCH", &key()]);
     look.add(&[b"GET", &key()]);
@@ -92,8 +94,8 @@ fn watched(place: &Place, token: &str) -> Result<Option<Arc<Client>>> {
 }
 
 /// Renews the lock if it is still ours.
-fn extend(place: &Place, token: &str, time: Duration) -> Result<bool> {
-    let Some(session) = watched(place, token)? else { return Ok(false) };
+fn extend(place: &Place, db: u32, token: &str, time: Duration) -> Result<bool> {
+    let Some(session) = watched(place, db, token)? else { return Ok(false) };
     let mut list = List::default();
     list.add(&[b"PEXPIRE", &key(), time.as_millis().to_string().as_bytes()]);
     match place.atomic(&session, &list) {
@@ -103,8 +105,8 @@ fn extend(place: &Place, token: &str, time: Duration) -> Result<bool> {
     }
 }
 
-fn free(place: &Place, token: &str) -> Result<()> {
-    let Some(session) = watched(place, token)? else { return Ok(()) };
+fn free(place: &Place, db: u32, token: &str) -> Result<()> {
+    let Some(session) = watched(place, db, token)? else { return Ok(()) };
     let mut list = List::default();
     list.add(&[b"DEL", &key()]);
     place.atomic(&session, &list).map(drop)
@@ -119,6 +121,6 @@ impl Drop for Lock {
             let _ = renewal.join();
         }
         // What cannot be freed ends by itself.
-        let _ = free(&self.place, &self.token);
+        let _ = free(&self.place, self.db, &self.token);
     }
 }

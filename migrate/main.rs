@@ -152,10 +152,21 @@ fn identity(wanted: &Wanted, places: &Places) -> String {
     )
 }
 
-/// A lock on each target.
+/// A lock on each database of each target. A server that is two targets is one to lock.
 fn lock_all(wanted: &Wanted, places: &Places) -> Outcome<Vec<Lock>> {
     let token = format!("{:032x}", vigie::sys::random::rng().u128(..));
-    places.targets.iter().map(|target| Lock::take(target, &token, wanted.lock)).collect()
+    let dbs = written(wanted, places);
+    let pairs = places.targets.iter().flat_map(|target| dbs.iter().map(move |db| (target, *db)));
+    pairs.map(|(target, db)| Lock::take(target, db, &token, wanted.lock)).collect()
+}
+
+/// The databases of the targets that a run writes to.
+fn written(wanted: &Wanted, places: &Places) -> Vec<u32> {
+    let mut dbs: Vec<u32> =
+        (0..places.sources.len()).flat_map(|source| databases(wanted, places, source)).map(|(_, to)| to).collect();
+    dbs.sort_unstable();
+    dbs.dedup();
+    dbs
 }
 
 fn run(wanted: &Wanted) -> Outcome<Report> {
@@ -305,10 +316,7 @@ fn clean(wanted: &Wanted, places: &Places, path: &std::path::Path) -> Outcome<u6
     let _locks = lock_all(wanted, places)?;
     let mut removed = 0;
     for target in &places.targets {
-        let mut dbs: Vec<u32> = wanted.databases.iter().map(|(_, to)| *to).chain([target.db]).collect();
-        dbs.sort_unstable();
-        dbs.dedup();
-        for db in dbs {
+        for db in written(wanted, places) {
             removed += unlink(target, db, Some(&[OWN, b"*"].concat()), wanted.batch)?;
         }
     }

@@ -45,6 +45,10 @@ impl State {
     /// The state in this file; nothing, if there is none.
     pub fn read(path: &Path, identity: &str) -> Outcome<Self> {
         let mut unmoved = 0;
+        // A file that takes the place of another one is a file.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return usage(format!("--state {} is no regular file: name one that is, or none", path.display()));
+        }
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
@@ -119,13 +123,17 @@ impl State {
         let seen: String =
             self.seen.iter().map(|(target, db, name)| format!("seen {target} {db} {}\n", hex(name))).collect();
         let text = format!("{}\n{unmoved}\n{cursors}{targets}{seen}", self.identity);
-        let beside = self.path.with_extension("new");
+        let mut beside = self.path.clone().into_os_string();
+        beside.push(".new");
         let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &self.path));
         written.or_else(|error| cannot(format!("the state file {} cannot be written: {error}", self.path.display())))
     }
 
     /// Removes the file: everything is done, or is to begin anew.
     pub fn remove(path: &Path) -> Outcome<()> {
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return usage(format!("--state {} is no regular file", path.display()));
+        }
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 cannot(format!("the state file {} cannot be removed: {error}", path.display()))

@@ -16,7 +16,7 @@ use vigie::error::{Result, Status, flags};
 use crate::arguments::Wanted;
 use crate::layout::{Layout, OWN, Way};
 use crate::lock::Lock;
-use crate::outcome::{Failure, Fate, Outcome, Tally};
+use crate::outcome::{Failure, Fate, Outcome, Tally, cannot};
 use crate::place::{List, Place};
 use crate::read::{self, Ends, Read};
 use crate::state::{DONE, Seen, State};
@@ -346,7 +346,7 @@ impl<'a> Work<'a> {
         if !refused.is_empty() {
             by_type.store(true, Ordering::Relaxed);
         }
-        let missing = compare(source, target, &doubtful, tally)?;
+        let missing = compare(source, target, &doubtful, self.wanted.replace, tally)?;
         match tries {
             _ if missing.is_empty() => {}
             // The answer was lost with the connection, and so was the command.
@@ -449,7 +449,10 @@ impl<'a> Work<'a> {
         let (session, client) = (source.session(from)?, place.client(to)?);
         let mut watch = List::default();
         watch.add(&[b"WATCH", key]);
-        source.once(&session, &watch)?;
+        let watched = source.once(&session, &watch)?;
+        if let Some(line) = watched.child(0, 0).and_then(|node| watched.error_line(node)) {
+            return cannot(format!("keys cannot be compared under WATCH: {}", String::from_utf8_lossy(line)));
+        }
         let one = At { place: source, client: &session, db: from, target: 0 };
         let other = At { place, client: &client, db: to, target: 0 };
         let ours = dumps(one, &[(key, key)], &mut Tally::default())?;
@@ -491,6 +494,7 @@ fn compare<'k>(
     source: At<'_>,
     target: At<'_>,
     keys: &[&Going<'k>],
+    replaces: bool,
     tally: &mut Tally,
 ) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
     let mut missing = Vec::new();
@@ -509,6 +513,8 @@ fn compare<'k>(
             && (other.payload == one.payload || same_value((source, one.key), (target, one.name))?);
         match is_equal {
             true => tally.count(Fate::Equal, 1),
+            // Only the answer was lost, or the command with it.
+            false if replaces => missing.push((one.key, one.name)),
             false => tally.name(Fate::Kept, one.key, source.db, KEPT),
         }
     }

@@ -5,6 +5,7 @@
 //! others: what to do when the name is taken (work).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vigie::client::Client;
 use vigie::error::Result;
@@ -40,25 +41,30 @@ pub struct Into<'a> {
 /// Writes entries, each under its name.
 pub fn write(into: &Into<'_>, entries: &[(&[u8], &Entry)]) -> Result<Vec<Written>> {
     let mut writer = Writer { into, list: List::default(), of: Vec::new(), now: 0, faults: vec![None; entries.len()] };
-    for (at, (name, entry)) in entries.iter().enumerate() {
+    let keys: Vec<Vec<u8>> = entries.iter().map(|(name, _)| unfinished(name)).collect();
+    for (at, (key, (_, entry))) in keys.iter().zip(entries).enumerate() {
         writer.now = at;
-        writer.build(&unfinished(name), entry)?;
+        writer.build(key, entry)?;
     }
     writer.send()?;
-    rename(into, entries, writer.faults)
+    rename(into, &keys, entries, writer.faults)
 }
 
 /// Gives the values that are whole their names.
-fn rename(into: &Into<'_>, entries: &[(&[u8], &Entry)], faults: Vec<Option<String>>) -> Result<Vec<Written>> {
+fn rename(
+    into: &Into<'_>,
+    keys: &[Vec<u8>],
+    entries: &[(&[u8], &Entry)],
+    faults: Vec<Option<String>>,
+) -> Result<Vec<Written>> {
     let command: &[u8] = if into.replace { b"RENAME" } else { b"RENAMENX" };
     let mut list = List::default();
-    for ((name, _), fault) in entries.iter().zip(&faults) {
-        let key = unfinished(name);
+    for ((key, (name, _)), fault) in keys.iter().zip(entries).zip(&faults) {
         if fault.is_none() {
-            list.add(&[command, &key, name]);
+            list.add(&[command, key, name]);
         }
         // What was not renamed is in nobody's way.
-        list.add(&[b"UNLINK", &key]);
+        list.add(&[b"UNLINK", key]);
     }
     let reply = into.place.once(into.session, &list)?;
     let mut ids = reply.children(0);
@@ -76,8 +82,12 @@ fn rename(into: &Into<'_>, entries: &[(&[u8], &Entry)], faults: Vec<Option<Strin
     Ok(faults.into_iter().zip(expires).map(&mut told).collect())
 }
 
+/// Numbers the values of this process, so that two threads that write one name do not write one value.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
 fn unfinished(name: &[u8]) -> Vec<u8> {
-    [OWN, b"tmp:", name].concat()
+    let number = format!("{:x}.{:x}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    [OWN, b"tmp:", number.as_bytes(), name].concat()
 }
 
 fn text(line: &[u8]) -> String {

@@ -78,6 +78,18 @@ impl Gather {
         }
     }
 
+    /// Whether an answer has the form that can be put together with others.
+    fn fits(&self, reply: &Reply, part: &Part) -> bool {
+        match self.combine {
+            Combine::Values => reply.kind(0) == Kind::Array && reply.count(0) as usize == part.keys.len(),
+            Combine::Sum => reply.kind(0) == Kind::Int,
+            Combine::Union | Combine::Intersection | Combine::Difference => {
+                matches!(reply.kind(0), Kind::Array | Kind::Set)
+            }
+            Combine::Same | Combine::Any | Combine::ByShard => true,
+        }
+    }
+
     fn values(&self, replies: &[&Reply]) -> Result<Reply> {
         let count = self.parts.iter().map(|part| part.keys.len()).sum();
         let mut places = vec![(0, 0); count];
@@ -130,6 +142,12 @@ impl Gather {
             false => self.task.by_shard(shards, answers),
         }
     }
+}
+
+#[cold]
+fn misfit() -> Error {
+    let text = "the server answered in another form than this command has: no answer can be made of it";
+    Error::new(Status::Protocol, text).with_flags(flags::MAYBE_EXECUTED)
 }
 
 #[cold]
@@ -187,7 +205,12 @@ fn listed(elements: &[&[u8]], kind: Kind) -> Result<Reply> {
 impl Operation for Gather {
     fn next(&mut self, told: Option<Told>) -> Next {
         let Some(told) = told else { return self.task.ask(std::mem::take(&mut self.asks)) };
-        let answers = self.task.answers(self.parts.iter().map(|part| part.shard), told);
+        let mut answers = self.task.answers(self.parts.iter().map(|part| part.shard), told);
+        for (answer, part) in answers.iter_mut().zip(&self.parts) {
+            if answer.as_ref().is_ok_and(|reply| !self.fits(reply, part)) {
+                *answer = Err(self.task.state.named(part.shard, misfit()));
+            }
+        }
         let outcome = self.combined(&answers);
         let lost = |error: Error| match self.combine {
             Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference => {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::hash::{Hash, OwnHash};
+use super::hash::{Hash, OwnHash, crc16};
 use super::map::Map;
 use super::spec::{self, Spec};
 use super::tags::Tags;
@@ -25,6 +25,8 @@ pub(super) struct State {
     servers: Vec<usize>,
     default: Option<usize>,
     degraded: bool,
+    /// Differs, but for chance, from that of other shards; never 0.
+    mark: u16,
 }
 
 /// From what the shards are made.
@@ -49,7 +51,7 @@ impl State {
     pub(super) fn new(source: &Source<'_>, texts: &[&str]) -> Result<Self> {
         let spec = Spec::parse(texts)?;
         let (base, settings) = source.settings()?;
-        let map = map_of(&settings, &spec).by(source.own.cloned());
+        let map = Map::new(spec.names(), hash(&settings), tags(&settings)).by(source.own.cloned());
         let default = default_of(&settings, &map)?;
         let aliases = spec.aliases();
         let target = if settings.shard.primaries_only { Target::Primary } else { Target::Split };
@@ -72,7 +74,12 @@ impl State {
         }
         let servers = (0..clients.len()).filter(|at| aliases[*at] == *at).collect();
         let degraded = settings.shard.degraded;
-        Ok(Self { map, spec, clients, own, servers, default, degraded })
+        Ok(Self { map, spec, clients, own, servers, default, degraded, mark: mark(texts) })
+    }
+
+    /// By which a cursor tells that it was given by these shards.
+    pub(super) fn mark(&self) -> u16 {
+        self.mark
     }
 
     /// The client of a shard.
@@ -145,9 +152,9 @@ pub(super) fn named(map: &Map, shard: usize, error: Error) -> Error {
     }
 }
 
-/// The map of these shards by the options.
-pub fn map_of(settings: &ClientSettings, spec: &Spec) -> Map {
-    Map::new(spec.names(), hash(settings), tags(settings))
+/// From the shards as they were given, in any order.
+fn mark(texts: &[&str]) -> u16 {
+    texts.iter().fold(0u16, |sum, text| sum.wrapping_add(crc16(text.as_bytes()))) | 1
 }
 
 fn hash(settings: &ClientSettings) -> Hash {
@@ -191,7 +198,7 @@ fn without_sentinel(name: &str) -> Error {
 }
 
 /// The settings of a shard with a given primary: those of the handle, without its Sentinels.
-pub fn fixed_settings(base: &Settings, fixed: &spec::Fixed, db: Option<u32>) -> Settings {
+fn fixed_settings(base: &Settings, fixed: &spec::Fixed, db: Option<u32>) -> Settings {
     let mut settings = base.clone();
     settings.fixed.primary = Some(fixed.primary.clone());
     settings.fixed.replicas.clone_from(&fixed.replicas);

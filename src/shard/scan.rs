@@ -1,13 +1,16 @@
 //! SCAN over all shards: one cursor, which carries the shard that is being scanned.
 //!
-//! Guarantees: every shard is scanned from its beginning to its end, one after the other; the cursor 0 begins and ends. A cursor is the
-//! server's own, times the number of shards, plus the shard: it may have more digits than a server's. Leaves to others: which node of the
-//! shard gave a cursor (route/scan).
+//! Guarantees: every shard is scanned from its beginning to its end, one after the other; the cursor 0 begins and ends. A cursor carries the
+//! server's own, the shard, and a mark of the shards: it has more digits than a server's, and after a change of the shards it is refused.
+//! Leaves to others: which node of the shard gave a cursor (route/scan).
 
 use super::task::{Ask, Task};
 use crate::client::steps::{Next, Operation, Told};
 use crate::error::{Error, Result, Status, quoted};
 use crate::resp::{Reply, ReplyBuilder};
+
+/// The lowest bits of a cursor are the mark of its shards.
+const MARK_BITS: u32 = u16::BITS;
 
 /// One SCAN.
 pub(super) struct Scan {
@@ -33,25 +36,33 @@ impl Scan {
             );
             return Err(Error::new(Status::InvalidArg, text));
         };
-        let count = shards.len() as u128;
-        let at = (number % count) as usize;
-        *cursor = (number / count).to_string().into_bytes();
+        let (count, position) = (shards.len() as u128, number >> MARK_BITS);
+        if number != 0 && number as u16 != task.state.mark() {
+            let text = format!(
+                "SCAN: cursor {number} is not of these shards: they were changed, or it is made up; begin anew with 0"
+            );
+            return Err(Error::new(Status::ScanInterrupted, text));
+        }
+        let at = (position % count) as usize;
+        *cursor = (position / count).to_string().into_bytes();
         Ok(Self { task, args, shards, at })
     }
 
     fn answer(&self, told: Told) -> Result<Reply> {
         let reply = self.task.answer(self.shards[self.at], told)?;
         let cursor = reply.child(0, 0).and_then(|node| reply.bytes(node)).unwrap_or_default();
-        let number = std::str::from_utf8(cursor).ok().and_then(|text| text.parse::<u128>().ok());
+        let number = std::str::from_utf8(cursor).ok().and_then(|text| text.parse::<u64>().ok()).map(u128::from);
         let (Some(number), Some(names)) = (number, reply.child(0, 1)) else {
             return Err(Error::new(Status::Protocol, "the reply to SCAN has no cursor"));
         };
         let count = self.shards.len() as u128;
-        let next = match (number, self.at + 1 < self.shards.len()) {
-            (0, true) => self.at as u128 + 1,
-            (0, false) => 0,
-            (number, _) => number.checked_mul(count).map_or(0, |number| number + self.at as u128),
+        let position = match (number, self.at + 1 < self.shards.len()) {
+            (0, true) => Some(self.at as u128 + 1),
+            (0, false) => None,
+            // 64 bits, times at most some thousand shards: there is room for all of it.
+            (number, _) => Some(number * count + self.at as u128),
         };
+        let next = position.map_or(0, |position| position << MARK_BITS | u128::from(self.task.state.mark()));
         let mut out = ReplyBuilder::new();
         out.array().bytes(next.to_string().as_bytes()).part(&reply, names).end();
         out.try_finish()

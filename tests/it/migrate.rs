@@ -429,6 +429,17 @@ fn a_run_begins_anew_if_its_target_has_lost_what_was_moved() {
     assert!(copy(&to, &["--clean"]).contains("cleaned"));
     copy(&one, &[]);
     assert_eq!(contents(&target, 1).len(), 300);
+    // Each database that is written has the lock, wherever the URI points; and only a file can be a state file.
+    target.cmd(&["SET", "vigie-migrate:lock", "somebody", "PX", "60000"]);
+    for to in [&one, &to] {
+        let text = program.ends(3, &["copy", "--source", &from, "--target", to, "--databases", "0:0"]);
+        assert!(text.contains("another run writes"), "{text}");
+    }
+    target.cmd(&["FLUSHALL"]);
+    let fifo = program.dir.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let text = program.ends(2, &["copy", "--source", &from, "--target", &to, "--state", &fifo.to_string_lossy()]);
+    assert!(text.contains("no regular file"), "{text}");
     // What a run passes by is told, and so are keys that the target gives up for want of memory.
     let mut connection = source.connect().expect("a connection");
     connection.cmd(&["SELECT", "3"]).expect("a database");

@@ -411,6 +411,9 @@ fn rows_132_133_135_138_all_nodes_together() {
     }
     assert_eq!(number(&shards, "DBSIZE"), 500);
     assert_eq!(sorted(&cmd(&shards, "KEYS n1?").unwrap()).len(), 10);
+    for cursor in ["1", "12345"] {
+        refused(&shards, &format!("SCAN {cursor}"), Status::ScanInterrupted);
+    }
     let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
     loop {
         let reply = cmd(&shards, &format!("SCAN {cursor} COUNT 30")).expect("a page");
@@ -554,7 +557,12 @@ fn other_shards_take_over_and_each_key_sees_its_calls_in_order() {
         ["a-0", "b-0"].iter().any(|node| d.node(node).info("clients").get("blocked_clients").is_some_and(|n| n == "1"))
     });
     let all = texts(&d);
+    let page = cmd(&shards, "SCAN 0").expect("a page");
+    let cursor = String::from_utf8_lossy(page.bytes(page.child(0, 0).unwrap()).unwrap()).into_owned();
+    assert_ne!(cursor, "0");
     shards.set(&all.iter().map(String::as_str).collect::<Vec<_>>()).expect("three");
+    // A cursor of the shards before would pass by keys.
+    refused(&shards, &format!("SCAN {cursor}"), Status::ScanInterrupted);
     assert_eq!(shards.shard_of(b"foo").unwrap(), 2);
     // A key that stays goes on; one that moves waits for what began before.
     assert_eq!(ok(&shards, "GET d"), "1");

@@ -24,6 +24,8 @@ type Hook = Box<dyn FnMut(&Call) + Send>;
 struct Relay {
     front: Scripted,
     hook: Arc<Mutex<Option<Hook>>>,
+    /// What it answers itself to a command of this name.
+    own: Arc<Mutex<Option<(&'static str, Value)>>>,
 }
 
 impl Relay {
@@ -31,6 +33,8 @@ impl Relay {
         let (node, conns) = (Arc::clone(node), Mutex::new(BTreeMap::<u64, Client>::new()));
         let hook: Arc<Mutex<Option<Hook>>> = Arc::default();
         let hooked = Arc::clone(&hook);
+        let own: Arc<Mutex<Option<(&'static str, Value)>>> = Arc::default();
+        let answers = Arc::clone(&own);
         let front = Scripted::start(move |call| {
             // The kit's client speaks RESP2.
             if call.word(0) == "HELLO" {
@@ -42,11 +46,16 @@ impl Relay {
                 run(call);
                 hooked.lock().unwrap().get_or_insert(run);
             }
+            if let Some((name, value)) = &*answers.lock().unwrap() {
+                if call.word(0) == *name {
+                    return Act::Reply(value.clone());
+                }
+            }
             let mut conns = conns.lock().unwrap();
             let conn = conns.entry(call.conn).or_insert_with(|| node.connect().expect("the server is there"));
             conn.cmd(call.args).map_or(Act::Close, Act::Reply)
         });
-        Self { front, hook }
+        Self { front, hook, own }
     }
 
     /// Runs this once, before the first command of this name is passed on.
@@ -746,3 +755,27 @@ const MOVES: &[Case] = &[
         ],
     },
 ];
+
+/// A server that answers in another form than the command has: that is an error, and no value that is not there.
+#[test]
+fn an_answer_of_another_form_is_no_answer() {
+    let pair = Pair::new("shards-forms");
+    pair.set_up([&["SET a 1", "SET c 1"], &["SET b 1"]]);
+    let short = Value::Array(vec![Value::Bulk(b"1".to_vec())]);
+    for (line, name, answer) in [
+        ("MGET a{A} c{A} b{B}", "MGET", short),
+        ("MGET a{A} c{A} b{B}", "MGET", Value::Int(1)),
+        ("EXISTS a{A} b{B}", "EXISTS", Value::Bulk(b"many".to_vec())),
+        ("DEL a{A} b{B}", "DEL", Value::Array(Vec::new())),
+        ("SUNION a{A} b{B}", "SUNION", Value::Int(7)),
+        ("DBSIZE", "DBSIZE", Value::Bulk(b"some".to_vec())),
+        ("KEYS *", "KEYS", Value::Int(7)),
+    ] {
+        *pair.relays[0].own.lock().unwrap() = Some((name, answer));
+        let error = pair.run(line).expect_err(line);
+        let told = error.to_string();
+        assert!(error.status() == Status::Protocol && told.contains("node_1"), "{line}: {told}");
+        assert!(name != "DEL" || error.has(flags::MAYBE_EXECUTED), "{line}: {told}");
+        assert!(!matches!(name, "MGET" | "SUNION") || !error.has(flags::MAYBE_EXECUTED), "{line}: {told}");
+    }
+}
