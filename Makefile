@@ -68,6 +68,7 @@ help:
 	@echo 'make bench-vanish     what a host that vanishes costs a healthy service beside it (as root)'
 	@echo 'make bench-pubsub     what a message costs its subscriber, next to hiredis'
 	@echo 'make bench-shards     what several shards cost, next to the same work by hand'
+	@echo 'make bench-migrate    how fast vigie-migrate copies, beside a loop of DUMP and RESTORE and beside redis-cli --pipe'
 	@echo 'make size             how large the library is with TLS and without it; fails when it is too large'
 	@echo 'make bench-tls        what TLS costs, next to hiredis with OpenSSL'
 	@echo 'make fuzz             random inputs for each target, FUZZ_SECONDS=600 each'
@@ -211,6 +212,11 @@ bench-shards:
 	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-shards build/bench-prefix
 
+# KEYS=1000000 ROUNDS=5
+bench-migrate: build/vigie-migrate
+	scripts/setup bench
+	scripts/bench-migrate $(or $(KEYS),1000000) $(or $(ROUNDS),5)
+
 # Its own certificate and server; the same cipher for both clients.
 bench-tls:
 	scripts/setup bench
@@ -246,5 +252,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-migrate bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

@@ -1,13 +1,14 @@
 //! vigie-migrate: moves keys between servers of Redis or Valkey, under Sentinel or not. docs/migrate.md is its manual.
 //!
 //! A user of the library, and no part of it. `arguments` reads what is wanted, `place` is a server, `layout` says where a key goes, `work`
-//! moves keys (`read` and `write` by their types), `state` and `lock` make runs repeatable and single, `verify` compares both sides.
+//! moves keys (`read` and `write` by their types), `progress`, `state` and `lock` make runs repeatable and single, `verify` compares both sides.
 
 mod arguments;
 mod layout;
 mod lock;
 mod outcome;
 mod place;
+mod progress;
 mod read;
 mod state;
 mod value;

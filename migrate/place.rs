@@ -24,6 +24,8 @@ pub struct Place {
     pub db: u32,
     /// Whether it knows PEXPIRETIME and what else came with Redis 7.0.
     pub is_seven: bool,
+    /// Whether SET takes a moment at which the key ends (Redis 6.2).
+    pub has_set_ends: bool,
     /// Whether fields of hashes can expire.
     pub has_field_ttls: bool,
     sentinel: Arc<Sentinel>,
@@ -71,6 +73,7 @@ impl Place {
             name: name.clone(),
             db,
             is_seven: false,
+            has_set_ends: false,
             has_field_ttls: false,
             sentinel,
             clients: Mutex::default(),
@@ -80,6 +83,8 @@ impl Place {
             let mut list = List::default();
             list.add(&[b"COMMAND", b"INFO", b"PEXPIRETIME"]);
             list.add(&[b"COMMAND", b"INFO", b"HPEXPIRETIME"]);
+            // It came with the same release.
+            list.add(&[b"COMMAND", b"INFO", b"GETEX"]);
             place.ask(&client, &list)
         });
         let known = known.map_err(in_place)?;
@@ -87,7 +92,7 @@ impl Place {
             let row = known.child(0, at).and_then(|row| known.child(row, 0));
             row.is_some_and(|row| matches!(known.kind(row), Kind::Array | Kind::Map) && known.count(row) > 0)
         };
-        (place.is_seven, place.has_field_ttls) = (knows(0), knows(1));
+        (place.is_seven, place.has_field_ttls, place.has_set_ends) = (knows(0), knows(1), knows(2));
         Ok(place)
     }
 

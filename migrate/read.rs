@@ -50,7 +50,8 @@ pub fn read(from: From<'_>, keys: &[&[u8]]) -> Result<Vec<Read>> {
         let kind = reply.child(0, at).and_then(|id| reply.bytes(id)).unwrap_or_default().to_vec();
         let first = pages.len;
         first_page(&kind, key, &mut pages);
-        heads.push((kind, expiry(from.place, &reply, at + 1, now), first));
+        let ends = reply.child(0, at + 1).unwrap_or(u32::MAX);
+        heads.push((kind, expiry(from.place, &reply, ends, now), first));
     }
     let pages = if pages.len == 0 { Reply::null() } else { from.ask(&pages)? };
     let mut all = Vec::with_capacity(keys.len());
@@ -96,8 +97,7 @@ pub fn now(reply: &Reply, at: u32) -> i64 {
 }
 
 /// What a server answered to the command above.
-pub fn expiry(place: &Place, reply: &Reply, at: u32, now: i64) -> Ends {
-    let id = reply.child(0, at).unwrap_or(u32::MAX);
+pub fn expiry(place: &Place, reply: &Reply, id: u32, now: i64) -> Ends {
     if let Some(line) = reply.error_line(id) {
         return Ends::Error(String::from_utf8_lossy(line).into_owned());
     }

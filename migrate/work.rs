@@ -1,23 +1,27 @@
 //! Moves keys: from a page of SCAN to their targets.
 //!
-//! Guarantees: a key that its target has is overwritten only with --replace; a value goes as its server dumps it, and by its type where the
-//! target does not take that; what could not go is named. A page is noted as done when all of its keys are. Leaves to others: reading and
+//! Guarantees: a key that its target has is overwritten only with --replace; a text goes by MGET and SET, which cost the servers half of what
+//! DUMP and RESTORE do; another value goes as its server dumps it, and by its type where the target does not take that; what could not go is named. A page is noted as done when all of its keys are. Leaves to others: reading and
 //! writing by types (read, write), the comparison at the end (verify).
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use parking_lot::Mutex;
 use vigie::client::{CallFlags, Client};
 use vigie::error::{Result, Status, flags};
+use vigie::resp::Kind;
 
 use crate::arguments::Wanted;
 use crate::layout::{Layout, OWN, Way};
 use crate::lock::Lock;
-use crate::outcome::{Failure, Fate, Outcome, Tally, cannot};
+use crate::outcome::{Fate, Outcome, Tally, cannot};
 use crate::place::{List, Place};
+use crate::progress::Progress;
 use crate::read::{self, Ends, Read};
 use crate::state::{DONE, Seen, State};
 use crate::value::{Entry, expires_alike};
@@ -31,6 +35,9 @@ const SHARED: &str = "another key of the sources has this name there, because ta
 
 /// How many of the keys that were moved the state file names.
 const MOST_SEEN: usize = 64;
+
+/// Keys of one MGET: no command takes long.
+const TEXTS: usize = 20;
 
 /// How often a key is written again whose answer was lost.
 const TRIES: u32 = 3;
@@ -58,8 +65,37 @@ pub struct Work<'a> {
 struct Going<'k> {
     key: &'k [u8],
     name: &'k [u8],
-    payload: Vec<u8>,
+    payload: Payload,
     expires: Option<i64>,
+}
+
+/// A value on its way.
+#[derive(PartialEq)]
+enum Payload {
+    Text(Vec<u8>),
+    Dump(Vec<u8>),
+}
+
+/// Names that SCAN gave, and their number.
+type Page = (u64, Vec<Vec<u8>>);
+
+/// What became of a page.
+struct Moved {
+    /// Whether all of its keys were looked at: a limit may end it before.
+    is_whole: bool,
+    tally: Tally,
+}
+
+/// The database whose names are read, and the threads that move them.
+struct Reading<'a> {
+    place: &'a Place,
+    db: u32,
+    pages: Sender<Page>,
+    outcomes: Receiver<(u64, Outcome<Moved>)>,
+    /// How many pages may be under way, so that no thread waits for names.
+    ahead: usize,
+    /// After how many pages the state is written.
+    note_after: u64,
 }
 
 /// Where keys are read.
@@ -197,38 +233,90 @@ impl<'a> Work<'a> {
 
     fn run_database(&self, source: usize, from: u32, to: u32, state: &mut State) -> Outcome<bool> {
         let place = &self.sources[source];
-        let client = place.client(from)?;
-        let mut cursor = state.cursor(&place.name, from, &place.run_id()?);
-        while cursor != DONE {
-            if self.is_full() {
-                return Ok(false);
+        let run_id = place.run_id()?;
+        let cursor = state.cursor(&place.name, from, &run_id);
+        if cursor == DONE {
+            return Ok(true);
+        }
+        let (pages, taken) = mpsc::channel();
+        let (told, outcomes) = mpsc::channel();
+        let taken = Mutex::new(taken);
+        std::thread::scope(|scope| {
+            // A run that has a limit takes one page after the other.
+            let workers = if self.wanted.limit.is_some() { 1 } else { self.wanted.threads };
+            for _ in 0..workers {
+                let (taken, told) = (&taken, told.clone());
+                scope.spawn(move || self.work(source, (from, to), taken, &told));
             }
-            self.locks.iter().try_for_each(Lock::check)?;
-            let run_id = place.run_id()?;
-            // Several pages are moved at the same time; a run that has a limit takes one after the other.
-            let (mut pages, mut next) = (Vec::new(), cursor.clone());
-            let most = if self.wanted.limit.is_some() { 1 } else { self.wanted.threads };
-            while pages.len() < most {
-                let (page, behind) = scan(place, &client, &next, self.wanted)?;
-                pages.push(page);
-                next = behind;
-                if next == "0" {
-                    break;
-                }
-            }
-            if !self.pages(source, (from, to), &pages)? {
-                // The same page again: what was moved of it is equal by then.
-                return Ok(false);
-            }
-            cursor = if next == "0" { DONE.to_owned() } else { next };
-            // A cursor that another server may have given is not kept.
-            if !self.wanted.dry_run && place.run_id()? == run_id {
-                let unmoved = state.unmoved + self.tally.lock().unmoved();
-                state.seen.clone_from(&self.seen.lock());
-                state.note(&place.name, from, &run_id, &cursor, unmoved)?;
+            let ahead = if self.wanted.limit.is_some() { 1 } else { workers * 2 };
+            let reading = Reading { place, db: from, pages, outcomes, ahead, note_after: workers as u64 };
+            self.pages(reading, Progress::new(run_id, cursor), state)
+        })
+    }
+
+    /// Moves pages until there are no more.
+    fn work(
+        &self,
+        source: usize,
+        dbs: (u32, u32),
+        taken: &Mutex<Receiver<Page>>,
+        told: &Sender<(u64, Outcome<Moved>)>,
+    ) {
+        loop {
+            let next = taken.lock().recv();
+            let Ok((number, page)) = next else { return };
+            // A page whose thread fails has an outcome all the same, because somebody waits for it.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.page(source, dbs, &page)))
+                .unwrap_or_else(|_| cannot("a thread of this program failed"));
+            if told.send((number, outcome)).is_err() {
+                return;
             }
         }
-        Ok(true)
+    }
+
+    /// Reads names ahead of the threads that move them, and notes how far all pages without a gap are done.
+    fn pages(&self, reading: Reading<'_>, mut progress: Progress, state: &mut State) -> Outcome<bool> {
+        let client = reading.place.client(reading.db)?;
+        loop {
+            while !progress.is_read && progress.under_way() < reading.ahead {
+                if self.is_full() {
+                    return Ok(false);
+                }
+                self.locks.iter().try_for_each(Lock::check)?;
+                let (page, next) = scan(reading.place, &client, &progress.next, self.wanted)?;
+                let job = (progress.read(next), page);
+                // The threads are there as long as this one.
+                let _ = reading.pages.send(job);
+            }
+            if progress.under_way() == 0 {
+                return Ok(true);
+            }
+            let Ok((number, outcome)) = reading.outcomes.recv() else {
+                return cannot("a thread of this program failed");
+            };
+            let moved = outcome?;
+            if !moved.is_whole {
+                // The same page again: what was moved of it is equal by then.
+                self.tally.lock().add(moved.tally);
+                return Ok(false);
+            }
+            progress.done(number, moved.tally, &mut self.tally.lock());
+            if progress.unnoted() >= reading.note_after || progress.is_over() {
+                self.note(&reading, &mut progress, state)?;
+            }
+        }
+    }
+
+    fn note(&self, reading: &Reading<'_>, progress: &mut Progress, state: &mut State) -> Outcome<()> {
+        if self.wanted.dry_run {
+            return Ok(());
+        }
+        if let Some(cursor) = progress.cursor_of(reading.place.run_id()?) {
+            let unmoved = state.unmoved + self.tally.lock().unmoved();
+            state.seen.clone_from(&self.seen.lock());
+            state.note(&reading.place.name, reading.db, &progress.run_id, &cursor, unmoved)?;
+        }
+        Ok(())
     }
 
     /// Whether this run has moved as much as it may.
@@ -236,21 +324,9 @@ impl<'a> Work<'a> {
         self.wanted.limit.is_some_and(|limit| self.tally.lock().of(Fate::Moved) >= limit)
     }
 
-    fn pages(&self, source: usize, dbs: (u32, u32), pages: &[Vec<Vec<u8>>]) -> Outcome<bool> {
-        if let [page] = pages {
-            return self.page(source, dbs, page);
-        }
-        let outcomes: Vec<Outcome<bool>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = pages.iter().map(|page| scope.spawn(move || self.page(source, dbs, page))).collect();
-            let broken =
-                || Err(Failure { status: crate::outcome::CANNOT, text: "a thread of this program failed".to_owned() });
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
-        });
-        outcomes.into_iter().try_fold(true, |all, one| Ok(all && one?))
-    }
-
-    /// Moves the keys of a page. Whether all of them were looked at.
-    fn page(&self, source: usize, (from, to): (u32, u32), page: &[Vec<u8>]) -> Outcome<bool> {
+    /// Moves the keys of a page.
+    fn page(&self, source: usize, (from, to): (u32, u32), page: &[Vec<u8>]) -> Outcome<Moved> {
+        self.locks.iter().try_for_each(Lock::check)?;
         let mut by_target: Vec<Vec<(&[u8], &[u8])>> = self.targets.iter().map(|_| Vec::new()).collect();
         let mut tally = Tally::default();
         for key in page.iter().filter(|key| !key.starts_with(OWN)) {
@@ -278,8 +354,7 @@ impl<'a> Work<'a> {
             is_whole &= self.keys((source, from), (target, to), &keys, room, &mut tally)?;
         }
         (self.tick)(page.len() as u64);
-        self.tally.lock().add(tally);
-        Ok(is_whole)
+        Ok(Moved { is_whole, tally })
     }
 
     /// Moves keys to one target. Whether the limit let all of them go.
@@ -307,7 +382,7 @@ impl<'a> Work<'a> {
         Ok(fits.len() == keys.len())
     }
 
-    /// Moves values as their server dumps them. Returns those that the target does not take.
+    /// Moves texts as they are, and other values as their server dumps them. Returns those that the target does not take.
     fn restore<'k>(
         &self,
         source: At<'_>,
@@ -317,13 +392,13 @@ impl<'a> Work<'a> {
         by_type: &AtomicBool,
         tries: u32,
     ) -> Outcome<Vec<(&'k [u8], &'k [u8])>> {
-        let going = dumps(source, keys, tally)?;
+        let going = values(source, keys, target.place.has_set_ends, tally)?;
         if going.is_empty() {
             return Ok(Vec::new());
         }
         let mut list = List::default();
-        going.iter().for_each(|one| restore_of(one, self.wanted.replace, &mut list));
-        // Not repeated by itself: a second RESTORE would find its own key. What is in doubt is compared below.
+        going.iter().for_each(|one| write_of(one, self.wanted.replace, &mut list));
+        // Not repeated by itself: the second time it would find its own key. What is in doubt is compared below.
         let reply = match target.client.cmds_exec(list.data(), CallFlags::default(), target.place.limit()) {
             Ok(reply) => Some(reply),
             Err(error) if error.has(flags::MAYBE_EXECUTED) => None,
@@ -331,8 +406,10 @@ impl<'a> Work<'a> {
         };
         let (mut doubtful, mut refused) = (Vec::new(), Vec::new());
         for (one, at) in going.iter().zip(0..) {
-            let line = reply.as_ref().map(|reply| reply.child(0, at).and_then(|node| reply.error_line(node)));
-            match line {
+            let node = reply.as_ref().map(|reply| (reply, reply.child(0, at).unwrap_or(u32::MAX)));
+            match node.map(|(reply, node)| reply.error_line(node)) {
+                // SET NX says so if there is a key.
+                Some(None) if node.is_some_and(|(reply, node)| reply.kind(node) == Kind::Null) => doubtful.push(one),
                 Some(None) => {
                     tally.count(Fate::Moved, 1);
                     self.saw(target, one.name, one.expires);
@@ -455,8 +532,8 @@ impl<'a> Work<'a> {
         }
         let one = At { place: source, client: &session, db: from, target: 0 };
         let other = At { place, client: &client, db: to, target: 0 };
-        let ours = dumps(one, &[(key, key)], &mut Tally::default())?;
-        let theirs = dumps(other, &[(name, name)], &mut Tally::default())?;
+        let ours = values(one, &[(key, key)], false, &mut Tally::default())?;
+        let theirs = values(other, &[(name, name)], false, &mut Tally::default())?;
         // Without one of ours it has expired meanwhile.
         let Some(ours) = ours.first() else { return Ok(()) };
         let is_equal = match theirs.first() {
@@ -502,9 +579,10 @@ fn compare<'k>(
         return Ok(missing);
     }
     let names: Vec<(&[u8], &[u8])> = keys.iter().map(|one| (one.name, one.name)).collect();
-    let there = dumps(target, &names, &mut Tally::default())?;
+    let there = values(target, &names, target.place.has_set_ends, &mut Tally::default())?;
+    let there: HashMap<&[u8], &Going<'_>> = there.iter().map(|other| (other.name, other)).collect();
     for one in keys {
-        let Some(other) = there.iter().find(|other| other.name == one.name) else {
+        let Some(other) = there.get(one.name) else {
             missing.push((one.key, one.name));
             continue;
         };
@@ -582,7 +660,45 @@ pub fn scan_for(
     Ok((keys, String::from_utf8_lossy(next).into_owned()))
 }
 
-/// What a server dumps of these keys. Those that are gone are counted, and missing.
+/// What a server has of these keys: as dumps, or texts as they are. Those that are gone are counted, and missing.
+fn values<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], texts: bool, tally: &mut Tally) -> Outcome<Vec<Going<'k>>> {
+    if !texts {
+        return dumps(at, keys, tally);
+    }
+    let mut list = List::default();
+    list.add(&[b"TIME"]);
+    for keys in keys.chunks(TEXTS) {
+        let args: Vec<&[u8]> = [b"MGET".as_slice()].into_iter().chain(keys.iter().map(|(key, _)| *key)).collect();
+        list.add(&args);
+        // While the server still has these keys in its cache.
+        keys.iter().for_each(|(key, _)| list.add(&[read::end_command(at.place), key]));
+    }
+    let reply = at.place.ask(at.client, &list)?;
+    let now = read::now(&reply, 0);
+    let mut nodes = reply.children(0).skip(1);
+    let (mut going, mut others) = (Vec::with_capacity(keys.len()), Vec::new());
+    for keys in keys.chunks(TEXTS) {
+        // An error has no children.
+        let mut texts = reply.children(nodes.next().unwrap_or(u32::MAX));
+        for ((key, name), node) in keys.iter().zip(&mut nodes) {
+            let text = texts.next().and_then(|node| reply.bytes(node));
+            match (text, read::expiry(at.place, &reply, node, now)) {
+                (_, Ends::Gone) => tally.count(Fate::Gone, 1),
+                (Some(text), Ends::At(expires)) => {
+                    going.push(Going { key, name, payload: Payload::Text(text.to_vec()), expires });
+                }
+                // No text, or MGET is not allowed.
+                _ => others.push((*key, *name)),
+            }
+        }
+    }
+    if !others.is_empty() {
+        going.extend(dumps(at, &others, tally)?);
+    }
+    Ok(going)
+}
+
+/// What a server dumps of these keys.
 fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Outcome<Vec<Going<'k>>> {
     let mut list = List::default();
     list.add(&[b"TIME"]);
@@ -592,14 +708,15 @@ fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Ou
     }
     let reply = at.place.ask(at.client, &list)?;
     let now = read::now(&reply, 0);
-    let mut going = Vec::new();
-    for ((key, name), place) in keys.iter().zip((1..).step_by(2)) {
-        let node = reply.child(0, place).unwrap_or(u32::MAX);
-        match (reply.bytes(node), reply.error_line(node), read::expiry(at.place, &reply, place + 1, now)) {
+    let mut nodes = reply.children(0).skip(1);
+    let mut going = Vec::with_capacity(keys.len());
+    for (key, name) in keys {
+        let (Some(node), Some(ends)) = (nodes.next(), nodes.next()) else { break };
+        match (reply.bytes(node), reply.error_line(node), read::expiry(at.place, &reply, ends, now)) {
             (_, Some(line), _) => tally.name(Fate::Failed, key, at.db, String::from_utf8_lossy(line)),
             (_, _, Ends::Error(why)) => tally.name(Fate::Failed, key, at.db, why),
             (Some(payload), None, Ends::At(expires)) => {
-                going.push(Going { key, name, payload: payload.to_vec(), expires });
+                going.push(Going { key, name, payload: Payload::Dump(payload.to_vec()), expires });
             }
             _ => tally.count(Fate::Gone, 1),
         }
@@ -607,15 +724,29 @@ fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Ou
     Ok(going)
 }
 
-fn restore_of(one: &Going<'_>, replaces: bool, list: &mut List) {
-    // RESTORE takes 0 as no expiry.
-    let ttl = one.expires.map_or(0, |at| at.max(1)).to_string();
-    let mut args: Vec<&[u8]> = vec![b"RESTORE", one.name, ttl.as_bytes(), &one.payload];
-    if one.expires.is_some() {
-        args.push(b"ABSTTL");
-    }
-    if replaces {
-        args.push(b"REPLACE");
+fn write_of(one: &Going<'_>, replaces: bool, list: &mut List) {
+    // RESTORE takes 0 as no expiry, and SET does not take it.
+    let ends = one.expires.map_or(0, |at| at.max(1)).to_string();
+    let mut args: Vec<&[u8]> = Vec::with_capacity(6);
+    match &one.payload {
+        Payload::Text(text) => {
+            args.extend([b"SET".as_slice(), one.name, text]);
+            if one.expires.is_some() {
+                args.extend([b"PXAT".as_slice(), ends.as_bytes()]);
+            }
+            if !replaces {
+                args.push(b"NX");
+            }
+        }
+        Payload::Dump(dump) => {
+            args.extend([b"RESTORE".as_slice(), one.name, ends.as_bytes(), dump]);
+            if one.expires.is_some() {
+                args.push(b"ABSTTL");
+            }
+            if replaces {
+                args.push(b"REPLACE");
+            }
+        }
     }
     list.add(&args);
 }

@@ -55,6 +55,8 @@ mod messages;
 mod metrics;
 #[cfg(feature = "programs")]
 mod migrate;
+#[cfg(feature = "programs")]
+mod migrate_versions;
 mod moving;
 mod own_connections;
 mod peer;

@@ -26,6 +26,8 @@ pub enum Feature {
     Functions,
     /// CLIENT NO-EVICT.
     NoEvict,
+    /// PEXPIRETIME.
+    ExpireTime,
 }
 
 impl Feature {
@@ -39,6 +41,7 @@ impl Feature {
             Feature::ReadOnlyScripts => "EVALSHA_RO comes with Redis 7.0",
             Feature::Functions => "functions come with Redis 7.0",
             Feature::NoEvict => "CLIENT NO-EVICT comes with Redis 7.0",
+            Feature::ExpireTime => "PEXPIRETIME comes with Redis 7.0",
         }
     }
 
