@@ -61,6 +61,8 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
+	@echo 'make test-all       make test, then its long forms: 100,000 commands against the model of shards, 200 kills of vigie-migrate, and'
+	@echo '                    vigie-migrate from each server of test-servers to each other one'
 	@echo 'make test-servers   the integration tests against Redis 6.2 and 8, Valkey 8 and 9: SERVERS=, FILTER=; WRITE=README.md: also the table'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-idle       the processor time of clients that idle'
@@ -175,6 +177,19 @@ test:
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
 	  scripts/test-failures build/test.log; exit $$(cat build/test.status)
 
+# What takes too long for each time. Each part is a target of its own: one that fails is run again without the others.
+test-all: test
+	$(MAKE) test-model
+	$(MAKE) test-kills
+	$(MAKE) test-versions
+test-model:
+	SHARDS_STEPS=$(or $(STEPS),100000) $(CARGO) test --features programs --test it -- shards_model::
+test-kills:
+	VIGIE_KILLS=$(or $(KILLS),200) $(CARGO) test --features programs --test it -- migrate::rows_141_144
+test-versions:
+	scripts/setup test
+	FILTER=migrate TEST_THREADS='$(TEST_THREADS)' scripts/test-servers
+
 # Each server takes about as long as `make test`: SERVERS='redis-6.2 valkey-8', FILTER='pubsub:: fence::', WRITE=README.md.
 test-servers:
 	scripts/setup test
@@ -252,5 +267,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-migrate bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-all test-model test-kills test-versions test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-migrate bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

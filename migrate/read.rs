@@ -15,6 +15,9 @@ use crate::value::{Entry, Fields, Group, Pending, Stream, StreamEntry, Value};
 /// Elements of one page.
 const PAGE: usize = 1000;
 
+/// How often a clock is asked that goes on meanwhile.
+const CLOCK_TRIES: u32 = 5;
+
 /// What reading a key came to.
 pub enum Read {
     Entry(Entry),
@@ -37,21 +40,20 @@ pub fn read(from: From<'_>, keys: &[&[u8]]) -> Result<Vec<Read>> {
         return Ok(Vec::new());
     }
     let mut list = List::default();
-    list.add(&[b"TIME"]);
     for key in keys {
         list.add(&[b"TYPE", key]);
-        list.add(&[end_command(from.place), key]);
+        ask_end(from.place, key, &mut list);
     }
     let reply = from.ask(&list)?;
-    let now = now(&reply, 0);
+    let mut nodes = reply.children(0);
     let mut heads = Vec::with_capacity(keys.len());
     let mut pages = List::default();
-    for (key, at) in keys.iter().zip((1..).step_by(2)) {
-        let kind = reply.child(0, at).and_then(|id| reply.bytes(id)).unwrap_or_default().to_vec();
+    for key in keys {
+        let kind = nodes.next().and_then(|id| reply.bytes(id)).unwrap_or_default().to_vec();
+        let ends = ends(from, key, &reply, &mut nodes)?;
         let first = pages.len;
         first_page(&kind, key, &mut pages);
-        let ends = reply.child(0, at + 1).unwrap_or(u32::MAX);
-        heads.push((kind, expiry(from.place, &reply, ends, now), first));
+        heads.push((kind, ends, first));
     }
     let pages = if pages.len == 0 { Reply::null() } else { from.ask(&pages)? };
     let mut all = Vec::with_capacity(keys.len());
@@ -83,29 +85,55 @@ pub enum Ends {
     Error(String),
 }
 
-/// The command that says when a key ends.
-pub fn end_command(place: &Place) -> &'static [u8] {
-    if place.is_seven { b"PEXPIRETIME" } else { b"PTTL" }
+/// Asks when a key ends. A server that tells only what is left of its time is asked for its clock before and after that.
+pub fn ask_end(place: &Place, key: &[u8], list: &mut List) {
+    match place.is_seven {
+        true => list.add(&[b"PEXPIRETIME", key]),
+        false => {
+            list.add(&[b"TIME"]);
+            list.add(&[b"PTTL", key]);
+            list.add(&[b"TIME"]);
+        }
+    }
+}
+
+/// The answer to that, of which these are the next nodes.
+pub fn ends(from: From<'_>, key: &[u8], reply: &Reply, nodes: &mut dyn Iterator<Item = u32>) -> Result<Ends> {
+    let mut next = || nodes.next().unwrap_or(u32::MAX);
+    if from.place.is_seven {
+        return Ok(end(reply, next(), 0));
+    }
+    let (before, left, after) = (next(), next(), next());
+    let mut found = (end(reply, left, now(reply, before)), now(reply, before) == now(reply, after));
+    // The clock went on in between: the end may be off by that, and another second.
+    for _ in 0..CLOCK_TRIES {
+        if found.1 || !matches!(found.0, Ends::At(Some(_))) {
+            break;
+        }
+        let mut list = List::default();
+        ask_end(from.place, key, &mut list);
+        let reply = from.ask(&list)?;
+        let part = |index| reply.child(0, index).unwrap_or(u32::MAX);
+        found = (end(&reply, part(1), now(&reply, part(0))), now(&reply, part(0)) == now(&reply, part(2)));
+    }
+    Ok(found.0)
 }
 
 /// What a server answered to TIME, in ms.
-pub fn now(reply: &Reply, at: u32) -> i64 {
-    let part = |index| {
-        reply.child(0, at).and_then(|id| reply.child(id, index)).and_then(|id| reply.int(id)).unwrap_or_default()
-    };
+fn now(reply: &Reply, id: u32) -> i64 {
+    let part = |index| reply.child(id, index).and_then(|id| reply.int(id)).unwrap_or_default();
     part(0) * 1000 + part(1) / 1000
 }
 
-/// What a server answered to the command above.
-pub fn expiry(place: &Place, reply: &Reply, id: u32, now: i64) -> Ends {
+/// An end: of a number that counts from this moment on.
+fn end(reply: &Reply, id: u32, from: i64) -> Ends {
     if let Some(line) = reply.error_line(id) {
         return Ends::Error(String::from_utf8_lossy(line).into_owned());
     }
     match reply.int(id) {
         Some(-1) => Ends::At(None),
         Some(-2) | None => Ends::Gone,
-        Some(at) if place.is_seven => Ends::At(Some(at)),
-        Some(left) => Ends::At(Some(now + left)),
+        Some(at) => Ends::At(Some(from + at)),
     }
 }
 
@@ -286,7 +314,8 @@ fn members(from: From<'_>, key: &[u8], mut group: Group) -> Result<Group> {
         list.add(&[b"TIME"]);
         list.add(&[b"XPENDING", key, &group.name, &start, b"+", PAGE.to_string().as_bytes()]);
         let reply = from.ask(&list)?;
-        let (now, rows) = (now(&reply, 0), reply.child(0, 1).unwrap_or(u32::MAX));
+        let part = |index| reply.child(0, index).unwrap_or(u32::MAX);
+        let (now, rows) = (now(&reply, part(0)), part(1));
         for row in reply.children(rows).filter(|row| reply.kind(*row) == Kind::Array) {
             let part = |index| reply.child(row, index).unwrap_or(u32::MAX);
             let text = |index| reply.bytes(part(index)).unwrap_or_default().to_vec();

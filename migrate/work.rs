@@ -666,23 +666,21 @@ fn values<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], texts: bool, tally: &mu
         return dumps(at, keys, tally);
     }
     let mut list = List::default();
-    list.add(&[b"TIME"]);
     for keys in keys.chunks(TEXTS) {
         let args: Vec<&[u8]> = [b"MGET".as_slice()].into_iter().chain(keys.iter().map(|(key, _)| *key)).collect();
         list.add(&args);
         // While the server still has these keys in its cache.
-        keys.iter().for_each(|(key, _)| list.add(&[read::end_command(at.place), key]));
+        keys.iter().for_each(|(key, _)| read::ask_end(at.place, key, &mut list));
     }
     let reply = at.place.ask(at.client, &list)?;
-    let now = read::now(&reply, 0);
-    let mut nodes = reply.children(0).skip(1);
+    let mut nodes = reply.children(0);
     let (mut going, mut others) = (Vec::with_capacity(keys.len()), Vec::new());
     for keys in keys.chunks(TEXTS) {
         // An error has no children.
         let mut texts = reply.children(nodes.next().unwrap_or(u32::MAX));
-        for ((key, name), node) in keys.iter().zip(&mut nodes) {
+        for (key, name) in keys {
             let text = texts.next().and_then(|node| reply.bytes(node));
-            match (text, read::expiry(at.place, &reply, node, now)) {
+            match (text, read::ends(at.from(), key, &reply, &mut nodes)?) {
                 (_, Ends::Gone) => tally.count(Fate::Gone, 1),
                 (Some(text), Ends::At(expires)) => {
                     going.push(Going { key, name, payload: Payload::Text(text.to_vec()), expires });
@@ -701,18 +699,16 @@ fn values<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], texts: bool, tally: &mu
 /// What a server dumps of these keys.
 fn dumps<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], tally: &mut Tally) -> Outcome<Vec<Going<'k>>> {
     let mut list = List::default();
-    list.add(&[b"TIME"]);
     for (key, _) in keys {
         list.add(&[b"DUMP", key]);
-        list.add(&[read::end_command(at.place), key]);
+        read::ask_end(at.place, key, &mut list);
     }
     let reply = at.place.ask(at.client, &list)?;
-    let now = read::now(&reply, 0);
-    let mut nodes = reply.children(0).skip(1);
+    let mut nodes = reply.children(0);
     let mut going = Vec::with_capacity(keys.len());
     for (key, name) in keys {
-        let (Some(node), Some(ends)) = (nodes.next(), nodes.next()) else { break };
-        match (reply.bytes(node), reply.error_line(node), read::expiry(at.place, &reply, ends, now)) {
+        let Some(node) = nodes.next() else { break };
+        match (reply.bytes(node), reply.error_line(node), read::ends(at.from(), key, &reply, &mut nodes)?) {
             (_, Some(line), _) => tally.name(Fate::Failed, key, at.db, String::from_utf8_lossy(line)),
             (_, _, Ends::Error(why)) => tally.name(Fate::Failed, key, at.db, why),
             (Some(payload), None, Ends::At(expires)) => {

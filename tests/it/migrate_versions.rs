@@ -73,7 +73,7 @@ fn seen(connection: &mut Client, key: &[u8], field_ends: bool) -> String {
         "string" => format!("{:?}", ask(&[b"GET", key])),
         "list" => format!("{:?}", ask(&[b"LRANGE", key, b"0", b"-1"])),
         "set" => ordered(ask(&[b"SMEMBERS", key]), 1),
-        "zset" => format!("{:?}", ask(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"])),
+        "zset" => scores(ask(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"])),
         "hash" => {
             let ends = match field_ends && key == WITH_FIELD_ENDS.as_bytes() {
                 true => format!("{:?}", ask(&[b"HPEXPIRETIME", key, b"FIELDS", b"3", b"stays", b"ends", b"later"])),
@@ -85,6 +85,13 @@ fn seen(connection: &mut Client, key: &[u8], field_ends: bool) -> String {
         other => panic!("{other}"),
     };
     format!("{kind} {value}")
+}
+
+/// Members with their scores, which versions write differently.
+fn scores(value: Value) -> String {
+    let Value::Array(items) = value else { panic!("an array") };
+    let score = |pair: &[Value]| pair[1].text().parse::<f64>().expect("a number");
+    items.chunks(2).map(|pair| format!("{:?} {} ", pair[0], score(pair))).collect()
 }
 
 fn stream(ask: &mut dyn FnMut(&[&[u8]]) -> Value, key: &[u8]) -> String {
