@@ -302,6 +302,11 @@ impl Client {
         self.shared.context().active().load(std::sync::atomic::Ordering::Acquire) == 0
     }
 
+    /// The service that it is for.
+    pub(crate) fn service_name(&self) -> &str {
+        self.shared.context().service.name()
+    }
+
     /// How many bytes of submitted calls may be outstanding.
     pub(crate) fn submit_bytes(&self) -> usize {
         self.shared.context().settings().submit_bytes

@@ -68,6 +68,8 @@ impl Told {
 /// What becomes of the next call of an operation that was cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AfterCancel {
+    /// Nothing was sent: a pause ends it as well.
+    Pauses,
     /// It is not sent, and the operation is over.
     Ends,
     /// It is refused, and the operation says what it has done; it comes to its end by itself.
@@ -240,7 +242,10 @@ impl Steps {
             let is_cancelled = self.cancelled.load(Ordering::Acquire);
             let after = operation.after_cancel();
             self.finishing.store(after == AfterCancel::Finishes, Ordering::Release);
-            let ends = was_refused && is_cancelled && after == AfterCancel::Ends;
+            let ends = match &next {
+                Next::Pause(_) if after == AfterCancel::Pauses => is_cancelled,
+                _ => was_refused && is_cancelled && after <= AfterCancel::Ends,
+            };
             match next {
                 Next::Over(outcome) => {
                     drop(operation);

@@ -2,6 +2,7 @@
 //!
 //! Guarantees: a refused command has sent nothing. Leaves to others: where its keys are (map), and the operations themselves.
 
+use super::confirmed::Confirmed;
 use super::gather::{Combine, Gather, Part};
 use super::map::Placed;
 use super::moves::{self, ListEnd, ListMove};
@@ -22,14 +23,21 @@ type Boxed = Box<dyn Operation>;
 pub(super) fn over_several(task: Task, args: &[&[u8]], keys: &[Placed]) -> Result<Boxed> {
     let name = args[0].to_ascii_uppercase();
     let by_shard = |combine, with: usize| gather(&task, combine, args, keys, with);
-    Ok(match &name[..] {
-        b"MGET" => by_shard(Combine::Values, 0)?,
-        b"DEL" | b"UNLINK" | b"EXISTS" | b"TOUCH" => by_shard(Combine::Sum, 0)?,
-        b"MSET" => by_shard(Combine::Same, 1)?,
+    match &name[..] {
+        b"MGET" => by_shard(Combine::Values, 0),
+        b"DEL" | b"UNLINK" | b"EXISTS" | b"TOUCH" => by_shard(Combine::Sum, 0),
+        b"MSET" => by_shard(Combine::Same, 1),
+        b"SUNION" => by_shard(Combine::Union, 0),
+        b"SINTER" => by_shard(Combine::Intersection, 0),
+        b"SDIFF" => Ok(Box::new(Gather::new(task.clone(), Combine::Difference, difference(args, keys)?))),
+        _ => Ok(Box::new(Confirmed::new(task.clone(), in_steps(task, &name, args, keys)?))),
+    }
+}
+
+/// A command of which one step follows another.
+fn in_steps(task: Task, name: &[u8], args: &[&[u8]], keys: &[Placed]) -> Result<Boxed> {
+    Ok(match name {
         b"MSETNX" => Box::new(SetNx { parts: setnx_parts(args, keys)?, task, phase: setnx::Phase::Begin }),
-        b"SUNION" => by_shard(Combine::Union, 0)?,
-        b"SINTER" => by_shard(Combine::Intersection, 0)?,
-        b"SDIFF" => Box::new(Gather::new(task.clone(), Combine::Difference, difference(args, keys)?)),
         b"SUNIONSTORE" => store(task, Algebra::Union, args, keys)?,
         b"SINTERSTORE" => store(task, Algebra::Intersection, args, keys)?,
         b"SDIFFSTORE" => store(task, Algebra::Difference, args, keys)?,
@@ -41,7 +49,7 @@ pub(super) fn over_several(task: Task, args: &[&[u8]], keys: &[Placed]) -> Resul
         b"LMOVE" if args.len() == 5 => list_move(task, args, keys, end(args[3])?, end(args[4])?, None),
         b"BLMOVE" if args.len() == 6 => list_move(task, args, keys, end(args[3])?, end(args[4])?, Some(args[5])),
         b"RENAME" | b"RENAMENX" | b"COPY" => {
-            let way = way(&name, args, &task, keys)?;
+            let way = way(name, args, &task, keys)?;
             Box::new(Rename::new(task, way, owned(args, keys[0]), owned(args, keys[1])))
         }
         _ => return Err(task.state.map.cross_shard(args, keys)),

@@ -636,7 +636,7 @@ impl Operation for AfterOld {
     }
 
     fn after_cancel(&self) -> AfterCancel {
-        self.operation.after_cancel()
+        if self.waits { AfterCancel::Pauses } else { self.operation.after_cancel() }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::task::{Ask, Task};
 use crate::client::steps::{AfterCancel, Next, Operation, Told};
-use crate::error::{Error, Result, Status, flags};
+use crate::error::{Error, Result, flags};
 use crate::resp::{Kind, Reply, ReplyBuilder, encode};
 
 /// Which end of a list.
@@ -123,11 +123,6 @@ impl ListMove {
 
     #[cold]
     fn not_popped(&self, error: Error) -> Error {
-        // Too few replicas have it: the pop was answered.
-        if let Some(element) = error.reply().and_then(|reply| self.element(reply)).map(<[u8]>::to_vec) {
-            return carrying(&element, error)
-                .with_note("; the element was taken, and not pushed: vigie_error_reply() has it");
-        }
         match error.has(flags::MAYBE_EXECUTED) {
             true => error.without_flags(flags::RETRYABLE).with_note(
                 "; the first element of that end may have been taken from the source, and was not pushed: its value is not known here",
@@ -139,7 +134,7 @@ impl ListMove {
     fn pushed(&mut self, element: Vec<u8>, told: Told) -> Result<Next> {
         match self.task.answer(self.to.0, told) {
             Ok(_) => Ok(Next::Over(Ok(Some(ReplyBuilder::new().bytes(&element).finish())))),
-            Err(error) if error.has(flags::MAYBE_EXECUTED) || error.status() == Status::Replicas => {
+            Err(error) if error.has(flags::MAYBE_EXECUTED) => {
                 let note = "; the element was taken, and may have been pushed: vigie_error_reply() has it";
                 Err(carrying(&element, error).with_note(note))
             }
@@ -164,7 +159,7 @@ impl ListMove {
 }
 
 fn taken_for_good(element: &[u8], error: Error, other: &Error) -> Error {
-    let (why, is_unclear) = (other.message(), other.has(flags::MAYBE_EXECUTED) || other.status() == Status::Replicas);
+    let (why, is_unclear) = (other.message(), other.has(flags::MAYBE_EXECUTED));
     let how = if is_unclear { "may not have been" } else { "could not be" };
     let note = format!("; the element was taken, and {how} put back ({why}): vigie_error_reply() has it");
     carrying(element, error).with_note(note)

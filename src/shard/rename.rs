@@ -296,9 +296,7 @@ impl Rename {
             return error;
         }
         let note = match self.phase {
-            Phase::Deleting | Phase::Reading
-                if self.may_be_deleted || error.has(flags::MAYBE_EXECUTED) || error.status() == Status::Replicas =>
-            {
+            Phase::Deleting | Phase::Reading if self.may_be_deleted || error.has(flags::MAYBE_EXECUTED) => {
                 "; the destination has the value, and the source may still have it: compare the two, and delete one"
             }
             Phase::Deleting => {

@@ -85,7 +85,7 @@ impl SetNx {
         let is_set = |answer: &Result<Reply>| match answer {
             Ok(reply) => reply.int(0) == Some(1),
             // It may be: the look at its values tells.
-            Err(error) => error.has(flags::MAYBE_EXECUTED) || error.status() == Status::Replicas,
+            Err(error) => error.has(flags::MAYBE_EXECUTED),
         };
         if answers.iter().all(|answer| answer.as_ref().is_ok_and(|reply| reply.int(0) == Some(1))) {
             return over(1);

@@ -571,6 +571,14 @@ fn other_shards_take_over_and_each_key_sees_its_calls_in_order() {
     assert!(error.message().contains("moves to another shard") && error.has(flags::RETRYABLE), "{error}");
     let queue = completions::queue(4);
     shards.cmds_submit(&list(&["SET foo new"]), CallFlags::default(), Timeout::Default, &queue, 3).expect("taken");
+    // One that waits can be cancelled.
+    let cancelled = completions::queue(1);
+    shards
+        .cmds_submit(&list(&["SET foo never"]), CallFlags::default(), Timeout::Unlimited, &cancelled, 8)
+        .expect("taken");
+    assert_eq!(cancelled.cancel(8), 1);
+    let error = fails(Status::Cancelled, completions::one(&cancelled).1);
+    assert!(!error.has(flags::MAYBE_EXECUTED), "{error}");
     assert!(fails(Status::InvalidState, shards.set(&[&all[0]])).has(flags::RETRYABLE), "one change at a time");
     for node in ["a-0", "b-0"] {
         d.node(node).cmd(&["RPUSH", "foo:list", "x"]);

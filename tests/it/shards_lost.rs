@@ -251,6 +251,30 @@ fn what_others_do_while_a_command_over_two_shards_runs_is_neither_lost_nor_repla
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// No replica confirms anything: each write stands, the command is done as a whole, and the error says so.
+#[test]
+fn a_command_whose_writes_too_few_replicas_have_is_done_all_the_same() {
+    let pair = Pair::new("shards-short");
+    let one = CallFlags::from_bits(1 << 24).expect("one replica");
+    for (line, before, reply, data) in [
+        ("RENAME from{A} to{B}", SOURCE, "OK", " | to=v"),
+        ("RENAMENX from{A} to{B}", NONE, "1", " | to=v"),
+        ("COPY from{A} to{B}", NONE, "1", "from=v | to=v"),
+        ("SMOVE from{A} to{B} m", SET, "1", "from=n | to=m,o"),
+        ("RPOPLPUSH from{A} to{B}", LIST, "2", "from=1 | to=2,3"),
+        ("MSETNX p{A} 1 q{B} 2", EMPTY, "1", "p=1 | q=2"),
+        ("SUNIONSTORE to{B} s{A} t{B}", STORE, "3", "s=1,2 | t=3 to=1,2,3"),
+    ] {
+        pair.set_up(before);
+        let words = pair.line(line);
+        let words: Vec<&[u8]> = words.split_whitespace().map(str::as_bytes).collect();
+        let error = pair.shards.cmd_exec(&words, one, Timeout::Ms(300)).expect_err("there is no replica");
+        assert_eq!((error.status(), error.count()), (Status::Replicas, 0), "{line}: {error}");
+        assert!(!error.has(flags::MAYBE_EXECUTED) && error.message().starts_with("node_"), "{line}: {error}");
+        assert_eq!((error.reply().map(text).as_deref(), &pair.data()[..]), (Some(reply), data), "{line}: {error}");
+    }
+}
+
 #[test]
 fn what_was_begun_is_taken_back_or_told_also_after_a_cancellation() {
     let pair = Pair::new("shards-undone");
