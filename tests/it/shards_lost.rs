@@ -111,6 +111,17 @@ impl Pair {
         }
     }
 
+    /// By exec, or by submit, whose steps take another way through the library.
+    fn run_by(&self, way: Way, line: &str) -> Result<Reply> {
+        if way == Way::Exec {
+            return self.run(line);
+        }
+        let (queue, line) = (completions::queue(1), self.line(line));
+        let each = CallFlags::from_bits(CallFlags::EACH).unwrap();
+        self.shards.cmds_submit(&list(&[&line]), each, Timeout::Default, &queue, 1).expect("taken");
+        completions::one(&queue).1
+    }
+
     fn run(&self, line: &str) -> Result<Reply> {
         let line = self.line(line);
         let words: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
@@ -122,6 +133,14 @@ impl Pair {
         self.nodes.each_ref().map(|node| all(node)).join(" | ")
     }
 }
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Exec,
+    Submit,
+}
+
+const WAYS: [Way; 2] = [Way::Exec, Way::Submit];
 
 fn on(node: &Node, line: &str) -> Value {
     node.cmd(&line.split_whitespace().collect::<Vec<_>>())
@@ -195,16 +214,20 @@ use Lost::{Answer, Command};
 fn check(pair: &Pair, cases: &[Case]) {
     let mut wrong = String::new();
     for case in cases {
-        for (shard, command, lost, outcome, data, said) in case.rows {
+        for ((shard, command, lost, outcome, data, said), way) in
+            case.rows.iter().flat_map(|row| WAYS.map(|way| (row, way)))
+        {
             pair.set_up(case.before);
             let fault = if *lost == Answer { Fault::Lost } else { Fault::Close };
             pair.relays[*shard].front.fault_times(command, 1, fault);
-            let got = pair.run(case.line);
+            let got = pair.run_by(way, case.line);
             let (short, found) = (short(&got), pair.data());
             let message = got.as_ref().err().map(|error| error.message().to_owned()).unwrap_or_default();
             if (&short[..], &found[..], message.contains(said)) != (outcome, data, true) {
-                wrong +=
-                    &format!("{}\n  ({shard}, {command:?}, {lost:?}, {short:?}, {found:?}, {message:?})\n", case.line);
+                wrong += &format!(
+                    "{} {way:?}\n  ({shard}, {command:?}, {lost:?}, {short:?}, {found:?}, {message:?})\n",
+                    case.line
+                );
             }
         }
     }
@@ -232,7 +255,9 @@ type Row2 = (&'static str, &'static str, &'static str);
 fn what_others_do_while_a_command_over_two_shards_runs_is_neither_lost_nor_replaced() {
     let pair = Pair::new("shards-meddled");
     let mut wrong = String::new();
-    for (line, before, shard, command, changes, (outcome, data, said)) in MEDDLED {
+    for ((line, before, shard, command, changes, (outcome, data, said)), way) in
+        MEDDLED.iter().flat_map(|row| WAYS.map(|way| (row, way)))
+    {
         pair.set_up(*before);
         let [first, second] = [0, 1].map(|at| change(&pair.nodes[at], changes[at]));
         let run = move || {
@@ -240,12 +265,12 @@ fn what_others_do_while_a_command_over_two_shards_runs_is_neither_lost_nor_repla
             second();
         };
         pair.relays[*shard].once_before(command, run);
-        let got = pair.run(line);
+        let got = pair.run_by(way, line);
         pair.nodes.iter().for_each(|node| _ = on(node, "CONFIG SET maxmemory 0"));
         let (short, found) = (short(&got), pair.data());
         let message = got.as_ref().err().map(|error| error.message().to_owned()).unwrap_or_default();
         if (&short[..], &found[..], message.contains(said)) != (*outcome, *data, true) {
-            wrong += &format!("{line} with {changes:?}\n  ({short:?}, {found:?}, {message:?})\n");
+            wrong += &format!("{line} {way:?} with {changes:?}\n  ({short:?}, {found:?}, {message:?})\n");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
