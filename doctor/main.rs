@@ -11,6 +11,7 @@ mod primary;
 mod reach;
 mod replicas;
 mod sentinels;
+mod shards;
 mod terminal;
 mod writes;
 
@@ -30,9 +31,12 @@ const HELP: &str = "\
 vigie-doctor looks at a deployment under Sentinel and says what is wrong with it.
 
   vigie-doctor [OPTIONS] URI
+  vigie-doctor [OPTIONS] --shard node_1=... --shard node_2=... [URI]
 
   URI                redis-sentinel://[user:password@]host:port[,host:port...]/service, as programs give it; without a service all
                      services are looked at; rediss-sentinel:// with TLS; redis://host:port for a primary without Sentinels
+  --shard node_N=... a shard of a client of vigie_shards_for(), as often as there are: sentinel:SERVICE (the URI has the Sentinels), or
+                     redis://host:port, or that with its replica, redis://host:port|redis://host2:port
   --set KEY=VALUE    an option of the library, such as sentinel.password=...; as often as needed
   --json             one JSON object in place of text; with --watch one for each line
   --watch            a timeline of what happens, until Ctrl-C
@@ -50,6 +54,8 @@ The exit status: 0 nothing to complain about, 1 warnings, 2 faults, 3 it could n
 pub struct Wanted {
     uri: String,
     options: Vec<(String, String)>,
+    /// As vigie_shards_for() takes them.
+    shards: Vec<String>,
     /// JSON in place of text.
     pub json: bool,
     watch: bool,
@@ -116,6 +122,7 @@ fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
             "--force-failover" => wanted.failover = true,
             "--yes" => wanted.yes = true,
             "--for" => wanted.span = Some(seconds(argument, &value()?)?),
+            "--shard" => wanted.shards.push(value()?),
             "--timeout" => wanted.timeout = Some(seconds(argument, &value()?)?),
             "--set" => {
                 let pair = value()?;
@@ -134,7 +141,10 @@ fn read(arguments: &[String]) -> std::result::Result<Wanted, String> {
         }
     }
     match () {
-        () if wanted.uri.is_empty() => Err("no URI (--help)".to_owned()),
+        () if wanted.uri.is_empty() && wanted.shards.is_empty() => Err("no URI (--help)".to_owned()),
+        () if !wanted.shards.is_empty() && (wanted.watch || wanted.failover) => {
+            Err("--shard goes neither with --watch nor with --force-failover: give the URI of one service".to_owned())
+        }
         () if wanted.failover && !wanted.yes => {
             Err("--force-failover interrupts writes and may lose the last of them: add --yes if you mean it".to_owned())
         }
@@ -152,12 +162,17 @@ fn seconds(flag: &str, text: &str) -> std::result::Result<Duration, String> {
 
 fn run(wanted: &Wanted) -> Result<u8> {
     let mut config = Config::new();
-    config.set("uri", &wanted.uri)?;
+    if !wanted.uri.is_empty() {
+        config.set("uri", &wanted.uri)?;
+    }
     for (key, value) in &wanted.options {
         config.set(key, value)?;
     }
     if wanted.watch || wanted.failover {
         config.set("log.level", "info")?;
+    }
+    if !wanted.shards.is_empty() {
+        return shown(&shards::look(&config, wanted)?, wanted);
     }
     let settings = config.settings()?;
     // A primary that the configuration gives is looked at, whatever it says: there is nobody else to ask.
@@ -175,7 +190,10 @@ fn run(wanted: &Wanted) -> Result<u8> {
     if wanted.watch {
         return live::watch(&sentinel, &services(&sentinel, &settings, wanted)?, wanted);
     }
-    let report = look(&sentinel, &settings, wanted)?;
+    shown(&look(&sentinel, &settings, wanted)?, wanted)
+}
+
+fn shown(report: &Report, wanted: &Wanted) -> Result<u8> {
     let text = if wanted.json { report.json() + "\n" } else { report.text() };
     Ok(terminal::status(terminal::print(&text), report.status()))
 }
@@ -205,25 +223,39 @@ fn look(sentinel: &Arc<Sentinel>, settings: &Settings, wanted: &Wanted) -> Resul
     let mut addrs: BTreeSet<String> = settings.sentinel.addrs.iter().map(ToString::to_string).collect();
     for service in services {
         report.service = if settings.service.is_some() { service.clone() } else { finding::said(&service) };
-        // The topology tells of a failure as well, with the words of each Sentinel.
-        let failed = sentinel.refresh(Some(&service), wanted.deadline()).err();
-        let topology = sentinel.topology(Some(&service))?;
-        addrs.extend(
-            sentinels::maps(&topology, "sentinels").into_iter().map(|row| sentinels::field(&topology, row, "addr")),
-        );
-        if !settings.sentinel.addrs.is_empty() && !sentinels::look(sentinel, &service, &topology, wanted, &mut report) {
-            continue;
-        }
-        // Of Sentinels that name several nothing is said of one.
-        let is_split = !sentinels::field(&topology, 0, "split_view").is_empty();
-        let announced = || match &settings.fixed.primary {
-            None if is_split => None,
-            None => sentinels::announced(sentinel, &service, wanted),
-            given => given.clone(),
-        };
-        let failed = failed.map(|error| nodes::Undiscovered { error, announced: announced() });
-        nodes::look(settings, &topology, failed.as_ref(), wanted, &mut report);
+        look_at(sentinel, settings, &service, wanted, &mut report, &mut addrs)?;
     }
     certificates::look(settings, &addrs, wanted, &mut report);
     Ok(report)
+}
+
+/// Looks at one service. The address of its primary, if one was found; `addrs` gets those of its Sentinels.
+fn look_at(
+    sentinel: &Arc<Sentinel>,
+    settings: &Settings,
+    service: &str,
+    wanted: &Wanted,
+    report: &mut Report,
+    addrs: &mut BTreeSet<String>,
+) -> Result<Option<String>> {
+    // The topology tells of a failure as well, with the words of each Sentinel.
+    let failed = sentinel.refresh(Some(service), wanted.deadline()).err();
+    let topology = sentinel.topology(Some(service))?;
+    addrs.extend(
+        sentinels::maps(&topology, "sentinels").into_iter().map(|row| sentinels::field(&topology, row, "addr")),
+    );
+    if !settings.sentinel.addrs.is_empty() && !sentinels::look(sentinel, service, &topology, wanted, report) {
+        return Ok(None);
+    }
+    // Of Sentinels that name several nothing is said of one.
+    let is_split = !sentinels::field(&topology, 0, "split_view").is_empty();
+    let announced = || match &settings.fixed.primary {
+        None if is_split => None,
+        None => sentinels::announced(sentinel, service, wanted),
+        given => given.clone(),
+    };
+    let failed = failed.map(|error| nodes::Undiscovered { error, announced: announced() });
+    nodes::look(settings, &topology, failed.as_ref(), wanted, report);
+    let primary = sentinels::field(&topology, 0, "primary");
+    Ok((failed.is_none() && !primary.is_empty()).then_some(primary))
 }

@@ -41,6 +41,7 @@ mod task;
 pub use handle::Shards;
 pub use hash::{Hash, OwnHash, Placement};
 pub use map::{Group, Located, Map, Placed, Route, Where};
+pub use nodes::{fixed_settings, map_of};
 pub use pipeline::{Apart, Part, Step, deal};
 pub use spec::{Fixed, MOST_SHARDS, Shard, Spec, Target};
 pub use subscription::ShardedSubscription;

@@ -51,7 +51,7 @@ impl State {
     pub(super) fn new(source: &Source<'_>, texts: &[&str]) -> Result<Self> {
         let spec = Spec::parse(texts)?;
         let (base, settings) = source.settings()?;
-        let map = Map::new(spec.names(), hash(&settings), tags(&settings)).by(source.own.cloned());
+        let map = map_of(&settings, &spec).by(source.own.cloned());
         let default = default_of(&settings, &map)?;
         let aliases = spec.aliases();
         let target = if settings.shard.primaries_only { Target::Primary } else { Target::Split };
@@ -157,6 +157,11 @@ fn mark(texts: &[&str]) -> u16 {
     texts.iter().fold(0u16, |sum, text| sum.wrapping_add(crc16(text.as_bytes()))) | 1
 }
 
+/// The map of these shards by the options.
+pub fn map_of(settings: &ClientSettings, spec: &Spec) -> Map {
+    Map::new(spec.names(), hash(settings), tags(settings))
+}
+
 fn hash(settings: &ClientSettings) -> Hash {
     match settings.shard.hash {
         ShardHash::Crc32 => Hash::Crc32,
@@ -198,7 +203,7 @@ fn without_sentinel(name: &str) -> Error {
 }
 
 /// The settings of a shard with a given primary: those of the handle, without its Sentinels.
-fn fixed_settings(base: &Settings, fixed: &spec::Fixed, db: Option<u32>) -> Settings {
+pub fn fixed_settings(base: &Settings, fixed: &spec::Fixed, db: Option<u32>) -> Settings {
     let mut settings = base.clone();
     settings.fixed.primary = Some(fixed.primary.clone());
     settings.fixed.replicas.clone_from(&fixed.replicas);

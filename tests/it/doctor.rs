@@ -864,3 +864,102 @@ fn the_page_shows_what_the_program_says() {
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
     assert!(codes >= rows, "the table has codes that are never said: {rows} rows, {codes} codes");
 }
+
+/// vigie-doctor with these arguments.
+fn ask_with(args: &[&str]) -> Said {
+    let Output { status, stdout, stderr } = doctor().args(args).output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Said { status: status.code().expect("it ends by itself"), text: text(stdout), errors: text(stderr) }
+}
+
+#[test]
+fn shards_are_looked_at_one_by_one_and_so_are_their_keys() {
+    let d = Deployment::new("doctor-shards").services(["users", "b", "c"]).replicas(1).conf("save 3600 1").start();
+    let [users, given, pair, replica] = ["users-0", "b-0", "c-0", "c-1"].map(|name| d.node(name));
+    let texts = [
+        "node_1=sentinel:users".to_owned(),
+        format!("node_2=redis://{}", given.addr()),
+        format!("node_3=redis://{}|redis://{}", pair.addr(), replica.addr()),
+    ];
+    let uri = format!("redis-sentinel://{}", d.sentinel_addrs().join(","));
+    let crc16 = ["--set", "shard.hash=crc16"];
+    let look = |more: &[&str]| {
+        let shards = texts.iter().flat_map(|text| ["--shard", text]);
+        ask_with(&shards.chain([&*uri]).chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    let open = || {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let sentinel = crate::calls::sentinel_of(&d, &[]);
+        let options = crate::calls::config(&[("shard.hash", "crc16")]);
+        vigie::shard::Shards::open(Some(&sentinel), &texts, Some(&options)).expect("shards")
+    };
+    let shards = open();
+    for n in 0..60 {
+        let (flags, key) = (vigie::client::CallFlags::default(), format!("k{n}"));
+        shards.cmd_exec(&[b"SET", key.as_bytes(), b"v"], flags, vigie::client::Timeout::Default).expect("set");
+    }
+    // Every check of a service, for each shard, and the keys.
+    let fine = look(&crc16);
+    assert_eq!(fine.status, 0, "{}{}", fine.text, fine.errors);
+    fine.has("ok", "quorum", "node_1 (users): ");
+    for (name, node, replicas) in [("node_1 (users)", &users, 1), ("node_2", &given, 1), ("node_3", &pair, 1)] {
+        fine.has("ok", "primary", &format!("{name}: the primary is {}, with {replicas} replicas", node.addr()));
+        fine.has("ok", "node_reached", &format!("{name}: the primary {} answers", node.addr()));
+        fine.has("ok", "persistence", &format!("{name}: "));
+        fine.has("ok", "keys_placed", &format!("{name}: "));
+        fine.has("note", "min_replicas_zero", &format!("{name}: "));
+    }
+    fine.has("ok", "node_reached", &format!("node_3: the replica {} answers", replica.addr()));
+    let counted: usize = fine.lines("ok", "keys_placed").iter().map(|line| number_behind(line, ": ")).sum();
+    assert_eq!(counted, 60, "{}", fine.text);
+    let json = look(&["--set", "shard.hash=crc16", "--json"]);
+    assert!(json.text.contains(r#""code":"keys_placed","service":"node_2""#), "{}", json.text);
+
+    // By another hash the same keys are astray; a note where their tags may have been stripped.
+    let other = look(&["--set", "shard.hash=crc32", "--set", "shard.tags=none"]);
+    assert_eq!((other.status, other.count("warning", "keys_misplaced")), (1, 3), "{}", other.text);
+    let stripped = look(&[]);
+    assert_eq!((stripped.status, stripped.count("note", "keys_misplaced")), (0, 3), "{}", stripped.text);
+    // One key that is on a wrong shard, and a replica in place of a primary.
+    let astray = (0..).map(|n| format!("astray{n}")).find(|key| shards.shard_of(key.as_bytes()).unwrap() == 2).unwrap();
+    given.cmd(&["SET", &astray, "v"]);
+    pair.cmd(&["CONFIG", "SET", "save", ""]);
+    let wrong = look(&crc16);
+    wrong.has("warning", "keys_misplaced", &format!("such as {astray} (node_3)"));
+    assert_eq!((wrong.count("warning", "keys_misplaced"), wrong.count("ok", "keys_placed")), (1, 2), "{}", wrong.text);
+    wrong.has("warning", "no_persistence", "node_3: ");
+    assert_eq!(wrong.count("warning", "no_persistence"), 1, "{}", wrong.text);
+
+    // A shard that is down does not hide the others; two names for one server are one.
+    given.kill();
+    let alias = format!("node_4=redis://{}", pair.addr());
+    let down = look(&["--set", "shard.hash=crc16", "--shard", &alias, "--timeout", "2"]);
+    assert_eq!(down.status, 2, "{}", down.text);
+    assert!(down.lines("fault", "node_unreachable").iter().all(|line| line.contains("node_2: ")), "{}", down.text);
+    down.has("fault", "node_unreachable", "node_2: ");
+    down.has("note", "shard_alias", "node_4: it is the server of node_3");
+    down.has("ok", "primary", "node_1 (users): ");
+    // Without a service there is no URI; what is not given right is told before anything is looked at.
+    let one = ask_with(&["--shard", &format!("node_1=redis://{}", pair.addr())]);
+    one.has("ok", "keys_placed", "node_1: ");
+    for (args, part) in [
+        (&["--shard", "node_1=sentinel:users"][..], "give the URI of its Sentinels"),
+        (&["--shard", "node_2=redis://h:1"], "node_1"),
+        (&["--shard", "node_1=redis://h:1", "--watch"], "--shard goes neither"),
+        (&["--shard"], "--shard needs a value"),
+    ] {
+        let refused = ask_with(args);
+        assert!(
+            refused.status == 3 && refused.errors.contains(part),
+            "{args:?}: {} {}",
+            refused.status,
+            refused.errors
+        );
+    }
+}
+
+/// The number behind the last of these.
+fn number_behind(line: &str, mark: &str) -> usize {
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+    line.match_indices(mark).find_map(|(at, _)| digits(&line[at + mark.len()..]).parse().ok()).expect(line)
+}
