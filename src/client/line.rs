@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::home;
 use super::session::{Marks, Session, executed};
 use super::shared::Shared;
 use super::unwaited::Awaited;
@@ -240,6 +241,11 @@ impl LineState {
 /// queue.
 pub(super) fn submit(session: &Arc<Session>, client: &Arc<Shared>, submission: Submission<'_>) -> Result<()> {
     let Submission { flags, timeout, queue, .. } = submission;
+    let stored = match &session.home {
+        Some(home) => home::stored(&**home, submission.commands)?,
+        None => None,
+    };
+    let submission = Submission { commands: stored.as_deref().unwrap_or(submission.commands), ..submission };
     // A session sends nothing again, so the scripts that are known go out by their bodies.
     let spelled = client.context().scripts().and_then(|scripts| spelled_out(submission.commands, scripts, Keep::None));
     let submission = Submission { commands: spelled.as_deref().unwrap_or(submission.commands), ..submission };

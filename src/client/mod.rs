@@ -5,6 +5,7 @@
 //! decides nothing itself.
 
 mod call_handle;
+mod home;
 mod line;
 mod metrics;
 mod scan;
@@ -31,6 +32,7 @@ use session::{Session, executed};
 use shared::Shared;
 
 pub use call_handle::{CallHandle, times_map};
+pub(crate) use home::Home;
 pub use metrics::{MetricInfo, metric_infos};
 pub use scan::ScanLoop;
 pub use stats::{connection_ends, stats_maps};
@@ -71,6 +73,15 @@ impl Client {
     /// A client pinned to one connection, which it takes with its first command. On a split client the connection is to the
     /// primary.
     pub fn session(self: &Arc<Self>, overrides: Option<&Config>) -> Result<Arc<Self>> {
+        self.session_at(overrides, None)
+    }
+
+    /// The same. `home`: knows the keys of its shard, if it is on one of several.
+    pub(crate) fn session_at(
+        self: &Arc<Self>,
+        overrides: Option<&Config>,
+        home: Option<Arc<dyn Home>>,
+    ) -> Result<Arc<Self>> {
         if self.session.is_some() {
             return Err(Error::new(Status::InvalidState, "a session cannot be made from a session"));
         }
@@ -80,7 +91,7 @@ impl Client {
         if overrides.is_some() {
             settings.settle_with(&context.sentinel.settings().sentinel)?;
         }
-        Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings)) }))
+        Ok(Arc::new(Self { shared: Arc::clone(&self.shared), session: Some(Session::new(settings, home)) }))
     }
 
     /// A subscription, whose messages arrive on the queue with this token. It connects with its first channel: on a client for
@@ -241,8 +252,15 @@ impl Client {
         call_flags: CallFlags,
         timeout: Timeout,
     ) -> Result<(Reply, Arc<Pool>)> {
-        session.check(self.shared.context(), plan, call_flags)?;
-        session.exec(&self.shared, plan, call_flags, plan.deadline(timeout, session.settings.timeout_call))
+        let run = |plan: &Plan<'_>| {
+            session.check(self.shared.context(), plan, call_flags)?;
+            session.exec(&self.shared, plan, call_flags, plan.deadline(timeout, session.settings.timeout_call))
+        };
+        let Some(home) = &session.home else { return run(plan) };
+        match home::stored(&**home, &plan.commands()?)? {
+            Some(bytes) => run(&reshaped(&bytes, plan.shape())?),
+            None => run(plan),
+        }
     }
 
     /// Refuses a scan loop where it has no place.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::home::Home;
 use super::line::{self, Line, Link};
 use super::shared::Shared;
 use super::unwaited::{Awaited, Unwaited};
@@ -38,6 +39,8 @@ const STATEFUL: Flags = Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN);
 /// What belongs to a session alone.
 pub(super) struct Session {
     pub(super) settings: ClientSettings,
+    /// Knows the keys of its shard, if it is on one of several.
+    pub(super) home: Option<Arc<dyn Home>>,
     pinned: Lock<Pinned>,
     turns: Turns,
     /// Its submitted calls.
@@ -137,9 +140,10 @@ impl Marks {
 }
 
 impl Session {
-    pub(super) fn new(settings: ClientSettings) -> Arc<Self> {
+    pub(super) fn new(settings: ClientSettings, home: Option<Arc<dyn Home>>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             settings,
+            home,
             pinned: Lock::new(Rank::SessionState, Pinned::default()),
             turns: Turns::new(),
             line: Line::new(me),

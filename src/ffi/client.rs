@@ -147,13 +147,15 @@ pub unsafe extern "C" fn vigie_split_for(
 /// VIGIE_ERR_REPLICAS leaves the session as it is. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
 /// db, an error).
 ///
-/// Lengths: key_len is the bytes of key. On a client of vigie_shards_for() the session is on the shard of this key; with one
-/// service it is only checked, and may be NULL.
+/// Lengths: key_len is the bytes of key. On a client of vigie_shards_for() the session is on the shard of this key, and
+/// takes commands for that shard; with one service it is only checked, and may be NULL.
 /// Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
 /// Blocks: no.
 /// Threads: [T]; overrides is [C] meanwhile.
 /// Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_STATE: client is a session itself; VIGIE_ERR_INVALID_ARG: client or
-/// out is NULL, or key is NULL with a length.
+/// out is NULL, or key is NULL with a length. Of a call in a session of vigie_shards_for() also VIGIE_ERR_CROSS_SHARD: a key or a
+/// channel is on another shard; nothing was sent. Its tags are stripped as elsewhere; a command that this version does not know,
+/// and one without keys, goes to the session's shard as it is.
 /// Since: 0.1.0.
 #[must_use]
 #[unsafe(no_mangle)]

@@ -138,7 +138,7 @@ impl OwnHash for CHash {
 ///
 /// Lengths: shard_count is the number of texts in shards, 1 to 1024.
 /// Ownership: *out is the caller's, for vigie_client_free(). shards and overrides (may be NULL) are copied. hash and user are used until the
-/// client is freed and no call of it is running.
+/// client, its sessions and its subscriptions are freed and no call of them is running.
 /// Blocks: as vigie_shards_for().
 /// Threads: [T]; overrides is [C] meanwhile.
 /// Errors: as vigie_shards_for(); VIGIE_ERR_INVALID_ARG: also hash is NULL.

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, Status};
 use crate::lane::{Bytes, Failure, Unit, transaction};
 use crate::resp::list::{self, Command, CommandList};
 use crate::resp::table::{self, Blocks, Class, Flags};
-use crate::resp::{Kind, Reply};
+use crate::resp::{Kind, Reply, encode};
 use crate::time::{Deadline, Instant, Timeout};
 
 /// Larger units do not use a lane that other calls share (rule 20).
@@ -430,6 +430,18 @@ impl<'a> Plan<'a> {
             What::Args(_) | What::One(_) => Shape::One,
             What::List(_) => Shape::List,
             What::Atomic(..) => Shape::Atomic,
+        }
+    }
+
+    /// The commands as they were given, encoded.
+    pub(crate) fn commands(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.what {
+            What::Args(args) => {
+                let mut bytes = Vec::new();
+                encode::try_command(&mut bytes, args)?;
+                Ok(Cow::Owned(bytes))
+            }
+            What::One(list) | What::List(list) | What::Atomic(list, _) => Ok(Cow::Borrowed(list.bytes())),
         }
     }
 

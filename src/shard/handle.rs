@@ -16,6 +16,7 @@ use super::hash::OwnHash;
 use super::map::{Route, Where};
 use super::nodes::{Source, State};
 use super::pipeline::{self, Step};
+use super::session::OnShard;
 use super::split::{Split, Work};
 use super::subscription::ShardedSubscription;
 use super::task::{Rounds, Task, time};
@@ -430,7 +431,8 @@ impl Shards {
                 return Err(Error::new(Status::InvalidArg, text));
             }
         };
-        state.client(shard).session(overrides).map_err(|error| state.named(shard, error))
+        let home = Arc::new(OnShard::new(&state, shard));
+        state.client(shard).session_at(overrides, Some(home)).map_err(|error| state.named(shard, error))
     }
 
     /// A map from the names of the shards to what this makes of their clients.

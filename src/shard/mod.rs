@@ -26,6 +26,7 @@ pub mod pipeline;
 mod pipeline_tests;
 mod rename;
 mod scan;
+mod session;
 mod setnx;
 mod sets;
 pub mod spec;

@@ -87,6 +87,7 @@ mod session_submit;
 mod sessions;
 mod shards_lost;
 mod shards_model;
+mod shards_session;
 mod statistics;
 mod submit;
 mod submit_line;
