@@ -18,9 +18,9 @@ static double now(void) {
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-static void check(vigie_status status, vigie_error *error) {
+static void check(vigie_status status, vigie_error **error) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s\n", vigie_error_message(error));
+  fprintf(stderr, "%s\n", vigie_error_message(*error));
   exit(1);
 }
 
@@ -28,11 +28,11 @@ static vigie_sentinel *make(const char *uri, vigie_client **made) {
   vigie_error *error = NULL;
   vigie_config *config = vigie_config_new();
   vigie_sentinel *sentinel = NULL;
-  check(vigie_config_set(config, "uri", uri, &error), error);
-  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), error);
+  check(vigie_config_set(config, "uri", uri, &error), &error);
+  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), &error);
   vigie_config_free(config);
-  check(vigie_primary_for(sentinel, NULL, NULL, made, &error), error);
-  check(vigie_cmd_exec(*made, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), error);
+  check(vigie_primary_for(sentinel, NULL, NULL, made, &error), &error);
+  check(vigie_cmd_exec(*made, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), &error);
   return sentinel;
 }
 
@@ -41,7 +41,7 @@ static void *get(void *count) {
   for (; !atomic_load_explicit(&over, memory_order_relaxed); calls++) {
     vigie_error *error = NULL;
     vigie_reply *reply = NULL;
-    check(vigie_cmd_exec(client, VIGIE_CMD("GET", "bench"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error), error);
+    check(vigie_cmd_exec(client, VIGIE_CMD("GET", "bench"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error), &error);
     vigie_reply_free(reply);
   }
   *(long *)count = calls;
@@ -66,7 +66,7 @@ int main(int argc, char **argv) {
   vigie_sentinel *sentinel = make(argv[1], &client);
   check(vigie_cmd_exec(client, VIGIE_CMD("SET", "bench", "0123456789012345678901234567890123456789012345678901234567890123"), 0,
                        VIGIE_TIMEOUT_DEFAULT, NULL, &error),
-        error);
+        &error);
   pthread_t *thread = calloc((size_t)threads, sizeof *thread);
   long *count = calloc((size_t)threads, sizeof *count);
   if (thread == NULL || count == NULL) return 1;

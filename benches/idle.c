@@ -12,9 +12,9 @@ static double cpu(void) {
   return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-static void check(vigie_status status, vigie_error *error, const char *what) {
+static void check(vigie_status status, vigie_error **error, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(error));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*error));
   exit(1);
 }
 
@@ -30,12 +30,12 @@ static void measure(const char *uri, int seconds, int count) {
   vigie_config *config = vigie_config_new();
   vigie_client **clients = calloc((size_t)count, sizeof *clients);
   if (clients == NULL) exit(1);
-  check(vigie_config_set(config, "uri", uri, &error), error, "the URI");
-  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), error, "the Sentinels");
+  check(vigie_config_set(config, "uri", uri, &error), &error, "the URI");
+  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), &error, "the Sentinels");
   for (int at = 0; at < count; at++) {
     vigie_reply *reply = NULL;
-    check(vigie_primary_for(sentinel, NULL, NULL, &clients[at], &error), error, "a client");
-    check(vigie_cmd_exec(clients[at], VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error), error, "PING");
+    check(vigie_primary_for(sentinel, NULL, NULL, &clients[at], &error), &error, "a client");
+    check(vigie_cmd_exec(clients[at], VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error), &error, "PING");
     vigie_reply_free(reply);
   }
   rest(5); /* threads that were needed for the start retire */

@@ -22,9 +22,9 @@ static double now(void) {
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-static void check(vigie_status status, vigie_error *error, const char *what) {
+static void check(vigie_status status, vigie_error **error, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(error));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*error));
   exit(1);
 }
 
@@ -41,7 +41,7 @@ static void call(vigie_client *known, int seconds) {
   long calls = 0;
   while (now() < end) {
     double began = now();
-    check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), error, "PING");
+    check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), &error, "PING");
     double took = now() - began;
     if (took > longest) longest = took;
     calls++;
@@ -58,21 +58,21 @@ int main(int argc, char **argv) {
   vigie_config *config = vigie_config_new();
   vigie_client *known = NULL, **clients = calloc((size_t)count, sizeof *clients);
   if (clients == NULL) return 1;
-  check(vigie_config_set(config, "uri", argv[1], &error), error, "the URI");
-  check(vigie_config_set(config, "client.name", "services", &error), error, "the name");
-  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), error, "the Sentinels");
-  check(vigie_primary_for(sentinel, NULL, NULL, &known, &error), error, "a client");
-  check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), error, "PING");
+  check(vigie_config_set(config, "uri", argv[1], &error), &error, "the URI");
+  check(vigie_config_set(config, "client.name", "services", &error), &error, "the name");
+  check(vigie_sentinel_create(config, VIGIE_TIMEOUT_DEFAULT, &sentinel, &error), &error, "the Sentinels");
+  check(vigie_primary_for(sentinel, NULL, NULL, &known, &error), &error, "a client");
+  check(vigie_cmd_exec(known, VIGIE_CMD("PING"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error), &error, "PING");
   for (int at = 0; at < count; at++) {
     char name[32];
     snprintf(name, sizeof name, "service-%d", at);
-    check(vigie_primary_for(sentinel, name, NULL, &clients[at], &error), error, name);
+    check(vigie_primary_for(sentinel, name, NULL, &clients[at], &error), &error, name);
     vigie_status status = vigie_cmd_exec(clients[at], VIGIE_CMD("PING"), 0, 60000, NULL, &error); /* the machine is busy with its Sentinels */
     if (unknown && status == VIGIE_ERR_UNKNOWN_SERVICE) {
       vigie_error_free(error);
       error = NULL;
     } else {
-      check(status, error, name);
+      check(status, &error, name);
     }
   }
   rest(8); /* threads that were needed for the start retire, and the first polls are over */

@@ -32,9 +32,9 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static void check(vigie_status status, vigie_error *err, const char *what) {
+static void check(vigie_status status, vigie_error **err, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(err));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*err));
   exit(1);
 }
 
@@ -43,7 +43,7 @@ static void one(vigie_client *client, const char *key, int writes) {
   vigie_error *err = NULL;
   const char *argv[] = {writes ? "SET" : "GET", key, value};
   const size_t lens[] = {3, strlen(key), SIZE};
-  check(vigie_cmd_exec(client, writes ? 3 : 2, argv, lens, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), err, argv[0]);
+  check(vigie_cmd_exec(client, writes ? 3 : 2, argv, lens, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), &err, argv[0]);
   vigie_reply_free(reply);
 }
 
@@ -112,7 +112,7 @@ static double mget_by_shards(void) {
   for (int n = 0; n < CALLS; n++) {
     vigie_reply *reply = NULL;
     vigie_error *err = NULL;
-    check(vigie_cmd_exec(sharded, MANY + 1, argv, lens, VIGIE_CALL_ON_PRIMARY, VIGIE_TIMEOUT_DEFAULT, &reply, &err), err, "MGET");
+    check(vigie_cmd_exec(sharded, MANY + 1, argv, lens, VIGIE_CALL_ON_PRIMARY, VIGIE_TIMEOUT_DEFAULT, &reply, &err), &err, "MGET");
     if (vigie_reply_count(reply, VIGIE_ROOT) != MANY) exit(1);
     vigie_reply_free(reply);
   }
@@ -175,11 +175,11 @@ int main(int argc, char **argv) {
     snprintf(uri, sizeof uri, "redis://127.0.0.1:%d", ports[s]);
     snprintf(texts[s], sizeof texts[s], "node_%d=%s", s + 1, uri);
     all[s] = texts[s];
-    check(vigie_config_set(config, "uri", uri, &err), err, "uri");
-    check(vigie_sentinel_create(config, 0, &sentinel, &err), err, "create");
-    check(vigie_primary_for(sentinel, NULL, NULL, &by_hand[s], &err), err, "primary");
+    check(vigie_config_set(config, "uri", uri, &err), &err, "uri");
+    check(vigie_sentinel_create(config, 0, &sentinel, &err), &err, "create");
+    check(vigie_primary_for(sentinel, NULL, NULL, &by_hand[s], &err), &err, "primary");
   }
-  check(vigie_shards_for(NULL, all, SHARDS, NULL, &sharded, &err), err, "shards");
+  check(vigie_shards_for(NULL, all, SHARDS, NULL, &sharded, &err), &err, "shards");
   for (int k = 0; k < KEYS; k++) {
     snprintf(keys[k], sizeof keys[k], "key:%04d", k);
     shard_of[k] = vigie_client_shard_of(sharded, keys[k], strlen(keys[k]));

@@ -28,9 +28,9 @@ static void rest(int ms) {
   nanosleep(&pause, NULL);
 }
 
-static void check(vigie_status status, vigie_error *error, const char *what) {
+static void check(vigie_status status, vigie_error **error, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(error));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*error));
   exit(1);
 }
 
@@ -38,8 +38,8 @@ static vigie_sentinel *handle(const char *uri) {
   vigie_error *error = NULL;
   vigie_sentinel *sentinel = NULL;
   vigie_config *config = vigie_config_new();
-  check(vigie_config_set(config, "uri", uri, &error), error, "the URI");
-  check(vigie_sentinel_create(config, 0, &sentinel, &error), error, "the Sentinels");
+  check(vigie_config_set(config, "uri", uri, &error), &error, "the URI");
+  check(vigie_sentinel_create(config, 0, &sentinel, &error), &error, "the Sentinels");
   vigie_config_free(config);
   return sentinel;
 }
@@ -47,14 +47,14 @@ static vigie_sentinel *handle(const char *uri) {
 static vigie_client *client_of(vigie_sentinel *sentinel, const char *service) {
   vigie_error *error = NULL;
   vigie_client *client = NULL;
-  check(vigie_primary_for(sentinel, service, NULL, &client, &error), error, "a client");
+  check(vigie_primary_for(sentinel, service, NULL, &client, &error), &error, "a client");
   return client;
 }
 
 static vigie_queue *queue_of(size_t capacity) {
   vigie_error *error = NULL;
   vigie_queue *queue = NULL;
-  check(vigie_queue_create(capacity, &queue, &error), error, "a queue");
+  check(vigie_queue_create(capacity, &queue, &error), &error, "a queue");
   return queue;
 }
 
@@ -62,13 +62,13 @@ static vigie_queue *queue_of(size_t capacity) {
 static vigie_status submit(vigie_client *client, vigie_queue *queue, int64_t timeout_ms, int must) {
   vigie_error *error = NULL;
   vigie_event event;
-  check(vigie_cmds_submit(client, set, sizeof set - 1, 0, timeout_ms, queue, 1, &error), error, "a submit");
+  check(vigie_cmds_submit(client, set, sizeof set - 1, 0, timeout_ms, queue, 1, &error), &error, "a submit");
   if (vigie_queue_drain(queue, 60000, &event, 1) != 1) {
     fprintf(stderr, "a submitted SET does not end\n");
     exit(1);
   }
   vigie_status status = event.status;
-  if (must) check(status, event.error, "a submitted SET");
+  if (must) check(status, &event.error, "a submitted SET");
   vigie_events_clear(&event, 1);
   return status;
 }
@@ -107,7 +107,7 @@ static void measure(const char *when, vigie_sentinel *sentinel, vigie_client *he
     vigie_error *error = NULL;
     vigie_reply *reply = NULL;
     double start = now_ms();
-    check(vigie_sentinel_refresh(sentinel, "mymaster", 60000, &reply, &error), error, "a discovery");
+    check(vigie_sentinel_refresh(sentinel, "mymaster", 60000, &reply, &error), &error, "a discovery");
     times[0][round] = now_ms() - start;
     vigie_reply_free(reply);
     start = now_ms();

@@ -10,9 +10,9 @@
 
 enum { MOST = 16 };
 
-static void check(vigie_status status, vigie_error *err, const char *what) {
+static void check(vigie_status status, vigie_error **err, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(err));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*err));
   exit(1);
 }
 
@@ -23,8 +23,8 @@ static vigie_sentinel *sentinels(void) {
   vigie_config *config;
   if (uri == NULL) return NULL;
   config = vigie_config_new();
-  check(vigie_config_set(config, "uri", uri, &err), err, "uri");
-  check(vigie_sentinel_create(config, 0, &sentinel, &err), err, "the Sentinels");
+  check(vigie_config_set(config, "uri", uri, &err), &err, "uri");
+  check(vigie_sentinel_create(config, 0, &sentinel, &err), &err, "the Sentinels");
   vigie_config_free(config);
   return sentinel;
 }
@@ -47,15 +47,15 @@ int main(int argc, char **argv) {
     snprintf(texts[i], sizeof texts[i], "node_%u=%s", (unsigned)i + 1, argv[i + 1]);
     shards[i] = texts[i];
   }
-  check(vigie_shards_for(sentinel, shards, count, NULL, &client, &err), err, "the shards");
+  check(vigie_shards_for(sentinel, shards, count, NULL, &client, &err), &err, "the shards");
 
   for (i = 0; i < 3; i++) {
     printf("%s is on node_%d\n", keys[i], (int)vigie_client_shard_of(client, keys[i], strlen(keys[i])) + 1);
     vigie_batch_add(batch, VIGIE_CMD("SET", keys[i], keys[i]));
   }
-  check(vigie_batch_exec(client, batch, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), err, "a pipeline");
+  check(vigie_batch_exec(client, batch, 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), &err, "a pipeline");
   vigie_reply_free(reply);
-  check(vigie_cmd_exec(client, VIGIE_CMD("MGET", "foo", "a", "hello"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), err, "MGET");
+  check(vigie_cmd_exec(client, VIGIE_CMD("MGET", "foo", "a", "hello"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), &err, "MGET");
   for (i = 0; i < 3; i++)
     printf("%s\n", vigie_reply_bytes(reply, vigie_reply_child(reply, VIGIE_ROOT, i), NULL));
   vigie_reply_free(reply);
@@ -66,8 +66,8 @@ int main(int argc, char **argv) {
     vigie_error_free(err);
     err = NULL;
   }
-  check(vigie_cmd_exec(client, VIGIE_CMD("PFMERGE", "x{tag}", "y{tag}"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), err, "PFMERGE");
-  check(vigie_cmd_exec(client, VIGIE_CMD("DEL", "a", "hello", "foo", "x{tag}"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), err, "DEL");
+  check(vigie_cmd_exec(client, VIGIE_CMD("PFMERGE", "x{tag}", "y{tag}"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), &err, "PFMERGE");
+  check(vigie_cmd_exec(client, VIGIE_CMD("DEL", "a", "hello", "foo", "x{tag}"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), &err, "DEL");
   vigie_batch_free(batch);
   vigie_client_free(client);
   vigie_sentinel_free(sentinel);

@@ -10,9 +10,9 @@
 
 enum { MOST = 16 };
 
-static void check(vigie_status status, vigie_error *err, const char *what) {
+static void check(vigie_status status, vigie_error **err, const char *what) {
   if (status == VIGIE_OK) return;
-  fprintf(stderr, "%s: %s\n", what, vigie_error_message(err));
+  fprintf(stderr, "%s: %s\n", what, vigie_error_message(*err));
   exit(1);
 }
 
@@ -37,13 +37,13 @@ static void submit(vigie_client *client) {
   vigie_batch *batch = vigie_batch_new();
   vigie_event events[4];
   size_t i, count = 0;
-  check(vigie_queue_create(8, &queue, &err), err, "a queue");
+  check(vigie_queue_create(8, &queue, &err), &err, "a queue");
   for (i = 0; i < 3; i++) {
     char key[16];
     snprintf(key, sizeof key, "user:%u", (unsigned)i);
     vigie_batch_add(batch, VIGIE_CMD("INCR", key));
   }
-  check(vigie_batch_submit(client, batch, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 1, &err), err, "a submit");
+  check(vigie_batch_submit(client, batch, VIGIE_CALL_EACH, VIGIE_TIMEOUT_DEFAULT, queue, 1, &err), &err, "a submit");
   while (count < 3) {
     size_t drained = vigie_queue_drain(queue, VIGIE_TIMEOUT_NONE, events, 4);
     count += drained;
@@ -68,15 +68,15 @@ int main(int argc, char **argv) {
     snprintf(texts[i], sizeof texts[i], "node_%u=%s", (unsigned)i + 1, argv[i + 1]);
     shards[i] = texts[i];
   }
-  check(vigie_shards_for_hash(NULL, shards, count, by_number, NULL, NULL, &client, &err), err, "the shards");
+  check(vigie_shards_for_hash(NULL, shards, count, by_number, NULL, NULL, &client, &err), &err, "the shards");
 
   check(vigie_cmd_exec(client, VIGIE_CMD("MSET", "user:0", "0", "user:1", "1", "user:2", "2"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err),
-        err, "MSET");
+        &err, "MSET");
   submit(client);
-  check(vigie_session_for(client, "user:1", 6, NULL, &session, &err), err, "a session");
-  check(vigie_cmd_exec(session, VIGIE_CMD("INCR", "user:1"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), err, "INCR");
+  check(vigie_session_for(client, "user:1", 6, NULL, &session, &err), &err, "a session");
+  check(vigie_cmd_exec(session, VIGIE_CMD("INCR", "user:1"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &err), &err, "INCR");
   vigie_client_free(session);
-  check(vigie_cmd_exec(client, VIGIE_CMD("MGET", "user:0", "user:1", "user:2"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), err, "MGET");
+  check(vigie_cmd_exec(client, VIGIE_CMD("MGET", "user:0", "user:1", "user:2"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &err), &err, "MGET");
   for (i = 0; i < 3; i++) {
     char key[16];
     snprintf(key, sizeof key, "user:%u", (unsigned)i);
@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
   vigie_error_free(err);
 
   /* One shard less: the function is asked with the new number. */
-  check(vigie_shards_set(client, shards, count - 1, &err), err, "other shards");
+  check(vigie_shards_set(client, shards, count - 1, &err), &err, "other shards");
   printf("of %u shards user:%u is on node_%d\n", (unsigned)count - 1, (unsigned)count - 1,
          (int)vigie_client_shard_of(client, &"0123456789"[count - 1], 1) + 1);
   vigie_client_free(client);

@@ -538,7 +538,8 @@ vigie_status vigie_error_status(const vigie_error *error);
 
 /**
  * The message: what was tried, where, what happened and after how long. For VIGIE_ERR_SERVER it is the server's line,
- * unaltered; where a server refuses a new connection its line follows what was tried. Never NULL.
+ * unaltered; where a server refuses a new connection its line follows what was tried. On a client of vigie_shards_for() the name of
+ * the shard stands behind the line, as in " (node_2)", and behind that what became of the others. Never NULL.
  *
  * Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
  * Blocks: no.
@@ -1129,13 +1130,15 @@ vigie_status vigie_split_for(vigie_sentinel *sentinel,
  * VIGIE_ERR_REPLICAS leaves the session as it is. vigie_client_free() returns the connection to the pool, or closes it if its state was changed (MULTI, WATCH, another
  * db, an error).
  *
- * Lengths: key_len is the bytes of key. On a client of vigie_shards_for() the session is on the shard of this key; with one
- * service it is only checked, and may be NULL.
+ * Lengths: key_len is the bytes of key. On a client of vigie_shards_for() the session is on the shard of this key, and
+ * takes commands for that shard; with one service it is only checked, and may be NULL.
  * Ownership: *out is the caller's, for vigie_client_free(). key and overrides (may be NULL) are copied.
  * Blocks: no.
  * Threads: [T]; overrides is [C] meanwhile.
  * Errors: as vigie_primary_for(); VIGIE_ERR_INVALID_STATE: client is a session itself; VIGIE_ERR_INVALID_ARG: client or
- * out is NULL, or key is NULL with a length.
+ * out is NULL, or key is NULL with a length. Of a call in a session of vigie_shards_for() also VIGIE_ERR_CROSS_SHARD: a key or a
+ * channel is on another shard; nothing was sent. Its tags are stripped as elsewhere; a command that this version does not know,
+ * and one without keys, goes to the session's shard as it is.
  * Since: 0.1.0.
  */
 VIGIE_MUST_USE
@@ -1241,7 +1244,9 @@ vigie_status vigie_cmds_exec(vigie_client *client,
  * list is a call of its own: command i completes with token + i, its bare reply and its own error, as vigie_cmd_exec()
  * would give them. Calls of one client to one node start in the order of their submission, and what has to be tried again
  * keeps it; they travel on a connection of their own, which blocking calls do not share. Writes that replicas must
- * have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. The rules of retry and failover are those
+ * have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. On a client of vigie_shards_for() this is so for each shard;
+ * a command with keys on several shards does not wait for the submits before it, nor those behind it for its end: where their order
+ * counts put them in one list without VIGIE_CALL_EACH, or wait for its completion. The rules of retry and failover are those
  * of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
  *
  * On a session calls start in call order on its connection, so that WATCH and VIGIE_CALL_ATOMIC need no thread that waits; calls of
@@ -1382,7 +1387,8 @@ void vigie_client_free(vigie_client *client);
  * VIGIE_ERR_CROSS_SHARD before anything is sent where it cannot: docs/sharding.md says which of them are atomic. Reads go to
  * replicas that are fit, as with vigie_split_for(); VIGIE_CALL_ON_PRIMARY and the option shard.primaries_only send them to the
  * primaries. Commands for all nodes (KEYS, SCAN, DBSIZE, INFO, FLUSHALL) run on every primary; the reply of most is a MAP from the
- * name of each shard to its answer. A failover or an outage of one shard touches only its keys; an error names the shard.
+ * name of each shard to its answer, with an error for a shard that has failed; if all have failed the call fails, with the error of the
+ * first of them. A failover or an outage of one shard touches only its keys; an error names the shard.
  *
  * Each text is one shard: "node_1=sentinel:SERVICE" (a service of the Sentinels), "node_1=redis://user:password@host:port/db" (a
  * primary that is given; its replicas are those that it names; rediss:// with TLS), or that with its replica,
@@ -1420,7 +1426,7 @@ vigie_status vigie_shards_for(vigie_sentinel *sentinel,
  *
  * Lengths: shard_count is the number of texts in shards, 1 to 1024.
  * Ownership: *out is the caller's, for vigie_client_free(). shards and overrides (may be NULL) are copied. hash and user are used until the
- * client is freed and no call of it is running.
+ * client, its sessions and its subscriptions are freed and no call of them is running.
  * Blocks: as vigie_shards_for().
  * Threads: [T]; overrides is [C] meanwhile.
  * Errors: as vigie_shards_for(); VIGIE_ERR_INVALID_ARG: also hash is NULL.
@@ -1440,11 +1446,13 @@ vigie_status vigie_shards_for_hash(vigie_sentinel *sentinel,
  * Gives a client of vigie_shards_for() other shards: more of them, fewer, or the same names at other places. A call whose key is on
  * another server from then on waits, within its time, until all calls that began before are over, so that each key sees its calls
  * in order; the others go on. No data is moved: docs/sharding.md has the order of the steps. Other processes keep the shards that
- * they were given. Sessions and subscriptions stay on the servers where they are: make them anew. The statistics begin anew.
+ * they were given. The new shards are asked first, as by vigie_shards_for(). Sessions and subscriptions of the shards before
+ * end with VIGIE_ERR_CLOSED when those calls are over, a subscription with one event for all of its shards: make them anew. The
+ * statistics begin anew.
  *
  * Lengths: shard_count is the number of texts in shards, 1 to 1024.
  * Ownership: shards is copied.
- * Blocks: no.
+ * Blocks: as vigie_shards_for().
  * Threads: [T].
  * Errors: as vigie_shards_for(): then the shards stay as they are; VIGIE_ERR_INVALID_STATE with VIGIE_EF_RETRYABLE: calls that began before
  * the last change are still running; VIGIE_ERR_INVALID_ARG: also a client that is not of vigie_shards_for().

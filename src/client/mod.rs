@@ -16,6 +16,7 @@ pub(crate) mod steps;
 mod unwaited;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::call::{blocking, judge};
 use crate::config::{ClientSettings, Config};
@@ -102,13 +103,25 @@ impl Client {
         token: u64,
         overrides: Option<&Config>,
     ) -> Result<Arc<Subscription>> {
+        self.subscription_of(queue, token, overrides, None)
+    }
+
+    /// The same. `together`: it is one of several that the program has as one, and counts itself there while it lives: the last one tells
+    /// of their end.
+    pub(crate) fn subscription_of(
+        &self,
+        queue: &Arc<Queue>,
+        token: u64,
+        overrides: Option<&Config>,
+        together: Option<&Arc<AtomicUsize>>,
+    ) -> Result<Arc<Subscription>> {
         if self.session.is_some() {
             let text =
                 "a subscription cannot be made from a session: make it from the client that the session was made from";
             return Err(Error::new(Status::InvalidState, text));
         }
         self.shared.context().check_open()?;
-        self.shared.subscribe(self.settings_with(overrides)?, queue, token)
+        self.shared.subscribe(self.settings_with(overrides)?, queue, token, together)
     }
 
     fn settings_with(&self, overrides: Option<&Config>) -> Result<ClientSettings> {
@@ -317,7 +330,7 @@ impl Client {
 
     /// Whether no call of it is running.
     pub(crate) fn is_idle(&self) -> bool {
-        self.shared.context().active().load(std::sync::atomic::Ordering::Acquire) == 0
+        self.shared.context().active().load(Ordering::Acquire) == 0
     }
 
     /// The service that it is for.
@@ -328,6 +341,11 @@ impl Client {
     /// How many bytes of submitted calls may be outstanding.
     pub(crate) fn submit_bytes(&self) -> usize {
         self.shared.context().settings().submit_bytes
+    }
+
+    /// The address of its primary, as it is known now; "" if none is.
+    pub(crate) fn primary_name(&self) -> String {
+        self.shared.context().service.load().primary.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
     /// When a call that begins now and has this timeout is over.
@@ -370,6 +388,13 @@ impl Client {
     /// Whether it was closed: with its own close, or with that of what it was made from.
     pub fn is_closed(&self) -> bool {
         self.shared.context().is_closed() || self.session.as_ref().is_some_and(|session| session.is_closed())
+    }
+
+    /// Ends what was made from it, and says why. No call may be running.
+    pub(crate) fn end(&self, why: &'static str) {
+        self.shared.context().explain_close(why);
+        // The time of a close without time is over at once; that calls were running is what it says then.
+        drop(self.close(Timeout::DontWait));
     }
 
     /// Refuses new calls, ends blocking commands at once, lets other calls finish within the timeout, then ends them, too. On a

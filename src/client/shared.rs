@@ -3,7 +3,7 @@
 //! Guarantees: a close admits no new call, ends blocking commands and subscriptions at once and other calls at its deadline. Leaves to others: each
 //! single call (call, submit).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -71,16 +71,20 @@ impl Shared {
         settings: ClientSettings,
         queue: &Arc<Queue>,
         token: u64,
+        together: Option<&Arc<AtomicUsize>>,
     ) -> Result<Arc<Subscription>> {
         let Some(me) = self.me.upgrade() else {
             return Err(Error::new(Status::Internal, "a subscription on a client that is gone"));
         };
         let from_replicas = self.context().target == Target::Replica;
-        let spec = SubscriptionSpec { router: &self.router, client: me, from_replicas, settings, queue, token };
+        let together = together.cloned();
+        let spec =
+            SubscriptionSpec { router: &self.router, client: me, from_replicas, settings, queue, token, together };
         let subscription = Subscription::open(spec);
         self.subscriptions.add(&subscription);
         // A close at this moment may not have seen it.
-        self.context().check_open().map(|()| subscription)
+        self.context().check_open().inspect_err(|_| subscription.free())?;
+        Ok(subscription)
     }
 
     pub(super) fn close(&self, deadline: Deadline) -> Result<()> {

@@ -353,7 +353,9 @@ pub(super) unsafe fn exec_list(
 /// list is a call of its own: command i completes with token + i, its bare reply and its own error, as vigie_cmd_exec()
 /// would give them. Calls of one client to one node start in the order of their submission, and what has to be tried again
 /// keeps it; they travel on a connection of their own, which blocking calls do not share. Writes that replicas must
-/// have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. The rules of retry and failover are those
+/// have (VIGIE_CALL_REPLICAS(n)) and blocking commands have others beside it. On a client of vigie_shards_for() this is so for each shard;
+/// a command with keys on several shards does not wait for the submits before it, nor those behind it for its end: where their order
+/// counts put them in one list without VIGIE_CALL_EACH, or wait for its completion. The rules of retry and failover are those
 /// of vigie_cmds_exec(). Replies are read by a vigie_queue_drain() that waits, or else by a thread of the library.
 ///
 /// On a session calls start in call order on its connection, so that WATCH and VIGIE_CALL_ATOMIC need no thread that waits; calls of

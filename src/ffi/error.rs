@@ -59,7 +59,8 @@ pub unsafe extern "C" fn vigie_error_status(error: *const vigie_error) -> vigie_
 }
 
 /// The message: what was tried, where, what happened and after how long. For VIGIE_ERR_SERVER it is the server's line,
-/// unaltered; where a server refuses a new connection its line follows what was tried. Never NULL.
+/// unaltered; where a server refuses a new connection its line follows what was tried. On a client of vigie_shards_for() the name of
+/// the shard stands behind the line, as in " (node_2)", and behind that what became of the others. Never NULL.
 ///
 /// Ownership: belongs to the error, valid until vigie_error_free(); "" (static) for NULL.
 /// Blocks: no.

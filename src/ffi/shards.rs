@@ -69,7 +69,8 @@ unsafe fn texts<'a>(texts: *const *const c_char, count: usize) -> Result<Vec<&'a
 /// VIGIE_ERR_CROSS_SHARD before anything is sent where it cannot: docs/sharding.md says which of them are atomic. Reads go to
 /// replicas that are fit, as with vigie_split_for(); VIGIE_CALL_ON_PRIMARY and the option shard.primaries_only send them to the
 /// primaries. Commands for all nodes (KEYS, SCAN, DBSIZE, INFO, FLUSHALL) run on every primary; the reply of most is a MAP from the
-/// name of each shard to its answer. A failover or an outage of one shard touches only its keys; an error names the shard.
+/// name of each shard to its answer, with an error for a shard that has failed; if all have failed the call fails, with the error of the
+/// first of them. A failover or an outage of one shard touches only its keys; an error names the shard.
 ///
 /// Each text is one shard: "node_1=sentinel:SERVICE" (a service of the Sentinels), "node_1=redis://user:password@host:port/db" (a
 /// primary that is given; its replicas are those that it names; rediss:// with TLS), or that with its replica,
@@ -190,11 +191,13 @@ unsafe fn open(
 /// Gives a client of vigie_shards_for() other shards: more of them, fewer, or the same names at other places. A call whose key is on
 /// another server from then on waits, within its time, until all calls that began before are over, so that each key sees its calls
 /// in order; the others go on. No data is moved: docs/sharding.md has the order of the steps. Other processes keep the shards that
-/// they were given. Sessions and subscriptions stay on the servers where they are: make them anew. The statistics begin anew.
+/// they were given. The new shards are asked first, as by vigie_shards_for(). Sessions and subscriptions of the shards before
+/// end with VIGIE_ERR_CLOSED when those calls are over, a subscription with one event for all of its shards: make them anew. The
+/// statistics begin anew.
 ///
 /// Lengths: shard_count is the number of texts in shards, 1 to 1024.
 /// Ownership: shards is copied.
-/// Blocks: no.
+/// Blocks: as vigie_shards_for().
 /// Threads: [T].
 /// Errors: as vigie_shards_for(): then the shards stay as they are; VIGIE_ERR_INVALID_STATE with VIGIE_EF_RETRYABLE: calls that began before
 /// the last change are still running; VIGIE_ERR_INVALID_ARG: also a client that is not of vigie_shards_for().

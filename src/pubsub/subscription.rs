@@ -6,6 +6,7 @@
 //! confirmation; an end takes effect at once. Nothing here waits but [`Subscription::exec`]. Leaves to others: answers (wishes), reading
 //! (feed, poller), connecting (opening, pool).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub(crate) struct SubscriptionSpec<'a> {
     pub(crate) settings: ClientSettings,
     pub(crate) queue: &'a Arc<Queue>,
     pub(crate) token: u64,
+    /// How many live of those that the program has as one.
+    pub(crate) together: Option<Arc<AtomicUsize>>,
 }
 
 /// A subscription.
@@ -56,6 +59,7 @@ pub struct Subscription {
     from_replicas: bool,
     settings: ClientSettings,
     token: u64,
+    together: Option<Arc<AtomicUsize>>,
     state: Lock<State>,
     /// Callers of `exec` wait for an outcome.
     changed: Condvar,
@@ -176,8 +180,10 @@ impl Subscription {
             takes_auth: false,
             overflowed: false,
         };
+        spec.together.iter().for_each(|together| _ = together.fetch_add(1, Ordering::AcqRel));
         Arc::new_cyclic(|me| Self {
             router: Arc::clone(spec.router),
+            together: spec.together,
             _client: spec.client,
             from_replicas: spec.from_replicas,
             settings: spec.settings,
@@ -353,7 +359,11 @@ impl Subscription {
         if let Stage::Live(feed) = &before {
             feed.end();
         }
-        if let (true, Some(cause), Some(inlet)) = (is_new, &cause, &state.inlet) {
+        let others = match &self.together {
+            Some(together) if is_new => together.fetch_sub(1, Ordering::AcqRel) - 1,
+            _ => 0,
+        };
+        if let (true, 0, Some(cause), Some(inlet)) = (is_new, others, &cause, &state.inlet) {
             inlet.put([Letter::Told(failed(cause.clone()))]);
         }
         let inlet = if cause.is_none() { state.inlet.take() } else { None };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use crossbeam_utils::CachePadded;
 
 use super::nodes::Nodes;
@@ -42,6 +42,8 @@ pub(crate) struct Context {
 /// Whether the client is open, and how many calls it serves.
 struct Life {
     closed: AtomicBool,
+    /// Why, if it was not the program that closed it.
+    why: ArcSwapOption<&'static str>,
     /// The time of the close is over: no attempt begins any more.
     ended: AtomicBool,
     calls: CachePadded<Calls>,
@@ -84,6 +86,7 @@ impl Default for Life {
     fn default() -> Self {
         Self {
             closed: AtomicBool::new(false),
+            why: ArcSwapOption::empty(),
             ended: AtomicBool::new(false),
             calls: CachePadded::default(),
             blocking: Lock::new(Rank::Blocking, Vec::new()),
@@ -148,12 +151,20 @@ impl Context {
     #[inline(always)]
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
-            true => Err(Error::new(
-                Status::Closed,
-                format!("the client of service {} is closed", quoted(self.service.name())),
-            )),
+            true => Err(self.refused_by_close()),
             false => Ok(()),
         }
+    }
+
+    #[cold]
+    fn refused_by_close(&self) -> Error {
+        let closed = || format!("the client of service {} is closed", quoted(self.service.name()));
+        Error::new(Status::Closed, self.life.why.load().as_deref().map_or_else(closed, |why| (*why).to_owned()))
+    }
+
+    /// Says why it is about to be closed, in place of that it was.
+    pub(crate) fn explain_close(&self, why: &'static str) {
+        self.life.why.store(Some(Arc::new(why)));
     }
 
     /// Refuses a read of the primary on a client for replicas.
@@ -357,7 +368,8 @@ impl Context {
 
     /// What the calls are told that a close has ended.
     pub(super) fn closed_text(&self) -> String {
-        format!("the client of service {} was closed", quoted(self.service.name()))
+        let closed = || format!("the client of service {} was closed", quoted(self.service.name()));
+        self.life.why.load().as_deref().map_or_else(closed, |why| (*why).to_owned())
     }
 
     /// Waits until no call is running, or until the deadline. Returns how many are running.

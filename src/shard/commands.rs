@@ -63,7 +63,7 @@ fn owned(args: &[&[u8]], key: Placed) -> (usize, Vec<u8>) {
 /// One question for each shard, with all of its keys, and with so many arguments behind each of them.
 fn gather(task: &Task, combine: Combine, args: &[&[u8]], keys: &[Placed], with: usize) -> Result<Boxed> {
     let parts = parts(args[0], args, keys, with)?;
-    Ok(Box::new(Gather::new(task.clone(), combine, parts)))
+    Ok(Box::new(Gather::new(task.clone(), combine, parts).of(args)))
 }
 
 fn parts(name: &[u8], args: &[&[u8]], keys: &[Placed], with: usize) -> Result<Vec<(Part, Ask)>> {
@@ -213,10 +213,10 @@ const KEYLESS: &[(&[u8], Keyless)] = &[
     (b"RANDOMKEY", Keyless::RandomKey),
 ];
 
-/// A command without a key. `None`: it goes to one shard, that of the option or the first one, which refuses it.
+/// A command without a key. `None`: it goes to the shard of the option, or is refused.
 pub(super) fn without_key(task: Task, args: &[&[u8]]) -> Result<Option<Boxed>> {
     let Some((_, how)) = KEYLESS.iter().find(|(name, _)| name.eq_ignore_ascii_case(args[0])) else { return Ok(None) };
-    // What changes the connection's state is refused by the client of the first shard, as by any other.
+    // What changes the connection's state is refused, as by any other client.
     if table::classify(&mut args.iter().copied()).flags.has(Flags::STATE) {
         return Ok(None);
     }
@@ -233,7 +233,7 @@ pub(super) fn without_key(task: Task, args: &[&[u8]]) -> Result<Option<Boxed>> {
     };
     let ask = |shard: usize| Ok((Part { shard, keys: Vec::new() }, Ask::one(shard, args)?));
     let parts = servers.into_iter().map(ask).collect::<Result<Vec<_>>>()?;
-    Ok(Some(Box::new(Gather::new(task, combine, parts))))
+    Ok(Some(Box::new(Gather::new(task, combine, parts).of(args))))
 }
 
 /// Whether it is about the data or the settings of all shards, so that one of them alone has no answer to it.
@@ -252,12 +252,6 @@ pub(super) fn all_in_one(args: &[&[u8]]) -> Error {
         quoted(&name)
     );
     Error::new(Status::CrossShard, text)
-}
-
-/// Whether the client of any shard refuses it, and says which way is open.
-pub(super) fn is_refused_anyhow(args: &[&[u8]]) -> bool {
-    let refused = Flags::STATE.and(Flags::SUBSCRIBE).and(Flags::TXN);
-    table::classify(&mut args.iter().copied()).flags.has_any(refused)
 }
 
 /// Why a transaction has no shard.

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::task::{Ask, Task, put};
 use crate::client::steps::{Next, Operation, Told};
 use crate::error::{Error, Result, Status, flags};
+use crate::resp::table::{self, Flags};
 use crate::resp::{Body, Kind, Reply, ReplyBuilder, picked};
 use crate::sys::random;
 
@@ -28,7 +29,7 @@ pub(super) enum Combine {
     Intersection,
     /// The elements of the first that no other one has.
     Difference,
-    /// A map from the names of the shards to their answers; a shard that has failed has an error there.
+    /// A map from the names of the shards to their answers; a shard that has failed has an error there. An error if all have failed.
     ByShard,
 }
 
@@ -38,6 +39,8 @@ pub(super) struct Gather {
     parts: Vec<Part>,
     combine: Combine,
     asks: Vec<Ask>,
+    /// Nothing is changed by it, whatever has become of it.
+    reads: bool,
 }
 
 /// What one shard is asked.
@@ -50,12 +53,23 @@ pub(super) struct Part {
 impl Gather {
     pub(super) fn new(task: Task, combine: Combine, parts: Vec<(Part, Ask)>) -> Self {
         let (parts, asks) = parts.into_iter().unzip();
-        Self { task, parts, combine, asks }
+        let reads = matches!(
+            combine,
+            Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference | Combine::Any
+        );
+        Self { task, parts, combine, asks, reads }
+    }
+
+    /// For this command, which may only read.
+    pub(super) fn of(self, args: &[&[u8]]) -> Self {
+        let reads = self.reads || table::classify(&mut args.iter().copied()).flags.has(Flags::READ);
+        Self { reads, ..self }
     }
 
     fn combined(&self, answers: &[Result<Reply>]) -> Result<Reply> {
         let shards: Vec<usize> = self.parts.iter().map(|part| part.shard).collect();
-        if let Combine::ByShard = self.combine {
+        // One that has answered has an answer for the program; where none has, all of them have failed.
+        if matches!(self.combine, Combine::ByShard) && answers.iter().any(Result::is_ok) {
             return self.task.by_shard(&shards, answers);
         }
         let replies: Vec<&Reply> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
@@ -212,12 +226,7 @@ impl Operation for Gather {
             }
         }
         let outcome = self.combined(&answers);
-        let lost = |error: Error| match self.combine {
-            Combine::Values | Combine::Union | Combine::Intersection | Combine::Difference => {
-                error.without_flags(flags::MAYBE_EXECUTED)
-            }
-            _ => error,
-        };
+        let lost = |error: Error| if self.reads { error.without_flags(flags::MAYBE_EXECUTED) } else { error };
         Next::Over(outcome.map(Some).map_err(lost))
     }
 }

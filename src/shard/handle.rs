@@ -24,6 +24,7 @@ use crate::client::steps::{self, AfterCancel, Next, Operation, Steps, Told};
 use crate::client::{self, CallFlags, CallHandle, Client, ScanLoop, Submission, Timeout, Times};
 use crate::config::Config;
 use crate::error::{Error, Result, Status, flags};
+use crate::plan::Plan;
 use crate::queue::{Credits, Queue};
 use crate::resp::list::{self, CommandList};
 use crate::resp::table::{self, Named};
@@ -80,19 +81,22 @@ impl Shards {
             rounds: Rounds::new(),
             closed: AtomicBool::new(false),
         });
-        shards.check_reachable()?;
+        shards.check_reachable(&shards.state.load_full())?;
         Ok(shards)
     }
 
     /// Asks each primary whether it is there, unless a shard may be down.
-    fn check_reachable(&self) -> Result<()> {
-        let state = self.state.load_full();
+    fn check_reachable(&self, state: &Arc<State>) -> Result<()> {
         if state.is_degraded() {
             return Ok(());
         }
-        let task = self.task(&state, CallFlags::default(), Timeout::Default).on_primary();
+        let task = self.task(state, CallFlags::default(), Timeout::Default).on_primary();
         let Some(mut operation) = commands::without_key(task, &[b"PING"])? else { return Ok(()) };
-        let reply = self.rounds.run(&mut *operation, state.len())?;
+        let reply = match self.rounds.run(&mut *operation, state.len()) {
+            // Where none has answered the error has what each of them says.
+            Err(error) => error.reply().cloned().ok_or(error)?,
+            Ok(reply) => reply,
+        };
         let mut nodes = reply.children(0);
         while let (Some(name), Some(answer)) = (nodes.next(), nodes.next()) {
             if let Some(line) = reply.error_line(answer) {
@@ -104,7 +108,8 @@ impl Shards {
                 let shown = if known.is_some() { text } else { &line };
                 let shown = shown.strip_prefix(&format!("{name}: ")).unwrap_or(shown);
                 let text = format!(
-                    "shards: {name} cannot be used: {shown}; with the option \"shard.degraded\" the handle opens without it"
+                    "shards: {name} cannot be used: {shown}; with the option \"shard.degraded\" the handle opens, or takes other shards, \
+                     without it"
                 );
                 return Err(Error::new(status, text).with_flags(flags::RETRYABLE));
             }
@@ -170,8 +175,8 @@ impl Shards {
             Where::Unknown => Err(commands::unknown(args)),
             Where::Keyless => match commands::without_key(task, args)? {
                 Some(operation) => Ok(Place::Several(operation)),
-                None if commands::is_refused_anyhow(args) => Ok(Place::One(0, route)),
-                None => match state.default_shard() {
+                // What needs a session is refused here, before a list has sent anything.
+                None => match Plan::command(args)?.check_shared().map(|()| state.default_shard())? {
                     Some(shard) => Ok(Place::One(shard, route)),
                     None => Err(commands::homeless(args)),
                 },
@@ -499,18 +504,23 @@ impl Shards {
         outcome
     }
 
-    /// Other shards from now on. Those that stay keep their servers; all connections are made anew.
+    /// Other shards from now on, if each of them answers. Those that stay keep their servers; all connections are made anew.
     pub fn set(&self, texts: &[&str]) -> Result<()> {
         self.check_open()?;
+        if !self.is_old_over() {
+            return Err(still_changing());
+        }
         let source =
             Source { sentinel: self.sentinel.as_ref(), overrides: self.overrides.as_ref(), own: self.own.as_ref() };
         let next = Arc::new(State::new(&source, texts)?);
+        self.check_reachable(&next)?;
         self.forget_old();
         let mut old = self.old.lock();
         if old.is_some() {
-            let text = "the shards are being changed: calls that began before are still running";
-            return Err(Error::new(Status::InvalidState, text).with_flags(flags::RETRYABLE));
+            return Err(still_changing());
         }
+        // A close that came meanwhile has not seen the clients of these.
+        self.check_open()?;
         self.has_old.store(true, Ordering::Release);
         *old = Some(self.state.swap(next));
         Ok(())
@@ -575,6 +585,12 @@ impl Shards {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn still_changing() -> Error {
+    let text = "the shards are being changed: calls that began before are still running";
+    Error::new(Status::InvalidState, text).with_flags(flags::RETRYABLE)
 }
 
 #[cold]

@@ -9,10 +9,13 @@ use super::hash::{Hash, OwnHash, crc16};
 use super::map::Map;
 use super::spec::{self, Spec};
 use super::tags::Tags;
-use crate::client::{Client, Target, Timeout};
+use crate::client::{Client, Target};
 use crate::config::{ClientSettings, Config, Settings, ShardHash, ShardTags};
 use crate::error::{Error, Result, Status, quoted};
 use crate::topology::Sentinel;
+
+/// What sessions and subscriptions are told whose shards are none any more.
+const CHANGED: &str = "the shards of the client were changed (vigie_shards_set()), and this was made for those before: make it anew from the client";
 
 /// The shards at one moment.
 pub(super) struct State {
@@ -131,23 +134,27 @@ impl State {
 
     /// An error of this shard.
     pub(super) fn named(&self, shard: usize, error: Error) -> Error {
+        let error = match error.status() == Status::Server && error.endpoint().is_empty() {
+            true => error.with_endpoint(self.clients[shard].primary_name()),
+            false => error,
+        };
         named(&self.map, shard, error)
     }
 
-    /// Ends its clients, and with them their sessions.
+    /// Ends its clients, and with them their sessions and subscriptions, because the handle has others.
     pub(super) fn end(&self) {
         for shard in &self.servers {
-            // The time of a close without time is over at once; that calls were running is what it says then.
-            drop(self.clients[*shard].close(Timeout::DontWait));
+            self.clients[*shard].end(CHANGED);
         }
     }
 }
 
-/// An error of this shard. What a server says stays in front.
+/// An error of this shard. What a server says stays in front; what needs a session is refused without a shard.
 #[cold]
 pub(super) fn named(map: &Map, shard: usize, error: Error) -> Error {
     match error.is_server_line() {
         true => error.with_note(format_args!(" ({})", map.name(shard))),
+        false if error.status() == Status::Unsupported && error.endpoint().is_empty() => error,
         false => error.in_context(map.name(shard)),
     }
 }

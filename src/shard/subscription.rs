@@ -2,9 +2,10 @@
 //!
 //! Guarantees: a channel is listened to on the shard where PUBLISH of its name goes, a pattern on every server, because a message that fits
 //! may be published on any of them, as are keyspace events. All messages arrive on one queue with one token; those of one shard keep
-//! their order. Leaves to others: the subscription to one shard (pubsub). A change of the shards does not move it.
+//! their order. Leaves to others: the subscription to one shard (pubsub). A change of the shards ends it, with one event for all of them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::map::Map;
 use super::nodes::{self, State};
@@ -24,6 +25,8 @@ pub struct ShardedSubscription {
     queue: Arc<Queue>,
     token: u64,
     overrides: Option<Config>,
+    /// How many of them live: the last one tells of their end.
+    living: Arc<AtomicUsize>,
     /// By shard.
     subs: Lock<Vec<Option<Arc<Subscription>>>>,
 }
@@ -44,7 +47,8 @@ impl ShardedSubscription {
         let clients: Vec<Arc<Client>> = (0..state.len()).map(|shard| Arc::clone(state.client(shard))).collect();
         let subs = clients.iter().map(|_| None).collect();
         let (queue, overrides) = (Arc::clone(queue), overrides.cloned());
-        Self { map, clients, servers, queue, token, overrides, subs: Lock::new(Rank::ShardedSub, subs) }
+        let living = Arc::default();
+        Self { map, clients, servers, queue, token, overrides, living, subs: Lock::new(Rank::ShardedSub, subs) }
     }
 
     /// Changes what it listens to, as [`Subscription::exec`].
@@ -79,7 +83,12 @@ impl ShardedSubscription {
         let sub = match known {
             Some(sub) => sub,
             None => {
-                let made = self.clients[shard].subscription(&self.queue, self.token, self.overrides.as_ref())?;
+                let made = self.clients[shard].subscription_of(
+                    &self.queue,
+                    self.token,
+                    self.overrides.as_ref(),
+                    Some(&self.living),
+                )?;
                 let mut subs = self.subs.lock();
                 match &subs[shard] {
                     // Another thread was quicker.

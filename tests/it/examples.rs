@@ -454,6 +454,30 @@ fn shards_are_one_client() {
     assert!(["a-0", "b-0", "c-0"].iter().all(|node| d.node(node).cmd(&["DBSIZE"]) == support::Value::Int(0)));
 }
 
+/// C leaves it open whether the arguments of a call are evaluated from the left or from the right.
+#[test]
+fn no_program_passes_an_error_on_in_the_call_that_makes_it() {
+    for name in ["shards", "shards_hash"] {
+        let output = Command::new(compiled(name)).args(["no-uri"; 3]).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains("node_1"), "{name}: {text}");
+    }
+    let files = ["examples-c", "benches", "docs", "tests/c"].map(|dir| std::fs::read_dir(root().join(dir)).expect(dir));
+    let files = files.into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    for path in files.filter(|path| path.is_file()).chain([root().join("README.md"), root().join("include/vigie.h")]) {
+        let text = std::fs::read_to_string(&path).expect("text");
+        for name in ["err", "error"] {
+            for (at, made) in text.match_indices(&format!("&{name}),")) {
+                let next = text[at + made.len()..].trim_start();
+                let passed = next
+                    .strip_prefix(name)
+                    .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'));
+                assert!(!passed, "{}: {}", path.display(), text[..at].lines().last().unwrap_or_default());
+            }
+        }
+    }
+}
+
 #[test]
 fn shards_by_a_hash_of_the_program() {
     let d = Deployment::new("example-shards-hash").services(["a", "b", "c"]).replicas(0).sentinels(0).start();

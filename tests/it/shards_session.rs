@@ -1,11 +1,14 @@
-//! A session of a client over several shards: whatever way its commands take, their keys are on its shard and stored as elsewhere.
+//! What a program sees of several shards beside its replies: a session's keys, the errors of shards, and the end of what was made before a change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use vigie::client::{CallFlags, CallHandle, Client, Timeout};
 use vigie::error::{Error, Status, flags};
-use vigie::queue::Queue;
+use vigie::queue::{Event, Queue};
+use vigie::resp::Reply;
 use vigie::shard::Shards;
+use vigie::time::Deadline;
 
 use crate::calls::{self, config, fails, json, list};
 use crate::completions;
@@ -113,4 +116,93 @@ fn a_session_takes_the_keys_of_its_shard_and_strips_tags_and_refuses_the_others(
     let session = four.session(Some(on(0).as_bytes()), None).expect("a session");
     assert_eq!(calls::ok(&session, &format!("SET {} 4", on(3))), "OK");
     fails(Status::CrossShard, calls::cmd(&session, &format!("SET {} 4", on(1))));
+}
+
+fn messages(queue: &Queue, count: usize) -> Vec<Event> {
+    let (mut events, end) = (Vec::new(), Deadline::after(Duration::from_secs(20)));
+    while events.len() < count && !end.is_over() {
+        queue.drain(end, &mut events, count);
+    }
+    assert_eq!(events.len(), count, "{events:?}");
+    events
+}
+
+fn run(shards: &Shards, line: &str) -> Result<Reply, Error> {
+    let words: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
+    shards.cmd_exec(&words, CallFlags::default(), Timeout::Default)
+}
+
+#[test]
+fn errors_of_shards_say_what_may_have_run_and_where_and_other_shards_are_asked_first() {
+    let d = Deployment::new("shards-errors").services(["a", "b", "c"]).replicas(0).sentinels(0).start();
+    let nodes = ["a-0", "b-0", "c-0"].map(|name| d.node(name));
+    let texts: Vec<String> = (1..).zip(&nodes).map(|(at, node)| format!("node_{at}=redis://{}", node.addr())).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let options = config(&[("timeout.call", "3s")]);
+    let shards = Shards::open(None, &texts, Some(&options)).expect("shards");
+    // All have failed: an error, for what is answered by a map as for what is not.
+    for line in ["CONFIG SET nothing 1", "DBSIZE x"] {
+        let error = fails(Status::Server, run(&shards, line));
+        assert!(error.message().starts_with("ERR ") && error.message().contains("3 of 3 shards"), "{line}: {error}");
+        let reply = json(error.reply().expect("what each has answered"));
+        assert!(reply.matches("node_").count() >= 3 && !error.has(flags::MAYBE_EXECUTED), "{line}: {reply}");
+        assert_eq!(error.endpoint(), nodes[0].addr(), "{line}");
+    }
+    // The server of an error is named where it was read out of a list.
+    for line in ["SET a text", "RPUSH hello x"] {
+        run(&shards, line).expect(line);
+    }
+    for (line, at) in [("RENAME none a", 0), ("LMOVE hello a LEFT LEFT", 0), ("RENAME none hello", usize::MAX)] {
+        let error = fails(Status::Server, run(&shards, line));
+        let known = nodes.iter().any(|node| node.addr() == error.endpoint());
+        assert!(
+            known && (at == usize::MAX || line.starts_with("RENAME") || error.endpoint() == nodes[at].addr()),
+            "{line}: {error} {:?}",
+            error.endpoint()
+        );
+    }
+    // What needs a session is refused without a shard, and a list with it before anything is sent.
+    for line in ["MULTI", "SELECT 1", "WATCH hello"] {
+        let error = fails(Status::Unsupported, run(&shards, line));
+        assert!(!error.message().contains("node_"), "{line}: {error}");
+    }
+    fails(
+        Status::Unsupported,
+        shards.cmds_exec(&list(&["SET sent 1", "MULTI"]), CallFlags::default(), Timeout::Default),
+    );
+    assert_eq!(json(&run(&shards, "GET sent").unwrap()), "null");
+    // Other shards: none is taken that does not answer.
+    let queue = completions::queue(64);
+    let sub = shards.subscription(&queue, 9, None).expect("a subscription");
+    sub.exec(&[b"PSUBSCRIBE", b"*"], Timeout::Default).expect("on all nodes");
+    messages(&queue, 3);
+    let session = shards.session(Some(b"a"), None).expect("a session");
+    calls::ok(&session, "GET a");
+    let dead = deadend::refuse();
+    let gone = format!("node_2=redis://{}", dead.addr());
+    let error = shards.set(&[texts[0], &gone]).expect_err("it is not there");
+    assert!(error.message().contains("node_2 cannot be used"), "{error}");
+    assert_eq!((shards.shard_of(b"foo").unwrap(), calls::ok(&session, "GET a")), (2, "text".to_owned()));
+    let degraded = Shards::open(None, &texts, Some(&config(&[("shard.degraded", "on")]))).expect("shards");
+    degraded.set(&[texts[0], &gone]).expect("one of them may be down");
+    // The end of what was made before is told once, with the reason.
+    shards.set(&texts[..2]).expect("two shards");
+    run(&shards, "GET a").expect("the shards before are given up");
+    let told = |error: &Error| {
+        assert_eq!(error.status(), Status::Closed, "{error}");
+        assert!(error.message().contains("vigie_shards_set()") && error.message().contains("make it anew"), "{error}");
+    };
+    let events = messages(&queue, 1);
+    told(events[0].outcome.as_ref().expect_err("the end"));
+    told(&fails(Status::Closed, calls::cmd(&session, "GET a")));
+    told(&fails(Status::Closed, sub.exec(&[b"PSUBSCRIBE", b"x*"], Timeout::Default)));
+    let mut more = Vec::new();
+    assert_eq!(queue.drain(Deadline::after(Duration::ZERO), &mut more, 8), 0, "{more:?}");
+    // A read of which a part has failed is no write.
+    nodes[1].kill();
+    let error = run(&shards, "DBSIZE").expect_err("one is down");
+    assert!(error.message().contains("1 of 2 shards") && !error.has(flags::MAYBE_EXECUTED), "{error}");
+    let error = run(&shards, "DEL a hello").expect_err("one is down");
+    assert!(error.has(flags::MAYBE_EXECUTED), "{error}");
+    sub.free();
 }
