@@ -476,11 +476,11 @@ impl<'a> Work<'a> {
     /// Writes values by their types. The connection may end with its primary: then all of them are written again, and those that have their
     /// names by then are found there.
     fn write(&self, target: At<'_>, entries: &[(&[u8], &Entry)]) -> Result<Vec<Written>> {
-        let mut tries = TRIES;
+        let (mut tries, keys) = (TRIES, write::unfinished_names(entries));
         loop {
             let session = target.place.session(target.db)?;
             let into = write::Into { place: target.place, session: &session, replace: self.wanted.replace };
-            match write::write(&into, entries) {
+            match write::write(&into, entries, &keys) {
                 Err(_) if tries > 0 => tries -= 1,
                 outcome => return outcome,
             }

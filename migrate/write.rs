@@ -38,16 +38,20 @@ pub struct Into<'a> {
     pub replace: bool,
 }
 
-/// Writes entries, each under its name.
-pub fn write(into: &Into<'_>, entries: &[(&[u8], &Entry)]) -> Result<Vec<Written>> {
+/// Names under which values are made: of their own, and the same when a batch is written again, which removes what the first try has left.
+pub fn unfinished_names(entries: &[(&[u8], &Entry)]) -> Vec<Vec<u8>> {
+    entries.iter().map(|(name, _)| unfinished(name)).collect()
+}
+
+/// Writes entries, each under its name, by way of those.
+pub fn write(into: &Into<'_>, entries: &[(&[u8], &Entry)], keys: &[Vec<u8>]) -> Result<Vec<Written>> {
     let mut writer = Writer { into, list: List::default(), of: Vec::new(), now: 0, faults: vec![None; entries.len()] };
-    let keys: Vec<Vec<u8>> = entries.iter().map(|(name, _)| unfinished(name)).collect();
     for (at, (key, (_, entry))) in keys.iter().zip(entries).enumerate() {
         writer.now = at;
         writer.build(key, entry)?;
     }
     writer.send()?;
-    rename(into, &keys, entries, writer.faults)
+    rename(into, keys, entries, writer.faults)
 }
 
 /// Gives the values that are whole their names.
