@@ -30,6 +30,8 @@ pub struct Place {
     pub has_field_ttls: bool,
     sentinel: Arc<Sentinel>,
     clients: Mutex<HashMap<u32, Arc<Client>>>,
+    /// Databases in which some key ends.
+    ending: Mutex<Vec<u32>>,
     timeout: Duration,
 }
 
@@ -77,6 +79,7 @@ impl Place {
             has_field_ttls: false,
             sentinel,
             clients: Mutex::default(),
+            ending: Mutex::default(),
             timeout,
         };
         let known = place.client(db).and_then(|client| {
@@ -110,6 +113,16 @@ impl Place {
     /// A connection of its own, to one database.
     pub fn session(&self, db: u32) -> Result<Arc<Client>> {
         self.client(db)?.session(None)
+    }
+
+    /// Whether there may be a database here in which no key ends: nobody has seen the contrary.
+    pub fn may_last(&self, db: u32) -> bool {
+        !self.ending.lock().contains(&db)
+    }
+
+    /// Some key of this database ends.
+    pub fn has_ends(&self, db: u32) {
+        self.ending.lock().push(db);
     }
 
     /// How long a call may take.

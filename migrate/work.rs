@@ -665,10 +665,15 @@ fn values<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], texts: bool, tally: &mu
     if !texts {
         return dumps(at, keys, tally);
     }
+    if let Some((mut going, others)) = lasting(at, keys) {
+        if !others.is_empty() {
+            going.extend(dumps(at, &others, tally)?);
+        }
+        return Ok(going);
+    }
     let mut list = List::default();
     for keys in keys.chunks(TEXTS) {
-        let args: Vec<&[u8]> = [b"MGET".as_slice()].into_iter().chain(keys.iter().map(|(key, _)| *key)).collect();
-        list.add(&args);
+        list.add(&mget(keys));
         // While the server still has these keys in its cache.
         keys.iter().for_each(|(key, _)| read::ask_end(at.place, key, &mut list));
     }
@@ -694,6 +699,46 @@ fn values<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])], texts: bool, tally: &mu
         going.extend(dumps(at, &others, tally)?);
     }
     Ok(going)
+}
+
+fn mget<'k>(keys: &[(&'k [u8], &'k [u8])]) -> Vec<&'k [u8]> {
+    [b"MGET".as_slice()].into_iter().chain(keys.iter().map(|(key, _)| *key)).collect()
+}
+
+/// Keys as a caller names them: at the source, and at the target.
+type Names<'k> = Vec<(&'k [u8], &'k [u8])>;
+
+/// Texts of a database in which no key ends, and the keys that are none. That no key ends is asked in the same transaction, so that it is true
+/// of the moment in which they are read. `None`: some key ends, or the server does not let it be asked like this.
+fn lasting<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])]) -> Option<(Vec<Going<'k>>, Names<'k>)> {
+    if !at.place.may_last(at.db) {
+        return None;
+    }
+    let mut list = List::default();
+    list.add(&[b"INFO", b"keyspace"]);
+    keys.chunks(TEXTS).for_each(|keys| list.add(&mget(keys)));
+    // Whatever went wrong: the other way, which follows a failover, tells it.
+    let reply = at.place.atomic(at.client, &list).ok()?;
+    let mut nodes = reply.children(0);
+    let info =
+        String::from_utf8_lossy(nodes.next().and_then(|node| reply.bytes(node)).unwrap_or_default()).into_owned();
+    let own = format!("db{}:", at.db);
+    if !info.lines().any(|line| line.starts_with(&own) && line.contains(",expires=0,")) {
+        at.place.has_ends(at.db);
+        return None;
+    }
+    let (mut going, mut others) = (Vec::with_capacity(keys.len()), Vec::new());
+    for keys in keys.chunks(TEXTS) {
+        // An error has no children.
+        let mut texts = reply.children(nodes.next().unwrap_or(u32::MAX));
+        for (key, name) in keys {
+            match texts.next().and_then(|node| reply.bytes(node)) {
+                Some(text) => going.push(Going { key, name, payload: Payload::Text(text.to_vec()), expires: None }),
+                None => others.push((*key, *name)),
+            }
+        }
+    }
+    Some((going, others))
 }
 
 /// What a server dumps of these keys.

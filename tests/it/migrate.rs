@@ -439,6 +439,18 @@ fn keys_stay_where_they_are_if_two_targets_are_one_server() {
     targets.iter().for_each(|target| args.extend(["--target", target.as_str()]));
     let text = program.ends(0, &args);
     assert!(names(&a) + names(&other) == 200 && names(&other) > 30, "{text}");
+    // Where no key ends they are not asked for their ends; where one does all are.
+    let program = Program::new("lasting");
+    let (here, asked) = (names(&a), a.calls("pexpiretime"));
+    let target = format!("{}/5", uri(&d, "b-0"));
+    program.ends(0, &["copy", "--source", &from, "--target", &target]);
+    assert_eq!((contents(&other, 5).len(), a.calls("pexpiretime")), (here, asked));
+    a.cmd(&["SET", "ends", "v", "PX", "3600000"]);
+    other.cmd(&["FLUSHDB"]);
+    let target = format!("{}/6", uri(&d, "b-0"));
+    program.ends(0, &["copy", "--source", &from, "--target", &target]);
+    assert!(contents(&other, 6) == contents(&a, 0) && contents(&a, 0)[&b"ends"[..]].1 > 0);
+    a.cmd(&["DEL", "ends"]);
     // Another database of the same server is another place.
     other.cmd(&["FLUSHALL"]);
     let targets = [format!("node_1={from}/1"), format!("node_2={}/1", uri(&d, "b-0"))];
