@@ -1,8 +1,9 @@
 //! Moves keys: from a page of SCAN to their targets.
 //!
 //! Guarantees: a key that its target has is overwritten only with --replace; a text goes by MGET and SET, which cost the servers half of what
-//! DUMP and RESTORE do; another value goes as its server dumps it, and by its type where the target does not take that; what could not go is named. A page is noted as done when all of its keys are. Leaves to others: reading and
-//! writing by types (read, write), the comparison at the end (verify).
+//! DUMP and RESTORE do; another value goes as its server dumps it, and by its type where the target does not take that; what could not go
+//! is named. A page is noted as done when all of its keys are. Leaves to others: reading and writing by types (read, write), the comparison
+//! at the end (verify).
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
@@ -191,7 +192,10 @@ impl<'a> Work<'a> {
         (target, to): (usize, u32),
         keys: &[(&'k [u8], &'k [u8])],
     ) -> Outcome<HashSet<&'k [u8]>> {
-        let goes_there = |name: &[u8], source: usize| matches!(self.layout.way(source, (from.db, to), name), Way::To(at, stored) if at == target && stored == name);
+        let goes_there = |name: &[u8], source: usize| match self.layout.way(source, (from.db, to), name) {
+            Way::To(at, stored) => at == target && stored == name,
+            Way::Stays | Way::Nowhere(_) => false,
+        };
         let names: Vec<&[u8]> = keys.iter().filter(|(key, name)| key != name).map(|(_, name)| *name).collect();
         let mut plain = HashSet::new();
         for (source, place) in self.sources.iter().enumerate().filter(|_| !names.is_empty()) {
@@ -717,8 +721,11 @@ fn lasting<'k>(at: At<'_>, keys: &[(&'k [u8], &'k [u8])]) -> Option<(Vec<Going<'
     let mut list = List::default();
     list.add(&[b"INFO", b"keyspace"]);
     keys.chunks(TEXTS).for_each(|keys| list.add(&mget(keys)));
-    // Whatever went wrong: the other way, which follows a failover, tells it.
-    let reply = at.place.atomic(at.client, &list).ok()?;
+    let Ok(reply) = at.place.atomic(at.client, &list) else {
+        // Whatever went wrong: the other way, which follows a failover, tells it, and is taken from then on.
+        at.place.has_ends(at.db);
+        return None;
+    };
     let mut nodes = reply.children(0);
     let info =
         String::from_utf8_lossy(nodes.next().and_then(|node| reply.bytes(node)).unwrap_or_default()).into_owned();

@@ -488,9 +488,10 @@ impl Shards {
     /// Closes the clients of all shards, as [`Client::close`].
     pub fn close(&self, timeout: Timeout) -> Result<()> {
         self.closed.store(true, Ordering::Release);
+        // The lock first: a change of the shards under way is over then, or finds the handle closed.
+        let old = self.old.lock().take();
         let state = self.state.load_full();
         let deadline = state.client(0).deadline(timeout);
-        let old = self.old.lock().take();
         let mut outcome = Ok(());
         for state in std::iter::once(state).chain(old) {
             for shard in state.servers() {

@@ -76,7 +76,8 @@ impl Task {
         self.deadline.left().map_or(self.deadline, |left| self.deadline.renewed(left.max(GRACE)))
     }
 
-    /// When a call ends that takes back what was begun, because of this. A cancelled operation without an end does not wait for ever.
+    /// The deadline of a call that undoes what an operation had begun. `because`: why it is undone. An operation that was cancelled may have
+    /// no deadline of its own: then the undo gets one, so that it does not wait for ever.
     pub(super) fn undo_until(&self, because: &Error) -> Deadline {
         match (self.deadline.left(), because.status()) {
             (None, Status::Cancelled) => Deadline::after(GRACE),
@@ -84,7 +85,7 @@ impl Task {
         }
     }
 
-    /// As [`Task::ask`], to take back what was begun, because of this.
+    /// As [`Task::ask`], to undo what an operation had begun. `because`: why it is undone.
     pub(super) fn ask_to_undo(&self, asks: Vec<Ask>, because: &Error) -> Next {
         self.ask_until(asks, self.undo_until(because))
     }

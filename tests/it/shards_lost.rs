@@ -15,6 +15,9 @@ use crate::calls::{config, json, list, text};
 use crate::completions;
 use crate::support::*;
 
+/// What the error says where the copy may have been made.
+const DOUBT: &str = "the source is as it was, and the destination may have its value already";
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// What a relay does before it passes a command on.
@@ -480,22 +483,8 @@ const MOVES: &[Case] = &[
             (0, "DUMP", Answer, "OK", " | to=v", ""),
             (1, "DUMP", Answer, "OK", " | to=v", ""),
             (1, "DUMP", Command, "OK", " | to=v", ""),
-            (
-                1,
-                "RESTORE",
-                Answer,
-                "Io maybe",
-                "from=v | to=v",
-                "the source is as it was, and the destination may have its value already",
-            ),
-            (
-                1,
-                "RESTORE",
-                Command,
-                "Io maybe",
-                "from=v | to=old",
-                "the source is as it was, and the destination may have its value already",
-            ),
+            (1, "RESTORE", Answer, "Io maybe", "from=v | to=v", DOUBT),
+            (1, "RESTORE", Command, "Io maybe", "from=v | to=old", DOUBT),
             (0, "EXEC", Answer, "OK", " | to=v", ""),
             (0, "EXEC", Command, "OK", " | to=v", ""),
         ],
@@ -506,22 +495,8 @@ const MOVES: &[Case] = &[
         rows: &[
             (0, "WATCH", Answer, "1", " | to=v", ""),
             (0, "WATCH", Command, "1", " | to=v", ""),
-            (
-                1,
-                "RESTORE",
-                Answer,
-                "Io maybe",
-                "from=v | to=v",
-                "the source is as it was, and the destination may have its value already",
-            ),
-            (
-                1,
-                "RESTORE",
-                Command,
-                "Io maybe",
-                "from=v | ",
-                "the source is as it was, and the destination may have its value already",
-            ),
+            (1, "RESTORE", Answer, "Io maybe", "from=v | to=v", DOUBT),
+            (1, "RESTORE", Command, "Io maybe", "from=v | ", DOUBT),
             (0, "EXEC", Answer, "1", " | to=v", ""),
             (0, "EXEC", Command, "1", " | to=v", ""),
         ],
@@ -531,22 +506,8 @@ const MOVES: &[Case] = &[
         before: NONE,
         rows: &[
             (0, "DUMP", Answer, "1", "from=v | to=v", ""),
-            (
-                1,
-                "RESTORE",
-                Answer,
-                "Io maybe",
-                "from=v | to=v",
-                "the source is as it was, and the destination may have its value already",
-            ),
-            (
-                1,
-                "RESTORE",
-                Command,
-                "Io maybe",
-                "from=v | ",
-                "the source is as it was, and the destination may have its value already",
-            ),
+            (1, "RESTORE", Answer, "Io maybe", "from=v | to=v", DOUBT),
+            (1, "RESTORE", Command, "Io maybe", "from=v | ", DOUBT),
         ],
     },
     Case {
