@@ -675,9 +675,10 @@ fn a_subscription_on_a_replica_follows_its_link() {
     d.failover(SERVICE);
     let new = d.wait_switched(SERVICE, &old);
     let gap = listener.gap();
-    // A Sentinel ends the connections of a replica that it promotes or turns to another primary, in its own time.
+    // A Sentinel ends the connections of a replica that it promotes or turns to another primary, in its own time; a busy machine may
+    // leave the replica silent before.
     assert_eq!(gap.from, at.addr(), "{gap:?}");
-    assert!(matches!(&*gap.cause, "switched" | "lost" | "link"), "{gap:?}");
+    assert!(matches!(&*gap.cause, "switched" | "lost" | "link" | "silent"), "{gap:?}");
     eventually_some("a message of the new primary", SOON, || {
         publish(&new, "news", "second");
         listener.queue.drain(Deadline::after(Duration::from_millis(200)), &mut listener.events, 1000);

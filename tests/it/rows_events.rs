@@ -215,8 +215,10 @@ fn one_watch_for_each_queue_and_none_ends_it() {
 
 fn fence_after(stage: &stage::Stage) {
     let told = stage.told.count(of(kind::FENCE));
+    // A fence that a silent Sentinel has ended on a busy machine goes up again.
+    stage.begin(0);
     stage.abort(0, "not-elected");
-    eventually("the fence moves", SOON, || stage.told.count(of(kind::FENCE)) == told + 1);
+    eventually("the fence moves", SOON, || stage.told.count(of(kind::FENCE)) > told);
 }
 
 #[test]
