@@ -61,8 +61,10 @@ help:
 	@echo 'make uninstall      remove what install put there; give the same variables'
 	@echo 'make demo           kill the primary of a real deployment while threads write, and show what happens'
 	@echo 'make test           install what the tests need, then check, build and test everything'
-	@echo 'make test-all       make test, then its long forms: 100,000 commands against the model of shards, 200 kills of vigie-migrate, and'
+	@echo 'make test-all       make test, then its long forms: the whole tests of the packages, 100,000 commands against the model of shards, 200 kills of vigie-migrate, and'
 	@echo '                    vigie-migrate from each server of test-servers to each other one'
+	@echo 'make packages         build the packages of the languages into build/packages: ONLY="cpp python"'
+	@echo 'make test-packages    test what make packages has built: ONLY="cpp python"; VIGIE_QUICK=1: only the quick part'
 	@echo 'make test-servers   the integration tests against Redis 6.2 and 8, Valkey 8 and 9: SERVERS=, FILTER=; WRITE=README.md: also the table'
 	@echo 'make bench          the figures, next to other clients: BENCH_ARGS="--quick" and others'
 	@echo 'make bench-idle       the processor time of clients that idle'
@@ -170,7 +172,10 @@ test:
 	$(CARGO) fmt --check --manifest-path benches/compare/Cargo.toml
 	$(CARGO) clippy --all-targets --features programs -- -D warnings
 	scripts/msrv check
+	scripts/versions --check
 	$(MAKE) all
+	$(MAKE) packages
+	VIGIE_QUICK=1 $(MAKE) test-packages
 	@rm -f build/torture.txt build/test.status; touch build/torture.txt
 	@{ TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --features programs --no-fail-fast -- --test-threads=$(TEST_THREADS); \
 	  echo $$? > build/test.status; } 2>&1 | tee build/test.log; \
@@ -179,6 +184,7 @@ test:
 
 # What takes too long for each time. Each part is a target of its own: one that fails is run again without the others.
 test-all: test
+	$(MAKE) test-packages
 	$(MAKE) test-model
 	$(MAKE) test-kills
 	$(MAKE) test-versions
@@ -189,6 +195,13 @@ test-kills:
 test-versions:
 	scripts/setup test
 	FILTER=migrate TEST_THREADS='$(TEST_THREADS)' scripts/test-servers
+
+# The packages of the languages; packages/README.md says how. ONLY='python ruby': only these. VIGIE_QUICK=1: the quick part of their tests.
+packages: all
+	@$(MAKE) -s --no-print-directory install DOCTOR=0 PREFIX='$(CURDIR)/build/packages/prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
+	ONLY='$(ONLY)' scripts/packages build
+test-packages:
+	ONLY='$(ONLY)' scripts/packages test
 
 # Each server takes about as long as `make test`: SERVERS='redis-6.2 valkey-8', FILTER='pubsub:: fence::', WRITE=README.md.
 test-servers:
@@ -267,5 +280,5 @@ clean:
 	rm -rf build target tests/languages/node_modules benches/languages/node_modules
 
 FORCE:
-.PHONY: all help install uninstall header demo test test-all test-model test-kills test-versions test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-migrate bench-tls bench-vanish bench-languages fuzz torture clean FORCE
+.PHONY: all help install uninstall header demo test test-all packages test-packages test-model test-kills test-versions test-servers msrv bench size bench-idle bench-services bench-pubsub bench-shards bench-migrate bench-tls bench-vanish bench-languages fuzz torture clean FORCE
 .DELETE_ON_ERROR:

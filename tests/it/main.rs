@@ -59,6 +59,7 @@ mod migrate;
 mod migrate_versions;
 mod moving;
 mod own_connections;
+mod packages;
 mod peer;
 mod permissions;
 mod pool_rules;
@@ -97,3 +98,4 @@ mod topology;
 #[macro_use]
 mod torture;
 mod transactions;
+mod vectors;
