@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::call::{blocking, judge};
-use crate::config::{ClientSettings, Config};
+use crate::config::{ClientSettings, Config, ForkMode};
 use crate::error::{Error, Result, Status};
 use crate::meter::Deed;
 use crate::plan::{Keep, NO_TIME, Plan, reshaped};
@@ -57,6 +57,9 @@ impl Client {
         target: Target,
         overrides: Option<&Config>,
     ) -> Result<Arc<Self>> {
+        if sentinel.is_closed() {
+            return Err(crate::topology::closed());
+        }
         let shared = Shared::new(sentinel, service, target, overrides)?;
         let eager = shared.context().settings().pool.eager;
         let client = Arc::new(Self { shared, session: None });
@@ -64,6 +67,28 @@ impl Client {
             client.cmd_exec(&[b"PING"], CallFlags::default(), Timeout::Default)?;
         }
         Ok(client)
+    }
+
+    /// What it does in a forked child. It never changes.
+    pub fn fork_mode(&self) -> ForkMode {
+        self.shared.context().settings().fork
+    }
+
+    /// Whether it is pinned to one connection.
+    pub fn is_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// In a forked child: the parent's client made anew, on a handle of the child, from what never changes. Nothing is connected.
+    pub fn reopened(&self, sentinel: &Arc<Sentinel>) -> Result<Arc<Self>> {
+        let context = self.shared.context();
+        let (service, overrides) = (context.service.name(), context.overrides());
+        let shared = Shared::new(sentinel, Some(service), context.target, overrides)?;
+        let client = Self { shared, session: None };
+        if self.is_closed() || sentinel.is_closed() {
+            client.close(Timeout::DontWait)?;
+        }
+        Ok(Arc::new(client))
     }
 
     /// Which nodes its calls go to.

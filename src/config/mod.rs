@@ -21,9 +21,9 @@ pub use map::AddressMap;
 pub use nearest::nearest;
 pub use secret::{Credentials, Secret};
 pub use settings::{
-    ClientSettings, FailoverSettings, Fallback, FixedSettings, LaneSettings, LogFormat, LogLevel, LogSettings,
-    MonitorMode, MonitorSettings, Overflow, Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings, Replicas,
-    RetrySettings, SentinelSettings, Settings, ShardHash, ShardSettings, ShardTags, SubSettings, TcpSettings,
+    ClientSettings, FailoverSettings, Fallback, FixedSettings, ForkMode, LaneSettings, LogFormat, LogLevel,
+    LogSettings, MonitorMode, MonitorSettings, Overflow, Pick, PoolSettings, ProbePolicy, Protocol, ReplicaSettings,
+    Replicas, RetrySettings, SentinelSettings, Settings, ShardHash, ShardSettings, ShardTags, SubSettings, TcpSettings,
     TlsSettings, TlsVerify, TlsVersion, WriteSettings,
 };
 use table::{OPTIONS, Opt, OptionKind};

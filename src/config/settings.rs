@@ -216,6 +216,18 @@ pub struct ClientSettings {
     pub address_map: AddressMap,
     /// How keys are spread over several shards.
     pub shard: ShardSettings,
+    /// What a handle does in a forked child.
+    pub fork: ForkMode,
+}
+
+/// What a handle does in a forked child.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForkMode {
+    /// It refuses every call.
+    #[default]
+    Error,
+    /// It works, with threads and connections of the child.
+    Reopen,
 }
 
 /// How keys are spread over several shards.
@@ -482,6 +494,7 @@ impl Default for ClientSettings {
             limits: Limits::default(),
             address_map: AddressMap::default(),
             shard: ShardSettings::default(),
+            fork: ForkMode::default(),
         }
     }
 }

@@ -12,8 +12,8 @@ use super::map::AddressMap;
 use super::nearest::nearest;
 use super::secret::Secret;
 use super::settings::{
-    Fallback, LogFormat, LogLevel, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings, ShardHash,
-    ShardTags, TlsVerify, TlsVersion,
+    Fallback, ForkMode, LogFormat, LogLevel, MonitorMode, Overflow, Pick, ProbePolicy, Protocol, Replicas, Settings,
+    ShardHash, ShardTags, TlsVerify, TlsVersion,
 };
 use super::value::{self, shown};
 use crate::error::{Error, Result, Status};
@@ -124,6 +124,18 @@ pub(super) static OPTIONS: &[Opt] = &[
          when something fails. Without their events nothing holds writes back in time: with `disconnect` and `off` \
          acknowledged writes can be lost in a planned failover, and `write.replicas` may be `all` only.",
     ),
+    opt(
+        "fork",
+        "error",
+        Word(&[
+            ("error", |s| s.client.fork = ForkMode::Error),
+            ("reopen", |s| s.client.fork = ForkMode::Reopen),
+        ]),
+        "What a handle that was made before fork() does in the child. `error`: every call gives VIGIE_ERR_FORKED. `reopen`: at its first \
+         use there it is made anew, with threads and connections of the child; for the Sentinels and for clients, but not for sessions, \
+         queues and what else belongs to a conversation. docs/fork.md has what the child keeps.",
+    )
+    .per_client(),
     opt(
         "tls",
         "off",

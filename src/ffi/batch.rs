@@ -11,7 +11,7 @@ use super::types::{vigie_batch, vigie_client, vigie_error, vigie_queue, vigie_re
 use super::{client, dispose, guard, total};
 use crate::error::{Error, Result, Status};
 use crate::resp::encode;
-use crate::sys::sync::Tried;
+use crate::sys::tried::Tried;
 
 impl Noun for vigie_batch {
     type Value = Batch;

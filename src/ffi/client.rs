@@ -1,23 +1,32 @@
 //! Clients and sessions as C sees them: how they are made, and how they run commands.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::Arc;
 
 use super::args::{self, Argv};
 use super::handle::{self, Either, Noun};
+use super::inherited::Open;
 use super::shards;
 use super::types::{
     Sharded, vigie_client, vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_status,
 };
 use super::{batch, config, dispose, guard, reply, total};
 use crate::client::{CallFlags, Client, Target, Timeout};
+use crate::config::Config;
 use crate::error::Result;
 use crate::shard::Shards;
 
 impl Noun for vigie_client {
-    type Value = Arc<Client>;
+    type Value = Open<Client>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.clie");
     const PLAIN: bool = false;
+
+    fn reopen(value: &Open<Client>, name: &str) -> Result<()> {
+        value.reopen(name)
+    }
+
+    fn is_here(value: &Open<Client>) -> bool {
+        value.is_here()
+    }
 }
 
 /// The same of either kind of client.
@@ -46,7 +55,8 @@ unsafe fn open(
         args::wanted(out)?;
         let sentinel = handle::borrow(sentinel, "sentinel")?;
         let service = args::optional(service, "service", "the configured one")?;
-        args::put(out, config::with_overrides(overrides, |config| Client::open(&sentinel, service, target, config))?);
+        let open = |config: Option<&Config>| Client::open(&sentinel, service, target, config);
+        args::put(out, Open::new(config::with_overrides(overrides, open)?, Some(&sentinel)));
         Ok(())
     }
 }
@@ -179,7 +189,8 @@ pub unsafe extern "C" fn vigie_session_for(
                 Either::One(client) => client.session(config),
                 Either::Other(shards) => shards.session(key, config),
             })?;
-            args::put(out, made);
+            // Without a handle to be made anew from: a session is a conversation of this process.
+            args::put(out, Open::new(made, None));
             Ok(())
         })
     }

@@ -8,7 +8,7 @@ use super::{args, dispose, guard, reply, total};
 use crate::config::{Config, Described};
 use crate::error::{Error, Result, Status};
 use crate::resp::{Reply, ReplyBuilder};
-use crate::sys::sync::Tried;
+use crate::sys::tried::Tried;
 
 impl Noun for vigie_config {
     type Value = Tried<Config>;

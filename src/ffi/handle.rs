@@ -1,12 +1,12 @@
 //! A C handle: a tagged header and a value on the heap.
 //!
-//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork, or poisoned by a panic is
-//! refused with an error that names the argument. A freed handle is recognised as long as its memory was not allocated again: this
+//! Guarantees: NULL, a handle of another kind, of another copy of the library, from before a fork (unless its kind makes its value anew),
+//! or poisoned by a panic is refused with an error that names the argument. A freed handle is recognised as long as its memory was not allocated again: this
 //! is not a promise. Leaves to others: what may be done with the value.
 
 use std::mem::offset_of;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 use super::types::{
@@ -25,6 +25,22 @@ pub(super) trait Noun {
     const MAGIC: u64;
     /// Plain memory works in a forked child; sockets and threads do not.
     const PLAIN: bool;
+
+    /// In a forked child, whose handle this was not yet: makes its value anew. Several threads may come at once.
+    fn reopen(_value: &Self::Value, name: &str) -> Result<()> {
+        Err(forked(name, ""))
+    }
+
+    /// Whether the value was made by this process, though the handle was not used here.
+    fn is_here(_value: &Self::Value) -> bool {
+        false
+    }
+}
+
+/// The error in a forked child.
+#[cold]
+pub(super) fn forked(name: &str, more: &str) -> Error {
+    Error::new(Status::Forked, format!("{name} was made before fork(): make a new one in the child{more}"))
 }
 
 /// The first word after `_free`.
@@ -55,7 +71,8 @@ static COPY: u8 = 0;
 #[repr(C)]
 struct Header {
     copy: usize,
-    generation: u32,
+    /// Of the process that uses it; stored when the value is of that process.
+    generation: AtomicU32,
     poisoned: AtomicBool,
     magic: AtomicU64,
 }
@@ -99,7 +116,7 @@ impl Header {
     fn new<N: Noun>() -> Self {
         Self {
             copy: copy(),
-            generation: if N::PLAIN { 0 } else { fork::generation() },
+            generation: AtomicU32::new(if N::PLAIN { 0 } else { fork::generation() }),
             poisoned: AtomicBool::new(false),
             magic: AtomicU64::new(N::MAGIC),
         }
@@ -170,15 +187,27 @@ fn wrong(name: &str, what: &str) -> Error {
 #[inline]
 fn in_use<'a, N: Noun>(handle: &'a Handle<N::Value>, name: &str) -> Result<InUse<'a, N::Value>> {
     let header = &handle.header;
-    if !N::PLAIN && header.generation != fork::generation() {
-        let text = format!("{name} was made before fork(): make a new one in the child");
-        return Err(Error::new(Status::Forked, text));
+    if !N::PLAIN && header.generation.load(Ordering::Acquire) != fork::generation() {
+        reopen::<N>(handle, name)?;
     }
     if header.poisoned.load(Ordering::Acquire) {
         let text = format!("{name} was in use when the library failed (a caught panic): free it and make a new one");
         return Err(Error::new(Status::Internal, text));
     }
     Ok(InUse { handle, was_panicking: thread::panicking() })
+}
+
+/// The first use of a handle in a forked child.
+#[cold]
+#[inline(never)]
+fn reopen<N: Noun>(handle: &Handle<N::Value>, name: &str) -> Result<()> {
+    N::reopen(&handle.value, name)?;
+    let generation = fork::generation();
+    if handle.header.generation.swap(generation, Ordering::AcqRel) != generation {
+        // What a panic of the parent may have left behind is not in the new value.
+        handle.header.poisoned.store(false, Ordering::Release);
+    }
+    Ok(())
 }
 
 /// The value of a plain handle, or `None` for anything that is not one: for functions that cannot fail.
@@ -218,7 +247,7 @@ unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handl
 }
 
 /// Takes a handle back and drops its value. Anything that is not a live handle of this kind is left alone; in a
-/// forked child what is not plain memory is leaked on purpose, because its locks and sockets belong to the parent.
+/// forked child what is not plain memory, and was not made anew, is leaked on purpose, because its locks and sockets belong to the parent.
 /// `None`: left alone.
 ///
 /// # Safety
@@ -226,7 +255,7 @@ unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handl
 pub(super) unsafe fn free<N: Noun>(handle: *mut N) -> Option<()> {
     // SAFETY: as for this function.
     let live = unsafe { tagged(handle.cast_const()) }.ok()?;
-    if !N::PLAIN && live.header.generation != fork::generation() {
+    if !N::PLAIN && live.header.generation.load(Ordering::Acquire) != fork::generation() && !N::is_here(&live.value) {
         return None;
     }
     live.header.magic.compare_exchange(N::MAGIC, GONE, Ordering::AcqRel, Ordering::Acquire).ok()?;

@@ -24,6 +24,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 mod handle;
+mod inherited;
 pub mod jobs;
 mod packed;
 pub mod queue;

@@ -1,11 +1,11 @@
 //! Sentinels as C sees them.
 
 use std::ffi::c_char;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{self, Argv};
 use super::handle::{self, InUse, Noun};
+use super::inherited::OpenSentinel;
 use super::types::{
     vigie_config, vigie_error, vigie_queue, vigie_reply, vigie_sentinel, vigie_services_flag, vigie_status,
 };
@@ -17,9 +17,17 @@ use crate::time::Deadline;
 use crate::topology::{Sentinel, To};
 
 impl Noun for vigie_sentinel {
-    type Value = Arc<Sentinel>;
+    type Value = OpenSentinel;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.sent");
     const PLAIN: bool = false;
+
+    fn reopen(value: &OpenSentinel, name: &str) -> Result<()> {
+        value.reopen(name)
+    }
+
+    fn is_here(value: &OpenSentinel) -> bool {
+        value.is_here()
+    }
 }
 
 /// Checks the settings as a whole and starts with them. Clients are made from the handle: vigie_primary_for() and the
@@ -60,7 +68,7 @@ pub unsafe extern "C" fn vigie_sentinel_create(
                 Timeout::Default | Timeout::DontWait => None,
                 timeout => Some(timeout.deadline(Duration::ZERO)),
             };
-            args::put(out, Sentinel::create(settings, wait)?);
+            args::put(out, OpenSentinel::new(Sentinel::create(settings, wait)?));
             Ok(())
         })
     }
@@ -336,7 +344,7 @@ impl Asked<'_> {
     ///
     /// # Safety
     /// As for [`Asked::exec`].
-    unsafe fn read<'h>(&self) -> Result<(InUse<'h, Arc<Sentinel>>, bool, Deadline)> {
+    unsafe fn read<'h>(&self) -> Result<(InUse<'h, OpenSentinel>, bool, Deadline)> {
         if matches!(self.to, To::At(_)) && self.flags & CallFlags::ALL != 0 {
             return Err(args::invalid("flags: VIGIE_CALL_ALL and an address exclude each other"));
         }

@@ -1,12 +1,14 @@
 //! Clients over several shards as C sees them: how they are made and changed. C calls them vigie_client, as any other.
 
 use std::ffi::{c_char, c_void};
+use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
 
 use super::args;
 use super::config::with_overrides;
 use super::handle::{self, Either, Noun};
+use super::inherited::Open;
 use super::types::{Sharded, vigie_client, vigie_config, vigie_error, vigie_sentinel, vigie_status};
 use super::{guard, total};
 use crate::client::Client;
@@ -15,9 +17,17 @@ use crate::error::{Error, Result, Status};
 use crate::shard::{MOST_SHARDS, OwnHash, Shards};
 
 impl Noun for Sharded {
-    type Value = Arc<Shards>;
+    type Value = Open<Shards>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.shrd");
     const PLAIN: bool = false;
+
+    fn reopen(value: &Open<Shards>, name: &str) -> Result<()> {
+        value.reopen(name)
+    }
+
+    fn is_here(value: &Open<Shards>) -> bool {
+        value.is_here()
+    }
 }
 
 /// A client of either kind.
@@ -182,8 +192,9 @@ unsafe fn open(
         args::wanted(out)?;
         let texts = texts(shards, count)?;
         let sentinel = if sentinel.is_null() { None } else { Some(handle::borrow(sentinel, "sentinel")?) };
-        let open = |config: Option<&Config>| Shards::open_by(sentinel.as_deref(), &texts, config, own);
-        args::put(out.cast::<*mut Sharded>(), with_overrides(overrides, open)?);
+        let sentinel = sentinel.as_deref();
+        let open = |config: Option<&Config>| Shards::open_by(sentinel.map(Deref::deref), &texts, config, own);
+        args::put(out.cast::<*mut Sharded>(), Open::new(with_overrides(overrides, open)?, sentinel));
     }
     Ok(())
 }

@@ -132,6 +132,11 @@ impl Log {
         ending
     }
 
+    /// In a forked child: what the parent's log writes to, for a log of the child. No lock of the parent is touched.
+    pub fn inherited(&self) -> Option<Kept> {
+        self.outlet.load().as_ref().and_then(|outlet| outlet.inherited())
+    }
+
     /// Writes to no descriptor any more.
     pub fn end(&self) -> Ending {
         self.replace(None)

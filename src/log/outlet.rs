@@ -12,7 +12,7 @@ use super::ring::Ring;
 use super::{Log, dropped, format};
 use crate::config::LogFormat;
 use crate::resp::Reply;
-use crate::sys::descriptor::{AT_ONCE, Kept, Wrote};
+use crate::sys::descriptor::{AT_ONCE, Kept, Place, Wrote};
 use crate::sys::rank::Rank;
 use crate::sys::sync::{Condvar, Lock, Locked};
 use crate::worker::{self, Host};
@@ -26,6 +26,8 @@ const LAST_LINES: Duration = Duration::from_millis(50);
 pub(super) struct Outlet {
     /// The program's number for the descriptor.
     number: RawFd,
+    /// Where a forked child finds it.
+    place: Place,
     log: Weak<Log>,
     state: Lock<State>,
     /// The writer has stopped.
@@ -55,10 +57,16 @@ enum Writer {
 
 impl Outlet {
     pub(super) fn new(fd: Kept, format: LogFormat, log: Weak<Log>) -> Arc<Self> {
-        let (number, ring, writer, pause) = (fd.number(), Ring::default(), Writer::None, PAUSE[0]);
+        let (number, place) = (fd.number(), fd.place());
+        let (ring, writer, pause) = (Ring::default(), Writer::None, PAUSE[0]);
         let state = State { fd: Some(Arc::new(fd)), format, ring, writer, pause, ended: false };
         let state = Lock::new(Rank::Log, state);
-        Arc::new_cyclic(|me| Self { number, log, state, stopped: Condvar::new(), me: Weak::clone(me) })
+        Arc::new_cyclic(|me| Self { number, place, log, state, stopped: Condvar::new(), me: Weak::clone(me) })
+    }
+
+    /// What it writes to, kept once more in a forked child.
+    pub(super) fn inherited(&self) -> Option<Kept> {
+        Kept::inherited(self.place)
     }
 
     pub(super) fn set_format(&self, format: LogFormat) {

@@ -4,10 +4,12 @@
 //! Guarantees: no send ever raises SIGPIPE; no descriptor is inherited by an exec'd program; TCP sockets carry NODELAY, keepalive and
 //! TCP_USER_TIMEOUT as configured; a receive waits at most about as long as told, a send never. One thread may
 //! receive while another sends and a third shuts down. Leaves to others: deadlines (the clock is the caller's), and closing: the
-//! descriptor lives as long as the last owner, because its number may be reused at once.
+//! descriptor lives as long as the last owner, because its number may be reused at once. A forked child neither shuts down nor closes
+//! what its parent has opened: its own copy is closed at the fork.
 
 use crate::config::TcpSettings;
 use crate::meter::End;
+use crate::sys::own::Own;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::recv;
 use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
@@ -45,7 +47,7 @@ pub struct Ready {
 
 /// A connected (or connecting) stream socket.
 pub struct Socket {
-    inner: socket2::Socket,
+    inner: Own<socket2::Socket>,
     /// SO_RCVTIMEO as it is now, in nanoseconds (0: none); saves a system call per receive.
     receive_timeout: AtomicU64,
     peer: String,
@@ -64,7 +66,11 @@ impl Socket {
             Err(error) if in_progress(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { inner, receive_timeout: AtomicU64::new(0), peer: address.to_string(), ended_as: AtomicU8::new(0) })
+        Ok(Self::of(inner, address.to_string()))
+    }
+
+    fn of(inner: socket2::Socket, peer: String) -> Self {
+        Self { inner: Own::new(inner), receive_timeout: AtomicU64::new(0), peer, ended_as: AtomicU8::new(0) }
     }
 
     /// Connects to a Unix socket. `WouldBlock`: the server's backlog is full at the moment.
@@ -73,12 +79,7 @@ impl Socket {
         inner.set_nonblocking(true)?;
         inner.connect(&SockAddr::unix(path)?)?;
         inner.set_nonblocking(false)?;
-        Ok(Self {
-            inner,
-            receive_timeout: AtomicU64::new(0),
-            peer: format!("unix:{}", path.display()),
-            ended_as: AtomicU8::new(0),
-        })
+        Ok(Self::of(inner, format!("unix:{}", path.display())))
     }
 
     /// The outcome of a connection that was begun: to be asked once the socket is writable.
@@ -167,8 +168,10 @@ impl Socket {
 
     /// Ends both directions: a thread that waits on the socket is woken, and the peer is notified. The descriptor stays open.
     pub fn shutdown(&self) {
-        // A socket that is not connected any more has nothing to end.
-        let _ = self.inner.shutdown(Shutdown::Both);
+        if self.inner.is_here() {
+            // A socket that is not connected any more has nothing to end.
+            let _ = self.inner.shutdown(Shutdown::Both);
+        }
     }
 
     /// As [`Socket::shutdown`], while others use it: they see the same as if the peer had ended it, and learn here that it did not. The
@@ -266,13 +269,7 @@ mod tests {
         /// Two sockets joined to each other.
         pub(crate) fn pair() -> io::Result<(Self, Self)> {
             let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-            let wrap = |inner| Self {
-                inner,
-                receive_timeout: AtomicU64::new(0),
-                peer: String::from("pair"),
-                ended_as: AtomicU8::new(0),
-            };
-            Ok((wrap(a), wrap(b)))
+            Ok((Self::of(a, String::from("pair")), Self::of(b, String::from("pair"))))
         }
     }
 

@@ -18,7 +18,8 @@ use crate::pool::Pool;
 use crate::queue::{Driven, Source};
 use crate::resp::{Decoded, Reply, Want};
 use crate::sys::rank::Rank;
-use crate::sys::sync::{Lock, Tried};
+use crate::sys::sync::Lock;
+use crate::sys::tried::Tried;
 
 /// The most bytes of one receive, after which its messages are told and others have their turn: so they are drained while they are in the
 /// processor's cache. With half a megabyte in a turn a message cost almost twice as much.

@@ -103,9 +103,6 @@ impl Context {
         target: Target,
         overrides: Option<&Config>,
     ) -> Result<Self> {
-        if sentinel.is_closed() {
-            return Err(crate::topology::closed());
-        }
         let base = sentinel.settings();
         let settings = overrides.map_or_else(|| Ok(base.client.clone()), |config| config.overlay(&base.client))?;
         settings.settle_with(&base.sentinel)?;
@@ -133,6 +130,11 @@ impl Context {
     /// The scripts that were sent, if they are kept.
     pub(crate) fn scripts(&self) -> Option<&Scripts> {
         self.settings().script_cache.then(|| self.sentinel.scripts())
+    }
+
+    /// The options that the client was opened with.
+    pub(crate) fn overrides(&self) -> Option<&Config> {
+        self.overrides.as_ref()
     }
 
     pub(super) fn set_settings(&self, settings: ClientSettings) {

@@ -16,7 +16,7 @@ use crate::net::{Replication, Role, RoleReplica};
 use crate::pool::Pool;
 use crate::sys::fork::PerProcess;
 use crate::sys::random;
-use crate::sys::sync::Tried;
+use crate::sys::tried::Tried;
 use crate::time::Deadline;
 use crate::topology::{ReplicaView, Service};
 use crate::worker::{self, Host};

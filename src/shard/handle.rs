@@ -22,7 +22,7 @@ use super::subscription::ShardedSubscription;
 use super::task::{Rounds, Task, time};
 use crate::client::steps::{self, AfterCancel, Next, Operation, Steps, Told};
 use crate::client::{self, CallFlags, CallHandle, Client, ScanLoop, Submission, Timeout, Times};
-use crate::config::Config;
+use crate::config::{Config, ForkMode};
 use crate::error::{Error, Result, Status, flags};
 use crate::plan::Plan;
 use crate::queue::{Credits, Queue};
@@ -71,7 +71,32 @@ impl Shards {
         own: Option<Arc<dyn OwnHash>>,
     ) -> Result<Arc<Self>> {
         let state = State::new(&Source { sentinel, overrides, own: own.as_ref() }, texts)?;
-        let shards = Arc::new(Self {
+        let shards = Self::over(state, sentinel, overrides, own, false);
+        shards.check_reachable(&shards.state.load_full())?;
+        Ok(shards)
+    }
+
+    /// What it does in a forked child. It never changes.
+    pub fn fork_mode(&self) -> ForkMode {
+        self.state.load().client(0).fork_mode()
+    }
+
+    /// In a forked child: the parent's handle made anew over its newest shards, from what is read without a lock. `sentinel`: that of the
+    /// child, if there is one. Nothing is connected.
+    pub fn reopened(&self, sentinel: Option<&Arc<Sentinel>>) -> Result<Arc<Self>> {
+        let state = self.state.load().reopened(sentinel)?;
+        let closed = self.closed.load(Ordering::Acquire);
+        Ok(Self::over(state, sentinel, self.overrides.as_ref(), self.own.clone(), closed))
+    }
+
+    fn over(
+        state: State,
+        sentinel: Option<&Arc<Sentinel>>,
+        overrides: Option<&Config>,
+        own: Option<Arc<dyn OwnHash>>,
+        closed: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             sentinel: sentinel.cloned(),
             overrides: overrides.cloned(),
             own,
@@ -79,10 +104,13 @@ impl Shards {
             old: Lock::new(Rank::Shards, None),
             has_old: AtomicBool::new(false),
             rounds: Rounds::new(),
-            closed: AtomicBool::new(false),
-        });
-        shards.check_reachable(&shards.state.load_full())?;
-        Ok(shards)
+            closed: AtomicBool::new(closed),
+        })
+    }
+
+    /// The handle of a forked child is in use: the logs of its shards say so.
+    pub fn began(&self) {
+        self.state.load().began();
     }
 
     /// Asks each primary whether it is there, unless a shard may be down.

@@ -80,6 +80,32 @@ impl State {
         Ok(Self { map, spec, clients, own, servers, default, degraded, mark: mark(texts) })
     }
 
+    /// The same shards in a forked child, with clients of its own.
+    pub(super) fn reopened(&self, sentinel: Option<&Arc<Sentinel>>) -> Result<Self> {
+        let aliases = self.spec.aliases();
+        let (mut clients, mut own): (Vec<Arc<Client>>, Vec<Option<Arc<Sentinel>>>) = (Vec::new(), Vec::new());
+        for (at, parents) in self.clients.iter().enumerate() {
+            let (client, sentinel) = match (&self.own[at], sentinel) {
+                _ if aliases[at] < at => (Arc::clone(&clients[aliases[at]]), None),
+                (Some(parents_own), _) => {
+                    let own = parents_own.reopened()?;
+                    (parents.reopened(&own)?, Some(own))
+                }
+                (None, Some(sentinel)) => (parents.reopened(sentinel)?, None),
+                (None, None) => return Err(without_sentinel(self.name(at))),
+            };
+            clients.push(client);
+            own.push(sentinel);
+        }
+        let (map, spec, servers) = (self.map.clone(), self.spec.clone(), self.servers.clone());
+        Ok(Self { map, spec, clients, own, servers, default: self.default, degraded: self.degraded, mark: self.mark })
+    }
+
+    /// The handles of the shards that are not services are in use, in a forked child.
+    pub(super) fn began(&self) {
+        self.own.iter().flatten().for_each(|own| own.began());
+    }
+
     /// By which a cursor tells that it was given by these shards.
     pub(super) fn mark(&self) -> u16 {
         self.mark

@@ -32,6 +32,15 @@ pub struct Kept {
     own: OwnedFd,
 }
 
+/// Where a descriptor is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    number: RawFd,
+    own: RawFd,
+    /// Its device and its number there.
+    file: Option<(u64, u64)>,
+}
+
 impl Kept {
     /// Keeps a descriptor that is open for writing. Programs that this process executes do not inherit it.
     pub fn of(number: RawFd) -> io::Result<Self> {
@@ -50,6 +59,18 @@ impl Kept {
             libc::O_RDONLY => Err(io::Error::from_raw_os_error(libc::EBADF)),
             _ => Ok(Self { number, own }),
         }
+    }
+
+    /// By which a forked child finds its copy.
+    pub fn place(&self) -> Place {
+        Place { number: self.number, own: self.own.as_raw_fd(), file: file(self.own.as_raw_fd()) }
+    }
+
+    /// Keeps what the parent process had kept at this place, if that is open still.
+    pub fn inherited(place: Place) -> Option<Self> {
+        // The program may have closed it in the child, and opened something else under the number.
+        place.file.filter(|kept| file(place.own).as_ref() == Some(kept))?;
+        Self::of(place.own).ok().map(|kept| Self { number: place.number, ..kept })
     }
 
     /// The program's number for it.
@@ -84,10 +105,20 @@ fn failed(error: io::Error) -> Wrote {
 /// Whether it is a regular file. A write to one does not wait for a reader, and the file system may refuse every write that must not wait
 /// (RWF_NOWAIT).
 fn is_file(fd: RawFd) -> bool {
+    stat(fd).is_some_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFREG)
+}
+
+/// What tells a file, a pipe or a socket from all others that are open.
+#[allow(clippy::unnecessary_cast)] // not every system has these types
+fn file(fd: RawFd) -> Option<(u64, u64)> {
+    stat(fd).map(|found| (found.st_dev as u64, found.st_ino as u64))
+}
+
+fn stat(fd: RawFd) -> Option<libc::stat> {
     // SAFETY: all zeros are a value of this structure.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: fstat writes into `found` alone, and returns an error for an invalid descriptor.
-    unsafe { libc::fstat(fd, &raw mut found) == 0 && found.st_mode & libc::S_IFMT == libc::S_IFREG }
+    (unsafe { libc::fstat(fd, &raw mut found) } == 0).then_some(found)
 }
 
 fn write(fd: RawFd, bytes: &[u8]) -> isize {
@@ -174,5 +205,23 @@ mod tests {
         // SAFETY: fcntl with F_GETFD takes and returns numbers.
         let flags = unsafe { libc::fcntl(kept.own.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags, libc::FD_CLOEXEC, "programs that are executed do not inherit it");
+    }
+
+    #[test]
+    fn what_the_parent_kept_is_found_again_unless_its_number_stands_for_something_else() {
+        let ((mut read, write), (_other_read, other_write)) = (pipe(), pipe());
+        let kept = kept(&write);
+        let place = kept.place();
+        let again = Kept::inherited(place).unwrap();
+        assert_eq!(again.number(), write.as_raw_fd());
+        assert!(matches!(again.write_now(b"line"), Wrote::Bytes(4)));
+        let mut got = [0; 4];
+        read.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"line");
+        // SAFETY: both are open; the number of what is kept stands for the other pipe from now on.
+        assert!(unsafe { libc::dup2(other_write.as_raw_fd(), kept.own.as_raw_fd()) } >= 0);
+        assert!(Kept::inherited(place).is_none());
+        drop(kept);
+        assert!(Kept::inherited(place).is_none());
     }
 }

@@ -10,6 +10,7 @@ pub mod futex;
 #[cfg(all(test, not(loom)))]
 #[path = "fuzz_tests.rs"]
 pub(crate) mod fuzz;
+pub mod own;
 pub mod panic;
 pub mod poll;
 pub mod random;
@@ -18,6 +19,8 @@ pub mod recv;
 #[cfg(not(loom))]
 pub(crate) mod seam;
 pub mod slot;
+mod sockets;
 pub mod sync;
 pub mod thread;
+pub mod tried;
 pub mod waker;

@@ -100,6 +100,7 @@ ranks! {
     Workers         state "Workers.state (worker)"                "jobs and timers"
     Threads         state "HANDLES (sys/thread)"                  "the handles of the library's threads"
     Word            state "Word.count (sys/futex)"                "a word that stands for a futex where there is none"
+    Replacing       state "REPLACING (sys/fork)"                  "the moment in which a forked child puts a value of its own in the place of its parent's"
 }
 
 #[cfg(all(debug_assertions, not(loom)))]

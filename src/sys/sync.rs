@@ -6,7 +6,7 @@
 //! parking_lot's, because a forked child must not inherit a process-wide table of parked threads.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::PoisonError;
 #[cfg(not(loom))]
 use std::time::Duration;
 
@@ -109,36 +109,6 @@ impl Condvar {
     /// Wakes all.
     pub fn notify_all(&self) {
         self.0.notify_all();
-    }
-}
-
-/// A value for one thread at a time, or for several that only read. A thread that comes at the wrong moment is refused. Nobody waits for
-/// it, so it has no rank, and its user may wait.
-#[derive(Default)]
-pub struct Tried<T>(RwLock<T>);
-
-impl<T> Tried<T> {
-    /// Nobody uses it.
-    pub fn new(value: T) -> Self {
-        Self(RwLock::new(value))
-    }
-
-    /// The value to read; `None`: a thread changes it.
-    pub fn read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        match self.0.try_read() {
-            Ok(value) => Some(value),
-            Err(TryLockError::Poisoned(value)) => Some(value.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    /// The value to change; `None`: a thread uses it.
-    pub fn write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        match self.0.try_write() {
-            Ok(value) => Some(value),
-            Err(TryLockError::Poisoned(value)) => Some(value.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 }
 
@@ -267,18 +237,6 @@ mod tests {
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0, "the child took over what its parent's thread had held");
         drop(held);
-    }
-
-    #[test]
-    fn who_meets_another_at_a_tried_value_is_refused() {
-        let tried = Tried::new(1);
-        let one = tried.read();
-        assert!(tried.read().is_some() && tried.write().is_none());
-        drop(one);
-        let one = tried.write();
-        assert!(tried.read().is_none() && tried.write().is_none());
-        drop(one);
-        assert!(tried.write().is_some());
     }
 
     #[test]

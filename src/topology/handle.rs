@@ -34,7 +34,7 @@ impl Sentinel {
     pub fn create(settings: Settings, wait: Option<Deadline>) -> Result<Arc<Self>> {
         let log = keep_log(&settings)?;
         // Kept until the handle has them, so that files are read once.
-        let _read = [Connector::check(&settings.client.tls)?, Connector::check(&settings.sentinel.tls)?];
+        let _read = read_certificates(&settings)?;
         let shared = Shared::new(settings, log);
         begin_log(&shared);
         if let Some(deadline) = wait {
@@ -44,6 +44,23 @@ impl Sentinel {
             }
         }
         Ok(Self::new(shared))
+    }
+
+    /// In a forked child: the parent's handle made anew, with its newest settings, from what is read without a lock. Nothing is
+    /// connected, and nothing logged before [`Sentinel::began`].
+    pub fn reopened(&self) -> Result<Arc<Self>> {
+        let settings = Settings::clone(&self.settings());
+        let _read = read_certificates(&settings)?;
+        let made = Self::new(Shared::new(settings, self.log().inherited()));
+        if self.is_closed() {
+            made.close();
+        }
+        Ok(made)
+    }
+
+    /// The handle of a forked child is in use.
+    pub fn began(&self) {
+        begin_log(self.shared());
     }
 
     /// Sends events of these kinds to the queue from now on, with this token. A queue has one watch: a new one replaces
@@ -245,6 +262,11 @@ impl Drop for Sentinel {
         let _ending = self.log().end();
         monitor::recheck();
     }
+}
+
+/// What the connections of a handle need of files.
+fn read_certificates(settings: &Settings) -> Result<[Option<Arc<Connector>>; 2]> {
+    Ok([Connector::check(&settings.client.tls)?, Connector::check(&settings.sentinel.tls)?])
 }
 
 /// A log says first whose it is.
