@@ -19,13 +19,10 @@ impl Noun for vigie_client {
     type Value = Open<Client>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.clie");
     const PLAIN: bool = false;
+    const INHERITED: bool = true;
 
     fn reopen(value: &Open<Client>, name: &str) -> Result<()> {
         value.reopen(name)
-    }
-
-    fn is_here(value: &Open<Client>) -> bool {
-        value.is_here()
     }
 }
 

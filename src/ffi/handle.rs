@@ -25,15 +25,12 @@ pub(super) trait Noun {
     const MAGIC: u64;
     /// Plain memory works in a forked child; sockets and threads do not.
     const PLAIN: bool;
+    /// Whether the value can be dropped in a forked child, because it leaks what is the parent's by itself.
+    const INHERITED: bool = false;
 
     /// In a forked child, whose handle this was not yet: makes its value anew. Several threads may come at once.
     fn reopen(_value: &Self::Value, name: &str) -> Result<()> {
         Err(forked(name, ""))
-    }
-
-    /// Whether the value was made by this process, though the handle was not used here.
-    fn is_here(_value: &Self::Value) -> bool {
-        false
     }
 }
 
@@ -255,7 +252,7 @@ unsafe fn tagged<'a, N: Noun>(handle: *const N) -> std::result::Result<&'a Handl
 pub(super) unsafe fn free<N: Noun>(handle: *mut N) -> Option<()> {
     // SAFETY: as for this function.
     let live = unsafe { tagged(handle.cast_const()) }.ok()?;
-    if !N::PLAIN && live.header.generation.load(Ordering::Acquire) != fork::generation() && !N::is_here(&live.value) {
+    if !N::PLAIN && !N::INHERITED && live.header.generation.load(Ordering::Acquire) != fork::generation() {
         return None;
     }
     live.header.magic.compare_exchange(N::MAGIC, GONE, Ordering::AcqRel, Ordering::Acquire).ok()?;

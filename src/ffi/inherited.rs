@@ -83,11 +83,6 @@ impl OpenSentinel {
         .map(drop)
     }
 
-    /// Whether this process has made it.
-    pub(super) fn is_here(&self) -> bool {
-        self.0.here().is_some()
-    }
-
     /// The value of this process, made anew if it has none yet.
     fn here(&self, check: impl FnOnce(&Sentinel) -> Result<()>) -> Result<&Arc<Sentinel>> {
         let is_first = self.0.renew(|parents| check(parents).and_then(|()| parents.reopened()))?;
@@ -117,11 +112,6 @@ impl<T: Reopens> Open<T> {
             self.value.here().iter().for_each(|value| value.began());
         }
         Ok(())
-    }
-
-    /// Whether this process has made it.
-    pub(super) fn is_here(&self) -> bool {
-        self.value.here().is_some()
     }
 }
 

@@ -20,13 +20,10 @@ impl Noun for vigie_sentinel {
     type Value = OpenSentinel;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.sent");
     const PLAIN: bool = false;
+    const INHERITED: bool = true;
 
     fn reopen(value: &OpenSentinel, name: &str) -> Result<()> {
         value.reopen(name)
-    }
-
-    fn is_here(value: &OpenSentinel) -> bool {
-        value.is_here()
     }
 }
 

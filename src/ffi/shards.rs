@@ -20,13 +20,10 @@ impl Noun for Sharded {
     type Value = Open<Shards>;
     const MAGIC: u64 = u64::from_be_bytes(*b"vgi.shrd");
     const PLAIN: bool = false;
+    const INHERITED: bool = true;
 
     fn reopen(value: &Open<Shards>, name: &str) -> Result<()> {
         value.reopen(name)
-    }
-
-    fn is_here(value: &Open<Shards>) -> bool {
-        value.is_here()
     }
 }
 

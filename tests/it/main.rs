@@ -42,6 +42,7 @@ mod exports;
 mod failover;
 mod fence;
 mod fixed;
+mod forks;
 mod install;
 mod isolation;
 mod jobs;
