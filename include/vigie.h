@@ -28,8 +28,12 @@
  *    breach gives VIGIE_ERR_INVALID_STATE, not undefined behaviour; for what vigie_batch_data() gave see there).
  *  - Unknown flags give VIGIE_ERR_INVALID_ARG. Unknown map keys, status codes, event kinds and node types must be
  *    ignored: more will come.
- *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels, clients,
- *    queues, subscriptions and jobs answer VIGIE_ERR_FORKED there; `_free` on them is safe, and leaves what is the parent's alone.
+ *  - fork: config, batch, reply and error are plain memory and work in the child. Sentinels and clients answer
+ *    VIGIE_ERR_FORKED there, or with the option fork = reopen they are made anew at their first use in the child, with
+ *    threads and connections of its own. Sessions, queues, subscriptions, calls, scans and jobs always answer
+ *    VIGIE_ERR_FORKED. `_free` on all of them is safe in the child, and leaves what is the parent's alone; the child's
+ *    copies of the parent's sockets are closed at the fork. A child of a fork() inside a call of the library (in a signal
+ *    handler, in the hash of vigie_shards_for_hash()) may only execute another program or _exit(). See docs/fork.md.
  *  - VIGIE_ERR_INTERNAL is a bug in the library that was caught, and its message says where: the process goes on, the
  *    handles of that call answer nothing else.
  */
@@ -308,7 +312,7 @@ typedef struct vigie_call vigie_call;
 /**
  * Runs commands: one service, and its primary, its replicas or both; or a session, pinned to one connection.
  *
- * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED; with the option fork = reopen it works there, unless it is a session.
  */
 typedef struct vigie_client vigie_client;
 
@@ -357,7 +361,7 @@ typedef struct vigie_scan vigie_scan;
 /**
  * The Sentinels of a deployment and what they said: clients are made from it.
  *
- * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+ * Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED; with the option fork = reopen it works there.
  */
 typedef struct vigie_sentinel vigie_sentinel;
 
@@ -1043,7 +1047,7 @@ vigie_status vigie_sentinel_close(vigie_sentinel *sentinel,
 /**
  * Frees a sentinel. Clients made from it keep what they need and go on, and so do commands of vigie_sentinel_submit().
  *
- * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+ * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child what is the parent's is left
  * alone.
  * Blocks: no.
  * Threads: any thread, when no other uses this handle.
@@ -1360,7 +1364,7 @@ vigie_status vigie_client_close(vigie_client *client, int64_t timeout_ms, vigie_
  * Blocks: no.
  * Threads: [T].
  * Errors: none: 1 if it was closed, 0 if not; also 1 for what serves no call: NULL, what is no client, and in a forked child
- * a client of the parent.
+ * a client of the parent that is not made anew there.
  * Since: 0.1.0.
  */
 int vigie_client_is_closed(const vigie_client *client);
@@ -1369,7 +1373,7 @@ int vigie_client_is_closed(const vigie_client *client);
  * Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
  * and so do running calls of vigie_cmds_submit().
  *
- * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+ * Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child what is the parent's is left
  * alone.
  * Blocks: no.
  * Threads: any thread, when no other uses this handle.

@@ -552,7 +552,7 @@ pub unsafe extern "C" fn vigie_client_close(
 /// Blocks: no.
 /// Threads: [T].
 /// Errors: none: 1 if it was closed, 0 if not; also 1 for what serves no call: NULL, what is no client, and in a forked child
-/// a client of the parent.
+/// a client of the parent that is not made anew there.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vigie_client_is_closed(client: *const vigie_client) -> c_int {
@@ -563,7 +563,7 @@ pub unsafe extern "C" fn vigie_client_is_closed(client: *const vigie_client) -> 
 /// Frees a client or a session; its connections are closed or go back to the pool. Sessions made from a client go on,
 /// and so do running calls of vigie_cmds_submit().
 ///
-/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child what is the parent's is left
 /// alone.
 /// Blocks: no.
 /// Threads: any thread, when no other uses this handle.

@@ -617,7 +617,7 @@ pub unsafe extern "C" fn vigie_sentinel_close(
 
 /// Frees a sentinel. Clients made from it keep what they need and go on, and so do commands of vigie_sentinel_submit().
 ///
-/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child the memory is left
+/// Ownership: the handle is gone; NULL is a no-op. Freeing twice is not safe. In a forked child what is the parent's is left
 /// alone.
 /// Blocks: no.
 /// Threads: any thread, when no other uses this handle.

@@ -20,14 +20,14 @@ pub struct vigie_config {
 
 /// The Sentinels of a deployment and what they said: clients are made from it.
 ///
-/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED; with the option fork = reopen it works there.
 pub struct vigie_sentinel {
     _opaque: (),
 }
 
 /// Runs commands: one service, and its primary, its replicas or both; or a session, pinned to one connection.
 ///
-/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED.
+/// Threads: [T]. After a fork the child gets VIGIE_ERR_FORKED; with the option fork = reopen it works there, unless it is a session.
 pub struct vigie_client {
     _opaque: (),
 }
