@@ -41,9 +41,9 @@ impl<T> Tried<T> {
     }
 
     fn enter(&self, next: impl Fn(u32) -> Option<u32>) -> bool {
-        let entered = self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| {
-            next(here(users)).map(|users| with_generation(users))
-        });
+        let entered = self
+            .users
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |users| next(here(users)).map(with_generation));
         entered.is_ok()
     }
 
