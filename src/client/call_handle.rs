@@ -149,16 +149,7 @@ impl CallHandle {
     /// Runs a list of commands, as [`Client::cmds_exec`].
     pub fn exec(&self, client: &Client, commands: &[u8], flags: CallFlags, timeout: Timeout) -> Result<Reply> {
         self.run(commands, flags, |queue, token, times| {
-            client.submit(Submission {
-                commands,
-                flags,
-                timeout,
-                queue,
-                token,
-                times: Some(times),
-                step: None,
-                room: None,
-            })
+            client.submit(Submission { times: Some(times), ..Submission::of(commands, flags, timeout, queue, token) })
         })
     }
 

@@ -331,7 +331,7 @@ impl Client {
         queue: &Arc<Queue>,
         token: u64,
     ) -> Result<()> {
-        self.submit(Submission { commands, flags, timeout, queue, token, times: None, step: None, room: None })
+        self.submit(Submission::of(commands, flags, timeout, queue, token))
     }
 
     /// As [`Client::cmds_submit`], of which it is the whole.

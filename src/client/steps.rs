@@ -321,16 +321,8 @@ impl Steps {
             self.cancelled.store(true, Ordering::Release);
             return Err(self.cancelled_error());
         }
-        call.client.submit(Submission {
-            commands: &call.commands,
-            flags: call.flags,
-            timeout: call.timeout,
-            queue: &queue,
-            token: self.owner.1,
-            times: None,
-            step: Some(&step),
-            room: None,
-        })
+        let submission = Submission::of(&call.commands, call.flags, call.timeout, &queue, self.owner.1);
+        call.client.submit(Submission { step: Some(&step), ..submission })
     }
 
     #[cold]

@@ -208,15 +208,12 @@ pub fn picked(replies: &[&Body], places: &[(usize, u32)]) -> Result<Reply> {
     }
     nodes.push(Node::aggregate(Kind::Array, 1, u32::try_from(count).map_err(|_| no_memory())?));
     for &(reply, index) in places {
-        let found = lists.get(reply).and_then(|(list, start)| Some((*list.get(index as usize)?, *start)));
-        let (mut node, start) = found.unwrap_or((Node::NULL, 0));
-        let kind = node.kind();
-        if kind.is_aggregate() {
-            return picked_trees(replies, places);
-        }
-        if kind.is_text() {
-            node.value += start;
-        }
+        let node = match lists.get(reply).and_then(|(list, start)| Some((list.get(index as usize)?, start))) {
+            Some((node, start)) if node.kind().is_text() => Node { value: node.value + start, ..*node },
+            Some((node, _)) if node.kind().is_aggregate() => return picked_trees(replies, places),
+            Some((node, _)) => *node,
+            None => Node::NULL,
+        };
         nodes.push(node);
     }
     Ok(Reply::tree(nodes, data))

@@ -66,29 +66,47 @@ fn gather(task: &Task, combine: Combine, args: &[&[u8]], keys: &[Placed], with: 
     Ok(Box::new(Gather::new(task.clone(), combine, parts).of(args)))
 }
 
+/// What one shard's command takes.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    keys: usize,
+    len: usize,
+    /// The index of its part, once it has one.
+    part: usize,
+}
+
 fn parts(name: &[u8], args: &[&[u8]], keys: &[Placed], with: usize) -> Result<Vec<(Part, Ask)>> {
-    let of = |key: &Placed| &args[key.at..key.at + 1 + with];
+    let behind = |key: &Placed| &args[key.at + 1..key.at + 1 + with];
     let most = keys.iter().map(|key| key.shard + 1).max().unwrap_or_default();
     // The length of each shard's command comes first, so that each is written in one piece.
-    let (mut sizes, mut part_of) = (vec![(0, 0); most], vec![0; most]);
+    let mut rooms = vec![Room::default(); most];
+    let mut shards = 0;
     for key in keys {
-        let (count, len) = &mut sizes[key.shard];
-        *count += 1;
-        *len += of(key).iter().map(|arg| encode::argument_len(arg)).sum::<usize>();
-    }
-    let mut parts: Vec<(Part, encode::Growing)> = Vec::with_capacity(most);
-    for (place, key) in keys.iter().enumerate() {
-        let (count, len) = sizes[key.shard];
-        if count > 0 {
-            sizes[key.shard].0 = 0;
-            part_of[key.shard] = parts.len();
-            let mut command = encode::Growing::try_new(1 + count * (1 + with), encode::argument_len(name) + len)?;
-            command.add(name);
-            parts.push((Part { shard: key.shard, keys: Vec::with_capacity(count) }, command));
+        let room = &mut rooms[key.shard];
+        shards += usize::from(room.keys == 0);
+        room.keys += 1;
+        room.len += encode::argument_len(args[key.at]);
+        if with > 0 {
+            room.len += behind(key).iter().map(|arg| encode::argument_len(arg)).sum::<usize>();
         }
-        let (part, command) = &mut parts[part_of[key.shard]];
+    }
+    let mut parts: Vec<(Part, encode::Growing)> = Vec::with_capacity(shards);
+    for (place, key) in keys.iter().enumerate() {
+        let room = &mut rooms[key.shard];
+        // Its first key.
+        if room.keys > 0 {
+            let mut command =
+                encode::Growing::try_new(1 + room.keys * (1 + with), encode::argument_len(name) + room.len)?;
+            command.add(name);
+            parts.push((Part { shard: key.shard, keys: Vec::with_capacity(room.keys) }, command));
+            (room.keys, room.part) = (0, parts.len() - 1);
+        }
+        let (part, command) = &mut parts[room.part];
         part.keys.push(place);
-        of(key).iter().for_each(|arg| command.add(arg));
+        command.add(args[key.at]);
+        if with > 0 {
+            behind(key).iter().for_each(|arg| command.add(arg));
+        }
     }
     let ask = |(part, command): (Part, encode::Growing)| {
         let ask = Ask { shard: part.shard, commands: command.finish(), form: CallFlags::EACH };

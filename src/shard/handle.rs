@@ -358,7 +358,7 @@ impl Shards {
         match call {
             Prepared::One(shard, commands) => {
                 let (commands, room) = (&commands[..], Some(room));
-                let submission = Submission { commands, flags, timeout, queue, token, times, step: None, room };
+                let submission = Submission { times, room, ..Submission::of(commands, flags, timeout, queue, token) };
                 let outcome = state.client(shard).submit(submission);
                 outcome.map_err(|error| state.named(shard, error))
             }

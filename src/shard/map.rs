@@ -122,7 +122,7 @@ impl Map {
     }
 
     /// Where a key is. An error: it has a bad tag.
-    #[inline]
+    #[inline(always)]
     pub fn locate<'a>(&self, key: &'a [u8]) -> Result<Located<'a>> {
         let tagged = self.tags.of(key)?;
         Ok(Located { shard: self.placement.place(tagged.part)?, stored: tagged.stored })
@@ -164,27 +164,25 @@ impl Map {
     }
 
     fn route_keys<'a>(&self, args: &[&'a [u8]], places: Places) -> Result<Route<'a>> {
-        let (mut first, mut each, mut stripped) = (None, Vec::new(), None);
-        for (index, at) in places.iter().enumerate() {
-            let Located { shard, stored } = self.locate(args[at])?;
-            let only = *first.get_or_insert(shard);
-            let placed = |at, shard| Placed { at, shard, is_written: places.is_written(at) };
-            if each.is_empty() && shard != only {
-                // Those before are all on the first one.
-                each.reserve(places.len());
-                each.extend(places.iter().take(index).map(|at| placed(at, only)));
+        let (mut each, mut stripped, count) = (Vec::new(), None, places.len());
+        // One key is looked up without an allocation.
+        each.reserve_exact(if count > 1 { count } else { 0 });
+        let (mut first, mut is_one) = (None, true);
+        for at in places.iter() {
+            let arg = args[at];
+            let Located { shard, stored } = self.locate(arg)?;
+            is_one &= *first.get_or_insert(shard) == shard;
+            if count > 1 {
+                each.push(Placed { at, shard, is_written: places.is_written(at) });
             }
-            if shard != only || !each.is_empty() {
-                each.push(placed(at, shard));
-            }
-            if stored.len() != args[at].len() {
+            if stored.len() != arg.len() {
                 stripped.get_or_insert_with(|| args.to_vec())[at] = stored;
             }
         }
-        let to = match (each.is_empty(), first) {
-            (true, Some(shard)) => Where::One(shard),
-            (true, None) => Where::Keyless,
-            (false, _) => Where::Many(each),
+        let to = match first {
+            None => Where::Keyless,
+            Some(shard) if is_one => Where::One(shard),
+            Some(_) => Where::Many(each),
         };
         Ok(Route { to, stripped })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::nodes::State;
 use crate::client::steps::{Next, Operation, StepCall, Told};
-use crate::client::{CallFlags, Timeout};
+use crate::client::{CallFlags, Submission, Timeout};
 use crate::error::{Error, Result, Status, flags};
 use crate::queue::{Event, Queue};
 use crate::resp::{Reply, ReplyBuilder, encode};
@@ -213,7 +213,8 @@ impl Rounds {
         let (mut left, mut apart) = (0, Vec::new());
         for (at, call) in calls.iter().enumerate() {
             let submit = |queue: &Arc<Queue>| {
-                call.client.cmds_submit(&call.commands, call.flags, call.timeout, queue, at as u64)
+                let submission = Submission::of(&call.commands, call.flags, call.timeout, queue, at as u64);
+                call.client.submit(Submission { is_own: true, ..submission })
             };
             let submitted = match submit(&queue) {
                 // `submit.max_bytes` bounds what a program submits, and this one waits: a large call has a queue of its own.

@@ -60,9 +60,22 @@ pub(crate) struct Submission<'a> {
     pub(crate) step: Option<&'a Arc<dyn Step>>,
     /// Room that was reserved before; what is refused leaves it there.
     pub(crate) room: Option<&'a Cell<Option<Credits>>>,
+    /// One command that the library has encoded itself: it is not checked again.
+    pub(crate) is_own: bool,
 }
 
-impl Submission<'_> {
+impl<'a> Submission<'a> {
+    /// For this queue, and nothing beside it.
+    pub(crate) fn of(
+        commands: &'a [u8],
+        flags: CallFlags,
+        timeout: Timeout,
+        queue: &'a Arc<Queue>,
+        token: u64,
+    ) -> Self {
+        Self { commands, flags, timeout, queue, token, times: None, step: None, room: None, is_own: false }
+    }
+
     /// Room for the completions of its calls.
     pub(crate) fn reserve(&self, calls: usize, bytes: usize, most: usize) -> Result<Credits> {
         match (self.step, self.room.and_then(Cell::take)) {
@@ -195,7 +208,10 @@ impl Submitter {
             parts.push(Part { range, commands: plan.count(), profile, scripts, deadline });
             Ok::<_, Error>(())
         };
-        if flags.has(CallFlags::EACH) {
+        if submission.is_own && flags.has(CallFlags::EACH) {
+            let command = list::own(commands)?;
+            add(&mut Plan::single(&command), command.range())?;
+        } else if flags.has(CallFlags::EACH) {
             let mut place = 0;
             list::commands(commands).try_for_each(|command| {
                 let command = command?;

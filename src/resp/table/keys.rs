@@ -63,6 +63,7 @@ impl Places {
     }
 
     /// Whether the command may write the key at this index; if not, it only reads it.
+    #[inline]
     pub fn is_written(&self, at: usize) -> bool {
         match self.written {
             Written::None => false,
