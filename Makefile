@@ -1,4 +1,4 @@
-# Builds, tests and installs vigie: libvigie.so, libvigie.a, vigie.h, vigie.pc and the CMake config.
+# Builds, tests and installs vigie: libvigie.so, libvigie.a, vigie.h, vigie.hpp, vigie.pc and the CMake config.
 #
 # Why not `cargo build` alone: cargo sets no soname, exports what the standard library exports, and drops LTO when several
 # crate types are asked for at once. So cargo makes one static archive, `ld -r` and objcopy turn it into one object that
@@ -137,7 +137,9 @@ install: all $(if $(filter 0,$(DOCTOR)),,$(PROGRAMS:%=build/%))
 	rm -f build/install.tmp
 	ln -sf $(SOFILE) '$(DESTDIR)$(libdir)/$(SONAME)'
 	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/lib$(NAME).so'
-	install -m 644 include/vigie.h '$(DESTDIR)$(includedir)/'
+	install -m 644 include/vigie.h include/vigie.hpp '$(DESTDIR)$(includedir)/'
+	install -d '$(DESTDIR)$(includedir)/$(NAME)'
+	install -m 644 include/vigie/*.hpp '$(DESTDIR)$(includedir)/$(NAME)/'
 	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(PREFIX)/bin')
 	$(if $(filter 0,$(DOCTOR)),,install -m 755 $(PROGRAMS:%=build/%) '$(DESTDIR)$(PREFIX)/bin/')
 	$(if $(filter 0,$(DOCTOR)),,install -d '$(DESTDIR)$(mandir)/man1')
@@ -153,7 +155,9 @@ uninstall:
 	cd '$(DESTDIR)$(libdir)' && rm -f lib$(NAME).a $(SOFILE) $(SONAME) lib$(NAME).so pkgconfig/$(NAME).pc \
 	  cmake/$(NAME)/$(NAME)-config.cmake cmake/$(NAME)/$(NAME)-config-version.cmake
 	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%') $(PROGRAMS:%='$(DESTDIR)$(mandir)/man1/%.1')
-	rm -f '$(DESTDIR)$(includedir)/vigie.h' '$(DESTDIR)$(docdir)/THIRD-PARTY' $(patsubst %,'$(DESTDIR)$(docdir)/%',$(notdir $(PAGES)))
+	cd '$(DESTDIR)$(includedir)' && rm -f vigie.h vigie.hpp $(patsubst include/%,%,$(wildcard include/vigie/*.hpp))
+	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(includedir)/$(NAME)'
+	rm -f '$(DESTDIR)$(docdir)/THIRD-PARTY' $(patsubst %,'$(DESTDIR)$(docdir)/%',$(notdir $(PAGES)))
 	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(docdir)'
 	-cd '$(DESTDIR)$(libdir)' && rmdir --ignore-fail-on-non-empty cmake/$(NAME) cmake pkgconfig
 

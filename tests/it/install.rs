@@ -25,6 +25,20 @@ int main(void) {
 }
 "#;
 
+/// The same through vigie.hpp.
+const CPP_PROGRAM: &str = r#"
+#include <iostream>
+#include <vigie.hpp>
+int main() {
+  try {
+    vigie::config config{{"no.such.key", "1"}};
+  } catch (const vigie::usage_error &error) {
+    std::cout << vigie_version() << (error.status() == VIGIE_ERR_CONFIG ? " 1" : " 0")
+              << (error.message().find("no.such.key") != std::string_view::npos ? " 1" : " 0") << std::endl;
+  }
+}
+"#;
+
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
@@ -82,10 +96,12 @@ fn pkg_config_links_dynamic_and_static_programs() {
 /// A project with one program for each target; asked for with `wanted` as version.
 fn cmake(dir: &Path, prefix: &Path, wanted: &str) -> Command {
     let lists = format!(
-        "cmake_minimum_required(VERSION 3.16)\nproject(app C)\nfind_package(vigie {wanted} REQUIRED)\n\
+        "cmake_minimum_required(VERSION 3.16)\nproject(app C CXX)\nfind_package(vigie {wanted} REQUIRED)\n\
          add_executable(shared program.c)\ntarget_link_libraries(shared PRIVATE vigie::shared)\n\
-         add_executable(static program.c)\ntarget_link_libraries(static PRIVATE vigie::static)\n"
+         add_executable(static program.c)\ntarget_link_libraries(static PRIVATE vigie::static)\n\
+         add_executable(cpp program.cpp)\ntarget_link_libraries(cpp PRIVATE vigie::cpp)\n"
     );
+    fs::write(dir.join("program.cpp"), CPP_PROGRAM).expect("the directory is ours");
     fs::write(dir.join("CMakeLists.txt"), lists).expect("the directory is ours");
     let _ = fs::remove_dir_all(dir.join("out"));
     let mut command = Command::new("cmake");
@@ -99,6 +115,7 @@ fn assert_cmake_builds(dir: &Path, prefix: &Path) {
     run(Command::new("cmake").arg("--build").arg(dir.join("out")));
     assert_runs(&dir.join("out/shared"));
     assert_runs(&dir.join("out/static"));
+    assert_runs(&dir.join("out/cpp"));
 }
 
 #[test]
@@ -126,7 +143,9 @@ fn destdir_and_libdir_are_honoured() {
     for file in ["libvigie.so", "libvigie.so.0.1", "libvigie.a", "cmake/vigie/vigie-config.cmake"] {
         assert!(lib.join(file).exists(), "{file} is missing in {lib:?}");
     }
-    assert!(stage.join("usr/include/vigie.h").exists());
+    for header in ["vigie.h", "vigie.hpp", "vigie/error.hpp"] {
+        assert!(stage.join("usr/include").join(header).exists(), "{header} is missing");
+    }
     assert!(stage.join("usr/share/doc/vigie/THIRD-PARTY").exists(), "the licences of what is inside");
     for page in ["CONFIGURATION.md", "ERRORS.md", "sharding.md", "migrate.md", "jobs.md"] {
         assert!(stage.join("usr/share/doc/vigie").join(page).exists(), "{page}");
