@@ -117,7 +117,9 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     with tempfile.TemporaryDirectory() as scratch:
         extension = compile_extension(pathlib.Path(scratch))
         tag = f"cp311-abi3-{platform_tag(extension)}"
-        files = {f"vigie_redis/{path.name}": path.read_bytes() for path in sorted((HERE / "src/vigie_redis").iterdir()) if path.is_file()}
+        source = HERE / "src"
+        found = [path for path in sorted((source / "vigie_redis").rglob("*")) if path.suffix in (".py", ".pyi") or path.name == "py.typed"]
+        files = {str(path.relative_to(source)): path.read_bytes() for path in found}
         files["vigie_redis/_core.abi3.so"] = extension.read_bytes()
     info = f"{DIST}.dist-info"
     files[f"{info}/METADATA"] = metadata().encode()
@@ -144,7 +146,7 @@ def build_sdist(sdist_directory, config_settings=None):
     with tarfile.open(pathlib.Path(sdist_directory, name), "w:gz") as archive:
         for path in sorted(HERE.rglob("*")):
             parts = path.relative_to(HERE).parts
-            if path.is_file() and "__pycache__" not in parts and path.suffix in (".py", ".pyi", ".c", ".h", ".toml", ".md", ".typed"):
+            if path.is_file() and "__pycache__" not in parts and (path.suffix in (".py", ".pyi", ".c", ".h", ".toml", ".md") or path.name in ("py.typed", "build", "test")):
                 archive.add(path, f"{DIST}/{'/'.join(parts)}")
         for extra in ("LICENSE", "THIRD-PARTY"):
             archive.add(licence(extra), f"{DIST}/{extra}")

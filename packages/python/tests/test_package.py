@@ -1,6 +1,7 @@
 """The package as it was installed: what the wheel holds, what the extension shows and needs, what help() says."""
 
 import importlib.metadata
+import importlib.util
 import inspect
 import os
 import pathlib
@@ -8,6 +9,7 @@ import pydoc
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 import unittest
 import zipfile
@@ -45,6 +47,13 @@ class Package(unittest.TestCase):
         needed = set(re.findall(r"NEEDED +(\S+)", headers))
         self.assertLessEqual({name.split(".so")[0] for name in needed}, {"libc", "libm", "libgcc_s", "libpthread", "libdl", "ld-linux-x86-64", "ld-linux-aarch64"})
         self.assertNotRegex(headers, "R(UN)?PATH")
+
+    @unittest.skipUnless(importlib.util.find_spec("mypy"), "mypy is not installed: scripts/setup test fetches it")
+    @unittest.skipIf(kit.QUICK, "takes long")
+    def test_mypy_strict_has_nothing_to_say(self):
+        places = [str(pathlib.Path(vigie_redis.__file__).parent), str(kit.PACKAGES / "python/tests/typed.py")]
+        ran = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, *places], capture_output=True, text=True)
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
 
     def test_everything_public_is_documented(self):
         missing = [name for name in vigie_redis.__all__ if not inspect.getdoc(getattr(vigie_redis, name))]

@@ -28,7 +28,7 @@ class Error(Exception):
     maybe_executed: bool = False
     failover: bool = False
     count: int = -1
-    errno: int = 0  # type: ignore[assignment,unused-ignore]  # OSError's, where a class has both
+    errno: int = 0
     reply: Any = None
 
 
@@ -96,7 +96,7 @@ class IO(Connection):
     """The connection broke, or the peer closed it."""
 
 
-class Timeout(Connection, TimeoutError):
+class Timeout(Connection, TimeoutError):  # type: ignore[misc]  # OSError's errno may be None
     """The deadline passed."""
 
 

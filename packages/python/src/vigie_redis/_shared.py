@@ -54,7 +54,7 @@ class Gap(NamedTuple):
 class Dropped(NamedTuple):
     """So many messages or events were lost here, because they were not taken in time."""
 
-    count: int
+    lost: int
 
 
 class Job(NamedTuple):

@@ -532,6 +532,12 @@ class _Inbox:
             await self._arrived.wait()
         return self._taken.popleft()
 
+    def ready(self) -> bool:
+        """Whether an event is there now."""
+        if not self._taken:
+            self._readable()
+        return bool(self._taken)
+
     def put_back(self, raws: Iterable[tuple[int, int, Any, Any]]) -> None:
         self._taken.extendleft(reversed(list(raws)))
 
