@@ -3,9 +3,9 @@
  * Promises: text, bytes, integers and floats are taken, and nothing else: what would become a silent "None" is a TypeError that names the
  * argument. Texts are UTF-8; what is no UTF-8 and came as surrogate escapes goes out as the bytes that it was.
  */
-#include <stdio.h>
-
 #include "core.h"
+
+#include <stdio.h>
 
 static int refuse(PyObject *value, Py_ssize_t place) {
   PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");

@@ -3,10 +3,10 @@
  * Promises: the interpreter is free while a call waits; Ctrl-C ends it in the main thread; the hook is told of each call and list that was
  * waited for. Nothing is sent again from here: the library does that where it is right. Leaves to others: names and comfort (Python).
  */
+#include "core.h"
+
 #include <strings.h>
 #include <time.h>
-
-#include "core.h"
 
 /* How a call is to be run. */
 typedef struct {

@@ -7,7 +7,7 @@ import unittest
 
 import kit
 import vigie_redis
-from vigie_redis import Client, _shared, aio
+from vigie_redis import Client, aio
 
 WORKERS = 4
 CALLS = 300 if kit.QUICK else 3000
@@ -32,7 +32,6 @@ def statuses(pids):
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-@unittest.skipUnless(_shared._KNOWS_FORK, "this library has no option fork")
 class Fork(unittest.TestCase):
     def setUp(self):
         self.servers = kit.Deployment()
@@ -81,7 +80,11 @@ class Fork(unittest.TestCase):
         pids = [in_child(work(n)) for n in range(WORKERS)]
         os.close(write)
         lines = []
-        reader = threading.Thread(target=lambda: lines.extend(os.fdopen(read).read().split()))
+        def take():
+            with os.fdopen(read) as pipe:
+                lines.extend(pipe.read().split())
+
+        reader = threading.Thread(target=take)
         reader.start()
         kit.until("the children to write", lambda: self.client.call("DBSIZE") > 20)
         self.servers.ask("failover")

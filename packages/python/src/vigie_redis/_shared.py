@@ -67,7 +67,7 @@ class Job(NamedTuple):
 
 def settings(uri: str | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options of a handle: those given, over the defaults of this package."""
-    chosen: dict[str, Any] = {"fork": "reopen"} if _KNOWS_FORK else {}
+    chosen: dict[str, Any] = {"fork": "reopen"}
     if uri is not None:
         chosen["uri"] = uri
     chosen.update(options or {})
@@ -149,5 +149,4 @@ def _in_child() -> None:
 
 _errors._names.update({number: name.removeprefix("VIGIE_ERR_") for number, name in _core.statuses().items()})
 _core.set_up(_errors.make, threading.main_thread().ident or 0)
-_KNOWS_FORK = any(option["key"] == "fork" for option in _core.options())
 os.register_at_fork(after_in_child=_in_child)

@@ -36,5 +36,6 @@ class RedisCache(DjangoCache):
     """Django's RedisCache, whose commands go by vigie."""
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
-        super().__init__(server, params)
+        # Django splits a text at its commas, which stand between the Sentinels of one URI here.
+        super().__init__([server] if isinstance(server, str) else server, params)
         self._class = RedisCacheClient
