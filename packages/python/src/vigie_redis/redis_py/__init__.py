@@ -302,10 +302,20 @@ class _Heard:
     """Stands where redis-py has the connection of a subscription."""
 
     def __init__(self, pool: ConnectionPool) -> None:
-        decode = bool(pool.get_encoder().decode_responses)
-        self.queue = _core.Queue(16, decode)
-        self.sub = _core.Sub(pool.client, self.queue, 1, {})
+        self.pool, self.gone = pool, False
+        self.open()
+
+    def open(self) -> None:
+        self.gone = False
+        self.queue = _core.Queue(16, bool(self.pool.get_encoder().decode_responses))
+        self.sub = _core.Sub(self.pool.client, self.queue, 1, {})
         self.taken: deque[Any] = deque()
+
+    def disconnect(self, *args: Any) -> None:
+        """Ends it; the next use makes another, and subscribes again."""
+        self.gone = True
+        self.sub.close()
+        self.queue.wakeup()
 
     def ask(self, words: tuple[Any, ...]) -> None:
         """Changes what is listened to. What begins is waited for: the end of what no server has confirmed would have no answer."""
@@ -346,6 +356,7 @@ class PubSub(redis.client.PubSub):
         with self._lock:
             if self.connection is None:
                 self.connection = _Heard(self.connection_pool)
+            self._reopen()
             try:
                 self.connection.ask(words_of(args, self.encoder))
             except Error as error:
@@ -355,7 +366,13 @@ class PubSub(redis.client.PubSub):
         """The next message, as the server sent it."""
         if self.connection is None:
             raise RuntimeError("pubsub connection not set: did you forget to call subscribe() or psubscribe()?")
+        self._reopen()
         return self.connection.take(None if block else timeout)
+
+    def _reopen(self) -> None:
+        if self.connection.gone:
+            self.connection.open()
+            self.on_connect(self.connection)
 
     def check_health(self) -> None:
         """The library asks the server by itself."""
@@ -364,8 +381,7 @@ class PubSub(redis.client.PubSub):
         """Ends the subscription."""
         if self.connection is not None:
             heard, self.connection = self.connection, None
-            heard.sub.close()
-            heard.queue.wakeup()
+            heard.disconnect()
         super().reset()
 
 

@@ -139,8 +139,10 @@ def answers_due(words: tuple[Any, ...]) -> int:
 
 
 def is_answer(raw: tuple[int, int, Any, Any]) -> bool:
-    """Whether an event answers the beginning of a subscription, or refuses it."""
+    """Whether an event answers the beginning of a subscription, or refuses it. Raises what says that there is no connection."""
     kind, _, error, value = raw
+    if error is not None and not isinstance(error, _errors.Server):
+        raise as_redis(error) from error
     return kind == MESSAGE and (error is not None or text(value[0]) in ("subscribe", "psubscribe", "ssubscribe"))
 
 

@@ -314,8 +314,18 @@ class _Heard:
     is_connected = True
 
     def __init__(self, pool: ConnectionPool) -> None:
-        self.inbox = aio._Inbox(16, bool(pool.get_encoder().decode_responses))
-        self.sub = _core.Sub(pool.client._link, self.inbox.queue, 1, {})
+        self.pool, self.gone = pool, False
+        self.open()
+
+    def open(self) -> None:
+        self.gone = False
+        self.inbox = aio._Inbox(16, bool(self.pool.get_encoder().decode_responses))
+        self.sub = _core.Sub(self.pool.client._link, self.inbox.queue, 1, {})
+
+    async def disconnect(self, *args: Any) -> None:
+        """Ends it; the next use makes another, and subscribes again."""
+        self.gone = True
+        self.close()
 
     async def ask(self, words: tuple[Any, ...]) -> None:
         """Changes what is listened to. What begins is waited for: the end of what no server has confirmed would have no answer."""
@@ -365,6 +375,9 @@ class PubSub(redis.asyncio.client.PubSub):
         """Makes the subscription, which connects with its first channel."""
         if self.connection is None:
             self.connection = _Heard(self.connection_pool)
+        if self.connection.gone:
+            self.connection.open()
+            await self.on_connect(self.connection)
 
     async def execute_command(self, *args: Any) -> None:
         """Changes what is listened to; the answers come among the messages."""
@@ -378,6 +391,7 @@ class PubSub(redis.asyncio.client.PubSub):
         """The next message, as the server sent it."""
         if self.connection is None:
             raise RuntimeError("pubsub connection not set: did you forget to call subscribe() or psubscribe()?")
+        await self.connect()
         return await self.connection.take(None if block else timeout)
 
     async def check_health(self) -> None:
