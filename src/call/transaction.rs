@@ -78,15 +78,14 @@ pub(super) fn because(exec: &[u8]) -> Option<&[u8]> {
 
 /// The results of a transaction that ran, or what is known of another one: the answers to its commands.
 pub(super) fn results(plan: &Plan<'_>, replies: &Reply) -> Result<Reply, Error> {
-    let mut results = ReplyBuilder::new();
-    match read(plan, replies) {
-        Txn::Ran(exec) => _ = results.part(replies, exec),
-        _ => {
-            results.array();
-            queued(plan, replies).for_each(|node| _ = results.part(replies, node));
-            results.end();
-        }
+    if let Txn::Ran(exec) = read(plan, replies) {
+        let no_memory = || Error::new(Status::Limit, "no memory for the results of the transaction");
+        return replies.try_subtree(exec).ok_or_else(no_memory);
     }
+    let mut results = ReplyBuilder::new();
+    results.array();
+    queued(plan, replies).for_each(|node| _ = results.part(replies, node));
+    results.end();
     results.try_finish()
 }
 

@@ -329,8 +329,20 @@ impl Body {
 
     /// A node and all that is below it as a reply of its own; NULL for a wrong id.
     pub fn subtree(&self, id: u32) -> Reply {
+        self.subtree_in(id, Vec::new(), Vec::new())
+    }
+
+    /// As [`Reply::subtree`], of a node that has most of the reply below it; `None`: there is no memory for it.
+    pub fn try_subtree(&self, id: u32) -> Option<Reply> {
+        let (mut nodes, mut data) = (Vec::new(), Vec::new());
+        nodes.try_reserve_exact(self.nodes().len()).ok()?;
+        data.try_reserve_exact(self.data().len()).ok()?;
+        Some(self.subtree_in(id, nodes, data))
+    }
+
+    fn subtree_in(&self, id: u32, mut nodes: Vec<Node>, mut data: Vec<u8>) -> Reply {
         let Some(&root) = self.node(id) else { return Reply::null() };
-        let (mut nodes, mut data) = (vec![root], Vec::new());
+        nodes.push(root);
         let mut next = 0;
         while let Some(&node) = nodes.get(next) {
             let kind = node.kind();
