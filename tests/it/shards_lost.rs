@@ -293,10 +293,14 @@ fn a_command_whose_writes_too_few_replicas_have_is_done_all_the_same() {
         ("MSETNX p{A} 1 q{B} 2", EMPTY, "1", "p=1 | q=2"),
         ("SUNIONSTORE to{B} s{A} t{B}", STORE, "3", "s=1,2 | t=3 to=1,2,3"),
     ] {
-        pair.set_up(before);
         let words = pair.line(line);
         let words: Vec<&[u8]> = words.split_whitespace().map(str::as_bytes).collect();
-        let error = pair.shards.cmd_exec(&words, one, Timeout::Ms(300)).expect_err("there is no replica");
+        let within = |ms| {
+            pair.set_up(before);
+            pair.shards.cmd_exec(&words, one, Timeout::Ms(ms)).expect_err("there is no replica")
+        };
+        // All of the time is waited for replicas; on a busy machine a server may need more than that for its answer.
+        let error = Some(within(300)).filter(|error| error.status() != Status::Timeout).unwrap_or_else(|| within(5000));
         assert_eq!((error.status(), error.count()), (Status::Replicas, 0), "{line}: {error}");
         assert!(!error.has(flags::MAYBE_EXECUTED) && error.message().starts_with("node_"), "{line}: {error}");
         assert_eq!((error.reply().map(text).as_deref(), &pair.data()[..]), (Some(reply), data), "{line}: {error}");
