@@ -6,7 +6,7 @@
 
 enum { BATCH = 64 };
 
-static PyObject *name_pop, *name_done, *name_set_result, *name_set_exception;
+static PyObject *name_pop, *name_set_result, *name_set_exception;
 
 static int queue_init(queue_object *self, PyObject *args, PyObject *kwargs) {
   static char *names[] = {"capacity", "text", NULL};
@@ -84,23 +84,37 @@ static PyObject *drain(queue_object *self, PyObject *seconds) {
   return list;
 }
 
-/* Settles the future of one completion, unless it is done or gone. */
-static int settle(PyObject *futures, vigie_event *event, bool text) {
+/* The exception that is set, which is so no longer. */
+static PyObject *exception_taken(void) {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  Py_XDECREF(type);
+  Py_XDECREF(trace);
+  return value;
+}
+
+/* Settles the future of one completion, unless it is gone. A reply that cannot be decoded is the error of its own future alone. */
+static void settle(PyObject *futures, vigie_event *event, bool text) {
   PyObject *token = PyLong_FromUnsignedLongLong(event->token);
   PyObject *future = token == NULL ? NULL : PyObject_CallMethodObjArgs(futures, name_pop, token, Py_None, NULL);
   Py_XDECREF(token);
+  if (future == NULL) PyErr_WriteUnraisable(futures);
   if (future == NULL || future == Py_None) {
     Py_XDECREF(future);
-    return future == NULL ? -1 : 0;
+    return;
   }
   bool failed = event->status != VIGIE_OK;
   PyObject *value = failed ? error_of_event(event, text) : value_of_event(event, text);
-  PyObject *result = NULL;
-  if (value != NULL) result = PyObject_CallMethodObjArgs(future, failed ? name_set_exception : name_set_result, value, NULL);
+  if (value == NULL) {
+    value = exception_taken();
+    failed = true;
+  }
+  PyObject *result = PyObject_CallMethodObjArgs(future, failed ? name_set_exception : name_set_result, value, NULL);
+  if (result == NULL) PyErr_WriteUnraisable(future);
   Py_XDECREF(value);
   Py_XDECREF(result);
   Py_DECREF(future);
-  return result == NULL ? -1 : 0;
 }
 
 /* settle(futures): gives each completion that is there to the future with its token. How many there were, at most 64. */
@@ -108,10 +122,9 @@ static PyObject *settle_all(queue_object *self, PyObject *futures) {
   vigie_event events[BATCH];
   int32_t count = vigie_queue_drain(self->queue, 0, events, BATCH);
   if (count < 0) return error_raise(count, NULL);
-  int status = 0;
-  for (int32_t i = 0; i < count && status == 0; i++) status = settle(futures, &events[i], self->text);
+  for (int32_t i = 0; i < count; i++) settle(futures, &events[i], self->text);
   vigie_events_clear(events, (size_t)count);
-  return status < 0 ? NULL : PyLong_FromLong(count);
+  return PyLong_FromLong(count);
 }
 
 static PyObject *cancel(queue_object *self, PyObject *token) {
@@ -154,10 +167,9 @@ PyTypeObject *type_queue;
 
 int queue_register(PyObject *module) {
   name_pop = PyUnicode_InternFromString("pop");
-  name_done = PyUnicode_InternFromString("done");
   name_set_result = PyUnicode_InternFromString("set_result");
   name_set_exception = PyUnicode_InternFromString("set_exception");
-  if (name_pop == NULL || name_done == NULL || name_set_result == NULL || name_set_exception == NULL) return -1;
+  if (name_pop == NULL || name_set_result == NULL || name_set_exception == NULL) return -1;
   return (type_queue = core_type(module, &queue_spec)) == NULL ? -1 : 0;
 }
 

@@ -38,6 +38,13 @@ class Calls(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(vigie_redis.Unsupported):
             await self.client.call("SUBSCRIBE", "k")
 
+    async def test_a_reply_that_is_too_deep_for_python_fails_alone(self):
+        deep = "local t = 1; for _ = 1, tonumber(ARGV[1]) do t = {t} end; return t"
+        async with aio.Client(servers.uri, options={"reply.max_depth": 4096}) as client:
+            calls = [client.call("PING"), client.call("EVAL", deep, 0, 2000), client.call("PING")]
+            got = await asyncio.gather(*calls, return_exceptions=True)
+        self.assertEqual((got[0], type(got[1]), got[2]), (b"PONG", RecursionError, b"PONG"))
+
     async def test_lists_transactions_scripts_and_scans(self):
         async with self.client.pipeline([("SET", "n", 1)]) as pipe:
             pipe.call("LPUSH", "n", 1)

@@ -6,6 +6,7 @@ import os
 import threading
 import unittest
 import unittest.mock
+import warnings
 
 import kit
 import vigie_redis
@@ -287,7 +288,9 @@ class Frameworks(unittest.TestCase):
         queue = rq.Queue(connection=connection)
         jobs = [queue.enqueue(os.path.join, "a", str(i)) for i in range(3)]
         failing = queue.enqueue(os.path.join)
-        with contextlib.redirect_stderr(None):
+        with contextlib.redirect_stderr(None), warnings.catch_warnings():
+            # RQ warns that it does not know its address, because a connection that is shared takes no name.
+            warnings.simplefilter("ignore")
             rq.Worker([queue], connection=connection).work(burst=True, logging_level="CRITICAL")
         self.assertEqual([job.return_value() for job in jobs], [f"a/{i}" for i in range(3)])
         self.assertTrue(failing.is_failed)

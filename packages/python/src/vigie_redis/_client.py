@@ -95,7 +95,7 @@ class Events(_Context):
         """The next event; None when the time is over (None: no limit) or the iterator is closed."""
         if not self._taken and self._open:
             self._taken.extend(self._queue.drain(timeout))
-        return _shared.event_of(self._taken.popleft()) if self._taken else None
+        return _shared.event_of(self._taken.popleft()) if self._taken and self._open else None
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.get()) is not None:
@@ -356,7 +356,7 @@ class Subscription(_Context):
             for raw in self._queue.drain(left):
                 if raw[0] == _shared.MESSAGE and raw[2] is not None:
                     raise raw[2]
-                if raw[0] == _shared.MESSAGE and _shared.text(raw[3][0]).endswith("subscribe"):
+                if raw[0] == _shared.MESSAGE and _shared.text(raw[3][0]) in _shared.BEGUN:
                     waiting -= 1
                 else:
                     self._taken.append(raw)

@@ -23,6 +23,8 @@ KINDS: dict[str, int] = {
 }  # fmt: skip
 NAMES = {number: name for name, number in KINDS.items()} | {DROPPED: "dropped"}
 ALL = ("topology", "fence", "degraded", "replica", "sentinel", "notice")
+# What a server answers to the beginning of a subscription.
+BEGUN = ("subscribe", "psubscribe", "ssubscribe")
 EACH, ATOMIC, FLAG_ALL, FLAG_TYPED = 1 << 5, 1 << 0, 1 << 3, 1 << 7
 
 

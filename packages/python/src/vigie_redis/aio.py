@@ -594,7 +594,7 @@ class Subscription(_Context):
             while waiting > 0 and (raw := await self._inbox.next()) is not None:
                 if raw[0] == _shared.MESSAGE and raw[2] is not None:
                     raise raw[2]
-                if raw[0] == _shared.MESSAGE and _shared.text(raw[3][0]).endswith("subscribe"):
+                if raw[0] == _shared.MESSAGE and _shared.text(raw[3][0]) in _shared.BEGUN:
                     waiting -= 1
                 else:
                     others.append(raw)
