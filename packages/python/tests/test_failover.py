@@ -96,6 +96,7 @@ class Failover(unittest.TestCase):
         for error in self.ledger.errors:
             self.assertEqual(error.maybe_executed, isinstance(error, MaybeExecuted))
 
+    @unittest.skipIf(kit.QUICK, "the crash below is the harder one")
     def test_a_planned_failover_loses_nothing(self):
         self.check(self.under_load(lambda: self.servers.ask("failover"), {}))
 

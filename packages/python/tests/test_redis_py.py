@@ -227,6 +227,7 @@ class DoorOfAsyncio(unittest.IsolatedAsyncioTestCase):
             self.assertIsNone(await pubsub.get_message())
 
 
+@unittest.skipIf(kit.QUICK, "takes long")
 class Failover(unittest.TestCase):
     def test_a_program_of_redis_py_goes_on_through_a_failover(self):
         r = redis_py.Redis.from_url(servers.uri, socket_timeout=20)

@@ -8,7 +8,7 @@ import weakref
 import kit
 from vigie_redis import Client, Sentinel, aio
 
-ROUNDS = 100 if kit.QUICK else 1000
+ROUNDS = 40 if kit.QUICK else 1000
 
 
 def setUpModule():
