@@ -40,7 +40,7 @@ mandir     = $(PREFIX)/share/man
 PROGRAMS   = vigie-doctor vigie-migrate resp-gen
 # What the header and the manual pages refer to; installed beside THIRD-PARTY.
 PAGES      = CONFIGURATION.md ERRORS.md EVENTS.md STATISTICS.md TOPOLOGY.md \
-  $(patsubst %,docs/%.md,doctor jobs logs migrate permissions pubsub scans scripts sharding tls tracing transactions)
+  $(patsubst %,docs/%.md,doctor fork jobs logs migrate permissions pubsub scans scripts sharding tls tracing transactions)
 COMMA      = ,
 includedir = $(if $(filter /%,$(INCLUDEDIR)),$(INCLUDEDIR),$(PREFIX)/$(INCLUDEDIR))
 # Texts for pkg-config: below ${prefix} wherever that is so, for packages that are moved.
@@ -179,12 +179,13 @@ test:
 	scripts/versions --check
 	$(MAKE) all
 	$(MAKE) packages
-	VIGIE_QUICK=1 $(MAKE) test-packages
 	@rm -f build/torture.txt build/test.status; touch build/torture.txt
 	@{ TORTURE_LOG='$(CURDIR)/build/torture.txt' $(CARGO) test --features programs --no-fail-fast -- --test-threads=$(TEST_THREADS); \
 	  echo $$? > build/test.status; } 2>&1 | tee build/test.log; \
 	  sort -n build/torture.txt; echo "torture: $$(wc -l < build/torture.txt) scenarios, $$(grep -c ' skipped: ' build/torture.txt) skipped"; \
-	  scripts/test-failures build/test.log; exit $$(cat build/test.status)
+	  scripts/test-failures build/test.log
+	VIGIE_QUICK=1 $(MAKE) test-packages
+	@exit $$(cat build/test.status)
 
 # What takes too long for each time. Each part is a target of its own: one that fails is run again without the others.
 test-all: test
