@@ -4,7 +4,7 @@ Gem::Specification.new do |spec|
   spec.name = 'vigie'
   spec.version = '0.1.0'
   spec.summary = 'Redis and Valkey under Sentinel: follows failovers, and says what happened to every command'
-  spec.description = 'A client with the library inside, blocking and for fibers.'
+  spec.description = 'A client with the library inside, blocking and for fibers, and a driver for redis-client, redis-rb and Sidekiq.'
   spec.authors = ['the vigie authors']
   spec.licenses = ['Apache-2.0', 'MIT']
   spec.required_ruby_version = '>= 3.1'
