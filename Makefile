@@ -272,7 +272,7 @@ bench-vanish:
 # WRITE=docs/performance.md: the table is also put there.
 bench-languages:
 	scripts/setup bench-languages
-	$(MAKE) packages ONLY=python
+	$(MAKE) packages ONLY='python ruby'
 	$(MAKE) install DOCTOR=0 PREFIX='$(CURDIR)/build/bench-prefix' DESTDIR= LIBDIR=lib INCLUDEDIR=include
 	scripts/bench-languages $(if $(WRITE),--write '$(WRITE)') build/bench-prefix
 

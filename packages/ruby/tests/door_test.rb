@@ -115,6 +115,44 @@ class DoorTest < Minitest::Test
     assert_equal 1, Sidekiq::Stats.new.enqueued
   end
 
+  # Every thread counts in a key of its own: what was acknowledged is there, and nothing was added twice, although redis-client may try again.
+  def test_a_failover_under_load_loses_nothing_and_repeats_nothing
+    servers = Kit.deployment
+    stop, counted = false, Array.new(8) { { done: 0, unknown: 0, errors: [] } }
+    threads = counted.each_with_index.map do |count, n|
+      Thread.new do
+        redis = RedisClient.config(driver: :vigie, custom: { vigie: servers.uri }, reconnect_attempts: 3).new_client
+        until stop
+          begin
+            redis.call('INCR', "count:#{n}")
+            count[:done] += 1
+          rescue Vigie::MaybeExecuted
+            count[:unknown] += 1
+          rescue StandardError => error
+            count[:errors] << error
+          end
+        end
+      end
+    end
+    [200, 200].each_with_index do |more, turn|
+      wanted = counted.sum { |count| count[:done] } + more
+      Kit.wait_until('more calls') { counted.sum { |count| count[:done] } >= wanted }
+      servers.ask('failover') if turn.zero?
+    end
+    stop = true
+    threads.each(&:join)
+    check = Vigie::Client.new(servers.uri)
+    counted.each_with_index do |count, n|
+      assert_includes count[:done]..(count[:done] + count[:unknown]), check.call('GET', "count:#{n}").to_i
+      assert_empty count[:errors].reject { |error| error.is_a?(RedisClient::Error) }
+    end
+  ensure
+    stop = true
+    threads&.each(&:join)
+    check&.close
+    servers&.end
+  end
+
   def test_a_child_of_a_fork_goes_on
     assert_equal 'PONG', @redis.call('PING')
     pid = Kit.in_child { raise 'no answer' unless @redis.call('ECHO', 'child') == 'child' }

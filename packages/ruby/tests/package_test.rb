@@ -40,6 +40,24 @@ class PackageTest < Minitest::Test
     refute_match(/R(UN)?PATH/, headers)
   end
 
+  def test_the_types_are_valid_and_name_what_is_there
+    signature = File.expand_path('../sig', __dir__)
+    program = 'begin; require "rbs"; require "rbs/cli"; rescue LoadError; exit 3; end; ' \
+              'RBS::CLI.new(stdout: $stdout, stderr: $stderr).run(["-I", ARGV[0], "validate", "--silent"])'
+    said, status = Open3.capture2e({ 'GEM_HOME' => nil, 'GEM_PATH' => nil }, RbConfig.ruby, '-e', program, signature)
+    puts 'skipped: rbs is not installed: the types are not checked' if status.exitstatus == 3
+    assert_includes [0, 3], status.exitstatus, said
+    owner = nil
+    File.foreach("#{signature}/vigie.rbs") do |line|
+      owner = Vigie.const_get(Regexp.last_match(1)) if line =~ /^  (?:class|module) (\w+)/
+      owner = nil if line.start_with?('  interface')
+      name = line[/^    def (?!self)([\w?=]+):/, 1]
+      next if name.nil? || owner.nil? || owner == Vigie::Commands
+
+      assert owner.method_defined?(name) || owner.private_method_defined?(name), "#{owner}##{name} is in the types alone"
+    end
+  end
+
   def test_the_gem_from_source_is_compiled_with_the_library_that_is_installed
     skip 'compiles the extension' if Kit::QUICK
     home = "#{OUT}/work/from-source"
