@@ -1202,7 +1202,7 @@ vigie_status vigie_cmd_exec(vigie_client *client,
 /**
  * Runs a list of commands (a pipeline) and waits for all replies. The reply is an ARRAY with one node for each
  * command, in order; the error reply of a command is a node of type VIGIE_TYPE_ERROR, and the others run all the
- * same. All commands go to one node. A blocking command, WAIT among them, cannot be part of a list
+ * same. All commands go to one node, but for a client over shards, which deals them out. A blocking command, WAIT among them, cannot be part of a list
  * (VIGIE_ERR_UNSUPPORTED): it runs by itself. An EXEC among them (in a session) that is answered null is
  * VIGIE_ERR_TXN_ABORTED for the whole list, and vigie_error_reply() has the replies.
  *
