@@ -161,6 +161,14 @@ class Door(unittest.TestCase):
         self.assertTrue(raised.exception.__cause__.maybe_executed)
         kit.until("the end of the pause", lambda: self.redis.set("k", 2))
 
+    def test_a_write_that_too_few_replicas_have_does_not_look_refused(self):
+        door = redis_py.Redis.from_url(servers.uri, options={"write.replicas": 9, "timeout.call": 400})
+        with self.assertRaises(redis.ResponseError) as raised:
+            door.incr("short")
+        self.assertIsInstance(raised.exception, vigie_redis.MaybeExecuted)
+        self.assertIsInstance(raised.exception.__cause__, vigie_redis.Replicas)
+        self.assertEqual(self.redis.get("short"), "1")
+
     def test_a_single_connection_is_a_session(self):
         with self.redis.client() as single:
             self.assertTrue(single.client_setname("me"))

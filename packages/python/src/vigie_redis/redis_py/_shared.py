@@ -156,7 +156,8 @@ _classes: dict[type[redis.RedisError], type[redis.RedisError]] = {}
 def as_redis(error: _errors.Error) -> redis.RedisError:
     """The error in redis-py's classes."""
     made = _plain(error)
-    if error.maybe_executed:
+    # redis-py has no word for a write that ran and that too few replicas have: it must not look refused.
+    if error.maybe_executed or isinstance(error, _errors.Replicas):
         kind = type(made)
         mixed = _classes.get(kind)
         if mixed is None:
