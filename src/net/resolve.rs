@@ -10,8 +10,8 @@ use crate::sort::SortedMap;
 use crate::sys::fork::PerProcess;
 use crate::sys::rank::{Rank, may_wait};
 use crate::sys::sync::{Condvar, Lock, Locked};
-use crate::sys::thread;
 use crate::sys::waker::Waker;
+use crate::sys::{thread, unforked};
 use crate::time::Deadline;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -45,7 +45,7 @@ pub fn begin(host: &str, port: u16, waker: Option<&Arc<Waker>>) -> Lookup {
 
 fn ask_system(host: &str) -> Found {
     may_wait("the system's resolver");
-    match (host, 0).to_socket_addrs() {
+    match unforked::apart_from_forks(|| (host, 0).to_socket_addrs()) {
         Ok(addresses) => Ok(addresses.collect()),
         Err(error) => Err(error.to_string()),
     }

@@ -30,14 +30,23 @@ pub fn generation() -> u32 {
 /// Two threads may both get here: a handler that runs twice does no harm.
 #[cold]
 fn register() {
-    // SAFETY: the handler is a plain function without captures; it touches atomics and calls close(), which is allowed after fork.
+    // SAFETY: the handlers are plain functions without captures; that of the child touches atomics and calls close(), which is allowed there.
     // The library is linked with -z nodelete, so it is never unmapped while the handler is registered.
-    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     REGISTERED.store(true, Ordering::Release);
+}
+
+extern "C" fn before() {
+    super::unforked::before_fork();
+}
+
+extern "C" fn in_parent() {
+    super::unforked::after_fork();
 }
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    super::unforked::forget();
     super::thread::forget_all();
     super::rank::forget_held();
     super::sockets::close_copies();

@@ -23,4 +23,5 @@ mod sockets;
 pub mod sync;
 pub mod thread;
 pub mod tried;
+pub mod unforked;
 pub mod waker;

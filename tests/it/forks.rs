@@ -3,10 +3,11 @@
 use crate::clib;
 use crate::support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use support::Deployment;
@@ -16,9 +17,11 @@ const SERVICE: &str = "orders";
 /// The name of all connections of the program.
 const NAME: &str = "forks";
 
-fn program() -> PathBuf {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| compile("fork_reopen")).clone()
+/// Compiles a program of tests/c, once: a running program cannot be overwritten.
+fn program(name: &'static str) -> PathBuf {
+    static MADE: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry(name).or_insert_with(|| compile(name)).clone()
 }
 
 fn compile(name: &str) -> PathBuf {
@@ -44,7 +47,7 @@ fn command(program: PathBuf, case: &str, deployment: &Deployment) -> Command {
 
 /// The program succeeds, and the library writes nothing.
 fn run(case: &str, deployment: &Deployment, environment: &[(&str, &str)]) {
-    let output = clib::run(command(program(), case, deployment).envs(environment.iter().copied()), "gcc");
+    let output = clib::run(command(program("fork_reopen"), case, deployment).envs(environment.iter().copied()), "gcc");
     let written = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && written.is_empty(), "{case}: {}: {written}", output.status);
 }
@@ -90,13 +93,54 @@ fn a_program_that_is_executed_gets_no_descriptor_of_the_library() {
 fn the_connections_of_a_parent_that_is_killed_end_though_its_child_lives() {
     let deployment = deployment("fork-killed");
     let primary = deployment.primary_node(SERVICE);
-    let mut program = Talking::start(command(program(), "killed", &deployment));
+    let mut program = Talking::start(command(program("fork_reopen"), "killed", &deployment));
     program.tells("child");
     assert!(primary.clients_named(NAME).len() >= 2, "a lane and a session");
     support::proc::signal(program.child.id(), libc::SIGKILL);
     support::eventually("they end", Duration::from_secs(30), || primary.clients_named(NAME).is_empty());
     program.hears("on");
     program.tells("done");
+}
+
+/// The master's connections are the same while the workers run and after one of them has ended; every acknowledged write is there, and each
+/// process got its own replies.
+#[test]
+fn scenario_72_a_prefork_server_of_four_goes_through_a_planned_failover_and_a_killed_primary() {
+    let deployment = Deployment::new("fork-prefork").services([SERVICE]).replicas(2).start();
+    let first = deployment.primary_node(SERVICE);
+    let ids = |node: &support::Node| -> BTreeSet<u64> {
+        node.clients_named("prefork").iter().map(|client| client.id).collect()
+    };
+    let mut program = Talking::start(command(program("fork_prefork"), "", &deployment));
+    program.tells("open");
+    let masters = ids(&first);
+    assert!(!masters.is_empty());
+    program.hears("on");
+    program.tells("serving");
+    let processes = "all processes are connected";
+    support::eventually(processes, Duration::from_secs(60), || ids(&first).len() >= masters.len() + 5);
+    program.hears("on");
+    program.tells("still open");
+    assert!(ids(&first).is_superset(&masters), "the master's connections stay: {masters:?}");
+
+    let second = deployment.failover(SERVICE);
+    await_writes(&second);
+    deployment.wait_ready(SERVICE);
+    program.hears("on");
+    program.tells("once");
+    second.kill();
+    let third = deployment.wait_switched(SERVICE, &second);
+    await_writes(&third);
+    program.hears("on");
+    program.tells("done");
+    assert!(program.child.wait().expect("its end").success());
+}
+
+/// Waits until the program's writes have arrived at the new primary.
+fn await_writes(primary: &support::Node) {
+    let before = primary.calls("set");
+    let come = || primary.calls("set") > before + 100;
+    support::eventually("writes come to the next primary", Duration::from_secs(60), come);
 }
 
 /// A program that talks with the test; it ends with the test.
