@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::rank::may_wait;
+
 /// How many threads are in such a call.
 static INSIDE: AtomicU32 = AtomicU32::new(0);
 /// How many forks are under way.
@@ -28,6 +30,7 @@ impl Drop for Inside {
 
 /// Runs such a call.
 pub fn apart_from_forks<R>(call: impl FnOnce() -> R) -> R {
+    may_wait("the end of a fork");
     let _inside = loop {
         let inside = enter();
         if FORKS.load(Ordering::SeqCst) == 0 {
@@ -44,12 +47,12 @@ fn enter() -> Inside {
     Inside
 }
 
-/// Before a fork, in the thread that forks.
+/// Before a fork, in the thread that forks, which is one of the program: it holds no lock of the library.
 pub(super) fn before_fork() {
     FORKS.fetch_add(1, Ordering::SeqCst);
     let begun = Instant::now();
     while INSIDE.load(Ordering::SeqCst) > 0 && begun.elapsed() < PATIENCE {
-        std::thread::sleep(LOOK);
+        std::thread::yield_now();
     }
 }
 
