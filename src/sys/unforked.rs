@@ -52,7 +52,7 @@ pub(super) fn before_fork() {
     FORKS.fetch_add(1, Ordering::SeqCst);
     let begun = Instant::now();
     while INSIDE.load(Ordering::SeqCst) > 0 && begun.elapsed() < PATIENCE {
-        std::thread::sleep(LOOK);
+        std::thread::yield_now();
     }
 }
 
