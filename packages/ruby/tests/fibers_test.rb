@@ -41,6 +41,15 @@ class FibersTest < Minitest::Test
     assert_equal [Vigie::Server] * 200, errors
   end
 
+  def test_fibers_that_wait_are_kept_from_the_garbage_collector
+    answers = []
+    loop_of do
+      100.times { |n| Fiber.schedule { answers << @client.call('ECHO', n) } }
+      Fiber.schedule { 5.times { GC.start } }
+    end
+    assert_equal (0...100).map(&:to_s), answers.sort_by(&:to_i)
+  end
+
   def test_messages_wait_in_a_fiber
     got = nil
     loop_of do

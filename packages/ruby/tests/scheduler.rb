@@ -1,12 +1,12 @@
 # The smallest scheduler of fibers that the tests need: IO.select over what waits, and a table of what sleeps.
 class Scheduler
   def initialize
-    @readable, @timed, @ready, @blocked, @lock = {}, {}, [], 0, Mutex.new
+    @readable, @timed, @ready, @blocked, @lock = {}, {}, [], {}.compare_by_identity, Mutex.new
     @wake_reader, @wake_writer = IO.pipe
   end
 
   def run
-    step until @readable.empty? && @timed.empty? && @ready.empty? && @blocked.zero?
+    step until @readable.empty? && @timed.empty? && @ready.empty? && @blocked.empty?
   end
   alias close run
 
@@ -22,11 +22,11 @@ class Scheduler
   def kernel_sleep(seconds = nil) = block(:sleep, seconds)
 
   def block(_blocker, timeout = nil)
-    @blocked += 1
+    @blocked[Fiber.current] = true
     @timed[Fiber.current] = now + timeout if timeout
     Fiber.yield
   ensure
-    @blocked -= 1
+    @blocked.delete(Fiber.current)
     @timed.delete(Fiber.current)
   end
 

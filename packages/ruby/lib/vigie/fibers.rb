@@ -58,7 +58,9 @@ module Vigie
 
     def run(list, flags, timeout)
       token = @token += 1
-      slot = @waiting[token] = Thread::Queue.new
+      slot = Thread::Queue.new
+      # Not every scheduler keeps a fiber that is blocked from the garbage collector.
+      @waiting[token] = [slot, Fiber.current]
       begin
         @client.submit(list, @queue, token, flags, timeout)
       rescue StandardError
@@ -90,7 +92,7 @@ module Vigie
       Fiber.schedule do
         until @waiting.empty?
           @io.wait_readable
-          @queue.drain(0).each { |_, token, error, reply| @waiting.delete(token)&.push([error, reply]) }
+          @queue.drain(0).each { |_, token, error, reply| @waiting.delete(token)&.first&.push([error, reply]) }
         end
       ensure
         @scheduler = nil
