@@ -113,6 +113,14 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
     if layout.is_in_place() && wanted.digest {
         return usage("--digest compares two sides, and here some server is source and target");
     }
+    let is_source = |db: u32| wanted.databases.iter().any(|(from, _)| *from == db);
+    if let Some((from, to)) = wanted.databases.iter().find(|(from, to)| from != to && is_source(*to)) {
+        if layout.is_in_place() {
+            return usage(format!(
+                "--databases: {to} is where {from} goes and is a source too, and some server is both: its keys would be moved twice. Use two runs"
+            ));
+        }
+    }
     if wanted.databases.is_empty() && targets.iter().any(|target| target.db != targets[0].db) {
         return usage("the targets name different databases: name one in all of them, or give --databases");
     }

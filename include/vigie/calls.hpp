@@ -153,7 +153,9 @@ inline vigie_status plain_call(const target &at, std::size_t argc, const char *c
 inline vigie_status run_call(const target &at, std::size_t argc, const char *const *argv, const std::size_t *lengths, vigie_reply **out,
                              vigie_error **err) noexcept {
   if (at.hook == nullptr) return plain_call(at, argc, argv, lengths, out, err);
-  return traced(at, std::string_view(argv[0], lengths[0]), 1, err, [&] { return plain_call(at, argc, argv, lengths, out, err); });
+  // A command without a name is refused by the library; until then it has none.
+  const bool is_named = argc > 0 && argv[0] != nullptr;
+  return traced(at, is_named ? std::string_view(argv[0], lengths[0]) : std::string_view(), 1, err, [&] { return plain_call(at, argc, argv, lengths, out, err); });
 }
 
 inline vigie_status plain_list(const target &at, const batch &list, std::uint32_t more, vigie_reply **out, vigie_error **err) noexcept {

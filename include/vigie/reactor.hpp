@@ -8,6 +8,8 @@
 
 #include "sentinel.hpp"
 
+#include <exception>
+
 #if defined(__cpp_impl_coroutine) && defined(__has_include)
 #if __has_include(<coroutine>)
 #include <coroutine>
@@ -57,9 +59,23 @@ public:
   std::size_t in_flight() const noexcept { return in_flight_; }
 
   /// Waits for events up to `time`, and runs what they complete; returns how many there were. Blocks: up to `time`. Errors: VIGIE_ERR_FORKED; what
-  /// a callback throws passes through.
+  /// a callback throws passes through when the others of the batch have run (of several the first).
   result<std::size_t> try_run(budget time = no_limit) {
+#if VIGIE_HPP_EXCEPTIONS
+    std::exception_ptr thrown;
+    auto count = queue_.try_drain(time, [&](event &one) {
+      try {
+        dispatch(one);
+      } catch (...) {
+        // The others of this batch have their turn first.
+        if (!thrown) thrown = std::current_exception();
+      }
+    });
+    if (thrown) std::rethrow_exception(thrown);
+    return count;
+#else
     return queue_.try_drain(time, [&](event &one) { dispatch(one); });
+#endif
   }
   /// Runs what is there, without waiting, until nothing is left. Blocks: no. Errors: as try_run().
   result<std::size_t> try_poll() {

@@ -36,6 +36,12 @@ pub(super) fn over_several(task: Task, args: &[&[u8]], keys: &[Placed]) -> Resul
 
 /// A command of which one step follows another.
 fn in_steps(task: Task, name: &[u8], args: &[&[u8]], keys: &[Placed]) -> Result<Boxed> {
+    // What may run twice is the whole command, and not one of its steps: the answer to the second time would say that there was nothing to do.
+    let flags = match name {
+        b"SUNIONSTORE" | b"SINTERSTORE" | b"SDIFFSTORE" => task.flags,
+        _ => task.flags.without(CallFlags::IDEMPOTENT),
+    };
+    let task = Task { flags, ..task };
     Ok(match name {
         b"MSETNX" => Box::new(SetNx { parts: setnx_parts(args, keys)?, task, phase: setnx::Phase::Begin }),
         b"SUNIONSTORE" => store(task, Algebra::Union, args, keys)?,

@@ -97,9 +97,7 @@ impl Gather {
         match self.combine {
             Combine::Values => reply.kind(0) == Kind::Array && reply.count(0) as usize == part.keys.len(),
             Combine::Sum => reply.kind(0) == Kind::Int,
-            Combine::Union | Combine::Intersection | Combine::Difference => {
-                matches!(reply.kind(0), Kind::Array | Kind::Set)
-            }
+            Combine::Union | Combine::Intersection | Combine::Difference => is_set(reply),
             Combine::Same | Combine::Any | Combine::ByShard => true,
         }
     }
@@ -120,12 +118,15 @@ impl Gather {
     #[cold]
     fn with_values(&self, error: Error, answers: &[Result<Reply>]) -> Error {
         let count = self.parts.iter().map(|part| part.keys.len()).sum();
+        let mut places = vec![None; count];
+        for (part, answer) in self.parts.iter().zip(answers) {
+            for (key, index) in part.keys.iter().zip(0u32..) {
+                places[*key] = Some((index, answer));
+            }
+        }
         let mut out = ReplyBuilder::new();
         out.array();
-        for place in 0..count {
-            let found = self.parts.iter().zip(answers).find_map(|(part, answer)| {
-                part.keys.iter().position(|key| *key == place).map(|index| (index as u32, answer))
-            });
+        for found in places {
             match found {
                 Some((index, Ok(reply))) if index < reply.count(0) => {
                     _ = out.part(reply, reply.child(0, index).unwrap_or_default());
@@ -158,8 +159,14 @@ impl Gather {
     }
 }
 
+/// Whether it is a set of texts.
+pub(super) fn is_set(reply: &Reply) -> bool {
+    matches!(reply.kind(0), Kind::Array | Kind::Set)
+        && reply.children(0).all(|node| matches!(reply.kind(node), Kind::String | Kind::Status))
+}
+
 #[cold]
-fn misfit() -> Error {
+pub(super) fn misfit() -> Error {
     let text = "the server answered in another form than this command has: no answer can be made of it";
     Error::new(Status::Protocol, text).with_flags(flags::MAYBE_EXECUTED)
 }

@@ -127,6 +127,9 @@ impl Rename {
                 dumped(&harmless(destination)?, 0).map_err(|error| self.task.state.named(self.to.0, error))?;
         }
         let first = u32::from(self.removes());
+        if self.removes() {
+            watched(&source).map_err(|error| self.task.state.named(self.from.0, error))?;
+        }
         let value = dumped(&source, first).map_err(|error| self.task.state.named(self.from.0, error))?;
         let is_gone = value.is_none();
         self.value = value.unwrap_or_default();
@@ -177,7 +180,10 @@ impl Rename {
 
     fn deleted(&mut self, told: Told) -> Result<Next> {
         match self.task.answer(self.from.0, told) {
-            Ok(_) => self.over(1),
+            Ok(reply) => match reply.children(0).find_map(|node| reply.error_line(node)) {
+                None => self.over(1),
+                Some(line) => Err(self.task.state.named(self.from.0, Error::from_server(line, ""))),
+            },
             // The source was changed, or the connection that watched it is lost: nothing was deleted.
             Err(error) if self.is_to_be_repeated(&error) => self.read(),
             // Whether the source is there tells whether it was deleted.
@@ -213,6 +219,12 @@ impl Rename {
 
     fn checked(&mut self, is_gone: bool, told: Told) -> Result<Next> {
         let reply = self.task.answer(self.to.0, told)?;
+        let is_read = |node: u32| matches!(reply.kind(node), Kind::String | Kind::Null);
+        let read = watched(&reply).and_then(|()| match reply.child(0, 1) {
+            Some(node) if is_read(node) => Ok(()),
+            node => Err(Error::from_server(node.and_then(|node| reply.error_line(node)).unwrap_or(NO_DUMP), "")),
+        });
+        read.map_err(|error| self.task.state.named(self.to.0, error))?;
         let found = reply.child(0, 1).and_then(|node| reply.bytes(node));
         let is_ours = found.is_some() && found == self.ours.as_deref();
         match (&self.other, found) {
@@ -307,6 +319,16 @@ impl Rename {
             }
         };
         error.with_flags(flags::MAYBE_EXECUTED).without_flags(flags::RETRYABLE).with_note(note)
+    }
+}
+
+const NO_DUMP: &[u8] = b"ERR DUMP was answered in another form than it has";
+
+/// The answer to WATCH, which comes first: without it nothing shows that a key was changed.
+fn watched(reply: &Reply) -> Result<()> {
+    match reply.child(0, 0).and_then(|node| reply.error_line(node)) {
+        Some(line) => Err(Error::from_server(line, "")),
+        None => Ok(()),
     }
 }
 

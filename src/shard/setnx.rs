@@ -46,6 +46,8 @@ pub(super) struct Undo {
     unclear: Vec<usize>,
     /// How often the look at a shard may begin anew because a connection was lost.
     tries: u32,
+    /// Whether the values are looked at, and not deleted.
+    is_looking: bool,
 }
 
 /// How often a shard is looked at.
@@ -94,8 +96,15 @@ impl SetNx {
         let lost = |at: &usize| answers[*at].as_ref().is_err_and(|error| error.has(flags::MAYBE_EXECUTED));
         let unclear = (0..answers.len()).filter(lost).collect();
         let because = answers.into_iter().find_map(Result::err);
-        self.phase =
-            Phase::Undoing(Undo { left, session: None, because, remaining: Vec::new(), unclear, tries: TRIES });
+        self.phase = Phase::Undoing(Undo {
+            left,
+            session: None,
+            because,
+            remaining: Vec::new(),
+            unclear,
+            tries: TRIES,
+            is_looking: true,
+        });
         self.undo_next()
     }
 
@@ -107,7 +116,7 @@ impl SetNx {
             Ok(session) => session,
             Err(_) => return self.undo_failed(),
         };
-        undo.session = Some(Arc::clone(&session));
+        (undo.session, undo.is_looking) = (Some(Arc::clone(&session)), true);
         let keys: Vec<&[u8]> = part.pairs.iter().map(|(key, _)| &key[..]).collect();
         let with = |name: &'static [u8]| [&[name][..], &keys].concat();
         let ask = Ask::list(part.shard, 0, &[&with(b"WATCH"), &with(b"MGET")])?;
@@ -144,13 +153,20 @@ impl SetNx {
     fn undo(&mut self, told: Told) -> Result<Next> {
         let Phase::Undoing(undo) = &mut self.phase else { return over(0) };
         let Some(part) = undo.left.last().map(|at| &self.parts[*at]) else { return self.undone() };
+        let looked = undo.is_looking;
+        let is_error = |reply: &Reply| reply.children(0).any(|node| reply.error_line(node).is_some());
         let values = match told.outcome {
+            Ok(reply) if !looked && !is_error(&reply) => return self.undo_another(),
             Ok(reply)
-                if reply.count(0) == 2 && reply.child(0, 1).is_some_and(|node| reply.kind(node).is_aggregate()) =>
+                if looked
+                    && !is_error(&reply)
+                    && reply.count(0) == 2
+                    && reply.child(0, 1).is_some_and(|node| reply.kind(node).is_aggregate()) =>
             {
                 reply
             }
-            Ok(_) => return self.undo_another(),
+            // Refused, or no answer to these commands: what was set there may still be there.
+            Ok(_) => return self.undo_failed(),
             // One of them was changed: the look begins anew, on a session whose connection may be another one.
             Err(error) if error.status() == Status::TxnAborted && !self.task.deadline.is_over() => {
                 undo.session = None;
@@ -171,6 +187,7 @@ impl SetNx {
         }
         let (Some(session), true) = (undo.session.clone(), del.len() > 1) else { return self.undo_another() };
         undo.unclear.retain(|at| undo.left.last() != Some(at));
+        undo.is_looking = false;
         let mut commands = Vec::new();
         encode::try_command(&mut commands, &del)?;
         let ask = Ask { shard: part.shard, commands, form: CallFlags::ATOMIC };

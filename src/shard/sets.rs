@@ -46,6 +46,9 @@ impl Store {
         let replies = answers.iter().map(|answer| answer.as_ref().map_err(Error::clone)).collect::<Result<Vec<_>>>();
         // Nothing was written yet.
         let replies = replies.map_err(|error| error.without_flags(flags::MAYBE_EXECUTED))?;
+        if let Some((_, shard)) = replies.iter().zip(&self.sources).find(|(reply, _)| !gather::is_set(reply)) {
+            return Err(self.task.state.named(*shard, gather::misfit()).without_flags(flags::MAYBE_EXECUTED));
+        }
         let members = match self.algebra {
             Algebra::Union => gather::union(&replies),
             Algebra::Intersection => gather::intersection(&replies),

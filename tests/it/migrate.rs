@@ -173,6 +173,9 @@ fn rows_140_142_143_145_a_copy_has_everything_and_the_source_stays_as_it_is() {
     assert!(program.ends(2, &["copy", "--source", &from, "--target", &from]).contains("same server"));
     assert!(program.ends(2, &["copy", "--source", "redis://:secret@h:x", "--target", &to]).find("secret").is_none());
     program.ends(2, &["copy", "--source", &from]);
+    let node = format!("node_1={from}");
+    let chain = ["reshard", "--tags", "none", "--source", &from, "--target", &node, "--databases", "0:1,1:2"];
+    assert!(program.ends(2, &chain).contains("Use two runs"));
     program.ends(3, &["copy", "--source", "redis://127.0.0.1:1", "--target", &to, "--timeout", "1"]);
     // By type it is the same, without DUMP and RESTORE.
     target.cmd(&["FLUSHALL"]);

@@ -307,6 +307,71 @@ fn a_command_whose_writes_too_few_replicas_have_is_done_all_the_same() {
     }
 }
 
+/// A step that is refused, or answered in a form that it does not have, ends the command with an error; nothing is taken for done, and nothing
+/// is replaced or deleted for it.
+#[test]
+fn a_step_that_is_refused_or_answered_wrongly_is_not_taken_for_done() {
+    let pair = Pair::new("shards-refused");
+    let no = |command: &str| Value::error(format!("NOPERM this user has no permissions to run {command}"));
+    let failed = || Value::Array(vec![Value::error("ERR no")]);
+    let odd = || Value::Simple("OK".into());
+    for (line, before, own, outcome, data) in [
+        // Without the watch a write between the copy and the deletion would be lost.
+        ("RENAME from{A} to{B}", SOURCE, (0, "WATCH", no("watch")), "Server", "from=v | to=old"),
+        ("RENAMENX from{A} to{B}", NONE, (0, "WATCH", no("watch")), "Server", "from=v | "),
+        // An error inside EXEC is no deletion.
+        ("RENAME from{A} to{B}", SOURCE, (0, "EXEC", failed()), "Server maybe", "from=v | to=v"),
+        ("SDIFFSTORE to{B} s{A} t{B}", STORE, (0, "SMEMBERS", odd()), "Protocol", "s=1,2 | t=3 to=old"),
+        ("SUNIONSTORE to{B} s{A} t{B}", STORE, (0, "SUNION", Value::Int(3)), "Protocol", "s=1,2 | t=3 to=old"),
+        ("SUNIONSTORE to{B} s{A} t{B}", STORE, (0, "SUNION", failed()), "Protocol", "s=1,2 | t=3 to=old"),
+        ("SUNION s{A} t{B}", STORE, (0, "SUNION", failed()), "Protocol", "s=1,2 | t=3 to=old"),
+    ] {
+        for way in WAYS {
+            pair.set_up(before);
+            let (at, name, value) = own.clone();
+            *pair.relays[at].own.lock().unwrap() = Some((name, value));
+            let got = pair.run_by(way, line);
+            *pair.relays[at].own.lock().unwrap() = None;
+            assert_eq!((&short(&got)[..], &pair.data()[..]), (outcome, data), "{line} {way:?} {name}: {got:?}");
+        }
+    }
+}
+
+/// What MSETNX has set, and cannot look at to take it back, is told.
+#[test]
+fn what_msetnx_cannot_take_back_is_named() {
+    let pair = Pair::new("shards-kept");
+    for way in WAYS {
+        pair.set_up(EMPTY);
+        pair.relays[1].once_before("MSETNX", change(&pair.nodes[1], &["SET q x"]));
+        *pair.relays[0].own.lock().unwrap() = Some(("MGET", Value::error("NOPERM no permissions to run mget")));
+        let error = pair.run_by(way, "MSETNX p{A} 1 q{B} 2").expect_err("q is there");
+        *pair.relays[0].own.lock().unwrap() = None;
+        assert!(error.has(flags::MAYBE_EXECUTED) && error.message().contains("may not have been deleted"), "{error}");
+        assert_eq!(pair.data(), "p=1 | q=x");
+    }
+}
+
+/// That a command may run twice is not that one of its steps may: the second answer would say that there was nothing to do.
+#[test]
+fn a_command_that_may_run_twice_loses_nothing_of_a_lost_step() {
+    let pair = Pair::new("shards-twice");
+    let twice = CallFlags::from_bits(CallFlags::IDEMPOTENT).expect("a flag");
+    for (line, before, (at, step), data) in [
+        ("SMOVE from{A} to{B} m", SET, (0, "SREM"), "from=n | to=m,o"),
+        ("LMOVE from{A} to{B} LEFT RIGHT", LIST, (1, "RPUSH"), "from=2 | to=3,1"),
+        ("RENAMENX from{A} to{B}", NONE, (1, "RESTORE"), "from=v | to=v"),
+    ] {
+        pair.set_up(before);
+        pair.relays[at].front.fault_times(step, 1, Fault::Lost);
+        let line = pair.line(line);
+        let words: Vec<&[u8]> = line.split_whitespace().map(str::as_bytes).collect();
+        let error = pair.shards.cmd_exec(&words, twice, Timeout::Default).expect_err("an answer was lost");
+        assert!(error.has(flags::MAYBE_EXECUTED), "{line}: {error}");
+        assert_eq!(pair.data(), data, "{line}: {error}");
+    }
+}
+
 #[test]
 fn what_was_begun_is_taken_back_or_told_also_after_a_cancellation() {
     let pair = Pair::new("shards-undone");

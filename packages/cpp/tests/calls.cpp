@@ -243,6 +243,9 @@ static void submitted(const vigie::client &client) {
   // What a callback throws passes through the loop, and the others still run.
   int after = 0;
   loop.call_then(client, [](vigie::result<vigie::reply>) { throw std::runtime_error("a bug"); }, "PING");
+  // Many, so that others are in its batch.
+  int beside = 0;
+  for (int i = 0; i < 40; i++) loop.call_then(client, [&](vigie::result<vigie::reply>) { beside++; }, "PING");
   bool was_thrown = false;
   while (!was_thrown) {
     try {
@@ -252,7 +255,8 @@ static void submitted(const vigie::client &client) {
     }
   }
   loop.call_then(client, [&](vigie::result<vigie::reply>) { after++; }, "PING");
-  while (after == 0) loop.run();
+  while (after == 0 || beside < 40) loop.run();
+  CHECK_EQ(loop.in_flight(), 0u);
 }
 
 static void cancelled(const vigie::client &client) {
@@ -291,6 +295,9 @@ static void observed(const vigie::sentinel &sentinel, vigie::client client) {
   client.session().call("PING");
   CHECK((names == std::vector<std::string>{"SET", "LPUSH", "PIPELINE", "PING"}));
   CHECK_EQ(failed, 1);
+  // A command without a name is refused as it is without a hook.
+  CHECK_EQ(client.try_call(vigie::command()).error().status(), VIGIE_ERR_INVALID_ARG);
+  CHECK(names.back().empty());
 
   CHECK(client.stats()["calls"].as<int>() >= 3);
   CHECK(client.metrics().find("vigie_") != std::string::npos && sentinel.metrics(true).find("# EOF") != std::string::npos);
