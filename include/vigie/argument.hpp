@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -73,7 +74,7 @@ inline constexpr bool is_bytes<T, std::void_t<decltype(std::declval<const T &>()
 /// The shortest text that gives the same value.
 template <class Float> std::size_t write_float(char *to, std::size_t room, Float value) noexcept {
   if (std::isinf(value)) return static_cast<std::size_t>(std::snprintf(to, room, value < 0 ? "-inf" : "inf"));
-#if defined(__cpp_lib_to_chars)
+#if defined(__cpp_lib_to_chars) && !defined(VIGIE_HPP_NO_TO_CHARS)
   return static_cast<std::size_t>(std::to_chars(to, to + room, value).ptr - to);
 #else
   // Without floating std::to_chars: the fewest digits that read back; the decimal point of another locale is put right.

@@ -20,7 +20,9 @@
 #define VIGIE_HPP_EXCEPTIONS 0
 #endif
 
-#if VIGIE_VERSION_MAJOR != 0 || VIGIE_VERSION_MINOR != 1
+#define VIGIE_HPP_VERSION_MAJOR 0
+#define VIGIE_HPP_VERSION_MINOR 1
+#if VIGIE_VERSION_MAJOR != VIGIE_HPP_VERSION_MAJOR || VIGIE_VERSION_MINOR != VIGIE_HPP_VERSION_MINOR
 #error "vigie.hpp and vigie.h are of different versions"
 #endif
 
@@ -176,6 +178,8 @@ VIGIE_HPP_TOP_CLASS(scan_interrupted_error)
 #define VIGIE_HPP_CODE_CLASS(code, name) VIGIE_HPP_CLASS(name, server_error)
 VIGIE_HPP_SERVER_CODES(VIGIE_HPP_CODE_CLASS)
 #undef VIGIE_HPP_CODE_CLASS
+#undef VIGIE_HPP_CLASS
+#undef VIGIE_HPP_TOP_CLASS
 
 #if VIGIE_HPP_EXCEPTIONS
 namespace errors {

@@ -231,7 +231,11 @@ public:
     return *this;
   }
   /// The root, as a view. Ownership: valid as long as this reply. Blocks: no. Throws: nothing.
-  value root() const noexcept { return *this; }
+  value root() const & noexcept { return *this; }
+  value root() const && = delete;
+  /// As value::entries(), of a reply that is kept: that of a call in the head of a loop would be gone in its body. Blocks: no. Throws: nothing.
+  entries_view entries() const & noexcept { return value::entries(); }
+  entries_view entries() const && = delete;
 #if VIGIE_HPP_EXCEPTIONS
   template <class T> T as() const & { return value::as<T>(); }
   /// From a reply that ends with this expression a T must not point into it. Blocks: no. Errors: as value::as().

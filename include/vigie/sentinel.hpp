@@ -192,6 +192,9 @@ public:
   /// Checks the settings and starts with them. With a `time` above 0 a Sentinel must answer within it; default_time does not wait.
   /// Ownership: copies the settings. Blocks: up to `time`. Errors: vigie_sentinel_create().
   static result<sentinel> try_open(const config &settings, budget time = {}) {
+    if (vigie_version_number() >> 8 != VIGIE_VERSION_NUMBER >> 8) {
+      return failure(error(VIGIE_ERR_UNSUPPORTED, std::string("vigie.hpp of another version was compiled in than the library that runs, ") + vigie_version()));
+    }
     return detail::made<sentinel, vigie_sentinel>(
         [&](vigie_sentinel **out, vigie_error **err) { return vigie_sentinel_create(settings.get(), time.ms(), out, err); });
   }

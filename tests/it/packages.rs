@@ -20,6 +20,7 @@ fn tree_of_packages(name: &str) -> PathBuf {
     put("Cargo.toml", "[package]\nversion = \"1.2.3\"\n");
     let header = "#define VIGIE_VERSION_MAJOR 0\n#define VIGIE_VERSION_MINOR 1\n#define VIGIE_VERSION_PATCH 0\n";
     put("include/vigie.h", header);
+    put("include/vigie/error.hpp", "#define VIGIE_HPP_VERSION_MAJOR 0\n#define VIGIE_HPP_VERSION_MINOR 1\n");
     put("packages/python/pyproject.toml", "[project]\nname = \"vigie-redis\"\nversion = \"0.1.0\"\n");
     put("packages/ruby/vigie.gemspec", "Gem::Specification.new do |spec|\n  spec.version = \"0.1.0\"\nend\n");
     put("packages/go/version.go", "package vigie\n\nconst Version = \"0.1.0\"\n");
@@ -41,8 +42,15 @@ fn versions(dir: &Path, mode: &str) -> (bool, String) {
 #[test]
 fn a_version_that_differs_is_found_in_every_package_and_can_be_set() {
     let dir = tree_of_packages("versions-differ");
-    let places =
-        ["vigie.h", "pyproject.toml", "vigie.gemspec", "version.go", "node/package.json", "linux-x64/package.json"];
+    let places = [
+        "vigie.h",
+        "error.hpp",
+        "pyproject.toml",
+        "vigie.gemspec",
+        "version.go",
+        "node/package.json",
+        "linux-x64/package.json",
+    ];
     let (good, said) = versions(&dir, "--check");
     assert!(!good, "{said}");
     for place in places {

@@ -2,6 +2,7 @@
 #include "check.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <set>
@@ -281,6 +282,38 @@ static void cancelled(const vigie::client &client) {
   CHECK(timed.times()["attempts"].as<int>() == 1 && timed.times()["over"].as<bool>());
 }
 
+// A signal ends the wait and not the call.
+static void interrupted(const vigie::client &client) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, nullptr);
+  vigie::call_handle handle;
+  std::atomic<bool> was_interrupted{false};
+  std::thread waits([&] {
+    try {
+      client.with(handle, vigie::no_limit).call("BLPOP", "interrupted", 0);
+      CHECK(!"the signal comes first");
+    } catch (const vigie::interrupted_error &) {
+      was_interrupted = true;
+    }
+    for (;;) {
+      // A second signal may arrive before the first one was noticed.
+      vigie::result<vigie::reply> got = handle.try_wait();
+      if (got) {
+        CHECK_EQ((*got)[1].as<std::string>(), "an element");
+        return;
+      }
+      CHECK_EQ(got.error().status(), VIGIE_ERR_INTERRUPTED);
+    }
+  });
+  eventually("the wait to be interrupted", [&] {
+    pthread_kill(waits.native_handle(), SIGUSR1);
+    return was_interrupted.load();
+  });
+  client.call("RPUSH", "interrupted", "an element");
+  waits.join();
+}
+
 static void observed(const vigie::sentinel &sentinel, vigie::client client) {
   std::vector<std::string> names;
   int failed = 0;
@@ -364,6 +397,7 @@ int main() {
   jobs(client);
   submitted(client);
   cancelled(client);
+  interrupted(client);
   observed(sentinel, sentinel.primary());
   other_clients(sentinel, kit);
   watched(kit);
