@@ -50,8 +50,8 @@ pub fn commands<'a>(list: &'a [u8]) -> impl Iterator<Item = Result<Command<'a>>>
     })
 }
 
-/// One command that this library has encoded: its arguments are not looked at.
-pub fn own(bytes: &[u8]) -> Result<Command<'_>> {
+/// One command that this library has encoded, without a look at its arguments.
+pub fn unchecked(bytes: &[u8]) -> Result<Command<'_>> {
     debug_assert!(parse(bytes).is_ok_and(|list| list.len() == 1), "one command");
     let (argc, first) = head(bytes, 0, b'*')?;
     Ok(Command { list: bytes, range: 0..bytes.len(), argc, first })

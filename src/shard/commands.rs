@@ -72,9 +72,9 @@ fn gather(task: &Task, combine: Combine, args: &[&[u8]], keys: &[Placed], with: 
     Ok(Box::new(Gather::new(task.clone(), combine, parts).of(args)))
 }
 
-/// What one shard's command takes.
+/// How large one shard's command is.
 #[derive(Clone, Copy, Default)]
-struct Room {
+struct Extent {
     keys: usize,
     len: usize,
     /// The index of its part, once it has one.
@@ -85,29 +85,29 @@ fn parts(name: &[u8], args: &[&[u8]], keys: &[Placed], with: usize) -> Result<Ve
     let behind = |key: &Placed| &args[key.at + 1..key.at + 1 + with];
     let most = keys.iter().map(|key| key.shard + 1).max().unwrap_or_default();
     // The length of each shard's command comes first, so that each is written in one piece.
-    let mut rooms = vec![Room::default(); most];
+    let mut extents = vec![Extent::default(); most];
     let mut shards = 0;
     for key in keys {
-        let room = &mut rooms[key.shard];
-        shards += usize::from(room.keys == 0);
-        room.keys += 1;
-        room.len += encode::argument_len(args[key.at]);
+        let extent = &mut extents[key.shard];
+        shards += usize::from(extent.keys == 0);
+        extent.keys += 1;
+        extent.len += encode::argument_len(args[key.at]);
         if with > 0 {
-            room.len += behind(key).iter().map(|arg| encode::argument_len(arg)).sum::<usize>();
+            extent.len += behind(key).iter().map(|arg| encode::argument_len(arg)).sum::<usize>();
         }
     }
     let mut parts: Vec<(Part, encode::Growing)> = Vec::with_capacity(shards);
     for (place, key) in keys.iter().enumerate() {
-        let room = &mut rooms[key.shard];
+        let extent = &mut extents[key.shard];
         // Its first key.
-        if room.keys > 0 {
+        if extent.keys > 0 {
             let mut command =
-                encode::Growing::try_new(1 + room.keys * (1 + with), encode::argument_len(name) + room.len)?;
+                encode::Growing::try_new(1 + extent.keys * (1 + with), encode::argument_len(name) + extent.len)?;
             command.add(name);
-            parts.push((Part { shard: key.shard, keys: Vec::with_capacity(room.keys) }, command));
-            (room.keys, room.part) = (0, parts.len() - 1);
+            parts.push((Part { shard: key.shard, keys: Vec::with_capacity(extent.keys) }, command));
+            (extent.keys, extent.part) = (0, parts.len() - 1);
         }
-        let (part, command) = &mut parts[room.part];
+        let (part, command) = &mut parts[extent.part];
         part.keys.push(place);
         command.add(args[key.at]);
         if with > 0 {

@@ -179,11 +179,8 @@ impl Rename {
     }
 
     fn deleted(&mut self, told: Told) -> Result<Next> {
-        match self.task.answer(self.from.0, told) {
-            Ok(reply) => match reply.children(0).find_map(|node| reply.error_line(node)) {
-                None => self.over(1),
-                Some(line) => Err(self.task.state.named(self.from.0, Error::from_server(line, ""))),
-            },
+        match self.task.executed(self.from.0, told) {
+            Ok(_) => self.over(1),
             // The source was changed, or the connection that watched it is lost: nothing was deleted.
             Err(error) if self.is_to_be_repeated(&error) => self.read(),
             // Whether the source is there tells whether it was deleted.
@@ -254,15 +251,9 @@ impl Rename {
 
     /// What was done to the destination under WATCH.
     fn replaced(&mut self, is_gone: bool, told: Told) -> Result<Next> {
-        let done = self.task.answer(self.to.0, told).and_then(|reply| {
-            match reply.children(0).find_map(|node| reply.error_line(node)) {
-                Some(line) => Err(self.task.state.named(self.to.0, Error::from_server(line, ""))),
-                None => Ok(()),
-            }
-        });
-        match done {
-            Ok(()) if is_gone => self.no_such_key(),
-            Ok(()) => self.delete(),
+        match self.task.executed(self.to.0, told) {
+            Ok(_) if is_gone => self.no_such_key(),
+            Ok(_) => self.delete(),
             Err(error) if self.is_to_be_repeated(&error) => self.check(is_gone),
             Err(_) if is_gone => Err(self.left_behind(is_gone)),
             Err(error) => Err(error),

@@ -76,8 +76,8 @@ impl Task {
         self.deadline.left().map_or(self.deadline, |left| self.deadline.renewed(left.max(GRACE)))
     }
 
-    /// The deadline of a call that undoes what an operation had begun. `because`: why it is undone. An operation that was cancelled may have
-    /// no deadline of its own: then the undo gets one, so that it does not wait for ever.
+    /// The deadline of a call that undoes what an operation had begun. `because`: why it is undone. The undo of a cancelled operation always
+    /// has a deadline, even if the operation had none.
     pub(super) fn undo_until(&self, because: &Error) -> Deadline {
         match (self.deadline.left(), because.status()) {
             (None, Status::Cancelled) => Deadline::after(GRACE),
@@ -110,6 +110,15 @@ impl Task {
         let outcomes = std::iter::once(told.outcome).chain(told.beside);
         let named = |(shard, outcome): (usize, Result<Reply>)| outcome.map_err(|error| self.state.named(shard, error));
         shards.into_iter().zip(outcomes).map(named).collect()
+    }
+
+    /// The answer of a round that has one shard run a transaction; an error inside it is the error.
+    pub(super) fn executed(&self, shard: usize, told: Told) -> Result<Reply> {
+        let reply = self.answer(shard, told)?;
+        match reply.children(0).find_map(|node| reply.error_line(node)) {
+            Some(line) => Err(self.state.named(shard, Error::from_server(line, ""))),
+            None => Ok(reply),
+        }
     }
 
     /// The answer of a round that asks one shard.
@@ -214,7 +223,7 @@ impl Rounds {
         for (at, call) in calls.iter().enumerate() {
             let submit = |queue: &Arc<Queue>| {
                 let submission = Submission::of(&call.commands, call.flags, call.timeout, queue, at as u64);
-                call.client.submit(Submission { is_own: true, ..submission })
+                call.client.submit(Submission { is_checked: true, ..submission })
             };
             let submitted = match submit(&queue) {
                 // `submit.max_bytes` bounds what a program submits, and this one waits: a large call has a queue of its own.

@@ -60,8 +60,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) step: Option<&'a Arc<dyn Step>>,
     /// Room that was reserved before; what is refused leaves it there.
     pub(crate) room: Option<&'a Cell<Option<Credits>>>,
-    /// One command that the library has encoded itself: it is not checked again.
-    pub(crate) is_own: bool,
+    /// One command that the library has encoded itself, so that nothing is left to check.
+    pub(crate) is_checked: bool,
 }
 
 impl<'a> Submission<'a> {
@@ -73,7 +73,7 @@ impl<'a> Submission<'a> {
         queue: &'a Arc<Queue>,
         token: u64,
     ) -> Self {
-        Self { commands, flags, timeout, queue, token, times: None, step: None, room: None, is_own: false }
+        Self { commands, flags, timeout, queue, token, times: None, step: None, room: None, is_checked: false }
     }
 
     /// Room for the completions of its calls.
@@ -208,8 +208,8 @@ impl Submitter {
             parts.push(Part { range, commands: plan.count(), profile, scripts, deadline });
             Ok::<_, Error>(())
         };
-        if submission.is_own && flags.has(CallFlags::EACH) {
-            let command = list::own(commands)?;
+        if submission.is_checked && flags.has(CallFlags::EACH) {
+            let command = list::unchecked(commands)?;
             add(&mut Plan::single(&command), command.range())?;
         } else if flags.has(CallFlags::EACH) {
             let mut place = 0;
