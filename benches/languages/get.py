@@ -3,9 +3,9 @@ scripts/bench-languages."""
 
 import pathlib
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/languages"))
+import rounds  # noqa: E402
 import vigie  # noqa: E402
 
 try:
@@ -17,7 +17,7 @@ try:
 except ImportError:
     redis, NAME = None, "redis-py: not installed"
 
-ROUNDS, CALLS, BATCHES, WINDOW = 9, 5_000, 100, 256
+CALLS, BATCHES, WINDOW = 5_000, 100, 256
 KEY, VALUE = b"bench:python", b"x" * 64
 
 client = vigie.Client(vigie.load(sys.argv[1]), sys.argv[2])
@@ -69,28 +69,6 @@ def list_by_vigie(count):
             expect(value)
 
 
-def measured(run, count, rows):
-    wall, cpu = time.perf_counter(), time.process_time()
-    run(count)
-    rows.append(((time.perf_counter() - wall) * 1e6 / count, (time.process_time() - cpu) * 1e6 / count))
-
-
-def median(values):
-    return sorted(values)[len(values) // 2]
-
-
-def compare(how, count, by_vigie, by_own):
-    """Rounds in turn, so that what disturbs one disturbs the other."""
-    sides = [(by_vigie, [])] + ([(by_own, [])] if own else [])
-    for run, _ in sides:
-        run(2 * WINDOW)
-    for turn in range(ROUNDS):
-        for run, rows in sides if turn % 2 else reversed(sides):
-            measured(run, count, rows)
-    figures = [f"{median(column):.2f}" for _, rows in sides for column in zip(*rows)]
-    print("\t".join(["Python, ctypes", how, NAME, *figures]))
-
-
-compare("call", CALLS, calls_by_vigie, calls_by_own)
-compare("window", BATCHES * WINDOW, window_by_vigie, pipeline_by_own)
-compare("list", BATCHES * WINDOW, list_by_vigie, pipeline_by_own)
+rounds.compare("Python, ctypes", "call", NAME, CALLS, calls_by_vigie, calls_by_own if own else None, 2 * WINDOW)
+rounds.compare("Python, ctypes", "window", NAME, BATCHES * WINDOW, window_by_vigie, pipeline_by_own if own else None, 2 * WINDOW)
+rounds.compare("Python, ctypes", "list", NAME, BATCHES * WINDOW, list_by_vigie, pipeline_by_own if own else None, 2 * WINDOW)

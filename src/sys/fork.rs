@@ -178,6 +178,7 @@ impl<T> Drop for Inherited<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child_tests::holds_in_a_child;
 
     /// The lock of a `OnceLock` would be held forever in the child, by a thread that it does not have.
     #[test]
@@ -200,23 +201,6 @@ mod tests {
         // SAFETY: a child of this process; writes into memory of this frame.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0, "the child hung");
-    }
-
-    /// Runs this in a child, which an alarm ends if it hangs, and says whether it held there.
-    fn holds_in_a_child(body: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child runs the body and leaves by _exit.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: plain numbers, in a process of its own.
-            unsafe { libc::alarm(20) };
-            let held = body();
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(libc::c_int::from(!held)) };
-        }
-        let mut status = -1;
-        // SAFETY: a child of this process; writes into memory of this frame.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        status == 0
     }
 
     /// Counts how often it is dropped.

@@ -2,6 +2,8 @@
 //!
 //! Guarantees: together with `ffi` the only room with `unsafe`; each block says why it is sound. Nothing here knows Redis.
 
+#[cfg(test)]
+mod child_tests;
 #[cfg(not(loom))]
 pub mod descriptor;
 pub mod fault;

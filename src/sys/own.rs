@@ -51,6 +51,7 @@ impl<S: AsRawFd> Drop for Own<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child_tests::holds_in_a_child;
     use std::os::fd::RawFd;
     use std::os::unix::net::UnixStream;
 
@@ -63,22 +64,14 @@ mod tests {
     fn a_child_has_no_copy_of_a_socket_and_leaves_its_number_alone() {
         let (own, other) = UnixStream::pair().unwrap();
         let (number, other_number) = (own.as_raw_fd(), other.as_raw_fd());
-        let own = Own::new(own);
-        // SAFETY: the child only looks at descriptors, and leaves by _exit.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let mut right = !is_open(number) && is_open(other_number) && !own.is_here();
+        let mut own = Some(Own::new(own));
+        assert!(holds_in_a_child(|| {
+            let mut right = !is_open(number) && is_open(other_number) && own.as_ref().is_some_and(|own| !own.is_here());
             // SAFETY: dup2 takes and returns numbers.
             right &= unsafe { libc::dup2(other_number, number) } == number;
-            drop(own);
-            right &= is_open(number);
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(libc::c_int::from(!right)) };
-        }
-        let mut status = -1;
-        // SAFETY: a child of this process; writes into memory of this frame.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        assert_eq!(status, 0);
-        assert!(is_open(number) && own.is_here() && sockets::is_marked(number));
+            own = None;
+            right && is_open(number)
+        }));
+        assert!(is_open(number) && own.is_some_and(|own| own.is_here() && sockets::is_marked(number)));
     }
 }

@@ -118,6 +118,7 @@ impl<T> Drop for Writing<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child_tests::holds_in_a_child;
 
     #[test]
     fn one_changes_or_several_read() {
@@ -136,21 +137,14 @@ mod tests {
     fn a_child_is_refused_what_its_parent_changed_and_not_what_it_read() {
         let (read, changed) = (Tried::new(1), Tried::new(1));
         let (reading, _changing) = (read.read(), changed.write());
-        // SAFETY: the child only uses these values, and leaves by _exit.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
+        let mut reading = Some(reading);
+        assert!(holds_in_a_child(|| {
             let mut right = read.write().map(|mut value| *value += 1).is_some();
             // The thread that has forked may have been the reader.
-            drop(reading);
+            reading = None;
             right &= read.write().is_some_and(|value| *value == 2);
-            right &= changed.read().is_none() && changed.write().is_none();
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(libc::c_int::from(!right)) };
-        }
-        let mut status = -1;
-        // SAFETY: a child of this process; writes into memory of this frame.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        assert_eq!(status, 0);
+            right && changed.read().is_none() && changed.write().is_none()
+        }));
         assert!(read.write().is_none());
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn forget() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child_tests::holds_in_a_child;
     use crate::sys::fork;
     use std::net::ToSocketAddrs;
     use std::sync::atomic::AtomicBool;
@@ -146,21 +147,5 @@ mod tests {
 
     fn held_in_a_child() -> bool {
         !holds_in_a_child(|| !HELD.load(Ordering::SeqCst))
-    }
-
-    fn holds_in_a_child(body: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child runs the body, and leaves by _exit; an alarm ends it if it hangs.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: plain numbers, in a process of its own.
-            unsafe { libc::alarm(10) };
-            let held = body();
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(libc::c_int::from(!held)) };
-        }
-        let mut status = -1;
-        // SAFETY: a child of this process; writes into memory of this frame.
-        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-        status == 0
     }
 }

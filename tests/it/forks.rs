@@ -4,13 +4,12 @@ use crate::clib;
 use crate::support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use support::Deployment;
+use support::{Deployment, Talking};
 
 const SERVICE: &str = "orders";
 
@@ -141,37 +140,4 @@ fn await_writes(primary: &support::Node) {
     let before = primary.calls("set");
     let come = || primary.calls("set") > before + 100;
     support::eventually("writes come to the next primary", Duration::from_secs(60), come);
-}
-
-/// A program that talks with the test; it ends with the test.
-struct Talking {
-    child: Child,
-    told: std::io::Lines<BufReader<ChildStdout>>,
-    says: ChildStdin,
-}
-
-impl Talking {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-        let told = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let says = child.stdin.take().expect("piped");
-        Self { child, told, says }
-    }
-
-    #[track_caller]
-    fn tells(&mut self, expected: &str) {
-        assert_eq!(self.told.next().and_then(Result::ok).as_deref(), Some(expected));
-    }
-
-    fn hears(&mut self, line: &str) {
-        writeln!(self.says, "{line}").expect("it reads");
-    }
-}
-
-impl Drop for Talking {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

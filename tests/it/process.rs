@@ -6,13 +6,12 @@ use crate::installed;
 use crate::support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use support::Deployment;
+use support::{Deployment, Talking};
 
 const SERVICE: &str = "orders";
 
@@ -178,52 +177,37 @@ fn a_process_that_was_stopped_asks_a_sentinel_once_more() {
 }
 
 /// process_stopped.c; it ends with the test.
-struct Stoppable {
-    child: Child,
-    told: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    says: std::process::ChildStdin,
-}
+struct Stoppable(Talking);
 
 impl Stoppable {
     fn start(sentinels: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(compile("stopped"));
         command.env("VIGIE_TEST_SENTINELS", sentinels).env("VIGIE_TEST_SERVICE", SERVICE);
-        command.envs(environment.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let told = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let says = child.stdin.take().expect("piped");
-        Self { child, told, says }
+        command.envs(environment.iter().copied());
+        Self(Talking::start(command))
     }
 
     #[track_caller]
     fn tells(&mut self, expected: &str) {
-        assert_eq!(self.told.next().and_then(Result::ok).as_deref(), Some(expected));
+        self.0.tells(expected);
     }
 
     fn go_on(&mut self) {
-        self.says.write_all(b"on\n").expect("it reads");
+        self.0.hears("on");
     }
 
     fn stop(&self) {
-        support::proc::signal(self.child.id(), libc::SIGSTOP);
-        support::proc::await_stopped(self.child.id(), true);
+        support::proc::signal(self.0.child.id(), libc::SIGSTOP);
+        support::proc::await_stopped(self.0.child.id(), true);
     }
 
     fn continues(&mut self) {
-        support::proc::signal(self.child.id(), libc::SIGCONT);
+        support::proc::signal(self.0.child.id(), libc::SIGCONT);
         self.go_on();
     }
 
     #[track_caller]
     fn ends_well(mut self) {
-        assert!(self.child.wait().expect("its end").success());
-    }
-}
-
-impl Drop for Stoppable {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert!(self.0.child.wait().expect("its end").success());
     }
 }

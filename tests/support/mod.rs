@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod resp;
 pub mod scripted;
 pub mod server;
+pub mod talking;
 #[cfg(feature = "tls")]
 pub mod tls_door;
 pub mod wait;
@@ -39,6 +40,7 @@ pub use proxy::{Proxy, Trap, Way};
 pub use resp::Value;
 pub use scripted::{Act, Call, Fault, Scripted};
 pub use server::{Feature, lacks};
+pub use talking::Talking;
 #[cfg(feature = "tls")]
 pub use tls_door::TlsDoor;
 pub use wait::{eventually, eventually_some, seed};

@@ -22,27 +22,27 @@ template <class Run> static std::size_t of(Run run) {
 }
 
 int main(int argc, char **argv) {
-  REQUIRE(argc == 2);
+  CHECK(argc == 2);
   vigie::client client = vigie::sentinel(argv[1], std::chrono::seconds(10)).primary();
   std::string key = "a key that is too long to be kept inside of a string";
   client.call("DEL", key);
-  REQUIRE(of([&] { client.call("SET", key, 42, "PX", 100000); }) == 0);
-  REQUIRE(of([&] { REQUIRE(client.call("GET", key).as<int>() == 42); }) == 0);
-  REQUIRE(of([&] { REQUIRE(client.try_call("GET", key)->try_as<std::optional<double>>().value_or(1.0) == 42.0); }) == 0);
-  REQUIRE(of([&] {
+  CHECK(of([&] { client.call("SET", key, 42, "PX", 100000); }) == 0);
+  CHECK(of([&] { CHECK(client.call("GET", key).as<int>() == 42); }) == 0);
+  CHECK(of([&] { CHECK(client.try_call("GET", key)->try_as<std::optional<double>>().value_or(1.0) == 42.0); }) == 0);
+  CHECK(of([&] {
             vigie::reply kept = client.with(std::chrono::seconds(5), vigie::flags::idempotent).call("GET", key);
-            REQUIRE(kept.as<std::string_view>() == "42");
+            CHECK(kept.as<std::string_view>() == "42");
           }) == 0);
   vigie::pipeline list = client.pipeline();
-  REQUIRE(of([&] {
+  CHECK(of([&] {
             list.add("SET", key, 1.5).add("GET", key);
             vigie::reply all = list.exec();
             std::size_t bytes = 0;
             for (vigie::value one : all) bytes += one.text().size();
-            REQUIRE(bytes == 5);
+            CHECK(bytes == 5);
           }) == 0);
   vigie::reactor loop;
-  REQUIRE(of([&] {
+  CHECK(of([&] {
             bool is_over = false;
             loop.call_then(client, [&](vigie::result<vigie::reply>) { is_over = true; }, "GET", key);
             while (!is_over) loop.run();
@@ -50,6 +50,6 @@ int main(int argc, char **argv) {
   // The counter does count.
   std::size_t before = count;
   vigie::command made("GET", key);
-  REQUIRE(count > before);
+  CHECK(count > before);
   std::puts("ok");
 }

@@ -2,6 +2,7 @@
 #ifndef VIGIE_TEST_CHECK_HPP
 #define VIGIE_TEST_CHECK_HPP
 
+#include "check_plain.hpp"
 #include "json.hpp"
 
 #include <chrono>
@@ -12,14 +13,6 @@
 #include <sstream>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CHECK(condition)                                                                                     \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      std::fprintf(stderr, "%s:%d: this does not hold: %s\n", __FILE__, __LINE__, #condition);               \
-      std::_Exit(1);                                                                                         \
-    }                                                                                                        \
-  } while (0)
 
 #define CHECK_EQ(left, right)                                                                                \
   do {                                                                                                       \

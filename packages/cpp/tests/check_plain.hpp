@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define REQUIRE(condition)                                                                                   \
+#define CHECK(condition)                                                                                     \
   do {                                                                                                       \
     if (!(condition)) {                                                                                      \
       std::fprintf(stderr, "%s:%d: this does not hold: %s\n", __FILE__, __LINE__, #condition);               \

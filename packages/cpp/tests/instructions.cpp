@@ -12,20 +12,20 @@ static void by_c(vigie_client *client, int commands) {
     vigie_reply *reply = nullptr;
     std::size_t len = 0;
     vigie_status got = vigie_cmd_exec(client, VIGIE_CMD("GET", "instructions"), 0, VIGIE_TIMEOUT_DEFAULT, &reply, &error);
-    REQUIRE(got == VIGIE_OK && vigie_reply_bytes(reply, VIGIE_ROOT, &len) != nullptr && len == sizeof VALUE - 1);
+    CHECK(got == VIGIE_OK && vigie_reply_bytes(reply, VIGIE_ROOT, &len) != nullptr && len == sizeof VALUE - 1);
     vigie_reply_free(reply);
   }
 }
 static void by_cpp(const vigie::client &client, int commands) {
   for (int at = 0; at < commands; at++) {
     vigie::reply got = client.call("GET", "instructions");
-    REQUIRE(got.as<std::string_view>().size() == sizeof VALUE - 1);
+    CHECK(got.as<std::string_view>().size() == sizeof VALUE - 1);
   }
 }
 static void by_try(const vigie::client &client, int commands) {
   for (int at = 0; at < commands; at++) {
     auto got = client.try_call("GET", "instructions");
-    REQUIRE(got && got->text().size() == sizeof VALUE - 1);
+    CHECK(got && got->text().size() == sizeof VALUE - 1);
   }
 }
 
@@ -37,7 +37,7 @@ static void run(const vigie::client &client, const char *way, int commands) {
 extern "C" __attribute__((noinline)) void measured(const vigie::client &client, const char *way, int commands) { run(client, way, commands); }
 
 int main(int argc, char **argv) {
-  REQUIRE(argc == 4);
+  CHECK(argc == 4);
   vigie::config config{{"uri", argv[1]}, {"timeout.call", "60s"}};
   vigie::client client = vigie::sentinel(config, std::chrono::seconds(60)).primary();
   client.call("SET", "instructions", VALUE);

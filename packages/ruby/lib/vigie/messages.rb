@@ -40,9 +40,22 @@ module Vigie
     end
   end
 
+  # What all subscriptions have.
+  module Subscribed
+    # Ends the subscription. A thread that waits for its next event gets nil.
+    def close
+      return unless @inbox.open?
+
+      @sub.close
+      @inbox.close
+    end
+  end
+  private_constant :Subscribed
+
   # Messages of channels, in order, over failovers. Iteration gives Message, Gap and Dropped, until it is closed.
   class Subscription
     include Enumerable
+    include Subscribed
 
     def initialize(client, overrides)
       @inbox = Inbox.new(16)
@@ -89,14 +102,6 @@ module Vigie
       nil
     end
 
-    # Ends the subscription. A thread that waits in get returns nil.
-    def close
-      return unless @inbox.open?
-
-      @sub.close
-      @inbox.close
-    end
-
     private def await_answers(waiting, timeout)
       finish = Vigie.clock + timeout
       aside = []
@@ -116,6 +121,8 @@ module Vigie
 
   # A subscription as redis-client has it. After a failover an event ["gap", seconds] stands where messages may be missing.
   class PubSub
+    include Subscribed
+
     def initialize(client, overrides)
       @inbox = Inbox.new(16)
       @sub = Core::Sub.new(client, @inbox.queue, 1, overrides)
@@ -138,14 +145,6 @@ module Vigie
       when Words::DROPPED then ['dropped', value]
       else value
       end
-    end
-
-    # Ends the subscription. A thread that waits in next_event returns nil.
-    def close
-      return unless @inbox.open?
-
-      @sub.close
-      @inbox.close
     end
   end
 
