@@ -282,7 +282,9 @@ impl Stage {
     #[track_caller]
     pub fn wait_primary(&self, addr: &str) {
         let service = self.service();
-        eventually(&format!("the primary is {addr}"), SOON, || at(&service) == addr);
+        // Calls go by the version, which is stored after the snapshot.
+        let is_seen = || service.version() == service.load().version;
+        eventually(&format!("the primary is {addr}"), SOON, || at(&service) == addr && is_seen());
     }
 }
 
