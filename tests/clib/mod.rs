@@ -35,29 +35,35 @@ pub fn succeed(command: &mut Command, package: &str) -> String {
     text
 }
 
-/// The directory with `libvigie.so`, its soname and `libvigie.a`, built once per test binary.
+/// The directory with `libvigie.so`, its soname and `libvigie.a`. Cargo has built both together with the tests.
 pub fn library() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| build("clib", &[]))
+    DIR.get_or_init(|| {
+        let test = std::env::current_exe().expect("the system knows this program");
+        linked("clib", test.parent().expect("it is in a directory"))
+    })
 }
 
-/// The same with the test-only panic inside.
+/// The same with the test-only panic inside, and without TLS, whose crates take longest to build.
 pub fn library_that_panics() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| build("clib-panic", &["--features", "test-panic,private-std"]))
+    DIR.get_or_init(|| {
+        let target = scratch("clib-panic").join("target");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args(["build", "--lib", "--target-dir"]).arg(&target);
+        cargo.args(["--no-default-features", "--features", "test-panic,private-std"]);
+        succeed(&mut cargo, "cargo");
+        linked("clib-panic", &target.join("debug"))
+    })
 }
 
-fn build(name: &str, features: &[&str]) -> PathBuf {
+/// A directory with links to the libraries that were made in another one.
+fn linked(name: &str, made: &Path) -> PathBuf {
     let dir = scratch(name);
-    let target = dir.join("target");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root()).args(["build", "--lib", "--target-dir"]).arg(&target).args(features);
-    succeed(&mut cargo, "cargo");
     for file in ["libvigie.so", "libvigie.a"] {
-        let made = target.join("debug").join(file);
-        link(&made, &dir.join(file));
+        link(&made.join(file), &dir.join(file));
     }
-    link(&target.join("debug/libvigie.so"), &dir.join(soname(&dir.join("libvigie.so"))));
+    link(&made.join("libvigie.so"), &dir.join(soname(&dir.join("libvigie.so"))));
     dir
 }
 

@@ -1,7 +1,8 @@
-//! The library from C: each program of tests/c runs against a real deployment: plainly, under valgrind, and with ASan
-//! and UBSan.
+//! The library from C: each program of tests/c runs against a real deployment: plainly and under valgrind with the library as it is
+//! installed, and with ASan and UBSan against a debug build, which checks more.
 
 use crate::clib;
+use crate::installed::Prefix;
 use crate::support;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,11 @@ enum Mode {
 
 /// The service of every deployment here.
 const SERVICE: &str = "orders";
+
+/// The library for programs of this mode.
+fn library(mode: Mode) -> &'static Path {
+    if mode == Mode::Sanitized { clib::library() } else { &Prefix::shared().lib }
+}
 
 /// The environment of a program: names and values.
 type Environment = Vec<(&'static str, String)>;
@@ -65,7 +71,7 @@ fn command(program: &Path, mode: Mode, leaks: Option<&str>) -> Command {
 /// Compiles and runs one program. It must exit with status 0, which a signal (SIGPIPE) would prevent.
 fn run(name: &str, mode: Mode, environment: &Environment) {
     let linked = name != "dlopen";
-    let program = compile(name, mode, clib::library(), linked);
+    let program = compile(name, mode, library(mode), linked);
     // Memory that is in use when main returns cannot have been freed; and a forked child loses the threads of its
     // parent with all that they hold (the sanitizer looks only at the parent).
     // The stacks of threads that are running at the end, as after dlclose, are possibly lost.
@@ -100,7 +106,7 @@ fn started(builder: support::deployment::Builder) -> (Deployment, Environment) {
     let environment = vec![
         ("VIGIE_TEST_SENTINELS", deployment.sentinel_addrs().join(",")),
         ("VIGIE_TEST_SERVICE", SERVICE.to_owned()),
-        ("VIGIE_TEST_LIBRARY", clib::library().join("libvigie.so").to_string_lossy().into_owned()),
+        ("VIGIE_TEST_LIBRARY", library(Mode::Plain).join("libvigie.so").to_string_lossy().into_owned()),
     ];
     (deployment, environment)
 }

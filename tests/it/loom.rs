@@ -6,6 +6,7 @@
 #[path = "../../src/sys/fault.rs"]
 mod fault;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -41,29 +42,47 @@ fn text_of(output: &Output) -> String {
 /// The package with its sources as they are, but without the crates that only other tests need: they take longest to build.
 fn package(name: &str) -> PathBuf {
     let copy = root().join("build").join(name);
-    let _ = fs::remove_dir_all(&copy);
     fs::create_dir_all(&copy).expect("build/ is ours");
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
     let sections = manifest.split("\n[").enumerate();
     let kept = sections.filter(|(_, text)| !text.starts_with("dev-dependencies]") && !text.starts_with("[bench]]"));
     let kept: String = kept.map(|(at, text)| if at == 0 { text.to_owned() } else { format!("\n[{text}") }).collect();
-    fs::write(copy.join("Cargo.toml"), kept).expect("the directory is ours");
+    renew(&copy.join("Cargo.toml"), kept.as_bytes());
     for name in ["Cargo.lock", "build.rs"] {
-        fs::copy(root().join(name), copy.join(name)).expect("the directory is ours");
+        renew(&copy.join(name), &fs::read(root().join(name)).expect("a file of the package"));
     }
     copy_sources(&root().join("src"), &copy.join("src"));
     copy
 }
 
+/// Writes a file that is not so already: cargo builds nothing that has not changed.
+fn renew(path: &Path, text: &[u8]) {
+    if fs::read(path).is_ok_and(|there| there == text) {
+        return;
+    }
+    fs::write(path, text).expect("the directory is ours");
+}
+
+/// The same files in both directories. One that is in the copy alone would hide that it is missing.
 fn copy_sources(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("the directory is ours");
-    for entry in fs::read_dir(from).expect("src can be listed") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
+    let names = |dir: &Path| -> Vec<OsString> {
+        fs::read_dir(dir).expect("it can be listed").map(|entry| entry.expect("an entry").file_name()).collect()
+    };
+    for name in names(to) {
+        match to.join(&name) {
+            stale if stale.is_dir() && !from.join(&name).is_dir() => fs::remove_dir_all(stale),
+            stale if stale.is_file() && !from.join(&name).is_file() => fs::remove_file(stale),
+            _ => Ok(()),
+        }
+        .expect("the directory is ours");
+    }
+    for name in names(from) {
+        let path = from.join(&name);
         if path.is_dir() {
-            copy_sources(&path, &target);
+            copy_sources(&path, &to.join(name));
         } else {
-            fs::copy(&path, &target).expect("the directory is ours");
+            renew(&to.join(name), &fs::read(&path).expect("a source"));
         }
     }
 }

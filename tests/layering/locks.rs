@@ -77,10 +77,10 @@ fn is_announced(code: &str, number: usize) -> bool {
 /// Breaches over all files: each rank has one lock, made in one place, and the table says where its field is.
 pub fn judge_ranks(sources: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
+    let joined: Vec<String> = sources.iter().map(|(_, code)| code.split_whitespace().collect()).collect();
     for row in Rank::TABLE {
         let begin = format!("Lock::new(Rank::{},", row.name);
-        let joined = |code: &str| code.split_whitespace().collect::<String>();
-        let made: usize = sources.iter().map(|(_, code)| joined(code).matches(&begin).count()).sum();
+        let made: usize = joined.iter().map(|code| code.matches(&begin).count()).sum();
         if made != 1 {
             found.push(format!("{} is the rank of {made} locks", row.name));
         }
