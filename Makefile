@@ -17,7 +17,7 @@ LTO       ?= fat
 TLS       ?= 1
 # 1: relative relocations in their short form, where the linker and this machine's glibc (2.36) know it: 90 KB less. 0: for an older glibc.
 RELR      ?= 1
-TEST_THREADS ?= 6
+TEST_THREADS ?= 8
 
 comma := ,
 NAME    := vigie

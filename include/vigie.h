@@ -1501,7 +1501,8 @@ vigie_call *vigie_call_new(void);
 /**
  * As vigie_cmd_exec(), with a call handle: vigie_call_cancel() ends it from any thread, and a signal whose handler returns
  * (SIGINT in Python and Ruby) ends the wait for it with VIGIE_ERR_INTERRUPTED while the call goes on;
- * vigie_call_wait() then waits again. A signal that comes while nothing waits in the kernel does not interrupt.
+ * vigie_call_wait() then waits again. A signal that comes while nothing waits in the kernel does not interrupt: where its
+ * handler only notes that it came, vigie_call_interrupt_every() bounds how long that goes unseen.
  * The arguments are copied, and the call shares the connections of vigie_cmds_submit().
  *
  * Lengths: as vigie_cmd_exec(), and so are the flags.
@@ -1558,6 +1559,23 @@ VIGIE_MUST_USE
 vigie_status vigie_call_wait(vigie_call *call,
                              vigie_reply **out,
                              vigie_error **err);
+
+/**
+ * Has each wait for a call of this handle end with VIGIE_ERR_INTERRUPTED after slice_ms at the latest, although no signal came;
+ * vigie_call_wait() goes on. For runtimes whose signal handlers only set a flag that the waiting thread looks at: a signal that
+ * comes just before the wait would go unseen until the next one.
+ *
+ * Lengths: slice_ms in milliseconds, 1 to 3600000; 0 takes it back.
+ * Ownership: nothing changes hands.
+ * Blocks: no.
+ * Threads: any thread; a wait that has begun keeps its own.
+ * Errors: VIGIE_ERR_INVALID_ARG: call is NULL, or slice_ms is out of range; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+ * Since: 0.1.0.
+ */
+VIGIE_MUST_USE
+vigie_status vigie_call_interrupt_every(vigie_call *call,
+                                        int64_t slice_ms,
+                                        vigie_error **err);
 
 /**
  * Where the time of a call went: of the one that runs with this handle, or of the last one. A MAP with total_us, queue_us, fence_us,

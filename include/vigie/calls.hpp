@@ -61,6 +61,11 @@ public:
   }
   /// Whether it was cancelled. Blocks: no. Throws: nothing.
   bool is_cancelled() const noexcept { return vigie_call_is_cancelled(get()) != 0; }
+  /// Interrupts each wait after this time at the latest, as a signal would; zero: only signals do. For runtimes whose signal handlers only
+  /// set a flag. Blocks: no. Errors: VIGIE_ERR_INVALID_ARG: above an hour.
+  result<void> try_interrupt_every(std::chrono::milliseconds slice) {
+    return detail::done([&](vigie_error **err) { return vigie_call_interrupt_every(get(), slice.count(), err); });
+  }
   /// Goes on with a call that VIGIE_ERR_INTERRUPTED left under way. Ownership: the reply is the caller's. Blocks: up to the budget of the call.
   /// Errors: those of the call; VIGIE_ERR_INTERRUPTED; VIGIE_ERR_INVALID_STATE: no call is under way.
   result<reply> try_wait() {
@@ -73,6 +78,8 @@ public:
 #if VIGIE_HPP_EXCEPTIONS
   /// As try_cancel(); throws its errors.
   void cancel() { unwrap(try_cancel()); }
+  /// As try_interrupt_every(); throws its errors.
+  void interrupt_every(std::chrono::milliseconds slice) { unwrap(try_interrupt_every(slice)); }
   /// As try_wait(); throws its errors.
   reply wait() { return unwrap(try_wait()); }
   /// As try_times(); throws its errors.

@@ -8,8 +8,8 @@
 //! cancelled call says of itself (lane).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::{CallFlags, Client, Timeout};
 use crate::error::{Error, Result, Status};
@@ -84,6 +84,8 @@ pub struct CallHandle {
     cancelled: AtomicBool,
     /// A thread runs a call, or waits for one.
     busy: AtomicBool,
+    /// The longest wait without an interruption, in milliseconds. 0: only a signal interrupts.
+    slice: AtomicU64,
     state: Lock<Progress>,
 }
 
@@ -122,7 +124,7 @@ enum Ending {
 impl Default for CallHandle {
     fn default() -> Self {
         let state = Lock::new(Rank::CallHandle, Progress::default());
-        Self { cancelled: AtomicBool::new(false), busy: AtomicBool::new(false), state }
+        Self { cancelled: AtomicBool::new(false), busy: AtomicBool::new(false), slice: AtomicU64::new(0), state }
     }
 }
 
@@ -195,6 +197,12 @@ impl CallHandle {
         self.cancelled.load(Ordering::Acquire)
     }
 
+    /// Interrupts each wait that has lasted for this time, as a signal would; zero: no more. A signal that comes just before the wait
+    /// interrupts nothing, and a runtime that only notes it would wait on.
+    pub fn interrupt_every(&self, slice: Duration) {
+        self.slice.store(slice.as_millis() as u64, Ordering::Relaxed);
+    }
+
     fn turn(&self) -> Result<Turn<'_>> {
         match self.busy.swap(true, Ordering::AcqRel) {
             false => Ok(Turn(&self.busy)),
@@ -239,15 +247,17 @@ impl CallHandle {
             if self.is_cancelled() {
                 running.go_on_ending();
             }
-            let interrupted = running.queue.drain_interruptibly(running.next_look(), &mut events);
+            let look = running.next_look(self.slice.load(Ordering::Relaxed));
+            let interrupted = running.queue.drain_interruptibly(look, &mut events);
             if let Some(event) = events.pop() {
                 return running.over(event.outcome);
             }
-            if interrupted && running.ending == Ending::Not && !self.is_cancelled() {
+            if (interrupted || look.is_over()) && running.ending == Ending::Not && !self.is_cancelled() {
                 let (name, after) = (running.name.clone(), running.begun.elapsed().as_millis());
                 self.state.lock().running = Some(running);
+                let who = if interrupted { "a signal" } else { "vigie_call_interrupt_every()" };
                 let text = format!(
-                    "a signal interrupted the wait for {name}, which is still under way (after {after} ms): vigie_call_wait() goes on \
+                    "{who} interrupted the wait for {name}, which is still under way (after {after} ms): vigie_call_wait() goes on \
                      with it, vigie_call_cancel() ends it"
                 );
                 return Err(Error::new(Status::Interrupted, text));
@@ -283,9 +293,11 @@ impl Running {
         };
     }
 
-    fn next_look(&self) -> Deadline {
+    /// When the wait ends if nothing comes. `slice`: that of the handle.
+    fn next_look(&self, slice: u64) -> Deadline {
         match self.ending {
             Ending::Asked(until) => Deadline::after(until.saturating_duration_since(Instant::now())),
+            Ending::Not if slice > 0 => Deadline::after(Duration::from_millis(slice)),
             Ending::Not | Ending::Cancelled => Deadline::never(),
         }
     }

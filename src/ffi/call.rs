@@ -1,6 +1,7 @@
 //! Call handles as C sees them: calls that can be cancelled from another thread, and interrupted by a signal.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::time::Duration;
 
 use super::args::{self, Argv};
 use super::handle::{self, Either, Noun};
@@ -8,6 +9,10 @@ use super::shards;
 use super::types::{vigie_call, vigie_client, vigie_error, vigie_reply, vigie_status};
 use super::{batch, dispose, guard, reply, total};
 use crate::client::{CallFlags, CallHandle, Timeout};
+use crate::error::{Error, Status};
+
+/// The longest slice of a wait: an hour.
+const LONGEST_SLICE_MS: u64 = 3_600_000;
 
 impl Noun for vigie_call {
     type Value = CallHandle;
@@ -31,7 +36,8 @@ pub extern "C" fn vigie_call_new() -> *mut vigie_call {
 
 /// As vigie_cmd_exec(), with a call handle: vigie_call_cancel() ends it from any thread, and a signal whose handler returns
 /// (SIGINT in Python and Ruby) ends the wait for it with VIGIE_ERR_INTERRUPTED while the call goes on;
-/// vigie_call_wait() then waits again. A signal that comes while nothing waits in the kernel does not interrupt.
+/// vigie_call_wait() then waits again. A signal that comes while nothing waits in the kernel does not interrupt: where its
+/// handler only notes that it came, vigie_call_interrupt_every() bounds how long that goes unseen.
 /// The arguments are copied, and the call shares the connections of vigie_cmds_submit().
 ///
 /// Lengths: as vigie_cmd_exec(), and so are the flags.
@@ -129,6 +135,37 @@ pub unsafe extern "C" fn vigie_call_wait(
         args::reset(out);
         guard("vigie_call_wait", err, || {
             reply::put(out, handle::borrow(call, "call")?.wait()?);
+            Ok(())
+        })
+    }
+}
+
+/// Has each wait for a call of this handle end with VIGIE_ERR_INTERRUPTED after slice_ms at the latest, although no signal came;
+/// vigie_call_wait() goes on. For runtimes whose signal handlers only set a flag that the waiting thread looks at: a signal that
+/// comes just before the wait would go unseen until the next one.
+///
+/// Lengths: slice_ms in milliseconds, 1 to 3600000; 0 takes it back.
+/// Ownership: nothing changes hands.
+/// Blocks: no.
+/// Threads: any thread; a wait that has begun keeps its own.
+/// Errors: VIGIE_ERR_INVALID_ARG: call is NULL, or slice_ms is out of range; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
+/// Since: 0.1.0.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vigie_call_interrupt_every(
+    call: *mut vigie_call,
+    slice_ms: i64,
+    err: *mut *mut vigie_error,
+) -> vigie_status {
+    // SAFETY: the caller keeps the contract of ffi/mod.rs.
+    unsafe {
+        guard("vigie_call_interrupt_every", err, || {
+            let call = handle::borrow(call, "call")?;
+            let fits = u64::try_from(slice_ms).ok().filter(|ms| *ms <= LONGEST_SLICE_MS);
+            let wrong = || {
+                Error::new(Status::InvalidArg, format!("slice_ms is {slice_ms}: it must be 0 to {LONGEST_SLICE_MS}"))
+            };
+            call.interrupt_every(Duration::from_millis(fits.ok_or_else(wrong)?));
             Ok(())
         })
     }

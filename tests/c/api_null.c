@@ -442,6 +442,8 @@ static void calls(void) {
   REFUSED("call is a vigie_client", out, vigie_call_wait((vigie_call *)client, &out, &error));
   REFUSED("call is NULL", out, vigie_call_times(NULL, &out, &error));
   REFUSED("call is not a handle", out, vigie_call_times((vigie_call *)rubbish, &out, &error));
+  REFUSED("call is NULL", NO_OUT, vigie_call_interrupt_every(NULL, 100, &error));
+  REFUSED("call is not a handle", NO_OUT, vigie_call_interrupt_every((vigie_call *)rubbish, 100, &error));
   REFUSED("call is NULL", NO_OUT, vigie_call_cancel(NULL, &error));
   REFUSED("call is not a handle", NO_OUT, vigie_call_cancel((vigie_call *)rubbish, &error));
   CHECK(!vigie_call_is_cancelled(NULL) && !vigie_call_is_cancelled((vigie_call *)rubbish));

@@ -387,6 +387,15 @@ static void call_handle(vigie_client *client) {
   CHECK(vigie_reply_int(reply, vigie_reply_find(reply, VIGIE_ROOT, "attempts", 8), 0) == 1);
   vigie_reply_free(reply);
   GIVES(VIGIE_ERR_INVALID_STATE, vigie_call_wait(call, NULL, &error));
+  /* No signal comes, and the wait ends all the same, again and again. */
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_call_interrupt_every(call, -1, &error));
+  GIVES(VIGIE_ERR_INVALID_ARG, vigie_call_interrupt_every(call, 3600001, &error));
+  GIVES(VIGIE_OK, vigie_call_interrupt_every(call, 10, &error));
+  GIVES(VIGIE_ERR_INTERRUPTED, vigie_call_cmd_exec(call, client, VIGIE_CMD("BLPOP", "api:none", "0"), 0, VIGIE_TIMEOUT_NONE, NULL, &error));
+  GIVES(VIGIE_ERR_INTERRUPTED, vigie_call_wait(call, NULL, &error));
+  GIVES(VIGIE_OK, vigie_call_interrupt_every(call, 0, &error));
+  GIVES(VIGIE_OK, vigie_cmd_exec(client, VIGIE_CMD("RPUSH", "api:none", "1"), 0, VIGIE_TIMEOUT_DEFAULT, NULL, &error));
+  GIVES(VIGIE_OK, vigie_call_wait(call, NULL, &error));
   CHECK(!vigie_call_is_cancelled(call));
   GIVES(VIGIE_OK, vigie_call_cancel(call, &error));
   CHECK(vigie_call_is_cancelled(call));

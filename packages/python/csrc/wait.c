@@ -15,7 +15,13 @@ static int kept_queue_count;
 
 bool in_main_thread(void) { return PyThread_get_thread_ident() == core_main_thread; }
 
-vigie_call *call_handle_take(void) { return kept_call_count ? kept_calls[--kept_call_count] : vigie_call_new(); }
+/* Python's handler only sets a flag, so a signal just before a wait would go unseen until the next one: the wait ends in slices. */
+vigie_call *call_handle_take(void) {
+  if (kept_call_count) return kept_calls[--kept_call_count];
+  vigie_call *call = vigie_call_new();
+  (void)vigie_call_interrupt_every(call, SLICE_MS, NULL);
+  return call;
+}
 
 /* A handle that was cancelled stays so, and serves no other call. */
 void call_handle_put(vigie_call *call) {
