@@ -9,6 +9,7 @@ use crate::support::{Deployment, Layout, Node, Proxy, Trap, eventually, eventual
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -637,6 +638,7 @@ fn lost_under_load(rig: &Rig, threads: usize, commands: u64, ballast: usize) -> 
         old.netns().vanish();
         old.cont();
     }
+    let gone = Instant::now();
     let new = stage.deployment.wait_switched(SERVICE, &old);
     let before = done();
     eventually("the load runs again", PATIENCE, || done() > before);
@@ -650,7 +652,7 @@ fn lost_under_load(rig: &Rig, threads: usize, commands: u64, ballast: usize) -> 
     let ended = ends.done.len() + ends.refused.len() + ends.maybe.len();
     let issued = issued.load(Ordering::Acquire) as usize;
     outcome.must("every command ends exactly once", ended == issued, format!("{ended} of {issued}"));
-    judge_ends(&mut outcome, &ends, &there, &before, fault);
+    judge_ends(&mut outcome, &ends, &there, &before, fault..=gone);
     outcome
 }
 
@@ -661,13 +663,24 @@ fn healed_list(old: &Node) -> Vec<u64> {
     list_of(old, "torture")
 }
 
-fn judge_ends(outcome: &mut Outcome, ends: &Ends, there: &[u64], before: &[u64], fault: Instant) {
+/// `fault`: from the freeze until nothing more can come. What was answered before the freeze is read until then.
+fn judge_ends(outcome: &mut Outcome, ends: &Ends, there: &[u64], before: &[u64], fault: RangeInclusive<Instant>) {
     let mut counts: HashMap<u64, usize> = HashMap::new();
     there.iter().for_each(|number| *counts.entry(*number).or_default() += 1);
     let missing: Vec<Instant> =
         ends.done.iter().filter(|(number, _)| !counts.contains_key(number)).map(|(_, at)| *at).collect();
-    let late = missing.iter().filter(|at| **at + Duration::from_millis(300) >= fault && **at <= fault).count();
+    let is_late = |at: &Instant| *at + Duration::from_millis(300) >= *fault.start() && at <= fault.end();
+    let late = missing.iter().filter(|at| is_late(at)).count();
     outcome.lost = Some((missing.len(), late));
+    if late < missing.len() {
+        let times: Vec<_> = missing
+            .iter()
+            .filter(|at| !is_late(at))
+            .take(8)
+            .map(|at| fault.end().saturating_duration_since(*at))
+            .collect();
+        outcome.note(format!("acknowledged so long before the host was lost, and missing: {times:?}"));
+    }
     outcome.duplicates = Some(counts.values().filter(|count| **count > 1).count());
     outcome.longest = Some(ms(ends.longest));
     for (kind, (count, text)) in &ends.errors {
