@@ -14,6 +14,8 @@ from vigie_redis import Client
 
 def setUpModule():
     global servers
+    # A shell has programs in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     servers = kit.Deployment(0, 1)
 
 
