@@ -25,6 +25,8 @@ pub struct Wanted {
     /// In the order of their numbers.
     pub targets: Vec<String>,
     pub shards: Option<(Hash, Tags)>,
+    /// Whether --hash was given: what is in place has to say it.
+    pub says_hash: bool,
     /// Databases, from and to; empty: those of the URIs.
     pub databases: Vec<(u32, u32)>,
     pub pattern: Option<Vec<u8>>,
@@ -90,11 +92,12 @@ pub fn command() -> Command {
                 option("target", "node_N=URI", "A shard, as often as there are: node_1 to node_N")
                     .required(true)
                     .action(ArgAction::Append),
-                option("hash", "HASH", "shard.hash of the program").default_value("crc32").value_parser([
-                    "crc32",
-                    "crc16",
-                    "rendezvous",
-                ]),
+                option(
+                    "hash",
+                    "HASH",
+                    "shard.hash of the program [crc32; has to be said if some server is source and target]",
+                )
+                .value_parser(["crc32", "crc16", "rendezvous"]),
                 option("tags", "TAGS", "shard.tags of the program [rediscluster with crc32, else cluster]")
                     .value_parser(["rediscluster", "cluster", "none"]),
             ])
@@ -130,6 +133,7 @@ pub fn read(matches: &ArgMatches) -> Outcome<Wanted> {
         } else {
             Some(placement(&text("hash").unwrap_or_default(), text("tags").as_deref()))
         },
+        says_hash: !is_copy && text("hash").is_some(),
         databases: text("databases").map_or(Ok(Vec::new()), |text| databases(&text))?,
         pattern: text("match").map(String::into_bytes),
         limit: given.get_one::<u64>("limit").copied(),
@@ -210,11 +214,17 @@ fn nodes(texts: &[String]) -> Outcome<Vec<String>> {
             .filter(|(digits, _)| !digits.starts_with(['0', '+']));
         let place = number.and_then(|(digits, uri)| Some((digits.parse::<usize>().ok()?, uri)));
         let Some((number, uri)) = place.filter(|(number, _)| (1..=texts.len()).contains(number)) else {
-            return usage(format!(
-                "--target {at} of {} is named none of node_1 to node_{}: node_1=URI",
-                texts.len(),
-                texts.len()
-            ));
+            let count = texts.len();
+            return usage(match place {
+                Some((number, _)) => {
+                    format!(
+                        "--target node_{number} is given, but there are {count} targets: their numbers go from 1 to {count}, without gaps"
+                    )
+                }
+                None => {
+                    format!("--target {at} of {count} has no number: node_{at}=URI, as the program names its shards")
+                }
+            });
         };
         if places[number - 1].replace(resolved(uri)?).is_some() {
             return usage(format!("--target node_{number} is given twice"));

@@ -44,6 +44,17 @@ impl Layout {
         self.same.iter().flatten().any(|same| *same)
     }
 
+    /// Whether a key that a target has is on the right shard.
+    pub fn belongs(&self, target: usize, key: &[u8]) -> bool {
+        let Some(Shards { placement, tags }) = &self.shards else { return true };
+        tags.of(key).is_ok_and(|tagged| placement.shard(tagged.part) == target)
+    }
+
+    /// Whether a target is a source as well.
+    pub fn reads(&self, target: usize) -> bool {
+        self.same.iter().any(|of| of.get(target) == Some(&true))
+    }
+
     /// Whether keys are stored under other names than those that a program gives.
     pub fn strips(&self) -> bool {
         self.shards.as_ref().is_some_and(|shards| shards.tags.strips())

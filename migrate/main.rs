@@ -101,6 +101,12 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
             Layout::shards(hash, tags, &names, same)
         }
     };
+    if layout.is_in_place() && !wanted.says_hash {
+        return usage(
+            "some server is source and target, so a wrong hash would spread its keys anew: say --hash, which is shard.hash of the program \
+             (crc32 if it sets none)",
+        );
+    }
     if layout.is_in_place() && wanted.shards.is_some_and(|(_, tags)| tags.strips()) {
         return usage(
             "some server is source and target, and tags of rediscluster do not stay in the names: a key that was stored with one would go \
@@ -151,13 +157,14 @@ fn identity(wanted: &Wanted, places: &Places) -> String {
     let dbs = (0..places.sources.len()).flat_map(|source| databases(wanted, places, source));
     let dbs: Vec<String> = dbs.map(|(from, to)| format!("{from}:{to}")).collect();
     format!(
-        "{} from {} to {} shards {} databases {} match {}",
+        "{} from {} to {} shards {} databases {} match {}{}",
         wanted.mode,
         names(&places.sources),
         names(&places.targets),
         shards.unwrap_or_default(),
         dbs.join(","),
-        outcome::shown(wanted.pattern.as_deref().unwrap_or_default())
+        outcome::shown(wanted.pattern.as_deref().unwrap_or_default()),
+        if wanted.flush { " flush" } else { "" }
     )
 }
 
@@ -193,9 +200,16 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
     let tick = |keys: u64| bar.inc(keys);
     let work = Work::new(wanted, (&places.sources, &places.targets), &places.layout, &locks, &tick);
     let mut notes = left_out(wanted, &places)?;
-    if wanted.flush && state.is_new() {
-        flush(&work, &places.targets)?;
+    match (wanted.flush, state.is_new()) {
+        (true, true) => flush(&work, &places.targets)?,
+        (true, false) => notes.push(
+            "this run goes on with one that has emptied the targets, and does not empty them again: a run with --clean first lets it begin anew"
+                .to_owned(),
+        ),
+        _ => {}
     }
+    notes.extend(unread(wanted, &places)?);
+    notes.extend(restarted(wanted, &places, &state)?);
     if !state.is_new() && !work.is_as_left(&state)? {
         notes.push("a target has not what the runs before have moved there: this one began anew".to_owned());
         state.forget();
@@ -219,16 +233,22 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
     bar.finish_and_clear();
     let placed = match wanted.dry_run {
         true => {
-            places.targets.iter().map(|target| target.name.clone()).zip(work.placed.lock().iter().copied()).collect()
+            let named = |(at, target): (usize, &Arc<Place>)| match wanted.shards {
+                Some(_) => format!("node_{} ({})", at + 1, target.name),
+                None => target.name.clone(),
+            };
+            places.targets.iter().enumerate().map(named).zip(work.placed.lock().iter().copied()).collect()
         }
         false => Vec::new(),
     };
     let tally = std::mem::take(&mut *work.tally.lock());
     let seconds = begun.elapsed().as_secs_f64();
     let (mode, is_dry) = (wanted.mode, wanted.dry_run);
+    let placement = wanted.shards.map(|(hash, tags)| (hash.name(), tags.name()));
     Ok(Report {
         mode,
         is_dry,
+        placement,
         is_complete,
         tally,
         unmoved_before,
@@ -239,6 +259,59 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
         notes,
         removed: None,
     })
+}
+
+/// In place: what is on a target that is no source stays there. Some of its keys are looked at, because a new shard has only its own.
+fn unread(wanted: &Wanted, places: &Places) -> Outcome<Vec<String>> {
+    let mut notes = Vec::new();
+    let others = places.targets.iter().enumerate();
+    for (at, target) in others.filter(|(at, _)| places.layout.is_in_place() && !places.layout.reads(*at)) {
+        let (mut keys, mut strays) = (0, 0);
+        for db in written(wanted, places) {
+            let names = some_names(target, db)?;
+            keys += names.len();
+            strays += names.iter().filter(|name| !places.layout.belongs(at, name)).count();
+        }
+        if strays > 0 {
+            notes.push(format!(
+                "node_{} ({}) is no source, and of {keys} of its keys {strays} belong elsewhere: they stay there, unless it is given with --source too",
+                at + 1,
+                target.name
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+/// Up to some thousand names of a database.
+fn some_names(place: &Place, db: u32) -> Outcome<Vec<Vec<u8>>> {
+    let (client, mut cursor, mut names) = (place.client(db)?, "0".to_owned(), Vec::new());
+    loop {
+        let reply = place.command(&client, &[b"SCAN", cursor.as_bytes(), b"COUNT", b"1000"])?;
+        let page: Vec<u32> = reply.children(0).collect();
+        let [next, found] = page[..] else { return Ok(names) };
+        let found = reply.children(found).filter_map(|name| reply.bytes(name)).map(<[u8]>::to_vec);
+        names.extend(found.filter(|name| !name.starts_with(OWN)));
+        cursor = String::from_utf8_lossy(reply.bytes(next).unwrap_or(b"0")).into_owned();
+        if cursor == "0" || names.len() >= 4000 {
+            return Ok(names);
+        }
+    }
+}
+
+/// Sources that are another server than the one that the runs before have read.
+fn restarted(wanted: &Wanted, places: &Places, state: &State) -> Outcome<Vec<String>> {
+    let mut notes = Vec::new();
+    for (at, source) in places.sources.iter().enumerate() {
+        let run_id = source.run_id()?;
+        if databases(wanted, places, at).iter().any(|(db, _)| state.knew_another(&source.name, *db, &run_id)) {
+            notes.push(format!(
+                "{} failed over, or was started anew, since the run before: its keys are looked at once more",
+                source.name
+            ));
+        }
+    }
+    Ok(notes)
 }
 
 /// Moves everything. If a target has failed over meanwhile, its former primary may have confirmed what the next one never had: then all

@@ -150,6 +150,8 @@ pub struct Report {
     pub seconds: f64,
     /// Of the source and of the target.
     pub digests: Option<[u128; 2]>,
+    /// Which shard a key is on: hash and tags.
+    pub placement: Option<(&'static str, &'static str)>,
     /// In a dry run: how many keys each target would get.
     pub placed: Vec<(String, u64)>,
     /// How many keys the targets have given up meanwhile for want of memory.
@@ -180,6 +182,9 @@ impl Report {
         let mut out = String::new();
         if let Some(removed) = self.removed {
             return format!("cleaned: the state file and {removed} keys of the bookkeeping are gone\n");
+        }
+        if let Some((hash, tags)) = self.placement {
+            let _ = writeln!(out, "keys are placed by {hash}, tags: {tags}");
         }
         for note in &self.notes {
             let _ = writeln!(out, "note: {}", line(note));
@@ -244,6 +249,9 @@ impl Report {
             let _ = write!(out, ",\"{word}\":{}", self.tally.of(fate));
         }
         let _ = write!(out, ",\"unmoved_before\":{},\"evicted\":{}", self.unmoved_before, self.evicted);
+        if let Some((hash, tags)) = self.placement {
+            let _ = write!(out, ",\"hash\":\"{hash}\",\"tags\":\"{tags}\"");
+        }
         let notes: Vec<String> = self.notes.iter().map(|note| quoted(note)).collect();
         let _ = write!(out, ",\"notes\":[{}]", notes.join(","));
         if let Some(removed) = self.removed {

@@ -106,6 +106,14 @@ impl State {
         self.cursors.is_empty()
     }
 
+    /// Whether a run before has read this database of another server at the same place.
+    pub fn knew_another(&self, source: &str, db: u32, run_id: &str) -> bool {
+        let name = plain(source);
+        let mut known =
+            self.cursors.keys().filter(|(source, of, _)| *source == name && *of == db).map(|(_, _, id)| id).peekable();
+        known.peek().is_some() && known.all(|id| id != run_id)
+    }
+
     /// Where a run goes on.
     pub fn cursor(&self, source: &str, db: u32, run_id: &str) -> String {
         let key = (plain(source), db, run_id.to_owned());

@@ -174,7 +174,19 @@ fn rows_140_142_143_145_a_copy_has_everything_and_the_source_stays_as_it_is() {
     assert!(program.ends(2, &["copy", "--source", "redis://:secret@h:x", "--target", &to]).find("secret").is_none());
     program.ends(2, &["copy", "--source", &from]);
     let node = format!("node_1={from}");
-    let chain = ["reshard", "--tags", "none", "--source", &from, "--target", &node, "--databases", "0:1,1:2"];
+    let chain = [
+        "reshard",
+        "--hash",
+        "crc32",
+        "--tags",
+        "none",
+        "--source",
+        &from,
+        "--target",
+        &node,
+        "--databases",
+        "0:1,1:2",
+    ];
     assert!(program.ends(2, &chain).contains("Use two runs"));
     program.ends(3, &["copy", "--source", "redis://127.0.0.1:1", "--target", &to, "--timeout", "1"]);
     // By type it is the same, without DUMP and RESTORE.
@@ -462,6 +474,56 @@ fn keys_stay_where_they_are_if_two_targets_are_one_server() {
     let here = names(&a);
     let text = program.ends(0, &args);
     assert_eq!(contents(&a, 1).len() + contents(&other, 1).len(), here, "{text}");
+}
+
+/// In place nothing is moved by a hash that nobody has said, and what a run passes over is named.
+#[test]
+fn in_place_the_hash_is_said_and_a_forgotten_source_is_named() {
+    let d = two("migrate-forgotten");
+    let (a, b) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    for at in 0..100 {
+        d.node("a-0").cmd(&["SET", &format!("k{at}"), "v"]);
+        d.node("b-0").cmd(&["SET", &format!("l{at}"), "v"]);
+    }
+    let program = Program::new("forgotten");
+    let targets = [format!("node_1={a}"), format!("node_2={b}")];
+    let reshard = ["reshard", "--source", &a, "--target", &targets[0], "--target", &targets[1]];
+    let text = program.ends(2, &reshard);
+    assert!(text.contains("say --hash"), "{text}");
+    let text = program.ends(0, &[&reshard[..], &["--hash", "rendezvous"]].concat());
+    assert!(text.contains("keys are placed by rendezvous, tags: cluster"), "{text}");
+    assert!(text.contains("node_2 (127.0.0.1:") && text.contains("is no source, and of"), "{text}");
+    let text = program.ends(0, &[&reshard[..], &["--hash", "rendezvous", "--source", &b]].concat());
+    assert!(!text.contains("is no source"), "{text}");
+    let third = format!("node_3={b}");
+    let gap = [&reshard[..5], &["--target", &third, "--hash", "crc32"]].concat();
+    let text = program.ends(2, &gap);
+    assert!(text.contains("--target node_3 is given, but there are 2 targets"), "{text}");
+    let text = program.ends(2, &["reshard", "--source", &a, "--target", &b]);
+    assert!(text.contains("--target 1 of 1 has no number: node_1=URI"), "{text}");
+}
+
+/// A run that goes on with one that was cut short empties nothing, and says so; one without --flush is another run.
+#[test]
+fn targets_are_emptied_once_and_a_run_that_goes_on_says_that_it_did_not() {
+    let d = two("migrate-emptied");
+    let (source, target) = (d.node("a-0"), d.node("b-0"));
+    fill(&source, 300);
+    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let program = Program::new("emptied");
+    let copy = |status: i32, more: &[&str]| {
+        program.ends(status, &[&["copy", "--source", &from, "--target", &to], more].concat())
+    };
+    target.cmd(&["SET", "before", "v"]);
+    let text = copy(0, &["--limit", "100", "--batch", "10", "--flush"]);
+    assert!(text.contains("there is more") && names(&target) == 100, "{text}");
+    target.cmd(&["SET", "ghost", "v"]);
+    let text = copy(2, &[]);
+    assert!(text.contains("of a run with other arguments"), "{text}");
+    let text = copy(0, &["--flush"]);
+    assert!(text.contains("does not empty them again") && names(&target) == 301, "{text}");
+    let text = copy(0, &["--flush", "--digest"]);
+    assert!(!text.contains("does not empty them again") && contents(&target, 0) == contents(&source, 0), "{text}");
 }
 
 /// A run goes on only where its targets have what the runs before moved; and a state is of a pair of databases.
