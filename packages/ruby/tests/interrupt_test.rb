@@ -93,6 +93,8 @@ class InterruptTest < Minitest::Test
   end
 
   def test_ctrl_c_ends_a_wait_of_the_main_thread
+    # A shell has programs in the background ignore it, and Ruby leaves it so.
+    before = trap(:INT, 'DEFAULT')
     sender = Thread.new do
       Kit.wait_until('the wait') { at_server?('blpop') }
       Process.kill(:INT, Process.pid)
@@ -100,6 +102,8 @@ class InterruptTest < Minitest::Test
     error = assert_raises(Interrupt) { blpop.call }
     assert_instance_of Vigie::Cancelled, error.cause
     sender.join
+  ensure
+    trap(:INT, before || 'DEFAULT')
   end
 
   def test_a_trap_that_returns_ends_no_call
