@@ -30,6 +30,11 @@ pub enum Way<'a> {
     Nowhere(String),
 }
 
+/// The name of a shard, by its index.
+pub fn node(at: usize) -> String {
+    format!("node_{}", at + 1)
+}
+
 impl Layout {
     pub fn copy() -> Self {
         Self { shards: None, same: Vec::new() }
@@ -37,6 +42,11 @@ impl Layout {
 
     pub fn shards(hash: Hash, tags: Tags, names: &[String], same: Vec<Vec<bool>>) -> Self {
         Self { shards: Some(Shards { placement: Placement::new(hash, names), tags }), same }
+    }
+
+    /// Whether the targets are the shards of a program.
+    pub fn has_shards(&self) -> bool {
+        self.shards.is_some()
     }
 
     /// Whether some source is a target as well.

@@ -1,11 +1,13 @@
 //! vigie-migrate: moves keys between servers of Redis or Valkey, under Sentinel or not. docs/migrate.md is its manual.
 //!
 //! A user of the library, and no part of it. `arguments` reads what is wanted, `place` is a server, `layout` says where a key goes, `work`
-//! moves keys (`read` and `write` by their types), `progress`, `state` and `lock` make runs repeatable and single, `verify` compares both sides.
+//! moves keys (`read` and `write` by their types), `progress`, `state` and `lock` make runs repeatable and single, `notes` says what
+//! else is to be known, `verify` compares both sides.
 
 mod arguments;
 mod layout;
 mod lock;
+mod notes;
 mod outcome;
 mod place;
 mod progress;
@@ -76,11 +78,20 @@ struct Places {
     layout: Layout,
 }
 
+impl Places {
+    /// A target as it is shown: in front of its address its number, if it is a shard.
+    fn target(&self, at: usize) -> String {
+        let name = &self.targets[at].name;
+        if self.layout.has_shards() { format!("{} ({name})", layout::node(at)) } else { name.clone() }
+    }
+}
+
 fn reach(wanted: &Wanted) -> Outcome<Places> {
     let place = |uri: &String, which: String| Place::reach(uri, &which, wanted.timeout).map(Arc::new);
     let sources: Vec<_> = wanted.sources.iter().map(|uri| place(uri, "--source".to_owned())).collect::<Outcome<_>>()?;
-    let named =
-        |at: usize| if wanted.shards.is_some() { format!("--target node_{}", at + 1) } else { "--target".to_owned() };
+    let named = |at: usize| {
+        if wanted.shards.is_some() { format!("--target {}", layout::node(at)) } else { "--target".to_owned() }
+    };
     let targets: Vec<_> =
         wanted.targets.iter().enumerate().map(|(at, uri)| place(uri, named(at))).collect::<Outcome<_>>()?;
     let ids = |places: &[Arc<Place>]| places.iter().map(|place| Ok(place.run_id()?)).collect::<Outcome<Vec<_>>>();
@@ -97,7 +108,7 @@ fn reach(wanted: &Wanted) -> Outcome<Places> {
         None if same[0][0] => return usage("source and target are the same server"),
         None => Layout::copy(),
         Some((hash, tags)) => {
-            let names: Vec<String> = (1..=targets.len()).map(|number| format!("node_{number}")).collect();
+            let names: Vec<String> = (0..targets.len()).map(layout::node).collect();
             Layout::shards(hash, tags, &names, same)
         }
     };
@@ -199,17 +210,10 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
     let bar = bar(wanted, &places)?;
     let tick = |keys: u64| bar.inc(keys);
     let work = Work::new(wanted, (&places.sources, &places.targets), &places.layout, &locks, &tick);
-    let mut notes = left_out(wanted, &places)?;
-    match (wanted.flush, state.is_new()) {
-        (true, true) => flush(&work, &places.targets)?,
-        (true, false) => notes.push(
-            "this run goes on with one that has emptied the targets, and does not empty them again: a run with --clean first lets it begin anew"
-                .to_owned(),
-        ),
-        _ => {}
+    let mut notes = notes::before(wanted, &places, &state)?;
+    if wanted.flush && state.is_new() {
+        flush(&work, &places.targets)?;
     }
-    notes.extend(unread(wanted, &places)?);
-    notes.extend(restarted(wanted, &places, &state)?);
     if !state.is_new() && !work.is_as_left(&state)? {
         notes.push("a target has not what the runs before have moved there: this one began anew".to_owned());
         state.forget();
@@ -232,13 +236,7 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
     }
     bar.finish_and_clear();
     let placed = match wanted.dry_run {
-        true => {
-            let named = |(at, target): (usize, &Arc<Place>)| match wanted.shards {
-                Some(_) => format!("node_{} ({})", at + 1, target.name),
-                None => target.name.clone(),
-            };
-            places.targets.iter().enumerate().map(named).zip(work.placed.lock().iter().copied()).collect()
-        }
+        true => (0..places.targets.len()).map(|at| places.target(at)).zip(work.placed.lock().iter().copied()).collect(),
         false => Vec::new(),
     };
     let tally = std::mem::take(&mut *work.tally.lock());
@@ -259,59 +257,6 @@ fn run(wanted: &Wanted) -> Outcome<Report> {
         notes,
         removed: None,
     })
-}
-
-/// In place: what is on a target that is no source stays there. Some of its keys are looked at, because a new shard has only its own.
-fn unread(wanted: &Wanted, places: &Places) -> Outcome<Vec<String>> {
-    let mut notes = Vec::new();
-    let others = places.targets.iter().enumerate();
-    for (at, target) in others.filter(|(at, _)| places.layout.is_in_place() && !places.layout.reads(*at)) {
-        let (mut keys, mut strays) = (0, 0);
-        for db in written(wanted, places) {
-            let names = some_names(target, db)?;
-            keys += names.len();
-            strays += names.iter().filter(|name| !places.layout.belongs(at, name)).count();
-        }
-        if strays > 0 {
-            notes.push(format!(
-                "node_{} ({}) is no source, and of {keys} of its keys {strays} belong elsewhere: they stay there, unless it is given with --source too",
-                at + 1,
-                target.name
-            ));
-        }
-    }
-    Ok(notes)
-}
-
-/// Up to some thousand names of a database.
-fn some_names(place: &Place, db: u32) -> Outcome<Vec<Vec<u8>>> {
-    let (client, mut cursor, mut names) = (place.client(db)?, "0".to_owned(), Vec::new());
-    loop {
-        let reply = place.command(&client, &[b"SCAN", cursor.as_bytes(), b"COUNT", b"1000"])?;
-        let page: Vec<u32> = reply.children(0).collect();
-        let [next, found] = page[..] else { return Ok(names) };
-        let found = reply.children(found).filter_map(|name| reply.bytes(name)).map(<[u8]>::to_vec);
-        names.extend(found.filter(|name| !name.starts_with(OWN)));
-        cursor = String::from_utf8_lossy(reply.bytes(next).unwrap_or(b"0")).into_owned();
-        if cursor == "0" || names.len() >= 4000 {
-            return Ok(names);
-        }
-    }
-}
-
-/// Sources that are another server than the one that the runs before have read.
-fn restarted(wanted: &Wanted, places: &Places, state: &State) -> Outcome<Vec<String>> {
-    let mut notes = Vec::new();
-    for (at, source) in places.sources.iter().enumerate() {
-        let run_id = source.run_id()?;
-        if databases(wanted, places, at).iter().any(|(db, _)| state.knew_another(&source.name, *db, &run_id)) {
-            notes.push(format!(
-                "{} failed over, or was started anew, since the run before: its keys are looked at once more",
-                source.name
-            ));
-        }
-    }
-    Ok(notes)
 }
 
 /// Moves everything. If a target has failed over meanwhile, its former primary may have confirmed what the next one never had: then all
@@ -338,28 +283,6 @@ fn run_whole(work: &Work<'_>, state: &mut State, notes: &mut Vec<String>) -> Out
 /// How many keys the targets have given up for want of memory since they were started.
 fn evictions(targets: &[Arc<Place>]) -> Outcome<u64> {
     targets.iter().map(|target| Ok(target.number("stats", "evicted_keys:")?)).sum()
-}
-
-/// Databases of the sources that have keys, and that this run passes by.
-fn left_out(wanted: &Wanted, places: &Places) -> Outcome<Vec<String>> {
-    let mut notes = Vec::new();
-    for (at, source) in places.sources.iter().enumerate() {
-        let taken = databases(wanted, places, at);
-        let others: Vec<String> = source
-            .sizes()?
-            .into_iter()
-            .filter(|(db, _)| taken.iter().all(|(from, _)| from != db))
-            .map(|(db, keys)| format!("{db} ({keys} keys)"))
-            .collect();
-        if !others.is_empty() {
-            notes.push(format!(
-                "{}: other databases are no part of this run: {} (--databases)",
-                source.name,
-                others.join(", ")
-            ));
-        }
-    }
-    Ok(notes)
 }
 
 fn bar(wanted: &Wanted, places: &Places) -> Outcome<ProgressBar> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use vigie::sys::random;
@@ -15,6 +16,15 @@ const SOON: Duration = Duration::from_secs(30);
 
 pub fn two(name: &str) -> Deployment {
     Deployment::new(name).services(["a", "b"]).replicas(0).sentinels(0).start()
+}
+
+/// Two servers, of which the first one has so many keys, and their URIs.
+fn filled(name: &str, keys: usize) -> (Deployment, [Arc<Node>; 2], [String; 2]) {
+    let d = two(name);
+    let nodes = ["a-0", "b-0"].map(|node| d.node(node));
+    fill(&nodes[0], keys);
+    let uris = ["a-0", "b-0"].map(|node| uri(&d, node));
+    (d, nodes, uris)
 }
 
 pub fn uri(d: &Deployment, node: &str) -> String {
@@ -126,10 +136,7 @@ fn rows_140_142_143_145_a_copy_has_everything_and_the_source_stays_as_it_is() {
     if lacks(Feature::ExpireTime) {
         return;
     }
-    let d = two("migrate-copy");
-    let (source, target) = (d.node("a-0"), d.node("b-0"));
-    fill(&source, 500);
-    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let (_d, [source, target], [from, to]) = filled("migrate-copy", 500);
     let before = contents(&source, 0);
     let program = Program::new("copy");
     // A dry run writes nothing.
@@ -279,10 +286,7 @@ fn rows_141_144_runs_go_on_where_they_ended_and_one_at_a_time_writes() {
     if lacks(Feature::ExpireTime) {
         return;
     }
-    let d = two("migrate-kill");
-    let (source, target) = (d.node("a-0"), d.node("b-0"));
-    fill(&source, 11);
-    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let (_d, [source, target], [from, to]) = filled("migrate-kill", 11);
     let program = Program::new("kill");
     for moved in [3, 6, 9, 11] {
         program.ends(0, &["copy", "--source", &from, "--target", &to, "--limit", "3", "--batch", "4"]);
@@ -506,10 +510,7 @@ fn in_place_the_hash_is_said_and_a_forgotten_source_is_named() {
 /// A run that goes on with one that was cut short empties nothing, and says so; one without --flush is another run.
 #[test]
 fn targets_are_emptied_once_and_a_run_that_goes_on_says_that_it_did_not() {
-    let d = two("migrate-emptied");
-    let (source, target) = (d.node("a-0"), d.node("b-0"));
-    fill(&source, 300);
-    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let (_d, [source, target], [from, to]) = filled("migrate-emptied", 300);
     let program = Program::new("emptied");
     let copy = |status: i32, more: &[&str]| {
         program.ends(status, &[&["copy", "--source", &from, "--target", &to], more].concat())
@@ -529,10 +530,7 @@ fn targets_are_emptied_once_and_a_run_that_goes_on_says_that_it_did_not() {
 /// A run goes on only where its targets have what the runs before moved; and a state is of a pair of databases.
 #[test]
 fn a_run_begins_anew_if_its_target_has_lost_what_was_moved() {
-    let d = two("migrate-anew");
-    let (source, target) = (d.node("a-0"), d.node("b-0"));
-    fill(&source, 300);
-    let (from, to) = (uri(&d, "a-0"), uri(&d, "b-0"));
+    let (_d, [source, target], [from, to]) = filled("migrate-anew", 300);
     let program = Program::new("anew");
     let copy =
         |to: &str, more: &[&str]| program.ends(0, &[&["copy", "--source", &from, "--target", to], more].concat());
