@@ -47,6 +47,8 @@ pub struct Shards {
     /// The map before, while calls are running under it.
     old: Lock<Option<Arc<State>>>,
     has_old: AtomicBool,
+    /// The sessions and subscriptions of the old map are being ended, which no call outlasts that waits.
+    ends_old: AtomicBool,
     rounds: Rounds,
     closed: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl Shards {
             state: ArcSwap::from_pointee(state),
             old: Lock::new(Rank::Shards, None),
             has_old: AtomicBool::new(false),
+            ends_old: AtomicBool::new(false),
             rounds: Rounds::new(),
             closed: AtomicBool::new(closed),
         })
@@ -225,6 +228,7 @@ impl Shards {
                 let args: Vec<&[u8]> = command.args().collect();
                 return self.cmd_exec(&args, flags.without(CallFlags::EACH), timeout);
             }
+            Plan::one(list)?;
         }
         match self.deal(&state, parsed, flags, timeout)? {
             Dealt::One(shard, bytes) => {
@@ -365,7 +369,13 @@ impl Shards {
             Prepared::Several(operation, waits) => {
                 let deadline = state.client(0).deadline(timeout);
                 let operation: Box<dyn Operation> = match waits {
-                    true => Box::new(AfterOld { shards: Arc::clone(self), operation, deadline, waits }),
+                    true => Box::new(AfterOld {
+                        shards: Arc::clone(self),
+                        state: Arc::clone(state),
+                        operation,
+                        deadline,
+                        waits,
+                    }),
                     false => operation,
                 };
                 match room.take().and_then(|mut room| room.next_of(usize::MAX)) {
@@ -558,17 +568,25 @@ impl Shards {
     /// Gives the old map up if no call is running under it. Whether there is none any more.
     fn forget_old(&self) -> bool {
         let over = {
-            let mut old = self.old.lock();
+            let old = self.old.lock();
             // A call of a thread holds the map; one that was submitted is counted by its client.
-            let over = old.take_if(|state| Arc::strong_count(state) == 1 && state.is_idle());
-            if old.is_some() {
+            if old.is_some() && self.ends_old.load(Ordering::Relaxed) {
                 return false;
             }
-            self.has_old.store(false, Ordering::Release);
-            over
+            let Some(state) = old.as_ref().filter(|state| Arc::strong_count(state) == 1 && state.is_idle()) else {
+                return old.is_none();
+            };
+            self.ends_old.store(true, Ordering::Relaxed);
+            Arc::clone(state)
         };
-        // Without the lock: a session may have begun a call, which the end waits for. It would go on with keys that are elsewhere now.
-        over.iter().for_each(|state| state.end());
+        // Without the lock: a session may have begun a call, which the end waits for. It would go on with keys that are elsewhere now, so
+        // what waits for the old map goes on behind that.
+        over.end();
+        let mut old = self.old.lock();
+        // A close may have taken it meanwhile.
+        old.take_if(|state| Arc::ptr_eq(state, &over));
+        self.ends_old.store(false, Ordering::Relaxed);
+        self.has_old.store(old.is_some(), Ordering::Release);
         true
     }
 
@@ -589,24 +607,31 @@ impl Shards {
         list.commands().any(|command| self.moves_one(state, &command.args().collect::<Vec<_>>()))
     }
 
+    /// Whether a call of this map has nothing to wait for. A map that is the old one by now has become the new one when the one before it was
+    /// over, and its calls would wait for themselves.
+    fn may_go(&self, state: &State) -> bool {
+        let is_its_own = |old: &Arc<State>| std::ptr::eq(&**old, state);
+        self.is_old_over() || self.old.lock().as_ref().is_none_or(is_its_own)
+    }
+
     #[cold]
     fn await_old(&self, state: &State, commands: &[&[&[u8]]], timeout: Timeout) -> Result<()> {
         if !commands.iter().any(|args| self.moves_one(state, args)) {
             return Ok(());
         }
-        self.await_end(state.client(0).deadline(timeout))
+        self.await_end(state, state.client(0).deadline(timeout))
     }
 
     #[cold]
     fn await_old_for_list(&self, state: &State, list: CommandList<'_>, timeout: Timeout) -> Result<()> {
         match self.moves(state, list) {
-            true => self.await_end(state.client(0).deadline(timeout)),
+            true => self.await_end(state, state.client(0).deadline(timeout)),
             false => Ok(()),
         }
     }
 
-    fn await_end(&self, deadline: Deadline) -> Result<()> {
-        while !self.is_old_over() {
+    fn await_end(&self, state: &State, deadline: Deadline) -> Result<()> {
+        while !self.may_go(state) {
             if deadline.is_over() {
                 return Err(still_moving(deadline));
             }
@@ -665,6 +690,8 @@ impl Operation for Alone {
 /// An operation that waits for the end of the old map first.
 struct AfterOld {
     shards: Arc<Shards>,
+    /// The map that it goes by.
+    state: Arc<State>,
     operation: Box<dyn Operation>,
     deadline: Deadline,
     waits: bool,
@@ -672,7 +699,7 @@ struct AfterOld {
 
 impl Operation for AfterOld {
     fn next(&mut self, told: Option<Told>) -> steps::Next {
-        if self.waits && !self.shards.is_old_over() {
+        if self.waits && !self.shards.may_go(&self.state) {
             return match self.deadline.is_over() {
                 true => Next::Over(Err(still_moving(self.deadline))),
                 false => Next::Pause(LOOK),

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use vigie::client::{CallFlags, CallHandle, Client, Target, Timeout};
 use vigie::error::{Error, Result, Status, flags};
@@ -597,6 +598,44 @@ fn other_shards_take_over_and_each_key_sees_its_calls_in_order() {
     shards.close(Timeout::Default).expect("closed");
     assert_eq!(fails(Status::Closed, cmd(&shards, "GET a")).status(), Status::Closed);
     assert!(shards.is_closed());
+}
+
+/// A call that waits for the map before its own is not in the way of itself when the next change has come meanwhile.
+#[test]
+fn changes_that_follow_each_other_stop_no_call() {
+    let d = three("shards-changes", 0);
+    let all = texts(&d);
+    let shards = open_of(&all[..2], &[]).expect("two");
+    let over = AtomicBool::new(false);
+    let (mut changes, mut turn) = (0, 0);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (shards, over) = (&shards, &over);
+            scope.spawn(move || {
+                let mut number = 0;
+                while !over.load(Ordering::Acquire) {
+                    let (key, value) = (format!("k{}", number % 50 + thread * 50), number.to_string());
+                    assert_eq!(ok(shards, &format!("SET {key} {value}")), "OK");
+                    number += 1;
+                }
+            });
+        }
+        let began = Instant::now();
+        while changes < 300 && began.elapsed() < SOON {
+            turn += 1;
+            let next: Vec<&str> = all[..2 + turn % 2].iter().map(String::as_str).collect();
+            changes += usize::from(shards.set(&next).is_ok());
+        }
+        over.store(true, Ordering::Release);
+    });
+    assert!(changes > 10, "{changes}");
+    // A list of single calls is refused whole, on one shard and over several.
+    for list_of in [&["INCR foo", "INCR d"][..], &["INCR foo", "INCR foo"]] {
+        let each = CallFlags::from_bits(CallFlags::EACH).unwrap();
+        let error = fails(Status::InvalidArg, shards.cmds_exec(&list(list_of), each, Timeout::Default));
+        assert!(error.message().contains("exactly one at a time"), "{error}");
+    }
+    assert_eq!(ok(&shards, "EXISTS foo d"), "0");
 }
 
 /// By the last byte of what counts; "x" is on no shard.
