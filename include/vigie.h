@@ -107,7 +107,7 @@ typedef enum {
   VIGIE_ERR_INTERNAL = -8,
   /** The caller: the next event does not fit into the buffer; it stays in the queue. */
   VIGIE_ERR_BUFFER_TOO_SMALL = -9,
-  /** The caller: a signal interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it. */
+  /** The caller: a signal, or vigie_call_interrupt_every(), interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it. */
   VIGIE_ERR_INTERRUPTED = -10,
   /** The wire: a host name could not be resolved in time. */
   VIGIE_ERR_RESOLVE = -100,
@@ -1568,7 +1568,7 @@ vigie_status vigie_call_wait(vigie_call *call,
  * Lengths: slice_ms in milliseconds, 1 to 3600000; 0 takes it back.
  * Ownership: nothing changes hands.
  * Blocks: no.
- * Threads: any thread; a wait that has begun keeps its own.
+ * Threads: any thread; a wait that has begun keeps the slice that it began with.
  * Errors: VIGIE_ERR_INVALID_ARG: call is NULL, or slice_ms is out of range; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
  * Since: 0.1.0.
  */

@@ -75,7 +75,7 @@ statuses! {
         "Report it with the message; free the handle, which answers nothing else from now on.";
     BufferTooSmall = -9, "VIGIE_ERR_BUFFER_TOO_SMALL", "The next event does not fit into the buffer; it stays in the queue.",
         "Drain again with a buffer of the reported size, or take it with vigie_queue_drain().";
-    Interrupted = -10, "VIGIE_ERR_INTERRUPTED", "A signal interrupted the wait for a call with a call handle; the call is still under way.",
+    Interrupted = -10, "VIGIE_ERR_INTERRUPTED", "A signal, or vigie_call_interrupt_every(), interrupted the wait for a call with a call handle; the call is still under way.",
         "Go on with vigie_call_wait(), or end it with vigie_call_cancel() and then vigie_call_wait().";
 
     Resolve = -100, "VIGIE_ERR_RESOLVE", "A host name could not be resolved in time.",

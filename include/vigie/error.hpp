@@ -121,7 +121,7 @@ VIGIE_HPP_CLASS(closed_error, usage_error)
 VIGIE_HPP_CLASS(forked_error, usage_error)
 /// The call was cancelled.
 VIGIE_HPP_CLASS(cancelled_error, usage_error)
-/// A signal interrupted the wait; call_handle::wait() goes on with the call.
+/// A signal, or call_handle::interrupt_every(), interrupted the wait; call_handle::wait() goes on with the call.
 VIGIE_HPP_CLASS(interrupted_error, usage_error)
 /// A reply is not of the type that as<T>() was asked for.
 VIGIE_HPP_CLASS(conversion_error, usage_error)

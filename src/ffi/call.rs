@@ -147,7 +147,7 @@ pub unsafe extern "C" fn vigie_call_wait(
 /// Lengths: slice_ms in milliseconds, 1 to 3600000; 0 takes it back.
 /// Ownership: nothing changes hands.
 /// Blocks: no.
-/// Threads: any thread; a wait that has begun keeps its own.
+/// Threads: any thread; a wait that has begun keeps the slice that it began with.
 /// Errors: VIGIE_ERR_INVALID_ARG: call is NULL, or slice_ms is out of range; VIGIE_ERR_FORKED; VIGIE_ERR_INTERNAL.
 /// Since: 0.1.0.
 #[must_use]

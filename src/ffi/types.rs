@@ -120,7 +120,7 @@ pub enum vigie_status_code {
     VIGIE_ERR_INTERNAL = -8,
     /// The caller: the next event does not fit into the buffer; it stays in the queue.
     VIGIE_ERR_BUFFER_TOO_SMALL = -9,
-    /// The caller: a signal interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it.
+    /// The caller: a signal, or vigie_call_interrupt_every(), interrupted the wait; the call is still under way, and vigie_call_wait() goes on with it.
     VIGIE_ERR_INTERRUPTED = -10,
     /// The wire: a host name could not be resolved in time.
     VIGIE_ERR_RESOLVE = -100,

@@ -47,7 +47,7 @@ pub struct Shards {
     /// The map before, while calls are running under it.
     old: Lock<Option<Arc<State>>>,
     has_old: AtomicBool,
-    /// The sessions and subscriptions of the old map are being ended, which no call outlasts that waits.
+    /// The sessions and subscriptions of the old map are being ended. Calls that wait for the old map wait for that too.
     ends_old: AtomicBool,
     rounds: Rounds,
     closed: AtomicBool,
@@ -579,8 +579,8 @@ impl Shards {
             self.ends_old.store(true, Ordering::Relaxed);
             Arc::clone(state)
         };
-        // Without the lock: a session may have begun a call, which the end waits for. It would go on with keys that are elsewhere now, so
-        // what waits for the old map goes on behind that.
+        // Without the lock, because the end waits for a call that a session has begun. Calls that wait for the old map begin after it: a
+        // session would write keys that are elsewhere now.
         over.end();
         let mut old = self.old.lock();
         // A close may have taken it meanwhile.
@@ -607,8 +607,8 @@ impl Shards {
         list.commands().any(|command| self.moves_one(state, &command.args().collect::<Vec<_>>()))
     }
 
-    /// Whether a call of this map has nothing to wait for. A map that is the old one by now has become the new one when the one before it was
-    /// over, and its calls would wait for themselves.
+    /// Whether a call of this map can begin. If its map has become the old one meanwhile, the map before it is over, and the call does not wait
+    /// for itself.
     fn may_go(&self, state: &State) -> bool {
         let is_its_own = |old: &Arc<State>| std::ptr::eq(&**old, state);
         self.is_old_over() || self.old.lock().as_ref().is_none_or(is_its_own)
