@@ -453,6 +453,8 @@ struct Caller<'a> {
     slot: &'a Slot<Outcome>,
     number: u64,
     deadline: Deadline,
+    /// The moment after a stop of the process was given. Once only: where reading is slow each end of a deadline is noticed late.
+    had_moment: bool,
     /// It keeps the timer for bytes that wait for a writer or are corked: when to look at them next.
     corked_until: Cell<Option<Instant>>,
     /// When those bytes have to be sent, as long as they may not have been.
@@ -468,7 +470,8 @@ struct Caller<'a> {
 impl<'a> Caller<'a> {
     fn new(lane: &'a Lane, slot: &'a Slot<Outcome>, number: u64, deadline: Deadline) -> Self {
         let (corked_until, cork_end, fresh) = Default::default();
-        Self { lane, slot, number, deadline, corked_until, cork_end, is_reader: Cell::new(false), calls: None, fresh }
+        let (had_moment, is_reader) = (false, Cell::new(false));
+        Self { lane, slot, number, deadline, had_moment, corked_until, cork_end, is_reader, calls: None, fresh }
     }
 
     /// Waits for the outcome, and takes the roles that it is given.
@@ -480,8 +483,7 @@ impl<'a> Caller<'a> {
         loop {
             if self.is_reader.get() {
                 // This process was stopped, and what the caller asked may have been sent only now.
-                if self.deadline.is_missed() {
-                    self.deadline = self.deadline.renewed(MOMENT);
+                if self.takes_moment() {
                     self.lane.read_until_done(self);
                     continue;
                 }
@@ -501,7 +503,7 @@ impl<'a> Caller<'a> {
                 Seen::Released => return Err(self.lost()),
                 Seen::Late if !self.deadline.is_over() => self.read_if_free(self.uncork()),
                 // The reader was stopped, too, and the reply may be in the socket.
-                Seen::Late if self.deadline.is_missed() => self.deadline = self.deadline.renewed(MOMENT),
+                Seen::Late if self.takes_moment() => {}
                 Seen::Late => {
                     if let Some(failure) = self.give_up() {
                         return Err(failure);
@@ -511,6 +513,15 @@ impl<'a> Caller<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the deadline was missed, because the process was stopped: then the call has a moment more.
+    fn takes_moment(&mut self) -> bool {
+        if self.had_moment || !self.deadline.is_missed() {
+            return false;
+        }
+        (self.had_moment, self.deadline) = (true, self.deadline.renewed(MOMENT));
+        true
     }
 
     /// When to look again even if nothing comes: at the deadline, or when the cork's timer ends.

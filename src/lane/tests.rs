@@ -110,6 +110,31 @@ fn pushes_without_end_do_not_hold_a_call_beyond_its_deadline() {
     lane.shut(crate::error::Error::new(Status::Closed, "the end"));
 }
 
+/// Where reading is slow the end of each deadline is noticed late, as after a stop of the process.
+#[test]
+fn pushes_without_end_do_not_hold_a_call_whose_reader_is_slow() {
+    let lane = lane_to(|mut stream| {
+        hear(&mut stream, 1);
+        let pushes = b">1\r\n+x\r\n".repeat(8192);
+        // Not for ever, so that a call that is held ends, too.
+        for _ in 0..600 {
+            if stream.write_all(&pushes).is_err() {
+                return;
+            }
+        }
+    });
+    let slow = |_: &Lane, at| {
+        if at == Point::Received {
+            std::thread::sleep(Duration::from_millis(15));
+        }
+    };
+    assert!(lane.hook.set(Box::new(slow)).is_ok());
+    let unit = Unit { bytes: Bytes::Args(&[b"PING"]), list: None, at_most_once: false, lease: None, atomic: false };
+    let failure = lane.exec(unit, Deadline::after(Duration::from_millis(100))).unwrap_err();
+    assert_eq!(failure.error.status(), Status::Timeout, "{:?}", failure.error);
+    lane.shut(crate::error::Error::new(Status::Closed, "the end"));
+}
+
 #[test]
 fn a_panic_while_receiving_is_told_to_all_others() {
     let (good, failures) = panics_at(Point::Received, 3);
